@@ -1,0 +1,267 @@
+"""The frozen large language model: loaded once, cut in two, never changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from conpet.backbone.cache import CachedState, StateCache
+from conpet.backbone.cut import Cut, Prefix, Suffix
+from conpet.backbone.encode import Encoder
+from conpet.backbone.fingerprint import Fingerprint
+from conpet.backbone.sample_texts import SAMPLE_TEXTS
+from conpet.backbone.states import Encoded, States, bucket, pad_ids
+from conpet.data import Example
+from conpet.errors import BackboneError
+from conpet.cost import Meter
+
+PREFIX_TOKENS = 2048
+"""Padded tokens of one prefix batch: enough to fill two to sixteen cores, small enough to stay in their caches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model as it came from disk, before it is cut."""
+
+    name: str
+    model: nn.Module
+    encoder: Encoder
+    fingerprint: Fingerprint
+    device: torch.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the frozen weights."""
+        return next(self.model.parameters()).dtype
+
+
+class Backbone:
+    """A frozen model cut at layer `split`; computes and keeps prefix states.
+
+    Args:
+        loaded: The model.
+        split: Number of layers of the prefix; None takes `default_split`.
+        feature_layers: Layers behind which features are taken; None takes `default_feature_layers`.
+        max_tokens: Longest input, in tokens.
+        cache: Where prefix states are kept, or None.
+
+    Raises:
+        BackboneError: The model cannot be cut there.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        split: int | None = None,
+        feature_layers: tuple[int, ...] | None = None,
+        max_tokens: int = 128,
+        cache: StateCache | None = None,
+    ) -> None:
+        self._loaded = loaded
+        self.cut = Cut.of(loaded.model)
+        self.split = default_split(self.cut.layers) if split is None else split
+        self.feature_layers = feature_layers or default_feature_layers(self.cut.layers, self.split)
+        self.max_tokens = max_tokens
+        self.cache = cache
+        self.meter = Meter()
+        if self.split > self.cut.layers or any(layer > self.cut.layers for layer in self.feature_layers):
+            raise BackboneError(self._why_not())
+        self._depths = tuple(sorted({*self.feature_layers, *([self.split] if self.split else [])}))
+        self._prefix: Prefix | _WholePrefix = self.cut.prefix(self._depths) if self._depths else _WholePrefix(self.cut)
+        self._scale = _FeatureScale.of(self._sample_means())
+
+    def _why_not(self) -> str:
+        name = self._loaded.name
+        if self.cut.path is None:
+            return f"{name} ({type(self.cut.model).__name__}) cannot be cut into layers: use split=0"
+        return f"{name} has {self.cut.layers} layers: split={self.split}, feature_layers={self.feature_layers}"
+
+    @property
+    def name(self) -> str:
+        """The name it was loaded by."""
+        return self._loaded.name
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What identifies the frozen weights, the tokenizer and the configuration."""
+        return self._loaded.fingerprint
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._loaded.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the frozen weights and the prefix states."""
+        return self._loaded.dtype
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns examples into token ids."""
+        return self._loaded.encoder
+
+    @property
+    def hidden_size(self) -> int:
+        """Width d of the hidden states."""
+        return int(self.cut.model.config.hidden_size)
+
+    @property
+    def feature_size(self) -> int:
+        """Width F of the frozen features."""
+        return self.hidden_size * max(1, len(self.feature_layers))
+
+    @property
+    def parameters(self) -> int:
+        """Number of frozen parameters."""
+        return sum(parameter.numel() for parameter in self.cut.model.parameters())
+
+    @property
+    def suffix_share(self) -> float:
+        """Share of the layers that lies above the cut: the cost of one suffix pass in forward passes."""
+        return 1.0 if not self.cut.layers else 1 - self.split / self.cut.layers
+
+    @property
+    def _prefix_share(self) -> float:
+        """Share of the layers the prefix passes."""
+        return max(self._depths) / self.cut.layers if self._depths else 1.0
+
+    def suffix(self) -> Suffix:
+        """Return a new suffix that shares the frozen weights; PET layers may be put into it."""
+        return self.cut.suffix(self.split)
+
+    def encode(self, examples: Sequence[Example], template: str | None = None) -> list[Encoded]:
+        """Turn examples into token ids by a template (None: the default one of their kind)."""
+        return [self.encoder.encode(example, template, self.max_tokens) for example in examples]
+
+    def states(
+        self,
+        examples: Sequence[Example],
+        template: str | None = None,
+        *,
+        keep: bool = True,
+        progress: Callable[[int], None] | None = None,
+    ) -> States:
+        """Return the prefix states of examples: from the cache, and computed where it has none.
+
+        Args:
+            examples: n examples.
+            template: Template in place of the default one.
+            keep: Whether what is computed goes into the cache.
+            progress: Called with the number of examples done since the last call.
+        """
+        encoded = self.encode(examples, template)
+        keys = [self._key(one) for one in encoded]
+        rows: dict[bytes, CachedState] = dict(self.cache.get_many(keys)) if self.cache else {}
+        missing = {key: one for key, one in zip(keys, encoded, strict=True) if key not in rows}
+        self.meter.cached_tokens += self._prefix_share * sum(
+            len(one.ids) for key, one in zip(keys, encoded, strict=True) if key in rows
+        )
+        if progress:
+            progress(len(encoded) - len(missing))
+        for done in self._compute(missing):
+            rows |= done
+            if self.cache and keep:
+                self.cache.put_many(done.items())
+            if progress:
+                progress(len(done))
+        found = [rows[key] for key in keys]
+        hidden = tuple(row.hidden for row in found) if self.split else None
+        features = torch.stack([row.features for row in found]) if found else torch.zeros(0, self.feature_size)
+        return States(tuple(encoded), hidden, features)
+
+    def _compute(self, missing: dict[bytes, Encoded]) -> Iterator[dict[bytes, CachedState]]:
+        keys, encoded = list(missing), list(missing.values())
+        for batch in bucket([len(one.ids) for one in encoded], PREFIX_TOKENS):
+            some = [encoded[index] for index in batch]
+            seen, means = self._forward(some)
+            features = self._scale(means).cpu()
+            hidden = seen[self.split].cpu() if self.split else torch.zeros(len(some), 0, 0)
+            yield {
+                keys[index]: CachedState(hidden[row, : len(encoded[index].ids)].clone(), features[row].clone())
+                for row, index in enumerate(batch)
+            }
+
+    def _forward(self, encoded: Sequence[Encoded]) -> tuple[dict[int, Tensor], Tensor]:
+        ids, mask = pad_ids(encoded, self.encoder.pad)
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        with torch.inference_mode():
+            seen = dict(self._prefix(ids, mask))
+        self.meter.tokens += int(mask.sum()) * self._prefix_share
+        layers = self.feature_layers or (0,)
+        return seen, torch.cat([mean_of_tokens(seen[layer], mask) for layer in layers], dim=1)
+
+    def _sample_means(self) -> Tensor:
+        encoded = [self.encoder.encode(Example.of_text(text), None, self.max_tokens) for text in SAMPLE_TEXTS]
+        return torch.cat([self._forward([one])[1] for one in encoded])
+
+    def _key(self, encoded: Encoded) -> bytes:
+        """Everything the prefix states of an example depend on."""
+        parts = (self.fingerprint.digest, self.dtype, self.split, self.feature_layers, encoded.ids)
+        return hashlib.blake2b(repr(parts).encode(), digest_size=20).digest()
+
+    def autocast(self) -> Any:
+        """Return the context in which PET modules with float32 weights compute in the backbone's number format."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+class _WholePrefix:
+    """Stands for the prefix of a model that cannot be cut: features come from its last layer."""
+
+    def __init__(self, cut: Cut) -> None:
+        self._suffix = cut.suffix(0)
+
+    def __call__(self, ids: Tensor, mask: Tensor) -> dict[int, Tensor]:
+        return {0: self._suffix(ids, mask, None)}
+
+
+def default_split(layers: int) -> int:
+    """Cut below the top fifth of the layers, at least one (see docs/benchmarks.md for what depth costs)."""
+    return layers - max(1, round(layers / 5)) if layers else 0
+
+
+def default_feature_layers(layers: int, split: int) -> tuple[int, ...]:
+    """Three depths spread over the prefix; none for a model that cannot be cut."""
+    if not layers:
+        return ()
+    top = split or layers
+    return tuple(sorted({max(1, round(top * share)) for share in (1 / 3, 2 / 3, 1)}))
+
+
+def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean `[n, d]`, float32, of states `[n, T, d]` over tokens, without the first where there are more.
+
+    The first token of a causal model is an attention sink whose state dwarfs the others and says nothing.
+    """
+    weight = mask.clone().float()
+    longer = mask.sum(1) > 1
+    weight[longer, 0] = 0
+    weight = weight / weight.sum(1, keepdim=True)
+    return torch.einsum("nt,ntd->nd", weight, hidden.float())
+
+
+@dataclass(frozen=True, slots=True)
+class _FeatureScale:
+    """Standardises each dimension by what the backbone gives for general sentences.
+
+    It depends on the backbone alone, so features never change as tasks come and go.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, sample: Tensor) -> _FeatureScale:
+        return cls(sample.mean(0), sample.std(0).clamp(min=1e-6))
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.deviation

@@ -1,0 +1,102 @@
+"""What identifies a backbone: hashes of its weights, tokenizer and configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "merges.txt", "spiece.model")
+VOLATILE_KEYS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+"""Keys of `config.json` that say how a model was saved, not what it computes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """SHA-256 digests, in hex, of what a frozen backbone is made of."""
+
+    weights: str
+    tokenizer: str
+    config: str
+
+    @property
+    def digest(self) -> str:
+        """One digest over all three."""
+        return _digest([self.weights, self.tokenizer, self.config])
+
+    def to_json(self) -> dict[str, str]:
+        """Return a JSON-ready dictionary."""
+        return asdict(self)
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """Name the parts that differ."""
+        mine, others = self.to_json(), other.to_json()
+        return [part for part in mine if mine[part] != others[part]]
+
+    @classmethod
+    def of_folder(cls, folder: Path, memory: Path) -> Fingerprint:
+        """Fingerprint a model folder in Hugging Face format.
+
+        Args:
+            folder: The folder.
+            memory: A JSON file in which hashes are remembered by path, size and time of change, so that weights are
+                read only once.
+        """
+        known = _Remembered(memory)
+        weights = sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
+        tokenizer = sorted(path for path in folder.iterdir() if path.name in TOKENIZER_FILES)
+        fingerprint = cls(
+            weights=_digest(known.hash(path) for path in weights),
+            tokenizer=_digest(f"{path.name}:{known.hash(path)}" for path in tokenizer),
+            config=digest_config(json.loads((folder / "config.json").read_text(encoding="utf-8"))),
+        )
+        known.save()
+        return fingerprint
+
+
+def digest_config(config: dict[str, Any]) -> str:
+    """Hash a model configuration without what only says how it was saved."""
+    kept = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
+    return _digest([json.dumps(kept, sort_keys=True)])
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+class _Remembered:
+    """Hashes of files, remembered; losing or garbling the memory costs time only."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._changed = False
+        try:
+            self._known: dict[str, str] = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            self._known = {}
+
+    def hash(self, path: Path) -> str:
+        real = path.resolve()  # hub caches link to files named by content
+        stat = real.stat()
+        key = f"{real}|{stat.st_size}|{stat.st_mtime_ns}"
+        if key not in self._known:
+            with real.open("rb") as file:
+                self._known[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            self._changed = True
+        return self._known[key]
+
+    def save(self) -> None:
+        if not self._changed:
+            return
+        aside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(json.dumps(self._known), encoding="utf-8")
+            aside.replace(self._path)
+        except OSError:
+            return  # a read-only home: the hashes are computed again next time

@@ -1,0 +1,162 @@
+"""Find a backbone by name, load it, freeze it."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from torch import nn
+
+from conpet.backbone.backbone import Loaded
+from conpet.backbone.catalog import EMBEDDED
+from conpet.backbone.cut import run
+from conpet.backbone.embedded import ensure
+from conpet.backbone.encode import Encoder
+from conpet.backbone.fingerprint import WEIGHT_SUFFIXES, Fingerprint
+from conpet.backbone.tiny import TINY_RANDOM, write_tiny_random
+from conpet.data import Style
+from conpet.errors import BackboneError
+from conpet.home import conpet_home
+
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "tokenizer*"]
+
+
+def load_backbone(
+    name: str, *, dtype: str = "auto", device: str = "auto", progress: Callable[[str], None] | None = None
+) -> Loaded:
+    """Load and freeze a backbone.
+
+    Args:
+        name: An embedded model, `tiny-random`, a folder in Hugging Face format, or a hub id.
+        dtype: "float32", "bfloat16", "float16" or "auto".
+        device: A torch device or "auto".
+        progress: Called with a line at each slow step.
+
+    Raises:
+        BackboneError: There is no such model, or it cannot serve as a backbone.
+        DownloadError: An embedded model could not be fetched.
+    """
+    folder = find_folder(name, progress)
+    place = choose_device(device)
+    model = _load_model(folder, name, choose_dtype(dtype, place)).to(place)
+    tokenizer = _load_tokenizer(folder, name)
+    encoder = Encoder(tokenizer, _style(model, tokenizer, name))
+    fingerprint = Fingerprint.of_folder(folder, conpet_home() / "hashes.json")
+    return Loaded(name, model, encoder, fingerprint, place)
+
+
+def find_folder(name: str, progress: Callable[[str], None] | None = None) -> Path:
+    """Return the folder a backbone's files lie in; embedded and hub models are fetched where needed."""
+    if name in EMBEDDED:
+        return ensure(name, progress=progress)
+    if name == TINY_RANDOM:
+        return write_tiny_random(conpet_home())
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise BackboneError(f"{name} is a folder without config.json: not a model in Hugging Face format")
+        return path
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        have = ", ".join([*EMBEDDED, TINY_RANDOM])
+        raise BackboneError(f"no backbone {name!r}: no such folder, and not one of {have}, nor a hub id (owner/model)")
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> Path:
+    try:
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, HFValidationError, OSError) as error:
+        raise BackboneError(
+            f"could not fetch {name!r} from the model hub ({type(error).__name__}). Check the id and the network; "
+            "a gated model needs HF_TOKEN; without network, give the folder of a copy, or an embedded model: "
+            f"{', '.join(EMBEDDED)}"
+        ) from error
+
+
+def choose_device(device: str) -> torch.device:
+    """Resolve "auto" and check that the device is there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise BackboneError(f"no device {device!r}; use auto, cpu, cuda or cuda:N") from None
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise BackboneError(f"device {device!r}: torch {torch.__version__} sees no CUDA here; use device=cpu")
+    return place
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Resolve "auto": bfloat16 where the hardware multiplies it, else float32."""
+    if dtype != "auto":
+        chosen: torch.dtype = getattr(torch, dtype)
+        if chosen is torch.float16 and device.type == "cpu":
+            warnings.warn("float16 is several times slower than float32 on a CPU; use bfloat16", stacklevel=2)
+        return chosen
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
+
+
+def _cpu_multiplies_bf16() -> bool:
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
+def _load_model(folder: Path, name: str, dtype: torch.dtype) -> nn.Module:
+    from transformers import AutoConfig, AutoModel
+
+    if not any(path.suffix in WEIGHT_SUFFIXES for path in folder.iterdir()):
+        raise BackboneError(f"{name}: no weights ({' or '.join(WEIGHT_SUFFIXES)}) in {folder}")
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True}
+        try:
+            model, info = AutoModel.from_pretrained(folder, config=config, **options)
+        except ValueError:  # an architecture without scaled-dot-product attention
+            options["attn_implementation"] = "eager"
+            model, info = AutoModel.from_pretrained(folder, config=config, **options)
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        raise BackboneError(f"{name}: transformers cannot load the model in {folder}: {error}") from error
+    missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
+    if missing:
+        raise BackboneError(f"{name}: the weights lack {len(missing)} tensors, {missing[0]} first; get a whole copy")
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise BackboneError(f"{name} is an encoder-decoder model; conpet needs a causal LM or an encoder")
+    return model.eval().requires_grad_(False)
+
+
+def _load_tokenizer(folder: Path, name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise BackboneError(f"{name}: transformers cannot load the tokenizer in {folder}: {error}") from error
+
+
+def _style(model: nn.Module, tokenizer: Any, name: str) -> Style:
+    """Read a model at its mask token if its first token sees the last one, else at its last token."""
+    ids = torch.tensor([[5, 6, 7], [5, 6, 8]], device=next(model.parameters()).device)
+    with torch.inference_mode():
+        first = run(model, ids, torch.ones_like(ids))[:, 0].float()
+    if torch.allclose(first[0], first[1], rtol=0, atol=1e-6):
+        return Style.CAUSAL
+    if tokenizer.mask_token_id is None:
+        raise BackboneError(f"{name} reads both ways but its tokenizer has no mask token: it has no slot to read")
+    return Style.MASKED
+
+
+def quiet_transformers() -> None:
+    """Keep transformers from drawing progress bars of its own (the weights of an embedded model load at once)."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

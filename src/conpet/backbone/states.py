@@ -1,0 +1,113 @@
+"""What the prefix computed for some examples, and the batches made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One example as token ids.
+
+    Attributes:
+        ids: Token ids with the special tokens, as the backbone reads them.
+        slot: Index of the token whose last hidden state represents the example.
+    """
+
+    ids: tuple[int, ...]
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some examples padded to one length T (padding on the right).
+
+    Attributes:
+        ids: Token ids `[n, T]`, int64.
+        mask: 1 for tokens, 0 for padding `[n, T]`, int64.
+        slots: Index of the slot `[n]`, int64.
+        hidden: Prefix states `[n, T, d]`, or None with `split=0`.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    slots: Tensor
+    hidden: Tensor | None
+
+    def repeated(self, times: Tensor) -> Batch:
+        """Repeat row i `times[i]` times, in place of the row."""
+        rows = torch.repeat_interleave(torch.arange(len(self.ids), device=self.ids.device), times)
+        hidden = None if self.hidden is None else self.hidden[rows]
+        return Batch(self.ids[rows], self.mask[rows], self.slots[rows], hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """The prefix states of n examples.
+
+    Attributes:
+        encoded: The examples' ids and slots, n of them.
+        hidden: Per example the states behind layer `split` `[T, d]`, or None with `split=0`.
+        features: Frozen features `[n, F]`, float32: the mean over tokens at the feature layers, standardised.
+    """
+
+    encoded: tuple[Encoded, ...]
+    hidden: tuple[Tensor, ...] | None
+    features: Tensor
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def select(self, indices: Sequence[int]) -> States:
+        """Return the states of some examples, in the order given."""
+        hidden = None if self.hidden is None else tuple(self.hidden[index] for index in indices)
+        return States(tuple(self.encoded[index] for index in indices), hidden, self.features[list(indices)])
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[States]) -> States:
+        """Return the states of all parts, one after the other."""
+        encoded = tuple(one for part in parts for one in part.encoded)
+        hidden = tuple(one for part in parts for one in part.hidden or ())
+        return cls(encoded, hidden if parts[0].hidden is not None else None, torch.cat([p.features for p in parts]))
+
+    def collate(self, indices: Sequence[int], *, pad: int, device: torch.device) -> Batch:
+        """Pad some examples to the longest of them."""
+        encoded = [self.encoded[index] for index in indices]
+        ids, mask = pad_ids(encoded, pad)
+        hidden = None
+        if self.hidden is not None:
+            rows = [self.hidden[index] for index in indices]
+            hidden = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
+        slots = torch.tensor([one.slot for one in encoded])
+        return Batch(ids.to(device), mask.to(device), slots.to(device), hidden)
+
+    def buckets(self, tokens: int) -> Iterator[list[int]]:
+        """Cut all examples into batches of like length (see `bucket`)."""
+        return bucket([len(one.ids) for one in self.encoded], tokens)
+
+
+def pad_ids(encoded: Sequence[Encoded], pad: int) -> tuple[Tensor, Tensor]:
+    """Return ids and mask `[n, T]`, int64, padded on the right with the id `pad`."""
+    width = max(len(one.ids) for one in encoded)
+    ids = torch.full((len(encoded), width), pad, dtype=torch.int64)
+    mask = torch.zeros((len(encoded), width), dtype=torch.int64)
+    for row, one in enumerate(encoded):
+        ids[row, : len(one.ids)] = torch.tensor(one.ids)
+        mask[row, : len(one.ids)] = 1
+    return ids, mask
+
+
+def bucket(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Cut examples, shortest first, into batches of at most `tokens` padded tokens (but at least one example)."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and lengths[index] * (len(batch) + 1) > tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

@@ -1,0 +1,181 @@
+"""The closed-form classifiers: pure functions of a `ClosedFormState`, so independent of the order of tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from conpet.closedform.features import FeatureMap, View
+from conpet.closedform.solve import Factor
+from conpet.closedform.statistics import ClosedFormState, mean_variance
+from conpet.errors import ConfigError, DataError
+
+
+class ClosedFormClassifier(Protocol):
+    """What `fit` returns: scores over the labels of its state, in the state's order."""
+
+    @property
+    def name(self) -> str:
+        """The method's registered name."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels scored, one a column."""
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Score features of shape `[n, dim]`; float32 `[n, C]`, higher is better."""
+
+
+class ClosedFormMethod(Protocol):
+    """A way to classify from statistics; registered in `conpet.closedform.METHODS`."""
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+
+    def fit(self, state: ClosedFormState) -> ClosedFormClassifier:
+        """Compute the classifier.
+
+        Raises:
+            DataError: The state holds no label.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class LinearScores:
+    """Scores that are linear in one view of the features, up to a row's norm or normaliser.
+
+    Attributes:
+        name: The method that computed it.
+        labels: One a column, in the state's order.
+        feature_map: Maps features to the view.
+        view: What is read.
+        weights: Float64 `[D, C]`, for the view in grid units.
+        bias: Float64 `[C]`.
+        unit_rows: Rows of the view are scaled to norm 1 first.
+        log_probabilities: A log-softmax over labels follows.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    feature_map: FeatureMap
+    view: View
+    weights: Tensor
+    bias: Tensor
+    unit_rows: bool = False
+    log_probabilities: bool = False
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Score features of shape `[n, dim]`; float32 `[n, C]`."""
+        return torch.cat([self._chunk_scores(chunk) for chunk in self.feature_map.chunks(features)]).float()
+
+    def _chunk_scores(self, features: Tensor) -> Tensor:
+        rows = self.feature_map.view(self.view, features)
+        if self.unit_rows:
+            rows = normalize(rows)
+        scores = torch.addmm(self.bias, rows, self.weights)
+        return scores.log_softmax(dim=1) if self.log_probabilities else scores
+
+
+@dataclass(frozen=True)
+class NearestMean:
+    """The label with the nearest class mean; scores are cosines, -1 to 1.
+
+    Cosine and not Euclidean distance: a few examples with very large states then weigh less. On the intents of CLINC150
+    with states of SmolLM2 it was better at every depth tried, by 0.3 to 11 points.
+    """
+
+    name: ClassVar[str] = "nearest-mean"
+
+    def fit(self, state: ClosedFormState) -> LinearScores:
+        """Compute the unit means."""
+        _check_labels(state)
+        weights = normalize(state.means(View.RAW)).T.contiguous()
+        bias = weights.new_zeros(weights.shape[1])
+        return LinearScores(self.name, state.labels, state.feature_map, View.RAW, weights, bias, unit_rows=True)
+
+
+@dataclass(frozen=True)
+class LinearDiscriminant:
+    """Gaussian classes of one covariance; scores are log-probabilities of the labels.
+
+    The covariance is pooled over labels and shrunk: `(1 - s) S + s tr(S)/F I`. All labels are equally likely
+    beforehand: how often a label was given for training says nothing about how often it will be asked.
+
+    Args:
+        shrinkage: `s`, above 0 and up to 1. The default was within half a point of the best from 0.01 to 0.5 on the
+            intents of CLINC150 with states of SmolLM2; the oracle-approximating formula (Chen et al. 2010) was worse.
+    """
+
+    shrinkage: float = 0.1
+    name: ClassVar[str] = "lda"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.shrinkage <= 1:
+            raise ConfigError(f"lda: shrinkage is {self.shrinkage}; give a number above 0 and up to 1")
+
+    def fit(self, state: ClosedFormState) -> LinearScores:
+        """Compute the discriminants."""
+        _check_labels(state)
+        means = state.means(View.RAW)
+        within = state.gram.products[View.RAW] - state.sums(View.RAW).T @ means
+        freedom = max(state.gram.count - len(state.labels), 1)
+        kept = (1 - self.shrinkage) / freedom * within
+        factor = Factor.of(kept, self.shrinkage * mean_variance(within, freedom))
+        weights = factor.solve(means.T)
+        bias = -(means.T * weights).sum(dim=0) / 2
+        return LinearScores(self.name, state.labels, state.feature_map, View.RAW, weights, bias, log_probabilities=True)
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Ridge regression of one-hot labels; scores are the regression's outputs, about 0 to 1.
+
+    The intercept is not penalised. It is had by centring, exactly, from the sums: a constant feature would need a
+    scale to be chosen for it, and a large common mean would make the system ill-conditioned. As outputs are linear in
+    the targets, the output for a group of labels (a task) is the sum of theirs.
+
+    Args:
+        strength: The penalty as a share of the mean variance over dimensions times the number of examples
+            (`trace / D` of the centred Gram), so that it keeps its meaning as examples come in, in any order. Above 0.
+            The default was within one point of the best from 0.01 to 3 on the intents of CLINC150 with states of
+            SmolLM2, for both views.
+    """
+
+    strength: float = 0.1
+    name: ClassVar[str] = "ridge"
+    view: ClassVar[View] = View.RAW
+
+    def __post_init__(self) -> None:
+        if not self.strength > 0:
+            raise ConfigError(f"{self.name}: strength is {self.strength}; give a number above 0")
+
+    def fit(self, state: ClosedFormState) -> LinearScores:
+        """Compute the weights; as long as the state's Gram is the same object, without factoring it again."""
+        _check_labels(state)
+        total, share = state.gram.sums[self.view], state.counts.double() / state.gram.count
+        factor = state.gram.factor(self.view, self.strength)
+        weights = factor.solve(state.sums(self.view).T - torch.outer(total, share))
+        bias = share - (total / state.gram.count) @ weights
+        return LinearScores(self.name, state.labels, state.feature_map, self.view, weights, bias)
+
+
+@dataclass(frozen=True)
+class ProjectedRidge(Ridge):
+    """`Ridge` on the rectified random projection: RanPAC (McDonnell et al. 2023, arXiv 2307.02251).
+
+    RanPAC scores `h (G + penalty I)^-1 C`, with `C` the class sums of `h`; here there is an intercept, and the penalty,
+    which RanPAC chooses on held-out data after every task, is fixed relative to the variance of `h`.
+    """
+
+    name: ClassVar[str] = "projected-ridge"
+    view: ClassVar[View] = View.PROJECTED
+
+
+def _check_labels(state: ClosedFormState) -> None:
+    if not state.labels:
+        raise DataError("a closed-form classifier needs one label or more; none was learned yet")

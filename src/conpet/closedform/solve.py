@@ -1,0 +1,41 @@
+"""Symmetric positive definite systems, solved in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """Cholesky factor of a symmetric matrix plus a multiple of the identity.
+
+    Attributes:
+        lower: The factor, float64 `[D, D]`.
+    """
+
+    lower: Tensor
+
+    @classmethod
+    def of(cls, matrix: Tensor, ridge: float) -> Factor:
+        """Factor `matrix + ridge * I`.
+
+        The ridge grows tenfold for as long as rounding leaves the sum short of positive definite.
+
+        Args:
+            matrix: Symmetric, positive semi-definite but for rounding, float64 `[D, D]`; left as it is.
+            ridge: Above 0.
+        """
+        while True:
+            shifted = matrix.clone()
+            shifted.diagonal().add_(ridge)
+            lower, failed = torch.linalg.cholesky_ex(shifted)
+            if not failed:
+                return cls(lower)
+            ridge *= 10
+
+    def solve(self, right: Tensor) -> Tensor:
+        """Return x of `(matrix + ridge * I) x = right`, for `right` of shape `[D, C]`."""
+        return torch.cholesky_solve(right, self.lower)

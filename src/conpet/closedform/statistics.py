@@ -1,0 +1,287 @@
+"""Exact additive statistics: any order of learning, and learning then removing, ends in the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from conpet.closedform.features import MAX_EXAMPLES, STEPS, FeatureMap, View
+from conpet.closedform.solve import Factor
+from conpet.errors import CorruptionError, DataError
+
+_ROUNDING_VARIANCE = 1 / 12
+
+
+@dataclass(frozen=True, eq=False)
+class Gram:
+    """Sums over all examples of a workspace: of their views, and of the products of each view with itself.
+
+    Only one is kept, whatever the number of tasks: a task is added, or taken out, with its features alone. Never
+    changed in place, so the factors it keeps stay right.
+
+    Attributes:
+        feature_map: The map the sums were taken with.
+        count: Number of examples.
+        sums: Per view, float64 `[D]` of whole numbers.
+        products: Per view, float64 `[D, D]` of whole numbers.
+    """
+
+    feature_map: FeatureMap
+    count: int
+    sums: Mapping[View, Tensor]
+    products: Mapping[View, Tensor]
+    _factors: dict[tuple[View, float], Factor] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def zero(cls, feature_map: FeatureMap) -> Gram:
+        """Return the sums over no examples."""
+        widths = {view: feature_map.width(view) for view in View}
+        return cls(
+            feature_map,
+            0,
+            {view: torch.zeros(width, dtype=torch.float64) for view, width in widths.items()},
+            {view: torch.zeros(width, width, dtype=torch.float64) for view, width in widths.items()},
+        )
+
+    def plus(self, features: Tensor) -> Gram:
+        """Return the sums with the examples of these features, `[n, dim]`, added.
+
+        Raises:
+            DataError: The features do not fit the map, or there are more examples than can be summed exactly.
+        """
+        if self.count + len(features) > MAX_EXAMPLES:
+            raise DataError(
+                f"closed-form statistics are exact for up to {MAX_EXAMPLES:,} examples; {self.count:,} are in them and "
+                f"{len(features):,} more were given: start another workspace"
+            )
+        return self._moved(features, 1)
+
+    def minus(self, features: Tensor) -> Gram:
+        """Return the sums with the examples of these features, `[n, dim]`, taken out exactly.
+
+        Raises:
+            DataError: The features do not fit the map, or were never added.
+        """
+        moved = self._moved(features, -1)
+        if moved.count < 0 or any(bool((moved.products[view].diagonal() < 0).any()) for view in View):
+            raise DataError(
+                f"{len(features):,} examples cannot be taken out of statistics over {self.count:,}: "
+                "they were never added; give the very features that were learned"
+            )
+        return moved
+
+    def _moved(self, features: Tensor, sign: int) -> Gram:
+        sums = {view: self.sums[view].clone() for view in View}
+        products = {view: self.products[view].clone() for view in View}
+        for chunk in self.feature_map.chunks(features):
+            for view in View:
+                rows = self.feature_map.view(view, chunk)
+                sums[view].add_(rows.sum(dim=0), alpha=sign)
+                products[view].addmm_(rows.T, rows, alpha=sign)
+        return Gram(self.feature_map, self.count + sign * len(features), sums, products)
+
+    def factor(self, view: View, strength: float) -> Factor:
+        """Return the factor of the centred products plus a ridge of `strength` times the mean of their diagonal.
+
+        It is computed once, and kept for as long as these statistics are. There must be one example or more.
+        """
+        key = (view, strength)
+        if key not in self._factors:
+            centred = self.products[view] - torch.outer(self.sums[view], self.sums[view] / self.count)
+            self._factors[key] = Factor.of(centred, strength * self.count * mean_variance(centred, self.count))
+        return self._factors[key]
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return named tensors for storage; of each symmetric matrix the upper triangle."""
+        tensors = {"map": _pack_map(self.feature_map), "count": torch.tensor(self.count)}
+        for view in View:
+            tensors[f"{view}.sum"] = self.sums[view]
+            tensors[f"{view}.products"] = self.products[view][_upper(self.feature_map.width(view))]
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Gram:
+        """Invert `to_tensors`.
+
+        Raises:
+            CorruptionError: A tensor is missing, surplus, or of another shape or dtype.
+        """
+        feature_map = _unpack_map(tensors, "closed-form statistics")
+        shapes = {"map": (3,), "count": ()}
+        for view in View:
+            width = feature_map.width(view)
+            shapes |= {f"{view}.sum": (width,), f"{view}.products": (width * (width + 1) // 2,)}
+        _check_shapes(tensors, shapes, "closed-form statistics")
+        return cls(
+            feature_map,
+            int(tensors["count"]),
+            {view: tensors[f"{view}.sum"] for view in View},
+            {view: _symmetric(tensors[f"{view}.products"], feature_map.width(view)) for view in View},
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ClassSums:
+    """Sums over the examples of each label of one task: the small part, kept with the task.
+
+    Attributes:
+        feature_map: The map the sums were taken with.
+        labels: The task's labels, sorted.
+        counts: Examples per label, int64 `[C]`.
+        sums: Per view, float64 `[C, D]` of whole numbers.
+    """
+
+    feature_map: FeatureMap
+    labels: tuple[str, ...]
+    counts: Tensor
+    sums: Mapping[View, Tensor]
+
+    @classmethod
+    def of(cls, feature_map: FeatureMap, features: Tensor, labels: Sequence[str]) -> Self:
+        """Sum features, `[n, dim]`, by the label of each row.
+
+        Raises:
+            DataError: The features do not fit the map, or there are more or fewer rows than labels.
+        """
+        if len(features) != len(labels):
+            raise DataError(f"{len(features)} rows of features for {len(labels)} labels; give one label a row")
+        names = tuple(sorted(set(labels)))
+        position = {name: index for index, name in enumerate(names)}
+        owners = torch.tensor([position[label] for label in labels], dtype=torch.int64)
+        sums = {view: torch.zeros(len(names), feature_map.width(view), dtype=torch.float64) for view in View}
+        first = 0
+        for chunk in feature_map.chunks(features):
+            rows = owners[first : first + len(chunk)]
+            for view in View:
+                sums[view].index_add_(0, rows, feature_map.view(view, chunk))
+            first += len(chunk)
+        return cls(feature_map, names, torch.bincount(owners, minlength=len(names)), sums)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return named tensors for storage; the labels are the caller's to keep."""
+        views = {f"{view}.sums": self.sums[view] for view in View}
+        return {"map": _pack_map(self.feature_map), "counts": self.counts, **views}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], labels: Sequence[str]) -> Self:
+        """Invert `to_tensors`, given the labels in their order.
+
+        Raises:
+            CorruptionError: A tensor is missing, surplus, or of another shape or dtype.
+        """
+        what = f"class sums of {len(labels)} labels"
+        feature_map = _unpack_map(tensors, what)
+        shapes = {f"{view}.sums": (len(labels), feature_map.width(view)) for view in View}
+        _check_shapes(tensors, {"map": (3,), "counts": (len(labels),), **shapes}, what)
+        return cls(feature_map, tuple(labels), tensors["counts"], {view: tensors[f"{view}.sums"] for view in View})
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedFormState:
+    """All that closed-form classifiers are computed from.
+
+    As sums are exact, that of the classes must equal that of the Gram to the last bit; it is checked here, so that
+    statistics that have parted from their tasks are found before they classify anything.
+
+    Attributes:
+        gram: Over the examples of all tasks.
+        classes: Of each task, in the order of the tasks.
+
+    Raises:
+        DataError: Two tasks share a label.
+        CorruptionError: The Gram is not over the examples of just these classes.
+    """
+
+    gram: Gram
+    classes: tuple[ClassSums, ...]
+
+    def __post_init__(self) -> None:
+        labels = self.labels
+        if len(set(labels)) < len(labels):
+            twice = sorted({label for label in labels if labels.count(label) > 1})
+            raise DataError(f"labels in two tasks of one closed-form state: {', '.join(twice)}; give each once")
+        if any(classes.feature_map != self.feature_map for classes in self.classes):
+            raise CorruptionError(f"class sums of another feature map than the statistics' {self.feature_map}")
+        same = int(self.counts.sum()) == self.gram.count and all(
+            torch.equal(self.sums(view).sum(dim=0), self.gram.sums[view]) for view in View
+        )
+        if not same:
+            raise CorruptionError(
+                f"closed-form statistics over {self.gram.count} examples are not those of the tasks given "
+                f"({len(self.classes)} tasks, {int(self.counts.sum())} examples); compute them again"
+            )
+
+    @property
+    def feature_map(self) -> FeatureMap:
+        """The map all sums were taken with."""
+        return self.gram.feature_map
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of all tasks, task by task."""
+        return tuple(chain.from_iterable(classes.labels for classes in self.classes))
+
+    @property
+    def counts(self) -> Tensor:
+        """Examples per label, int64 `[C]`."""
+        return _stacked((classes.counts for classes in self.classes), torch.zeros(0, dtype=torch.int64))
+
+    def sums(self, view: View) -> Tensor:
+        """Return the sum of a view over the examples of each label, float64 `[C, D]`."""
+        none = torch.zeros(0, self.feature_map.width(view), dtype=torch.float64)
+        return _stacked((classes.sums[view] for classes in self.classes), none)
+
+    def means(self, view: View) -> Tensor:
+        """Return the mean of a view over the examples of each label, float64 `[C, D]` in grid units."""
+        return self.sums(view) / self.counts.unsqueeze(1)
+
+
+def mean_variance(scatter: Tensor, count: int) -> float:
+    """Return the variance of a dimension, on average, from a scatter matrix over `count` examples; in grid units.
+
+    Where there is none but rounding (one example, say), that of standardised features stands in.
+    """
+    variance = float(scatter.diagonal().mean()) / count
+    return variance if variance > _ROUNDING_VARIANCE else float(STEPS**2)
+
+
+def _stacked(parts: Iterable[Tensor], none: Tensor) -> Tensor:
+    return torch.cat([none, *parts])
+
+
+def _upper(width: int) -> Tensor:
+    return torch.ones(width, width, dtype=torch.bool).triu_()
+
+
+def _symmetric(upper: Tensor, width: int) -> Tensor:
+    matrix = torch.zeros(width, width, dtype=torch.float64)
+    matrix[_upper(width)] = upper
+    return matrix + matrix.triu(1).T
+
+
+def _pack_map(feature_map: FeatureMap) -> Tensor:
+    return torch.tensor([feature_map.dim, feature_map.projection, feature_map.seed])
+
+
+def _unpack_map(tensors: Mapping[str, Tensor], what: str) -> FeatureMap:
+    if "map" not in tensors or tensors["map"].shape != (3,):
+        raise CorruptionError(f"{what}: no tensor 'map' of three numbers; restore the file or compute it again")
+    dim, projection, seed = tensors["map"].tolist()
+    return FeatureMap(dim, projection, seed)
+
+
+def _check_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
+    """Whole counts are int64, sums float64: see `to_tensors`."""
+    whole = {"map", "count", "counts"}
+    expected = {name: (shape, torch.int64 if name in whole else torch.float64) for name, shape in shapes.items()}
+    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    if found != expected:
+        wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+        raise CorruptionError(
+            f"{what}: tensors missing, surplus or of another shape: {', '.join(wrong)}; restore or compute again"
+        )

@@ -1,0 +1,134 @@
+"""The settings of a workspace and of one task: frozen, typed, unknown keys rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from conpet.errors import ConfigError
+
+Positive = Annotated[int, Field(ge=1)]
+Parsed = TypeVar("Parsed", bound="_Frozen")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TaskSettings(_Frozen):
+    """What may be set for one task, else taken from the workspace.
+
+    Attributes:
+        pet: Kind of PET module.
+        rank: LoRA rank r.
+        alpha: LoRA alpha; an update is scaled by alpha / rank.
+        dropout: Dropout on the input of the LoRA maps, in training.
+        targets: Leaf names of the linear maps that get LoRA (`("q_proj", "k_proj")`), or "all-linear".
+        epochs: Passes over the new examples.
+        max_steps: Bound on the optimiser steps of one task's module, or None.
+        batch_size: Examples per optimiser step.
+        learning_rate: Highest learning rate of AdamW; it warms up over 10% of the steps, then falls linearly to 0.
+        weight_decay: AdamW's decoupled weight decay.
+    """
+
+    pet: Literal["lora"] = "lora"
+    rank: Positive = 8
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    epochs: Positive = 5
+    max_steps: Positive | None = None
+    batch_size: Positive = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+
+    @model_validator(mode="after")
+    def _check(self) -> TaskSettings:
+        if self.targets == ():
+            raise ValueError('targets is empty: name at least one linear map, or "all-linear"')
+        return self
+
+
+class Settings(TaskSettings):
+    """All settings of a workspace. Fixed when it is made; `None` means: found out from the backbone then.
+
+    Attributes:
+        backbone: An embedded model's name, `tiny-random`, a local folder, or a hub id.
+        method: The learner.
+        dtype: Number format of the frozen weights and the states; "auto" is bfloat16 where the machine computes it
+            faster than float32.
+        device: A torch device, or "auto" (CUDA if there).
+        split: Number of frozen layers at the bottom (the prefix); PET modules sit on the layers above.
+        feature_layers: Layers behind which the tokens' mean is taken as frozen features.
+        max_tokens: Longer inputs are cut to this many tokens, around the marked spans.
+        projection: Width M of the random ReLU projection behind the closed-form selector and `projected-ridge`.
+        selector: What finds the task of an input.
+        top_k: Number of pre-selected tasks whose modules are run for an input.
+        rule: How scores of several modules become one ranking over all labels: "paper" or "calibrated".
+        selector_rank: LoRA rank of the learned selector.
+        selector_steps: Optimiser steps the learned selector gets per task, however many tasks there are.
+        selector_learning_rate: Its highest learning rate.
+        memory_examples: Bound on the replay memory in examples over all tasks, or None for all.
+        memory_bytes: Bound on the replay memory in bytes of text, or None.
+        calibration_examples: Held-out examples the calibration is fitted on per task, half of them of old tasks.
+        cache: Whether prefix states are kept on disk.
+        seed: Seed of everything random.
+    """
+
+    backbone: str = "smollm2-135m"
+    method: str = "dynamic"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    split: Annotated[int, Field(ge=0)] | None = None
+    feature_layers: tuple[Positive, ...] | None = None
+    max_tokens: Annotated[int, Field(ge=8)] = 128
+    projection: Annotated[int, Field(ge=16, le=16384)] = 2048
+    selector: str = "closed-form"
+    top_k: Positive = 1
+    rule: Literal["paper", "calibrated"] = "calibrated"
+    selector_rank: Positive = 8
+    selector_steps: Positive = 100
+    selector_learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    memory_examples: Positive | None = None
+    memory_bytes: Positive | None = None
+    calibration_examples: Positive = 400
+    cache: bool = True
+    seed: int = 0
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Settings:
+        """Check settings given by a user.
+
+        Raises:
+            ConfigError: A setting is unknown or out of range; every such setting is named.
+        """
+        return _parse(cls, values)
+
+    def for_task(self, overrides: Mapping[str, Any]) -> TaskSettings:
+        """Return the settings of one task: the workspace's with the task's own in their place.
+
+        Raises:
+            ConfigError: An override is unknown at task level or out of range.
+        """
+        base = {name: getattr(self, name) for name in TaskSettings.model_fields}
+        return _parse(TaskSettings, base | dict(overrides))
+
+
+def _parse(cls: type[Parsed], values: Mapping[str, Any]) -> Parsed:
+    try:
+        return cls.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(_explain(error, cls)) from None
+
+
+def _explain(error: ValidationError, cls: type[_Frozen]) -> str:
+    lines = []
+    for one in error.errors():
+        name = ".".join(str(part) for part in one["loc"]) or cls.__name__
+        if one["type"] == "extra_forbidden":
+            lines.append(f"unknown setting {name!r}; have: {', '.join(sorted(cls.model_fields))}")
+        else:
+            lines.append(f"setting {name!r}: {one['msg']} (got {one['input']!r})")
+    return "; ".join(dict.fromkeys(lines))

@@ -1,0 +1,32 @@
+"""Examples, tasks, streams; reading them from files; templates."""
+
+from conpet.data.checks import check_example
+from conpet.data.example import Example, Kind, Span
+from conpet.data.fitting import Fitted, TokenPiece, fit
+from conpet.data.readers import count_inputs, read_inputs, read_stream, read_task
+from conpet.data.task import Task, TaskStream, check_task
+from conpet.data.templates import Piece, PieceRole, Rendered, Style, check_template, default_template, render
+
+__all__ = [
+    "Example",
+    "Fitted",
+    "Kind",
+    "Piece",
+    "PieceRole",
+    "Rendered",
+    "Span",
+    "Style",
+    "Task",
+    "TaskStream",
+    "TokenPiece",
+    "check_example",
+    "check_task",
+    "check_template",
+    "count_inputs",
+    "default_template",
+    "fit",
+    "read_inputs",
+    "read_stream",
+    "read_task",
+    "render",
+]

@@ -1,0 +1,150 @@
+"""What makes examples, tasks and streams impossible to learn from: one set of checks for files and for code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from conpet.data.example import Example, Kind, Span
+from conpet.data.templates import check_template
+from conpet.errors import Problem
+
+
+class Located(NamedTuple):
+    """An example and where it stands, as the user would look it up."""
+
+    file: str
+    row: int
+    example: Example
+
+    def problem(self, reason: str) -> Problem:
+        """Say what is wrong with it."""
+        return Problem(self.file, self.row, reason)
+
+
+Splits = Mapping[str, Sequence[Located]]
+"""`train`, `validation`, `test` to their rows."""
+
+
+def locate(file: str, examples: Iterable[Example]) -> list[Located]:
+    """Number examples from 1."""
+    return [Located(file, row, example) for row, example in enumerate(examples, start=1)]
+
+
+def check_example(example: Example) -> list[str]:
+    """List what is wrong with one example, its label aside."""
+    reasons = [f"{name} is not valid Unicode (half a surrogate pair)" for name in _broken_strings(example)]
+    if example.kind is Kind.TEXT:
+        return reasons if example.text.strip() else [*reasons, "empty text"]
+    if not any(token.strip() for token in example.tokens):
+        return [*reasons, "empty tokens"]
+    names = ("head", "tail") if example.kind is Kind.RELATION else ("mention",)
+    return reasons + [reason for name in names if (reason := _check_span(name, getattr(example, name), example.tokens))]
+
+
+def check_rows(source: str, splits: Splits) -> list[Problem]:
+    """List what is wrong with the examples of one task.
+
+    Args:
+        source: What to name for problems of the training set as a whole.
+        splits: The rows; splits may be missing or empty, but not the training set.
+    """
+    train = splits["train"]
+    if not train:
+        return [Problem(source, None, "no usable training example")]
+    labels = {row.example.label for row in train if not _no_label(row.example)}
+    sound = {split: [row for row in rows if not check_example(row.example)] for split, rows in splits.items()}
+    trained = {row.example.input_key: row.row for row in reversed(sound["train"])}
+    problems = []
+    for split, rows in splits.items():
+        problems += [row.problem(reason) for row in rows for reason in check_example(row.example)]
+        problems += [row.problem("missing label") for row in rows if _no_label(row.example)]
+        problems += _check_kinds(rows, train[0].example.kind)
+        problems += _check_contradictions(sound[split])
+        if split != "train":
+            problems += _check_labels_known(rows, labels)
+            problems += [
+                row.problem(f"the same input is also a training example (row {at})")
+                for row in sound[split]
+                if (at := trained.get(row.example.input_key)) is not None
+            ]
+    if len(labels) == 1:
+        problems.append(Problem(source, None, f"one label only ({min(map(str, labels))!r}): a task needs two or more"))
+    return problems
+
+
+def check_task_template(source: str, template: str | None, kind: Kind) -> list[Problem]:
+    """List what is wrong with a task's own template."""
+    reason = check_template(template, kind) if template is not None else None
+    return [Problem(source, None, reason)] if reason else []
+
+
+def check_stream(tasks: Iterable[tuple[str, Sequence[Located]]], owned: Mapping[str, str]) -> list[Problem]:
+    """List tasks whose name, and training rows whose label, belongs to an earlier task.
+
+    Args:
+        tasks: Each task's name and training rows, in order.
+        owned: Labels of tasks learned before the stream, to the name of their task.
+    """
+    problems = []
+    owner = dict(owned)
+    names: set[str] = set()
+    for name, train in tasks:
+        if name in names:
+            problems.append(Problem(f"task {name!r}", None, "a task of this name stands earlier in the stream"))
+        names.add(name)
+        for row in train:
+            label = row.example.label
+            if label is not None and owner.setdefault(label, name) != name:
+                problems.append(row.problem(f"label {label!r} is owned by the earlier task {owner[label]!r}"))
+    return problems
+
+
+def _no_label(example: Example) -> bool:
+    return example.label is None or not example.label.strip()
+
+
+def _broken_strings(example: Example) -> Iterator[str]:
+    fields: dict[str, Any] = {"text": example.text, "label": example.label, "id": example.id}
+    fields["tokens"] = "".join(example.tokens)
+    for name, value in fields.items():
+        try:
+            (value or "").encode()
+        except UnicodeEncodeError:
+            yield name
+
+
+def _check_span(name: str, span: Span | None, tokens: Sequence[str]) -> str | None:
+    if span is None:
+        return f"missing {name} span"
+    if span.start >= span.end:
+        return f"{name} span {span.start}:{span.end} is empty (its end is exclusive)"
+    if span.start < 0 or span.end > len(tokens):
+        return f"{name} span {span.start}:{span.end} lies outside the {len(tokens)} tokens"
+    if not any(token.strip() for token in tokens[span.start : span.end]):
+        return f"{name} span {span.start}:{span.end} holds only blanks"
+    return None
+
+
+def _check_kinds(rows: Sequence[Located], kind: Kind) -> Iterator[Problem]:
+    for row in rows:
+        if row.example.kind is not kind:
+            yield row.problem(f"is a {row.example.kind} example; the first training row is a {kind} example")
+
+
+def _check_contradictions(rows: Sequence[Located]) -> Iterator[Problem]:
+    first: dict[tuple[Any, ...], Located] = {}
+    for row in rows:
+        if _no_label(row.example):
+            continue
+        other = first.setdefault(row.example.input_key, row)
+        if other.example.label != row.example.label:
+            yield row.problem(
+                f"label {row.example.label!r} contradicts row {other.row}: the same input has {other.example.label!r}"
+            )
+
+
+def _check_labels_known(rows: Sequence[Located], labels: set[str | None]) -> Iterator[Problem]:
+    for row in rows:
+        if not _no_label(row.example) and row.example.label not in labels:
+            yield row.problem(f"label {row.example.label!r} has no training example")

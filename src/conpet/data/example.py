@@ -1,0 +1,118 @@
+"""One example: plain text, a relation between two marked spans, or a mention to be typed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    """What an example asks; it decides the template and which fields are filled."""
+
+    TEXT = "text"
+    RELATION = "relation"
+    TYPING = "typing"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """Tokens `start` to `end` (exclusive) of an example's `tokens`."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One input with its label, if known. Use `Example.of_text` and its sisters to build one.
+
+    Attributes:
+        kind: What is asked.
+        text: The text (`Kind.TEXT`), else empty.
+        tokens: The words (`Kind.RELATION`, `Kind.TYPING`), else empty.
+        head: Span of the relation's head entity.
+        tail: Span of the relation's tail entity.
+        mention: Span of the mention to be typed.
+        label: The right answer, or None where it is not known.
+        id: The caller's own name for the example, or None.
+    """
+
+    kind: Kind
+    text: str = ""
+    tokens: tuple[str, ...] = ()
+    head: Span | None = None
+    tail: Span | None = None
+    mention: Span | None = None
+    label: str | None = None
+    id: str | None = None
+
+    @classmethod
+    def of_text(cls, text: str, label: str | None = None, id: str | None = None) -> Example:  # noqa: A002
+        """Build a plain-text example."""
+        return cls(Kind.TEXT, text=text, label=label, id=id)
+
+    @classmethod
+    def of_relation(
+        cls,
+        tokens: Sequence[str],
+        head: Span,
+        tail: Span,
+        label: str | None = None,
+        id: str | None = None,  # noqa: A002
+    ) -> Example:
+        """Build a relation example."""
+        return cls(Kind.RELATION, tokens=tuple(tokens), head=head, tail=tail, label=label, id=id)
+
+    @classmethod
+    def of_mention(
+        cls,
+        tokens: Sequence[str],
+        mention: Span,
+        label: str | None = None,
+        id: str | None = None,  # noqa: A002
+    ) -> Example:
+        """Build an entity-typing example."""
+        return cls(Kind.TYPING, tokens=tuple(tokens), mention=mention, label=label, id=id)
+
+    @property
+    def input_key(self) -> tuple[Any, ...]:
+        """What the learner sees of the example, without label and id: equal keys are the same input."""
+        return (self.kind, self.text, self.tokens, self.head, self.tail, self.mention)
+
+    def labelled(self, label: str | None) -> Example:
+        """Return the same input with another label."""
+        return replace(self, label=label)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary in the field names the readers accept; empty fields are left out."""
+        filled = {key: value for key, value in asdict(self).items() if value not in (None, "", ())}
+        filled["kind"] = str(self.kind)
+        return filled
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Example:
+        """Invert `to_json` (trusted input: use the readers for files of users)."""
+        spans = {name: Span(**row[name]) for name in ("head", "tail", "mention") if row.get(name)}
+        return cls(
+            Kind(row["kind"]),
+            text=row.get("text", ""),
+            tokens=tuple(row.get("tokens", ())),
+            label=row.get("label"),
+            id=row.get("id"),
+            **spans,
+        )
+
+
+def digest_examples(examples: tuple[Example, ...]) -> str:
+    """Return a hex digest of inputs and labels, in order (ids do not count)."""
+    hasher = hashlib.sha256()
+    for example in examples:
+        row = example.to_json()
+        row.pop("id", None)
+        hasher.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
+        hasher.update(b"\n")
+    return hasher.hexdigest()

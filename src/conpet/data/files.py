@@ -1,0 +1,197 @@
+"""Rows of JSONL, CSV and Parquet files, one at a time, with what is wrong in each."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from conpet.data.rows import FIELDS
+from conpet.errors import ConfigError, Problem
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
+STDIN = "-"
+_BOM = b"\xef\xbb\xbf"
+_NOT_UTF8 = "is not UTF-8 text; save it as UTF-8"
+_PARQUET_BATCH = 1024
+# pyarrow tells a damaged file by any of these (its own errors inherit from them) and by OSError.
+_PARQUET_ERRORS = (ValueError, NotImplementedError, LookupError, TypeError)
+
+
+class RawRow(NamedTuple):
+    """A row's number as the user counts it (a CSV's header is row 1) and its fields."""
+
+    row: int
+    fields: dict[str, Any]
+
+
+def data_suffix(path: Path) -> str | None:
+    """Return which of `SUFFIXES` a file has, or None."""
+    matching = [suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)]
+    return matching[0] if matching else None
+
+
+def raw_rows(path: str | Path) -> Iterator[RawRow | Problem]:
+    """Stream a file's rows in constant memory; a row, or the rest of a file, that cannot be read is a problem.
+
+    Args:
+        path: A file with one of `SUFFIXES`, or "-" for JSON lines from the standard input.
+
+    Raises:
+        ConfigError: A Parquet file is read where pyarrow is not installed.
+    """
+    file = str(path)
+    suffix = data_suffix(Path(path))
+    try:
+        if file == STDIN:
+            yield from _jsonl(sys.stdin.buffer, "standard input")
+        elif suffix is None:
+            yield Problem(file, None, f"not a format conpet reads; have: {', '.join(SUFFIXES)}")
+        elif suffix == ".parquet":
+            yield from _parquet(Path(path), file)
+        else:
+            with _open(Path(path)) as stream:
+                yield from _csv(stream, file) if suffix.startswith(".csv") else _jsonl(stream, file)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        yield Problem(file, None, f"cannot be read: {reason or type(error).__name__}")
+
+
+def count_rows(path: str | Path) -> int | None:
+    """Count a file's rows without understanding them, or return None where that cannot be told."""
+    suffix = data_suffix(Path(path))
+    if str(path) == STDIN or suffix is None:
+        return None
+    try:
+        if suffix == ".parquet":
+            with _parquet_file(Path(path)) as table:
+                return int(table.metadata.num_rows)
+        with _open(Path(path)) as stream:
+            if suffix.startswith(".jsonl"):
+                return sum(1 for line in stream if line.strip())
+            return max(0, sum(1 for cells in _csv_reader(stream) if cells) - 1)
+    except (OSError, EOFError, zlib.error, csv.Error, *_PARQUET_ERRORS):
+        return None
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    return path.open("rb")
+
+
+def _jsonl(stream: IO[bytes], file: str) -> Iterator[RawRow | Problem]:
+    for row, line in enumerate(stream, start=1):
+        text = line.removeprefix(_BOM) if row == 1 else line
+        if text.strip():
+            yield _json_row(text, file, row)
+
+
+def _json_row(line: bytes, file: str, row: int) -> RawRow | Problem:
+    try:
+        fields = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return Problem(file, row, f"{_NOT_UTF8} (byte {error.start + 1} of the line)")
+    except json.JSONDecodeError as error:
+        return Problem(file, row, f"not valid JSON: {error.msg} at column {error.colno}")
+    except (ValueError, RecursionError) as error:
+        return Problem(file, row, f"not usable JSON: {error}")
+    if not isinstance(fields, dict):
+        return Problem(file, row, 'not a JSON object such as {"text": "...", "label": "..."}')
+    return RawRow(row, fields)
+
+
+def _csv_reader(stream: IO[bytes]) -> Iterator[list[str]]:
+    # Undecodable bytes pass as lone surrogates, so that each row can be judged for itself.
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    return csv.reader(text, strict=True)
+
+
+def _csv(stream: IO[bytes], file: str) -> Iterator[RawRow | Problem]:
+    header: list[str] | None = None
+    row = 0
+    try:
+        for row, cells in enumerate(_csv_reader(stream), start=1):
+            if header is None:
+                header = [name.strip() for name in cells]
+                if problem := _check_header(header, file):
+                    yield problem
+                    return
+            elif cells:
+                yield _csv_row(cells, header, file, row)
+    except csv.Error as error:
+        yield Problem(file, row + 1, f"not valid CSV: {error}; reading stopped here")
+
+
+def _csv_row(cells: list[str], header: list[str], file: str, row: int) -> RawRow | Problem:
+    if _is_escaped(cells):
+        return Problem(file, row, _NOT_UTF8)
+    if len(cells) != len(header):
+        return Problem(file, row, f"has {len(cells)} cells where the header has {len(header)}")
+    return RawRow(row, dict(zip(header, cells, strict=True)))
+
+
+def _is_escaped(cells: list[str]) -> bool:
+    try:
+        "".join(cells).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _check_header(header: list[str], file: str) -> Problem | None:
+    if _is_escaped(header):
+        return Problem(file, 1, _NOT_UTF8)
+    twice = [name for name in FIELDS if header.count(name) > 1]
+    if twice:
+        return Problem(file, 1, f"the header names {', '.join(twice)} more than once")
+    return _check_columns(header, file, 1)
+
+
+def _check_columns(columns: list[str], file: str, row: int | None) -> Problem | None:
+    if "text" in columns or "tokens" in columns:
+        return None
+    shown = ", ".join(repr(name) for name in columns[:10]) or "none"
+    hint = " (cells must be separated by commas)" if len(columns) == 1 and set(columns[0]) & set(";\t|") else ""
+    return Problem(file, row, f"no column named text or tokens; columns: {shown}{hint}")
+
+
+def _parquet_file(path: Path) -> Any:
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise ConfigError(f"{path}: reading Parquet needs pyarrow: pip install 'conpet[parquet]'") from None
+    return pq.ParquetFile(path)
+
+
+def _parquet(path: Path, file: str) -> Iterator[RawRow | Problem]:
+    try:
+        with _parquet_file(path) as table:
+            columns = [name for name in table.schema_arrow.names if name in FIELDS]
+            if problem := _check_columns(table.schema_arrow.names, file, None):
+                yield problem
+                return
+            rows = (one for batch in table.iter_batches(_PARQUET_BATCH, columns=columns) for one in _batch_rows(batch))
+            for row, fields in enumerate(rows, start=1):
+                yield RawRow(row, fields) if fields is not None else Problem(file, row, _NOT_UTF8)
+    except ConfigError:
+        raise
+    except _PARQUET_ERRORS as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        yield Problem(file, None, f"not a readable Parquet file: {reason}")
+
+
+def _batch_rows(batch: Any) -> list[dict[str, Any] | None]:
+    """Return the rows of a pyarrow record batch, with None for those that are not UTF-8."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            return [None]
+        return [row for at in range(batch.num_rows) for row in _batch_rows(batch.slice(at, 1))]

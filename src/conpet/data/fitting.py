@@ -1,0 +1,79 @@
+"""Cutting a tokenized example to length: around marked spans and cue, never through them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from conpet.data.templates import PieceRole
+from conpet.errors import DataError
+
+
+class TokenPiece(NamedTuple):
+    """The token ids of one piece; special tokens and the mask token are pieces too (`KEEP`, `SLOT`)."""
+
+    ids: Sequence[int]
+    role: PieceRole
+
+
+class Fitted(NamedTuple):
+    """Token ids and the position among them the backbone is read at."""
+
+    ids: list[int]
+    slot: int
+
+
+def fit(pieces: Sequence[TokenPiece], limit: int) -> Fitted:
+    """Join pieces, cut to at most `limit` tokens.
+
+    What stands left and right of the marked spans (or the plain text) is cut first, the longer side before the
+    shorter, so that what remains is balanced; what stands between marked spans is cut only when nothing else is left.
+
+    Args:
+        pieces: In order; at most one slot, of exactly one token. Without a slot the last token is it.
+        limit: Most tokens that may come out, special tokens included.
+
+    Raises:
+        DataError: The pieces that must not be cut are too long by themselves, or there is no token at all.
+    """
+    fixed = sum(len(piece.ids) for piece in pieces if piece.role in (PieceRole.KEEP, PieceRole.SLOT))
+    if fixed > limit:
+        raise DataError(
+            f"the marked spans and the template alone need {fixed} tokens, more than the {limit} allowed: "
+            "allow more tokens, or shorten the template or the spans"
+        )
+    lengths = [len(piece.ids) for piece in pieces]
+    middle = [at for at, piece in enumerate(pieces) if piece.role is PieceRole.CUT_MIDDLE]
+    outer = [at for at, piece in enumerate(pieces) if piece.role in (PieceRole.CUT_START, PieceRole.CUT_END)]
+    _shorten(lengths, outer, max(0, limit - fixed - sum(lengths[at] for at in middle)))
+    _shorten(lengths, middle, limit - fixed - sum(lengths[at] for at in outer))
+    ids: list[int] = []
+    slot = None
+    for piece, length in zip(pieces, lengths, strict=True):
+        if piece.role is PieceRole.SLOT:
+            slot = len(ids)
+        ids += _cut(piece, length)
+    if not ids:
+        raise DataError("an input has no tokens: the tokenizer found nothing to read in it")
+    return Fitted(ids, len(ids) - 1 if slot is None else slot)
+
+
+def _shorten(lengths: list[int], which: Sequence[int], room: int) -> None:
+    """Lower the chosen lengths in place until their sum is at most `room`, the longest first."""
+    left = len(which)
+    for at in sorted(which, key=lambda at: lengths[at]):
+        lengths[at] = min(lengths[at], room // left)
+        room -= lengths[at]
+        left -= 1
+
+
+def _cut(piece: TokenPiece, length: int) -> Sequence[int]:
+    surplus = len(piece.ids) - length
+    if not surplus:
+        return piece.ids
+    if piece.role is PieceRole.CUT_START:
+        return piece.ids[surplus:]
+    if piece.role is PieceRole.CUT_END:
+        return piece.ids[:length]
+    first = (length + 1) // 2
+    return [*piece.ids[:first], *piece.ids[first + surplus :]]

@@ -1,0 +1,156 @@
+"""Reading tasks, streams and inputs from files; every wrong row is reported, and then nothing is returned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from conpet.data.checks import Located, check_example, check_rows, check_stream, check_task_template
+from conpet.data.example import Example
+from conpet.data.files import RawRow, count_rows, raw_rows
+from conpet.data.layout import TaskSource, find_stream, find_task
+from conpet.data.rows import RowError, parse_row
+from conpet.data.splits import TEST_SHARE, VALIDATION_SHARE, split_off
+from conpet.data.task import Task, TaskStream
+from conpet.errors import DataError, Problem
+
+
+def read_task(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    seed: int = 0,
+    template: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    owned: Mapping[str, str] | None = None,
+) -> Task:
+    """Read one task.
+
+    Args:
+        path: A JSONL, CSV or Parquet file (JSONL and CSV also gzipped), or a folder with a train file and, if there
+            are any, validation (dev, valid) and test files. See `conpet.data.rows.parse_row` for the fields.
+        name: The task's name; by default that of the file or folder.
+        seed: Seed by which missing validation and test sets are split off the training set (see `Task.notes`).
+        template: A template in place of the kind's own (see `conpet.data.templates.render`).
+        settings: Overrides of the workspace's task-level settings.
+        owned: Labels already learned, to the name of their task; this task's labels must not be among them.
+
+    Raises:
+        DataError: Something is wrong; `problems` lists all of it.
+        ConfigError: A Parquet file is read where pyarrow is not installed.
+    """
+    source = find_task(Path(path), name, template, settings)
+    return _build([source], [], path, seed, owned or {})[0]
+
+
+def read_stream(path: str | Path, *, seed: int = 0, owned: Mapping[str, str] | None = None) -> TaskStream:
+    """Read a folder of tasks, or one task as a stream of one.
+
+    The tasks are the folder's files and folders in natural order ("task-2" before "task-10"), or those its
+    `stream.yaml` names: `tasks: [{path: ..., name: ..., template: ..., settings: {...}}]`, paths seen from the folder,
+    all keys but `path` optional.
+
+    Args:
+        path: The folder or file.
+        seed: As in `read_task`.
+        owned: As in `read_task`.
+
+    Raises:
+        DataError: Something is wrong; `problems` lists all of it, over all tasks.
+        ConfigError: A Parquet file is read where pyarrow is not installed.
+    """
+    sources, problems = find_stream(Path(path))
+    return TaskStream(_build(sources, problems, path, seed, owned or {}))
+
+
+def read_inputs(path: str | Path) -> Iterator[Example]:
+    """Stream inputs to predict, in constant memory; labels are optional.
+
+    Args:
+        path: A JSONL, CSV or Parquet file, or "-" for JSON lines from the standard input.
+
+    Raises:
+        DataError: A row is wrong; raised when it is reached.
+        ConfigError: A Parquet file is read where pyarrow is not installed.
+    """
+    for row in _parsed(path):
+        if isinstance(row, Problem):
+            raise DataError(f"{path}: an input cannot be read", [row])
+        if reasons := check_example(row.example):
+            raise DataError(f"{path}: an input cannot be read", [row.problem(reason) for reason in reasons])
+        yield row.example
+
+
+def count_inputs(path: str | Path) -> int | None:
+    """Count the rows `read_inputs` will come upon, or return None where that cannot be told beforehand."""
+    return count_rows(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What was read of a task; `splits` holds the rows that could be parsed."""
+
+    source: TaskSource
+    splits: dict[str, list[Located]]
+    problems: list[Problem]
+
+
+def _parsed(path: str | Path) -> Iterator[Located | Problem]:
+    for raw in raw_rows(path):
+        if isinstance(raw, RawRow):
+            try:
+                yield Located(str(path), raw.row, parse_row(raw.fields))
+            except RowError as error:
+                yield Problem(str(path), raw.row, str(error))
+        else:
+            yield raw
+
+
+def _load(source: TaskSource) -> _Loaded:
+    splits: dict[str, list[Located]] = {}
+    problems = list(source.problems)
+    for split, path in source.files.items():
+        rows = list(_parsed(path))
+        splits[split] = [row for row in rows if isinstance(row, Located)]
+        problems += [row for row in rows if isinstance(row, Problem)]
+    if "train" in splits:
+        problems += check_rows(str(source.files["train"]), splits)
+        if splits["train"]:
+            kind = splits["train"][0].example.kind
+            problems += check_task_template(str(source.path), source.template, kind)
+    return _Loaded(source, splits, problems)
+
+
+def _build(
+    sources: list[TaskSource], found: list[Problem], path: str | Path, seed: int, owned: Mapping[str, str]
+) -> tuple[Task, ...]:
+    loaded = [_load(source) for source in sources]
+    problems = found + [problem for task in loaded for problem in task.problems]
+    problems += check_stream(((task.source.name, task.splits.get("train", ())) for task in loaded), owned)
+    if problems:
+        files = len({problem.file for problem in problems})
+        raise DataError(f"{path}: {len(problems)} problem(s) in {files} file(s); nothing was learned", problems)
+    return tuple(_task(task, seed) for task in loaded)
+
+
+def _task(loaded: _Loaded, seed: int) -> Task:
+    source = loaded.source
+    notes = list(source.notes)
+    splits = {split: tuple(row.example for row in rows) for split, rows in loaded.splits.items()}
+    for split, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
+        if split not in splits:
+            splits["train"], splits[split] = split_off(splits["train"], share, seed)
+            notes.append(
+                f"no {split} set: {len(splits[split])} of {len(splits['train']) + len(splits[split])} training rows "
+                f"were split off by seed {seed}"
+            )
+    return Task(
+        source.name,
+        splits["train"],
+        splits["validation"],
+        splits["test"],
+        template=source.template,
+        settings=source.settings,
+        notes=tuple(notes),
+    )

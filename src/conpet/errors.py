@@ -1,0 +1,78 @@
+"""Every error conpet raises on purpose: a `ConpetError` that is also the built-in a caller would catch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class ConpetError(Exception):
+    """Base of all errors raised on purpose; its message says what, where and what to do."""
+
+
+class ConfigError(ConpetError, ValueError):
+    """A setting is unknown, out of range, or contradicts another."""
+
+
+class UnknownNameError(ConpetError, LookupError):
+    """A name (backbone, method, selector, task, module version, label) is not known here."""
+
+
+class BackboneError(ConpetError, RuntimeError):
+    """A backbone cannot be loaded or used as asked."""
+
+
+class BackboneMismatchError(ConpetError, ValueError):
+    """A workspace is opened with another backbone than the one it was made with."""
+
+
+class DownloadError(ConpetError, OSError):
+    """An embedded model could not be fetched, or what came is not what was pinned."""
+
+
+class WorkspaceExistsError(ConpetError, FileExistsError):
+    """A workspace is created where one, or something else, already stands."""
+
+
+class WorkspaceNotFoundError(ConpetError, FileNotFoundError):
+    """There is no workspace at the path given."""
+
+
+class WorkspaceBusyError(ConpetError, TimeoutError):
+    """Another process is changing the workspace."""
+
+
+class CorruptionError(ConpetError, OSError):
+    """Something on disk is not what was written: a wrong hash, a missing or surplus tensor, another schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the data a user gave.
+
+    Attributes:
+        file: Path of the file as the user named it, or a description of the source.
+        row: Row number counted from 1 as the user sees it (a CSV's header is row 1), or None for the whole file.
+        reason: What is wrong and, where it helps, what would be right.
+    """
+
+    file: str
+    row: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: row {self.row}: {self.reason}" if self.row is not None else f"{self.file}: {self.reason}"
+
+
+class DataError(ConpetError, ValueError):
+    """Data given by the user is wrong; `problems` lists every wrong row. Nothing was learned from it."""
+
+    SHOWN = 20
+
+    def __init__(self, summary: str, problems: Sequence[Problem] = ()) -> None:
+        self.summary = summary
+        self.problems = tuple(problems)
+        shown = [f"  {problem}" for problem in self.problems[: self.SHOWN]]
+        if len(self.problems) > self.SHOWN:
+            shown.append(f"  ... and {len(self.problems) - self.SHOWN} more (all of them in `DataError.problems`)")
+        super().__init__("\n".join([summary, *shown]))

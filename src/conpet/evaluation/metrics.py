@@ -1,0 +1,174 @@
+"""The metrics of continual learning: pure functions of counts, each with its definition.
+
+R[i][j] is the accuracy on the test set of task j after learning event i, and n the last event. None always means that
+nothing was measured: no test examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import fsum
+
+from conpet.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many of how many test examples were right.
+
+    Attributes:
+        correct: From 0 to `total`.
+        total: 0 where there were no test examples.
+    """
+
+    correct: int
+    total: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.correct <= self.total:
+            raise DataError(f"{self.correct} right of {self.total}: give a count between 0 and the total")
+
+    @classmethod
+    def of(cls, predicted: Sequence[str], truth: Sequence[str]) -> Tally:
+        """Count the predictions that are the truth."""
+        return cls.within([[name] for name in predicted], truth, k=1)
+
+    @classmethod
+    def within(cls, ranked: Sequence[Sequence[str]], truth: Sequence[str], k: int) -> Tally:
+        """Count the rankings, best first, that hold the truth among their first k."""
+        if len(ranked) != len(truth):
+            raise DataError(f"{len(ranked)} predictions for {len(truth)} test examples: give one each")
+        return cls(sum(true in names[:k] for names, true in zip(ranked, truth, strict=True)), len(truth))
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right ones, 0 to 1."""
+        return self.correct / self.total if self.total else None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was measured after one event.
+
+    Attributes:
+        learned: The task the event learned, or None (a task was removed or rolled back).
+        tallies: Of every task present after the event.
+    """
+
+    learned: str | None
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
+
+    def accuracy(self, task: str) -> float | None:
+        """Return the accuracy on a task, or None where it was not measured or not present."""
+        return self.tallies[task].accuracy if task in self.tallies else None
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyMatrix:
+    """R: one row for each event, one column for each task ever seen.
+
+    Attributes:
+        rows: Oldest first.
+    """
+
+    rows: tuple[Row, ...] = ()
+
+    def followed_by(self, row: Row) -> AccuracyMatrix:
+        """Return the matrix with one more event."""
+        return AccuracyMatrix((*self.rows, row))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All tasks ever seen, in the order they were first measured in."""
+        return tuple(dict.fromkeys(task for row in self.rows for task in row.tallies))
+
+    def table(self) -> list[list[float | None]]:
+        """Return R as rows over `tasks`; None where a task was not measured, not yet seen, or removed."""
+        return [[row.accuracy(task) for task in self.tasks] for row in self.rows]
+
+
+def whole_accuracy(tallies: Mapping[str, Tally]) -> float | None:
+    """Return right / all over the test examples of all tasks together: large tasks weigh more."""
+    return _pooled(tallies.values()).accuracy
+
+
+def average_accuracy(tallies: Mapping[str, Tally]) -> float | None:
+    """Return the mean over tasks j of R[i][j]: every task weighs the same. Tasks without test examples are left out."""
+    return _mean(tally.accuracy for tally in tallies.values())
+
+
+def forgetting(matrix: AccuracyMatrix) -> float | None:
+    """Return the mean over earlier tasks j of (best R[i][j] for j <= i < n) - R[n][j].
+
+    Negative where the last event made earlier tasks better than they ever were. The last event's own task does not
+    count, nor does a task that is gone. What a task scored before it was last learned does not count either: that was
+    another version of it. 0.0 where no earlier task was measured, so after the first task; None for an empty matrix or
+    a last row without any test example.
+    """
+    return _mean_change(matrix, lambda earlier, now: max(earlier) - now)
+
+
+def backward_transfer(matrix: AccuracyMatrix) -> float | None:
+    """Return the mean over earlier tasks j of R[n][j] - R[j][j]; negative where learning more has harmed.
+
+    R[j][j] is the first measurement since task j was last learned. Which tasks count, 0.0 and None: as in `forgetting`.
+    """
+    return _mean_change(matrix, lambda earlier, now: now - earlier[0])
+
+
+def stream_average(metric: Callable[[Mapping[str, Tally]], float | None], matrix: AccuracyMatrix) -> float | None:
+    """Return the mean of `whole_accuracy` or `average_accuracy` over the rows that learned a task."""
+    return _mean(metric(row.tallies) for row in matrix.rows if row.learned is not None)
+
+
+def selector_accuracy(ranked: Sequence[Sequence[str]], truth: Sequence[str], k: int = 1) -> float | None:
+    """Return the share of inputs whose true task is among the first k of the selector's ranking.
+
+    Args:
+        ranked: Task names of each input, best first.
+        truth: The true task of each input.
+        k: 1 or more.
+    """
+    return Tally.within(ranked, truth, k).accuracy
+
+
+def within_task_accuracy(predicted: Sequence[str], truth: Sequence[str]) -> float | None:
+    """Return the share of inputs that get the right label when their true task is given.
+
+    Args:
+        predicted: The best label among those of each input's true task.
+        truth: The true label of each input.
+    """
+    return Tally.of(predicted, truth).accuracy
+
+
+def _pooled(tallies: Iterable[Tally]) -> Tally:
+    counted = list(tallies)
+    return Tally(sum(tally.correct for tally in counted), sum(tally.total for tally in counted))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    measured = [value for value in values if value is not None]
+    return fsum(measured) / len(measured) if measured else None
+
+
+def _mean_change(matrix: AccuracyMatrix, change: Callable[[list[float], float], float]) -> float | None:
+    """Average over tasks `change(accuracies since it was last learned, but for the last row; accuracy in the last)`."""
+    if not matrix.rows or whole_accuracy(matrix.rows[-1].tallies) is None:
+        return None
+    last = matrix.rows[-1]
+    changes = []
+    for task in last.tallies:
+        earlier = _accuracies_since_learned(matrix.rows, task)[:-1]
+        now = last.accuracy(task)
+        if now is not None and earlier:
+            changes.append(change(earlier, now))
+    return _mean(changes) or 0.0
+
+
+def _accuracies_since_learned(rows: Sequence[Row], task: str) -> list[float]:
+    """Accuracies on a task in every row from the one that last learned it, or else from the first that measured it."""
+    learned = [index for index, row in enumerate(rows) if row.learned == task]
+    since = (row.accuracy(task) for row in rows[learned[-1] if learned else 0 :])
+    return [accuracy for accuracy in since if accuracy is not None]

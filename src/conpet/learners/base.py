@@ -1,0 +1,202 @@
+"""The contract of every learner: what it is given, what it hands back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from conpet.artifact import Artifact
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.states import States
+from conpet.config import Settings, TaskSettings
+from conpet.data import Example, Kind, Task
+from conpet.readable import Readable
+from conpet.work import Work
+
+MODULE = "module"
+"""Slot of a task version that holds what was learned of it; never changed once written."""
+
+Readings = Mapping[str | None, States]
+"""The same n examples as read through each template in use (None: the default one of their kind)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownTask:
+    """A task as learned, in its active version.
+
+    Attributes:
+        name: Its name.
+        version: Number of the version.
+        labels: Its labels, sorted.
+        kind: What its examples ask.
+        template: The template it is read with, or None for the default one.
+        objects: What the store holds of the version, by slot.
+    """
+
+    name: str
+    version: int
+    labels: tuple[str, ...]
+    kind: Kind
+    template: str | None
+    objects: Mapping[str, Readable]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LearnerState:
+    """All that was learned so far, as the store holds it.
+
+    Attributes:
+        tasks: In the order they were first learned.
+        shared: What belongs to no task, by slot.
+    """
+
+    tasks: tuple[KnownTask, ...] = ()
+    shared: Mapping[str, Readable] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """One task to be learned, its training examples already through the prefix.
+
+    Attributes:
+        task: The task.
+        settings: Its settings.
+        train: States of its training examples.
+    """
+
+    task: Task
+    settings: TaskSettings
+    train: States
+
+    @property
+    def targets(self) -> Tensor:
+        """Labels of the training examples as indices into the task's labels `[n]`, int64."""
+        column = {label: index for index, label in enumerate(self.task.labels)}
+        return torch.tensor([column[str(example.label)] for example in self.task.train])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learned:
+    """What learning one task produced; nothing of it is in force until the store has it.
+
+    Attributes:
+        objects: The new version's objects, by slot: what the workspace stores of it beside its examples.
+        shared: New shared objects, by slot.
+        parameters: Trained parameters of the PET module.
+        head_parameters: Trained parameters of the head.
+        detail: Anything worth a line in the history (JSON-ready).
+    """
+
+    objects: Mapping[str, Artifact]
+    shared: Mapping[str, Artifact]
+    parameters: int
+    head_parameters: int
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """What a learner says of n examples, over all L labels and T tasks seen.
+
+    Attributes:
+        labels: Log-probabilities of the labels `[n, L]`, float32; one row sums to 1.
+        tasks: Log-probabilities of the tasks by the selector `[n, T]`, or None for a method without one.
+        selected: Indices of the pre-selected tasks `[n, k]`, best first, or None.
+    """
+
+    labels: Tensor
+    tasks: Tensor | None = None
+    selected: Tensor | None = None
+
+
+class Learner(ABC):
+    """Learns one task after another over a frozen backbone.
+
+    A learner object stands for one state and never changes it: `learn` and `revise` return what the next state is made
+    of; when the store has it, `renewed` gives the learner of that state. So reading threads need no lock.
+
+    Args:
+        backbone: The frozen model.
+        settings: Settings of the workspace.
+        state: What was learned so far.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, backbone: Backbone, settings: Settings, state: LearnerState) -> None:
+        self.backbone = backbone
+        self.settings = settings
+        self.state = state
+
+    @abstractmethod
+    def renewed(self, state: LearnerState) -> Self:
+        """Return the learner of another state, with what can be kept in memory kept."""
+
+    @abstractmethod
+    def learn(self, lesson: Lesson, work: Work) -> Learned:
+        """Learn a task: one that is new, or one whose present version is to be replaced."""
+
+    @abstractmethod
+    def revise(self, leaving: KnownTask, coming: KnownTask | None, work: Work) -> Mapping[str, Artifact | None]:
+        """Return new shared objects for when `leaving` is taken out and `coming`, if any, put in its place.
+
+        None takes an object away.
+        """
+
+    @abstractmethod
+    def score(self, readings: Readings, kind: Kind) -> Scores:
+        """Score n examples of one kind; labels of tasks of another kind get -inf."""
+
+    @abstractmethod
+    def within_task(self, readings: Readings, owners: Tensor) -> Tensor:
+        """Return log-probabilities over the labels `[n, L]` given each example's true task `[n]` (others -inf)."""
+
+    def readings(self, examples: Sequence[Example], kind: Kind, *, keep: bool) -> Readings:
+        """Read examples of one kind through every template in use for it: one prefix pass each.
+
+        Args:
+            examples: n examples.
+            kind: Their kind.
+            keep: Whether what is computed goes into the state cache.
+        """
+        used = dict.fromkeys(task.template for task in self.state.tasks if task.kind is kind)
+        return {template: self.backbone.states(examples, template, keep=keep) for template in used}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels seen, task by task: the columns of scores."""
+        return tuple(label for task in self.state.tasks for label in task.labels)
+
+    @property
+    def owner(self) -> Tensor:
+        """Index of the task each label belongs to `[L]`, int64."""
+        sizes = torch.tensor([len(task.labels) for task in self.state.tasks], dtype=torch.int64)
+        return torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+
+
+def by_template(templates: Sequence[str | None], readings: Readings, score: Callable[[States], Tensor]) -> Tensor:
+    """Score columns (labels or tasks), each from the states its own template gives.
+
+    Args:
+        templates: The template each of C columns is read with.
+        readings: The examples' states by template; a column whose template is not among them gets -inf.
+        score: States to scores of all columns `[n, C]`.
+    """
+    if len(set(templates)) == 1 and templates[0] in readings:
+        return score(readings[templates[0]])
+    scores = torch.full((count(readings), len(templates)), -torch.inf)
+    for template, states in readings.items():
+        columns = [index for index, used in enumerate(templates) if used == template]
+        if columns:
+            scores[:, columns] = score(states)[:, columns]
+    return scores
+
+
+def count(readings: Readings) -> int:
+    """Return the number of examples read."""
+    return len(next(iter(readings.values())))

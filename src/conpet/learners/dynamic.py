@@ -1,0 +1,295 @@
+"""Dynamic ConPET: a module and a head per task, and a selector that finds the task."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from conpet.artifact import Artifact
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.states import States
+from conpet.closedform import METHODS as CLOSED_FORMS
+from conpet.closedform.classifiers import ClosedFormClassifier
+from conpet.closedform.statistics import ClosedFormState, Gram
+from conpet.config import Settings
+from conpet.data import Example, Kind, Task
+from conpet.learners.base import (
+    MODULE,
+    KnownTask,
+    Learned,
+    Learner,
+    LearnerState,
+    Lesson,
+    Readings,
+    Scores,
+    by_template,
+    count,
+)
+from conpet.learners.rules import RULES, UNSELECTED, Evidence, PaperRule, Rule, scattered
+from conpet.learners.statistics import STATISTICS, classes_of, empty_gram, features_of, statistics_tensors
+from conpet.pet.bank import ModuleBank
+from conpet.pet.module import StoredModule, module_artifact
+from conpet.pet.train import train_module
+from conpet.readable import Held, Readable
+from conpet.replay.memory import Split
+from conpet.replay.schedule import draw_dynamic, split_budget
+from conpet.selectors import SELECTORS
+from conpet.selectors.base import SELECTOR, Selector, SelectorLesson, SelectorState
+from conpet.selectors.learned import OLD_SHARE
+from conpet.work import Work
+
+CALIBRATION = "calibration"
+CLOSED_FORM = "lda"
+"""The closed form whose label scores stand beside the modules': the best single one on CLINC150's validation set."""
+
+
+class DynamicLearner(Learner):
+    """Dynamic ConPET (Song et al. 2023, section 3.3).
+
+    Per task the selector is updated, then a new module and head are trained; older ones are never touched. An input
+    goes through the prefix once; the selector pre-selects `top_k` tasks; their modules run in one pass of the suffix;
+    a rule (`conpet.learners.rules`) makes one ranking over all labels of it.
+
+    Beyond the paper: the selector may be a closed form (no training, no replay), and the calibrated rule makes modules
+    comparable and adds the closed form's label scores. What is stored: a module, a head, frozen features and examples
+    per task; one Gram matrix; the weights of the rule.
+    """
+
+    name = "dynamic"
+
+    def __init__(
+        self, backbone: Backbone, settings: Settings, state: LearnerState, bank: ModuleBank | None = None
+    ) -> None:
+        super().__init__(backbone, settings, state)
+        self.bank = bank or ModuleBank(backbone)
+
+    def renewed(self, state: LearnerState) -> Self:
+        """Return the learner of another state; modules in memory stay there."""
+        return type(self)(self.backbone, self.settings, state, self.bank)
+
+    # What is known
+
+    @cached_property
+    def closed(self) -> ClosedFormState:
+        """The closed-form statistics over all tasks."""
+        stored = self.state.shared.get(STATISTICS)
+        gram = Gram.from_tensors(stored.tensors(STATISTICS)) if stored else empty_gram(self.backbone, self.settings)
+        return ClosedFormState(gram, tuple(classes_of(task) for task in self.state.tasks))
+
+    @cached_property
+    def _closed_form(self) -> ClosedFormClassifier:
+        classifier: ClosedFormClassifier = CLOSED_FORMS[CLOSED_FORM]().fit(self.closed)
+        return classifier
+
+    @cached_property
+    def selector(self) -> Selector:
+        """The selector in this state."""
+        tasks = self.state.tasks
+        state = SelectorState(
+            tuple(task.name for task in tasks),
+            tuple(len(task.labels) for task in tasks),
+            self.closed,
+            self.state.shared.get(SELECTOR),
+        )
+        selector: Selector = SELECTORS[self.settings.selector](self.backbone, self.settings, self.bank, state)
+        return selector
+
+    @cached_property
+    def rule(self) -> Rule:
+        """The rule in this state."""
+        rule: type[Rule] = RULES[self.settings.rule]
+        stored = self.state.shared.get(CALIBRATION)
+        return rule(**stored.document(CALIBRATION)) if stored else rule()
+
+    @cached_property
+    def _modules(self) -> tuple[StoredModule, ...]:
+        return tuple(StoredModule.of(task.objects[MODULE]) for task in self.state.tasks)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        sizes = torch.tensor([0, *(len(task.labels) for task in self.state.tasks)])
+        return sizes.cumsum(0)[:-1].tolist()
+
+    # Answering
+
+    def score(self, readings: Readings, kind: Kind) -> Scores:
+        """Score n examples of one kind; labels of tasks of another kind get -inf."""
+        evidence, selected = self._evidence(readings, kind)
+        return Scores(self.rule.log_probabilities(evidence), evidence.tasks, selected)
+
+    def within_task(self, readings: Readings, owners: Tensor) -> Tensor:
+        """Return log-probabilities over the labels `[n, L]` given each example's true task `[n]` (others -inf)."""
+        closed = self._closed_scores(readings)
+        modules = self._run(readings, owners.unsqueeze(1))
+        others = self.owner.unsqueeze(0) != owners.unsqueeze(1)
+        tasks = torch.zeros(len(owners), len(self.state.tasks))
+        scores = self.rule.log_probabilities(Evidence(closed, tasks, modules, self.owner))
+        return torch.log_softmax(scores.masked_fill(others, -torch.inf), dim=1)
+
+    def _evidence(self, readings: Readings, kind: Kind) -> tuple[Evidence, Tensor]:
+        by_selector, other_kind = self._selected_by(readings, kind)
+        selected = by_selector.topk(min(self.settings.top_k, int((~other_kind).sum())), dim=1).indices
+        closed = self._closed_scores(readings).masked_fill(other_kind[self.owner], -torch.inf)
+        closed = torch.log_softmax(closed, dim=1)
+        return Evidence(closed, by_selector, self._run(readings, selected), self.owner), selected
+
+    def _selected_by(self, readings: Readings, kind: Kind) -> tuple[Tensor, Tensor]:
+        """Return the selector's log-probabilities `[n, T]`, and which tasks are of another kind `[T]`."""
+        other_kind = torch.tensor([task.kind is not kind for task in self.state.tasks])
+        templates = [task.template for task in self.state.tasks]
+        by_selector = by_template(templates, readings, self.selector.log_probabilities)
+        return torch.log_softmax(by_selector.masked_fill(other_kind, -torch.inf), dim=1), other_kind
+
+    def _closed_scores(self, readings: Readings) -> Tensor:
+        templates = [task.template for task in self.state.tasks for _ in task.labels]
+        return by_template(templates, readings, lambda states: self._closed_form.scores(states.features))
+
+    def _run(self, readings: Readings, selected: Tensor) -> Tensor:
+        """Run the selected tasks' modules `[n, k]`; return their logits in their labels' columns `[n, L]`."""
+        found: list[dict[int, Tensor]] = [{} for _ in range(count(readings))]
+        for template, states in readings.items():
+            wanted = [
+                [task for task in row if self.state.tasks[task].template == template] for row in selected.tolist()
+            ]
+            logits = self.bank.logits(states, [[self._modules[task] for task in row] for row in wanted])
+            for row, tasks in enumerate(wanted):
+                found[row] |= {task: logits[row][self._modules[task]] for task in tasks}
+        return scattered(found, self._starts, len(self.labels))
+
+    # Learning
+
+    def learn(self, lesson: Lesson, work: Work) -> Learned:
+        """Learn a task: statistics, selector, module and head, calibration."""
+        task = lesson.task
+        leaving = next((known for known in self.state.tasks if known.name == task.name), None)
+        with work.costs.stage("statistics"):
+            labels = [str(example.label) for example in task.train]
+            statistics = statistics_tensors(self.closed.gram.feature_map, lesson.train.features, labels)
+            shared = self._statistics(leaving, lesson.train.features)
+        with work.costs.stage("selector"):
+            selector = self.selector.learn(self._selector_lesson(lesson, work))
+            shared |= {SELECTOR: selector} if selector else {}
+        known = KnownTask(
+            task.name,
+            leaving.version + 1 if leaving else 1,
+            task.labels,
+            task.kind,
+            task.template,
+            {MODULE: Held(Artifact(tensors=statistics))},
+        )
+        with work.costs.stage("module"):
+            trained = train_module(
+                self.backbone,
+                lesson.train,
+                lesson.targets,
+                len(task.labels),
+                lesson.settings,
+                work.seed,
+                others=self._with(known, shared).rivals(lesson),
+                checkpoint=work.scratch / MODULE if work.scratch else None,
+                on_step=lambda done, steps: work.progress("module", done / steps),
+            )
+        module = module_artifact(trained.module, trained.head, {"labels": list(task.labels)}, **statistics)
+        known = replace(known, objects={MODULE: Held(module)})
+        shared |= self._with(known, shared).calibrated(work, task)
+        return Learned(
+            objects={MODULE: module},
+            shared=shared,
+            parameters=sum(parameter.numel() for parameter in trained.module.parameters.values()),
+            head_parameters=sum(parameter.numel() for parameter in trained.head.parameters()),
+            detail={"steps": trained.log.steps, "final_loss": trained.log.losses[-1]},
+        )
+
+    def revise(self, leaving: KnownTask, coming: KnownTask | None, work: Work) -> Mapping[str, Artifact | None]:
+        """Return new shared objects for when `leaving` is taken out and `coming`, if any, put in its place."""
+        with work.costs.stage("statistics"):
+            shared = self._statistics(leaving, features_of(coming) if coming else None)
+        if coming is None and SELECTOR in self.state.shared:
+            shared[SELECTOR] = self.selector.forget(leaving.name)
+        revised = self._with(coming, shared) if coming else self._without(leaving, shared)
+        return shared | (revised.calibrated(work) if revised.state.tasks else {CALIBRATION: None})
+
+    def _statistics(self, leaving: KnownTask | None, coming: Tensor | None) -> dict[str, Artifact | None]:
+        gram = self.closed.gram
+        if leaving is not None:
+            gram = gram.minus(features_of(leaving))
+        if coming is not None:
+            gram = gram.plus(coming)
+        return {STATISTICS: Artifact(tensors={STATISTICS: gram.to_tensors()})}
+
+    def _with(self, known: KnownTask, shared: Mapping[str, Artifact | None]) -> Self:
+        """Return the learner of the state in which a task has come, or has changed in its place."""
+        names = [task.name for task in self.state.tasks]
+        tasks = list(self.state.tasks)
+        if known.name in names:
+            tasks[names.index(known.name)] = known
+        else:
+            tasks.append(known)
+        return self.renewed(LearnerState(tuple(tasks), self._held(shared)))
+
+    def _without(self, leaving: KnownTask, shared: Mapping[str, Artifact | None]) -> Self:
+        tasks = tuple(task for task in self.state.tasks if task.name != leaving.name)
+        return self.renewed(LearnerState(tasks, self._held(shared)))
+
+    def _held(self, shared: Mapping[str, Artifact | None]) -> dict[str, Readable]:
+        kept = {slot: reader for slot, reader in self.state.shared.items() if slot not in shared}
+        return kept | {slot: Held(artifact) for slot, artifact in shared.items() if artifact is not None}
+
+    def _selector_lesson(self, lesson: Lesson, work: Work) -> SelectorLesson:
+        """Draw the old half of what the selector learns from."""
+        old: list[tuple[str, States]] = []
+        if self.selector.needs_replay:
+            memory = [one for one in work.memory if one.task != lesson.task.name]
+            budget = self.settings.selector_steps * lesson.settings.batch_size
+            _, replayed = split_budget(budget, old_share=OLD_SHARE, has_memory=bool(memory))
+            for source, examples in draw_dynamic(memory, replayed, Split.TRAIN, work.seed):
+                old.append((source.task, self.backbone.states(examples, source.template)))
+        return SelectorLesson(lesson.task.name, lesson.train, old, lesson.settings, work)
+
+    def rivals(self, lesson: Lesson) -> Tensor | None:
+        """Return the logits `[n, O]` of older tasks' labels beside which a module learns by the paper's rule at k > 1.
+
+        Teacher forcing: the lesson's task is always among the k selected; if the selector left it out, it takes the
+        last one's place. Labels of tasks not selected get -100.
+        """
+        if self.settings.rule != PaperRule.name or self.settings.top_k == 1 or len(self.state.tasks) == 1:
+            return None
+        own = [task.name for task in self.state.tasks].index(lesson.task.name)
+        readings = {lesson.task.template: lesson.train}
+        ranked = self._selected_by(readings, lesson.task.kind)[0].masked_fill(
+            torch.arange(len(self.state.tasks)) == own, -torch.inf
+        )
+        rivals = min(self.settings.top_k, len(self.state.tasks)) - 1
+        logits = self._run(readings, ranked.topk(rivals, dim=1).indices)
+        return logits[:, self.owner != own].clamp(min=UNSELECTED)
+
+    def calibrated(self, work: Work, newest: Task | None = None) -> dict[str, Artifact | None]:
+        """Fit the rule's weights on held-out examples: half of the newest task, half of old ones, within the budget."""
+        with work.costs.stage("calibration"):
+            old = [one for one in work.memory if newest is None or one.task != newest.name]
+            of_new, of_old = split_budget(
+                self.settings.calibration_examples, old_share=OLD_SHARE if newest else 1.0, has_memory=bool(old)
+            )
+            held_out = [example for _, some in draw_dynamic(old, of_old, Split.VALIDATION, work.seed) for example in some]
+            held_out += random.Random(work.seed).sample(  # noqa: S311
+                newest.validation, min(of_new, len(newest.validation))
+            ) if newest else []
+            rule = self._fitted(held_out)
+            return {CALIBRATION: Artifact(documents={CALIBRATION: rule.to_json()})}
+
+    def _fitted(self, held_out: Sequence[Example]) -> Rule:
+        column = {label: index for index, label in enumerate(self.labels)}
+        parts, targets = [], []
+        for kind in Kind:
+            examples = [example for example in held_out if example.kind is kind]
+            if examples:
+                parts.append(self._evidence(self.readings(examples, kind, keep=True), kind)[0])
+                targets += [column[str(example.label)] for example in examples]
+        rule: Rule = RULES[self.settings.rule]()
+        return rule.fitted(Evidence.joined(parts), torch.tensor(targets)) if parts else rule

@@ -1,0 +1,188 @@
+"""How what selector, modules and closed form say becomes one ranking over all labels seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from conpet.registry import Registry
+
+UNSELECTED = -100.0
+"""The logit of every label of a task that was not pre-selected, by the paper's rule."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What is known of n examples before it is combined.
+
+    Attributes:
+        closed: Closed-form log-probabilities over the L labels `[n, L]`; -inf for labels that cannot be meant.
+        tasks: The selector's log-probabilities over the T tasks `[n, T]`, likewise.
+        modules: Logits of the modules that were run, in their labels' columns `[n, L]`; -inf elsewhere.
+        owner: Index of the task of each label `[L]`.
+    """
+
+    closed: Tensor
+    tasks: Tensor
+    modules: Tensor
+    owner: Tensor
+
+    @property
+    def ran(self) -> Tensor:
+        """Whether each label's module was run `[n, L]`."""
+        return self.modules > -torch.inf
+
+    @classmethod
+    def joined(cls, parts: Sequence[Evidence]) -> Evidence:
+        """Return the evidence on all examples of all parts."""
+        return cls(
+            torch.cat([part.closed for part in parts]),
+            torch.cat([part.tasks for part in parts]),
+            torch.cat([part.modules for part in parts]),
+            parts[0].owner,
+        )
+
+
+class Rule(Protocol):
+    """Turns evidence into log-probabilities over all labels."""
+
+    name: ClassVar[str]
+
+    def log_probabilities(self, evidence: Evidence) -> Tensor:
+        """Return log-probabilities `[n, L]`."""
+
+    def fitted(self, evidence: Evidence, targets: Tensor) -> Rule:
+        """Return the rule with its weights fitted on held-out examples with labels `targets` `[n]`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the weights, JSON-ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaperRule:
+    """Labels of unselected tasks get -100, the others their modules' logits; one softmax (Song et al. 2023)."""
+
+    name: ClassVar[str] = "paper"
+
+    def log_probabilities(self, evidence: Evidence) -> Tensor:
+        """Return log-probabilities `[n, L]`."""
+        logits = evidence.modules.masked_fill(~evidence.ran, UNSELECTED)
+        return torch.log_softmax(logits.masked_fill(evidence.closed == -torch.inf, -torch.inf), dim=1)
+
+    def fitted(self, evidence: Evidence, targets: Tensor) -> PaperRule:
+        """Return itself: the paper's rule has nothing to fit."""
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Return an empty dictionary."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class CalibratedRule:
+    """A product of experts, for tasks and for labels within a task, each with a weight fitted on held-out examples.
+
+        log p(task)         = a log closed(task) + b log selector(task)                               (normalised)
+        log p(label | task) = c log closed(label | task) + d log module(label | task)                 (normalised)
+        log p(label)        = log p(task) + log p(label | task)
+
+    For a task whose module was not run, the closed form takes the module's place (c + d). Since p(label | task) is
+    normalised within its task, modules never compete by the scale of their logits, which is what makes the paper's
+    rule lose accuracy for k > 1.
+
+    Attributes:
+        closed_task: a.
+        selector: b.
+        closed_label: c.
+        module: d.
+    """
+
+    closed_task: float = 0.7
+    selector: float = 0.5
+    closed_label: float = 0.3
+    module: float = 0.8
+
+    name: ClassVar[str] = "calibrated"
+
+    def log_probabilities(self, evidence: Evidence) -> Tensor:
+        """Return log-probabilities `[n, L]`."""
+        return _combine(evidence, torch.tensor(self._weights)).float()
+
+    def fitted(self, evidence: Evidence, targets: Tensor) -> CalibratedRule:
+        """Fit the weights by maximum likelihood, held towards the defaults as if by `PRIOR_EXAMPLES` examples."""
+        start = torch.tensor(CalibratedRule()._weights).log()
+        weights = start.clone().requires_grad_(True)
+        optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            scores = _combine(evidence, weights.exp())
+            nll = -scores[torch.arange(len(targets)), targets].clamp(min=UNSELECTED).sum()
+            value = (nll + PRIOR_EXAMPLES * (weights - start).square().sum()) / (len(targets) + PRIOR_EXAMPLES)
+            value.backward()
+            return value
+
+        if len(targets):
+            optimizer.step(loss)
+        return CalibratedRule(*weights.detach().exp().tolist())
+
+    @property
+    def _weights(self) -> list[float]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the weights by name."""
+        return asdict(self)
+
+
+PRIOR_EXAMPLES = 5.0
+
+RULES = Registry(
+    "rule", {"paper": "conpet.learners.rules:PaperRule", "calibrated": "conpet.learners.rules:CalibratedRule"}
+)
+
+
+FLOOR = -1e4
+"""Stands for the log of nothing, where -inf would make NaN of a difference or a gradient."""
+
+
+def _combine(evidence: Evidence, weights: Tensor) -> Tensor:
+    closed_task, selector, closed_label, module = weights
+    owner, tasks = evidence.owner, evidence.tasks.shape[1]
+    closed = evidence.closed.clamp(min=FLOOR)
+    closed_of_task = segment_logsumexp(closed, owner, tasks)
+    task = torch.log_softmax(closed_task * closed_of_task + selector * evidence.tasks.clamp(min=FLOOR), dim=1)
+    closed_within = closed - closed_of_task[:, owner]
+    module_within = evidence.modules - segment_logsumexp(evidence.modules, owner, tasks)[:, owner]
+    ran = closed_label * closed_within + module * module_within.masked_fill(~evidence.ran, 0)
+    within = torch.where(evidence.ran, ran, (closed_label + module) * closed_within)
+    within = within - segment_logsumexp(within, owner, tasks)[:, owner]
+    return (task[:, owner] + within).masked_fill(evidence.closed == -torch.inf, -torch.inf)
+
+
+def segment_logsumexp(values: Tensor, owner: Tensor, tasks: int) -> Tensor:
+    """Sum probabilities over the labels of each task, in logs: `[n, L]` to `[n, T]`."""
+    index = owner.expand(len(values), -1)
+    top = torch.full((len(values), tasks), -torch.inf).scatter_reduce(1, index, values.detach(), "amax")
+    top = top.clamp(min=FLOOR)
+    total = torch.zeros(len(values), tasks).scatter_add(1, index, (values - top.gather(1, index)).exp())
+    return total.log().clamp(min=FLOOR) + top
+
+
+def scattered(found: Sequence[Mapping[int, Tensor]], starts: Sequence[int], labels: int) -> Tensor:
+    """Lay modules' logits out in their labels' columns `[n, L]`, -inf elsewhere.
+
+    Args:
+        found: Per example, index of a task to its module's logits.
+        starts: First column of each task.
+        labels: L.
+    """
+    out = torch.full((len(found), labels), -torch.inf)
+    for row, logits_of in enumerate(found):
+        for task, logits in logits_of.items():
+            out[row, starts[task] : starts[task] + len(logits)] = logits
+    return out

@@ -1,0 +1,95 @@
+"""Train one task's module and head: a pure function of the backbone, the lesson, the settings and the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.states import States
+from conpet.config import TaskSettings
+from conpet.pet.module import PetModule
+from conpet.training import Plan, TrainLog, epoch_batches, optimise
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedModule:
+    """A module with its linear head, and how training went."""
+
+    module: PetModule
+    head: nn.Linear
+    log: TrainLog
+
+
+def train_module(
+    backbone: Backbone,
+    states: States,
+    targets: Tensor,
+    labels: int,
+    settings: TaskSettings,
+    seed: int,
+    *,
+    others: Tensor | None = None,
+    checkpoint: Path | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+) -> TrainedModule:
+    """Train a new module and head by cross-entropy.
+
+    Args:
+        backbone: The frozen model.
+        states: Prefix states of n examples.
+        targets: Index of each one's label `[n]`.
+        labels: Number of labels.
+        settings: Module, epochs, rates.
+        seed: Seed of the first weights and of the order of examples.
+        others: Fixed logits of the labels of older tasks `[n, O]` that stand beside the new ones in the softmax
+            (the paper's training at k > 1), or None.
+        checkpoint: Folder for checkpoints, or None.
+        on_step: Called with the number of steps done and of all steps.
+    """
+    module = PetModule(backbone, settings, seed)
+    head = _new_head(backbone, labels)
+    per_epoch = ceil(len(states) / settings.batch_size)
+    steps = min(settings.epochs * per_epoch, settings.max_steps or settings.epochs * per_epoch)
+    lengths = [len(one.ids) for one in states.encoded]
+    orders: dict[int, list[list[int]]] = {}
+
+    def rows_of(step: int) -> list[int]:
+        epoch = step // per_epoch
+        if epoch not in orders:
+            orders.clear()
+            orders[epoch] = epoch_batches(lengths, settings.batch_size, torch.Generator().manual_seed(seed + epoch))
+        return orders[epoch][step % per_epoch]
+
+    def loss(step: int) -> Tensor:
+        rows = rows_of(step)
+        batch = states.collate(rows, pad=backbone.encoder.pad, device=backbone.device)
+        logits = head(module.represent(batch))
+        if others is not None:
+            logits = torch.cat([logits, others[rows].to(backbone.device)], dim=1)
+        return nn.functional.cross_entropy(logits, targets[rows].to(backbone.device))
+
+    def report(step: int, _loss: float) -> None:
+        if on_step:
+            on_step(step + 1, steps)
+
+    module.train()
+    parameters = {**module.parameters, **{f"head.{name}": value for name, value in head.named_parameters()}}
+    plan = Plan(steps, settings.learning_rate, settings.weight_decay, seed=seed)
+    log = optimise(parameters, loss, plan, checkpoint=checkpoint, on_step=report)
+    module.train(False)
+    backbone.meter.steps += log.steps - log.resumed_at
+    return TrainedModule(module, head, log)
+
+
+def _new_head(backbone: Backbone, labels: int) -> nn.Linear:
+    """A head of zeros: the first prediction is uniform, and its first gradient is that of the class means."""
+    head = nn.Linear(backbone.hidden_size, labels, device=backbone.device)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head

@@ -1,0 +1,53 @@
+"""One way to read a learned object, whether it lies in the store or is about to be put there."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
+
+from conpet.artifact import Artifact
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Readable(Protocol):
+    """What learners read from; `conpet.artifact.ArtifactReader` is one."""
+
+    @property
+    def folder(self) -> Hashable:
+        """What identifies the object: equal values, equal content."""
+
+    def tensors(self, stem: str) -> Mapping[str, torch.Tensor]:
+        """Return the tensors of `stem`."""
+
+    def document(self, stem: str) -> Any:
+        """Return the document of `stem`."""
+
+    def rows(self, stem: str) -> Iterator[dict[str, Any]]:
+        """Iterate over the rows of the table `stem`."""
+
+
+class Held:
+    """An artifact still in memory, read like one in the store.
+
+    Args:
+        artifact: The artifact; its tables must be readable more than once.
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact
+        self.folder: Hashable = uuid4()
+
+    def tensors(self, stem: str) -> Mapping[str, torch.Tensor]:
+        """Return the tensors of `stem`."""
+        return self._artifact.tensors[stem]
+
+    def document(self, stem: str) -> Any:
+        """Return the document of `stem`."""
+        return self._artifact.documents[stem]
+
+    def rows(self, stem: str) -> Iterator[dict[str, Any]]:
+        """Iterate over the rows of the table `stem`."""
+        return (dict(row) for row in self._artifact.tables[stem])

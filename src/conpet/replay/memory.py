@@ -1,0 +1,98 @@
+"""Replay memory: which past examples are kept, and reading them back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from conpet.artifact import ArtifactReader
+from conpet.data import Example
+
+MEMORY = "memory"
+"""Slot of a task version that holds its examples."""
+
+
+class Split(StrEnum):
+    """Which examples of a task."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The stored examples of one task; rows are read when asked for.
+
+    Attributes:
+        task: The task's name.
+        template: The template its examples are read with, or None.
+        reader: The memory object of its active version.
+    """
+
+    task: str
+    template: str | None
+    reader: ArtifactReader
+
+    def count(self, split: Split) -> int:
+        """Return how many examples of a split are kept."""
+        return int(self.reader.document("counts")[split])
+
+    def examples(self, split: Split) -> list[Example]:
+        """Read all examples of a split."""
+        return [Example.from_json(row) for row in self.reader.rows(split)]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much the replay memory may hold over all tasks; None: no limit.
+
+    Attributes:
+        examples: Training examples.
+        bytes: Bytes of their JSON lines, UTF-8.
+    """
+
+    examples: int | None = None
+    bytes: int | None = None
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether everything is kept."""
+        return self.examples is None and self.bytes is None
+
+    def keep(self, rows: Sequence[dict[str, Any]], tasks: int, seed: int) -> list[dict[str, Any]]:
+        """Choose what is kept of one task's rows when `tasks` tasks share the memory equally.
+
+        The choice is a uniform sample: each row gets a pseudo-random rank from its content and the seed, and the
+        lowest ranks stay. A smaller share later keeps a subset of what is kept now, so nothing is ever read back.
+        """
+        ranked = sorted(range(len(rows)), key=lambda index: _rank(rows[index], seed))
+        if self.examples is not None:
+            ranked = ranked[: self.examples // tasks]
+        if self.bytes is not None:
+            ranked = _within(ranked, [row_bytes(row) for row in rows], self.bytes // tasks)
+        return [rows[index] for index in sorted(ranked)]
+
+
+def row_bytes(row: dict[str, Any]) -> int:
+    """Return the size of a stored row."""
+    return len(json.dumps(row, ensure_ascii=False).encode()) + 1
+
+
+def _rank(row: dict[str, Any], seed: int) -> bytes:
+    content = json.dumps(row, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(f"{seed}|{content}".encode(), digest_size=16).digest()
+
+
+def _within(ranked: Sequence[int], sizes: Sequence[int], limit: int) -> list[int]:
+    kept, used = [], 0
+    for index in ranked:
+        used += sizes[index]
+        if used > limit:
+            break
+        kept.append(index)
+    return kept

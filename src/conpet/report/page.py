@@ -1,0 +1,40 @@
+"""The report as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from conpet.report import text
+from conpet.report.data import ReportData
+from conpet.report.view import PageView
+
+
+def render_page(data: ReportData) -> str:
+    """Return the report as an HTML document: no script, no network, nothing beside it."""
+    environment = Environment(
+        loader=PackageLoader("conpet", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=text.percent,
+        points=text.points,
+        plain_points=text.plain_points,
+        count=text.count,
+        short_count=text.short_count,
+        bytes=text.size,
+        duration=text.duration,
+        moment=_moment,
+    )
+    environment.globals.update(plural=text.plural)
+    style = Markup(environment.get_template("style.css.j2").render())  # noqa: S704 - our own file, without input
+    return environment.get_template("page.html.j2").render(view=PageView(data), data=data, style=style)
+
+
+def _moment(when: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M}{f' {when:%Z}' if when.tzinfo else ''}"

@@ -1,0 +1,274 @@
+"""The drawings of the report. All take names and numbers; none knows what a workspace is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from conpet.report import svg
+from conpet.report.text import shorten, width
+
+VALUES_SHOWN = 15
+"""Up to so many tasks a heat map prints the values in its cells, and a curve names every task."""
+
+_NAMES_SHOWN = 40  # names along one side of a heat map
+_CELLS_DRAWN = 400  # cells along one side; more are averaged
+_BARS_DRAWN = 60  # more become one outline per stage
+_WIDE, _LOW = 10.0, 2.7  # inches, of a plot over the stream
+_DASHES = ((0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)), (0, (9, 2)))
+_RAMP = LinearSegmentedColormap.from_list(
+    "conpet", ["#fdf3dc", "#f3d9a4", "#d9c48f", "#94bdb0", "#4f9bb0", "#28719c", "#1b4b82", "#142b5c"]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One curve over the stream.
+
+    Attributes:
+        label: What it is, for the legend.
+        values: One fraction per event, None where it was not measured.
+        colour: A stand-in colour of `svg`.
+        dash: Index of a dash pattern, or None for a solid line.
+    """
+
+    label: str
+    values: tuple[float | None, ...]
+    colour: str
+    dash: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """A matrix drawn as colours, rows downwards.
+
+    Attributes:
+        key: Tells the drawing from others on the page.
+        description: What it shows, for those who cannot see it.
+        rows: A name per row.
+        columns: A name per column.
+        values: Fractions, rows by columns; NaN leaves a cell empty.
+        texts: What to print in the cells of a small matrix.
+        row_axis: What the rows are.
+        column_axis: What the columns are.
+        low: Fraction of the lightest colour.
+        high: Fraction of the darkest colour.
+        gamma: Below 1, small values get more of the colours.
+    """
+
+    key: str
+    description: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: NDArray[np.float64]
+    texts: Sequence[Sequence[str]]
+    row_axis: str
+    column_axis: str
+    low: float
+    high: float
+    gamma: float = 1.0
+
+    @property
+    def block(self) -> int:
+        """Cells along each side that are drawn as one, their mean."""
+        return math.ceil(max(len(self.rows), len(self.columns)) / _CELLS_DRAWN)
+
+    def draw(self) -> Markup:
+        """Return the heat map as an SVG element."""
+        with svg.style(self.key):
+            return self._draw()
+
+    def _draw(self) -> Markup:
+        small = max(len(self.rows), len(self.columns)) <= VALUES_SHOWN
+        wide, high = _sides(len(self.columns), len(self.rows), small)
+        figure = Figure(figsize=(wide, high))
+        axes = figure.add_axes((0, 0, 1, 1))
+        norm = PowerNorm(self.gamma, vmin=self.low, vmax=self.high, clip=True)
+        extent = (-0.5, len(self.columns) - 0.5, len(self.rows) - 0.5, -0.5)
+        cells = np.ma.masked_invalid(_averaged(self.values, self.block))
+        axes.imshow(cells, cmap=_RAMP, norm=norm, extent=extent, aspect="auto", interpolation="none")
+        names = svg.Names(20 if small else 16)
+        _name_sides(axes, self.rows, self.columns, names)
+        axes.set_ylabel(self.row_axis)
+        axes.set_xlabel(self.column_axis)
+        _plain(axes)
+        if small:
+            _part_cells(axes, len(self.rows), len(self.columns))
+            self._print_values(axes, norm)
+        _colour_bar(figure, norm, wide, high)
+        return svg.render(figure, names, description=self.description)
+
+    def _print_values(self, axes: Any, norm: Any) -> None:
+        for row, texts in enumerate(self.texts):
+            for column, text in enumerate(texts):
+                value = self.values[row, column]
+                if not np.isnan(value):
+                    ink = "#ffffff" if norm(value) > 0.52 else "#1b1f24"
+                    axes.text(column, row, text, ha="center", va="center_baseline", color=ink, fontsize=8.5)
+
+
+def draw_curves(titles: Sequence[str], lines: Sequence[Line], *, key: str, description: str) -> Markup:
+    """Draw fractions over the events, in percent."""
+    with svg.style(key):
+        figure = Figure(figsize=(_WIDE, _LOW))
+        axes = figure.add_axes((0, 0, 1, 1))
+        places = np.arange(1, len(titles) + 1)
+        for number, line in enumerate(lines):
+            values = np.array([np.nan if value is None else 100 * value for value in line.values])
+            reference = line.dash is not None
+            axes.plot(
+                places,
+                values,
+                color=line.colour,
+                linestyle=_DASHES[line.dash % len(_DASHES)] if line.dash is not None else "-",
+                linewidth=1.3 if reference else 2.0,
+                marker="" if reference or len(titles) > _NAMES_SHOWN else "o",
+                markersize=4,
+                zorder=3 - number / len(lines),  # the first on top: whole and average accuracy often coincide
+            )
+        floor = _floor([value for line in lines for value in line.values if value is not None])
+        axes.set_ylim(100 * floor, 100.8)
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
+        names = svg.Names(18)
+        _stream_axes(axes, titles, names)
+        return svg.render(figure, names, description=description)
+
+
+def draw_stacks(titles: Sequence[str], stacks: Mapping[str, Sequence[float]], *, key: str, description: str) -> Markup:
+    """Draw amounts over the events, the parts of each on top of each other in the colours of `svg.SERIES`."""
+    with svg.style(key):
+        figure = Figure(figsize=(_WIDE, 0.75 * _LOW))
+        axes = figure.add_axes((0, 0, 1, 1))
+        places = np.arange(1, len(titles) + 1)
+        base = np.zeros(len(titles))
+        for number, amounts in enumerate(stacks.values()):
+            colour = svg.SERIES[number % len(svg.SERIES)]
+            if len(titles) <= _BARS_DRAWN:
+                axes.bar(
+                    places,
+                    amounts,
+                    bottom=base,
+                    width=min(0.68, 0.12 * len(titles)),
+                    color=colour,
+                    edgecolor=svg.PAPER,
+                    linewidth=0.6,
+                )
+            else:
+                edges = np.arange(0.5, len(titles) + 1)
+                axes.stairs(base + amounts, edges, baseline=base.copy(), fill=True, color=colour, linewidth=0)
+            base += amounts
+        axes.set_ylim(0, 1.06 * base.max() if base.any() else 1)
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+        names = svg.Names(18)
+        _stream_axes(axes, titles, names)
+        return svg.render(figure, names, description=description)
+
+
+def _floor(fractions: Sequence[float]) -> float:
+    """Return a round lower end for an axis that holds the fractions, and shows a fifth of the whole at least."""
+    lowest = min(fractions, default=0.0)
+    return max(0.0, min(math.floor((lowest - 0.02) * 20) / 20, 0.8))
+
+
+def colour_range(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the ends of a colour scale for accuracies: it tells a fall of a few points from none."""
+    measured = values[~np.isnan(values)]
+    return _floor(measured.tolist()), 1.0
+
+
+def _sides(columns: int, rows: int, small: bool) -> tuple[float, float]:
+    if small:
+        return columns * 0.56, rows * 0.38
+    side = 6.2
+    longest = max(columns, rows)
+    return side * columns / longest, side * rows / longest
+
+
+def _averaged(values: NDArray[np.float64], block: int) -> NDArray[np.float64]:
+    """Return the means of square blocks, NaN where a block has no number."""
+    if block == 1:
+        return values
+    rows, columns = (math.ceil(side / block) * block for side in values.shape)
+    padded = np.full((rows, columns), np.nan)
+    padded[: values.shape[0], : values.shape[1]] = values
+    blocks = padded.reshape(rows // block, block, columns // block, block)
+    measured = (~np.isnan(blocks)).sum(axis=(1, 3))
+    totals = np.nansum(blocks, axis=(1, 3))
+    return np.where(measured > 0, totals / np.maximum(measured, 1), np.nan)
+
+
+def _shown(number: int) -> range:
+    """Return the indices to be named of `number` along a side."""
+    return range(0, number, math.ceil(number / _NAMES_SHOWN))
+
+
+def _name_sides(axes: Any, rows: Sequence[str], columns: Sequence[str], names: svg.Names) -> None:
+    size = svg.FONT_SIZE if max(len(rows), len(columns)) <= 25 else 7.5
+    axes.set_yticks(_shown(len(rows)), [names(rows[index]) for index in _shown(len(rows))])
+    axes.set_xticks(_shown(len(columns)), [names(columns[index]) for index in _shown(len(columns))])
+    axes.tick_params(axis="both", labelsize=size)
+    angle = 40 if len(columns) <= VALUES_SHOWN else 60
+    _slant(axes, angle)
+
+
+def _slant(axes: Any, angle: int) -> None:
+    for label in axes.get_xticklabels():
+        label.set(rotation=angle, ha="right", va="center", rotation_mode="anchor")
+
+
+def _plain(axes: Any) -> None:
+    axes.patch.set_visible(False)
+    axes.figure.patch.set_visible(False)
+    axes.tick_params(axis="both", which="both", length=0, labelcolor=svg.INK, pad=5)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _part_cells(axes: Any, rows: int, columns: int) -> None:
+    axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color=svg.PAPER, linewidth=1.5)
+
+
+def _colour_bar(figure: Any, norm: Any, wide: float, high: float) -> None:
+    """Draw the scale at the right as an image (Matplotlib's own draws hundreds of shapes)."""
+    tall = min(1.0, 2.2 / high)
+    axes = figure.add_axes((1 + 0.18 / wide, 1 - tall, 0.11 / wide, tall))
+    steps = np.linspace(norm.vmin, norm.vmax, 128).reshape(-1, 1)
+    extent = (0, 1, 100 * norm.vmin, 100 * norm.vmax)
+    axes.imshow(steps, cmap=_RAMP, norm=norm, extent=extent, aspect="auto", origin="lower", interpolation="none")
+    axes.set_xticks([])
+    axes.yaxis.tick_right()
+    axes.yaxis.set_major_locator(MaxNLocator(4 if high > 1 else 2, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
+    _plain(axes)
+    axes.tick_params(axis="y", labelcolor=svg.MUTED, labelsize=8)
+
+
+def _stream_axes(axes: Any, titles: Sequence[str], names: svg.Names) -> None:
+    _plain(axes)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=svg.GRID, linewidth=0.8)
+    axes.tick_params(axis="y", labelcolor=svg.MUTED)
+    axes.set_xlim(0.4, len(titles) + 0.6)
+    if len(titles) <= VALUES_SHOWN:
+        axes.set_xticks(range(1, len(titles) + 1), [names(title) for title in titles])
+        if sum(width(shorten(title, names.columns)) + 2 for title in titles) > _LABEL_COLUMNS:
+            _slant(axes, 30)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+        axes.set_xlabel("changes to the workspace, in order")
+
+
+_LABEL_COLUMNS = 120  # names side by side under a plot over the stream

@@ -1,0 +1,144 @@
+"""The report's tables for a terminal: functions that return what rich can print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from conpet.report import text
+from conpet.report.data import NOTABLE_FALL, BackboneInfo, Event, StageCost, TaskInfo, all_stages, task_order
+
+_COLUMNS = 12  # tasks side by side; a terminal of 100 columns holds them
+_NAME = 24
+_LEAST_NAME = 14
+
+
+def matrix_table(events: Sequence[Event]) -> Table:
+    """Return the accuracy matrix in percent, a row per event; of many, the latest rows and tasks.
+
+    What fell notably since its best is marked.
+    """
+    every = task_order(events)
+    first_task = max(0, len(every) - _COLUMNS)
+    first_event = max(0, len(events) - _COLUMNS)
+    tasks = every[first_task:]
+    title = f"Accuracy by task, %{f': the last {_COLUMNS}' if first_task or first_event else ''}"
+    table = _table(title, "after learning", *(str(first_task + number) for number in range(1, len(tasks) + 1)))
+    table.add_column("whole", justify="right", style="bold", no_wrap=True)
+    best: dict[str, float] = {}
+    for number, event in enumerate(events):
+        if number >= first_event:
+            cells = [_matrix_cell(event.accuracy(task), best.get(task)) for task in tasks]
+            table.add_row(_name(f"{number + 1} {event.title}"), *cells, _number(event.whole_accuracy))
+        for task in event.scores:
+            best[task] = max(best.get(task, 0.0), event.accuracy(task) or 0.0)
+    return table
+
+
+def final_table(event: Event, backbone: BackboneInfo) -> Table:
+    """Return the metrics after one event, its closed-form references beside them."""
+    table = _table("Result", "", "")
+    table.show_header = False
+    for name, value in (
+        ("whole accuracy", text.percent(event.whole_accuracy)),
+        ("average accuracy", text.percent(event.average_accuracy)),
+        ("forgetting", _points(text.plain_points(event.forgetting))),
+        ("backward transfer", _points(text.points(event.backward_transfer))),
+        ("selector accuracy", text.percent(event.selector_accuracy)),
+        ("within-task accuracy", text.percent(event.within_task_accuracy)),
+    ):
+        table.add_row(name, Text(value, style="bold" if name == "whole accuracy" else ""))
+    for name, accuracy in sorted(event.references.items(), key=lambda item: -item[1]):
+        table.add_row(_name(f"reference: {name}", 2 * _NAME), _against(accuracy, event.whole_accuracy))
+    table.add_section()
+    table.add_row("trained parameters", _fewer(event.trainable_parameters, backbone))
+    table.add_row("with heads", _fewer(event.trainable_parameters_with_heads, backbone))
+    table.add_row("stored", text.size(event.bytes_stored))
+    table.add_row("states from the cache", text.percent(event.cache_hit_rate))
+    table.add_row("peak memory", text.size(event.peak_memory))
+    return table
+
+
+def cost_table(events: Sequence[Event]) -> Table:
+    """Return what each event cost: its seconds by stage, backbone tokens, optimiser steps."""
+    stages = all_stages(events)
+    table = _table("Cost: seconds by stage, and what was computed", "", *stages, "all", "tokens", "steps")
+    for event in events:
+        stage_costs = [event.cost.get(stage) for stage in stages]
+        table.add_row(_name(event.title), *_cost_cells(stage_costs, event.total_cost))
+    if len(events) > 1:
+        by_stage = [StageCost.total(event.cost.get(stage, StageCost()) for event in events) for stage in stages]
+        table.add_section()
+        table.add_row("all", *_cost_cells(by_stage, StageCost.total(by_stage)))
+    return table
+
+
+def tasks_table(tasks: Sequence[TaskInfo], last: Event | None = None) -> Table:
+    """Return the tasks as they stand, with their accuracy after the event `last`."""
+    table = _table(
+        "Tasks", "task", "version", "labels", "train", "valid.", "test", "accuracy", "module", "head", "stored"
+    )
+    for task in tasks:
+        table.add_row(
+            _name(task.name),
+            str(task.version),
+            *(text.count(number) for number in (len(task.labels), task.train, task.validation, task.test)),
+            text.percent(last.accuracy(task.name) if last else None),
+            text.short_count(task.module_parameters),
+            text.short_count(task.head_parameters),
+            text.size(task.bytes_stored),
+        )
+    return table
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    """Start a table whose first column holds names and gives way where the terminal is narrow."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0), header_style="dim"
+    )
+    table.add_column(Text(first), min_width=_LEAST_NAME)
+    for other in others:
+        table.add_column(Text("\n".join(other.split())), justify="right", no_wrap=True)
+    return table
+
+
+def _name(name: str, columns: int = _NAME) -> Text:
+    """Return a user's name as it is: rich reads no markup into a Text."""
+    return Text(text.shorten(name, columns), no_wrap=True, overflow="ellipsis")
+
+
+def _number(accuracy: float | None) -> str:
+    """Write percent in four columns at most."""
+    return "" if accuracy is None else f"{100 * accuracy:.1f}".replace("100.0", "100")
+
+
+def _matrix_cell(accuracy: float | None, best: float | None) -> Text:
+    fell = accuracy is not None and best is not None and best - accuracy >= NOTABLE_FALL
+    return Text(_number(accuracy), style="yellow" if fell else "", no_wrap=True)
+
+
+def _points(value: str) -> str:
+    return value if value == text.NONE else f"{value} points"
+
+
+def _against(reference: float, whole: float | None) -> Text:
+    cell = Text(text.percent(reference))
+    if whole is not None:
+        cell.append(f"  ({text.points(whole - reference)})", style="green" if whole > reference else "yellow")
+    return cell
+
+
+def _fewer(parameters: int, backbone: BackboneInfo) -> str:
+    ratio = backbone.times_fewer(parameters)
+    return f"{parameters:,}" if ratio is None else f"{parameters:,}  ({text.times(ratio)} fewer than the backbone)"
+
+
+def _cost_cells(stages: Sequence[StageCost | None], total: StageCost) -> list[str]:
+    times = [_seconds(cost) if cost else "" for cost in (*stages, total)]
+    return [*times, text.short_count(total.backbone_tokens), text.count(total.optimiser_steps)]
+
+
+def _seconds(cost: StageCost) -> str:
+    return f"{cost.seconds:.1f}" if cost.seconds < 100 else f"{cost.seconds:,.0f}"

@@ -1,0 +1,113 @@
+"""Numbers and names as people read them."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+NONE = "–"
+"""What stands where there is no value."""
+
+
+def percent(fraction: float | None) -> str:
+    """Write a fraction in percent: 0.8923 is "89.2%"."""
+    return NONE if fraction is None else f"{100 * fraction:.1f}%"
+
+
+def points(fraction: float | None) -> str:
+    """Write a difference of fractions in signed percentage points: 0.014 is "+1.4", nothing is "0.0"."""
+    if fraction is None:
+        return NONE
+    rounded = round(100 * fraction, 1)
+    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
+
+
+def plain_points(fraction: float | None) -> str:
+    """Write a fraction in percentage points, signed only where negative (forgetting)."""
+    return NONE if fraction is None else points(fraction).removeprefix("+")
+
+
+def count(number: float | None) -> str:
+    """Write a whole number with separators of thousands."""
+    return NONE if number is None else f"{number:,.0f}"
+
+
+def short_count(number: float | None) -> str:
+    """Write a number with three digits and a unit: 134515008 is "135M"."""
+    if number is None:
+        return NONE
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(number) >= 0.9995 * size:
+            return f"{_three_digits(number / size)}{unit}"
+    return f"{number:.0f}"
+
+
+def times(ratio: float | None) -> str:
+    """Write a ratio: 3213.2 is "3,213×", below ten with one decimal."""
+    return NONE if ratio is None else f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.1f}×"
+
+
+def size(number: int | None) -> str:
+    """Write bytes in decimal units: 2400000 is "2.40 MB"."""
+    if number is None:
+        return NONE
+    for unit, step in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= 0.9995 * step:
+            return f"{_three_digits(number / step)} {unit}"
+    return f"{number} B"
+
+
+def duration(seconds: float) -> str:
+    """Write a time span: "0.42 s", "38 s", "6 min 12 s", "2 h 05 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.2g} s" if seconds else "0 s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plural(number: int, noun: str) -> str:
+    """Write a number with its noun: "1 task", "1,000 tasks"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def width(text: str) -> int:
+    """Return the columns that a text takes where an East Asian character takes two."""
+    return sum(_columns(character) for character in text)
+
+
+def shorten(text: str, columns: int) -> str:
+    """Return a text on one line of at most `columns` columns; an ellipsis stands for what was cut."""
+    line = " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in text).split())
+    if width(line) <= columns:
+        return line
+    kept, used = "", 1
+    for character in line:
+        used += _columns(character)
+        if used > columns:
+            break
+        kept += character
+    return kept.rstrip() + "…"
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """Return the 95% Wilson score interval of a share measured on `total` (at least 1) examples."""
+    z = 1.959964
+    share = correct / total
+    centre = share + z * z / (2 * total)
+    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _three_digits(number: float) -> str:
+    decimals = 2 if abs(number) < 9.995 else 1 if abs(number) < 99.95 else 0
+    return f"{number:.{decimals}f}"

@@ -1,0 +1,253 @@
+"""What the page says, worked out from the data: sentences and cells. The template only places them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from pydantic import JsonValue
+
+from conpet.report import text
+from conpet.report.data import NOTABLE_FALL, BackboneInfo, Event, ReportData, StageCost, TaskInfo, Verb, all_stages
+from conpet.report.figures import Figures
+
+_LABELS_SHOWN = 5000  # over all tasks; beyond it a task shows its first few
+_FEW_LABELS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One figure of the headline."""
+
+    name: str
+    value: str
+    detail: str
+    tone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """One measure at the end; of a reference also how far whole accuracy is above it."""
+
+    name: str
+    value: str
+    against: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterRow:
+    """One line of the table of parameters; `fewer` is "" where a ratio means nothing."""
+
+    name: str
+    number: str
+    fewer: str = ""
+    with_heads: str = ""
+    fewer_with_heads: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """One task with its accuracy when it was learned and now."""
+
+    info: TaskInfo
+    learned: float | None
+    now: float | None
+    labels: tuple[str, ...]
+    labels_left_out: int
+
+    @property
+    def change(self) -> float | None:
+        """Accuracy now less when it was learned."""
+        return None if self.learned is None or self.now is None else self.now - self.learned
+
+    @property
+    def fell(self) -> bool:
+        """Whether the loss is worth a mark."""
+        return self.change is not None and self.change <= -NOTABLE_FALL
+
+
+class PageView:
+    """The page's content in the order of its sections.
+
+    Args:
+        data: The report.
+    """
+
+    def __init__(self, data: ReportData) -> None:
+        self.data = data
+        self.last = data.events[-1] if data.events else None
+        self.figures = Figures(data)
+
+    @property
+    def backbone(self) -> BackboneInfo:
+        """The frozen model."""
+        return self.data.workspace.backbone
+
+    @cached_property
+    def labels(self) -> int:
+        """Labels of all tasks."""
+        return sum(len(task.labels) for task in self.data.tasks)
+
+    @cached_property
+    def lead(self) -> str:
+        """The result in a sentence or two."""
+        if self.last is None:
+            return "Nothing has been learned yet."
+        labels, tasks = text.plural(self.labels, "label"), text.plural(len(self.data.tasks), "task")
+        if self.last.whole_accuracy is None:
+            return f"{labels} in {tasks} were learned. There are no test examples, so no accuracy can be given."
+        opening = f"{text.percent(self.last.whole_accuracy)} of test examples get the right one of {labels} in {tasks}"
+        if self.last.best_reference is None:
+            return f"{opening}."
+        name, reference = self.last.best_reference
+        gain = round(self.last.whole_accuracy - reference, 3)
+        verdict = (
+            f"tuning is worth {text.plain_points(gain)} points here" if gain > 0
+            else "tuning gives nothing more here" if gain == 0
+            else f"tuning falls short of it by {text.plain_points(-gain)} points here"
+        )  # fmt: skip
+        return f"{opening}. The best closed-form reference, {name}, gets {text.percent(reference)}: {verdict}."
+
+    @cached_property
+    def cards(self) -> tuple[Card, ...]:
+        """The headline's figures."""
+        if self.last is None:
+            return ()
+        cards = (self._whole_card(), self._forgetting_card(), self._reference_card(), self._parameter_card())
+        return tuple(card for card in cards if card is not None)
+
+    def _whole_card(self) -> Card | None:
+        event = self.last
+        if event is None or event.whole_accuracy is None:
+            return None
+        correct = sum(score.correct for score in event.scores.values())
+        total = sum(score.total for score in event.scores.values())
+        if not total:
+            return Card("Whole accuracy", text.percent(event.whole_accuracy), "")
+        low, high = text.wilson_interval(correct, total)
+        interval = f"95% interval {100 * low:.1f}–{100 * high:.1f}"
+        return Card("Whole accuracy", text.percent(event.whole_accuracy), f"{total:,} test examples, {interval}")
+
+    def _forgetting_card(self) -> Card | None:
+        event = self.last
+        if event is None or event.forgetting is None:
+            return None
+        detail = "points lost on older tasks, on average"
+        if event.backward_transfer is not None:
+            detail += f"; backward transfer {text.points(event.backward_transfer)}"
+        return Card("Forgetting", text.plain_points(event.forgetting), detail)
+
+    def _reference_card(self) -> Card | None:
+        event = self.last
+        if event is None or event.whole_accuracy is None or event.best_reference is None:
+            return None
+        name, reference = event.best_reference
+        gain = round(event.whole_accuracy - reference, 3)
+        detail = f"points; {name} on the frozen features: {text.percent(reference)}"
+        return Card("Against the best reference", text.points(gain), detail, _tone(gain))
+
+    def _parameter_card(self) -> Card | None:
+        event = self._last_learned
+        ratio = self.backbone.times_fewer(event.trainable_parameters) if event else None
+        if event is None or ratio is None:
+            return None
+        with_heads = self.backbone.times_fewer(event.trainable_parameters_with_heads)
+        trained, frozen = text.short_count(event.trainable_parameters), text.short_count(self.backbone.parameters)
+        detail = f"than the backbone: {trained} of {frozen}"
+        return Card("Fewer trained parameters", text.times(ratio), f"{detail} ({text.times(with_heads)} with heads)")
+
+    @cached_property
+    def _last_learned(self) -> Event | None:
+        return next((event for event in reversed(self.data.events) if event.verb is Verb.LEARN), None)
+
+    @cached_property
+    def results(self) -> tuple[ResultRow, ...]:
+        """Every measure after the last event, the references too."""
+        event = self.last
+        if event is None or event.whole_accuracy is None:
+            return ()
+        measures = (
+            ("Whole accuracy", text.percent(event.whole_accuracy)),
+            ("Average accuracy", text.percent(event.average_accuracy)),
+            ("Forgetting", text.plain_points(event.forgetting)),
+            ("Backward transfer", text.points(event.backward_transfer)),
+            ("Selector accuracy", text.percent(event.selector_accuracy)),
+            ("Within-task accuracy", text.percent(event.within_task_accuracy)),
+        )
+        references = sorted(event.references.items(), key=lambda item: -item[1])
+        return (
+            *(ResultRow(name, value) for name, value in measures),
+            *(self._against(name, accuracy, event.whole_accuracy) for name, accuracy in references),
+        )
+
+    def _against(self, name: str, accuracy: float, whole: float) -> ResultRow:
+        gain = round(whole - accuracy, 3)
+        return ResultRow(f"Reference: {name}", text.percent(accuracy), text.points(gain), _tone(gain))
+
+    @cached_property
+    def stage_totals(self) -> tuple[tuple[str, StageCost], ...]:
+        """Each stage over all events, then all of them together."""
+        events = self.data.events
+        totals = [
+            (stage, StageCost.total(event.cost.get(stage, StageCost()) for event in events))
+            for stage in all_stages(events)
+        ]
+        return (*totals, ("all stages", StageCost.total(total for _, total in totals)))
+
+    @cached_property
+    def parameters(self) -> tuple[ParameterRow, ...]:
+        """The table of parameters."""
+        modules = sum(task.module_parameters for task in self.data.tasks)
+        heads = sum(task.head_parameters for task in self.data.tasks)
+        rows = [ParameterRow("Backbone, frozen", text.count(self.backbone.parameters))]
+        if self._last_learned is not None:
+            event = self._last_learned
+            name = f"Trained for the last task learned ({text.shorten(event.task, 40)})"
+            rows.append(self._parameter_row(name, event.trainable_parameters, event.trainable_parameters_with_heads))
+        if self.data.tasks:
+            name = f"Kept for {text.plural(len(self.data.tasks), 'task')} together"
+            rows.append(self._parameter_row(name, modules, modules + heads))
+        return tuple(rows)
+
+    def _parameter_row(self, name: str, number: int, with_heads: int) -> ParameterRow:
+        fewer, fewer_with_heads = self.backbone.times_fewer(number), self.backbone.times_fewer(with_heads)
+        return ParameterRow(
+            name, text.count(number), text.times(fewer), text.count(with_heads), text.times(fewer_with_heads)
+        )
+
+    @cached_property
+    def tasks(self) -> tuple[TaskRow, ...]:
+        """The tasks as they stand."""
+        learned = {(event.task, event.version): event for event in self.data.events if event.verb is Verb.LEARN}
+        keep = None if self.labels <= _LABELS_SHOWN else _FEW_LABELS
+        rows = []
+        for info in self.data.tasks:
+            event = learned.get((info.name, info.version))
+            first = event.accuracy(info.name) if event else None
+            now = self.last.accuracy(info.name) if self.last else None
+            shown = info.labels[:keep]
+            rows.append(TaskRow(info, first, now, shown, len(info.labels) - len(shown)))
+        return tuple(rows)
+
+    @cached_property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """The settings, nested ones by their dotted names."""
+        return tuple(_flat(self.data.workspace.settings))
+
+
+def _tone(gain: float) -> str:
+    return "good" if gain > 0 else "bad" if gain < 0 else ""
+
+
+def _flat(settings: Mapping[str, JsonValue], prefix: str = "") -> list[tuple[str, str]]:
+    flat = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat += _flat(value, f"{prefix}{name}.")
+        else:
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            flat.append((f"{prefix}{name}", shown))
+    return flat

@@ -1,0 +1,12 @@
+"""Selectors: which of the tasks learned does an input belong to?"""
+
+from conpet.registry import Registry
+
+SELECTORS = Registry(
+    "selector",
+    {
+        "learned": "conpet.selectors.learned:LearnedSelector",
+        "closed-form": "conpet.selectors.closed_form:ClosedFormSelector",
+        "prototypes": "conpet.selectors.closed_form:PrototypeSelector",
+    },
+)

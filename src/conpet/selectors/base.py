@@ -1,0 +1,96 @@
+"""The contract of every selector: which tasks may an input belong to?"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from conpet.artifact import Artifact
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.states import States
+from conpet.closedform.statistics import ClosedFormState
+from conpet.config import Settings, TaskSettings
+from conpet.pet.bank import ModuleBank
+from conpet.readable import Readable
+from conpet.work import Work
+
+SELECTOR = "selector"
+"""Shared slot in which a selector with weights of its own is stored."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SelectorState:
+    """What a selector works with in one state of the workspace.
+
+    Attributes:
+        tasks: Names of the T tasks, in order.
+        sizes: Number of labels of each; the labels of the closed-form state follow one another task by task.
+        closed: The closed-form statistics over all tasks.
+        stored: The selector's own object, or None if it has none or nothing was learned.
+    """
+
+    tasks: tuple[str, ...]
+    sizes: tuple[int, ...]
+    closed: ClosedFormState
+    stored: Readable | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SelectorLesson:
+    """Examples a selector may learn a new task from, within the budget.
+
+    Attributes:
+        name: The new task.
+        new: Prefix states of its training examples.
+        old: Replayed examples of past tasks; empty if the selector needs no replay.
+        settings: Settings of the optimisation.
+        work: Seed, checkpoints, progress.
+    """
+
+    name: str
+    new: States
+    old: Sequence[tuple[str, States]]
+    settings: TaskSettings
+    work: Work
+
+
+class Selector(ABC):
+    """Finds the task of an input; stands for one state, like a learner.
+
+    Args:
+        backbone: The frozen model.
+        settings: Settings of the workspace.
+        bank: Runs modules, for selectors that have one.
+        state: What was learned so far.
+    """
+
+    name: ClassVar[str]
+    needs_replay: ClassVar[bool] = False
+    """Whether it learns from old examples."""
+
+    def __init__(self, backbone: Backbone, settings: Settings, bank: ModuleBank, state: SelectorState) -> None:
+        self.backbone = backbone
+        self.settings = settings
+        self.bank = bank
+        self.state = state
+
+    @abstractmethod
+    def log_probabilities(self, states: States) -> Tensor:
+        """Return log-probabilities of the T tasks `[n, T]`, float32."""
+
+    def learn(self, lesson: SelectorLesson) -> Artifact | None:
+        """Return the selector's own next object, if it has one, after a new task or a new version of one."""
+        return None
+
+    def forget(self, name: str) -> Artifact | None:
+        """Return the selector's own next object, if it has one and any task is left, without a task."""
+        return None
+
+    @property
+    def parameters(self) -> int:
+        """Number of its trained parameters."""
+        return 0

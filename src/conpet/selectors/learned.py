@@ -1,0 +1,121 @@
+"""The paper's selector: a LoRA of its own and a linear head over tasks, grown by one output per task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from conpet.artifact import Artifact
+from conpet.backbone.states import States
+from conpet.config import TaskSettings
+from conpet.pet.module import ADAPTER_TENSORS, HEAD, PetModule, StoredModule, module_artifact
+from conpet.replay.schedule import split_budget
+from conpet.selectors.base import Selector, SelectorLesson
+from conpet.training import Plan, optimise
+
+OLD_SHARE = 0.5
+_TASKS = "tasks"
+
+
+class LearnedSelector(Selector):
+    """Dynamic ConPET's selector (Song et al. 2023, section 3.3).
+
+    For each new task it goes on from its last weights, its head grown by one output, on batches of half new and half
+    old examples. The number of steps per task is fixed. With only one task there is nothing to tell apart: it is not
+    trained until the second comes.
+    """
+
+    name = "learned"
+    needs_replay = True
+
+    def log_probabilities(self, states: States) -> Tensor:
+        """Return the log-softmax of the head's outputs; all selector work of a batch is one pass of the suffix."""
+        module = self._module()
+        assert module is not None, "a learned selector was asked before anything was learned"  # noqa: S101
+        logits = torch.stack([found[module] for found in self.bank.logits(states, [[module]] * len(states))])
+        known = {name: index for index, name in enumerate(module.reader.document(HEAD)[_TASKS])}
+        return torch.log_softmax(logits[:, [known[name] for name in self.state.tasks]], dim=1)
+
+    @property
+    def parameters(self) -> int:
+        module = self._module()
+        if module is None:
+            return 0
+        tensors = [*module.reader.tensors(ADAPTER_TENSORS).values(), *module.reader.tensors(HEAD).values()]
+        return sum(tensor.numel() for tensor in tensors)
+
+    def _module(self) -> StoredModule | None:
+        if self.state.stored is None:
+            return None
+        return StoredModule.of(self.state.stored)
+
+    def learn(self, lesson: SelectorLesson) -> Artifact:
+        """Go on from the last weights with one more output; a task learned before gets its output anew."""
+        tasks = [*(name for name in self._head_tasks() if name != lesson.name), lesson.name]
+        module = self._last_module(lesson.work.seed)
+        head = self._head(tasks)
+        if len(tasks) > 1:
+            self._train(module, head, tasks, lesson)
+        return module_artifact(module, head, {_TASKS: tasks})
+
+    def forget(self, name: str) -> Artifact | None:
+        """Take a task's output out of the head; what the LoRA learned from its examples cannot be told apart."""
+        tasks = [task for task in self._head_tasks() if task != name]
+        return module_artifact(self._last_module(seed=0), self._head(tasks), {_TASKS: tasks}) if tasks else None
+
+    def _head_tasks(self) -> list[str]:
+        return list(self.state.stored.document(HEAD)[_TASKS]) if self.state.stored else []
+
+    def _last_module(self, seed: int) -> PetModule:
+        module = PetModule(self.backbone, self._module_settings(), seed)
+        if self.state.stored is not None:
+            module.load(self.state.stored.tensors(ADAPTER_TENSORS))
+        return module
+
+    def _module_settings(self) -> TaskSettings:
+        return self.settings.for_task({"rank": self.settings.selector_rank, "alpha": 2.0 * self.settings.selector_rank})
+
+    def _head(self, tasks: Sequence[str]) -> nn.Linear:
+        """Build a head for these tasks: rows of the last head where it has them, zeros for a new one."""
+        head = nn.Linear(self.backbone.hidden_size, len(tasks), device=self.backbone.device)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        if self.state.stored is not None:
+            last, known = self.state.stored.tensors(HEAD), self._head_tasks()
+            with torch.no_grad():
+                for row, name in enumerate(tasks):
+                    if name in known:
+                        head.weight[row] = last["weight"][known.index(name)]
+                        head.bias[row] = last["bias"][known.index(name)]
+        return head
+
+    def _train(self, module: PetModule, head: nn.Linear, tasks: Sequence[str], lesson: SelectorLesson) -> None:
+        old = [states for name, states in lesson.old if name in tasks]
+        states = States.concatenated([lesson.new, *old])
+        column = {name: index for index, name in enumerate(tasks)}
+        owners = [(lesson.name, lesson.new), *((name, some) for name, some in lesson.old if name in tasks)]
+        targets = torch.tensor([column[name] for name, some in owners for _ in range(len(some))])
+        new_share, _ = split_budget(lesson.settings.batch_size, old_share=OLD_SHARE, has_memory=bool(old))
+        count, steps = len(lesson.new), self.settings.selector_steps
+
+        def loss(step: int) -> Tensor:
+            generator = torch.Generator().manual_seed(lesson.work.seed + step)
+            fresh = torch.randint(count, (new_share,), generator=generator)
+            replayed = torch.randint(count, len(states), (lesson.settings.batch_size - new_share,), generator=generator)
+            rows = torch.cat([fresh, replayed]).tolist()
+            batch = states.collate(rows, pad=self.backbone.encoder.pad, device=self.backbone.device)
+            return nn.functional.cross_entropy(head(module.represent(batch)), targets[rows].to(self.backbone.device))
+
+        plan = Plan(steps, self.settings.selector_learning_rate, lesson.settings.weight_decay, seed=lesson.work.seed)
+        parameters = {**module.parameters, **{f"head.{name}": value for name, value in head.named_parameters()}}
+        scratch = lesson.work.scratch / self.name if lesson.work.scratch else None
+        log = optimise(
+            parameters,
+            loss,
+            plan,
+            checkpoint=scratch,
+            on_step=lambda step, _: lesson.work.progress("selector", (step + 1) / steps),
+        )
+        self.backbone.meter.steps += log.steps - log.resumed_at

@@ -1,0 +1,40 @@
+"""The workspace on disk: every version of every task, shared objects, history; each change all or nothing."""
+
+from conpet.artifact import Artifact, ArtifactReader, load_checkpoint, save_checkpoint
+from conpet.store.change import Change, NewVersion, SideObject
+from conpet.store.records import (
+    MODULE,
+    Cost,
+    Evaluation,
+    EventRecord,
+    Header,
+    Reference,
+    Snapshot,
+    TaskRecord,
+    VersionRecord,
+)
+from conpet.store.schema import SCHEMA_VERSION
+from conpet.store.store import Store
+from conpet.store.writer import Writer
+
+__all__ = [
+    "MODULE",
+    "SCHEMA_VERSION",
+    "Artifact",
+    "ArtifactReader",
+    "Change",
+    "Cost",
+    "Evaluation",
+    "EventRecord",
+    "Header",
+    "NewVersion",
+    "Reference",
+    "SideObject",
+    "Snapshot",
+    "Store",
+    "TaskRecord",
+    "VersionRecord",
+    "Writer",
+    "load_checkpoint",
+    "save_checkpoint",
+]

@@ -1,0 +1,156 @@
+"""The one transaction of a commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from conpet.artifact import Manifest
+from conpet.store.change import Change, NewVersion
+from conpet.store.plan import Placement, Plan, Target, find_version
+from conpet.store.records import Cost, Evaluation, Reference
+from conpet.store.schema import (
+    CostRow,
+    EvaluationRow,
+    EventRow,
+    LedgerRow,
+    ObjectRow,
+    ReferenceRow,
+    SharedRow,
+    TaskRow,
+    VersionObjectRow,
+    VersionRow,
+)
+
+
+def apply_change(connection: Connection, change: Change, plan: Plan, manifests: Sequence[Manifest]) -> int:
+    """Write all rows of a change and return its event's id.
+
+    Args:
+        connection: An open write transaction.
+        change: What to change.
+        plan: What `make_plan` made of it in this very state.
+        manifests: One for each of the plan's placements, whose folders stand in their final place.
+    """
+    now = datetime.now(UTC)
+    event_id = _add_event(connection, change, plan, now)
+    if change.task is not None:
+        if change.remove:
+            _remove_task(connection, change.task, event_id)
+        elif change.new_version is not None and plan.version is not None:
+            _add_version(connection, change.task, plan.version, change.new_version, now)
+        elif change.activate is not None:
+            _activate(connection, change.task, change.activate)
+    for target in plan.emptied:
+        _release(connection, target, event_id)
+    for placement, manifest in zip(plan.placements, manifests, strict=True):
+        _release(connection, placement.target, event_id)
+        _place(connection, placement, manifest, event_id)
+    _add_ledger(connection, EvaluationRow, event_id, change.evaluations)
+    _add_ledger(connection, ReferenceRow, event_id, change.references)
+    _add_ledger(connection, CostRow, event_id, change.costs)
+    in_use = select(func.coalesce(func.sum(ObjectRow.bytes), 0)).where(ObjectRow.released_event.is_(None))
+    connection.execute(update(EventRow).where(EventRow.id == event_id).values(bytes_stored=in_use.scalar_subquery()))
+    return event_id
+
+
+def _add_event(connection: Connection, change: Change, plan: Plan, now: datetime) -> int:
+    return connection.execute(
+        insert(EventRow)
+        .values(
+            time=now,
+            verb=change.verb,
+            task=change.task,
+            version=plan.version,
+            detail=dict(change.detail),
+            confusion=change.confusion,
+            bytes_stored=0,
+        )
+        .returning(EventRow.id)
+    ).scalar_one()
+
+
+def _add_version(connection: Connection, task: str, number: int, new: NewVersion, now: datetime) -> None:
+    task_id = connection.execute(select(TaskRow.id).where(TaskRow.name == task)).scalar()
+    if task_id is None:
+        position = select(func.coalesce(func.max(TaskRow.position) + 1, 0)).scalar_subquery()
+        task_id = connection.execute(
+            insert(TaskRow).values(name=task, position=position).returning(TaskRow.id)
+        ).scalar_one()
+    connection.execute(update(VersionRow).where(VersionRow.task_id == task_id).values(active=False))
+    connection.execute(
+        insert(VersionRow).values(
+            task_id=task_id,
+            number=number,
+            active=True,
+            digest=new.digest,
+            labels=list(new.labels),
+            description=dict(new.description),
+            parameters=new.parameters,
+            head_parameters=new.head_parameters,
+            created=now,
+        )
+    )
+
+
+def _activate(connection: Connection, task: str, number: int) -> None:
+    of_task = VersionRow.task_id == select(TaskRow.id).where(TaskRow.name == task).scalar_subquery()
+    # In two steps, for not even within a statement may two versions of a task be active.
+    connection.execute(update(VersionRow).where(of_task).values(active=False))
+    connection.execute(update(VersionRow).where(of_task, VersionRow.number == number).values(active=True))
+
+
+def _remove_task(connection: Connection, task: str, event_id: int) -> None:
+    objects = (
+        select(VersionObjectRow.object_id)
+        .join(VersionRow, VersionRow.id == VersionObjectRow.version_id)
+        .join(TaskRow, TaskRow.id == VersionRow.task_id)
+        .where(TaskRow.name == task)
+    )
+    connection.execute(update(ObjectRow).where(ObjectRow.id.in_(objects)).values(released_event=event_id))
+    connection.execute(delete(TaskRow).where(TaskRow.name == task))
+
+
+def _release(connection: Connection, target: Target, event_id: int) -> None:
+    if target.task is None or target.version is None:
+        link = delete(SharedRow).where(SharedRow.slot == target.slot).returning(SharedRow.object_id)
+    else:
+        version_id = find_version(connection, target.task, target.version)
+        in_slot = (VersionObjectRow.version_id == version_id, VersionObjectRow.slot == target.slot)
+        link = delete(VersionObjectRow).where(*in_slot).returning(VersionObjectRow.object_id)
+    former = connection.execute(link).scalar()
+    connection.execute(update(ObjectRow).where(ObjectRow.id == former).values(released_event=event_id))
+
+
+def _place(connection: Connection, placement: Placement, manifest: Manifest, event_id: int) -> None:
+    connection.execute(
+        insert(ObjectRow).values(
+            id=placement.object_id,
+            folder=placement.folder,
+            manifest=manifest.to_json(),
+            bytes=manifest.bytes,
+            created_event=event_id,
+        )
+    )
+    target = placement.target
+    if target.task is None or target.version is None:
+        connection.execute(insert(SharedRow).values(slot=target.slot, object_id=placement.object_id))
+        return
+    version_id = find_version(connection, target.task, target.version)
+    connection.execute(
+        insert(VersionObjectRow).values(version_id=version_id, slot=target.slot, object_id=placement.object_id)
+    )
+
+
+def _add_ledger(
+    connection: Connection,
+    table: type[LedgerRow],
+    event_id: int,
+    records: Sequence[Evaluation | Reference | Cost],
+) -> None:
+    rows = [{"event_id": event_id, "position": place, **asdict(record)} for place, record in enumerate(records)]
+    if rows:
+        connection.execute(insert(table), rows)

@@ -1,0 +1,108 @@
+"""The SQLite file: connections, transactions, errors."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from conpet.errors import CorruptionError, WorkspaceBusyError
+from conpet.store.schema import SCHEMA_VERSION, Base
+
+BUSY_SECONDS = 60.0
+"""How long one statement waits for another connection; the writer lock makes longer waits impossible."""
+
+_BEGIN = "conpet_begin"
+
+
+class Database:
+    """Transactions on one SQLite file.
+
+    Every transaction opens its own connection, so that the object may be shared by threads and survives a fork.
+
+    Args:
+        file: The SQLite file; it must exist unless `create` is called.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._engine = self._make_engine()
+
+    def create(self) -> None:
+        """Make the file with all tables."""
+        with _translated(self.file), closing(_connect(self.file, "rwc")) as raw:
+            raw.execute("PRAGMA journal_mode=WAL")
+            raw.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        with self.write() as connection:
+            Base.metadata.create_all(connection)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a connection on which every query sees the same state."""
+        with _translated(self.file), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Give a connection whose statements all become visible, and durable, at the end, or none on an error."""
+        engine = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+        with _translated(self.file), engine.begin() as connection:
+            yield connection
+
+    def _make_engine(self) -> Engine:
+        engine = create_engine(
+            "sqlite+pysqlite://",
+            creator=lambda: _connect(self.file, "rw"),
+            poolclass=NullPool,
+            json_serializer=lambda value: json.dumps(value, ensure_ascii=False, allow_nan=False),
+        )
+        event.listen(engine, "begin", _begin)
+        return engine
+
+
+def _connect(file: Path, mode: str) -> sqlite3.Connection:
+    # With isolation_level=None the driver begins no transaction by itself: `_begin` does, also for reads.
+    raw = sqlite3.connect(f"{file.as_uri()}?mode={mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+    raw.execute("PRAGMA foreign_keys=ON")
+    raw.execute("PRAGMA synchronous=FULL")
+    return raw
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+
+
+@contextmanager
+def _translated(file: Path) -> Iterator[None]:
+    """Turn what SQLite says about the disk into the error a caller of the file system would catch."""
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        translated = _translate(file, cause) if isinstance(cause, sqlite3.Error) else None
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def _translate(file: Path, error: sqlite3.Error) -> OSError | None:
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return CorruptionError(f"{file} is damaged ({error}); restore the workspace from a backup")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return WorkspaceBusyError(f"{file} is locked by another program ({error}); close it and try again")
+        case sqlite3.SQLITE_FULL:
+            return OSError(errno.ENOSPC, f"no space left on the disk ({error})", str(file))
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN:
+            return PermissionError(errno.EACCES, f"cannot be opened or written ({error})", str(file))
+        case sqlite3.SQLITE_IOERR:
+            return OSError(errno.EIO, f"cannot be read or written ({error})", str(file))
+        case _:
+            return None

@@ -1,0 +1,59 @@
+"""Where things stand in a workspace's folder."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from conpet.artifact import check_stem
+
+DATABASE = "workspace.sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths inside the workspace `root`."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file; a folder with one is a workspace."""
+        return self.root / DATABASE
+
+    @property
+    def objects(self) -> Path:
+        """Immutable artifact folders; one that starts with a dot is being written."""
+        return self.root / "objects"
+
+    @property
+    def leases(self) -> Path:
+        """One empty file for each generation that readers use."""
+        return self.root / "leases"
+
+    @property
+    def scratch(self) -> Path:
+        """Resumable training checkpoints; not part of the state."""
+        return self.root / "scratch"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders every workspace has."""
+        return (self.objects, self.leases, self.scratch)
+
+    def scratch_of(self, digest: str) -> Path:
+        """Return the scratch folder of one digest."""
+        check_stem(digest)
+        return self.scratch / digest
+
+
+def object_folder(number: int, slot: str, task: str | None, version: int | None) -> str:
+    """Name an object's folder so that a human finds it; `number` alone makes it unique."""
+    return f"shared-{slot}-{number}" if task is None else f"{slot}-{_slug(task)}-v{version}-{number}"
+
+
+def _slug(name: str) -> str:
+    ascii_only = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_only)[:40].strip("-") or "task"

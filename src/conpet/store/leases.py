@@ -1,0 +1,61 @@
+"""Leases: how a reader keeps the writer from deleting what it may still want to read.
+
+A lease is a shared `flock` on `leases/<generation>`. It costs a reader one open file, needs no write to the database
+and ends with the process however it ends. The writer deletes an object released by event e only when no lease on a
+generation before e is held.
+
+A reader takes the lease first and reads its snapshot afterwards. Whatever was deleted before the lease was seen had
+been released by an event already committed, so the snapshot does not refer to it; whatever is released later is kept.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import weakref
+from pathlib import Path
+
+
+class Lease:
+    """A shared lock held through an open file, until `release` or the garbage collector.
+
+    Args:
+        descriptor: The open, locked file.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        # Closing, rather than unlocking, leaves the lease to the parent when a forked child drops its copy.
+        self._close = weakref.finalize(self, os.close, descriptor)
+
+    def release(self) -> None:
+        """End the lease; once is enough, more do no harm."""
+        self._close()
+
+
+def take_lease(folder: Path, generation: int) -> Lease:
+    """Keep everything that is in use at `generation` or later on the disk."""
+    while True:
+        descriptor = os.open(folder / str(generation), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if os.fstat(descriptor).st_nlink:
+            return Lease(descriptor)
+        os.close(descriptor)  # the writer removed the stale file between our opening and our locking it
+
+
+def oldest_lease(folder: Path, current: int) -> int:
+    """Return the oldest generation leased, or `current` if none is older, and remove the files of ended leases."""
+    generations = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+    held = [generation for generation in generations if generation < current and not _end(folder / str(generation))]
+    return min(held, default=current)
+
+
+def _end(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # another user's file can be locked, not written
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

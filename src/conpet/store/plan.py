@@ -1,0 +1,132 @@
+"""What a change means in a given state: checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import Connection, func, select, text
+
+from conpet.artifact import Artifact
+from conpet.errors import ConfigError, UnknownNameError
+from conpet.store.change import Change, SideObject
+from conpet.store.layout import object_folder
+from conpet.store.records import MODULE
+from conpet.store.schema import EventRow, TaskRow, VersionObjectRow, VersionRow
+
+
+class Target(NamedTuple):
+    """A slot: of a version, or of the workspace where `task` is None."""
+
+    slot: str
+    task: str | None = None
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placement:
+    """An artifact, the object it becomes and where that goes."""
+
+    target: Target
+    artifact: Artifact
+    object_id: int
+    folder: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What to write for a change.
+
+    Attributes:
+        version: Number of the version made or activated, if any.
+        placements: New objects.
+        emptied: Slots that hold nothing afterwards.
+    """
+
+    version: int | None
+    placements: tuple[Placement, ...]
+    emptied: tuple[Target, ...]
+
+
+def make_plan(connection: Connection, change: Change) -> Plan:
+    """Check `change` against the state and number what it makes; the state must not change before it is applied.
+
+    Raises:
+        UnknownNameError: If it refers to a task or version that does not exist.
+        ConfigError: If it would replace a module or write a slot twice.
+    """
+    version = _resolve_version(connection, change)
+    for side in change.side_objects:
+        _check_side_object(connection, change, side)
+    targets = list(_targets(change, version))
+    if len({target for target, _ in targets}) < len(targets):
+        raise ConfigError(f"change {change.verb!r} writes a slot twice; keep one side object for each slot")
+    last = connection.execute(text("SELECT seq FROM sqlite_sequence WHERE name = 'object'")).scalar() or 0
+    written = [(target, artifact) for target, artifact in targets if artifact is not None]
+    placements = tuple(
+        Placement(target, artifact, number, object_folder(number, target.slot, target.task, target.version))
+        for number, (target, artifact) in enumerate(written, start=last + 1)
+    )
+    return Plan(version, placements, tuple(target for target, artifact in targets if artifact is None))
+
+
+def find_version(connection: Connection, task: str, number: int) -> int | None:
+    """Return the id of a version, or None."""
+    query = select(VersionRow.id).join(TaskRow, TaskRow.id == VersionRow.task_id)
+    return connection.execute(query.where(TaskRow.name == task, VersionRow.number == number)).scalar()
+
+
+def _resolve_version(connection: Connection, change: Change) -> int | None:
+    if change.new_version is not None:
+        # From the history, for a task of this name that was removed had versions too.
+        last = connection.execute(select(func.max(EventRow.version)).where(EventRow.task == change.task)).scalar()
+        return (last or 0) + 1
+    if change.task is not None and change.activate is not None:
+        _require_version(connection, change.task, change.activate)
+    elif change.task is not None and change.remove:
+        _require_task(connection, change.task)
+    return change.activate
+
+
+def _targets(change: Change, version: int | None) -> Iterator[tuple[Target, Artifact | None]]:
+    if change.new_version is not None:
+        for slot, artifact in change.new_version.objects.items():
+            yield Target(slot, change.task, version), artifact
+    for side in change.side_objects:
+        yield Target(side.slot, side.task, side.version), side.artifact
+    for slot, shared in change.shared.items():
+        yield Target(slot), shared
+
+
+def _check_side_object(connection: Connection, change: Change, side: SideObject) -> None:
+    if change.remove and side.task == change.task:
+        raise ConfigError(f"change {change.verb!r} removes task {side.task!r} and writes an object of it; drop one")
+    version_id = _require_version(connection, side.task, side.version)
+    taken = select(VersionObjectRow).where(VersionObjectRow.version_id == version_id, VersionObjectRow.slot == MODULE)
+    if side.slot == MODULE and connection.execute(taken).first() is not None:
+        raise ConfigError(
+            f"version {side.version} of task {side.task!r} has its module, which never changes; make a new version"
+        )
+
+
+def _require_version(connection: Connection, task: str, number: int) -> int:
+    _require_task(connection, task)
+    version_id = find_version(connection, task, number)
+    if version_id is None:
+        numbers = connection.execute(
+            select(VersionRow.number)
+            .join(TaskRow, TaskRow.id == VersionRow.task_id)
+            .where(TaskRow.name == task)
+            .order_by(VersionRow.number)
+        ).scalars()
+        have = ", ".join(str(known) for known in numbers)
+        raise UnknownNameError(f"task {task!r} has no version {number}; have: {have}")
+    return version_id
+
+
+def _require_task(connection: Connection, name: str) -> None:
+    names = connection.execute(select(TaskRow.name).order_by(TaskRow.position)).scalars().all()
+    if name not in names:
+        have = ", ".join(map(repr, names)) or "none yet"
+        raise UnknownNameError(f"no task {name!r} in this workspace; have: {have}")

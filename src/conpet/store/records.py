@@ -1,0 +1,246 @@
+"""What the store gives back: frozen records, and readers in place of contents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+from conpet.artifact import ArtifactReader
+from conpet.errors import UnknownNameError
+from conpet.store.leases import Lease
+
+MODULE = "module"
+"""The slot of a version that can be written once and never replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a workspace was created with; never changes.
+
+    Attributes:
+        schema_version: Version of the layout on disk.
+        settings: The workspace's settings.
+        backbone: The fingerprint of its backbone.
+        created: When, in UTC.
+        conpet_version: The conpet that created it.
+    """
+
+    schema_version: int
+    settings: Mapping[str, Any]
+    backbone: Mapping[str, Any]
+    created: datetime
+    conpet_version: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VersionRecord:
+    """One module version of a task.
+
+    Attributes:
+        id: Unique in the workspace, never reused.
+        task: Name of its task.
+        number: 1, 2, ... by task name, never reused, not even after the task was removed.
+        active: Whether predictions use it; exactly one version of a task is.
+        digest: Digest of the data it was learned from.
+        labels: Its labels in the order of its head's outputs.
+        description: Kind, template, settings, notes: whatever the learner gave.
+        parameters: Trained parameters without the head.
+        head_parameters: Trained parameters of the head.
+        created: When, in UTC.
+        objects: Slot to reader; `"module"` never changes, others may be superseded.
+    """
+
+    id: int
+    task: str
+    number: int
+    active: bool
+    digest: str
+    labels: tuple[str, ...]
+    description: Mapping[str, Any]
+    parameters: int
+    head_parameters: int
+    created: datetime
+    objects: Mapping[str, ArtifactReader]
+
+    @property
+    def module(self) -> ArtifactReader | None:
+        """The reader of the slot `"module"`, if it was written."""
+        return self.objects.get(MODULE)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all its objects."""
+        return sum(reader.bytes for reader in self.objects.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskRecord:
+    """One task.
+
+    Attributes:
+        id: Unique in the workspace, never reused.
+        name: Unique among the tasks not removed.
+        position: Grows in the order in which tasks were first learned; has gaps where tasks were removed.
+        versions: All its versions by number, ascending; at least one.
+    """
+
+    id: int
+    name: str
+    position: int
+    versions: tuple[VersionRecord, ...]
+
+    @property
+    def active(self) -> VersionRecord:
+        """The version that predictions use."""
+        return next(version for version in self.versions if version.active)
+
+    def version(self, number: int) -> VersionRecord:
+        """Return the version of this number, or raise `UnknownNameError`."""
+        for version in self.versions:
+            if version.number == number:
+                return version
+        have = ", ".join(str(version.number) for version in self.versions)
+        raise UnknownNameError(f"task {self.name!r} has no version {number}; have: {have}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """The whole workspace as of one generation.
+
+    While it, or a reader taken from it, is alive and `close` was not called, nothing it refers to is deleted from
+    the disk, whatever other processes learn or remove.
+
+    Attributes:
+        generation: Id of the last event it includes.
+        header: What the workspace was created with.
+        tasks: All tasks, by position.
+        shared: Slot to reader of the objects that belong to no task.
+    """
+
+    generation: int
+    header: Header
+    tasks: tuple[TaskRecord, ...]
+    shared: Mapping[str, ArtifactReader]
+    lease: Lease = field(repr=False)
+
+    @property
+    def versions(self) -> tuple[VersionRecord, ...]:
+        """All versions of all tasks."""
+        return tuple(version for task in self.tasks for version in task.versions)
+
+    def task(self, name: str) -> TaskRecord:
+        """Return the task of this name, or raise `UnknownNameError`."""
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        have = ", ".join(repr(task.name) for task in self.tasks) or "none yet"
+        raise UnknownNameError(f"no task {name!r} in this workspace; have: {have}")
+
+    def readers(self) -> Iterator[ArtifactReader]:
+        """Iterate over the readers of every object."""
+        yield from self.shared.values()
+        for version in self.versions:
+            yield from version.objects.values()
+
+    def close(self) -> None:
+        """Let the store delete what later generations no longer use; tensors already read stay valid."""
+        self.lease.release()
+
+    def __enter__(self) -> Snapshot:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Counts on the test examples of one task; None where the method has no such part.
+
+    Attributes:
+        task: Name of the task whose test examples were predicted.
+        total: How many.
+        correct: Right label among all labels seen.
+        selector_correct: True task ranked first.
+        preselected: True task among the k selected.
+        within_correct: Right label given the right task.
+    """
+
+    task: str
+    total: int
+    correct: int
+    selector_correct: int | None = None
+    preselected: int | None = None
+    within_correct: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Counts of a closed-form reference over the test examples of all tasks seen."""
+
+    name: str
+    total: int
+    correct: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one stage of an event cost.
+
+    Attributes:
+        stage: "selector", "module", "evaluation", ...
+        seconds: Wall time.
+        tokens: Tokens the backbone computed.
+        cached_tokens: Tokens whose prefix states came from the cache.
+        steps: Optimisation steps.
+        examples: Examples seen, repeats counted.
+        parameters: Parameters trained, without heads.
+        head_parameters: Parameters of heads trained.
+        peak_bytes: Peak memory, or 0 where it was not measured.
+    """
+
+    stage: str
+    seconds: float
+    tokens: int = 0
+    cached_tokens: int = 0
+    steps: int = 0
+    examples: int = 0
+    parameters: int = 0
+    head_parameters: int = 0
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One change of the workspace; its history is the sequence of them.
+
+    Attributes:
+        id: The generation it made.
+        time: When, in UTC.
+        verb: "create", "learn", "rollback", "remove", ...
+        task: Name of the task it was about, if any; the task may have been removed since.
+        version: The version it made or activated, if any.
+        detail: Whatever the caller gave.
+        evaluations: Test results after the event.
+        references: Results of the closed-form references after the event.
+        costs: What it cost, by stage.
+        confusion: The selector's confusion, as the caller gave it.
+        bytes_stored: Size of all objects in use after the event.
+    """
+
+    id: int
+    time: datetime
+    verb: str
+    task: str | None
+    version: int | None
+    detail: Mapping[str, Any]
+    evaluations: tuple[Evaluation, ...]
+    references: tuple[Reference, ...]
+    costs: tuple[Cost, ...]
+    confusion: Any
+    bytes_stored: int

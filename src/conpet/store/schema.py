@@ -1,0 +1,179 @@
+"""The tables of `workspace.sqlite`. A change here is a new `SCHEMA_VERSION`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, Dialect, ForeignKey, Index, String, TypeDecorator, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+SCHEMA_VERSION = 1
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment, as an ISO 8601 text in UTC."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:
+        """Convert for the database."""
+        return None if value is None else value.astimezone(UTC).isoformat()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:
+        """Convert from the database."""
+        return None if value is None else datetime.fromisoformat(value)
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UtcTime,
+        dict[str, Any]: JSON,
+        list[str]: JSON,
+        Any: JSON(none_as_null=True),
+    }
+
+
+class HeaderRow(Base):
+    """One row: what the workspace was created with. `conpet_version` must stay readable in every later schema."""
+
+    __tablename__ = "header"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    settings: Mapped[dict[str, Any]]
+    backbone: Mapped[dict[str, Any]]
+    created: Mapped[datetime]
+    conpet_version: Mapped[str]
+
+
+class EventRow(Base):
+    """One change; its id is the generation. Names stand here as text, for they outlive the tasks."""
+
+    __tablename__ = "event"
+    __table_args__ = (Index("event_task", "task"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    time: Mapped[datetime]
+    verb: Mapped[str]
+    task: Mapped[str | None]
+    version: Mapped[int | None]
+    detail: Mapped[dict[str, Any]]
+    confusion: Mapped[Any] = mapped_column(nullable=True)
+    bytes_stored: Mapped[int]
+
+
+class LedgerRow(Base):
+    """What the rows of an event have in common."""
+
+    __abstract__ = True
+
+    event_id: Mapped[int] = mapped_column(ForeignKey("event.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+
+
+class EvaluationRow(LedgerRow):
+    """A `records.Evaluation`."""
+
+    __tablename__ = "evaluation"
+
+    task: Mapped[str]
+    total: Mapped[int]
+    correct: Mapped[int]
+    selector_correct: Mapped[int | None]
+    preselected: Mapped[int | None]
+    within_correct: Mapped[int | None]
+
+
+class ReferenceRow(LedgerRow):
+    """A `records.Reference`."""
+
+    __tablename__ = "reference"
+
+    name: Mapped[str]
+    total: Mapped[int]
+    correct: Mapped[int]
+
+
+class CostRow(LedgerRow):
+    """A `records.Cost`."""
+
+    __tablename__ = "cost"
+
+    stage: Mapped[str]
+    seconds: Mapped[float]
+    tokens: Mapped[int]
+    cached_tokens: Mapped[int]
+    steps: Mapped[int]
+    examples: Mapped[int]
+    parameters: Mapped[int]
+    head_parameters: Mapped[int]
+    peak_bytes: Mapped[int]
+
+
+class TaskRow(Base):
+    """A task that was not removed."""
+
+    __tablename__ = "task"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    position: Mapped[int]
+
+
+class VersionRow(Base):
+    """A version of such a task."""
+
+    __tablename__ = "version"
+    __table_args__ = (
+        UniqueConstraint("task_id", "number"),
+        Index("version_active", "task_id", unique=True, sqlite_where=text("active")),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[int] = mapped_column(ForeignKey("task.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    active: Mapped[bool]
+    digest: Mapped[str]
+    labels: Mapped[list[str]]
+    description: Mapped[dict[str, Any]]
+    parameters: Mapped[int]
+    head_parameters: Mapped[int]
+    created: Mapped[datetime]
+
+
+class ObjectRow(Base):
+    """A folder in `objects/`: in use, or released by an event and to be deleted once no reader can want it."""
+
+    __tablename__ = "object"
+    __table_args__ = (Index("object_released", "released_event"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    folder: Mapped[str] = mapped_column(unique=True)
+    manifest: Mapped[dict[str, Any]]
+    bytes: Mapped[int]
+    created_event: Mapped[int] = mapped_column(ForeignKey("event.id"))
+    released_event: Mapped[int | None] = mapped_column(ForeignKey("event.id"))
+
+
+class VersionObjectRow(Base):
+    """Which object stands in a slot of a version."""
+
+    __tablename__ = "version_object"
+
+    version_id: Mapped[int] = mapped_column(ForeignKey("version.id", ondelete="CASCADE"), primary_key=True)
+    slot: Mapped[str] = mapped_column(primary_key=True)
+    object_id: Mapped[int] = mapped_column(ForeignKey("object.id"), unique=True)
+
+
+class SharedRow(Base):
+    """Which object stands in a slot of the workspace."""
+
+    __tablename__ = "shared"
+
+    slot: Mapped[str] = mapped_column(primary_key=True)
+    object_id: Mapped[int] = mapped_column(ForeignKey("object.id"), unique=True)

@@ -1,0 +1,243 @@
+"""The workspace on disk: created, opened, read and changed here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import insert, text
+
+from conpet.artifact import sync
+from conpet.errors import CorruptionError, WorkspaceExistsError, WorkspaceNotFoundError
+from conpet.store.database import Database
+from conpet.store.layout import DATABASE, Layout
+from conpet.store.leases import take_lease
+from conpet.store.lock import hold_lock
+from conpet.store.reading import read_events, read_generation, read_header, read_snapshot
+from conpet.store.records import EventRecord, Header, Snapshot
+from conpet.store.schema import SCHEMA_VERSION, EventRow, HeaderRow
+from conpet.store.writer import Writer
+
+_ABANDONED_SECONDS = 3600.0
+
+
+class Store:
+    """A workspace's folder. Holds no open file and no lock between calls; threads and forked processes may share it.
+
+    Use `Store.create` or `Store.open`.
+
+    Args:
+        path: The workspace's folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._layout = Layout(path)
+        self._database = Database(self._layout.database)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        settings: Mapping[str, Any],
+        backbone: Mapping[str, Any],
+        detail: Mapping[str, Any] | None = None,
+    ) -> Store:
+        """Make an empty workspace at `path`, which must be free or an empty folder; all of it appears at once.
+
+        Args:
+            path: The workspace's folder; missing parents are made.
+            settings: The workspace's settings (JSON-ready).
+            backbone: The fingerprint of its backbone (JSON-ready).
+            detail: For the history's first event, "create".
+
+        Raises:
+            WorkspaceExistsError: If something stands at `path`.
+        """
+        final = Path(path).expanduser().resolve()
+        _require_free(final)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(final)
+        aside = final.with_name(f".{final.name}.creating-{secrets.token_hex(4)}")
+        try:
+            _build(Layout(aside), settings, backbone, detail or {})
+            _rename(aside, final)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        sync(final.parent)
+        return cls(final)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Store:
+        """Open the workspace at `path`.
+
+        Raises:
+            WorkspaceNotFoundError: If there is none.
+            CorruptionError: If it is damaged, or made by a conpet with another layout on disk.
+        """
+        folder = Path(path).expanduser().resolve()
+        _require_workspace(folder)
+        store = cls(folder)
+        store._require_schema()
+        for part in store._layout.folders:  # copying tools and archives may drop empty folders
+            part.mkdir(exist_ok=True)
+        return store
+
+    @property
+    def path(self) -> Path:
+        """The workspace's folder."""
+        return self._layout.root
+
+    def generation(self) -> int:
+        """Return the id of the last event: it grows with every change, also by other processes."""
+        with self._database.read() as connection:
+            return read_generation(connection)
+
+    def header(self) -> Header:
+        """Return what the workspace was created with."""
+        with self._database.read() as connection:
+            return read_header(connection)
+
+    def snapshot(self) -> Snapshot:
+        """Return the whole workspace as of now, contents unread; close it, or drop it, when it is superseded."""
+        lease = take_lease(self._layout.leases, self.generation())
+        with self._database.read() as connection:
+            return read_snapshot(connection, self._layout.objects, lease)
+
+    def events(self, after: int = 0) -> list[EventRecord]:
+        """Return the history later than event `after`, oldest first."""
+        with self._database.read() as connection:
+            return read_events(connection, after)
+
+    @contextmanager
+    def write(self, verb: str, wait_seconds: float | None = None) -> Iterator[Writer]:
+        """Be the only writer, in this and all processes, for the length of a `with` block.
+
+        Take a snapshot inside the block to decide on what no other writer can change any more.
+
+        Args:
+            verb: What is done, for the message to those who wait.
+            wait_seconds: How long to wait for another writer; 0 fails at once, None waits for ever.
+
+        Raises:
+            WorkspaceBusyError: If another writer is still at work after `wait_seconds`.
+        """
+        with hold_lock(self._layout.root, verb, wait_seconds):
+            writer = Writer(self._layout, self._database)
+            writer.clean()
+            yield writer
+
+    def scratch(self, digest: str) -> Path:
+        """Return the folder (made if missing) for checkpoints of the work named by `digest`."""
+        folder = self._layout.scratch_of(digest)
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def bytes_on_disk(self) -> int:
+        """Return the size of everything in the workspace's folder, checkpoints included."""
+        total = 0
+        for folder, _, names in os.walk(self._layout.root):
+            for name in names:
+                try:
+                    total += (Path(folder) / name).stat().st_size
+                except FileNotFoundError:  # a writer cleaned it away meanwhile
+                    continue
+        return total
+
+    def verify(self) -> list[CorruptionError]:
+        """Check the database and hash every object; return what is damaged."""
+        problems = []
+        with self._database.read() as connection:
+            findings = connection.execute(text("PRAGMA integrity_check")).scalars().all()
+            if findings != ["ok"] or connection.execute(text("PRAGMA foreign_key_check")).first():
+                report = "; ".join(findings)
+                problems.append(CorruptionError(f"{self._layout.database} is damaged ({report}); restore a backup"))
+        with self.snapshot() as snapshot:
+            for reader in snapshot.readers():
+                try:
+                    reader.verify()
+                except CorruptionError as problem:
+                    problems.append(problem)
+        return problems
+
+    def _require_schema(self) -> None:
+        with self._database.read() as connection:
+            found = connection.execute(text("PRAGMA user_version")).scalar_one()
+            if not found:
+                raise CorruptionError(f"{self._layout.database} is not what conpet wrote; restore a backup")
+            if found != SCHEMA_VERSION:
+                maker = connection.execute(text("SELECT conpet_version FROM header")).scalar_one()
+                raise CorruptionError(
+                    f"{self.path} has schema {found}, written by conpet {maker}; conpet {version('conpet')} "
+                    f"reads schema {SCHEMA_VERSION}: open it with the conpet that wrote it"
+                )
+
+
+def _require_free(path: Path) -> None:
+    if (path / DATABASE).exists():
+        raise WorkspaceExistsError(f"a workspace already stands at {path}; open it, or name another folder")
+    if path.is_dir() and any(path.iterdir()):
+        raise WorkspaceExistsError(f"{path} is a folder with other things in it; name a new or an empty folder")
+    if path.exists() and not path.is_dir():
+        raise WorkspaceExistsError(f"{path} is a file; name a new or an empty folder")
+
+
+def _require_workspace(path: Path) -> None:
+    if path.joinpath(DATABASE).is_file():
+        return
+    what = "there is nothing"
+    if path.is_dir():
+        what = f"the folder has no {DATABASE}, so it is not a workspace"
+    elif path.exists():
+        what = "it is a file"
+    raise WorkspaceNotFoundError(
+        f"no workspace at {path}: {what}; create one with `conpet init` or `ConPET.create`, or correct the path"
+    )
+
+
+def _remove_abandoned(final: Path) -> None:
+    """Remove what creations of the same workspace left that were killed; young ones may still be at work."""
+    for path in final.parent.iterdir():
+        if path.name.startswith(f".{final.name}.creating-"):
+            try:
+                abandoned = path.stat().st_mtime < time.time() - _ABANDONED_SECONDS
+            except FileNotFoundError:
+                continue
+            if abandoned:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _build(layout: Layout, settings: Mapping[str, Any], backbone: Mapping[str, Any], detail: Mapping[str, Any]) -> None:
+    for folder in (layout.root, *layout.folders):
+        folder.mkdir()
+    database = Database(layout.database)
+    database.create()
+    now = datetime.now(UTC)
+    with database.write() as connection:
+        connection.execute(
+            insert(HeaderRow).values(
+                settings=dict(settings), backbone=dict(backbone), created=now, conpet_version=version("conpet")
+            )
+        )
+        connection.execute(insert(EventRow).values(time=now, verb="create", detail=dict(detail), bytes_stored=0))
+    sync(layout.database)
+    sync(layout.root)
+
+
+def _rename(aside: Path, final: Path) -> None:
+    try:
+        aside.rename(final)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise WorkspaceExistsError(f"{final} was made by another process just now; open it instead") from error
+        raise

@@ -1,0 +1,98 @@
+"""Commits: contents are written aside and renamed, one transaction makes them visible, then the old is cleaned away."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import suppress
+
+from sqlalchemy import delete, select
+
+from conpet.artifact import Manifest, sync, write_artifact
+from conpet.store.applying import apply_change
+from conpet.store.change import Change
+from conpet.store.database import Database
+from conpet.store.layout import Layout
+from conpet.store.leases import oldest_lease
+from conpet.store.plan import Plan, make_plan
+from conpet.store.reading import read_events, read_generation
+from conpet.store.records import EventRecord
+from conpet.store.schema import ObjectRow
+
+SCRATCH_SECONDS = 30 * 24 * 3600.0
+"""Checkpoints nobody came back to for this long are deleted."""
+
+
+class Writer:
+    """Changes a workspace; from `Store.write` only, which holds the lock meanwhile.
+
+    Args:
+        layout: Where the workspace is.
+        database: Its database.
+    """
+
+    def __init__(self, layout: Layout, database: Database) -> None:
+        self._layout = layout
+        self._database = database
+
+    def commit(self, change: Change) -> EventRecord:
+        """Make all of `change` visible and durable, or, on any error, nothing.
+
+        Raises:
+            UnknownNameError: If it refers to a task or version that does not exist.
+            ConfigError: If it contradicts itself or would replace a module.
+            OSError: If the disk is full or refuses.
+        """
+        with self._database.read() as connection:
+            plan = make_plan(connection, change)
+        try:
+            manifests = self._write_objects(plan)
+            with self._database.write() as connection:
+                event_id = apply_change(connection, change, plan, manifests)
+                event = read_events(connection, after=event_id - 1)[0]
+        except BaseException:
+            # The database knows what belongs to it, also where the error came after the transaction had ended.
+            with suppress(OSError):
+                self._sweep_objects()
+            raise
+        with suppress(OSError):  # the change is made: what cannot be cleaned now is cleaned by the next writer
+            self._collect()
+        for digest in change.clear_scratch:
+            shutil.rmtree(self._layout.scratch_of(digest), ignore_errors=True)
+        return event
+
+    def clean(self) -> None:
+        """Delete what interrupted writers left, superseded objects no reader wants, and forgotten checkpoints."""
+        self._sweep_objects()
+        self._collect()
+        for path in self._layout.scratch.iterdir():
+            if path.stat().st_mtime < time.time() - SCRATCH_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _write_objects(self, plan: Plan) -> list[Manifest]:
+        manifests = []
+        for placement in plan.placements:
+            aside = self._layout.objects / f".{placement.folder}"
+            manifests.append(write_artifact(aside, placement.artifact))
+            aside.replace(self._layout.objects / placement.folder)
+        sync(self._layout.objects)
+        return manifests
+
+    def _sweep_objects(self) -> None:
+        with self._database.read() as connection:
+            known = set(connection.execute(select(ObjectRow.folder)).scalars())
+        for path in self._layout.objects.iterdir():
+            if path.name not in known:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _collect(self) -> None:
+        with self._database.read() as connection:
+            generation = read_generation(connection)
+        unwanted = ObjectRow.released_event <= oldest_lease(self._layout.leases, generation)
+        with self._database.read() as connection:
+            folders = connection.execute(select(ObjectRow.folder).where(unwanted)).scalars().all()
+        if folders:
+            with self._database.write() as connection:
+                connection.execute(delete(ObjectRow).where(unwanted))
+        for folder in folders:
+            shutil.rmtree(self._layout.objects / folder, ignore_errors=True)

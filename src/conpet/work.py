@@ -1,0 +1,33 @@
+"""The circumstances of one change to a workspace: past examples, costs, seed, checkpoints, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from conpet.cost import CostLedger
+from conpet.replay.memory import Remembered
+
+
+def _ignore(stage: str, share: float) -> None:
+    """Report progress to nobody."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """Where and how one change is worked out.
+
+    Attributes:
+        memory: The past tasks' examples.
+        costs: Collects what the stages cost.
+        seed: Seed of everything random in this change: the workspace's seed and the task's name decide it.
+        scratch: Folder for checkpoints, or None.
+        progress: Called with a stage's name and the share done, 0 to 1.
+    """
+
+    memory: Sequence[Remembered]
+    costs: CostLedger
+    seed: int
+    scratch: Path | None = None
+    progress: Callable[[str, float], None] = _ignore

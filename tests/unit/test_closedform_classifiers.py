@@ -1,0 +1,193 @@
+"""The classifiers against the plain formulas, written out in numpy over all examples at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from conpet.closedform import METHODS
+from conpet.closedform.classifiers import LinearDiscriminant, NearestMean, ProjectedRidge, Ridge
+from conpet.closedform.features import FeatureMap, View
+from conpet.closedform.solve import Factor
+from conpet.closedform.statistics import ClassSums, ClosedFormState, Gram
+from conpet.errors import ConfigError, DataError, UnknownNameError
+
+MAP = FeatureMap(dim=12, projection=64)
+LABELS = tuple(f"label {index}" for index in range(6))
+
+
+@dataclass(frozen=True)
+class Data:
+    features: Tensor
+    labels: list[str]
+
+
+def draw(labels: Sequence[str], rows: int, seed: int) -> Data:
+    """Rows around one centre per label, in correlated dimensions of different spread."""
+    world = torch.Generator().manual_seed(0)
+    centres = torch.randn(len(LABELS), MAP.dim, generator=world)
+    mixing = torch.randn(MAP.dim, MAP.dim, generator=world) * 0.25
+    generator = torch.Generator().manual_seed(seed)
+    owners = [labels[row % len(labels)] for row in range(rows)]
+    noise = torch.randn(rows, MAP.dim, generator=generator) @ mixing
+    return Data(centres[[LABELS.index(owner) for owner in owners]] + noise, owners)
+
+
+def state_of(*tasks: Data) -> ClosedFormState:
+    gram = Gram.zero(MAP)
+    for task in tasks:
+        gram = gram.plus(task.features)
+    return ClosedFormState(gram, tuple(ClassSums.of(MAP, task.features, task.labels) for task in tasks))
+
+
+TASKS = [draw(LABELS[first : first + 2], rows=50, seed=first) for first in (0, 2, 4)]
+STATE = state_of(*TASKS)
+TEST = draw(LABELS, rows=300, seed=9)
+
+
+def plain(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Views of the training rows, one-hot targets, views of the test rows: float64, in units of the features."""
+    rows = torch.cat([task.features for task in TASKS])
+    owners = [label for task in TASKS for label in task.labels]
+    targets = np.array([[float(owner == label) for label in LABELS] for owner in owners])
+    return MAP.view(view, rows).numpy() / 1024, targets, MAP.view(view, TEST.features).numpy() / 1024
+
+
+def test_nearest_mean_is_the_cosine_to_class_means() -> None:
+    x, y, test = plain(View.RAW)
+    means = (y.T @ x) / y.sum(0)[:, None]
+    expected = (test @ means.T) / np.linalg.norm(test, axis=1)[:, None] / np.linalg.norm(means, axis=1)
+    assert np.allclose(NearestMean().fit(STATE).scores(TEST.features), expected, atol=1e-6)
+
+
+def test_lda_is_the_posterior_of_gaussians_with_one_shrunk_covariance() -> None:
+    x, y, test = plain(View.RAW)
+    means = (y.T @ x) / y.sum(0)[:, None]
+    residual = x - y @ means
+    covariance = residual.T @ residual / (len(x) - len(LABELS))
+    shrunk = 0.8 * covariance + 0.2 * np.trace(covariance) / MAP.dim * np.eye(MAP.dim)
+    gaps = test[:, None] - means
+    log_density = -0.5 * np.einsum("ncd,de,nce->nc", gaps, np.linalg.inv(shrunk), gaps)
+    density = np.exp(log_density - log_density.max(1, keepdims=True))
+    scores = LinearDiscriminant(shrinkage=0.2).fit(STATE).scores(TEST.features)
+    assert np.allclose(scores.exp(), density / density.sum(1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize(("method", "view"), [(Ridge(0.3), View.RAW), (ProjectedRidge(0.3), View.PROJECTED)])
+def test_ridge_is_penalised_least_squares_with_a_free_intercept(method: Ridge, view: View) -> None:
+    x, y, test = plain(view)
+    penalty = 0.3 * ((x - x.mean(0)) ** 2).sum() / x.shape[1]
+    # The intercept as a column of ones that the penalty leaves out: no centring here.
+    ones, test_ones = np.c_[x, np.ones(len(x))], np.c_[test, np.ones(len(test))]
+    penalties = penalty * np.diag([*np.ones(x.shape[1]), 0.0])
+    weights = np.linalg.solve(ones.T @ ones + penalties, ones.T @ y)
+    scores = method.fit(STATE).scores(TEST.features)
+    assert np.allclose(scores, test_ones @ weights, atol=1e-5)
+    assert torch.allclose(scores.sum(1), torch.ones(len(test)), atol=1e-5)
+
+
+def test_ridge_scores_of_a_task_are_the_sum_of_its_labels_scores() -> None:
+    merged = [Data(task.features, [f"task {index}"] * len(task.labels)) for index, task in enumerate(TASKS)]
+    by_task = Ridge().fit(state_of(*merged)).scores(TEST.features)
+    by_label = Ridge().fit(STATE).scores(TEST.features)
+    assert torch.allclose(by_label.reshape(-1, 3, 2).sum(2), by_task, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+class TestEveryMethod:
+    def test_it_classifies_and_names_itself(self, name: str) -> None:
+        classifier = METHODS[name]().fit(STATE)
+        scores = classifier.scores(TEST.features)
+        assert (classifier.name, METHODS[name].name, classifier.labels) == (name, name, LABELS)
+        assert (scores.dtype, scores.shape) == (torch.float32, (300, 6))
+        right = [classifier.labels[best] == true for best, true in zip(scores.argmax(1), TEST.labels, strict=True)]
+        assert sum(right) / len(right) > 0.8
+
+    def test_scores_follow_the_tasks_whatever_their_order(self, name: str) -> None:
+        forward = METHODS[name]().fit(STATE)
+        backward = METHODS[name]().fit(state_of(*reversed(TASKS)))
+        columns = [backward.labels.index(label) for label in forward.labels]
+        scores = forward.scores(TEST.features)
+        assert torch.allclose(backward.scores(TEST.features)[:, columns], scores, atol=1e-5)
+
+    def test_a_removed_task_leaves_no_trace_to_the_bit(self, name: str) -> None:
+        kept = state_of(*TASKS[:2])
+        gram = STATE.gram.minus(TASKS[2].features)
+        removed = ClosedFormState(gram, STATE.classes[:2])
+        scores = METHODS[name]().fit(kept).scores(TEST.features)
+        assert torch.equal(METHODS[name]().fit(removed).scores(TEST.features), scores)
+
+    def test_one_row_is_scored_as_in_a_batch(self, name: str) -> None:
+        classifier = METHODS[name]().fit(STATE)
+        rows = torch.cat([classifier.scores(row[None]) for row in TEST.features])
+        assert torch.allclose(rows, classifier.scores(TEST.features), atol=1e-6)
+
+    def test_fitting_leaves_its_inputs_as_they_are(self, name: str) -> None:
+        state = state_of(*TASKS)
+        before = {key: tensor.clone() for key, tensor in state.gram.to_tensors().items()}
+        features = TEST.features.clone()
+        METHODS[name]().fit(state).scores(features)
+        assert all(torch.equal(tensor, before[key]) for key, tensor in state.gram.to_tensors().items())
+        assert torch.equal(features, TEST.features)
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            Data(torch.ones(1, 12), ["only"]),
+            Data(torch.zeros(3, 12), ["same", "same", "other"]),
+            Data(torch.full((3, 12), 0.123), ["same"] * 3),
+            Data(torch.eye(12)[:2], ["a", "b"]),
+        ],
+        ids=["one example", "all zero", "one label, no spread", "one example a label"],
+    )
+    def test_it_works_with_next_to_nothing(self, name: str, data: Data) -> None:
+        classifier = METHODS[name]().fit(state_of(data))
+        scores = classifier.scores(torch.cat([data.features, torch.randn(2, 12)]))
+        assert scores.isfinite().all()
+        assert scores.shape == (len(data.labels) + 2, len(set(data.labels)))
+
+    def test_one_example_a_label_is_enough_to_know_it_again(self, name: str) -> None:
+        features = torch.eye(12)[:4] * 3
+        classifier = METHODS[name]().fit(state_of(Data(features, ["a", "b", "c", "d"])))
+        assert classifier.scores(features).argmax(1).tolist() == [0, 1, 2, 3]
+
+    def test_no_rows_give_no_scores(self, name: str) -> None:
+        assert METHODS[name]().fit(STATE).scores(torch.zeros(0, 12)).shape == (0, 6)
+
+    def test_nothing_learned_is_an_error(self, name: str) -> None:
+        with pytest.raises(DataError, match="none was learned yet"):
+            METHODS[name]().fit(ClosedFormState(Gram.zero(MAP), ()))
+
+
+def test_the_gram_is_factored_once_for_other_labels_over_the_same_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = state_of(*TASKS)
+    split = [Data(task.features, [f"{label}!" for label in task.labels]) for task in TASKS]
+    relabelled = ClosedFormState(state.gram, state_of(*split).classes)
+    first = Ridge().fit(state).scores(TEST.features)
+    monkeypatch.setattr(Factor, "of", None)
+    assert torch.equal(Ridge().fit(relabelled).scores(TEST.features), first)
+
+
+def test_a_penalty_lost_in_rounding_is_raised_until_the_system_can_be_solved() -> None:
+    singular = torch.ones(50, 50, dtype=torch.float64) * 1e9
+    solution = Factor.of(singular, 1e-12).solve(torch.ones(50, 1, dtype=torch.float64))
+    assert torch.allclose(singular @ solution, torch.ones(50, 1, dtype=torch.float64), atol=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan")])
+def test_impossible_strengths_are_refused(wrong: float) -> None:
+    for method in (Ridge, ProjectedRidge):
+        with pytest.raises(ConfigError, match=f"{method.name}: strength is"):
+            method(wrong)
+    with pytest.raises(ConfigError, match="lda: shrinkage is"):
+        LinearDiscriminant(wrong)
+
+
+def test_unknown_names_are_listed() -> None:
+    with pytest.raises(UnknownNameError, match="lda, nearest-mean, projected-ridge, ridge"):
+        METHODS["svm"]

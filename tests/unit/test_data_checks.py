@@ -1,0 +1,78 @@
+"""Tasks built in code pass the same checks as files."""
+
+import pytest
+
+from conpet.data import Example, Span, Task, TaskStream, check_example
+from conpet.errors import DataError
+
+WORDS = ("Ada", "met", "Bob", " ")
+
+
+@pytest.mark.parametrize(
+    ("example", "reason"),
+    [
+        (Example.of_text("  \n"), "empty text"),
+        (Example.of_text("a", "\ud800"), "label is not valid Unicode (half a surrogate pair)"),
+        (Example.of_mention([], Span(0, 1)), "empty tokens"),
+        (Example.of_mention(WORDS, Span(2, 5)), "mention span 2:5 lies outside the 4 tokens"),
+        (Example.of_mention(WORDS, Span(-1, 1)), "mention span -1:1 lies outside the 4 tokens"),
+        (Example.of_mention(WORDS, Span(1, 1)), "mention span 1:1 is empty (its end is exclusive)"),
+        (Example.of_mention(WORDS, Span(3, 4)), "mention span 3:4 holds only blanks"),
+        (Example.of_relation(WORDS, Span(0, 1), Span(9, 10)), "tail span 9:10 lies outside the 4 tokens"),
+    ],
+)
+def test_a_wrong_example_is_named(example: Example, reason: str) -> None:
+    assert check_example(example) == [reason]
+    sound = [Example.of_text("x", "l1"), Example.of_text("y", "l2")]
+    with pytest.raises(DataError) as caught:
+        Task("t", (*sound, example))
+    assert reason in [problem.reason for problem in caught.value.problems if problem.row == 3]
+    assert {problem.file for problem in caught.value.problems} == {"task 't' (train)"}
+
+
+def test_sound_examples_pass_and_lists_become_tuples() -> None:
+    relation = Example.of_relation(["a", "b"], Span(0, 1), Span(1, 2), "x")
+    assert check_example(relation) == []
+    assert relation.tokens == ("a", "b")
+    task = Task("t", [relation, Example.of_relation(["c", "b"], Span(0, 1), Span(1, 2), "y")])  # type: ignore[arg-type]
+    assert task.labels == ("x", "y")
+    assert Example.from_json(relation.to_json()) == relation
+
+
+def reasons(**splits: tuple[Example, ...]) -> list[tuple[str, int | None, str]]:
+    with pytest.raises(DataError) as caught:
+        Task("t", **splits)
+    return [(problem.file, problem.row, problem.reason) for problem in caught.value.problems]
+
+
+def test_every_problem_of_a_task_is_listed() -> None:
+    x, y = Example.of_text("x", "1"), Example.of_text("y", "2")
+    assert reasons(train=()) == [("task 't'", None, "no usable training example")]
+    assert reasons(train=(x,)) == [("task 't'", None, "one label only ('1'): a task needs two or more")]
+    assert reasons(train=(x, y, x.labelled("2"), y.labelled(" "))) == [
+        ("task 't' (train)", 4, "missing label"),
+        ("task 't' (train)", 3, "label '2' contradicts row 1: the same input has '1'"),
+    ]
+    assert reasons(train=(x, y), test=(y, Example.of_text("z", "3"))) == [
+        ("task 't' (test)", 2, "label '3' has no training example"),
+        ("task 't' (test)", 1, "the same input is also a training example (row 2)"),
+    ]
+    assert reasons(train=(x, y, Example.of_mention(["a"], Span(0, 1), "1"))) == [
+        ("task 't' (train)", 3, "is a typing example; the first training row is a text example")
+    ]
+
+
+def test_exact_copies_in_training_are_fine() -> None:
+    x, y = Example.of_text("x", "1"), Example.of_text("y", "2")
+    assert len(Task("t", (x, y, x)).train) == 3
+
+
+def test_a_stream_names_the_owner_of_a_label() -> None:
+    first = Task("first", (Example.of_text("a", "1"), Example.of_text("b", "2")))
+    second = Task("second", (Example.of_text("c", "3"), Example.of_text("d", "2")))
+    with pytest.raises(DataError, match=r"task 'second' \(train\): row 2: label '2' is owned by .* 'first'"):
+        TaskStream((first, second))
+    with pytest.raises(DataError, match="a task of this name stands earlier"):
+        TaskStream((first, first))
+    assert TaskStream((first,))[0] is first
+    assert list(TaskStream((first,))[:1]) == [first]

@@ -1,0 +1,314 @@
+"""Reading tasks and inputs: formats, forms of the fields, what is said of every wrong row."""
+
+import contextlib
+import csv
+import gzip
+import io
+import json
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conpet.data import Example, Kind, Span, count_inputs, read_inputs, read_task
+from conpet.errors import ConfigError, DataError
+
+Rows = list[dict[str, Any]]
+QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+GOOD: Rows = [{"text": f"text {at}", "label": "ab"[at % 2]} for at in range(20)]
+RELATION = {"tokens": ["Ada", "met", "Bob"], "head": {"start": 0, "end": 1}, "tail": {"start": 2, "end": 3}}
+
+
+def write(path: Path, rows: Rows) -> Path:
+    """Write rows in the format the path's suffix names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+        path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    elif path.suffix == ".csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(
+            {key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()} for row in rows
+        )
+        path.write_bytes(text.getvalue().encode())
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def problems(path: Path, **options: Any) -> list[tuple[str, int | None, str]]:
+    with pytest.raises(DataError) as caught:
+        read_task(path, **options)
+    return [(Path(one.file).name, one.row, one.reason) for one in caught.value.problems]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "csv", "parquet"])
+def test_every_format_reads_the_same(tmp_path: Path, suffix: str) -> None:
+    rows = [{**row, "text": row["text"] + ' 請求書, "x"\n', "id": str(at), "extra": 1} for at, row in enumerate(GOOD)]
+    folder = tmp_path / "billing"
+    for split in ("train", "dev", "test"):
+        write(folder / f"{split}.{suffix}", [{**row, "text": split + row["text"]} for row in rows])
+    task = read_task(folder)
+    assert task.name == "billing"
+    assert task.labels == ("a", "b")
+    assert task.train[3] == Example.of_text('traintext 3 請求書, "x"\n', "b", "3")
+    assert [len(split) for split in (task.train, task.validation, task.test)] == [20, 20, 20]
+    assert task.notes == ()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_relations_and_mentions(tmp_path: Path, suffix: str) -> None:
+    relations = [RELATION | {"tokens": ["Ada", "met", f"B{at}"], "label": "xy"[at % 2]} for at in range(4)]
+    task = read_task(write(tmp_path / f"r.{suffix}", relations))
+    assert task.kind is Kind.RELATION
+    assert (task.train[0].head, task.train[0].tail) == (Span(0, 1), Span(2, 3))
+    mentions = [{"tokens": ["in", f"P{at}"], "mention": [1, 2], "label": "xy"[at % 2]} for at in range(4)]
+    task = read_task(write(tmp_path / f"m.{suffix}", mentions))
+    assert task.train[0].mention == Span(1, 2)
+
+
+@pytest.mark.parametrize(
+    "span", [{"start": 0, "end": 1, "id": "Q1"}, [0, 1], "0:1", "[0, 1]", '{"start": 0, "end": 1}']
+)
+@pytest.mark.parametrize("tokens", [["Ada", "ran"], "Ada ran", '["Ada", "ran"]'])
+def test_forms_of_spans_and_tokens(tmp_path: Path, span: Any, tokens: Any) -> None:
+    path = write(tmp_path / "i.jsonl", [{"tokens": tokens, "mention": span, "text": "is ignored", "label": 7}])
+    assert list(read_inputs(path)) == [Example.of_mention(("Ada", "ran"), Span(0, 1), "7")]
+
+
+def test_words_that_look_like_json_stay_words(tmp_path: Path) -> None:
+    path = write(tmp_path / "i.jsonl", [{"tokens": "[ citation needed ]", "mention": "1:2"}])
+    assert next(read_inputs(path)).tokens == ("[", "citation", "needed", "]")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"text": " ", "label": "a"}, "empty text"),
+        ({"text": "new"}, "missing label"),
+        ({"text": "new", "label": " "}, "missing label"),
+        ({"text": "new", "label": None}, "missing label"),
+        ({"text": "new", "label": 1.5}, "label must be text, not 1.5"),
+        ({"text": ["new"], "label": "a"}, "text must be text"),
+        ({"label": "a"}, "missing text (or tokens with head and tail, or with mention)"),
+        ({"tokens": ["x"], "label": "a"}, "tokens without spans"),
+        ({"tokens": [], "mention": [0, 1], "label": "a"}, "empty tokens"),
+        ({"tokens": ["x", 1], "mention": [0, 1], "label": "a"}, "tokens must be a list of words"),
+        ({"head": [0, 1], "tail": [1, 2], "label": "a"}, "missing tokens: head and tail count words in them"),
+        ({"tokens": ["x"], "head": [0, 1], "label": "a"}, "missing tail span"),
+        (RELATION | {"mention": [0, 1], "label": "a"}, "head and tail and mention contradict each other"),
+        (RELATION | {"head": [2, 4], "label": "a"}, "head span 2:4 lies outside the 3 tokens"),
+        (RELATION | {"head": "x", "label": "a"}, "head must be a span"),
+        (RELATION | {"head": [0, True], "label": "a"}, "head must be a span"),
+        ({"text": "text 0", "label": "b"}, "label 'b' contradicts row 1: the same input has 'a'"),
+        ({"text": "\ud800", "label": "b"}, "text is not valid Unicode"),
+    ],
+)
+def test_a_wrong_row_is_named_with_its_reason(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(json.dumps(one) for one in [*GOOD[:4], row, *GOOD[4:]]))
+    found = [(file, at) for file, at, said in problems(path) if reason in said]
+    assert found == [("t.jsonl", 5)]
+
+
+def test_unreadable_lines_are_listed_and_the_rest_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    lines = [json.dumps(row).encode() for row in GOOD]
+    lines[1], lines[3], lines[5], lines[7] = b'{"text": "caf\xe9"}', b'{"text": ', b"[1]", b"[" * 100_000
+    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines) + b"\r\n\r\n")
+    found = problems(path)
+    assert [row for _, row, _ in found] == [2, 4, 6, 8]
+    assert [said.split(";")[0].split(":")[0] for _, _, said in found] == [
+        "is not UTF-8 text",
+        "not valid JSON",
+        'not a JSON object such as {"text"',
+        "not usable JSON",
+    ]
+
+
+def test_a_csv_counts_its_header_as_row_one(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b'\xef\xbb\xbftext,label\none,a\n"two\nlines",b\n\ncaf\xe9,a\nfour,a,b\n,b\nsix,\n')
+    assert problems(path) == [
+        ("t.csv", 5, "is not UTF-8 text; save it as UTF-8"),
+        ("t.csv", 6, "has 3 cells where the header has 2"),
+        ("t.csv", 7, "empty text"),
+        ("t.csv", 8, "missing label"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("t.csv", b"text;label\na;b\n", "cells must be separated by commas"),
+        ("t.csv", b"text,text,label\n", "more than once"),
+        ("t.csv", "text,label\na,b\n".encode("utf-16"), "is not UTF-8 text"),
+        ("t.csv", b'text,label\n"never closed,a\nb,c\n', "not valid CSV"),
+        ("t.csv", b"", "no usable training example"),
+        ("t.jsonl.gz", b"plain", "cannot be read: Not a gzipped file"),
+        ("t.jsonl.gz", gzip.compress(b"{}\n" * 9)[:-9], "cannot be read"),
+        ("t.parquet", b"PAR1 and no more", "not a readable Parquet file"),
+        ("t.parquet", b"", "not a readable Parquet file"),
+        ("t.json", b"{}", "not a format conpet reads; have: .jsonl"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert any(says in said for _, _, said in problems(tmp_path / name))
+
+
+def test_a_parquet_file_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "t.parquet", GOOD)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ConfigError, match=r"pip install 'conpet\[parquet\]'"):
+        read_task(path)
+
+
+def test_bad_bytes_in_a_parquet_string_are_a_wrong_row(tmp_path: Path) -> None:
+    good = pa.array([row["text"].encode() for row in GOOD[:4]] + [b"caf\xe9"], pa.binary())
+    text = pa.StringArray.from_buffers(5, good.buffers()[1], good.buffers()[2])
+    pq.write_table(pa.table({"text": text, "label": ["a", "b", "a", "b", "a"]}), tmp_path / "t.parquet")
+    assert problems(tmp_path / "t.parquet") == [("t.parquet", 5, "is not UTF-8 text; save it as UTF-8")]
+
+
+def test_duplicates_between_the_splits_and_unknown_labels(tmp_path: Path) -> None:
+    write(tmp_path / "t" / "train.jsonl", GOOD)
+    write(tmp_path / "t" / "valid.jsonl", [{"text": "v", "label": "c"}])
+    write(tmp_path / "t" / "test.csv", [{"text": "w", "label": "a"}, GOOD[2]])
+    assert problems(tmp_path / "t") == [
+        ("test.csv", 3, "the same input is also a training example (row 3)"),
+        ("valid.jsonl", 1, "label 'c' has no training example"),
+    ]
+
+
+def test_missing_sets_are_split_off_and_said_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "cards.jsonl", GOOD)
+    task = read_task(path, seed=3)
+    assert [len(split) for split in (task.train, task.validation, task.test)] == [14, 2, 4]
+    assert task.notes == (
+        "no test set: 4 of 20 training rows were split off by seed 3",
+        "no validation set: 2 of 16 training rows were split off by seed 3",
+    )
+    write(tmp_path / "shuffled.jsonl", GOOD[::-1])
+    assert set(read_task(tmp_path / "shuffled.jsonl", seed=3).test) == set(task.test)
+    assert read_task(path, seed=3).digest == task.digest
+    assert read_task(path, seed=4).digest != task.digest
+
+
+def test_a_label_owned_before_is_refused_at_every_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", GOOD[:4])
+    assert problems(path, owned={"b": "old"}) == [
+        ("t.jsonl", 2, "label 'b' is owned by the earlier task 'old'"),
+        ("t.jsonl", 4, "label 'b' is owned by the earlier task 'old'"),
+    ]
+    assert read_task(path, owned={"b": "t"}).labels == ("a", "b")
+
+
+def test_wrong_template_settings_and_place(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", GOOD)
+    assert "unknown field" in problems(path, template="{txt}")[0][2]
+    assert "unknown setting 'rnak'" in problems(path, settings={"rnak": 2})[0][2]
+    assert read_task(path, name="n", template="{text}:", settings={"rank": 2}).settings == {"rank": 2}
+    assert problems(tmp_path / "none.jsonl") == [("none.jsonl", None, "no such file or folder")]
+    assert "holds no train file" in problems(tmp_path)[0][2]
+    write(tmp_path / "u" / "train.csv", GOOD)
+    write(tmp_path / "u" / "train.jsonl", GOOD)
+    assert problems(tmp_path / "u") == [("train.jsonl", None, "is a second train file beside train.csv; keep one")]
+
+
+def test_inputs_stream_and_stop_at_the_first_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "i.jsonl", [{"text": "one"}, {"text": "two", "label": ""}, {"text": ""}])
+    inputs = read_inputs(path)
+    assert [next(inputs), next(inputs)] == [Example.of_text("one"), Example.of_text("two")]
+    with pytest.raises(DataError, match=r"i.jsonl: row 3: empty text"):
+        next(inputs)
+    stdin = io.TextIOWrapper(io.BytesIO('{"text": "三"}\n'.encode()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert list(read_inputs("-")) == [Example.of_text("三")]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"nonsense\n")))
+    with pytest.raises(DataError, match="standard input: row 1: not valid JSON"):
+        list(read_inputs("-"))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "csv", "parquet"])
+def test_inputs_are_counted(tmp_path: Path, suffix: str) -> None:
+    rows = [{"text": f"two\nlines {at}"} for at in range(7)]
+    assert count_inputs(write(tmp_path / f"i.{suffix}", rows)) == 7
+
+
+def test_what_cannot_be_counted_is_none(tmp_path: Path) -> None:
+    (tmp_path / "bad.parquet").write_bytes(b"x")
+    assert [count_inputs(path) for path in ("-", tmp_path / "none.csv", tmp_path / "bad.parquet")] == [None] * 3
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_inputs_take_constant_memory(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"i.{suffix}", [{"text": f"{at} " + "x" * 500} for at in range(20_000)])
+    next(read_inputs(path))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_inputs(path)) == 20_000
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+
+
+@QUICK
+@given(
+    texts=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=5), suffix=st.sampled_from(["jsonl", "csv", "parquet"])
+)
+def test_any_text_comes_back_as_written(tmp_path: Path, texts: list[tuple[str, str]], suffix: str) -> None:
+    path = write(tmp_path / f"t.{suffix}", [{"text": text, "label": label} for text, label in texts])
+    assert list(read_inputs(path)) == [Example.of_text(text, label) for text, label in texts]
+
+
+@QUICK
+@given(words=st.lists(TEXTS, min_size=1, max_size=5), suffix=st.sampled_from(["jsonl", "csv", "parquet"]))
+def test_any_words_come_back_as_written(tmp_path: Path, words: list[str], suffix: str) -> None:
+    example = Example.of_mention(words, Span(0, len(words)), "x", "7")
+    row = {key: value for key, value in example.to_json().items() if key != "kind"}
+    assert list(read_inputs(write(tmp_path / f"t.{suffix}", [row]))) == [example]
+
+
+VALID = {
+    "t.jsonl": json.dumps(GOOD[0]).encode() + b"\n",
+    "t.csv": b'text,label\n"a, b",c\n',
+    "t.jsonl.gz": gzip.compress(json.dumps(GOOD[0]).encode()),
+}
+
+
+@QUICK
+@given(
+    name=st.sampled_from([*VALID, "t.parquet"]),
+    noise=st.binary(max_size=60),
+    at=st.integers(0, 60),
+    row=st.dictionaries(
+        st.sampled_from(["text", "tokens", "head", "tail", "mention", "label", "id"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["start", "end"]), inner),
+            max_leaves=4,
+        ),
+    ),
+)
+def test_nothing_but_a_data_error_on_any_bytes(
+    tmp_path: Path, name: str, noise: bytes, at: int, row: dict[str, Any]
+) -> None:
+    base = VALID.get(name, b"PAR1PAR1")
+    contents = [noise, base[:at] + noise + base[at:], base + json.dumps(row).encode()]
+    for content in contents:
+        (tmp_path / name).write_bytes(content)
+        count_inputs(tmp_path / name)
+        with contextlib.suppress(DataError):
+            read_task(tmp_path / name)
