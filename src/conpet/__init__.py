@@ -1,0 +1,52 @@
+"""conpet: teach one frozen large language model new tasks for ever (ConPET, Song et al. 2023)."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from conpet.config import Settings
+    from conpet.data import Example, Span, Task, TaskStream, read_inputs, read_stream, read_task
+    from conpet.errors import ConpetError
+    from conpet.workspace import ConPET, Evaluation, LearnReport, Prediction
+
+_EXPORTS = {
+    "ConPET": "conpet.workspace",
+    "ConpetError": "conpet.errors",
+    "Evaluation": "conpet.workspace",
+    "Example": "conpet.data",
+    "LearnReport": "conpet.workspace",
+    "Prediction": "conpet.workspace",
+    "Settings": "conpet.config",
+    "Span": "conpet.data",
+    "Task": "conpet.data",
+    "TaskStream": "conpet.data",
+    "read_inputs": "conpet.data",
+    "read_stream": "conpet.data",
+    "read_task": "conpet.data",
+}
+"""Public name to the module it lies in: imported on first use, so that `import conpet` stays quick."""
+
+__all__ = [
+    "ConPET",
+    "ConpetError",
+    "Evaluation",
+    "Example",
+    "LearnReport",
+    "Prediction",
+    "Settings",
+    "Span",
+    "Task",
+    "TaskStream",
+    "read_inputs",
+    "read_stream",
+    "read_task",
+]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'conpet' has no attribute {name!r}")
+    value = getattr(import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value

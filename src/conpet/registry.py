@@ -25,9 +25,13 @@ class Registry(Mapping[str, Any]):
     kind: str
     entries: Mapping[str, str]
 
-    def __getitem__(self, name: str) -> Any:
+    def require(self, name: str) -> None:
+        """Raise `UnknownNameError` unless the name is known; imports nothing."""
         if name not in self.entries:
             raise UnknownNameError(f"no {self.kind} {name!r}; have: {', '.join(sorted(self.entries))}")
+
+    def __getitem__(self, name: str) -> Any:
+        self.require(name)
         module, _, attribute = self.entries[name].partition(":")
         return getattr(import_module(module), attribute)
 

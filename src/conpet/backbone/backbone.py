@@ -133,6 +133,21 @@ class Backbone:
         """Share of the layers the prefix passes."""
         return max(self._depths) / self.cut.layers if self._depths else 1.0
 
+    def describe(self) -> dict[str, Any]:
+        """Return what is worth knowing of it, JSON-ready."""
+        return {
+            "name": self.name,
+            "architecture": type(self.cut.model).__name__,
+            "style": str(self.encoder.style),
+            "layers": self.cut.layers,
+            "split": self.split,
+            "feature_layers": list(self.feature_layers),
+            "hidden_size": self.hidden_size,
+            "parameters": self.parameters,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "fingerprint": self.fingerprint.to_json(),
+        }
+
     def suffix(self) -> Suffix:
         """Return a new suffix that shares the frozen weights; PET layers may be put into it."""
         return self.cut.suffix(self.split)

@@ -48,8 +48,13 @@ def load_backbone(
     model = _load_model(folder, name, choose_dtype(dtype, place)).to(place)
     tokenizer = _load_tokenizer(folder, name)
     encoder = Encoder(tokenizer, _style(model, tokenizer, name))
-    fingerprint = Fingerprint.of_folder(folder, conpet_home() / "hashes.json")
+    fingerprint = fingerprint_of(folder)
     return Loaded(name, model, encoder, fingerprint, place)
+
+
+def fingerprint_of(folder: Path) -> Fingerprint:
+    """Fingerprint a model folder; hashes of files that have not changed are remembered in conpet's home."""
+    return Fingerprint.of_folder(folder, conpet_home() / "hashes.json")
 
 
 def find_folder(name: str, progress: Callable[[str], None] | None = None) -> Path:

@@ -13,9 +13,10 @@ from torch import Tensor
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
+from conpet.closedform.statistics import ClosedFormState
 from conpet.config import Settings, TaskSettings
 from conpet.data import Example, Kind, Task
-from conpet.readable import Readable
+from conpet.readable import Held, Readable
 from conpet.work import Work
 
 MODULE = "module"
@@ -59,6 +60,25 @@ class LearnerState:
     shared: Mapping[str, Readable] = field(default_factory=dict)
 
 
+    def followed_by(self, known: KnownTask, shared: Mapping[str, Artifact | None]) -> LearnerState:
+        """Return the state in which a task has come, or has changed in its place, with new shared objects."""
+        names = [task.name for task in self.tasks]
+        tasks = list(self.tasks)
+        if known.name in names:
+            tasks[names.index(known.name)] = known
+        else:
+            tasks.append(known)
+        return LearnerState(tuple(tasks), self._held(shared))
+
+    def without(self, name: str, shared: Mapping[str, Artifact | None]) -> LearnerState:
+        """Return the state in which a task is gone, with new shared objects."""
+        return LearnerState(tuple(task for task in self.tasks if task.name != name), self._held(shared))
+
+    def _held(self, shared: Mapping[str, Artifact | None]) -> dict[str, Readable]:
+        kept = {slot: reader for slot, reader in self.shared.items() if slot not in shared}
+        return kept | {slot: Held(artifact) for slot, artifact in shared.items() if artifact is not None}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Lesson:
     """One task to be learned, its training examples already through the prefix.
@@ -93,7 +113,7 @@ class Learned:
     """
 
     objects: Mapping[str, Artifact]
-    shared: Mapping[str, Artifact]
+    shared: Mapping[str, Artifact | None]
     parameters: int
     head_parameters: int
     detail: Mapping[str, Any] = field(default_factory=dict)
@@ -147,6 +167,11 @@ class Learner(ABC):
 
         None takes an object away.
         """
+
+    @property
+    @abstractmethod
+    def closed(self) -> ClosedFormState:
+        """The closed-form statistics over all tasks, of which the references are computed."""
 
     @abstractmethod
     def score(self, readings: Readings, kind: Kind) -> Scores:

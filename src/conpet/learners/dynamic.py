@@ -31,12 +31,13 @@ from conpet.learners.base import (
     by_template,
     count,
 )
+from conpet.learners.memo import RememberingBank
 from conpet.learners.rules import RULES, UNSELECTED, Evidence, PaperRule, Rule, scattered
 from conpet.learners.statistics import STATISTICS, classes_of, empty_gram, features_of, statistics_tensors
 from conpet.pet.bank import ModuleBank
 from conpet.pet.module import StoredModule, module_artifact
 from conpet.pet.train import train_module
-from conpet.readable import Held, Readable
+from conpet.readable import Held
 from conpet.replay.memory import Split
 from conpet.replay.schedule import draw_dynamic, split_budget
 from conpet.selectors import SELECTORS
@@ -64,10 +65,10 @@ class DynamicLearner(Learner):
     name = "dynamic"
 
     def __init__(
-        self, backbone: Backbone, settings: Settings, state: LearnerState, bank: ModuleBank | None = None
+        self, backbone: Backbone, settings: Settings, state: LearnerState, bank: RememberingBank | None = None
     ) -> None:
         super().__init__(backbone, settings, state)
-        self.bank = bank or ModuleBank(backbone)
+        self.bank = bank or RememberingBank(ModuleBank(backbone))
 
     def renewed(self, state: LearnerState) -> Self:
         """Return the learner of another state; modules in memory stay there."""
@@ -97,7 +98,7 @@ class DynamicLearner(Learner):
             self.closed,
             self.state.shared.get(SELECTOR),
         )
-        selector: Selector = SELECTORS[self.settings.selector](self.backbone, self.settings, self.bank, state)
+        selector: Selector = SELECTORS[self.settings.selector](self.backbone, self.settings, self.bank.bank, state)
         return selector
 
     @cached_property
@@ -191,13 +192,13 @@ class DynamicLearner(Learner):
                 len(task.labels),
                 lesson.settings,
                 work.seed,
-                others=self._with(known, shared).rivals(lesson),
+                others=self.renewed(self.state.followed_by(known, shared)).rivals(lesson),
                 checkpoint=work.scratch / MODULE if work.scratch else None,
                 on_step=lambda done, steps: work.progress("module", done / steps),
             )
         module = module_artifact(trained.module, trained.head, {"labels": list(task.labels)}, **statistics)
         known = replace(known, objects={MODULE: Held(module)})
-        shared |= self._with(known, shared).calibrated(work, task)
+        shared |= self.renewed(self.state.followed_by(known, shared)).calibrated(work, task)
         return Learned(
             objects={MODULE: module},
             shared=shared,
@@ -212,7 +213,8 @@ class DynamicLearner(Learner):
             shared = self._statistics(leaving, features_of(coming) if coming else None)
         if coming is None and SELECTOR in self.state.shared:
             shared[SELECTOR] = self.selector.forget(leaving.name)
-        revised = self._with(coming, shared) if coming else self._without(leaving, shared)
+        state = self.state.followed_by(coming, shared) if coming else self.state.without(leaving.name, shared)
+        revised = self.renewed(state)
         return shared | (revised.calibrated(work) if revised.state.tasks else {CALIBRATION: None})
 
     def _statistics(self, leaving: KnownTask | None, coming: Tensor | None) -> dict[str, Artifact | None]:
@@ -222,24 +224,6 @@ class DynamicLearner(Learner):
         if coming is not None:
             gram = gram.plus(coming)
         return {STATISTICS: Artifact(tensors={STATISTICS: gram.to_tensors()})}
-
-    def _with(self, known: KnownTask, shared: Mapping[str, Artifact | None]) -> Self:
-        """Return the learner of the state in which a task has come, or has changed in its place."""
-        names = [task.name for task in self.state.tasks]
-        tasks = list(self.state.tasks)
-        if known.name in names:
-            tasks[names.index(known.name)] = known
-        else:
-            tasks.append(known)
-        return self.renewed(LearnerState(tuple(tasks), self._held(shared)))
-
-    def _without(self, leaving: KnownTask, shared: Mapping[str, Artifact | None]) -> Self:
-        tasks = tuple(task for task in self.state.tasks if task.name != leaving.name)
-        return self.renewed(LearnerState(tasks, self._held(shared)))
-
-    def _held(self, shared: Mapping[str, Artifact | None]) -> dict[str, Readable]:
-        kept = {slot: reader for slot, reader in self.state.shared.items() if slot not in shared}
-        return kept | {slot: Held(artifact) for slot, artifact in shared.items() if artifact is not None}
 
     def _selector_lesson(self, lesson: Lesson, work: Work) -> SelectorLesson:
         """Draw the old half of what the selector learns from."""

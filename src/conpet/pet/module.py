@@ -75,6 +75,11 @@ def lora_config(backbone: Backbone, settings: TaskSettings) -> LoraConfig:
 PET_KINDS = Registry("PET kind", {"lora": "conpet.pet.module:lora_config"})
 
 
+def check_settings(backbone: Backbone, settings: TaskSettings) -> None:
+    """Raise `ConfigError` unless a module of these settings can sit on the backbone's suffix."""
+    PET_KINDS[settings.pet](backbone, settings)
+
+
 class PetModule:
     """A module that can be trained: PET layers in a suffix of its own, over the shared frozen weights.
 

@@ -77,6 +77,11 @@ class Store:
         sync(final.parent)
         return cls(final)
 
+    @staticmethod
+    def require_free(path: str | os.PathLike[str]) -> None:
+        """Raise `WorkspaceExistsError` unless a workspace can be made at `path`."""
+        _require_free(Path(path).expanduser().resolve())
+
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Store:
         """Open the workspace at `path`.

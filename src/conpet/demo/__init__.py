@@ -1,0 +1,1 @@
+"""The demo: ten departments' intents, learned one department after another."""

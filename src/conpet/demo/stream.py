@@ -1,0 +1,107 @@
+"""The demo's data: CLINC150's ten domains as ten tasks (see `data/SOURCE.md` for its authors, licence and changes)."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from conpet.data import Example, Task, TaskStream
+from conpet.errors import DataError, Problem
+
+TASK_NAMES = (
+    "banking",
+    "credit_cards",
+    "kitchen_and_dining",
+    "home",
+    "auto_and_commute",
+    "travel",
+    "utility",
+    "work",
+    "small_talk",
+    "meta",
+)
+"""The tasks in the order they are learned: that in which the data's authors list their domains."""
+
+LIVE_EXAMPLES = (
+    Example.of_text("the machine at the corner swallowed me and i think someone is using my account", "report_fraud"),
+    Example.of_text("my plastic is scratched and the shop's reader won't take it any more", "damaged_card"),
+    Example.of_text("i'm out of buttermilk, would yoghurt do for the pancakes", "ingredient_substitution"),
+    Example.of_text("put oat milk and two lemons on what i have to buy", "shopping_list_update"),
+    Example.of_text("my suitcase never showed up on the belt in lisbon", "lost_luggage"),
+    Example.of_text("did my boss say yes to the week off in august yet", "pto_request_status"),
+    Example.of_text("please talk a bit slower, i can't follow", "change_speed"),
+    Example.of_text("which of bach's cantatas has the longest oboe solo"),
+)
+"""Utterances that are not in the data, with the intent a reader would give them; the last belongs to none."""
+
+_SPLITS = ("train", "validation", "test")
+
+
+def demo_stream() -> TaskStream:
+    """Return the demo's ten tasks, each with 15 intents: 20 training, 5 validation and 30 test examples an intent."""
+    rows = {split: _rows(split) for split in _SPLITS}
+    return TaskStream(tuple(_task(name, rows) for name in TASK_NAMES))
+
+
+def write_demo_stream(folder: str | Path) -> Path:
+    """Write the demo's tasks as a stream folder to look at, change and learn from; return the folder.
+
+    It holds a folder a task with its JSONL files, the `stream.yaml` that orders them, and the data's licence.
+    Files that are there already with the same content are left alone.
+
+    Raises:
+        DataError: A file of the same name but other content is there; nothing was written.
+    """
+    root = Path(folder)
+    wanted = _stream_files()
+    changed = [
+        root / name for name, text in wanted.items() if (root / name).exists() and (root / name).read_bytes() != text
+    ]
+    if changed:
+        raise DataError(
+            f"{root} holds other data than the demo's; name another folder, or remove it first",
+            [Problem(str(path), None, "differs from the demo's own file") for path in changed],
+        )
+    for name, text in wanted.items():
+        path = root / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text)
+    return root
+
+
+def _packaged(name: str) -> bytes:
+    return (files("conpet.demo") / "data" / name).read_bytes()
+
+
+def _rows(split: str) -> list[dict[str, Any]]:
+    text = gzip.decompress(_packaged(f"{split}.jsonl.gz")).decode()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _task(name: str, rows: dict[str, list[dict[str, Any]]]) -> Task:
+    splits = {
+        split: tuple(Example.of_text(row["text"], row["label"], row["id"]) for row in rows[split] if row["task"] == name)
+        for split in _SPLITS
+    }
+    return Task(name, **splits)
+
+
+def _stream_files() -> dict[str, bytes]:
+    """Return the files of the stream folder, path to content."""
+    order = "".join(f"  - path: {name}\n" for name in TASK_NAMES)
+    written = {"stream.yaml": f"# The order in which the tasks are learned.\ntasks:\n{order}".encode()}
+    written |= {name: _packaged(name) for name in ("LICENSE", "SOURCE.md")}
+    for task in demo_stream():
+        for split in _SPLITS:
+            examples: tuple[Example, ...] = getattr(task, split)
+            written[f"{task.name}/{split}.jsonl"] = "".join(_line(example) for example in examples).encode()
+    return written
+
+
+def _line(example: Example) -> str:
+    row = {"text": example.text, "label": example.label, "id": example.id}
+    return json.dumps(row, ensure_ascii=False) + "\n"

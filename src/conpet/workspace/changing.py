@@ -1,0 +1,268 @@
+"""The changes of a workspace: learn, roll back, remove. Each ends in one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from conpet.artifact import Artifact
+from conpet.cost import CostLedger
+from conpet.data import Example, Task
+from conpet.errors import DataError, Problem
+from conpet.evaluation.metrics import AccuracyMatrix, Row, backward_transfer, forgetting
+from conpet.learners.base import KnownTask, Learner, LearnerState, Lesson
+from conpet.readable import Held
+from conpet.replay.memory import MEMORY, Limits, Remembered, Split
+from conpet.store import Change, EventRecord, NewVersion, SideObject, Snapshot, Store, TaskRecord, VersionRecord, Writer
+from conpet.work import Work
+from conpet.workspace.evaluating import Evaluator
+from conpet.workspace.reading import (
+    describe,
+    known_task,
+    matrix_of,
+    memory_artifact,
+    remembered,
+    seed_of,
+    shrunk,
+)
+from conpet.workspace.recording import recorded
+from conpet.workspace.results import Evaluation, LearnReport
+
+Progress = Callable[[str, float], None]
+"""Called with the name of a stage and the share of it that is done, 0 to 1."""
+
+
+def ignore(stage: str, share: float) -> None:
+    """Report progress to nobody."""
+
+
+class Changer:
+    """Works out and commits changes, one writer at a time.
+
+    Args:
+        store: The workspace's store.
+        writer: The right to write.
+        learner: The learner of the present state.
+        snapshot: The present state.
+        progress: Hears how far each stage is.
+        evaluate: Whether a change ends with an evaluation of all tasks.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        writer: Writer,
+        learner: Learner,
+        snapshot: Snapshot,
+        progress: Progress,
+        evaluate: bool,
+    ) -> None:
+        self._store = store
+        self._writer = writer
+        self._learner = learner
+        self._snapshot = snapshot
+        self._progress = progress
+        self._evaluate = evaluate
+        self._costs = CostLedger(learner.backbone.meter)
+
+    def learn(self, task: Task) -> LearnReport:
+        """Learn a task; see `ConPET.learn`."""
+        self._check_labels(task.name, task.labels)
+        present = self._present(task.name)
+        if present and present.digest == task.digest:
+            return self._report(present, skipped=True)
+        # Training may be resumed only from the very state it began in.
+        scratch = f"{task.digest[:32]}-{self._snapshot.generation}"
+        work = self._work(task.name, scratch)
+        learner = self._learner
+        with self._costs.stage("prefix"):
+            states = learner.backbone.states(task.train, task.template, progress=self._counted("prefix", len(task.train)))
+        learned = learner.learn(Lesson(task, learner.settings.for_task(task.settings), states), work)
+        known = KnownTask(
+            task.name,
+            present.number + 1 if present else 1,
+            task.labels,
+            task.kind,
+            task.template,
+            {slot: Held(artifact) for slot, artifact in learned.objects.items()},
+        )
+        memory, smaller = self._memory(task)
+        evaluation = self._evaluated(learner.state.followed_by(known, learned.shared), {task.name: task.test})
+        new = NewVersion(
+            task.digest,
+            task.labels,
+            {**learned.objects, MEMORY: memory},
+            describe(task),
+            learned.parameters,
+            learned.head_parameters,
+        )
+        event = self._commit(
+            evaluation,
+            "learn",
+            task.name,
+            new_version=new,
+            side_objects=smaller,
+            shared=learned.shared,
+            detail=dict(learned.detail),
+            clear_scratch=(scratch,),
+        )
+        return self._report(self._store.snapshot().task(task.name).active, event=event, evaluation=evaluation)
+
+    def rollback(self, name: str, number: int) -> LearnReport:
+        """Use another version of a task; see `ConPET.rollback`."""
+        record = self._snapshot.task(name)
+        chosen = record.version(number)
+        if chosen.active:
+            return self._report(chosen, skipped=True)
+        self._check_labels(name, chosen.labels)
+        coming = known_task(chosen)
+        shared = self._learner.revise(known_task(record.active), coming, self._work(name))
+        evaluation = self._evaluated(
+            self._learner.state.followed_by(coming, shared), {name: _tests(chosen)}
+        )
+        event = self._commit(evaluation, "rollback", name, activate=number, shared=shared)
+        return self._report(self._store.snapshot().task(name).active, event=event, evaluation=evaluation)
+
+    def remove(self, name: str) -> Evaluation | None:
+        """Take a task out; see `ConPET.remove`."""
+        leaving = known_task(self._snapshot.task(name).active)
+        shared = self._learner.revise(leaving, None, self._work(name))
+        evaluation = self._evaluated(self._learner.state.without(name, shared), {name: ()})
+        self._commit(evaluation, "remove", name, remove=True, shared=shared)
+        return evaluation
+
+    # Parts
+
+    def _present(self, name: str) -> VersionRecord | None:
+        return next((task.active for task in self._snapshot.tasks if task.name == name), None)
+
+    def _check_labels(self, name: str, labels: Sequence[str]) -> None:
+        owners = {label: task.name for task in self._snapshot.tasks for label in task.active.labels}
+        problems = [
+            Problem(f"task {name!r}", None, f"label {label!r} is owned by the earlier task {owners[label]!r}")
+            for label in labels
+            if owners.get(label, name) != name
+        ]
+        if problems:
+            raise DataError(f"task {name!r} cannot be learned; nothing was changed", problems)
+
+    def _work(self, name: str, scratch: str | None = None) -> Work:
+        others = [task for task in self._snapshot.tasks if task.name != name]
+        return Work(
+            remembered(others),
+            self._costs,
+            seed_of(self._learner.settings.seed, name),
+            self._store.scratch(scratch) if scratch else None,
+            self._progress,
+        )
+
+    def _counted(self, stage: str, total: int) -> Callable[[int], None]:
+        return counted(self._progress, stage, total)
+
+    def _limits(self) -> Limits:
+        settings = self._learner.settings
+        return Limits(settings.memory_examples, settings.memory_bytes)
+
+    def _memory(self, task: Task) -> tuple[Artifact, tuple[SideObject, ...]]:
+        """Return the new task's replay memory, and those of older tasks that must make room for it."""
+        limits, seed = self._limits(), self._learner.settings.seed
+        others = [one for one in self._snapshot.tasks if one.name != task.name]
+        tasks = len(others) + 1
+        smaller = []
+        if not limits.unlimited:
+            for record, memory in zip(others, remembered(others), strict=True):
+                artifact = shrunk(memory, limits, tasks, seed)
+                if artifact is not None:
+                    smaller.append(SideObject(record.name, record.active.number, MEMORY, artifact))
+        return memory_artifact(task, limits, tasks, seed), tuple(smaller)
+
+    def _evaluated(self, state: LearnerState, changed: Mapping[str, Sequence[Example]]) -> Evaluation | None:
+        """Evaluate the next state on the stored tests, with those of the changed task in place of the stored ones."""
+        if not self._evaluate:
+            return None
+        stored = {task.name: task.active for task in self._snapshot.tasks}
+        names = [task.name for task in state.tasks]
+        tests = {name: changed[name] if name in changed else _tests(stored[name]) for name in names}
+        with self._costs.stage("evaluation"):
+            return evaluate_tests(self._learner.renewed(state), tests, self._progress)
+
+    def _commit(self, evaluation: Evaluation | None, verb: str, task: str, **change: Any) -> EventRecord:
+        new = change.get("new_version")
+        rows = recorded(
+            evaluation,
+            self._costs,
+            parameters=new.parameters if new else 0,
+            head_parameters=new.head_parameters if new else 0,
+        )
+        return self._writer.commit(
+            Change(
+                verb,
+                task,
+                evaluations=rows.evaluations,
+                references=rows.references,
+                costs=rows.costs,
+                confusion=rows.confusion,
+                **change,
+            )
+        )
+
+    def _report(
+        self,
+        version: VersionRecord,
+        *,
+        event: EventRecord | None = None,
+        evaluation: Evaluation | None = None,
+        skipped: bool = False,
+    ) -> LearnReport:
+        tasks = self._store.snapshot().tasks
+        matrix = matrix_of(self._store.events()) if evaluation else AccuracyMatrix()
+        return LearnReport(
+            task=version.task,
+            version=version.number,
+            skipped=skipped,
+            labels=len(version.labels),
+            tasks_seen=len(tasks),
+            labels_seen=sum(len(task.active.labels) for task in tasks),
+            evaluation=evaluation,
+            forgetting=forgetting(matrix) if evaluation else None,
+            backward_transfer=backward_transfer(matrix) if evaluation else None,
+            cost=tuple(self._costs.stages),
+            trainable_parameters=version.parameters,
+            head_parameters=version.head_parameters,
+            backbone_parameters=self._learner.backbone.parameters,
+            bytes_stored=event.bytes_stored if event else 0,
+            notes=tuple(version.description["notes"]),
+        )
+
+
+def counted(progress: Progress, stage: str, total: int) -> Callable[[int], None]:
+    """Return a function that adds up how many of `total` examples are done and reports the share."""
+    done = 0
+
+    def add(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(stage, done / max(1, total))
+
+    return add
+
+
+def _tests(version: VersionRecord) -> list[Example]:
+    return Remembered(version.task, version.description["template"], version.objects[MEMORY]).examples(Split.TEST)
+
+
+def evaluate_tests(learner: Learner, tests: Mapping[str, Sequence[Example]], progress: Progress) -> Evaluation:
+    """Evaluate a learner on test examples by task."""
+    total = sum(len(examples) for examples in tests.values())
+    return Evaluator(learner, counted(progress, "evaluation", total)).evaluate(tests)
+
+
+def evaluate_stored(
+    learner: Learner, tasks: Sequence[TaskRecord], events: Sequence[EventRecord], progress: Progress
+) -> Evaluation:
+    """Evaluate a learner on the stored test examples; the result takes the place of the last event's own row."""
+    evaluation = evaluate_tests(learner, {task.name: _tests(task.active) for task in tasks}, progress)
+    last = events[-1]
+    row = Row(last.task if last.verb == "learn" else None, evaluation.tallies)
+    matrix = matrix_of(events[:-1]).followed_by(row)
+    return Evaluation(evaluation.tasks, evaluation.references, evaluation.confusion, matrix)

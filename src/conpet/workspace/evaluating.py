@@ -1,0 +1,89 @@
+"""Evaluate a learner on test examples: the only place where test labels are read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from conpet.closedform import METHODS as CLOSED_FORMS
+from conpet.closedform.classifiers import ClosedFormClassifier
+from conpet.data import Example
+from conpet.evaluation.metrics import Tally
+from conpet.learners.base import Learner, by_template
+from conpet.workspace.results import Evaluation, TaskTally
+
+CHUNK = 512
+"""Examples evaluated at once: bounds the memory, whatever the size of a test set."""
+
+
+class Evaluator:
+    """Evaluates one learner.
+
+    Args:
+        learner: The learner.
+        progress: Called with the number of examples done since the last call.
+    """
+
+    def __init__(self, learner: Learner, progress: Callable[[int], None] | None = None) -> None:
+        self._learner = learner
+        self._progress = progress
+        self._columns = {label: column for column, label in enumerate(learner.labels)}
+        self._references: Counter[str] = Counter()
+        self._confusion: dict[str, Counter[str]] = {}
+
+    def evaluate(self, tests: Mapping[str, Sequence[Example]]) -> Evaluation:
+        """Evaluate on test examples by task; tasks without any are left out."""
+        tasks = {name: self._task(name, examples) for name, examples in tests.items() if examples}
+        total = sum(tally.whole.total for tally in tasks.values())
+        references = {name: Tally(self._references[name], total) for name in CLOSED_FORMS} if total else {}
+        confusion = {task: dict(choices) for task, choices in self._confusion.items()}
+        return Evaluation(tasks, references, confusion)
+
+    def _task(self, name: str, examples: Sequence[Example]) -> TaskTally:
+        counts: Counter[str] = Counter()
+        for start in range(0, len(examples), CHUNK):
+            counts += self._chunk(name, examples[start : start + CHUNK])
+        total = len(examples)
+        with_selector = name in self._confusion
+        return TaskTally(
+            Tally(counts["whole"], total),
+            Tally(counts["selector"], total) if with_selector else None,
+            Tally(counts["preselected"], total) if with_selector else None,
+            Tally(counts["within"], total),
+        )
+
+    def _chunk(self, name: str, examples: Sequence[Example]) -> Counter[str]:
+        learner = self._learner
+        tasks = [task.name for task in learner.state.tasks]
+        own, kind = tasks.index(name), examples[0].kind
+        truth = torch.tensor([self._columns[str(example.label)] for example in examples])
+        readings = learner.readings(examples, kind, keep=True)
+        scores = learner.score(readings, kind)
+        within = learner.within_task(readings, torch.full((len(examples),), own))
+        counts = Counter(whole=_hits(scores.labels, truth), within=_hits(within, truth))
+        if scores.tasks is not None and scores.selected is not None:
+            first = scores.tasks.argmax(dim=1)
+            chosen = Counter(tasks[index] for index in first.tolist())
+            self._confusion.setdefault(name, Counter()).update(chosen)
+            counts["selector"] = int((first == own).sum())
+            counts["preselected"] = int((scores.selected == own).any(dim=1).sum())
+        possible = torch.isfinite(scores.labels)
+        for method, classifier in self._classifiers.items():
+            templates = [task.template for task in learner.state.tasks for _ in task.labels]
+            closed = by_template(templates, readings, lambda states, of=classifier: of.scores(states.features))
+            self._references[method] += _hits(closed.masked_fill(~possible, -torch.inf), truth)
+        if self._progress:
+            self._progress(len(examples))
+        return counts
+
+    @cached_property
+    def _classifiers(self) -> dict[str, ClosedFormClassifier]:
+        return {name: CLOSED_FORMS[name]().fit(self._learner.closed) for name in CLOSED_FORMS}
+
+
+def _hits(scores: Tensor, truth: Tensor) -> int:
+    return int((scores.argmax(dim=1) == truth).sum())

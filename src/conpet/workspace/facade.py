@@ -1,0 +1,337 @@
+"""`ConPET`: a workspace in which one frozen backbone learns task after task."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.cache import StateCache
+from conpet.backbone.fingerprint import Fingerprint
+from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
+from conpet.config import Settings
+from conpet.data import Example, Task, check_example
+from conpet.errors import BackboneMismatchError, DataError, Problem
+from conpet.home import conpet_home
+from conpet.learners import METHODS
+from conpet.learners.base import Learner
+from conpet.pet.module import check_settings
+from conpet.selectors import SELECTORS
+from conpet.store import Snapshot, Store, TaskRecord
+from conpet.workspace.changing import Changer, Progress, evaluate_stored, ignore
+from conpet.workspace.exporting import export_version
+from conpet.workspace.predicting import predictions
+from conpet.workspace.reading import learner_state
+from conpet.workspace.results import Evaluation, LearnReport, Prediction
+
+CACHE_BYTES = 4 << 30
+"""Limit of the state cache on disk, shared by all workspaces."""
+CHUNK = 256
+"""Inputs predicted at once when they are streamed."""
+
+
+class ConPET:
+    """A workspace on disk, its frozen backbone and what was learned so far.
+
+    Use `ConPET.create` or `ConPET.open`. Objects may be shared by threads, and a folder by processes: readers always
+    see a whole state, writers wait for one another.
+
+        learner = ConPET.create("support")
+        print(learner.learn(read_stream("tasks/")[0]))
+        print(learner.predict(["my card was swallowed"])[0].label)
+
+    Attributes:
+        settings: The workspace's settings.
+
+    Args:
+        store: The workspace's store.
+        settings: Its settings.
+        backbone: Name or folder of the backbone, where it is not the one in the settings.
+        device: A torch device in place of the settings' one.
+    """
+
+    def __init__(self, store: Store, settings: Settings, backbone: str | None = None, device: str | None = None) -> None:
+        self._store = store
+        self.settings = settings
+        self._backbone_name = backbone or settings.backbone
+        self._device = device or settings.device
+        self._lock = threading.Lock()
+        self._snapshot: Snapshot | None = None
+        self._learner: Learner | None = None
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        backbone: str = "smollm2-135m",
+        method: str = "dynamic",
+        *,
+        progress: Callable[[str], None] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Make an empty workspace.
+
+        Args:
+            path: Its folder; must not exist, or be empty.
+            backbone: An embedded model (`smollm2-135m`, `minilm-l6`), `tiny-random`, a folder in Hugging Face format,
+                or a hub id.
+            method: The learner, a name in `conpet.learners.METHODS`.
+            progress: Called with a line at each slow step.
+            settings: Any field of `conpet.config.Settings`.
+
+        Raises:
+            ConfigError: A setting is unknown or wrong.
+            UnknownNameError: There is no such method or selector.
+            WorkspaceExistsError: Something stands at `path`.
+            BackboneError: The backbone cannot be used so.
+            DownloadError: An embedded model could not be fetched.
+        """
+        asked = Settings.parse({**settings, "backbone": backbone, "method": method})
+        METHODS.require(asked.method)
+        SELECTORS.require(asked.selector)
+        Store.require_free(path)
+        loaded = load_backbone(backbone, dtype=asked.dtype, device=asked.device, progress=progress)
+        built = Backbone(
+            loaded, split=asked.split, feature_layers=asked.feature_layers, max_tokens=asked.max_tokens, cache=None
+        )
+        check_settings(built, asked)
+        decided = asked.model_copy(
+            update={
+                "dtype": str(built.dtype).removeprefix("torch."),
+                "split": built.split,
+                "feature_layers": built.feature_layers,
+            }
+        )
+        store = Store.create(path, settings=decided.model_dump(mode="json"), backbone=built.describe())
+        return cls(store, decided)
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, backbone: str | None = None, device: str | None = None
+    ) -> Self:
+        """Open a workspace and check that its backbone is the one it was made with.
+
+        Args:
+            path: The workspace's folder.
+            backbone: Where the backbone lies now, if it was moved.
+            device: A torch device in place of the workspace's setting.
+
+        Raises:
+            WorkspaceNotFoundError: There is no workspace at `path`.
+            BackboneMismatchError: The backbone found has other weights, tokenizer or configuration.
+        """
+        store = Store.open(path)
+        header = store.header()
+        workspace = cls(store, Settings.parse(header.settings), backbone, device)
+        workspace._check_backbone(Fingerprint(**header.backbone["fingerprint"]))
+        return workspace
+
+    @property
+    def path(self) -> Path:
+        """The workspace's folder."""
+        return self._store.path
+
+    @property
+    def store(self) -> Store:
+        """The workspace on disk: every version, every event."""
+        return self._store
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The frozen model, loaded when it is first needed; its `cache` counts hits and misses."""
+        settings = self.settings
+        return Backbone(
+            load_backbone(self._backbone_name, dtype=settings.dtype, device=self._device),
+            split=settings.split,
+            feature_layers=settings.feature_layers,
+            max_tokens=settings.max_tokens,
+            cache=StateCache(conpet_home() / "states.sqlite", limit_bytes=CACHE_BYTES) if settings.cache else None,
+        )
+
+    @property
+    def tasks(self) -> tuple[TaskRecord, ...]:
+        """The tasks learned, in order, with all their versions."""
+        return self._store.snapshot().tasks
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels learned, task by task."""
+        return tuple(label for task in self.tasks for label in task.active.labels)
+
+    @property
+    def owners(self) -> dict[str, str]:
+        """Label to the name of the task it belongs to."""
+        return {label: task.name for task in self.tasks for label in task.active.labels}
+
+    # Changing
+
+    def learn(
+        self,
+        task: Task,
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> LearnReport:
+        """Learn a task; one already learned from the same data is skipped, a changed one becomes a new version.
+
+        All or nothing: until the last moment the workspace is as before. If the process is killed, learning the task
+        again goes on from the last checkpoint.
+
+        Args:
+            task: The task.
+            evaluate: Whether to evaluate on the test examples of all tasks seen; its cost grows with their number.
+            wait_seconds: How long to wait for another process that is changing the workspace; None: for ever.
+            progress: Called with the name of a stage and the share of it that is done, 0 to 1.
+
+        Raises:
+            DataError: A label belongs to another task.
+            ConfigError: The task's settings or template do not fit.
+            WorkspaceBusyError: Another process is still at it after `wait_seconds`.
+        """
+        with self._changer("learn", wait_seconds, progress, evaluate) as changer:
+            return changer.learn(task)
+
+    def learn_stream(
+        self,
+        stream: Iterable[Task],
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[LearnReport]:
+        """Learn tasks one after another, yielding a report after each; arguments and errors as in `learn`."""
+        for task in stream:
+            yield self.learn(task, evaluate=evaluate, wait_seconds=wait_seconds, progress=progress)
+
+    def rollback(
+        self,
+        task: str,
+        version: int,
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> LearnReport:
+        """Go back (or forth) to another version of a task; arguments as in `learn`.
+
+        Raises:
+            UnknownNameError: There is no such task or version.
+            DataError: A label of that version belongs to another task by now.
+        """
+        with self._changer("rollback", wait_seconds, progress, evaluate) as changer:
+            return changer.rollback(task, version)
+
+    def remove(
+        self,
+        task: str,
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> Evaluation | None:
+        """Take a task out: its labels, all its versions, its examples, and its share of the closed-form statistics.
+
+        Arguments as in `learn`. A learned selector loses the task's output; its LoRA keeps having seen the examples.
+
+        Raises:
+            UnknownNameError: There is no such task.
+        """
+        with self._changer("remove", wait_seconds, progress, evaluate) as changer:
+            return changer.remove(task)
+
+    def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
+        """Copy a module with its head into a new folder that plain Hugging Face PEFT loads.
+
+        Args:
+            task: The task.
+            folder: A folder that does not exist yet.
+            version: The module's version; by default the one in use.
+
+        Raises:
+            UnknownNameError: There is no such task or version.
+            WorkspaceExistsError: Something stands at `folder`.
+        """
+        record = self._store.snapshot().task(task)
+        chosen = record.active if version is None else record.version(version)
+        return export_version(chosen, Path(folder).expanduser())
+
+    # Asking
+
+    def predict(self, inputs: Sequence[str | Example], *, runners_up: int = 2) -> list[Prediction]:
+        """Predict inputs: texts, or examples of any kind.
+
+        Args:
+            inputs: The inputs.
+            runners_up: Number of further labels to give with each answer.
+
+        Raises:
+            DataError: An input is empty or malformed, or no task of its kind was learned.
+        """
+        examples = [Example.of_text(one) if isinstance(one, str) else one for one in inputs]
+        problems = [
+            Problem("inputs", row, reason)
+            for row, example in enumerate(examples, start=1)
+            for reason in check_example(example)
+        ]
+        if problems:
+            raise DataError(f"{len(problems)} of {len(examples)} inputs cannot be predicted", problems)
+        return predictions(self._current(), examples, runners_up)
+
+    def predict_stream(self, inputs: Iterable[str | Example], *, runners_up: int = 2) -> Iterator[Prediction]:
+        """Predict any number of inputs in constant memory; arguments and errors as in `predict`."""
+        rest = iter(inputs)
+        while chunk := list(islice(rest, CHUNK)):
+            yield from self.predict(chunk, runners_up=runners_up)
+
+    def evaluate(self, progress: Progress | None = None) -> Evaluation:
+        """Evaluate on the test examples of all tasks; nothing on disk changes.
+
+        Args:
+            progress: As in `learn`.
+        """
+        learner, snapshot = self._at(self._store.snapshot())
+        return evaluate_stored(learner, snapshot.tasks, self._store.events(), progress or ignore)
+
+    @contextmanager
+    def _changer(
+        self, verb: str, wait_seconds: float | None, progress: Progress | None, evaluate: bool
+    ) -> Iterator[Changer]:
+        with self._store.write(verb, wait_seconds) as writer:
+            learner, snapshot = self._at(self._store.snapshot())
+            yield Changer(self._store, writer, learner, snapshot, progress or ignore, evaluate)
+
+    def _current(self) -> Learner:
+        """Return the learner of the workspace's present state, also if another process has changed it."""
+        with self._lock:
+            snapshot = self._snapshot
+        if snapshot is None or snapshot.generation != self._store.generation():
+            snapshot = self._store.snapshot()
+        return self._at(snapshot)[0]
+
+    def _at(self, snapshot: Snapshot) -> tuple[Learner, Snapshot]:
+        with self._lock:
+            if self._learner is None:
+                learner: type[Learner] = METHODS[self.settings.method]
+                self._learner = learner(self.backbone, self.settings, learner_state(snapshot))
+            elif self._snapshot is None or self._snapshot.generation < snapshot.generation:
+                self._learner = self._learner.renewed(learner_state(snapshot))
+            else:
+                return self._learner, self._snapshot
+            self._snapshot = snapshot
+            return self._learner, snapshot
+
+    def _check_backbone(self, stored: Fingerprint) -> None:
+        found = fingerprint_of(find_folder(self._backbone_name))
+        if found != stored:
+            parts = ", ".join(stored.differences(found))
+            raise BackboneMismatchError(
+                f"the workspace {self.path} was made with another {parts} than {self._backbone_name!r} has now; "
+                "give the backbone it was made with (its folder or id, as `backbone`), or make a new workspace"
+            )

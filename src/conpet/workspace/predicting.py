@@ -1,0 +1,55 @@
+"""From a learner's scores to predictions a user reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from conpet.data import Example, Kind
+from conpet.errors import DataError, Problem
+from conpet.learners.base import Learner
+from conpet.workspace.results import Candidate, Prediction
+
+
+def predictions(learner: Learner, examples: Sequence[Example], runners_up: int) -> list[Prediction]:
+    """Predict examples, each among the labels of the tasks of its kind.
+
+    Args:
+        learner: The learner.
+        examples: Sound examples (see `conpet.data.check_example`).
+        runners_up: Number of further labels to give.
+
+    Raises:
+        DataError: No task of an example's kind was learned.
+    """
+    answers: dict[int, Prediction] = {}
+    for kind in Kind:
+        rows = [row for row, example in enumerate(examples) if example.kind is kind]
+        if rows:
+            _check_kind(learner, kind, rows)
+            for row, answer in zip(rows, _of_kind(learner, kind, [examples[row] for row in rows], runners_up), strict=True):
+                answers[row] = answer
+    return [answers[row] for row in range(len(examples))]
+
+
+def _check_kind(learner: Learner, kind: Kind, rows: Sequence[int]) -> None:
+    learned = sorted({str(task.kind) for task in learner.state.tasks})
+    if kind not in learned:
+        have = f"the tasks learned are of kind {', '.join(learned)}" if learned else "nothing was learned yet"
+        problems = [Problem("inputs", row + 1, f"is of kind {kind}") for row in rows]
+        raise DataError(f"no task of kind {kind} was learned: {have}", problems)
+
+
+def _of_kind(learner: Learner, kind: Kind, examples: Sequence[Example], runners_up: int) -> list[Prediction]:
+    scores = learner.score(learner.readings(examples, kind, keep=False), kind).labels
+    possible = sum(len(task.labels) for task in learner.state.tasks if task.kind is kind)
+    best = scores.topk(min(runners_up + 1, possible), dim=1)
+    owners, labels, tasks = learner.owner.tolist(), learner.labels, learner.state.tasks
+    answers = []
+    for columns, values in zip(best.indices.tolist(), best.values.exp().tolist(), strict=True):
+        first, *others = (
+            Candidate(labels[column], value, tasks[owners[column]].name)
+            for column, value in zip(columns, values, strict=True)
+        )
+        version = tasks[owners[columns[0]]].version
+        answers.append(Prediction(first.label, first.score, first.task, version, tuple(others)))
+    return answers

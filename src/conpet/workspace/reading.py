@@ -1,0 +1,114 @@
+"""From the store's records to what learners, replay and metrics work with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from conpet.artifact import Artifact
+from conpet.data import Example, Kind, Task
+from conpet.evaluation.metrics import AccuracyMatrix, Row, Tally
+from conpet.learners.base import KnownTask, LearnerState
+from conpet.replay.memory import MEMORY, Limits, Remembered, Split
+from conpet.store import EventRecord, Snapshot, TaskRecord, VersionRecord
+from conpet.workspace.results import TaskTally
+
+
+def known_task(version: VersionRecord) -> KnownTask:
+    """Return a version as a learner sees it."""
+    description = version.description
+    return KnownTask(
+        version.task,
+        version.number,
+        version.labels,
+        Kind(description["kind"]),
+        description["template"],
+        version.objects,
+    )
+
+
+def learner_state(snapshot: Snapshot) -> LearnerState:
+    """Return all active versions as a learner's state."""
+    return LearnerState(tuple(known_task(task.active) for task in snapshot.tasks), snapshot.shared)
+
+
+def remembered(tasks: Sequence[TaskRecord]) -> list[Remembered]:
+    """Return the replay memory of some tasks."""
+    return [
+        Remembered(task.name, task.active.description["template"], task.active.objects[MEMORY]) for task in tasks
+    ]
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """Return what is stored of a task beside its labels and examples."""
+    return {
+        "kind": str(task.kind),
+        "template": task.template,
+        "settings": dict(task.settings),
+        "notes": list(task.notes),
+        "counts": {"train": len(task.train), "validation": len(task.validation), "test": len(task.test)},
+    }
+
+
+def memory_artifact(task: Task, limits: Limits, tasks: int, seed: int) -> Artifact:
+    """Return what is kept of a task's examples when `tasks` tasks share the replay memory.
+
+    The limits are on training examples, which are what is replayed; validation and test examples are kept whole.
+    """
+    train = limits.keep([example.to_json() for example in task.train], tasks, seed)
+    return _memory(train, _rows(task.validation), _rows(task.test))
+
+
+def shrunk(memory: Remembered, limits: Limits, tasks: int, seed: int) -> Artifact | None:
+    """Return a past task's memory cut to its share among `tasks` tasks, or None if it fits already."""
+    rows = list(memory.reader.rows(Split.TRAIN))
+    kept = limits.keep(rows, tasks, seed)
+    if len(kept) == len(rows):
+        return None
+    return _memory(kept, list(memory.reader.rows(Split.VALIDATION)), list(memory.reader.rows(Split.TEST)))
+
+
+def _memory(train: Sequence[Any], validation: Sequence[Any], test: Sequence[Any]) -> Artifact:
+    tables = {Split.TRAIN: train, Split.VALIDATION: validation, Split.TEST: test}
+    return Artifact(
+        tables={str(split): rows for split, rows in tables.items()},
+        documents={"counts": {str(split): len(rows) for split, rows in tables.items()}},
+    )
+
+
+def _rows(examples: Sequence[Example]) -> list[dict[str, Any]]:
+    return [example.to_json() for example in examples]
+
+
+def seed_of(seed: int, name: str) -> int:
+    """Return the seed of a task: fixed by the workspace's seed and the task's name, whatever the order of tasks."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}|{name}".encode(), digest_size=4).digest()) >> 1
+
+
+def matrix_of(events: Sequence[EventRecord]) -> AccuracyMatrix:
+    """Return the accuracy matrix of a workspace's history; events without an evaluation have no row."""
+    return AccuracyMatrix(tuple(row_of(event) for event in events if event.evaluations))
+
+
+def row_of(event: EventRecord) -> Row:
+    """Return an event's row of the accuracy matrix."""
+    learned = event.task if event.verb == "learn" else None
+    return Row(learned, {one.task: Tally(one.correct, one.total) for one in event.evaluations})
+
+
+def tallies_of(event: EventRecord) -> dict[str, TaskTally]:
+    """Return an event's tallies by task."""
+
+    def tally(correct: int | None, total: int) -> Tally | None:
+        return None if correct is None else Tally(correct, total)
+
+    return {
+        one.task: TaskTally(
+            Tally(one.correct, one.total),
+            tally(one.selector_correct, one.total),
+            tally(one.preselected, one.total),
+            tally(one.within_correct, one.total),
+        )
+        for one in event.evaluations
+    }

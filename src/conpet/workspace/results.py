@@ -1,0 +1,180 @@
+"""What a workspace answers with: predictions, evaluations, reports of learning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from conpet.cost import StageCost
+from conpet.evaluation.metrics import AccuracyMatrix, Tally, average_accuracy, whole_accuracy
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One label with its score and the task it belongs to."""
+
+    label: str
+    score: float
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer for one input, and where it came from.
+
+    Attributes:
+        label: The likeliest of all labels learned.
+        score: Its probability among all labels, 0 to 1.
+        task: The task it belongs to.
+        version: Version of that task's module.
+        runners_up: The next likeliest labels, best first.
+    """
+
+    label: str
+    score: float
+    task: str
+    version: int
+    runners_up: tuple[Candidate, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return {
+            "label": self.label,
+            "score": self.score,
+            "task": self.task,
+            "version": self.version,
+            "runners_up": [{"label": one.label, "score": one.score, "task": one.task} for one in self.runners_up],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTally:
+    """Right answers on the test examples of one task; None where the method has no such part.
+
+    Attributes:
+        whole: Right label among all labels seen.
+        selector: True task ranked first by the selector.
+        preselected: True task among the k selected.
+        within: Right label given the right task.
+    """
+
+    whole: Tally
+    selector: Tally | None = None
+    preselected: Tally | None = None
+    within: Tally | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How a workspace stands on the test examples of its tasks.
+
+    Attributes:
+        tasks: Task to its tallies; a task without test examples is not in it.
+        references: Closed-form method to its tally over all those examples.
+        confusion: True task to the selector's first choice to a number of examples.
+        matrix: The accuracy matrix with this evaluation as its last row.
+    """
+
+    tasks: Mapping[str, TaskTally]
+    references: Mapping[str, Tally] = field(default_factory=dict)
+    confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    matrix: AccuracyMatrix = field(default_factory=AccuracyMatrix)
+
+    @property
+    def tallies(self) -> dict[str, Tally]:
+        """Task to its tally over all labels."""
+        return {task: tally.whole for task, tally in self.tasks.items()}
+
+    @property
+    def whole_accuracy(self) -> float | None:
+        """Right / all over the test examples of all tasks."""
+        return whole_accuracy(self.tallies)
+
+    @property
+    def average_accuracy(self) -> float | None:
+        """Mean of the tasks' accuracies."""
+        return average_accuracy(self.tallies)
+
+    @property
+    def selector_accuracy(self) -> float | None:
+        """Share of inputs whose true task the selector ranks first; None for a method without selector."""
+        return pooled(tally.selector for tally in self.tasks.values())
+
+    @property
+    def preselection_accuracy(self) -> float | None:
+        """Share of inputs whose true task is among the k selected; None for a method without selector."""
+        return pooled(tally.preselected for tally in self.tasks.values())
+
+    @property
+    def within_task_accuracy(self) -> float | None:
+        """Share of right labels when the true task is given."""
+        return pooled(tally.within for tally in self.tasks.values())
+
+    @property
+    def best_reference(self) -> tuple[str, float] | None:
+        """The closed form that does best, with its whole accuracy."""
+        scored = [(tally.accuracy, name) for name, tally in self.references.items() if tally.accuracy is not None]
+        return (max(scored)[1], max(scored)[0]) if scored else None
+
+
+def pooled(tallies: Any) -> float | None:
+    """Return the accuracy over all tallies together, or None if there are none."""
+    counted = [tally for tally in tallies if tally is not None]
+    return Tally(sum(one.correct for one in counted), sum(one.total for one in counted)).accuracy if counted else None
+
+
+@dataclass(frozen=True, slots=True)
+class LearnReport:
+    """What learning one task did; `print` it for one line.
+
+    Attributes:
+        task: The task's name.
+        version: Version of its module.
+        skipped: Whether it was already learned from the same data, so that nothing was done.
+        labels: Number of its labels.
+        tasks_seen: Number of tasks in the workspace.
+        labels_seen: Number of labels in the workspace.
+        evaluation: How the workspace stands now, or None where it was not asked for.
+        forgetting: Mean fall of older tasks from their best accuracy, or None likewise.
+        backward_transfer: Mean change of older tasks since they were learned, or None likewise.
+        cost: What each stage cost.
+        trainable_parameters: Trained parameters of the PET module.
+        head_parameters: Trained parameters of its head.
+        backbone_parameters: Frozen parameters.
+        bytes_stored: Size of the workspace's learned objects.
+        notes: What the user should know of the data.
+    """
+
+    task: str
+    version: int
+    skipped: bool
+    labels: int
+    tasks_seen: int
+    labels_seen: int
+    evaluation: Evaluation | None = None
+    forgetting: float | None = None
+    backward_transfer: float | None = None
+    cost: tuple[StageCost, ...] = ()
+    trainable_parameters: int = 0
+    head_parameters: int = 0
+    backbone_parameters: int = 0
+    bytes_stored: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all stages."""
+        return sum(stage.seconds for stage in self.cost)
+
+    def __str__(self) -> str:
+        if self.skipped:
+            return f"{self.task}: already learned from the same data (version {self.version}); nothing done"
+        parts = [f"{self.task}: learned {self.labels} labels as version {self.version} in {self.seconds:.1f} s"]
+        if self.evaluation and self.evaluation.whole_accuracy is not None:
+            line = f"whole accuracy {self.evaluation.whole_accuracy:.1%} over {self.labels_seen} labels"
+            best = self.evaluation.best_reference
+            parts.append(f"{line} (best closed form {best[1]:.1%}, {best[0]})" if best else line)
+        if self.forgetting is not None:
+            parts.append(f"forgetting {100 * self.forgetting:.1f} points")
+        return "; ".join(parts)
