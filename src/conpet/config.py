@@ -63,6 +63,8 @@ class Settings(TaskSettings):
         split: Number of frozen layers at the bottom (the prefix); PET modules sit on the layers above.
         feature_layers: Layers behind which the tokens' mean is taken as frozen features.
         max_tokens: Longer inputs are cut to this many tokens, around the marked spans.
+        pooling: How an example is represented to the heads: the paper's "slot", or "slot+mean" with the mean over tokens
+            beside it.
         projection: Width M of the random ReLU projection behind the closed-form selector and `projected-ridge`.
         selector: What finds the task of an input.
         top_k: Number of pre-selected tasks whose modules are run for an input.
@@ -84,6 +86,7 @@ class Settings(TaskSettings):
     split: Annotated[int, Field(ge=0)] | None = None
     feature_layers: tuple[Positive, ...] | None = None
     max_tokens: Annotated[int, Field(ge=8)] = 128
+    pooling: Literal["slot", "slot+mean"] = "slot+mean"
     projection: Annotated[int, Field(ge=16, le=16384)] = 2048
     selector: str = "closed-form"
     top_k: Positive = 1

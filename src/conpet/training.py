@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from conpet.artifact import Artifact, load_checkpoint, save_checkpoint
+from conpet.errors import ConfigError
 
 CHECKPOINT_SECONDS = 20.0
 """Least time between two checkpoints: at most this much training is lost by a kill."""
@@ -76,61 +77,86 @@ def optimise(
         plan: Steps and rates.
         checkpoint: Folder for checkpoints; a run that finds one there goes on from it.
         on_step: Called behind every step with its number and loss.
+
+    Raises:
+        ConfigError: The loss is no longer a finite number; nothing learned so far is of use.
     """
     optimizer = torch.optim.AdamW(
-        list(parameters.values()), lr=plan.learning_rate, weight_decay=plan.weight_decay, eps=1e-6, foreach=True
+        list(parameters.values()), lr=plan.learning_rate, weight_decay=plan.weight_decay, eps=1e-6, fused=True
     )
+    devices = {parameter.device for parameter in parameters.values() if parameter.is_cuda}
     log = TrainLog()
     if checkpoint is not None:
-        _resume(checkpoint, parameters, optimizer, log)
+        _resume(checkpoint, parameters, optimizer, plan, log)
     started = saved = time.monotonic()
     for step in range(log.steps, plan.steps):
         for group in optimizer.param_groups:
             group["lr"] = plan.rate(step)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=devices):
             torch.manual_seed(plan.seed + step)
             loss = loss_of_step(step)
+        log.losses.append(_finite(loss, step, plan))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters.values(), plan.clip)
         optimizer.step()
         log.steps = step + 1
-        log.losses.append(float(loss.detach()))
         if on_step:
             on_step(step, log.losses[-1])
         if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
-            save_checkpoint(checkpoint, _state(parameters, optimizer, log))
+            save_checkpoint(checkpoint, _state(parameters, optimizer, plan, log))
             saved = time.monotonic()
     log.seconds = time.monotonic() - started
     return log
 
 
-def _state(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, log: TrainLog) -> Artifact:
-    moments: dict[str, Tensor] = {}
-    for name, parameter in parameters.items():
-        for key, value in optimizer.state[parameter].items():
-            moments[f"{key}/{name}"] = value
+def _finite(loss: Tensor, step: int, plan: Plan) -> float:
+    value = float(loss.detach())
+    if not isfinite(value):
+        raise ConfigError(
+            f"training diverged: the loss at step {step + 1} of {plan.steps} is {value}; "
+            f"use a learning_rate below {plan.learning_rate:g}"
+        )
+    return value
+
+
+def _state(
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, plan: Plan, log: TrainLog
+) -> Artifact:
+    moments = {
+        f"{key}/{name}": value
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state[parameter].items()
+    }
     weights = {name: parameter.detach() for name, parameter in parameters.items()}
-    document = {"steps": log.steps, "losses": log.losses}
+    document = {"plan": asdict(plan), "steps": log.steps, "losses": log.losses}
     return Artifact(tensors={"weights": weights, "moments": moments}, documents={"training": document})
 
 
 def _resume(
-    folder: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, log: TrainLog
+    folder: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    log: TrainLog,
 ) -> None:
+    """Go on from the checkpoint in `folder`, if there is one and it is of the same plan and parameters."""
     found = load_checkpoint(folder)
     if found is None:
         return
-    weights, moments = found.tensors("weights"), found.tensors("moments")
-    state: dict[str, dict[str, Any]] = {}
-    for key, value in moments.items():
-        moment, _, name = key.partition("/")
-        state.setdefault(name, {})[moment] = value.clone()
+    document, weights = found.document("training"), found.tensors("weights")
+    shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    if document["plan"] != asdict(plan) or {name: value.shape for name, value in weights.items()} != shapes:
+        return
+    index = {name: number for number, name in enumerate(parameters)}
+    state: dict[int, dict[str, Tensor]] = {}
+    for path, value in found.tensors("moments").items():
+        moment, _, name = path.partition("/")
+        state.setdefault(index[name], {})[moment] = value.clone()  # what lies in the file must not be written to
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
-            optimizer.state[parameter] = state.get(name, {})
-    document = found.document("training")
     log.steps = log.resumed_at = int(document["steps"])
     log.losses = [float(loss) for loss in document["losses"]]
 

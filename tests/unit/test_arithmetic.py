@@ -14,6 +14,8 @@ from conpet.arithmetic import (
 )
 from conpet.errors import ConfigError
 
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT asks transformers
+
 
 def tiny_llama(**changes: object) -> LlamaConfig:
     sizes: dict[str, object] = {

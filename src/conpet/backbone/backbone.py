@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,14 +16,21 @@ from conpet.backbone.cache import CachedState, StateCache
 from conpet.backbone.cut import Cut, Prefix, Suffix
 from conpet.backbone.encode import Encoder
 from conpet.backbone.fingerprint import Fingerprint
+from conpet.backbone.pooling import Pooling, mean_of_tokens
 from conpet.backbone.sample_texts import SAMPLE_TEXTS
 from conpet.backbone.states import Encoded, States, bucket, pad_ids
-from conpet.data import Example
-from conpet.errors import BackboneError
 from conpet.cost import Meter
+from conpet.data import Example
+from conpet.errors import BackboneError, ConfigError
 
 PREFIX_TOKENS = 2048
 """Padded tokens of one prefix batch: enough to fill two to sixteen cores, small enough to stay in their caches."""
+
+SAMPLE_TOKENS = 128
+"""Longer sample texts are cut: a number of its own, because features must not depend on `Backbone.max_tokens`."""
+
+STATES_FORMAT = 1
+"""Raised whenever the same backbone gives other states or features than before, so that no cache gives the old ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +57,12 @@ class Backbone:
         split: Number of layers of the prefix; None takes `default_split`.
         feature_layers: Layers behind which features are taken; None takes `default_feature_layers`.
         max_tokens: Longest input, in tokens.
+        pooling: How an example is represented.
         cache: Where prefix states are kept, or None.
 
     Raises:
-        BackboneError: The model cannot be cut there.
+        BackboneError: The model cannot be cut there, or has no such layer.
+        ConfigError: The model cannot read inputs of `max_tokens`.
     """
 
     def __init__(
@@ -62,26 +72,35 @@ class Backbone:
         split: int | None = None,
         feature_layers: tuple[int, ...] | None = None,
         max_tokens: int = 128,
+        pooling: Pooling = Pooling.SLOT_MEAN,
         cache: StateCache | None = None,
     ) -> None:
         self._loaded = loaded
-        self.cut = Cut.of(loaded.model)
+        self.cut = _sound_cut(loaded.model, split)
         self.split = default_split(self.cut.layers) if split is None else split
         self.feature_layers = feature_layers or default_feature_layers(self.cut.layers, self.split)
         self.max_tokens = max_tokens
+        self.pooling = pooling
         self.cache = cache
         self.meter = Meter()
-        if self.split > self.cut.layers or any(layer > self.cut.layers for layer in self.feature_layers):
-            raise BackboneError(self._why_not())
+        self._check()
         self._depths = tuple(sorted({*self.feature_layers, *([self.split] if self.split else [])}))
         self._prefix: Prefix | _WholePrefix = self.cut.prefix(self._depths) if self._depths else _WholePrefix(self.cut)
-        self._scale = _FeatureScale.of(self._sample_means())
 
-    def _why_not(self) -> str:
-        name = self._loaded.name
-        if self.cut.path is None:
-            return f"{name} ({type(self.cut.model).__name__}) cannot be cut into layers: use split=0"
-        return f"{name} has {self.cut.layers} layers: split={self.split}, feature_layers={self.feature_layers}"
+    def _check(self) -> None:
+        name, layers = self.name, self.cut.layers
+        if self.cut.path is None and (self.split or self.feature_layers):
+            raise BackboneError(
+                f"{name} ({type(self.cut.model).__name__}) cannot be cut into layers: use split=0 and no feature_layers"
+            )
+        if not 0 <= self.split <= layers:
+            raise BackboneError(f"{name} has {layers} layers, so split={self.split} is none: use 0 to {layers}")
+        unknown = [layer for layer in self.feature_layers if not 1 <= layer <= layers]
+        if unknown:
+            raise BackboneError(f"{name} has {layers} layers; feature_layers names {unknown[0]}: use 1 to {layers}")
+        longest = longest_input(self.cut.model)
+        if longest is not None and self.max_tokens > longest:
+            raise ConfigError(f"max_tokens={self.max_tokens}: {name} reads at most {longest} tokens")
 
     @property
     def name(self) -> str:
@@ -111,7 +130,13 @@ class Backbone:
     @property
     def hidden_size(self) -> int:
         """Width d of the hidden states."""
-        return int(self.cut.model.config.hidden_size)
+        config: Any = self.cut.model.config
+        return int(config.hidden_size)
+
+    @property
+    def representation_size(self) -> int:
+        """Width R of the representations that heads read."""
+        return self.pooling.width(self.hidden_size)
 
     @property
     def feature_size(self) -> int:
@@ -143,6 +168,7 @@ class Backbone:
             "split": self.split,
             "feature_layers": list(self.feature_layers),
             "hidden_size": self.hidden_size,
+            "pooling": str(self.pooling),
             "parameters": self.parameters,
             "dtype": str(self.dtype).removeprefix("torch."),
             "fingerprint": self.fingerprint.to_json(),
@@ -174,7 +200,7 @@ class Backbone:
         """
         encoded = self.encode(examples, template)
         keys = [self._key(one) for one in encoded]
-        rows: dict[bytes, CachedState] = dict(self.cache.get_many(keys)) if self.cache else {}
+        rows: dict[bytes, CachedState] = dict(self.cache.get_many(keys)) if self.cache is not None else {}
         missing = {key: one for key, one in zip(keys, encoded, strict=True) if key not in rows}
         self.meter.cached_tokens += self._prefix_share * sum(
             len(one.ids) for key, one in zip(keys, encoded, strict=True) if key in rows
@@ -183,7 +209,7 @@ class Backbone:
             progress(len(encoded) - len(missing))
         for done in self._compute(missing):
             rows |= done
-            if self.cache and keep:
+            if self.cache is not None and keep:
                 self.cache.put_many(done.items())
             if progress:
                 progress(len(done))
@@ -192,11 +218,12 @@ class Backbone:
         features = torch.stack([row.features for row in found]) if found else torch.zeros(0, self.feature_size)
         return States(tuple(encoded), hidden, features)
 
-    def _compute(self, missing: dict[bytes, Encoded]) -> Iterator[dict[bytes, CachedState]]:
+    def _compute(self, missing: Mapping[bytes, Encoded]) -> Iterator[dict[bytes, CachedState]]:
         keys, encoded = list(missing), list(missing.values())
         for batch in bucket([len(one.ids) for one in encoded], PREFIX_TOKENS):
             some = [encoded[index] for index in batch]
             seen, means = self._forward(some)
+            self.meter.tokens += self._prefix_share * sum(len(one.ids) for one in some)
             features = self._scale(means).cpu()
             hidden = seen[self.split].cpu() if self.split else torch.zeros(len(some), 0, 0)
             yield {
@@ -204,25 +231,37 @@ class Backbone:
                 for row, index in enumerate(batch)
             }
 
-    def _forward(self, encoded: Sequence[Encoded]) -> tuple[dict[int, Tensor], Tensor]:
+    def _forward(self, encoded: Sequence[Encoded]) -> tuple[Mapping[int, Tensor], Tensor]:
+        """Return the states `[n, T, d]` behind the layers recorded, and the tokens' means `[n, F]`, float32."""
         ids, mask = pad_ids(encoded, self.encoder.pad)
         ids, mask = ids.to(self.device), mask.to(self.device)
         with torch.inference_mode():
-            seen = dict(self._prefix(ids, mask))
-        self.meter.tokens += int(mask.sum()) * self._prefix_share
+            seen = self._prefix(ids, mask)
         layers = self.feature_layers or (0,)
         return seen, torch.cat([mean_of_tokens(seen[layer], mask) for layer in layers], dim=1)
 
-    def _sample_means(self) -> Tensor:
-        encoded = [self.encoder.encode(Example.of_text(text), None, self.max_tokens) for text in SAMPLE_TEXTS]
-        return torch.cat([self._forward([one])[1] for one in encoded])
+    @cached_property
+    def _scale(self) -> _FeatureScale:
+        """What standardises features. It takes a forward pass over the sample texts, so it waits until it is needed."""
+        longest = longest_input(self.cut.model) or SAMPLE_TOKENS
+        texts = [self.encoder.encode(Example.of_text(text), None, min(SAMPLE_TOKENS, longest)) for text in SAMPLE_TEXTS]
+        batches = bucket([len(one.ids) for one in texts], PREFIX_TOKENS)
+        return _FeatureScale.of(torch.cat([self._forward([texts[index] for index in batch])[1] for batch in batches]))
 
     def _key(self, encoded: Encoded) -> bytes:
         """Everything the prefix states of an example depend on."""
-        parts = (self.fingerprint.digest, self.dtype, self.split, self.feature_layers, encoded.ids)
+        parts = (
+            STATES_FORMAT,
+            self.fingerprint.digest,
+            self.dtype,
+            self.device.type,
+            self.split,
+            self.feature_layers,
+            encoded.ids,
+        )
         return hashlib.blake2b(repr(parts).encode(), digest_size=20).digest()
 
-    def autocast(self) -> Any:
+    def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which PET modules with float32 weights compute in the backbone's number format."""
         if self.dtype == torch.float32:
             return nullcontext()
@@ -239,6 +278,30 @@ class _WholePrefix:
         return {0: self._suffix(ids, mask, None)}
 
 
+def _sound_cut(model: nn.Module, split: int | None) -> Cut:
+    """Return how a model is cut, proved where it is to be cut; one that fails the proof counts as uncuttable."""
+    cut = Cut.of(model)
+    depth = (default_split(cut.layers) if split is None else split) or cut.layers
+    if 1 <= depth <= cut.layers and not cut.holds(depth):
+        return Cut(model, None)
+    return cut
+
+
+def longest_input(model: nn.Module) -> int | None:
+    """Return how many tokens a model can read, special tokens included; None where nothing sets a bound."""
+    config: Any = getattr(model, "config", None)
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is None:
+        return None
+    # RoBERTa and its kin count positions from behind the padding index, so their table is that much longer.
+    unused = [
+        module.padding_idx + 1
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx is not None
+    ]
+    return positions - max(unused, default=0)
+
+
 def default_split(layers: int) -> int:
     """Cut below the top fifth of the layers, at least one (see docs/benchmarks.md for what depth costs)."""
     return layers - max(1, round(layers / 5)) if layers else 0
@@ -250,18 +313,6 @@ def default_feature_layers(layers: int, split: int) -> tuple[int, ...]:
         return ()
     top = split or layers
     return tuple(sorted({max(1, round(top * share)) for share in (1 / 3, 2 / 3, 1)}))
-
-
-def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean `[n, d]`, float32, of states `[n, T, d]` over tokens, without the first where there are more.
-
-    The first token of a causal model is an attention sink whose state dwarfs the others and says nothing.
-    """
-    weight = mask.clone().float()
-    longer = mask.sum(1) > 1
-    weight[longer, 0] = 0
-    weight = weight / weight.sum(1, keepdim=True)
-    return torch.einsum("nt,ntd->nd", weight, hidden.float())
 
 
 @dataclass(frozen=True, slots=True)

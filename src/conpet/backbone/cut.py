@@ -1,12 +1,12 @@
 """Cut a Hugging Face transformer at a layer into a prefix and a suffix that share its weights.
 
-Both halves are copies of the module tree (not of the weights) in which some layers are exchanged:
+Both halves are copies of the module tree (never of the weights) in which some layers are exchanged:
 
 - the *prefix* keeps the layers below the deepest one asked for and records what comes out of chosen layers;
 - the *suffix* passes over the layers below the cut and takes their result as given.
 
 The rest of the model's own `forward` (masks, rotary tables, final norm) runs unchanged and every layer keeps its
-index, so nothing here knows an architecture by name; `Cut.verify` proves the cut on the loaded model instead.
+index, so nothing here knows an architecture by name; `Cut.holds` proves the cut on the loaded model instead.
 What belongs to one call travels in a `ContextVar`, never on the modules: threads do not see each other's states.
 """
 
@@ -31,6 +31,7 @@ class _Call:
 
     given: Tensor | None = None
     seen: dict[int, Tensor] = field(default_factory=dict)
+    as_tuple: bool = False
 
 
 _call: ContextVar[_Call] = ContextVar("conpet_cut_call")
@@ -46,17 +47,18 @@ def _calling(call: _Call) -> Iterator[_Call]:
 
 
 class _Stand(nn.Module):
-    """Stands in for a layer and keeps its other attributes readable (some models ask a layer for its mask type)."""
+    """Stands in for a layer, whose other attributes stay readable (some models ask a layer for its mask type)."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self.layer = layer
+        # A plain attribute, not a submodule: who walks the tree (PEFT, the bank) must not find the layer's maps.
+        self.__dict__["stood_for"] = layer
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(super().__getattr__("layer"), name)
+            return getattr(self.__dict__["stood_for"], name)
 
 
 class _Record(_Stand):
@@ -66,27 +68,21 @@ class _Record(_Stand):
         super().__init__(layer)
         self.depth = depth
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        output = self.layer(hidden_states, *args, **kwargs)
-        _call.get().seen[self.depth] = output[0] if isinstance(output, tuple) else output
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        output = self.__dict__["stood_for"](*args, **kwargs)
+        call = _call.get()
+        call.as_tuple = isinstance(output, tuple)
+        call.seen[self.depth] = output[0] if isinstance(output, tuple) else output
         return output
 
 
-class _Pass(nn.Module):
+class _Pass(_Stand):
     """Takes a skipped layer's place: returns its input, or the states given to this call if it is the last skipped."""
 
     def __init__(self, layer: nn.Module, *, injects: bool, as_tuple: bool) -> None:
-        super().__init__()
+        super().__init__(layer)
         self.injects = injects
         self.as_tuple = as_tuple
-        # A plain attribute, not a submodule: only its mask type and the like may be asked for, its weights never.
-        self.__dict__["stood_for"] = layer
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.__dict__["stood_for"], name)
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
         if self.injects:
@@ -96,15 +92,10 @@ class _Pass(nn.Module):
         return (hidden_states,) if self.as_tuple else hidden_states
 
 
-def copy_structure(model: nn.Module) -> nn.Module:
-    """Copy a module tree but share every parameter and buffer with the original."""
-    memo = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    return copy.deepcopy(model, memo)
-
-
 def find_layers(model: nn.Module) -> str | None:
     """Return the path of the model's list of transformer layers, or None if there is no single one."""
-    wanted = getattr(model.config, "num_hidden_layers", None)
+    config: Any = getattr(model, "config", None)
+    wanted = getattr(config, "num_hidden_layers", None)
     found = [
         name
         for name, module in model.named_modules()
@@ -115,9 +106,9 @@ def find_layers(model: nn.Module) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _exchange(model: nn.Module, path: str, layers: Sequence[nn.Module]) -> None:
-    parent, _, leaf = path.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, nn.ModuleList(layers))
+def _sharing(model: nn.Module) -> dict[int, Any]:
+    """Return the memory of a `copy.deepcopy` that copies modules but shares every parameter and buffer."""
+    return {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,74 +127,109 @@ class Cut:
 
     @classmethod
     def of(cls, model: nn.Module) -> Cut:
-        """Find out how a model can be cut; one that fails the numerical proof counts as uncuttable."""
+        """Find out how a model can be cut; `holds` proves it."""
         path = find_layers(model)
         if path is None:
             return cls(model, None)
-        seen: list[bool] = []
-        layer = model.get_submodule(path)[0]
-        handle = layer.register_forward_hook(lambda _module, _args, output: seen.append(isinstance(output, tuple)))
-        ids = torch.tensor([[5, 6, 7, 8]], device=next(model.parameters()).device)
+        ids, mask = _probe(model)
         try:
-            with torch.inference_mode():
-                plain = run(model, ids, torch.ones_like(ids))
-        finally:
-            handle.remove()
-        cut = cls(model, path, bool(seen and seen[0]))
-        return cut if cut._holds(ids, plain) else cls(model, None)
+            with torch.no_grad(), _calling(_Call()) as call:
+                run(cls(model, path)._first([1]), ids, mask)
+        except _MISFITS:
+            return cls(model, None)
+        return cls(model, path, call.as_tuple)
 
     @property
     def layers(self) -> int:
         """Number of layers that can stand on either side (0 where the model cannot be cut)."""
-        return len(self.model.get_submodule(self.path)) if self.path else 0
+        return len(self._layers())
 
     def prefix(self, depths: Sequence[int]) -> Prefix:
-        """Build the part that computes the states behind the layers `depths` (1 to `layers`)."""
-        self._check(max(depths), least=1)
-        shell = copy_structure(self.model)
-        assert self.path is not None  # noqa: S101
-        layers = list(shell.get_submodule(self.path))[: max(depths)]
+        """Build the part that computes the states behind the layers `depths` (1 to `layers`).
+
+        Raises:
+            BackboneError: There is no such layer, or the model cannot be cut.
+        """
         for depth in depths:
-            layers[depth - 1] = _Record(layers[depth - 1], depth)
-        _exchange(shell, self.path, layers)
-        return Prefix(shell)
+            self._check(depth)
+        return Prefix(self._first(depths))
 
     def suffix(self, split: int) -> Suffix:
-        """Build the part above layer `split` (0: the whole model, which then reads ids)."""
-        shell = copy_structure(self.model)
-        if split:
-            self._check(split, least=0)
-            assert self.path is not None  # noqa: S101
-            layers = list(shell.get_submodule(self.path))
-            for index in range(split):
-                layers[index] = _Pass(layers[index], injects=index == split - 1, as_tuple=self.as_tuple)
-            _exchange(shell, self.path, layers)
-        return Suffix(shell, split)
+        """Build the part above layer `split` (0: the whole model, which then reads ids).
 
-    def _check(self, depth: int, *, least: int) -> None:
-        if not least <= depth <= self.layers:
+        Raises:
+            BackboneError: There is no such layer, or the model cannot be cut.
+        """
+        memo = _sharing(self.model)
+        if split:
+            self._check(split)
+            layers = self._layers()
+            passed = [
+                _Pass(layer, injects=index == split - 1, as_tuple=self.as_tuple)
+                for index, layer in enumerate(layers[:split])
+            ]
+            kept = [copy.deepcopy(layer, memo) for layer in layers[split:]]
+            self._exchange(memo, [*passed, *kept])
+        return Suffix(copy.deepcopy(self.model, memo), split)
+
+    def holds(self, depth: int) -> bool:
+        """Tell whether prefix then suffix, cut at layer `depth`, give what the whole model gives."""
+        ids, mask = _probe(self.model)
+        try:
+            with torch.no_grad():  # what inference mode leaves in a module's buffers cannot be trained through
+                states = self.prefix([depth])(ids, mask)[depth]
+                again = self.suffix(depth)(ids, mask, states)
+                plain = run(self.model, ids, mask)
+        except _MISFITS:
+            return False
+        return torch.allclose(again[mask.bool()], plain[mask.bool()], rtol=1e-4, atol=1e-5)
+
+    def _layers(self) -> list[nn.Module]:
+        if self.path is None:
+            return []
+        found = self.model.get_submodule(self.path)
+        assert isinstance(found, nn.ModuleList)  # noqa: S101
+        return list(found)
+
+    def _first(self, depths: Sequence[int]) -> nn.Module:
+        """Copy the model but for its layers: up to the deepest one they are shared and recorded, above it left out."""
+        memo = _sharing(self.model)
+        layers = self._layers()[: max(depths)]
+        for depth in depths:
+            layers[depth - 1] = _Record(layers[depth - 1], depth)
+        self._exchange(memo, layers)
+        return copy.deepcopy(self.model, memo)
+
+    def _exchange(self, memo: dict[int, Any], layers: Sequence[nn.Module]) -> None:
+        """Make a copy with this memory get other layers."""
+        assert self.path is not None  # noqa: S101
+        memo[id(self.model.get_submodule(self.path))] = nn.ModuleList(layers)
+
+    def _check(self, depth: int) -> None:
+        if not 1 <= depth <= self.layers:
             reason = "cannot be cut: use split=0" if self.path is None else f"has {self.layers} layers"
             raise BackboneError(f"cannot cut at layer {depth}: {type(self.model).__name__} {reason}")
 
-    def _holds(self, ids: Tensor, plain: Tensor) -> bool:
-        middle = max(1, self.layers // 2)
-        mask = torch.ones_like(ids)
-        try:
-            with torch.inference_mode():
-                states = self.prefix([middle])(ids, mask)[middle]
-                again = self.suffix(middle)(ids, mask, states)
-        except (AttributeError, IndexError, KeyError, TypeError, RuntimeError):
-            return False  # the architecture does something with its layers that the exchange does not fit
-        return torch.equal(again, plain) or torch.allclose(again, plain, rtol=1e-4, atol=1e-5)
+
+_MISFITS = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError)
+"""What an architecture raises that does something with its layers that the exchange does not fit."""
+
+
+def _probe(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return ids and mask of two short inputs, one of them padded."""
+    device = next(model.parameters()).device
+    ids = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 0, 0]], device=device)
+    return ids, torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], device=device)
 
 
 class Prefix:
-    """The frozen lower part. Call it with ids and mask `[n, T]`; it returns depth -> states `[n, T, d]`."""
+    """The frozen lower part."""
 
     def __init__(self, shell: nn.Module) -> None:
         self._shell = shell
 
     def __call__(self, ids: Tensor, mask: Tensor) -> Mapping[int, Tensor]:
+        """Return, for ids and mask `[n, T]`, the states `[n, T, d]` behind each layer asked for."""
         with _calling(_Call()) as call:
             run(self._shell, ids, mask)
         return call.seen
@@ -233,6 +259,7 @@ class Suffix:
 def run(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     """Return a base model's last hidden states `[n, T, d]`; an all-ones mask is left out, which is faster."""
     attention_mask = None if bool(mask.all()) else mask
-    options = {"use_cache": False} if hasattr(model.config, "use_cache") else {}
+    options = {"use_cache": False} if hasattr(getattr(model, "config", None), "use_cache") else {}
     output = model(input_ids=ids, attention_mask=attention_mask, return_dict=True, **options)
-    return output.last_hidden_state
+    hidden: Tensor = output.last_hidden_state
+    return hidden

@@ -7,22 +7,33 @@ from typing import Any
 from conpet.backbone.states import Encoded
 from conpet.data import Example, Style, TokenPiece, fit, render
 from conpet.data.templates import PieceRole
+from conpet.errors import BackboneError, DataError
 
 _SAMPLE = "a"
+_SHOWN = 40
+"""Characters of an example that a message shows."""
 
 
 class Encoder:
     """Turns examples into token ids for one backbone.
 
+    What an example says is always text: a user's "[MASK]" or "</s>" never becomes the special token of that name.
+
     Args:
         tokenizer: A Hugging Face tokenizer.
         style: How the backbone is read.
+
+    Raises:
+        BackboneError: The tokenizer does not set its special tokens around a text, or has no mask token to read at.
     """
 
     def __init__(self, tokenizer: Any, style: Style) -> None:
         self._tokenizer = tokenizer
         self.style = style
         self._begin, self._end = _special_tokens(tokenizer)
+        self._pad = int(tokenizer.pad_token_id or 0)
+        if style is Style.MASKED and tokenizer.mask_token_id is None:
+            raise BackboneError("the model reads both ways but its tokenizer has no mask token: it has no slot to read")
         if style is Style.CAUSAL:
             self._end = ()  # the slot is the last token, and a causal model would read the end mark there
             if not self._begin and tokenizer.bos_token_id is not None:
@@ -32,7 +43,7 @@ class Encoder:
     @property
     def pad(self) -> int:
         """Id that fills up short rows; it is masked, so any id would do."""
-        return int(self._tokenizer.pad_token_id or 0)
+        return self._pad
 
     def encode(self, example: Example, template: str | None, max_tokens: int) -> Encoded:
         """Return an example's token ids, at most `max_tokens`, and its slot.
@@ -46,18 +57,32 @@ class Encoder:
             if piece.role is PieceRole.SLOT:
                 pieces.append(TokenPiece((self._tokenizer.mask_token_id,), PieceRole.SLOT))
             else:
-                ids = self._tokenizer(piece.text, add_special_tokens=False)["input_ids"]
-                pieces.append(TokenPiece(ids, piece.role))
+                pieces.append(TokenPiece(_tokenized(self._tokenizer, piece.text), piece.role))
         pieces.append(TokenPiece(self._end, PieceRole.KEEP))
-        fitted = fit(pieces, max_tokens)
+        try:
+            fitted = fit(pieces, max_tokens)
+        except DataError as error:
+            raise DataError(f"{_beginning(example)}: {error.summary}") from None
         return Encoded(tuple(fitted.ids), fitted.slot)
+
+
+def _tokenized(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    return ids
+
+
+def _beginning(example: Example) -> str:
+    text = example.text or " ".join(example.tokens)
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
 def _special_tokens(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the ids a tokenizer puts before and behind a text."""
-    inner = tokenizer(_SAMPLE, add_special_tokens=False)["input_ids"]
+    inner = _tokenized(tokenizer, _SAMPLE)
     whole = tokenizer(_SAMPLE)["input_ids"]
     for start in range(len(whole) - len(inner) + 1):
         if whole[start : start + len(inner)] == inner:
             return tuple(whole[:start]), tuple(whole[start + len(inner) :])
-    return (), ()
+    raise BackboneError(
+        f"the tokenizer ({type(tokenizer).__name__}) changes a text when it adds special tokens: it cannot be used"
+    )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "merges.txt", "spiece.model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
+TOKENIZER_SUFFIXES = (".model", ".tiktoken")
+TOKENIZER_CONFIG = "tokenizer_config.json"
 VOLATILE_KEYS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 """Keys of `config.json` that say how a model was saved, not what it computes."""
 
@@ -49,20 +52,39 @@ class Fingerprint:
         """
         known = _Remembered(memory)
         weights = sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
-        tokenizer = sorted(path for path in folder.iterdir() if path.name in TOKENIZER_FILES)
+        tokenizer = tokenizer_files(folder)
         fingerprint = cls(
             weights=_digest(known.hash(path) for path in weights),
-            tokenizer=_digest(f"{path.name}:{known.hash(path)}" for path in tokenizer),
+            tokenizer=_digest(
+                [*(f"{path.name}:{known.hash(path)}" for path in tokenizer), _special_tokens(folder / TOKENIZER_CONFIG)]
+            ),
             config=digest_config(json.loads((folder / "config.json").read_text(encoding="utf-8"))),
         )
         known.save()
         return fingerprint
 
 
+def tokenizer_files(folder: Path) -> list[Path]:
+    """List the files that hold a model's vocabulary, sorted."""
+    return sorted(
+        path for path in folder.iterdir() if path.name in TOKENIZER_FILES or path.suffix in TOKENIZER_SUFFIXES
+    )
+
+
 def digest_config(config: dict[str, Any]) -> str:
     """Hash a model configuration without what only says how it was saved."""
     kept = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
     return _digest([json.dumps(kept, sort_keys=True)])
+
+
+def _special_tokens(path: Path) -> str:
+    """Return what a tokenizer's configuration says of special tokens and letter case; the rest is how it was saved."""
+    if not path.is_file():
+        return ""
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in config.items() if key.endswith("_token") or key == "do_lower_case"}
+    plain = {key: value["content"] if isinstance(value, dict) else value for key, value in kept.items()}
+    return json.dumps(plain, sort_keys=True)
 
 
 def _digest(parts: Iterable[str]) -> str:
@@ -93,7 +115,7 @@ class _Remembered:
     def save(self) -> None:
         if not self._changed:
             return
-        aside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        aside = self._path.with_name(f"{self._path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             aside.write_text(json.dumps(self._known), encoding="utf-8")

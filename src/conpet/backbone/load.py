@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError
 from torch import nn
 
 from conpet.backbone.backbone import Loaded
@@ -19,13 +19,14 @@ from conpet.backbone.catalog import EMBEDDED
 from conpet.backbone.cut import run
 from conpet.backbone.embedded import ensure
 from conpet.backbone.encode import Encoder
-from conpet.backbone.fingerprint import WEIGHT_SUFFIXES, Fingerprint
+from conpet.backbone.fingerprint import WEIGHT_SUFFIXES, Fingerprint, tokenizer_files
 from conpet.backbone.tiny import TINY_RANDOM, write_tiny_random
 from conpet.data import Style
-from conpet.errors import BackboneError
+from conpet.errors import BackboneError, ConfigError
 from conpet.home import conpet_home
 
-HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "tokenizer*"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.tiktoken", "*.txt", "tokenizer*"]
 
 
 def load_backbone(
@@ -47,9 +48,11 @@ def load_backbone(
     place = choose_device(device)
     model = _load_model(folder, name, choose_dtype(dtype, place)).to(place)
     tokenizer = _load_tokenizer(folder, name)
-    encoder = Encoder(tokenizer, _style(model, tokenizer, name))
-    fingerprint = fingerprint_of(folder)
-    return Loaded(name, model, encoder, fingerprint, place)
+    try:
+        encoder = Encoder(tokenizer, _style(model))
+    except BackboneError as error:
+        raise BackboneError(f"{name}: {error}") from None
+    return Loaded(name, model, encoder, fingerprint_of(folder), place)
 
 
 def fingerprint_of(folder: Path) -> Fingerprint:
@@ -101,7 +104,9 @@ def choose_device(device: str) -> torch.device:
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """Resolve "auto": bfloat16 where the hardware multiplies it, else float32."""
     if dtype != "auto":
-        chosen: torch.dtype = getattr(torch, dtype)
+        if dtype not in DTYPES:
+            raise ConfigError(f"no number format {dtype!r}; use auto, {', '.join(DTYPES)}")
+        chosen = DTYPES[dtype]
         if chosen is torch.float16 and device.type == "cpu":
             warnings.warn("float16 is several times slower than float32 on a CPU; use bfloat16", stacklevel=2)
         return chosen
@@ -128,34 +133,35 @@ def _load_model(folder: Path, name: str, dtype: torch.dtype) -> nn.Module:
         except ValueError:  # an architecture without scaled-dot-product attention
             options["attn_implementation"] = "eager"
             model, info = AutoModel.from_pretrained(folder, config=config, **options)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BackboneError(f"{name}: transformers cannot load the model in {folder}: {error}") from error
     missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
     if missing:
         raise BackboneError(f"{name}: the weights lack {len(missing)} tensors, {missing[0]} first; get a whole copy")
     if getattr(model.config, "is_encoder_decoder", False):
         raise BackboneError(f"{name} is an encoder-decoder model; conpet needs a causal LM or an encoder")
-    return model.eval().requires_grad_(False)
+    frozen: nn.Module = model.eval().requires_grad_(False)
+    return frozen
 
 
 def _load_tokenizer(folder: Path, name: str) -> Any:
     from transformers import AutoTokenizer
 
+    if not tokenizer_files(folder):  # transformers would make an empty one
+        raise BackboneError(f"{name}: no tokenizer (tokenizer.json or the like) in {folder}")
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise BackboneError(f"{name}: transformers cannot load the tokenizer in {folder}: {error}") from error
 
 
-def _style(model: nn.Module, tokenizer: Any, name: str) -> Style:
+def _style(model: nn.Module) -> Style:
     """Read a model at its mask token if its first token sees the last one, else at its last token."""
     ids = torch.tensor([[5, 6, 7], [5, 6, 8]], device=next(model.parameters()).device)
-    with torch.inference_mode():
+    with torch.no_grad():
         first = run(model, ids, torch.ones_like(ids))[:, 0].float()
     if torch.allclose(first[0], first[1], rtol=0, atol=1e-6):
         return Style.CAUSAL
-    if tokenizer.mask_token_id is None:
-        raise BackboneError(f"{name} reads both ways but its tokenizer has no mask token: it has no slot to read")
     return Style.MASKED
 
 

@@ -38,12 +38,6 @@ class Batch:
     slots: Tensor
     hidden: Tensor | None
 
-    def repeated(self, times: Tensor) -> Batch:
-        """Repeat row i `times[i]` times, in place of the row."""
-        rows = torch.repeat_interleave(torch.arange(len(self.ids), device=self.ids.device), times)
-        hidden = None if self.hidden is None else self.hidden[rows]
-        return Batch(self.ids[rows], self.mask[rows], self.slots[rows], hidden)
-
 
 @dataclass(frozen=True, slots=True)
 class States:

@@ -1,8 +1,7 @@
-"""A tiny random Llama with a byte tokenizer, for tests: it knows nothing, but everything works on it in milliseconds."""
+"""A tiny random Llama with a byte tokenizer, for tests: it knows nothing, but all works on it in milliseconds."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,7 +19,7 @@ def write_tiny_random(home: Path) -> Path:
     aside = Path(tempfile.mkdtemp(prefix=f"{_VERSION}.", dir=folder.parent))
     _write(aside)
     try:
-        os.rename(aside, folder)
+        aside.rename(folder)
     except OSError:  # another process was first
         shutil.rmtree(aside)
     return folder

@@ -56,20 +56,18 @@ def write_demo_stream(folder: str | Path) -> Path:
         DataError: A file of the same name but other content is there; nothing was written.
     """
     root = Path(folder)
-    wanted = _stream_files()
-    changed = [
-        root / name for name, text in wanted.items() if (root / name).exists() and (root / name).read_bytes() != text
-    ]
-    if changed:
+    wanted = {root / name: content for name, content in _stream_files().items()}
+    there = [path for path in wanted if path.exists()]
+    if changed := [path for path in there if path.read_bytes() != wanted[path]]:
         raise DataError(
             f"{root} holds other data than the demo's; name another folder, or remove it first",
             [Problem(str(path), None, "differs from the demo's own file") for path in changed],
         )
-    for name, text in wanted.items():
-        path = root / name
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(text)
+    for path in wanted.keys() - set(there):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.part")  # a half-written file would be taken for a changed one
+        aside.write_bytes(wanted[path])
+        aside.replace(path)
     return root
 
 
@@ -78,16 +76,15 @@ def _packaged(name: str) -> bytes:
 
 
 def _rows(split: str) -> list[dict[str, Any]]:
-    text = gzip.decompress(_packaged(f"{split}.jsonl.gz")).decode()
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in gzip.decompress(_packaged(f"{split}.jsonl.gz")).splitlines()]
 
 
 def _task(name: str, rows: dict[str, list[dict[str, Any]]]) -> Task:
-    splits = {
-        split: tuple(Example.of_text(row["text"], row["label"], row["id"]) for row in rows[split] if row["task"] == name)
+    train, validation, test = (
+        tuple(Example.of_text(row["text"], row["label"], row["id"]) for row in rows[split] if row["task"] == name)
         for split in _SPLITS
-    }
-    return Task(name, **splits)
+    )
+    return Task(name, train, validation, test)
 
 
 def _stream_files() -> dict[str, bytes]:

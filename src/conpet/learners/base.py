@@ -59,7 +59,6 @@ class LearnerState:
     tasks: tuple[KnownTask, ...] = ()
     shared: Mapping[str, Readable] = field(default_factory=dict)
 
-
     def followed_by(self, known: KnownTask, shared: Mapping[str, Artifact | None]) -> LearnerState:
         """Return the state in which a task has come, or has changed in its place, with new shared objects."""
         names = [task.name for task in self.tasks]

@@ -14,8 +14,7 @@ from torch import Tensor
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
-from conpet.closedform import METHODS as CLOSED_FORMS
-from conpet.closedform.classifiers import ClosedFormClassifier
+from conpet.closedform.classifiers import ClosedFormClassifier, LinearDiscriminant, ProjectedRidge
 from conpet.closedform.statistics import ClosedFormState, Gram
 from conpet.config import Settings
 from conpet.data import Example, Kind, Task
@@ -46,8 +45,6 @@ from conpet.selectors.learned import OLD_SHARE
 from conpet.work import Work
 
 CALIBRATION = "calibration"
-CLOSED_FORM = "lda"
-"""The closed form whose label scores stand beside the modules': the best single one on CLINC150's validation set."""
 
 
 class DynamicLearner(Learner):
@@ -84,9 +81,12 @@ class DynamicLearner(Learner):
         return ClosedFormState(gram, tuple(classes_of(task) for task in self.state.tasks))
 
     @cached_property
-    def _closed_form(self) -> ClosedFormClassifier:
-        classifier: ClosedFormClassifier = CLOSED_FORMS[CLOSED_FORM]().fit(self.closed)
-        return classifier
+    def _discriminant(self) -> ClosedFormClassifier:
+        return LinearDiscriminant().fit(self.closed)
+
+    @cached_property
+    def _regression(self) -> ClosedFormClassifier:
+        return ProjectedRidge().fit(self.closed)
 
     @cached_property
     def selector(self) -> Selector:
@@ -126,19 +126,20 @@ class DynamicLearner(Learner):
 
     def within_task(self, readings: Readings, owners: Tensor) -> Tensor:
         """Return log-probabilities over the labels `[n, L]` given each example's true task `[n]` (others -inf)."""
-        closed = self._closed_scores(readings)
-        modules = self._run(readings, owners.unsqueeze(1))
-        others = self.owner.unsqueeze(0) != owners.unsqueeze(1)
         tasks = torch.zeros(len(owners), len(self.state.tasks))
-        scores = self.rule.log_probabilities(Evidence(closed, tasks, modules, self.owner))
+        evidence = Evidence(*self._closed_scores(readings), tasks, self._run(readings, owners.unsqueeze(1)), self.owner)
+        others = self.owner.unsqueeze(0) != owners.unsqueeze(1)
+        scores = self.rule.log_probabilities(evidence)
         return torch.log_softmax(scores.masked_fill(others, -torch.inf), dim=1)
 
     def _evidence(self, readings: Readings, kind: Kind) -> tuple[Evidence, Tensor]:
         by_selector, other_kind = self._selected_by(readings, kind)
         selected = by_selector.topk(min(self.settings.top_k, int((~other_kind).sum())), dim=1).indices
-        closed = self._closed_scores(readings).masked_fill(other_kind[self.owner], -torch.inf)
-        closed = torch.log_softmax(closed, dim=1)
-        return Evidence(closed, by_selector, self._run(readings, selected), self.owner), selected
+        impossible = other_kind[self.owner]
+        discriminant, regression = (
+            scores.masked_fill(impossible, -torch.inf) for scores in self._closed_scores(readings)
+        )
+        return Evidence(discriminant, regression, by_selector, self._run(readings, selected), self.owner), selected
 
     def _selected_by(self, readings: Readings, kind: Kind) -> tuple[Tensor, Tensor]:
         """Return the selector's log-probabilities `[n, T]`, and which tasks are of another kind `[T]`."""
@@ -147,9 +148,13 @@ class DynamicLearner(Learner):
         by_selector = by_template(templates, readings, self.selector.log_probabilities)
         return torch.log_softmax(by_selector.masked_fill(other_kind, -torch.inf), dim=1), other_kind
 
-    def _closed_scores(self, readings: Readings) -> Tensor:
+    def _closed_scores(self, readings: Readings) -> tuple[Tensor, Tensor]:
+        """Return LDA's and the regression's scores of all labels `[n, L]`."""
         templates = [task.template for task in self.state.tasks for _ in task.labels]
-        return by_template(templates, readings, lambda states: self._closed_form.scores(states.features))
+        return (
+            by_template(templates, readings, lambda states: self._discriminant.scores(states.features)),
+            by_template(templates, readings, lambda states: self._regression.scores(states.features)),
+        )
 
     def _run(self, readings: Readings, selected: Tensor) -> Tensor:
         """Run the selected tasks' modules `[n, k]`; return their logits in their labels' columns `[n, L]`."""
@@ -242,14 +247,17 @@ class DynamicLearner(Learner):
         Teacher forcing: the lesson's task is always among the k selected; if the selector left it out, it takes the
         last one's place. Labels of tasks not selected get -100.
         """
-        if self.settings.rule != PaperRule.name or self.settings.top_k == 1 or len(self.state.tasks) == 1:
+        kind, template = lesson.task.kind, lesson.task.template
+        others = [task for task in self.state.tasks if task.kind is kind and task.name != lesson.task.name]
+        if self.settings.rule != PaperRule.name or self.settings.top_k == 1 or not others:
             return None
+        templates = {task.template for task in others} - {template}
+        readings = {template: lesson.train}
+        readings |= {other: self.backbone.states(lesson.task.train, other) for other in templates}
         own = [task.name for task in self.state.tasks].index(lesson.task.name)
-        readings = {lesson.task.template: lesson.train}
-        ranked = self._selected_by(readings, lesson.task.kind)[0].masked_fill(
-            torch.arange(len(self.state.tasks)) == own, -torch.inf
-        )
-        rivals = min(self.settings.top_k, len(self.state.tasks)) - 1
+        ranked = self._selected_by(readings, kind)[0]
+        ranked[:, own] = -torch.inf
+        rivals = min(self.settings.top_k - 1, len(others))
         logits = self._run(readings, ranked.topk(rivals, dim=1).indices)
         return logits[:, self.owner != own].clamp(min=UNSELECTED)
 
@@ -260,10 +268,10 @@ class DynamicLearner(Learner):
             of_new, of_old = split_budget(
                 self.settings.calibration_examples, old_share=OLD_SHARE if newest else 1.0, has_memory=bool(old)
             )
-            held_out = [example for _, some in draw_dynamic(old, of_old, Split.VALIDATION, work.seed) for example in some]
-            held_out += random.Random(work.seed).sample(  # noqa: S311
-                newest.validation, min(of_new, len(newest.validation))
-            ) if newest else []
+            drawn = draw_dynamic(old, of_old, Split.VALIDATION, work.seed)
+            held_out = [example for _, examples in drawn for example in examples]
+            new = newest.validation if newest else ()
+            held_out += random.Random(work.seed).sample(new, min(of_new, len(new)))  # noqa: S311
             rule = self._fitted(held_out)
             return {CALIBRATION: Artifact(documents={CALIBRATION: rule.to_json()})}
 

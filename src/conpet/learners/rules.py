@@ -20,13 +20,15 @@ class Evidence:
     """What is known of n examples before it is combined.
 
     Attributes:
-        closed: Closed-form log-probabilities over the L labels `[n, L]`; -inf for labels that cannot be meant.
-        tasks: The selector's log-probabilities over the T tasks `[n, T]`, likewise.
+        discriminant: LDA's log-probabilities of the L labels `[n, L]`; -inf for labels that cannot be meant.
+        regression: The outputs of the projected ridge regression for the L labels `[n, L]`, likewise.
+        tasks: The selector's log-probabilities of the T tasks `[n, T]`, likewise.
         modules: Logits of the modules that were run, in their labels' columns `[n, L]`; -inf elsewhere.
         owner: Index of the task of each label `[L]`.
     """
 
-    closed: Tensor
+    discriminant: Tensor
+    regression: Tensor
     tasks: Tensor
     modules: Tensor
     owner: Tensor
@@ -36,11 +38,17 @@ class Evidence:
         """Whether each label's module was run `[n, L]`."""
         return self.modules > -torch.inf
 
+    @property
+    def impossible(self) -> Tensor:
+        """Whether a label cannot be meant: it belongs to a task of another kind `[n, L]`."""
+        return self.discriminant == -torch.inf
+
     @classmethod
     def joined(cls, parts: Sequence[Evidence]) -> Evidence:
         """Return the evidence on all examples of all parts."""
         return cls(
-            torch.cat([part.closed for part in parts]),
+            torch.cat([part.discriminant for part in parts]),
+            torch.cat([part.regression for part in parts]),
             torch.cat([part.tasks for part in parts]),
             torch.cat([part.modules for part in parts]),
             parts[0].owner,
@@ -71,7 +79,7 @@ class PaperRule:
     def log_probabilities(self, evidence: Evidence) -> Tensor:
         """Return log-probabilities `[n, L]`."""
         logits = evidence.modules.masked_fill(~evidence.ran, UNSELECTED)
-        return torch.log_softmax(logits.masked_fill(evidence.closed == -torch.inf, -torch.inf), dim=1)
+        return torch.log_softmax(logits.masked_fill(evidence.impossible, -torch.inf), dim=1)
 
     def fitted(self, evidence: Evidence, targets: Tensor) -> PaperRule:
         """Return itself: the paper's rule has nothing to fit."""
@@ -84,27 +92,28 @@ class PaperRule:
 
 @dataclass(frozen=True, slots=True)
 class CalibratedRule:
-    """A product of experts, for tasks and for labels within a task, each with a weight fitted on held-out examples.
+    """A product of experts whose weights are fitted on held-out examples.
 
-        log p(task)         = a log closed(task) + b log selector(task)                               (normalised)
-        log p(label | task) = c log closed(label | task) + d log module(label | task)                 (normalised)
-        log p(label)        = log p(task) + log p(label | task)
+        closed(label)    = a LDA's log-probability + b ridge output                      (over all labels)
+        p(task)          ~ closed(task) p_selector(task)^c
+        p(label | task)  ~ closed(label | task) p_module(label | task)^d                 if the module was run
+                         ~ closed(label | task)^(1 + d)                                  if not
+        p(label)         = p(task) p(label | task)
 
-    For a task whose module was not run, the closed form takes the module's place (c + d). Since p(label | task) is
-    normalised within its task, modules never compete by the scale of their logits, which is what makes the paper's
-    rule lose accuracy for k > 1.
+    closed(task) sums closed over the task's labels. As p(label | task) is normalised within its task, modules never
+    compete by the scale of their logits, which is what costs the paper's rule accuracy at k > 1.
 
     Attributes:
-        closed_task: a.
-        selector: b.
-        closed_label: c.
+        discriminant: a. Small, for LDA is far too sure of itself.
+        regression: b.
+        selector: c.
         module: d.
     """
 
-    closed_task: float = 0.7
-    selector: float = 0.5
-    closed_label: float = 0.3
-    module: float = 0.8
+    discriminant: float = 0.02
+    regression: float = 10.0
+    selector: float = 0.1
+    module: float = 0.7
 
     name: ClassVar[str] = "calibrated"
 
@@ -114,6 +123,8 @@ class CalibratedRule:
 
     def fitted(self, evidence: Evidence, targets: Tensor) -> CalibratedRule:
         """Fit the weights by maximum likelihood, held towards the defaults as if by `PRIOR_EXAMPLES` examples."""
+        if not len(targets):
+            return self
         start = torch.tensor(CalibratedRule()._weights).log()
         weights = start.clone().requires_grad_(True)
         optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
@@ -126,8 +137,7 @@ class CalibratedRule:
             value.backward()
             return value
 
-        if len(targets):
-            optimizer.step(loss)
+        optimizer.step(loss)
         return CalibratedRule(*weights.detach().exp().tolist())
 
     @property
@@ -151,24 +161,24 @@ FLOOR = -1e4
 
 
 def _combine(evidence: Evidence, weights: Tensor) -> Tensor:
-    closed_task, selector, closed_label, module = weights
+    discriminant, regression, selector, module = weights.unbind()
     owner, tasks = evidence.owner, evidence.tasks.shape[1]
-    closed = evidence.closed.clamp(min=FLOOR)
+    closed = discriminant * evidence.discriminant.clamp(min=FLOOR) + regression * evidence.regression.clamp(min=FLOOR)
     closed_of_task = segment_logsumexp(closed, owner, tasks)
-    task = torch.log_softmax(closed_task * closed_of_task + selector * evidence.tasks.clamp(min=FLOOR), dim=1)
+    task = torch.log_softmax(closed_of_task + selector * evidence.tasks.clamp(min=FLOOR), dim=1)
     closed_within = closed - closed_of_task[:, owner]
     module_within = evidence.modules - segment_logsumexp(evidence.modules, owner, tasks)[:, owner]
-    ran = closed_label * closed_within + module * module_within.masked_fill(~evidence.ran, 0)
-    within = torch.where(evidence.ran, ran, (closed_label + module) * closed_within)
+    second = torch.where(evidence.ran, module_within.masked_fill(~evidence.ran, 0), closed_within)
+    within = closed_within + module * second
     within = within - segment_logsumexp(within, owner, tasks)[:, owner]
-    return (task[:, owner] + within).masked_fill(evidence.closed == -torch.inf, -torch.inf)
+    return (task[:, owner] + within).masked_fill(evidence.impossible, -torch.inf)
 
 
 def segment_logsumexp(values: Tensor, owner: Tensor, tasks: int) -> Tensor:
     """Sum probabilities over the labels of each task, in logs: `[n, L]` to `[n, T]`."""
     index = owner.expand(len(values), -1)
     top = torch.full((len(values), tasks), -torch.inf).scatter_reduce(1, index, values.detach(), "amax")
-    top = top.clamp(min=FLOOR)
+    top = top.masked_fill(top == -torch.inf, 0.0)
     total = torch.zeros(len(values), tasks).scatter_add(1, index, (values - top.gather(1, index)).exp())
     return total.log().clamp(min=FLOOR) + top
 

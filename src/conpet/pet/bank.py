@@ -14,13 +14,28 @@ from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch, States
-from conpet.pet.module import ModuleWeights, StoredModule, at_slots
+from conpet.errors import BackboneError, CorruptionError
+from conpet.pet.module import ModuleWeights, StoredModule
 
 SUFFIX_TOKENS = 2048
 """Padded tokens of one suffix batch."""
+_FEWEST_SLOTS = 4
 
-_rows: ContextVar[Tensor | int] = ContextVar("conpet_bank_rows")
-"""The slot each row of the current call uses, `[n]`, or one slot for all rows."""
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What a forward call tells the banked maps.
+
+    Attributes:
+        rows: The slot each of n rows uses `[n]`, or one slot for all rows.
+        tokens: Padded tokens of a row, T.
+    """
+
+    rows: Tensor | int
+    tokens: int
+
+
+_call: ContextVar[_Call] = ContextVar("conpet_bank_call")
 
 
 class BankedLinear(nn.Module):
@@ -49,18 +64,20 @@ class BankedLinear(nn.Module):
             self.up[slot, : len(down)] = up.T.to(self.up)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        rows = _rows.get()
-        output = self.base(hidden)
-        if hidden.dim() != 3:  # a model that flattens its tokens: each row's tokens follow one another
-            rows = rows if isinstance(rows, int) else rows.repeat_interleave(len(hidden) // len(rows))
-            hidden = hidden.unsqueeze(1)
-            return output + self._update(hidden, rows).squeeze(1)
-        return output + self._update(hidden, rows)
-
-    def _update(self, hidden: Tensor, rows: Tensor | int) -> Tensor:
-        if isinstance(rows, int):
-            return (hidden @ self.down[rows]) @ self.up[rows]
-        return torch.bmm(torch.bmm(hidden, self.down[rows]), self.up[rows])
+        """Map `[n, T, in]`, or `[n * T, in]` from a model that flattens its tokens, to as many times `out`."""
+        call = _call.get()
+        output: Tensor = self.base(hidden)
+        if isinstance(call.rows, int):
+            return output + (hidden @ self.down[call.rows]) @ self.up[call.rows]
+        rows, tokens = len(call.rows), call.tokens
+        if hidden.shape[:-1] not in ((rows, tokens), (rows * tokens,)):
+            raise BackboneError(
+                f"a linear map of this architecture reads {tuple(hidden.shape)} where the batch has {rows} rows of "
+                f"{tokens} tokens, so it cannot tell whose module to use: leave it out of `targets`"
+            )
+        by_row = hidden.reshape(rows, tokens, -1)
+        update = torch.bmm(torch.bmm(by_row, self.down[call.rows]), self.up[call.rows])
+        return output + update.view(output.shape)
 
 
 @dataclass(slots=True)
@@ -74,7 +91,8 @@ class _Resident:
 class ModuleBank:
     """Holds a bounded number of modules in memory and runs any mixture of them in one pass.
 
-    Safe for threads: a call pins the modules it uses, and slots are refilled only when nobody uses them.
+    Safe for threads: a call pins the modules it uses, and slots are refilled only when nobody uses them. Calls that
+    need other modules than are in memory wait their turn, so a stream of calls cannot starve one of them.
 
     Args:
         backbone: The frozen model.
@@ -84,9 +102,11 @@ class ModuleBank:
     def __init__(self, backbone: Backbone, capacity: int = 64) -> None:
         self._backbone = backbone
         self.capacity = capacity
+        self._entrance = threading.Lock()
         self._lock = threading.Condition()
         self._resident: OrderedDict[StoredModule, _Resident] = OrderedDict()
         self._suffix = backbone.suffix()
+        self._bases = {n: m for n, m in self._suffix.shell.named_modules() if isinstance(m, nn.Linear)}
         self._maps: dict[str, BankedLinear] = {}
         self._slots = 0
         self._rank = 0
@@ -135,24 +155,26 @@ class ModuleBank:
         rows: Tensor | int = slots[0]
         if len(set(slots)) > 1:
             rows = torch.tensor(slots, device=self._backbone.device)
-        token = _rows.set(rows)
+        token = _call.set(_Call(rows, batch.ids.shape[1]))
         try:
             with torch.inference_mode():
                 self._backbone.meter.tokens += int(batch.mask.sum()) * self._backbone.suffix_share
-                return at_slots(self._suffix(batch.ids, batch.mask, batch.hidden), batch.slots)
+                return self._backbone.pooling(self._suffix(batch.ids, batch.mask, batch.hidden), batch)
         finally:
-            _rows.reset(token)
+            _call.reset(token)
 
     @contextmanager
     def _pinned(self, keys: Sequence[StoredModule]) -> Iterator[dict[StoredModule, _Resident]]:
         """Bring all modules of a call into memory and keep them there while it runs."""
-        with self._lock:
-            while not self._bring(keys):
-                self._lock.wait()  # we hold no module while waiting, so those who do will finish
-            found = {key: self._resident[key] for key in keys}
-            for key, resident in found.items():
-                resident.users += 1
-                self._resident.move_to_end(key)
+        with self._entrance:  # held while waiting: whoever comes later pins nothing, so those inside will finish
+            weights = {key: key.weights() for key in keys if key not in self._resident}
+            with self._lock:
+                while not self._bring(keys, weights):
+                    self._lock.wait()
+                found = {key: self._resident[key] for key in keys}
+                for key, resident in found.items():
+                    resident.users += 1
+                    self._resident.move_to_end(key)
         try:
             yield found
         finally:
@@ -161,27 +183,22 @@ class ModuleBank:
                     resident.users -= 1
                 self._lock.notify_all()
 
-    def _bring(self, keys: Sequence[StoredModule]) -> bool:
-        """Load what is missing; False if slots or stacks others are using stand in the way. The lock is held."""
-        missing = {key: key.weights() for key in keys if key not in self._resident}
-        if not missing:
-            return True
-        rank = max((len(down) for weights in missing.values() for down, _ in weights.maps.values()), default=1)
-        maps = dict.fromkeys(name for weights in missing.values() for name in weights.maps)
-        together = len(set(keys) | set(self._resident))
-        if rank > self._rank or not maps.keys() <= self._maps.keys() or self._slots < min(together, self.capacity):
+    def _bring(self, keys: Sequence[StoredModule], weights: dict[StoredModule, ModuleWeights]) -> bool:
+        """Place what is missing, given its weights; False while modules in use stand in the way. The lock is held."""
+        if not self._fits(keys, weights.values()):
             if any(resident.users for resident in self._resident.values()):
                 return False
-            self._rebuild(maps, max(rank, self._rank), together)
-            missing = {key: key.weights() for key in keys}
-        idle = [key for key, resident in self._resident.items() if not resident.users and key not in keys]
+            self._rebuild(keys, weights.values())
+            weights |= {key: key.weights() for key in keys if key not in weights}
+        missing = [key for key in keys if key not in self._resident]
         free = set(range(self._slots)) - {resident.slot for resident in self._resident.values()}
+        idle = [key for key, resident in self._resident.items() if not resident.users and key not in keys]
         if len(free) + len(idle) < len(missing):
             return False
-        for key in idle[: max(0, len(missing) - len(free))]:
+        for key in idle[: max(0, len(missing) - len(free))]:  # the least recently used come first
             free.add(self._resident.pop(key).slot)
-        for key, weights in missing.items():
-            self._place(key, weights, free.pop())
+        for key in missing:
+            self._place(key, weights[key], free.pop())
         return True
 
     def _place(self, key: StoredModule, weights: ModuleWeights, slot: int) -> None:
@@ -190,17 +207,30 @@ class ModuleBank:
         device = self._backbone.device
         self._resident[key] = _Resident(slot, weights.weight.float().to(device), weights.bias.float().to(device))
 
-    def _rebuild(self, maps: Iterable[str], rank: int, modules: int) -> None:
-        """Make empty stacks for more maps, a higher rank or more modules; nobody is using the present ones."""
+    def _fits(self, keys: Sequence[StoredModule], coming: Iterable[ModuleWeights]) -> bool:
+        """Tell whether the stacks have the maps, the rank and, up to the capacity, the slots for what is coming."""
+        together = len(self._resident.keys() | set(keys))
+        return self._slots >= min(together, self.capacity) and all(
+            name in self._maps and len(down) <= self._rank
+            for weights in coming
+            for name, (down, _) in weights.maps.items()
+        )
+
+    def _rebuild(self, keys: Sequence[StoredModule], coming: Iterable[ModuleWeights]) -> None:
+        """Make empty stacks with room for what is coming; nobody is using the present ones."""
+        maps = [(name, len(down)) for weights in coming for name, (down, _) in weights.maps.items()]
+        unknown = sorted({name for name, _ in maps} - self._bases.keys())
+        if unknown:
+            raise CorruptionError(f"a stored module changes {unknown[0]}, which is no linear map above the cut")
+        rank = max([self._rank, *(rank for _, rank in maps)])
+        slots = min(self.capacity, max(_FEWEST_SLOTS, 2 * len(self._resident.keys() | set(keys))))
+        names = dict.fromkeys([*self._maps, *(name for name, _ in maps)])
+        fresh = {name: BankedLinear(self._bases[name], slots, rank) for name in names}
         self._resident.clear()
-        self._rank = rank
-        self._slots = min(self.capacity, max(4, 2 * modules))
-        for name in dict.fromkeys([*self._maps, *maps]):
-            base = self._maps[name].base if name in self._maps else self._suffix.shell.get_submodule(name)
-            assert isinstance(base, nn.Linear)  # noqa: S101
-            self._maps[name] = BankedLinear(base, self._slots, self._rank)
+        self._rank, self._slots, self._maps = rank, slots, fresh
+        for name, banked in fresh.items():
             parent, _, leaf = name.rpartition(".")
-            setattr(self._suffix.shell.get_submodule(parent), leaf, self._maps[name])
+            setattr(self._suffix.shell.get_submodule(parent), leaf, banked)
 
 
 def _apply_heads(represented: Tensor, residents: Sequence[_Resident]) -> Iterator[tuple[int, Tensor]]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, inject_adapter_in_model
-from peft.helpers import disable_input_dtype_casting
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
@@ -24,41 +24,49 @@ ADAPTER_TENSORS = "adapter_model"
 ADAPTER_CONFIG = "adapter_config"
 """Stems of the files in which PEFT keeps an adapter."""
 
+EAGER_TOKENS = 256
+"""Up to this length plain attention trains faster than the fused kernel on a CPU in bfloat16 (5 times at 16 tokens)."""
+
 _PREFIX = "base_model.model."
 _ADAPTER = "default"
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 
 def linear_maps(backbone: Backbone) -> tuple[str, ...]:
     """Return the leaf names of the linear maps in the suffix, sorted (`("down_proj", "gate_proj", ...)`)."""
-    suffix = backbone.suffix()
-    inside = _suffix_layers(backbone)
+    path, adapted = backbone.cut.path, _adapted_layers(backbone)
+    inside = tuple(f"{path}.{index}." for index in adapted)
     names = {
         name.rpartition(".")[2]
-        for name, module in suffix.shell.named_modules()
-        if isinstance(module, nn.Linear) and (not inside or name.startswith(inside))
+        for name, module in backbone.cut.model.named_modules()
+        if isinstance(module, nn.Linear) and (path is None or name.startswith(inside))
     }
     return tuple(sorted(names))
 
 
-def _suffix_layers(backbone: Backbone) -> tuple[str, ...]:
-    path = backbone.cut.path
-    return tuple(f"{path}.{index}." for index in range(backbone.split, backbone.cut.layers)) if path else ()
+def _adapted_layers(backbone: Backbone) -> list[int]:
+    return list(range(backbone.split, backbone.cut.layers))
 
 
 def lora_config(backbone: Backbone, settings: TaskSettings) -> LoraConfig:
     """Build PEFT's configuration of a LoRA module on the suffix.
 
     Raises:
-        ConfigError: A target is no linear map of the suffix.
+        ConfigError: A target is no linear map of the suffix, or the suffix has none.
     """
     have = linear_maps(backbone)
+    if not have:
+        raise ConfigError(
+            f"{backbone.name} has no linear maps (torch.nn.Linear) above layer {backbone.split} for LoRA to sit on: "
+            "use a lower split or another backbone"
+        )
     targets = have if settings.targets == "all-linear" else settings.targets
     unknown = sorted(set(targets) - set(have))
     if unknown:
         raise ConfigError(f"targets: no linear map {', '.join(unknown)} in {backbone.name}; have: {', '.join(have)}")
     layers: dict[str, Any] = {}
     if backbone.cut.path:
-        layers["layers_to_transform"] = list(range(backbone.split, backbone.cut.layers))
+        layers["layers_to_transform"] = _adapted_layers(backbone)
         layers["layers_pattern"] = backbone.cut.path.rpartition(".")[2]
     return LoraConfig(
         r=settings.rank,
@@ -93,11 +101,16 @@ class PetModule:
         self._backbone = backbone
         self.config: PeftConfig = PET_KINDS[settings.pet](backbone, settings)
         self._suffix = backbone.suffix()
-        inject_adapter_in_model(self.config, self._suffix.shell, adapter_name=_ADAPTER)
+        _take_quickest_attention(self._suffix.shell, backbone)
+        with torch.random.fork_rng(devices=[backbone.device] if backbone.device.type == "cuda" else []):
+            inject_adapter_in_model(self.config, self._suffix.shell, adapter_name=_ADAPTER)
         self._layers = {n: m for n, m in self._suffix.shell.named_modules() if isinstance(m, LoraLayer)}
         generator = torch.Generator().manual_seed(seed)
         for layer in self._layers.values():
-            # PEFT draws these from the global generator; ours is an argument, so that equal seeds give equal modules.
+            layer.cast_input_dtype_enabled = (
+                False  # autocast brings weights to the states' format, not states to theirs
+            )
+            # PEFT drew these from the global generator; ours is an argument, so that equal seeds give equal modules.
             weight = layer.lora_A[_ADAPTER].weight
             bound = 1 / weight.shape[1] ** 0.5
             weight.data.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
@@ -125,9 +138,13 @@ class PetModule:
             layer.lora_dropout.train(mode)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over the weights of a module of the same shape (strictly: every tensor, and no other)."""
-        if set(tensors) != set(self._parameters):
-            raise CorruptionError("the stored module is not of the workspace's settings: its tensors have other names")
+        """Take over the weights of a module of the same shape.
+
+        Raises:
+            CorruptionError: A tensor is missing, surplus or of another shape.
+        """
+        if _shapes(tensors) != _shapes(self._parameters):
+            raise CorruptionError("the stored module is not of these settings: its tensors have other names or shapes")
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(tensors[name])
@@ -137,16 +154,22 @@ class PetModule:
         return {name: parameter.detach().cpu().clone() for name, parameter in self._parameters.items()}
 
     def represent(self, batch: Batch) -> Tensor:
-        """Return the representations `[n, d]`, float32, of a batch: its last hidden states at the slots."""
+        """Return the representations `[n, R]`, float32, of a batch."""
         self._backbone.meter.tokens += int(batch.mask.sum()) * self._backbone.suffix_share
-        with self._backbone.autocast(), disable_input_dtype_casting(self._suffix.shell):
+        with self._backbone.autocast():
             hidden = self._suffix(batch.ids, batch.mask, batch.hidden)
-        return at_slots(hidden, batch.slots)
+        return self._backbone.pooling(hidden, batch)
 
 
-def at_slots(hidden: Tensor, slots: Tensor) -> Tensor:
-    """Return the states `[n, d]`, float32, at one position per row of `hidden` `[n, T, d]`."""
-    return hidden[torch.arange(len(slots), device=hidden.device), slots].float()
+def _take_quickest_attention(shell: nn.Module, backbone: Backbone) -> None:
+    """Switch a suffix to be trained to plain attention where torch's fused kernel has a slow backward pass."""
+    quick = backbone.device.type != "cpu" or backbone.dtype == torch.float32 or backbone.max_tokens > EAGER_TOKENS
+    if not quick and isinstance(shell, PreTrainedModel):
+        shell.set_attn_implementation("eager")
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +178,7 @@ class ModuleWeights:
 
     Attributes:
         maps: Path of a linear map in the backbone to its (A `[r, in]`, B `[out, r]`), B scaled by alpha / r.
-        weight: The head's weight `[labels, d]`.
+        weight: The head's weight `[labels, R]`.
         bias: The head's bias `[labels]`.
     """
 
@@ -165,13 +188,20 @@ class ModuleWeights:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], config: Mapping[str, Any], head: Mapping[str, Tensor]) -> ModuleWeights:
-        """Read a module from the tensors and the document of PEFT's format and a linear head's tensors."""
+        """Read a module from the tensors and the document of PEFT's format and a linear head's tensors.
+
+        Raises:
+            CorruptionError: A tensor is missing or surplus.
+        """
         scale = float(config["lora_alpha"]) / int(config["r"])
-        maps = {}
-        for name in tensors:
-            if name.endswith(".lora_A.weight"):
-                stem = name.removesuffix(".lora_A.weight")
-                maps[stem.removeprefix(_PREFIX)] = (tensors[name], tensors[f"{stem}.lora_B.weight"] * scale)
+        stems = [name.removesuffix(_DOWN) for name in tensors if name.endswith(_DOWN)]
+        expected = {f"{stem}{end}" for stem in stems for end in (_DOWN, _UP)}
+        if expected != tensors.keys() or head.keys() != {"weight", "bias"}:
+            wrong = sorted((expected ^ tensors.keys()) | (head.keys() ^ {"weight", "bias"}))
+            raise CorruptionError(f"a stored module has missing or surplus tensors: {', '.join(wrong)}")
+        maps = {
+            stem.removeprefix(_PREFIX): (tensors[f"{stem}{_DOWN}"], tensors[f"{stem}{_UP}"] * scale) for stem in stems
+        }
         return cls(maps, head["weight"], head["bias"])
 
 

@@ -89,7 +89,7 @@ def train_module(
 
 def _new_head(backbone: Backbone, labels: int) -> nn.Linear:
     """A head of zeros: the first prediction is uniform, and its first gradient is that of the class means."""
-    head = nn.Linear(backbone.hidden_size, labels, device=backbone.device)
+    head: nn.Linear = nn.utils.skip_init(nn.Linear, backbone.representation_size, labels, device=backbone.device)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return head

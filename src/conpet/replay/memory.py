@@ -46,6 +46,12 @@ class Remembered:
         """Read all examples of a split."""
         return [Example.from_json(row) for row in self.reader.rows(split)]
 
+    def chosen(self, split: Split, indices: Sequence[int]) -> list[Example]:
+        """Read some examples of a split, in the order given; only they are held in memory."""
+        wanted = set(indices)
+        found = {index: Example.from_json(row) for index, row in enumerate(self.reader.rows(split)) if index in wanted}
+        return [found[index] for index in indices]
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -28,7 +28,7 @@ def draw_dynamic(
 
     Returns:
         Each drawn task with its drawn examples, `count` of them in all (none if no task has any). A task's rows are
-        read once, and only if it is drawn, so the cost is bounded by `count`.
+        read once, and only if it is drawn, so the number of tasks read is bounded by `count`.
     """
     sources = [one for one in memory if one.count(split)]
     if not sources:
@@ -38,8 +38,4 @@ def draw_dynamic(
     for _ in range(count):
         task = generator.randrange(len(sources))
         draws.setdefault(task, []).append(generator.randrange(sources[task].count(split)))
-    drawn = []
-    for task in sorted(draws):
-        examples = sources[task].examples(split)
-        drawn.append((sources[task], [examples[index] for index in draws[task]]))
-    return drawn
+    return [(sources[task], sources[task].chosen(split, draws[task])) for task in sorted(draws)]

@@ -40,6 +40,7 @@ class LearnedSelector(Selector):
 
     @property
     def parameters(self) -> int:
+        """Number of its trained parameters, the head's included."""
         module = self._module()
         if module is None:
             return 0
@@ -79,7 +80,7 @@ class LearnedSelector(Selector):
 
     def _head(self, tasks: Sequence[str]) -> nn.Linear:
         """Build a head for these tasks: rows of the last head where it has them, zeros for a new one."""
-        head = nn.Linear(self.backbone.hidden_size, len(tasks), device=self.backbone.device)
+        head = nn.Linear(self.backbone.representation_size, len(tasks), device=self.backbone.device)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         if self.state.stored is not None:

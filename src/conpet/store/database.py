@@ -72,6 +72,7 @@ def _connect(file: Path, mode: str) -> sqlite3.Connection:
     raw = sqlite3.connect(f"{file.as_uri()}?mode={mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None)
     raw.execute("PRAGMA foreign_keys=ON")
     raw.execute("PRAGMA synchronous=FULL")
+    raw.execute("PRAGMA secure_delete=ON")  # what is removed must not stay readable in free pages
     return raw
 
 

@@ -148,6 +148,10 @@ class Store:
         folder.mkdir(exist_ok=True)
         return folder
 
+    def scratches(self) -> list[str]:
+        """Return the digests of all work that has a folder for checkpoints."""
+        return sorted(path.name for path in self._layout.scratch.iterdir())
+
     def bytes_on_disk(self) -> int:
         """Return the size of everything in the workspace's folder, checkpoints included."""
         total = 0

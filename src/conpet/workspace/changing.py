@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from conpet.artifact import Artifact
@@ -12,15 +13,16 @@ from conpet.errors import DataError, Problem
 from conpet.evaluation.metrics import AccuracyMatrix, Row, backward_transfer, forgetting
 from conpet.learners.base import KnownTask, Learner, LearnerState, Lesson
 from conpet.readable import Held
-from conpet.replay.memory import MEMORY, Limits, Remembered, Split
+from conpet.replay.memory import MEMORY, Limits, Split
 from conpet.store import Change, EventRecord, NewVersion, SideObject, Snapshot, Store, TaskRecord, VersionRecord, Writer
 from conpet.work import Work
 from conpet.workspace.evaluating import Evaluator
+from conpet.workspace.history import CACHE, matrix_of
 from conpet.workspace.reading import (
     describe,
     known_task,
-    matrix_of,
     memory_artifact,
+    remember,
     remembered,
     seed_of,
     shrunk,
@@ -64,6 +66,7 @@ class Changer:
         self._progress = progress
         self._evaluate = evaluate
         self._costs = CostLedger(learner.backbone.meter)
+        self._asked_before = _asked(learner)
 
     def learn(self, task: Task) -> LearnReport:
         """Learn a task; see `ConPET.learn`."""
@@ -76,7 +79,9 @@ class Changer:
         work = self._work(task.name, scratch)
         learner = self._learner
         with self._costs.stage("prefix"):
-            states = learner.backbone.states(task.train, task.template, progress=self._counted("prefix", len(task.train)))
+            states = learner.backbone.states(
+                task.train, task.template, progress=self._counted("prefix", len(task.train))
+            )
         learned = learner.learn(Lesson(task, learner.settings.for_task(task.settings), states), work)
         known = KnownTask(
             task.name,
@@ -104,7 +109,6 @@ class Changer:
             side_objects=smaller,
             shared=learned.shared,
             detail=dict(learned.detail),
-            clear_scratch=(scratch,),
         )
         return self._report(self._store.snapshot().task(task.name).active, event=event, evaluation=evaluation)
 
@@ -116,10 +120,10 @@ class Changer:
             return self._report(chosen, skipped=True)
         self._check_labels(name, chosen.labels)
         coming = known_task(chosen)
-        shared = self._learner.revise(known_task(record.active), coming, self._work(name))
-        evaluation = self._evaluated(
-            self._learner.state.followed_by(coming, shared), {name: _tests(chosen)}
-        )
+        work = self._work(name)
+        work = replace(work, memory=[*work.memory, remember(chosen)])
+        shared = self._learner.revise(known_task(record.active), coming, work)
+        evaluation = self._evaluated(self._learner.state.followed_by(coming, shared), {name: _tests(chosen)})
         event = self._commit(evaluation, "rollback", name, activate=number, shared=shared)
         return self._report(self._store.snapshot().task(name).active, event=event, evaluation=evaluation)
 
@@ -164,17 +168,17 @@ class Changer:
         return Limits(settings.memory_examples, settings.memory_bytes)
 
     def _memory(self, task: Task) -> tuple[Artifact, tuple[SideObject, ...]]:
-        """Return the new task's replay memory, and those of older tasks that must make room for it."""
+        """Return the new version's replay memory, and those of all older ones that must make room for it."""
         limits, seed = self._limits(), self._learner.settings.seed
-        others = [one for one in self._snapshot.tasks if one.name != task.name]
-        tasks = len(others) + 1
+        older = self._snapshot.versions  # those not in use too: they may be rolled back to, and take up room as well
+        sharing = len(older) + 1
         smaller = []
         if not limits.unlimited:
-            for record, memory in zip(others, remembered(others), strict=True):
-                artifact = shrunk(memory, limits, tasks, seed)
+            for version in older:
+                artifact = shrunk(remember(version), limits, sharing, seed)
                 if artifact is not None:
-                    smaller.append(SideObject(record.name, record.active.number, MEMORY, artifact))
-        return memory_artifact(task, limits, tasks, seed), tuple(smaller)
+                    smaller.append(SideObject(version.task, version.number, MEMORY, artifact))
+        return memory_artifact(task, limits, sharing, seed), tuple(smaller)
 
     def _evaluated(self, state: LearnerState, changed: Mapping[str, Sequence[Example]]) -> Evaluation | None:
         """Evaluate the next state on the stored tests, with those of the changed task in place of the stored ones."""
@@ -186,8 +190,17 @@ class Changer:
         with self._costs.stage("evaluation"):
             return evaluate_tests(self._learner.renewed(state), tests, self._progress)
 
-    def _commit(self, evaluation: Evaluation | None, verb: str, task: str, **change: Any) -> EventRecord:
+    def _commit(
+        self,
+        evaluation: Evaluation | None,
+        verb: str,
+        task: str,
+        *,
+        detail: Mapping[str, Any] | None = None,
+        **change: Any,
+    ) -> EventRecord:
         new = change.get("new_version")
+        hits, asked = (now - before for now, before in zip(_asked(self._learner), self._asked_before, strict=True))
         rows = recorded(
             evaluation,
             self._costs,
@@ -202,6 +215,8 @@ class Changer:
                 references=rows.references,
                 costs=rows.costs,
                 confusion=rows.confusion,
+                detail={**(detail or {}), CACHE: {"hits": hits, "asked": asked}},
+                clear_scratch=tuple(self._store.scratches()),  # all of them began in a state that is no more
                 **change,
             )
         )
@@ -247,8 +262,14 @@ def counted(progress: Progress, stage: str, total: int) -> Callable[[int], None]
     return add
 
 
+def _asked(learner: Learner) -> tuple[int, int]:
+    """Return how many states the cache had, and of how many it was asked, so far."""
+    cache = learner.backbone.cache
+    return (cache.hits, cache.hits + cache.misses) if cache else (0, 0)
+
+
 def _tests(version: VersionRecord) -> list[Example]:
-    return Remembered(version.task, version.description["template"], version.objects[MEMORY]).examples(Split.TEST)
+    return remember(version).examples(Split.TEST)
 
 
 def evaluate_tests(learner: Learner, tests: Mapping[str, Sequence[Example]], progress: Progress) -> Evaluation:

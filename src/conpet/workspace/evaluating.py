@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
+from conpet.backbone.states import States
 from conpet.closedform import METHODS as CLOSED_FORMS
 from conpet.closedform.classifiers import ClosedFormClassifier
 from conpet.data import Example
@@ -74,7 +75,7 @@ class Evaluator:
         possible = torch.isfinite(scores.labels)
         for method, classifier in self._classifiers.items():
             templates = [task.template for task in learner.state.tasks for _ in task.labels]
-            closed = by_template(templates, readings, lambda states, of=classifier: of.scores(states.features))
+            closed = by_template(templates, readings, partial(_features_scored, classifier))
             self._references[method] += _hits(closed.masked_fill(~possible, -torch.inf), truth)
         if self._progress:
             self._progress(len(examples))
@@ -83,6 +84,10 @@ class Evaluator:
     @cached_property
     def _classifiers(self) -> dict[str, ClosedFormClassifier]:
         return {name: CLOSED_FORMS[name]().fit(self._learner.closed) for name in CLOSED_FORMS}
+
+
+def _features_scored(classifier: ClosedFormClassifier, states: States) -> Tensor:
+    return classifier.scores(states.features)
 
 
 def _hits(scores: Tensor, truth: Tensor) -> int:

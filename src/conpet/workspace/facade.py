@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.cache import StateCache
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
+from conpet.backbone.pooling import Pooling
 from conpet.config import Settings
 from conpet.data import Example, Task, check_example
 from conpet.errors import BackboneMismatchError, DataError, Problem
@@ -30,10 +30,17 @@ from conpet.workspace.predicting import predictions
 from conpet.workspace.reading import learner_state
 from conpet.workspace.results import Evaluation, LearnReport, Prediction
 
+Done = TypeVar("Done")
+
 CACHE_BYTES = 4 << 30
 """Limit of the state cache on disk, shared by all workspaces."""
 CHUNK = 256
 """Inputs predicted at once when they are streamed."""
+
+
+def state_cache() -> StateCache:
+    """Return the state cache that all workspaces under `CONPET_HOME` share."""
+    return StateCache(conpet_home() / "states.sqlite", limit_bytes=CACHE_BYTES)
 
 
 class ConPET:
@@ -56,7 +63,9 @@ class ConPET:
         device: A torch device in place of the settings' one.
     """
 
-    def __init__(self, store: Store, settings: Settings, backbone: str | None = None, device: str | None = None) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, backbone: str | None = None, device: str | None = None
+    ) -> None:
         self._store = store
         self.settings = settings
         self._backbone_name = backbone or settings.backbone
@@ -98,7 +107,11 @@ class ConPET:
         Store.require_free(path)
         loaded = load_backbone(backbone, dtype=asked.dtype, device=asked.device, progress=progress)
         built = Backbone(
-            loaded, split=asked.split, feature_layers=asked.feature_layers, max_tokens=asked.max_tokens, cache=None
+            loaded,
+            split=asked.split,
+            feature_layers=asked.feature_layers,
+            max_tokens=asked.max_tokens,
+            pooling=Pooling(asked.pooling),
         )
         check_settings(built, asked)
         decided = asked.model_copy(
@@ -112,9 +125,7 @@ class ConPET:
         return cls(store, decided)
 
     @classmethod
-    def open(
-        cls, path: str | os.PathLike[str], *, backbone: str | None = None, device: str | None = None
-    ) -> Self:
+    def open(cls, path: str | os.PathLike[str], *, backbone: str | None = None, device: str | None = None) -> Self:
         """Open a workspace and check that its backbone is the one it was made with.
 
         Args:
@@ -151,7 +162,8 @@ class ConPET:
             split=settings.split,
             feature_layers=settings.feature_layers,
             max_tokens=settings.max_tokens,
-            cache=StateCache(conpet_home() / "states.sqlite", limit_bytes=CACHE_BYTES) if settings.cache else None,
+            pooling=Pooling(settings.pooling),
+            cache=state_cache() if settings.cache else None,
         )
 
     @property
@@ -195,8 +207,7 @@ class ConPET:
             ConfigError: The task's settings or template do not fit.
             WorkspaceBusyError: Another process is still at it after `wait_seconds`.
         """
-        with self._changer("learn", wait_seconds, progress, evaluate) as changer:
-            return changer.learn(task)
+        return self._change("learn", wait_seconds, progress, evaluate, lambda changer: changer.learn(task))
 
     def learn_stream(
         self,
@@ -225,8 +236,9 @@ class ConPET:
             UnknownNameError: There is no such task or version.
             DataError: A label of that version belongs to another task by now.
         """
-        with self._changer("rollback", wait_seconds, progress, evaluate) as changer:
-            return changer.rollback(task, version)
+        return self._change(
+            "rollback", wait_seconds, progress, evaluate, lambda changer: changer.rollback(task, version)
+        )
 
     def remove(
         self,
@@ -243,8 +255,7 @@ class ConPET:
         Raises:
             UnknownNameError: There is no such task.
         """
-        with self._changer("remove", wait_seconds, progress, evaluate) as changer:
-            return changer.remove(task)
+        return self._change("remove", wait_seconds, progress, evaluate, lambda changer: changer.remove(task))
 
     def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
         """Copy a module with its head into a new folder that plain Hugging Face PEFT loads.
@@ -274,21 +285,15 @@ class ConPET:
         Raises:
             DataError: An input is empty or malformed, or no task of its kind was learned.
         """
-        examples = [Example.of_text(one) if isinstance(one, str) else one for one in inputs]
-        problems = [
-            Problem("inputs", row, reason)
-            for row, example in enumerate(examples, start=1)
-            for reason in check_example(example)
-        ]
-        if problems:
-            raise DataError(f"{len(problems)} of {len(examples)} inputs cannot be predicted", problems)
-        return predictions(self._current(), examples, runners_up)
+        return self._predict(inputs, runners_up, first=1)
 
     def predict_stream(self, inputs: Iterable[str | Example], *, runners_up: int = 2) -> Iterator[Prediction]:
         """Predict any number of inputs in constant memory; arguments and errors as in `predict`."""
         rest = iter(inputs)
+        first = 1
         while chunk := list(islice(rest, CHUNK)):
-            yield from self.predict(chunk, runners_up=runners_up)
+            yield from self._predict(chunk, runners_up, first)
+            first += len(chunk)
 
     def evaluate(self, progress: Progress | None = None) -> Evaluation:
         """Evaluate on the test examples of all tasks; nothing on disk changes.
@@ -297,15 +302,36 @@ class ConPET:
             progress: As in `learn`.
         """
         learner, snapshot = self._at(self._store.snapshot())
-        return evaluate_stored(learner, snapshot.tasks, self._store.events(), progress or ignore)
+        events = [event for event in self._store.events() if event.id <= snapshot.generation]
+        return evaluate_stored(learner, snapshot.tasks, events, progress or ignore)
 
-    @contextmanager
-    def _changer(
-        self, verb: str, wait_seconds: float | None, progress: Progress | None, evaluate: bool
-    ) -> Iterator[Changer]:
+    def _predict(self, inputs: Sequence[str | Example], runners_up: int, first: int) -> list[Prediction]:
+        """Predict inputs of which the first has the number `first` in messages."""
+        examples = [Example.of_text(one) if isinstance(one, str) else one for one in inputs]
+        problems = [
+            Problem("inputs", number, reason)
+            for number, example in enumerate(examples, start=first)
+            for reason in check_example(example)
+        ]
+        if problems:
+            raise DataError(f"{len(problems)} of {len(examples)} inputs cannot be predicted", problems)
+        return predictions(self._current(), examples, runners_up, first)
+
+    def _change(
+        self,
+        verb: str,
+        wait_seconds: float | None,
+        progress: Progress | None,
+        evaluate: bool,
+        change: Callable[[Changer], Done],
+    ) -> Done:
         with self._store.write(verb, wait_seconds) as writer:
             learner, snapshot = self._at(self._store.snapshot())
-            yield Changer(self._store, writer, learner, snapshot, progress or ignore, evaluate)
+            done = change(Changer(self._store, writer, learner, snapshot, progress or ignore, evaluate))
+            del learner, snapshot  # so that nobody here reads the former state any more, and what it alone had can go
+            self._at(self._store.snapshot())
+            writer.clean()
+            return done
 
     def _current(self) -> Learner:
         """Return the learner of the workspace's present state, also if another process has changed it."""

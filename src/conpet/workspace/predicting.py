@@ -10,13 +10,14 @@ from conpet.learners.base import Learner
 from conpet.workspace.results import Candidate, Prediction
 
 
-def predictions(learner: Learner, examples: Sequence[Example], runners_up: int) -> list[Prediction]:
+def predictions(learner: Learner, examples: Sequence[Example], runners_up: int, first: int = 1) -> list[Prediction]:
     """Predict examples, each among the labels of the tasks of its kind.
 
     Args:
         learner: The learner.
         examples: Sound examples (see `conpet.data.check_example`).
         runners_up: Number of further labels to give.
+        first: Number of the first example, for messages.
 
     Raises:
         DataError: No task of an example's kind was learned.
@@ -25,17 +26,19 @@ def predictions(learner: Learner, examples: Sequence[Example], runners_up: int) 
     for kind in Kind:
         rows = [row for row, example in enumerate(examples) if example.kind is kind]
         if rows:
-            _check_kind(learner, kind, rows)
-            for row, answer in zip(rows, _of_kind(learner, kind, [examples[row] for row in rows], runners_up), strict=True):
-                answers[row] = answer
+            _check_kind(learner, kind, [first + row for row in rows])
+            found = _of_kind(learner, kind, [examples[row] for row in rows], runners_up)
+            answers |= dict(zip(rows, found, strict=True))
     return [answers[row] for row in range(len(examples))]
 
 
-def _check_kind(learner: Learner, kind: Kind, rows: Sequence[int]) -> None:
+def _check_kind(learner: Learner, kind: Kind, numbers: Sequence[int]) -> None:
     learned = sorted({str(task.kind) for task in learner.state.tasks})
+    if not learned:
+        raise DataError("nothing was learned yet, so nothing can be predicted; learn a task first")
     if kind not in learned:
-        have = f"the tasks learned are of kind {', '.join(learned)}" if learned else "nothing was learned yet"
-        problems = [Problem("inputs", row + 1, f"is of kind {kind}") for row in rows]
+        problems = [Problem("inputs", number, f"is of kind {kind}") for number in numbers]
+        have = f"the tasks learned are of kind {', '.join(learned)}"
         raise DataError(f"no task of kind {kind} was learned: {have}", problems)
 
 

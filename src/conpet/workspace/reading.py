@@ -8,11 +8,9 @@ from typing import Any
 
 from conpet.artifact import Artifact
 from conpet.data import Example, Kind, Task
-from conpet.evaluation.metrics import AccuracyMatrix, Row, Tally
 from conpet.learners.base import KnownTask, LearnerState
 from conpet.replay.memory import MEMORY, Limits, Remembered, Split
-from conpet.store import EventRecord, Snapshot, TaskRecord, VersionRecord
-from conpet.workspace.results import TaskTally
+from conpet.store import Snapshot, TaskRecord, VersionRecord
 
 
 def known_task(version: VersionRecord) -> KnownTask:
@@ -33,11 +31,14 @@ def learner_state(snapshot: Snapshot) -> LearnerState:
     return LearnerState(tuple(known_task(task.active) for task in snapshot.tasks), snapshot.shared)
 
 
+def remember(version: VersionRecord) -> Remembered:
+    """Return the replay memory of a version."""
+    return Remembered(version.task, version.description["template"], version.objects[MEMORY])
+
+
 def remembered(tasks: Sequence[TaskRecord]) -> list[Remembered]:
     """Return the replay memory of some tasks."""
-    return [
-        Remembered(task.name, task.active.description["template"], task.active.objects[MEMORY]) for task in tasks
-    ]
+    return [remember(task.active) for task in tasks]
 
 
 def describe(task: Task) -> dict[str, Any]:
@@ -51,19 +52,19 @@ def describe(task: Task) -> dict[str, Any]:
     }
 
 
-def memory_artifact(task: Task, limits: Limits, tasks: int, seed: int) -> Artifact:
-    """Return what is kept of a task's examples when `tasks` tasks share the replay memory.
+def memory_artifact(task: Task, limits: Limits, sharing: int, seed: int) -> Artifact:
+    """Return what is kept of a task's examples when `sharing` versions share the replay memory.
 
     The limits are on training examples, which are what is replayed; validation and test examples are kept whole.
     """
-    train = limits.keep([example.to_json() for example in task.train], tasks, seed)
+    train = limits.keep([example.to_json() for example in task.train], sharing, seed)
     return _memory(train, _rows(task.validation), _rows(task.test))
 
 
-def shrunk(memory: Remembered, limits: Limits, tasks: int, seed: int) -> Artifact | None:
-    """Return a past task's memory cut to its share among `tasks` tasks, or None if it fits already."""
+def shrunk(memory: Remembered, limits: Limits, sharing: int, seed: int) -> Artifact | None:
+    """Return a version's memory cut to its share among `sharing` versions, or None if it fits already."""
     rows = list(memory.reader.rows(Split.TRAIN))
-    kept = limits.keep(rows, tasks, seed)
+    kept = limits.keep(rows, sharing, seed)
     if len(kept) == len(rows):
         return None
     return _memory(kept, list(memory.reader.rows(Split.VALIDATION)), list(memory.reader.rows(Split.TEST)))
@@ -84,31 +85,3 @@ def _rows(examples: Sequence[Example]) -> list[dict[str, Any]]:
 def seed_of(seed: int, name: str) -> int:
     """Return the seed of a task: fixed by the workspace's seed and the task's name, whatever the order of tasks."""
     return int.from_bytes(hashlib.blake2b(f"{seed}|{name}".encode(), digest_size=4).digest()) >> 1
-
-
-def matrix_of(events: Sequence[EventRecord]) -> AccuracyMatrix:
-    """Return the accuracy matrix of a workspace's history; events without an evaluation have no row."""
-    return AccuracyMatrix(tuple(row_of(event) for event in events if event.evaluations))
-
-
-def row_of(event: EventRecord) -> Row:
-    """Return an event's row of the accuracy matrix."""
-    learned = event.task if event.verb == "learn" else None
-    return Row(learned, {one.task: Tally(one.correct, one.total) for one in event.evaluations})
-
-
-def tallies_of(event: EventRecord) -> dict[str, TaskTally]:
-    """Return an event's tallies by task."""
-
-    def tally(correct: int | None, total: int) -> Tally | None:
-        return None if correct is None else Tally(correct, total)
-
-    return {
-        one.task: TaskTally(
-            Tally(one.correct, one.total),
-            tally(one.selector_correct, one.total),
-            tally(one.preselected, one.total),
-            tally(one.within_correct, one.total),
-        )
-        for one in event.evaluations
-    }

@@ -1,0 +1,86 @@
+"""Which selector finds the task best? CLINC150, 10 domains as 10 tasks, 20 training examples an intent.
+
+Compared on the validation examples, so that the choice of the default does not touch the test set. Modules are
+trained for one step only: they take no part in selecting. The learned selector runs at several step budgets.
+
+    python benchmarks/selectors.py
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from math import sqrt
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from provenance import provenance, write_result
+
+from conpet import ConPET, Example, TaskStream
+from conpet.data import Kind
+from conpet.demo.stream import demo_stream
+
+ORDERS = 3
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "closed-form": {"selector": "closed-form"},
+    "prototypes": {"selector": "prototypes"},
+    "learned, 100 steps a task": {"selector": "learned", "selector_steps": 100},
+}
+
+
+def main() -> None:
+    made_by = provenance()
+    rows = {name: measure(settings) for name, settings in CONFIGURATIONS.items()}
+    for name, row in rows.items():
+        print(f"{name}: {row['selector_accuracy_mean']:.4f} +- {row['interval_95']:.4f}, {row['seconds_mean']:.1f} s")
+    print(write_result("selectors", {"data": "CLINC150, validation", "orders": ORDERS, "selectors": rows}, made_by))
+
+
+def measure(settings: dict[str, Any]) -> dict[str, Any]:
+    """Learn the stream in several orders; return accuracy of the first choice and seconds of the selector's stage."""
+    accuracies, within_three, seconds = [], [], []
+    # The computed selectors do not depend on the order: one is enough.
+    orders = ORDERS if settings["selector"] == "learned" else 1
+    for order in range(orders):
+        tasks = list(demo_stream())
+        random.Random(order).shuffle(tasks)
+        with tempfile.TemporaryDirectory() as folder:
+            learner = ConPET.create(Path(folder) / "w", max_steps=1, seed=order, **settings)
+            reports = list(learner.learn_stream(TaskStream(tuple(tasks)), evaluate=False))
+            right, near, total = accuracy(learner, [(task.name, task.validation) for task in tasks])
+        accuracies.append(right / total)
+        within_three.append(near / total)
+        seconds.append(sum(c.seconds for report in reports for c in report.cost if c.stage in ("selector", "statistics")))
+        print(settings, order, accuracies[-1], flush=True)
+    spread = stdev(accuracies) if len(accuracies) > 1 else sqrt(mean(accuracies) * (1 - mean(accuracies)) / total)
+    return {
+        "selector_accuracy": accuracies,
+        "selector_accuracy_mean": mean(accuracies),
+        "interval_95": 1.96 * spread / sqrt(len(accuracies)),
+        "interval_is_over": "orders and seeds" if len(accuracies) > 1 else "examples",
+        "true_task_within_three_mean": mean(within_three),
+        "seconds_mean": mean(seconds),
+        "examples": total,
+    }
+
+
+def accuracy(learner: ConPET, examples: list[tuple[str, tuple[Example, ...]]]) -> tuple[int, int, int]:
+    """Return how often the selector ranks the true task first, how often within three, and of how many."""
+    right = near = total = 0
+    current = learner._current()
+    names = [task.name for task in current.state.tasks]
+    for task, some in examples:
+        ranked = current.score(current.readings(some, Kind.TEXT, keep=True), Kind.TEXT).tasks
+        assert ranked is not None
+        best = ranked.topk(3, dim=1).indices
+        own = torch.tensor(names.index(task))
+        right += int((best[:, 0] == own).sum())
+        near += int((best == own).any(dim=1).sum())
+        total += len(some)
+    return right, near, total
+
+
+if __name__ == "__main__":
+    main()

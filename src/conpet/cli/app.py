@@ -1,0 +1,104 @@
+"""The program: its verbs, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from conpet.cli import backbones, cache, demo, evaluating, learning, modules, predicting, reporting
+from conpet.cli.console import INTERRUPTED, line, messages, print_error, warnings_as_lines
+from conpet.errors import ConpetError
+
+
+@dataclass
+class Invocation:
+    """What the options before the verb say."""
+
+    debug: bool = False
+
+
+app = typer.Typer(
+    name="conpet",
+    help="Teach one frozen large language model new tasks for ever.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.command("init")(learning.init)
+app.command("learn")(learning.learn)
+app.command("predict")(predicting.predict)
+app.command("evaluate")(evaluating.evaluate)
+app.command("report")(reporting.report)
+app.add_typer(modules.app, name="modules")
+app.add_typer(backbones.app, name="backbones")
+app.add_typer(cache.app, name="cache")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        line(f"conpet {version('conpet')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    context.obj.debug = debug
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, 1 (an error), 2 (wrong usage) or 130 (interrupted).
+
+    Args:
+        arguments: In place of the process's own.
+    """
+    invocation = Invocation()
+    try:
+        with warnings_as_lines():
+            _run(arguments, invocation)
+        sys.stdout.flush()
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _write_no_more()
+        return 1
+    except (ConpetError, OSError) as error:
+        if invocation.debug:
+            line(traceback.format_exc(), messages())
+        print_error(error)
+        return 1
+    except Exception as error:
+        error.add_note(
+            "This is a mistake in conpet, not yours: please report it with the lines above. "
+            "Workspaces change all at once or not at all: yours is as it was."
+        )
+        raise
+    return 0
+
+
+def _run(arguments: Sequence[str] | None, invocation: Invocation) -> None:
+    command = typer.main.get_command(app)
+    command(args=list(arguments) if arguments is not None else None, prog_name="conpet", obj=invocation)
+
+
+def _write_no_more() -> None:
+    """Keep the interpreter from complaining, at its end, that nobody reads what is left to write."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,43 @@
+"""`conpet cache`: the states of the frozen layers that all workspaces share."""
+
+from __future__ import annotations
+
+import typer
+
+from conpet.cli.console import line, print_json
+from conpet.cli.options import AsJson
+
+app = typer.Typer(help="Show or clear the cache of states.", invoke_without_command=True)
+
+
+@app.callback()
+def _cache(context: typer.Context, as_json: AsJson = False) -> None:
+    if context.invoked_subcommand is None:
+        show(as_json)
+
+
+@app.command()
+def show(as_json: AsJson = False) -> None:
+    """Show how much is kept, and where."""
+    from conpet.report import text
+    from conpet.workspace.facade import state_cache
+
+    with state_cache() as cache:
+        there = cache.path.exists()  # to look into a cache that is not there would make its file
+        entries, used = (cache.entries, cache.bytes_used) if there else (0, 0)
+    if as_json:
+        print_json({"path": str(cache.path), "entries": entries, "bytes": used, "limit_bytes": cache.limit_bytes})
+    else:
+        line(f"{cache.path}: the states of {entries:,} examples, {text.size(used)} of {text.size(cache.limit_bytes)}")
+
+
+@app.command()
+def clear() -> None:
+    """Forget every state; they are computed again when needed."""
+    from conpet.workspace.facade import state_cache
+
+    cache = state_cache()
+    if cache.path.exists():
+        with cache:
+            cache.clear()
+    line(f"{cache.path}: empty")

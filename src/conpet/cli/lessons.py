@@ -1,0 +1,67 @@
+"""Teach a workspace task after task, showing how it fares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from conpet.cli.console import INTERRUPTED, line, messages, output, stages
+from conpet.errors import WorkspaceBusyError
+
+if TYPE_CHECKING:
+    from conpet.data import Task
+    from conpet.workspace import ConPET, LearnReport
+
+Done = TypeVar("Done")
+
+
+def teach(workspace: ConPET, tasks: Sequence[Task], *, evaluate: bool = True, wait: float | None = None) -> None:
+    """Learn tasks in order; after each print the accuracy matrix so far and what learning it did."""
+    from conpet.report.tables import matrix_table
+    from conpet.workspace.reporting import History
+
+    history = History(workspace.store)
+    for number, task in enumerate(tasks, start=1):
+        try:
+            report = _learn(workspace, task, f"[{number}/{len(tasks)}] {task.name}", evaluate, wait)
+        except KeyboardInterrupt:
+            _say_what_is_kept(task, number, len(tasks))
+            raise typer.Exit(INTERRUPTED) from None
+        if report.evaluation is not None:
+            output().print()
+            output().print(matrix_table(history.events()))
+        line(str(report))
+
+
+def _learn(workspace: ConPET, task: Task, title: str, evaluate: bool, wait: float | None) -> LearnReport:
+    with stages(title) as progress:
+        return patiently(
+            wait, lambda seconds: workspace.learn(task, evaluate=evaluate, wait_seconds=seconds, progress=progress)
+        )
+
+
+def patiently(wait: float | None, change: Callable[[float | None], Done]) -> Done:
+    """Make a change; say so where another process must be waited for.
+
+    Args:
+        wait: Seconds to wait at most, or None.
+        change: Makes the change, waiting no longer than the seconds it is given.
+    """
+    try:
+        return change(0)
+    except WorkspaceBusyError as busy:
+        if wait == 0:
+            raise
+        line(f"waiting: {str(busy).partition(';')[0]}", messages())
+        return change(wait)
+
+
+def _say_what_is_kept(task: Task, number: int, total: int) -> None:
+    kept = f"{number - 1} of {total} tasks are learned and kept" if total > 1 else "the workspace is as it was"
+    line(
+        f"stopped: {kept}. Run the same command again to go on: {task.name!r} continues from its last checkpoint.",
+        messages(),
+        "yellow",
+    )

@@ -1,0 +1,24 @@
+"""Open or make a workspace; its backbone loads without bars of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from conpet.workspace import ConPET
+
+
+def open_workspace(path: Path, backbone: str | None = None, device: str | None = None) -> ConPET:
+    """Open the workspace a verb is about; arguments as in `ConPET.open`."""
+    quiet()
+    from conpet.workspace import ConPET
+
+    return ConPET.open(path, backbone=backbone, device=device)
+
+
+def quiet() -> None:
+    """Leave the screen to conpet: transformers draws bars for weights that load in a moment."""
+    from conpet.backbone.load import quiet_transformers
+
+    quiet_transformers()

@@ -1,0 +1,35 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+WorkspacePath = Annotated[
+    Path, typer.Argument(metavar="WORKSPACE", help="Folder of the workspace.", show_default=False)
+]
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Name of the task.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NoEvaluate = Annotated[
+    bool, typer.Option("--no-evaluate", help="Do not evaluate on the test examples of all tasks afterwards.")
+]
+Wait = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        min=0,
+        help="How long to wait while another process changes the workspace.",
+        show_default="as long as it takes",
+    ),
+]
+BackboneMoved = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone", metavar="FOLDER", help="Where the backbone lies now, if it was moved.", show_default=False
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option(help="Device in place of the workspace's own (cpu, cuda, cuda:1).", show_default=False)
+]

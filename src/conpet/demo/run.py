@@ -1,0 +1,183 @@
+"""The demo: from an empty folder to ten departments' intents, a report, and what to do next."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from conpet.arithmetic import llama_7b_count
+from conpet.data import Example, TaskStream
+from conpet.demo.stream import LIVE_EXAMPLES, demo_stream
+from conpet.errors import WorkspaceExistsError
+from conpet.report import text
+from conpet.report.data import Event, ReportData
+from conpet.report.tables import final_table, matrix_table
+from conpet.report.view import PageView
+from conpet.store import Store
+from conpet.workspace import ConPET, Prediction
+from conpet.workspace.publishing import REPORT_FOLDER, ReportFiles, write_report
+from conpet.workspace.reporting import overall, report_data
+
+Teach = Callable[[ConPET, TaskStream], None]
+
+
+class Demo:
+    """The demo in one folder.
+
+    Args:
+        path: The workspace's folder; an interrupted demo that lies there is continued.
+        console: Where results are printed.
+        say: Called with a line at each slow step.
+        teach: Teaches a workspace a stream, showing how it fares.
+        stream: The tasks.
+        live: Inputs predicted at the end, with the label a reader would give, if any.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        console: Console,
+        say: Callable[[str], None],
+        teach: Teach,
+        stream: TaskStream | None = None,
+        live: Sequence[Example] = LIVE_EXAMPLES,
+    ) -> None:
+        self._path = path
+        self._console = console
+        self._say = say
+        self._teach = teach
+        self._stream = stream or demo_stream()
+        self._live = live
+
+    def run(self, backbone: str, *, fresh: bool = False) -> ReportFiles:
+        """Do all of it.
+
+        Args:
+            backbone: The backbone of a new workspace.
+            fresh: Whether to throw away what an earlier demo learned.
+
+        Raises:
+            WorkspaceExistsError: Something other than a demo stands at the path.
+        """
+        workspace = self._workspace(backbone, fresh)
+        done = self._learned(workspace)
+        self._introduce(workspace, done)
+        if done < len(self._stream):
+            self._teach(workspace, self._stream)
+        data = report_data(workspace.store)
+        files = write_report(data, workspace.path / REPORT_FOLDER)
+        if done == len(self._stream):
+            self._console.print(matrix_table(data.events))
+        self._show_live(workspace)
+        self._show_result(data)
+        self._show_next(files)
+        return files
+
+    def _workspace(self, backbone: str, fresh: bool) -> ConPET:
+        if (self._path / "workspace.sqlite").exists():
+            self._require_demo()
+            if not fresh:
+                return ConPET.open(self._path)
+            shutil.rmtree(self._path)
+        self._say(f"preparing the backbone {backbone}")
+        return ConPET.create(self._path, backbone, progress=self._say)
+
+    def _require_demo(self) -> None:
+        with Store.open(self._path).snapshot() as snapshot:
+            foreign = {task.name for task in snapshot.tasks} - {task.name for task in self._stream}
+        if foreign:
+            raise WorkspaceExistsError(
+                f"{self._path} is a workspace with tasks of yours ({', '.join(sorted(foreign))}); "
+                "name another folder for the demo with --workspace"
+            )
+
+    def _learned(self, workspace: ConPET) -> int:
+        present = {task.name: task.active.digest for task in workspace.tasks}
+        return sum(present.get(task.name) == task.digest for task in self._stream)
+
+    # What is printed
+
+    def _introduce(self, workspace: ConPET, done: int) -> None:
+        tasks = len(self._stream)
+        labels = sum(len(task.labels) for task in self._stream)
+        train, test = (sum(len(getattr(task, split)) for task in self._stream) for split in ("train", "test"))
+        backbone = workspace.store.header().backbone
+        self._title("conpet demo")
+        self._paragraph(
+            f"A frozen language model, {backbone['name']} ({text.short_count(backbone['parameters'])} parameters), "
+            f"learns the {labels} intents of {tasks} departments from CLINC150, one department after another, with "
+            f"{train // labels} training examples an intent. After each it is tested on all it has seen so far "
+            f"({text.count(test)} test examples in the end), beside closed-form references that need no tuning."
+        )
+        if done == tasks:
+            self._paragraph(f"All of it was learned before in {self._path}; here are the results. --fresh starts anew.")
+        elif done:
+            self._paragraph(f"Going on in {self._path}: {done} of {tasks} departments were learned before.")
+        else:
+            self._paragraph(f"Everything goes into {self._path}. Stop it at any time: run again, it goes on.")
+
+    def _show_live(self, workspace: ConPET) -> None:
+        self._title("Sentences it has not seen")
+        for example, prediction in zip(self._live, workspace.predict(self._live), strict=True):
+            self._console.print(Text(f"“{example.text}”"))
+            self._console.print(Padding(_answer(example, prediction), (0, 0, 0, 4), expand=False))
+
+    def _show_result(self, data: ReportData) -> None:
+        last = overall(data)
+        if last is None:
+            return
+        self._console.print()
+        self._console.print(final_table(last, data.workspace.backbone))
+        self._console.print()
+        self._paragraph(PageView(data).lead)
+        self._paragraph(_cost(last))
+        self._paragraph(
+            "The paper's 3,000 times, computed for LLaMA-7B with LoRA of rank 4 on its query and key maps: "
+            f"{llama_7b_count()}."
+        )
+
+    def _show_next(self, files: ReportFiles) -> None:
+        self._title("Next")
+        for what, how in (
+            ("the report", str(files.page)),
+            ("ask it", f'conpet predict {self._path} "where is my suitcase"'),
+            ("your own files", "conpet init support"),
+            ("", "conpet learn support FOLDER"),
+            ("this data as files", "conpet demo --write-data clinc150"),
+        ):
+            self._console.print(f"{what:<20}{how}", markup=False, soft_wrap=True)
+
+    def _title(self, title: str) -> None:
+        self._console.print()
+        self._console.print(title, style="bold")
+
+    def _paragraph(self, words: str) -> None:
+        self._console.print(Text(words))
+
+
+def _answer(example: Example, prediction: Prediction) -> Text:
+    answer = Text()
+    answer.append(prediction.label, "bold")
+    answer.append(f" {text.percent(prediction.score)}, from {prediction.task} version {prediction.version}")
+    others = ", ".join(f"{one.label} {text.percent(one.score)}" for one in prediction.runners_up)
+    answer.append(f"; then {others}" if others else "", "dim")
+    if example.label is None:
+        answer.append(" (none of the intents fits)", "yellow")
+    elif example.label != prediction.label:
+        answer.append(f" (we meant {example.label})", "yellow")
+    return answer
+
+
+def _cost(last: Event) -> str:
+    total = last.total_cost
+    slowest = max(last.cost.items(), key=lambda item: item[1].seconds)
+    return (
+        f"Learning and testing took {text.duration(total.seconds)} on this machine, longest the stage "
+        f"{slowest[0]!r} ({text.duration(slowest[1].seconds)}): {text.count(total.optimiser_steps)} optimiser steps, "
+        f"and the work of {text.short_count(total.backbone_tokens)} tokens through the whole backbone."
+    )

@@ -1,0 +1,101 @@
+"""A stream that is learned in a second, and the settings for it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from conpet.data import Example, Kind, Span, Task, TaskStream
+
+_SPLITS = ("train", "validation", "test")
+_FILLERS = ("please", "can you", "i want", "tell me", "now", "today", "my", "the", "a", "with")
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def toy_stream(
+    tasks: int = 3,
+    labels: int = 3,
+    train: int = 12,
+    validation: int = 4,
+    test: int = 8,
+    *,
+    seed: int = 0,
+    kind: Kind = Kind.TEXT,
+) -> TaskStream:
+    """Make a stream that `tiny-random` can learn: every task, and every label in it, has words of its own letters.
+
+    Args:
+        tasks: Number of tasks.
+        labels: Labels a task.
+        train: Training examples a label.
+        validation: Validation examples a label.
+        test: Test examples a label.
+        seed: Decides all words.
+        kind: What the examples ask.
+    """
+    draw = random.Random(f"{seed}|{kind}")  # noqa: S311
+    words: set[str] = set()
+    made = []
+    for number in range(tasks):
+        name = f"{kind}-{number}"
+        topic = _words(draw, letters=4, count=3, taken=words)
+        splits: dict[str, list[Example]] = {split: [] for split in _SPLITS}
+        for label in (f"{name}-{index}" for index in range(labels)):
+            keys = _words(draw, letters=3, count=4, taken=words)
+            examples = _utterances(draw, topic, keys, train + validation + test)
+            for split, count in zip(_SPLITS, (train, validation, test), strict=True):
+                splits[split] += [_example(kind, examples.pop(), label) for _ in range(count)]
+        made.append(Task(name, tuple(splits["train"]), tuple(splits["validation"]), tuple(splits["test"])))
+    return TaskStream(tuple(made))
+
+
+def tiny_settings(**settings: Any) -> dict[str, Any]:
+    """Return arguments of `ConPET.create` with which a toy task is learned in half a second.
+
+    Args:
+        settings: Settings to add or to put in their place.
+    """
+    quick = {
+        "backbone": "tiny-random",
+        "dtype": "float32",
+        "device": "cpu",
+        "rank": 4,
+        "epochs": 4,
+        "batch_size": 8,
+        "learning_rate": 1e-2,
+        "projection": 64,
+        "selector_rank": 4,
+        "selector_steps": 60,
+        "selector_learning_rate": 1e-2,
+        "calibration_examples": 60,
+    }
+    return quick | settings
+
+
+def _words(draw: random.Random, *, letters: int, count: int, taken: set[str]) -> list[str]:
+    alphabet = draw.sample(_LETTERS, letters)
+    words: list[str] = []
+    while len(words) < count:
+        word = "".join(draw.choices(alphabet, k=5))
+        if word not in taken:
+            taken.add(word)
+            words.append(word)
+    return words
+
+
+def _utterances(draw: random.Random, topic: Sequence[str], keys: Sequence[str], count: int) -> list[tuple[str, ...]]:
+    made: dict[tuple[str, ...], None] = {}
+    while len(made) < count:
+        made[(*draw.sample(_FILLERS, 2), *draw.sample(topic, 2), *draw.sample(keys, 2))] = None
+    return list(made)
+
+
+def _example(kind: Kind, words: Sequence[str], label: str) -> Example:
+    match kind:
+        case Kind.TEXT:
+            return Example.of_text(" ".join(words), label)
+        case Kind.RELATION:
+            return Example.of_relation(words, Span(0, 1), Span(2, 4), label)
+        case Kind.TYPING:
+            return Example.of_mention(words, Span(3, 5), label)

@@ -1,0 +1,153 @@
+"""The import order of docs/architecture.md, and what no module may do."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import conpet
+
+ORDER = (
+    "errors",
+    "registry",
+    "home",
+    "config",
+    "data",
+    "cost",
+    "arithmetic",
+    "artifact",
+    "readable",
+    "backbone",
+    "replay",
+    "work",
+    "training",
+    "pet",
+    "closedform",
+    "selectors",
+    "learners",
+    "evaluation",
+    "store",
+    "report",
+    "workspace",
+    "",  # conpet/__init__.py, the public face
+    "testing",
+    "demo",
+    "cli",
+)
+"""A part may import those before it. Report knows no other part, and no part but those after it knows report."""
+
+MAX_LINES = 400
+# Whatever runs code that lies in the file it reads.
+UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+UNSAFE_CALLS = {"torch.load", "torch.save", "numpy.load", "np.load", "numpy.save", "np.save"}
+REGISTERED = re.compile(r"^(conpet(?:\.\w+)+):\w+$")
+"""An entry of a `Registry`: as good as an import."""
+
+IMPORTED_AS = {"yaml": "pyyaml"}
+USED_BY_OTHERS = {"gguf"}
+"""Needed by transformers, which does not declare it."""
+
+SOURCE = Path(next(iter(conpet.__path__)))
+FILES = {
+    ".".join(["conpet", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__"): path
+    for path in sorted(SOURCE.rglob("*.py"))
+}
+MODULES = sorted(FILES)
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(FILES[module].read_text(encoding="utf-8"))
+
+
+def imported_names(module: str) -> Iterator[str]:
+    """Yield what a module imports at any depth, as absolute dotted names."""
+    package = module if FILES[module].name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            up = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*up, *([node.module] if node.module else [])])
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant):
+            yield from REGISTERED.findall(str(node.value))
+
+
+def imported_modules(module: str) -> set[str]:
+    """Return the modules of conpet that a module imports."""
+    names = {name for name in imported_names(module) if name.partition(".")[0] == "conpet"}
+    return {name if name in FILES else name.rpartition(".")[0] for name in names} - {module}
+
+
+def part(module: str) -> str:
+    return module.partition(".")[2].partition(".")[0]
+
+
+def calls(module: str) -> Iterator[str]:
+    return (ast.unparse(node.func) for node in ast.walk(tree(module)) if isinstance(node, ast.Call))
+
+
+def test_every_part_has_its_place() -> None:
+    assert {part(module) for module in MODULES} <= set(ORDER)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_only_what_stands_above(module: str) -> None:
+    imported = imported_modules(module)
+    assert imported <= set(FILES)
+    above = ORDER[: ORDER.index(part(module)) + 1]
+    assert {other for other in imported if part(other) not in above} == set()
+
+
+def test_report_is_drawn_from_plain_values_alone() -> None:
+    known = {part(other) for module in MODULES if part(module) == "report" for other in imported_modules(module)}
+    assert known <= {"report", "errors"}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {module: imported_modules(module) for module in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_reads_no_file_that_can_carry_code(module: str) -> None:
+    imported = set(imported_names(module))
+    assert {name for name in imported if name.partition(".")[0] in UNSAFE_MODULES or name in UNSAFE_CALLS} == set()
+    assert set(calls(module)) & UNSAFE_CALLS == set()
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part(module) != "cli"])
+def test_only_the_command_line_prints(module: str) -> None:
+    assert "rich.print" not in imported_names(module)
+    assert set(calls(module)) & {"print", "pprint", "sys.stdout.write", "sys.stderr.write", "rich.print"} == set()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_is_short_enough_to_be_read(module: str) -> None:
+    assert len(FILES[module].read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def test_dependencies_are_declared_used_and_explained() -> None:
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    requirements = [*project["dependencies"], *project["optional-dependencies"]["parquet"]]
+    declared = {re.split(r"[<>=!~ ]", requirement)[0] for requirement in requirements}
+    names = {name.partition(".")[0] for module in MODULES for name in imported_names(module)}
+    imported = {IMPORTED_AS.get(name, name) for name in names - sys.stdlib_module_names - {"conpet"}}
+    assert declared - USED_BY_OTHERS == imported
+    explained = re.findall(
+        r"^\| (?:parquet \| )?(\w+) \|", (root / "docs" / "dependencies.md").read_text(), re.MULTILINE
+    )
+    assert declared <= set(explained)

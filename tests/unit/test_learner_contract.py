@@ -1,0 +1,105 @@
+"""Everything registered keeps its contract, and the contracts find what does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conpet.data import Kind
+from conpet.errors import UnknownNameError
+from conpet.learners import METHODS
+from conpet.learners.dynamic import DynamicLearner
+from conpet.learners.rules import PaperRule
+from conpet.selectors import SELECTORS
+from conpet.selectors.closed_form import ClosedFormSelector
+from conpet.testing import (
+    LEARNER_CHECKS,
+    ContractError,
+    Trial,
+    check_learner_contract,
+    check_rule_contract,
+    check_selector_scores,
+    tiny_settings,
+    toy_stream,
+)
+
+ELSEWHERE = "reloaded_elsewhere"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "learned": {"selector": "learned"},
+    "paper's rule, k=2": {"rule": "paper", "top_k": 2},
+    "no prefix": {"split": 0},
+}
+"""Settings that take other ways through the code; they need not be checked in another process as well."""
+
+
+@pytest.mark.parametrize("check", LEARNER_CHECKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_keeps_the_contract(method: str, check: str, tmp_path: Path) -> None:
+    LEARNER_CHECKS[check](Trial(tmp_path, tiny_settings(method=method)))
+
+
+@pytest.mark.parametrize("check", [check for check in LEARNER_CHECKS if check != ELSEWHERE])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_other_settings_keep_it_too(variant: str, check: str, tmp_path: Path) -> None:
+    LEARNER_CHECKS[check](Trial(tmp_path, tiny_settings(**VARIANTS[variant])))
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_every_selector_keeps_its_contract(selector: str, tmp_path: Path) -> None:
+    check_selector_scores(Trial(tmp_path, tiny_settings(selector=selector)))
+
+
+def test_a_learner_that_adds_up_to_more_than_one_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(self: PaperRule, evidence: Any) -> torch.Tensor:
+        return torch.where(evidence.impossible, -torch.inf, evidence.modules.clamp(min=0))
+
+    monkeypatch.setattr(PaperRule, "log_probabilities", greedy)
+    with pytest.raises(ContractError, match="sum to"):
+        LEARNER_CHECKS["scores_are_probabilities"](Trial(tmp_path, tiny_settings(rule="paper")))
+    with pytest.raises(ContractError, match="do not sum to 1"):
+        check_rule_contract("paper")
+
+
+def test_a_learner_that_depends_on_the_batch_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ClosedFormSelector.log_probabilities
+
+    def centred(self: ClosedFormSelector, states: Any) -> torch.Tensor:
+        scores = whole(self, states)
+        return scores - scores.mean(dim=0)
+
+    monkeypatch.setattr(ClosedFormSelector, "log_probabilities", centred)
+    with pytest.raises(ContractError, match="are off by"):
+        LEARNER_CHECKS["batches_do_not_matter"](Trial(tmp_path, tiny_settings()))
+
+
+def test_a_learner_that_learns_by_chance_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn = DynamicLearner.learn
+
+    def unseeded(self: DynamicLearner, lesson: Any, work: Any) -> Any:
+        object.__setattr__(work, "seed", torch.seed() % 1000)
+        return learn(self, lesson, work)
+
+    monkeypatch.setattr(DynamicLearner, "learn", unseeded)
+    with pytest.raises(ContractError, match="adapter_model.safetensors"):
+        LEARNER_CHECKS["same_seed_same_bytes"](Trial(tmp_path, tiny_settings()))
+
+
+def test_what_is_not_registered_has_no_contract() -> None:
+    with pytest.raises(UnknownNameError, match="have: .*dynamic"):
+        check_learner_contract("guessing")
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_the_toy_stream_is_the_same_for_the_same_seed(kind: Kind) -> None:
+    first, second, other = toy_stream(kind=kind), toy_stream(kind=kind), toy_stream(kind=kind, seed=1)
+    assert [task.digest for task in first] == [task.digest for task in second]
+    assert not {example.input_key for example in first[0].train} & {example.input_key for example in other[0].train}
+
+
+def test_the_toy_stream_has_the_shape_asked_for() -> None:
+    stream = toy_stream(2, 4, 3, 2, 1)
+    assert [len(task.labels) for task in stream] == [4, 4]
+    assert [(len(task.train), len(task.validation), len(task.test)) for task in stream] == [(12, 8, 4)] * 2

@@ -1,0 +1,243 @@
+"""PET modules: trained over frozen weights, the same bytes from the same seed, PEFT's own format on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from backbone_helpers import EXAMPLES, LAYERS, custom_model, tiny_backbone, tiny_loaded, tiny_model
+from peft import PeftConfig, PeftModel
+from torch import Tensor, nn
+
+from conpet.artifact import ArtifactReader, write_artifact
+from conpet.backbone.backbone import Backbone
+from conpet.config import Settings, TaskSettings
+from conpet.errors import ConfigError, CorruptionError
+from conpet.pet.module import (
+    ADAPTER_TENSORS,
+    HEAD,
+    ModuleWeights,
+    PetModule,
+    StoredModule,
+    check_settings,
+    linear_maps,
+    module_artifact,
+)
+from conpet.pet.train import train_module
+
+TARGETS = torch.tensor([0, 1, 0, 1, 2])
+
+
+def settings(**values: Any) -> TaskSettings:
+    return Settings.parse({}).for_task({"rank": 2, "epochs": 3, "batch_size": 2, "learning_rate": 0.01, **values})
+
+
+def digest(model: nn.Module) -> str:
+    hasher = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        hasher.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()
+
+
+def trained(backbone: Backbone, seed: int = 0, **values: Any) -> tuple[dict[str, Tensor], Tensor]:
+    """Train a module; return its tensors and the representations it gives."""
+    states = backbone.states(EXAMPLES)
+    found = train_module(backbone, states, TARGETS, 3, settings(**values), seed)
+    return found.module.tensors(), represented(backbone, found.module)
+
+
+def represented(backbone: Backbone, module: PetModule) -> Tensor:
+    states = backbone.states(EXAMPLES)
+    with torch.no_grad():
+        return module.represent(states.collate(range(len(EXAMPLES)), pad=1, device=backbone.device))
+
+
+# What is trained
+
+
+def test_the_linear_maps_are_those_of_the_suffix() -> None:
+    llama = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
+    assert linear_maps(tiny_backbone("llama", split=2)) == llama
+    assert linear_maps(tiny_backbone("llama", split=0)) == llama
+    assert linear_maps(tiny_backbone("bert", split=3)) == ("dense", "key", "query", "value")
+    assert linear_maps(Backbone(tiny_loaded(model=custom_model("named")))) == ("mix",)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "bert", "gpt-neox", "modernbert", "distilbert"])
+def test_a_module_sits_on_the_layers_above_the_cut_alone(architecture: str) -> None:
+    backbone = tiny_backbone(architecture, split=3)
+    module = PetModule(backbone, settings(), seed=0)
+    path = f"base_model.model.{backbone.cut.path}."
+    assert {name.removeprefix(path).split(".")[0] for name in module.parameters} == {"3"}
+    assert all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in module.parameters.values())
+
+
+def test_targets_and_rank_are_those_of_the_settings() -> None:
+    module = PetModule(tiny_backbone(split=2), settings(targets=("q_proj", "v_proj"), rank=3), seed=0)
+    assert len(module.parameters) == 2 * 2 * 2
+    shapes = {name.split(".")[-3]: tuple(value.shape) for name, value in module.parameters.items() if "lora_A" in name}
+    assert shapes == {"q_proj": (3, 32), "v_proj": (3, 32)}
+
+
+def test_a_target_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ConfigError, match=r"no linear map w_proj .*have: down_proj"):
+        check_settings(tiny_backbone(split=2), settings(targets=("q_proj", "w_proj")))
+
+
+@pytest.mark.parametrize(("architecture", "split"), [("llama", LAYERS), ("bert", LAYERS), ("gpt2", 2)])
+def test_a_suffix_without_linear_maps_is_refused(architecture: str, split: int) -> None:
+    with pytest.raises(ConfigError, match="no linear maps"):
+        check_settings(tiny_backbone(architecture, split=split), settings())
+
+
+# Training
+
+
+@pytest.mark.parametrize(("architecture", "split"), [("llama", 2), ("llama", 0), ("bert", 2), ("modernbert", 1)])
+def test_training_changes_the_module_and_not_one_byte_of_the_backbone(architecture: str, split: int) -> None:
+    backbone = tiny_backbone(architecture, split=split)
+    before, fresh = digest(backbone.cut.model), PetModule(backbone, settings(), seed=0)
+    first = fresh.tensors()
+    tensors, _ = trained(backbone)
+    assert digest(backbone.cut.model) == before
+    assert all(not torch.equal(tensors[name], first[name]) for name in tensors)
+    assert all(parameter.grad is None for parameter in backbone.cut.model.parameters())
+    assert not any(parameter.requires_grad for parameter in backbone.cut.model.parameters())
+
+
+def test_training_learns_what_it_is_shown() -> None:
+    for model in (None, custom_model("named")):
+        backbone = Backbone(tiny_loaded(model=model))
+        states = backbone.states(EXAMPLES)
+        found = train_module(backbone, states, TARGETS, 3, settings(epochs=20), seed=0)
+        logits = found.head(represented(backbone, found.module))
+        assert logits.argmax(1).tolist() == TARGETS.tolist()
+        assert found.log.losses[0] == pytest.approx(torch.log(torch.tensor(3.0)).item())
+        assert backbone.meter.steps == found.log.steps == 20 * 3
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
+    runs = []
+    for seed in (7, 7, 8):
+        torch.manual_seed(len(runs))  # whatever else was drawn before does not matter
+        runs.append(trained(tiny_backbone(split=2), seed=seed, dropout=0.3)[0])
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+    assert not all(torch.equal(runs[0][name], runs[2][name]) for name in runs[0])
+
+
+def test_training_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    backbone = tiny_backbone(split=2)
+    torch.manual_seed(3)
+    module = train_module(backbone, backbone.states(EXAMPLES), TARGETS, 3, settings(dropout=0.5, epochs=1), 0).module
+    drawn = torch.rand(1)
+    PetModule(backbone, settings(), seed=1)
+    assert module.parameters
+    assert torch.equal(drawn, expected)
+
+
+def test_steps_are_bounded() -> None:
+    backbone = tiny_backbone(split=2)
+    found = train_module(backbone, backbone.states(EXAMPLES), TARGETS, 3, settings(max_steps=4), 0)
+    assert found.log.steps == 4
+
+
+def test_logits_of_rival_labels_stand_in_the_softmax() -> None:
+    backbone = tiny_backbone(split=2)
+    others = torch.full((len(EXAMPLES), 2), 5.0)
+    args = (backbone, backbone.states(EXAMPLES), TARGETS, 3, settings(), 0)
+    alone, beside = train_module(*args), train_module(*args, others=others)
+    assert beside.log.losses[0] > alone.log.losses[0] + 1
+    assert beside.head.out_features == 3
+
+
+def test_dropout_is_off_after_training_and_never_touches_the_frozen_layers() -> None:
+    backbone = tiny_backbone("bert", split=2)
+    module = PetModule(backbone, settings(dropout=0.5), seed=0)
+    with torch.no_grad():
+        for parameter in module.parameters.values():
+            parameter.fill_(0.1)
+    module.train()
+    assert not torch.equal(represented(backbone, module), represented(backbone, module))
+    module.train(False)
+    assert torch.equal(represented(backbone, module), represented(backbone, module))
+    for parameter in module.parameters.values():
+        parameter.detach().zero_()
+    module.train()
+    assert torch.equal(represented(backbone, module), represented(backbone, module))
+
+
+def test_a_bfloat16_backbone_trains_float32_modules_close_to_a_float32_one() -> None:
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        loaded = replace(tiny_loaded(), model=tiny_model("llama").to(dtype))
+        backbone = Backbone(loaded, split=2)
+        tensors, found[dtype] = trained(backbone, epochs=1, learning_rate=1e-3)
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+        assert {parameter.dtype for parameter in backbone.cut.model.parameters()} == {dtype}
+    apart = (found[torch.float32] - found[torch.bfloat16]).norm() / found[torch.float32].norm()
+    assert apart < 0.05
+
+
+# On disk
+
+
+@pytest.mark.parametrize(("architecture", "split"), [("llama", 2), ("llama", 0), ("bert", 2), ("gpt-neox", 3)])
+def test_a_stored_module_loads_in_plain_peft_and_gives_the_same_states(
+    architecture: str, split: int, tmp_path: Path
+) -> None:
+    backbone = tiny_backbone(architecture, split=split)
+    states = backbone.states(EXAMPLES)
+    found = train_module(backbone, states, TARGETS, 3, settings(targets="all-linear"), seed=0)
+    write_artifact(tmp_path / "module", module_artifact(found.module, found.head, {}))
+    peft = PeftModel.from_pretrained(tiny_model(architecture), tmp_path / "module").eval()
+    batch = states.collate(range(len(EXAMPLES)), pad=1, device=backbone.device)
+    with torch.no_grad():
+        hidden = peft(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+        own = found.module.represent(batch)
+    torch.testing.assert_close(own, backbone.pooling(hidden, batch), rtol=0, atol=1e-5)
+    with torch.no_grad():
+        plain = tiny_model(architecture)(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+    assert (hidden - plain).abs().max() > 1e-2
+    config = PeftConfig.from_pretrained(tmp_path / "module")
+    assert (config.r, config.lora_alpha, config.base_model_name_or_path) == (2, 16.0, architecture)
+
+
+def test_a_module_goes_on_from_stored_weights(tmp_path: Path) -> None:
+    backbone = tiny_backbone(split=2)
+    tensors, expected = trained(backbone)
+    again = PetModule(backbone, settings(), seed=99)
+    again.load(tensors)
+    assert torch.equal(represented(backbone, again), expected)
+    name = next(iter(tensors))
+    for wrong in (
+        {key: value for key, value in tensors.items() if key != name},
+        {**tensors, "more": torch.zeros(1)},
+        {**tensors, name: torch.zeros(9, 9)},
+    ):
+        with pytest.raises(CorruptionError, match="names or shapes"):
+            again.load(wrong)
+
+
+def test_a_stored_module_with_missing_or_surplus_tensors_is_refused(tmp_path: Path) -> None:
+    module = PetModule(tiny_backbone(split=3), settings(), seed=0)
+    artifact = module_artifact(module, nn.Linear(32, 3), {"labels": ["a", "b", "c"]})
+    manifest = write_artifact(tmp_path / "module", artifact)
+    stored = StoredModule.of(ArtifactReader(tmp_path / "module", manifest))
+    assert len(stored.weights().maps) == 7
+    assert stored == StoredModule.of(ArtifactReader(tmp_path / "module", manifest))
+    assert stored.reader.document(HEAD) == {"kind": "linear", "labels": ["a", "b", "c"]}
+    tensors, head = stored.reader.tensors(ADAPTER_TENSORS), stored.reader.tensors(HEAD)
+    lost = next(name for name in tensors if "lora_B" in name)
+    config = {"r": 2, "lora_alpha": 4}
+    with pytest.raises(CorruptionError, match=lost.replace(".", r"\.")):
+        ModuleWeights.of({name: value for name, value in tensors.items() if name != lost}, config, head)
+    with pytest.raises(CorruptionError, match="more"):
+        ModuleWeights.of({**tensors, "more": torch.zeros(1)}, config, head)
+    with pytest.raises(CorruptionError, match="bias"):
+        ModuleWeights.of(tensors, config, {"weight": head["weight"]})

@@ -1,0 +1,176 @@
+"""How evidence becomes one ranking: the paper's rule as written down, the calibrated one by what it promises."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from workspace_helpers import stream, workspace
+
+from conpet.learners import dynamic
+from conpet.learners.base import MODULE
+from conpet.learners.rules import RULES, UNSELECTED, CalibratedRule, Evidence, PaperRule, Rule, scattered
+from conpet.pet.bank import ModuleBank
+from conpet.pet.module import StoredModule
+from conpet.testing import check_rule_contract, learner_of, random_evidence
+
+
+def rows_of(evidence: Evidence, rows: slice | Tensor) -> Evidence:
+    per_row = [evidence.discriminant, evidence.regression, evidence.tasks, evidence.modules]
+    return Evidence(*(one[rows] for one in per_row), owner=evidence.owner)
+
+
+def nll(rule: Rule, evidence: Evidence, targets: Tensor) -> float:
+    return -float(rule.log_probabilities(evidence)[torch.arange(len(targets)), targets].mean())
+
+
+def informative(rows: int, seed: int, modules: float = 4.0) -> tuple[Evidence, Tensor]:
+    """Return evidence over three tasks of two labels in which the modules know best, and the true labels."""
+    generator = torch.Generator().manual_seed(seed)
+    owner = torch.tensor([0, 0, 1, 1, 2, 2])
+    targets = torch.randint(6, (rows,), generator=generator)
+    right = torch.nn.functional.one_hot(targets, 6).float()
+    tasks = torch.nn.functional.one_hot(owner[targets], 3).float()
+
+    def noisy(signal: Tensor, strength: float) -> Tensor:
+        return strength * signal + torch.randn(signal.shape, generator=generator)
+
+    return Evidence(
+        torch.log_softmax(noisy(right, 1.0), dim=1),
+        noisy(right, 1.0) / 10,
+        torch.log_softmax(noisy(tasks, 3.0), dim=1),
+        noisy(right, modules),
+        owner,
+    ), targets
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_keeps_its_contract(name: str) -> None:
+    check_rule_contract(name)
+
+
+@pytest.mark.parametrize("selected", [1, 2])
+def test_the_papers_rule_is_one_softmax_with_minus_100_for_tasks_not_selected(selected: int) -> None:
+    evidence = random_evidence(rows=10, selected=selected)
+    scores = PaperRule().log_probabilities(evidence)
+    for row in range(10):
+        logits = []
+        for label in range(7):
+            if float(evidence.discriminant[row, label]) == -math.inf:
+                continue  # of another kind: no label of this input at all
+            ran = float(evidence.modules[row, label]) > -math.inf
+            logits.append(float(evidence.modules[row, label]) if ran else -100.0)
+        total = sum(math.exp(logit) for logit in logits)
+        expected = [logit - math.log(total) for logit in logits]
+        assert scores[row, :5].tolist() == pytest.approx(expected, abs=1e-4)
+        assert (scores[row, 5:] == -math.inf).all()
+
+
+def test_the_papers_rule_has_nothing_to_fit() -> None:
+    evidence, targets = informative(20, seed=0)
+    assert PaperRule().fitted(evidence, targets) == PaperRule()
+
+
+@pytest.mark.parametrize("rule", [CalibratedRule(), PaperRule()])
+def test_all_modules_run_is_a_case_like_any_other(rule: Rule) -> None:
+    evidence, _ = informative(30, seed=1)
+    assert evidence.ran.all()
+    assert rule.log_probabilities(evidence).exp().sum(dim=1).tolist() == pytest.approx([1.0] * 30, abs=1e-5)
+
+
+def test_modules_do_not_compete_by_the_scale_of_their_logits() -> None:
+    evidence, _ = informative(30, seed=2)
+    louder = replace(evidence, modules=evidence.modules + 50.0 * (evidence.owner == 1))
+    calibrated, paper = CalibratedRule(), PaperRule()
+    torch.testing.assert_close(calibrated.log_probabilities(evidence), calibrated.log_probabilities(louder))
+    assert (evidence.owner[paper.log_probabilities(louder).argmax(dim=1)] == 1).all()
+
+
+def test_a_module_decides_between_the_labels_of_its_task() -> None:
+    evidence, targets = informative(200, seed=3, modules=10.0)
+    best = CalibratedRule().log_probabilities(evidence)
+    own = best.masked_fill(evidence.owner != evidence.owner[targets].unsqueeze(1), -torch.inf)
+    assert float((own.argmax(dim=1) == targets).float().mean()) > 0.95
+
+
+@pytest.mark.parametrize("examples", [20, 200])
+def test_fitting_makes_held_out_labels_likelier(examples: int) -> None:
+    for seed in range(3):
+        fitted = CalibratedRule().fitted(*informative(examples, seed=seed))
+        held_out, targets = informative(300, seed=100 + seed)
+        assert nll(fitted, held_out, targets) < nll(CalibratedRule(), held_out, targets)
+
+
+def test_one_example_moves_the_weights_less_than_many() -> None:
+    evidence, targets = informative(200, seed=4)
+
+    def moved(rows: int) -> float:
+        fitted = CalibratedRule().fitted(rows_of(evidence, slice(0, rows)), targets[:rows])
+        start = CalibratedRule().to_json()
+        return sum(abs(math.log(value / start[name])) for name, value in fitted.to_json().items())
+
+    assert 0 < moved(1) < moved(200)
+
+
+def test_fitting_survives_examples_nobody_can_explain() -> None:
+    evidence = random_evidence(rows=20)
+    targets = torch.full((20,), 6)  # a label of another kind: its probability is 0 whatever the weights
+    fitted = CalibratedRule().fitted(evidence, targets)
+    assert all(math.isfinite(weight) for weight in fitted.to_json().values())
+
+
+def test_logits_are_laid_out_in_their_labels_columns() -> None:
+    found = [{1: torch.tensor([3.0, 4.0])}, {}, {0: torch.tensor([1.0]), 2: torch.tensor([5.0])}]
+    expected = torch.full((3, 4), -torch.inf)
+    expected[0, 1:3] = torch.tensor([3.0, 4.0])
+    expected[2, 0], expected[2, 3] = 1.0, 5.0
+    assert torch.equal(scattered(found, starts=[0, 1, 3], labels=4), expected)
+
+
+@pytest.mark.parametrize("template", [None, "{text} wants"])
+def test_teacher_forcing_trains_beside_the_tasks_the_selector_would_take(
+    template: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At k=2 the new module learns beside one older task: the likelier one, whatever the selector thinks of its own."""
+    given: dict[str, Any] = {}
+    train = dynamic.train_module
+
+    def spied(*arguments: Any, **more: Any) -> Any:
+        given.update(more)
+        return train(*arguments, **more)
+
+    learner = workspace(tmp_path, 2, rule="paper", top_k=2)
+    newest = replace(stream()[2], template=template)
+    monkeypatch.setattr(dynamic, "train_module", spied)
+    learner.learn(newest, evaluate=False)
+
+    after = learner_of(learner)
+    readings = after.readings(newest.train, newest.kind, keep=False)
+    ranking = after.score(readings, newest.kind).tasks
+    assert ranking is not None
+    older = after.state.tasks[:2]
+    bank = ModuleBank(learner.backbone)
+    for row in range(len(newest.train)):
+        rival = int(ranking[row, :2].argmax())
+        module = StoredModule.of(older[rival].objects[MODULE])
+        logits = bank.logits(readings[None].select([row]), [[module]])[0][module].tolist()
+        expected = [UNSELECTED] * 4
+        expected[2 * rival : 2 * rival + 2] = logits
+        assert given["others"][row].tolist() == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{"rule": "paper", "top_k": 1}, {"rule": "calibrated", "top_k": 2}])
+def test_modules_learn_alone_where_no_other_logits_stand_beside_theirs(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    train = dynamic.train_module
+    learner = workspace(tmp_path, 1, **settings)
+    monkeypatch.setattr(dynamic, "train_module", lambda *a, **more: given.append(more["others"]) or train(*a, **more))
+    learner.learn(stream()[1], evaluate=False)
+    assert given == [None]

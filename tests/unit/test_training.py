@@ -1,0 +1,203 @@
+"""The optimisation loop: its schedule, its exact resumption, its batches, what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from backbone_helpers import EXAMPLES, tiny_backbone
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from conpet import training
+from conpet.config import Settings
+from conpet.errors import ConfigError
+from conpet.pet.train import TrainedModule, train_module
+from conpet.training import Plan, TrainLog, epoch_batches, optimise
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the package catches it."""
+
+
+@pytest.fixture(autouse=True)
+def _checkpoint_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+
+
+def line() -> dict[str, nn.Parameter]:
+    return {"slope": nn.Parameter(torch.zeros(3)), "shift": nn.Parameter(torch.zeros(()))}
+
+
+def noisy(parameters: dict[str, nn.Parameter]) -> Callable[[int], Tensor]:
+    """A loss that draws from torch's generator, as dropout does."""
+
+    def loss(step: int) -> Tensor:
+        inputs = torch.randn(8, 3)
+        wanted = inputs @ torch.tensor([1.0, -2.0, 3.0]) + 0.5
+        return (inputs @ parameters["slope"] + parameters["shift"] - wanted).square().mean() + 0 * step
+
+    return loss
+
+
+def run(
+    plan: Plan, folder: Path | None = None, until: int | None = None, more: int = 0
+) -> tuple[dict[str, nn.Parameter], TrainLog]:
+    parameters = line() | ({"more": nn.Parameter(torch.zeros(more))} if more else {})
+
+    def stop(step: int, _loss: float) -> None:
+        if step == until:
+            raise Killed
+
+    try:
+        log = optimise(parameters, noisy(parameters), plan, checkpoint=folder, on_step=stop)
+    except Killed:
+        log = TrainLog()
+    return parameters, log
+
+
+def assert_equal(first: dict[str, nn.Parameter], second: dict[str, nn.Parameter]) -> None:
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_rate_warms_up_over_a_tenth_then_falls_to_nothing() -> None:
+    plan = Plan(steps=100, learning_rate=2.0)
+    rates = [plan.rate(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[9] == rates[10] == 2.0
+    assert rates[55] == pytest.approx(1.0)
+    assert rates[99] == pytest.approx(2 / 90)
+    assert rates.index(max(rates)) == 9
+    assert [Plan(1, 2.0).rate(0), Plan(2, 2.0).rate(1)] == [2.0, 2.0]
+
+
+def test_a_loss_is_minimised_and_every_step_logged() -> None:
+    parameters, log = run(Plan(steps=300, learning_rate=0.1, weight_decay=0.0))
+    torch.testing.assert_close(parameters["slope"].detach(), torch.tensor([1.0, -2.0, 3.0]), rtol=0, atol=0.05)
+    assert (log.steps, len(log.losses), log.resumed_at) == (300, 300, 0)
+    assert log.losses[-1] < 0.01 < log.losses[0]
+    assert log.seconds > 0
+
+
+def test_the_seed_decides_the_run_and_nothing_else_does() -> None:
+    torch.manual_seed(1)
+    first, _ = run(Plan(20, 0.1, seed=5))
+    torch.manual_seed(2)
+    drawn = torch.rand(1)
+    torch.manual_seed(2)
+    again, _ = run(Plan(20, 0.1, seed=5))
+    assert torch.equal(torch.rand(1), drawn)
+    other, _ = run(Plan(20, 0.1, seed=6))
+    assert_equal(first, again)
+    assert not torch.equal(first["slope"], other["slope"])
+
+
+@pytest.mark.parametrize("until", [1, 7, 19])
+def test_a_killed_run_goes_on_and_ends_like_an_unbroken_one(until: int, tmp_path: Path) -> None:
+    plan = Plan(20, 0.1)
+    whole, log = run(plan)
+    run(plan, tmp_path, until=until)
+    resumed, again = run(plan, tmp_path)
+    assert again.resumed_at == until  # the step that was killed is done again
+    assert again.steps == 20
+    assert again.losses == log.losses
+    assert_equal(resumed, whole)
+
+
+def test_a_run_may_be_killed_again_and_again(tmp_path: Path) -> None:
+    plan = Plan(20, 0.1)
+    for until in (3, 4, 5, 16):
+        run(plan, tmp_path, until=until)
+    assert_equal(run(plan, tmp_path)[0], run(plan)[0])
+
+
+def test_a_checkpoint_of_another_run_is_not_taken(tmp_path: Path) -> None:
+    run(Plan(20, 0.1), tmp_path, until=9)
+    other, log = run(Plan(20, 0.2), tmp_path)
+    assert log.resumed_at == 0
+    assert_equal(other, run(Plan(20, 0.2))[0])
+    run(Plan(20, 0.1), tmp_path, until=9)
+    _, log = run(Plan(20, 0.1), tmp_path, more=2)
+    assert log.resumed_at == 0
+
+
+def test_a_damaged_checkpoint_is_not_taken(tmp_path: Path) -> None:
+    plan = Plan(20, 0.1)
+    run(plan, tmp_path, until=9)
+    for file in tmp_path.rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+    resumed, log = run(plan, tmp_path)
+    assert log.resumed_at == 0
+    assert_equal(resumed, run(plan)[0])
+
+
+def test_checkpoints_are_rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 3600.0)
+    run(Plan(20, 0.1), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_diverges_says_what_to_change() -> None:
+    parameters = line()
+
+    def loss(step: int) -> Tensor:
+        return parameters["slope"].sum() + (torch.inf if step == 3 else 0.0)
+
+    with pytest.raises(ConfigError, match=r"step 4 of 20 is inf; use a learning_rate below 0\.1"):
+        optimise(parameters, loss, Plan(20, 0.1))
+    assert torch.isfinite(parameters["slope"]).all()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("split", [2, 0])
+def test_a_module_whose_training_was_killed_ends_byte_for_byte_the_same(
+    dropout: float, split: int, tmp_path: Path
+) -> None:
+    values = {"rank": 2, "epochs": 4, "batch_size": 2, "learning_rate": 0.01, "dropout": dropout}
+    settings = Settings.parse({}).for_task(values)
+    targets = torch.tensor([0, 1, 0, 1, 2])
+
+    def train(folder: Path | None = None, until: int | None = None) -> TrainedModule:
+        def stop(done: int, _steps: int) -> None:
+            if done == until:
+                raise Killed
+
+        backbone = tiny_backbone("llama", split=split)
+        states = backbone.states(EXAMPLES)
+        return train_module(backbone, states, targets, 3, settings, 11, checkpoint=folder, on_step=stop)
+
+    whole = train()
+    for until in (5, 8):
+        with pytest.raises(Killed):
+            train(tmp_path, until)
+    resumed = train(tmp_path)
+    assert resumed.log.resumed_at == 7
+    assert resumed.log.losses == whole.log.losses
+    expected = whole.module.tensors()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in resumed.module.tensors().items())
+    assert torch.equal(resumed.head.weight, whole.head.weight)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=200), st.integers(1, 17), st.integers(0, 2**32))
+def test_an_epoch_shows_every_example_once_in_batches_of_like_length(
+    lengths: list[int], batch_size: int, seed: int
+) -> None:
+    batches = epoch_batches(lengths, batch_size, torch.Generator().manual_seed(seed))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    assert max(len(batch) for batch in batches) <= batch_size
+    assert len(batches) == -(-len(lengths) // batch_size)
+    assert batches == epoch_batches(lengths, batch_size, torch.Generator().manual_seed(seed))
+
+
+def test_batches_pad_little_and_come_in_random_order() -> None:
+    lengths = torch.randint(5, 60, (512,), generator=torch.Generator().manual_seed(0)).tolist()
+    batches = epoch_batches(lengths, 16, torch.Generator().manual_seed(0))
+    padded = sum(len(batch) * max(lengths[index] for index in batch) for batch in batches)
+    assert padded < 1.15 * sum(lengths)
+    means = [sum(lengths[index] for index in batch) / len(batch) for batch in batches]
+    assert means != sorted(means)
+    assert batches != epoch_batches(lengths, 16, torch.Generator().manual_seed(1))
