@@ -52,7 +52,8 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
             right, near, total = accuracy(learner, [(task.name, task.validation) for task in tasks])
         accuracies.append(right / total)
         within_three.append(near / total)
-        seconds.append(sum(c.seconds for report in reports for c in report.cost if c.stage in ("selector", "statistics")))
+        stages = [stage for report in reports for stage in report.cost if stage.stage in ("selector", "statistics")]
+        seconds.append(sum(stage.seconds for stage in stages))
         print(settings, order, accuracies[-1], flush=True)
     spread = stdev(accuracies) if len(accuracies) > 1 else sqrt(mean(accuracies) * (1 - mean(accuracies)) / total)
     return {

@@ -1,5 +1,6 @@
 """conpet: teach one frozen large language model new tasks for ever (ConPET, Song et al. 2023)."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,10 @@ if TYPE_CHECKING:
     from conpet.data import Example, Span, Task, TaskStream, read_inputs, read_stream, read_task
     from conpet.errors import ConpetError
     from conpet.workspace import ConPET, Evaluation, LearnReport, Prediction
+
+# Threads that wait for one another by spinning long stall for whole time slices when anything else wants a core: on two
+# busy cores a training step took five times as long. OpenMP reads this once, when torch is loaded after us.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _EXPORTS = {
     "ConPET": "conpet.workspace",

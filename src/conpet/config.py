@@ -40,7 +40,7 @@ class TaskSettings(_Frozen):
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     epochs: Positive = 5
     max_steps: Positive | None = None
-    batch_size: Positive = 16
+    batch_size: Positive = 8
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
 
@@ -63,8 +63,8 @@ class Settings(TaskSettings):
         split: Number of frozen layers at the bottom (the prefix); PET modules sit on the layers above.
         feature_layers: Layers behind which the tokens' mean is taken as frozen features.
         max_tokens: Longer inputs are cut to this many tokens, around the marked spans.
-        pooling: How an example is represented to the heads: the paper's "slot", or "slot+mean" with the mean over tokens
-            beside it.
+        pooling: How an example is represented to the heads: by the paper's "slot", or by "slot+mean", which puts the mean
+            over tokens beside it.
         projection: Width M of the random ReLU projection behind the closed-form selector and `projected-ridge`.
         selector: What finds the task of an input.
         top_k: Number of pre-selected tasks whose modules are run for an input.

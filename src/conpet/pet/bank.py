@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -104,7 +104,8 @@ class ModuleBank:
         self.capacity = capacity
         self._entrance = threading.Lock()
         self._lock = threading.Condition()
-        self._resident: OrderedDict[StoredModule, _Resident] = OrderedDict()
+        # By name: to keep a module itself would keep the state of the workspace it was read from on the disk.
+        self._resident: OrderedDict[Hashable, _Resident] = OrderedDict()
         self._suffix = backbone.suffix()
         self._bases = {n: m for n, m in self._suffix.shell.named_modules() if isinstance(m, nn.Linear)}
         self._maps: dict[str, BankedLinear] = {}
@@ -167,14 +168,14 @@ class ModuleBank:
     def _pinned(self, keys: Sequence[StoredModule]) -> Iterator[dict[StoredModule, _Resident]]:
         """Bring all modules of a call into memory and keep them there while it runs."""
         with self._entrance:  # held while waiting: whoever comes later pins nothing, so those inside will finish
-            weights = {key: key.weights() for key in keys if key not in self._resident}
+            weights = {key: key.weights() for key in keys if key.name not in self._resident}
             with self._lock:
                 while not self._bring(keys, weights):
                     self._lock.wait()
-                found = {key: self._resident[key] for key in keys}
+                found = {key: self._resident[key.name] for key in keys}
                 for key, resident in found.items():
                     resident.users += 1
-                    self._resident.move_to_end(key)
+                    self._resident.move_to_end(key.name)
         try:
             yield found
         finally:
@@ -190,13 +191,14 @@ class ModuleBank:
                 return False
             self._rebuild(keys, weights.values())
             weights |= {key: key.weights() for key in keys if key not in weights}
-        missing = [key for key in keys if key not in self._resident]
+        names = {key.name for key in keys}
+        missing = [key for key in keys if key.name not in self._resident]
         free = set(range(self._slots)) - {resident.slot for resident in self._resident.values()}
-        idle = [key for key, resident in self._resident.items() if not resident.users and key not in keys]
+        idle = [name for name, resident in self._resident.items() if not resident.users and name not in names]
         if len(free) + len(idle) < len(missing):
             return False
-        for key in idle[: max(0, len(missing) - len(free))]:  # the least recently used come first
-            free.add(self._resident.pop(key).slot)
+        for name in idle[: max(0, len(missing) - len(free))]:  # the least recently used come first
+            free.add(self._resident.pop(name).slot)
         for key in missing:
             self._place(key, weights[key], free.pop())
         return True
@@ -205,11 +207,11 @@ class ModuleBank:
         for name, banked in self._maps.items():
             banked.put(slot, weights.maps.get(name))
         device = self._backbone.device
-        self._resident[key] = _Resident(slot, weights.weight.float().to(device), weights.bias.float().to(device))
+        self._resident[key.name] = _Resident(slot, weights.weight.float().to(device), weights.bias.float().to(device))
 
     def _fits(self, keys: Sequence[StoredModule], coming: Iterable[ModuleWeights]) -> bool:
         """Tell whether the stacks have the maps, the rank and, up to the capacity, the slots for what is coming."""
-        together = len(self._resident.keys() | set(keys))
+        together = len(self._resident.keys() | {key.name for key in keys})
         return self._slots >= min(together, self.capacity) and all(
             name in self._maps and len(down) <= self._rank
             for weights in coming
@@ -223,7 +225,7 @@ class ModuleBank:
         if unknown:
             raise CorruptionError(f"a stored module changes {unknown[0]}, which is no linear map above the cut")
         rank = max([self._rank, *(rank for _, rank in maps)])
-        slots = min(self.capacity, max(_FEWEST_SLOTS, 2 * len(self._resident.keys() | set(keys))))
+        slots = min(self.capacity, max(_FEWEST_SLOTS, 2 * len(self._resident.keys() | {key.name for key in keys})))
         names = dict.fromkeys([*self._maps, *(name for name, _ in maps)])
         fresh = {name: BankedLinear(self._bases[name], slots, rank) for name in names}
         self._resident.clear()

@@ -53,7 +53,7 @@ def train_module(
         on_step: Called with the number of steps done and of all steps.
     """
     module = PetModule(backbone, settings, seed)
-    head = _new_head(backbone, labels)
+    head = zero_head(backbone, labels)
     per_epoch = ceil(len(states) / settings.batch_size)
     steps = min(settings.epochs * per_epoch, settings.max_steps or settings.epochs * per_epoch)
     lengths = [len(one.ids) for one in states.encoded]
@@ -87,9 +87,9 @@ def train_module(
     return TrainedModule(module, head, log)
 
 
-def _new_head(backbone: Backbone, labels: int) -> nn.Linear:
-    """A head of zeros: the first prediction is uniform, and its first gradient is that of the class means."""
-    head: nn.Linear = nn.utils.skip_init(nn.Linear, backbone.representation_size, labels, device=backbone.device)
+def zero_head(backbone: Backbone, outputs: int) -> nn.Linear:
+    """Return a head of zeros: its first prediction is uniform, and nothing is drawn from the global generator."""
+    head: nn.Linear = nn.utils.skip_init(nn.Linear, backbone.representation_size, outputs, device=backbone.device)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return head

@@ -11,6 +11,7 @@ from conpet.artifact import Artifact
 from conpet.backbone.states import States
 from conpet.config import TaskSettings
 from conpet.pet.module import ADAPTER_TENSORS, HEAD, PetModule, StoredModule, module_artifact
+from conpet.pet.train import zero_head
 from conpet.replay.schedule import split_budget
 from conpet.selectors.base import Selector, SelectorLesson
 from conpet.training import Plan, optimise
@@ -80,9 +81,7 @@ class LearnedSelector(Selector):
 
     def _head(self, tasks: Sequence[str]) -> nn.Linear:
         """Build a head for these tasks: rows of the last head where it has them, zeros for a new one."""
-        head = nn.Linear(self.backbone.representation_size, len(tasks), device=self.backbone.device)
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
+        head = zero_head(self.backbone, len(tasks))
         if self.state.stored is not None:
             last, known = self.state.stored.tensors(HEAD), self._head_tasks()
             with torch.no_grad():

@@ -67,7 +67,7 @@ def tiny_settings(**settings: Any) -> dict[str, Any]:
         "projection": 64,
         "selector_rank": 4,
         "selector_steps": 60,
-        "selector_learning_rate": 1e-2,
+        "selector_learning_rate": 5e-3,
         "calibration_examples": 60,
     }
     return quick | settings

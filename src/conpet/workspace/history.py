@@ -55,6 +55,7 @@ class Standing:
         matrix = AccuracyMatrix((Row(None, dict(self._first)), Row(None, dict(self._best)), row))
         if row.learned is not None:
             self._first.pop(row.learned, None)
+            self._best.pop(row.learned, None)
         for task, tally in row.tallies.items():
             accuracy = tally.accuracy
             if accuracy is None:

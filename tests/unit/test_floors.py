@@ -1,0 +1,83 @@
+"""Floors under behaviour: how good the methods are on the toy stream, so that no change makes them worse unseen."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from conpet.selectors import SELECTORS
+from conpet.testing import Trial, tiny_settings, toy_stream
+from conpet.workspace import LearnReport
+
+SEEDS = (0, 1)
+
+
+@cache
+def reports(seed: int, **settings: Any) -> list[LearnReport]:
+    """Learn five tasks of three labels."""
+    with TemporaryDirectory() as folder:
+        learner = Trial(Path(folder), tiny_settings(seed=seed, **settings)).workspace()
+        return list(learner.learn_stream(toy_stream(5, 3, 12, 4, 10, seed=seed)))
+
+
+def whole(seed: int, **settings: Any) -> float:
+    evaluation = reports(seed, **settings)[-1].evaluation
+    assert evaluation is not None
+    assert evaluation.whole_accuracy is not None
+    return evaluation.whole_accuracy
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_dynamic_learns_and_does_not_forget(seed: int) -> None:
+    assert whole(seed) > 0.85  # chance: 0.07
+    last = reports(seed)[-1]
+    assert last.forgetting is not None
+    assert last.forgetting < 0.08
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_dynamic_stays_near_the_best_closed_form_even_where_that_is_hard_to_beat(seed: int) -> None:
+    evaluation = reports(seed)[-1].evaluation
+    assert evaluation is not None
+    assert evaluation.best_reference is not None
+    assert whole(seed) > evaluation.best_reference[1] - 0.1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_modules_know_their_own_labels(seed: int) -> None:
+    evaluation = reports(seed)[-1].evaluation
+    assert evaluation is not None
+    assert (evaluation.within_task_accuracy or 0) > 0.87
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_selectors_find_the_task(selector: str) -> None:
+    evaluation = reports(0, selector=selector)[-1].evaluation
+    assert evaluation is not None
+    assert (evaluation.selector_accuracy or 0) > {"closed-form": 0.85, "prototypes": 0.6, "learned": 0.6}[selector]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_more_modules_cost_the_calibrated_rule_nothing(seed: int) -> None:
+    assert whole(seed, top_k=3) > whole(seed) - 0.05
+
+
+def test_the_papers_rule_works_at_k_1_and_the_calibrated_one_beats_it_beyond() -> None:
+    assert whole(0, rule="paper") > 0.7
+    assert whole(0, top_k=3) > whole(0, rule="paper", top_k=3) + 0.1
+
+
+def test_parameters_a_task_do_not_grow() -> None:
+    assert len({(report.trainable_parameters, report.head_parameters) for report in reports(0)}) == 1
+
+
+def test_steps_and_tokens_of_learning_a_task_do_not_grow() -> None:
+    stages = [{stage.stage: stage for stage in report.cost} for report in reports(0, selector="learned")[1:]]
+    for name in ("selector", "module"):
+        assert len({stage[name].steps for stage in stages}) == 1
+        tokens = [stage[name].tokens + stage[name].cached_tokens for stage in stages]
+        assert max(tokens) < 1.25 * min(tokens)

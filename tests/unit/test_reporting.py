@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_helpers import taught
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conpet.evaluation.metrics import AccuracyMatrix, Row, Tally, backward_transfer, forgetting
+from conpet.report.data import Verb
+from conpet.workspace import ConPET
+from conpet.workspace.history import Standing
+from conpet.workspace.reporting import History, evaluated, overall, report_data
+
+TALLIES = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 5).map(lambda correct: Tally(correct, 5)))
+HISTORIES = st.lists(st.builds(Row, st.sampled_from([None, *"abcd"]), TALLIES), max_size=8)
+
+
+@given(HISTORIES)
+def test_standing_gives_the_metrics_of_the_whole_matrix(rows: list[Row]) -> None:
+    standing = Standing()
+    for number, row in enumerate(rows, start=1):
+        whole, short = AccuracyMatrix(tuple(rows[:number])), standing.followed_by(row)
+        assert forgetting(short) == pytest.approx(forgetting(whole))
+        assert backward_transfer(short) == pytest.approx(backward_transfer(whole))
+
+
+def test_a_report_tells_what_was_recorded(tmp_path: Path) -> None:
+    workspace = ConPET.open(taught(tmp_path))
+    data = report_data(workspace.store)
+    fresh = workspace.evaluate()
+    last = data.events[-1]
+    assert [event.verb for event in data.events] == [Verb.LEARN, Verb.LEARN]
+    assert last.whole_accuracy == fresh.whole_accuracy
+    assert last.forgetting == pytest.approx(forgetting(fresh.matrix))
+    assert last.references == {name: tally.accuracy for name, tally in fresh.references.items()}
+    assert data.selector_confusion == fresh.confusion
+    assert data.workspace.backbone.parameters == workspace.backbone.parameters
+    assert data.workspace.settings["epochs"] == 2
+    assert [task.test for task in data.tasks] == [8, 8]
+    version = workspace.tasks[-1].active
+    assert last.trainable_parameters == version.parameters
+    assert last.trainable_parameters_with_heads == version.parameters + version.head_parameters
+    assert {"prefix", "module", "evaluation"} <= set(last.cost)
+    assert evaluated(data, fresh).summary == data.summary
+
+
+def test_the_history_is_read_once(tmp_path: Path) -> None:
+    workspace = ConPET.open(taught(tmp_path))
+    history = History(workspace.store)
+    before = history.events()
+    workspace.remove(workspace.tasks[0].name)
+    after = history.events()
+    assert after[:-1] == before
+    assert (after[-1].verb, after[-1].version) == (Verb.REMOVE, 1)
+    assert set(after[-1].scores) == {workspace.tasks[0].name}
+    assert after == report_data(workspace.store).events
+
+
+def test_after_a_removal_the_whole_still_tells_what_a_task_trains(tmp_path: Path) -> None:
+    workspace = ConPET.open(taught(tmp_path))
+    workspace.remove(workspace.tasks[0].name)
+    data = report_data(workspace.store)
+    whole = overall(data)
+    assert whole is not None
+    assert data.events[-1].trainable_parameters == 0
+    assert whole.trainable_parameters == workspace.tasks[0].active.parameters
+    assert whole.total_cost.seconds == pytest.approx(sum(event.total_cost.seconds for event in data.events))
+
+
+def test_a_new_workspace_has_an_empty_report(tmp_path: Path) -> None:
+    workspace = ConPET.create(tmp_path / "new", "tiny-random")
+    data = report_data(workspace.store)
+    assert (data.tasks, data.events, overall(data)) == ((), (), None)
+    assert data.summary["accuracy_matrix"] == []
+
+
+def test_a_workspace_is_read_without_torch(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    script = (
+        "import sys, json; from conpet.cli import main; from contextlib import redirect_stdout; import io\n"
+        "with redirect_stdout(io.StringIO()): codes = [main(line.split()) for line in sys.argv[1:]]\n"
+        "print(json.dumps([codes, 'torch' in sys.modules]))"
+    )
+    verbs = [f"report {workspace}", f"modules list {workspace}", f"modules verify {workspace}", "backbones list"]
+    run = subprocess.run([sys.executable, "-c", script, *verbs], capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout) == [[0, 0, 0, 0], False]
