@@ -41,6 +41,7 @@ ORDER = (
     "testing",
     "demo",
     "cli",
+    "__main__",
 )
 """A part may import those before it. Report knows no other part, and no part but those after it knows report."""
 

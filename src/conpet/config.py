@@ -63,8 +63,8 @@ class Settings(TaskSettings):
         split: Number of frozen layers at the bottom (the prefix); PET modules sit on the layers above.
         feature_layers: Layers behind which the tokens' mean is taken as frozen features.
         max_tokens: Longer inputs are cut to this many tokens, around the marked spans.
-        pooling: How an example is represented to the heads: by the paper's "slot", or by "slot+mean", which puts the mean
-            over tokens beside it.
+        pooling: How an example is represented: by its state at the slot ("slot", the paper's), or with the mean over
+            its tokens beside that ("slot+mean").
         projection: Width M of the random ReLU projection behind the closed-form selector and `projected-ridge`.
         selector: What finds the task of an input.
         top_k: Number of pre-selected tasks whose modules are run for an input.

@@ -1,30 +1,30 @@
-"""What the killed process does. It imports little by itself: the fork server has conpet and torch loaded already."""
+"""What the killed process does."""
 
 from __future__ import annotations
 
-import os
 from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-PRELOADED = [
-    "conpet.testing",
-    "conpet.learners.dynamic",
-    "conpet.selectors.learned",
-    "conpet.selectors.closed_form",
-    "transformers.models.llama.modeling_llama",
-    "peft.tuners.lora",
-]
+import torch
+
+from conpet import ConPET, training
+from conpet.store.writer import Writer
+from conpet.testing import Trial, tiny_settings, toy_stream
+
+SETTINGS = tiny_settings(selector="learned", selector_steps=6, epochs=2, memory_examples=9)
+STREAM = toy_stream(3, 2, 4, 1, 2)
 
 
-def learn(home: str, path: str, connection: Connection) -> None:
-    """Learn the third task as soon as one is told to; say when the commit begins, and when all is over."""
-    os.environ["CONPET_HOME"] = home
-    import torch
-
-    from conpet import ConPET, training
-    from conpet.store.writer import Writer
-    from conpet.testing import toy_stream
-
+def warm_up() -> None:
+    """Learn once in the fork server, so that no child has to import or prepare anything; start no thread."""
     torch.set_num_threads(1)
+    with TemporaryDirectory() as folder:
+        Trial(Path(folder), SETTINGS).taught(STREAM)
+
+
+def learn(path: str, connection: Connection) -> None:
+    """Learn the third task as soon as one is told to; say when the commit begins, and when all is over."""
     training.CHECKPOINT_SECONDS = 0.02
     commit = Writer.commit
 
@@ -35,7 +35,6 @@ def learn(home: str, path: str, connection: Connection) -> None:
     Writer.commit = announced  # type: ignore[assignment, method-assign]
     learner = ConPET.open(path)
     _ = learner.backbone  # loaded beforehand
-    task = toy_stream(3, 2, 4, 1, 2)[2]
     connection.recv()
-    learner.learn(task)
+    learner.learn(STREAM[2])
     connection.send("end")

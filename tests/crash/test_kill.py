@@ -9,24 +9,22 @@ import random
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import crash_child
 import pytest
+from crash_child import SETTINGS, STREAM, learn
 
 from conpet import ConPET
 from conpet.backbone.backbone import Backbone
-from conpet.home import conpet_home
-from conpet.testing import Trial, ask, tiny_settings, toy_stream
+from conpet.testing import Trial, ask
 
 KILLS = 50
 IN_COMMIT = 20
 """How many of them fall into the commit, which is a small part of the time."""
-SETTINGS = tiny_settings(selector="learned", selector_steps=6, epochs=2, memory_examples=9)
-STREAM = toy_stream(3, 2, 4, 1, 2)
 ASKED = [example.text for task in STREAM for example in task.test]
 
 
@@ -56,7 +54,7 @@ class Child:
         context = multiprocessing.get_context("forkserver")
         self.path = path
         self._connection, other = context.Pipe()
-        self.process = context.Process(target=crash_child.learn, args=(str(conpet_home()), str(path), other))
+        self.process = context.Process(target=learn, args=(str(path), other))
         self.process.start()
         other.close()
 
@@ -79,8 +77,17 @@ class Child:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    multiprocessing.get_context("forkserver").set_forkserver_preload(crash_child.PRELOADED)
+def monkeypatch_for_module() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory, monkeypatch_for_module: pytest.MonkeyPatch) -> Scene:
+    # Set for the fork server, which is started by the first child and keeps its environment.
+    monkeypatch_for_module.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch_for_module.setenv("OMP_NUM_THREADS", "1")
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["crash_warm"])
     folder = tmp_path_factory.mktemp("scene")
     learner = Trial(folder, SETTINGS).taught(STREAM[:2], "base")
     timings = [measure(Path(shutil.copytree(learner.path, folder / f"timed-{run}"))) for run in range(3)]
@@ -167,6 +174,7 @@ def test_killed_at_any_moment_of_learn(scene: Scene, tmp_path: Path) -> None:
 def test_a_child_that_is_not_killed_ends_well(scene: Scene, tmp_path: Path) -> None:
     child = Child(copy_of(scene, tmp_path / "ws"))
     child.begin()
+    child.wait_for("commit")
     child.wait_for("end")
     child.process.join()
     assert child.process.exitcode == os.EX_OK

@@ -83,12 +83,12 @@ def test_a_learner_that_learns_by_chance_is_found(tmp_path: Path, monkeypatch: p
         return learn(self, lesson, work)
 
     monkeypatch.setattr(DynamicLearner, "learn", unseeded)
-    with pytest.raises(ContractError, match="adapter_model.safetensors"):
+    with pytest.raises(ContractError, match=r"adapter_model\.safetensors"):
         LEARNER_CHECKS["same_seed_same_bytes"](Trial(tmp_path, tiny_settings()))
 
 
 def test_what_is_not_registered_has_no_contract() -> None:
-    with pytest.raises(UnknownNameError, match="have: .*dynamic"):
+    with pytest.raises(UnknownNameError, match=r"have: .*dynamic"):
         check_learner_contract("guessing")
 
 

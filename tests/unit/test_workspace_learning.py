@@ -28,7 +28,7 @@ from conpet.workspace.history import matrix_of
 
 
 def test_unknown_and_wrong_settings_are_named_and_nothing_is_made(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown setting 'ranks'; have: .*rank"):
+    with pytest.raises(ConfigError, match=r"unknown setting 'ranks'; have: .*rank"):
         ConPET.create(tmp_path / "ws", **tiny_settings(ranks=8))
     with pytest.raises(ConfigError, match=r"'dropout'.*\(got 1.5\)"):
         ConPET.create(tmp_path / "ws", **tiny_settings(dropout=1.5))
@@ -36,7 +36,7 @@ def test_unknown_and_wrong_settings_are_named_and_nothing_is_made(tmp_path: Path
         ConPET.create(tmp_path / "ws", **tiny_settings(method="static"))
     with pytest.raises(UnknownNameError, match="no selector 'oracle'"):
         ConPET.create(tmp_path / "ws", **tiny_settings(selector="oracle"))
-    with pytest.raises(ConfigError, match="no linear map q in tiny-random; have: .*q_proj"):
+    with pytest.raises(ConfigError, match=r"no linear map q in tiny-random; have: .*q_proj"):
         ConPET.create(tmp_path / "ws", **tiny_settings(targets=("q",)))
     assert list(tmp_path.iterdir()) == []
 
@@ -196,7 +196,10 @@ def test_an_input_of_a_kind_nobody_taught_is_refused(tmp_path: Path) -> None:
 
 
 def test_japanese_is_learned_kept_and_answered(tmp_path: Path) -> None:
-    texts = {"残高照会": ("残高を教えて", "口座の残高はいくら", "残高が知りたい"), "振込": ("振込をしたい", "お金を振り込む", "振込の手続き")}
+    texts = {
+        "残高照会": ("残高を教えて", "口座の残高はいくら", "残高が知りたい"),
+        "振込": ("振込をしたい", "お金を振り込む", "振込の手続き"),
+    }
     train = tuple(Example.of_text(text, label) for label, some in texts.items() for text in some)
     learner = workspace(tmp_path, 1)
     learner.learn(Task("銀行", train, test=(Example.of_text("残高は", "残高照会"),), template="{text}\n意図:"))
@@ -211,7 +214,9 @@ def test_japanese_is_learned_kept_and_answered(tmp_path: Path) -> None:
 
 
 def rows_on_disk(learner: ConPET) -> dict[str, int]:
-    return {path.parent.name: len(path.read_bytes().splitlines()) for path in learner.path.glob("objects/*/train.jsonl")}
+    return {
+        path.parent.name: len(path.read_bytes().splitlines()) for path in learner.path.glob("objects/*/train.jsonl")
+    }
 
 
 def test_a_limit_in_examples_bounds_what_is_on_disk(tmp_path: Path) -> None:
@@ -258,6 +263,7 @@ def test_an_interrupted_learn_goes_on_to_the_same_result(
     stage: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    settings = {"epochs": 3, "selector_steps": 8, **settings}
     unbroken = workspace(tmp_path, 1, "unbroken", **settings)
     broken = workspace(tmp_path, 1, "broken", **settings)
     whole = unbroken.learn(stream()[1])

@@ -264,7 +264,7 @@ def _stream_axes(axes: Any, titles: Sequence[str], names: svg.Names) -> None:
     axes.set_xlim(0.4, len(titles) + 0.6)
     if len(titles) <= VALUES_SHOWN:
         axes.set_xticks(range(1, len(titles) + 1), [names(title) for title in titles])
-        if sum(width(shorten(title, names.columns)) + 2 for title in titles) > _LABEL_COLUMNS:
+        if len(titles) * max(width(shorten(title, names.columns)) + 2 for title in titles) > _LABEL_COLUMNS:
             _slant(axes, 30)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))

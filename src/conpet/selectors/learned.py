@@ -54,7 +54,7 @@ class LearnedSelector(Selector):
         return StoredModule.of(self.state.stored)
 
     def learn(self, lesson: SelectorLesson) -> Artifact:
-        """Go on from the last weights with one more output; a task learned before gets its output anew."""
+        """Go on from the last weights with one more output, or with the task's own if it was learned before."""
         tasks = [*(name for name in self._head_tasks() if name != lesson.name), lesson.name]
         module = self._last_module(lesson.work.seed)
         head = self._head(tasks)

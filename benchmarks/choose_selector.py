@@ -3,7 +3,7 @@
 Compared on the validation examples, so that the choice of the default does not touch the test set. Modules are
 trained for one step only: they take no part in selecting. The learned selector runs at several step budgets.
 
-    python benchmarks/selectors.py
+    python benchmarks/choose_selector.py
 """
 
 from __future__ import annotations
