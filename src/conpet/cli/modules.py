@@ -178,18 +178,18 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
     from conpet.report import text
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("task", "version", "", "labels", "parameters", "head", "stored", "learned"):
+    for name in ("task", "v.", "", "labels", "module", "head", "stored", "learned"):
         table.add_column(name, justify="left" if name in ("task", "", "learned") else "right", no_wrap=True)
     for row in rows:
         table.add_row(
-            Text(text.shorten(row["task"], 24)),
+            Text(text.shorten(row["task"], 20)),
             str(row["version"]),
             "active" if row["active"] else "",
             text.count(row["labels"]),
             text.short_count(row["parameters"]),
             text.short_count(row["head_parameters"]),
             text.size(row["bytes"]),
-            row["created"][:16].replace("T", " "),
+            row["created"][:10],
         )
     output().print(table)
 
