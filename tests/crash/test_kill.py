@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 import pytest
+import torch
 from crash_child import SETTINGS, STREAM, learn
 
 from conpet import ConPET
@@ -74,6 +75,15 @@ class Child:
         self.process.kill()
         self.process.join()
         self._connection.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Compute as the children do: to the same bits, and without threads that wait for a core one of them has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,13 @@ class LearnerState:
             tasks.append(known)
         return LearnerState(tuple(tasks), self._held(shared))
 
+    def after(self, task: Task, objects: Mapping[str, Artifact], shared: Mapping[str, Artifact | None]) -> LearnerState:
+        """Return the state in which a task has been learned, its objects and the new shared ones still in memory."""
+        version = next((known.version for known in self.tasks if known.name == task.name), 0) + 1
+        held = {slot: Held(artifact) for slot, artifact in objects.items()}
+        known = KnownTask(task.name, version, task.labels, task.kind, task.template, held)
+        return self.followed_by(known, shared)
+
     def without(self, name: str, shared: Mapping[str, Artifact | None]) -> LearnerState:
         """Return the state in which a task is gone, with new shared objects."""
         return LearnerState(tuple(task for task in self.tasks if task.name != name), self._held(shared))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Self
 
@@ -36,7 +35,6 @@ from conpet.learners.statistics import STATISTICS, classes_of, empty_gram, featu
 from conpet.pet.bank import ModuleBank
 from conpet.pet.module import StoredModule, module_artifact
 from conpet.pet.train import train_module
-from conpet.readable import Held
 from conpet.replay.memory import Split
 from conpet.replay.schedule import draw_dynamic, split_budget
 from conpet.selectors import SELECTORS
@@ -181,14 +179,7 @@ class DynamicLearner(Learner):
         with work.costs.stage("selector"):
             selector = self.selector.learn(self._selector_lesson(lesson, work))
             shared |= {SELECTOR: selector} if selector else {}
-        known = KnownTask(
-            task.name,
-            leaving.version + 1 if leaving else 1,
-            task.labels,
-            task.kind,
-            task.template,
-            {MODULE: Held(Artifact(tensors=statistics))},
-        )
+        known_so_far = {MODULE: Artifact(tensors=statistics)}
         with work.costs.stage("module"):
             trained = train_module(
                 self.backbone,
@@ -197,13 +188,12 @@ class DynamicLearner(Learner):
                 len(task.labels),
                 lesson.settings,
                 work.seed,
-                others=self.renewed(self.state.followed_by(known, shared)).rivals(lesson),
+                others=self.renewed(self.state.after(task, known_so_far, shared)).rivals(lesson),
                 checkpoint=work.scratch / MODULE if work.scratch else None,
                 on_step=lambda done, steps: work.progress("module", done / steps),
             )
         module = module_artifact(trained.module, trained.head, {"labels": list(task.labels)}, **statistics)
-        known = replace(known, objects={MODULE: Held(module)})
-        shared |= self.renewed(self.state.followed_by(known, shared)).calibrated(work, task)
+        shared |= self.renewed(self.state.after(task, {MODULE: module}, shared)).calibrated(work, task)
         return Learned(
             objects={MODULE: module},
             shared=shared,

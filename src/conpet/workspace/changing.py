@@ -11,8 +11,7 @@ from conpet.cost import CostLedger
 from conpet.data import Example, Task
 from conpet.errors import DataError, Problem
 from conpet.evaluation.metrics import AccuracyMatrix, Row, backward_transfer, forgetting
-from conpet.learners.base import KnownTask, Learner, LearnerState, Lesson
-from conpet.readable import Held
+from conpet.learners.base import Learner, LearnerState, Lesson
 from conpet.replay.memory import MEMORY, Limits, Split
 from conpet.store import Change, EventRecord, NewVersion, SideObject, Snapshot, Store, TaskRecord, VersionRecord, Writer
 from conpet.work import Work
@@ -83,16 +82,8 @@ class Changer:
                 task.train, task.template, progress=self._counted("prefix", len(task.train))
             )
         learned = learner.learn(Lesson(task, learner.settings.for_task(task.settings), states), work)
-        known = KnownTask(
-            task.name,
-            present.number + 1 if present else 1,
-            task.labels,
-            task.kind,
-            task.template,
-            {slot: Held(artifact) for slot, artifact in learned.objects.items()},
-        )
         memory, smaller = self._memory(task)
-        evaluation = self._evaluated(learner.state.followed_by(known, learned.shared), {task.name: task.test})
+        evaluation = self._evaluated(learner.state.after(task, learned.objects, learned.shared), {task.name: task.test})
         new = NewVersion(
             task.digest,
             task.labels,
