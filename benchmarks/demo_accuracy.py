@@ -2,9 +2,9 @@
 
     python benchmarks/demo_accuracy.py [--runs 3]
 
-A run's seed decides the modules' first weights and the order of examples; from the second run on also the order of the
-tasks. Settings are the defaults, which were chosen on validation examples. Finished runs are kept: run it again after an
-interruption and it goes on.
+A run's seed decides the modules' first weights and the order of examples; from the second run on also the order of
+the tasks. Settings are the defaults, which were chosen on validation examples. Finished runs are kept: run it again
+after an interruption and it goes on.
 """
 
 from __future__ import annotations
