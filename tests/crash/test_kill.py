@@ -157,7 +157,7 @@ def test_killed_at_any_moment_of_learn(scene: Scene, tmp_path: Path) -> None:
     for kill in range(KILLS):
         # The next process gets ready while this one learns, is killed and what it leaves is looked at.
         child, coming = coming, Child(copy_of(scene, tmp_path / str(kill + 1)))
-        begun, share = child.begin(), random_.uniform(0, 1.1)
+        begun, share = child.begin(), random_.uniform(0, 1.5)
         if kill < IN_COMMIT:
             child.kill_at(child.wait_for("commit") + share * scene.timing.commit)
         else:
@@ -178,7 +178,8 @@ def test_killed_at_any_moment_of_learn(scene: Scene, tmp_path: Path) -> None:
         assert report.skipped or learner.store.scratches() == [], where  # else the next commit clears them away
         shutil.rmtree(child.path)
     coming.kill_at(0)
-    assert min(seen["before"], seen["after"]) > 3, seen
+    assert seen["before"], seen
+    assert seen["after"], seen
 
 
 def test_a_child_that_is_not_killed_ends_well(scene: Scene, tmp_path: Path) -> None:

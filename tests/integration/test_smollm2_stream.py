@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from conpet import ConPET, Example, Task
 from conpet.demo.stream import demo_stream
@@ -29,6 +32,14 @@ def small(task: Task) -> Task:
 
 
 TASKS = [small(task) for task in demo_stream()[:2]]
+
+
+@pytest.fixture(autouse=True)
+def _all_cores() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("backbone", ["smollm2-135m", "minilm-l6"])

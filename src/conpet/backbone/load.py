@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from conpet.backbone.cut import run
 from conpet.backbone.embedded import ensure
 from conpet.backbone.encode import Encoder
 from conpet.backbone.fingerprint import WEIGHT_SUFFIXES, Fingerprint, tokenizer_files
+from conpet.backbone.quiet import no_bars
 from conpet.backbone.tiny import TINY_RANDOM, write_tiny_random
 from conpet.data import Style
 from conpet.errors import BackboneError, ConfigError
@@ -128,11 +128,12 @@ def _load_model(folder: Path, name: str, dtype: torch.dtype) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(folder)
         options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True}
-        try:
-            model, info = AutoModel.from_pretrained(folder, config=config, **options)
-        except ValueError:  # an architecture without scaled-dot-product attention
-            options["attn_implementation"] = "eager"
-            model, info = AutoModel.from_pretrained(folder, config=config, **options)
+        with no_bars():
+            try:
+                model, info = AutoModel.from_pretrained(folder, config=config, **options)
+            except ValueError:  # an architecture without scaled-dot-product attention
+                options["attn_implementation"] = "eager"
+                model, info = AutoModel.from_pretrained(folder, config=config, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BackboneError(f"{name}: transformers cannot load the model in {folder}: {error}") from error
     missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
@@ -163,11 +164,3 @@ def _style(model: nn.Module) -> Style:
     if torch.allclose(first[0], first[1], rtol=0, atol=1e-6):
         return Style.CAUSAL
     return Style.MASKED
-
-
-def quiet_transformers() -> None:
-    """Keep transformers from drawing progress bars of its own (the weights of an embedded model load at once)."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()

@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from conpet.backbone.quiet import no_bars
+
 TINY_RANDOM = "tiny-random"
 _VERSION = "tiny-random-1"
 
@@ -55,4 +57,5 @@ def _write(folder: Path) -> None:
         for parameter in model.parameters():  # larger than the usual initialisation, so that layers do something
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(folder)
+    with no_bars():
+        model.save_pretrained(folder)

@@ -9,7 +9,6 @@ import typer
 
 from conpet.cli.console import line, messages, output
 from conpet.cli.lessons import teach
-from conpet.cli.opening import quiet
 
 
 def demo(
@@ -33,7 +32,6 @@ def demo(
 
         line(f"{write_demo_stream(write_data)}: ten task folders; learn them with: conpet learn WORKSPACE {write_data}")
         return
-    quiet()
     from conpet.demo.run import Demo
 
     Demo(workspace, output(), say=lambda said: line(said, messages()), teach=teach).run(backbone, fresh=fresh)

@@ -9,7 +9,7 @@ import typer
 
 from conpet.cli.console import line, messages, output, print_error
 from conpet.cli.lessons import teach
-from conpet.cli.opening import open_workspace, quiet
+from conpet.cli.opening import open_workspace
 from conpet.cli.options import BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ def init(
     given = _merged({name: value for name, value in direct.items() if value is not None}, settings or [])
     from conpet.workspace import ConPET
 
-    quiet()
     created = ConPET.create(workspace, backbone, method, progress=lambda said: line(said, messages()), **given)
     _say_created(created, workspace)
 

@@ -11,14 +11,6 @@ if TYPE_CHECKING:
 
 def open_workspace(path: Path, backbone: str | None = None, device: str | None = None) -> ConPET:
     """Open the workspace a verb is about; arguments as in `ConPET.open`."""
-    quiet()
     from conpet.workspace import ConPET
 
     return ConPET.open(path, backbone=backbone, device=device)
-
-
-def quiet() -> None:
-    """Leave the screen to conpet: transformers draws bars for weights that load in a moment."""
-    from conpet.backbone.load import quiet_transformers
-
-    quiet_transformers()

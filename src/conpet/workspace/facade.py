@@ -17,7 +17,7 @@ from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
 from conpet.backbone.pooling import Pooling
 from conpet.config import Settings
 from conpet.data import Example, Task, check_example
-from conpet.errors import BackboneMismatchError, DataError, Problem
+from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem
 from conpet.home import conpet_home
 from conpet.learners import METHODS
 from conpet.learners.base import Learner
@@ -280,9 +280,10 @@ class ConPET:
 
         Args:
             inputs: The inputs.
-            runners_up: Number of further labels to give with each answer.
+            runners_up: Number of further labels to give with each answer, 0 or more.
 
         Raises:
+            ConfigError: `runners_up` is negative.
             DataError: An input is empty or malformed, or no task of its kind was learned.
         """
         return self._predict(inputs, runners_up, first=1)
@@ -307,6 +308,8 @@ class ConPET:
 
     def _predict(self, inputs: Sequence[str | Example], runners_up: int, first: int) -> list[Prediction]:
         """Predict inputs of which the first has the number `first` in messages."""
+        if runners_up < 0:
+            raise ConfigError(f"runners_up={runners_up}: give 0 or more")
         examples = [Example.of_text(one) if isinstance(one, str) else one for one in inputs]
         problems = [
             Problem("inputs", number, reason)
