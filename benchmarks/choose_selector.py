@@ -22,7 +22,7 @@ from conpet import ConPET, Example, TaskStream
 from conpet.data import Kind
 from conpet.demo.stream import demo_stream
 
-ORDERS = 3
+ORDERS = 2
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "closed-form": {"selector": "closed-form"},
     "prototypes": {"selector": "prototypes"},
