@@ -252,6 +252,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> Path:
     except SafetensorError as error:
         code = re.search(r"os error (\d+)", str(error))  # a full disk is an OSError, whoever writes
         raise OSError(int(code[1]) if code else errno.EIO, str(error), str(path)) from error
+    path.chmod(0o644)  # safetensors lets only the owner read; the files beside it have no such limit
     return path
 
 

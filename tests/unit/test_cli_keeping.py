@@ -180,3 +180,11 @@ def test_cache_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "the states of" in conpet("cache").out
     assert conpet("cache", "clear").code == 0
     assert conpet("cache", "--json").json["entries"] == 0
+
+
+def test_modules_remove_leaves_no_word_of_the_task_on_disk(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    learned = next(iter(STREAM[0].train)).text.encode()
+    assert any(learned in path.read_bytes() for path in workspace.rglob("*") if path.is_file())
+    assert conpet("modules", "remove", workspace, FIRST, "--yes").code == 0
+    assert [path for path in workspace.rglob("*") if path.is_file() and learned in path.read_bytes()] == []

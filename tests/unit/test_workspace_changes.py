@@ -76,9 +76,11 @@ def test_rolling_back_to_where_one_is_does_nothing(tmp_path: Path) -> None:
 def test_a_version_whose_label_has_gone_to_another_task_cannot_come_back(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 1)
     first = stream()[0]
-    renamed = tuple(replace(example, label=f"new-{example.label}") for example in first.train)
-    learner.learn(Task(first.name, renamed), evaluate=False)
-    freed = tuple(example for example in first.train)
+    kept = first.labels[0]
+    freed = tuple(example for example in first.train if example.label != kept)
+    renamed = tuple(replace(example, label=f"new-{example.label}") for example in freed)
+    staying = tuple(example for example in first.train if example.label == kept)
+    learner.learn(Task(first.name, staying + renamed), evaluate=False)
     learner.learn(Task("heir", freed), evaluate=False)
     with frozen_state(learner), pytest.raises(DataError, match="is owned by the earlier task 'heir'"):
         learner.rollback(first.name, 1)

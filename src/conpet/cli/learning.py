@@ -107,6 +107,7 @@ def learn(
             raise
         print_error(error, everything=True)
         raise typer.Exit(1) from None
+    opened.check(tasks)
     _say_notes(opened, tasks)
     teach(opened, tasks, evaluate=not no_evaluate, wait=wait)
     _say_learned(opened, workspace)

@@ -13,7 +13,7 @@ from conpet.cli.opening import open_workspace
 from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, TaskName, Wait, WorkspacePath
 
 if TYPE_CHECKING:
-    from conpet.store import VersionRecord
+    from conpet.store import Store, VersionRecord
 
 app = typer.Typer(help="List, inspect, roll back, remove, export and verify modules.", no_args_is_help=True)
 Version = Annotated[
@@ -103,11 +103,10 @@ def remove(
 ) -> None:
     """Take a task out: its labels, all its versions, its examples, and its share of the statistics."""
     opened = open_workspace(workspace, backbone, device)
-    record = opened.store.snapshot().task(task)
-    labels, versions = len(record.active.labels), len(record.versions)
+    labels, versions = _extent(opened.store, task)
     if not yes:
         question = f"Remove {task!r}: {labels} labels, {versions} version(s) of its module, all its examples?"
-        typer.confirm(f"{question} This cannot be undone.", abort=True, err=True)
+        typer.confirm(f"{question} This cannot be undone (--yes does not ask).", abort=True, err=True)
     with stages(task) as progress:
         evaluation = patiently(
             wait,
@@ -116,6 +115,12 @@ def remove(
     line(f"{task}: removed with its {labels} labels and {versions} version(s)")
     if evaluation is not None and opened.labels:
         _print_accuracy(evaluation.whole_accuracy, len(opened.labels))
+
+
+def _extent(store: Store, task: str) -> tuple[int, int]:
+    """Count a task's labels and versions; no record is kept, for it would keep the task's files from being deleted."""
+    record = store.snapshot().task(task)
+    return len(record.active.labels), len(record.versions)
 
 
 @app.command()

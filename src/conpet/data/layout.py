@@ -124,7 +124,7 @@ def _holds_split(folder: Path) -> bool:
 
 def _read_stream_file(file: Path) -> tuple[list[TaskSource], list[Problem]]:
     try:
-        stream = _StreamFile.model_validate(yaml.safe_load(file.read_text(encoding="utf-8-sig")))
+        stream = _StreamFile.model_validate(yaml.safe_load(file.read_text(encoding="utf-8-sig")) or {})
     except yaml.MarkedYAMLError as error:
         row = error.problem_mark.line + 1 if error.problem_mark else None
         return [], [Problem(str(file), row, f"not valid YAML: {error.problem}")]

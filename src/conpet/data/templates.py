@@ -93,7 +93,8 @@ def render(example: Example, template: str | None, style: Style) -> Rendered:
         example: A sound example (see `conpet.data.checks.check_example`).
         template: Text with the fields of the example's kind: `{text}`; or `{sentence}` with `{head}` and `{tail}`, or
             with `{mention}`; and `{slot}`. None stands for the default. One template serves both styles if it ends
-            with `{slot}` or `{slot}.`: the causal style leaves the slot out and reads the token before it.
+            with `{slot}` or `{slot}.`, or has none: the causal style leaves the slot out and reads the token before
+            it, the masked style puts a missing one at the end.
         style: How the backbone is read.
 
     Raises:
@@ -133,9 +134,7 @@ def _compile(template: str, kind: Kind, style: Style) -> tuple[_Part, ...]:
     parts = _parse(template, kind)
     slot = _Part("slot", is_field=True)
     if style is Style.MASKED:
-        if slot not in parts:
-            raise ConfigError(f"template {template!r}: a masked backbone needs {{slot}}, where its mask token goes")
-        return parts
+        return parts if slot in parts else (*parts, _Part(" ", is_field=False), slot)
     if slot not in parts:
         return parts
     before, after = parts[: parts.index(slot)], parts[parts.index(slot) + 1 :]

@@ -73,6 +73,8 @@ class Changer:
         present = self._present(task.name)
         if present and present.digest == task.digest:
             return self._report(present, skipped=True)
+        if present:
+            _check_related(task, present)
         # Training may be resumed only from the very state it began in.
         scratch = f"{task.digest[:32]}-{self._snapshot.generation}"
         work = self._work(task.name, scratch)
@@ -257,6 +259,17 @@ def _asked(learner: Learner) -> tuple[int, int]:
     """Return how many states the cache had, and of how many it was asked, so far."""
     cache = learner.backbone.cache
     return (cache.hits, cache.hits + cache.misses) if cache else (0, 0)
+
+
+def _check_related(task: Task, present: VersionRecord) -> None:
+    """Refuse a new version that has nothing to do with the present one: two tasks were given one name."""
+    if task.kind == present.description["kind"] and set(task.labels) & set(present.labels):
+        return
+    raise DataError(
+        f"a task {task.name!r} of kind {present.description['kind']} is learned already, and none of its labels comes "
+        f"again here ({', '.join(task.labels[:3])}, ...); give this one another name, or remove the other first. "
+        "Nothing was changed"
+    )
 
 
 def _tests(version: VersionRecord) -> list[Example]:

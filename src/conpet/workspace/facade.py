@@ -16,7 +16,7 @@ from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
 from conpet.backbone.pooling import Pooling
 from conpet.config import Settings
-from conpet.data import Example, Task, check_example
+from conpet.data import Example, Style, Task, check_example, render
 from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem
 from conpet.home import conpet_home
 from conpet.learners import METHODS
@@ -182,6 +182,20 @@ class ConPET:
         return {label: task.name for task in self.tasks for label in task.active.labels}
 
     # Changing
+
+    def check(self, tasks: Iterable[Task]) -> None:
+        """Check that tasks fit this workspace: their settings, and their templates for its backbone; learns nothing.
+
+        Raises:
+            ConfigError: One does not; the message names the task.
+        """
+        style = Style(self._store.header().backbone["style"])
+        for task in tasks:
+            try:
+                self.settings.for_task(task.settings)
+                render(task.train[0], task.template, style)
+            except ConfigError as error:
+                raise ConfigError(f"task {task.name!r}: {error}. Nothing was learned") from None
 
     def learn(
         self,
