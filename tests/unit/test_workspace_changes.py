@@ -81,7 +81,8 @@ def test_a_version_whose_label_has_gone_to_another_task_cannot_come_back(tmp_pat
     renamed = tuple(replace(example, label=f"new-{example.label}") for example in freed)
     staying = tuple(example for example in first.train if example.label == kept)
     learner.learn(Task(first.name, staying + renamed), evaluate=False)
-    learner.learn(Task("heir", freed), evaluate=False)
+    more = tuple(replace(example, label="more") for example in stream()[1].train[:2])
+    learner.learn(Task("heir", freed + more), evaluate=False)
     with frozen_state(learner), pytest.raises(DataError, match="is owned by the earlier task 'heir'"):
         learner.rollback(first.name, 1)
 
