@@ -303,7 +303,7 @@ def longest_input(model: nn.Module) -> int | None:
 
 
 def default_split(layers: int) -> int:
-    """Cut below the top fifth of the layers, at least one (see docs/benchmarks.md for what depth costs)."""
+    """Cut below the top fifth of the layers, at least one."""
     return layers - max(1, round(layers / 5)) if layers else 0
 
 
