@@ -79,10 +79,6 @@ class States:
         slots = torch.tensor([one.slot for one in encoded])
         return Batch(ids.to(device), mask.to(device), slots.to(device), hidden)
 
-    def buckets(self, tokens: int) -> Iterator[list[int]]:
-        """Cut all examples into batches of like length (see `bucket`)."""
-        return bucket([len(one.ids) for one in self.encoded], tokens)
-
 
 def pad_ids(encoded: Sequence[Encoded], pad: int) -> tuple[Tensor, Tensor]:
     """Return ids and mask `[n, T]`, int64, padded on the right with the id `pad`."""

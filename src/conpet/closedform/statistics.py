@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -191,6 +191,7 @@ class ClosedFormState:
     Attributes:
         gram: Over the examples of all tasks.
         classes: Of each task, in the order of the tasks.
+        fitted: Classifiers computed from it so far, by method; see `conpet.closedform.fitting`.
 
     Raises:
         DataError: Two tasks share a label.
@@ -199,6 +200,7 @@ class ClosedFormState:
 
     gram: Gram
     classes: tuple[ClassSums, ...]
+    fitted: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         labels = self.labels

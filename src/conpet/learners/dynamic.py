@@ -13,7 +13,8 @@ from torch import Tensor
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
-from conpet.closedform.classifiers import ClosedFormClassifier, LinearDiscriminant, ProjectedRidge
+from conpet.closedform.classifiers import LinearDiscriminant, ProjectedRidge
+from conpet.closedform.fitting import fitted
 from conpet.closedform.statistics import ClosedFormState, Gram
 from conpet.config import Settings
 from conpet.data import Example, Kind, Task
@@ -79,14 +80,6 @@ class DynamicLearner(Learner):
         return ClosedFormState(gram, tuple(classes_of(task) for task in self.state.tasks))
 
     @cached_property
-    def _discriminant(self) -> ClosedFormClassifier:
-        return LinearDiscriminant().fit(self.closed)
-
-    @cached_property
-    def _regression(self) -> ClosedFormClassifier:
-        return ProjectedRidge().fit(self.closed)
-
-    @cached_property
     def selector(self) -> Selector:
         """The selector in this state."""
         tasks = self.state.tasks
@@ -148,10 +141,12 @@ class DynamicLearner(Learner):
 
     def _closed_scores(self, readings: Readings) -> tuple[Tensor, Tensor]:
         """Return LDA's and the regression's scores of all labels `[n, L]`."""
+        discriminant = fitted(self.closed, LinearDiscriminant.name)
+        regression = fitted(self.closed, ProjectedRidge.name)
         templates = [task.template for task in self.state.tasks for _ in task.labels]
         return (
-            by_template(templates, readings, lambda states: self._discriminant.scores(states.features)),
-            by_template(templates, readings, lambda states: self._regression.scores(states.features)),
+            by_template(templates, readings, lambda states: discriminant.scores(states.features)),
+            by_template(templates, readings, lambda states: regression.scores(states.features)),
         )
 
     def _run(self, readings: Readings, selected: Tensor) -> Tensor:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from conpet.backbone.states import States
-from conpet.closedform import METHODS
-from conpet.closedform.classifiers import ClosedFormClassifier
+from conpet.closedform.fitting import fitted
 from conpet.selectors.base import Selector
 
 
@@ -22,14 +20,10 @@ class _ByLabels(Selector):
     temperature: ClassVar[float]
     """Scores are divided by it before the softmax over tasks."""
 
-    @cached_property
-    def _classifier(self) -> ClosedFormClassifier:
-        classifier: ClosedFormClassifier = METHODS[self.method]().fit(self.state.closed)
-        return classifier
-
     def log_probabilities(self, states: States) -> Tensor:
         """Return log-probabilities of the tasks: the softmax over tasks of each one's best label score."""
-        best = [part.amax(dim=1) for part in self._classifier.scores(states.features).split(self.state.sizes, dim=1)]
+        scores = fitted(self.state.closed, self.method).scores(states.features)
+        best = [part.amax(dim=1) for part in scores.split(self.state.sizes, dim=1)]
         return torch.log_softmax(torch.stack(best, dim=1) / self.temperature, dim=1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from conpet.backbone.states import States
 from conpet.closedform import METHODS as CLOSED_FORMS
 from conpet.closedform.classifiers import ClosedFormClassifier
+from conpet.closedform.fitting import fitted
 from conpet.data import Example
 from conpet.evaluation.metrics import Tally
 from conpet.learners.base import Learner, by_template
@@ -73,17 +74,13 @@ class Evaluator:
             counts["selector"] = int((first == own).sum())
             counts["preselected"] = int((scores.selected == own).any(dim=1).sum())
         possible = torch.isfinite(scores.labels)
-        for method, classifier in self._classifiers.items():
+        for method in CLOSED_FORMS:
             templates = [task.template for task in learner.state.tasks for _ in task.labels]
-            closed = by_template(templates, readings, partial(_features_scored, classifier))
+            closed = by_template(templates, readings, partial(_features_scored, fitted(learner.closed, method)))
             self._references[method] += _hits(closed.masked_fill(~possible, -torch.inf), truth)
         if self._progress:
             self._progress(len(examples))
         return counts
-
-    @cached_property
-    def _classifiers(self) -> dict[str, ClosedFormClassifier]:
-        return {name: CLOSED_FORMS[name]().fit(self._learner.closed) for name in CLOSED_FORMS}
 
 
 def _features_scored(classifier: ClosedFormClassifier, states: States) -> Tensor:
