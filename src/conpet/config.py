@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from conpet.errors import ConfigError
 
+_TRAINING = frozenset({"dropout", "epochs", "max_steps", "batch_size", "learning_rate", "weight_decay"})
+"""Task settings that say how a module is trained, not what it is."""
 Positive = Annotated[int, Field(ge=1)]
 Parsed = TypeVar("Parsed", bound="_Frozen")
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MethodOptions(_Frozen):
+    """What may be set for one method alone: none, but where a method says otherwise."""
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Check options given by a user.
+
+        Raises:
+            ConfigError: An option is unknown or out of range; every such option is named.
+        """
+        return _parse(cls, values)
 
 
 class TaskSettings(_Frozen):
@@ -44,6 +59,11 @@ class TaskSettings(_Frozen):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
 
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What decides which parameters a module has, by name: all that does not only say how they are trained."""
+        return {name: getattr(self, name) for name in TaskSettings.model_fields if name not in _TRAINING}
+
     @model_validator(mode="after")
     def _check(self) -> TaskSettings:
         if self.targets == ():
@@ -57,6 +77,7 @@ class Settings(TaskSettings):
     Attributes:
         backbone: An embedded model's name, `tiny-random`, a local folder, or a hub id.
         method: The learner.
+        options: What is set for this method alone; each method's own `Options` says what there is.
         dtype: Number format of the frozen weights and the states; "auto" is bfloat16 where the machine computes it
             faster than float32.
         device: A torch device, or "auto" (CUDA if there).
@@ -81,6 +102,7 @@ class Settings(TaskSettings):
 
     backbone: str = "smollm2-135m"
     method: str = "dynamic"
+    options: Mapping[str, JsonValue] = {}
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     split: Annotated[int, Field(ge=0)] | None = None
@@ -127,11 +149,13 @@ def _parse(cls: type[Parsed], values: Mapping[str, Any]) -> Parsed:
 
 
 def _explain(error: ValidationError, cls: type[_Frozen]) -> str:
+    what = "option" if issubclass(cls, MethodOptions) else "setting"
     lines = []
     for one in error.errors():
         name = ".".join(str(part) for part in one["loc"]) or cls.__name__
         if one["type"] == "extra_forbidden":
-            lines.append(f"unknown setting {name!r}; have: {', '.join(sorted(cls.model_fields))}")
+            have = ", ".join(sorted(cls.model_fields)) or "none"
+            lines.append(f"unknown {what} {name!r}; have: {have}")
         else:
-            lines.append(f"setting {name!r}: {one['msg']} (got {one['input']!r})")
+            lines.append(f"{what} {name!r}: {one['msg']} (got {one['input']!r})")
     return "; ".join(dict.fromkeys(lines))

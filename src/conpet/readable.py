@@ -19,6 +19,9 @@ class Readable(Protocol):
     def folder(self) -> Hashable:
         """What identifies the object: equal values, equal content."""
 
+    def has(self, stem: str) -> bool:
+        """Tell whether it has tensors, a document or a table of this stem."""
+
     def tensors(self, stem: str) -> Mapping[str, torch.Tensor]:
         """Return the tensors of `stem`."""
 
@@ -39,6 +42,11 @@ class Held:
     def __init__(self, artifact: Artifact) -> None:
         self._artifact = artifact
         self.folder: Hashable = uuid4()
+
+    def has(self, stem: str) -> bool:
+        """Tell whether it has tensors, a document or a table of this stem."""
+        artifact = self._artifact
+        return any(stem in part for part in (artifact.tensors, artifact.documents, artifact.tables))
 
     def tensors(self, stem: str) -> Mapping[str, torch.Tensor]:
         """Return the tensors of `stem`."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import isfinite
+from math import ceil, isfinite
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from conpet.artifact import Artifact, load_checkpoint, save_checkpoint
+from conpet.config import TaskSettings
 from conpet.errors import ConfigError
 
 CHECKPOINT_SECONDS = 20.0
@@ -66,6 +67,7 @@ def optimise(
     plan: Plan,
     *,
     checkpoint: Path | None = None,
+    on_gradient: Callable[[int], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> TrainLog:
     """Minimise a loss.
@@ -76,6 +78,7 @@ def optimise(
             a resumed run does what an unbroken one would have done.
         plan: Steps and rates.
         checkpoint: Folder for checkpoints; a run that finds one there goes on from it.
+        on_gradient: Called with a step's number when its gradients are there and may still be changed.
         on_step: Called behind every step with its number and loss.
 
     Raises:
@@ -98,6 +101,8 @@ def optimise(
         log.losses.append(_finite(loss, step, plan))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if on_gradient:
+            on_gradient(step)
         nn.utils.clip_grad_norm_(parameters.values(), plan.clip)
         optimizer.step()
         log.steps = step + 1
@@ -159,6 +164,12 @@ def _resume(
             parameter.copy_(weights[name])
     log.steps = log.resumed_at = int(document["steps"])
     log.losses = [float(loss) for loss in document["losses"]]
+
+
+def steps_of(examples: int, settings: TaskSettings) -> int:
+    """Return the optimiser steps of a task of so many new examples: its budget, however many tasks came before."""
+    steps = settings.epochs * ceil(examples / settings.batch_size)
+    return min(steps, settings.max_steps or steps)
 
 
 def epoch_batches(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:

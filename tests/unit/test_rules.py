@@ -13,8 +13,8 @@ from torch import Tensor
 from workspace_helpers import stream, workspace
 
 from conpet.learners import dynamic
-from conpet.learners.base import MODULE
-from conpet.learners.rules import RULES, UNSELECTED, CalibratedRule, Evidence, PaperRule, Rule, scattered
+from conpet.learners.rules import RULES, UNSELECTED, CalibratedRule, Evidence, PaperRule, Rule
+from conpet.learners.state import MODULE
 from conpet.pet.bank import ModuleBank
 from conpet.pet.module import StoredModule
 from conpet.testing import check_rule_contract, learner_of, random_evidence
@@ -122,14 +122,6 @@ def test_fitting_survives_examples_nobody_can_explain() -> None:
     targets = torch.full((20,), 6)  # a label of another kind: its probability is 0 whatever the weights
     fitted = CalibratedRule().fitted(evidence, targets)
     assert all(math.isfinite(weight) for weight in fitted.to_json().values())
-
-
-def test_logits_are_laid_out_in_their_labels_columns() -> None:
-    found = [{1: torch.tensor([3.0, 4.0])}, {}, {0: torch.tensor([1.0]), 2: torch.tensor([5.0])}]
-    expected = torch.full((3, 4), -torch.inf)
-    expected[0, 1:3] = torch.tensor([3.0, 4.0])
-    expected[2, 0], expected[2, 3] = 1.0, 5.0
-    assert torch.equal(scattered(found, starts=[0, 1, 3], labels=4), expected)
 
 
 @pytest.mark.parametrize("template", [None, "{text} wants"])

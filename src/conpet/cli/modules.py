@@ -137,7 +137,7 @@ def export(
     with Store.open(workspace).snapshot() as snapshot:
         record = snapshot.task(task)
         chosen = record.active if version is None else record.version(version)
-        made = export_version(chosen, folder.expanduser())
+        made = export_version(chosen, snapshot.shared, folder.expanduser())
     line(f"{made}: {task} version {chosen.number}, in the format of Hugging Face PEFT")
 
 

@@ -2,4 +2,12 @@
 
 from conpet.registry import Registry
 
-METHODS = Registry("method", {"dynamic": "conpet.learners.dynamic:DynamicLearner"})
+METHODS = Registry(
+    "method",
+    {
+        "dynamic": "conpet.learners.dynamic:DynamicLearner",
+        "emr": "conpet.learners.emr:EmrLearner",
+        "sequential": "conpet.learners.sequential:SequentialLearner",
+        "joint": "conpet.learners.joint:JointLearner",
+    },
+)

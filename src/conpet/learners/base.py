@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -13,97 +14,58 @@ from torch import Tensor
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
-from conpet.closedform.statistics import ClosedFormState
-from conpet.config import Settings, TaskSettings
-from conpet.data import Example, Kind, Task
-from conpet.readable import Held, Readable
+from conpet.closedform.statistics import ClosedFormState, Gram
+from conpet.config import MethodOptions, Settings, TaskSettings
+from conpet.data import Example, Kind
+from conpet.learners.state import KnownTask, LearnerState
+from conpet.learners.statistics import STATISTICS, classes_of, empty_gram, features_of
+from conpet.replay.memory import Remembered, Split
 from conpet.work import Work
-
-MODULE = "module"
-"""Slot of a task version that holds what was learned of it; never changed once written."""
 
 Readings = Mapping[str | None, States]
 """The same n examples as read through each template in use (None: the default one of their kind)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class KnownTask:
-    """A task as learned, in its active version.
-
-    Attributes:
-        name: Its name.
-        version: Number of the version.
-        labels: Its labels, sorted.
-        kind: What its examples ask.
-        template: The template it is read with, or None for the default one.
-        objects: What the store holds of the version, by slot.
-    """
-
-    name: str
-    version: int
-    labels: tuple[str, ...]
-    kind: Kind
-    template: str | None
-    objects: Mapping[str, Readable]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LearnerState:
-    """All that was learned so far, as the store holds it.
-
-    Attributes:
-        tasks: In the order they were first learned.
-        shared: What belongs to no task, by slot.
-    """
-
-    tasks: tuple[KnownTask, ...] = ()
-    shared: Mapping[str, Readable] = field(default_factory=dict)
-
-    def followed_by(self, known: KnownTask, shared: Mapping[str, Artifact | None]) -> LearnerState:
-        """Return the state in which a task has come, or has changed in its place, with new shared objects."""
-        names = [task.name for task in self.tasks]
-        tasks = list(self.tasks)
-        if known.name in names:
-            tasks[names.index(known.name)] = known
-        else:
-            tasks.append(known)
-        return LearnerState(tuple(tasks), self._held(shared))
-
-    def after(self, task: Task, objects: Mapping[str, Artifact], shared: Mapping[str, Artifact | None]) -> LearnerState:
-        """Return the state in which a task has been learned, its objects and the new shared ones still in memory."""
-        version = next((known.version for known in self.tasks if known.name == task.name), 0) + 1
-        held = {slot: Held(artifact) for slot, artifact in objects.items()}
-        known = KnownTask(task.name, version, task.labels, task.kind, task.template, held)
-        return self.followed_by(known, shared)
-
-    def without(self, name: str, shared: Mapping[str, Artifact | None]) -> LearnerState:
-        """Return the state in which a task is gone, with new shared objects."""
-        return LearnerState(tuple(task for task in self.tasks if task.name != name), self._held(shared))
-
-    def _held(self, shared: Mapping[str, Artifact | None]) -> dict[str, Readable]:
-        kept = {slot: reader for slot, reader in self.shared.items() if slot not in shared}
-        return kept | {slot: Held(artifact) for slot, artifact in shared.items() if artifact is not None}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Lesson:
     """One task to be learned, its training examples already through the prefix.
 
     Attributes:
-        task: The task.
+        task: The task as it will be known; there is nothing learned of it yet.
         settings: Its settings.
+        source: Its examples, all of them.
         train: States of its training examples.
     """
 
-    task: Task
+    task: KnownTask
     settings: TaskSettings
+    source: Remembered
     train: States
+
+    @classmethod
+    def of(cls, task: KnownTask, settings: Settings, source: Remembered, backbone: Backbone, **reading: Any) -> Self:
+        """Read a task's training examples through the prefix.
+
+        Args:
+            task: The task as it will be known.
+            settings: Settings of the workspace.
+            source: Its examples.
+            backbone: The frozen model.
+            reading: Further arguments of `Backbone.states`.
+        """
+        states = source.states(backbone, Split.TRAIN, **reading)
+        return cls(task, settings.for_task(task.settings), source, states)
+
+    @cached_property
+    def answers(self) -> list[str]:
+        """Labels of the training examples."""
+        return self.source.labels(Split.TRAIN)
 
     @property
     def targets(self) -> Tensor:
         """Labels of the training examples as indices into the task's labels `[n]`, int64."""
         column = {label: index for index, label in enumerate(self.task.labels)}
-        return torch.tensor([column[str(example.label)] for example in self.task.train])
+        return torch.tensor([column[label] for label in self.answers])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,6 +78,8 @@ class Learned:
         parameters: Trained parameters of the PET module.
         head_parameters: Trained parameters of the head.
         detail: Anything worth a line in the history (JSON-ready).
+        representations: How the learner represents the training examples now `[n, R]`, or None for one that does not
+            represent them otherwise than by their frozen features.
     """
 
     objects: Mapping[str, Artifact]
@@ -123,6 +87,7 @@ class Learned:
     parameters: int
     head_parameters: int
     detail: Mapping[str, Any] = field(default_factory=dict)
+    representations: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,11 +118,19 @@ class Learner(ABC):
     """
 
     name: ClassVar[str]
+    Options: ClassVar[type[MethodOptions]] = MethodOptions
+    """What may be set for this method alone (`Settings.options`)."""
+    tunes: ClassVar[bool] = True
+    """Whether it trains a PET module; one that does not needs no suffix."""
 
     def __init__(self, backbone: Backbone, settings: Settings, state: LearnerState) -> None:
         self.backbone = backbone
         self.settings = settings
         self.state = state
+
+    @classmethod
+    def check_task(cls, settings: Settings, task: TaskSettings) -> None:
+        """Raise `ConfigError` unless a task of these settings can be learned in a workspace of those."""
 
     @abstractmethod
     def renewed(self, state: LearnerState) -> Self:
@@ -174,18 +147,30 @@ class Learner(ABC):
         None takes an object away.
         """
 
-    @property
-    @abstractmethod
+    @cached_property
     def closed(self) -> ClosedFormState:
         """The closed-form statistics over all tasks, of which the references are computed."""
+        stored = self.state.shared.get(STATISTICS)
+        gram = Gram.from_tensors(stored.tensors(STATISTICS)) if stored else empty_gram(self.backbone, self.settings)
+        return ClosedFormState(gram, tuple(classes_of(task) for task in self.state.tasks))
+
+    def statistics(self, leaving: KnownTask | None, coming: Tensor | None) -> dict[str, Artifact | None]:
+        """Return the shared statistics without a task and with the features `[n, F]` of another; either may be None."""
+        gram = self.closed.gram
+        if leaving is not None:
+            gram = gram.minus(features_of(leaving))
+        if coming is not None:
+            gram = gram.plus(coming)
+        return {STATISTICS: Artifact(tensors={STATISTICS: gram.to_tensors()})}
 
     @abstractmethod
     def score(self, readings: Readings, kind: Kind) -> Scores:
         """Score n examples of one kind; labels of tasks of another kind get -inf."""
 
-    @abstractmethod
     def within_task(self, readings: Readings, owners: Tensor) -> Tensor:
         """Return log-probabilities over the labels `[n, L]` given each example's true task `[n]` (others -inf)."""
+        scores = self.score(readings, self.state.tasks[int(owners[0])].kind).labels
+        return torch.log_softmax(scores.masked_fill(self.owner != owners.unsqueeze(1), -torch.inf), dim=1)
 
     def readings(self, examples: Sequence[Example], kind: Kind, *, keep: bool) -> Readings:
         """Read examples of one kind through every template in use for it: one prefix pass each.
@@ -197,6 +182,10 @@ class Learner(ABC):
         """
         used = dict.fromkeys(task.template for task in self.state.tasks if task.kind is kind)
         return {template: self.backbone.states(examples, template, keep=keep) for template in used}
+
+    def known(self, name: str) -> KnownTask | None:
+        """Return the task of this name, or None if it was not learned yet."""
+        return next((task for task in self.state.tasks if task.name == name), None)
 
     @property
     def labels(self) -> tuple[str, ...]:

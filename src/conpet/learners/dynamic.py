@@ -15,28 +15,18 @@ from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
 from conpet.closedform.classifiers import LinearDiscriminant, ProjectedRidge
 from conpet.closedform.fitting import fitted
-from conpet.closedform.statistics import ClosedFormState, Gram
 from conpet.config import Settings
-from conpet.data import Example, Kind, Task
-from conpet.learners.base import (
-    MODULE,
-    KnownTask,
-    Learned,
-    Learner,
-    LearnerState,
-    Lesson,
-    Readings,
-    Scores,
-    by_template,
-    count,
-)
+from conpet.data import Example, Kind
+from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores, by_template
 from conpet.learners.memo import RememberingBank
-from conpet.learners.rules import RULES, UNSELECTED, Evidence, PaperRule, Rule, scattered
-from conpet.learners.statistics import STATISTICS, classes_of, empty_gram, features_of, statistics_tensors
+from conpet.learners.rules import RULES, UNSELECTED, Evidence, PaperRule, Rule
+from conpet.learners.state import MODULE, KnownTask, LearnerState
+from conpet.learners.statistics import features_of, statistics_tensors
+from conpet.learners.units import LABELS, Units, by_unit
 from conpet.pet.bank import ModuleBank
-from conpet.pet.module import StoredModule, module_artifact
+from conpet.pet.module import module_artifact
 from conpet.pet.train import train_module
-from conpet.replay.memory import Split
+from conpet.replay.memory import Remembered, Split
 from conpet.replay.schedule import draw_dynamic, split_budget
 from conpet.selectors import SELECTORS
 from conpet.selectors.base import SELECTOR, Selector, SelectorLesson, SelectorState
@@ -73,13 +63,6 @@ class DynamicLearner(Learner):
     # What is known
 
     @cached_property
-    def closed(self) -> ClosedFormState:
-        """The closed-form statistics over all tasks."""
-        stored = self.state.shared.get(STATISTICS)
-        gram = Gram.from_tensors(stored.tensors(STATISTICS)) if stored else empty_gram(self.backbone, self.settings)
-        return ClosedFormState(gram, tuple(classes_of(task) for task in self.state.tasks))
-
-    @cached_property
     def selector(self) -> Selector:
         """The selector in this state."""
         tasks = self.state.tasks
@@ -100,37 +83,49 @@ class DynamicLearner(Learner):
         return rule(**stored.document(CALIBRATION)) if stored else rule()
 
     @cached_property
-    def _modules(self) -> tuple[StoredModule, ...]:
-        return tuple(StoredModule.of(task.objects[MODULE]) for task in self.state.tasks)
+    def units(self) -> Units:
+        """The modules in this state, and whom they serve."""
+        return Units(self.state, self.bank)
 
-    @cached_property
-    def _starts(self) -> list[int]:
-        sizes = torch.tensor([0, *(len(task.labels) for task in self.state.tasks)])
-        return sizes.cumsum(0)[:-1].tolist()
+    @property
+    def _unit_of_label(self) -> Tensor:
+        return self.units.of_task[self.owner]
 
     # Answering
 
     def score(self, readings: Readings, kind: Kind) -> Scores:
         """Score n examples of one kind; labels of tasks of another kind get -inf."""
-        evidence, selected = self._evidence(readings, kind)
-        return Scores(self.rule.log_probabilities(evidence), evidence.tasks, selected)
+        evidence, by_selector = self._evidence(readings, kind)
+        units = evidence.tasks.topk(self._number_run(evidence.tasks), dim=1).indices
+        # Of each selected unit the likeliest task, which is the only one for most.
+        of_unit = self.units.of_task == units.unsqueeze(2)
+        selected = by_selector.unsqueeze(1).masked_fill(~of_unit, -torch.inf).argmax(dim=2)
+        return Scores(self.rule.log_probabilities(evidence), by_selector, selected)
 
     def within_task(self, readings: Readings, owners: Tensor) -> Tensor:
         """Return log-probabilities over the labels `[n, L]` given each example's true task `[n]` (others -inf)."""
-        tasks = torch.zeros(len(owners), len(self.state.tasks))
-        evidence = Evidence(*self._closed_scores(readings), tasks, self._run(readings, owners.unsqueeze(1)), self.owner)
-        others = self.owner.unsqueeze(0) != owners.unsqueeze(1)
+        kind = self.state.tasks[int(owners[0])].kind
+        logits = self.units.run(readings, kind, self.units.of_task[owners].unsqueeze(1))
+        tasks = torch.zeros(len(owners), len(self.units.all))
+        evidence = Evidence(*self._closed_scores(readings), tasks, logits, self._unit_of_label)
         scores = self.rule.log_probabilities(evidence)
+        others = self.owner.unsqueeze(0) != owners.unsqueeze(1)
         return torch.log_softmax(scores.masked_fill(others, -torch.inf), dim=1)
 
     def _evidence(self, readings: Readings, kind: Kind) -> tuple[Evidence, Tensor]:
+        """Return what is known of n examples, its tasks being units, and the selector's log-probabilities `[n, T]`."""
         by_selector, other_kind = self._selected_by(readings, kind)
-        selected = by_selector.topk(min(self.settings.top_k, int((~other_kind).sum())), dim=1).indices
+        units = by_unit(by_selector, self.units.of_task)
         impossible = other_kind[self.owner]
         discriminant, regression = (
             scores.masked_fill(impossible, -torch.inf) for scores in self._closed_scores(readings)
         )
-        return Evidence(discriminant, regression, by_selector, self._run(readings, selected), self.owner), selected
+        logits = self.units.run(readings, kind, units.topk(self._number_run(units), dim=1).indices)
+        return Evidence(discriminant, regression, units, logits, self._unit_of_label), by_selector
+
+    def _number_run(self, units: Tensor) -> int:
+        """Return how many units are run for an input: not more than can be meant."""
+        return min(self.settings.top_k, int((units > -torch.inf).any(dim=0).sum()))
 
     def _selected_by(self, readings: Readings, kind: Kind) -> tuple[Tensor, Tensor]:
         """Return the selector's log-probabilities `[n, T]`, and which tasks are of another kind `[T]`."""
@@ -149,28 +144,14 @@ class DynamicLearner(Learner):
             by_template(templates, readings, lambda states: regression.scores(states.features)),
         )
 
-    def _run(self, readings: Readings, selected: Tensor) -> Tensor:
-        """Run the selected tasks' modules `[n, k]`; return their logits in their labels' columns `[n, L]`."""
-        found: list[dict[int, Tensor]] = [{} for _ in range(count(readings))]
-        for template, states in readings.items():
-            wanted = [
-                [task for task in row if self.state.tasks[task].template == template] for row in selected.tolist()
-            ]
-            logits = self.bank.logits(states, [[self._modules[task] for task in row] for row in wanted])
-            for row, tasks in enumerate(wanted):
-                found[row] |= {task: logits[row][self._modules[task]] for task in tasks}
-        return scattered(found, self._starts, len(self.labels))
-
     # Learning
 
     def learn(self, lesson: Lesson, work: Work) -> Learned:
         """Learn a task: statistics, selector, module and head, calibration."""
         task = lesson.task
-        leaving = next((known for known in self.state.tasks if known.name == task.name), None)
         with work.costs.stage("statistics"):
-            labels = [str(example.label) for example in task.train]
-            statistics = statistics_tensors(self.closed.gram.feature_map, lesson.train.features, labels)
-            shared = self._statistics(leaving, lesson.train.features)
+            statistics = statistics_tensors(self.closed.gram.feature_map, lesson.train.features, lesson.answers)
+            shared = self.statistics(self.known(task.name), lesson.train.features)
         with work.costs.stage("selector"):
             selector = self.selector.learn(self._selector_lesson(lesson, work))
             shared |= {SELECTOR: selector} if selector else {}
@@ -187,8 +168,8 @@ class DynamicLearner(Learner):
                 checkpoint=work.scratch / MODULE if work.scratch else None,
                 on_step=lambda done, steps: work.progress("module", done / steps),
             )
-        module = module_artifact(trained.module, trained.head, {"labels": list(task.labels)}, **statistics)
-        shared |= self.renewed(self.state.after(task, {MODULE: module}, shared)).calibrated(work, task)
+        module = module_artifact(trained.module, trained.head, {LABELS: list(task.labels)}, **statistics)
+        shared |= self.renewed(self.state.after(task, {MODULE: module}, shared)).calibrated(work, lesson.source)
         return Learned(
             objects={MODULE: module},
             shared=shared,
@@ -200,20 +181,12 @@ class DynamicLearner(Learner):
     def revise(self, leaving: KnownTask, coming: KnownTask | None, work: Work) -> Mapping[str, Artifact | None]:
         """Return new shared objects for when `leaving` is taken out and `coming`, if any, put in its place."""
         with work.costs.stage("statistics"):
-            shared = self._statistics(leaving, features_of(coming) if coming else None)
+            shared = self.statistics(leaving, features_of(coming) if coming else None)
         if coming is None and SELECTOR in self.state.shared:
             shared[SELECTOR] = self.selector.forget(leaving.name)
         state = self.state.followed_by(coming, shared) if coming else self.state.without(leaving.name, shared)
         revised = self.renewed(state)
         return shared | (revised.calibrated(work) if revised.state.tasks else {CALIBRATION: None})
-
-    def _statistics(self, leaving: KnownTask | None, coming: Tensor | None) -> dict[str, Artifact | None]:
-        gram = self.closed.gram
-        if leaving is not None:
-            gram = gram.minus(features_of(leaving))
-        if coming is not None:
-            gram = gram.plus(coming)
-        return {STATISTICS: Artifact(tensors={STATISTICS: gram.to_tensors()})}
 
     def _selector_lesson(self, lesson: Lesson, work: Work) -> SelectorLesson:
         """Draw the old half of what the selector learns from."""
@@ -238,24 +211,25 @@ class DynamicLearner(Learner):
             return None
         templates = {task.template for task in others} - {template}
         readings = {template: lesson.train}
-        readings |= {other: self.backbone.states(lesson.task.train, other) for other in templates}
+        readings |= {other: lesson.source.states(self.backbone, Split.TRAIN, template=other) for other in templates}
         own = [task.name for task in self.state.tasks].index(lesson.task.name)
         ranked = self._selected_by(readings, kind)[0]
         ranked[:, own] = -torch.inf
-        rivals = min(self.settings.top_k - 1, len(others))
-        logits = self._run(readings, ranked.topk(rivals, dim=1).indices)
+        units = by_unit(ranked, self.units.of_task)
+        possible = int((units > -torch.inf).any(dim=0).sum())
+        logits = self.units.run(readings, kind, units.topk(min(self.settings.top_k - 1, possible), dim=1).indices)
         return logits[:, self.owner != own].clamp(min=UNSELECTED)
 
-    def calibrated(self, work: Work, newest: Task | None = None) -> dict[str, Artifact | None]:
+    def calibrated(self, work: Work, newest: Remembered | None = None) -> dict[str, Artifact | None]:
         """Fit the rule's weights on held-out examples: half of the newest task, half of old ones, within the budget."""
         with work.costs.stage("calibration"):
-            old = [one for one in work.memory if newest is None or one.task != newest.name]
+            old = [one for one in work.memory if newest is None or one.task != newest.task]
             of_new, of_old = split_budget(
                 self.settings.calibration_examples, old_share=OLD_SHARE if newest else 1.0, has_memory=bool(old)
             )
             drawn = draw_dynamic(old, of_old, Split.VALIDATION, work.seed)
             held_out = [example for _, examples in drawn for example in examples]
-            new = newest.validation if newest else ()
+            new = newest.examples(Split.VALIDATION) if newest else []
             held_out += random.Random(work.seed).sample(new, min(of_new, len(new)))  # noqa: S311
             rule = self._fitted(held_out)
             return {CALIBRATION: Artifact(documents={CALIBRATION: rule.to_json()})}

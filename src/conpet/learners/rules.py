@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Protocol
 
@@ -181,18 +181,3 @@ def segment_logsumexp(values: Tensor, owner: Tensor, tasks: int) -> Tensor:
     top = top.masked_fill(top == -torch.inf, 0.0)
     total = torch.zeros(len(values), tasks).scatter_add(1, index, (values - top.gather(1, index)).exp())
     return total.log().clamp(min=FLOOR) + top
-
-
-def scattered(found: Sequence[Mapping[int, Tensor]], starts: Sequence[int], labels: int) -> Tensor:
-    """Lay modules' logits out in their labels' columns `[n, L]`, -inf elsewhere.
-
-    Args:
-        found: Per example, index of a task to its module's logits.
-        starts: First column of each task.
-        labels: L.
-    """
-    out = torch.full((len(found), labels), -torch.inf)
-    for row, logits_of in enumerate(found):
-        for task, logits in logits_of.items():
-            out[row, starts[task] : starts[task] + len(logits)] = logits
-    return out

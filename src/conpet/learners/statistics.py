@@ -10,7 +10,7 @@ from conpet.backbone.backbone import Backbone
 from conpet.closedform.features import FeatureMap
 from conpet.closedform.statistics import ClassSums, Gram
 from conpet.config import Settings
-from conpet.learners.base import MODULE, KnownTask
+from conpet.learners.state import MODULE, KnownTask
 
 STATISTICS = "statistics"
 """Shared slot, and stem in it, of the Gram matrix."""

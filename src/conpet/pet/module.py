@@ -98,7 +98,7 @@ class PetModule:
     """
 
     def __init__(self, backbone: Backbone, settings: TaskSettings, seed: int) -> None:
-        self._backbone = backbone
+        self.backbone = backbone
         self.config: PeftConfig = PET_KINDS[settings.pet](backbone, settings)
         self._suffix = backbone.suffix()
         _take_quickest_attention(self._suffix.shell, backbone)
@@ -155,10 +155,10 @@ class PetModule:
 
     def represent(self, batch: Batch) -> Tensor:
         """Return the representations `[n, R]`, float32, of a batch."""
-        self._backbone.meter.tokens += int(batch.mask.sum()) * self._backbone.suffix_share
-        with self._backbone.autocast():
+        self.backbone.meter.tokens += int(batch.mask.sum()) * self.backbone.suffix_share
+        with self.backbone.autocast():
             hidden = self._suffix(batch.ids, batch.mask, batch.hidden)
-        return self._backbone.pooling(hidden, batch)
+        return self.backbone.pooling(hidden, batch)
 
 
 def _take_quickest_attention(shell: nn.Module, backbone: Backbone) -> None:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
-from conpet.backbone.states import States
+from conpet.backbone.states import States, bucket
 from conpet.config import TaskSettings
+from conpet.pet.bank import SUFFIX_TOKENS
 from conpet.pet.module import PetModule
-from conpet.training import Plan, TrainLog, epoch_batches, optimise
+from conpet.training import Plan, TrainLog, epoch_batches, optimise, steps_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +56,7 @@ def train_module(
     module = PetModule(backbone, settings, seed)
     head = zero_head(backbone, labels)
     per_epoch = ceil(len(states) / settings.batch_size)
-    steps = min(settings.epochs * per_epoch, settings.max_steps or settings.epochs * per_epoch)
+    steps = steps_of(len(states), settings)
     lengths = [len(one.ids) for one in states.encoded]
     orders: dict[int, list[list[int]]] = {}
 
@@ -85,6 +86,16 @@ def train_module(
     module.train(False)
     backbone.meter.steps += log.steps - log.resumed_at
     return TrainedModule(module, head, log)
+
+
+def represented(backbone: Backbone, module: PetModule, states: States) -> Tensor:
+    """Return a module's representations `[n, R]`, float32, of n examples; nothing is trained."""
+    out = torch.zeros(len(states), backbone.representation_size)
+    with torch.no_grad():
+        for rows in bucket([len(one.ids) for one in states.encoded], SUFFIX_TOKENS):
+            batch = states.collate(rows, pad=backbone.encoder.pad, device=backbone.device)
+            out[rows] = module.represent(batch).cpu()
+    return out
 
 
 def zero_head(backbone: Backbone, outputs: int) -> nn.Linear:

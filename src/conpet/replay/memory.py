@@ -7,10 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import EllipsisType
 from typing import Any
 
-from conpet.artifact import ArtifactReader
-from conpet.data import Example
+from conpet.artifact import Artifact
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.states import States
+from conpet.data import Example, Task
+from conpet.readable import Held, Readable
 
 MEMORY = "memory"
 """Slot of a task version that holds its examples."""
@@ -36,11 +40,22 @@ class Remembered:
 
     task: str
     template: str | None
-    reader: ArtifactReader
+    reader: Readable
 
     def count(self, split: Split) -> int:
         """Return how many examples of a split are kept."""
         return int(self.reader.document("counts")[split])
+
+    def labels(self, split: Split) -> list[str]:
+        """Return the label of each example of a split."""
+        return [str(example.label) for example in self.examples(split)]
+
+    def states(
+        self, backbone: Backbone, split: Split, *, template: str | EllipsisType | None = ..., **reading: Any
+    ) -> States:
+        """Return the prefix states of the examples of a split."""
+        used = self.template if template is ... else template
+        return backbone.states(self.examples(split), used, **reading)
 
     def examples(self, split: Split) -> list[Example]:
         """Read all examples of a split."""
@@ -51,6 +66,22 @@ class Remembered:
         wanted = set(indices)
         found = {index: Example.from_json(row) for index, row in enumerate(self.reader.rows(split)) if index in wanted}
         return [found[index] for index in indices]
+
+
+def memory_artifact(train: Sequence[Any], validation: Sequence[Any], test: Sequence[Any]) -> Artifact:
+    """Return a memory object of rows (see `Example.to_json`) by split."""
+    tables = {Split.TRAIN: train, Split.VALIDATION: validation, Split.TEST: test}
+    return Artifact(
+        tables={str(split): rows for split, rows in tables.items()},
+        documents={"counts": {str(split): len(rows) for split, rows in tables.items()}},
+    )
+
+
+def remembered_whole(task: Task) -> Remembered:
+    """Return all examples of a task that is not stored yet."""
+    splits = (task.train, task.validation, task.test)
+    artifact = memory_artifact(*([example.to_json() for example in examples] for examples in splits))
+    return Remembered(task.name, task.template, Held(artifact))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from conpet.store.schema import (
     CostRow,
     EvaluationRow,
     EventRow,
+    HeaderRow,
     LedgerRow,
     ObjectRow,
     ReferenceRow,
@@ -44,6 +45,8 @@ def apply_change(connection: Connection, change: Change, plan: Plan, manifests: 
             _add_version(connection, change.task, plan.version, change.new_version, now)
         elif change.activate is not None:
             _activate(connection, change.task, change.activate)
+    if change.settings is not None:
+        connection.execute(update(HeaderRow).values(settings=dict(change.settings)))
     for target in plan.emptied:
         _release(connection, target, event_id)
     for placement, manifest in zip(plan.placements, manifests, strict=True):

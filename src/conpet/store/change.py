@@ -59,6 +59,7 @@ class Change:
         costs: What it cost, by stage.
         confusion: The selector's confusion (JSON-ready).
         detail: Anything else for the history (JSON-ready).
+        settings: The workspace's settings from now on (JSON-ready), or None to leave them as they are.
         clear_scratch: Digests whose scratch folders are no longer needed once this is committed.
     """
 
@@ -74,6 +75,7 @@ class Change:
     costs: tuple[Cost, ...] = ()
     confusion: Any = None
     detail: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] | None = None
     clear_scratch: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -18,11 +18,11 @@ MODULE = "module"
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a workspace was created with; never changes.
+    """What a workspace is made of.
 
     Attributes:
         schema_version: Version of the layout on disk.
-        settings: The workspace's settings.
+        settings: The workspace's settings as they are now.
         backbone: The fingerprint of its backbone.
         created: When, in UTC.
         conpet_version: The conpet that created it.
@@ -115,7 +115,7 @@ class Snapshot:
 
     Attributes:
         generation: Id of the last event it includes.
-        header: What the workspace was created with.
+        header: What the workspace is made of, its settings as of this generation.
         tasks: All tasks, by position.
         shared: Slot to reader of the objects that belong to no task.
     """

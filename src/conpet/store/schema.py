@@ -38,7 +38,7 @@ class Base(DeclarativeBase):
 
 
 class HeaderRow(Base):
-    """One row: what the workspace was created with. `conpet_version` must stay readable in every later schema."""
+    """One row: what the workspace is made of. `conpet_version` must stay readable in every later schema."""
 
     __tablename__ = "header"
 

@@ -109,7 +109,7 @@ class Store:
             return read_generation(connection)
 
     def header(self) -> Header:
-        """Return what the workspace was created with."""
+        """Return what the workspace is made of, with its present settings."""
         with self._database.read() as connection:
             return read_header(connection)
 

@@ -17,7 +17,9 @@ import torch
 from conpet.cost import CostLedger
 from conpet.data import Kind
 from conpet.learners import METHODS
-from conpet.learners.base import MODULE, Lesson
+from conpet.learners.base import Lesson
+from conpet.learners.state import MODULE
+from conpet.replay.memory import remembered_whole
 from conpet.testing.toy import tiny_settings, toy_stream
 from conpet.testing.trial import (
     TOLERANCE,
@@ -32,7 +34,7 @@ from conpet.testing.trial import (
 )
 from conpet.work import Work
 from conpet.workspace.facade import ConPET
-from conpet.workspace.reading import remembered
+from conpet.workspace.reading import coming_task, remembered
 
 
 def check_learner_contract(method: str, **settings: Any) -> None:
@@ -175,9 +177,9 @@ def _learning_is_no_change(trial: Trial) -> None:
     learner = learner_of(workspace)
     readings = learner.readings(first.test, first.kind, keep=False)
     before = learner.score(readings, first.kind).labels
-    states = workspace.backbone.states(second.train)
     work = Work(remembered(workspace.tasks), CostLedger(workspace.backbone.meter), seed=0)
-    learner.learn(Lesson(second, workspace.settings.for_task({}), states), work)
+    coming = coming_task(second, workspace.store.snapshot())
+    learner.learn(Lesson.of(coming, workspace.settings, remembered_whole(second), workspace.backbone), work)
     require(learner.labels == first.labels, "a learner has changed its labels by learning")
     require(torch.equal(before, learner.score(readings, first.kind).labels), "a learner has changed itself by learning")
 

@@ -11,16 +11,18 @@ from conpet.cost import CostLedger
 from conpet.data import Example, Task
 from conpet.errors import DataError, Problem
 from conpet.evaluation.metrics import AccuracyMatrix, Row, backward_transfer, forgetting
-from conpet.learners.base import Learner, LearnerState, Lesson
-from conpet.replay.memory import MEMORY, Limits, Split
+from conpet.learners.base import Learner, Lesson
+from conpet.learners.state import LearnerState
+from conpet.replay.memory import MEMORY, Limits, Split, remembered_whole
 from conpet.store import Change, EventRecord, NewVersion, SideObject, Snapshot, Store, TaskRecord, VersionRecord, Writer
 from conpet.work import Work
 from conpet.workspace.evaluating import Evaluator
 from conpet.workspace.history import CACHE, matrix_of
 from conpet.workspace.reading import (
+    coming_task,
     describe,
+    kept_memory,
     known_task,
-    memory_artifact,
     remember,
     remembered,
     seed_of,
@@ -70,6 +72,8 @@ class Changer:
     def learn(self, task: Task) -> LearnReport:
         """Learn a task; see `ConPET.learn`."""
         self._check_labels(task.name, task.labels)
+        settings = self._learner.settings
+        self._learner.check_task(settings, settings.for_task(task.settings))
         present = self._present(task.name)
         if present and present.digest == task.digest:
             return self._report(present, skipped=True)
@@ -79,13 +83,13 @@ class Changer:
         scratch = f"{task.digest[:32]}-{self._snapshot.generation}"
         work = self._work(task.name, scratch)
         learner = self._learner
+        coming, counted = coming_task(task, self._snapshot), self._counted("prefix", len(task.train))
         with self._costs.stage("prefix"):
-            states = learner.backbone.states(
-                task.train, task.template, progress=self._counted("prefix", len(task.train))
-            )
-        learned = learner.learn(Lesson(task, learner.settings.for_task(task.settings), states), work)
+            lesson = Lesson.of(coming, learner.settings, remembered_whole(task), learner.backbone, progress=counted)
+        learned = learner.learn(lesson, work)
         memory, smaller = self._memory(task)
-        evaluation = self._evaluated(learner.state.after(task, learned.objects, learned.shared), {task.name: task.test})
+        state = learner.state.after(coming, learned.objects, learned.shared)
+        evaluation = self._evaluated(state, {task.name: task.test})
         new = NewVersion(
             task.digest,
             task.labels,
@@ -171,7 +175,7 @@ class Changer:
                 artifact = shrunk(remember(version), limits, sharing, seed)
                 if artifact is not None:
                     smaller.append(SideObject(version.task, version.number, MEMORY, artifact))
-        return memory_artifact(task, limits, sharing, seed), tuple(smaller)
+        return kept_memory(task, limits, sharing, seed), tuple(smaller)
 
     def _evaluated(self, state: LearnerState, changed: Mapping[str, Sequence[Example]]) -> Evaluation | None:
         """Evaluate the next state on the stored tests, with those of the changed task in place of the stored ones."""

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from conpet.artifact import Artifact, write_artifact
-from conpet.errors import WorkspaceExistsError
-from conpet.learners.base import MODULE
+from conpet.errors import ConfigError, WorkspaceExistsError
+from conpet.learners.state import module_of
 from conpet.pet.module import ADAPTER_CONFIG, ADAPTER_TENSORS, HEAD
+from conpet.readable import Readable
 from conpet.store import VersionRecord
 
 
-def export_version(version: VersionRecord, folder: Path) -> Path:
-    """Write a version's adapter and head into a new folder, all or nothing.
+def export_version(version: VersionRecord, shared: Mapping[str, Readable], folder: Path) -> Path:
+    """Write the adapter and head that serve a version into a new folder, all or nothing.
+
+    Args:
+        version: The version.
+        shared: Slot to reader of the objects that belong to no task.
+        folder: The new folder.
 
     Raises:
         WorkspaceExistsError: Something stands at `folder`.
+        ConfigError: The workspace's method has no PET modules.
     """
     if folder.exists():
         raise WorkspaceExistsError(f"{folder} exists; name a new folder for the module")
-    reader = version.objects[MODULE]
+    reader = module_of(version.objects, shared)
+    if not reader.has(ADAPTER_CONFIG):
+        raise ConfigError(f"task {version.task!r} has no PET module to export: its method computes, and tunes nothing")
     artifact = Artifact(
         tensors={stem: reader.tensors(stem) for stem in (ADAPTER_TENSORS, HEAD)},
         documents={

@@ -53,9 +53,6 @@ class ConPET:
         print(learner.learn(read_stream("tasks/")[0]))
         print(learner.predict(["my card was swallowed"])[0].label)
 
-    Attributes:
-        settings: The workspace's settings.
-
     Args:
         store: The workspace's store.
         settings: Its settings.
@@ -67,7 +64,7 @@ class ConPET:
         self, store: Store, settings: Settings, backbone: str | None = None, device: str | None = None
     ) -> None:
         self._store = store
-        self.settings = settings
+        self._settings = settings
         self._backbone_name = backbone or settings.backbone
         self._device = device or settings.device
         self._lock = threading.Lock()
@@ -102,7 +99,8 @@ class ConPET:
             DownloadError: An embedded model could not be fetched.
         """
         asked = Settings.parse({**settings, "backbone": backbone, "method": method})
-        METHODS.require(asked.method)
+        learner: type[Learner] = METHODS[asked.method]
+        learner.Options.parse(asked.options)
         SELECTORS.require(asked.selector)
         Store.require_free(path)
         loaded = load_backbone(backbone, dtype=asked.dtype, device=asked.device, progress=progress)
@@ -113,7 +111,8 @@ class ConPET:
             max_tokens=asked.max_tokens,
             pooling=Pooling(asked.pooling),
         )
-        check_settings(built, asked)
+        if learner.tunes:
+            check_settings(built, asked)
         decided = asked.model_copy(
             update={
                 "dtype": str(built.dtype).removeprefix("torch."),
@@ -142,6 +141,11 @@ class ConPET:
         workspace = cls(store, Settings.parse(header.settings), backbone, device)
         workspace._check_backbone(Fingerprint(**header.backbone["fingerprint"]))
         return workspace
+
+    @property
+    def settings(self) -> Settings:
+        """The workspace's settings, as this object last saw them."""
+        return self._settings
 
     @property
     def path(self) -> Path:
@@ -192,7 +196,7 @@ class ConPET:
         style = Style(self._store.header().backbone["style"])
         for task in tasks:
             try:
-                self.settings.for_task(task.settings)
+                METHODS[self.settings.method].check_task(self.settings, self.settings.for_task(task.settings))
                 render(task.train[0], task.template, style)
             except ConfigError as error:
                 raise ConfigError(f"task {task.name!r}: {error}. Nothing was learned") from None
@@ -283,9 +287,10 @@ class ConPET:
             UnknownNameError: There is no such task or version.
             WorkspaceExistsError: Something stands at `folder`.
         """
-        record = self._store.snapshot().task(task)
+        snapshot = self._store.snapshot()
+        record = snapshot.task(task)
         chosen = record.active if version is None else record.version(version)
-        return export_version(chosen, Path(folder).expanduser())
+        return export_version(chosen, snapshot.shared, Path(folder).expanduser())
 
     # Asking
 
@@ -360,13 +365,17 @@ class ConPET:
 
     def _at(self, snapshot: Snapshot) -> tuple[Learner, Snapshot]:
         with self._lock:
-            if self._learner is None:
-                learner: type[Learner] = METHODS[self.settings.method]
-                self._learner = learner(self.backbone, self.settings, learner_state(snapshot))
-            elif self._snapshot is None or self._snapshot.generation < snapshot.generation:
-                self._learner = self._learner.renewed(learner_state(snapshot))
-            else:
+            if self._learner is not None and self._snapshot and self._snapshot.generation >= snapshot.generation:
                 return self._learner, self._snapshot
+            state, settings = learner_state(snapshot), Settings.parse(snapshot.header.settings)
+            if settings != self._settings:  # changed since, perhaps by another process
+                self._settings, self._learner = settings, None
+                self.__dict__.pop("backbone", None)
+            if self._learner is None:
+                learner: type[Learner] = METHODS[settings.method]
+                self._learner = learner(self.backbone, settings, state)
+            else:
+                self._learner = self._learner.renewed(state)
             self._snapshot = snapshot
             return self._learner, snapshot
 

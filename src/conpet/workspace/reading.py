@@ -8,8 +8,8 @@ from typing import Any
 
 from conpet.artifact import Artifact
 from conpet.data import Example, Kind, Task
-from conpet.learners.base import KnownTask, LearnerState
-from conpet.replay.memory import MEMORY, Limits, Remembered, Split
+from conpet.learners.state import KnownTask, LearnerState
+from conpet.replay.memory import MEMORY, Limits, Remembered, Split, memory_artifact
 from conpet.store import Snapshot, TaskRecord, VersionRecord
 
 
@@ -22,8 +22,15 @@ def known_task(version: VersionRecord) -> KnownTask:
         version.labels,
         Kind(description["kind"]),
         description["template"],
+        description["settings"],
         version.objects,
     )
+
+
+def coming_task(task: Task, snapshot: Snapshot) -> KnownTask:
+    """Return a task that is to be learned as a learner will know it; the store gives the version its final number."""
+    version = next((known.active.number for known in snapshot.tasks if known.name == task.name), 0) + 1
+    return KnownTask(task.name, version, task.labels, task.kind, task.template, task.settings)
 
 
 def learner_state(snapshot: Snapshot) -> LearnerState:
@@ -52,13 +59,13 @@ def describe(task: Task) -> dict[str, Any]:
     }
 
 
-def memory_artifact(task: Task, limits: Limits, sharing: int, seed: int) -> Artifact:
+def kept_memory(task: Task, limits: Limits, sharing: int, seed: int) -> Artifact:
     """Return what is kept of a task's examples when `sharing` versions share the replay memory.
 
     The limits are on training examples, which are what is replayed; validation and test examples are kept whole.
     """
     train = limits.keep([example.to_json() for example in task.train], sharing, seed)
-    return _memory(train, _rows(task.validation), _rows(task.test))
+    return memory_artifact(train, _rows(task.validation), _rows(task.test))
 
 
 def shrunk(memory: Remembered, limits: Limits, sharing: int, seed: int) -> Artifact | None:
@@ -67,15 +74,7 @@ def shrunk(memory: Remembered, limits: Limits, sharing: int, seed: int) -> Artif
     kept = limits.keep(rows, sharing, seed)
     if len(kept) == len(rows):
         return None
-    return _memory(kept, list(memory.reader.rows(Split.VALIDATION)), list(memory.reader.rows(Split.TEST)))
-
-
-def _memory(train: Sequence[Any], validation: Sequence[Any], test: Sequence[Any]) -> Artifact:
-    tables = {Split.TRAIN: train, Split.VALIDATION: validation, Split.TEST: test}
-    return Artifact(
-        tables={str(split): rows for split, rows in tables.items()},
-        documents={"counts": {str(split): len(rows) for split, rows in tables.items()}},
-    )
+    return memory_artifact(kept, list(memory.reader.rows(Split.VALIDATION)), list(memory.reader.rows(Split.TEST)))
 
 
 def _rows(examples: Sequence[Example]) -> list[dict[str, Any]]:

@@ -1,0 +1,164 @@
+"""One task while a static method learns it: what is trained, and the batches it is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.states import Batch, States
+from conpet.config import Settings
+from conpet.learners.base import Lesson
+from conpet.pet.module import PetModule
+from conpet.replay.schedule import OLD_SHARE, Rehearsal, mean_loss, rehearse, split_budget
+from conpet.training import epoch_batches, steps_of
+from conpet.work import Work
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """The batch of one step: new examples first, replayed ones behind them.
+
+    Attributes:
+        number: Number of the step, from 0.
+        rows: Row of each of n examples in the session's states.
+        fresh: How many of them are new.
+        batch: Their prefix states.
+        targets: Output of the head that stands for each one's label `[n]`, int64, on the backbone's device.
+    """
+
+    number: int
+    rows: list[int]
+    fresh: int
+    batch: Batch
+    targets: Tensor
+
+
+class Trained(NamedTuple):
+    """What is trained: a module and a head on it."""
+
+    module: PetModule
+    head: nn.Linear
+
+
+def outputs_of(answers: Sequence[str], labels: Sequence[str]) -> Tensor:
+    """Return the output that stands for each of n answers in a head for `labels`: `[n]`, int64."""
+    column = {label: index for index, label in enumerate(labels)}
+    return torch.tensor([column[answer] for answer in answers], dtype=torch.int64)
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One task while a static method learns it.
+
+    Attributes:
+        module: The module that is trained.
+        head: The head that is trained.
+        lesson: The task.
+        work: Seed, past examples, checkpoints, progress.
+        labels: Labels of the head's outputs: those of older tasks, then the task's own.
+        states: States of the new examples and, behind them, of those that may be replayed.
+        targets: Output of the head for the label of each of them, int64.
+        new: Number of new examples.
+        steps: Optimiser steps of the task, its budget.
+        rehearsal: Draws the past examples that fill the old part of the batches, or None.
+    """
+
+    module: PetModule
+    head: nn.Linear
+    lesson: Lesson
+    work: Work
+    labels: tuple[str, ...]
+    states: States
+    targets: Tensor
+    new: int
+    steps: int
+    rehearsal: Rehearsal | None = None
+    _epochs: dict[int, list[list[int]]] = field(default_factory=dict, init=False)
+
+    @classmethod
+    def begun(
+        cls, trained: Trained, settings: Settings, lesson: Lesson, work: Work, labels: Sequence[str], *, replays: bool
+    ) -> Self:
+        """Draw what is replayed within the task's budget, and put new and old examples side by side."""
+        backbone = trained.module.backbone
+        memory = [one for one in work.memory if replays and one.task != lesson.task.name]
+        steps = steps_of(len(lesson.train), lesson.settings)
+        _, old = split_budget(lesson.settings.batch_size, old_share=OLD_SHARE, has_memory=bool(memory))
+        rehearsal = rehearse(memory, backbone, schedule=settings.replay, steps=steps, per_step=old, seed=work.seed)
+        states, answers = [lesson.train], list(lesson.answers)
+        if rehearsal:
+            states.append(rehearsal.states)
+            answers += rehearsal.labels
+        return cls(
+            trained.module,
+            trained.head,
+            lesson,
+            work,
+            tuple(labels),
+            States.concatenated(states),
+            outputs_of(answers, labels),
+            len(lesson.train),
+            steps,
+            rehearsal,
+        )
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen model."""
+        return self.module.backbone
+
+    @property
+    def older(self) -> int:
+        """Number of the head's outputs that stand for labels of older tasks."""
+        return len(self.labels) - len(self.lesson.task.labels)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the batches depend on the step alone."""
+        return self.rehearsal is None or self.rehearsal.resumable
+
+    @property
+    def head_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters of the head, by name."""
+        return {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
+
+    def step(self, number: int) -> Step:
+        """Return the batch of a step."""
+        fresh_count, old_count = split_budget(
+            self.lesson.settings.batch_size, old_share=OLD_SHARE, has_memory=self.rehearsal is not None
+        )
+        fresh = self._fresh(number, fresh_count)
+        old = [self.new + row for row in self.rehearsal.rows(number, old_count)] if self.rehearsal else []
+        rows = [*fresh, *old]
+        return Step(number, rows, len(fresh), self.collated(rows), self.targets[rows].to(self.backbone.device))
+
+    def collated(self, rows: Sequence[int]) -> Batch:
+        """Return a batch of some rows of the session's states."""
+        return self.states.collate(rows, pad=self.backbone.encoder.pad, device=self.backbone.device)
+
+    def represent(self, step: Step) -> Tensor:
+        """Return the module's representations `[n, R]` of a step's examples."""
+        return self.module.represent(step.batch)
+
+    def reduced(self, step: Step, losses: Tensor) -> Tensor:
+        """Return the mean of a step's losses `[n]` over all that is learned from; the replay schedule sees them too."""
+        return mean_loss(losses, self.rehearsal, self.replayed(step))
+
+    def replayed(self, step: Step) -> list[int]:
+        """Return the old examples of a step, as rows of the rehearsal."""
+        return [row - self.new for row in step.rows[step.fresh :]]
+
+    def _fresh(self, number: int, count: int) -> list[int]:
+        """Return the new examples of a step: as many passes over all of them as the steps allow."""
+        per_epoch = -(-self.new // count)
+        epoch = number // per_epoch
+        if epoch not in self._epochs:
+            lengths = [len(one.ids) for one in self.lesson.train.encoded]
+            generator = torch.Generator().manual_seed(self.work.seed + epoch)
+            self._epochs = {epoch: epoch_batches(lengths, count, generator)}
+        return self._epochs[epoch][number % per_epoch]

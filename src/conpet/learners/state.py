@@ -1,0 +1,102 @@
+"""What a learner knows: the tasks as they were learned, and what belongs to none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from conpet.artifact import Artifact
+from conpet.data import Kind
+from conpet.readable import Held, Readable
+
+MODULE = "module"
+"""Slot of a task version that holds what was learned of it; never changed once written."""
+
+UNIT = "unit"
+"""Slot of a task version that has no PET module of its own: its document says in which shared slot the module lies
+that serves it, together with other tasks."""
+
+_SLOT = "slot"
+
+
+def unit_artifact(slot: str) -> Artifact:
+    """Return what a task version holds that is served by the module in a shared slot."""
+    return Artifact(documents={UNIT: {_SLOT: slot}})
+
+
+def unit_of(objects: Mapping[str, Readable]) -> str | None:
+    """Return the shared slot of the module that serves a version with these objects; None if it has its own."""
+    return str(objects[UNIT].document(UNIT)[_SLOT]) if UNIT in objects else None
+
+
+def module_of(objects: Mapping[str, Readable], shared: Mapping[str, Readable]) -> Readable:
+    """Return the object with the module that serves a version with these objects, its own or a shared one."""
+    slot = unit_of(objects)
+    return objects[MODULE] if slot is None else shared[slot]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownTask:
+    """A task as learned, in its active version.
+
+    Attributes:
+        name: Its name.
+        version: Number of the version.
+        labels: Its labels, sorted.
+        kind: What its examples ask.
+        template: The template it is read with, or None for the default one.
+        settings: Its settings in place of the workspace's.
+        objects: What the store holds of the version, by slot.
+    """
+
+    name: str
+    version: int
+    labels: tuple[str, ...]
+    kind: Kind
+    template: str | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    objects: Mapping[str, Readable] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> str | None:
+        """The shared slot of the module that serves it, or None if it has its own (or needs none)."""
+        return unit_of(self.objects)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LearnerState:
+    """All that was learned so far, as the store holds it.
+
+    Attributes:
+        tasks: In the order they were first learned.
+        shared: What belongs to no task, by slot.
+    """
+
+    tasks: tuple[KnownTask, ...] = ()
+    shared: Mapping[str, Readable] = field(default_factory=dict)
+
+    def followed_by(self, known: KnownTask, shared: Mapping[str, Artifact | None]) -> LearnerState:
+        """Return the state in which a task has come, or has changed in its place, with new shared objects."""
+        names = [task.name for task in self.tasks]
+        tasks = list(self.tasks)
+        if known.name in names:
+            tasks[names.index(known.name)] = known
+        else:
+            tasks.append(known)
+        return LearnerState(tuple(tasks), self._held(shared))
+
+    def after(
+        self, task: KnownTask, objects: Mapping[str, Artifact], shared: Mapping[str, Artifact | None]
+    ) -> LearnerState:
+        """Return the state in which a task has been learned, its objects and the new shared ones still in memory."""
+        held = {slot: Held(artifact) for slot, artifact in objects.items()}
+        return self.followed_by(replace(task, objects=held), shared)
+
+    def without(self, name: str, shared: Mapping[str, Artifact | None]) -> LearnerState:
+        """Return the state in which a task is gone, with new shared objects."""
+        return LearnerState(tuple(task for task in self.tasks if task.name != name), self._held(shared))
+
+    def _held(self, shared: Mapping[str, Artifact | None]) -> dict[str, Readable]:
+        kept = {slot: reader for slot, reader in self.shared.items() if slot not in shared}
+        return kept | {slot: Held(artifact) for slot, artifact in shared.items() if artifact is not None}

@@ -1,0 +1,104 @@
+"""Which modules there are and whom they serve: most serve one task, some serve several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from conpet.data import Kind
+from conpet.learners.base import Readings, count
+from conpet.learners.memo import RememberingBank
+from conpet.learners.state import MODULE, LearnerState, module_of
+from conpet.pet.module import HEAD, StoredModule
+
+LABELS = "labels"
+"""Key of a head's document: the labels of its outputs, in order."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """A module and the tasks it serves.
+
+    Attributes:
+        module: The module, its head over the labels of these tasks and perhaps of others that are gone.
+        tasks: Indices of the tasks.
+    """
+
+    module: StoredModule
+    tasks: tuple[int, ...]
+
+
+class Units:
+    """All modules of a state, and running them.
+
+    Args:
+        state: The state; each of its tasks has a module of its own or names the one that serves it.
+        bank: Runs modules.
+
+    Attributes:
+        all: The units, in the order of their first tasks.
+        of_task: Index of the unit of each of the T tasks `[T]`, int64.
+    """
+
+    def __init__(self, state: LearnerState, bank: RememberingBank) -> None:
+        self._state = state
+        self._bank = bank
+        members: dict[str, list[int]] = {}
+        for index, task in enumerate(state.tasks):
+            members.setdefault(task.unit or f"{MODULE}/{index}", []).append(index)
+        self.all = tuple(
+            Unit(StoredModule.of(module_of(state.tasks[tasks[0]].objects, state.shared)), tuple(tasks))
+            for tasks in members.values()
+        )
+        index_of = {task: number for number, unit in enumerate(self.all) for task in unit.tasks}
+        self.of_task = torch.tensor([index_of[task] for task in range(len(state.tasks))], dtype=torch.int64)
+        sizes = [len(task.labels) for task in state.tasks]
+        self._starts = [sum(sizes[:index]) for index in range(len(sizes))]
+        self._columns: dict[tuple[int, Kind, str | None], tuple[list[int], list[int]]] = {}
+
+    def run(self, readings: Readings, kind: Kind, wanted: Tensor) -> Tensor:
+        """Run the units each of n examples wants.
+
+        Args:
+            readings: The examples' states, by template.
+            kind: The kind of the examples.
+            wanted: Indices of units `[n, k]`.
+
+        Returns:
+            Logits in their labels' columns `[n, L]`, -inf elsewhere.
+        """
+        labels = sum(len(task.labels) for task in self._state.tasks)
+        out = torch.full((count(readings), labels), -torch.inf)
+        for template, states in readings.items():
+            rows = [[unit for unit in row if self._outputs(unit, kind, template)[0]] for row in wanted.tolist()]
+            found = self._bank.logits(states, [[self.all[unit].module for unit in row] for row in rows])
+            for row, units in enumerate(rows):
+                for unit in units:
+                    outputs, columns = self._outputs(unit, kind, template)
+                    out[row, columns] = found[row][self.all[unit].module][outputs]
+        return out
+
+    def _outputs(self, unit: int, kind: Kind, template: str | None) -> tuple[list[int], list[int]]:
+        """Return which outputs of a unit's head answer for a reading, and which columns they belong in."""
+        key = (unit, kind, template)
+        if key not in self._columns:
+            document = self.all[unit].module.reader.document(HEAD)
+            output_of = {label: output for output, label in enumerate(document[LABELS])}
+            pairs = [
+                (output_of[label], self._starts[index] + position)
+                for index in self.all[unit].tasks
+                for position, label in enumerate(self._state.tasks[index].labels)
+                if self._state.tasks[index].kind is kind and self._state.tasks[index].template == template
+            ]
+            self._columns[key] = ([output for output, _ in pairs], [column for _, column in pairs])
+        return self._columns[key]
+
+
+def by_unit(log_probabilities: Tensor, of_task: Tensor) -> Tensor:
+    """Sum probabilities of tasks over each unit's tasks, in logs: `[n, T]` to `[n, U]`; -inf where all are."""
+    out = torch.full((len(log_probabilities), int(of_task.max()) + 1), -torch.inf)
+    for unit in range(out.shape[1]):
+        out[:, unit] = torch.logsumexp(log_probabilities[:, of_task == unit], dim=1)
+    return out
