@@ -97,6 +97,7 @@ class Settings(TaskSettings):
         memory_bytes: Bound on the replay memory in bytes of text, or None.
         calibration_examples: Held-out examples the calibration is fitted on per task, half of them of old tasks.
         cache: Whether prefix states are kept on disk.
+        warmup: Whether a module on all layers is tuned with the first task and then frozen as part of the backbone.
         seed: Seed of everything random.
     """
 
@@ -119,6 +120,7 @@ class Settings(TaskSettings):
     memory_examples: Positive | None = None
     memory_bytes: Positive | None = None
     calibration_examples: Positive = 400
+    warmup: Literal["none", "first-task"] = "none"
     cache: bool = True
     seed: int = 0
 

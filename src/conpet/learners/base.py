@@ -129,7 +129,7 @@ class Learner(ABC):
         self.state = state
 
     @classmethod
-    def check_task(cls, settings: Settings, task: TaskSettings) -> None:
+    def check_task(cls, settings: Settings, task: TaskSettings) -> None:  # noqa: B027
         """Raise `ConfigError` unless a task of these settings can be learned in a workspace of those."""
 
     @abstractmethod

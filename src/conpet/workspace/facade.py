@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from conpet.backbone.backbone import Backbone
+from conpet.backbone.backbone import Backbone, Loaded
 from conpet.backbone.cache import StateCache
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
@@ -21,7 +20,9 @@ from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem
 from conpet.home import conpet_home
 from conpet.learners import METHODS
 from conpet.learners.base import Learner
+from conpet.learners.state import LearnerState
 from conpet.pet.module import check_settings
+from conpet.pet.warmup import WARMUP
 from conpet.selectors import SELECTORS
 from conpet.store import Snapshot, Store, TaskRecord
 from conpet.workspace.changing import Changer, Progress, evaluate_stored, ignore
@@ -29,6 +30,7 @@ from conpet.workspace.exporting import export_version
 from conpet.workspace.predicting import predictions
 from conpet.workspace.reading import learner_state
 from conpet.workspace.results import Evaluation, LearnReport, Prediction
+from conpet.workspace.warming import backbone_of
 
 Done = TypeVar("Done")
 
@@ -70,6 +72,7 @@ class ConPET:
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._learner: Learner | None = None
+        self._loaded: Loaded | None = None
 
     @classmethod
     def create(
@@ -157,12 +160,17 @@ class ConPET:
         """The workspace on disk: every version, every event."""
         return self._store
 
-    @cached_property
+    @property
     def backbone(self) -> Backbone:
-        """The frozen model, loaded when it is first needed; its `cache` counts hits and misses."""
-        settings = self.settings
+        """The frozen model with the workspace's warm-up, if any, loaded when first needed; its `cache` counts hits."""
+        return self._current().backbone
+
+    def _base(self, settings: Settings) -> Backbone:
+        """Return the backbone as it came from disk, cut as the settings say."""
+        if self._loaded is None:
+            self._loaded = load_backbone(self._backbone_name, dtype=settings.dtype, device=self._device)
         return Backbone(
-            load_backbone(self._backbone_name, dtype=settings.dtype, device=self._device),
+            self._loaded,
             split=settings.split,
             feature_layers=settings.feature_layers,
             max_tokens=settings.max_tokens,
@@ -368,14 +376,12 @@ class ConPET:
             if self._learner is not None and self._snapshot and self._snapshot.generation >= snapshot.generation:
                 return self._learner, self._snapshot
             state, settings = learner_state(snapshot), Settings.parse(snapshot.header.settings)
-            if settings != self._settings:  # changed since, perhaps by another process
-                self._settings, self._learner = settings, None
-                self.__dict__.pop("backbone", None)
-            if self._learner is None:
-                learner: type[Learner] = METHODS[settings.method]
-                self._learner = learner(self.backbone, settings, state)
-            else:
+            if self._learner is not None and settings == self._settings and not _warmed_since(self._learner, state):
                 self._learner = self._learner.renewed(state)
+            else:  # the first time, or changed since, perhaps by another process
+                self._settings = settings
+                learner: type[Learner] = METHODS[settings.method]
+                self._learner = learner(backbone_of(self._base(settings), state), settings, state)
             self._snapshot = snapshot
             return self._learner, snapshot
 
@@ -387,3 +393,8 @@ class ConPET:
                 f"the workspace {self.path} was made with another {parts} than {self._backbone_name!r} has now; "
                 "give the backbone it was made with (its folder or id, as `backbone`), or make a new workspace"
             )
+
+
+def _warmed_since(learner: Learner, state: LearnerState) -> bool:
+    """Tell whether the backbone of a state is another than a learner's."""
+    return (WARMUP in state.shared) != (WARMUP in learner.state.shared)
