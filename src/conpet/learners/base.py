@@ -17,6 +17,7 @@ from conpet.closedform.statistics import ClosedFormState
 from conpet.config import Settings, TaskSettings
 from conpet.data import Example, Kind, Task
 from conpet.readable import Held, Readable
+from conpet.replay.memory import Remembered, Split
 from conpet.work import Work
 
 MODULE = "module"
@@ -116,6 +117,8 @@ class Learned:
         parameters: Trained parameters of the PET module.
         head_parameters: Trained parameters of the head.
         detail: Anything worth a line in the history (JSON-ready).
+        representations: What the k-means retention clusters of the training examples `[n, R]`, or None for their
+            frozen features.
     """
 
     objects: Mapping[str, Artifact]
@@ -123,6 +126,7 @@ class Learned:
     parameters: int
     head_parameters: int
     detail: Mapping[str, Any] = field(default_factory=dict)
+    representations: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,8 +199,17 @@ class Learner(ABC):
             kind: Their kind.
             keep: Whether what is computed goes into the state cache.
         """
-        used = dict.fromkeys(task.template for task in self.state.tasks if task.kind is kind)
-        return {template: self.backbone.states(examples, template, keep=keep) for template in used}
+        return {template: self.backbone.states(examples, template, keep=keep) for template in self._templates(kind)}
+
+    def recalled(self, source: Remembered, split: Split, positions: Sequence[int]) -> Readings:
+        """Read some stored examples of a past task as `readings` does."""
+        return {
+            template: source.states(self.backbone, split, positions, template)
+            for template in self._templates(source.kind)
+        }
+
+    def _templates(self, kind: Kind) -> dict[str | None, None]:
+        return dict.fromkeys(task.template for task in self.state.tasks if task.kind is kind)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -226,6 +239,11 @@ def by_template(templates: Sequence[str | None], readings: Readings, score: Call
         if columns:
             scores[:, columns] = score(states)[:, columns]
     return scores
+
+
+def joined(parts: Sequence[Readings]) -> Readings:
+    """Return the readings of all parts, which have the same templates, one after the other."""
+    return {template: States.concatenated([part[template] for part in parts]) for template in parts[0]}
 
 
 def count(readings: Readings) -> int:

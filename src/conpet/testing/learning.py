@@ -32,7 +32,7 @@ from conpet.testing.trial import (
 )
 from conpet.work import Work
 from conpet.workspace.facade import ConPET
-from conpet.workspace.reading import remembered
+from conpet.workspace.remembering import remembered
 
 
 def check_learner_contract(method: str, **settings: Any) -> None:
