@@ -23,6 +23,7 @@ from conpet.learners.base import Learner
 from conpet.learners.state import LearnerState
 from conpet.pet.module import check_settings
 from conpet.pet.warmup import WARMUP
+from conpet.replay import RETENTIONS, SCHEDULES
 from conpet.selectors import SELECTORS
 from conpet.store import Snapshot, Store, TaskRecord
 from conpet.workspace.changing import Changer, Progress, evaluate_stored, ignore
@@ -96,7 +97,7 @@ class ConPET:
 
         Raises:
             ConfigError: A setting is unknown or wrong.
-            UnknownNameError: There is no such method or selector.
+            UnknownNameError: There is no such method, selector, replay schedule or retention.
             WorkspaceExistsError: Something stands at `path`.
             BackboneError: The backbone cannot be used so.
             DownloadError: An embedded model could not be fetched.
@@ -105,6 +106,8 @@ class ConPET:
         learner: type[Learner] = METHODS[asked.method]
         learner.Options.parse(asked.options)
         SELECTORS.require(asked.selector)
+        SCHEDULES.require(asked.replay)
+        RETENTIONS.require(asked.retention)
         Store.require_free(path)
         loaded = load_backbone(backbone, dtype=asked.dtype, device=asked.device, progress=progress)
         built = Backbone(
