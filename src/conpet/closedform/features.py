@@ -59,7 +59,9 @@ class FeatureMap:
         dim: Width F of the features.
         projection: Width M of the projected and of the Fourier view.
         seed: Seed of `W` and `b`, 0 or more.
-        bandwidth: Width of the RBF kernel in units of `sqrt(dim)`, above 0.
+        bandwidth: Width of the RBF kernel in units of `sqrt(dim)`, above 0. The default was the best for `klda` of
+            eleven from 0.25 to 8, judged on validation examples: intents of CLINC150 and relations of FewRel, states
+            of MiniLM, M = 2048. Narrower kernels lost, the median heuristic by 0.2 and 2.4 points.
         views: The views that statistics are kept of, in the order of `View`. Those of a view of M dimensions take
             `M^2 / 2` numbers: keep none that nothing reads.
     """
@@ -67,7 +69,7 @@ class FeatureMap:
     dim: int
     projection: int = 2048
     seed: int = 0
-    bandwidth: float = 1.0
+    bandwidth: float = 4.0
     views: tuple[View, ...] = (View.RAW, View.PROJECTED)
 
     def __post_init__(self) -> None:
