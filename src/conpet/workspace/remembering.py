@@ -12,6 +12,7 @@ from conpet.backbone.states import States
 from conpet.config import Settings
 from conpet.data import Example, Kind, Task
 from conpet.errors import ConfigError
+from conpet.learners.base import KnownTask
 from conpet.readable import Held
 from conpet.replay import RETENTIONS
 from conpet.replay.fixed import FixedReplay
@@ -111,20 +112,21 @@ class Keeper:
         )
 
 
-def check_latent(task: Task, versions: Iterable[tuple[str, Kind, str | None]]) -> None:
-    """Refuse a task that cannot be learned beside others of which only states are kept.
+def check_templates(task: Task, others: Iterable[Task | KnownTask]) -> None:
+    """Refuse a task that cannot be learned beside others of which only states are kept (`latent_only`).
 
     Args:
         task: The task.
-        versions: Task name, kind and template of every version stored.
+        others: Every version stored, that of the task's own too: each may be gone back to.
 
     Raises:
         ConfigError: One of them is of the same kind and read with another template.
     """
-    for name, kind, template in versions:
-        if kind is task.kind and template != task.template:
+    for other in others:
+        if other.kind is task.kind and other.template != task.template:
             raise ConfigError(
-                f"template {task.template!r} is not that of task {name!r} ({template!r}): with latent_only=true the "
-                f"past examples of a kind ({kind}) can be read through one template only, for their texts are gone; "
-                "use the same one, remove the other task, or make a workspace without latent_only"
+                f"its template {task.template!r} is not that of task {other.name!r}, {other.template!r}: with "
+                f"latent_only=true all examples of a kind ({task.kind}) are read through one template, for the past "
+                "ones' texts are gone; use the same template, remove the other task, or make a workspace without "
+                "latent_only"
             )
