@@ -28,6 +28,17 @@ def pack(states: States) -> dict[str, Tensor]:
     }
 
 
+def selected(tensors: Mapping[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor]:
+    """Return the tensors that hold some of the examples, `rows` ascending and without repeats."""
+    if len(rows) == len(tensors["lengths"]):
+        return dict(tensors)
+    hidden, kept = _hidden(tensors), list(rows)
+    return {
+        "hidden": torch.cat([hidden[row] for row in kept]) if kept else tensors["hidden"][:0],
+        **{name: tensors[name][kept] for name in ("lengths", "slots", "spans", "features")},
+    }
+
+
 def unpack(tensors: Mapping[str, Tensor], rows: Sequence[int]) -> States:
     """Read some examples; their ids only hold their lengths, and a hash of their states tells them apart."""
     hidden = _hidden(tensors)
