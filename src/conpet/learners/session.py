@@ -18,6 +18,9 @@ from conpet.replay.schedule import OLD_SHARE, Rehearsal, mean_loss, rehearse, sp
 from conpet.training import epoch_batches, steps_of
 from conpet.work import Work
 
+HEAD_PARAMETERS = "head."
+"""Names of the head's parameters begin so; they have one row for each label."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
@@ -66,6 +69,7 @@ class Session:
         new: Number of new examples.
         steps: Optimiser steps of the task, its budget.
         rehearsal: Draws the past examples that fill the old part of the batches, or None.
+        notes: What a method writes down for its later hooks: a learner itself never changes.
     """
 
     module: PetModule
@@ -78,6 +82,7 @@ class Session:
     new: int
     steps: int
     rehearsal: Rehearsal | None = None
+    notes: dict[str, Tensor] = field(default_factory=dict, init=False)
     _epochs: dict[int, list[list[int]]] = field(default_factory=dict, init=False)
 
     @classmethod
@@ -125,7 +130,12 @@ class Session:
     @property
     def head_parameters(self) -> dict[str, nn.Parameter]:
         """Parameters of the head, by name."""
-        return {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
+        return {f"{HEAD_PARAMETERS}{name}": parameter for name, parameter in self.head.named_parameters()}
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters of the module and the head, by name."""
+        return {**self.module.parameters, **self.head_parameters}
 
     def step(self, number: int) -> Step:
         """Return the batch of a step."""
@@ -148,6 +158,15 @@ class Session:
     def reduced(self, step: Step, losses: Tensor) -> Tensor:
         """Return the mean of a step's losses `[n]` over all that is learned from; the replay schedule sees them too."""
         return mean_loss(losses, self.rehearsal, self.replayed(step))
+
+    def learned_from(self, step: Step, losses: Tensor) -> Tensor:
+        """Return which of a step's examples are learned from `[n]`, bool; the replay schedule sees all losses `[n]`."""
+        learned = [True] * step.fresh
+        if self.rehearsal:
+            old = self.replayed(step)
+            self.rehearsal.observe(old, losses[step.fresh :].tolist())
+            learned += self.rehearsal.trained(old)
+        return torch.tensor(learned, device=losses.device)
 
     def replayed(self, step: Step) -> list[int]:
         """Return the old examples of a step, as rows of the rehearsal."""
