@@ -7,6 +7,9 @@ METHODS = Registry(
     {
         "dynamic": "conpet.learners.dynamic:DynamicLearner",
         "emr": "conpet.learners.emr:EmrLearner",
+        "ewc": "conpet.learners.ewc:EwcLearner",
+        "lwf": "conpet.learners.lwf:LwfLearner",
+        "a-gem": "conpet.learners.agem:AGemLearner",
         "sequential": "conpet.learners.sequential:SequentialLearner",
         "joint": "conpet.learners.joint:JointLearner",
     },

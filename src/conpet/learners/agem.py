@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from conpet.learners.session import Session, Step
 from conpet.learners.static import StaticLearner
@@ -44,10 +44,9 @@ class AGemLearner(StaticLearner):
         """Project the gradient."""
         if _REFERENCE not in session.notes:
             return
-        parameters = list(session.parameters.values())
-        gradient = projected(parameters_to_vector([value.grad for value in parameters]), session.notes[_REFERENCE])
-        for value, part in zip(parameters, gradient.split([value.numel() for value in parameters]), strict=True):
-            value.grad = part.view_as(value)
+        gradients = [value.grad for value in session.parameters.values() if value.grad is not None]
+        whole = projected(parameters_to_vector(gradients), session.notes[_REFERENCE])
+        vector_to_parameters(whole, gradients)
 
 
 def projected(gradient: Tensor, reference: Tensor) -> Tensor:

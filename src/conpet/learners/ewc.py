@@ -52,7 +52,8 @@ class EwcLearner(StaticLearner):
 
     def before(self, session: Session) -> None:
         """Read the sums over past tasks."""
-        session.notes |= {name: value.to(session.backbone.device) for name, value in self.carried(session.labels).items()}
+        device = session.backbone.device
+        session.notes |= {name: value.to(device) for name, value in self.carried(session.labels).items()}
 
     def loss(self, session: Session, step: Step) -> Tensor:
         """Return the cross-entropy of new examples and the penalty of past tasks."""

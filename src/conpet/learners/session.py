@@ -14,7 +14,7 @@ from conpet.backbone.states import Batch, States
 from conpet.config import Settings
 from conpet.learners.base import Lesson
 from conpet.pet.module import PetModule
-from conpet.replay.rehearsal import Rehearsal, mean_loss
+from conpet.replay.rehearsal import Rehearsal, learned_from, mean_loss
 from conpet.replay.schedule import OLD_SHARE, rehearse, split_budget
 from conpet.training import epoch_batches, steps_of
 from conpet.work import Work
@@ -162,12 +162,7 @@ class Session:
 
     def learned_from(self, step: Step, losses: Tensor) -> Tensor:
         """Return which of a step's examples are learned from `[n]`, bool; the replay schedule sees all losses `[n]`."""
-        learned = [True] * step.fresh
-        if self.rehearsal:
-            old = self.replayed(step)
-            self.rehearsal.observe(old, losses[step.fresh :].tolist())
-            learned += self.rehearsal.trained(old)
-        return torch.tensor(learned, device=losses.device)
+        return learned_from(losses, self.rehearsal, self.replayed(step))
 
     def replayed(self, step: Step) -> list[int]:
         """Return the old examples of a step, as rows of the rehearsal."""
