@@ -9,8 +9,6 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from conpet.learners.session import Session, Step
 from conpet.learners.static import StaticLearner
 
-_REFERENCE = "reference"
-
 
 class AGemLearner(StaticLearner):
     """Averaged gradient episodic memory, A-GEM (Chaudhry et al. 2019, arXiv 1812.00420, eq. 11), on one PET module.
@@ -34,18 +32,19 @@ class AGemLearner(StaticLearner):
         logits = session.head(session.represent(step))
         losses = nn.functional.cross_entropy(logits, step.targets, reduction="none")
         old = losses[step.fresh :][session.learned_from(step, losses)[step.fresh :]]
-        session.notes.pop(_REFERENCE, None)
+        session.notes = None
         if len(old):
             gradients = torch.autograd.grad(old.mean(), list(session.parameters.values()), retain_graph=True)
-            session.notes[_REFERENCE] = parameters_to_vector(gradients)
+            session.notes = parameters_to_vector(gradients)
         return losses[: step.fresh].mean()
 
     def after_backward(self, session: Session, step: int) -> None:
         """Project the gradient."""
-        if _REFERENCE not in session.notes:
+        reference: Tensor | None = session.notes
+        if reference is None:
             return
         gradients = [value.grad for value in session.parameters.values() if value.grad is not None]
-        whole = projected(parameters_to_vector(gradients), session.notes[_REFERENCE])
+        whole = projected(parameters_to_vector(gradients), reference)
         vector_to_parameters(whole, gradients)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
@@ -13,17 +14,39 @@ from conpet.config import MethodOptions, Positive
 from conpet.learners.session import HEAD_PARAMETERS, Session, Step
 from conpet.learners.static import PER_LABEL, StaticLearner
 
+_IMPORTANCE, _ANCHOR = "importance.", "anchor."
 
-class EwcOptions(MethodOptions):
-    """What may be set for `ewc`.
+
+@dataclass(frozen=True, slots=True)
+class Quadratic:
+    """The penalty S (theta - A)^2: the sum over tasks of F_t (theta - theta_t)^2, but for a constant.
 
     Attributes:
-        penalty: The paper's lambda: how much old tasks weigh beside the new one.
-        fisher_examples: Examples of a task its Fisher information is estimated on.
+        importance: S = sum_t F_t, by name of a parameter.
+        anchor: A = sum_t F_t theta_t / S.
     """
 
-    penalty: Annotated[float, Field(ge=0)] = 3000.0
-    fisher_examples: Positive = 100
+    importance: Mapping[str, Tensor]
+    anchor: Mapping[str, Tensor]
+
+    def at(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Return its value, a scalar."""
+        terms = [
+            (importance * (parameters[name] - self.anchor[name]).square()).sum()
+            for name, importance in self.importance.items()
+        ]
+        return torch.stack(terms).sum() if terms else torch.tensor(0.0)
+
+    def plus(self, fisher: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Quadratic:
+        """Return the sum with F (theta - value)^2; the anchor is the mean of both minima, weighted by S and F."""
+        importance, anchor = {}, {}
+        for name, more in fisher.items():
+            have = self.importance.get(name, torch.zeros_like(more))
+            place = self.anchor.get(name, torch.zeros_like(more))
+            importance[name] = have + more
+            share = more / importance[name].clamp(min=torch.finfo(more.dtype).tiny)  # where all is 0, nothing moves
+            anchor[name] = place + share * (values[name] - place)
+        return Quadratic(importance, anchor)
 
 
 class EwcLearner(StaticLearner):
@@ -37,9 +60,8 @@ class EwcLearner(StaticLearner):
     the Fisher information there: the mean over examples of (d log p(y | x) / d theta_i)^2 with y drawn from the
     model's own p(. | x), not the example's label (which would give the "empirical" Fisher).
 
-    Stored: two numbers a parameter, however many tasks there are. With S = sum_t F_t and the anchor
-    A = sum_t F_t theta_t / S the sum over tasks is S (theta - A)^2 and a constant that no gradient sees. A row of the
-    head has no penalty from tasks before its label came. The penalty of a task that was removed or learned anew stays.
+    Stored: two numbers a parameter, however many tasks there are (see `Quadratic`). A row of the head has no penalty
+    from tasks before its label came. The penalty of a task that was removed or learned anew stays.
 
     Not comparable: the paper's tasks have the same outputs or ones of their own; here the head grows, and nothing in
     the penalty speaks against scores of new labels that rise for all inputs.
@@ -47,95 +69,80 @@ class EwcLearner(StaticLearner):
 
     name = "ewc"
     replays: ClassVar[bool] = False
-    Options: ClassVar[type[MethodOptions]] = EwcOptions
-    options: EwcOptions
+
+    class Options(MethodOptions):
+        """What may be set.
+
+        Attributes:
+            penalty: The paper's lambda: how much old tasks weigh beside the new one.
+            fisher_examples: Examples of a task its Fisher information is estimated on.
+        """
+
+        penalty: Annotated[float, Field(ge=0)] = 3000.0
+        fisher_examples: Positive = 100
+
+    options: Options
 
     def before(self, session: Session) -> None:
-        """Read the sums over past tasks."""
-        device = session.backbone.device
-        session.notes |= {name: value.to(device) for name, value in self.carried(session.labels).items()}
+        """Read the penalty of past tasks."""
+        carried = {name: value.to(session.backbone.device) for name, value in self.carried(session.labels).items()}
+
+        def of(kind: str) -> dict[str, Tensor]:
+            keys = {name: _key(kind, name) for name in session.parameters}
+            return {name: carried[key] for name, key in keys.items() if key in carried}
+
+        session.notes = Quadratic(of(_IMPORTANCE), of(_ANCHOR))
 
     def loss(self, session: Session, step: Step) -> Tensor:
         """Return the cross-entropy of new examples and the penalty of past tasks."""
-        penalty = sum(
-            (session.notes[_importance(name)] * (parameter - session.notes[_anchor(name)]).square()).sum()
-            for name, parameter in session.parameters.items()
-            if _importance(name) in session.notes
-        )
-        return super().loss(session, step) + self.options.penalty / 2 * penalty
+        past: Quadratic = session.notes
+        return super().loss(session, step) + self.options.penalty / 2 * past.at(session.parameters)
 
     def after(self, session: Session) -> None:
-        """Add the task's Fisher information to the sums."""
+        """Add the task's Fisher information to the penalty."""
         generator = torch.Generator().manual_seed(session.work.seed)
         rows = torch.randperm(session.new, generator=generator)[: self.options.fisher_examples].tolist()
 
         def log_probabilities(row: int) -> Tensor:
             return torch.log_softmax(session.head(session.module.represent(session.collated([row])))[0], dim=0)
 
-        parameters = session.parameters
-        found = diagonal_fisher(list(parameters.values()), log_probabilities, rows, generator)
-        for (name, parameter), fisher in zip(parameters.items(), found, strict=True):
-            old = session.notes.get(_importance(name), torch.zeros_like(fisher))
-            anchor = session.notes.get(_anchor(name), torch.zeros_like(fisher))
-            session.notes[_importance(name)], session.notes[_anchor(name)] = consolidated(
-                old, anchor, fisher, parameter.detach()
-            )
+        past: Quadratic = session.notes
+        fisher = diagonal_fisher(session.parameters, log_probabilities, rows, generator)
+        session.notes = past.plus(fisher, {name: value.detach() for name, value in session.parameters.items()})
 
     def kept(self, session: Session) -> dict[str, Tensor]:
-        """Return the sums over all tasks so far."""
-        return session.notes
+        """Return the penalty of all tasks so far."""
+        past: Quadratic = session.notes
+        importance = {_key(_IMPORTANCE, name): value for name, value in past.importance.items()}
+        return importance | {_key(_ANCHOR, name): value for name, value in past.anchor.items()}
 
 
 def diagonal_fisher(
-    parameters: Sequence[Tensor],
+    parameters: Mapping[str, Tensor],
     log_probabilities: Callable[[int], Tensor],
     rows: Sequence[int],
     generator: torch.Generator,
-) -> list[Tensor]:
+) -> dict[str, Tensor]:
     """Estimate the diagonal of the Fisher information: E_x E_{y ~ p(. | x)} (d log p(y | x) / d theta_i)^2.
 
     Args:
-        parameters: The parameters theta.
+        parameters: The parameters theta, by name.
         log_probabilities: Row of an example to log p(. | x) `[L]`.
         rows: The examples; for each, one label is drawn.
         generator: Draws the labels.
 
     Returns:
-        One tensor a parameter, of its shape.
+        It, in the shape of each parameter.
     """
-    sums = [torch.zeros_like(parameter) for parameter in parameters]
+    sums = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     for row in rows:
         found = log_probabilities(row)
         label = int(torch.multinomial(found.detach().exp().cpu(), 1, generator=generator))
-        for total, gradient in zip(sums, torch.autograd.grad(found[label], parameters), strict=True):
+        gradients = torch.autograd.grad(found[label], list(parameters.values()))
+        for total, gradient in zip(sums.values(), gradients, strict=True):
             total += gradient.square()
-    return [total / len(rows) for total in sums]
+    return {name: total / len(rows) for name, total in sums.items()}
 
 
-def consolidated(importance: Tensor, anchor: Tensor, fisher: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Add one more quadratic F (theta - value)^2 to S (theta - A)^2, but for a constant.
-
-    Args:
-        importance: S.
-        anchor: A.
-        fisher: F, of the same shape, not negative.
-        value: Where its minimum is.
-
-    Returns:
-        S + F, and the mean of `anchor` and `value` weighted by S and F (`anchor` where both are 0).
-    """
-    total = importance + fisher
-    share = fisher / total.clamp(min=torch.finfo(total.dtype).tiny)
-    return total, anchor + share * (value - anchor)
-
-
-def _importance(name: str) -> str:
-    return f"{_prefix(name)}importance.{name}"
-
-
-def _anchor(name: str) -> str:
-    return f"{_prefix(name)}anchor.{name}"
-
-
-def _prefix(name: str) -> str:
-    return PER_LABEL if name.startswith(HEAD_PARAMETERS) else ""
+def _key(kind: str, name: str) -> str:
+    return f"{PER_LABEL if name.startswith(HEAD_PARAMETERS) else ''}{kind}{name}"

@@ -15,17 +15,6 @@ from conpet.pet.train import represented
 
 TEMPERATURE = 2.0
 """The paper's T, found there by a search."""
-_RECORDED = "recorded"
-
-
-class LwfOptions(MethodOptions):
-    """What may be set for `lwf`.
-
-    Attributes:
-        distillation: The paper's lambda_o: how much the old outputs weigh beside the new ones.
-    """
-
-    distillation: Annotated[float, Field(ge=0)] = 1.0
 
 
 class LwfLearner(StaticLearner):
@@ -47,14 +36,23 @@ class LwfLearner(StaticLearner):
 
     name = "lwf"
     replays: ClassVar[bool] = False
-    Options: ClassVar[type[MethodOptions]] = LwfOptions
-    options: LwfOptions
+
+    class Options(MethodOptions):
+        """What may be set.
+
+        Attributes:
+            distillation: The paper's lambda_o: how much the old outputs weigh beside the new ones.
+        """
+
+        distillation: Annotated[float, Field(ge=0)] = 1.0
+
+    options: Options
 
     def before(self, session: Session) -> None:
         """Record what the old outputs say of the new examples."""
         found = represented(session.backbone, session.module, session.lesson.train)
         with torch.no_grad():
-            session.notes[_RECORDED] = session.head(found.to(session.backbone.device))[:, : session.older]
+            session.notes = session.head(found.to(session.backbone.device))[:, : session.older]
 
     def loss(self, session: Session, step: Step) -> Tensor:
         """Return the cross-entropy of the new outputs and what the old ones of each task moved."""
@@ -62,7 +60,8 @@ class LwfLearner(StaticLearner):
         loss = nn.functional.cross_entropy(logits[:, session.older :], step.targets - session.older)
         sizes = [len(task.labels) for task in self.state.tasks if task.name != session.lesson.task.name]
         now = logits[:, : session.older].split(sizes, dim=1)
-        then = session.notes[_RECORDED][step.rows].split(sizes, dim=1)
+        recorded: Tensor = session.notes
+        then = recorded[step.rows].split(sizes, dim=1)
         for new, old in zip(now, then, strict=True):
             loss = loss + self.options.distillation * distillation(new, old)
         return loss

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +70,7 @@ class Session:
         new: Number of new examples.
         steps: Optimiser steps of the task, its budget.
         rehearsal: Draws the past examples that fill the old part of the batches, or None.
-        notes: What a method writes down for its later hooks: a learner itself never changes.
+        notes: What the method noted for the rest of the session, of a type of its own.
     """
 
     module: PetModule
@@ -83,7 +83,7 @@ class Session:
     new: int
     steps: int
     rehearsal: Rehearsal | None = None
-    notes: dict[str, Tensor] = field(default_factory=dict, init=False)
+    notes: Any = None
     _epochs: dict[int, list[list[int]]] = field(default_factory=dict, init=False)
 
     @classmethod
@@ -129,14 +129,14 @@ class Session:
         return self.rehearsal is None or self.rehearsal.resumable
 
     @property
-    def head_parameters(self) -> dict[str, nn.Parameter]:
-        """Parameters of the head, by name."""
-        return {f"{HEAD_PARAMETERS}{name}": parameter for name, parameter in self.head.named_parameters()}
-
-    @property
     def parameters(self) -> dict[str, nn.Parameter]:
         """Parameters of the module and the head, by name."""
         return {**self.module.parameters, **self.head_parameters}
+
+    @property
+    def head_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters of the head, by name."""
+        return {f"{HEAD_PARAMETERS}{name}": parameter for name, parameter in self.head.named_parameters()}
 
     def step(self, number: int) -> Step:
         """Return the batch of a step."""
@@ -173,7 +173,7 @@ class Session:
         per_epoch = -(-self.new // count)
         epoch = number // per_epoch
         if epoch not in self._epochs:
-            lengths = [len(one.ids) for one in self.lesson.train.encoded]
+            lengths = [len(one.ids) for one in self.states.encoded[: self.new]]
             generator = torch.Generator().manual_seed(self.work.seed + epoch)
             self._epochs = {epoch: epoch_batches(lengths, count, generator)}
         return self._epochs[epoch][number % per_epoch]

@@ -100,8 +100,13 @@ class StaticLearner(Learner, ABC):
         """Return what the method needs of this task when it learns the next one, but not to answer."""
         return {}
 
-    def kept_with_task(self, session: Session) -> Mapping[str, Mapping[str, Tensor]]:
-        """Return tensors by stem that belong to the task just learned and go with it."""
+    def kept_with_task(self, session: Session, representations: Tensor) -> Mapping[str, Mapping[str, Tensor]]:
+        """Return tensors by stem that belong to the task just learned and go with it.
+
+        Args:
+            session: The task, trained.
+            representations: How the module represents its training examples now `[n, R]`, on the CPU.
+        """
         return {}
 
     # Answering
@@ -124,6 +129,7 @@ class StaticLearner(Learner, ABC):
         with work.costs.stage("module"):
             log = self._trained(session)
             representations = represented(self.backbone, session.module, lesson.train)
+            with_task = self.kept_with_task(session, representations)
         readout = self.readout(session)
         kept = self.kept(session)
         head = {LABELS: list(session.labels)}
@@ -131,7 +137,7 @@ class StaticLearner(Learner, ABC):
         shared |= {STATIC: module_artifact(session.module, readout, head, **more)}
         return Learned(
             objects={
-                MODULE: Artifact(tensors={**statistics, **self.kept_with_task(session)}),
+                MODULE: Artifact(tensors={**statistics, **with_task}),
                 UNIT: unit_artifact(STATIC),
             },
             shared=shared,
