@@ -7,6 +7,10 @@ METHODS = Registry(
     {
         "dynamic": "conpet.learners.dynamic:DynamicLearner",
         "emr": "conpet.learners.emr:EmrLearner",
+        "ewc": "conpet.learners.ewc:EwcLearner",
+        "der++": "conpet.learners.derpp:DerppLearner",
+        "lwf": "conpet.learners.lwf:LwfLearner",
+        "a-gem": "conpet.learners.agem:AGemLearner",
         "sequential": "conpet.learners.sequential:SequentialLearner",
         "joint": "conpet.learners.joint:JointLearner",
         "ncm": "conpet.learners.closed:NcmLearner",
