@@ -6,6 +6,7 @@ METHODS = Registry(
     "method",
     {
         "dynamic": "conpet.learners.dynamic:DynamicLearner",
+        "ea-emr": "conpet.learners.ea_emr:EaEmrLearner",
         "emr": "conpet.learners.emr:EmrLearner",
         "sequential": "conpet.learners.sequential:SequentialLearner",
         "joint": "conpet.learners.joint:JointLearner",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from conpet.backbone.states import Batch, States
 from conpet.config import Settings
 from conpet.learners.base import Lesson
 from conpet.pet.module import PetModule
+from conpet.pet.train import represented
 from conpet.replay.schedule import OLD_SHARE, Rehearsal, mean_loss, rehearse, split_budget
 from conpet.training import epoch_batches, steps_of
 from conpet.work import Work
@@ -66,6 +68,7 @@ class Session:
         new: Number of new examples.
         steps: Optimiser steps of the task, its budget.
         rehearsal: Draws the past examples that fill the old part of the batches, or None.
+        notes: What the method noted for the rest of the session, of a type of its own.
     """
 
     module: PetModule
@@ -78,6 +81,7 @@ class Session:
     new: int
     steps: int
     rehearsal: Rehearsal | None = None
+    notes: Any = None
     _epochs: dict[int, list[list[int]]] = field(default_factory=dict, init=False)
 
     @classmethod
@@ -126,6 +130,22 @@ class Session:
     def head_parameters(self) -> dict[str, nn.Parameter]:
         """Parameters of the head, by name."""
         return {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
+
+    @property
+    def old_rows(self) -> list[int]:
+        """Rows of the old examples that may be learned from."""
+        if self.rehearsal is None:
+            return []
+        learned = self.rehearsal.trained(range(len(self.rehearsal.states)))
+        return [self.new + row for row, kept in enumerate(learned) if kept]
+
+    def some(self, rows: Sequence[int], most: int) -> list[int]:
+        """Draw at most so many of some rows; the same ones whenever it is asked."""
+        return random.Random(self.work.seed).sample(rows, min(most, len(rows)))  # noqa: S311
+
+    def represented(self, rows: Sequence[int]) -> Tensor:
+        """Return how the module represents some rows now `[n, R]`, on the CPU; nothing is trained on them."""
+        return represented(self.backbone, self.module, self.states.select(rows))
 
     def step(self, number: int) -> Step:
         """Return the batch of a step."""
