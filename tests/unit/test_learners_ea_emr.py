@@ -6,25 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from static_helpers import representations
 
-from conpet.data import Task
 from conpet.learners.ea_emr import Alignment
 from conpet.learners.static import METHOD, STATIC
-from conpet.pet.module import ADAPTER_TENSORS, HEAD, PetModule
-from conpet.pet.train import represented
+from conpet.pet.module import HEAD
 from conpet.testing import Trial, ask, tiny_settings, toy_stream
 from conpet.workspace import ConPET
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def representations(workspace: ConPET, task: Task) -> torch.Tensor:
-    """Return how the stored module represents a task's test examples."""
-    module = PetModule(workspace.backbone, workspace.settings.for_task({}), seed=0)
-    module.load(workspace.store.snapshot().shared[STATIC].tensors(ADAPTER_TENSORS))
-    return represented(workspace.backbone, module, workspace.backbone.states(task.test))
 
 
 def stored_alignment(workspace: ConPET) -> Alignment:
@@ -122,9 +114,9 @@ def test_old_examples_come_back_to_where_they_were(tmp_path: Path) -> None:
     """After the second task, aligned representations of the first lie nearer to their old places than unaligned."""
     first, second = toy_stream(2, 3, 12, 0, 8)
     workspace = Trial(tmp_path, tiny_settings(method="ea-emr")).taught([first])
-    before = representations(workspace, first)
+    before = representations(workspace, first.test)
     workspace.learn(second)
-    after = representations(workspace, first)
+    after = representations(workspace, first.test)
     aligned = stored_alignment(workspace)(after)
     assert (aligned - before).square().sum() < 0.5 * (after - before).square().sum()
 

@@ -5,6 +5,7 @@ from conpet.registry import Registry
 METHODS = Registry(
     "method",
     {
+        "crl": "conpet.learners.crl:CrlLearner",
         "dynamic": "conpet.learners.dynamic:DynamicLearner",
         "ea-emr": "conpet.learners.ea_emr:EaEmrLearner",
         "emr": "conpet.learners.emr:EmrLearner",

@@ -109,7 +109,7 @@ class EaEmrLearner(StaticLearner):
             alignment_examples: Most old, and most new, examples it is fitted on.
         """
 
-        alignment_ridge: Annotated[float, Field(gt=0)] = 0.01
+        alignment_ridge: Annotated[float, Field(gt=0)] = 1.0
         alignment_examples: Positive = 256
 
     options: Options

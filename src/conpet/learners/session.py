@@ -178,7 +178,7 @@ class Session:
         per_epoch = -(-self.new // count)
         epoch = number // per_epoch
         if epoch not in self._epochs:
-            lengths = [len(one.ids) for one in self.lesson.train.encoded]
+            lengths = [len(one.ids) for one in self.states.encoded[: self.new]]
             generator = torch.Generator().manual_seed(self.work.seed + epoch)
             self._epochs = {epoch: epoch_batches(lengths, count, generator)}
         return self._epochs[epoch][number % per_epoch]
