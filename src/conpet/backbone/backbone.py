@@ -59,6 +59,7 @@ class Backbone:
         max_tokens: Longest input, in tokens.
         pooling: How an example is represented.
         cache: Where prefix states are kept, or None.
+        meter: Counts what is computed; by default a new one.
 
     Raises:
         BackboneError: The model cannot be cut there, or has no such layer.
@@ -74,6 +75,7 @@ class Backbone:
         max_tokens: int = 128,
         pooling: Pooling = Pooling.SLOT_MEAN,
         cache: StateCache | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._loaded = loaded
         self.cut = _sound_cut(loaded.model, split)
@@ -82,7 +84,7 @@ class Backbone:
         self.max_tokens = max_tokens
         self.pooling = pooling
         self.cache = cache
-        self.meter = Meter()
+        self.meter = meter or Meter()
         self._check()
         self._depths = tuple(sorted({*self.feature_layers, *([self.split] if self.split else [])}))
         self._prefix: Prefix | _WholePrefix = self.cut.prefix(self._depths) if self._depths else _WholePrefix(self.cut)
@@ -101,6 +103,23 @@ class Backbone:
         longest = longest_input(self.cut.model)
         if longest is not None and self.max_tokens > longest:
             raise ConfigError(f"max_tokens={self.max_tokens}: {name} reads at most {longest} tokens")
+
+    def over(self, loaded: Loaded) -> Backbone:
+        """Return a backbone over other weights of the same architecture, alike in all else; cache and meter shared."""
+        return Backbone(
+            loaded,
+            split=self.split,
+            feature_layers=self.feature_layers or None,
+            max_tokens=self.max_tokens,
+            pooling=self.pooling,
+            cache=self.cache,
+            meter=self.meter,
+        )
+
+    @property
+    def loaded(self) -> Loaded:
+        """The model as it came from disk."""
+        return self._loaded
 
     @property
     def name(self) -> str:

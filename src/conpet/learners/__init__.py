@@ -11,5 +11,10 @@ METHODS = Registry(
         "emr": "conpet.learners.emr:EmrLearner",
         "sequential": "conpet.learners.sequential:SequentialLearner",
         "joint": "conpet.learners.joint:JointLearner",
+        "ncm": "conpet.learners.closed:NcmLearner",
+        "lda": "conpet.learners.closed:LdaLearner",
+        "ridge": "conpet.learners.closed:RidgeLearner",
+        "ranpac": "conpet.learners.closed:RanpacLearner",
+        "klda": "conpet.learners.closed:KldaLearner",
     },
 )

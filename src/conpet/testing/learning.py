@@ -34,7 +34,8 @@ from conpet.testing.trial import (
 )
 from conpet.work import Work
 from conpet.workspace.facade import ConPET
-from conpet.workspace.reading import coming_task, remembered
+from conpet.workspace.reading import coming_task
+from conpet.workspace.remembering import remembered
 
 
 def check_learner_contract(method: str, **settings: Any) -> None:

@@ -3,44 +3,33 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from conpet.backbone.backbone import Backbone
-from conpet.backbone.cache import StateCache
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
-from conpet.backbone.pooling import Pooling
 from conpet.config import Settings
 from conpet.data import Example, Style, Task, check_example, render
 from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem
-from conpet.home import conpet_home
 from conpet.learners import METHODS
 from conpet.learners.base import Learner
 from conpet.pet.module import check_settings
+from conpet.replay import RETENTIONS, SCHEDULES
 from conpet.selectors import SELECTORS
-from conpet.store import Snapshot, Store, TaskRecord
+from conpet.store import Store, TaskRecord
 from conpet.workspace.changing import Changer, Progress, evaluate_stored, ignore
+from conpet.workspace.current import Current, cut_backbone
 from conpet.workspace.exporting import export_version
 from conpet.workspace.predicting import predictions
-from conpet.workspace.reading import learner_state
 from conpet.workspace.results import Evaluation, LearnReport, Prediction
 
 Done = TypeVar("Done")
 
-CACHE_BYTES = 4 << 30
-"""Limit of the state cache on disk, shared by all workspaces."""
 CHUNK = 256
 """Inputs predicted at once when they are streamed."""
-
-
-def state_cache() -> StateCache:
-    """Return the state cache that all workspaces under `CONPET_HOME` share."""
-    return StateCache(conpet_home() / "states.sqlite", limit_bytes=CACHE_BYTES)
 
 
 class ConPET:
@@ -64,12 +53,8 @@ class ConPET:
         self, store: Store, settings: Settings, backbone: str | None = None, device: str | None = None
     ) -> None:
         self._store = store
-        self._settings = settings
         self._backbone_name = backbone or settings.backbone
-        self._device = device or settings.device
-        self._lock = threading.Lock()
-        self._snapshot: Snapshot | None = None
-        self._learner: Learner | None = None
+        self._present = Current(store, settings, self._backbone_name, device or settings.device)
 
     @classmethod
     def create(
@@ -93,7 +78,7 @@ class ConPET:
 
         Raises:
             ConfigError: A setting is unknown or wrong.
-            UnknownNameError: There is no such method or selector.
+            UnknownNameError: There is no such method, selector, replay schedule or retention.
             WorkspaceExistsError: Something stands at `path`.
             BackboneError: The backbone cannot be used so.
             DownloadError: An embedded model could not be fetched.
@@ -102,15 +87,11 @@ class ConPET:
         learner: type[Learner] = METHODS[asked.method]
         learner.Options.parse(asked.options)
         SELECTORS.require(asked.selector)
+        SCHEDULES.require(asked.replay)
+        RETENTIONS.require(asked.retention)
         Store.require_free(path)
         loaded = load_backbone(backbone, dtype=asked.dtype, device=asked.device, progress=progress)
-        built = Backbone(
-            loaded,
-            split=asked.split,
-            feature_layers=asked.feature_layers,
-            max_tokens=asked.max_tokens,
-            pooling=Pooling(asked.pooling),
-        )
+        built = cut_backbone(loaded, asked)
         if learner.tunes:
             check_settings(built, asked)
         decided = asked.model_copy(
@@ -145,7 +126,7 @@ class ConPET:
     @property
     def settings(self) -> Settings:
         """The workspace's settings, as this object last saw them."""
-        return self._settings
+        return self._present.settings
 
     @property
     def path(self) -> Path:
@@ -157,18 +138,10 @@ class ConPET:
         """The workspace on disk: every version, every event."""
         return self._store
 
-    @cached_property
+    @property
     def backbone(self) -> Backbone:
-        """The frozen model, loaded when it is first needed; its `cache` counts hits and misses."""
-        settings = self.settings
-        return Backbone(
-            load_backbone(self._backbone_name, dtype=settings.dtype, device=self._device),
-            split=settings.split,
-            feature_layers=settings.feature_layers,
-            max_tokens=settings.max_tokens,
-            pooling=Pooling(settings.pooling),
-            cache=state_cache() if settings.cache else None,
-        )
+        """The frozen model with the workspace's warm-up, if any, loaded when first needed; its `cache` counts hits."""
+        return self._present.learner().backbone
 
     @property
     def tasks(self) -> tuple[TaskRecord, ...]:
@@ -321,7 +294,7 @@ class ConPET:
         Args:
             progress: As in `learn`.
         """
-        learner, snapshot = self._at(self._store.snapshot())
+        learner, snapshot = self._present.at(self._store.snapshot())
         events = [event for event in self._store.events() if event.id <= snapshot.generation]
         return evaluate_stored(learner, snapshot.tasks, events, progress or ignore)
 
@@ -337,7 +310,7 @@ class ConPET:
         ]
         if problems:
             raise DataError(f"{len(problems)} of {len(examples)} inputs cannot be predicted", problems)
-        return predictions(self._current(), examples, runners_up, first)
+        return predictions(self._present.learner(), examples, runners_up, first)
 
     def _change(
         self,
@@ -348,36 +321,12 @@ class ConPET:
         change: Callable[[Changer], Done],
     ) -> Done:
         with self._store.write(verb, wait_seconds) as writer:
-            learner, snapshot = self._at(self._store.snapshot())
+            learner, snapshot = self._present.at(self._store.snapshot())
             done = change(Changer(self._store, writer, learner, snapshot, progress or ignore, evaluate))
             del learner, snapshot  # so that nobody here reads the former state any more, and what it alone had can go
-            self._at(self._store.snapshot())
+            self._present.at(self._store.snapshot())
             writer.clean()
             return done
-
-    def _current(self) -> Learner:
-        """Return the learner of the workspace's present state, also if another process has changed it."""
-        with self._lock:
-            snapshot = self._snapshot
-        if snapshot is None or snapshot.generation != self._store.generation():
-            snapshot = self._store.snapshot()
-        return self._at(snapshot)[0]
-
-    def _at(self, snapshot: Snapshot) -> tuple[Learner, Snapshot]:
-        with self._lock:
-            if self._learner is not None and self._snapshot and self._snapshot.generation >= snapshot.generation:
-                return self._learner, self._snapshot
-            state, settings = learner_state(snapshot), Settings.parse(snapshot.header.settings)
-            if settings != self._settings:  # changed since, perhaps by another process
-                self._settings, self._learner = settings, None
-                self.__dict__.pop("backbone", None)
-            if self._learner is None:
-                learner: type[Learner] = METHODS[settings.method]
-                self._learner = learner(self.backbone, settings, state)
-            else:
-                self._learner = self._learner.renewed(state)
-            self._snapshot = snapshot
-            return self._learner, snapshot
 
     def _check_backbone(self, stored: Fingerprint) -> None:
         found = fingerprint_of(find_folder(self._backbone_name))
