@@ -5,7 +5,9 @@ from conpet.registry import Registry
 METHODS = Registry(
     "method",
     {
+        "crl": "conpet.learners.crl:CrlLearner",
         "dynamic": "conpet.learners.dynamic:DynamicLearner",
+        "ea-emr": "conpet.learners.ea_emr:EaEmrLearner",
         "emr": "conpet.learners.emr:EmrLearner",
         "ewc": "conpet.learners.ewc:EwcLearner",
         "der++": "conpet.learners.derpp:DerppLearner",

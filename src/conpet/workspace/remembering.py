@@ -12,7 +12,7 @@ from conpet.backbone.states import States
 from conpet.config import Settings
 from conpet.data import Kind, Task
 from conpet.errors import ConfigError
-from conpet.learners.base import KnownTask
+from conpet.learners.state import KnownTask
 from conpet.readable import Held
 from conpet.replay import RETENTIONS
 from conpet.replay.fixed import FixedReplay
