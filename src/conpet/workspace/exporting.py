@@ -9,7 +9,8 @@ from pathlib import Path
 from conpet.artifact import Artifact, write_artifact
 from conpet.errors import WorkspaceExistsError
 from conpet.learners.base import MODULE
-from conpet.pet.module import ADAPTER_CONFIG, ADAPTER_TENSORS, HEAD
+from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
+from conpet.pet.module import HEAD
 from conpet.store import VersionRecord
 
 

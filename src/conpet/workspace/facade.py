@@ -17,11 +17,11 @@ from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
 from conpet.backbone.pooling import Pooling
 from conpet.config import Settings
 from conpet.data import Example, Style, Task, check_example, render
-from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem
+from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem, UnknownNameError
 from conpet.home import conpet_home
 from conpet.learners import METHODS
 from conpet.learners.base import Learner
-from conpet.pet.module import check_settings
+from conpet.pet.kinds import check_settings, check_switches
 from conpet.selectors import SELECTORS
 from conpet.store import Snapshot, Store, TaskRecord
 from conpet.workspace.changing import Changer, Progress, evaluate_stored, ignore
@@ -192,9 +192,9 @@ class ConPET:
         style = Style(self._store.header().backbone["style"])
         for task in tasks:
             try:
-                self.settings.for_task(task.settings)
+                check_switches(self.settings.for_task(task.settings))
                 render(task.train[0], task.template, style)
-            except ConfigError as error:
+            except (ConfigError, UnknownNameError) as error:
                 raise ConfigError(f"task {task.name!r}: {error}. Nothing was learned") from None
 
     def learn(
