@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ import torch
 from backbone_helpers import CONFIGS, EXAMPLES, LAYERS, custom_model, tiny_backbone, tiny_loaded, tiny_model
 from peft import PeftModel
 from torch import Tensor, nn
+from transformers import DynamicCache
 
+from conpet.arithmetic import bottleneck_parameters, ia3_parameters, lora_parameters, prefix_parameters
 from conpet.artifact import ArtifactReader, write_artifact
 from conpet.backbone.backbone import Backbone
 from conpet.config import Settings, TaskSettings
 from conpet.errors import ConfigError, CorruptionError, UnknownNameError
 from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter
-from conpet.pet.anatomy import anatomy
+from conpet.pet.anatomy import anatomy, linear_maps
 from conpet.pet.bank import ModuleBank
 from conpet.pet.kinds import PET_KINDS, check_settings
 from conpet.pet.kinds.lora import concatenated
@@ -165,6 +168,36 @@ def test_plain_peft_refuses_what_is_not_its_own(variant: str, tmp_path: Path) ->
     write_artifact(tmp_path / "module", module_artifact(shaken(backbone, variant), head_of(backbone, 0, 3), {}))
     with pytest.raises((KeyError, ValueError, TypeError)):
         PeftModel.from_pretrained(tiny_model("llama"), tmp_path / "module")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "bert", "qwen3", "roberta"])
+def test_as_many_parameters_are_trained_as_the_formulas_say(architecture: str) -> None:
+    backbone, config = bench(architecture, 1), CONFIGS[architecture]()
+    above, maps = [1, 2, 3], linear_maps(bench(architecture, 1))
+    formulas = {
+        "lora": lora_parameters(config, maps, 2, above),
+        "rslora": lora_parameters(config, maps, 4, above),
+        "dora": lora_parameters(config, maps, 2, above, dora=True),
+        "rsdora": lora_parameters(config, maps, 2, above, dora=True),
+        "ia3": ia3_parameters(config, 3),
+        "houlsby": bottleneck_parameters(config, 5, 3, per_layer=2),
+        "pfeiffer": bottleneck_parameters(config, 3, 3, per_layer=1),
+        "prefix": prefix_parameters(config, 3, 3),
+    }
+    modules = {variant: PetModule(backbone, settings(variant), 0) for variant in VARIANTS}
+    assert formulas == {
+        variant: sum(parameter.numel() for parameter in module.parameters.values())
+        for variant, module in modules.items()
+    }
+
+
+def test_parameters_of_one_layer_by_hand() -> None:
+    """A Llama of hidden size 32, 4 heads of width 8, 2 of them with keys, feed-forward width 48."""
+    config = CONFIGS["llama"]()
+    assert ia3_parameters(config, 1) == 16 + 16 + 48
+    assert prefix_parameters(config, 3, 1) == 3 * (16 + 16)
+    assert bottleneck_parameters(config, 5, 1, per_layer=2) == 2 * (32 * 5 + 5 + 5 * 32 + 32)
+    assert lora_parameters(config, ["k_proj"], 2, [0], dora=True) == 2 * (32 + 16) + 16
 
 
 # Beside others
@@ -378,3 +411,64 @@ def test_the_files_of_a_module_hold_nothing_else() -> None:
         artifact = module_artifact(shaken(bench("llama"), variant), head_of(bench("llama"), 0, 2), {})
         assert set(artifact.tensors) == {ADAPTER_TENSORS, "head"}
         assert set(artifact.documents) == {ADAPTER_CONFIG, "head"}
+
+
+# Against slow, plain computations
+
+
+def test_a_prefix_is_what_transformers_cache_of_keys_and_values_does() -> None:
+    backbone = bench("llama", 0)
+    module = shaken(backbone, "prefix")
+    batch = backbone.states(EXAMPLES).collate(range(len(EXAMPLES)), pad=1, device=backbone.device)
+    rows, tokens = batch.ids.shape
+    path = f"{backbone.cut.path}.{{}}.self_attn.prefix_{{}}"
+    cache = DynamicCache()
+    for layer in range(LAYERS):
+        key, value = (module.tensors()[path.format(layer, name)].expand(rows, -1, -1, -1) for name in ("key", "value"))
+        cache.update(key, value, layer)
+    with torch.no_grad():
+        hidden = tiny_model("llama")(
+            input_ids=batch.ids,
+            attention_mask=torch.cat([torch.ones(rows, 3, dtype=torch.int64), batch.mask], dim=1),
+            position_ids=torch.arange(tokens).expand(rows, -1),
+            past_key_values=cache,
+        ).last_hidden_state
+    torch.testing.assert_close(represented(backbone, module), backbone.pooling(hidden, batch), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["houlsby", "pfeiffer"])
+def test_a_bottleneck_is_what_its_formula_says(variant: str) -> None:
+    """h + U gelu(D h + b) + c behind the sublayers' last maps, put there by hooks on a plain model."""
+    backbone = bench("bert")
+    module = shaken(backbone, variant)
+    tensors = module.tensors()
+    model = tiny_model("bert")
+    names = ("down.weight", "down.bias", "up.weight", "up.bias")
+
+    def behind(path: str) -> Any:
+        down, bias, up, top = (tensors[f"{path}.adapter_{one}"] for one in names)
+        return lambda _module, _inputs, h: h + nn.functional.gelu(h @ down.T + bias) @ up.T + top
+
+    ends = ["output.dense", "attention.output.dense"][: 2 if variant == "houlsby" else 1]
+    for layer in (2, 3):
+        for end in ends:
+            path = f"encoder.layer.{layer}.{end}"
+            model.get_submodule(path).register_forward_hook(behind(path))
+    batch = backbone.states(EXAMPLES).collate(range(len(EXAMPLES)), pad=1, device=backbone.device)
+    with torch.no_grad():
+        hidden = model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+    torch.testing.assert_close(represented(backbone, module), backbone.pooling(hidden, batch), rtol=0, atol=1e-5)
+    assert len(tensors) == 4 * 2 * len(ends)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_bfloat16_backbone_serves_close_to_a_float32_one(variant: str) -> None:
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        backbone = Backbone(replace(tiny_loaded(), model=tiny_model("llama").to(dtype)), split=2)
+        module = stored(shaken(backbone, variant), head_of(backbone, 0, 2))
+        states = backbone.states(EXAMPLES)
+        found[dtype] = ModuleBank(backbone).represent(states, module)
+        trained = train_module(backbone, states, TARGETS, 3, settings(variant, epochs=1), seed=0).module
+        assert {tensor.dtype for tensor in trained.tensors().values()} == {torch.float32}
+    assert (found[torch.float32] - found[torch.bfloat16]).norm() / found[torch.float32].norm() < 0.05
