@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pfeiffer": {"pet": "pfeiffer", "bottleneck": 3},
     "prefix": {"pet": "prefix", "prefix_tokens": 3},
 }
-IN_PEFT = ("lora", "rslora", "dora", "rsdora", "ia3")
+IN_PEFT = [name for name, values in VARIANTS.items() if PET_KINDS[values["pet"]].in_peft]
 CHANGES_NOTHING_AT_FIRST = tuple(name for name in VARIANTS if name != "prefix")
 ARCHITECTURES = ("llama", "bert")
 
@@ -256,10 +256,19 @@ def test_threads_ask_one_bank_for_all_kinds(mixture: Mixture, capacity: int) -> 
         list(pool.map(lambda turn: mixture.check(bank, turn), range(12)))
 
 
-def test_modules_of_one_pass_share_it_and_the_others_say_so() -> None:
+def test_modules_share_a_pass_or_their_kind_says_that_they_cannot(mixture: Mixture) -> None:
     for name in PET_KINDS:
         kind = PET_KINDS[name]()
         assert kind.batched is (kind.note is None)
+    together = [module for module in mixture.modules if module.kind.batched]
+    assert len(together) == len(mixture.modules) - 2
+    bank, passes = ModuleBank(mixture.backbone), []
+    bank._suffix.shell.register_forward_pre_hook(lambda *_: passes.append(1))
+    bank.logits(mixture.states.select([0, 2, 4]), [together] * 3)
+    assert passes == [1]
+
+
+def test_every_pass_is_counted_whatever_the_kind() -> None:
     backbone = bench("llama")
     states = backbone.states(EXAMPLES[:1])
     length = len(states.encoded[0].ids)
@@ -267,7 +276,7 @@ def test_modules_of_one_pass_share_it_and_the_others_say_so() -> None:
         module = stored(shaken(backbone, variant), head_of(backbone, 0, 2))
         before = backbone.meter.tokens
         ModuleBank(backbone).represent(states, module)
-        assert backbone.meter.tokens - before == length * 2 / LAYERS  # every pass is counted, whatever the kind
+        assert backbone.meter.tokens - before == length * 2 / LAYERS
 
 
 # What sits where
@@ -311,6 +320,12 @@ def test_layers_that_have_no_sublayers_are_refused(pet: str) -> None:
             check_settings(backbone, settings(pet))
     with pytest.raises(ConfigError, match=f"pet={pet}"):
         check_settings(bench("llama", LAYERS), settings(pet))
+
+
+@pytest.mark.parametrize("pet", ["ia3", "houlsby", "pfeiffer"])
+def test_maps_that_are_no_linear_ones_are_refused(pet: str) -> None:
+    with pytest.raises(ConfigError, match=rf"pet={pet} needs .* a layer has no linear maps"):
+        check_settings(bench("gpt2"), settings(pet))
 
 
 def test_vectors_sit_on_the_maps_named() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -102,19 +102,18 @@ def _dissected(backbone: Backbone, suffix: Suffix, seen: dict[str, Tensor], insi
     for path in (attention_out, feed_forward_out):
         if _linear(suffix, path).out_features != backbone.hidden_size:
             raise _UnlikeError(f"{path} does not give {backbone.hidden_size} numbers")
-    carrying = tuple(path for path in readers if _carries(backbone, suffix, path, attention_out))
+    carrying = tuple(path for path in readers if _carries(backbone, suffix, path, attention_out, seen[attention_out]))
     if not carrying:
         raise _UnlikeError(f"nothing that {called[0]} and its neighbours give reaches another token")
     return Anatomy(carrying, attention_out, feed_forward_out)
 
 
-def _carries(backbone: Backbone, suffix: Suffix, path: str, behind: str) -> bool:
-    """Tell whether what a map gives for the first token reaches later tokens' inputs of the map `behind`."""
+def _carries(backbone: Backbone, suffix: Suffix, path: str, behind: str, plain: Tensor) -> bool:
+    """Tell whether what a map gives for the first token reaches later tokens' inputs (else `plain`) of map `behind`."""
+    disturbed = _linear(suffix, path).register_forward_hook(_disturb_first)
     with _watched(suffix, [behind]) as seen:
         probe(backbone, suffix)
-        plain = seen[behind]
-        with _hooked(_linear(suffix, path).register_forward_hook, _disturb_first):
-            probe(backbone, suffix)
+    disturbed.remove()
     return not torch.allclose(seen[behind][:, 1:].float(), plain[:, 1:].float(), rtol=1e-3, atol=1e-5)
 
 
@@ -129,15 +128,6 @@ def _linear(suffix: Suffix, path: str) -> nn.Linear:
     found = suffix.shell.get_submodule(path)
     assert isinstance(found, nn.Linear)  # noqa: S101
     return found
-
-
-@contextmanager
-def _hooked(register: Callable[[Any], Any], hook: Any) -> Iterator[None]:
-    handle = register(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @contextmanager

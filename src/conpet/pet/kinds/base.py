@@ -41,13 +41,15 @@ class PetKind(ABC):
 
     Attributes:
         name: What users call it.
-        peft_type: What its documents call it: PEFT's own name where PEFT can load it.
+        peft_type: What its documents call it.
+        in_peft: Whether plain PEFT loads what is stored of it.
         optional: The settings off by default that it knows.
         note: What users should know of it, or None.
     """
 
     name: ClassVar[str]
     peft_type: ClassVar[str]
+    in_peft: ClassVar[bool] = False
     optional: ClassVar[frozenset[str]] = frozenset()
     note: ClassVar[str | None] = None
 

@@ -28,6 +28,7 @@ class Ia3(PetKind):
 
     name = "ia3"
     peft_type = "IA3"
+    in_peft = True
 
     def document(self, backbone: Backbone, settings: TaskSettings) -> dict[str, Any]:
         """Return PEFT's configuration; maps are named by their whole paths, since IA3 knows no choice of layers."""

@@ -43,6 +43,7 @@ class Lora(PetKind):
 
     name = "lora"
     peft_type = "LORA"
+    in_peft = True
     optional = frozenset({"dropout", "rslora", "dora"})
 
     def document(self, backbone: Backbone, settings: TaskSettings) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def lora_layers(suffix: Suffix) -> dict[str, LoraLayer]:
     return {name: module for name, module in suffix.shell.named_modules() if isinstance(module, LoraLayer)}
 
 
-def freeze_beneath(suffix: Suffix, past: Adapter, generator_device: torch.device) -> None:
+def freeze_beneath(suffix: Suffix, past: Adapter, device: torch.device) -> None:
     """Add a frozen LoRA to the maps of a planted one: W x + past(x) + current(x), as O-LoRA (Wang et al. 2023) trains.
 
     Raises:
@@ -121,7 +122,7 @@ def freeze_beneath(suffix: Suffix, past: Adapter, generator_device: torch.device
     layers = lora_layers(suffix)
     if maps.keys() != layers.keys():
         raise ConfigError(f"a past LoRA must sit on the maps of the present one; apart: {_apart(maps, layers)}")
-    with torch.random.fork_rng(devices=[generator_device] if generator_device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for path, layer in layers.items():
             down, up = maps[path]
             rank = len(down)
