@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
@@ -14,6 +15,7 @@ from conpet.backbone.states import Batch, States
 from conpet.config import Settings
 from conpet.learners.base import Lesson
 from conpet.pet.module import PetModule
+from conpet.pet.train import represented
 from conpet.replay.rehearsal import Rehearsal, learned_from, mean_loss
 from conpet.replay.schedule import OLD_SHARE, rehearse, split_budget
 from conpet.training import epoch_batches, steps_of
@@ -137,6 +139,22 @@ class Session:
     def head_parameters(self) -> dict[str, nn.Parameter]:
         """Parameters of the head, by name."""
         return {f"{HEAD_PARAMETERS}{name}": parameter for name, parameter in self.head.named_parameters()}
+
+    @property
+    def old_rows(self) -> list[int]:
+        """Rows of the old examples that may be learned from."""
+        if self.rehearsal is None:
+            return []
+        learned = self.rehearsal.trained(range(len(self.rehearsal.states)))
+        return [self.new + row for row, kept in enumerate(learned) if kept]
+
+    def some(self, rows: Sequence[int], most: int) -> list[int]:
+        """Draw at most so many of some rows; the same ones whenever it is asked."""
+        return random.Random(self.work.seed).sample(rows, min(most, len(rows)))  # noqa: S311
+
+    def represented(self, rows: Sequence[int]) -> Tensor:
+        """Return how the module represents some rows now `[n, R]`, on the CPU; nothing is trained on them."""
+        return represented(self.backbone, self.module, self.states.select(rows))
 
     def step(self, number: int) -> Step:
         """Return the batch of a step."""

@@ -21,8 +21,9 @@ from conpet.learners.session import Session, Step, Trained
 from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, unit_artifact
 from conpet.learners.statistics import features_of, statistics_tensors
 from conpet.learners.units import LABELS, Units
+from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
 from conpet.pet.bank import ModuleBank
-from conpet.pet.module import ADAPTER_CONFIG, ADAPTER_TENSORS, HEAD, PetModule, module_artifact
+from conpet.pet.module import HEAD, PetModule, module_artifact
 from conpet.pet.train import represented, zero_head
 from conpet.readable import Readable
 from conpet.training import Plan, TrainLog, optimise
@@ -50,6 +51,8 @@ class StaticLearner(Learner, ABC):
 
     replays: ClassVar[bool] = True
     """Whether half of a batch is old examples."""
+    resumable: ClassVar[bool] = True
+    """Whether a step's loss depends on weights and step alone. If not, training that was interrupted begins anew."""
 
     def __init__(
         self, backbone: Backbone, settings: Settings, state: LearnerState, bank: RememberingBank | None = None
@@ -130,6 +133,7 @@ class StaticLearner(Learner, ABC):
             log = self._trained(session)
             representations = represented(self.backbone, session.module, lesson.train)
             with_task = self.kept_with_task(session, representations)
+        beside = {**session.head_parameters, **self.extra_parameters(session)}
         readout = self.readout(session)
         kept = self.kept(session)
         head = {LABELS: list(session.labels)}
@@ -142,7 +146,7 @@ class StaticLearner(Learner, ABC):
             },
             shared=shared,
             parameters=sum(parameter.numel() for parameter in session.module.parameters.values()),
-            head_parameters=sum(parameter.numel() for parameter in session.head_parameters.values()),
+            head_parameters=sum(parameter.numel() for parameter in beside.values()),
             detail={"steps": log.steps, "final_loss": log.losses[-1]},
             representations=representations,
         )
@@ -233,7 +237,7 @@ class StaticLearner(Learner, ABC):
             {**session.parameters, **self.extra_parameters(session)},
             lambda step: self.loss(session, session.step(step)),
             Plan(session.steps, settings.learning_rate, settings.weight_decay, seed=work.seed),
-            checkpoint=work.scratch / STATIC if work.scratch and session.resumable else None,
+            checkpoint=work.scratch / STATIC if work.scratch and self.resumable and session.resumable else None,
             on_gradient=lambda step: self.after_backward(session, step),
             on_step=lambda step, _: work.progress("module", (step + 1) / session.steps),
         )
