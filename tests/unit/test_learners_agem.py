@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from learner_helpers import begun, gradients, shaken, taught_alike
+from static_helpers import begun, gradients, shaken, taught_alike
 from torch import nn
 
 from conpet.learners.agem import projected

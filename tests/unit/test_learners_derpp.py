@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from learner_helpers import begun, outputs, shaken
+from static_helpers import begun, outputs, shaken
 
-from conpet.learners.derpp import DerppLearner, halves, squared_distance
+from conpet.learners.derpp import halves, squared_distance
+from conpet.learners.session import Session
 from conpet.replay.memory import Split
 from conpet.testing import Trial, tiny_settings, toy_stream
 from conpet.testing.trial import learner_of
@@ -24,6 +25,13 @@ NAN = float("nan")
 def taught(folder: Path, tasks: int, **settings: object) -> ConPET:
     options = {"alpha": ALPHA, "beta": BETA}
     return Trial(folder, tiny_settings(method="der++", options=options, **settings)).taught(STREAM[:tasks])
+
+
+def by_origin(session: Session, labels: slice) -> dict[tuple[str, int], list[float]]:
+    """What was recorded for some labels, by task and index of the example."""
+    assert session.rehearsal is not None
+    origins = zip(session.rehearsal.tasks, session.rehearsal.indices, strict=True)
+    return dict(zip(origins, session.notes[:, labels].tolist(), strict=True))
 
 
 def cross_entropy(logits: list[float], target: int) -> float:
@@ -100,10 +108,9 @@ def test_an_old_example_finds_what_was_said_of_it_at_the_end_of_its_task(
         for index, example in zip(source.indices, source.examples(Split.TRAIN), strict=True):
             texts[source.task, index] = str(example.text)
     assert len(session.notes) == len(session.rehearsal.states) > 0
-    for row, key in zip(
-        session.notes, zip(session.rehearsal.tasks, session.rehearsal.indices, strict=True), strict=True
-    ):
-        expected = said[texts[key]]
+    origins = zip(session.rehearsal.tasks, session.rehearsal.indices, strict=True)
+    for row, origin in zip(session.notes, origins, strict=True):
+        expected = said[texts[origin]]
         assert torch.allclose(row[: len(expected)].log_softmax(dim=0), expected, atol=1e-4)
         assert bool(row[len(expected) :].isnan().all())
 
@@ -112,18 +119,13 @@ def test_outputs_are_found_by_label_when_a_task_has_left(tmp_path: Path) -> None
     workspace = taught(tmp_path, 3)
     _, before = begun(workspace, STREAM[3])
     workspace.remove(STREAM[0].name)
-    learner, after = begun(workspace, STREAM[3])
+    _, after = begun(workspace, STREAM[3])
     assert before.labels[2:] == after.labels
 
-    def of(session: object, labels: slice) -> dict[tuple[str, int], list[float]]:
-        rows = zip(session.rehearsal.tasks, session.rehearsal.indices, session.notes[:, labels].tolist(), strict=True)  # type: ignore[attr-defined]
-        return {(task, index): values for task, index, values in rows}
-
-    have, had = of(after, slice(0, 4)), of(before, slice(2, 6))
+    have, had = by_origin(after, slice(0, 4)), by_origin(before, slice(2, 6))
     common = have.keys() & had.keys()
     assert len(common) > 5
-    assert all(str(have[key]) == str(had[key]) for key in common)  # as text, NaN equals NaN
-    assert isinstance(learner, DerppLearner)
+    assert all(str(have[origin]) == str(had[origin]) for origin in common)  # as text, NaN equals NaN
 
 
 def test_the_first_task_has_nothing_to_compare_with(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from learner_helpers import begun, gradients, shaken, taught_alike, weights
+from static_helpers import begun, gradients, shaken, taught_alike, weights
 
 from conpet.learners.ewc import Quadratic, diagonal_fisher
 from conpet.learners.static import METHOD, STATIC

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from learner_helpers import begun, outputs, shaken, taught_alike
+from static_helpers import begun, outputs, shaken, taught_alike
 
 from conpet.learners.lwf import distillation
 from conpet.testing import Trial, tiny_settings, toy_stream
