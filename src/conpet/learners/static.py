@@ -22,7 +22,8 @@ from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, unit_ar
 from conpet.learners.statistics import features_of, statistics_tensors
 from conpet.learners.units import LABELS, Units
 from conpet.pet.bank import ModuleBank
-from conpet.pet.module import ADAPTER_CONFIG, ADAPTER_TENSORS, HEAD, PetModule, module_artifact
+from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
+from conpet.pet.module import HEAD, PetModule, module_artifact
 from conpet.pet.train import represented, zero_head
 from conpet.readable import Readable
 from conpet.training import Plan, TrainLog, optimise

@@ -15,7 +15,8 @@ from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone, Loaded
 from conpet.backbone.states import States
 from conpet.config import TaskSettings
-from conpet.pet.module import ADAPTER_TENSORS, StoredModule, module_artifact
+from conpet.pet.adapter import ADAPTER_TENSORS
+from conpet.pet.module import StoredModule, module_artifact
 from conpet.pet.train import TrainedModule, train_module
 from conpet.readable import Readable
 
@@ -55,7 +56,7 @@ def train_warmup(
         checkpoint: Folder for checkpoints, or None.
         on_step: Called with the number of steps done and of all steps.
     """
-    lora = settings.model_copy(update={"pet": "lora"})
+    lora = settings.model_copy(update={"pet": "lora", "rslora": False, "dora": False})
     return train_module(backbone, states, targets, len(labels), lora, seed, checkpoint=checkpoint, on_step=on_step)
 
 
@@ -74,11 +75,13 @@ def warmed(loaded: Loaded, stored: Readable) -> Loaded:
     """
     model: nn.Module = copy.deepcopy(loaded.model)
     with torch.no_grad():
-        for name, (down, up) in StoredModule.of(stored).weights().maps.items():
-            weight = model.get_submodule(name).weight
-            assert isinstance(weight, Tensor)  # noqa: S101 - LoRA sits on linear maps only
-            update = up.float() @ down.float()
-            weight.copy_((weight.float() + update.to(weight.device)).to(weight.dtype))
+        linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        for name, update in StoredModule.of(stored).weights(linear).maps.items():
+            assert update.down is not None  # noqa: S101 - it is a plain LoRA
+            assert update.up is not None  # noqa: S101
+            weight = linear[name].weight
+            change = (update.down.float() @ update.up.float()).T
+            weight.copy_((weight.float() + change.to(weight.device)).to(weight.dtype))
     fingerprint = loaded.fingerprint.changed_by(stored.document(WARMUP)[_DIGEST])
     return replace(loaded, model=model, fingerprint=fingerprint)
 

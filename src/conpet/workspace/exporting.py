@@ -10,7 +10,8 @@ from pathlib import Path
 from conpet.artifact import Artifact, write_artifact
 from conpet.errors import ConfigError, WorkspaceExistsError
 from conpet.learners.state import module_of
-from conpet.pet.module import ADAPTER_CONFIG, ADAPTER_TENSORS, HEAD
+from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
+from conpet.pet.module import HEAD
 from conpet.readable import Readable
 from conpet.store import VersionRecord
 
