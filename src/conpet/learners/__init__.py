@@ -9,6 +9,7 @@ METHODS = Registry(
         "dynamic": "conpet.learners.dynamic:DynamicLearner",
         "ea-emr": "conpet.learners.ea_emr:EaEmrLearner",
         "emr": "conpet.learners.emr:EmrLearner",
+        "o-lora": "conpet.learners.o_lora:OLoraLearner",
         "sequential": "conpet.learners.sequential:SequentialLearner",
         "joint": "conpet.learners.joint:JointLearner",
         "ncm": "conpet.learners.closed:NcmLearner",
