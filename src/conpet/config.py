@@ -93,8 +93,9 @@ class Settings(TaskSettings):
         split: Number of frozen layers at the bottom (the prefix); PET modules sit on the layers above.
         feature_layers: Layers behind which the tokens' mean is taken as frozen features.
         max_tokens: Longer inputs are cut to this many tokens, around the marked spans.
-        pooling: How an example is represented: by its state at the slot ("slot", the paper's), or with the mean over
-            its tokens beside that ("slot+mean").
+        pooling: How an example is represented: by its state at the slot ("slot", the paper's), with the mean over its
+            tokens beside that ("slot+mean"), or the same but for examples with marked spans, which are represented by
+            the means over these ("marked"); see `conpet.backbone.pooling`.
         projection: Width M of the random ReLU projection behind the closed-form selector and `projected-ridge`.
         selector: What finds the task of an input.
         top_k: Number of pre-selected tasks whose modules are run for an input.
@@ -122,7 +123,7 @@ class Settings(TaskSettings):
     split: Annotated[int, Field(ge=0)] | None = None
     feature_layers: tuple[Positive, ...] | None = None
     max_tokens: Annotated[int, Field(ge=8)] = 128
-    pooling: Literal["slot", "slot+mean"] = "slot+mean"
+    pooling: Literal["slot", "slot+mean", "marked"] = "marked"
     projection: Annotated[int, Field(ge=16, le=16384)] = 2048
     selector: str = "closed-form"
     top_k: Positive = 1

@@ -10,6 +10,7 @@ from cli_helpers import QUICK, STREAM, conpet, taught, write_rows, write_stream
 from conpet import ConPET
 from conpet.learners.rules import RULES
 from conpet.pet.kinds import PET_KINDS
+from conpet.replay import SCHEDULES
 from conpet.selectors import SELECTORS
 from conpet.store import Store
 
@@ -60,9 +61,9 @@ def test_init_refuses_wrong_settings_and_makes_nothing(
     assert not (tmp_path / "ws").exists()
 
 
-def test_init_names_every_selector_rule_and_kind_in_its_help() -> None:
+def test_init_names_every_selector_rule_schedule_and_kind_in_its_help() -> None:
     told = conpet("init", "--help").out
-    assert all(name in told for name in [*SELECTORS, *RULES, *PET_KINDS])
+    assert all(name in told for name in [*SELECTORS, *RULES, *SCHEDULES, *PET_KINDS])
 
 
 def test_modules_that_cannot_share_a_pass_are_announced_once(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def export(
     from conpet.pet.adapter import ADAPTER_CONFIG
     from conpet.pet.kinds import kind_of_document
     from conpet.store import Store
-    from conpet.workspace.exporting import export_version
+    from conpet.workspace.exporting import WARMUP_FOLDER, export_version
 
     with Store.open(workspace).snapshot() as snapshot:
         record = snapshot.task(task)
@@ -144,6 +144,8 @@ def export(
         kind = kind_of_document(module_of(chosen.objects, snapshot.shared).document(ADAPTER_CONFIG))
     whose = "the format of Hugging Face PEFT" if kind.in_peft else f"conpet's own format (PEFT knows no {kind.name})"
     line(f"{made}: {task} version {chosen.number}, in {whose}")
+    if (made / WARMUP_FOLDER).exists():
+        line(f"the backbone was warmed up: merge the adapter in {made / WARMUP_FOLDER} into it before this one is used")
 
 
 @app.command()

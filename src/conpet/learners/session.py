@@ -16,10 +16,13 @@ from conpet.config import Settings
 from conpet.learners.base import Lesson
 from conpet.pet.module import PetModule
 from conpet.pet.train import represented
-from conpet.replay.rehearsal import Rehearsal, mean_loss
+from conpet.replay.rehearsal import Rehearsal, learned_from, mean_loss
 from conpet.replay.schedule import OLD_SHARE, rehearse, split_budget
 from conpet.training import epoch_batches, steps_of
 from conpet.work import Work
+
+HEAD_PARAMETERS = "head."
+"""Names of the head's parameters begin so; they have one row for each label."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,9 +131,14 @@ class Session:
         return self.rehearsal is None or self.rehearsal.resumable
 
     @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters of the module and the head, by name."""
+        return {**self.module.parameters, **self.head_parameters}
+
+    @property
     def head_parameters(self) -> dict[str, nn.Parameter]:
         """Parameters of the head, by name."""
-        return {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
+        return {f"{HEAD_PARAMETERS}{name}": parameter for name, parameter in self.head.named_parameters()}
 
     @property
     def old_rows(self) -> list[int]:
@@ -169,6 +177,10 @@ class Session:
     def reduced(self, step: Step, losses: Tensor) -> Tensor:
         """Return the mean of a step's losses `[n]` over all that is learned from; the replay schedule sees them too."""
         return mean_loss(losses, self.rehearsal, self.replayed(step))
+
+    def learned_from(self, step: Step, losses: Tensor) -> Tensor:
+        """Return which of a step's examples are learned from `[n]`, bool; the replay schedule sees all losses `[n]`."""
+        return learned_from(losses, self.rehearsal, self.replayed(step))
 
     def replayed(self, step: Step) -> list[int]:
         """Return the old examples of a step, as rows of the rehearsal."""
