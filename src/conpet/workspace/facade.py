@@ -89,6 +89,7 @@ class ConPET:
         asked = Settings.parse({**settings, "backbone": backbone, "method": method})
         learner: type[Learner] = METHODS[asked.method]
         learner.Options.parse(asked.options)
+        learner.check_task(asked, asked.for_task({}))
         SELECTORS.require(asked.selector)
         SCHEDULES.require(asked.replay)
         RETENTIONS.require(asked.retention)
