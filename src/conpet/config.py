@@ -32,6 +32,42 @@ class MethodOptions(_Frozen):
         return _parse(cls, values)
 
 
+class DesignChoices(_Frozen):
+    """Among what `conpet tune` chooses; the design in force is always tried as well.
+
+    Attributes:
+        adapted: Shares of the layers, from the top, that carry modules: what `split` follows from.
+        ranks: LoRA ranks.
+        targets: Sets of linear maps that get LoRA; None: all of them, and those PEFT takes for the architecture.
+        learning_rates: Lowest and highest learning rate, drawn uniformly on a logarithmic scale.
+        epochs: Most passes over the examples.
+        warmups: Whether to warm up.
+    """
+
+    adapted: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.1, 0.2, 0.5, 1.0)
+    ranks: tuple[Positive, ...] = (2, 4, 8, 16, 32)
+    targets: tuple[Literal["all-linear"] | tuple[str, ...], ...] | None = None
+    learning_rates: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1e-4, 3e-3)
+    epochs: Positive = 12
+    warmups: tuple[Literal["none", "first-task"], ...] = ("none", "first-task")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Check choices given by a user.
+
+        Raises:
+            ConfigError: A choice is unknown or out of range; every such choice is named.
+        """
+        return _parse(cls, values)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        lowest, highest = self.learning_rates
+        if lowest > highest:
+            raise ValueError(f"learning_rates: the lowest, {lowest:g}, is above the highest, {highest:g}")
+        return self
+
+
 class TaskSettings(_Frozen):
     """What may be set for one task, else taken from the workspace.
 
