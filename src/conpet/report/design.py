@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
 
+from conpet.report import text
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -31,7 +33,7 @@ class Design(_Frozen):
         warm = "" if self.warmup == "none" else f", warm-up {self.warmup}"
         return (
             f"split {self.split}, rank {self.rank}, targets {self.targets_text}, learning rate "
-            f"{self.learning_rate:g}, {self.epochs} epochs{warm}"
+            f"{self.learning_rate:g}, {text.plural(self.epochs, 'epoch')}{warm}"
         )
 
 
