@@ -80,11 +80,16 @@ class TaskSettings(_Frozen):
     """What may be set for one task, else taken from the workspace.
 
     Attributes:
-        pet: Kind of PET module.
+        pet: Kind of PET module, of `conpet.pet.kinds.PET_KINDS`.
         rank: LoRA rank r.
         alpha: LoRA alpha; an update is scaled by alpha / rank.
         dropout: Dropout on the input of the LoRA maps, in training.
-        targets: Leaf names of the linear maps that get LoRA (`("q_proj", "k_proj")`), or "all-linear".
+        rslora: Whether LoRA updates are scaled by alpha / sqrt(rank) instead (rsLoRA).
+        dora: Whether LoRA also trains the length of every row of the maps it updates (DoRA).
+        targets: Leaf names of the linear maps that get LoRA (`("q_proj", "k_proj")`), or "all-linear". Of (IA)3: of
+            those that get a vector; "all-linear" is then its paper's choice.
+        bottleneck: Width of bottleneck adapters.
+        prefix_tokens: Number of keys and values that prefix tuning puts before the tokens.
         epochs: Passes over the new examples.
         max_steps: Bound on the optimiser steps of one task's module, or None.
         batch_size: Examples per optimiser step.
@@ -92,11 +97,15 @@ class TaskSettings(_Frozen):
         weight_decay: AdamW's decoupled weight decay.
     """
 
-    pet: Literal["lora"] = "lora"
+    pet: str = "lora"
     rank: Positive = 8
     alpha: Annotated[float, Field(gt=0)] = 16.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    rslora: bool = False
+    dora: bool = False
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    bottleneck: Positive = 16
+    prefix_tokens: Positive = 16
     epochs: Positive = 5
     max_steps: Positive | None = None
     batch_size: Positive = 8
@@ -128,8 +137,9 @@ class Settings(TaskSettings):
         split: Number of frozen layers at the bottom (the prefix); PET modules sit on the layers above.
         feature_layers: Layers behind which the tokens' mean is taken as frozen features.
         max_tokens: Longer inputs are cut to this many tokens, around the marked spans.
-        pooling: How an example is represented: by its state at the slot ("slot", the paper's), or with the mean over
-            its tokens beside that ("slot+mean").
+        pooling: How an example is represented: by its state at the slot ("slot", the paper's), with the mean over its
+            tokens beside that ("slot+mean"), or the same but for examples with marked spans, which are represented by
+            the means over these ("marked"); see `conpet.backbone.pooling`.
         projection: Width M of the random ReLU projection behind the closed-form selector and `projected-ridge`.
         selector: What finds the task of an input.
         top_k: Number of pre-selected tasks whose modules are run for an input.
@@ -157,7 +167,7 @@ class Settings(TaskSettings):
     split: Annotated[int, Field(ge=0)] | None = None
     feature_layers: tuple[Positive, ...] | None = None
     max_tokens: Annotated[int, Field(ge=8)] = 128
-    pooling: Literal["slot", "slot+mean"] = "slot+mean"
+    pooling: Literal["slot", "slot+mean", "marked"] = "marked"
     projection: Annotated[int, Field(ge=16, le=16384)] = 2048
     selector: str = "closed-form"
     top_k: Positive = 1

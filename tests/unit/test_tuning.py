@@ -217,6 +217,12 @@ def test_with_one_module_for_all_tasks_its_shape_stays_once_it_is_learned(tmp_pa
     taught.learn(TASK)
 
 
+def test_what_a_kind_of_module_does_not_have_is_not_searched(tmp_path: Path) -> None:
+    found = workspace(tmp_path, pet="pfeiffer").tune(TASK, trials=5, choices=QUICK)
+    assert {(trial.design.rank, trial.design.targets) for trial in found.trials} == {(4, "all-linear")}
+    assert len({trial.design.split for trial in found.trials}) > 1
+
+
 # Wrong input, and examples
 
 

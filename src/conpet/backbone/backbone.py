@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from conpet.backbone.cache import CachedState, StateCache
 from conpet.backbone.cut import Cut, Prefix, Suffix
 from conpet.backbone.encode import Encoder
+from conpet.backbone.features import FrozenFeatures
 from conpet.backbone.fingerprint import Fingerprint
-from conpet.backbone.pooling import Pooling, mean_of_tokens
+from conpet.backbone.pooling import Pooling
 from conpet.backbone.sample_texts import SAMPLE_TEXTS
-from conpet.backbone.states import Encoded, States, bucket, pad_ids
+from conpet.backbone.states import Encoded, States, bucket, pad_ids, spans_of
 from conpet.cost import Meter
 from conpet.data import Example
 from conpet.errors import BackboneError, ConfigError
@@ -29,7 +30,7 @@ PREFIX_TOKENS = 2048
 SAMPLE_TOKENS = 128
 """Longer sample texts are cut: a number of its own, because features must not depend on `Backbone.max_tokens`."""
 
-STATES_FORMAT = 1
+STATES_FORMAT = 2
 """Raised whenever the same backbone gives other states or features than before, so that no cache gives the old ones."""
 
 
@@ -73,7 +74,7 @@ class Backbone:
         split: int | None = None,
         feature_layers: tuple[int, ...] | None = None,
         max_tokens: int = 128,
-        pooling: Pooling = Pooling.SLOT_MEAN,
+        pooling: Pooling = Pooling.MARKED,
         cache: StateCache | None = None,
         meter: Meter | None = None,
     ) -> None:
@@ -247,9 +248,9 @@ class Backbone:
         keys, encoded = list(missing), list(missing.values())
         for batch in bucket([len(one.ids) for one in encoded], PREFIX_TOKENS):
             some = [encoded[index] for index in batch]
-            seen, means = self._forward(some)
+            seen, mask = self._forward(some)
             self.meter.tokens += self.prefix_share * sum(len(one.ids) for one in some)
-            features = self._scale(means).cpu()
+            features = self._features(seen, mask, spans_of(some).to(self.device)).cpu()
             hidden = seen[self.split].cpu() if self.split else torch.zeros(len(some), 0, 0)
             yield {
                 keys[index]: CachedState(hidden[row, : len(encoded[index].ids)].clone(), features[row].clone())
@@ -257,21 +258,20 @@ class Backbone:
             }
 
     def _forward(self, encoded: Sequence[Encoded]) -> tuple[Mapping[int, Tensor], Tensor]:
-        """Return the states `[n, T, d]` behind the layers recorded, and the tokens' means `[n, F]`, float32."""
+        """Return the states `[n, T, d]` behind the layers recorded, and the mask `[n, T]`."""
         ids, mask = pad_ids(encoded, self.encoder.pad)
         ids, mask = ids.to(self.device), mask.to(self.device)
         with torch.inference_mode():
-            seen = self._prefix(ids, mask)
-        layers = self.feature_layers or (0,)
-        return seen, torch.cat([mean_of_tokens(seen[layer], mask) for layer in layers], dim=1)
+            return self._prefix(ids, mask), mask
 
     @cached_property
-    def _scale(self) -> _FeatureScale:
-        """What standardises features. It takes a forward pass over the sample texts, so it waits until it is needed."""
+    def _features(self) -> FrozenFeatures:
+        """What turns states into features. It takes a pass over the sample texts, so it waits until it is needed."""
         longest = longest_input(self.cut.model) or SAMPLE_TOKENS
         texts = [self.encoder.encode(Example.of_text(text), None, min(SAMPLE_TOKENS, longest)) for text in SAMPLE_TEXTS]
         batches = bucket([len(one.ids) for one in texts], PREFIX_TOKENS)
-        return _FeatureScale.of(torch.cat([self._forward([texts[index] for index in batch])[1] for batch in batches]))
+        sample = [self._forward([texts[index] for index in batch]) for batch in batches]
+        return FrozenFeatures.fitted(self.feature_layers or (0,), sample)
 
     def _key(self, encoded: Encoded) -> bytes:
         """Everything the prefix states of an example depend on."""
@@ -283,6 +283,7 @@ class Backbone:
             self.split,
             self.feature_layers,
             encoded.ids,
+            encoded.spans,
         )
         return hashlib.blake2b(repr(parts).encode(), digest_size=20).digest()
 
@@ -338,21 +339,3 @@ def default_feature_layers(layers: int, split: int) -> tuple[int, ...]:
         return ()
     top = split or layers
     return tuple(sorted({max(1, round(top * share)) for share in (1 / 3, 2 / 3, 1)}))
-
-
-@dataclass(frozen=True, slots=True)
-class _FeatureScale:
-    """Standardises each dimension by what the backbone gives for general sentences.
-
-    It depends on the backbone alone, so features never change as tasks come and go.
-    """
-
-    mean: Tensor
-    deviation: Tensor
-
-    @classmethod
-    def of(cls, sample: Tensor) -> _FeatureScale:
-        return cls(sample.mean(0), sample.std(0).clamp(min=1e-6))
-
-    def __call__(self, features: Tensor) -> Tensor:
-        return (features - self.mean) / self.deviation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,12 +30,16 @@ def init(
     ] = "smollm2-135m",
     method: Annotated[str, typer.Option(help="How tasks are learned.")] = "dynamic",
     split: Annotated[int | None, _setting("Layers at the bottom that stay as they are.")] = None,
+    pet: Annotated[
+        str | None, _setting("Kind of PET module: lora, ia3, houlsby, pfeiffer or prefix (see docs/pet.md).")
+    ] = None,
     rank: Annotated[int | None, _setting("Rank of the LoRA modules.")] = None,
     epochs: Annotated[int | None, _setting("Passes over a task's examples.")] = None,
     learning_rate: Annotated[float | None, _setting("Highest learning rate of the modules.")] = None,
     selector: Annotated[str | None, _setting("What finds an input's task: closed-form, learned or prototypes.")] = None,
     top_k: Annotated[int | None, _setting("Number of modules run for an input.")] = None,
     rule: Annotated[str | None, _setting("How scores become one ranking: calibrated or paper.")] = None,
+    replay: Annotated[str | None, _setting("How past examples are drawn: dynamic, fixed or adaptive.")] = None,
     dtype: Annotated[str | None, _setting("Number format: auto, float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, _setting("Device: auto, cpu, cuda, cuda:1, ...")] = None,
     seed: Annotated[int | None, _setting("Seed of everything random.")] = None,
@@ -46,12 +51,14 @@ def init(
     """Make an empty workspace around a frozen backbone."""
     direct = {
         "split": split,
+        "pet": pet,
         "rank": rank,
         "epochs": epochs,
         "learning_rate": learning_rate,
         "selector": selector,
         "top_k": top_k,
         "rule": rule,
+        "replay": replay,
         "dtype": dtype,
         "device": device,
         "seed": seed,
@@ -150,7 +157,16 @@ def _say_created(created: ConPET, path: Path) -> None:
         f"backbone {backbone['name']}: {text.short_count(backbone['parameters'])} parameters in {backbone['dtype']}, "
         f"frozen; {cut}"
     )
+    _say_of_kinds([created.settings.pet])
     line(f"next: conpet learn {path} TASK_OR_STREAM", style="dim")
+
+
+def _say_of_kinds(names: Iterable[str]) -> None:
+    from conpet.pet.kinds import PET_KINDS
+
+    for name in names:
+        if PET_KINDS[name].note:
+            line(PET_KINDS[name].note)
 
 
 def _say_notes(workspace: ConPET, tasks: list[Task]) -> None:
@@ -158,6 +174,8 @@ def _say_notes(workspace: ConPET, tasks: list[Task]) -> None:
     for task in tasks:
         for note in task.notes if known.get(task.name) != task.digest else ():
             line(f"{task.name}: {note}")
+    # Of the workspace's own kind `init` has spoken.
+    _say_of_kinds(dict.fromkeys(task.settings["pet"] for task in tasks if "pet" in task.settings))
 
 
 def _say_learned(workspace: ConPET, path: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
+from conpet.closedform.features import View
 from conpet.closedform.statistics import ClosedFormState, Gram
 from conpet.config import MethodOptions, Settings, TaskSettings
 from conpet.data import Example, Kind
@@ -120,6 +121,8 @@ class Learner(ABC):
     name: ClassVar[str]
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     """What may be set for this method alone (`Settings.options`)."""
+    views: ClassVar[tuple[View, ...]] = (View.RAW, View.PROJECTED)
+    """Views of the frozen features that statistics are kept of: they decide which references can be computed."""
     tunes: ClassVar[bool] = True
     """Whether it trains a PET module; one that does not needs no suffix."""
 
@@ -151,7 +154,11 @@ class Learner(ABC):
     def closed(self) -> ClosedFormState:
         """The closed-form statistics over all tasks, of which the references are computed."""
         stored = self.state.shared.get(STATISTICS)
-        gram = Gram.from_tensors(stored.tensors(STATISTICS)) if stored else empty_gram(self.backbone, self.settings)
+        gram = (
+            Gram.from_tensors(stored.tensors(STATISTICS))
+            if stored
+            else empty_gram(self.backbone, self.settings, self.views)
+        )
         return ClosedFormState(gram, tuple(classes_of(task) for task in self.state.tasks))
 
     def statistics(self, leaving: KnownTask | None, coming: Tensor | None) -> dict[str, Artifact | None]:

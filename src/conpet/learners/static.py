@@ -21,8 +21,9 @@ from conpet.learners.session import Session, Step, Trained
 from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, unit_artifact
 from conpet.learners.statistics import features_of, statistics_tensors
 from conpet.learners.units import LABELS, Units
+from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
 from conpet.pet.bank import ModuleBank
-from conpet.pet.module import ADAPTER_CONFIG, ADAPTER_TENSORS, HEAD, PetModule, module_artifact
+from conpet.pet.module import HEAD, PetModule, module_artifact
 from conpet.pet.train import represented, zero_head
 from conpet.readable import Readable
 from conpet.training import Plan, TrainLog, optimise
@@ -50,6 +51,8 @@ class StaticLearner(Learner, ABC):
 
     replays: ClassVar[bool] = True
     """Whether half of a batch is old examples."""
+    resumable: ClassVar[bool] = True
+    """Whether a step's loss depends on weights and step alone. If not, training that was interrupted begins anew."""
 
     def __init__(
         self, backbone: Backbone, settings: Settings, state: LearnerState, bank: RememberingBank | None = None
@@ -100,8 +103,13 @@ class StaticLearner(Learner, ABC):
         """Return what the method needs of this task when it learns the next one, but not to answer."""
         return {}
 
-    def kept_with_task(self, session: Session) -> Mapping[str, Mapping[str, Tensor]]:
-        """Return tensors by stem that belong to the task just learned and go with it."""
+    def kept_with_task(self, session: Session, representations: Tensor) -> Mapping[str, Mapping[str, Tensor]]:
+        """Return tensors by stem that belong to the task just learned and go with it.
+
+        Args:
+            session: The task, trained.
+            representations: How the module represents its training examples now `[n, R]`, on the CPU.
+        """
         return {}
 
     # Answering
@@ -124,6 +132,8 @@ class StaticLearner(Learner, ABC):
         with work.costs.stage("module"):
             log = self._trained(session)
             representations = represented(self.backbone, session.module, lesson.train)
+            with_task = self.kept_with_task(session, representations)
+        beside = {**session.head_parameters, **self.extra_parameters(session)}
         readout = self.readout(session)
         kept = self.kept(session)
         head = {LABELS: list(session.labels)}
@@ -131,12 +141,12 @@ class StaticLearner(Learner, ABC):
         shared |= {STATIC: module_artifact(session.module, readout, head, **more)}
         return Learned(
             objects={
-                MODULE: Artifact(tensors={**statistics, **self.kept_with_task(session)}),
+                MODULE: Artifact(tensors={**statistics, **with_task}),
                 UNIT: unit_artifact(STATIC),
             },
             shared=shared,
             parameters=sum(parameter.numel() for parameter in session.module.parameters.values()),
-            head_parameters=sum(parameter.numel() for parameter in session.head_parameters.values()),
+            head_parameters=sum(parameter.numel() for parameter in beside.values()),
             detail={"steps": log.steps, "final_loss": log.losses[-1]},
             representations=representations,
         )
@@ -161,15 +171,11 @@ class StaticLearner(Learner, ABC):
     def narrowed(self, labels: Sequence[str]) -> Artifact:
         """Return the stored module with a head for these labels alone."""
         assert self.last is not None, "a task leaves that was never learned"  # noqa: S101
-        known = list(self.last.document(HEAD)[LABELS])
-        rows = [known.index(label) for label in labels]
-
-        def of_labels(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-            return {name: value[rows] if name.startswith(prefix) else value for name, value in tensors.items()}
-
-        tensors = {ADAPTER_TENSORS: self.last.tensors(ADAPTER_TENSORS), HEAD: of_labels(self.last.tensors(HEAD), "")}
+        known = self.last.document(HEAD)[LABELS]
+        head_tensors = {name: _of_labels(value, known, labels) for name, value in self.last.tensors(HEAD).items()}
+        tensors = {ADAPTER_TENSORS: self.last.tensors(ADAPTER_TENSORS), HEAD: head_tensors}
         if self.last.has(METHOD):
-            tensors[METHOD] = of_labels(self.last.tensors(METHOD), PER_LABEL)
+            tensors[METHOD] = self.carried(labels)
         head = {**self.last.document(HEAD), LABELS: list(labels)}
         return Artifact(tensors=tensors, documents={ADAPTER_CONFIG: self.last.document(ADAPTER_CONFIG), HEAD: head})
 
@@ -204,25 +210,34 @@ class StaticLearner(Learner, ABC):
         if self.last is not None:
             known, last = self.last.document(HEAD)[LABELS], self.last_head(self.last)
             with torch.no_grad():
-                for row, label in enumerate(labels):
-                    if label in known:
-                        head.weight[row] = last["weight"][known.index(label)]
-                        head.bias[row] = last["bias"][known.index(label)]
+                head.weight.copy_(_of_labels(last["weight"], known, labels))
+                head.bias.copy_(_of_labels(last["bias"], known, labels))
         return head
 
     def last_head(self, stored: Readable) -> Mapping[str, Tensor]:
         """Return the weight and bias of the head that training goes on from: here the one that answers."""
         return stored.tensors(HEAD)
 
+    def carried(self, labels: Sequence[str]) -> dict[str, Tensor]:
+        """Return what the method kept of the tasks before, its rows for these labels: zeros for new ones."""
+        if self.last is None or not self.last.has(METHOD):
+            return {}
+        known = self.last.document(HEAD)[LABELS]
+        return {
+            name: _of_labels(value, known, labels) if name.startswith(PER_LABEL) else value
+            for name, value in self.last.tensors(METHOD).items()
+        }
+
     def _trained(self, session: Session) -> TrainLog:
+        session.module.train(False)
         self.before(session)
         session.module.train()
         settings, work = session.lesson.settings, session.work
         log = optimise(
-            {**session.module.parameters, **session.head_parameters, **self.extra_parameters(session)},
+            {**session.parameters, **self.extra_parameters(session)},
             lambda step: self.loss(session, session.step(step)),
             Plan(session.steps, settings.learning_rate, settings.weight_decay, seed=work.seed),
-            checkpoint=work.scratch / STATIC if work.scratch and session.resumable else None,
+            checkpoint=work.scratch / STATIC if work.scratch and self.resumable and session.resumable else None,
             on_gradient=lambda step: self.after_backward(session, step),
             on_step=lambda step, _: work.progress("module", (step + 1) / session.steps),
         )
@@ -230,3 +245,12 @@ class StaticLearner(Learner, ABC):
         self.backbone.meter.steps += log.steps - log.resumed_at
         self.after(session)
         return log
+
+
+def _of_labels(rows: Tensor, known: Sequence[str], labels: Sequence[str]) -> Tensor:
+    """Return the rows of `labels` `[L, ...]` out of those of `known` labels; zeros for labels that are not known."""
+    found = rows.new_zeros(len(labels), *rows.shape[1:])
+    for row, label in enumerate(labels):
+        if label in known:
+            found[row] = rows[known.index(label)]
+    return found

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from conpet.backbone.backbone import Backbone
-from conpet.closedform.features import FeatureMap
+from conpet.closedform.features import FeatureMap, View
 from conpet.closedform.statistics import ClassSums, Gram
 from conpet.config import Settings
 from conpet.learners.state import MODULE, KnownTask
@@ -18,9 +18,9 @@ CLASSES = "classes"
 FEATURES = "features"
 
 
-def empty_gram(backbone: Backbone, settings: Settings) -> Gram:
-    """Return the statistics of a workspace that has learned nothing."""
-    return Gram.zero(FeatureMap(backbone.feature_size, settings.projection, settings.seed))
+def empty_gram(backbone: Backbone, settings: Settings, views: tuple[View, ...]) -> Gram:
+    """Return the statistics, over some views of the features, of a workspace that has learned nothing."""
+    return Gram.zero(FeatureMap(backbone.feature_size, settings.projection, settings.seed, views=views))
 
 
 def statistics_tensors(

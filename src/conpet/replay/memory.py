@@ -16,7 +16,7 @@ from conpet.backbone.states import States
 from conpet.data import Example, Kind, Task
 from conpet.errors import ConfigError
 from conpet.readable import Held, Readable
-from conpet.replay.latent import latent_rows, pack, unpack
+from conpet.replay.latent import latent_rows, pack, selected, unpack
 
 MEMORY = "memory"
 """Slot of a task version that holds its examples."""
@@ -212,7 +212,7 @@ def cut_to(memory: Remembered, positions: Sequence[int], *, represented: bool) -
     reader, held_out = memory.reader, (Split.VALIDATION, Split.TEST)
     if memory.latent:
         tensors |= {str(split): dict(reader.tensors(split)) for split in held_out}
-        tensors[Split.TRAIN] = pack(unpack(reader.tensors(Split.TRAIN), positions))
+        tensors[Split.TRAIN] = selected(reader.tensors(Split.TRAIN), positions)
         return Artifact(tensors=tensors, documents=documents)
     tables = {str(split): list(reader.rows(split)) for split in held_out}
     tables[Split.TRAIN] = list(reader.rows(Split.TRAIN, set(positions)))

@@ -8,7 +8,7 @@ from typing import Any
 
 from conpet.config import DesignChoices
 from conpet.cost import CostLedger
-from conpet.data import Kind, Task
+from conpet.data import Task
 from conpet.errors import DataError, Problem
 from conpet.evaluation.metrics import AccuracyMatrix, Row, backward_transfer, forgetting
 from conpet.learners.base import Learner, Lesson
@@ -23,7 +23,7 @@ from conpet.workspace.evaluating import Evaluator
 from conpet.workspace.history import CACHE, DESIGN, TUNE, matrix_of
 from conpet.workspace.reading import coming_task, describe, known_task, seed_of
 from conpet.workspace.recording import recorded
-from conpet.workspace.remembering import Keeper, check_latent, remember, remembered
+from conpet.workspace.remembering import Keeper, check_templates, remember, remembered
 from conpet.workspace.results import Evaluation, LearnReport
 from conpet.workspace.searching import CostLimit
 from conpet.workspace.tuning import applied, search
@@ -70,7 +70,7 @@ class Changer:
         if present:
             _check_related(task, present)
         if self._learner.settings.latent_only:
-            check_latent(task, templates(self._snapshot.versions))
+            check_templates(task, map(known_task, self._snapshot.versions))
         # Training may be resumed only from the very state it began in.
         scratch = f"{task.digest[:32]}-{self._snapshot.generation}"
         work = self._work(task.name, scratch)
@@ -269,11 +269,6 @@ def _check_related(task: Task, present: VersionRecord) -> None:
         f"again here ({', '.join(task.labels[:3])}, ...); give this one another name, or remove the other first. "
         "Nothing was changed"
     )
-
-
-def templates(versions: Sequence[VersionRecord]) -> list[tuple[str, Kind, str | None]]:
-    """Return task name, kind and template of versions."""
-    return [(one.task, Kind(one.description["kind"]), one.description["template"]) for one in versions]
 
 
 def evaluate_tests(learner: Learner, tests: Mapping[str, Remembered], progress: Progress) -> Evaluation:

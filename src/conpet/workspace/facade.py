@@ -13,10 +13,11 @@ from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
 from conpet.config import DesignChoices, Settings
 from conpet.data import Example, Style, Task, check_example, render
-from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem
+from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem, UnknownNameError
 from conpet.learners import METHODS
 from conpet.learners.base import Learner
-from conpet.pet.module import check_settings
+from conpet.learners.state import KnownTask
+from conpet.pet.kinds import check_settings, check_switches
 from conpet.replay import RETENTIONS, SCHEDULES
 from conpet.report.design import TuneReport
 from conpet.selectors import SELECTORS
@@ -26,6 +27,8 @@ from conpet.workspace.changing import Changer, evaluate_stored
 from conpet.workspace.current import Current, cut_backbone
 from conpet.workspace.exporting import export_version
 from conpet.workspace.predicting import predictions
+from conpet.workspace.reading import known_task
+from conpet.workspace.remembering import check_templates
 from conpet.workspace.results import Evaluation, LearnReport, Prediction
 from conpet.workspace.searching import CostLimit
 from conpet.workspace.tuning import search
@@ -98,6 +101,11 @@ class ConPET:
         built = cut_backbone(loaded, asked)
         if learner.tunes:
             check_settings(built, asked)
+        if asked.latent_only and not built.split:
+            raise ConfigError(
+                f"latent_only=true with split=0: {built.name} would have no frozen prefix whose states could be kept "
+                "in place of texts; use a split of 1 or more, or leave latent_only out"
+            )
         decided = asked.model_copy(
             update={
                 "dtype": str(built.dtype).removeprefix("torch."),
@@ -171,11 +179,17 @@ class ConPET:
             ConfigError: One does not; the message names the task.
         """
         style = Style(self._store.header().backbone["style"])
+        others: list[Task | KnownTask] = [known_task(version) for version in self._store.snapshot().versions]
         for task in tasks:
             try:
-                METHODS[self.settings.method].check_task(self.settings, self.settings.for_task(task.settings))
+                settings = self.settings.for_task(task.settings)
+                check_switches(settings)
+                METHODS[self.settings.method].check_task(self.settings, settings)
                 render(task.train[0], task.template, style)
-            except ConfigError as error:
+                if self.settings.latent_only:
+                    check_templates(task, others)
+                    others.append(task)
+            except (ConfigError, UnknownNameError) as error:
                 raise ConfigError(f"task {task.name!r}: {error}. Nothing was learned") from None
 
     def learn(

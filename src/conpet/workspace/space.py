@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
 from conpet.backbone.backbone import Backbone
-from conpet.config import DesignChoices, Settings, TaskSettings
+from conpet.config import DesignChoices, Settings
 from conpet.errors import ConfigError
 from conpet.learners.base import Learner
-from conpet.pet.module import check_settings, linear_maps
+from conpet.pet.anatomy import linear_maps
+from conpet.pet.kinds import PET_KINDS, check_settings
+from conpet.pet.kinds.base import PetKind
 from conpet.report.design import Design
 
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ class SearchSpace:
         """Return what may be chosen in a workspace.
 
         Once anything was learned, the split and the warm-up stay as they are, for states and statistics of the learned
-        tasks depend on them; and so does the module's shape where there is one module for all tasks.
+        tasks depend on them; and so does the module's shape where there is one module for all tasks. Rank and targets
+        are left out where the workspace's kind of module has none.
 
         Raises:
             ConfigError: The workspace's method trains no module, or a target is no linear map of the backbone.
@@ -67,12 +70,14 @@ class SearchSpace:
             notes.append("split and warm-up stay as they are: states and statistics of learned tasks depend on them")
         if not shaped:
             notes.append(f"rank and targets stay as they are: method {settings.method} has one module for all tasks")
+        ranks = _with(before.rank, choices.ranks)
+        targets = _with(before.targets, _targets(learner, choices))
         lowest, highest = choices.learning_rates
         return cls(
             before=before,
             splits=_with(before.split, _splits(backbone, choices)) if fresh else (),
-            ranks=_with(before.rank, choices.ranks) if shaped else (),
-            targets=_with(_text(before.targets), _targets(backbone, choices)) if shaped else (),
+            ranks=ranks if shaped and _matter(learner, "rank", ranks) else (),
+            targets=tuple(map(_text, targets)) if shaped and _matter(learner, "targets", targets) else (),
             learning_rates=(lowest, highest),
             most_epochs=choices.epochs,
             warmups=_with(before.warmup, choices.warmups) if fresh else (),
@@ -139,17 +144,24 @@ def _splits(backbone: Backbone, choices: DesignChoices) -> tuple[int, ...]:
     return tuple(layers - max(1, round(layers * share)) for share in choices.adapted) if layers else ()
 
 
-def _targets(backbone: Backbone, choices: DesignChoices) -> tuple[str, ...]:
-    """Return the sets of linear maps to choose from, as text."""
+def _matter(learner: Learner, name: str, values: Iterable[Any]) -> bool:
+    """Tell whether the workspace's kind of module is another with one of these values than with another."""
+    kind: PetKind = PET_KINDS[learner.settings.pet]()
+    documents = [kind.document(learner.backbone, learner.settings.for_task({name: value})) for value in values]
+    return any(document != documents[0] for document in documents)
+
+
+def _targets(learner: Learner, choices: DesignChoices) -> tuple[str | tuple[str, ...], ...]:
+    """Return the sets of linear maps to choose from."""
+    backbone = learner.backbone
     if choices.targets is not None:
         for targets in choices.targets:
-            check_settings(backbone, TaskSettings(targets=targets))
-        return tuple(_text(targets) for targets in choices.targets)
+            check_settings(backbone, learner.settings.for_task({"targets": targets}))
+        return choices.targets
     config: Any = backbone.cut.model.config
     usual = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(config.model_type, ())
     there = set(linear_maps(backbone))
-    sets = [names for names in (tuple(usual), *_ATTENTION) if names and there.issuperset(names)]
-    return ("all-linear", *map(_text, sets))
+    return ("all-linear", *(names for names in (tuple(usual), *_ATTENTION) if names and there.issuperset(names)))
 
 
 _ATTENTION = (("q_proj", "v_proj"), ("query", "value"))
