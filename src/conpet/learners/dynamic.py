@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Self
 
@@ -17,14 +18,15 @@ from conpet.closedform.classifiers import LinearDiscriminant, ProjectedRidge
 from conpet.closedform.fitting import fitted
 from conpet.config import Settings
 from conpet.data import Example, Kind
+from conpet.errors import ConfigError
 from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores, by_template
 from conpet.learners.memo import RememberingBank
 from conpet.learners.rules import RULES, UNSELECTED, Evidence, PaperRule, Rule
-from conpet.learners.state import MODULE, KnownTask, LearnerState
+from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, Names, unit_artifact
 from conpet.learners.statistics import features_of, statistics_tensors
-from conpet.learners.units import LABELS, Units, by_unit
+from conpet.learners.units import LABELS, Units, by_unit, reheaded, trimmed
 from conpet.pet.bank import ModuleBank
-from conpet.pet.module import module_artifact
+from conpet.pet.module import ADAPTER_CONFIG, module_artifact
 from conpet.pet.train import train_module
 from conpet.replay.memory import Remembered, Split
 from conpet.replay.schedule import draw_dynamic, split_budget
@@ -179,7 +181,16 @@ class DynamicLearner(Learner):
         )
 
     def revise(self, leaving: KnownTask, coming: KnownTask | None, work: Work) -> Mapping[str, Artifact | None]:
-        """Return new shared objects for when `leaving` is taken out and `coming`, if any, put in its place."""
+        """Return new shared objects for when `leaving` is taken out and `coming`, if any, put in its place.
+
+        Raises:
+            ConfigError: `coming` has no module, for a module that was trained on since served it (see `conpet upgrade`).
+        """
+        if coming is not None and coming.unit is None and not coming.objects[MODULE].has(ADAPTER_CONFIG):
+            raise ConfigError(
+                f"version {coming.version} of task {coming.name!r} has no module any more: it is older than the "
+                "workspace's upgrade, and the one module of that time was trained on; learn its data again instead"
+            )
         with work.costs.stage("statistics"):
             shared = self.statistics(leaving, features_of(coming) if coming else None)
         if coming is None and SELECTOR in self.state.shared:
@@ -187,6 +198,32 @@ class DynamicLearner(Learner):
         state = self.state.followed_by(coming, shared) if coming else self.state.without(leaving.name, shared)
         revised = self.renewed(state)
         return shared | (revised.calibrated(work) if revised.state.tasks else {CALIBRATION: None})
+
+    def relabelled(self, known: KnownTask, names: Names, work: Work) -> Learned:
+        """Return a new version of a task in which labels have other names, or are gone; the head follows.
+
+        A module that serves other tasks too stays as it is, and the version notes which output stands for which label.
+        """
+        learned = super().relabelled(known, names, work)
+        outputs = {
+            new: output
+            for label, output in zip(known.labels, known.outputs, strict=True)
+            if (new := names.get(label, label)) is not None
+        }
+        objects = dict(learned.objects)
+        if known.unit is not None:
+            objects[UNIT] = unit_artifact(known.unit, {new: old for new, old in outputs.items() if new != old})
+        else:
+            module = reheaded(known.objects[MODULE], dict(sorted(outputs.items())))
+            objects[MODULE] = replace(module, tensors={**module.tensors, **objects[MODULE].tensors})
+        shared = dict(learned.shared)
+        if shared:  # examples went
+            shared |= self.renewed(self.state.after(known.renamed(names), objects, shared)).calibrated(work)
+        return replace(learned, objects=objects, shared=shared)
+
+    def trimmed(self, before: Sequence[KnownTask], after: Sequence[KnownTask]) -> Mapping[str, Artifact | None]:
+        """Return the shared modules that serve fewer labels than before, without those labels; None: it serves none."""
+        return trimmed(self.state.shared, before, after)
 
     def _selector_lesson(self, lesson: Lesson, work: Work) -> SelectorLesson:
         """Draw the old half of what the selector learns from."""

@@ -18,11 +18,11 @@ from conpet.errors import ConfigError
 from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores
 from conpet.learners.memo import RememberingBank
 from conpet.learners.session import Session, Step, Trained
-from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, unit_artifact
+from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, Names, unit_artifact
 from conpet.learners.statistics import features_of, statistics_tensors
-from conpet.learners.units import LABELS, Units
+from conpet.learners.units import LABELS, Units, reheaded
 from conpet.pet.bank import ModuleBank
-from conpet.pet.module import ADAPTER_CONFIG, ADAPTER_TENSORS, HEAD, PetModule, module_artifact
+from conpet.pet.module import ADAPTER_TENSORS, HEAD, PetModule, module_artifact
 from conpet.pet.train import represented, zero_head
 from conpet.readable import Readable
 from conpet.training import Plan, TrainLog, optimise
@@ -104,6 +104,10 @@ class StaticLearner(Learner, ABC):
         """Return tensors by stem that belong to the task just learned and go with it."""
         return {}
 
+    def kept_relabelled(self, known: KnownTask, names: Names) -> Mapping[str, Mapping[str, Tensor]]:
+        """Return what `kept_with_task` kept with a task, for when its labels have other names or are gone."""
+        return {}
+
     # Answering
 
     def score(self, readings: Readings, kind: Kind) -> Scores:
@@ -149,7 +153,7 @@ class StaticLearner(Learner, ABC):
         with work.costs.stage("statistics"):
             shared = self.statistics(leaving, None)
         labels = [label for task in self.state.tasks if task.name != leaving.name for label in task.labels]
-        shared[STATIC] = self.narrowed(labels) if labels or coming else None
+        shared[STATIC] = self.reheaded({label: label for label in labels}) if labels or coming else None
         if coming is None:
             return shared
         source = next(one for one in work.memory if one.task == coming.name)
@@ -158,20 +162,30 @@ class StaticLearner(Learner, ABC):
         learned = self.renewed(self.state.without(leaving.name, shared)).learn(lesson, others)
         return shared | dict(learned.shared) | self.statistics(leaving, features_of(coming))
 
-    def narrowed(self, labels: Sequence[str]) -> Artifact:
-        """Return the stored module with a head for these labels alone."""
-        assert self.last is not None, "a task leaves that was never learned"  # noqa: S101
+    def relabelled(self, known: KnownTask, names: Names, work: Work) -> Learned:
+        """Return a new version of a task in which labels have other names, or are gone; the head follows."""
+        learned = super().relabelled(known, names, work)
+        labels = {label: names.get(label, label) for task in self.state.tasks for label in task.labels}
+        shared = self.reheaded({new: old for old, new in labels.items() if new is not None})
+        module = learned.objects[MODULE]
+        kept = replace(module, tensors={**module.tensors, **self.kept_relabelled(known, names)})
+        return replace(
+            learned, objects={MODULE: kept, UNIT: unit_artifact(STATIC)}, shared={**learned.shared, STATIC: shared}
+        )
+
+    def reheaded(self, outputs: Mapping[str, str]) -> Artifact:
+        """Return the stored module with a head for some labels, each with its name in the present head."""
+        assert self.last is not None, "a task changes that was never learned"  # noqa: S101
+        module = reheaded(self.last, outputs)
+        if not self.last.has(METHOD):
+            return module
         known = list(self.last.document(HEAD)[LABELS])
-        rows = [known.index(label) for label in labels]
-
-        def of_labels(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-            return {name: value[rows] if name.startswith(prefix) else value for name, value in tensors.items()}
-
-        tensors = {ADAPTER_TENSORS: self.last.tensors(ADAPTER_TENSORS), HEAD: of_labels(self.last.tensors(HEAD), "")}
-        if self.last.has(METHOD):
-            tensors[METHOD] = of_labels(self.last.tensors(METHOD), PER_LABEL)
-        head = {**self.last.document(HEAD), LABELS: list(labels)}
-        return Artifact(tensors=tensors, documents={ADAPTER_CONFIG: self.last.document(ADAPTER_CONFIG), HEAD: head})
+        rows = [known.index(output) for output in outputs.values()]
+        kept = {
+            name: value[rows] if name.startswith(PER_LABEL) else value
+            for name, value in self.last.tensors(METHOD).items()
+        }
+        return replace(module, tensors={**module.tensors, METHOD: kept})
 
     # Parts
 
