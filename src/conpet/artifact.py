@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -137,9 +137,9 @@ class ArtifactReader:
         except (ValueError, FileNotFoundError) as error:
             raise _corrupt(path, f"cannot be read as JSON ({error})") from error
 
-    def rows(self, stem: str) -> Iterator[dict[str, Any]]:
-        """Iterate over the rows of the table `stem`, one in memory at a time."""
-        return self._read_rows(self._path(stem, TABLE_SUFFIX))
+    def rows(self, stem: str, wanted: Container[int] | None = None) -> Iterator[dict[str, Any]]:
+        """Iterate over the rows of the table `stem` (those numbered in `wanted`, from 0), one in memory at a time."""
+        return self._read_rows(self._path(stem, TABLE_SUFFIX), wanted)
 
     def verify(self) -> None:
         """Hash every file.
@@ -164,11 +164,12 @@ class ArtifactReader:
             raise UnknownNameError(f"no {name!r} in {self.folder}; have: {have}")
         return self._checked / name
 
-    def _read_rows(self, path: Path) -> Iterator[dict[str, Any]]:
+    def _read_rows(self, path: Path, wanted: Container[int] | None) -> Iterator[dict[str, Any]]:
         try:
             with path.open(encoding="utf-8", newline="\n") as file:
-                for line in file:
-                    yield json.loads(line)
+                for number, line in enumerate(file):
+                    if wanted is None or number in wanted:
+                        yield json.loads(line)
         except (ValueError, FileNotFoundError) as error:
             raise _corrupt(path, f"cannot be read as JSON lines ({error})") from error
 

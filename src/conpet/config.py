@@ -94,7 +94,11 @@ class Settings(TaskSettings):
         selector_steps: Optimiser steps the learned selector gets per task, however many tasks there are.
         selector_learning_rate: Its highest learning rate.
         memory_examples: Bound on the replay memory in examples over all tasks, or None for all.
-        memory_bytes: Bound on the replay memory in bytes of text, or None.
+        memory_bytes: Bound on the replay memory in bytes of text (of states with `latent_only`), or None.
+        memory_per_label: Examples of every label in the memory of `replay="fixed"`.
+        replay: How past examples are drawn: "fixed", "dynamic" or "adaptive".
+        retention: Which examples stay where the memory has a bound: "reservoir", "class-balanced" or "k-means".
+        latent_only: Whether of past examples only prefix states are kept, and never a text.
         calibration_examples: Held-out examples the calibration is fitted on per task, half of them of old tasks.
         cache: Whether prefix states are kept on disk.
         seed: Seed of everything random.
@@ -118,6 +122,10 @@ class Settings(TaskSettings):
     selector_learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     memory_examples: Positive | None = None
     memory_bytes: Positive | None = None
+    memory_per_label: Positive = 10
+    replay: str = "dynamic"
+    retention: str = "reservoir"
+    latent_only: bool = False
     calibration_examples: Positive = 400
     cache: bool = True
     seed: int = 0

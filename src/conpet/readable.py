@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Container, Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
@@ -28,8 +28,8 @@ class Readable(Protocol):
     def document(self, stem: str) -> Any:
         """Return the document of `stem`."""
 
-    def rows(self, stem: str) -> Iterator[dict[str, Any]]:
-        """Iterate over the rows of the table `stem`."""
+    def rows(self, stem: str, wanted: Container[int] | None = None) -> Iterator[dict[str, Any]]:
+        """Iterate over the rows of the table `stem`, or over those numbered in `wanted`, from 0."""
 
 
 class Held:
@@ -56,6 +56,7 @@ class Held:
         """Return the document of `stem`."""
         return self._artifact.documents[stem]
 
-    def rows(self, stem: str) -> Iterator[dict[str, Any]]:
-        """Iterate over the rows of the table `stem`."""
-        return (dict(row) for row in self._artifact.tables[stem])
+    def rows(self, stem: str, wanted: Container[int] | None = None) -> Iterator[dict[str, Any]]:
+        """Iterate over the rows of the table `stem`, or over those numbered in `wanted`, from 0."""
+        rows = enumerate(self._artifact.tables[stem])
+        return (dict(row) for number, row in rows if wanted is None or number in wanted)

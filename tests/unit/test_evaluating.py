@@ -14,6 +14,7 @@ from conpet.closedform import METHODS as CLOSED_FORMS
 from conpet.testing import learner_of, toy_stream
 from conpet.workspace import evaluating
 from conpet.workspace.evaluating import Evaluator
+from conpet.workspace.remembering import remembered
 
 
 def test_it_counts_what_predicting_one_by_one_counts(tmp_path: Path) -> None:
@@ -66,8 +67,9 @@ def test_references_are_the_closed_forms_over_all_labels(tmp_path: Path) -> None
 
 
 def test_the_size_of_the_chunks_makes_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learner = learner_of(workspace(tmp_path, 2))
-    tests = {task.name: task.test for task in stream()[:2]}
+    made = workspace(tmp_path, 2)
+    learner = learner_of(made)
+    tests = {source.task: source for source in remembered(made.tasks)}
     done: list[int] = []
     whole = Evaluator(learner).evaluate(tests)
     monkeypatch.setattr(evaluating, "CHUNK", 3)

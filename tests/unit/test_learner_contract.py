@@ -31,6 +31,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "learned": {"selector": "learned"},
     "paper's rule, k=2": {"rule": "paper", "top_k": 2},
     "no prefix": {"split": 0},
+    "adaptive replay": {"replay": "adaptive", "selector": "learned"},
+    "a small memory by k-means": {"retention": "k-means", "memory_examples": 6, "selector": "learned"},
+    "latent only": {"latent_only": True, "selector": "learned"},
 }
 """Settings that take other ways through the code; they need not be checked in another process as well."""
 

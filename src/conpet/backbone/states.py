@@ -16,10 +16,13 @@ class Encoded:
     Attributes:
         ids: Token ids with the special tokens, as the backbone reads them.
         slot: Index of the token whose last hidden state represents the example.
+        key: What tells the example from others where `ids` only hold its length, because no more may be kept of it:
+            a hash of its prefix states; empty elsewhere.
     """
 
     ids: tuple[int, ...]
     slot: int
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

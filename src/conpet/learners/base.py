@@ -216,8 +216,17 @@ class Learner(ABC):
             kind: Their kind.
             keep: Whether what is computed goes into the state cache.
         """
-        used = dict.fromkeys(task.template for task in self.state.tasks if task.kind is kind)
-        return {template: self.backbone.states(examples, template, keep=keep) for template in used}
+        return {template: self.backbone.states(examples, template, keep=keep) for template in self._templates(kind)}
+
+    def recalled(self, source: Remembered, split: Split, positions: Sequence[int]) -> Readings:
+        """Read some stored examples of a past task as `readings` does."""
+        return {
+            template: source.states(self.backbone, split, positions, template)
+            for template in self._templates(source.kind)
+        }
+
+    def _templates(self, kind: Kind) -> dict[str | None, None]:
+        return dict.fromkeys(task.template for task in self.state.tasks if task.kind is kind)
 
     def known(self, name: str) -> KnownTask | None:
         """Return the task of this name, or None if it was not learned yet."""
@@ -251,6 +260,11 @@ def by_template(templates: Sequence[str | None], readings: Readings, score: Call
         if columns:
             scores[:, columns] = score(states)[:, columns]
     return scores
+
+
+def joined(parts: Sequence[Readings]) -> Readings:
+    """Return the readings of all parts, which have the same templates, one after the other."""
+    return {template: States.concatenated([part[template] for part in parts]) for template in parts[0]}
 
 
 def count(readings: Readings) -> int:

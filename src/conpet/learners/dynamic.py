@@ -13,13 +13,12 @@ from torch import Tensor
 
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
-from conpet.backbone.states import States
 from conpet.closedform.classifiers import LinearDiscriminant, ProjectedRidge
 from conpet.closedform.fitting import fitted
 from conpet.config import Settings
-from conpet.data import Example, Kind
+from conpet.data import Kind
 from conpet.errors import ConfigError
-from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores, by_template
+from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores, by_template, joined
 from conpet.learners.memo import RememberingBank
 from conpet.learners.rules import RULES, UNSELECTED, Evidence, PaperRule, Rule
 from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, Names, unit_artifact
@@ -28,11 +27,12 @@ from conpet.learners.units import LABELS, Units, by_unit, reheaded, trimmed
 from conpet.pet.bank import ModuleBank
 from conpet.pet.module import ADAPTER_CONFIG, module_artifact
 from conpet.pet.train import train_module
+from conpet.replay.dynamic import draw_by_task
 from conpet.replay.memory import Remembered, Split
-from conpet.replay.schedule import draw_dynamic, split_budget
+from conpet.replay.rehearsal import Rehearsal
+from conpet.replay.schedule import OLD_SHARE, rehearse, split_budget
 from conpet.selectors import SELECTORS
 from conpet.selectors.base import SELECTOR, Selector, SelectorLesson, SelectorState
-from conpet.selectors.learned import OLD_SHARE
 from conpet.work import Work
 
 CALIBRATION = "calibration"
@@ -184,7 +184,7 @@ class DynamicLearner(Learner):
         """Return new shared objects for when `leaving` is taken out and `coming`, if any, put in its place.
 
         Raises:
-            ConfigError: `coming` has no module, for a module that was trained on since served it (see `conpet upgrade`).
+            ConfigError: `coming` has no module: a shared one served it that was trained on since (`conpet upgrade`).
         """
         if coming is not None and coming.unit is None and not coming.objects[MODULE].has(ADAPTER_CONFIG):
             raise ConfigError(
@@ -226,15 +226,20 @@ class DynamicLearner(Learner):
         return trimmed(self.state.shared, before, after)
 
     def _selector_lesson(self, lesson: Lesson, work: Work) -> SelectorLesson:
-        """Draw the old half of what the selector learns from."""
-        old: list[tuple[str, States]] = []
-        if self.selector.needs_replay:
-            memory = [one for one in work.memory if one.task != lesson.task.name]
-            budget = self.settings.selector_steps * lesson.settings.batch_size
-            _, replayed = split_budget(budget, old_share=OLD_SHARE, has_memory=bool(memory))
-            for source, examples in draw_dynamic(memory, replayed, Split.TRAIN, work.seed):
-                old.append((source.task, self.backbone.states(examples, source.template)))
-        return SelectorLesson(lesson.task.name, lesson.train, old, lesson.settings, work)
+        rehearsal = self._rehearsal(lesson, work) if self.selector.needs_replay else None
+        return SelectorLesson(lesson.task.name, lesson.train, rehearsal, lesson.settings, work)
+
+    def _rehearsal(self, lesson: Lesson, work: Work) -> Rehearsal | None:
+        """Prepare the old half of what the selector learns from."""
+        _, replayed = split_budget(lesson.settings.batch_size, old_share=OLD_SHARE, has_memory=True)
+        return rehearse(
+            [one for one in work.memory if one.task != lesson.task.name],
+            self.backbone,
+            schedule=self.settings.replay,
+            steps=self.settings.selector_steps,
+            per_step=replayed,
+            seed=work.seed,
+        )
 
     def rivals(self, lesson: Lesson) -> Tensor | None:
         """Return the logits `[n, O]` of older tasks' labels beside which a module learns by the paper's rule at k > 1.
@@ -264,20 +269,24 @@ class DynamicLearner(Learner):
             of_new, of_old = split_budget(
                 self.settings.calibration_examples, old_share=OLD_SHARE if newest else 1.0, has_memory=bool(old)
             )
-            drawn = draw_dynamic(old, of_old, Split.VALIDATION, work.seed)
-            held_out = [example for _, examples in drawn for example in examples]
-            new = newest.examples(Split.VALIDATION) if newest else []
-            held_out += random.Random(work.seed).sample(new, min(of_new, len(new)))  # noqa: S311
-            rule = self._fitted(held_out)
-            return {CALIBRATION: Artifact(documents={CALIBRATION: rule.to_json()})}
+            drawn = draw_by_task(old, Split.VALIDATION, of_old, work.seed)
+            if newest and (new := newest.count(Split.VALIDATION)):
+                chosen = random.Random(work.seed).sample(range(new), min(of_new, new))  # noqa: S311
+                drawn.append((newest, chosen))
+            return {CALIBRATION: Artifact(documents={CALIBRATION: self._fitted(drawn).to_json()})}
 
-    def _fitted(self, held_out: Sequence[Example]) -> Rule:
+    def _fitted(self, drawn: Sequence[tuple[Remembered, list[int]]]) -> Rule:
+        """Fit a rule on held-out examples, given by their positions."""
         column = {label: index for index, label in enumerate(self.labels)}
         parts, targets = [], []
         for kind in Kind:
-            examples = [example for example in held_out if example.kind is kind]
-            if examples:
-                parts.append(self._evidence(self.readings(examples, kind, keep=True), kind)[0])
-                targets += [column[str(example.label)] for example in examples]
+            some = [(source, positions) for source, positions in drawn if source.kind is kind]
+            if not some:
+                continue
+            readings = [self.recalled(source, Split.VALIDATION, positions) for source, positions in some]
+            parts.append(self._evidence(joined(readings), kind)[0])
+            for source, positions in some:
+                labels = source.labels(Split.VALIDATION)
+                targets += [column[labels[position]] for position in positions]
         rule: Rule = RULES[self.settings.rule]()
         return rule.fitted(Evidence.joined(parts), torch.tensor(targets)) if parts else rule

@@ -14,7 +14,8 @@ from conpet.backbone.states import Batch, States
 from conpet.config import Settings
 from conpet.learners.base import Lesson
 from conpet.pet.module import PetModule
-from conpet.replay.schedule import OLD_SHARE, Rehearsal, mean_loss, rehearse, split_budget
+from conpet.replay.rehearsal import Rehearsal, mean_loss
+from conpet.replay.schedule import OLD_SHARE, rehearse, split_budget
 from conpet.training import epoch_batches, steps_of
 from conpet.work import Work
 

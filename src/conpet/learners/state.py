@@ -78,7 +78,6 @@ class KnownTask:
         names = self.objects[UNIT].document(UNIT)[_NAMES] if UNIT in self.objects else {}
         return tuple(names.get(label, label) for label in self.labels)
 
-
     def renamed(self, names: Names) -> KnownTask:
         """Return the task with some of its labels renamed or gone; its objects are still those of before."""
         found = (names.get(label, label) for label in self.labels)

@@ -1,0 +1,21 @@
+"""Replay: which past examples are kept (`RETENTIONS`), and which of them are drawn (`SCHEDULES`)."""
+
+from conpet.registry import Registry
+
+SCHEDULES = Registry(
+    "replay schedule",
+    {
+        "fixed": "conpet.replay.fixed:FixedReplay",
+        "dynamic": "conpet.replay.dynamic:DynamicReplay",
+        "adaptive": "conpet.replay.adaptive:AdaptiveReplay",
+    },
+)
+
+RETENTIONS = Registry(
+    "retention",
+    {
+        "reservoir": "conpet.replay.retention:Reservoir",
+        "class-balanced": "conpet.replay.retention:ClassBalanced",
+        "k-means": "conpet.replay.retention:KMeans",
+    },
+)

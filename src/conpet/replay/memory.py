@@ -1,23 +1,30 @@
-"""Replay memory: which past examples are kept, and reading them back."""
+"""Replay memory: the examples kept of a task, and the one way to read them back, be they texts or prefix states."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from types import EllipsisType
-from typing import Any
+from enum import Enum, StrEnum
+from typing import Final, Literal, NamedTuple
+
+from torch import Tensor
 
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
-from conpet.data import Example, Task
-from conpet.readable import Held, Readable
+from conpet.data import Example, Kind
+from conpet.errors import ConfigError
+from conpet.readable import Readable
+from conpet.replay.latent import latent_rows, pack, unpack
 
 MEMORY = "memory"
 """Slot of a task version that holds its examples."""
+
+_ABOUT = "about"
+_LABELS = "labels"
+_INDICES = "indices"
+_REPRESENTATIONS = "representations"
 
 
 class Split(StrEnum):
@@ -28,108 +35,192 @@ class Split(StrEnum):
     TEST = "test"
 
 
+class Own(Enum):
+    """Stands for the template a task is read with: None already stands for the default one of its kind."""
+
+    TEMPLATE = 0
+
+
+OWN: Final = Own.TEMPLATE
+
+
+class StoredRow(NamedTuple):
+    """What retention knows of a stored training example: bytes that tell it from others, and how many it takes."""
+
+    content: bytes
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """The stored examples of one task; rows are read when asked for.
+    """The stored examples of one task; they are read when asked for.
+
+    A memory object holds texts, or with the setting `latent_only` prefix states alone. Labels, counts, states and
+    indices are read alike from both; what only a text can give raises `ConfigError` where there is none.
 
     Attributes:
         task: The task's name.
         template: The template its examples are read with, or None.
-        reader: The memory object of its active version.
+        kind: What its examples ask.
+        reader: The memory object of one of its versions.
     """
 
     task: str
     template: str | None
+    kind: Kind
     reader: Readable
+
+    @property
+    def latent(self) -> bool:
+        """Whether prefix states are stored and no text."""
+        return bool(self.reader.document(_ABOUT)["latent"])
 
     def count(self, split: Split) -> int:
         """Return how many examples of a split are kept."""
-        return int(self.reader.document("counts")[split])
+        return int(self.reader.document(_ABOUT)["counts"][split])
 
     def labels(self, split: Split) -> list[str]:
         """Return the label of each example of a split."""
-        return [str(example.label) for example in self.examples(split)]
+        return list(self.reader.document(_LABELS)[split])
+
+    @property
+    def indices(self) -> list[int]:
+        """Index of each stored training example in the training set its version was learned from."""
+        return list(self.reader.document(_INDICES))
+
+    @property
+    def representations(self) -> Tensor:
+        """What the k-means retention clusters `[n, R]`: a row for each stored training example."""
+        return self.reader.tensors(_REPRESENTATIONS)[_REPRESENTATIONS]
 
     def states(
-        self, backbone: Backbone, split: Split, *, template: str | EllipsisType | None = ..., **reading: Any
+        self,
+        backbone: Backbone,
+        split: Split,
+        positions: Sequence[int] | None = None,
+        template: str | Literal[Own.TEMPLATE] | None = OWN,
+        *,
+        keep: bool = True,
+        progress: Callable[[int], None] | None = None,
     ) -> States:
-        """Return the prefix states of the examples of a split."""
-        used = self.template if template is ... else template
-        return backbone.states(self.examples(split), used, **reading)
+        """Return prefix states of stored examples.
+
+        Args:
+            backbone: The frozen model; stored states are not computed again.
+            split: Which examples.
+            positions: Their rows in the split, in any order; None: all.
+            template: A template in place of the task's own.
+            keep: Whether states that are computed go into the state cache.
+            progress: Called with the number of examples done since the last call.
+
+        Raises:
+            ConfigError: States are stored, and another template is asked for than they were computed with.
+        """
+        template = self.template if template is OWN else template
+        if not self.latent:
+            examples = self.examples(split) if positions is None else self.chosen(split, positions)
+            return backbone.states(examples, template, keep=keep, progress=progress)
+        if template != self.template:
+            raise self._no_text(f"they cannot be read through another template ({template!r}) than their own")
+        rows = range(self.count(split)) if positions is None else positions
+        return unpack(self.reader.tensors(split), rows)
 
     def examples(self, split: Split) -> list[Example]:
-        """Read all examples of a split."""
-        return [Example.from_json(row) for row in self.reader.rows(split)]
+        """Read all examples of a split; `ConfigError` where no text is stored."""
+        return self.chosen(split, range(self.count(split)))
 
-    def chosen(self, split: Split, indices: Sequence[int]) -> list[Example]:
-        """Read some examples of a split, in the order given; only they are held in memory."""
-        wanted = set(indices)
-        found = {index: Example.from_json(row) for index, row in enumerate(self.reader.rows(split)) if index in wanted}
-        return [found[index] for index in indices]
+    def chosen(self, split: Split, positions: Sequence[int]) -> list[Example]:
+        """Read some examples of a split, in the order given; only they are held in memory.
+
+        Raises:
+            ConfigError: No text is stored.
+        """
+        if self.latent:
+            raise self._no_text("their texts cannot be read")
+        wanted = set(positions)
+        rows = zip(sorted(wanted), self.reader.rows(split, wanted), strict=True)
+        found = {position: Example.from_json(row) for position, row in rows}
+        return [found[position] for position in positions]
+
+    def stored_rows(self) -> Iterator[StoredRow]:
+        """Iterate over the stored training examples as retention sees them."""
+        if self.latent:
+            yield from (StoredRow(*row) for row in latent_rows(self.reader.tensors(Split.TRAIN)))
+            return
+        for row in self.reader.rows(Split.TRAIN):
+            content = json.dumps(row, sort_keys=True, ensure_ascii=False).encode()
+            yield StoredRow(content, len(content) + 1)  # a line of the table, with its end
+
+    def _no_text(self, therefore: str) -> ConfigError:
+        return ConfigError(
+            f"task {self.task!r}: this workspace has latent_only=true, so of past examples only prefix states are "
+            f"kept: {therefore}. Make a workspace without latent_only, if texts may be stored"
+        )
 
 
-def memory_artifact(train: Sequence[Any], validation: Sequence[Any], test: Sequence[Any]) -> Artifact:
-    """Return a memory object of rows (see `Example.to_json`) by split."""
-    tables = {Split.TRAIN: train, Split.VALIDATION: validation, Split.TEST: test}
+def text_memory(examples: Mapping[Split, Sequence[Example]], representations: Tensor | None = None) -> Artifact:
+    """Return a memory object that holds all of a task's examples as texts.
+
+    Args:
+        examples: Its examples by split.
+        representations: What the k-means retention is to cluster `[n, R]`, a row for each training example, or None.
+    """
+    tables = {str(split): [example.to_json() for example in some] for split, some in examples.items()}
+    labels = {split: [str(example.label) for example in some] for split, some in examples.items()}
     return Artifact(
-        tables={str(split): rows for split, rows in tables.items()},
-        documents={"counts": {str(split): len(rows) for split, rows in tables.items()}},
+        tables=tables,
+        documents=_documents(labels, range(len(examples[Split.TRAIN])), latent=False),
+        tensors=_represented(representations),
     )
 
 
-def remembered_whole(task: Task) -> Remembered:
-    """Return all examples of a task that is not stored yet."""
-    splits = (task.train, task.validation, task.test)
-    artifact = memory_artifact(*([example.to_json() for example in examples] for examples in splits))
-    return Remembered(task.name, task.template, Held(artifact))
+def latent_memory(
+    states: Mapping[Split, States], labels: Mapping[Split, Sequence[str]], representations: Tensor | None = None
+) -> Artifact:
+    """Return a memory object that holds all of a task's examples as prefix states: no text, no token ids, no ids.
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much the replay memory may hold over all tasks; None: no limit.
-
-    Attributes:
-        examples: Training examples.
-        bytes: Bytes of their JSON lines, UTF-8.
+    Args:
+        states: Their states by split, computed with `split` > 0.
+        labels: Their labels by split.
+        representations: As in `text_memory`.
     """
-
-    examples: int | None = None
-    bytes: int | None = None
-
-    @property
-    def unlimited(self) -> bool:
-        """Whether everything is kept."""
-        return self.examples is None and self.bytes is None
-
-    def keep(self, rows: Sequence[dict[str, Any]], tasks: int, seed: int) -> list[dict[str, Any]]:
-        """Choose what is kept of one task's rows when `tasks` tasks share the memory equally.
-
-        The choice is a uniform sample: each row gets a pseudo-random rank from its content and the seed, and the
-        lowest ranks stay. A smaller share later keeps a subset of what is kept now, so nothing is ever read back.
-        """
-        ranked = sorted(range(len(rows)), key=lambda index: _rank(rows[index], seed))
-        if self.examples is not None:
-            ranked = ranked[: self.examples // tasks]
-        if self.bytes is not None:
-            ranked = _within(ranked, [row_bytes(row) for row in rows], self.bytes // tasks)
-        return [rows[index] for index in sorted(ranked)]
+    return Artifact(
+        tensors={str(split): pack(some) for split, some in states.items()} | _represented(representations),
+        documents=_documents(labels, range(len(states[Split.TRAIN])), latent=True),
+    )
 
 
-def row_bytes(row: dict[str, Any]) -> int:
-    """Return the size of a stored row."""
-    return len(json.dumps(row, ensure_ascii=False).encode()) + 1
+def cut_to(memory: Remembered, positions: Sequence[int], *, represented: bool) -> Artifact:
+    """Return a memory object with some training examples of another, and all its held-out ones.
+
+    Args:
+        memory: The other.
+        positions: Rows of the training examples that stay, ascending.
+        represented: Whether it has representations.
+    """
+    labels = {split: memory.labels(split) for split in Split}
+    labels[Split.TRAIN] = [labels[Split.TRAIN][position] for position in positions]
+    indices = memory.indices
+    documents = _documents(labels, [indices[position] for position in positions], latent=memory.latent)
+    tensors = _represented(memory.representations[list(positions)] if represented else None)
+    reader, held_out = memory.reader, (Split.VALIDATION, Split.TEST)
+    if memory.latent:
+        tensors |= {str(split): dict(reader.tensors(split)) for split in held_out}
+        tensors[Split.TRAIN] = pack(unpack(reader.tensors(Split.TRAIN), positions))
+        return Artifact(tensors=tensors, documents=documents)
+    tables = {str(split): list(reader.rows(split)) for split in held_out}
+    tables[Split.TRAIN] = list(reader.rows(Split.TRAIN, set(positions)))
+    return Artifact(tables=tables, documents=documents, tensors=tensors)
 
 
-def _rank(row: dict[str, Any], seed: int) -> bytes:
-    content = json.dumps(row, sort_keys=True, ensure_ascii=False)
-    return hashlib.blake2b(f"{seed}|{content}".encode(), digest_size=16).digest()
+def _documents(labels: Mapping[Split, Sequence[str]], indices: Sequence[int], *, latent: bool) -> dict[str, object]:
+    counts = {str(split): len(some) for split, some in labels.items()}
+    return {
+        _ABOUT: {"latent": latent, "counts": counts},
+        _LABELS: {str(split): list(some) for split, some in labels.items()},
+        _INDICES: list(indices),
+    }
 
 
-def _within(ranked: Sequence[int], sizes: Sequence[int], limit: int) -> list[int]:
-    kept, used = [], 0
-    for index in ranked:
-        used += sizes[index]
-        if used > limit:
-            break
-        kept.append(index)
-    return kept
+def _represented(representations: Tensor | None) -> dict[str, dict[str, Tensor]]:
+    return {} if representations is None else {_REPRESENTATIONS: {_REPRESENTATIONS: representations}}

@@ -1,12 +1,16 @@
-"""Which past examples are drawn for replay, under a budget that does not grow with the number of tasks."""
+"""Which past examples are drawn, under a budget that does not grow with the number of tasks."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
-from conpet.data import Example
+from conpet.backbone.backbone import Backbone
+from conpet.replay import SCHEDULES
 from conpet.replay.memory import Remembered, Split
+from conpet.replay.rehearsal import Budget, Rehearsal
+
+OLD_SHARE = 0.5
+"""Share of a batch that is old examples (Song et al. 2023)."""
 
 
 def split_budget(budget: int, *, old_share: float, has_memory: bool) -> tuple[int, int]:
@@ -15,27 +19,25 @@ def split_budget(budget: int, *, old_share: float, has_memory: bool) -> tuple[in
     return budget - replayed, replayed
 
 
-def draw_dynamic(
-    memory: Sequence[Remembered], count: int, split: Split, seed: int
-) -> list[tuple[Remembered, list[Example]]]:
-    """Draw past examples as dynamic replay does: a past task uniformly, then one of its examples uniformly.
+def rehearse(
+    memory: Sequence[Remembered], backbone: Backbone, *, schedule: str, steps: int, per_step: int, seed: int
+) -> Rehearsal | None:
+    """Prepare past examples for the training of one task.
 
     Args:
         memory: The past tasks.
-        count: Number of draws (with replacement).
-        split: Which examples of a task.
-        seed: Seed of the draws.
+        backbone: The frozen model.
+        schedule: A name in `SCHEDULES`.
+        steps: Optimiser steps.
+        per_step: Past examples in each batch (see `split_budget`).
+        seed: Seed of what is drawn.
 
     Returns:
-        Each drawn task with its drawn examples, `count` of them in all (none if no task has any). A task's rows are
-        read once, and only if it is drawn, so the number of tasks read is bounded by `count`.
+        The rehearsal, or None if there is nothing old or no room for it.
     """
-    sources = [one for one in memory if one.count(split)]
-    if not sources:
-        return []
-    generator = random.Random(seed)  # noqa: S311
-    draws: dict[int, list[int]] = {}
-    for _ in range(count):
-        task = generator.randrange(len(sources))
-        draws.setdefault(task, []).append(generator.randrange(sources[task].count(split)))
-    return [(sources[task], sources[task].chosen(split, draws[task])) for task in sorted(draws)]
+    sources = [one for one in memory if one.count(Split.TRAIN)]
+    budget = Budget(steps, per_step, seed)
+    if not sources or not budget.examples:
+        return None
+    rehearsal: Rehearsal = SCHEDULES[schedule](sources, backbone, budget)
+    return rehearsal

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +15,7 @@ from conpet.closedform.statistics import ClosedFormState
 from conpet.config import Settings, TaskSettings
 from conpet.pet.bank import ModuleBank
 from conpet.readable import Readable
+from conpet.replay.rehearsal import Rehearsal
 from conpet.work import Work
 
 SELECTOR = "selector"
@@ -46,14 +46,14 @@ class SelectorLesson:
     Attributes:
         name: The new task.
         new: Prefix states of its training examples.
-        old: Replayed examples of past tasks; empty if the selector needs no replay.
+        old: Examples of past tasks; None if there are none, or the selector needs no replay.
         settings: Settings of the optimisation.
         work: Seed, checkpoints, progress.
     """
 
     name: str
     new: States
-    old: Sequence[tuple[str, States]]
+    old: Rehearsal | None
     settings: TaskSettings
     work: Work
 

@@ -12,11 +12,11 @@ from conpet.backbone.states import States
 from conpet.config import TaskSettings
 from conpet.pet.module import ADAPTER_TENSORS, HEAD, PetModule, StoredModule, module_artifact
 from conpet.pet.train import zero_head
-from conpet.replay.schedule import split_budget
+from conpet.replay.rehearsal import mean_loss
+from conpet.replay.schedule import OLD_SHARE, split_budget
 from conpet.selectors.base import Selector, SelectorLesson
 from conpet.training import Plan, optimise
 
-OLD_SHARE = 0.5
 _TASKS = "tasks"
 
 
@@ -92,25 +92,26 @@ class LearnedSelector(Selector):
         return head
 
     def _train(self, module: PetModule, head: nn.Linear, tasks: Sequence[str], lesson: SelectorLesson) -> None:
-        old = [states for name, states in lesson.old if name in tasks]
-        states = States.concatenated([lesson.new, *old])
-        column = {name: index for index, name in enumerate(tasks)}
-        owners = [(lesson.name, lesson.new), *((name, some) for name, some in lesson.old if name in tasks)]
-        targets = torch.tensor([column[name] for name, some in owners for _ in range(len(some))])
-        new_share, _ = split_budget(lesson.settings.batch_size, old_share=OLD_SHARE, has_memory=bool(old))
-        count, steps = len(lesson.new), self.settings.selector_steps
+        rehearsal, count = lesson.old, len(lesson.new)
+        states = States.concatenated([lesson.new, *([rehearsal.states] if rehearsal else [])])
+        owners = [*[lesson.name] * count, *(rehearsal.tasks if rehearsal else ())]
+        targets = torch.tensor([tasks.index(owner) for owner in owners])
+        new, replayed = split_budget(lesson.settings.batch_size, old_share=OLD_SHARE, has_memory=rehearsal is not None)
+        steps = self.settings.selector_steps
 
         def loss(step: int) -> Tensor:
             generator = torch.Generator().manual_seed(lesson.work.seed + step)
-            fresh = torch.randint(count, (new_share,), generator=generator)
-            replayed = torch.randint(count, len(states), (lesson.settings.batch_size - new_share,), generator=generator)
-            rows = torch.cat([fresh, replayed]).tolist()
+            fresh = torch.randint(count, (new,), generator=generator).tolist()
+            old = rehearsal.rows(step, replayed) if rehearsal else []
+            rows = [*fresh, *(count + row for row in old)]
             batch = states.collate(rows, pad=self.backbone.encoder.pad, device=self.backbone.device)
-            return nn.functional.cross_entropy(head(module.represent(batch)), targets[rows].to(self.backbone.device))
+            logits, truth = head(module.represent(batch)), targets[rows].to(self.backbone.device)
+            return mean_loss(nn.functional.cross_entropy(logits, truth, reduction="none"), rehearsal, old)
 
         plan = Plan(steps, self.settings.selector_learning_rate, lesson.settings.weight_decay, seed=lesson.work.seed)
         parameters = {**module.parameters, **{f"head.{name}": value for name, value in head.named_parameters()}}
-        scratch = lesson.work.scratch / self.name if lesson.work.scratch else None
+        resumable = rehearsal is None or rehearsal.resumable
+        scratch = lesson.work.scratch / self.name if lesson.work.scratch and resumable else None
         log = optimise(
             parameters,
             loss,

@@ -106,7 +106,9 @@ def _check_side_object(connection: Connection, change: Change, side: SideObject)
         raise ConfigError(f"change {change.verb!r} removes task {side.task!r} and writes an object of it; drop one")
     _require_version(connection, side.task, side.version)
     if side.slot == MODULE and side.artifact is None:
-        raise ConfigError(f"version {side.version} of task {side.task!r}: a module is not taken away; drop the version")
+        raise ConfigError(
+            f"version {side.version} of task {side.task!r}: a module never changes, nor is it taken away; drop the version"
+        )
 
 
 def _check_dropped(connection: Connection, change: Change, task: str, number: int) -> None:

@@ -6,29 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from conpet.artifact import Artifact
 from conpet.cost import CostLedger
-from conpet.data import Example, Task
+from conpet.data import Task
 from conpet.errors import DataError, Problem
 from conpet.evaluation.metrics import AccuracyMatrix, Row, backward_transfer, forgetting
 from conpet.learners.base import Learner, Lesson
 from conpet.learners.state import LearnerState
-from conpet.replay.memory import MEMORY, Limits, Split, remembered_whole
-from conpet.store import Change, EventRecord, NewVersion, SideObject, Snapshot, Store, TaskRecord, VersionRecord, Writer
+from conpet.replay.memory import MEMORY, Remembered, Split
+from conpet.store import Change, EventRecord, NewVersion, Snapshot, Store, TaskRecord, VersionRecord, Writer
 from conpet.work import Work
 from conpet.workspace.evaluating import Evaluator
 from conpet.workspace.history import CACHE, matrix_of
-from conpet.workspace.reading import (
-    coming_task,
-    describe,
-    kept_memory,
-    known_task,
-    remember,
-    remembered,
-    seed_of,
-    shrunk,
-)
+from conpet.workspace.reading import coming_task, describe, known_task, seed_of
 from conpet.workspace.recording import recorded
+from conpet.workspace.remembering import Keeper, check_templates, remember, remembered, remembered_whole
 from conpet.workspace.results import Evaluation, LearnReport
 
 Progress = Callable[[str, float], None]
@@ -79,6 +70,8 @@ class Changer:
             return self._report(present, skipped=True)
         if present:
             _check_related(task, present)
+        if self._learner.settings.latent_only:
+            check_templates(task, map(known_task, self._snapshot.versions))
         # Training may be resumed only from the very state it began in.
         scratch = f"{task.digest[:32]}-{self._snapshot.generation}"
         work = self._work(task.name, scratch)
@@ -87,9 +80,12 @@ class Changer:
         with self._costs.stage("prefix"):
             lesson = Lesson.of(coming, learner.settings, remembered_whole(task), learner.backbone, progress=counted)
         learned = learner.learn(lesson, work)
-        memory, smaller = self._memory(task)
+        with self._costs.stage("memory"):
+            keeper = Keeper(learner.backbone, learner.settings)
+            whole = keeper.whole(task, lesson.train, learned.representations)
+            memory, smaller = keeper.kept(whole, self._snapshot.versions)
         state = learner.state.after(coming, learned.objects, learned.shared)
-        evaluation = self._evaluated(state, {task.name: task.test})
+        evaluation = self._evaluated(state, {task.name: whole})
         new = NewVersion(
             task.digest,
             task.labels,
@@ -120,7 +116,7 @@ class Changer:
         work = self._work(name)
         work = replace(work, memory=[*work.memory, remember(chosen)])
         shared = self._learner.revise(known_task(record.active), coming, work)
-        evaluation = self._evaluated(self._learner.state.followed_by(coming, shared), {name: _tests(chosen)})
+        evaluation = self._evaluated(self._learner.state.followed_by(coming, shared), {name: remember(chosen)})
         event = self._commit(evaluation, "rollback", name, activate=number, shared=shared)
         return self._report(self._store.snapshot().task(name).active, event=event, evaluation=evaluation)
 
@@ -128,7 +124,7 @@ class Changer:
         """Take a task out; see `ConPET.remove`."""
         leaving = known_task(self._snapshot.task(name).active)
         shared = self._learner.revise(leaving, None, self._work(name))
-        evaluation = self._evaluated(self._learner.state.without(name, shared), {name: ()})
+        evaluation = self._evaluated(self._learner.state.without(name, shared), {})
         self._commit(evaluation, "remove", name, remove=True, shared=shared)
         return evaluation
 
@@ -160,30 +156,12 @@ class Changer:
     def _counted(self, stage: str, total: int) -> Callable[[int], None]:
         return counted(self._progress, stage, total)
 
-    def _limits(self) -> Limits:
-        settings = self._learner.settings
-        return Limits(settings.memory_examples, settings.memory_bytes)
-
-    def _memory(self, task: Task) -> tuple[Artifact, tuple[SideObject, ...]]:
-        """Return the new version's replay memory, and those of all older ones that must make room for it."""
-        limits, seed = self._limits(), self._learner.settings.seed
-        older = self._snapshot.versions  # those not in use too: they may be rolled back to, and take up room as well
-        sharing = len(older) + 1
-        smaller = []
-        if not limits.unlimited:
-            for version in older:
-                artifact = shrunk(remember(version), limits, sharing, seed)
-                if artifact is not None:
-                    smaller.append(SideObject(version.task, version.number, MEMORY, artifact))
-        return kept_memory(task, limits, sharing, seed), tuple(smaller)
-
-    def _evaluated(self, state: LearnerState, changed: Mapping[str, Sequence[Example]]) -> Evaluation | None:
+    def _evaluated(self, state: LearnerState, changed: Mapping[str, Remembered]) -> Evaluation | None:
         """Evaluate the next state on the stored tests, with those of the changed task in place of the stored ones."""
         if not self._evaluate:
             return None
-        stored = {task.name: task.active for task in self._snapshot.tasks}
-        names = [task.name for task in state.tasks]
-        tests = {name: changed[name] if name in changed else _tests(stored[name]) for name in names}
+        known = {task.name: remember(task.active) for task in self._snapshot.tasks} | dict(changed)
+        tests = {task.name: known[task.name] for task in state.tasks}
         with self._costs.stage("evaluation"):
             return evaluate_tests(self._learner.renewed(state), tests, self._progress)
 
@@ -276,13 +254,9 @@ def _check_related(task: Task, present: VersionRecord) -> None:
     )
 
 
-def _tests(version: VersionRecord) -> list[Example]:
-    return remember(version).examples(Split.TEST)
-
-
-def evaluate_tests(learner: Learner, tests: Mapping[str, Sequence[Example]], progress: Progress) -> Evaluation:
-    """Evaluate a learner on test examples by task."""
-    total = sum(len(examples) for examples in tests.values())
+def evaluate_tests(learner: Learner, tests: Mapping[str, Remembered], progress: Progress) -> Evaluation:
+    """Evaluate a learner on stored test examples by task."""
+    total = sum(source.count(Split.TEST) for source in tests.values())
     return Evaluator(learner, counted(progress, "evaluation", total)).evaluate(tests)
 
 
@@ -290,7 +264,7 @@ def evaluate_stored(
     learner: Learner, tasks: Sequence[TaskRecord], events: Sequence[EventRecord], progress: Progress
 ) -> Evaluation:
     """Evaluate a learner on the stored test examples; the result takes the place of the last event's own row."""
-    evaluation = evaluate_tests(learner, {task.name: _tests(task.active) for task in tasks}, progress)
+    evaluation = evaluate_tests(learner, {task.name: remember(task.active) for task in tasks}, progress)
     last = events[-1]
     row = Row(last.task if last.verb == "learn" else None, evaluation.tallies)
     matrix = matrix_of(events[:-1]).followed_by(row)

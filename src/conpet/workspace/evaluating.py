@@ -13,9 +13,9 @@ from conpet.backbone.states import States
 from conpet.closedform import METHODS as CLOSED_FORMS
 from conpet.closedform.classifiers import ClosedFormClassifier
 from conpet.closedform.fitting import fitted
-from conpet.data import Example
 from conpet.evaluation.metrics import Tally
 from conpet.learners.base import Learner, by_template
+from conpet.replay.memory import Remembered, Split
 from conpet.workspace.results import Evaluation, TaskTally
 
 CHUNK = 512
@@ -37,19 +37,21 @@ class Evaluator:
         self._references: Counter[str] = Counter()
         self._confusion: dict[str, Counter[str]] = {}
 
-    def evaluate(self, tests: Mapping[str, Sequence[Example]]) -> Evaluation:
-        """Evaluate on test examples by task; tasks without any are left out."""
-        tasks = {name: self._task(name, examples) for name, examples in tests.items() if examples}
+    def evaluate(self, tests: Mapping[str, Remembered]) -> Evaluation:
+        """Evaluate on the stored test examples of tasks, by name; tasks without any are left out."""
+        tasks = {name: self._task(name, source) for name, source in tests.items() if source.count(Split.TEST)}
         total = sum(tally.whole.total for tally in tasks.values())
         references = {name: Tally(self._references[name], total) for name in CLOSED_FORMS} if total else {}
         confusion = {task: dict(choices) for task, choices in self._confusion.items()}
         return Evaluation(tasks, references, confusion)
 
-    def _task(self, name: str, examples: Sequence[Example]) -> TaskTally:
+    def _task(self, name: str, source: Remembered) -> TaskTally:
         counts: Counter[str] = Counter()
-        for start in range(0, len(examples), CHUNK):
-            counts += self._chunk(name, examples[start : start + CHUNK])
-        total = len(examples)
+        labels = source.labels(Split.TEST)
+        total = len(labels)
+        for start in range(0, total, CHUNK):
+            positions = range(start, min(start + CHUNK, total))
+            counts += self._chunk(name, source, positions, labels[start : start + CHUNK])
         with_selector = name in self._confusion
         return TaskTally(
             Tally(counts["whole"], total),
@@ -58,14 +60,14 @@ class Evaluator:
             Tally(counts["within"], total),
         )
 
-    def _chunk(self, name: str, examples: Sequence[Example]) -> Counter[str]:
+    def _chunk(self, name: str, source: Remembered, positions: Sequence[int], labels: Sequence[str]) -> Counter[str]:
         learner = self._learner
         tasks = [task.name for task in learner.state.tasks]
-        own, kind = tasks.index(name), examples[0].kind
-        truth = torch.tensor([self._columns[str(example.label)] for example in examples])
-        readings = learner.readings(examples, kind, keep=True)
-        scores = learner.score(readings, kind)
-        within = learner.within_task(readings, torch.full((len(examples),), own))
+        own = tasks.index(name)
+        truth = torch.tensor([self._columns[label] for label in labels])
+        readings = learner.recalled(source, Split.TEST, positions)
+        scores = learner.score(readings, source.kind)
+        within = learner.within_task(readings, torch.full((len(labels),), own))
         counts = Counter(whole=_hits(scores.labels, truth), within=_hits(within, truth))
         if scores.tasks is not None and scores.selected is not None:
             first = scores.tasks.argmax(dim=1)
@@ -79,7 +81,7 @@ class Evaluator:
             closed = by_template(templates, readings, partial(_features_scored, fitted(learner.closed, method)))
             self._references[method] += _hits(closed.masked_fill(~possible, -torch.inf), truth)
         if self._progress:
-            self._progress(len(examples))
+            self._progress(len(labels))
         return counts
 
 

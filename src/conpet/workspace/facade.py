@@ -21,13 +21,16 @@ from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem
 from conpet.home import conpet_home
 from conpet.learners import METHODS
 from conpet.learners.base import Learner
+from conpet.learners.state import KnownTask
 from conpet.pet.module import check_settings
+from conpet.replay import RETENTIONS, SCHEDULES
 from conpet.selectors import SELECTORS
 from conpet.store import Snapshot, Store, TaskRecord
 from conpet.workspace.changing import Changer, Progress, evaluate_stored, ignore
 from conpet.workspace.exporting import export_version
 from conpet.workspace.predicting import predictions
-from conpet.workspace.reading import learner_state
+from conpet.workspace.reading import known_task, learner_state
+from conpet.workspace.remembering import check_templates
 from conpet.workspace.results import Evaluation, LearnReport, Prediction
 
 Done = TypeVar("Done")
@@ -93,7 +96,7 @@ class ConPET:
 
         Raises:
             ConfigError: A setting is unknown or wrong.
-            UnknownNameError: There is no such method or selector.
+            UnknownNameError: There is no such method, selector, replay schedule or retention.
             WorkspaceExistsError: Something stands at `path`.
             BackboneError: The backbone cannot be used so.
             DownloadError: An embedded model could not be fetched.
@@ -102,6 +105,8 @@ class ConPET:
         learner: type[Learner] = METHODS[asked.method]
         learner.Options.parse(asked.options)
         SELECTORS.require(asked.selector)
+        SCHEDULES.require(asked.replay)
+        RETENTIONS.require(asked.retention)
         Store.require_free(path)
         loaded = load_backbone(backbone, dtype=asked.dtype, device=asked.device, progress=progress)
         built = Backbone(
@@ -113,6 +118,11 @@ class ConPET:
         )
         if learner.tunes:
             check_settings(built, asked)
+        if asked.latent_only and not built.split:
+            raise ConfigError(
+                f"latent_only=true with split=0: {built.name} would have no frozen prefix whose states could be kept "
+                "in place of texts; use a split of 1 or more, or leave latent_only out"
+            )
         decided = asked.model_copy(
             update={
                 "dtype": str(built.dtype).removeprefix("torch."),
@@ -194,10 +204,14 @@ class ConPET:
             ConfigError: One does not; the message names the task.
         """
         style = Style(self._store.header().backbone["style"])
+        others: list[Task | KnownTask] = [known_task(version) for version in self._store.snapshot().versions]
         for task in tasks:
             try:
                 METHODS[self.settings.method].check_task(self.settings, self.settings.for_task(task.settings))
                 render(task.train[0], task.template, style)
+                if self.settings.latent_only:
+                    check_templates(task, others)
+                    others.append(task)
             except ConfigError as error:
                 raise ConfigError(f"task {task.name!r}: {error}. Nothing was learned") from None
 

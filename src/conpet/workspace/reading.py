@@ -1,16 +1,13 @@
-"""From the store's records to what learners, replay and metrics work with."""
+"""From the store's records to what learners work with, and back."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 
-from conpet.artifact import Artifact
-from conpet.data import Example, Kind, Task
+from conpet.data import Kind, Task
 from conpet.learners.state import KnownTask, LearnerState
-from conpet.replay.memory import MEMORY, Limits, Remembered, Split, memory_artifact
-from conpet.store import Snapshot, TaskRecord, VersionRecord
+from conpet.store import Snapshot, VersionRecord
 
 
 def known_task(version: VersionRecord) -> KnownTask:
@@ -38,16 +35,6 @@ def learner_state(snapshot: Snapshot) -> LearnerState:
     return LearnerState(tuple(known_task(task.active) for task in snapshot.tasks), snapshot.shared)
 
 
-def remember(version: VersionRecord) -> Remembered:
-    """Return the replay memory of a version."""
-    return Remembered(version.task, version.description["template"], version.objects[MEMORY])
-
-
-def remembered(tasks: Sequence[TaskRecord]) -> list[Remembered]:
-    """Return the replay memory of some tasks."""
-    return [remember(task.active) for task in tasks]
-
-
 def describe(task: Task) -> dict[str, Any]:
     """Return what is stored of a task beside its labels and examples."""
     return {
@@ -57,28 +44,6 @@ def describe(task: Task) -> dict[str, Any]:
         "notes": list(task.notes),
         "counts": {"train": len(task.train), "validation": len(task.validation), "test": len(task.test)},
     }
-
-
-def kept_memory(task: Task, limits: Limits, sharing: int, seed: int) -> Artifact:
-    """Return what is kept of a task's examples when `sharing` versions share the replay memory.
-
-    The limits are on training examples, which are what is replayed; validation and test examples are kept whole.
-    """
-    train = limits.keep([example.to_json() for example in task.train], sharing, seed)
-    return memory_artifact(train, _rows(task.validation), _rows(task.test))
-
-
-def shrunk(memory: Remembered, limits: Limits, sharing: int, seed: int) -> Artifact | None:
-    """Return a version's memory cut to its share among `sharing` versions, or None if it fits already."""
-    rows = list(memory.reader.rows(Split.TRAIN))
-    kept = limits.keep(rows, sharing, seed)
-    if len(kept) == len(rows):
-        return None
-    return memory_artifact(kept, list(memory.reader.rows(Split.VALIDATION)), list(memory.reader.rows(Split.TEST)))
-
-
-def _rows(examples: Sequence[Example]) -> list[dict[str, Any]]:
-    return [example.to_json() for example in examples]
 
 
 def seed_of(seed: int, name: str) -> int:

@@ -1,0 +1,44 @@
+"""Dynamic replay (Song et al. 2023): every past task is as likely as any other, however much is kept of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from conpet.backbone.backbone import Backbone
+from conpet.replay.memory import Remembered, Split
+from conpet.replay.rehearsal import Budget, Draw, Predrawn
+
+
+class DynamicReplay(Predrawn):
+    """A past task uniformly, then one of its examples uniformly, with replacement.
+
+    It bounds compute and not storage: no more examples are read than the budget has room for.
+    """
+
+    name = "dynamic"
+
+    def __init__(self, memory: Sequence[Remembered], backbone: Backbone, budget: Budget) -> None:
+        super().__init__(memory, backbone, budget, draw_uniformly(memory, Split.TRAIN, budget.examples, budget.seed))
+
+
+def draw_uniformly(memory: Sequence[Remembered], split: Split, count: int, seed: int) -> list[Draw]:
+    """Draw a past task uniformly among those that have examples, then one of its examples uniformly, `count` times."""
+    sizes = {task: size for task, source in enumerate(memory) if (size := source.count(split))}
+    generator = random.Random(seed)  # noqa: S311
+    tasks = list(sizes)
+    draws = []
+    for _ in range(count if tasks else 0):
+        task = tasks[generator.randrange(len(tasks))]
+        draws.append(Draw(task, generator.randrange(sizes[task])))
+    return draws
+
+
+def draw_by_task(
+    memory: Sequence[Remembered], split: Split, count: int, seed: int
+) -> list[tuple[Remembered, list[int]]]:
+    """Draw as `draw_uniformly` does; return each drawn task with the rows drawn of it, `count` of them in all."""
+    drawn: dict[int, list[int]] = {}
+    for task, position in draw_uniformly(memory, split, count, seed):
+        drawn.setdefault(task, []).append(position)
+    return [(memory[task], drawn[task]) for task in sorted(drawn)]

@@ -1,0 +1,67 @@
+"""k-means over the representations of one label's examples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ROUNDS = 50
+"""Most rounds of Lloyd's algorithm."""
+
+
+def nearest_to_centres(points: Tensor, k: int, seed: int) -> list[int]:
+    """Return k different points, the nearest one to each centre of k-means among the points of its cluster.
+
+    Args:
+        points: `[n, R]`.
+        k: Number of centres, 0 or more; all points are returned where there are no more than that.
+        seed: Seed of the first centres.
+
+    Returns:
+        Indices, ascending. Where points coincide there may be fewer clusters than k; the first points left fill up.
+    """
+    if k >= len(points):
+        return list(range(len(points)))
+    if k == 0:
+        return []
+    points = points.float()
+    centres = k_means(points, k, seed)
+    distances = torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist")
+    owners = distances.argmin(dim=1)
+    # A point of another cluster may lie nearer to a centre than any of its own: clusters do not share their points.
+    own = distances.masked_fill(owners.unsqueeze(1) != torch.arange(k), torch.inf)
+    nearest = [index for cluster, index in enumerate(own.argmin(dim=0).tolist()) if owners[index] == cluster]
+    rest = (index for index in range(len(points)) if index not in nearest)
+    return sorted([*nearest, *(index for index, _ in zip(rest, range(k - len(nearest)), strict=False))])
+
+
+def k_means(points: Tensor, k: int, seed: int) -> Tensor:
+    """Return the k centres `[k, R]` of Lloyd's algorithm from k-means++ (Arthur and Vassilvitskii 2007), float32.
+
+    Args:
+        points: `[n, R]`, float32, n > k.
+        k: 1 or more.
+        seed: Seed of the first centres.
+    """
+    centres = _first_centres(points, k, torch.Generator().manual_seed(seed))
+    owners = torch.full((len(points),), -1)
+    for _ in range(ROUNDS):
+        nearest = torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
+        if torch.equal(nearest, owners):
+            break
+        owners = nearest
+        sizes = torch.bincount(owners, minlength=k).unsqueeze(1)
+        sums = torch.zeros_like(centres).index_add_(0, owners, points)
+        centres = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)  # an empty cluster's centre stays
+    return centres
+
+
+def _first_centres(points: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Draw points as centres, each in proportion to its squared distance from the nearest one drawn before."""
+    chosen = [int(torch.randint(len(points), (1,), generator=generator))]
+    squared = (points - points[chosen[0]]).square().sum(dim=1)
+    while len(chosen) < k:
+        weights = squared if bool(squared.sum() > 0) else torch.ones_like(squared)
+        chosen.append(int(torch.multinomial(weights, 1, generator=generator)))
+        squared = squared.minimum((points - points[chosen[-1]]).square().sum(dim=1))
+    return points[chosen]

@@ -1,0 +1,194 @@
+"""Retention: which training examples stay when the replay memory has no room for all.
+
+Capacity counts over all stored versions of all tasks, those rolled back from too: they may come back into use. Every
+rule gives its examples an order, or chooses by one, that later examples do not change: what a smaller share keeps was
+kept before, so nothing that was let go is ever wanted again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Self
+
+from torch import Tensor
+
+from conpet.replay.kmeans import nearest_to_centres
+from conpet.replay.memory import Remembered, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much the replay memory may hold; None: no limit.
+
+    Attributes:
+        examples: Training examples of all tasks together.
+        bytes: Bytes they take: of their JSON lines, UTF-8, or of their prefix states in latent-only mode.
+        per_label: Training examples of each label.
+    """
+
+    examples: int | None = None
+    bytes: int | None = None
+    per_label: int | None = None
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether everything is kept."""
+        return self.examples is None and self.bytes is None and self.per_label is None
+
+
+class Row(NamedTuple):
+    """A stored training example: its holding, its row there, and its pseudo-random rank."""
+
+    holding: int
+    position: int
+    rank: bytes
+    label: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Holding:
+    """The stored training examples of one version.
+
+    Attributes:
+        labels: Label of each, n of them.
+        ranks: Pseudo-random rank of each, from its content and the workspace's seed.
+        sizes: Bytes each takes.
+        representations: What k-means clusters `[n, R]`, or None.
+    """
+
+    labels: Sequence[str]
+    ranks: Sequence[bytes]
+    sizes: Sequence[int]
+    representations: Tensor | None = None
+
+    @classmethod
+    def of(cls, memory: Remembered, seed: int, *, represented: bool) -> Self:
+        """Read what retention needs to know of a memory object."""
+        rows = list(memory.stored_rows())
+        return cls(
+            memory.labels(Split.TRAIN),
+            [hashlib.blake2b(f"{seed}|".encode() + row.content, digest_size=16).digest() for row in rows],
+            [row.size for row in rows],
+            memory.representations if represented else None,
+        )
+
+
+class Retention(ABC):
+    """Chooses what is kept; stands for the limits and the seed of one workspace.
+
+    Args:
+        limits: How much may be kept.
+        seed: Seed of the workspace.
+    """
+
+    name: ClassVar[str]
+    needs_representations: ClassVar[bool] = False
+
+    def __init__(self, limits: Limits, seed: int) -> None:
+        self.limits = limits
+        self.seed = seed
+
+    @abstractmethod
+    def keep(self, holdings: Sequence[Holding]) -> list[list[int]]:
+        """Return the rows that stay of each holding, ascending."""
+
+    def _fitting(self, ordered: Iterable[Row]) -> list[Row]:
+        """Return as many of the first rows as the limits have room for."""
+        kept: list[Row] = []
+        used = 0
+        for row in ordered:
+            used += row.size
+            full = self.limits.examples is not None and len(kept) == self.limits.examples
+            if full or (self.limits.bytes is not None and used > self.limits.bytes):
+                break
+            kept.append(row)
+        return kept
+
+
+class Reservoir(Retention):
+    """Every example seen so far is equally likely to be kept, so tasks keep shares like their sizes.
+
+    Each example gets a pseudo-random rank from its content and the seed; the lowest ranks of all stay. A limit in
+    bytes is met to within one example.
+    """
+
+    name = "reservoir"
+
+    def keep(self, holdings: Sequence[Holding]) -> list[list[int]]:
+        """Return the rows that stay of each holding, ascending."""
+        return _by_holding(self._fitting(sorted(_rows(holdings), key=lambda row: row.rank)), len(holdings))
+
+
+class ClassBalanced(Retention):
+    """Every label of every version keeps equally many, or all it has; within a label a uniform sample.
+
+    The first example (by rank) of every label comes first, then the second of every label, ...; the memory holds the
+    beginning of that order.
+    """
+
+    name = "class-balanced"
+
+    def keep(self, holdings: Sequence[Holding]) -> list[list[int]]:
+        """Return the rows that stay of each holding, ascending."""
+        return _by_holding(self._balanced(holdings), len(holdings))
+
+    def _balanced(self, holdings: Sequence[Holding]) -> list[Row]:
+        turns = []
+        for rows in _by_label(_rows(holdings)):
+            rows.sort(key=lambda row: row.rank)
+            turns += list(enumerate(rows[: self.limits.per_label]))
+        turns.sort(key=lambda turn: (turn[0], turn[1].rank))
+        return self._fitting(row for _, row in turns)
+
+
+class KMeans(ClassBalanced):
+    """Every label keeps as many as with `class-balanced`, but those that stand for it best (Wang et al. 2019, EMR).
+
+    Per label of a version the representations are clustered by k-means, k being its share, and the example nearest to
+    each centre is kept. When the share falls, what is kept is clustered anew.
+    """
+
+    name = "k-means"
+    needs_representations = True
+
+    def keep(self, holdings: Sequence[Holding]) -> list[list[int]]:
+        """Return the rows that stay of each holding, ascending."""
+        shares = {(rows[0].holding, rows[0].label): len(rows) for rows in _by_label(self._balanced(holdings))}
+        chosen: list[Row] = []
+        for rows in _by_label(_rows(holdings)):
+            share = shares.get((rows[0].holding, rows[0].label), 0)
+            chosen += self._central(rows, share, holdings[rows[0].holding].representations)
+        chosen.sort(key=lambda row: row.rank)
+        return _by_holding(self._fitting(chosen), len(holdings))  # other examples than the balanced ones: other bytes
+
+    def _central(self, rows: Sequence[Row], share: int, representations: Tensor | None) -> list[Row]:
+        assert representations is not None, "k-means was given no representations"  # noqa: S101
+        points = representations[[row.position for row in rows]]
+        return [rows[index] for index in nearest_to_centres(points, share, self.seed)]
+
+
+def _rows(holdings: Sequence[Holding]) -> list[Row]:
+    return [
+        Row(number, position, *row)
+        for number, holding in enumerate(holdings)
+        for position, row in enumerate(zip(holding.ranks, holding.labels, holding.sizes, strict=True))
+    ]
+
+
+def _by_label(rows: Iterable[Row]) -> list[list[Row]]:
+    """Group rows by version and label."""
+    groups: dict[tuple[int, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.holding, row.label), []).append(row)
+    return list(groups.values())
+
+
+def _by_holding(rows: Iterable[Row], holdings: int) -> list[list[int]]:
+    kept: list[list[int]] = [[] for _ in range(holdings)]
+    for row in rows:
+        kept[row.holding].append(row.position)
+    return [sorted(positions) for positions in kept]

@@ -1,0 +1,138 @@
+"""What a workspace keeps of its tasks' examples, and how older tasks make room for a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor
+
+from conpet.artifact import Artifact
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.states import States
+from conpet.config import Settings
+from conpet.data import Example, Kind, Task
+from conpet.errors import ConfigError
+from conpet.learners.state import KnownTask
+from conpet.readable import Held
+from conpet.replay import RETENTIONS
+from conpet.replay.fixed import FixedReplay
+from conpet.replay.memory import MEMORY, Remembered, Split, cut_to, latent_memory, text_memory
+from conpet.replay.retention import Holding, KMeans, Limits, Retention
+from conpet.store import SideObject, TaskRecord, VersionRecord
+
+
+def remember(version: VersionRecord) -> Remembered:
+    """Return the replay memory of a version."""
+    description = version.description
+    return Remembered(version.task, description["template"], Kind(description["kind"]), version.objects[MEMORY])
+
+
+def remembered(tasks: Iterable[TaskRecord]) -> list[Remembered]:
+    """Return the replay memory of some tasks."""
+    return [remember(task.active) for task in tasks]
+
+
+def remembered_whole(task: Task) -> Remembered:
+    """Return all examples of a task that is not stored yet."""
+    examples = {Split.TRAIN: task.train, Split.VALIDATION: task.validation, Split.TEST: task.test}
+    return Remembered(task.name, task.template, task.kind, Held(text_memory(examples)))
+
+
+def retention_of(settings: Settings) -> Retention:
+    """Return a workspace's retention; with `replay="fixed"` it is that of the unstarred methods' own memory."""
+    fixed = settings.replay == FixedReplay.name
+    per_label = settings.memory_per_label if fixed else None
+    limits = Limits(settings.memory_examples, settings.memory_bytes, per_label)
+    retention: Retention = RETENTIONS[KMeans.name if fixed else settings.retention](limits, settings.seed)
+    return retention
+
+
+class Keeper:
+    """Makes memory objects by a workspace's settings: texts or states, and no more of them than there is room for.
+
+    The limits are on training examples, which are what is replayed; validation and test examples are kept whole.
+
+    Args:
+        backbone: The frozen model.
+        settings: The workspace's settings.
+    """
+
+    def __init__(self, backbone: Backbone, settings: Settings) -> None:
+        self._backbone = backbone
+        self._latent = settings.latent_only
+        self._retention = retention_of(settings)
+        self._represented = self._retention.needs_representations and not self._retention.limits.unlimited
+
+    def whole(self, task: Task, train: States, representations: Tensor | None) -> Remembered:
+        """Return all examples of a task just learned, in memory.
+
+        Args:
+            task: The task.
+            train: States of its training examples.
+            representations: What k-means clusters `[n, R]`; None: their frozen features.
+        """
+        clustered = (train.features if representations is None else representations) if self._represented else None
+        examples = {Split.TRAIN: task.train, Split.VALIDATION: task.validation, Split.TEST: task.test}
+        artifact = self._states_of(task, train, clustered) if self._latent else text_memory(examples, clustered)
+        return Remembered(task.name, task.template, task.kind, Held(artifact))
+
+    def kept(self, newest: Remembered, older: Sequence[VersionRecord]) -> tuple[Artifact, tuple[SideObject, ...]]:
+        """Return what is kept of the newest task, and the memory objects of older versions that must make room.
+
+        Args:
+            newest: All of its examples.
+            older: All versions stored, in use or not: those that are not take up room as well.
+        """
+        memories = [*(remember(version) for version in older), newest]
+        kept: list[list[int] | range] = [range(memory.count(Split.TRAIN)) for memory in memories]
+        if not self._retention.limits.unlimited:
+            seed = self._retention.seed
+            holdings = [Holding.of(memory, seed, represented=self._represented) for memory in memories]
+            kept = [*self._retention.keep(holdings)]
+        smaller = tuple(
+            SideObject(version.task, version.number, MEMORY, self._cut(memory, positions))
+            for version, memory, positions in zip(older, memories, kept, strict=False)
+            if len(positions) < memory.count(Split.TRAIN)
+        )
+        return self._cut(newest, kept[-1]), smaller
+
+    def _cut(self, memory: Remembered, positions: Sequence[int]) -> Artifact:
+        return cut_to(memory, positions, represented=self._represented)
+
+    def _states_of(self, task: Task, train: States, clustered: Tensor | None) -> Artifact:
+        def labels(examples: Sequence[Example]) -> list[str]:
+            return [str(example.label) for example in examples]
+
+        # What is stored need not lie in the cache as well.
+        validation, test = (
+            self._backbone.states(examples, task.template, keep=False) for examples in (task.validation, task.test)
+        )
+        return latent_memory(
+            {Split.TRAIN: train, Split.VALIDATION: validation, Split.TEST: test},
+            {
+                Split.TRAIN: labels(task.train),
+                Split.VALIDATION: labels(task.validation),
+                Split.TEST: labels(task.test),
+            },
+            clustered,
+        )
+
+
+def check_templates(task: Task, others: Iterable[Task | KnownTask]) -> None:
+    """Refuse a task that cannot be learned beside others of which only states are kept (`latent_only`).
+
+    Args:
+        task: The task.
+        others: Every version stored, that of the task's own too: each may be gone back to.
+
+    Raises:
+        ConfigError: One of them is of the same kind and read with another template.
+    """
+    for other in others:
+        if other.kind is task.kind and other.template != task.template:
+            raise ConfigError(
+                f"its template {task.template!r} is not that of task {other.name!r}, {other.template!r}: with "
+                f"latent_only=true all examples of a kind ({task.kind}) are read through one template, for the past "
+                "ones' texts are gone; use the same template, remove the other task, or make a workspace without "
+                "latent_only"
+            )
