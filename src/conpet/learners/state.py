@@ -113,6 +113,10 @@ class LearnerState:
         held = {slot: Held(artifact) for slot, artifact in objects.items()}
         return self.followed_by(replace(task, objects=held), shared)
 
+    def sharing(self, shared: Mapping[str, Artifact | None]) -> LearnerState:
+        """Return the state of the same tasks with new shared objects."""
+        return LearnerState(self.tasks, self._held(shared))
+
     def without(self, name: str, shared: Mapping[str, Artifact | None]) -> LearnerState:
         """Return the state in which a task is gone, with new shared objects."""
         return LearnerState(tuple(task for task in self.tasks if task.name != name), self._held(shared))

@@ -162,6 +162,12 @@ class StaticLearner(Learner, ABC):
         learned = self.renewed(self.state.without(leaving.name, shared)).learn(lesson, others)
         return shared | dict(learned.shared) | self.statistics(leaving, features_of(coming))
 
+    def frozen(self) -> Mapping[str, Artifact | None]:
+        """Return the shared objects for when the module is not trained any more, by whatever method goes on."""
+        if self.last is None or not self.last.has(METHOD):
+            return {}
+        return {STATIC: reheaded(self.last, {label: label for label in self.last.document(HEAD)[LABELS]})}
+
     def relabelled(self, known: KnownTask, names: Names, work: Work) -> Learned:
         """Return a new version of a task in which labels have other names, or are gone; the head follows."""
         learned = super().relabelled(known, names, work)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.closedform.features import FeatureMap
 from conpet.closedform.statistics import ClassSums, Gram
@@ -43,6 +44,11 @@ def classes_of(task: KnownTask) -> ClassSums:
 def features_of(task: KnownTask) -> Tensor:
     """Read the features `[n, F]` a task was learned from."""
     return task.objects[MODULE].tensors(FEATURES)[FEATURES]
+
+
+def statistics_alone(task: KnownTask) -> Artifact:
+    """Return of what is stored with a task that which the closed forms need, without its module."""
+    return Artifact(tensors={stem: task.objects[MODULE].tensors(stem) for stem in (FEATURES, CLASSES)})
 
 
 def answers_of(task: KnownTask) -> list[str]:

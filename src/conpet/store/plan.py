@@ -107,7 +107,8 @@ def _check_side_object(connection: Connection, change: Change, side: SideObject)
     _require_version(connection, side.task, side.version)
     if side.slot == MODULE and side.artifact is None:
         raise ConfigError(
-            f"version {side.version} of task {side.task!r}: a module never changes, nor is it taken away; drop the version"
+            f"version {side.version} of task {side.task!r}: a module never changes, nor is it taken away alone; "
+            "drop the version"
         )
 
 

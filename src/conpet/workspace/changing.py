@@ -16,8 +16,8 @@ from conpet.replay.memory import MEMORY, Remembered, Split
 from conpet.store import Change, EventRecord, NewVersion, Snapshot, Store, TaskRecord, VersionRecord, Writer
 from conpet.work import Work
 from conpet.workspace.evaluating import Evaluator
-from conpet.workspace.history import CACHE, matrix_of
-from conpet.workspace.reading import coming_task, describe, known_task, seed_of
+from conpet.workspace.history import CACHE, learned_by, matrix_of
+from conpet.workspace.reading import coming_task, describe, known_task, known_tasks, seed_of
 from conpet.workspace.recording import recorded
 from conpet.workspace.remembering import Keeper, check_templates, remember, remembered, remembered_whole
 from conpet.workspace.results import Evaluation, LearnReport
@@ -70,6 +70,10 @@ class Changer:
             return self._report(present, skipped=True)
         if present:
             _check_related(task, present)
+        return self._teach(task, "learn")
+
+    def _teach(self, task: Task, verb: str, detail: Mapping[str, Any] | None = None) -> LearnReport:
+        """Learn a sound task as a new version; the arguments behind it are for the history."""
         if self._learner.settings.latent_only:
             check_templates(task, map(known_task, self._snapshot.versions))
         # Training may be resumed only from the very state it began in.
@@ -96,12 +100,12 @@ class Changer:
         )
         event = self._commit(
             evaluation,
-            "learn",
+            verb,
             task.name,
             new_version=new,
             side_objects=smaller,
             shared=learned.shared,
-            detail=dict(learned.detail),
+            detail={**learned.detail, **(detail or {})},
         )
         return self._report(self._store.snapshot().task(task.name).active, event=event, evaluation=evaluation)
 
@@ -123,7 +127,11 @@ class Changer:
     def remove(self, name: str) -> Evaluation | None:
         """Take a task out; see `ConPET.remove`."""
         leaving = known_task(self._snapshot.task(name).active)
-        shared = self._learner.revise(leaving, None, self._work(name))
+        before = known_tasks(self._snapshot.versions)
+        shared = {
+            **self._learner.revise(leaving, None, self._work(name)),
+            **self._learner.trimmed(before, [version for version in before if version.name != name]),
+        }
         evaluation = self._evaluated(self._learner.state.without(name, shared), {})
         self._commit(evaluation, "remove", name, remove=True, shared=shared)
         return evaluation
@@ -169,7 +177,7 @@ class Changer:
         self,
         evaluation: Evaluation | None,
         verb: str,
-        task: str,
+        task: str | None,
         *,
         detail: Mapping[str, Any] | None = None,
         **change: Any,
@@ -266,6 +274,6 @@ def evaluate_stored(
     """Evaluate a learner on the stored test examples; the result takes the place of the last event's own row."""
     evaluation = evaluate_tests(learner, {task.name: remember(task.active) for task in tasks}, progress)
     last = events[-1]
-    row = Row(last.task if last.verb == "learn" else None, evaluation.tallies)
+    row = Row(learned_by(last), evaluation.tallies)
     matrix = matrix_of(events[:-1]).followed_by(row)
     return Evaluation(evaluation.tasks, evaluation.references, evaluation.confusion, matrix)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.cache import StateCache
@@ -26,14 +26,14 @@ from conpet.pet.module import check_settings
 from conpet.replay import RETENTIONS, SCHEDULES
 from conpet.selectors import SELECTORS
 from conpet.store import Snapshot, Store, TaskRecord
-from conpet.workspace.changing import Changer, Progress, evaluate_stored, ignore
+from conpet.workspace.changing import Progress, evaluate_stored, ignore
 from conpet.workspace.exporting import export_version
+from conpet.workspace.growing import Grower
 from conpet.workspace.predicting import predictions
 from conpet.workspace.reading import known_task, learner_state
 from conpet.workspace.remembering import check_templates
-from conpet.workspace.results import Evaluation, LearnReport, Prediction
-
-Done = TypeVar("Done")
+from conpet.workspace.results import Evaluation, Prediction
+from conpet.workspace.verbs import Done, Verbs
 
 CACHE_BYTES = 4 << 30
 """Limit of the state cache on disk, shared by all workspaces."""
@@ -46,7 +46,7 @@ def state_cache() -> StateCache:
     return StateCache(conpet_home() / "states.sqlite", limit_bytes=CACHE_BYTES)
 
 
-class ConPET:
+class ConPET(Verbs):
     """A workspace on disk, its frozen backbone and what was learned so far.
 
     Use `ConPET.create` or `ConPET.open`. Objects may be shared by threads, and a folder by processes: readers always
@@ -195,8 +195,6 @@ class ConPET:
         """Label to the name of the task it belongs to."""
         return {label: task.name for task in self.tasks for label in task.active.labels}
 
-    # Changing
-
     def check(self, tasks: Iterable[Task]) -> None:
         """Check that tasks fit this workspace: their settings, and their templates for its backbone; learns nothing.
 
@@ -214,80 +212,6 @@ class ConPET:
                     others.append(task)
             except ConfigError as error:
                 raise ConfigError(f"task {task.name!r}: {error}. Nothing was learned") from None
-
-    def learn(
-        self,
-        task: Task,
-        *,
-        evaluate: bool = True,
-        wait_seconds: float | None = None,
-        progress: Progress | None = None,
-    ) -> LearnReport:
-        """Learn a task; one already learned from the same data is skipped, a changed one becomes a new version.
-
-        All or nothing: until the last moment the workspace is as before. If the process is killed, learning the task
-        again goes on from the last checkpoint.
-
-        Args:
-            task: The task.
-            evaluate: Whether to evaluate on the test examples of all tasks seen; its cost grows with their number.
-            wait_seconds: How long to wait for another process that is changing the workspace; None: for ever.
-            progress: Called with the name of a stage and the share of it that is done, 0 to 1.
-
-        Raises:
-            DataError: A label belongs to another task.
-            ConfigError: The task's settings or template do not fit.
-            WorkspaceBusyError: Another process is still at it after `wait_seconds`.
-        """
-        return self._change("learn", wait_seconds, progress, evaluate, lambda changer: changer.learn(task))
-
-    def learn_stream(
-        self,
-        stream: Iterable[Task],
-        *,
-        evaluate: bool = True,
-        wait_seconds: float | None = None,
-        progress: Progress | None = None,
-    ) -> Iterator[LearnReport]:
-        """Learn tasks one after another, yielding a report after each; arguments and errors as in `learn`."""
-        for task in stream:
-            yield self.learn(task, evaluate=evaluate, wait_seconds=wait_seconds, progress=progress)
-
-    def rollback(
-        self,
-        task: str,
-        version: int,
-        *,
-        evaluate: bool = True,
-        wait_seconds: float | None = None,
-        progress: Progress | None = None,
-    ) -> LearnReport:
-        """Go back (or forth) to another version of a task; arguments as in `learn`.
-
-        Raises:
-            UnknownNameError: There is no such task or version.
-            DataError: A label of that version belongs to another task by now.
-        """
-        return self._change(
-            "rollback", wait_seconds, progress, evaluate, lambda changer: changer.rollback(task, version)
-        )
-
-    def remove(
-        self,
-        task: str,
-        *,
-        evaluate: bool = True,
-        wait_seconds: float | None = None,
-        progress: Progress | None = None,
-    ) -> Evaluation | None:
-        """Take a task out: its labels, all its versions, its examples, and its share of the closed-form statistics.
-
-        Arguments as in `learn`. A learned selector loses the task's output; its LoRA keeps having seen the examples.
-
-        Raises:
-            UnknownNameError: There is no such task.
-        """
-        return self._change("remove", wait_seconds, progress, evaluate, lambda changer: changer.remove(task))
 
     def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
         """Copy a module with its head into a new folder that plain Hugging Face PEFT loads.
@@ -359,11 +283,11 @@ class ConPET:
         wait_seconds: float | None,
         progress: Progress | None,
         evaluate: bool,
-        change: Callable[[Changer], Done],
+        change: Callable[[Grower], Done],
     ) -> Done:
         with self._store.write(verb, wait_seconds) as writer:
             learner, snapshot = self._at(self._store.snapshot())
-            done = change(Changer(self._store, writer, learner, snapshot, progress or ignore, evaluate))
+            done = change(Grower(self._store, writer, learner, snapshot, progress or ignore, evaluate))
             del learner, snapshot  # so that nobody here reads the former state any more, and what it alone had can go
             self._at(self._store.snapshot())
             writer.clean()

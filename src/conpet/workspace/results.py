@@ -125,6 +125,27 @@ def pooled(tallies: Any) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
+class MergeReport:
+    """What merging tasks did.
+
+    Attributes:
+        tasks: Names of the tasks that share a module now.
+        before: Right answers on their validation examples, all labels competing, by the modules they had.
+        after: The same by the one they share.
+        bytes_before: Size of the workspace's learned objects before.
+        bytes_after: The same after it.
+        evaluation: How the workspace stands now, or None where it was not asked for.
+    """
+
+    tasks: tuple[str, ...]
+    before: Tally
+    after: Tally
+    bytes_before: int
+    bytes_after: int
+    evaluation: Evaluation | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LearnReport:
     """What learning one task did; `print` it for one line.
 
