@@ -27,6 +27,21 @@ class Verb(StrEnum):
     LEARN = "learn"
     ROLLBACK = "rollback"
     REMOVE = "remove"
+    RENAME = "rename"
+    RETIRE = "retire"
+    SPLIT = "split"
+    MERGE = "merge"
+    UPGRADE = "upgrade"
+
+    @property
+    def trains(self) -> bool:
+        """Whether it makes a version of a task by learning."""
+        return self in (Verb.LEARN, Verb.SPLIT)
+
+    @property
+    def of_one_task(self) -> bool:
+        """Whether it is about one task."""
+        return self not in (Verb.MERGE, Verb.UPGRADE)
 
 
 class Score(NamedTuple):
@@ -128,8 +143,8 @@ class Event(_Frozen):
 
     Attributes:
         verb: What was done.
-        task: To which task.
-        version: Version of the task's module that it left in use (that it removed, for `remove`).
+        task: To which task; for `merge` to which, joined by " + ", for `upgrade` empty.
+        version: Version of the task's module that it left in use (that it removed, for `remove`); 0 for those two.
         at: When it was done.
         scores: Right answers per task; a task without test examples may be left out.
         whole_accuracy: Right answers over the test examples of all tasks.
@@ -173,6 +188,10 @@ class Event(_Frozen):
             return f"− {self.task}"
         if self.verb is Verb.ROLLBACK:
             return f"{self.task} ↩ v{self.version}"
+        if not self.verb.of_one_task:
+            return f"{self.verb} {self.task}".strip()
+        if self.verb is not Verb.LEARN:
+            return f"{self.task} v{self.version}, {self.verb}"
         return self.task if self.version == 1 else f"{self.task} v{self.version}"
 
     @property
@@ -238,7 +257,8 @@ def task_order(events: Sequence[Event]) -> tuple[str, ...]:
     """Return the names of all tasks that the events learned or scored, removed ones too, by first appearance."""
     names: dict[str, None] = {}
     for event in events:
-        names.setdefault(event.task)
+        if event.verb.of_one_task:
+            names.setdefault(event.task)
     for event in events:
         names.update(dict.fromkeys(event.scores))
     return tuple(names)

@@ -236,8 +236,8 @@ class Grower(Relabeller):
         ]
         if problems:
             raise DataError(
-                "merging needs examples to learn from and validation examples to judge by; learn these tasks again with "
-                "some, or leave them out. Nothing was changed",
+                "merging needs examples to learn from and validation examples to judge by; learn these tasks again "
+                "with some, or leave them out. Nothing was changed",
                 problems,
             )
         return sources
@@ -267,7 +267,8 @@ def _check_bound(before: Tally, after: Tally, bound: float, names: Iterable[str]
         raise AccuracyBoundError(
             f"one module for {', '.join(names)} answers {after.correct / after.total:.1%} of their {after.total:,} "
             f"validation examples right, the modules they have {before.correct / before.total:.1%}: a fall of "
-            f"{fall:.1f} points, where {bound:g} are allowed. Nothing was changed; allow more (`--bound`), or merge others"
+            f"{fall:.1f} points, where {bound:g} are allowed. Nothing was changed; allow more (`--bound`), or merge "
+            "others"
         )
 
 

@@ -65,7 +65,7 @@ class History:
         return tuple(self._events)
 
     def _take(self, record: EventRecord) -> None:
-        task = record.task or ""
+        task = record.task or " + ".join(record.detail.get("tasks", ()))
         if record.version is not None:
             self._active[task] = record.version
         cached = record.detail.get(CACHE, {"hits": 0, "asked": 0})
@@ -133,7 +133,7 @@ def overall(data: ReportData) -> Event | None:
     """
     if not data.events:
         return None
-    learned = next((event for event in reversed(data.events) if event.verb is Verb.LEARN), data.events[-1])
+    learned = next((event for event in reversed(data.events) if event.verb.trains), data.events[-1])
     return data.events[-1].model_copy(
         update={
             "cost": _stage_totals(data.events),
@@ -179,7 +179,7 @@ def summarise(
 
 def _cost_summary(events: Sequence[Event], backbone: BackboneInfo) -> dict[str, JsonValue]:
     stages = _stage_totals(events)
-    learned = next((event for event in reversed(events) if event.verb is Verb.LEARN), None)
+    learned = next((event for event in reversed(events) if event.verb.trains), None)
     last = events[-1] if events else None
     module = learned.trainable_parameters if learned else 0
     with_heads = learned.trainable_parameters_with_heads if learned else 0

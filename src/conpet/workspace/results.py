@@ -144,6 +144,18 @@ class MergeReport:
     bytes_after: int
     evaluation: Evaluation | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary; accuracies are fractions."""
+        return {
+            "tasks": list(self.tasks),
+            "validation_examples": self.before.total,
+            "accuracy_before": self.before.accuracy,
+            "accuracy_after": self.after.accuracy,
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "whole_accuracy": self.evaluation.whole_accuracy if self.evaluation else None,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class LearnReport:
