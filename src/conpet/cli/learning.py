@@ -82,7 +82,7 @@ def learn(
     extend: Annotated[
         bool,
         typer.Option(
-            "--extend", help="These are more examples of labels learned already: their tasks get new versions."
+            "--extend", help="More examples of labels learned already: their tasks get new versions."
         ),
     ] = False,
     no_evaluate: NoEvaluate = False,
