@@ -37,8 +37,8 @@ def provenance() -> dict[str, Any]:
 
 def write_result(name: str, result: dict[str, Any], made_by: dict[str, Any]) -> Path:
     """Write a result with its provenance to `benchmarks/results/NAME.json`."""
-    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"made_by": made_by, **result}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 

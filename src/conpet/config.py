@@ -84,8 +84,9 @@ class Settings(TaskSettings):
         split: Number of frozen layers at the bottom (the prefix); PET modules sit on the layers above.
         feature_layers: Layers behind which the tokens' mean is taken as frozen features.
         max_tokens: Longer inputs are cut to this many tokens, around the marked spans.
-        pooling: How an example is represented: by its state at the slot ("slot", the paper's), or with the mean over
-            its tokens beside that ("slot+mean").
+        pooling: How an example is represented: by its state at the slot ("slot", the paper's), with the mean over its
+            tokens beside that ("slot+mean"), or the same but for examples with marked spans, which are represented by
+            the means over these ("marked"); see `conpet.backbone.pooling`.
         projection: Width M of the random ReLU projection behind the closed-form selector and `projected-ridge`.
         selector: What finds the task of an input.
         top_k: Number of pre-selected tasks whose modules are run for an input.
@@ -101,6 +102,7 @@ class Settings(TaskSettings):
         latent_only: Whether of past examples only prefix states are kept, and never a text.
         calibration_examples: Held-out examples the calibration is fitted on per task, half of them of old tasks.
         cache: Whether prefix states are kept on disk.
+        warmup: Whether a module on all layers is tuned with the first task and then frozen as part of the backbone.
         seed: Seed of everything random.
     """
 
@@ -112,7 +114,7 @@ class Settings(TaskSettings):
     split: Annotated[int, Field(ge=0)] | None = None
     feature_layers: tuple[Positive, ...] | None = None
     max_tokens: Annotated[int, Field(ge=8)] = 128
-    pooling: Literal["slot", "slot+mean"] = "slot+mean"
+    pooling: Literal["slot", "slot+mean", "marked"] = "marked"
     projection: Annotated[int, Field(ge=16, le=16384)] = 2048
     selector: str = "closed-form"
     top_k: Positive = 1
@@ -127,6 +129,7 @@ class Settings(TaskSettings):
     retention: str = "reservoir"
     latent_only: bool = False
     calibration_examples: Positive = 400
+    warmup: Literal["none", "first-task"] = "none"
     cache: bool = True
     seed: int = 0
 

@@ -9,6 +9,7 @@ from cli_helpers import QUICK, STREAM, conpet, taught, write_rows, write_stream
 
 from conpet import ConPET
 from conpet.learners.rules import RULES
+from conpet.replay import SCHEDULES
 from conpet.selectors import SELECTORS
 from conpet.store import Store
 
@@ -57,9 +58,9 @@ def test_init_refuses_wrong_settings_and_makes_nothing(
     assert not (tmp_path / "ws").exists()
 
 
-def test_init_names_every_selector_and_rule_in_its_help() -> None:
+def test_init_names_every_selector_rule_and_schedule_in_its_help() -> None:
     told = conpet("init", "--help").out
-    assert all(name in told for name in [*SELECTORS, *RULES])
+    assert all(name in told for name in [*SELECTORS, *RULES, *SCHEDULES])
 
 
 def test_init_leaves_a_workspace_that_is_there_alone(tmp_path: Path) -> None:

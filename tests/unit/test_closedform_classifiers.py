@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from conpet.closedform import METHODS
-from conpet.closedform.classifiers import LinearDiscriminant, NearestMean, ProjectedRidge, Ridge
+from conpet.closedform.classifiers import KernelDiscriminant, LinearDiscriminant, NearestMean, ProjectedRidge, Ridge
 from conpet.closedform.features import FeatureMap, View
+from conpet.closedform.fitting import methods_of
 from conpet.closedform.solve import Factor
 from conpet.closedform.statistics import ClassSums, ClosedFormState, Gram
 from conpet.errors import ConfigError, DataError, UnknownNameError
 
-MAP = FeatureMap(dim=12, projection=64)
+MAP = FeatureMap(dim=12, projection=64, views=tuple(View))
 LABELS = tuple(f"label {index}" for index in range(6))
 
 
@@ -38,11 +39,11 @@ def draw(labels: Sequence[str], rows: int, seed: int) -> Data:
     return Data(centres[[LABELS.index(owner) for owner in owners]] + noise, owners)
 
 
-def state_of(*tasks: Data) -> ClosedFormState:
-    gram = Gram.zero(MAP)
+def state_of(*tasks: Data, feature_map: FeatureMap = MAP) -> ClosedFormState:
+    gram = Gram.zero(feature_map)
     for task in tasks:
         gram = gram.plus(task.features)
-    return ClosedFormState(gram, tuple(ClassSums.of(MAP, task.features, task.labels) for task in tasks))
+    return ClosedFormState(gram, tuple(ClassSums.of(feature_map, task.features, task.labels) for task in tasks))
 
 
 TASKS = [draw(LABELS[first : first + 2], rows=50, seed=first) for first in (0, 2, 4)]
@@ -65,17 +66,34 @@ def test_nearest_mean_is_the_cosine_to_class_means() -> None:
     assert np.allclose(NearestMean().fit(STATE).scores(TEST.features), expected, atol=1e-6)
 
 
-def test_lda_is_the_posterior_of_gaussians_with_one_shrunk_covariance() -> None:
-    x, y, test = plain(View.RAW)
+@pytest.mark.parametrize("method", [LinearDiscriminant(shrinkage=0.2), KernelDiscriminant(shrinkage=0.2)])
+def test_discriminants_are_the_posterior_of_gaussians_with_one_shrunk_covariance(method: LinearDiscriminant) -> None:
+    x, y, test = plain(method.view)
     means = (y.T @ x) / y.sum(0)[:, None]
     residual = x - y @ means
     covariance = residual.T @ residual / (len(x) - len(LABELS))
-    shrunk = 0.8 * covariance + 0.2 * np.trace(covariance) / MAP.dim * np.eye(MAP.dim)
+    shrunk = 0.8 * covariance + 0.2 * np.trace(covariance) / x.shape[1] * np.eye(x.shape[1])
     gaps = test[:, None] - means
     log_density = -0.5 * np.einsum("ncd,de,nce->nc", gaps, np.linalg.inv(shrunk), gaps)
     density = np.exp(log_density - log_density.max(1, keepdims=True))
-    scores = LinearDiscriminant(shrinkage=0.2).fit(STATE).scores(TEST.features)
+    scores = method.fit(STATE).scores(TEST.features)
     assert np.allclose(scores.exp(), density / density.sum(1, keepdims=True), atol=1e-6)
+
+
+def test_klda_tells_apart_what_no_line_parts() -> None:
+    """A disc and the ring around it have the same mean: LDA can only guess."""
+    generator = torch.Generator().manual_seed(5)
+    angle, spread = torch.rand(400, generator=generator) * 6.283, torch.rand(400, generator=generator) * 0.3
+    radius = torch.where(torch.arange(400) % 2 == 0, spread, 1.5 + spread)
+    features = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
+    labels = ["disc", "ring"] * 200
+    data, test = Data(features[:200], labels[:200]), Data(features[200:], labels[200:])
+    state = state_of(data, feature_map=FeatureMap(dim=2, projection=64, bandwidth=0.5, views=tuple(View)))
+    right = {}
+    for method in (LinearDiscriminant(), KernelDiscriminant()):
+        best = method.fit(state).scores(test.features).argmax(1).tolist()
+        right[method.name] = sum(state.labels[b] == true for b, true in zip(best, test.labels, strict=True)) / 200
+    assert right["lda"] < 0.7 < 0.99 < right["klda"]
 
 
 @pytest.mark.parametrize(("method", "view"), [(Ridge(0.3), View.RAW), (ProjectedRidge(0.3), View.PROJECTED)])
@@ -184,10 +202,30 @@ def test_impossible_strengths_are_refused(wrong: float) -> None:
     for method in (Ridge, ProjectedRidge):
         with pytest.raises(ConfigError, match=f"{method.name}: strength is"):
             method(wrong)
-    with pytest.raises(ConfigError, match="lda: shrinkage is"):
-        LinearDiscriminant(wrong)
+    for method in (LinearDiscriminant, KernelDiscriminant):
+        with pytest.raises(ConfigError, match=f"^{method.name}: shrinkage is"):
+            method(wrong)
+
+
+def test_methods_are_those_whose_view_is_kept() -> None:
+    assert methods_of(FeatureMap(dim=1).views) == ("nearest-mean", "lda", "ridge", "projected-ridge")
+    assert methods_of([View.RAW, View.FOURIER]) == ("nearest-mean", "lda", "ridge", "klda")
+    assert methods_of(list(View)) == tuple(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_needs_its_own_view_and_no_other(name: str) -> None:
+    view = METHODS[name].view
+    alone = state_of(*TASKS, feature_map=FeatureMap(dim=12, projection=64, views=(view,)))
+    assert torch.equal(
+        METHODS[name]().fit(alone).scores(TEST.features), METHODS[name]().fit(STATE).scores(TEST.features)
+    )
+    others = tuple(other for other in View if other is not view)
+    without = state_of(*TASKS, feature_map=FeatureMap(dim=12, projection=64, views=others))
+    with pytest.raises(ConfigError, match=f"{name} reads the {view} view; these statistics keep {', '.join(others)}"):
+        METHODS[name]().fit(without)
 
 
 def test_unknown_names_are_listed() -> None:
-    with pytest.raises(UnknownNameError, match="lda, nearest-mean, projected-ridge, ridge"):
+    with pytest.raises(UnknownNameError, match="klda, lda, nearest-mean, projected-ridge, ridge"):
         METHODS["svm"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from conpet.closedform.features import MAX_EXAMPLES, RADIUS, STEPS, FeatureMap, 
 from conpet.closedform.statistics import ClassSums, ClosedFormState, Gram
 from conpet.errors import ConfigError, CorruptionError, DataError
 
-MAP = FeatureMap(dim=7, projection=19, seed=3)
+MAP = FeatureMap(dim=7, projection=19, seed=3, views=tuple(View))
 
 
 def features_of(seed: int, rows: int = 40, dim: int = 7) -> Tensor:
@@ -67,8 +68,8 @@ def test_the_largest_sums_allowed_are_exact() -> None:
     top = torch.full((1, 2), float(RADIUS))
     full = Gram.zero(feature_map).plus(top)
     while full.count < MAX_EXAMPLES:  # doubling: as if 2**25 rows had been added
-        doubled = {view: full.products[view] * 2 for view in View}
-        full = Gram(feature_map, full.count * 2, {view: full.sums[view] * 2 for view in View}, doubled)
+        doubled = {view: products * 2 for view, products in full.products.items()}
+        full = Gram(feature_map, full.count * 2, {view: sums * 2 for view, sums in full.sums.items()}, doubled)
     assert full.products[View.RAW][0, 1].item() == MAX_EXAMPLES * (RADIUS * STEPS) ** 2 == 2**53
     less = full.minus(torch.tensor([[1 / STEPS, float(RADIUS)]]))
     assert int(less.products[View.RAW][0, 0]) == 2**53 - 1
@@ -76,12 +77,13 @@ def test_the_largest_sums_allowed_are_exact() -> None:
         full.plus(top)
 
 
-def test_views_of_a_row_do_not_depend_on_the_batch() -> None:
+@pytest.mark.parametrize("view", View)
+def test_views_of_a_row_do_not_depend_on_the_batch(view: View) -> None:
     features = features_of(2, rows=257)
-    whole = MAP.projected(features)
-    assert torch.equal(whole, torch.cat([MAP.projected(row[None]) for row in features]))
-    assert torch.equal(whole.flip(0), MAP.projected(features.flip(0)))
-    assert torch.equal(whole, torch.cat([MAP.projected(chunk) for chunk in features.split(10)]))
+    whole = MAP.view(view, features)
+    assert torch.equal(whole, torch.cat([MAP.view(view, row[None]) for row in features]))
+    assert torch.equal(whole.flip(0), MAP.view(view, features.flip(0)))
+    assert torch.equal(whole, torch.cat([MAP.view(view, chunk) for chunk in features.split(10)]))
 
 
 def test_projection_is_the_rectified_random_projection() -> None:
@@ -103,6 +105,59 @@ def test_projection_has_fixed_values() -> None:
     assert projected.tolist() == [[1444.0, 974.0, 0.0, 0.0], [2896.0, 8873.0, 0.0, 4695.0]]
 
 
+def standardised(rows: int = 40, dim: int = 50) -> Tensor:
+    return torch.randn(rows, dim, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("bandwidth", [0.5, 1.0, 2.0])
+def test_fourier_products_approach_the_kernel_with_the_root_of_the_width(bandwidth: float) -> None:
+    features = standardised()
+    squares = torch.cdist(features.double(), features.double()).square()
+    kernel = (-squares / (2 * bandwidth**2 * 50)).exp()
+    errors = {}
+    for width in (1000, 16000):
+        rows = FeatureMap(50, width, seed=1, bandwidth=bandwidth).fourier(features) / STEPS
+        errors[width] = float((rows @ rows.T / width - kernel).square().mean().sqrt())
+        assert errors[width] < 1.2 / width**0.5
+    assert 2 < errors[1000] / errors[16000] < 8  # 4 expected
+
+
+def test_fourier_view_is_the_cosine_of_a_random_angle_but_for_the_grid() -> None:
+    feature_map = FeatureMap(dim=50, projection=300, seed=2, bandwidth=0.7)
+    features = standardised()
+    bytes_drawn = np.random.PCG64(2).random_raw(50 * 300).astype("<u8").view(np.uint8).reshape(50, 300, 8)
+    gaussian = (bytes_drawn.sum(2, dtype=float) - 8 * 127.5) / np.sqrt(8 * (256**2 - 1) / 12)
+    phases = 2 * np.pi * np.random.PCG64([2, 1]).random_raw(300) / 2**64
+    plain = np.sqrt(2) * np.cos(features.numpy() @ gaussian / (0.7 * np.sqrt(50)) + phases)
+    assert np.abs(feature_map.fourier(features).numpy() / STEPS - plain).max() < 3 / STEPS
+
+
+def test_fourier_view_has_fixed_values() -> None:
+    """Workspaces hold sums of these numbers: another draw, or another cosine, would part them from new features."""
+    feature_map = FeatureMap(dim=3, projection=4, seed=0, bandwidth=0.5)
+    fourier = feature_map.fourier(torch.tensor([[1.0, -2.0, 0.5], [-1.0, 2.0, 30.0]]))
+    assert fourier.tolist() == [[-765.0, 923.0, -1254.0, -1292.0], [360.0, -577.0, -852.0, -1251.0]]
+
+
+def test_every_cosine_is_rounded_clear_of_a_tie() -> None:
+    """So any machine's cosine gives the same grid values, though their last bits may differ."""
+    turn = FeatureMap(dim=1, projection=1)
+    values = np.sqrt(2) * STEPS * np.cos(np.arange(2**14) * 2 * np.pi / 2**14)
+    assert np.abs(np.abs(values % 1) - 0.5).min() > 1e-4
+    assert set(turn.fourier(torch.linspace(-16, 16, 50_001)[:, None]).flatten().tolist()) <= set(np.round(values))
+
+
+def test_only_the_views_asked_for_are_kept() -> None:
+    feature_map = FeatureMap(dim=7, projection=19, seed=3, views=(View.RAW, View.FOURIER))
+    gram, full = Gram.zero(feature_map).plus(features_of(0)), Gram.zero(MAP).plus(features_of(0))
+    kept = {"raw.sum", "raw.products", "fourier.sum", "fourier.products"}
+    assert gram.to_tensors().keys() == {"map", "map.bandwidth", "map.views", "count"} | kept
+    assert all(torch.equal(gram.to_tensors()[name], full.to_tensors()[name]) for name in kept)
+    assert Gram.from_tensors(gram.to_tensors()).feature_map == feature_map
+    assert ClassSums.of(feature_map, features_of(0), ["a"] * 40).sums.keys() == {View.RAW, View.FOURIER}
+    assert FeatureMap(dim=7).views == (View.RAW, View.PROJECTED)
+
+
 def test_raw_view_rounds_to_the_grid_and_clips() -> None:
     raw = FeatureMap(dim=4, projection=1).raw(torch.tensor([[0.5, 0.00051, -99.0, 99.0]]))
     assert raw.tolist() == [[512.0, 1.0, -RADIUS * STEPS, RADIUS * STEPS]]
@@ -116,7 +171,7 @@ def test_class_sums_by_hand_and_in_any_order_of_rows() -> None:
     assert sums.counts.tolist() == [1, 2]
     assert (sums.sums[View.RAW] / STEPS).tolist() == [[3.0, 4.0], [0.0, 2.5]]
     turned = ClassSums.of(feature_map, features.flip(0), ["pay", "card", "pay"])
-    assert all(torch.equal(turned.sums[view], sums.sums[view]) for view in View)
+    assert all(torch.equal(turned.sums[view], sums.sums[view]) for view in feature_map.views)
 
 
 def test_chunking_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,16 +194,30 @@ def test_stored_and_reloaded_is_the_same() -> None:
     assert (reloaded.feature_map, reloaded.labels, reloaded.counts.tolist()) == (MAP, ("a", "b"), [20, 20])
 
 
-@pytest.mark.parametrize("name", ["map", "count", "raw.products", "projected.sum"])
+@pytest.mark.parametrize(
+    "name", ["map", "map.bandwidth", "map.views", "count", "raw.products", "projected.sum", "fourier.sum"]
+)
 def test_a_missing_surplus_or_misshapen_tensor_is_an_error(name: str) -> None:
     tensors = Gram.zero(MAP).to_tensors()
     missing = {key: tensor for key, tensor in tensors.items() if key != name}
     misshapen = tensors | {name: torch.zeros(2, 2)}
-    for wrong in (missing, misshapen, tensors | {"other": torch.zeros(1)}, tensors | {name: tensors[name].float()}):
+    for wrong in (missing, misshapen, tensors | {"other": torch.zeros(1)}, tensors | {name: tensors[name].half()}):
         with pytest.raises(CorruptionError):
             Gram.from_tensors(wrong)
     with pytest.raises(CorruptionError, match="class sums of 2 labels"):
         ClassSums.from_tensors(ClassSums.of(MAP, features_of(0), ["a"] * 40).to_tensors(), ["a", "b"])
+
+
+def test_a_map_that_cannot_be_is_an_error() -> None:
+    tensors = Gram.zero(MAP).to_tensors()
+    for name, wrong in (
+        ("map", torch.tensor([0, 19, 3])),
+        ("map.bandwidth", torch.tensor(-1.0, dtype=torch.float64)),
+        ("map.views", torch.zeros(3, dtype=torch.bool)),
+        ("map.views", torch.tensor([True, True, False])),
+    ):
+        with pytest.raises(CorruptionError, match="closed-form statistics: "):
+            Gram.from_tensors(tensors | {name: wrong})
 
 
 def test_a_state_whose_sums_are_not_those_of_its_tasks_is_refused() -> None:
@@ -161,9 +230,10 @@ def test_a_state_whose_sums_are_not_those_of_its_tasks_is_refused() -> None:
             ClosedFormState(gram, classes)
     with pytest.raises(DataError, match=r"two tasks.*: a, b"):
         ClosedFormState(gram.plus(features_of(0)), (first, first))
-    other = ClassSums.of(FeatureMap(7, 19, seed=4), features_of(0), ["a", "b"] * 20)
-    with pytest.raises(CorruptionError, match="another feature map"):
-        ClosedFormState(gram, (other,))
+    for changes in ({"seed": 4}, {"bandwidth": 2.0}, {"views": (View.RAW,)}):
+        other = ClassSums.of(replace(MAP, **changes), features_of(0), ["a", "b"] * 20)
+        with pytest.raises(CorruptionError, match="another feature map"):
+            ClosedFormState(gram, (other,))
 
 
 def test_bad_input_says_what_is_wrong() -> None:
@@ -182,3 +252,9 @@ def test_bad_input_says_what_is_wrong() -> None:
         ClassSums.of(MAP, torch.zeros(2, 7), ["a"])
     with pytest.raises(ConfigError, match="dim and projection"):
         FeatureMap(0)
+    for bandwidth in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="bandwidth must be a number above 0"):
+            FeatureMap(7, bandwidth=bandwidth)
+    for views in ((), (View.RAW, View.RAW), (View.FOURIER, View.RAW)):
+        with pytest.raises(ConfigError, match="each once and in this order: raw, projected, fourier"):
+            FeatureMap(7, views=views)

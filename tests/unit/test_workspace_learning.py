@@ -36,6 +36,10 @@ def test_unknown_and_wrong_settings_are_named_and_nothing_is_made(tmp_path: Path
         ConPET.create(tmp_path / "ws", **tiny_settings(method="static"))
     with pytest.raises(UnknownNameError, match="no selector 'oracle'"):
         ConPET.create(tmp_path / "ws", **tiny_settings(selector="oracle"))
+    with pytest.raises(UnknownNameError, match="no replay schedule 'never'; have: adaptive, dynamic, fixed"):
+        ConPET.create(tmp_path / "ws", **tiny_settings(replay="never"))
+    with pytest.raises(UnknownNameError, match="no retention 'newest'; have: class-balanced, k-means, reservoir"):
+        ConPET.create(tmp_path / "ws", **tiny_settings(retention="newest"))
     with pytest.raises(ConfigError, match=r"no linear map q in tiny-random; have: .*q_proj"):
         ConPET.create(tmp_path / "ws", **tiny_settings(targets=("q",)))
     assert list(tmp_path.iterdir()) == []
@@ -258,7 +262,13 @@ def test_what_a_smaller_memory_keeps_was_kept_before(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "settings"),
-    [("module", {}), ("selector", {"selector": "learned"}), ("module", {"selector": "learned"}), ("evaluation", {})],
+    [
+        ("module", {}),
+        ("selector", {"selector": "learned"}),
+        ("module", {"selector": "learned"}),
+        ("module", {"selector": "learned", "replay": "adaptive"}),
+        ("evaluation", {}),
+    ],
 )
 def test_an_interrupted_learn_goes_on_to_the_same_result(
     stage: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

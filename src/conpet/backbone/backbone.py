@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from conpet.backbone.cache import CachedState, StateCache
 from conpet.backbone.cut import Cut, Prefix, Suffix
 from conpet.backbone.encode import Encoder
+from conpet.backbone.features import FrozenFeatures
 from conpet.backbone.fingerprint import Fingerprint
-from conpet.backbone.pooling import Pooling, mean_of_tokens
+from conpet.backbone.pooling import Pooling
 from conpet.backbone.sample_texts import SAMPLE_TEXTS
-from conpet.backbone.states import Encoded, States, bucket, pad_ids
+from conpet.backbone.states import Encoded, States, bucket, pad_ids, spans_of
 from conpet.cost import Meter
 from conpet.data import Example
 from conpet.errors import BackboneError, ConfigError
@@ -29,7 +30,7 @@ PREFIX_TOKENS = 2048
 SAMPLE_TOKENS = 128
 """Longer sample texts are cut: a number of its own, because features must not depend on `Backbone.max_tokens`."""
 
-STATES_FORMAT = 1
+STATES_FORMAT = 2
 """Raised whenever the same backbone gives other states or features than before, so that no cache gives the old ones."""
 
 
@@ -59,6 +60,7 @@ class Backbone:
         max_tokens: Longest input, in tokens.
         pooling: How an example is represented.
         cache: Where prefix states are kept, or None.
+        meter: Counts what is computed; by default a new one.
 
     Raises:
         BackboneError: The model cannot be cut there, or has no such layer.
@@ -72,8 +74,9 @@ class Backbone:
         split: int | None = None,
         feature_layers: tuple[int, ...] | None = None,
         max_tokens: int = 128,
-        pooling: Pooling = Pooling.SLOT_MEAN,
+        pooling: Pooling = Pooling.MARKED,
         cache: StateCache | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._loaded = loaded
         self.cut = _sound_cut(loaded.model, split)
@@ -82,7 +85,7 @@ class Backbone:
         self.max_tokens = max_tokens
         self.pooling = pooling
         self.cache = cache
-        self.meter = Meter()
+        self.meter = meter or Meter()
         self._check()
         self._depths = tuple(sorted({*self.feature_layers, *([self.split] if self.split else [])}))
         self._prefix: Prefix | _WholePrefix = self.cut.prefix(self._depths) if self._depths else _WholePrefix(self.cut)
@@ -101,6 +104,23 @@ class Backbone:
         longest = longest_input(self.cut.model)
         if longest is not None and self.max_tokens > longest:
             raise ConfigError(f"max_tokens={self.max_tokens}: {name} reads at most {longest} tokens")
+
+    def over(self, loaded: Loaded) -> Backbone:
+        """Return a backbone over other weights of the same architecture, alike in all else; cache and meter shared."""
+        return Backbone(
+            loaded,
+            split=self.split,
+            feature_layers=self.feature_layers or None,
+            max_tokens=self.max_tokens,
+            pooling=self.pooling,
+            cache=self.cache,
+            meter=self.meter,
+        )
+
+    @property
+    def loaded(self) -> Loaded:
+        """The model as it came from disk."""
+        return self._loaded
 
     @property
     def name(self) -> str:
@@ -222,9 +242,9 @@ class Backbone:
         keys, encoded = list(missing), list(missing.values())
         for batch in bucket([len(one.ids) for one in encoded], PREFIX_TOKENS):
             some = [encoded[index] for index in batch]
-            seen, means = self._forward(some)
+            seen, mask = self._forward(some)
             self.meter.tokens += self._prefix_share * sum(len(one.ids) for one in some)
-            features = self._scale(means).cpu()
+            features = self._features(seen, mask, spans_of(some).to(self.device)).cpu()
             hidden = seen[self.split].cpu() if self.split else torch.zeros(len(some), 0, 0)
             yield {
                 keys[index]: CachedState(hidden[row, : len(encoded[index].ids)].clone(), features[row].clone())
@@ -232,21 +252,20 @@ class Backbone:
             }
 
     def _forward(self, encoded: Sequence[Encoded]) -> tuple[Mapping[int, Tensor], Tensor]:
-        """Return the states `[n, T, d]` behind the layers recorded, and the tokens' means `[n, F]`, float32."""
+        """Return the states `[n, T, d]` behind the layers recorded, and the mask `[n, T]`."""
         ids, mask = pad_ids(encoded, self.encoder.pad)
         ids, mask = ids.to(self.device), mask.to(self.device)
         with torch.inference_mode():
-            seen = self._prefix(ids, mask)
-        layers = self.feature_layers or (0,)
-        return seen, torch.cat([mean_of_tokens(seen[layer], mask) for layer in layers], dim=1)
+            return self._prefix(ids, mask), mask
 
     @cached_property
-    def _scale(self) -> _FeatureScale:
-        """What standardises features. It takes a forward pass over the sample texts, so it waits until it is needed."""
+    def _features(self) -> FrozenFeatures:
+        """What turns states into features. It takes a pass over the sample texts, so it waits until it is needed."""
         longest = longest_input(self.cut.model) or SAMPLE_TOKENS
         texts = [self.encoder.encode(Example.of_text(text), None, min(SAMPLE_TOKENS, longest)) for text in SAMPLE_TEXTS]
         batches = bucket([len(one.ids) for one in texts], PREFIX_TOKENS)
-        return _FeatureScale.of(torch.cat([self._forward([texts[index] for index in batch])[1] for batch in batches]))
+        sample = [self._forward([texts[index] for index in batch]) for batch in batches]
+        return FrozenFeatures.fitted(self.feature_layers or (0,), sample)
 
     def _key(self, encoded: Encoded) -> bytes:
         """Everything the prefix states of an example depend on."""
@@ -258,6 +277,7 @@ class Backbone:
             self.split,
             self.feature_layers,
             encoded.ids,
+            encoded.spans,
         )
         return hashlib.blake2b(repr(parts).encode(), digest_size=20).digest()
 
@@ -313,21 +333,3 @@ def default_feature_layers(layers: int, split: int) -> tuple[int, ...]:
         return ()
     top = split or layers
     return tuple(sorted({max(1, round(top * share)) for share in (1 / 3, 2 / 3, 1)}))
-
-
-@dataclass(frozen=True, slots=True)
-class _FeatureScale:
-    """Standardises each dimension by what the backbone gives for general sentences.
-
-    It depends on the backbone alone, so features never change as tasks come and go.
-    """
-
-    mean: Tensor
-    deviation: Tensor
-
-    @classmethod
-    def of(cls, sample: Tensor) -> _FeatureScale:
-        return cls(sample.mean(0), sample.std(0).clamp(min=1e-6))
-
-    def __call__(self, features: Tensor) -> Tensor:
-        return (features - self.mean) / self.deviation

@@ -57,13 +57,14 @@ class Encoder:
             if piece.role is PieceRole.SLOT:
                 pieces.append(TokenPiece((self._tokenizer.mask_token_id,), PieceRole.SLOT))
             else:
-                pieces.append(TokenPiece(_tokenized(self._tokenizer, piece.text), piece.role))
+                pieces.append(TokenPiece(_tokenized(self._tokenizer, piece.text), piece.role, piece.spans))
         pieces.append(TokenPiece(self._end, PieceRole.KEEP))
         try:
             fitted = fit(pieces, max_tokens)
         except DataError as error:
             raise DataError(f"{_beginning(example)}: {error.summary}") from None
-        return Encoded(tuple(fitted.ids), fitted.slot)
+        spans = tuple(fitted.spans[name] for name in sorted(fitted.spans))  # head before tail
+        return Encoded(tuple(fitted.ids), fitted.slot, spans)
 
 
 def _tokenized(tokenizer: Any, text: str) -> list[int]:

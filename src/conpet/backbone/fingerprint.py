@@ -7,7 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,10 @@ class Fingerprint:
         """Name the parts that differ."""
         mine, others = self.to_json(), other.to_json()
         return [part for part in mine if mine[part] != others[part]]
+
+    def changed_by(self, digest: str) -> Fingerprint:
+        """Return the fingerprint of the same backbone with a module of this digest folded into its weights."""
+        return replace(self, weights=_digest([self.weights, digest]))
 
     @classmethod
     def of_folder(cls, folder: Path, memory: Path) -> Fingerprint:

@@ -13,22 +13,38 @@ from conpet.backbone.states import Batch
 class Pooling(StrEnum):
     """How an example is represented.
 
-    `SLOT` is the paper's: the state at the slot, width d. `SLOT_MEAN` puts the mean over the tokens beside it, width
-    2d: a causal model's slot alone says little of what it was not trained to say.
+    `SLOT` is the paper's: the state at the slot, width d. The others are 2d wide. `SLOT_MEAN` puts the mean over the
+    tokens beside it: a causal model's slot alone says little of what it was not trained to say. `MARKED` does that for
+    plain text, and for examples with marked spans puts together the means over what was asked about: head and tail of a
+    relation (entity states: Baldini Soares et al. 2019), slot and mention in entity typing.
     """
 
     SLOT = "slot"
     SLOT_MEAN = "slot+mean"
+    MARKED = "marked"
 
     def width(self, hidden_size: int) -> int:
         """Return the width R of a representation."""
-        return hidden_size * (2 if self is Pooling.SLOT_MEAN else 1)
+        return hidden_size * (1 if self is Pooling.SLOT else 2)
 
     def __call__(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Return the representations `[n, R]`, float32, of a batch from its last hidden states `[n, T, d]`."""
         rows = torch.arange(len(batch.slots), device=hidden.device)
         slot = hidden[rows, batch.slots].float()
-        return slot if self is Pooling.SLOT else torch.cat([slot, mean_of_tokens(hidden, batch.mask)], dim=1)
+        if self is Pooling.SLOT:
+            return slot
+        mean = mean_of_tokens(hidden, batch.mask)
+        if self is Pooling.SLOT_MEAN:
+            return torch.cat([slot, mean], dim=1)
+        return _marked(slot, mean, hidden, batch.spans)
+
+
+def _marked(slot: Tensor, mean: Tensor, hidden: Tensor, spans: Tensor) -> Tensor:
+    count = number_of_spans(spans).unsqueeze(1)
+    one, other = mean_of_spans(hidden, spans).unbind(dim=1)
+    first = torch.where(count == 2, one, slot)
+    second = torch.where(count == 2, other, torch.where(count == 1, one, mean))
+    return torch.cat([first, second], dim=1)
 
 
 def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
@@ -40,3 +56,16 @@ def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
     weight[mask.sum(1) > 1, 0] = 0
     weight = weight / weight.sum(1, keepdim=True)
     return torch.einsum("nt,ntd->nd", weight, hidden.float())
+
+
+def mean_of_spans(hidden: Tensor, spans: Tensor) -> Tensor:
+    """Return the mean `[n, 2, d]`, float32, of states `[n, T, d]` over each of the spans `[n, 2, 2]`; 0 without one."""
+    at = torch.arange(hidden.shape[1], device=hidden.device)
+    inside = ((at >= spans[..., :1]) & (at < spans[..., 1:])).float()
+    weight = inside / inside.sum(dim=2, keepdim=True).clamp(min=1)
+    return torch.einsum("nst,ntd->nsd", weight, hidden.float())
+
+
+def number_of_spans(spans: Tensor) -> Tensor:
+    """Return how many of the spans `[n, 2, 2]` each example has: `[n]`, 0 to 2."""
+    return (spans[..., 1] > spans[..., 0]).sum(dim=1)

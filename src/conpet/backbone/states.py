@@ -16,12 +16,14 @@ class Encoded:
     Attributes:
         ids: Token ids with the special tokens, as the backbone reads them.
         slot: Index of the token whose last hidden state represents the example.
+        spans: First token and token behind the last of each marked span: head and tail, the mention, or none.
         key: What tells the example from others where `ids` only hold its length, because no more may be kept of it:
             a hash of its prefix states; empty elsewhere.
     """
 
     ids: tuple[int, ...]
     slot: int
+    spans: tuple[tuple[int, int], ...] = ()
     key: str = ""
 
 
@@ -33,12 +35,14 @@ class Batch:
         ids: Token ids `[n, T]`, int64.
         mask: 1 for tokens, 0 for padding `[n, T]`, int64.
         slots: Index of the slot `[n]`, int64.
+        spans: First token and token behind the last of up to two marked spans `[n, 2, 2]`, int64; 0, 0 for none.
         hidden: Prefix states `[n, T, d]`, or None with `split=0`.
     """
 
     ids: Tensor
     mask: Tensor
     slots: Tensor
+    spans: Tensor
     hidden: Tensor | None
 
 
@@ -80,7 +84,7 @@ class States:
             rows = [self.hidden[index] for index in indices]
             hidden = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
         slots = torch.tensor([one.slot for one in encoded])
-        return Batch(ids.to(device), mask.to(device), slots.to(device), hidden)
+        return Batch(ids.to(device), mask.to(device), slots.to(device), spans_of(encoded).to(device), hidden)
 
 
 def pad_ids(encoded: Sequence[Encoded], pad: int) -> tuple[Tensor, Tensor]:
@@ -92,6 +96,15 @@ def pad_ids(encoded: Sequence[Encoded], pad: int) -> tuple[Tensor, Tensor]:
         ids[row, : len(one.ids)] = torch.tensor(one.ids)
         mask[row, : len(one.ids)] = 1
     return ids, mask
+
+
+def spans_of(encoded: Sequence[Encoded]) -> Tensor:
+    """Return the marked spans `[n, 2, 2]`, int64, 0 to 0 in place of those an example does not have."""
+    spans = torch.zeros((len(encoded), 2, 2), dtype=torch.int64)
+    for row, one in enumerate(encoded):
+        if one.spans:
+            spans[row, : len(one.spans)] = torch.tensor(one.spans)
+    return spans
 
 
 def bucket(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

@@ -35,6 +35,7 @@ def init(
     selector: Annotated[str | None, _setting("What finds an input's task: closed-form, learned or prototypes.")] = None,
     top_k: Annotated[int | None, _setting("Number of modules run for an input.")] = None,
     rule: Annotated[str | None, _setting("How scores become one ranking: calibrated or paper.")] = None,
+    replay: Annotated[str | None, _setting("How past examples are drawn: dynamic, fixed or adaptive.")] = None,
     dtype: Annotated[str | None, _setting("Number format: auto, float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, _setting("Device: auto, cpu, cuda, cuda:1, ...")] = None,
     seed: Annotated[int | None, _setting("Seed of everything random.")] = None,
@@ -52,6 +53,7 @@ def init(
         "selector": selector,
         "top_k": top_k,
         "rule": rule,
+        "replay": replay,
         "dtype": dtype,
         "device": device,
         "seed": seed,
@@ -81,9 +83,7 @@ def learn(
     ] = None,
     extend: Annotated[
         bool,
-        typer.Option(
-            "--extend", help="More examples of labels learned already: their tasks get new versions."
-        ),
+        typer.Option("--extend", help="More examples of labels learned already: their tasks get new versions."),
     ] = False,
     no_evaluate: NoEvaluate = False,
     wait: Wait = None,

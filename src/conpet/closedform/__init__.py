@@ -11,6 +11,7 @@ METHODS = Registry(
         "lda": "conpet.closedform.classifiers:LinearDiscriminant",
         "ridge": "conpet.closedform.classifiers:Ridge",
         "projected-ridge": "conpet.closedform.classifiers:ProjectedRidge",
+        "klda": "conpet.closedform.classifiers:KernelDiscriminant",
     },
 )
 """Name to the class of a `ClosedFormMethod`; every one can be built without arguments."""

@@ -37,10 +37,15 @@ class ClosedFormMethod(Protocol):
     def name(self) -> str:
         """The registered name."""
 
+    @property
+    def view(self) -> View:
+        """The view read; the state's feature map must keep it."""
+
     def fit(self, state: ClosedFormState) -> ClosedFormClassifier:
         """Compute the classifier.
 
         Raises:
+            ConfigError: The state does not keep the method's view.
             DataError: The state holds no label.
         """
 
@@ -90,20 +95,21 @@ class NearestMean:
     """
 
     name: ClassVar[str] = "nearest-mean"
+    view: ClassVar[View] = View.RAW
 
     def fit(self, state: ClosedFormState) -> LinearScores:
         """Compute the unit means."""
-        _check_labels(state)
-        weights = normalize(state.means(View.RAW)).T.contiguous()
+        _check(state, self)
+        weights = normalize(state.means(self.view)).T.contiguous()
         bias = weights.new_zeros(weights.shape[1])
-        return LinearScores(self.name, state.labels, state.feature_map, View.RAW, weights, bias, unit_rows=True)
+        return LinearScores(self.name, state.labels, state.feature_map, self.view, weights, bias, unit_rows=True)
 
 
 @dataclass(frozen=True)
 class LinearDiscriminant:
     """Gaussian classes of one covariance; scores are log-probabilities of the labels.
 
-    The covariance is pooled over labels and shrunk: `(1 - s) S + s tr(S)/F I`. All labels are equally likely
+    The covariance is pooled over labels and shrunk: `(1 - s) S + s tr(S)/D I`. All labels are equally likely
     beforehand: how often a label was given for training says nothing about how often it will be asked.
 
     Args:
@@ -113,22 +119,38 @@ class LinearDiscriminant:
 
     shrinkage: float = 0.1
     name: ClassVar[str] = "lda"
+    view: ClassVar[View] = View.RAW
 
     def __post_init__(self) -> None:
         if not 0 < self.shrinkage <= 1:
-            raise ConfigError(f"lda: shrinkage is {self.shrinkage}; give a number above 0 and up to 1")
+            raise ConfigError(f"{self.name}: shrinkage is {self.shrinkage}; give a number above 0 and up to 1")
 
     def fit(self, state: ClosedFormState) -> LinearScores:
         """Compute the discriminants."""
-        _check_labels(state)
-        means = state.means(View.RAW)
-        within = state.gram.products[View.RAW] - state.sums(View.RAW).T @ means
+        _check(state, self)
+        means = state.means(self.view)
+        within = state.gram.products[self.view] - state.sums(self.view).T @ means
         freedom = max(state.gram.count - len(state.labels), 1)
         kept = (1 - self.shrinkage) / freedom * within
         factor = Factor.of(kept, self.shrinkage * mean_variance(within, freedom))
         weights = factor.solve(means.T)
         bias = -(means.T * weights).sum(dim=0) / 2
-        return LinearScores(self.name, state.labels, state.feature_map, View.RAW, weights, bias, log_probabilities=True)
+        return LinearScores(
+            self.name, state.labels, state.feature_map, self.view, weights, bias, log_probabilities=True
+        )
+
+
+@dataclass(frozen=True)
+class KernelDiscriminant(LinearDiscriminant):
+    """`LinearDiscriminant` on random Fourier features of the RBF kernel: KLDA (Momeni et al. 2024, arXiv 2412.15571).
+
+    KLDA inverts the pooled scatter by a pseudo-inverse and searches the kernel's width for each data set; here the
+    covariance is shrunk as for LDA, and the width is fixed relative to that of the features (`FeatureMap.bandwidth`).
+    Its ensembles over several random maps are left out.
+    """
+
+    name: ClassVar[str] = "klda"
+    view: ClassVar[View] = View.FOURIER
 
 
 @dataclass(frozen=True)
@@ -156,7 +178,7 @@ class Ridge:
 
     def fit(self, state: ClosedFormState) -> LinearScores:
         """Compute the weights; as long as the state's Gram is the same object, without factoring it again."""
-        _check_labels(state)
+        _check(state, self)
         total, share = state.gram.sums[self.view], state.counts.double() / state.gram.count
         factor = state.gram.factor(self.view, self.strength)
         weights = factor.solve(state.sums(self.view).T - torch.outer(total, share))
@@ -176,6 +198,11 @@ class ProjectedRidge(Ridge):
     view: ClassVar[View] = View.PROJECTED
 
 
-def _check_labels(state: ClosedFormState) -> None:
+def _check(state: ClosedFormState, method: ClosedFormMethod) -> None:
+    if method.view not in state.feature_map.views:
+        raise ConfigError(
+            f"{method.name} reads the {method.view} view; these statistics keep {', '.join(state.feature_map.views)}: "
+            "keep that view from the first task on"
+        )
     if not state.labels:
         raise DataError("a closed-form classifier needs one label or more; none was learned yet")

@@ -23,8 +23,11 @@ MAX_EXAMPLES = 2**25
 """Products of two grid values are at most 2**28: sums of so many of them stay below 2**53 and lose no bit."""
 
 _BYTES = 8
-_BYTE_DEVIATION = math.sqrt((256**2 - 1) / 12)
+_WEIGHT_DEVIATION = math.sqrt(_BYTES * (256**2 - 1) / 12)
 _CHUNK_NUMBERS = 2**23
+_TURN_BITS = 14
+_TURN = 2**_TURN_BITS
+"""Steps of a full turn: half a step of the angle moves a Fourier feature by less than half a step of the grid."""
 
 
 class View(StrEnum):
@@ -32,38 +35,69 @@ class View(StrEnum):
 
     RAW = "raw"
     PROJECTED = "projected"
+    FOURIER = "fourier"
 
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Both views of a feature vector, as whole numbers held in float64 (in units of 1/`STEPS`).
+    """The views of a feature vector, as whole numbers held in float64 (in units of 1/`STEPS`).
 
-    The raw view clips to +-`RADIUS` and rounds. The projected view is `relu(x W / sqrt(dim))`, on the same grid, with a
-    fixed random `W` (the random projection of RanPAC, McDonnell et al. 2023, arXiv 2307.02251). Entries of `W` are sums
-    of eight random bytes: all but Gaussian, but whole numbers, so the product with the raw view has no rounding either.
-    A row's views thus depend on that row alone, to the bit, however rows are batched and whatever the machine.
+    - raw: clipped to +-`RADIUS` and rounded.
+    - projected: `relu(x W / sqrt(dim))`, on the same grid, with a fixed random `W` (the random projection of RanPAC,
+      McDonnell et al. 2023, arXiv 2307.02251).
+    - Fourier: `sqrt(2) cos(x W / sigma + b)`, on the same grid, with `b` uniform over a turn and `sigma = bandwidth
+      sqrt(dim)` (Rahimi & Recht 2007). The mean product of two rows, `z z' / M`, approximates the RBF kernel
+      `exp(-|x - x'|^2 / (2 sigma^2))` with an error of about `1 / sqrt(M)`. `|x - x'|^2` of two standardised rows is
+      about `2 dim`, so a bandwidth of 1 is the median heuristic.
+
+    Entries of `W` are sums of eight random bytes: all but Gaussian, but whole numbers, so the product with the raw view
+    has no rounding either. Angles are rounded to one of `2^14` steps of a turn and the cosine is looked up, because a
+    cosine that is computed may differ in its last bit with the place in a batch and with the machine. A row's views
+    thus depend on that row alone, to the bit, however rows are batched and whatever the machine.
 
     Args:
         dim: Width F of the features.
-        projection: Width M of the projected view.
-        seed: Seed of `W`, 0 or more.
+        projection: Width M of the projected and of the Fourier view.
+        seed: Seed of `W` and `b`, 0 or more.
+        bandwidth: Width of the RBF kernel in units of `sqrt(dim)`, above 0. The default was the best for `klda` of
+            eleven from 0.25 to 8, judged on validation examples: intents of CLINC150 and relations of FewRel, states
+            of MiniLM, M = 2048. Narrower kernels lost, the median heuristic by 0.2 and 2.4 points.
+        views: The views that statistics are kept of, in the order of `View`. Those of a view of M dimensions take
+            `M^2 / 2` numbers: keep none that nothing reads.
     """
 
     dim: int
     projection: int = 2048
     seed: int = 0
+    bandwidth: float = 4.0
+    views: tuple[View, ...] = (View.RAW, View.PROJECTED)
 
     def __post_init__(self) -> None:
         if self.dim < 1 or self.projection < 1 or self.seed < 0:
             raise ConfigError(f"{self}: dim and projection must be 1 or more, seed 0 or more")
+        if not 0 < self.bandwidth < math.inf:
+            raise ConfigError(f"{self}: bandwidth must be a number above 0")
+        if not self.views or self.views != tuple(view for view in View if view in self.views):
+            raise ConfigError(f"{self}: give one view or more, each once and in this order: {', '.join(View)}")
 
     def width(self, view: View) -> int:
         """Return how many dimensions a view has."""
         return self.dim if view is View.RAW else self.projection
 
     def view(self, view: View, features: Tensor) -> Tensor:
-        """Return the view asked for: float64 `[n, width(view)]`."""
-        return self.raw(features) if view is View.RAW else self.projected(features)
+        """Return the view asked for, kept or not: float64 `[n, width(view)]`; do not change it in place.
+
+        Raises:
+            DataError: The shape is not `[n, dim]`, or a number is not finite.
+        """
+        if view is View.RAW:
+            return self.raw(features)
+        reference, latest = self._latest.get(view, (None, None))
+        if reference is not None and latest is not None and reference() is features:
+            return latest
+        rows = self.projected(features) if view is View.PROJECTED else self.fourier(features)
+        self._latest[view] = (weakref.ref(features, lambda _: self._latest.clear()), rows)
+        return rows
 
     def raw(self, features: Tensor) -> Tensor:
         """Quantise features, about standardised, of shape `[n, dim]`.
@@ -86,36 +120,62 @@ class FeatureMap:
         """Project, rectify and quantise features of shape `[n, dim]`.
 
         Returns:
-            Whole numbers in 0 to `RADIUS * STEPS`, float64 `[n, projection]`; do not change them in place.
+            Whole numbers in 0 to `RADIUS * STEPS`, float64 `[n, projection]`.
 
         Raises:
             DataError: The shape is another, or a number is not finite.
         """
-        reference, view = self._latest.get("projected", (None, None))
-        if reference is not None and view is not None and reference() is features:
-            return view
-        scale = 1 / (_BYTE_DEVIATION * math.sqrt(_BYTES * self.dim))
-        weights = _random_weights(self.dim, self.projection, self.seed)
-        view = _on_grid((self.raw(features) @ weights).relu_().mul_(scale))
-        self._latest["projected"] = (weakref.ref(features, lambda _: self._latest.clear()), view)
-        return view
+        return _on_grid(self._products(features).relu_().mul_(1 / (_WEIGHT_DEVIATION * math.sqrt(self.dim))))
+
+    def fourier(self, features: Tensor) -> Tensor:
+        """Compute quantised random Fourier features of features of shape `[n, dim]`.
+
+        Returns:
+            Whole numbers in +-`sqrt(2) * STEPS`, float64 `[n, projection]`.
+
+        Raises:
+            DataError: The shape is another, or a number is not finite.
+        """
+        radian = _TURN / math.tau
+        scale = radian / (STEPS * _WEIGHT_DEVIATION * self.bandwidth * math.sqrt(self.dim))
+        angles = self._products(features).mul_(scale).round_().to(torch.int64)
+        angles.add_(_random_phases(self.projection, self.seed)).bitwise_and_(_TURN - 1)
+        return _cosines()[angles]
 
     def chunks(self, features: Tensor) -> Iterator[Tensor]:
-        """Split rows so that either view of a chunk takes about 64 MiB."""
+        """Split rows so that any view of a chunk takes at most about 64 MiB."""
         yield from torch.split(features, max(1, _CHUNK_NUMBERS // max(self.dim, self.projection)))
 
+    def _products(self, features: Tensor) -> Tensor:
+        """Return `x W` in whole numbers, in units of `_WEIGHT_DEVIATION / STEPS`."""
+        return self.raw(features) @ _random_weights(self.dim, self.projection, self.seed)
+
     @cached_property
-    def _latest(self) -> dict[str, tuple[weakref.ref[Tensor], Tensor]]:
-        """The projection computed last, as long as its features live: several classifiers ask for it in turn."""
+    def _latest(self) -> dict[View, tuple[weakref.ref[Tensor], Tensor]]:
+        """The views computed last, as long as their features live: several classifiers ask for them in turn."""
         return {}
 
 
 @lru_cache(maxsize=4)
 def _random_weights(dim: int, projection: int, seed: int) -> Tensor:
-    """Return `W` in whole numbers of at most 1020; their standard deviation is sqrt(8) times a random byte's."""
+    """Return `W` in whole numbers of at most 1020; their standard deviation is `_WEIGHT_DEVIATION`."""
     draws = np.random.PCG64(seed).random_raw(dim * projection).astype("<u8")
     sums = draws.view(np.uint8).reshape(dim, projection, _BYTES).sum(axis=2, dtype=np.int16)
     return torch.from_numpy(sums - np.int16(_BYTES * 255 // 2)).to(torch.float64)
+
+
+@lru_cache(maxsize=4)
+def _random_phases(projection: int, seed: int) -> Tensor:
+    """Return `b` in steps of a turn, int64 `[projection]`; drawn apart from `W`."""
+    draws = np.random.PCG64([seed, 1]).random_raw(projection)
+    return torch.from_numpy((draws >> np.uint64(64 - _TURN_BITS)).astype(np.int64))
+
+
+@lru_cache(maxsize=1)
+def _cosines() -> Tensor:
+    """Return `sqrt(2) cos` at every step of a turn, on the grid."""
+    cosines = (math.cos(math.tau * step / _TURN) for step in range(_TURN))
+    return torch.tensor([round(math.sqrt(2) * STEPS * cosine) for cosine in cosines], dtype=torch.float64)
 
 
 def _on_grid(values: Tensor) -> Tensor:

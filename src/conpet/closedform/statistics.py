@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, compress
 from typing import Any, Self
 
 import torch
@@ -12,9 +12,12 @@ from torch import Tensor
 
 from conpet.closedform.features import MAX_EXAMPLES, STEPS, FeatureMap, View
 from conpet.closedform.solve import Factor
-from conpet.errors import CorruptionError, DataError
+from conpet.errors import ConfigError, CorruptionError, DataError
 
 _ROUNDING_VARIANCE = 1 / 12
+_MAP_SHAPES: Mapping[str, tuple[int, ...]] = {"map": (3,), "map.bandwidth": (), "map.views": (len(View),)}
+_DTYPES = {"map": torch.int64, "map.views": torch.bool, "count": torch.int64, "counts": torch.int64}
+"""All other tensors are float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +28,7 @@ class Gram:
     changed in place, so the factors it keeps stay right.
 
     Attributes:
-        feature_map: The map the sums were taken with.
+        feature_map: The map the sums were taken with; its `views` are those summed.
         count: Number of examples.
         sums: Per view, float64 `[D]` of whole numbers.
         products: Per view, float64 `[D, D]` of whole numbers.
@@ -40,7 +43,7 @@ class Gram:
     @classmethod
     def zero(cls, feature_map: FeatureMap) -> Gram:
         """Return the sums over no examples."""
-        widths = {view: feature_map.width(view) for view in View}
+        widths = {view: feature_map.width(view) for view in feature_map.views}
         return cls(
             feature_map,
             0,
@@ -68,7 +71,7 @@ class Gram:
             DataError: The features do not fit the map, or were never added.
         """
         moved = self._moved(features, -1)
-        if moved.count < 0 or any(bool((moved.products[view].diagonal() < 0).any()) for view in View):
+        if moved.count < 0 or any(bool((moved.products[view].diagonal() < 0).any()) for view in moved.products):
             raise DataError(
                 f"{len(features):,} examples cannot be taken out of statistics over {self.count:,}: "
                 "they were never added; give the very features that were learned"
@@ -76,10 +79,10 @@ class Gram:
         return moved
 
     def _moved(self, features: Tensor, sign: int) -> Gram:
-        sums = {view: self.sums[view].clone() for view in View}
-        products = {view: self.products[view].clone() for view in View}
+        sums = {view: total.clone() for view, total in self.sums.items()}
+        products = {view: total.clone() for view, total in self.products.items()}
         for chunk in self.feature_map.chunks(features):
-            for view in View:
+            for view in sums:
                 rows = self.feature_map.view(view, chunk)
                 sums[view].add_(rows.sum(dim=0), alpha=sign)
                 products[view].addmm_(rows.T, rows, alpha=sign)
@@ -88,7 +91,8 @@ class Gram:
     def factor(self, view: View, strength: float) -> Factor:
         """Return the factor of the centred products plus a ridge of `strength` times the mean of their diagonal.
 
-        It is computed once, and kept for as long as these statistics are. There must be one example or more.
+        It is computed once, and kept for as long as these statistics are. There must be one example or more, and the
+        view must be one of the map's.
         """
         key = (view, strength)
         if key not in self._factors:
@@ -98,8 +102,8 @@ class Gram:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return named tensors for storage; of each symmetric matrix the upper triangle."""
-        tensors = {"map": _pack_map(self.feature_map), "count": torch.tensor(self.count)}
-        for view in View:
+        tensors = {**_pack_map(self.feature_map), "count": torch.tensor(self.count)}
+        for view in self.feature_map.views:
             tensors[f"{view}.sum"] = self.sums[view]
             tensors[f"{view}.products"] = self.products[view][_upper(self.feature_map.width(view))]
         return tensors
@@ -112,16 +116,16 @@ class Gram:
             CorruptionError: A tensor is missing, surplus, or of another shape or dtype.
         """
         feature_map = _unpack_map(tensors, "closed-form statistics")
-        shapes = {"map": (3,), "count": ()}
-        for view in View:
+        shapes: dict[str, tuple[int, ...]] = {"count": ()}
+        for view in feature_map.views:
             width = feature_map.width(view)
             shapes |= {f"{view}.sum": (width,), f"{view}.products": (width * (width + 1) // 2,)}
         _check_shapes(tensors, shapes, "closed-form statistics")
         return cls(
             feature_map,
             int(tensors["count"]),
-            {view: tensors[f"{view}.sum"] for view in View},
-            {view: _symmetric(tensors[f"{view}.products"], feature_map.width(view)) for view in View},
+            {view: tensors[f"{view}.sum"] for view in feature_map.views},
+            {view: _symmetric(tensors[f"{view}.products"], feature_map.width(view)) for view in feature_map.views},
         )
 
 
@@ -153,19 +157,21 @@ class ClassSums:
         names = tuple(sorted(set(labels)))
         position = {name: index for index, name in enumerate(names)}
         owners = torch.tensor([position[label] for label in labels], dtype=torch.int64)
-        sums = {view: torch.zeros(len(names), feature_map.width(view), dtype=torch.float64) for view in View}
+        sums = {
+            view: torch.zeros(len(names), feature_map.width(view), dtype=torch.float64) for view in feature_map.views
+        }
         first = 0
         for chunk in feature_map.chunks(features):
             rows = owners[first : first + len(chunk)]
-            for view in View:
-                sums[view].index_add_(0, rows, feature_map.view(view, chunk))
+            for view, total in sums.items():
+                total.index_add_(0, rows, feature_map.view(view, chunk))
             first += len(chunk)
         return cls(feature_map, names, torch.bincount(owners, minlength=len(names)), sums)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return named tensors for storage; the labels are the caller's to keep."""
-        views = {f"{view}.sums": self.sums[view] for view in View}
-        return {"map": _pack_map(self.feature_map), "counts": self.counts, **views}
+        views = {f"{view}.sums": self.sums[view] for view in self.feature_map.views}
+        return {**_pack_map(self.feature_map), "counts": self.counts, **views}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], labels: Sequence[str]) -> Self:
@@ -176,9 +182,10 @@ class ClassSums:
         """
         what = f"class sums of {len(labels)} labels"
         feature_map = _unpack_map(tensors, what)
-        shapes = {f"{view}.sums": (len(labels), feature_map.width(view)) for view in View}
-        _check_shapes(tensors, {"map": (3,), "counts": (len(labels),), **shapes}, what)
-        return cls(feature_map, tuple(labels), tensors["counts"], {view: tensors[f"{view}.sums"] for view in View})
+        shapes = {f"{view}.sums": (len(labels), feature_map.width(view)) for view in feature_map.views}
+        _check_shapes(tensors, {"counts": (len(labels),), **shapes}, what)
+        sums = {view: tensors[f"{view}.sums"] for view in feature_map.views}
+        return cls(feature_map, tuple(labels), tensors["counts"], sums)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +217,7 @@ class ClosedFormState:
         if any(classes.feature_map != self.feature_map for classes in self.classes):
             raise CorruptionError(f"class sums of another feature map than the statistics' {self.feature_map}")
         same = int(self.counts.sum()) == self.gram.count and all(
-            torch.equal(self.sums(view).sum(dim=0), self.gram.sums[view]) for view in View
+            torch.equal(self.sums(view).sum(dim=0), total) for view, total in self.gram.sums.items()
         )
         if not same:
             raise CorruptionError(
@@ -234,12 +241,12 @@ class ClosedFormState:
         return _stacked((classes.counts for classes in self.classes), torch.zeros(0, dtype=torch.int64))
 
     def sums(self, view: View) -> Tensor:
-        """Return the sum of a view over the examples of each label, float64 `[C, D]`."""
+        """Return the sum of one of the map's views over the examples of each label, float64 `[C, D]`."""
         none = torch.zeros(0, self.feature_map.width(view), dtype=torch.float64)
         return _stacked((classes.sums[view] for classes in self.classes), none)
 
     def means(self, view: View) -> Tensor:
-        """Return the mean of a view over the examples of each label, float64 `[C, D]` in grid units."""
+        """Return the mean of one of the map's views over the examples of each label, float64 `[C, D]` in grid units."""
         return self.sums(view) / self.counts.unsqueeze(1)
 
 
@@ -266,21 +273,28 @@ def _symmetric(upper: Tensor, width: int) -> Tensor:
     return matrix + matrix.triu(1).T
 
 
-def _pack_map(feature_map: FeatureMap) -> Tensor:
-    return torch.tensor([feature_map.dim, feature_map.projection, feature_map.seed])
+def _pack_map(feature_map: FeatureMap) -> dict[str, Tensor]:
+    return {
+        "map": torch.tensor([feature_map.dim, feature_map.projection, feature_map.seed]),
+        "map.bandwidth": torch.tensor(feature_map.bandwidth, dtype=torch.float64),
+        "map.views": torch.tensor([view in feature_map.views for view in View]),
+    }
 
 
 def _unpack_map(tensors: Mapping[str, Tensor], what: str) -> FeatureMap:
-    if "map" not in tensors or tensors["map"].shape != (3,):
-        raise CorruptionError(f"{what}: no tensor 'map' of three numbers; restore the file or compute it again")
-    dim, projection, seed = tensors["map"].tolist()
-    return FeatureMap(dim, projection, seed)
+    kept = {name: tensor for name, tensor in tensors.items() if name in _MAP_SHAPES}
+    _check_shapes(kept, {}, what)
+    dim, projection, seed = kept["map"].tolist()
+    views = tuple(compress(View, kept["map.views"].tolist()))
+    try:
+        return FeatureMap(dim, projection, seed, kept["map.bandwidth"].item(), views)
+    except ConfigError as error:
+        raise CorruptionError(f"{what}: {error}; restore or compute again") from error
 
 
 def _check_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
-    """Whole counts are int64, sums float64: see `to_tensors`."""
-    whole = {"map", "count", "counts"}
-    expected = {name: (shape, torch.int64 if name in whole else torch.float64) for name, shape in shapes.items()}
+    """Check that there are tensors of just these shapes, and those of the feature map."""
+    expected = {name: (shape, _DTYPES.get(name, torch.float64)) for name, shape in {**_MAP_SHAPES, **shapes}.items()}
     found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     if found != expected:
         wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))

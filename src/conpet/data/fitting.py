@@ -14,13 +14,15 @@ class TokenPiece(NamedTuple):
 
     ids: Sequence[int]
     role: PieceRole
+    spans: tuple[str, ...] = ()
 
 
 class Fitted(NamedTuple):
-    """Token ids and the position among them the backbone is read at."""
+    """Token ids, the position among them the backbone is read at, and where the marked spans lie (end exclusive)."""
 
     ids: list[int]
     slot: int
+    spans: dict[str, tuple[int, int]]
 
 
 def fit(pieces: Sequence[TokenPiece], limit: int) -> Fitted:
@@ -49,13 +51,15 @@ def fit(pieces: Sequence[TokenPiece], limit: int) -> Fitted:
     _shorten(lengths, middle, limit - fixed - sum(lengths[at] for at in outer))
     ids: list[int] = []
     slot = None
+    spans: dict[str, tuple[int, int]] = {}
     for piece, length in zip(pieces, lengths, strict=True):
         if piece.role is PieceRole.SLOT:
             slot = len(ids)
+        spans |= dict.fromkeys(piece.spans, (len(ids), len(ids) + length))
         ids += _cut(piece, length)
     if not ids:
         raise DataError("an input has no tokens: the tokenizer found nothing to read in it")
-    return Fitted(ids, len(ids) - 1 if slot is None else slot)
+    return Fitted(ids, len(ids) - 1 if slot is None else slot, spans)
 
 
 def _shorten(lengths: list[int], which: Sequence[int], room: int) -> None:

@@ -8,7 +8,7 @@ Sentence-level Relation Extraction").
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from string import Formatter
@@ -36,18 +36,22 @@ class PieceRole(StrEnum):
 
 
 class Piece(NamedTuple):
-    """A stretch of text with one role; the slot's text is empty (the mask token stands there)."""
+    """A stretch of text with one role; the slot's text is empty (the mask token stands there).
+
+    `spans` names the marked spans whose words it is made of; where spans overlap, one stretch stands for all of them.
+    """
 
     text: str
     role: PieceRole
+    spans: tuple[str, ...] = ()
 
 
 Rendered = tuple[Piece, ...]
 """Pieces to be tokenized one by one, without special tokens.
 
-There are as few of them as the roles allow, so that little is tokenized apart. A space between two pieces leads the
-second one (" word"), because BPE vocabularies attach the space to the word that follows. A causal rendering has no
-slot piece: its last token is the slot.
+There are as few of them as roles and marked spans allow, so that little is tokenized apart. A space between two pieces
+leads the second one (" word"), because BPE vocabularies attach the space to the word that follows. A causal rendering
+has no slot piece: its last token is the slot.
 """
 
 
@@ -163,22 +167,35 @@ def _fill(part: _Part, example: Example) -> Iterator[Piece]:
 def _sentence(example: Example) -> Iterator[Piece]:
     spans = {name: span for name in _MARKS if (span := getattr(example, name)) is not None}
     words = list(example.tokens)
-    # Inner spans first, so that nested marks close in the order they opened.
-    for name, span in sorted(spans.items(), key=lambda item: item[1].end - item[1].start):
-        words[span.start] = f"{_MARKS[name]} {words[span.start]}"
-        words[span.end - 1] = f"{words[span.end - 1]} {_MARKS[name]}"
     stretches = []
     at, role = 0, PieceRole.CUT_START
     for region in _regions(spans.values()):
         stretches.append(Piece(_join(words[at : region.start]), role))
-        stretches.append(Piece(_join(words[region.start : region.end]), PieceRole.KEEP))
+        inside = {name: span for name, span in spans.items() if region.start <= span.start and span.end <= region.end}
+        stretches += _marked(words, region, inside)
         at, role = region.end, PieceRole.CUT_MIDDLE
     stretches.append(Piece(_join(words[at:]), PieceRole.CUT_END))
     space = ""
     for stretch in stretches:
         if stretch.text:
-            yield Piece(space + stretch.text, stretch.role)
+            yield stretch._replace(text=space + stretch.text)
             space = " "
+
+
+def _marked(words: Sequence[str], region: Span, spans: Mapping[str, Span]) -> Iterator[Piece]:
+    """Set marks around the spans of a region: one span, or several that overlap."""
+    if len(spans) == 1:
+        (name,) = spans
+        yield Piece(_MARKS[name], PieceRole.KEEP)
+        yield Piece(_join(words[region.start : region.end]), PieceRole.KEEP, (name,))
+        yield Piece(_MARKS[name], PieceRole.KEEP)
+        return
+    marked = list(words)
+    # Inner spans first, so that nested marks close in the order they opened.
+    for name, span in sorted(spans.items(), key=lambda item: item[1].end - item[1].start):
+        marked[span.start] = f"{_MARKS[name]} {marked[span.start]}"
+        marked[span.end - 1] = f"{marked[span.end - 1]} {_MARKS[name]}"
+    yield Piece(_join(marked[region.start : region.end]), PieceRole.KEEP, tuple(spans))
 
 
 def _regions(spans: Iterable[Span]) -> list[Span]:
@@ -212,9 +229,9 @@ def _tidy(pieces: Iterable[Piece]) -> Iterator[Piece]:
         space = text[len(body) :]
         if not body:
             continue
-        if held and held.role is piece.role:
-            held = Piece(held.text + body, held.role)
+        if held and (held.role, held.spans) == (piece.role, piece.spans):
+            held = held._replace(text=held.text + body)
         else:
             yield from [held] if held else []
-            held = Piece(body, piece.role)
+            held = piece._replace(text=body)
     yield from [held] if held else []

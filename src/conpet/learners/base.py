@@ -14,6 +14,7 @@ from torch import Tensor
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
+from conpet.closedform.features import View
 from conpet.closedform.statistics import ClosedFormState, Gram
 from conpet.config import MethodOptions, Settings, TaskSettings
 from conpet.data import Example, Kind
@@ -25,6 +26,7 @@ from conpet.learners.statistics import (
     empty_gram,
     features_of,
     statistics_tensors,
+    staying,
 )
 from conpet.replay.memory import Remembered, Split
 from conpet.work import Work
@@ -127,6 +129,8 @@ class Learner(ABC):
     name: ClassVar[str]
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     """What may be set for this method alone (`Settings.options`)."""
+    views: ClassVar[tuple[View, ...]] = (View.RAW, View.PROJECTED)
+    """Views of the frozen features that statistics are kept of: they decide which references can be computed."""
     tunes: ClassVar[bool] = True
     """Whether it trains a PET module; one that does not needs no suffix."""
 
@@ -165,12 +169,10 @@ class Learner(ABC):
             names: Its labels' new names; one label at least stays.
             work: Past examples, those of this task under their new labels.
         """
-        features = features_of(known)
-        answers = [names.get(label, label) for label in answers_of(known)]
-        stay = [row for row, label in enumerate(answers) if label is not None]
-        gone = [row for row, label in enumerate(answers) if label is None]
-        gram = self.closed.gram
-        kept = statistics_tensors(gram.feature_map, features[stay], [str(answers[row]) for row in stay])
+        features, gram, stay = features_of(known), self.closed.gram, staying(known, names)
+        gone = sorted(set(range(len(features))).difference(stay))
+        answers = [label for one in answers_of(known) if (label := names.get(one, one)) is not None]
+        kept = statistics_tensors(gram.feature_map, features[stay], answers)
         shared = {STATISTICS: Artifact(tensors={STATISTICS: gram.minus(features[gone]).to_tensors()})} if gone else {}
         return Learned({MODULE: Artifact(tensors=kept)}, shared, parameters=0, head_parameters=0)
 
@@ -187,7 +189,11 @@ class Learner(ABC):
     def closed(self) -> ClosedFormState:
         """The closed-form statistics over all tasks, of which the references are computed."""
         stored = self.state.shared.get(STATISTICS)
-        gram = Gram.from_tensors(stored.tensors(STATISTICS)) if stored else empty_gram(self.backbone, self.settings)
+        gram = (
+            Gram.from_tensors(stored.tensors(STATISTICS))
+            if stored
+            else empty_gram(self.backbone, self.settings, self.views)
+        )
         return ClosedFormState(gram, tuple(classes_of(task) for task in self.state.tasks))
 
     def statistics(self, leaving: KnownTask | None, coming: Tensor | None) -> dict[str, Artifact | None]:

@@ -336,17 +336,17 @@ class DynamicLearner(Learner):
                 self.settings.calibration_examples, old_share=OLD_SHARE if newest else 1.0, has_memory=bool(old)
             )
             drawn = draw_by_task(old, Split.VALIDATION, of_old, work.seed)
-            if newest and (new := newest.count(Split.VALIDATION)):
-                chosen = random.Random(work.seed).sample(range(new), min(of_new, new))  # noqa: S311
-                drawn.append((newest, chosen))
+            if newest:
+                count = newest.count(Split.VALIDATION)
+                drawn.append((newest, random.Random(work.seed).sample(range(count), min(of_new, count))))  # noqa: S311
             return {CALIBRATION: Artifact(documents={CALIBRATION: self._fitted(drawn).to_json()})}
 
     def _fitted(self, drawn: Sequence[tuple[Remembered, list[int]]]) -> Rule:
-        """Fit a rule on held-out examples, given by their positions."""
+        """Fit a rule on held-out examples of some tasks."""
         column = {label: index for index, label in enumerate(self.labels)}
         parts, targets = [], []
         for kind in Kind:
-            some = [(source, positions) for source, positions in drawn if source.kind is kind]
+            some = [(source, positions) for source, positions in drawn if source.kind is kind and positions]
             if not some:
                 continue
             readings = [self.recalled(source, Split.VALIDATION, positions) for source, positions in some]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,14 @@ from conpet.backbone.states import Batch, States
 from conpet.config import Settings
 from conpet.learners.base import Lesson
 from conpet.pet.module import PetModule
-from conpet.replay.rehearsal import Rehearsal, mean_loss
+from conpet.pet.train import represented
+from conpet.replay.rehearsal import Rehearsal, learned_from, mean_loss
 from conpet.replay.schedule import OLD_SHARE, rehearse, split_budget
 from conpet.training import epoch_batches, steps_of
 from conpet.work import Work
+
+HEAD_PARAMETERS = "head."
+"""Names of the head's parameters begin so; they have one row for each label."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +72,7 @@ class Session:
         new: Number of new examples.
         steps: Optimiser steps of the task, its budget.
         rehearsal: Draws the past examples that fill the old part of the batches, or None.
+        notes: What the method noted for the rest of the session, of a type of its own.
     """
 
     module: PetModule
@@ -79,6 +85,7 @@ class Session:
     new: int
     steps: int
     rehearsal: Rehearsal | None = None
+    notes: Any = None
     _epochs: dict[int, list[list[int]]] = field(default_factory=dict, init=False)
 
     @classmethod
@@ -124,9 +131,30 @@ class Session:
         return self.rehearsal is None or self.rehearsal.resumable
 
     @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters of the module and the head, by name."""
+        return {**self.module.parameters, **self.head_parameters}
+
+    @property
     def head_parameters(self) -> dict[str, nn.Parameter]:
         """Parameters of the head, by name."""
-        return {f"head.{name}": parameter for name, parameter in self.head.named_parameters()}
+        return {f"{HEAD_PARAMETERS}{name}": parameter for name, parameter in self.head.named_parameters()}
+
+    @property
+    def old_rows(self) -> list[int]:
+        """Rows of the old examples that may be learned from."""
+        if self.rehearsal is None:
+            return []
+        learned = self.rehearsal.trained(range(len(self.rehearsal.states)))
+        return [self.new + row for row, kept in enumerate(learned) if kept]
+
+    def some(self, rows: Sequence[int], most: int) -> list[int]:
+        """Draw at most so many of some rows; the same ones whenever it is asked."""
+        return random.Random(self.work.seed).sample(rows, min(most, len(rows)))  # noqa: S311
+
+    def represented(self, rows: Sequence[int]) -> Tensor:
+        """Return how the module represents some rows now `[n, R]`, on the CPU; nothing is trained on them."""
+        return represented(self.backbone, self.module, self.states.select(rows))
 
     def step(self, number: int) -> Step:
         """Return the batch of a step."""
@@ -150,6 +178,10 @@ class Session:
         """Return the mean of a step's losses `[n]` over all that is learned from; the replay schedule sees them too."""
         return mean_loss(losses, self.rehearsal, self.replayed(step))
 
+    def learned_from(self, step: Step, losses: Tensor) -> Tensor:
+        """Return which of a step's examples are learned from `[n]`, bool; the replay schedule sees all losses `[n]`."""
+        return learned_from(losses, self.rehearsal, self.replayed(step))
+
     def replayed(self, step: Step) -> list[int]:
         """Return the old examples of a step, as rows of the rehearsal."""
         return [row - self.new for row in step.rows[step.fresh :]]
@@ -159,7 +191,7 @@ class Session:
         per_epoch = -(-self.new // count)
         epoch = number // per_epoch
         if epoch not in self._epochs:
-            lengths = [len(one.ids) for one in self.lesson.train.encoded]
+            lengths = [len(one.ids) for one in self.states.encoded[: self.new]]
             generator = torch.Generator().manual_seed(self.work.seed + epoch)
             self._epochs = {epoch: epoch_batches(lengths, count, generator)}
         return self._epochs[epoch][number % per_epoch]

@@ -19,7 +19,7 @@ from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores
 from conpet.learners.memo import RememberingBank
 from conpet.learners.session import Session, Step, Trained
 from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, Names, unit_artifact
-from conpet.learners.statistics import features_of, statistics_tensors
+from conpet.learners.statistics import features_of, statistics_tensors, staying
 from conpet.learners.units import LABELS, Units, reheaded
 from conpet.pet.bank import ModuleBank
 from conpet.pet.module import ADAPTER_TENSORS, HEAD, PetModule, module_artifact
@@ -50,6 +50,8 @@ class StaticLearner(Learner, ABC):
 
     replays: ClassVar[bool] = True
     """Whether half of a batch is old examples."""
+    resumable: ClassVar[bool] = True
+    """Whether a step's loss depends on weights and step alone. If not, training that was interrupted begins anew."""
 
     def __init__(
         self, backbone: Backbone, settings: Settings, state: LearnerState, bank: RememberingBank | None = None
@@ -100,12 +102,25 @@ class StaticLearner(Learner, ABC):
         """Return what the method needs of this task when it learns the next one, but not to answer."""
         return {}
 
-    def kept_with_task(self, session: Session) -> Mapping[str, Mapping[str, Tensor]]:
-        """Return tensors by stem that belong to the task just learned and go with it."""
+    def kept_with_task(self, session: Session, representations: Tensor) -> Mapping[str, Mapping[str, Tensor]]:
+        """Return tensors by stem that belong to the task just learned and go with it.
+
+        Args:
+            session: The task, trained.
+            representations: How the module represents its training examples now `[n, R]`, on the CPU.
+        """
         return {}
 
-    def kept_relabelled(self, known: KnownTask, names: Names) -> Mapping[str, Mapping[str, Tensor]]:
-        """Return what `kept_with_task` kept with a task, for when its labels have other names or are gone."""
+    def kept_relabelled(
+        self, known: KnownTask, names: Names, stay: Sequence[int]
+    ) -> Mapping[str, Mapping[str, Tensor]]:
+        """Return what `kept_with_task` kept with a task, for when its labels have other names, or are gone.
+
+        Args:
+            known: The task in its active version.
+            names: Its labels' new names.
+            stay: Rows of the training examples whose label is not gone.
+        """
         return {}
 
     # Answering
@@ -128,6 +143,8 @@ class StaticLearner(Learner, ABC):
         with work.costs.stage("module"):
             log = self._trained(session)
             representations = represented(self.backbone, session.module, lesson.train)
+            with_task = self.kept_with_task(session, representations)
+        beside = {**session.head_parameters, **self.extra_parameters(session)}
         readout = self.readout(session)
         kept = self.kept(session)
         head = {LABELS: list(session.labels)}
@@ -135,12 +152,12 @@ class StaticLearner(Learner, ABC):
         shared |= {STATIC: module_artifact(session.module, readout, head, **more)}
         return Learned(
             objects={
-                MODULE: Artifact(tensors={**statistics, **self.kept_with_task(session)}),
+                MODULE: Artifact(tensors={**statistics, **with_task}),
                 UNIT: unit_artifact(STATIC),
             },
             shared=shared,
             parameters=sum(parameter.numel() for parameter in session.module.parameters.values()),
-            head_parameters=sum(parameter.numel() for parameter in session.head_parameters.values()),
+            head_parameters=sum(parameter.numel() for parameter in beside.values()),
             detail={"steps": log.steps, "final_loss": log.losses[-1]},
             representations=representations,
         )
@@ -153,7 +170,7 @@ class StaticLearner(Learner, ABC):
         with work.costs.stage("statistics"):
             shared = self.statistics(leaving, None)
         labels = [label for task in self.state.tasks if task.name != leaving.name for label in task.labels]
-        shared[STATIC] = self.reheaded({label: label for label in labels}) if labels or coming else None
+        shared[STATIC] = self.narrowed({label: label for label in labels}) if labels or coming else None
         if coming is None:
             return shared
         source = next(one for one in work.memory if one.task == coming.name)
@@ -172,26 +189,18 @@ class StaticLearner(Learner, ABC):
         """Return a new version of a task in which labels have other names, or are gone; the head follows."""
         learned = super().relabelled(known, names, work)
         labels = {label: names.get(label, label) for task in self.state.tasks for label in task.labels}
-        shared = self.reheaded({new: old for old, new in labels.items() if new is not None})
+        shared = self.narrowed({new: old for old, new in labels.items() if new is not None})
         module = learned.objects[MODULE]
-        kept = replace(module, tensors={**module.tensors, **self.kept_relabelled(known, names)})
+        kept = replace(module, tensors={**module.tensors, **self.kept_relabelled(known, names, staying(known, names))})
         return replace(
             learned, objects={MODULE: kept, UNIT: unit_artifact(STATIC)}, shared={**learned.shared, STATIC: shared}
         )
 
-    def reheaded(self, outputs: Mapping[str, str]) -> Artifact:
-        """Return the stored module with a head for some labels, each with its name in the present head."""
-        assert self.last is not None, "a task changes that was never learned"  # noqa: S101
-        module = reheaded(self.last, outputs)
-        if not self.last.has(METHOD):
-            return module
-        known = list(self.last.document(HEAD)[LABELS])
-        rows = [known.index(output) for output in outputs.values()]
-        kept = {
-            name: value[rows] if name.startswith(PER_LABEL) else value
-            for name, value in self.last.tensors(METHOD).items()
-        }
-        return replace(module, tensors={**module.tensors, METHOD: kept})
+    def narrowed(self, outputs: Mapping[str, str]) -> Artifact:
+        """Return the stored module with a head for some labels alone, each given with its name in the present head."""
+        assert self.last is not None, "a task leaves that was never learned"  # noqa: S101
+        module, kept = reheaded(self.last, outputs), self.carried(list(outputs.values()))
+        return replace(module, tensors={**module.tensors, METHOD: kept}) if kept else module
 
     # Parts
 
@@ -224,25 +233,34 @@ class StaticLearner(Learner, ABC):
         if self.last is not None:
             known, last = self.last.document(HEAD)[LABELS], self.last_head(self.last)
             with torch.no_grad():
-                for row, label in enumerate(labels):
-                    if label in known:
-                        head.weight[row] = last["weight"][known.index(label)]
-                        head.bias[row] = last["bias"][known.index(label)]
+                head.weight.copy_(_of_labels(last["weight"], known, labels))
+                head.bias.copy_(_of_labels(last["bias"], known, labels))
         return head
 
     def last_head(self, stored: Readable) -> Mapping[str, Tensor]:
         """Return the weight and bias of the head that training goes on from: here the one that answers."""
         return stored.tensors(HEAD)
 
+    def carried(self, labels: Sequence[str]) -> dict[str, Tensor]:
+        """Return what the method kept of the tasks before, its rows for these labels: zeros for new ones."""
+        if self.last is None or not self.last.has(METHOD):
+            return {}
+        known = self.last.document(HEAD)[LABELS]
+        return {
+            name: _of_labels(value, known, labels) if name.startswith(PER_LABEL) else value
+            for name, value in self.last.tensors(METHOD).items()
+        }
+
     def _trained(self, session: Session) -> TrainLog:
+        session.module.train(False)
         self.before(session)
         session.module.train()
         settings, work = session.lesson.settings, session.work
         log = optimise(
-            {**session.module.parameters, **session.head_parameters, **self.extra_parameters(session)},
+            {**session.parameters, **self.extra_parameters(session)},
             lambda step: self.loss(session, session.step(step)),
             Plan(session.steps, settings.learning_rate, settings.weight_decay, seed=work.seed),
-            checkpoint=work.scratch / STATIC if work.scratch and session.resumable else None,
+            checkpoint=work.scratch / STATIC if work.scratch and self.resumable and session.resumable else None,
             on_gradient=lambda step: self.after_backward(session, step),
             on_step=lambda step, _: work.progress("module", (step + 1) / session.steps),
         )
@@ -250,3 +268,12 @@ class StaticLearner(Learner, ABC):
         self.backbone.meter.steps += log.steps - log.resumed_at
         self.after(session)
         return log
+
+
+def _of_labels(rows: Tensor, known: Sequence[str], labels: Sequence[str]) -> Tensor:
+    """Return the rows of `labels` `[L, ...]` out of those of `known` labels; zeros for labels that are not known."""
+    found = rows.new_zeros(len(labels), *rows.shape[1:])
+    for row, label in enumerate(labels):
+        if label in known:
+            found[row] = rows[known.index(label)]
+    return found

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
-from conpet.closedform.features import FeatureMap
+from conpet.closedform.features import FeatureMap, View
 from conpet.closedform.statistics import ClassSums, Gram
 from conpet.config import Settings
-from conpet.learners.state import MODULE, KnownTask
+from conpet.learners.state import MODULE, KnownTask, Names
 
 STATISTICS = "statistics"
 """Shared slot, and stem in it, of the Gram matrix."""
@@ -21,9 +21,9 @@ FEATURES = "features"
 _ANSWERS = "answers"
 
 
-def empty_gram(backbone: Backbone, settings: Settings) -> Gram:
-    """Return the statistics of a workspace that has learned nothing."""
-    return Gram.zero(FeatureMap(backbone.feature_size, settings.projection, settings.seed))
+def empty_gram(backbone: Backbone, settings: Settings, views: tuple[View, ...]) -> Gram:
+    """Return the statistics, over some views of the features, of a workspace that has learned nothing."""
+    return Gram.zero(FeatureMap(backbone.feature_size, settings.projection, settings.seed, views=views))
 
 
 def statistics_tensors(
@@ -44,6 +44,11 @@ def classes_of(task: KnownTask) -> ClassSums:
 def features_of(task: KnownTask) -> Tensor:
     """Read the features `[n, F]` a task was learned from."""
     return task.objects[MODULE].tensors(FEATURES)[FEATURES]
+
+
+def staying(task: KnownTask, names: Names) -> list[int]:
+    """Return the rows of the examples a task was learned from whose label is not gone under new names."""
+    return [row for row, label in enumerate(answers_of(task)) if names.get(label, label) is not None]
 
 
 def statistics_alone(task: KnownTask) -> Artifact:

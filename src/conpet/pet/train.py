@@ -104,3 +104,12 @@ def zero_head(backbone: Backbone, outputs: int) -> nn.Linear:
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return head
+
+
+def linear_head(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Return the head of a weight `[labels, R]` and a bias `[labels]`."""
+    head: nn.Linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], device=weight.device)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
+    return head

@@ -13,10 +13,10 @@ from torch import Tensor
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
-from conpet.data import Example, Kind
+from conpet.data import Example, Kind, Task
 from conpet.errors import ConfigError
-from conpet.readable import Readable
-from conpet.replay.latent import latent_rows, pack, unpack
+from conpet.readable import Held, Readable
+from conpet.replay.latent import latent_rows, pack, selected, unpack
 
 MEMORY = "memory"
 """Slot of a task version that holds its examples."""
@@ -111,7 +111,7 @@ class Remembered:
             positions: Their rows in the split, in any order; None: all.
             template: A template in place of the task's own.
             keep: Whether states that are computed go into the state cache.
-            progress: Called with the number of examples done since the last call.
+            progress: Called with the number of examples done since the last call, where they are computed.
 
         Raises:
             ConfigError: States are stored, and another template is asked for than they were computed with.
@@ -156,6 +156,12 @@ class Remembered:
             f"task {self.task!r}: this workspace has latent_only=true, so of past examples only prefix states are "
             f"kept: {therefore}. Make a workspace without latent_only, if texts may be stored"
         )
+
+
+def remembered_whole(task: Task) -> Remembered:
+    """Return all examples of a task that is not stored yet."""
+    examples = {Split.TRAIN: task.train, Split.VALIDATION: task.validation, Split.TEST: task.test}
+    return Remembered(task.name, task.template, task.kind, Held(text_memory(examples)))
 
 
 def text_memory(examples: Mapping[Split, Sequence[Example]], representations: Tensor | None = None) -> Artifact:
@@ -206,7 +212,7 @@ def cut_to(memory: Remembered, positions: Sequence[int], *, represented: bool) -
     reader, held_out = memory.reader, (Split.VALIDATION, Split.TEST)
     if memory.latent:
         tensors |= {str(split): dict(reader.tensors(split)) for split in held_out}
-        tensors[Split.TRAIN] = pack(unpack(reader.tensors(Split.TRAIN), positions))
+        tensors[Split.TRAIN] = selected(reader.tensors(Split.TRAIN), positions)
         return Artifact(tensors=tensors, documents=documents)
     tables = {str(split): list(reader.rows(split)) for split in held_out}
     tables[Split.TRAIN] = list(reader.rows(Split.TRAIN, set(positions)))
@@ -233,7 +239,7 @@ def relabelled(memory: Remembered, names: Mapping[str, str | None], stay: Sequen
     reader = memory.reader
     tensors = _represented(memory.representations[train] if reader.has(_REPRESENTATIONS) else None)
     if memory.latent:
-        tensors |= {str(split): pack(unpack(reader.tensors(split), rows)) for split, rows in chosen.items()}
+        tensors |= {str(split): selected(reader.tensors(split), rows) for split, rows in chosen.items()}
         return Artifact(tensors=tensors, documents=documents)
     tables = {
         str(split): [

@@ -120,16 +120,22 @@ class Predrawn(Rehearsal):
         return [True] * len(rows)
 
 
-def mean_loss(losses: Tensor, rehearsal: Rehearsal | None = None, old: Sequence[int] = ()) -> Tensor:
-    """Return the mean loss of a batch over its new examples and those old ones that are learned from.
+def learned_from(losses: Tensor, rehearsal: Rehearsal | None = None, old: Sequence[int] = ()) -> Tensor:
+    """Return which examples of a batch are learned from `[n + o]`, bool: the new ones, and of the old ones some.
 
     Args:
         losses: Loss of each example of the batch `[n + o]`: n new ones, then o old ones.
         rehearsal: What the old ones come from; it gets to see their losses.
         old: Their rows, o of them.
     """
-    if rehearsal is None:
-        return losses.mean()
     new = len(losses) - len(old)
-    rehearsal.observe(old, losses[new:].tolist())
-    return losses[torch.tensor([True] * new + rehearsal.trained(old), device=losses.device)].mean()
+    learned = [True] * new
+    if rehearsal is not None:
+        rehearsal.observe(old, losses[new:].tolist())
+        learned += rehearsal.trained(old)
+    return torch.tensor(learned, device=losses.device)
+
+
+def mean_loss(losses: Tensor, rehearsal: Rehearsal | None = None, old: Sequence[int] = ()) -> Tensor:
+    """Return the mean loss of a batch over the examples that are learned from; arguments as in `learned_from`."""
+    return losses[learned_from(losses, rehearsal, old)].mean()

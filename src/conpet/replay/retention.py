@@ -1,8 +1,7 @@
 """Retention: which training examples stay when the replay memory has no room for all.
 
-Capacity counts over all stored versions of all tasks, those rolled back from too: they may come back into use. Every
-rule gives its examples an order, or chooses by one, that later examples do not change: what a smaller share keeps was
-kept before, so nothing that was let go is ever wanted again.
+Capacity counts over all stored versions of all tasks, those out of use too: they may come back. What a rule keeps when
+its room gets smaller was kept before, so nothing that was let go is ever wanted again.
 """
 
 from __future__ import annotations
@@ -36,7 +35,12 @@ class Limits:
     @property
     def unlimited(self) -> bool:
         """Whether everything is kept."""
-        return self.examples is None and self.bytes is None and self.per_label is None
+        return not self.shared and self.per_label is None
+
+    @property
+    def shared(self) -> bool:
+        """Whether tasks must make room for one another."""
+        return self.examples is not None or self.bytes is not None
 
 
 class Row(NamedTuple):

@@ -10,7 +10,7 @@ from conpet.replay.memory import Remembered, Split
 from conpet.replay.rehearsal import Budget, Rehearsal
 
 OLD_SHARE = 0.5
-"""Share of a batch that is old examples (Song et al. 2023)."""
+"""Share of a batch that is old examples, where there are any (Song et al. 2023, section 3.2)."""
 
 
 def split_budget(budget: int, *, old_share: float, has_memory: bool) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from conpet.data import Kind
 from conpet.learners import METHODS
 from conpet.learners.base import Lesson
 from conpet.learners.state import MODULE
+from conpet.replay.memory import remembered_whole
 from conpet.testing.toy import tiny_settings, toy_stream
 from conpet.testing.trial import (
     TOLERANCE,
@@ -34,7 +35,7 @@ from conpet.testing.trial import (
 from conpet.work import Work
 from conpet.workspace.facade import ConPET
 from conpet.workspace.reading import coming_task
-from conpet.workspace.remembering import remembered, remembered_whole
+from conpet.workspace.remembering import remembered
 
 
 def check_learner_contract(method: str, **settings: Any) -> None:

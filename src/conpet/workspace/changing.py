@@ -12,14 +12,16 @@ from conpet.errors import DataError, Problem
 from conpet.evaluation.metrics import AccuracyMatrix, Row, backward_transfer, forgetting
 from conpet.learners.base import Learner, Lesson
 from conpet.learners.state import LearnerState
-from conpet.replay.memory import MEMORY, Remembered, Split
+from conpet.pet.warmup import WARMUP
+from conpet.replay.memory import MEMORY, Remembered, Split, remembered_whole
 from conpet.store import Change, EventRecord, NewVersion, Snapshot, Store, TaskRecord, VersionRecord, Writer
 from conpet.work import Work
+from conpet.workspace import warming
 from conpet.workspace.evaluating import Evaluator
 from conpet.workspace.history import CACHE, learned_by, matrix_of
 from conpet.workspace.reading import coming_task, describe, known_task, known_tasks, seed_of
 from conpet.workspace.recording import recorded
-from conpet.workspace.remembering import Keeper, check_templates, remember, remembered, remembered_whole
+from conpet.workspace.remembering import Keeper, check_templates, remember, remembered
 from conpet.workspace.results import Evaluation, LearnReport
 
 Progress = Callable[[str, float], None]
@@ -79,10 +81,13 @@ class Changer:
         # Training may be resumed only from the very state it began in.
         scratch = f"{task.digest[:32]}-{self._snapshot.generation}"
         work = self._work(task.name, scratch)
+        coming, source, warm = coming_task(task, self._snapshot), remembered_whole(task), {}
+        if warming.due(self._learner):
+            self._learner, warm[WARMUP] = warming.warm_up(self._learner, coming, source, work)
         learner = self._learner
-        coming, counted = coming_task(task, self._snapshot), self._counted("prefix", len(task.train))
         with self._costs.stage("prefix"):
-            lesson = Lesson.of(coming, learner.settings, remembered_whole(task), learner.backbone, progress=counted)
+            counted = self._counted("prefix", len(task.train))
+            lesson = Lesson.of(coming, learner.settings, source, learner.backbone, progress=counted)
         learned = learner.learn(lesson, work)
         with self._costs.stage("memory"):
             keeper = Keeper(learner.backbone, learner.settings)
@@ -104,7 +109,7 @@ class Changer:
             task.name,
             new_version=new,
             side_objects=smaller,
-            shared=learned.shared,
+            shared={**warm, **learned.shared},
             detail={**learned.detail, **(detail or {})},
         )
         return self._report(self._store.snapshot().task(task.name).active, event=event, evaluation=evaluation)

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from conpet.backbone.states import States
-from conpet.closedform import METHODS as CLOSED_FORMS
 from conpet.closedform.classifiers import ClosedFormClassifier
-from conpet.closedform.fitting import fitted
+from conpet.closedform.fitting import fitted, methods_of
 from conpet.evaluation.metrics import Tally
 from conpet.learners.base import Learner, by_template
 from conpet.replay.memory import Remembered, Split
@@ -34,6 +33,7 @@ class Evaluator:
         self._learner = learner
         self._progress = progress
         self._columns = {label: column for column, label in enumerate(learner.labels)}
+        self._closed_forms = methods_of(learner.closed.feature_map.views)
         self._references: Counter[str] = Counter()
         self._confusion: dict[str, Counter[str]] = {}
 
@@ -41,7 +41,7 @@ class Evaluator:
         """Evaluate on the stored test examples of tasks, by name; tasks without any are left out."""
         tasks = {name: self._task(name, source) for name, source in tests.items() if source.count(Split.TEST)}
         total = sum(tally.whole.total for tally in tasks.values())
-        references = {name: Tally(self._references[name], total) for name in CLOSED_FORMS} if total else {}
+        references = {name: Tally(self._references[name], total) for name in self._closed_forms} if total else {}
         confusion = {task: dict(choices) for task, choices in self._confusion.items()}
         return Evaluation(tasks, references, confusion)
 
@@ -76,7 +76,7 @@ class Evaluator:
             counts["selector"] = int((first == own).sum())
             counts["preselected"] = int((scores.selected == own).any(dim=1).sum())
         possible = torch.isfinite(scores.labels)
-        for method in CLOSED_FORMS:
+        for method in self._closed_forms:
             templates = [task.template for task in learner.state.tasks for _ in task.labels]
             closed = by_template(templates, readings, partial(_features_scored, fitted(learner.closed, method)))
             self._references[method] += _hits(closed.masked_fill(~possible, -torch.inf), truth)

@@ -3,50 +3,39 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
 from conpet.backbone.backbone import Backbone
-from conpet.backbone.cache import StateCache
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
-from conpet.backbone.pooling import Pooling
 from conpet.config import Settings
 from conpet.data import Example, Style, Task, check_example, render
 from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem
-from conpet.home import conpet_home
 from conpet.learners import METHODS
 from conpet.learners.base import Learner
 from conpet.learners.state import KnownTask
 from conpet.pet.module import check_settings
 from conpet.replay import RETENTIONS, SCHEDULES
 from conpet.selectors import SELECTORS
-from conpet.store import Snapshot, Store, TaskRecord
+from conpet.store import Store, TaskRecord
 from conpet.workspace.changing import Progress, evaluate_stored, ignore
+from conpet.workspace.current import Current, cut_backbone
 from conpet.workspace.exporting import export_version
 from conpet.workspace.growing import Grower
 from conpet.workspace.predicting import predictions
-from conpet.workspace.reading import known_task, learner_state
+from conpet.workspace.reading import known_task
 from conpet.workspace.remembering import check_templates
-from conpet.workspace.results import Evaluation, Prediction
-from conpet.workspace.verbs import Done, Verbs
+from conpet.workspace.results import Evaluation, LearnReport, Prediction
+from conpet.workspace.verbs import Done, GrowingVerbs
 
-CACHE_BYTES = 4 << 30
-"""Limit of the state cache on disk, shared by all workspaces."""
 CHUNK = 256
 """Inputs predicted at once when they are streamed."""
 
 
-def state_cache() -> StateCache:
-    """Return the state cache that all workspaces under `CONPET_HOME` share."""
-    return StateCache(conpet_home() / "states.sqlite", limit_bytes=CACHE_BYTES)
-
-
-class ConPET(Verbs):
+class ConPET(GrowingVerbs):
     """A workspace on disk, its frozen backbone and what was learned so far.
 
     Use `ConPET.create` or `ConPET.open`. Objects may be shared by threads, and a folder by processes: readers always
@@ -67,12 +56,8 @@ class ConPET(Verbs):
         self, store: Store, settings: Settings, backbone: str | None = None, device: str | None = None
     ) -> None:
         self._store = store
-        self._settings = settings
         self._backbone_name = backbone or settings.backbone
-        self._device = device or settings.device
-        self._lock = threading.Lock()
-        self._snapshot: Snapshot | None = None
-        self._learner: Learner | None = None
+        self._present = Current(store, settings, self._backbone_name, device or settings.device)
 
     @classmethod
     def create(
@@ -109,13 +94,7 @@ class ConPET(Verbs):
         RETENTIONS.require(asked.retention)
         Store.require_free(path)
         loaded = load_backbone(backbone, dtype=asked.dtype, device=asked.device, progress=progress)
-        built = Backbone(
-            loaded,
-            split=asked.split,
-            feature_layers=asked.feature_layers,
-            max_tokens=asked.max_tokens,
-            pooling=Pooling(asked.pooling),
-        )
+        built = cut_backbone(loaded, asked)
         if learner.tunes:
             check_settings(built, asked)
         if asked.latent_only and not built.split:
@@ -155,7 +134,7 @@ class ConPET(Verbs):
     @property
     def settings(self) -> Settings:
         """The workspace's settings, as this object last saw them."""
-        return self._settings
+        return self._present.settings
 
     @property
     def path(self) -> Path:
@@ -167,18 +146,10 @@ class ConPET(Verbs):
         """The workspace on disk: every version, every event."""
         return self._store
 
-    @cached_property
+    @property
     def backbone(self) -> Backbone:
-        """The frozen model, loaded when it is first needed; its `cache` counts hits and misses."""
-        settings = self.settings
-        return Backbone(
-            load_backbone(self._backbone_name, dtype=settings.dtype, device=self._device),
-            split=settings.split,
-            feature_layers=settings.feature_layers,
-            max_tokens=settings.max_tokens,
-            pooling=Pooling(settings.pooling),
-            cache=state_cache() if settings.cache else None,
-        )
+        """The frozen model with the workspace's warm-up, if any, loaded when first needed; its `cache` counts hits."""
+        return self._present.learner().backbone
 
     @property
     def tasks(self) -> tuple[TaskRecord, ...]:
@@ -194,6 +165,8 @@ class ConPET(Verbs):
     def owners(self) -> dict[str, str]:
         """Label to the name of the task it belongs to."""
         return {label: task.name for task in self.tasks for label in task.active.labels}
+
+    # Changing
 
     def check(self, tasks: Iterable[Task]) -> None:
         """Check that tasks fit this workspace: their settings, and their templates for its backbone; learns nothing.
@@ -212,6 +185,80 @@ class ConPET(Verbs):
                     others.append(task)
             except ConfigError as error:
                 raise ConfigError(f"task {task.name!r}: {error}. Nothing was learned") from None
+
+    def learn(
+        self,
+        task: Task,
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> LearnReport:
+        """Learn a task; one already learned from the same data is skipped, a changed one becomes a new version.
+
+        All or nothing: until the last moment the workspace is as before. If the process is killed, learning the task
+        again goes on from the last checkpoint.
+
+        Args:
+            task: The task.
+            evaluate: Whether to evaluate on the test examples of all tasks seen; its cost grows with their number.
+            wait_seconds: How long to wait for another process that is changing the workspace; None: for ever.
+            progress: Called with the name of a stage and the share of it that is done, 0 to 1.
+
+        Raises:
+            DataError: A label belongs to another task.
+            ConfigError: The task's settings or template do not fit.
+            WorkspaceBusyError: Another process is still at it after `wait_seconds`.
+        """
+        return self._change("learn", wait_seconds, progress, evaluate, lambda changer: changer.learn(task))
+
+    def learn_stream(
+        self,
+        stream: Iterable[Task],
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[LearnReport]:
+        """Learn tasks one after another, yielding a report after each; arguments and errors as in `learn`."""
+        for task in stream:
+            yield self.learn(task, evaluate=evaluate, wait_seconds=wait_seconds, progress=progress)
+
+    def rollback(
+        self,
+        task: str,
+        version: int,
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> LearnReport:
+        """Go back (or forth) to another version of a task; arguments as in `learn`.
+
+        Raises:
+            UnknownNameError: There is no such task or version.
+            DataError: A label of that version belongs to another task by now.
+        """
+        return self._change(
+            "rollback", wait_seconds, progress, evaluate, lambda changer: changer.rollback(task, version)
+        )
+
+    def remove(
+        self,
+        task: str,
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> Evaluation | None:
+        """Take a task out: its labels, all its versions, its examples, and its share of the closed-form statistics.
+
+        Arguments as in `learn`. A learned selector loses the task's output; its LoRA keeps having seen the examples.
+
+        Raises:
+            UnknownNameError: There is no such task.
+        """
+        return self._change("remove", wait_seconds, progress, evaluate, lambda changer: changer.remove(task))
 
     def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
         """Copy a module with its head into a new folder that plain Hugging Face PEFT loads.
@@ -259,7 +306,7 @@ class ConPET(Verbs):
         Args:
             progress: As in `learn`.
         """
-        learner, snapshot = self._at(self._store.snapshot())
+        learner, snapshot = self._present.at(self._store.snapshot())
         events = [event for event in self._store.events() if event.id <= snapshot.generation]
         return evaluate_stored(learner, snapshot.tasks, events, progress or ignore)
 
@@ -275,7 +322,7 @@ class ConPET(Verbs):
         ]
         if problems:
             raise DataError(f"{len(problems)} of {len(examples)} inputs cannot be predicted", problems)
-        return predictions(self._current(), examples, runners_up, first)
+        return predictions(self._present.learner(), examples, runners_up, first)
 
     def _change(
         self,
@@ -286,36 +333,12 @@ class ConPET(Verbs):
         change: Callable[[Grower], Done],
     ) -> Done:
         with self._store.write(verb, wait_seconds) as writer:
-            learner, snapshot = self._at(self._store.snapshot())
+            learner, snapshot = self._present.at(self._store.snapshot())
             done = change(Grower(self._store, writer, learner, snapshot, progress or ignore, evaluate))
             del learner, snapshot  # so that nobody here reads the former state any more, and what it alone had can go
-            self._at(self._store.snapshot())
+            self._present.at(self._store.snapshot())
             writer.clean()
             return done
-
-    def _current(self) -> Learner:
-        """Return the learner of the workspace's present state, also if another process has changed it."""
-        with self._lock:
-            snapshot = self._snapshot
-        if snapshot is None or snapshot.generation != self._store.generation():
-            snapshot = self._store.snapshot()
-        return self._at(snapshot)[0]
-
-    def _at(self, snapshot: Snapshot) -> tuple[Learner, Snapshot]:
-        with self._lock:
-            if self._learner is not None and self._snapshot and self._snapshot.generation >= snapshot.generation:
-                return self._learner, self._snapshot
-            state, settings = learner_state(snapshot), Settings.parse(snapshot.header.settings)
-            if settings != self._settings:  # changed since, perhaps by another process
-                self._settings, self._learner = settings, None
-                self.__dict__.pop("backbone", None)
-            if self._learner is None:
-                learner: type[Learner] = METHODS[settings.method]
-                self._learner = learner(self.backbone, settings, state)
-            else:
-                self._learner = self._learner.renewed(state)
-            self._snapshot = snapshot
-            return self._learner, snapshot
 
     def _check_backbone(self, stored: Fingerprint) -> None:
         found = fingerprint_of(find_folder(self._backbone_name))

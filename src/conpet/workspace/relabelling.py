@@ -10,7 +10,7 @@ from typing import Any
 
 from conpet.errors import ConfigError, DataError, UnknownNameError
 from conpet.learners.state import Names
-from conpet.learners.statistics import answers_of
+from conpet.learners.statistics import staying
 from conpet.readable import Held
 from conpet.replay.memory import MEMORY, Remembered, Split, relabelled
 from conpet.store import NewVersion, TaskRecord, VersionRecord
@@ -37,8 +37,7 @@ class _Relabelling:
     @classmethod
     def of(cls, present: VersionRecord, names: Names) -> _Relabelling:
         """Find which training examples stay."""
-        answers = (names.get(label, label) for label in answers_of(known_task(present)))
-        return cls(present, names, [index for index, label in enumerate(answers) if label is not None])
+        return cls(present, names, staying(known_task(present), names))
 
     def drops(self, version: VersionRecord) -> bool:
         """Whether a version goes: one that holds a label that goes, or may hold its examples under a former name."""

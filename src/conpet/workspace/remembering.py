@@ -10,7 +10,7 @@ from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
 from conpet.config import Settings
-from conpet.data import Example, Kind, Task
+from conpet.data import Kind, Task
 from conpet.errors import ConfigError
 from conpet.learners.state import KnownTask
 from conpet.readable import Held
@@ -30,12 +30,6 @@ def remember(version: VersionRecord) -> Remembered:
 def remembered(tasks: Iterable[TaskRecord]) -> list[Remembered]:
     """Return the replay memory of some tasks."""
     return [remember(task.active) for task in tasks]
-
-
-def remembered_whole(task: Task) -> Remembered:
-    """Return all examples of a task that is not stored yet."""
-    examples = {Split.TRAIN: task.train, Split.VALIDATION: task.validation, Split.TEST: task.test}
-    return Remembered(task.name, task.template, task.kind, Held(text_memory(examples)))
 
 
 def retention_of(settings: Settings) -> Retention:
@@ -73,7 +67,11 @@ class Keeper:
         """
         clustered = (train.features if representations is None else representations) if self._represented else None
         examples = {Split.TRAIN: task.train, Split.VALIDATION: task.validation, Split.TEST: task.test}
-        artifact = self._states_of(task, train, clustered) if self._latent else text_memory(examples, clustered)
+        if not self._latent:
+            artifact = text_memory(examples, clustered)
+        else:
+            labels = {split: [str(example.label) for example in some] for split, some in examples.items()}
+            artifact = latent_memory(self._states_of(task, train), labels, clustered)
         return Remembered(task.name, task.template, task.kind, Held(artifact))
 
     def kept(self, newest: Remembered, older: Sequence[VersionRecord]) -> tuple[Artifact, tuple[SideObject, ...]]:
@@ -83,15 +81,15 @@ class Keeper:
             newest: All of its examples.
             older: All versions stored, in use or not: those that are not take up room as well.
         """
-        memories = [*(remember(version) for version in older), newest]
-        kept: list[list[int] | range] = [range(memory.count(Split.TRAIN)) for memory in memories]
-        if not self._retention.limits.unlimited:
-            seed = self._retention.seed
-            holdings = [Holding.of(memory, seed, represented=self._represented) for memory in memories]
-            kept = [*self._retention.keep(holdings)]
+        if self._retention.limits.unlimited:
+            return self._cut(newest, range(newest.count(Split.TRAIN))), ()
+        competing = older if self._retention.limits.shared else ()
+        memories = [*(remember(version) for version in competing), newest]
+        seed = self._retention.seed
+        kept = self._retention.keep([Holding.of(memory, seed, represented=self._represented) for memory in memories])
         smaller = tuple(
             SideObject(version.task, version.number, MEMORY, self._cut(memory, positions))
-            for version, memory, positions in zip(older, memories, kept, strict=False)
+            for version, memory, positions in zip(competing, memories, kept, strict=False)
             if len(positions) < memory.count(Split.TRAIN)
         )
         return self._cut(newest, kept[-1]), smaller
@@ -99,23 +97,12 @@ class Keeper:
     def _cut(self, memory: Remembered, positions: Sequence[int]) -> Artifact:
         return cut_to(memory, positions, represented=self._represented)
 
-    def _states_of(self, task: Task, train: States, clustered: Tensor | None) -> Artifact:
-        def labels(examples: Sequence[Example]) -> list[str]:
-            return [str(example.label) for example in examples]
-
+    def _states_of(self, task: Task, train: States) -> dict[Split, States]:
         # What is stored need not lie in the cache as well.
         validation, test = (
             self._backbone.states(examples, task.template, keep=False) for examples in (task.validation, task.test)
         )
-        return latent_memory(
-            {Split.TRAIN: train, Split.VALIDATION: validation, Split.TEST: test},
-            {
-                Split.TRAIN: labels(task.train),
-                Split.VALIDATION: labels(task.validation),
-                Split.TEST: labels(task.test),
-            },
-            clustered,
-        )
+        return {Split.TRAIN: train, Split.VALIDATION: validation, Split.TEST: test}
 
 
 def check_templates(task: Task, others: Iterable[Task | KnownTask]) -> None:

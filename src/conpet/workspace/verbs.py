@@ -1,9 +1,9 @@
-"""The verbs that change a workspace: every one of them one commit, by one writer at a time."""
+"""The verbs by which a workspace grows out of what it was: each is one commit, by one writer at a time."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from conpet.data import Examples, Task
@@ -14,85 +14,11 @@ from conpet.workspace.results import Evaluation, LearnReport, MergeReport
 Done = TypeVar("Done")
 
 
-class Verbs(ABC):
-    """What changes a workspace; the base of `ConPET`.
+class GrowingVerbs(ABC):
+    """What changes labels, tasks and method of a workspace; the base of `ConPET`.
 
-    All verbs take `evaluate`, `wait_seconds` and `progress`, and raise `WorkspaceBusyError`, as `learn` does.
+    All verbs take `evaluate`, `wait_seconds` and `progress`, and raise `WorkspaceBusyError`, as `ConPET.learn` does.
     """
-
-    def learn(
-        self,
-        task: Task,
-        *,
-        evaluate: bool = True,
-        wait_seconds: float | None = None,
-        progress: Progress | None = None,
-    ) -> LearnReport:
-        """Learn a task; one already learned from the same data is skipped, a changed one becomes a new version.
-
-        All or nothing: until the last moment the workspace is as before. If the process is killed, learning the task
-        again goes on from the last checkpoint.
-
-        Args:
-            task: The task.
-            evaluate: Whether to evaluate on the test examples of all tasks seen; its cost grows with their number.
-            wait_seconds: How long to wait for another process that is changing the workspace; None: for ever.
-            progress: Called with the name of a stage and the share of it that is done, 0 to 1.
-
-        Raises:
-            DataError: A label belongs to another task.
-            ConfigError: The task's settings or template do not fit.
-            WorkspaceBusyError: Another process is still at it after `wait_seconds`.
-        """
-        return self._change("learn", wait_seconds, progress, evaluate, lambda changer: changer.learn(task))
-
-    def learn_stream(
-        self,
-        stream: Iterable[Task],
-        *,
-        evaluate: bool = True,
-        wait_seconds: float | None = None,
-        progress: Progress | None = None,
-    ) -> Iterator[LearnReport]:
-        """Learn tasks one after another, yielding a report after each; arguments and errors as in `learn`."""
-        for task in stream:
-            yield self.learn(task, evaluate=evaluate, wait_seconds=wait_seconds, progress=progress)
-
-    def rollback(
-        self,
-        task: str,
-        version: int,
-        *,
-        evaluate: bool = True,
-        wait_seconds: float | None = None,
-        progress: Progress | None = None,
-    ) -> LearnReport:
-        """Go back (or forth) to another version of a task; arguments as in `learn`.
-
-        Raises:
-            UnknownNameError: There is no such task or version.
-            DataError: A label of that version belongs to another task by now.
-        """
-        return self._change(
-            "rollback", wait_seconds, progress, evaluate, lambda changer: changer.rollback(task, version)
-        )
-
-    def remove(
-        self,
-        task: str,
-        *,
-        evaluate: bool = True,
-        wait_seconds: float | None = None,
-        progress: Progress | None = None,
-    ) -> Evaluation | None:
-        """Take a task out: its labels, all its versions, its examples, and its share of the closed-form statistics.
-
-        Arguments as in `learn`. A learned selector loses the task's output; its LoRA keeps having seen the examples.
-
-        Raises:
-            UnknownNameError: There is no such task.
-        """
-        return self._change("remove", wait_seconds, progress, evaluate, lambda changer: changer.remove(task))
 
     def extend(
         self,
@@ -109,9 +35,9 @@ class Verbs(ABC):
 
         Args:
             examples: The new examples, of labels of any tasks.
-            evaluate: As in `learn`.
-            wait_seconds: As in `learn`.
-            progress: As in `learn`.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
 
         Returns:
             A report for each task that owns one of the labels, in the order of the tasks.
@@ -185,9 +111,9 @@ class Verbs(ABC):
         Args:
             label: The label.
             examples: Examples of two finer labels or more.
-            evaluate: As in `learn`.
-            wait_seconds: As in `learn`.
-            progress: As in `learn`.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
 
         Raises:
             UnknownNameError: There is no such label.
@@ -216,9 +142,9 @@ class Verbs(ABC):
             method: What to go on with; "dynamic" is all there is.
             rule: How scores become one ranking from now on; "calibrated" changes answers at once.
             selector: What finds an input's task; None: as the settings have it. One that is computed, not trained.
-            evaluate: As in `learn`.
-            wait_seconds: As in `learn`.
-            progress: As in `learn`.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
 
         Raises:
             ConfigError: The workspace's method has no module that could be frozen, or is dynamic already.
@@ -245,9 +171,9 @@ class Verbs(ABC):
             tasks: Two tasks or more.
             bound: How many points the accuracy on their validation examples, all labels of the workspace competing,
                 may fall at most.
-            evaluate: As in `learn`.
-            wait_seconds: As in `learn`.
-            progress: As in `learn`.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
 
         Raises:
             AccuracyBoundError: It would fall by more; nothing was changed.

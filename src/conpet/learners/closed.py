@@ -1,0 +1,112 @@
+"""Closed-form learners: the frozen features' exact statistics are all that is learned."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from conpet.artifact import Artifact
+from conpet.closedform.classifiers import (
+    KernelDiscriminant,
+    LinearDiscriminant,
+    NearestMean,
+    ProjectedRidge,
+    Ridge,
+)
+from conpet.closedform.features import View
+from conpet.closedform.fitting import fitted
+from conpet.data import Kind
+from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores, by_template
+from conpet.learners.state import MODULE, KnownTask, LearnerState
+from conpet.learners.statistics import features_of, statistics_tensors
+from conpet.work import Work
+
+
+class ClosedFormLearner(Learner, ABC):
+    """A closed-form classifier as a learner: nothing is trained, nothing replayed, nothing forgotten.
+
+    Learning adds a task's features to exact sums, so any order of tasks ends in the same bytes and equals learning all
+    at once, and a task can be taken out again as if it had never come. With `warmup="first-task"` the features are
+    those of a backbone tuned on the first task, and the order matters through that task alone.
+
+    Stored: per task its features and class sums, one Gram matrix for all. Not comparable with the methods that tune in
+    its cost: it takes one prefix pass and no step.
+    """
+
+    tunes: ClassVar[bool] = False
+    form: ClassVar[str]
+    """Its name in `conpet.closedform.METHODS`."""
+    temperature: ClassVar[float] = 1.0
+    """Scores are divided by it before the softmax over labels; it does not change which is first."""
+
+    def renewed(self, state: LearnerState) -> Self:
+        """Return the learner of another state."""
+        return type(self)(self.backbone, self.settings, state)
+
+    def score(self, readings: Readings, kind: Kind) -> Scores:
+        """Score n examples of one kind; labels of tasks of another kind get -inf."""
+        templates = [task.template for task in self.state.tasks for _ in task.labels]
+        classifier = fitted(self.closed, self.form)
+        scores = by_template(templates, readings, lambda states: classifier.scores(states.features))
+        other = torch.tensor([task.kind is not kind for task in self.state.tasks])[self.owner]
+        return Scores(torch.log_softmax(scores.masked_fill(other, -torch.inf) / self.temperature, dim=1))
+
+    def learn(self, lesson: Lesson, work: Work) -> Learned:
+        """Add a task to the statistics."""
+        with work.costs.stage("statistics"):
+            features: Tensor = lesson.train.features
+            kept = statistics_tensors(self.closed.gram.feature_map, features, lesson.answers)
+            shared = self.statistics(self.known(lesson.task.name), features)
+        return Learned({MODULE: Artifact(tensors=kept)}, shared, parameters=0, head_parameters=0)
+
+    def revise(self, leaving: KnownTask, coming: KnownTask | None, work: Work) -> Mapping[str, Artifact | None]:
+        """Return new statistics for when `leaving` is taken out and `coming`, if any, put in its place."""
+        with work.costs.stage("statistics"):
+            return self.statistics(leaving, features_of(coming) if coming else None)
+
+
+class NcmLearner(ClosedFormLearner):
+    """Nearest class mean by cosine (Mensink et al. 2013; as in RanPAC's comparison, McDonnell et al. 2023)."""
+
+    name = "ncm"
+    form = NearestMean.name
+    temperature = 0.05
+
+
+class LdaLearner(ClosedFormLearner):
+    """Linear discriminant analysis with one shrunk covariance for all labels (streaming LDA: Hayes and Kanan 2020)."""
+
+    name = "lda"
+    form = LinearDiscriminant.name
+
+
+class RidgeLearner(ClosedFormLearner):
+    """Ridge regression of one-hot labels on the frozen features (analytic class-incremental: Zhuang et al. 2022)."""
+
+    name = "ridge"
+    form = Ridge.name
+    temperature = 0.1
+
+
+class RanpacLearner(ClosedFormLearner):
+    """RanPAC (McDonnell et al. 2023, arXiv 2307.02251): ridge regression on a random ReLU projection of the features.
+
+    Equations 5 and 6 of the paper, with an intercept and a penalty relative to the variance in place of one chosen anew
+    for every task. The paper's first-session adaptation is `warmup="first-task"`.
+    """
+
+    name = "ranpac"
+    form = ProjectedRidge.name
+    temperature = 0.1
+
+
+class KldaLearner(ClosedFormLearner):
+    """KLDA (Momeni et al. 2024, arXiv 2412.15571): LDA on random Fourier features of an RBF kernel."""
+
+    name = "klda"
+    form = KernelDiscriminant.name
+    views: ClassVar[tuple[View, ...]] = (View.RAW, View.FOURIER)

@@ -1,0 +1,91 @@
+"""Warm-up: a module tuned on all layers with the first task, then folded into the backbone and frozen for ever."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from conpet.artifact import Artifact
+from conpet.backbone.backbone import Backbone, Loaded
+from conpet.backbone.states import States
+from conpet.config import TaskSettings
+from conpet.pet.module import ADAPTER_TENSORS, StoredModule, module_artifact
+from conpet.pet.train import TrainedModule, train_module
+from conpet.readable import Readable
+
+WARMUP = "warmup"
+"""Shared slot of the warm-up module; its document of this stem says what it was tuned on, and its digest."""
+_DIGEST = "digest"
+
+
+def all_layers(loaded: Loaded, like: Backbone) -> Backbone:
+    """Return the backbone whose suffix is the whole model: what a warm-up is trained in."""
+    shallowest = (1,) if like.cut.layers else None
+    return Backbone(
+        loaded, split=0, feature_layers=shallowest, max_tokens=like.max_tokens, pooling=like.pooling, meter=like.meter
+    )
+
+
+def train_warmup(
+    backbone: Backbone,
+    states: States,
+    targets: Tensor,
+    labels: Sequence[str],
+    settings: TaskSettings,
+    seed: int,
+    *,
+    checkpoint: Path | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+) -> TrainedModule:
+    """Tune a LoRA on all layers (first-session adaptation: McDonnell et al. 2023, RanPAC, section 3).
+
+    Args:
+        backbone: See `all_layers`.
+        states: Its states of the n training examples.
+        targets: Index of each one's label `[n]`.
+        labels: The labels.
+        settings: Rank, targets, epochs, rates; the kind is LoRA whatever they say, for it can be folded in.
+        seed: Seed of the first weights and of the order of examples.
+        checkpoint: Folder for checkpoints, or None.
+        on_step: Called with the number of steps done and of all steps.
+    """
+    lora = settings.model_copy(update={"pet": "lora"})
+    return train_module(backbone, states, targets, len(labels), lora, seed, checkpoint=checkpoint, on_step=on_step)
+
+
+def warmup_artifact(trained: TrainedModule, task: str, labels: Sequence[str]) -> Artifact:
+    """Return what is stored of a warm-up: a module in PEFT's format, and its digest."""
+    artifact = module_artifact(trained.module, trained.head, {"labels": list(labels)})
+    document = {"task": task, _DIGEST: _digest(artifact.tensors[ADAPTER_TENSORS])}
+    return replace(artifact, documents={**artifact.documents, WARMUP: document})
+
+
+def warmed(loaded: Loaded, stored: Readable) -> Loaded:
+    """Return a copy of a model with a warm-up folded into its weights; the model itself stays as it is.
+
+    Every adapted map becomes `W + scale B A`, added in float32. The fingerprint changes with the warm-up's digest, so
+    no state computed before is ever taken for one computed after.
+    """
+    model: nn.Module = copy.deepcopy(loaded.model)
+    with torch.no_grad():
+        for name, (down, up) in StoredModule.of(stored).weights().maps.items():
+            weight = model.get_submodule(name).weight
+            assert isinstance(weight, Tensor)  # noqa: S101 - LoRA sits on linear maps only
+            update = up.float() @ down.float()
+            weight.copy_((weight.float() + update.to(weight.device)).to(weight.dtype))
+    fingerprint = loaded.fingerprint.changed_by(stored.document(WARMUP)[_DIGEST])
+    return replace(loaded, model=model, fingerprint=fingerprint)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    hasher = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        hasher.update(name.encode())
+        hasher.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()
