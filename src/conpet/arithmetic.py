@@ -57,7 +57,12 @@ def backbone_parameters(config: PreTrainedConfig) -> int:
 
 
 def lora_parameters(
-    config: PreTrainedConfig, targets: Collection[str], rank: int, layers: Collection[int] | None = None
+    config: PreTrainedConfig,
+    targets: Collection[str],
+    rank: int,
+    layers: Collection[int] | None = None,
+    *,
+    dora: bool = False,
 ) -> int:
     """Count the parameters of a LoRA module: `rank` * (inputs + outputs) for each adapted linear map.
 
@@ -66,6 +71,7 @@ def lora_parameters(
         targets: Leaf names of the linear maps to adapt ("q_proj").
         rank: Rank of each map's update, 1 or more.
         layers: Indices of the layers to adapt, from 0; None adapts all.
+        dora: Whether each map also has a trained length per output (DoRA).
 
     Raises:
         ConfigError: A target or a layer is not in the model.
@@ -78,7 +84,43 @@ def lora_parameters(
         raise ConfigError(
             f"layers: a {config.model_type} model has no such map in layer {', '.join(map(str, outside))}"
         )
-    return sum(rank * one.size for one in maps if layers is None or one.layer in layers)
+    adapted = [one for one in maps if layers is None or one.layer in layers]
+    return sum(rank * (one.inputs + one.outputs) + dora * one.outputs for one in adapted)
+
+
+def ia3_parameters(config: PreTrainedConfig, layers: int) -> int:
+    """Count the parameters of (IA)3: 2 * key width + feed-forward width for each of `layers` adapted layers.
+
+    For layers whose key and value are maps of their own, and whose `targets` are those of the paper.
+    """
+    text: Any = config.get_text_config()
+    return layers * (2 * _key_width(config) + int(text.intermediate_size))
+
+
+def bottleneck_parameters(config: PreTrainedConfig, width: int, layers: int, per_layer: int) -> int:
+    """Count the parameters of bottleneck adapters: 2dm + d + m each (Houlsby et al. 2019), for hidden size d.
+
+    Args:
+        config: The model's configuration.
+        width: Width m of the bottleneck.
+        layers: Number of adapted layers.
+        per_layer: Adapters of a layer: 2 by Houlsby et al., 1 by Pfeiffer et al.
+    """
+    hidden = int(config.get_text_config().hidden_size)
+    return layers * per_layer * (2 * hidden * width + hidden + width)
+
+
+def prefix_parameters(config: PreTrainedConfig, tokens: int, layers: int) -> int:
+    """Count the parameters of prefix tuning: `tokens` keys and as many values for each of `layers` adapted layers."""
+    return layers * 2 * tokens * _key_width(config)
+
+
+def _key_width(config: PreTrainedConfig) -> int:
+    """Return how many numbers the keys of one token are: fewer than its states where heads share keys."""
+    text: Any = config.get_text_config()
+    heads = int(text.num_attention_heads)
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    return int((getattr(text, "num_key_value_heads", None) or heads) * width)
 
 
 def count_parameters(
@@ -119,19 +161,20 @@ def llama_7b_count(labels: int = 15) -> ParameterCount:
 
 @dataclass(frozen=True, slots=True)
 class _LinearMap:
-    """A linear map: its leaf name, its layer's index (None outside the layers), its inputs plus outputs."""
+    """A linear map: its leaf name, its layer's index (None outside the layers), its inputs and outputs."""
 
     name: str
     layer: int | None
-    size: int
+    inputs: int
+    outputs: int
 
 
 def _linear_maps(model: nn.Module) -> Iterator[_LinearMap]:
     for path, module in model.named_modules():
         if isinstance(module, nn.Linear):
             index = re.search(r"(?:^|\.)(\d+)\.", path)
-            size = module.in_features + module.out_features
-            yield _LinearMap(path.rpartition(".")[2], int(index[1]) if index else None, size)
+            layer = int(index[1]) if index else None
+            yield _LinearMap(path.rpartition(".")[2], layer, module.in_features, module.out_features)
 
 
 def _without_weights(config: PreTrainedConfig) -> PreTrainedModel:

@@ -36,11 +36,16 @@ class TaskSettings(_Frozen):
     """What may be set for one task, else taken from the workspace.
 
     Attributes:
-        pet: Kind of PET module.
+        pet: Kind of PET module, of `conpet.pet.kinds.PET_KINDS`.
         rank: LoRA rank r.
         alpha: LoRA alpha; an update is scaled by alpha / rank.
         dropout: Dropout on the input of the LoRA maps, in training.
-        targets: Leaf names of the linear maps that get LoRA (`("q_proj", "k_proj")`), or "all-linear".
+        rslora: Whether LoRA updates are scaled by alpha / sqrt(rank) instead (rsLoRA).
+        dora: Whether LoRA also trains the length of every row of the maps it updates (DoRA).
+        targets: Leaf names of the linear maps that get LoRA (`("q_proj", "k_proj")`), or "all-linear". Of (IA)3: of
+            those that get a vector; "all-linear" is then its paper's choice.
+        bottleneck: Width of bottleneck adapters.
+        prefix_tokens: Number of keys and values that prefix tuning puts before the tokens.
         epochs: Passes over the new examples.
         max_steps: Bound on the optimiser steps of one task's module, or None.
         batch_size: Examples per optimiser step.
@@ -48,11 +53,15 @@ class TaskSettings(_Frozen):
         weight_decay: AdamW's decoupled weight decay.
     """
 
-    pet: Literal["lora"] = "lora"
+    pet: str = "lora"
     rank: Positive = 8
     alpha: Annotated[float, Field(gt=0)] = 16.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    rslora: bool = False
+    dora: bool = False
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    bottleneck: Positive = 16
+    prefix_tokens: Positive = 16
     epochs: Positive = 5
     max_steps: Positive | None = None
     batch_size: Positive = 8

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,18 @@ def test_modules_export_makes_a_folder_that_plain_peft_loads(tmp_path: Path) -> 
     again = conpet("modules", "export", workspace, FIRST, made)
     assert again.code == 1
     assert "exists" in again.err
+
+
+def test_modules_export_says_whose_format_it_is(tmp_path: Path) -> None:
+    assert conpet("init", tmp_path / "ws", *QUICK, "--pet", "pfeiffer").code == 0
+    assert conpet("learn", tmp_path / "ws", write_stream(tmp_path / "stream")).code == 0
+    made = conpet("modules", "export", tmp_path / "ws", FIRST, tmp_path / "exported")
+    assert "conpet's own format (PEFT knows no pfeiffer)" in " ".join(made.out.split())
+    assert json.loads((tmp_path / "exported" / "adapter_config.json").read_text())["peft_type"] == "CONPET_PFEIFFER"
+    assert (
+        "format of Hugging Face PEFT"
+        in conpet("modules", "export", taught(tmp_path / "lora"), FIRST, tmp_path / "2").out
+    )
 
 
 def test_modules_verify_finds_a_changed_byte(tmp_path: Path) -> None:

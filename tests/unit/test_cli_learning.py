@@ -9,6 +9,7 @@ from cli_helpers import QUICK, STREAM, conpet, taught, write_rows, write_stream
 
 from conpet import ConPET
 from conpet.learners.rules import RULES
+from conpet.pet.kinds import PET_KINDS
 from conpet.replay import SCHEDULES
 from conpet.selectors import SELECTORS
 from conpet.store import Store
@@ -42,6 +43,8 @@ def test_init_takes_common_settings_as_options_and_all_others_as_yaml(tmp_path: 
         (["--rank", "0"], 1, "setting 'rank'"),
         (["--method", "nope"], 1, "no method 'nope'; have: dynamic"),
         (["--backbone", "nope"], 1, "no backbone 'nope'"),
+        (["--pet", "nope"], 1, "no PET kind 'nope'; have: houlsby, ia3, lora, pfeiffer, prefix"),
+        (["--pet", "ia3", "--set", "rslora=true"], 1, "pet=ia3 knows no rslora"),
         (["--set", "rank"], 2, "KEY=VALUE"),
         (["--rank", "4", "--set", "rank=5"], 2, "given twice"),
         (["--set", "targets=[q_proj"], 2, "not YAML"),
@@ -58,9 +61,18 @@ def test_init_refuses_wrong_settings_and_makes_nothing(
     assert not (tmp_path / "ws").exists()
 
 
-def test_init_names_every_selector_rule_and_schedule_in_its_help() -> None:
+def test_init_names_every_selector_rule_schedule_and_kind_in_its_help() -> None:
     told = conpet("init", "--help").out
-    assert all(name in told for name in [*SELECTORS, *RULES, *SCHEDULES])
+    assert all(name in told for name in [*SELECTORS, *RULES, *SCHEDULES, *PET_KINDS])
+
+
+def test_modules_that_cannot_share_a_pass_are_announced_once(tmp_path: Path) -> None:
+    note = "prefix modules cannot share a pass"
+    assert note in " ".join(conpet("init", tmp_path / "ws", *QUICK, "--pet", "prefix").out.split())
+    learned = conpet("learn", tmp_path / "ws", write_stream(tmp_path / "stream"))
+    assert learned.code == 0
+    assert note not in learned.out
+    assert note not in conpet("init", tmp_path / "other", *QUICK, "--pet", "ia3").out
 
 
 def test_init_leaves_a_workspace_that_is_there_alone(tmp_path: Path) -> None:

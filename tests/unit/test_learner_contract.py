@@ -13,6 +13,7 @@ from conpet.errors import UnknownNameError
 from conpet.learners import METHODS
 from conpet.learners.dynamic import DynamicLearner
 from conpet.learners.rules import PaperRule
+from conpet.pet.kinds import PET_KINDS
 from conpet.selectors import SELECTORS
 from conpet.selectors.closed_form import ClosedFormSelector
 from conpet.testing import (
@@ -37,6 +38,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """Settings that take other ways through the code; they need not be checked in another process as well."""
 
+KINDS = {name: {"pet": name} for name in PET_KINDS if name != "lora"} | {"dora": {"dora": True, "rslora": True}}
+KIND_CHECKS = ("changes_nothing", "same_seed_same_bytes", "batches_do_not_matter")
+"""What a kind of module could break."""
+
 
 @pytest.mark.parametrize("check", LEARNER_CHECKS)
 @pytest.mark.parametrize("method", METHODS)
@@ -48,6 +53,12 @@ def test_every_method_keeps_the_contract(method: str, check: str, tmp_path: Path
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_other_settings_keep_it_too(variant: str, check: str, tmp_path: Path) -> None:
     LEARNER_CHECKS[check](Trial(tmp_path, tiny_settings(**VARIANTS[variant])))
+
+
+@pytest.mark.parametrize("check", KIND_CHECKS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_pet_kind_keeps_it(kind: str, check: str, tmp_path: Path) -> None:
+    LEARNER_CHECKS[check](Trial(tmp_path, tiny_settings(**KINDS[kind])))
 
 
 @pytest.mark.parametrize("selector", SELECTORS)

@@ -21,7 +21,9 @@ from conpet.backbone.states import States
 from conpet.config import Settings
 from conpet.errors import BackboneError, CorruptionError
 from conpet.pet import bank as bank_module
+from conpet.pet.adapter import ADAPTER_TENSORS
 from conpet.pet.bank import ModuleBank
+from conpet.pet.banked import BankedLinear
 from conpet.pet.module import PetModule, StoredModule, module_artifact
 from conpet.readable import Held
 
@@ -171,16 +173,16 @@ def test_a_model_of_flat_tokens_keeps_rows_apart(monkeypatch: pytest.MonkeyPatch
     expected = ModuleBank(backbone).logits(states, wanted)
     bank = ModuleBank(backbone)
     bank.logits(states, wanted)
-    banked = bank_module.BankedLinear.forward
+    banked = BankedLinear.forward
     monkeypatch.setattr(  # as some architectures do: all tokens of all rows in one list
-        bank_module.BankedLinear, "forward", lambda self, x: banked(self, x.flatten(0, 1)).view(*x.shape[:2], -1)
+        BankedLinear, "forward", lambda self, x: banked(self, x.flatten(0, 1)).view(*x.shape[:2], -1)
     )
     found = bank.logits(states, wanted)
     for one, other in zip(expected, found, strict=True):
         for module in one:
             torch.testing.assert_close(other[module], one[module], rtol=0, atol=1e-5)
     # An expert that sees only some of the tokens cannot know whose they are.
-    monkeypatch.setattr(bank_module.BankedLinear, "forward", lambda self, x: banked(self, x.flatten(0, 1)[:-1]))
+    monkeypatch.setattr(BankedLinear, "forward", lambda self, x: banked(self, x.flatten(0, 1)[:-1]))
     with pytest.raises(BackboneError, match="leave it out of `targets`"):
         bank.logits(states, wanted)
 
@@ -226,9 +228,10 @@ def test_the_least_recently_used_module_leaves_first() -> None:
             super().__init__(random_artifact(backbone, number))
             self.number = number
 
-        def document(self, stem: str) -> object:
-            reads.append(self.number)
-            return super().document(stem)
+        def tensors(self, stem: str) -> dict[str, Tensor]:
+            if stem == ADAPTER_TENSORS:
+                reads.append(self.number)
+            return super().tensors(stem)
 
     first, second, third = (StoredModule.of(Counted(number)) for number in range(3))
     bank = ModuleBank(backbone, capacity=2)

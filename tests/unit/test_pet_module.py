@@ -13,21 +13,16 @@ from backbone_helpers import EXAMPLES, LAYERS, custom_model, tiny_backbone, tiny
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 
-from conpet.artifact import ArtifactReader, write_artifact
+from conpet.artifact import Artifact, ArtifactReader, write_artifact
 from conpet.backbone.backbone import Backbone
 from conpet.config import Settings, TaskSettings
 from conpet.errors import ConfigError, CorruptionError
-from conpet.pet.module import (
-    ADAPTER_TENSORS,
-    HEAD,
-    ModuleWeights,
-    PetModule,
-    StoredModule,
-    check_settings,
-    linear_maps,
-    module_artifact,
-)
+from conpet.pet.adapter import ADAPTER_TENSORS
+from conpet.pet.anatomy import linear_maps
+from conpet.pet.kinds import check_settings
+from conpet.pet.module import HEAD, PetModule, StoredModule, module_artifact
 from conpet.pet.train import train_module
+from conpet.readable import Held
 
 TARGETS = torch.tensor([0, 1, 0, 1, 2])
 
@@ -225,19 +220,23 @@ def test_a_module_goes_on_from_stored_weights(tmp_path: Path) -> None:
 
 
 def test_a_stored_module_with_missing_or_surplus_tensors_is_refused(tmp_path: Path) -> None:
-    module = PetModule(tiny_backbone(split=3), settings(), seed=0)
-    artifact = module_artifact(module, nn.Linear(32, 3), {"labels": ["a", "b", "c"]})
+    backbone = tiny_backbone(split=3)
+    bases = {name: module for name, module in backbone.cut.model.named_modules() if isinstance(module, nn.Linear)}
+    artifact = module_artifact(PetModule(backbone, settings(), seed=0), nn.Linear(32, 3), {"labels": ["a", "b", "c"]})
     manifest = write_artifact(tmp_path / "module", artifact)
     stored = StoredModule.of(ArtifactReader(tmp_path / "module", manifest))
-    assert len(stored.weights().maps) == 7
+    assert len(stored.weights(bases).maps) == 7
     assert stored == StoredModule.of(ArtifactReader(tmp_path / "module", manifest))
     assert stored.reader.document(HEAD) == {"kind": "linear", "labels": ["a", "b", "c"]}
-    tensors, head = stored.reader.tensors(ADAPTER_TENSORS), stored.reader.tensors(HEAD)
+    tensors, head = artifact.tensors[ADAPTER_TENSORS], artifact.tensors[HEAD]
     lost = next(name for name in tensors if "lora_B" in name)
-    config = {"r": 2, "lora_alpha": 4}
+
+    def torn(**changed: Any) -> StoredModule:
+        return StoredModule.of(Held(Artifact({**artifact.tensors, **changed}, artifact.documents)))
+
     with pytest.raises(CorruptionError, match=lost.replace(".", r"\.")):
-        ModuleWeights.of({name: value for name, value in tensors.items() if name != lost}, config, head)
+        torn(adapter_model={name: value for name, value in tensors.items() if name != lost}).weights(bases)
     with pytest.raises(CorruptionError, match="more"):
-        ModuleWeights.of({**tensors, "more": torch.zeros(1)}, config, head)
+        torn(adapter_model={**tensors, "more": torch.zeros(1)}).weights(bases)
     with pytest.raises(CorruptionError, match="bias"):
-        ModuleWeights.of(tensors, config, {"weight": head["weight"]})
+        torn(head={"weight": head["weight"]}).weights(bases)

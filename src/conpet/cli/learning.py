@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,9 @@ def init(
     ] = "smollm2-135m",
     method: Annotated[str, typer.Option(help="How tasks are learned.")] = "dynamic",
     split: Annotated[int | None, _setting("Layers at the bottom that stay as they are.")] = None,
+    pet: Annotated[
+        str | None, _setting("Kind of PET module: lora, ia3, houlsby, pfeiffer or prefix (see docs/pet.md).")
+    ] = None,
     rank: Annotated[int | None, _setting("Rank of the LoRA modules.")] = None,
     epochs: Annotated[int | None, _setting("Passes over a task's examples.")] = None,
     learning_rate: Annotated[float | None, _setting("Highest learning rate of the modules.")] = None,
@@ -47,6 +51,7 @@ def init(
     """Make an empty workspace around a frozen backbone."""
     direct = {
         "split": split,
+        "pet": pet,
         "rank": rank,
         "epochs": epochs,
         "learning_rate": learning_rate,
@@ -162,7 +167,16 @@ def _say_created(created: ConPET, path: Path) -> None:
         f"backbone {backbone['name']}: {text.short_count(backbone['parameters'])} parameters in {backbone['dtype']}, "
         f"frozen; {cut}"
     )
+    _say_of_kinds([created.settings.pet])
     line(f"next: conpet learn {path} TASK_OR_STREAM", style="dim")
+
+
+def _say_of_kinds(names: Iterable[str]) -> None:
+    from conpet.pet.kinds import PET_KINDS
+
+    for name in names:
+        if PET_KINDS[name].note:
+            line(PET_KINDS[name].note)
 
 
 def _say_notes(workspace: ConPET, tasks: list[Task]) -> None:
@@ -170,6 +184,8 @@ def _say_notes(workspace: ConPET, tasks: list[Task]) -> None:
     for task in tasks:
         for note in task.notes if known.get(task.name) != task.digest else ():
             line(f"{task.name}: {note}")
+    # Of the workspace's own kind `init` has spoken.
+    _say_of_kinds(dict.fromkeys(task.settings["pet"] for task in tasks if "pet" in task.settings))
 
 
 def _say_learned(workspace: ConPET, path: Path) -> None:

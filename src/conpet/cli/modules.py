@@ -130,15 +130,22 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the module.")],
     version: Version = None,
 ) -> None:
-    """Copy a module with its head into a folder that plain Hugging Face PEFT loads."""
+    """Copy a module with its head into a folder that plain Hugging Face PEFT loads, if its kind is one of PEFT's."""
+    from conpet.learners.state import module_of
+    from conpet.pet.adapter import ADAPTER_CONFIG
+    from conpet.pet.kinds import kind_of_document
     from conpet.store import Store
-    from conpet.workspace.exporting import export_version
+    from conpet.workspace.exporting import WARMUP_FOLDER, export_version
 
     with Store.open(workspace).snapshot() as snapshot:
         record = snapshot.task(task)
         chosen = record.active if version is None else record.version(version)
         made = export_version(chosen, snapshot.shared, folder.expanduser())
-    line(f"{made}: {task} version {chosen.number}, in the format of Hugging Face PEFT")
+        kind = kind_of_document(module_of(chosen.objects, snapshot.shared).document(ADAPTER_CONFIG))
+    whose = "the format of Hugging Face PEFT" if kind.in_peft else f"conpet's own format (PEFT knows no {kind.name})"
+    line(f"{made}: {task} version {chosen.number}, in {whose}")
+    if (made / WARMUP_FOLDER).exists():
+        line(f"the backbone was warmed up: merge the adapter in {made / WARMUP_FOLDER} into it before this one is used")
 
 
 @app.command()

@@ -26,8 +26,9 @@ from conpet.learners.session import outputs_of
 from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, Names, unit_artifact
 from conpet.learners.statistics import features_of, statistics_alone, statistics_tensors
 from conpet.learners.units import LABELS, Units, by_unit, reheaded, trimmed
+from conpet.pet.adapter import ADAPTER_CONFIG
 from conpet.pet.bank import ModuleBank
-from conpet.pet.module import ADAPTER_CONFIG, module_artifact
+from conpet.pet.module import module_artifact
 from conpet.pet.train import train_module
 from conpet.replay.dynamic import draw_by_task
 from conpet.replay.memory import Remembered, Split

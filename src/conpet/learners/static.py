@@ -21,8 +21,9 @@ from conpet.learners.session import Session, Step, Trained
 from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, Names, unit_artifact
 from conpet.learners.statistics import features_of, statistics_tensors, staying
 from conpet.learners.units import LABELS, Units, reheaded
+from conpet.pet.adapter import ADAPTER_TENSORS
 from conpet.pet.bank import ModuleBank
-from conpet.pet.module import ADAPTER_TENSORS, HEAD, PetModule, module_artifact
+from conpet.pet.module import HEAD, PetModule, module_artifact
 from conpet.pet.train import represented, zero_head
 from conpet.readable import Readable
 from conpet.training import Plan, TrainLog, optimise

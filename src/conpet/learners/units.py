@@ -13,7 +13,8 @@ from conpet.data import Kind
 from conpet.learners.base import Readings, count
 from conpet.learners.memo import RememberingBank
 from conpet.learners.state import MODULE, KnownTask, LearnerState, module_of
-from conpet.pet.module import ADAPTER_CONFIG, ADAPTER_TENSORS, HEAD, StoredModule
+from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
+from conpet.pet.module import HEAD, StoredModule
 from conpet.readable import Readable
 
 LABELS = "labels"

@@ -4,80 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
-from conpet.backbone.states import Batch, States
-from conpet.errors import BackboneError, CorruptionError
-from conpet.pet.module import ModuleWeights, StoredModule
+from conpet.backbone.states import Batch, States, bucket
+from conpet.pet.banked import BankedLinear, Shapes, room_for, shapes_of, using
+from conpet.pet.module import ModuleWeights, PetModule, StoredModule
 
 SUFFIX_TOKENS = 2048
 """Padded tokens of one suffix batch."""
 _FEWEST_SLOTS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """What a forward call tells the banked maps.
-
-    Attributes:
-        rows: The slot each of n rows uses `[n]`, or one slot for all rows.
-        tokens: Padded tokens of a row, T.
-    """
-
-    rows: Tensor | int
-    tokens: int
-
-
-_call: ContextVar[_Call] = ContextVar("conpet_bank_call")
-
-
-class BankedLinear(nn.Module):
-    """A frozen linear map with a stack of LoRA updates, of which every row of the input takes its own.
-
-    Args:
-        base: The frozen map.
-        slots: Number of updates the stack holds.
-        rank: Rank they are padded to.
-    """
-
-    def __init__(self, base: nn.Linear, slots: int, rank: int) -> None:
-        super().__init__()
-        self.base = base
-        like = base.weight
-        self.down = torch.zeros(slots, base.in_features, rank, dtype=like.dtype, device=like.device)
-        self.up = torch.zeros(slots, rank, base.out_features, dtype=like.dtype, device=like.device)
-
-    def put(self, slot: int, maps: tuple[Tensor, Tensor] | None) -> None:
-        """Write an update (A `[r, in]`, scaled B `[out, r]`) into a slot; None leaves the base map as it is."""
-        self.down[slot].zero_()
-        self.up[slot].zero_()
-        if maps is not None:
-            down, up = maps
-            self.down[slot, :, : len(down)] = down.T.to(self.down)
-            self.up[slot, : len(down)] = up.T.to(self.up)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map `[n, T, in]`, or `[n * T, in]` from a model that flattens its tokens, to as many times `out`."""
-        call = _call.get()
-        output: Tensor = self.base(hidden)
-        if isinstance(call.rows, int):
-            return output + (hidden @ self.down[call.rows]) @ self.up[call.rows]
-        rows, tokens = len(call.rows), call.tokens
-        if hidden.shape[:-1] not in ((rows, tokens), (rows * tokens,)):
-            raise BackboneError(
-                f"a linear map of this architecture reads {tuple(hidden.shape)} where the batch has {rows} rows of "
-                f"{tokens} tokens, so it cannot tell whose module to use: leave it out of `targets`"
-            )
-        by_row = hidden.reshape(rows, tokens, -1)
-        update = torch.bmm(torch.bmm(by_row, self.down[call.rows]), self.up[call.rows])
-        return output + update.view(output.shape)
 
 
 @dataclass(slots=True)
@@ -88,15 +29,27 @@ class _Resident:
     users: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """A module of a kind that shares no pass with others, in a suffix of its own."""
+
+    module: PetModule
+    weight: Tensor
+    bias: Tensor
+
+
 class ModuleBank:
-    """Holds a bounded number of modules in memory and runs any mixture of them in one pass.
+    """Holds a bounded number of modules in memory and runs any mixture of them.
+
+    Rows that use different modules share one pass where the kinds allow it (`PetKind.batched`); the others are run
+    module by module, each in a suffix of its own.
 
     Safe for threads: a call pins the modules it uses, and slots are refilled only when nobody uses them. Calls that
     need other modules than are in memory wait their turn, so a stream of calls cannot starve one of them.
 
     Args:
         backbone: The frozen model.
-        capacity: Number of modules held at most.
+        capacity: Number of modules held at most, and as many of those that are run by themselves.
     """
 
     def __init__(self, backbone: Backbone, capacity: int = 64) -> None:
@@ -106,11 +59,11 @@ class ModuleBank:
         self._lock = threading.Condition()
         # By name: to keep a module itself would keep the state of the workspace it was read from on the disk.
         self._resident: OrderedDict[Hashable, _Resident] = OrderedDict()
+        self._alone: OrderedDict[Hashable, _Alone] = OrderedDict()
         self._suffix = backbone.suffix()
         self._bases = {n: m for n, m in self._suffix.shell.named_modules() if isinstance(m, nn.Linear)}
         self._maps: dict[str, BankedLinear] = {}
         self._slots = 0
-        self._rank = 0
 
     def logits(self, states: States, wanted: Sequence[Sequence[StoredModule]]) -> list[dict[StoredModule, Tensor]]:
         """Run the modules each example wants.
@@ -123,13 +76,61 @@ class ModuleBank:
             Per example, key to logits `[labels]`, float32, over the module's own labels.
         """
         results: list[dict[StoredModule, Tensor]] = [{} for _ in wanted]
-        for indices, keys in self._batches(states, wanted):
+        together: list[list[StoredModule]] = [[key for key in keys if key.kind.batched] for keys in wanted]
+        for indices, keys in self._batches(states, together):
             with self._pinned(list(dict.fromkeys(keys))) as residents:
                 batch = states.collate(indices, pad=self._backbone.encoder.pad, device=self._backbone.device)
                 represented = self._represent(batch, [residents[key].slot for key in keys])
                 for row, logits in _apply_heads(represented, [residents[key] for key in keys]):
                     results[indices[row]][keys[row]] = logits
+        rows_of: dict[StoredModule, list[int]] = {}
+        for row, modules in enumerate(wanted):
+            for key in modules:
+                if not key.kind.batched:
+                    rows_of.setdefault(key, []).append(row)
+        for key, rows in rows_of.items():
+            alone = self._by_itself(key)
+            represented = self.represent(states.select(rows), key).to(alone.weight.device)
+            for row, logits in zip(rows, nn.functional.linear(represented, alone.weight, alone.bias), strict=True):
+                results[row][key] = logits.cpu()
         return results
+
+    def represent(self, states: States, module: StoredModule | None) -> Tensor:
+        """Return the representations `[n, R]`, float32, of n examples by one module, or by the frozen suffix (None)."""
+        represented = torch.empty(len(states), self._backbone.representation_size)
+        with self._runner(module) as run:
+            for indices in bucket([len(one.ids) for one in states.encoded], SUFFIX_TOKENS):
+                batch = states.collate(indices, pad=self._backbone.encoder.pad, device=self._backbone.device)
+                represented[indices] = run(batch).cpu()
+        return represented
+
+    @contextmanager
+    def _runner(self, module: StoredModule | None) -> Iterator[Callable[[Batch], Tensor]]:
+        """Yield what represents batches by one module."""
+        if module is None:
+            yield lambda batch: self._represent(batch, None)
+        elif module.kind.batched:
+            with self._pinned([module]) as residents:
+                yield lambda batch: self._represent(batch, [residents[module].slot])
+        else:
+            alone = self._by_itself(module)
+            with torch.inference_mode():
+                yield alone.module.represent
+
+    def _by_itself(self, key: StoredModule) -> _Alone:
+        """Return a module in a suffix of its own, kept while it is among the last used."""
+        with self._lock:
+            found = self._alone.get(key.name)
+            if found is None:
+                weight, bias = key.head()
+                device = self._backbone.device
+                module = PetModule.of(self._backbone, key.adapter())
+                found = _Alone(module, weight.float().to(device), bias.float().to(device))
+                while len(self._alone) >= self.capacity:
+                    self._alone.popitem(last=False)  # whoever is running it keeps it until then
+                self._alone[key.name] = found
+            self._alone.move_to_end(key.name)
+            return found
 
     def _batches(
         self, states: States, wanted: Sequence[Sequence[StoredModule]]
@@ -152,23 +153,20 @@ class ModuleBank:
         if indices:
             yield indices, keys
 
-    def _represent(self, batch: Batch, slots: list[int]) -> Tensor:
-        rows: Tensor | int = slots[0]
-        if len(set(slots)) > 1:
+    def _represent(self, batch: Batch, slots: list[int] | None) -> Tensor:
+        """Represent a batch by each row's slot, all rows by one, or by the frozen suffix (None)."""
+        rows: Tensor | int | None = slots[0] if slots else None
+        if slots and len(set(slots)) > 1:
             rows = torch.tensor(slots, device=self._backbone.device)
-        token = _call.set(_Call(rows, batch.ids.shape[1]))
-        try:
-            with torch.inference_mode():
-                self._backbone.meter.tokens += int(batch.mask.sum()) * self._backbone.suffix_share
-                return self._backbone.pooling(self._suffix(batch.ids, batch.mask, batch.hidden), batch)
-        finally:
-            _call.reset(token)
+        with using(rows, batch.ids.shape[1]), torch.inference_mode():
+            self._backbone.meter.tokens += int(batch.mask.sum()) * self._backbone.suffix_share
+            return self._backbone.pooling(self._suffix(batch.ids, batch.mask, batch.hidden), batch)
 
     @contextmanager
     def _pinned(self, keys: Sequence[StoredModule]) -> Iterator[dict[StoredModule, _Resident]]:
         """Bring all modules of a call into memory and keep them there while it runs."""
         with self._entrance:  # held while waiting: whoever comes later pins nothing, so those inside will finish
-            weights = {key: key.weights() for key in keys if key.name not in self._resident}
+            weights = {key: key.weights(self._bases) for key in keys if key.name not in self._resident}
             with self._lock:
                 while not self._bring(keys, weights):
                     self._lock.wait()
@@ -190,7 +188,7 @@ class ModuleBank:
             if any(resident.users for resident in self._resident.values()):
                 return False
             self._rebuild(keys, weights.values())
-            weights |= {key: key.weights() for key in keys if key not in weights}
+            weights |= {key: key.weights(self._bases) for key in keys if key not in weights}
         names = {key.name for key in keys}
         missing = [key for key in keys if key.name not in self._resident]
         free = set(range(self._slots)) - {resident.slot for resident in self._resident.values()}
@@ -210,29 +208,30 @@ class ModuleBank:
         self._resident[key.name] = _Resident(slot, weights.weight.float().to(device), weights.bias.float().to(device))
 
     def _fits(self, keys: Sequence[StoredModule], coming: Iterable[ModuleWeights]) -> bool:
-        """Tell whether the stacks have the maps, the rank and, up to the capacity, the slots for what is coming."""
+        """Tell whether the stacks have the maps, the room and, up to the capacity, the slots for what is coming."""
         together = len(self._resident.keys() | {key.name for key in keys})
-        return self._slots >= min(together, self.capacity) and all(
-            name in self._maps and len(down) <= self._rank
-            for weights in coming
-            for name, (down, _) in weights.maps.items()
-        )
+        present = {name: banked.room for name, banked in self._maps.items()}
+        return self._slots >= min(together, self.capacity) and _rooms(present, coming) == present
 
     def _rebuild(self, keys: Sequence[StoredModule], coming: Iterable[ModuleWeights]) -> None:
         """Make empty stacks with room for what is coming; nobody is using the present ones."""
-        maps = [(name, len(down)) for weights in coming for name, (down, _) in weights.maps.items()]
-        unknown = sorted({name for name, _ in maps} - self._bases.keys())
-        if unknown:
-            raise CorruptionError(f"a stored module changes {unknown[0]}, which is no linear map above the cut")
-        rank = max([self._rank, *(rank for _, rank in maps)])
+        rooms = _rooms({name: banked.room for name, banked in self._maps.items()}, coming)
         slots = min(self.capacity, max(_FEWEST_SLOTS, 2 * len(self._resident.keys() | {key.name for key in keys})))
-        names = dict.fromkeys([*self._maps, *(name for name, _ in maps)])
-        fresh = {name: BankedLinear(self._bases[name], slots, rank) for name in names}
+        fresh = {name: BankedLinear(self._bases[name], slots, room) for name, room in rooms.items()}
         self._resident.clear()
-        self._rank, self._slots, self._maps = rank, slots, fresh
+        self._slots, self._maps = slots, fresh
         for name, banked in fresh.items():
             parent, _, leaf = name.rpartition(".")
             setattr(self._suffix.shell.get_submodule(parent), leaf, banked)
+
+
+def _rooms(present: dict[str, Shapes], coming: Iterable[ModuleWeights]) -> dict[str, Shapes]:
+    """Return the room each map needs, by path, for what is there and what is coming."""
+    rooms = dict(present)
+    for weights in coming:
+        for name, update in weights.maps.items():
+            rooms[name] = room_for(rooms.get(name, {}), shapes_of(update))
+    return rooms
 
 
 def _apply_heads(represented: Tensor, residents: Sequence[_Resident]) -> Iterator[tuple[int, Tensor]]:
@@ -242,5 +241,5 @@ def _apply_heads(represented: Tensor, residents: Sequence[_Resident]) -> Iterato
         rows_of.setdefault(resident.slot, []).append(row)
     for rows in rows_of.values():
         resident = residents[rows[0]]
-        logits = torch.nn.functional.linear(represented[rows], resident.weight, resident.bias).cpu()
+        logits = nn.functional.linear(represented[rows], resident.weight, resident.bias).cpu()
         yield from zip(rows, logits, strict=True)

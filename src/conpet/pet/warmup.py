@@ -15,7 +15,9 @@ from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone, Loaded
 from conpet.backbone.states import States
 from conpet.config import TaskSettings
-from conpet.pet.module import ADAPTER_TENSORS, StoredModule, module_artifact
+from conpet.pet.adapter import ADAPTER_TENSORS
+from conpet.pet.kinds.lora import Lora
+from conpet.pet.module import StoredModule, module_artifact
 from conpet.pet.train import TrainedModule, train_module
 from conpet.readable import Readable
 
@@ -50,12 +52,12 @@ def train_warmup(
         states: Its states of the n training examples.
         targets: Index of each one's label `[n]`.
         labels: The labels.
-        settings: Rank, targets, epochs, rates; the kind is LoRA whatever they say, for it can be folded in.
+        settings: Rank, targets, epochs, rates; the kind is plain LoRA whatever they say, for it can be folded in.
         seed: Seed of the first weights and of the order of examples.
         checkpoint: Folder for checkpoints, or None.
         on_step: Called with the number of steps done and of all steps.
     """
-    lora = settings.model_copy(update={"pet": "lora"})
+    lora = settings.model_copy(update={"pet": Lora.name, "dora": False})
     return train_module(backbone, states, targets, len(labels), lora, seed, checkpoint=checkpoint, on_step=on_step)
 
 
@@ -73,12 +75,13 @@ def warmed(loaded: Loaded, stored: Readable) -> Loaded:
     no state computed before is ever taken for one computed after.
     """
     model: nn.Module = copy.deepcopy(loaded.model)
+    maps = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
     with torch.no_grad():
-        for name, (down, up) in StoredModule.of(stored).weights().maps.items():
-            weight = model.get_submodule(name).weight
-            assert isinstance(weight, Tensor)  # noqa: S101 - LoRA sits on linear maps only
-            update = up.float() @ down.float()
-            weight.copy_((weight.float() + update.to(weight.device)).to(weight.dtype))
+        for path, update in StoredModule.of(stored).weights(maps).maps.items():
+            assert update.down is not None and update.up is not None, "a warm-up is a LoRA"  # noqa: S101, PT018
+            weight = maps[path].weight
+            change = (update.down.float() @ update.up.float()).T
+            weight.copy_((weight.float() + change.to(weight.device)).to(weight.dtype))
     fingerprint = loaded.fingerprint.changed_by(stored.document(WARMUP)[_DIGEST])
     return replace(loaded, model=model, fingerprint=fingerprint)
 

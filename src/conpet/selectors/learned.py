@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from conpet.artifact import Artifact
 from conpet.backbone.states import States
 from conpet.config import TaskSettings
-from conpet.pet.module import ADAPTER_TENSORS, HEAD, PetModule, StoredModule, module_artifact
+from conpet.pet.adapter import ADAPTER_TENSORS
+from conpet.pet.module import HEAD, PetModule, StoredModule, module_artifact
 from conpet.pet.train import zero_head
 from conpet.replay.rehearsal import mean_loss
 from conpet.replay.schedule import OLD_SHARE, split_budget
@@ -77,7 +78,9 @@ class LearnedSelector(Selector):
         return module
 
     def _module_settings(self) -> TaskSettings:
-        return self.settings.for_task({"rank": self.settings.selector_rank, "alpha": 2.0 * self.settings.selector_rank})
+        rank = self.settings.selector_rank
+        plain = {"pet": "lora", "rslora": False, "dora": False}
+        return self.settings.for_task({**plain, "rank": rank, "alpha": 2.0 * rank})
 
     def _head(self, tasks: Sequence[str]) -> nn.Linear:
         """Build a head for these tasks: rows of the last head where it has them, zeros for a new one."""

@@ -6,13 +6,19 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from conpet.artifact import Artifact, write_artifact
 from conpet.errors import ConfigError, WorkspaceExistsError
 from conpet.learners.state import module_of
-from conpet.pet.module import ADAPTER_CONFIG, ADAPTER_TENSORS, HEAD
+from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
+from conpet.pet.module import HEAD
+from conpet.pet.warmup import WARMUP
 from conpet.readable import Readable
 from conpet.store import VersionRecord
+
+WARMUP_FOLDER = "warmup"
+"""Where, in an exported folder, the warm-up lies that the backbone needs first."""
 
 
 def export_version(version: VersionRecord, shared: Mapping[str, Readable], folder: Path) -> Path:
@@ -32,17 +38,19 @@ def export_version(version: VersionRecord, shared: Mapping[str, Readable], folde
     reader = module_of(version.objects, shared)
     if not reader.has(ADAPTER_CONFIG):
         raise ConfigError(f"task {version.task!r} has no PET module to export: its method computes, and tunes nothing")
-    artifact = Artifact(
-        tensors={stem: reader.tensors(stem) for stem in (ADAPTER_TENSORS, HEAD)},
-        documents={
-            ADAPTER_CONFIG: reader.document(ADAPTER_CONFIG),
-            HEAD: reader.document(HEAD),
-            "task": {"name": version.task, "version": version.number, "labels": list(version.labels)}
-            | dict(version.description),
-        },
-    )
+    about = {"name": version.task, "version": version.number, "labels": list(version.labels)}
+    artifact = _adapter(reader, task=about | dict(version.description))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as aside:
         write_artifact(Path(aside) / "module", artifact)
+        if WARMUP in shared:
+            write_artifact(Path(aside) / "module" / WARMUP_FOLDER, _adapter(shared[WARMUP]))
         shutil.move(Path(aside) / "module", folder)
     return folder
+
+
+def _adapter(reader: Readable, **documents: Any) -> Artifact:
+    return Artifact(
+        tensors={stem: reader.tensors(stem) for stem in (ADAPTER_TENSORS, HEAD)},
+        documents={stem: reader.document(stem) for stem in (ADAPTER_CONFIG, HEAD)} | documents,
+    )

@@ -13,11 +13,11 @@ from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
 from conpet.config import Settings
 from conpet.data import Example, Style, Task, check_example, render
-from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem
+from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem, UnknownNameError
 from conpet.learners import METHODS
 from conpet.learners.base import Learner
 from conpet.learners.state import KnownTask
-from conpet.pet.module import check_settings
+from conpet.pet.kinds import check_settings, check_switches
 from conpet.replay import RETENTIONS, SCHEDULES
 from conpet.selectors import SELECTORS
 from conpet.store import Store, TaskRecord
@@ -178,12 +178,14 @@ class ConPET(GrowingVerbs):
         others: list[Task | KnownTask] = [known_task(version) for version in self._store.snapshot().versions]
         for task in tasks:
             try:
-                METHODS[self.settings.method].check_task(self.settings, self.settings.for_task(task.settings))
+                settings = self.settings.for_task(task.settings)
+                check_switches(settings)
+                METHODS[self.settings.method].check_task(self.settings, settings)
                 render(task.train[0], task.template, style)
                 if self.settings.latent_only:
                     check_templates(task, others)
                     others.append(task)
-            except ConfigError as error:
+            except (ConfigError, UnknownNameError) as error:
                 raise ConfigError(f"task {task.name!r}: {error}. Nothing was learned") from None
 
     def learn(

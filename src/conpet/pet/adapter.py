@@ -1,0 +1,62 @@
+"""What a trained module is on disk, and what it does to the linear maps of a suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+ADAPTER_TENSORS = "adapter_model"
+ADAPTER_CONFIG = "adapter_config"
+"""Stems of the files in which PEFT keeps an adapter; other kinds are kept in the same two files."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapter:
+    """A module without its head.
+
+    Attributes:
+        tensors: Its weights, float32, by their names on disk.
+        document: Its configuration, JSON-ready; `peft_type` tells the kind.
+    """
+
+    tensors: Mapping[str, Tensor]
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MapUpdate:
+    """What a module does to one frozen linear map W x + b; parts that are None do nothing.
+
+    With z = scale_out * (W (scale_in * x) + b) + shift + (x down) up, the map's new output is
+    z + gelu(z narrow + narrow_bias) widen + widen_bias.
+
+    Attributes:
+        down: `[in, r]`.
+        up: `[r, out]`, scaled.
+        scale_in: `[1, in]`.
+        scale_out: `[1, out]`.
+        shift: `[1, out]`.
+        narrow: `[out, m]`.
+        narrow_bias: `[1, m]`.
+        widen: `[m, out]`.
+        widen_bias: `[1, out]`.
+    """
+
+    down: Tensor | None = None
+    up: Tensor | None = None
+    scale_in: Tensor | None = None
+    scale_out: Tensor | None = None
+    shift: Tensor | None = None
+    narrow: Tensor | None = None
+    narrow_bias: Tensor | None = None
+    widen: Tensor | None = None
+    widen_bias: Tensor | None = None
+
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        """The parts that are there, by name."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: part for name, part in found.items() if part is not None}

@@ -1,0 +1,123 @@
+"""A linear map of which every row of a batch uses another version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from conpet.errors import BackboneError
+from conpet.pet.adapter import MapUpdate
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Sizes of the parts of an update, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What a forward call tells the banked maps.
+
+    Attributes:
+        rows: The slot each of n rows uses `[n]`, one slot for all rows, or None for the frozen maps alone.
+        tokens: Padded tokens of a row, T.
+    """
+
+    rows: Tensor | int | None
+    tokens: int
+
+
+_call: ContextVar[_Call] = ContextVar("conpet_bank_call")
+
+
+@contextmanager
+def using(rows: Tensor | int | None, tokens: int) -> Iterator[None]:
+    """Let the banked maps use these slots while the context lasts, in this thread only (see `_Call`)."""
+    token = _call.set(_Call(rows, tokens))
+    try:
+        yield
+    finally:
+        _call.reset(token)
+
+
+def shapes_of(update: MapUpdate) -> Shapes:
+    """Return the sizes of an update's parts."""
+    return {name: tuple(part.shape) for name, part in update.parts.items()}
+
+
+def room_for(*needs: Shapes) -> Shapes:
+    """Return the sizes that are enough for all of these."""
+    room: dict[str, tuple[int, ...]] = {}
+    for shapes in needs:
+        for name, shape in shapes.items():
+            room[name] = tuple(map(max, shape, room.get(name, shape)))
+    return room
+
+
+class BankedLinear(nn.Module):
+    """A frozen linear map with a stack of updates (`MapUpdate`), of which every row of the input takes its own.
+
+    Args:
+        base: The frozen map.
+        slots: Number of updates the stack holds.
+        room: The parts it holds, and the sizes they are padded to.
+    """
+
+    def __init__(self, base: nn.Linear, slots: int, room: Shapes) -> None:
+        super().__init__()
+        self.base = base
+        self.room = room
+        self._stacks = {name: self._stack(name, (slots, *shape)) for name, shape in room.items()}
+
+    def _stack(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        # Factors keep float32: a half format would round 1 + small to 1.
+        like = self.base.weight
+        dtype = like.dtype if name in ("down", "up", "narrow", "widen") else torch.float32
+        return torch.full(shape, _neutral(name), dtype=dtype, device=like.device)
+
+    def put(self, slot: int, update: MapUpdate | None) -> None:
+        """Write an update into a slot; None leaves the base map as it is."""
+        parts = update.parts if update is not None else {}
+        for name, stack in self._stacks.items():
+            stack[slot].fill_(_neutral(name))
+            if name in parts:
+                rows, columns = parts[name].shape
+                stack[slot, :rows, :columns] = parts[name].to(stack)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map `[n, T, in]`, or `[n * T, in]` from a model that flattens its tokens, to as many times `out`."""
+        call = _call.get()
+        if call.rows is None:
+            return self.base(hidden)  # type: ignore[no-any-return]
+        if isinstance(call.rows, int):
+            return self._mapped(hidden, call.rows)
+        rows, tokens = len(call.rows), call.tokens
+        if hidden.shape[:-1] not in ((rows, tokens), (rows * tokens,)):
+            raise BackboneError(
+                f"a linear map of this architecture reads {tuple(hidden.shape)} where the batch has {rows} rows of "
+                f"{tokens} tokens, so it cannot tell whose module to use: leave it out of `targets`"
+            )
+        output = self._mapped(hidden.reshape(rows, tokens, -1), call.rows)
+        return output.view(*hidden.shape[:-1], -1)
+
+    def _mapped(self, hidden: Tensor, rows: Tensor | int) -> Tensor:
+        """Map `[n, T, in]` to `[n, T, out]`, each row by the update of its slot."""
+        part = {name: stack[rows] for name, stack in self._stacks.items()}
+        scaled = (hidden * part["scale_in"]).to(hidden.dtype) if "scale_in" in part else hidden
+        output: Tensor = self.base(scaled)
+        if "scale_out" in part:
+            output = (output * part["scale_out"] + part.get("shift", 0)).to(output.dtype)
+        if "down" in part:
+            output = output + (hidden @ part["down"]) @ part["up"]
+        if "narrow" in part:
+            inner = nn.functional.gelu(output @ part["narrow"] + part["narrow_bias"].to(output.dtype))
+            output = output + inner @ part["widen"] + part["widen_bias"].to(output.dtype)
+        return output
+
+
+def _neutral(name: str) -> float:
+    """Return the number with which a part does nothing."""
+    return 1.0 if name.startswith("scale") else 0.0
