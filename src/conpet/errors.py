@@ -30,6 +30,10 @@ class BackboneMismatchError(ConpetError, ValueError):
     """A workspace is opened with another backbone than the one it was made with."""
 
 
+class AccuracyBoundError(ConpetError, ValueError):
+    """A change would cost more accuracy than its bound allows; nothing was changed."""
+
+
 class DownloadError(ConpetError, OSError):
     """An embedded model could not be fetched, or what came is not what was pinned."""
 

@@ -29,6 +29,21 @@ class Verb(StrEnum):
     ROLLBACK = "rollback"
     REMOVE = "remove"
     TUNE = "tune"
+    RENAME = "rename"
+    RETIRE = "retire"
+    SPLIT = "split"
+    MERGE = "merge"
+    UPGRADE = "upgrade"
+
+    @property
+    def trains(self) -> bool:
+        """Whether it makes a version of a task by learning."""
+        return self in (Verb.LEARN, Verb.SPLIT)
+
+    @property
+    def of_one_task(self) -> bool:
+        """Whether it changes one task."""
+        return self not in (Verb.MERGE, Verb.UPGRADE, Verb.TUNE)
 
 
 class Score(NamedTuple):
@@ -130,9 +145,9 @@ class Event(_Frozen):
 
     Attributes:
         verb: What was done.
-        task: To which task.
-        version: Version of the task's module that it left in use (that it removed, for `remove`); None for `tune`,
-            which changes settings and no module.
+        task: To which task; for `merge` to which, joined by " + ", for `tune` on which, for `upgrade` empty.
+        version: Version of the task's module that it left in use (that it removed, for `remove`); None where it is not
+            about one.
         at: When it was done.
         scores: Right answers per task; a task without test examples may be left out.
         whole_accuracy: Right answers over the test examples of all tasks.
@@ -178,6 +193,10 @@ class Event(_Frozen):
             return f"− {self.task}"
         if self.verb is Verb.ROLLBACK:
             return f"{self.task} ↩ v{self.version}"
+        if not self.verb.of_one_task:
+            return f"{self.verb} {self.task}".strip()
+        if self.verb is not Verb.LEARN:
+            return f"{self.task} v{self.version}, {self.verb}"
         return self.task if self.version == 1 else f"{self.task} v{self.version}"
 
     @property
@@ -255,7 +274,7 @@ def task_order(events: Sequence[Event]) -> tuple[str, ...]:
     """Return the names of all tasks that the events learned or scored, removed ones too, by first appearance."""
     names: dict[str, None] = {}
     for event in events:
-        if event.changes_answers:
+        if event.verb.of_one_task:
             names.setdefault(event.task)
     for event in events:
         names.update(dict.fromkeys(event.scores))

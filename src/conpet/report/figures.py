@@ -11,7 +11,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from conpet.report import plots, svg
-from conpet.report.data import Event, ReportData, StageCost, Verb, all_stages, task_order
+from conpet.report.data import Event, ReportData, StageCost, all_stages, task_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Figures:
             columns=columns,
             values=values,
             texts=[["" if value is None else f"{100 * value:.1f}" for value in row] for row in accuracies],
-            row_axis="after learning" if all(event.verb is Verb.LEARN for event in events) else "after",
+            row_axis="after learning" if all(event.verb.trains for event in events) else "after",
             column_axis="accuracy on the test examples of",
             low=low,
             high=high,

@@ -10,7 +10,7 @@ from functools import cached_property
 from pydantic import JsonValue
 
 from conpet.report import text
-from conpet.report.data import NOTABLE_FALL, BackboneInfo, Event, ReportData, StageCost, TaskInfo, Verb, all_stages
+from conpet.report.data import NOTABLE_FALL, BackboneInfo, Event, ReportData, StageCost, TaskInfo, all_stages
 from conpet.report.figures import Figures
 
 _LABELS_SHOWN = 5000  # over all tasks; beyond it a task shows its first few
@@ -161,7 +161,7 @@ class PageView:
 
     @cached_property
     def _last_learned(self) -> Event | None:
-        return next((event for event in reversed(self.data.events) if event.verb is Verb.LEARN), None)
+        return next((event for event in reversed(self.data.events) if event.verb.trains), None)
 
     @cached_property
     def results(self) -> tuple[ResultRow, ...]:
@@ -236,7 +236,7 @@ class PageView:
     @cached_property
     def tasks(self) -> tuple[TaskRow, ...]:
         """The tasks as they stand."""
-        learned = {(event.task, event.version): event for event in self.data.events if event.verb is Verb.LEARN}
+        learned = {(event.task, event.version): event for event in self.data.events if event.verb.trains}
         keep = None if self.labels <= _LABELS_SHOWN else _FEW_LABELS
         rows = []
         for info in self.data.tasks:

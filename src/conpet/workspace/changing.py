@@ -20,8 +20,8 @@ from conpet.store import Change, EventRecord, NewVersion, Snapshot, Store, TaskR
 from conpet.work import Progress, Work
 from conpet.workspace import warming
 from conpet.workspace.evaluating import Evaluator
-from conpet.workspace.history import CACHE, DESIGN, TUNE, matrix_of
-from conpet.workspace.reading import coming_task, describe, known_task, seed_of
+from conpet.workspace.history import CACHE, DESIGN, TUNE, learned_by, matrix_of
+from conpet.workspace.reading import coming_task, describe, known_task, known_tasks, seed_of
 from conpet.workspace.recording import recorded
 from conpet.workspace.remembering import Keeper, check_templates, remember, remembered
 from conpet.workspace.results import Evaluation, LearnReport
@@ -69,6 +69,10 @@ class Changer:
             return self._report(present, skipped=True)
         if present:
             _check_related(task, present)
+        return self._teach(task, "learn")
+
+    def _teach(self, task: Task, verb: str, detail: Mapping[str, Any] | None = None) -> LearnReport:
+        """Learn a sound task as a new version; the arguments behind it are for the history."""
         if self._learner.settings.latent_only:
             check_templates(task, map(known_task, self._snapshot.versions))
         # Training may be resumed only from the very state it began in.
@@ -80,10 +84,10 @@ class Changer:
         learner = self._learner
         with self._costs.stage("prefix"):
             counted = self._counted("prefix", len(task.train))
-            lesson = Lesson.of(coming, settings, source, learner.backbone, progress=counted)
+            lesson = Lesson.of(coming, learner.settings, source, learner.backbone, progress=counted)
         learned = learner.learn(lesson, work)
         with self._costs.stage("memory"):
-            keeper = Keeper(learner.backbone, settings)
+            keeper = Keeper(learner.backbone, learner.settings)
             whole = keeper.whole(task, lesson.train, learned.representations)
             memory, smaller = keeper.kept(whole, self._snapshot.versions)
         state = learner.state.after(coming, learned.objects, learned.shared)
@@ -98,12 +102,12 @@ class Changer:
         )
         event = self._commit(
             evaluation,
-            "learn",
+            verb,
             task.name,
             new_version=new,
             side_objects=smaller,
             shared={**warm, **learned.shared},
-            detail=dict(learned.detail),
+            detail={**learned.detail, **(detail or {})},
         )
         return self._report(self._store.snapshot().task(task.name).active, event=event, evaluation=evaluation)
 
@@ -125,7 +129,11 @@ class Changer:
     def remove(self, name: str) -> Evaluation | None:
         """Take a task out; see `ConPET.remove`."""
         leaving = known_task(self._snapshot.task(name).active)
-        shared = self._learner.revise(leaving, None, self._work(name))
+        before = known_tasks(self._snapshot.versions)
+        shared = {
+            **self._learner.revise(leaving, None, self._work(name)),
+            **self._learner.trimmed(before, [version for version in before if version.name != name]),
+        }
         evaluation = self._evaluated(self._learner.state.without(name, shared), {})
         self._commit(evaluation, "remove", name, remove=True, shared=shared)
         return evaluation
@@ -186,7 +194,7 @@ class Changer:
         self,
         evaluation: Evaluation | None,
         verb: str,
-        task: str,
+        task: str | None,
         *,
         detail: Mapping[str, Any] | None = None,
         **change: Any,
@@ -283,6 +291,6 @@ def evaluate_stored(
     """Evaluate a learner on the stored test examples; the result takes the place of the last event's own row."""
     evaluation = evaluate_tests(learner, {task.name: remember(task.active) for task in tasks}, progress)
     *earlier, last = (event for event in events if event.verb != TUNE)
-    row = Row(last.task if last.verb == "learn" else None, evaluation.tallies)
+    row = Row(learned_by(last), evaluation.tallies)
     matrix = matrix_of(earlier).followed_by(row)
     return Evaluation(evaluation.tasks, evaluation.references, evaluation.confusion, matrix)

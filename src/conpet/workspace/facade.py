@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.fingerprint import Fingerprint
@@ -23,23 +23,23 @@ from conpet.report.design import TuneReport
 from conpet.selectors import SELECTORS
 from conpet.store import Store, TaskRecord
 from conpet.work import Progress, ignore
-from conpet.workspace.changing import Changer, evaluate_stored
+from conpet.workspace.changing import evaluate_stored
 from conpet.workspace.current import Current, cut_backbone
 from conpet.workspace.exporting import export_version
+from conpet.workspace.growing import Grower
 from conpet.workspace.predicting import predictions
 from conpet.workspace.reading import known_task
 from conpet.workspace.remembering import check_templates
 from conpet.workspace.results import Evaluation, LearnReport, Prediction
 from conpet.workspace.searching import CostLimit
 from conpet.workspace.tuning import search
-
-Done = TypeVar("Done")
+from conpet.workspace.verbs import Done, GrowingVerbs
 
 CHUNK = 256
 """Inputs predicted at once when they are streamed."""
 
 
-class ConPET:
+class ConPET(GrowingVerbs):
     """A workspace on disk, its frozen backbone and what was learned so far.
 
     Use `ConPET.create` or `ConPET.open`. Objects may be shared by threads, and a folder by processes: readers always
@@ -93,6 +93,7 @@ class ConPET:
         asked = Settings.parse({**settings, "backbone": backbone, "method": method})
         learner: type[Learner] = METHODS[asked.method]
         learner.Options.parse(asked.options)
+        learner.check_task(asked, asked.for_task({}))
         SELECTORS.require(asked.selector)
         SCHEDULES.require(asked.replay)
         RETENTIONS.require(asked.retention)
@@ -374,11 +375,11 @@ class ConPET:
         wait_seconds: float | None,
         progress: Progress | None,
         evaluate: bool,
-        change: Callable[[Changer], Done],
+        change: Callable[[Grower], Done],
     ) -> Done:
         with self._store.write(verb, wait_seconds) as writer:
             learner, snapshot = self._present.at(self._store.snapshot())
-            done = change(Changer(self._store, writer, learner, snapshot, progress or ignore, evaluate))
+            done = change(Grower(self._store, writer, learner, snapshot, progress or ignore, evaluate))
             del learner, snapshot  # so that nobody here reads the former state any more, and what it alone had can go
             self._present.at(self._store.snapshot())
             writer.clean()

@@ -68,7 +68,7 @@ class History:
         return tuple(self._events)
 
     def _take(self, record: EventRecord) -> None:
-        task = record.task or ""
+        task = record.task or " + ".join(record.detail.get("tasks", ()))
         if record.version is not None:
             self._active[task] = record.version
         cached = record.detail.get(CACHE, {"hits": 0, "asked": 0})
@@ -82,7 +82,7 @@ class History:
         event = Event(
             verb=verb,
             task=task,
-            version=None if verb is Verb.TUNE else self._active.get(task, 0),
+            version=self._active.get(task, 0) if verb.of_one_task else None,
             at=record.time,
             cost=_costs(record.costs),
             trainable_parameters=sum(cost.parameters for cost in record.costs),
@@ -143,7 +143,7 @@ def overall(data: ReportData) -> Event | None:
     if not data.answering:
         return None
     last = data.answering[-1]
-    learned = next((event for event in reversed(data.events) if event.verb is Verb.LEARN), last)
+    learned = next((event for event in reversed(data.events) if event.verb.trains), last)
     return last.model_copy(
         update={
             "cost": _stage_totals(data.events),
@@ -189,7 +189,7 @@ def summarise(
 
 def _cost_summary(events: Sequence[Event], backbone: BackboneInfo) -> dict[str, JsonValue]:
     stages = _stage_totals(events)
-    learned = next((event for event in reversed(events) if event.verb is Verb.LEARN), None)
+    learned = next((event for event in reversed(events) if event.verb.trains), None)
     last = events[-1] if events else None
     module = learned.trainable_parameters if learned else 0
     with_heads = learned.trainable_parameters_with_heads if learned else 0
