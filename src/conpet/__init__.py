@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from conpet.config import Settings
     from conpet.data import Example, Span, Task, TaskStream, read_inputs, read_stream, read_task
     from conpet.errors import ConpetError
+    from conpet.report.design import TuneReport
     from conpet.workspace import ConPET, Evaluation, LearnReport, Prediction
 
 # Threads that wait for one another by spinning long stall for whole time slices when anything else wants a core: on two
@@ -25,6 +26,7 @@ _EXPORTS = {
     "Span": "conpet.data",
     "Task": "conpet.data",
     "TaskStream": "conpet.data",
+    "TuneReport": "conpet.report.design",
     "read_inputs": "conpet.data",
     "read_stream": "conpet.data",
     "read_task": "conpet.data",
@@ -42,6 +44,7 @@ __all__ = [
     "Span",
     "Task",
     "TaskStream",
+    "TuneReport",
     "read_inputs",
     "read_stream",
     "read_task",
