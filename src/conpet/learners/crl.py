@@ -47,20 +47,20 @@ class _Notes:
 
 
 class CrlLearner(StaticLearner):
-    """Consistent representation learning, CRL (Zhao et al. 2022, arXiv 2203.02721, section 3), on one PET module.
+    """Consistent representation learning, CRL (Zhao et al. 2022, arXiv 2203.02721), on one PET module.
 
     With z = g(f(x)) / |g(f(x))|, g a perceptron of two layers, every example i of a batch is contrasted with a bank of
-    the z of all examples in the task's training (section 3.3): with S the bank but for i, P(i) those of i's label,
+    the z of all examples in the task's training: with S the bank but for i, P(i) those of i's label,
 
         L_cr(i) = -1/|P(i)| sum_{p in P(i)} log( exp(z_i . z_p / tau) / sum_{j in S} exp(z_i . z_j / tau) )
 
     The bank is filled before the first step; an example's row changes whenever it is in a batch. For replayed examples
-    a second term keeps the similarity to the prototypes mu_j of the older labels as it was before (section 3.4):
+    a second term keeps the similarity to the prototypes mu_j of the older labels as it was before:
 
         L_kd(i) = KL(p_i || q_i),  q_i = softmax_j(10 cos(f(x_i), mu_j)),  p_i the same with the module before the task
 
-    No softmax head is trained: the answer is the label with the nearest prototype, the mean of its examples (section
-    3.5). |h - mu|^2 differs from |mu|^2 - 2 mu.h by the same number for all labels, so the scores
+    No softmax head is trained: the answer is the label with the nearest prototype, the mean of its examples.
+    |h - mu|^2 differs from |mu|^2 - 2 mu.h by the same number for all labels, so the scores
     (2 mu.h - |mu|^2) / s are a linear head; s, the mean squared distance of examples to their own prototypes, only
     makes probabilities of them. Prototypes of older labels are computed anew from replayed examples; those of labels
     of which none was drawn stay as they were.
