@@ -60,14 +60,13 @@ class CrlLearner(StaticLearner):
         L_kd(i) = KL(p_i || q_i),  q_i = softmax_j(10 cos(f(x_i), mu_j)),  p_i the same with the module before the task
 
     No softmax head is trained: the answer is the label with the nearest prototype, the mean of its examples.
-    |h - mu|^2 differs from |mu|^2 - 2 mu.h by the same number for all labels, so the scores
-    (2 mu.h - |mu|^2) / s are a linear head; s, the mean squared distance of examples to their own prototypes, only
-    makes probabilities of them. Prototypes of older labels are computed anew from replayed examples; those of labels
-    of which none was drawn stay as they were.
+    |h - mu|^2 differs from |mu|^2 - 2 mu.h by the same number for all labels, so the scores (2 mu.h - |mu|^2) / s are
+    a linear head; s, the mean squared distance of examples to their own prototypes, only makes probabilities of them.
+    Prototypes of older labels are computed anew from replayed examples; where none was drawn they stay as they were.
 
-    Differences from the paper: contrast and replay are one phase, within one budget, and not two; the bank is sampled
-    anew for every step; p and q are both taken over an example's own representations, whose targets the authors' code
-    takes from the example's prototype, and q from projections.
+    Differences from the paper: new and old examples are learned in one phase, within one budget, and not in two; the
+    bank is sampled for every step; p and q both compare the example's representations with the old prototypes, where
+    the authors' code compares for p the old prototype of its label, and for q its projection with those in the bank.
 
     Stored: the module, the head made of the prototypes, the prototypes, the projection, and the replay memory.
     Comparable with `emr`: the same steps, and beside them two forward passes of all examples that take part. The
@@ -115,7 +114,7 @@ class CrlLearner(StaticLearner):
         noted: _Notes = session.notes
         represented = session.represent(step)
         z = projected(represented, noted.projection)
-        rows = self._contrasted(session, step)
+        rows = sampled(len(noted.bank), self.options.contrasted, session.work.seed + step.number)
         same = session.targets[step.rows].unsqueeze(1) == session.targets[rows]
         other = torch.tensor(step.rows).unsqueeze(1) != rows
         device = z.device
@@ -126,11 +125,6 @@ class CrlLearner(StaticLearner):
             losses = torch.cat([losses[: step.fresh], losses[step.fresh :] + changed])
         noted.bank[step.rows] = z.detach()
         return session.reduced(step, losses)
-
-    def _contrasted(self, session: Session, step: Step) -> Tensor:
-        """Draw the rows of the bank that a step's examples are contrasted with."""
-        generator = torch.Generator().manual_seed(session.work.seed + step.number)
-        return torch.randperm(len(session.states), generator=generator)[: self.options.contrasted]
 
     def after(self, session: Session) -> None:
         """Compute prototypes and what is read out of them."""
@@ -167,6 +161,11 @@ def projected(representations: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
     """Return z `[n, 64]` of representations `[n, R]`: of two linear maps with a ReLU between them, of length 1."""
     inner = nn.functional.linear(representations, weights["0.weight"], weights["0.bias"]).relu()
     return nn.functional.normalize(nn.functional.linear(inner, weights["1.weight"], weights["1.bias"]), dim=1)
+
+
+def sampled(rows: int, most: int, seed: int) -> Tensor:
+    """Draw at most so many of `rows` rows, in random order: `[m]`, int64."""
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(seed))[:most]
 
 
 def contrast(z: Tensor, bank: Tensor, same: Tensor, other: Tensor) -> Tensor:
