@@ -131,7 +131,7 @@ def test_the_loss_of_a_step_is_contrast_and_for_old_examples_what_their_similari
             losses[-1] += sum(
                 p / sum(then) * log(p / sum(then) / (q / sum(now))) for p, q in zip(then, now, strict=True)
             )
-    assert float(learner.loss(session, step)) == pytest.approx(sum(losses) / len(losses), abs=1e-3)
+    assert float(learner.loss(session, step).detach()) == pytest.approx(sum(losses) / len(losses), abs=1e-3)
     seen = torch.tensor([row in step.rows for row in everyone])
     assert torch.allclose(noted.bank[seen], z[seen], atol=1e-4)
     assert torch.equal(noted.bank[~seen], bank[~seen])

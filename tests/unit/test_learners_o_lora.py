@@ -72,7 +72,7 @@ def test_the_loss_of_a_step_is_cross_entropy_and_what_directions_share(tmp_path:
     for name, parameter in session.module.parameters.items():
         if name.endswith(A):
             wanted += 0.3 * sum(float(row @ other) ** 2 for row in past[name] for other in parameter.detach())
-    assert float(learner.loss(session, step)) == pytest.approx(wanted, rel=1e-4)
+    assert float(learner.loss(session, step).detach()) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_what_is_served_is_what_was_trained(tmp_path: Path) -> None:
