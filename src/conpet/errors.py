@@ -14,6 +14,10 @@ class ConfigError(ConpetError, ValueError):
     """A setting is unknown, out of range, or contradicts another."""
 
 
+class DivergedError(ConfigError):
+    """Training has left the finite numbers: its learning rate is too high."""
+
+
 class UnknownNameError(ConpetError, LookupError):
     """A name (backbone, method, selector, task, module version, label) is not known here."""
 
@@ -24,6 +28,10 @@ class BackboneError(ConpetError, RuntimeError):
 
 class BackboneMismatchError(ConpetError, ValueError):
     """A workspace is opened with another backbone than the one it was made with."""
+
+
+class AccuracyBoundError(ConpetError, ValueError):
+    """A change would cost more accuracy than its bound allows; nothing was changed."""
 
 
 class DownloadError(ConpetError, OSError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from conpet.cli.console import line, messages, output, print_error
-from conpet.cli.lessons import teach
+from conpet.cli.lessons import extend_tasks, teach
 from conpet.cli.opening import open_workspace
 from conpet.cli.options import BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath
 
@@ -86,6 +86,10 @@ def learn(
     template: Annotated[
         str | None, typer.Option(help="Template of the task in place of its kind's own.", show_default=False)
     ] = None,
+    extend: Annotated[
+        bool,
+        typer.Option("--extend", help="More examples of labels learned already: their tasks get new versions."),
+    ] = False,
     no_evaluate: NoEvaluate = False,
     wait: Wait = None,
     seed: Annotated[
@@ -102,12 +106,18 @@ def learn(
 
     All data is checked before anything is learned.
     A task already learned from the same data is skipped; a changed one becomes a new version.
+    With --extend all rows of a file are learned from, beside what is stored of their tasks; nothing is split off.
     Interrupt it whenever you like: the same command goes on where it was.
     """
     from conpet.errors import DataError
 
+    if extend and (name is not None or template is not None or seed is not None):
+        raise typer.BadParameter("tasks that are learned keep their name, template and split", param_hint="--extend")
     opened = open_workspace(workspace, backbone, device)
     try:
+        if extend:
+            extend_tasks(opened, source, evaluate=not no_evaluate, wait=wait)
+            return
         tasks = _read(opened, source, name, template, opened.settings.seed if seed is None else seed)
     except DataError as error:
         if not verbose:

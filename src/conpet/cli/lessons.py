@@ -11,6 +11,8 @@ from conpet.cli.console import INTERRUPTED, line, messages, output, stages
 from conpet.errors import WorkspaceBusyError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from conpet.data import Task
     from conpet.workspace import ConPET, LearnReport
 
@@ -35,6 +37,22 @@ def teach(workspace: ConPET, tasks: Sequence[Task], *, evaluate: bool = True, wa
         line(str(report))
 
 
+def extend_tasks(workspace: ConPET, source: Path, *, evaluate: bool = True, wait: float | None = None) -> None:
+    """Learn more examples of labels that are learned already, and print what became of each task."""
+    from conpet.data import read_examples
+
+    examples = read_examples(source)
+    with stages(source.name) as progress:
+        reports = patiently(
+            wait,
+            lambda seconds: workspace.extend(examples, evaluate=evaluate, wait_seconds=seconds, progress=progress),
+        )
+    for report in reports:
+        for note in report.notes:
+            line(f"{report.task}: {note}")
+        line(str(report))
+
+
 def _learn(workspace: ConPET, task: Task, title: str, evaluate: bool, wait: float | None) -> LearnReport:
     with stages(title) as progress:
         return patiently(
@@ -56,6 +74,13 @@ def patiently(wait: float | None, change: Callable[[float | None], Done]) -> Don
             raise
         line(f"waiting: {str(busy).partition(';')[0]}", messages())
         return change(wait)
+
+
+def say_accuracy(accuracy: float | None, labels: int) -> None:
+    """Say how a workspace stands after a change."""
+    from conpet.report import text
+
+    line(f"whole accuracy {text.percent(accuracy)} over {text.plural(labels, 'label')}")
 
 
 def _say_what_is_kept(task: Task, number: int, total: int) -> None:

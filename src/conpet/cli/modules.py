@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from conpet.cli.console import line, output, print_error, print_json, stages
-from conpet.cli.lessons import patiently
+from conpet.cli.lessons import patiently, say_accuracy
 from conpet.cli.opening import open_workspace
-from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, TaskName, Wait, WorkspacePath
+from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, TaskName, Wait, WorkspacePath, Yes
 
 if TYPE_CHECKING:
     from conpet.store import Store, VersionRecord
@@ -88,14 +88,14 @@ def rollback(
         )
     line(f"{task}: version {report.version} is in use" + (" already; nothing done" if report.skipped else ""))
     if report.evaluation is not None:
-        _print_accuracy(report.evaluation.whole_accuracy, report.labels_seen)
+        say_accuracy(report.evaluation.whole_accuracy, report.labels_seen)
 
 
 @app.command()
 def remove(
     workspace: WorkspacePath,
     task: TaskName,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     no_evaluate: NoEvaluate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
@@ -114,7 +114,7 @@ def remove(
         )
     line(f"{task}: removed with its {labels} labels and {versions} version(s)")
     if evaluation is not None and opened.labels:
-        _print_accuracy(evaluation.whole_accuracy, len(opened.labels))
+        say_accuracy(evaluation.whole_accuracy, len(opened.labels))
 
 
 def _extent(store: Store, task: str) -> tuple[int, int]:
@@ -225,9 +225,3 @@ def _print_details(found: dict[str, Any]) -> None:
         ("labels", f"{len(found['labels']):,}: {', '.join(found['labels'])}"),
     ):
         line(f"  {name:<12}{value}")
-
-
-def _print_accuracy(accuracy: float | None, labels: int) -> None:
-    from conpet.report import text
-
-    line(f"whole accuracy {text.percent(accuracy)} over {text.plural(labels, 'label')}")

@@ -12,6 +12,7 @@ WorkspacePath = Annotated[
 ]
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Name of the task.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 NoEvaluate = Annotated[
     bool, typer.Option("--no-evaluate", help="Do not evaluate on the test examples of all tasks afterwards.")
 ]

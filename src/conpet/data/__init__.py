@@ -3,12 +3,13 @@
 from conpet.data.checks import check_example
 from conpet.data.example import Example, Kind, Span
 from conpet.data.fitting import Fitted, TokenPiece, fit
-from conpet.data.readers import count_inputs, read_inputs, read_stream, read_task
-from conpet.data.task import Task, TaskStream, check_task
+from conpet.data.readers import count_inputs, read_examples, read_inputs, read_stream, read_task
+from conpet.data.task import Examples, Task, TaskStream, check_task
 from conpet.data.templates import Piece, PieceRole, Rendered, Style, check_template, default_template, render
 
 __all__ = [
     "Example",
+    "Examples",
     "Fitted",
     "Kind",
     "Piece",
@@ -25,6 +26,7 @@ __all__ = [
     "count_inputs",
     "default_template",
     "fit",
+    "read_examples",
     "read_inputs",
     "read_stream",
     "read_task",

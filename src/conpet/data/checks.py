@@ -42,12 +42,13 @@ def check_example(example: Example) -> list[str]:
     return reasons + [reason for name in names if (reason := _check_span(name, getattr(example, name), example.tokens))]
 
 
-def check_rows(source: str, splits: Splits) -> list[Problem]:
-    """List what is wrong with the examples of one task.
+def check_rows(source: str, splits: Splits, *, whole: bool = True) -> list[Problem]:
+    """List what is wrong with the examples of one task, or with some for tasks that have others already.
 
     Args:
         source: What to name for problems of the training set as a whole.
         splits: The rows; splits may be missing or empty, but not the training set.
+        whole: Whether they are all examples of a task, so that there must be two labels, each with one to learn from.
     """
     train = splits["train"]
     if not train:
@@ -62,13 +63,13 @@ def check_rows(source: str, splits: Splits) -> list[Problem]:
         problems += _check_kinds(rows, train[0].example.kind)
         problems += _check_contradictions(sound[split])
         if split != "train":
-            problems += _check_labels_known(rows, labels)
+            problems += _check_labels_known(rows, labels) if whole else []
             problems += [
                 row.problem(f"the same input is also a training example (row {at})")
                 for row in sound[split]
                 if (at := trained.get(row.example.input_key)) is not None
             ]
-    if len(labels) == 1:
+    if whole and len(labels) == 1:
         problems.append(Problem(source, None, f"one label only ({min(map(str, labels))!r}): a task needs two or more"))
     return problems
 

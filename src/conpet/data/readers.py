@@ -12,7 +12,7 @@ from conpet.data.files import RawRow, count_rows, raw_rows
 from conpet.data.layout import TaskSource, find_stream, find_task
 from conpet.data.rows import RowError, parse_row
 from conpet.data.splits import TEST_SHARE, VALIDATION_SHARE, split_off
-from conpet.data.task import Task, TaskStream
+from conpet.data.task import Examples, Task, TaskStream
 from conpet.errors import DataError, Problem
 
 
@@ -64,6 +64,22 @@ def read_stream(path: str | Path, *, seed: int = 0, owned: Mapping[str, str] | N
     return TaskStream(_build(sources, problems, path, seed, owned or {}))
 
 
+def read_examples(path: str | Path) -> Examples:
+    """Read examples for tasks that are learned already; files as in `read_task`, but nothing is split off.
+
+    Args:
+        path: A file, all of whose rows are to be learned from, or a folder with a train file and others beside it.
+
+    Raises:
+        DataError: Something is wrong; `problems` lists all of it.
+        ConfigError: A Parquet file is read where pyarrow is not installed.
+    """
+    loaded = _load(find_task(Path(path), None, None, None), whole=False)
+    if loaded.problems:
+        raise DataError(f"{path}: {len(loaded.problems)} problem(s); nothing was learned", loaded.problems)
+    return Examples(**{split: tuple(row.example for row in rows) for split, rows in loaded.splits.items()})
+
+
 def read_inputs(path: str | Path) -> Iterator[Example]:
     """Stream inputs to predict, in constant memory; labels are optional.
 
@@ -107,7 +123,7 @@ def _parsed(path: str | Path) -> Iterator[Located | Problem]:
             yield raw
 
 
-def _load(source: TaskSource) -> _Loaded:
+def _load(source: TaskSource, *, whole: bool = True) -> _Loaded:
     splits: dict[str, list[Located]] = {}
     problems = list(source.problems)
     for split, path in source.files.items():
@@ -115,7 +131,7 @@ def _load(source: TaskSource) -> _Loaded:
         splits[split] = [row for row in rows if isinstance(row, Located)]
         problems += [row for row in rows if isinstance(row, Problem)]
     if "train" in splits:
-        problems += check_rows(str(source.files["train"]), splits)
+        problems += check_rows(str(source.files["train"]), splits, whole=whole)
         if splits["train"]:
             kind = splits["train"][0].example.kind
             problems += check_task_template(str(source.path), source.template, kind)

@@ -65,18 +65,40 @@ class Task:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Labelled examples for tasks that are learned already; checked when built.
+
+    Attributes:
+        train: Examples to learn from.
+        validation: Held-out examples for choices.
+        test: Held-out examples for the metrics.
+    """
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...] = ()
+    test: tuple[Example, ...] = ()
+
+    def __post_init__(self) -> None:
+        for split in ("train", "validation", "test"):
+            object.__setattr__(self, split, tuple(getattr(self, split)))
+        problems = check_rows("examples", _located("examples", self), whole=False)
+        if problems:
+            raise DataError("the examples cannot be learned from; nothing was changed", problems)
+
+
 def check_task(task: Task) -> list[Problem]:
     """List what makes a task impossible to learn from; the readers apply the same checks to rows of files."""
     source = f"task {task.name!r}"
     problems = [] if task.name.strip() else [Problem(source, None, "a task needs a name")]
     if task.train:
         problems += check_task_template(source, task.template, task.train[0].kind)
-    return problems + check_rows(source, _located(task))
+    return problems + check_rows(source, _located(source, task))
 
 
-def _located(task: Task) -> dict[str, list[Located]]:
+def _located(source: str, task: Task | Examples) -> dict[str, list[Located]]:
     splits = {"train": task.train, "validation": task.validation, "test": task.test}
-    return {split: locate(f"task {task.name!r} ({split})", examples) for split, examples in splits.items()}
+    return {split: locate(f"{source} ({split})", examples) for split, examples in splits.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +113,9 @@ class TaskStream(Sequence[Task]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
-        problems = check_stream(((task.name, _located(task)["train"]) for task in self.tasks), owned={})
+        problems = check_stream(
+            ((task.name, _located(f"task {task.name!r}", task)["train"]) for task in self.tasks), owned={}
+        )
         if problems:
             raise DataError("the stream cannot be learned; nothing was changed", problems)
 

@@ -18,8 +18,16 @@ from conpet.closedform.features import View
 from conpet.closedform.statistics import ClosedFormState, Gram
 from conpet.config import MethodOptions, Settings, TaskSettings
 from conpet.data import Example, Kind
-from conpet.learners.state import KnownTask, LearnerState
-from conpet.learners.statistics import STATISTICS, classes_of, empty_gram, features_of
+from conpet.learners.state import MODULE, KnownTask, LearnerState, Names
+from conpet.learners.statistics import (
+    STATISTICS,
+    answers_of,
+    classes_of,
+    empty_gram,
+    features_of,
+    statistics_tensors,
+    staying,
+)
 from conpet.replay.memory import Remembered, Split
 from conpet.work import Work
 
@@ -149,6 +157,33 @@ class Learner(ABC):
 
         None takes an object away.
         """
+
+    def relabelled(self, known: KnownTask, names: Names, work: Work) -> Learned:
+        """Return a new version of a task in which labels have other names, or are gone; nothing is trained.
+
+        The statistics come out as if the examples of labels that go had never been there. This suits a method that is
+        computed from them; one that stores more by label adds to it.
+
+        Args:
+            known: The task in its active version.
+            names: Its labels' new names; one label at least stays.
+            work: Past examples, those of this task under their new labels.
+        """
+        features, gram, stay = features_of(known), self.closed.gram, staying(known, names)
+        gone = sorted(set(range(len(features))).difference(stay))
+        answers = [label for one in answers_of(known) if (label := names.get(one, one)) is not None]
+        kept = statistics_tensors(gram.feature_map, features[stay], answers)
+        shared = {STATISTICS: Artifact(tensors={STATISTICS: gram.minus(features[gone]).to_tensors()})} if gone else {}
+        return Learned({MODULE: Artifact(tensors=kept)}, shared, parameters=0, head_parameters=0)
+
+    def trimmed(self, before: Sequence[KnownTask], after: Sequence[KnownTask]) -> Mapping[str, Artifact | None]:
+        """Return the shared modules that serve fewer labels than before, without those labels; None: it serves none.
+
+        Args:
+            before: All versions stored, in use or not, before a change.
+            after: All of them after it.
+        """
+        return {}
 
     @cached_property
     def closed(self) -> ClosedFormState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from conpet.config import MethodOptions
 from conpet.learners.session import Session, Step
-from conpet.learners.state import MODULE
+from conpet.learners.state import MODULE, KnownTask, Names
 from conpet.learners.static import StaticLearner
 
 _LOGITS = "logits"
@@ -89,6 +90,12 @@ class DerppLearner(StaticLearner):
         with torch.no_grad():
             logits = session.head(representations.to(session.backbone.device))
         return {_LOGITS: dict(zip(session.labels, logits.T, strict=True))}
+
+    def kept_relabelled(self, known: KnownTask, names: Names, stay: Sequence[int]) -> dict[str, dict[str, Tensor]]:
+        """Return the outputs of the examples that stay, for the labels that do."""
+        recorded = known.objects[MODULE].tensors(_LOGITS) if known.objects[MODULE].has(_LOGITS) else {}
+        renamed = {names.get(label, label): values[list(stay)] for label, values in recorded.items()}
+        return {_LOGITS: {label: values for label, values in renamed.items() if label is not None}}
 
 
 def halves(learned: Tensor, recorded: Tensor) -> tuple[Tensor, Tensor]:

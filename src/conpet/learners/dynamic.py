@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -12,16 +13,20 @@ from torch import Tensor
 
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
+from conpet.backbone.states import States
 from conpet.closedform.classifiers import LinearDiscriminant, ProjectedRidge
 from conpet.closedform.fitting import fitted
-from conpet.config import Settings
+from conpet.config import Settings, TaskSettings
 from conpet.data import Kind
+from conpet.errors import ConfigError
 from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores, by_template, joined
 from conpet.learners.memo import RememberingBank
 from conpet.learners.rules import RULES, UNSELECTED, Evidence, PaperRule, Rule
-from conpet.learners.state import MODULE, KnownTask, LearnerState
-from conpet.learners.statistics import features_of, statistics_tensors
-from conpet.learners.units import LABELS, Units, by_unit
+from conpet.learners.session import outputs_of
+from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, Names, unit_artifact
+from conpet.learners.statistics import features_of, statistics_alone, statistics_tensors
+from conpet.learners.units import LABELS, Units, by_unit, reheaded, trimmed
+from conpet.pet.adapter import ADAPTER_CONFIG
 from conpet.pet.bank import ModuleBank
 from conpet.pet.module import module_artifact
 from conpet.pet.train import train_module
@@ -31,9 +36,27 @@ from conpet.replay.rehearsal import Rehearsal
 from conpet.replay.schedule import OLD_SHARE, rehearse, split_budget
 from conpet.selectors import SELECTORS
 from conpet.selectors.base import SELECTOR, Selector, SelectorLesson, SelectorState
+from conpet.training import steps_of
 from conpet.work import Work
 
 CALIBRATION = "calibration"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Merged:
+    """One module for several tasks; nothing of it is in force until the store has it.
+
+    Attributes:
+        objects: Task to new objects of its active version, by slot.
+        shared: New shared objects, by slot.
+        state: The state with all of them.
+        steps: Optimiser steps taken.
+    """
+
+    objects: Mapping[str, Mapping[str, Artifact]]
+    shared: Mapping[str, Artifact | None]
+    state: LearnerState
+    steps: int
 
 
 class DynamicLearner(Learner):
@@ -179,7 +202,16 @@ class DynamicLearner(Learner):
         )
 
     def revise(self, leaving: KnownTask, coming: KnownTask | None, work: Work) -> Mapping[str, Artifact | None]:
-        """Return new shared objects for when `leaving` is taken out and `coming`, if any, put in its place."""
+        """Return new shared objects for when `leaving` is taken out and `coming`, if any, put in its place.
+
+        Raises:
+            ConfigError: `coming` has no module: a shared one served it that was trained on since (`conpet upgrade`).
+        """
+        if coming is not None and coming.unit is None and not coming.objects[MODULE].has(ADAPTER_CONFIG):
+            raise ConfigError(
+                f"version {coming.version} of task {coming.name!r} has no module any more: it is older than the "
+                "workspace's upgrade, and the one module of that time was trained on; learn its data again instead"
+            )
         with work.costs.stage("statistics"):
             shared = self.statistics(leaving, features_of(coming) if coming else None)
         if coming is None and SELECTOR in self.state.shared:
@@ -187,6 +219,78 @@ class DynamicLearner(Learner):
         state = self.state.followed_by(coming, shared) if coming else self.state.without(leaving.name, shared)
         revised = self.renewed(state)
         return shared | (revised.calibrated(work) if revised.state.tasks else {CALIBRATION: None})
+
+    def relabelled(self, known: KnownTask, names: Names, work: Work) -> Learned:
+        """Return a new version of a task in which labels have other names, or are gone; the head follows.
+
+        A module that serves other tasks too stays as it is, and the version notes which output stands for which label.
+        """
+        learned = super().relabelled(known, names, work)
+        outputs = {
+            new: output
+            for label, output in zip(known.labels, known.outputs, strict=True)
+            if (new := names.get(label, label)) is not None
+        }
+        objects = dict(learned.objects)
+        if known.unit is not None:
+            objects[UNIT] = unit_artifact(known.unit, {new: old for new, old in outputs.items() if new != old})
+        else:
+            module = reheaded(known.objects[MODULE], dict(sorted(outputs.items())))
+            objects[MODULE] = replace(module, tensors={**module.tensors, **objects[MODULE].tensors})
+        shared = dict(learned.shared)
+        if shared:  # examples went
+            shared |= self.renewed(self.state.after(known.renamed(names), objects, shared)).calibrated(work)
+        return replace(learned, objects=objects, shared=shared)
+
+    def merged(self, names: Collection[str], slot: str, work: Work) -> Merged:
+        """Train one module for several tasks, in place of those that serve them now.
+
+        It is trained as a task's own: by cross-entropy over all their labels, on all their stored examples, for as many
+        steps as they took together. Settings the tasks have in common count, else those of the workspace.
+
+        Args:
+            names: Names of the tasks.
+            slot: The shared slot it is to lie in.
+            work: Past examples, those of these tasks among them.
+        """
+        tasks = [task for task in self.state.tasks if task.name in names]
+        sources = {one.task: one for one in work.memory}
+        labels = [label for task in tasks for label in task.labels]
+        answers = [label for task in tasks for label in sources[task.name].labels(Split.TRAIN)]
+        states = States.concatenated([sources[task.name].states(self.backbone, Split.TRAIN) for task in tasks])
+        with work.costs.stage("module"):
+            trained = train_module(
+                self.backbone,
+                states,
+                outputs_of(answers, labels),
+                len(labels),
+                self._common_settings(tasks),
+                work.seed,
+                checkpoint=work.scratch / slot if work.scratch else None,
+                on_step=lambda done, steps: work.progress("module", done / steps),
+            )
+        objects = {task.name: {MODULE: statistics_alone(task), UNIT: unit_artifact(slot)} for task in tasks}
+        shared: dict[str, Artifact | None] = {slot: module_artifact(trained.module, trained.head, {LABELS: labels})}
+        state = self.state.sharing(shared)
+        for task in tasks:
+            state = state.after(task, objects[task.name], {})
+        shared |= self.renewed(state).calibrated(work)
+        return Merged(objects, shared, state.sharing(shared), trained.log.steps)
+
+    def _common_settings(self, tasks: Sequence[KnownTask]) -> TaskSettings:
+        """Return the settings that tasks have in common, with as many steps as they took together."""
+        first, *others = tasks
+        common = {
+            name: value
+            for name, value in first.settings.items()
+            if all(other.settings.get(name) == value for other in others)
+        }
+        steps = sum(steps_of(len(features_of(task)), self.settings.for_task(task.settings)) for task in tasks)
+        return self.settings.for_task({**common, "max_steps": steps, "epochs": steps})
+
+    def trimmed(self, before: Sequence[KnownTask], after: Sequence[KnownTask]) -> Mapping[str, Artifact | None]:
+        """Return the shared modules that serve fewer labels than before, without those labels; None: it serves none."""
+        return trimmed(self.state.shared, before, after)
 
     def _selector_lesson(self, lesson: Lesson, work: Work) -> SelectorLesson:
         rehearsal = self._rehearsal(lesson, work) if self.selector.needs_replay else None

@@ -15,14 +15,23 @@ MODULE = "module"
 
 UNIT = "unit"
 """Slot of a task version that has no PET module of its own: its document says in which shared slot the module lies
-that serves it, together with other tasks."""
+that serves it, together with other tasks, and which of the version's labels its head has under another name."""
+
+Names = Mapping[str, str | None]
+"""Label to its new name, or to None where it goes; labels that are not in it stay as they are."""
 
 _SLOT = "slot"
+_NAMES = "names"
 
 
-def unit_artifact(slot: str) -> Artifact:
-    """Return what a task version holds that is served by the module in a shared slot."""
-    return Artifact(documents={UNIT: {_SLOT: slot}})
+def unit_artifact(slot: str, names: Mapping[str, str] | None = None) -> Artifact:
+    """Return what a task version holds that is served by the module in a shared slot.
+
+    Args:
+        slot: The slot.
+        names: Label to its name in the module's head, for labels renamed since the module was frozen.
+    """
+    return Artifact(documents={UNIT: {_SLOT: slot, _NAMES: dict(names or {})}})
 
 
 def unit_of(objects: Mapping[str, Readable]) -> str | None:
@@ -63,6 +72,17 @@ class KnownTask:
         """The shared slot of the module that serves it, or None if it has its own (or needs none)."""
         return unit_of(self.objects)
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names its labels have in the head of the module that serves it, label by label."""
+        names = self.objects[UNIT].document(UNIT)[_NAMES] if UNIT in self.objects else {}
+        return tuple(names.get(label, label) for label in self.labels)
+
+    def renamed(self, names: Names) -> KnownTask:
+        """Return the task with some of its labels renamed or gone; its objects are still those of before."""
+        found = (names.get(label, label) for label in self.labels)
+        return replace(self, labels=tuple(sorted(label for label in found if label is not None)))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LearnerState:
@@ -92,6 +112,10 @@ class LearnerState:
         """Return the state in which a task has been learned, its objects and the new shared ones still in memory."""
         held = {slot: Held(artifact) for slot, artifact in objects.items()}
         return self.followed_by(replace(task, objects=held), shared)
+
+    def sharing(self, shared: Mapping[str, Artifact | None]) -> LearnerState:
+        """Return the state of the same tasks with new shared objects."""
+        return LearnerState(self.tasks, self._held(shared))
 
     def without(self, name: str, shared: Mapping[str, Artifact | None]) -> LearnerState:
         """Return the state in which a task is gone, with new shared objects."""

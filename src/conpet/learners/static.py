@@ -18,10 +18,10 @@ from conpet.errors import ConfigError
 from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores
 from conpet.learners.memo import RememberingBank
 from conpet.learners.session import Session, Step, Trained
-from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, unit_artifact
-from conpet.learners.statistics import features_of, statistics_tensors
-from conpet.learners.units import LABELS, Units
-from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter
+from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, Names, unit_artifact
+from conpet.learners.statistics import features_of, statistics_tensors, staying
+from conpet.learners.units import LABELS, Units, reheaded
+from conpet.pet.adapter import ADAPTER_TENSORS, Adapter
 from conpet.pet.bank import ModuleBank
 from conpet.pet.module import HEAD, PetModule, adapter_artifact
 from conpet.pet.train import represented, zero_head
@@ -116,6 +116,18 @@ class StaticLearner(Learner, ABC):
         """
         return {}
 
+    def kept_relabelled(
+        self, known: KnownTask, names: Names, stay: Sequence[int]
+    ) -> Mapping[str, Mapping[str, Tensor]]:
+        """Return what `kept_with_task` kept with a task, for when its labels have other names, or are gone.
+
+        Args:
+            known: The task in its active version.
+            names: Its labels' new names.
+            stay: Rows of the training examples whose label is not gone.
+        """
+        return {}
+
     # Answering
 
     def score(self, readings: Readings, kind: Kind) -> Scores:
@@ -163,7 +175,7 @@ class StaticLearner(Learner, ABC):
         with work.costs.stage("statistics"):
             shared = self.statistics(leaving, None)
         labels = [label for task in self.state.tasks if task.name != leaving.name for label in task.labels]
-        shared[STATIC] = self.narrowed(labels) if labels or coming else None
+        shared[STATIC] = self.narrowed({label: label for label in labels}) if labels or coming else None
         if coming is None:
             return shared
         source = next(one for one in work.memory if one.task == coming.name)
@@ -172,16 +184,28 @@ class StaticLearner(Learner, ABC):
         learned = self.renewed(self.state.without(leaving.name, shared)).learn(lesson, others)
         return shared | dict(learned.shared) | self.statistics(leaving, features_of(coming))
 
-    def narrowed(self, labels: Sequence[str]) -> Artifact:
-        """Return the stored module with a head for these labels alone."""
+    def frozen(self) -> Mapping[str, Artifact | None]:
+        """Return the shared objects for when the module is not trained any more, by whatever method goes on."""
+        if self.last is None or not self.last.has(METHOD):
+            return {}
+        return {STATIC: reheaded(self.last, {label: label for label in self.last.document(HEAD)[LABELS]})}
+
+    def relabelled(self, known: KnownTask, names: Names, work: Work) -> Learned:
+        """Return a new version of a task in which labels have other names, or are gone; the head follows."""
+        learned = super().relabelled(known, names, work)
+        labels = {label: names.get(label, label) for task in self.state.tasks for label in task.labels}
+        shared = self.narrowed({new: old for old, new in labels.items() if new is not None})
+        module = learned.objects[MODULE]
+        kept = replace(module, tensors={**module.tensors, **self.kept_relabelled(known, names, staying(known, names))})
+        return replace(
+            learned, objects={MODULE: kept, UNIT: unit_artifact(STATIC)}, shared={**learned.shared, STATIC: shared}
+        )
+
+    def narrowed(self, outputs: Mapping[str, str]) -> Artifact:
+        """Return the stored module with a head for some labels alone, each given with its name in the present head."""
         assert self.last is not None, "a task leaves that was never learned"  # noqa: S101
-        known = self.last.document(HEAD)[LABELS]
-        head_tensors = {name: _of_labels(value, known, labels) for name, value in self.last.tensors(HEAD).items()}
-        tensors = {ADAPTER_TENSORS: self.last.tensors(ADAPTER_TENSORS), HEAD: head_tensors}
-        if self.last.has(METHOD):
-            tensors[METHOD] = self.carried(labels)
-        head = {**self.last.document(HEAD), LABELS: list(labels)}
-        return Artifact(tensors=tensors, documents={ADAPTER_CONFIG: self.last.document(ADAPTER_CONFIG), HEAD: head})
+        module, kept = reheaded(self.last, outputs), self.carried(list(outputs.values()))
+        return replace(module, tensors={**module.tensors, METHOD: kept}) if kept else module
 
     # Parts
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
+from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.closedform.features import FeatureMap, View
 from conpet.closedform.statistics import ClassSums, Gram
 from conpet.config import Settings
-from conpet.learners.state import MODULE, KnownTask
+from conpet.learners.state import MODULE, KnownTask, Names
 
 STATISTICS = "statistics"
 """Shared slot, and stem in it, of the Gram matrix."""
 CLASSES = "classes"
 FEATURES = "features"
+_ANSWERS = "answers"
 
 
 def empty_gram(backbone: Backbone, settings: Settings, views: tuple[View, ...]) -> Gram:
@@ -26,9 +29,11 @@ def empty_gram(backbone: Backbone, settings: Settings, views: tuple[View, ...]) 
 def statistics_tensors(
     feature_map: FeatureMap, features: Tensor, labels: Sequence[str]
 ) -> Mapping[str, Mapping[str, Tensor]]:
-    """Return what is kept with a task, by stem: its features `[n, F]`, with which it can be taken out, and its sums."""
+    """Return what is kept with a task, by stem: features `[n, F]` and labels, to take out examples by, and sums."""
     sums = ClassSums.of(feature_map, features, labels)
-    return {FEATURES: {FEATURES: features}, CLASSES: sums.to_tensors()}
+    column = {label: index for index, label in enumerate(sums.labels)}
+    answers = torch.tensor([column[label] for label in labels], dtype=torch.int64)
+    return {FEATURES: {FEATURES: features, _ANSWERS: answers}, CLASSES: sums.to_tensors()}
 
 
 def classes_of(task: KnownTask) -> ClassSums:
@@ -39,3 +44,18 @@ def classes_of(task: KnownTask) -> ClassSums:
 def features_of(task: KnownTask) -> Tensor:
     """Read the features `[n, F]` a task was learned from."""
     return task.objects[MODULE].tensors(FEATURES)[FEATURES]
+
+
+def staying(task: KnownTask, names: Names) -> list[int]:
+    """Return the rows of the examples a task was learned from whose label is not gone under new names."""
+    return [row for row, label in enumerate(answers_of(task)) if names.get(label, label) is not None]
+
+
+def statistics_alone(task: KnownTask) -> Artifact:
+    """Return of what is stored with a task that which the closed forms need, without its module."""
+    return Artifact(tensors={stem: task.objects[MODULE].tensors(stem) for stem in (FEATURES, CLASSES)})
+
+
+def answers_of(task: KnownTask) -> list[str]:
+    """Read the label of each example a task was learned from, in the order of its features."""
+    return [task.labels[index] for index in task.objects[MODULE].tensors(FEATURES)[_ANSWERS].tolist()]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from conpet.artifact import Artifact
 from conpet.data import Kind
 from conpet.learners.base import Readings, count
 from conpet.learners.memo import RememberingBank
-from conpet.learners.state import MODULE, LearnerState, module_of
+from conpet.learners.state import MODULE, KnownTask, LearnerState, module_of
+from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
 from conpet.pet.module import HEAD, StoredModule
+from conpet.readable import Readable
 
 LABELS = "labels"
 """Key of a head's document: the labels of its outputs, in order."""
@@ -87,13 +91,53 @@ class Units:
             document = self.all[unit].module.reader.document(HEAD)
             output_of = {label: output for output, label in enumerate(document[LABELS])}
             pairs = [
-                (output_of[label], self._starts[index] + position)
+                (output_of[name], self._starts[index] + position)
                 for index in self.all[unit].tasks
-                for position, label in enumerate(self._state.tasks[index].labels)
+                for position, name in enumerate(self._state.tasks[index].outputs)
                 if self._state.tasks[index].kind is kind and self._state.tasks[index].template == template
             ]
             self._columns[key] = ([output for output, _ in pairs], [column for _, column in pairs])
         return self._columns[key]
+
+
+def reheaded(stored: Readable, outputs: Mapping[str, str]) -> Artifact:
+    """Return a stored module with a head for some labels.
+
+    Args:
+        stored: The object with the module.
+        outputs: Label to its name in the present head.
+    """
+    known = list(stored.document(HEAD)[LABELS])
+    rows = [known.index(output) for output in outputs.values()]
+    head = {name: value[rows] for name, value in stored.tensors(HEAD).items()}
+    return Artifact(
+        tensors={ADAPTER_TENSORS: stored.tensors(ADAPTER_TENSORS), HEAD: head},
+        documents={
+            ADAPTER_CONFIG: stored.document(ADAPTER_CONFIG),
+            HEAD: {**stored.document(HEAD), LABELS: list(outputs)},
+        },
+    )
+
+
+def trimmed(
+    shared: Mapping[str, Readable], before: Sequence[KnownTask], after: Sequence[KnownTask]
+) -> dict[str, Artifact | None]:
+    """Return the shared modules that serve fewer labels after a change than before it; see `Learner.trimmed`."""
+    was, now = _served(before), _served(after)
+    return {
+        slot: reheaded(shared[slot], {name: name for name in sorted(now[slot])}) if slot in now else None
+        for slot in was
+        if was[slot] != now.get(slot)
+    }
+
+
+def _served(versions: Sequence[KnownTask]) -> dict[str, set[str]]:
+    """Return the outputs of each shared module's head that any version needs, by slot."""
+    served: dict[str, set[str]] = {}
+    for version in versions:
+        if version.unit is not None:
+            served.setdefault(version.unit, set()).update(version.outputs)
+    return served
 
 
 def by_unit(log_probabilities: Tensor, of_task: Tensor) -> Tensor:

@@ -219,6 +219,37 @@ def cut_to(memory: Remembered, positions: Sequence[int], *, represented: bool) -
     return Artifact(tables=tables, documents=documents, tensors=tensors)
 
 
+def relabelled(memory: Remembered, names: Mapping[str, str | None], stay: Sequence[int]) -> Artifact:
+    """Return a memory object with the examples of another under other labels.
+
+    Args:
+        memory: The other.
+        names: Label to its new name, or to None where its examples are left out.
+        stay: Indices of all examples in the training set the other's version was learned from that are not left out.
+    """
+    chosen: dict[Split, list[int]] = {}
+    labels: dict[Split, list[str]] = {}
+    for split in Split:
+        found = [(row, names.get(label, label)) for row, label in enumerate(memory.labels(split))]
+        chosen[split] = [row for row, label in found if label is not None]
+        labels[split] = [label for _, label in found if label is not None]
+    place = {index: at for at, index in enumerate(stay)}
+    train, former = chosen[Split.TRAIN], memory.indices
+    documents = _documents(labels, [place[former[row]] for row in train], latent=memory.latent)
+    reader = memory.reader
+    tensors = _represented(memory.representations[train] if reader.has(_REPRESENTATIONS) else None)
+    if memory.latent:
+        tensors |= {str(split): selected(reader.tensors(split), rows) for split, rows in chosen.items()}
+        return Artifact(tensors=tensors, documents=documents)
+    tables = {
+        str(split): [
+            {**row, "label": label} for row, label in zip(reader.rows(split, set(rows)), labels[split], strict=True)
+        ]
+        for split, rows in chosen.items()
+    }
+    return Artifact(tables=tables, documents=documents, tensors=tensors)
+
+
 def _documents(labels: Mapping[Split, Sequence[str]], indices: Sequence[int], *, latent: bool) -> dict[str, object]:
     counts = {str(split): len(some) for split, some in labels.items()}
     return {

@@ -10,6 +10,7 @@ from typing import Final, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeFloat, NonNegativeInt, ValidationError
 
 from conpet.errors import CorruptionError
+from conpet.report.design import TuneReport
 
 NOTABLE_FALL = 0.02
 """Loss of accuracy from which a report marks it; less is what new labels cost any classifier."""
@@ -27,6 +28,22 @@ class Verb(StrEnum):
     LEARN = "learn"
     ROLLBACK = "rollback"
     REMOVE = "remove"
+    TUNE = "tune"
+    RENAME = "rename"
+    RETIRE = "retire"
+    SPLIT = "split"
+    MERGE = "merge"
+    UPGRADE = "upgrade"
+
+    @property
+    def trains(self) -> bool:
+        """Whether it makes a version of a task by learning."""
+        return self in (Verb.LEARN, Verb.SPLIT)
+
+    @property
+    def of_one_task(self) -> bool:
+        """Whether it changes one task."""
+        return self not in (Verb.MERGE, Verb.UPGRADE, Verb.TUNE)
 
 
 class Score(NamedTuple):
@@ -128,8 +145,9 @@ class Event(_Frozen):
 
     Attributes:
         verb: What was done.
-        task: To which task.
-        version: Version of the task's module that it left in use (that it removed, for `remove`).
+        task: To which task; for `merge` to which, joined by " + ", for `tune` on which, for `upgrade` empty.
+        version: Version of the task's module that it left in use (that it removed, for `remove`); None where it is not
+            about one.
         at: When it was done.
         scores: Right answers per task; a task without test examples may be left out.
         whole_accuracy: Right answers over the test examples of all tasks.
@@ -149,7 +167,7 @@ class Event(_Frozen):
 
     verb: Verb
     task: str
-    version: int
+    version: int | None
     at: datetime
     scores: Mapping[str, Score] = {}
     whole_accuracy: float | None = None
@@ -169,11 +187,22 @@ class Event(_Frozen):
     @property
     def title(self) -> str:
         """The event in as few words as tell it from the others: the task's name, where it was learned first."""
+        if self.verb is Verb.TUNE:
+            return f"tune: {self.task}"
         if self.verb is Verb.REMOVE:
             return f"− {self.task}"
         if self.verb is Verb.ROLLBACK:
             return f"{self.task} ↩ v{self.version}"
+        if not self.verb.of_one_task:
+            return f"{self.verb} {self.task}".strip()
+        if self.verb is not Verb.LEARN:
+            return f"{self.task} v{self.version}, {self.verb}"
         return self.task if self.version == 1 else f"{self.task} v{self.version}"
+
+    @property
+    def changes_answers(self) -> bool:
+        """Whether the workspace may answer otherwise than before."""
+        return self.verb is not Verb.TUNE
 
     @property
     def best_reference(self) -> tuple[str, float] | None:
@@ -200,6 +229,7 @@ class ReportData(_Frozen):
         events: Its history, oldest first.
         selector_confusion: Test examples by true, then by first-ranked task; what is left out is 0.
         summary: What `evaluate` returns, as it stands at the end.
+        design: The last search for a design, if there was one.
         generated: When the report was made.
         schema_version: Version of the JSON.
     """
@@ -209,8 +239,14 @@ class ReportData(_Frozen):
     events: tuple[Event, ...] = ()
     selector_confusion: Mapping[str, Mapping[str, NonNegativeInt]] = {}
     summary: Mapping[str, JsonValue] = {}
+    design: TuneReport | None = None
     generated: datetime
     schema_version: Literal[1] = SCHEMA_VERSION
+
+    @property
+    def answering(self) -> tuple[Event, ...]:
+        """The events after which the workspace may answer otherwise than before: those that accuracies belong to."""
+        return tuple(event for event in self.events if event.changes_answers)
 
     def to_json(self) -> str:
         """Return the report as indented JSON (non-ASCII text as it is)."""
@@ -238,7 +274,8 @@ def task_order(events: Sequence[Event]) -> tuple[str, ...]:
     """Return the names of all tasks that the events learned or scored, removed ones too, by first appearance."""
     names: dict[str, None] = {}
     for event in events:
-        names.setdefault(event.task)
+        if event.verb.of_one_task:
+            names.setdefault(event.task)
     for event in events:
         names.update(dict.fromkeys(event.scores))
     return tuple(names)

@@ -10,7 +10,7 @@ from functools import cached_property
 from pydantic import JsonValue
 
 from conpet.report import text
-from conpet.report.data import NOTABLE_FALL, BackboneInfo, Event, ReportData, StageCost, TaskInfo, Verb, all_stages
+from conpet.report.data import NOTABLE_FALL, BackboneInfo, Event, ReportData, StageCost, TaskInfo, all_stages
 from conpet.report.figures import Figures
 
 _LABELS_SHOWN = 5000  # over all tasks; beyond it a task shows its first few
@@ -78,7 +78,7 @@ class PageView:
 
     def __init__(self, data: ReportData) -> None:
         self.data = data
-        self.last = data.events[-1] if data.events else None
+        self.last = data.answering[-1] if data.answering else None
         self.figures = Figures(data)
 
     @property
@@ -161,7 +161,7 @@ class PageView:
 
     @cached_property
     def _last_learned(self) -> Event | None:
-        return next((event for event in reversed(self.data.events) if event.verb is Verb.LEARN), None)
+        return next((event for event in reversed(self.data.events) if event.verb.trains), None)
 
     @cached_property
     def results(self) -> tuple[ResultRow, ...]:
@@ -198,6 +198,21 @@ class PageView:
         return (*totals, ("all stages", StageCost.total(total for _, total in totals)))
 
     @cached_property
+    def design_lead(self) -> str:
+        """What the last search for a design found and cost."""
+        found = self.data.design
+        if found is None:
+            return ""
+        tried = text.plural(len(found.trials), "design")
+        return (
+            f"{tried} tried on task {text.shorten(found.task, 40)} in {text.duration(found.seconds)}, "
+            f"{text.count(found.passes)} forward-pass equivalents, by successive halving on "
+            f"{text.plural(found.validation, 'validation example')}. Of the designs within one standard error of the "
+            f"best the cheapest to train was chosen: {text.percent(found.choice.accuracy)}; the design before it, "
+            f"{text.percent(found.before.accuracy)}."
+        )
+
+    @cached_property
     def parameters(self) -> tuple[ParameterRow, ...]:
         """The table of parameters."""
         modules = sum(task.module_parameters for task in self.data.tasks)
@@ -221,7 +236,7 @@ class PageView:
     @cached_property
     def tasks(self) -> tuple[TaskRow, ...]:
         """The tasks as they stand."""
-        learned = {(event.task, event.version): event for event in self.data.events if event.verb is Verb.LEARN}
+        learned = {(event.task, event.version): event for event in self.data.events if event.verb.trains}
         keep = None if self.labels <= _LABELS_SHOWN else _FEW_LABELS
         rows = []
         for info in self.data.tasks:

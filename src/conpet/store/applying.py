@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from conpet.artifact import Manifest
+from conpet.errors import ConfigError
 from conpet.store.change import Change, NewVersion
 from conpet.store.plan import Placement, Plan, Target, find_version
-from conpet.store.records import Cost, Evaluation, Reference
+from conpet.store.records import MODULE, Cost, Evaluation, Reference
 from conpet.store.schema import (
     CostRow,
     EvaluationRow,
@@ -45,12 +46,16 @@ def apply_change(connection: Connection, change: Change, plan: Plan, manifests: 
             _add_version(connection, change.task, plan.version, change.new_version, now)
         elif change.activate is not None:
             _activate(connection, change.task, change.activate)
+    for task, number in change.dropped:
+        _drop_version(connection, task, number, event_id)
     if change.settings is not None:
         connection.execute(update(HeaderRow).values(settings=dict(change.settings)))
     for target in plan.emptied:
         _release(connection, target, event_id)
     for placement, manifest in zip(plan.placements, manifests, strict=True):
-        _release(connection, placement.target, event_id)
+        former = _release(connection, placement.target, event_id)
+        if placement.target.slot == MODULE:
+            _check_module(placement.target, former, manifest)
         _place(connection, placement, manifest, event_id)
     _add_ledger(connection, EvaluationRow, event_id, change.evaluations)
     _add_ledger(connection, ReferenceRow, event_id, change.references)
@@ -117,7 +122,15 @@ def _remove_task(connection: Connection, task: str, event_id: int) -> None:
     connection.execute(delete(TaskRow).where(TaskRow.name == task))
 
 
-def _release(connection: Connection, target: Target, event_id: int) -> None:
+def _drop_version(connection: Connection, task: str, number: int, event_id: int) -> None:
+    version_id = find_version(connection, task, number)
+    objects = select(VersionObjectRow.object_id).where(VersionObjectRow.version_id == version_id)
+    connection.execute(update(ObjectRow).where(ObjectRow.id.in_(objects)).values(released_event=event_id))
+    connection.execute(delete(VersionRow).where(VersionRow.id == version_id))
+
+
+def _release(connection: Connection, target: Target, event_id: int) -> Manifest | None:
+    """Empty a slot; return the manifest of what stood there."""
     if target.task is None or target.version is None:
         link = delete(SharedRow).where(SharedRow.slot == target.slot).returning(SharedRow.object_id)
     else:
@@ -125,7 +138,17 @@ def _release(connection: Connection, target: Target, event_id: int) -> None:
         in_slot = (VersionObjectRow.version_id == version_id, VersionObjectRow.slot == target.slot)
         link = delete(VersionObjectRow).where(*in_slot).returning(VersionObjectRow.object_id)
     former = connection.execute(link).scalar()
-    connection.execute(update(ObjectRow).where(ObjectRow.id == former).values(released_event=event_id))
+    released = update(ObjectRow).where(ObjectRow.id == former).values(released_event=event_id)
+    manifest = connection.execute(released.returning(ObjectRow.manifest)).scalar()
+    return Manifest.from_json(manifest) if manifest is not None else None
+
+
+def _check_module(target: Target, former: Manifest | None, new: Manifest) -> None:
+    """Let a version's module lose whole files, and nothing else."""
+    if former is not None and not new.files.items() <= former.files.items():
+        raise ConfigError(
+            f"version {target.version} of task {target.task!r} has its module, which never changes; make a new version"
+        )
 
 
 def _place(connection: Connection, placement: Placement, manifest: Manifest, event_id: int) -> None:

@@ -18,7 +18,7 @@ class NewVersion:
     Attributes:
         digest: Digest of the data it was learned from.
         labels: Its labels in the order of its head's outputs.
-        objects: Slot to artifact; `"module"` can never be replaced, others can by a `SideObject`.
+        objects: Slot to artifact; `"module"` can never change, others can be replaced by a `SideObject`.
         description: Kind, template, settings, notes (JSON-ready).
         parameters: Trained parameters without the head.
         head_parameters: Trained parameters of the head.
@@ -34,7 +34,10 @@ class NewVersion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SideObject:
-    """A new artifact for a slot of an existing version, or None to empty the slot."""
+    """A new artifact for a slot of an existing version, or None to empty the slot.
+
+    In the slot `"module"` only one with some of the files that stand there: parts may be dropped, nothing may change.
+    """
 
     task: str
     version: int
@@ -52,6 +55,7 @@ class Change:
         new_version: Learned now; the task is created if it is new.
         activate: Number of the version of `task` to use from now on.
         remove: Take `task` out, with all its versions and their objects.
+        dropped: Task and number of versions that are not in use after the change and go, with their objects.
         side_objects: New objects for slots of existing versions.
         shared: Slot to artifact that replaces what stands there, or None to empty the slot.
         evaluations: Test results after the change.
@@ -68,6 +72,7 @@ class Change:
     new_version: NewVersion | None = None
     activate: int | None = None
     remove: bool = False
+    dropped: tuple[tuple[str, int], ...] = ()
     side_objects: tuple[SideObject, ...] = ()
     shared: Mapping[str, Artifact | None] = field(default_factory=dict)
     evaluations: tuple[Evaluation, ...] = ()

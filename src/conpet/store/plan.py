@@ -13,7 +13,7 @@ from conpet.errors import ConfigError, UnknownNameError
 from conpet.store.change import Change, SideObject
 from conpet.store.layout import object_folder
 from conpet.store.records import MODULE
-from conpet.store.schema import EventRow, TaskRow, VersionObjectRow, VersionRow
+from conpet.store.schema import EventRow, TaskRow, VersionRow
 
 
 class Target(NamedTuple):
@@ -59,6 +59,8 @@ def make_plan(connection: Connection, change: Change) -> Plan:
     version = _resolve_version(connection, change)
     for side in change.side_objects:
         _check_side_object(connection, change, side)
+    for task, number in change.dropped:
+        _check_dropped(connection, change, task, number)
     targets = list(_targets(change, version))
     if len({target for target, _ in targets}) < len(targets):
         raise ConfigError(f"change {change.verb!r} writes a slot twice; keep one side object for each slot")
@@ -102,12 +104,21 @@ def _targets(change: Change, version: int | None) -> Iterator[tuple[Target, Arti
 def _check_side_object(connection: Connection, change: Change, side: SideObject) -> None:
     if change.remove and side.task == change.task:
         raise ConfigError(f"change {change.verb!r} removes task {side.task!r} and writes an object of it; drop one")
-    version_id = _require_version(connection, side.task, side.version)
-    taken = select(VersionObjectRow).where(VersionObjectRow.version_id == version_id, VersionObjectRow.slot == MODULE)
-    if side.slot == MODULE and connection.execute(taken).first() is not None:
+    _require_version(connection, side.task, side.version)
+    if side.slot == MODULE and side.artifact is None:
         raise ConfigError(
-            f"version {side.version} of task {side.task!r} has its module, which never changes; make a new version"
+            f"version {side.version} of task {side.task!r}: a module never changes, nor is it taken away alone; "
+            "drop the version"
         )
+
+
+def _check_dropped(connection: Connection, change: Change, task: str, number: int) -> None:
+    version_id = _require_version(connection, task, number)
+    active = bool(connection.execute(select(VersionRow.active).where(VersionRow.id == version_id)).scalar_one())
+    if task == change.task and (change.new_version is not None or change.activate is not None):
+        active = change.activate == number
+    if active:
+        raise ConfigError(f"change {change.verb!r} drops version {number} of task {task!r}, which is in use")
 
 
 def _require_version(connection: Connection, task: str, number: int) -> int:

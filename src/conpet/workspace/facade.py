@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
-from conpet.config import Settings
+from conpet.config import DesignChoices, Settings
 from conpet.data import Example, Style, Task, check_example, render
 from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem, UnknownNameError
 from conpet.learners import METHODS
@@ -19,23 +19,27 @@ from conpet.learners.base import Learner
 from conpet.learners.state import KnownTask
 from conpet.pet.kinds import check_settings, check_switches
 from conpet.replay import RETENTIONS, SCHEDULES
+from conpet.report.design import TuneReport
 from conpet.selectors import SELECTORS
 from conpet.store import Store, TaskRecord
-from conpet.workspace.changing import Changer, Progress, evaluate_stored, ignore
+from conpet.work import Progress, ignore
+from conpet.workspace.changing import evaluate_stored
 from conpet.workspace.current import Current, cut_backbone
 from conpet.workspace.exporting import export_version
+from conpet.workspace.growing import Grower
 from conpet.workspace.predicting import predictions
 from conpet.workspace.reading import known_task
 from conpet.workspace.remembering import check_templates
 from conpet.workspace.results import Evaluation, LearnReport, Prediction
-
-Done = TypeVar("Done")
+from conpet.workspace.searching import CostLimit
+from conpet.workspace.tuning import search
+from conpet.workspace.verbs import Done, GrowingVerbs
 
 CHUNK = 256
 """Inputs predicted at once when they are streamed."""
 
 
-class ConPET:
+class ConPET(GrowingVerbs):
     """A workspace on disk, its frozen backbone and what was learned so far.
 
     Use `ConPET.create` or `ConPET.open`. Objects may be shared by threads, and a folder by processes: readers always
@@ -263,6 +267,44 @@ class ConPET:
         """
         return self._change("remove", wait_seconds, progress, evaluate, lambda changer: changer.remove(task))
 
+    def tune(
+        self,
+        task: Task | str,
+        *,
+        seconds: float | None = None,
+        passes: float | None = None,
+        trials: int | None = None,
+        choices: Mapping[str, Any] | None = None,
+        dry_run: bool = False,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> TuneReport:
+        """Search for the design that suits a task, and put it in force for all that is learned from now on.
+
+        Split, rank, targets, learning rate, epochs and warm-up are chosen by accuracy on validation examples; once a
+        task was learned, split and warm-up stay as they are. All or nothing, as `learn` is.
+
+        Args:
+            task: A task, or the name of a learned one. Its test examples are never looked at.
+            seconds: Limit in wall time.
+            passes: Limit in forward-pass equivalents (see `TuneReport.passes`); equal seeds then find equal designs.
+            trials: Limit in designs. At least one of the three must be given.
+            choices: Any field of `conpet.config.DesignChoices`.
+            dry_run: Whether to leave the settings as they are.
+            wait_seconds: As in `learn`.
+            progress: As in `learn`.
+
+        Raises:
+            ConfigError: A choice or a limit is wrong, the method has nothing to tune, or Optuna is not installed.
+            DataError: The task has no validation examples.
+            UnknownNameError: No task of this name was learned.
+            WorkspaceBusyError: As in `learn`.
+        """
+        limit, among = CostLimit(seconds, passes, trials), DesignChoices.parse(choices or {})
+        if dry_run:
+            return search(*self._present.at(self._store.snapshot()), task, limit, among, progress or ignore)
+        return self._change("tune", wait_seconds, progress, False, lambda changer: changer.tune(task, limit, among))
+
     def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
         """Copy a module with its head into a new folder that plain Hugging Face PEFT loads.
 
@@ -333,11 +375,11 @@ class ConPET:
         wait_seconds: float | None,
         progress: Progress | None,
         evaluate: bool,
-        change: Callable[[Changer], Done],
+        change: Callable[[Grower], Done],
     ) -> Done:
         with self._store.write(verb, wait_seconds) as writer:
             learner, snapshot = self._present.at(self._store.snapshot())
-            done = change(Changer(self._store, writer, learner, snapshot, progress or ignore, evaluate))
+            done = change(Grower(self._store, writer, learner, snapshot, progress or ignore, evaluate))
             del learner, snapshot  # so that nobody here reads the former state any more, and what it alone had can go
             self._present.at(self._store.snapshot())
             writer.clean()

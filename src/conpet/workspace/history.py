@@ -10,6 +10,12 @@ from conpet.workspace.results import TaskTally
 
 CACHE = "cache"
 """Key of an event's detail: how many states the cache was asked for, and how many of them it had."""
+DESIGN = "design"
+"""Key of an event's detail: a `TuneReport`, of a search for a design."""
+TUNE = "tune"
+"""Verb of such an event: it changes the settings, and no answer that the workspace gives."""
+
+_ANEW = frozenset({"learn", "split", "retire"})
 
 
 def matrix_of(events: Sequence[EventRecord]) -> AccuracyMatrix:
@@ -19,8 +25,12 @@ def matrix_of(events: Sequence[EventRecord]) -> AccuracyMatrix:
 
 def row_of(event: EventRecord) -> Row:
     """Return an event's row of the accuracy matrix."""
-    learned = event.task if event.verb == "learn" else None
-    return Row(learned, {one.task: Tally(one.correct, one.total) for one in event.evaluations})
+    return Row(learned_by(event), {one.task: Tally(one.correct, one.total) for one in event.evaluations})
+
+
+def learned_by(event: EventRecord) -> str | None:
+    """Return the task that is another than before, so that its earlier accuracies do not compare; None for none."""
+    return event.task if event.verb in _ANEW else None
 
 
 def tallies_of(event: EventRecord) -> dict[str, TaskTally]:

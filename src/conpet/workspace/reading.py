@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 from conpet.data import Kind, Task
@@ -22,6 +23,11 @@ def known_task(version: VersionRecord) -> KnownTask:
         description["settings"],
         version.objects,
     )
+
+
+def known_tasks(versions: Iterable[VersionRecord]) -> list[KnownTask]:
+    """Return versions as a learner sees them."""
+    return [known_task(version) for version in versions]
 
 
 def coming_task(task: Task, snapshot: Snapshot) -> KnownTask:

@@ -125,6 +125,39 @@ def pooled(tallies: Any) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
+class MergeReport:
+    """What merging tasks did.
+
+    Attributes:
+        tasks: Names of the tasks that share a module now.
+        before: Right answers on their validation examples, all labels competing, by the modules they had.
+        after: The same by the one they share.
+        bytes_before: Size of the workspace's learned objects before.
+        bytes_after: The same after it.
+        evaluation: How the workspace stands now, or None where it was not asked for.
+    """
+
+    tasks: tuple[str, ...]
+    before: Tally
+    after: Tally
+    bytes_before: int
+    bytes_after: int
+    evaluation: Evaluation | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary; accuracies are fractions."""
+        return {
+            "tasks": list(self.tasks),
+            "validation_examples": self.before.total,
+            "accuracy_before": self.before.accuracy,
+            "accuracy_after": self.after.accuracy,
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "whole_accuracy": self.evaluation.whole_accuracy if self.evaluation else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class LearnReport:
     """What learning one task did; `print` it for one line.
 

@@ -1,0 +1,97 @@
+"""`conpet upgrade` and `conpet merge`: one module for all that becomes many, and many that become one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from conpet.cli.console import line, print_json, stages
+from conpet.cli.lessons import patiently, say_accuracy
+from conpet.cli.opening import open_workspace
+from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, Yes
+
+
+def upgrade(
+    workspace: WorkspacePath,
+    method: Annotated[str, typer.Option(help="The method to go on with.")] = "dynamic",
+    rule: Annotated[
+        str,
+        typer.Option(help="How scores become one ranking: paper (answers stay what they are) or calibrated."),
+    ] = "paper",
+    selector: Annotated[
+        str | None,
+        typer.Option(help="What finds an input's task: closed-form or prototypes.", show_default="the workspace's"),
+    ] = None,
+    yes: Yes = False,
+    no_evaluate: NoEvaluate = False,
+    wait: Wait = None,
+    backbone: BackboneMoved = None,
+    device: Device = None,
+) -> None:
+    """Let a workspace with one module for all tasks go on with a module for each new one.
+
+    The one module is frozen and goes on serving the labels learned so far.
+    """
+    opened = open_workspace(workspace, backbone, device)
+    former = opened.settings.method
+    if not yes:
+        question = f"Upgrade from {former} to {method}? Versions of tasks that are not in use lose their module."
+        typer.confirm(f"{question} This cannot be undone (--yes does not ask).", abort=True, err=True)
+    with stages("upgrade") as progress:
+        evaluation = patiently(
+            wait,
+            lambda seconds: opened.upgrade(
+                method,
+                rule=rule,
+                selector=selector,
+                evaluate=not no_evaluate,
+                wait_seconds=seconds,
+                progress=progress,
+            ),
+        )
+    line(f"{workspace}: method {method} in place of {former}, rule {rule}; one frozen module serves all labels so far")
+    if evaluation is not None and opened.labels:
+        say_accuracy(evaluation.whole_accuracy, len(opened.labels))
+
+
+def merge(
+    workspace: WorkspacePath,
+    tasks: Annotated[
+        list[str], typer.Argument(metavar="TASK TASK...", help="Names of the tasks, two or more.", show_default=False)
+    ],
+    bound: Annotated[
+        float, typer.Option(metavar="POINTS", help="How far accuracy on their validation examples may fall.")
+    ] = 1.0,
+    yes: Yes = False,
+    as_json: AsJson = False,
+    no_evaluate: NoEvaluate = False,
+    wait: Wait = None,
+    backbone: BackboneMoved = None,
+    device: Device = None,
+) -> None:
+    """Let several tasks share one module, trained on their stored examples, unless that costs too much accuracy."""
+    from conpet.report import text
+
+    opened = open_workspace(workspace, backbone, device)
+    if not yes:
+        question = f"Merge the modules of {', '.join(tasks)}? Those they have now are deleted."
+        typer.confirm(f"{question} This cannot be undone (--yes does not ask).", abort=True, err=True)
+    with stages("merge") as progress:
+        report = patiently(
+            wait,
+            lambda seconds: opened.merge(
+                tasks, bound=bound, evaluate=not no_evaluate, wait_seconds=seconds, progress=progress
+            ),
+        )
+    if as_json:
+        print_json(report.to_json())
+        return
+    line(f"{', '.join(report.tasks)}: one module serves them all")
+    line(
+        f"right on their validation examples: {text.percent(report.after.accuracy)}, before "
+        f"{text.percent(report.before.accuracy)} (of {report.before.total:,})"
+    )
+    line(f"stored: {text.size(report.bytes_after)}, before {text.size(report.bytes_before)}")
+    if report.evaluation is not None:
+        say_accuracy(report.evaluation.whole_accuracy, len(opened.labels))

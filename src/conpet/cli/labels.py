@@ -1,0 +1,136 @@
+"""`conpet labels`: labels that get another name, are split, or retired."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from conpet.cli.console import line, output, print_json, stages
+from conpet.cli.lessons import patiently, say_accuracy
+from conpet.cli.opening import open_workspace
+from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, Yes
+
+if TYPE_CHECKING:
+    from conpet.workspace import LearnReport
+
+app = typer.Typer(help="List, rename, split and retire labels.", no_args_is_help=True)
+Label = Annotated[str, typer.Argument(metavar="LABEL", help="The label.", show_default=False)]
+
+
+@app.command("list")
+def list_(workspace: WorkspacePath, as_json: AsJson = False) -> None:
+    """List every label with the task it belongs to."""
+    from conpet.store import Store
+
+    with Store.open(workspace).snapshot() as snapshot:
+        rows = [
+            {"label": label, "task": task.name, "version": task.active.number}
+            for task in snapshot.tasks
+            for label in task.active.labels
+        ]
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        line(f"{workspace} has no labels yet; next: conpet learn {workspace} TASK_OR_STREAM")
+    else:
+        _print_list(rows)
+
+
+@app.command()
+def rename(
+    workspace: WorkspacePath,
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The label.", show_default=False)],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Its name from now on.", show_default=False)],
+    no_evaluate: NoEvaluate = False,
+    wait: Wait = None,
+    backbone: BackboneMoved = None,
+    device: Device = None,
+) -> None:
+    """Give a label another name: a new version of its task, with the same weights."""
+    opened = open_workspace(workspace, backbone, device)
+    with stages(old) as progress:
+        report = patiently(
+            wait,
+            lambda seconds: opened.rename(old, new, evaluate=not no_evaluate, wait_seconds=seconds, progress=progress),
+        )
+    line(f"{old}: is {new} from now on ({report.task} version {report.version})")
+    _say_standing(report)
+
+
+@app.command()
+def retire(
+    workspace: WorkspacePath,
+    label: Label,
+    yes: Yes = False,
+    no_evaluate: NoEvaluate = False,
+    wait: Wait = None,
+    backbone: BackboneMoved = None,
+    device: Device = None,
+) -> None:
+    """Take a label out: its examples and its share of the statistics, and the older versions that hold them."""
+    opened = open_workspace(workspace, backbone, device)
+    if not yes:
+        question = f"Retire {label!r}: all its examples, and all older versions of its task?"
+        typer.confirm(f"{question} This cannot be undone (--yes does not ask).", abort=True, err=True)
+    with stages(label) as progress:
+        report = patiently(
+            wait,
+            lambda seconds: opened.retire(label, evaluate=not no_evaluate, wait_seconds=seconds, progress=progress),
+        )
+    line(f"{label}: retired; {report.task} version {report.version} has {report.labels} left")
+    _say_standing(report)
+
+
+@app.command()
+def split(
+    workspace: WorkspacePath,
+    label: Label,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Examples of finer labels: a file, or a folder as for `learn`.", show_default=False
+        ),
+    ],
+    no_evaluate: NoEvaluate = False,
+    wait: Wait = None,
+    backbone: BackboneMoved = None,
+    device: Device = None,
+) -> None:
+    """Put finer labels in the place of one; its task is learned anew, as a new version.
+
+    Stored examples of the label that are not in FILE are dropped from it.
+    """
+    from conpet.data import read_examples
+
+    opened = open_workspace(workspace, backbone, device)
+    examples = read_examples(source)
+    with stages(label) as progress:
+        report = patiently(
+            wait,
+            lambda seconds: opened.split(
+                label, examples, evaluate=not no_evaluate, wait_seconds=seconds, progress=progress
+            ),
+        )
+    for note in report.notes:
+        line(f"{report.task}: {note}")
+    line(f"{label}: split; {report.task} version {report.version} has {report.labels} labels")
+    _say_standing(report)
+
+
+def _say_standing(report: LearnReport) -> None:
+    if report.evaluation is not None:
+        say_accuracy(report.evaluation.whole_accuracy, report.labels_seen)
+
+
+def _print_list(rows: list[dict[str, object]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("label", "task", "v."):
+        table.add_column(name, justify="right" if name == "v." else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(Text(str(row["label"])), Text(str(row["task"])), str(row["version"]))
+    output().print(table)

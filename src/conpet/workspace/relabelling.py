@@ -1,0 +1,131 @@
+"""Labels that get another name, or are retired: new versions of their tasks, nothing trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from conpet.errors import ConfigError, DataError, UnknownNameError
+from conpet.learners.state import Names
+from conpet.learners.statistics import staying
+from conpet.readable import Held
+from conpet.replay.memory import MEMORY, Remembered, Split, relabelled
+from conpet.store import NewVersion, TaskRecord, VersionRecord
+from conpet.workspace.changing import Changer
+from conpet.workspace.reading import known_task, known_tasks
+from conpet.workspace.remembering import Keeper, remember
+from conpet.workspace.results import LearnReport
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Relabelling:
+    """New labels for a task.
+
+    Attributes:
+        present: The task's version in use.
+        names: Label to its new name, or to None where it goes.
+        stay: Indices of the training examples whose label does not go.
+    """
+
+    present: VersionRecord
+    names: Names
+    stay: Sequence[int]
+
+    @classmethod
+    def of(cls, present: VersionRecord, names: Names) -> _Relabelling:
+        """Find which training examples stay."""
+        return cls(present, names, staying(known_task(present), names))
+
+    def drops(self, version: VersionRecord) -> bool:
+        """Whether a version goes: one that holds a label that goes, or may hold its examples under a former name."""
+        return bool(self.gone) and (version.task == self.present.task or bool(self.gone & set(version.labels)))
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """The labels that go."""
+        return frozenset(label for label, name in self.names.items() if name is None)
+
+    @property
+    def memory(self) -> Remembered:
+        """The examples that stay, under their new labels."""
+        memory = remember(self.present)
+        return replace(memory, reader=Held(relabelled(memory, self.names, self.stay)))
+
+    @property
+    def digest(self) -> str:
+        """Digest of the data, made of that of the data before: not all of it need be stored any more."""
+        parts = [self.present.digest, dict(self.names)]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def description(self, memory: Remembered) -> dict[str, Any]:
+        """Return the description of the new version, given its examples."""
+        held_out = {str(split): memory.count(split) for split in (Split.VALIDATION, Split.TEST)}
+        return {**self.present.description, "counts": {str(Split.TRAIN): len(self.stay), **held_out}}
+
+
+class Relabeller(Changer):
+    """Works out and commits changes of labels; arguments as in `Changer`."""
+
+    def rename(self, old: str, new: str) -> LearnReport:
+        """Give a label another name; see `ConPET.rename`."""
+        record = self._owner(old)
+        self._check_new(new)
+        return self._relabel("rename", record.active, {old: new})
+
+    def retire(self, label: str) -> LearnReport:
+        """Take a label out; see `ConPET.retire`."""
+        record = self._owner(label)
+        if len(record.active.labels) == 1:
+            raise ConfigError(
+                f"label {label!r} is the last of task {record.name!r}; remove the task (`conpet modules remove`)"
+            )
+        return self._relabel("retire", record.active, {label: None})
+
+    def _relabel(self, verb: str, present: VersionRecord, names: Names) -> LearnReport:
+        learner, name = self._learner, present.task
+        change, known = _Relabelling.of(present, names), known_task(present)
+        memory = change.memory
+        work = self._work(name)
+        with self._costs.stage("labels"):
+            learned = learner.relabelled(known, names, replace(work, memory=[*work.memory, memory]))
+        state = learner.state.after(known.renamed(names), learned.objects, learned.shared)
+        staying = [version for version in self._snapshot.versions if not change.drops(version)]
+        kept, smaller = Keeper(learner.backbone, learner.settings).kept(memory, staying)
+        coming = next(task for task in state.tasks if task.name == name)
+        trimmed = learner.trimmed(known_tasks(self._snapshot.versions), [*known_tasks(staying), coming])
+        evaluation = self._evaluated(state.followed_by(coming, trimmed), {name: memory})
+        row = learner.backbone.representation_size + 1
+        event = self._commit(
+            evaluation,
+            verb,
+            name,
+            new_version=NewVersion(
+                change.digest,
+                coming.labels,
+                {**learned.objects, MEMORY: kept},
+                change.description(memory),
+                present.parameters,
+                max(0, present.head_parameters - row * len(change.gone)),
+            ),
+            dropped=tuple((one.task, one.number) for one in self._snapshot.versions if change.drops(one)),
+            side_objects=smaller,
+            shared={**learned.shared, **trimmed},  # no names in the history: it would keep them for ever
+        )
+        return self._report(self._store.snapshot().task(name).active, event=event, evaluation=evaluation)
+
+    def _owner(self, label: str) -> TaskRecord:
+        for task in self._snapshot.tasks:
+            if label in task.active.labels:
+                return task
+        have = ", ".join(repr(label) for task in self._snapshot.tasks for label in task.active.labels) or "none yet"
+        raise UnknownNameError(f"no label {label!r} in this workspace; have: {have}")
+
+    def _check_new(self, label: str) -> None:
+        owners = {one: task.name for task in self._snapshot.tasks for one in task.active.labels}
+        if label in owners:
+            raise DataError(f"label {label!r} is owned by task {owners[label]!r} already; choose another name")
+        if not label.strip() or label != label.encode(errors="ignore").decode():
+            raise ConfigError(f"{label!r} cannot be a label: give it a name that is not blank and is valid Unicode")

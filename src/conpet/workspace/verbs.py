@@ -1,0 +1,194 @@
+"""The verbs by which a workspace grows out of what it was: each is one commit, by one writer at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from conpet.data import Examples, Task
+from conpet.work import Progress
+from conpet.workspace.growing import Grower
+from conpet.workspace.results import Evaluation, LearnReport, MergeReport
+
+Done = TypeVar("Done")
+
+
+class GrowingVerbs(ABC):
+    """What changes labels, tasks and method of a workspace; the base of `ConPET`.
+
+    All verbs take `evaluate`, `wait_seconds` and `progress`, and raise `WorkspaceBusyError`, as `ConPET.learn` does.
+    """
+
+    def extend(
+        self,
+        examples: Examples | Task,
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[LearnReport]:
+        """Learn more examples of labels that are learned already: their tasks get new versions, one commit for each.
+
+        A version is learned from what is stored of its task and the new examples together. Inputs that are stored
+        already are left out, so that doing it again does nothing.
+
+        Args:
+            examples: The new examples, of labels of any tasks.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Returns:
+            A report for each task that owns one of the labels, in the order of the tasks.
+
+        Raises:
+            DataError: A label is not known, or an input is stored with another label.
+            ConfigError: The workspace keeps no texts to learn from again (`latent_only`).
+        """
+        owners = self._change("extend", wait_seconds, None, False, lambda grower: grower.owners_of(examples))
+
+        def extended(task: str) -> LearnReport:
+            return self._change(
+                "extend", wait_seconds, progress, evaluate, lambda grower: grower.extend(task, examples)
+            )
+
+        return [extended(task) for task in owners]
+
+    def rename(
+        self,
+        old: str,
+        new: str,
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> LearnReport:
+        """Give a label another name: a new version of its task, with the same weights. Nothing is trained.
+
+        Older versions keep the former name, and can be rolled back to.
+
+        Raises:
+            UnknownNameError: There is no label `old`.
+            DataError: A task has a label `new` already.
+        """
+        return self._change("rename", wait_seconds, progress, evaluate, lambda grower: grower.rename(old, new))
+
+    def retire(
+        self,
+        label: str,
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> LearnReport:
+        """Take a label out: its examples, its output, and exactly its share of the statistics. Nothing is trained.
+
+        The task gets a new version without it. All its older versions are deleted, for they hold the label's examples,
+        and so are those of other tasks in which the label was once. A module that was trained with the label keeps
+        having seen it.
+
+        Raises:
+            UnknownNameError: There is no such label.
+            ConfigError: It is the last one of its task.
+        """
+        return self._change("retire", wait_seconds, progress, evaluate, lambda grower: grower.retire(label))
+
+    def split(
+        self,
+        label: str,
+        examples: Examples | Task,
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> LearnReport:
+        """Put finer labels in the place of one: its task is learned anew, as a new version.
+
+        Stored examples of the label that `examples` has too get their finer label and stay where they were (training,
+        validation, test); those it does not have are dropped, and `LearnReport.notes` says how many.
+
+        Args:
+            label: The label.
+            examples: Examples of two finer labels or more.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Raises:
+            UnknownNameError: There is no such label.
+            DataError: A finer label is known already, or has no training example.
+            ConfigError: The workspace keeps no texts to learn from again (`latent_only`).
+        """
+        return self._change("split", wait_seconds, progress, evaluate, lambda grower: grower.split(label, examples))
+
+    def upgrade(
+        self,
+        method: str = "dynamic",
+        *,
+        rule: str = "paper",
+        selector: str | None = None,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> Evaluation | None:
+        """Let a workspace with one module for all tasks go on with a module for each new one.
+
+        The one module is frozen and serves the labels learned so far; a selector chooses between it and the modules of
+        tasks to come. With the paper's rule answers are what they were until the next task is learned, and the scores
+        of the old labels among each other are so for ever.
+
+        Args:
+            method: What to go on with; "dynamic" is all there is.
+            rule: How scores become one ranking from now on; "calibrated" changes answers at once.
+            selector: What finds an input's task; None: as the settings have it. One that is computed, not trained.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Raises:
+            ConfigError: The workspace's method has no module that could be frozen, or is dynamic already.
+        """
+        return self._change(
+            "upgrade", wait_seconds, progress, evaluate, lambda grower: grower.upgrade(method, rule, selector)
+        )
+
+    def merge(
+        self,
+        tasks: Sequence[str],
+        *,
+        bound: float = 1.0,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> MergeReport:
+        """Let several tasks share one module, trained on their stored examples, in place of one each.
+
+        The tasks keep their labels, examples and versions. Training takes the sum of their steps. The modules that are
+        replaced are deleted; older versions keep theirs.
+
+        Args:
+            tasks: Two tasks or more.
+            bound: How many points the accuracy on their validation examples, all labels of the workspace competing,
+                may fall at most.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Raises:
+            AccuracyBoundError: It would fall by more; nothing was changed.
+            DataError: A task has no validation or no training examples.
+            ConfigError: The method is not dynamic, or there is nothing to merge.
+        """
+        return self._change("merge", wait_seconds, progress, evaluate, lambda grower: grower.merge(tasks, bound))
+
+    @abstractmethod
+    def _change(
+        self,
+        verb: str,
+        wait_seconds: float | None,
+        progress: Progress | None,
+        evaluate: bool,
+        change: Callable[[Grower], Done],
+    ) -> Done:
+        """Make a change as the only writer."""
