@@ -145,11 +145,24 @@ def test_old_examples_are_as_similar_to_prototypes_as_before_when_nothing_has_mo
 
 
 def test_the_bank_is_sampled_where_it_is_large() -> None:
-    assert sorted(sampled(3, 8, seed=0).tolist()) == [0, 1, 2]
-    draws = [sampled(8, 3, seed).tolist() for seed in range(600)]
+    assert sorted(sampled(torch.tensor([4, 6, 9]), 8, seed=0).tolist()) == [4, 6, 9]
+    draws = [sampled(torch.arange(10, 18), 3, seed).tolist() for seed in range(600)]
     assert all(len(set(rows)) == 3 for rows in draws)
-    counts = [sum(row in rows for rows in draws) for row in range(8)]
+    counts = [sum(row in rows for rows in draws) for row in range(10, 18)]
     assert all(abs(count - 225) < 60 for count in counts)  # 600 * 3 / 8, and 5 standard deviations
+
+
+def test_nothing_is_contrasted_with_probes(tmp_path: Path) -> None:
+    stream = toy_stream(2, 2, 12, 0, 0)
+    settings = tiny_settings(method="crl", replay="adaptive")
+    learner, session = begun(Trial(tmp_path, settings).taught(stream[:1]), stream[1])
+    probes = sorted(set(range(session.new, len(session.states))) - set(session.old_rows))
+    assert probes
+    step, bank = session.step(0), session.notes.bank.clone()
+    loss = learner.loss(session, step).detach()
+    bank[probes] *= -1
+    session.notes.bank = bank
+    assert torch.equal(learner.loss(session, step).detach(), loss)
 
 
 def test_answers_are_the_nearest_prototypes(tmp_path: Path) -> None:

@@ -111,7 +111,8 @@ def test_the_loss_of_a_step_is_that_of_the_unfolded_head_on_representations_alig
     losses = []
     for point, target in zip(session.represented(step.rows), step.targets.tolist(), strict=True):
         logits = session.head.weight @ (alignment.weight @ point + alignment.offset) + session.head.bias
-        losses.append(log(sum(exp(value) for value in logits.tolist())) - float(logits[target]))
+        scores = logits.tolist()
+        losses.append(log(sum(exp(score) for score in scores)) - scores[target])
     assert float(learner.loss(session, step).detach()) == pytest.approx(sum(losses) / len(losses), abs=1e-4)
 
 

@@ -36,6 +36,7 @@ class _Notes:
         bank: Last known projection of each of the session's examples `[m, 64]`.
         prototypes: Prototypes of the older labels, as they were before the task `[O, R]`.
         similar: Log-probabilities of those for each old example, as they were before the task `[m - new, O]`.
+        learned: Rows of the session's examples that may be learned from `[l]`, on the CPU.
         readout: Weight and bias of the scores by the nearest prototype, when the task is learned.
     """
 
@@ -43,6 +44,7 @@ class _Notes:
     bank: Tensor
     prototypes: Tensor
     similar: Tensor
+    learned: Tensor
     readout: tuple[Tensor, Tensor] | None = None
 
 
@@ -102,7 +104,8 @@ class CrlLearner(StaticLearner):
         with torch.no_grad():
             bank = projected(found.to(device), projection)
         similar = similarity(found[session.new :], prototypes)
-        session.notes = _Notes(projection, bank, prototypes.to(device), similar.to(device))
+        learned = torch.tensor([*range(session.new), *session.old_rows])
+        session.notes = _Notes(projection, bank, prototypes.to(device), similar.to(device), learned)
 
     def extra_parameters(self, session: Session) -> Mapping[str, nn.Parameter]:
         """Return the projection's weights."""
@@ -114,7 +117,7 @@ class CrlLearner(StaticLearner):
         noted: _Notes = session.notes
         represented = session.represent(step)
         z = projected(represented, noted.projection)
-        rows = sampled(len(noted.bank), self.options.contrasted, session.work.seed + step.number)
+        rows = sampled(noted.learned, self.options.contrasted, session.work.seed + step.number)
         same = session.targets[step.rows].unsqueeze(1) == session.targets[rows]
         other = torch.tensor(step.rows).unsqueeze(1) != rows
         device = z.device
@@ -129,8 +132,7 @@ class CrlLearner(StaticLearner):
     def after(self, session: Session) -> None:
         """Compute prototypes and what is read out of them."""
         noted: _Notes = session.notes
-        rows = [*range(session.new), *session.old_rows]
-        found, targets = session.represented(rows), session.targets[rows]
+        found, targets = session.represented(noted.learned.tolist()), session.targets[noted.learned]
         before = torch.zeros(len(session.labels), found.shape[1])
         before[: session.older] = noted.prototypes.cpu()
         noted.prototypes = means(found, targets, before)
@@ -163,9 +165,9 @@ def projected(representations: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
     return nn.functional.normalize(nn.functional.linear(inner, weights["1.weight"], weights["1.bias"]), dim=1)
 
 
-def sampled(rows: int, most: int, seed: int) -> Tensor:
-    """Draw at most so many of `rows` rows, in random order: `[m]`, int64."""
-    return torch.randperm(rows, generator=torch.Generator().manual_seed(seed))[:most]
+def sampled(rows: Tensor, most: int, seed: int) -> Tensor:
+    """Draw at most so many of some rows `[l]`, in random order."""
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:most]]
 
 
 def contrast(z: Tensor, bank: Tensor, same: Tensor, other: Tensor) -> Tensor:
