@@ -145,6 +145,8 @@ class Grower(Relabeller):
         static = self._learner
         if method != DynamicLearner.name:
             raise ConfigError(f"method {method!r}: {DynamicLearner.name!r} is the one a workspace can be upgraded to")
+        if static.name == method:
+            raise ConfigError(f"the workspace has method {method!r} already; there is nothing to upgrade")
         if not isinstance(static, StaticLearner):
             raise ConfigError(
                 f"method {static.name!r}: only a workspace with one PET module for all tasks can be upgraded; "
@@ -180,13 +182,12 @@ class Grower(Relabeller):
 
     def merge(self, names: Sequence[str], bound: float) -> MergeReport:
         """Let tasks share one module; see `ConPET.merge`."""
-        sources = self._mergeable(names, bound)
         learner = self._learner
         if not isinstance(learner, DynamicLearner):
             raise ConfigError(
                 f"method {learner.name!r}: only tasks of a {DynamicLearner.name!r} workspace have modules to merge"
             )
-        slot = self._free_slot()
+        slot, sources = self._free_slot(), self._mergeable(names, bound)
         merging = "|".join(sorted(sources)).encode()
         scratch = f"{hashlib.sha256(merging).hexdigest()[:32]}-{self._snapshot.generation}"
         work = replace(self._work(""), scratch=self._store.scratch(scratch))
