@@ -105,12 +105,9 @@ class Grower(Relabeller):
         joined, dropped = {}, 0
         for split in Split:
             kept = [one for one in stored[split] if one.label != label]
-            moved = [
-                one.labelled(answers[one.input_key])
-                for one in stored[split]
-                if one.input_key in coarse & answers.keys()
-            ]
-            dropped += len(stored[split]) - len(kept) - len(moved)
+            old = [one for one in stored[split] if one.label == label]
+            moved = [one.labelled(answers[one.input_key]) for one in old if one.input_key in answers]
+            dropped += len(old) - len(moved)
             joined[split] = [*kept, *moved, *_once(one for one in given[split] if one.input_key not in coarse)]
         note = (f"{dropped:,} stored examples of the label that was split have no finer one and were dropped",)
         return self._teach(self._again(record.active, joined, note if dropped else ()), "split")
