@@ -13,11 +13,10 @@ import argparse
 import json
 import random
 import tempfile
-from math import sqrt
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
+from intervals import STUDENT_95, summarise
 from provenance import RESULTS, provenance, write_result
 
 from conpet import ConPET, TaskStream
@@ -25,8 +24,6 @@ from conpet.demo.stream import demo_stream
 from conpet.workspace.reporting import report_data
 
 NAME = "demo_accuracy"
-STUDENT_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}
-"""Two-sided 95% quantiles of Student's t by number of runs."""
 
 
 def main() -> None:
@@ -87,15 +84,6 @@ def run(seed: int) -> dict[str, Any]:
         "bytes_stored": last.bytes_stored,
         "settings": learner.settings.model_dump(mode="json"),
     }
-
-
-def summarise(values: list[float]) -> dict[str, float]:
-    """Return mean, deviation and the half-width of the 95% interval over runs."""
-    if len(values) < 2:
-        return {"mean": values[0]}
-    deviation = stdev(values)
-    half = STUDENT_95[len(values)] * deviation / sqrt(len(values))
-    return {"mean": mean(values), "deviation": deviation, "interval_95": half}
 
 
 if __name__ == "__main__":

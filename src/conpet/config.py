@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
@@ -12,15 +12,21 @@ from conpet.errors import ConfigError
 _TRAINING = frozenset({"dropout", "epochs", "max_steps", "batch_size", "learning_rate", "weight_decay"})
 """Task settings that say how a module is trained, not what it is."""
 Positive = Annotated[int, Field(ge=1)]
+Item = TypeVar("Item")
+Some = Annotated[tuple[Item, ...], Field(min_length=1)]
 Parsed = TypeVar("Parsed", bound="_Frozen")
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    noun: ClassVar[str] = "setting"
+    """What messages call a field."""
 
 
 class MethodOptions(_Frozen):
     """What may be set for one method alone: none, but where a method says otherwise."""
+
+    noun = "option"
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
@@ -30,6 +36,44 @@ class MethodOptions(_Frozen):
             ConfigError: An option is unknown or out of range; every such option is named.
         """
         return _parse(cls, values)
+
+
+class DesignChoices(_Frozen):
+    """Among what `conpet tune` chooses; the design in force is always tried as well.
+
+    Attributes:
+        adapted: Shares of the layers, from the top, that carry modules: what `split` follows from.
+        ranks: LoRA ranks.
+        targets: Sets of linear maps that get LoRA; None: all of them, and those PEFT takes for the architecture.
+        learning_rates: Lowest and highest learning rate, drawn uniformly on a logarithmic scale.
+        epochs: Most passes over the examples.
+        warmups: Whether to warm up.
+    """
+
+    noun = "choice"
+
+    adapted: Some[Annotated[float, Field(gt=0, le=1)]] = (0.1, 0.2, 0.5, 1.0)
+    ranks: Some[Positive] = (2, 4, 8, 16, 32)
+    targets: Some[Literal["all-linear"] | Some[str]] | None = None
+    learning_rates: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1e-4, 3e-3)
+    epochs: Positive = 12
+    warmups: Some[Literal["none", "first-task"]] = ("none", "first-task")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Check choices given by a user.
+
+        Raises:
+            ConfigError: A choice is unknown or out of range; every such choice is named.
+        """
+        return _parse(cls, values)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        lowest, highest = self.learning_rates
+        if lowest > highest:
+            raise ValueError(f"learning_rates: the lowest, {lowest:g}, is above the highest, {highest:g}")
+        return self
 
 
 class TaskSettings(_Frozen):
@@ -169,13 +213,12 @@ def _parse(cls: type[Parsed], values: Mapping[str, Any]) -> Parsed:
 
 
 def _explain(error: ValidationError, cls: type[_Frozen]) -> str:
-    what = "option" if issubclass(cls, MethodOptions) else "setting"
     lines = []
     for one in error.errors():
         name = ".".join(str(part) for part in one["loc"]) or cls.__name__
         if one["type"] == "extra_forbidden":
             have = ", ".join(sorted(cls.model_fields)) or "none"
-            lines.append(f"unknown {what} {name!r}; have: {have}")
+            lines.append(f"unknown {cls.noun} {name!r}; have: {have}")
         else:
-            lines.append(f"{what} {name!r}: {one['msg']} (got {one['input']!r})")
+            lines.append(f"{cls.noun} {name!r}: {one['msg']} (got {one['input']!r})")
     return "; ".join(dict.fromkeys(lines))

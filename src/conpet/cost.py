@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+BACKWARD = 2
+"""Forward passes that a backward pass counts as: one for the gradients of inputs, one for those of weights.
+
+That is the usual count; with frozen weights it is less in truth, so this is a bound."""
+
 
 @dataclass(slots=True)
 class Meter:
@@ -15,12 +20,22 @@ class Meter:
     Attributes:
         tokens: Tokens that went through the backbone forwards, each weighted by the share of the layers it passed.
         cached_tokens: Tokens whose prefix states came from the cache instead, weighted alike.
+        trained_tokens: Those of `tokens` that gradients were carried back through as well.
         steps: Optimiser steps.
     """
 
     tokens: float = 0.0
     cached_tokens: float = 0.0
+    trained_tokens: float = 0.0
     steps: int = 0
+
+    @property
+    def equivalents(self) -> float:
+        """Tokens through the whole backbone that all of this is worth, on whatever machine and with whatever cache.
+
+        A backward pass counts as two forward passes, and states from the cache as if they had been computed.
+        """
+        return self.tokens + self.cached_tokens + BACKWARD * self.trained_tokens
 
 
 @dataclass(frozen=True, slots=True)

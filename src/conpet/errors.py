@@ -14,6 +14,10 @@ class ConfigError(ConpetError, ValueError):
     """A setting is unknown, out of range, or contradicts another."""
 
 
+class DivergedError(ConfigError):
+    """Training has left the finite numbers: its learning rate is too high."""
+
+
 class UnknownNameError(ConpetError, LookupError):
     """A name (backbone, method, selector, task, module version, label) is not known here."""
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from conpet.artifact import Artifact, load_checkpoint, save_checkpoint
 from conpet.config import TaskSettings
-from conpet.errors import ConfigError
+from conpet.errors import DivergedError
 
 CHECKPOINT_SECONDS = 20.0
 """Least time between two checkpoints: at most this much training is lost by a kill."""
@@ -82,7 +82,7 @@ def optimise(
         on_step: Called behind every step with its number and loss.
 
     Raises:
-        ConfigError: The loss is no longer a finite number; nothing learned so far is of use.
+        DivergedError: The loss is no longer a finite number; nothing learned so far is of use.
     """
     optimizer = torch.optim.AdamW(
         list(parameters.values()), lr=plan.learning_rate, weight_decay=plan.weight_decay, eps=1e-6, fused=True
@@ -118,7 +118,7 @@ def optimise(
 def _finite(loss: Tensor, step: int, plan: Plan) -> float:
     value = float(loss.detach())
     if not isfinite(value):
-        raise ConfigError(
+        raise DivergedError(
             f"training diverged: the loss at step {step + 1} of {plan.steps} is {value}; "
             f"use a learning_rate below {plan.learning_rate:g}"
         )

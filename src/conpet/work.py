@@ -9,8 +9,11 @@ from pathlib import Path
 from conpet.cost import CostLedger
 from conpet.replay.memory import Remembered
 
+Progress = Callable[[str, float], None]
+"""Called with the name of a stage and the share of it that is done, 0 to 1."""
 
-def _ignore(stage: str, share: float) -> None:
+
+def ignore(stage: str, share: float) -> None:
     """Report progress to nobody."""
 
 
@@ -30,4 +33,4 @@ class Work:
     costs: CostLedger
     seed: int
     scratch: Path | None = None
-    progress: Callable[[str, float], None] = _ignore
+    progress: Progress = ignore

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from conpet.replay import SCHEDULES
 from conpet.selectors import SELECTORS
 from conpet.testing import Trial, tiny_settings, toy_stream
 from conpet.workspace import LearnReport
@@ -75,8 +76,11 @@ def test_parameters_a_task_do_not_grow() -> None:
     assert len({(report.trainable_parameters, report.head_parameters) for report in reports(0)}) == 1
 
 
-def test_steps_and_tokens_of_learning_a_task_do_not_grow() -> None:
-    stages = [{stage.stage: stage for stage in report.cost} for report in reports(0, selector="learned")[1:]]
+@pytest.mark.parametrize("replay", SCHEDULES)
+def test_steps_and_tokens_of_learning_a_task_do_not_grow(replay: str) -> None:
+    # A budget that is small beside one task: an example drawn twice is read once, and few are.
+    learned = reports(0, selector="learned", selector_steps=4, replay=replay, memory_per_label=12)
+    stages = [{stage.stage: stage for stage in report.cost} for report in learned[1:]]
     for name in ("selector", "module"):
         assert len({stage[name].steps for stage in stages}) == 1
         tokens = [stage[name].tokens + stage[name].cached_tokens for stage in stages]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "transformers", "peft", "matplotlib", "pyarrow", "tokenizers", "huggingface_hub", "gguf"}
+HEAVY = {"torch", "transformers", "peft", "matplotlib", "pyarrow", "tokenizers", "huggingface_hub", "gguf", "optuna"}
 
 
 def heavy_after(code: str) -> set[str]:

@@ -1,95 +1,43 @@
-"""Every PET kind keeps one contract, on a causal model and on an encoder, alone and beside all others."""
+"""Every PET kind keeps one contract, on a causal model and on an encoder."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from backbone_helpers import CONFIGS, EXAMPLES, LAYERS, custom_model, tiny_backbone, tiny_loaded, tiny_model
+from backbone_helpers import CONFIGS, EXAMPLES, LAYERS, custom_model, tiny_loaded, tiny_model
 from peft import PeftModel
-from torch import Tensor, nn
+from pet_helpers import (
+    ARCHITECTURES,
+    IN_PEFT,
+    TARGETS,
+    VARIANTS,
+    bench,
+    digest,
+    frozen,
+    head_of,
+    represented,
+    settings,
+    shaken,
+    stored,
+)
+from torch import nn
 from transformers import DynamicCache
 
 from conpet.arithmetic import bottleneck_parameters, ia3_parameters, lora_parameters, prefix_parameters
 from conpet.artifact import ArtifactReader, write_artifact
 from conpet.backbone.backbone import Backbone
-from conpet.config import Settings, TaskSettings
 from conpet.errors import ConfigError, CorruptionError, UnknownNameError
 from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter
 from conpet.pet.anatomy import anatomy, linear_maps
 from conpet.pet.bank import ModuleBank
-from conpet.pet.kinds import PET_KINDS, check_settings
-from conpet.pet.kinds.lora import concatenated
+from conpet.pet.kinds import check_settings
 from conpet.pet.module import PetModule, StoredModule, adapter_artifact, module_artifact
 from conpet.pet.train import train_module
 from conpet.readable import Held
-
-TARGETS = torch.tensor([0, 1, 0, 1, 2])
-VARIANTS: dict[str, dict[str, Any]] = {
-    "lora": {"pet": "lora"},
-    "rslora": {"pet": "lora", "rslora": True, "rank": 4},
-    "dora": {"pet": "lora", "dora": True},
-    "rsdora": {"pet": "lora", "dora": True, "rslora": True},
-    "ia3": {"pet": "ia3"},
-    "houlsby": {"pet": "houlsby", "bottleneck": 5},
-    "pfeiffer": {"pet": "pfeiffer", "bottleneck": 3},
-    "prefix": {"pet": "prefix", "prefix_tokens": 3},
-}
-IN_PEFT = [name for name, values in VARIANTS.items() if PET_KINDS[values["pet"]].in_peft]
-CHANGES_NOTHING_AT_FIRST = tuple(name for name in VARIANTS if name != "prefix")
-ARCHITECTURES = ("llama", "bert")
-
-
-def settings(variant: str, **values: Any) -> TaskSettings:
-    given = {"rank": 2, "epochs": 2, "batch_size": 2, "learning_rate": 0.01, **VARIANTS[variant], **values}
-    return Settings.parse({}).for_task(given)
-
-
-@cache
-def bench(architecture: str, split: int = 2) -> Backbone:
-    return tiny_backbone(architecture, split=split)
-
-
-def digest(model: nn.Module) -> str:
-    hasher = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        hasher.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
-    return hasher.hexdigest()
-
-
-@torch.no_grad()
-def represented(backbone: Backbone, module: PetModule) -> Tensor:
-    return module.represent(backbone.states(EXAMPLES).collate(range(len(EXAMPLES)), pad=1, device=backbone.device))
-
-
-def frozen(backbone: Backbone) -> Tensor:
-    return ModuleBank(backbone).represent(backbone.states(EXAMPLES), None)
-
-
-def shaken(backbone: Backbone, variant: str, seed: int = 0, **values: Any) -> PetModule:
-    """Return a module with every parameter moved away from where it began."""
-    module = PetModule(backbone, settings(variant, **values), seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters.values():
-            parameter += torch.empty(parameter.shape).normal_(std=0.1, generator=generator)
-    return module
-
-
-def head_of(backbone: Backbone, seed: int, labels: int) -> nn.Linear:
-    torch.manual_seed(seed)
-    return nn.Linear(backbone.representation_size, labels)
-
-
-def stored(module: PetModule, head: nn.Linear) -> StoredModule:
-    return StoredModule.of(Held(module_artifact(module, head, {})))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -117,7 +65,7 @@ def test_an_untrained_module_changes_nothing_where_its_kind_promises_it(variant:
     backbone = bench(architecture)
     module = PetModule(backbone, settings(variant), seed=0)
     same = torch.allclose(represented(backbone, module), frozen(backbone), rtol=0, atol=1e-5)
-    assert same is (variant in CHANGES_NOTHING_AT_FIRST)
+    assert same is (variant != "prefix")
     assert all(parameter.dtype == torch.float32 for parameter in module.parameters.values())
 
 
@@ -200,85 +148,6 @@ def test_parameters_of_one_layer_by_hand() -> None:
     assert lora_parameters(config, ["k_proj"], 2, [0], dora=True) == 2 * (32 + 16) + 16
 
 
-# Beside others
-
-
-class Mixture:
-    """One module of every kind, two of some, and what each gives alone."""
-
-    def __init__(self, architecture: str) -> None:
-        self.backbone = bench(architecture)
-        self.states = self.backbone.states(EXAMPLES)
-        self.expected: dict[StoredModule, Tensor] = {}
-        shapes: Mapping[str, list[dict[str, Any]]] = {
-            "lora": [{}, {"rank": 5, "alpha": 3.0}],
-            "houlsby": [{}, {"bottleneck": 2}],
-            "prefix": [{}, {"prefix_tokens": 6}],
-        }
-        for variant in VARIANTS:
-            for values in shapes.get(variant, [{}]):
-                seed = len(self.expected)
-                module, head = shaken(self.backbone, variant, seed, **values), head_of(self.backbone, seed, seed + 2)
-                self.expected[stored(module, head)] = head(represented(self.backbone, module)).detach()
-        self.modules = list(self.expected)
-
-    def check(self, bank: ModuleBank, turn: int = 0) -> None:
-        count = len(self.modules)
-        wanted = [[self.modules[(row + turn + step * 3) % count] for step in range(3)] for row in range(len(EXAMPLES))]
-        for row, found in enumerate(bank.logits(self.states, wanted)):
-            assert set(found) == set(wanted[row])
-            for module, logits in found.items():
-                torch.testing.assert_close(logits, self.expected[module][row], rtol=0, atol=1e-5)
-
-
-@pytest.fixture(scope="module", params=ARCHITECTURES)
-def mixture(request: pytest.FixtureRequest) -> Mixture:
-    return Mixture(request.param)
-
-
-def test_every_mixture_of_kinds_gives_what_each_module_gives_alone(mixture: Mixture) -> None:
-    bank = ModuleBank(mixture.backbone)
-    for turn in range(len(mixture.modules)):
-        mixture.check(bank, turn)
-
-
-def test_a_bank_that_holds_two_modules_serves_all_kinds(mixture: Mixture) -> None:
-    bank = ModuleBank(mixture.backbone, capacity=2)
-    for turn in range(4):
-        mixture.check(bank, turn)
-        assert max(len(bank._resident), len(bank._alone)) <= 2
-
-
-@pytest.mark.parametrize("capacity", [2, 64])
-def test_threads_ask_one_bank_for_all_kinds(mixture: Mixture, capacity: int) -> None:
-    bank = ModuleBank(mixture.backbone, capacity=capacity)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda turn: mixture.check(bank, turn), range(12)))
-
-
-def test_modules_share_a_pass_or_their_kind_says_that_they_cannot(mixture: Mixture) -> None:
-    for name in PET_KINDS:
-        kind = PET_KINDS[name]()
-        assert kind.batched is (kind.note is None)
-    together = [module for module in mixture.modules if module.kind.batched]
-    assert len(together) == len(mixture.modules) - 2
-    bank, passes = ModuleBank(mixture.backbone), []
-    bank._suffix.shell.register_forward_pre_hook(lambda *_: passes.append(1))
-    bank.logits(mixture.states.select([0, 2, 4]), [together] * 3)
-    assert passes == [1]
-
-
-def test_every_pass_is_counted_whatever_the_kind() -> None:
-    backbone = bench("llama")
-    states = backbone.states(EXAMPLES[:1])
-    length = len(states.encoded[0].ids)
-    for variant in VARIANTS:
-        module = stored(shaken(backbone, variant), head_of(backbone, 0, 2))
-        before = backbone.meter.tokens
-        ModuleBank(backbone).represent(states, module)
-        assert backbone.meter.tokens - before == length * 2 / LAYERS
-
-
 # What sits where
 
 
@@ -358,67 +227,6 @@ def test_an_unknown_kind_is_refused_with_those_known() -> None:
     strange = Adapter(module.tensors(), {**module.document, "peft_type": "BONE"})
     with pytest.raises(CorruptionError, match=r"'BONE'.*LORA, IA3"):
         StoredModule.of(Held(adapter_artifact(strange, head_of(bench("llama"), 0, 2), {}))).kind  # noqa: B018
-
-
-# A frozen LoRA beneath a trained one
-
-
-def test_a_past_lora_is_added_and_stays_as_it_is() -> None:
-    backbone = bench("llama")
-    past = shaken(backbone, "rslora", seed=1).adapter()
-    module = PetModule(backbone, settings("lora"), seed=0, past=past)
-    alone = represented(backbone, PetModule.of(backbone, past))
-    torch.testing.assert_close(represented(backbone, module), alone, rtol=0, atol=1e-5)  # the new B is zero
-    assert module.tensors().keys() == PetModule(backbone, settings("lora"), seed=0).tensors().keys()
-    batch = backbone.states(EXAMPLES).collate(range(len(EXAMPLES)), pad=1, device=backbone.device)
-    module.represent(batch).square().sum().backward()
-    assert all(one.grad is not None for one in module.parameters.values())
-    assert {name for name, one in module._suffix.shell.named_parameters() if one.requires_grad} == {
-        name for name, one in module._suffix.shell.named_parameters() if ".default." in name
-    }
-
-
-def test_concatenated_loras_serve_as_past_and_current_do_together() -> None:
-    backbone = bench("bert")
-    parts = [shaken(backbone, "lora", 1, alpha=3.0), shaken(backbone, "rslora", 2), shaken(backbone, "lora", 3, rank=1)]
-    past = concatenated([part.adapter() for part in parts[:2]])
-    module = PetModule(backbone, settings("lora", rank=1), seed=0, past=past)
-    module.load(parts[2].tensors())
-    expected = represented(backbone, module)
-    joined = concatenated([past, module.adapter()])
-    assert joined.document["r"] == 2 + 4 + 1
-    one = StoredModule.of(Held(adapter_artifact(joined, head_of(backbone, 0, 2), {})))
-    found = ModuleBank(backbone).represent(backbone.states(EXAMPLES), one)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    torch.testing.assert_close(represented(backbone, PetModule.of(backbone, joined)), expected, rtol=0, atol=1e-5)
-    # by hand, on one map
-    name = next(key for key in joined.tensors if "lora_A" in key)
-    up = name.replace("lora_A", "lora_B")
-    by_hand = sum(
-        scale * part.tensors()[up] @ part.tensors()[name]
-        for scale, part in zip((3.0 / 2, 16.0 / 4**0.5, 16.0 / 1), parts, strict=True)
-    )
-    torch.testing.assert_close(joined.tensors[up] @ joined.tensors[name], by_hand, rtol=1e-5, atol=1e-5)
-
-
-def test_only_plain_loras_on_the_same_maps_can_be_joined() -> None:
-    backbone = bench("llama")
-    lora, dora = shaken(backbone, "lora").adapter(), shaken(backbone, "dora").adapter()
-    few = shaken(backbone, "lora", targets=("q_proj",)).adapter()
-    for wrong in (dora, shaken(backbone, "ia3").adapter()):
-        with pytest.raises(ConfigError, match="plain LoRA"):
-            concatenated([lora, wrong])
-        with pytest.raises(ConfigError, match="plain LoRA"):
-            PetModule(backbone, settings("lora"), 0, past=wrong)
-    for variant in ("dora", "ia3"):
-        with pytest.raises(ConfigError, match="plain LoRA"):
-            PetModule(backbone, settings(variant), 0, past=lora)
-    with pytest.raises(ConfigError, match=r"same maps.*apart: .*down_proj"):
-        concatenated([lora, few])
-    with pytest.raises(ConfigError, match=r"maps of the present one; apart: .*down_proj"):
-        PetModule(backbone, settings("lora"), 0, past=few)
-    with pytest.raises(ConfigError, match="at least one"):
-        concatenated([])
 
 
 def test_the_files_of_a_module_hold_nothing_else() -> None:

@@ -107,9 +107,16 @@ class Backbone:
 
     def over(self, loaded: Loaded) -> Backbone:
         """Return a backbone over other weights of the same architecture, alike in all else; cache and meter shared."""
+        return self._changed(loaded, self.split)
+
+    def recut(self, split: int) -> Backbone:
+        """Return the same model cut at another layer; features stay where they are, cache and meter are shared."""
+        return self._changed(self._loaded, split)
+
+    def _changed(self, loaded: Loaded, split: int) -> Backbone:
         return Backbone(
             loaded,
-            split=self.split,
+            split=split,
             feature_layers=self.feature_layers or None,
             max_tokens=self.max_tokens,
             pooling=self.pooling,
@@ -174,8 +181,8 @@ class Backbone:
         return 1.0 if not self.cut.layers else 1 - self.split / self.cut.layers
 
     @property
-    def _prefix_share(self) -> float:
-        """Share of the layers the prefix passes."""
+    def prefix_share(self) -> float:
+        """Share of the layers the prefix passes: up to the cut, and to the last layer features are taken behind."""
         return max(self._depths) / self.cut.layers if self._depths else 1.0
 
     def describe(self) -> dict[str, Any]:
@@ -222,9 +229,8 @@ class Backbone:
         keys = [self._key(one) for one in encoded]
         rows: dict[bytes, CachedState] = dict(self.cache.get_many(keys)) if self.cache is not None else {}
         missing = {key: one for key, one in zip(keys, encoded, strict=True) if key not in rows}
-        self.meter.cached_tokens += self._prefix_share * sum(
-            len(one.ids) for key, one in zip(keys, encoded, strict=True) if key in rows
-        )
+        cached = {key: len(one.ids) for key, one in zip(keys, encoded, strict=True) if key in rows}
+        self.meter.cached_tokens += self.prefix_share * sum(cached.values())
         if progress:
             progress(len(encoded) - len(missing))
         for done in self._compute(missing):
@@ -243,7 +249,7 @@ class Backbone:
         for batch in bucket([len(one.ids) for one in encoded], PREFIX_TOKENS):
             some = [encoded[index] for index in batch]
             seen, mask = self._forward(some)
-            self.meter.tokens += self._prefix_share * sum(len(one.ids) for one in some)
+            self.meter.tokens += self.prefix_share * sum(len(one.ids) for one in some)
             features = self._features(seen, mask, spans_of(some).to(self.device)).cpu()
             hidden = seen[self.split].cpu() if self.split else torch.zeros(len(some), 0, 0)
             yield {

@@ -11,7 +11,19 @@ from typing import Annotated
 
 import typer
 
-from conpet.cli import backbones, cache, demo, evaluating, growing, labels, learning, modules, predicting, reporting
+from conpet.cli import (
+    backbones,
+    cache,
+    demo,
+    evaluating,
+    growing,
+    labels,
+    learning,
+    modules,
+    predicting,
+    reporting,
+    tuning,
+)
 from conpet.cli.console import INTERRUPTED, line, messages, print_error, warnings_as_lines
 from conpet.errors import ConpetError
 
@@ -35,6 +47,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("init")(learning.init)
 app.command("learn")(learning.learn)
+app.command("tune")(tuning.tune)
 app.command("predict")(predicting.predict)
 app.command("evaluate")(evaluating.evaluate)
 app.command("report")(reporting.report)

@@ -31,7 +31,12 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 _PLAIN_SECONDS = 10.0
 """How long a log that nobody watches goes without a line while one stage runs."""
-_STAGE_NAMES = {"prefix": "reading examples", "module": "training the module", "evaluation": "evaluating"}
+_STAGE_NAMES = {
+    "prefix": "reading examples",
+    "module": "training the module",
+    "evaluation": "evaluating",
+    "search": "trying designs",
+}
 
 
 def output() -> Console:

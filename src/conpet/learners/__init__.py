@@ -13,6 +13,7 @@ METHODS = Registry(
         "der++": "conpet.learners.derpp:DerppLearner",
         "lwf": "conpet.learners.lwf:LwfLearner",
         "a-gem": "conpet.learners.agem:AGemLearner",
+        "o-lora": "conpet.learners.o_lora:OLoraLearner",
         "sequential": "conpet.learners.sequential:SequentialLearner",
         "joint": "conpet.learners.joint:JointLearner",
         "ncm": "conpet.learners.closed:NcmLearner",

@@ -101,7 +101,7 @@ class EwcLearner(StaticLearner):
     def after(self, session: Session) -> None:
         """Add the task's Fisher information to the penalty."""
         generator = torch.Generator().manual_seed(session.work.seed)
-        rows = torch.randperm(session.new, generator=generator)[: self.options.fisher_examples].tolist()
+        rows = session.some(range(session.new), self.options.fisher_examples)
 
         def log_probabilities(row: int) -> Tensor:
             return torch.log_softmax(session.head(session.module.represent(session.collated([row])))[0], dim=0)

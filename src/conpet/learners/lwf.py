@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from conpet.config import MethodOptions
 from conpet.learners.session import Session, Step
 from conpet.learners.static import StaticLearner
-from conpet.pet.train import represented
 
 TEMPERATURE = 2.0
 """The paper's T, found there by a search."""
@@ -50,7 +49,7 @@ class LwfLearner(StaticLearner):
 
     def before(self, session: Session) -> None:
         """Record what the old outputs say of the new examples."""
-        found = represented(session.backbone, session.module, session.lesson.train)
+        found = session.represented(range(session.new))
         with torch.no_grad():
             session.notes = session.head(found.to(session.backbone.device))[:, : session.older]
 

@@ -21,9 +21,9 @@ from conpet.learners.session import Session, Step, Trained
 from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, Names, unit_artifact
 from conpet.learners.statistics import features_of, statistics_tensors, staying
 from conpet.learners.units import LABELS, Units, reheaded
-from conpet.pet.adapter import ADAPTER_TENSORS
+from conpet.pet.adapter import ADAPTER_TENSORS, Adapter
 from conpet.pet.bank import ModuleBank
-from conpet.pet.module import HEAD, PetModule, module_artifact
+from conpet.pet.module import HEAD, PetModule, adapter_artifact
 from conpet.pet.train import represented, zero_head
 from conpet.readable import Readable
 from conpet.training import Plan, TrainLog, optimise
@@ -95,6 +95,10 @@ class StaticLearner(Learner, ABC):
         """Return what is trained beside the module and the head, by name."""
         return {}
 
+    def answering(self, session: Session) -> Adapter:
+        """Return the module that answers are given with."""
+        return session.module.adapter()
+
     def readout(self, session: Session) -> nn.Linear:
         """Return the linear map from representations to scores of the labels that answers are given with."""
         return session.head
@@ -150,7 +154,7 @@ class StaticLearner(Learner, ABC):
         kept = self.kept(session)
         head = {LABELS: list(session.labels)}
         more = {METHOD: kept} if kept else {}
-        shared |= {STATIC: module_artifact(session.module, readout, head, **more)}
+        shared |= {STATIC: adapter_artifact(self.answering(session), readout, head, **more)}
         return Learned(
             objects={
                 MODULE: Artifact(tensors={**statistics, **with_task}),

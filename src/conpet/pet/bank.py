@@ -76,23 +76,15 @@ class ModuleBank:
             Per example, key to logits `[labels]`, float32, over the module's own labels.
         """
         results: list[dict[StoredModule, Tensor]] = [{} for _ in wanted]
-        together: list[list[StoredModule]] = [[key for key in keys if key.kind.batched] for keys in wanted]
+        together = [[key for key in keys if key.kind.batched] for keys in wanted]
         for indices, keys in self._batches(states, together):
             with self._pinned(list(dict.fromkeys(keys))) as residents:
                 batch = states.collate(indices, pad=self._backbone.encoder.pad, device=self._backbone.device)
                 represented = self._represent(batch, [residents[key].slot for key in keys])
                 for row, logits in _apply_heads(represented, [residents[key] for key in keys]):
                     results[indices[row]][keys[row]] = logits
-        rows_of: dict[StoredModule, list[int]] = {}
-        for row, modules in enumerate(wanted):
-            for key in modules:
-                if not key.kind.batched:
-                    rows_of.setdefault(key, []).append(row)
-        for key, rows in rows_of.items():
-            alone = self._by_itself(key)
-            represented = self.represent(states.select(rows), key).to(alone.weight.device)
-            for row, logits in zip(rows, nn.functional.linear(represented, alone.weight, alone.bias), strict=True):
-                results[row][key] = logits.cpu()
+        for row, key, logits in self._alone_logits(states, wanted):
+            results[row][key] = logits
         return results
 
     def represent(self, states: States, module: StoredModule | None) -> Tensor:
@@ -116,6 +108,21 @@ class ModuleBank:
             alone = self._by_itself(module)
             with torch.inference_mode():
                 yield alone.module.represent
+
+    def _alone_logits(
+        self, states: States, wanted: Sequence[Sequence[StoredModule]]
+    ) -> Iterator[tuple[int, StoredModule, Tensor]]:
+        """Run, one after the other, the modules that share no pass; yield row, key and logits."""
+        rows_of: dict[StoredModule, list[int]] = {}
+        for row, keys in enumerate(wanted):
+            for key in keys:
+                if not key.kind.batched:
+                    rows_of.setdefault(key, []).append(row)
+        for key, rows in rows_of.items():
+            alone = self._by_itself(key)
+            represented = self.represent(states.select(rows), key).to(alone.weight.device)
+            for row, logits in zip(rows, nn.functional.linear(represented, alone.weight, alone.bias), strict=True):
+                yield row, key, logits.cpu()
 
     def _by_itself(self, key: StoredModule) -> _Alone:
         """Return a module in a suffix of its own, kept while it is among the last used."""

@@ -107,7 +107,10 @@ class PetModule:
 
     def represent(self, batch: Batch) -> Tensor:
         """Return the representations `[n, R]`, float32, of a batch."""
-        self.backbone.meter.tokens += int(batch.mask.sum()) * self.backbone.suffix_share
+        tokens = int(batch.mask.sum()) * self.backbone.suffix_share
+        self.backbone.meter.tokens += tokens
+        if torch.is_grad_enabled():
+            self.backbone.meter.trained_tokens += tokens
         with self.backbone.autocast():
             hidden = self._suffix(batch.ids, batch.mask, batch.hidden)
         return self.backbone.pooling(hidden, batch)

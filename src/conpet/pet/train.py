@@ -17,6 +17,9 @@ from conpet.pet.bank import SUFFIX_TOKENS
 from conpet.pet.module import PetModule
 from conpet.training import Plan, TrainLog, epoch_batches, optimise, steps_of
 
+Watch = Callable[[int, PetModule, nn.Linear], None]
+"""Looks at a module and its head in training: called with the number of steps done. It may raise."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedModule:
@@ -38,6 +41,7 @@ def train_module(
     others: Tensor | None = None,
     checkpoint: Path | None = None,
     on_step: Callable[[int, float], None] | None = None,
+    watch: Watch | None = None,
 ) -> TrainedModule:
     """Train a new module and head by cross-entropy.
 
@@ -52,6 +56,7 @@ def train_module(
             (the paper's training at k > 1), or None.
         checkpoint: Folder for checkpoints, or None.
         on_step: Called with the number of steps done and of all steps.
+        watch: Called behind every step; what it raises ends the training.
     """
     module = PetModule(backbone, settings, seed)
     head = zero_head(backbone, labels)
@@ -76,15 +81,17 @@ def train_module(
         return nn.functional.cross_entropy(logits, targets[rows].to(backbone.device))
 
     def report(step: int, _loss: float) -> None:
+        backbone.meter.steps += 1
         if on_step:
             on_step(step + 1, steps)
+        if watch:
+            watch(step + 1, module, head)
 
     module.train()
     parameters = {**module.parameters, **{f"head.{name}": value for name, value in head.named_parameters()}}
     plan = Plan(steps, settings.learning_rate, settings.weight_decay, seed=seed)
     log = optimise(parameters, loss, plan, checkpoint=checkpoint, on_step=report)
     module.train(False)
-    backbone.meter.steps += log.steps - log.resumed_at
     return TrainedModule(module, head, log)
 
 

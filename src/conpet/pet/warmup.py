@@ -18,7 +18,7 @@ from conpet.config import TaskSettings
 from conpet.pet.adapter import ADAPTER_TENSORS
 from conpet.pet.kinds.lora import Lora
 from conpet.pet.module import StoredModule, module_artifact
-from conpet.pet.train import TrainedModule, train_module
+from conpet.pet.train import TrainedModule, Watch, train_module
 from conpet.readable import Readable
 
 WARMUP = "warmup"
@@ -44,6 +44,7 @@ def train_warmup(
     *,
     checkpoint: Path | None = None,
     on_step: Callable[[int, float], None] | None = None,
+    watch: Watch | None = None,
 ) -> TrainedModule:
     """Tune a LoRA on all layers (first-session adaptation: McDonnell et al. 2023, RanPAC, section 3).
 
@@ -56,9 +57,12 @@ def train_warmup(
         seed: Seed of the first weights and of the order of examples.
         checkpoint: Folder for checkpoints, or None.
         on_step: Called with the number of steps done and of all steps.
+        watch: As in `train_module`.
     """
     lora = settings.model_copy(update={"pet": Lora.name, "dora": False})
-    return train_module(backbone, states, targets, len(labels), lora, seed, checkpoint=checkpoint, on_step=on_step)
+    return train_module(
+        backbone, states, targets, len(labels), lora, seed, checkpoint=checkpoint, on_step=on_step, watch=watch
+    )
 
 
 def warmup_artifact(trained: TrainedModule, task: str, labels: Sequence[str]) -> Artifact:

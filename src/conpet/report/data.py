@@ -10,6 +10,7 @@ from typing import Final, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeFloat, NonNegativeInt, ValidationError
 
 from conpet.errors import CorruptionError
+from conpet.report.design import TuneReport
 
 NOTABLE_FALL = 0.02
 """Loss of accuracy from which a report marks it; less is what new labels cost any classifier."""
@@ -27,6 +28,7 @@ class Verb(StrEnum):
     LEARN = "learn"
     ROLLBACK = "rollback"
     REMOVE = "remove"
+    TUNE = "tune"
     RENAME = "rename"
     RETIRE = "retire"
     SPLIT = "split"
@@ -40,8 +42,8 @@ class Verb(StrEnum):
 
     @property
     def of_one_task(self) -> bool:
-        """Whether it is about one task."""
-        return self not in (Verb.MERGE, Verb.UPGRADE)
+        """Whether it changes one task."""
+        return self not in (Verb.MERGE, Verb.UPGRADE, Verb.TUNE)
 
 
 class Score(NamedTuple):
@@ -143,8 +145,9 @@ class Event(_Frozen):
 
     Attributes:
         verb: What was done.
-        task: To which task; for `merge` to which, joined by " + ", for `upgrade` empty.
-        version: Version of the task's module that it left in use (that it removed, for `remove`); 0 for those two.
+        task: To which task; for `merge` to which, joined by " + ", for `tune` on which, for `upgrade` empty.
+        version: Version of the task's module that it left in use (that it removed, for `remove`); None where it is not
+            about one.
         at: When it was done.
         scores: Right answers per task; a task without test examples may be left out.
         whole_accuracy: Right answers over the test examples of all tasks.
@@ -164,7 +167,7 @@ class Event(_Frozen):
 
     verb: Verb
     task: str
-    version: int
+    version: int | None
     at: datetime
     scores: Mapping[str, Score] = {}
     whole_accuracy: float | None = None
@@ -184,6 +187,8 @@ class Event(_Frozen):
     @property
     def title(self) -> str:
         """The event in as few words as tell it from the others: the task's name, where it was learned first."""
+        if self.verb is Verb.TUNE:
+            return f"tune: {self.task}"
         if self.verb is Verb.REMOVE:
             return f"− {self.task}"
         if self.verb is Verb.ROLLBACK:
@@ -193,6 +198,11 @@ class Event(_Frozen):
         if self.verb is not Verb.LEARN:
             return f"{self.task} v{self.version}, {self.verb}"
         return self.task if self.version == 1 else f"{self.task} v{self.version}"
+
+    @property
+    def changes_answers(self) -> bool:
+        """Whether the workspace may answer otherwise than before."""
+        return self.verb is not Verb.TUNE
 
     @property
     def best_reference(self) -> tuple[str, float] | None:
@@ -219,6 +229,7 @@ class ReportData(_Frozen):
         events: Its history, oldest first.
         selector_confusion: Test examples by true, then by first-ranked task; what is left out is 0.
         summary: What `evaluate` returns, as it stands at the end.
+        design: The last search for a design, if there was one.
         generated: When the report was made.
         schema_version: Version of the JSON.
     """
@@ -228,8 +239,14 @@ class ReportData(_Frozen):
     events: tuple[Event, ...] = ()
     selector_confusion: Mapping[str, Mapping[str, NonNegativeInt]] = {}
     summary: Mapping[str, JsonValue] = {}
+    design: TuneReport | None = None
     generated: datetime
     schema_version: Literal[1] = SCHEMA_VERSION
+
+    @property
+    def answering(self) -> tuple[Event, ...]:
+        """The events after which the workspace may answer otherwise than before: those that accuracies belong to."""
+        return tuple(event for event in self.events if event.changes_answers)
 
     def to_json(self) -> str:
         """Return the report as indented JSON (non-ASCII text as it is)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from conpet.report import plots, svg
-from conpet.report.data import ReportData, StageCost, all_stages, task_order
+from conpet.report.data import Event, ReportData, StageCost, all_stages, task_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +47,27 @@ class Figures:
 
     def __init__(self, data: ReportData) -> None:
         self._data = data
-        self._titles = tuple(event.title for event in data.events)
+        self._answering = data.answering
         self._stages = all_stages(data.events)
 
     @cached_property
     def matrix(self) -> Figure | None:
         """The accuracy matrix, if anything was measured."""
-        columns = task_order(self._data.events)
-        accuracies = [[event.accuracy(task) for task in columns] for event in self._data.events]
-        values = _numbers(accuracies, (len(self._data.events), len(columns)))
+        events = self._answering
+        columns = task_order(events)
+        accuracies = [[event.accuracy(task) for task in columns] for event in events]
+        values = _numbers(accuracies, (len(events), len(columns)))
         if np.isnan(values).all():
             return None
         low, high = plots.colour_range(values)
         heat_map = plots.HeatMap(
             key="matrix",
             description="Accuracy on every task after every change to the workspace",
-            rows=self._titles,
+            rows=_titles(events),
             columns=columns,
             values=values,
             texts=[["" if value is None else f"{100 * value:.1f}" for value in row] for row in accuracies],
-            row_axis="after learning" if all(event.verb.trains for event in self._data.events) else "after",
+            row_axis="after learning" if all(event.verb.trains for event in events) else "after",
             column_axis="accuracy on the test examples of",
             low=low,
             high=high,
@@ -78,10 +79,10 @@ class Figures:
     def curves(self) -> Figure | None:
         """Accuracies over the events, if there are two or more and any was measured."""
         lines = tuple(line for line in self._lines() if any(value is not None for value in line.values))
-        if not lines or len(self._titles) < 2:
+        if not lines or len(self._answering) < 2:
             return None
         drawing = plots.draw_curves(
-            self._titles, lines, key="curves", description="Accuracies over the stream of tasks"
+            _titles(self._answering), lines, key="curves", description="Accuracies over the stream of tasks"
         )
         legend = tuple(
             Key(line.label, svg.variable(line.colour), "solid" if line.dash is None else "dashed") for line in lines
@@ -89,7 +90,7 @@ class Figures:
         return Figure(drawing, "Dashed: closed-form references on the same frozen features.", legend)
 
     def _lines(self) -> tuple[plots.Line, ...]:
-        events = self._data.events
+        events = self._answering
         references = dict.fromkeys(name for event in events for name in event.references)
         own = (
             ("whole accuracy", [event.whole_accuracy for event in events]),
@@ -127,7 +128,7 @@ class Figures:
         if not any(any(amounts) for amounts in stacks.values()):
             return None
         drawing = plots.draw_stacks(
-            self._titles, stacks, key=what, description=f"{what} per change to the workspace, by stage"
+            _titles(self._data.events), stacks, key=what, description=f"{what} per change to the workspace, by stage"
         )
         legend = tuple(
             Key(stage, svg.variable(svg.SERIES[number % len(svg.SERIES)]))
@@ -163,6 +164,10 @@ class Figures:
         )
         caption = "The colour is the share of the true task's examples; off the diagonal, the wrong module was picked."
         return Figure(heat_map.draw(), caption + _averaging(heat_map.block))
+
+
+def _titles(events: Sequence[Event]) -> tuple[str, ...]:
+    return tuple(event.title for event in events)
 
 
 def _numbers(rows: list[list[float | None]], shape: tuple[int, int]) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from conpet.report import text
 from conpet.report.data import NOTABLE_FALL, BackboneInfo, Event, StageCost, TaskInfo, all_stages, task_order
+from conpet.report.design import TuneReport
 
 _COLUMNS = 12  # tasks side by side; a terminal of 100 columns holds them
 _NAME = 24
@@ -20,6 +21,7 @@ def matrix_table(events: Sequence[Event]) -> Table:
 
     What fell notably since its best is marked.
     """
+    events = [event for event in events if event.changes_answers]
     every = task_order(events)
     first_task = max(0, len(every) - _COLUMNS)
     first_event = max(0, len(events) - _COLUMNS)
@@ -93,12 +95,37 @@ def tasks_table(tasks: Sequence[TaskInfo], last: Event | None = None) -> Table:
     return table
 
 
-def _table(title: str, first: str, *others: str) -> Table:
+def trials_table(found: TuneReport, most: int = 10) -> Table:
+    """Return the designs that a search tried: the chosen one, then the `most` that did best beside it."""
+    table = _table("Designs", "", least=0)
+    table.add_column("targets", no_wrap=True)
+    for name in ("split", "rank", "rate", "epochs", "warm", "valid.", "passes"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("outcome", no_wrap=True)
+    for trial in found.ranked[: most + 1]:
+        design, chosen = trial.design, trial.number == found.chosen
+        table.add_row(
+            f"{trial.number}{' before' * (trial.number == 1)}",
+            Text(text.shorten(design.targets_text, 14)),
+            str(design.split),
+            str(design.rank),
+            f"{design.learning_rate:g}",
+            str(design.epochs),
+            "" if design.warmup == "none" else "yes",
+            text.percent(trial.accuracy),
+            f"{trial.passes_per_example:.3g}",
+            "chosen" if chosen else str(trial.outcome),
+            style="bold" if chosen else "",
+        )
+    return table
+
+
+def _table(title: str, first: str, *others: str, least: int = _LEAST_NAME) -> Table:
     """Start a table whose first column holds names and gives way where the terminal is narrow."""
     table = Table(
         title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0), header_style="dim"
     )
-    table.add_column(Text(first), min_width=_LEAST_NAME)
+    table.add_column(Text(first), min_width=least)
     for other in others:
         table.add_column(Text("\n".join(other.split())), justify="right", no_wrap=True)
     return table

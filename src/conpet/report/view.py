@@ -78,7 +78,7 @@ class PageView:
 
     def __init__(self, data: ReportData) -> None:
         self.data = data
-        self.last = data.events[-1] if data.events else None
+        self.last = data.answering[-1] if data.answering else None
         self.figures = Figures(data)
 
     @property
@@ -196,6 +196,21 @@ class PageView:
             for stage in all_stages(events)
         ]
         return (*totals, ("all stages", StageCost.total(total for _, total in totals)))
+
+    @cached_property
+    def design_lead(self) -> str:
+        """What the last search for a design found and cost."""
+        found = self.data.design
+        if found is None:
+            return ""
+        tried = text.plural(len(found.trials), "design")
+        return (
+            f"{tried} tried on task {text.shorten(found.task, 40)} in {text.duration(found.seconds)}, "
+            f"{text.count(found.passes)} forward-pass equivalents, by successive halving on "
+            f"{text.plural(found.validation, 'validation example')}. Of the designs within one standard error of the "
+            f"best the cheapest to train was chosen: {text.percent(found.choice.accuracy)}; the design before it, "
+            f"{text.percent(found.before.accuracy)}."
+        )
 
     @cached_property
     def parameters(self) -> tuple[ParameterRow, ...]:

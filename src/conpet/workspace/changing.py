@@ -1,4 +1,4 @@
-"""The changes of a workspace: learn, roll back, remove. Each ends in one commit."""
+"""The changes of a workspace: learn, roll back, remove, tune. Each ends in one commit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from conpet.config import DesignChoices
 from conpet.cost import CostLedger
 from conpet.data import Task
 from conpet.errors import DataError, Problem
@@ -14,22 +15,18 @@ from conpet.learners.base import Learner, Lesson
 from conpet.learners.state import LearnerState
 from conpet.pet.warmup import WARMUP
 from conpet.replay.memory import MEMORY, Remembered, Split, remembered_whole
+from conpet.report.design import TuneReport
 from conpet.store import Change, EventRecord, NewVersion, Snapshot, Store, TaskRecord, VersionRecord, Writer
-from conpet.work import Work
+from conpet.work import Progress, Work
 from conpet.workspace import warming
 from conpet.workspace.evaluating import Evaluator
-from conpet.workspace.history import CACHE, learned_by, matrix_of
+from conpet.workspace.history import CACHE, DESIGN, TUNE, learned_by, matrix_of
 from conpet.workspace.reading import coming_task, describe, known_task, known_tasks, seed_of
 from conpet.workspace.recording import recorded
 from conpet.workspace.remembering import Keeper, check_templates, remember, remembered
 from conpet.workspace.results import Evaluation, LearnReport
-
-Progress = Callable[[str, float], None]
-"""Called with the name of a stage and the share of it that is done, 0 to 1."""
-
-
-def ignore(stage: str, share: float) -> None:
-    """Report progress to nobody."""
+from conpet.workspace.searching import CostLimit
+from conpet.workspace.tuning import applied, search
 
 
 class Changer:
@@ -140,6 +137,21 @@ class Changer:
         evaluation = self._evaluated(self._learner.state.without(name, shared), {})
         self._commit(evaluation, "remove", name, remove=True, shared=shared)
         return evaluation
+
+    def tune(self, task: Task | str, limit: CostLimit, choices: DesignChoices) -> TuneReport:
+        """Search for a design and put it in force; see `ConPET.tune`."""
+        with self._costs.stage("search"):
+            found = search(self._learner, self._snapshot, task, limit, choices, self._progress)
+        report = found.model_copy(update={"applied": True})
+        settings = applied(self._learner.settings, report.choice.design)
+        self._commit(
+            None,
+            TUNE,
+            report.task,
+            settings=settings.model_dump(mode="json"),
+            detail={DESIGN: report.model_dump(mode="json")},
+        )
+        return report
 
     # Parts
 
@@ -278,7 +290,7 @@ def evaluate_stored(
 ) -> Evaluation:
     """Evaluate a learner on the stored test examples; the result takes the place of the last event's own row."""
     evaluation = evaluate_tests(learner, {task.name: remember(task.active) for task in tasks}, progress)
-    last = events[-1]
+    *earlier, last = (event for event in events if event.verb != TUNE)
     row = Row(learned_by(last), evaluation.tallies)
-    matrix = matrix_of(events[:-1]).followed_by(row)
+    matrix = matrix_of(earlier).followed_by(row)
     return Evaluation(evaluation.tasks, evaluation.references, evaluation.confusion, matrix)

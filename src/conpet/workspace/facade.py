@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +11,7 @@ from typing import Any, Self
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
-from conpet.config import Settings
+from conpet.config import DesignChoices, Settings
 from conpet.data import Example, Style, Task, check_example, render
 from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem, UnknownNameError
 from conpet.learners import METHODS
@@ -19,9 +19,11 @@ from conpet.learners.base import Learner
 from conpet.learners.state import KnownTask
 from conpet.pet.kinds import check_settings, check_switches
 from conpet.replay import RETENTIONS, SCHEDULES
+from conpet.report.design import TuneReport
 from conpet.selectors import SELECTORS
 from conpet.store import Store, TaskRecord
-from conpet.workspace.changing import Progress, evaluate_stored, ignore
+from conpet.work import Progress, ignore
+from conpet.workspace.changing import evaluate_stored
 from conpet.workspace.current import Current, cut_backbone
 from conpet.workspace.exporting import export_version
 from conpet.workspace.growing import Grower
@@ -29,6 +31,8 @@ from conpet.workspace.predicting import predictions
 from conpet.workspace.reading import known_task
 from conpet.workspace.remembering import check_templates
 from conpet.workspace.results import Evaluation, LearnReport, Prediction
+from conpet.workspace.searching import CostLimit
+from conpet.workspace.tuning import search
 from conpet.workspace.verbs import Done, GrowingVerbs
 
 CHUNK = 256
@@ -89,6 +93,7 @@ class ConPET(GrowingVerbs):
         asked = Settings.parse({**settings, "backbone": backbone, "method": method})
         learner: type[Learner] = METHODS[asked.method]
         learner.Options.parse(asked.options)
+        learner.check_task(asked, asked.for_task({}))
         SELECTORS.require(asked.selector)
         SCHEDULES.require(asked.replay)
         RETENTIONS.require(asked.retention)
@@ -261,6 +266,44 @@ class ConPET(GrowingVerbs):
             UnknownNameError: There is no such task.
         """
         return self._change("remove", wait_seconds, progress, evaluate, lambda changer: changer.remove(task))
+
+    def tune(
+        self,
+        task: Task | str,
+        *,
+        seconds: float | None = None,
+        passes: float | None = None,
+        trials: int | None = None,
+        choices: Mapping[str, Any] | None = None,
+        dry_run: bool = False,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> TuneReport:
+        """Search for the design that suits a task, and put it in force for all that is learned from now on.
+
+        Split, rank, targets, learning rate, epochs and warm-up are chosen by accuracy on validation examples; once a
+        task was learned, split and warm-up stay as they are. All or nothing, as `learn` is.
+
+        Args:
+            task: A task, or the name of a learned one. Its test examples are never looked at.
+            seconds: Limit in wall time.
+            passes: Limit in forward-pass equivalents (see `TuneReport.passes`); equal seeds then find equal designs.
+            trials: Limit in designs. At least one of the three must be given.
+            choices: Any field of `conpet.config.DesignChoices`.
+            dry_run: Whether to leave the settings as they are.
+            wait_seconds: As in `learn`.
+            progress: As in `learn`.
+
+        Raises:
+            ConfigError: A choice or a limit is wrong, the method has nothing to tune, or Optuna is not installed.
+            DataError: The task has no validation examples.
+            UnknownNameError: No task of this name was learned.
+            WorkspaceBusyError: As in `learn`.
+        """
+        limit, among = CostLimit(seconds, passes, trials), DesignChoices.parse(choices or {})
+        if dry_run:
+            return search(*self._present.at(self._store.snapshot()), task, limit, among, progress or ignore)
+        return self._change("tune", wait_seconds, progress, False, lambda changer: changer.tune(task, limit, among))
 
     def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
         """Copy a module with its head into a new folder that plain Hugging Face PEFT loads.

@@ -10,6 +10,10 @@ from conpet.workspace.results import TaskTally
 
 CACHE = "cache"
 """Key of an event's detail: how many states the cache was asked for, and how many of them it had."""
+DESIGN = "design"
+"""Key of an event's detail: a `TuneReport`, of a search for a design."""
+TUNE = "tune"
+"""Verb of such an event: it changes the settings, and no answer that the workspace gives."""
 
 _ANEW = frozenset({"learn", "split", "retire"})
 

@@ -23,8 +23,9 @@ from conpet.report.data import (
     all_stages,
     task_order,
 )
+from conpet.report.design import TuneReport
 from conpet.store import Cost, EventRecord, Header, Store, TaskRecord
-from conpet.workspace.history import CACHE, Standing, row_of, tallies_of
+from conpet.workspace.history import CACHE, DESIGN, Standing, row_of, tallies_of
 from conpet.workspace.results import Evaluation
 
 _CREATE = "create"
@@ -37,11 +38,13 @@ class History:
         store: The workspace's store.
 
     Attributes:
-        confusion: The selector's confusion as recorded with the last event read, or empty.
+        confusion: The selector's confusion as recorded with the last event read that changed answers, or empty.
+        design: The last search for a design read, if there was one.
     """
 
     def __init__(self, store: Store) -> None:
         self.confusion: Mapping[str, Mapping[str, int]] = {}
+        self.design: TuneReport | None = None
         self._store = store
         self._read = 0
         self._events: list[Event] = []
@@ -71,11 +74,15 @@ class History:
         cached = record.detail.get(CACHE, {"hits": 0, "asked": 0})
         self._hits += cached["hits"]
         self._asked += cached["asked"]
-        self.confusion = record.confusion or {}
+        verb = Verb(record.verb)
+        if verb is Verb.TUNE:
+            self.design = TuneReport.model_validate(record.detail[DESIGN])
+        else:
+            self.confusion = record.confusion or {}
         event = Event(
-            verb=Verb(record.verb),
+            verb=verb,
             task=task,
-            version=self._active.get(task, 0),
+            version=self._active.get(task, 0) if verb.of_one_task else None,
             at=record.time,
             cost=_costs(record.costs),
             trainable_parameters=sum(cost.parameters for cost in record.costs),
@@ -107,16 +114,18 @@ def report_data(store: Store) -> ReportData:
         events=events,
         selector_confusion=history.confusion,
         summary=summarise(events, tasks, info.backbone, history.cache_hit_rate),
+        design=history.design,
         generated=datetime.now(UTC),
     )
 
 
 def evaluated(data: ReportData, evaluation: Evaluation) -> ReportData:
     """Return a report with a fresh evaluation in place of the one recorded with the last event, if there was any."""
-    if not data.events:
+    if not data.answering:
         return data
-    measured = data.events[-1].model_copy(update=_measures(evaluation, evaluation.matrix))
-    events = (*data.events[:-1], measured)
+    last = data.answering[-1]
+    measured = last.model_copy(update=_measures(evaluation, evaluation.matrix))
+    events = tuple(measured if event is last else event for event in data.events)
     return data.model_copy(
         update={
             "events": events,
@@ -127,14 +136,15 @@ def evaluated(data: ReportData, evaluation: Evaluation) -> ReportData:
 
 
 def overall(data: ReportData) -> Event | None:
-    """Return the last event with what describes the whole workspace in place of what it did itself.
+    """Return the last event that changed answers, with what describes the whole workspace in place of its own doing.
 
     Trained parameters are those of the last task learned, cost and cache hit rate are over the whole history.
     """
-    if not data.events:
+    if not data.answering:
         return None
-    learned = next((event for event in reversed(data.events) if event.verb.trains), data.events[-1])
-    return data.events[-1].model_copy(
+    last = data.answering[-1]
+    learned = next((event for event in reversed(data.events) if event.verb.trains), last)
+    return last.model_copy(
         update={
             "cost": _stage_totals(data.events),
             "trainable_parameters": learned.trainable_parameters,
@@ -154,7 +164,7 @@ def summarise(
     where the task was not there or has no test examples). `tasks` are all tasks ever learned; `labels` tells those
     there now. All metrics are fractions. `cost` is that of the whole history.
     """
-    last = events[-1] if events else None
+    last = next((event for event in reversed(events) if event.changes_answers), None)
     measured = [event for event in events if event.scores]
     columns = task_order(events)
 
@@ -242,7 +252,7 @@ def _workspace_info(store: Store, header: Header) -> WorkspaceInfo:
             name=backbone["name"],
             architecture=backbone["architecture"],
             layers=backbone["layers"],
-            split=backbone["split"],
+            split=header.settings["split"],  # the one in force: a search may have moved it since
             hidden_size=backbone["hidden_size"],
             parameters=backbone["parameters"],
             dtype=backbone["dtype"],

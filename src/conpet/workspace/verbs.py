@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from conpet.data import Examples, Task
-from conpet.workspace.changing import Progress
+from conpet.work import Progress
 from conpet.workspace.growing import Grower
 from conpet.workspace.results import Evaluation, LearnReport, MergeReport
 

@@ -1,0 +1,101 @@
+"""Modules of all kinds in one bank: each gives what it gives alone, whatever else is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from backbone_helpers import EXAMPLES, LAYERS
+from pet_helpers import (
+    ARCHITECTURES,
+    VARIANTS,
+    bench,
+    head_of,
+    represented,
+    shaken,
+    stored,
+)
+from torch import Tensor
+
+from conpet.pet.bank import ModuleBank
+from conpet.pet.kinds import PET_KINDS
+from conpet.pet.module import StoredModule
+
+
+class Mixture:
+    """One module of every kind, two of some, and what each gives alone."""
+
+    def __init__(self, architecture: str) -> None:
+        self.backbone = bench(architecture)
+        self.states = self.backbone.states(EXAMPLES)
+        self.expected: dict[StoredModule, Tensor] = {}
+        shapes: Mapping[str, list[dict[str, Any]]] = {
+            "lora": [{}, {"rank": 5, "alpha": 3.0}],
+            "houlsby": [{}, {"bottleneck": 2}],
+            "prefix": [{}, {"prefix_tokens": 6}],
+        }
+        for variant in VARIANTS:
+            for values in shapes.get(variant, [{}]):
+                seed = len(self.expected)
+                module, head = shaken(self.backbone, variant, seed, **values), head_of(self.backbone, seed, seed + 2)
+                self.expected[stored(module, head)] = head(represented(self.backbone, module)).detach()
+        self.modules = list(self.expected)
+
+    def check(self, bank: ModuleBank, turn: int = 0) -> None:
+        count = len(self.modules)
+        wanted = [[self.modules[(row + turn + step * 3) % count] for step in range(3)] for row in range(len(EXAMPLES))]
+        for row, found in enumerate(bank.logits(self.states, wanted)):
+            assert set(found) == set(wanted[row])
+            for module, logits in found.items():
+                torch.testing.assert_close(logits, self.expected[module][row], rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def mixture(request: pytest.FixtureRequest) -> Mixture:
+    return Mixture(request.param)
+
+
+def test_every_mixture_of_kinds_gives_what_each_module_gives_alone(mixture: Mixture) -> None:
+    bank = ModuleBank(mixture.backbone)
+    for turn in range(len(mixture.modules)):
+        mixture.check(bank, turn)
+
+
+def test_a_bank_that_holds_two_modules_serves_all_kinds(mixture: Mixture) -> None:
+    bank = ModuleBank(mixture.backbone, capacity=2)
+    for turn in range(4):
+        mixture.check(bank, turn)
+        assert max(len(bank._resident), len(bank._alone)) <= 2
+
+
+@pytest.mark.parametrize("capacity", [2, 64])
+def test_threads_ask_one_bank_for_all_kinds(mixture: Mixture, capacity: int) -> None:
+    bank = ModuleBank(mixture.backbone, capacity=capacity)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda turn: mixture.check(bank, turn), range(12)))
+
+
+def test_modules_share_a_pass_or_their_kind_says_that_they_cannot(mixture: Mixture) -> None:
+    for name in PET_KINDS:
+        kind = PET_KINDS[name]()
+        assert kind.batched is (kind.note is None)
+    together = [module for module in mixture.modules if module.kind.batched]
+    assert len(together) == len(mixture.modules) - 2
+    bank, passes = ModuleBank(mixture.backbone), []
+    bank._suffix.shell.register_forward_pre_hook(lambda *_: passes.append(1))
+    bank.logits(mixture.states.select([0, 2, 4]), [together] * 3)
+    assert passes == [1]
+
+
+def test_every_pass_is_counted_whatever_the_kind() -> None:
+    backbone = bench("llama")
+    states = backbone.states(EXAMPLES[:1])
+    length = len(states.encoded[0].ids)
+    for variant in VARIANTS:
+        module = stored(shaken(backbone, variant), head_of(backbone, 0, 2))
+        before = backbone.meter.tokens
+        ModuleBank(backbone).represent(states, module)
+        assert backbone.meter.tokens - before == length * 2 / LAYERS
