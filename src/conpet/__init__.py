@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from conpet.config import Settings
-    from conpet.data import Example, Span, Task, TaskStream, read_inputs, read_stream, read_task
+    from conpet.data import (
+        Example,
+        Examples,
+        Span,
+        Task,
+        TaskStream,
+        read_examples,
+        read_inputs,
+        read_stream,
+        read_task,
+    )
     from conpet.errors import ConpetError
     from conpet.report.design import TuneReport
     from conpet.workspace import ConPET, Evaluation, LearnReport, Prediction
@@ -20,6 +30,7 @@ _EXPORTS = {
     "ConpetError": "conpet.errors",
     "Evaluation": "conpet.workspace",
     "Example": "conpet.data",
+    "Examples": "conpet.data",
     "LearnReport": "conpet.workspace",
     "Prediction": "conpet.workspace",
     "Settings": "conpet.config",
@@ -27,6 +38,7 @@ _EXPORTS = {
     "Task": "conpet.data",
     "TaskStream": "conpet.data",
     "TuneReport": "conpet.report.design",
+    "read_examples": "conpet.data",
     "read_inputs": "conpet.data",
     "read_stream": "conpet.data",
     "read_task": "conpet.data",
@@ -38,6 +50,7 @@ __all__ = [
     "ConpetError",
     "Evaluation",
     "Example",
+    "Examples",
     "LearnReport",
     "Prediction",
     "Settings",
@@ -45,6 +58,7 @@ __all__ = [
     "Task",
     "TaskStream",
     "TuneReport",
+    "read_examples",
     "read_inputs",
     "read_stream",
     "read_task",
