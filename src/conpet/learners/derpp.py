@@ -47,7 +47,7 @@ class DerppLearner(StaticLearner):
         """
 
         alpha: Annotated[float, Field(ge=0)] = 0.1
-        beta: Annotated[float, Field(ge=0)] = 0.5
+        beta: Annotated[float, Field(ge=0)] = 1.0
 
     options: Options
 
