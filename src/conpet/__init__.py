@@ -6,8 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from conpet.config import Settings
-    from conpet.data import Example, Span, Task, TaskStream, read_inputs, read_stream, read_task
+    from conpet.data import (
+        Example,
+        Examples,
+        Span,
+        Task,
+        TaskStream,
+        read_examples,
+        read_inputs,
+        read_stream,
+        read_task,
+    )
     from conpet.errors import ConpetError
+    from conpet.report.design import TuneReport
     from conpet.workspace import ConPET, Evaluation, LearnReport, Prediction
 
 # Threads that wait for one another by spinning long stall for whole time slices when anything else wants a core: on two
@@ -19,12 +30,15 @@ _EXPORTS = {
     "ConpetError": "conpet.errors",
     "Evaluation": "conpet.workspace",
     "Example": "conpet.data",
+    "Examples": "conpet.data",
     "LearnReport": "conpet.workspace",
     "Prediction": "conpet.workspace",
     "Settings": "conpet.config",
     "Span": "conpet.data",
     "Task": "conpet.data",
     "TaskStream": "conpet.data",
+    "TuneReport": "conpet.report.design",
+    "read_examples": "conpet.data",
     "read_inputs": "conpet.data",
     "read_stream": "conpet.data",
     "read_task": "conpet.data",
@@ -36,12 +50,15 @@ __all__ = [
     "ConpetError",
     "Evaluation",
     "Example",
+    "Examples",
     "LearnReport",
     "Prediction",
     "Settings",
     "Span",
     "Task",
     "TaskStream",
+    "TuneReport",
+    "read_examples",
     "read_inputs",
     "read_stream",
     "read_task",

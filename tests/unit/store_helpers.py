@@ -26,7 +26,7 @@ from conpet.store import (
     Store,
 )
 
-STEPS = 6
+STEPS = 7
 
 
 def make_store(path: Path) -> Store:
@@ -76,6 +76,10 @@ def history(step: int) -> Change:
         case 4:
             emptied = SideObject("a", 2, "memory", None)
             return Change("forget", side_objects=(emptied,), shared=shared, **ledger)
+        case 5:
+            lighter = SideObject("b", 1, MODULE, Artifact(documents={"adapter_config": {"r": 1}}))
+            more = {"side_objects": (lighter,), "dropped": (("a", 2),), "shared": shared}
+            return Change("retire", "a", new_version(3.0), **more, **ledger)
         case _:
             return Change("remove", "b", remove=True, shared=shared, **ledger)
 

@@ -107,6 +107,35 @@ def test_a_module_can_be_added_once_and_never_replaced(store: Store) -> None:
     assert read_all(store.snapshot().task("a").active.objects[MODULE])["config"] == {"r": 1.0}
 
 
+def test_a_module_can_lose_files_and_nothing_else(store: Store) -> None:
+    commit(store, learn("a"))
+    whole, bytes_before = module(1.0), store.events()[-1].bytes_stored
+    lighter = Artifact(documents=whole.documents)
+    commit(store, Change("merge", side_objects=(SideObject("a", 1, MODULE, lighter),)))
+    reader = store.snapshot().task("a").active.objects[MODULE]
+    assert (reader.has("adapter_model"), reader.document("adapter_config")) == (False, {"r": 1.0})
+    assert store.events()[-1].bytes_stored < bytes_before
+    for other in (Artifact(documents={"adapter_config": {"r": 2.0}}), whole):
+        with pytest.raises(ConfigError, match="never changes"):
+            commit(store, Change("merge", side_objects=(SideObject("a", 1, MODULE, other),)))
+    assert folders(store) == folders_in_use(store)
+
+
+def test_versions_not_in_use_can_be_dropped_with_all_they_hold(store: Store) -> None:
+    commit(store, learn("a"), learn("a", 2.0), learn("b"))
+    for change in (
+        Change("retire", dropped=(("a", 2),)),
+        Change("retire", "a", activate=1, dropped=(("a", 1),)),
+    ):
+        with pytest.raises(ConfigError, match="which is in use"):
+            commit(store, change)
+    commit(store, Change("retire", "a", new_version(3.0), dropped=(("a", 1), ("a", 2))))
+    assert [(one.task, one.number, one.active) for one in store.snapshot().versions] == [("a", 3, True), ("b", 1, True)]
+    assert folders(store) == folders_in_use(store)
+    with pytest.raises(UnknownNameError, match="no version 1; have: 3"):
+        commit(store, Change("retire", dropped=(("a", 1),)))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -70,6 +70,8 @@ def retire(
     device: Device = None,
 ) -> None:
     """Take a label out: its examples and its share of the statistics, and the older versions that hold them."""
+    from conpet.report import text
+
     opened = open_workspace(workspace, backbone, device)
     if not yes:
         question = f"Retire {label!r}: all its examples, and all older versions of its task?"
@@ -79,7 +81,8 @@ def retire(
             wait,
             lambda seconds: opened.retire(label, evaluate=not no_evaluate, wait_seconds=seconds, progress=progress),
         )
-    line(f"{label}: retired; {report.task} version {report.version} has {report.labels} left")
+    left = f"{text.plural(report.labels, 'label')} of {report.task} {'is' if report.labels == 1 else 'are'} left"
+    line(f"{label}: retired; {left} (version {report.version})")
     _say_standing(report)
 
 

@@ -58,7 +58,7 @@ def show(workspace: WorkspacePath, task: TaskName, version: Version = None, as_j
                     "detail": dict(event.detail),
                 }
                 for event in store.events()
-                if event.task == task
+                if event.task == task or task in event.detail.get("tasks", ())
             ],
         }
     if as_json:

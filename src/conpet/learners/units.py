@@ -107,8 +107,8 @@ def reheaded(stored: Readable, outputs: Mapping[str, str]) -> Artifact:
         stored: The object with the module.
         outputs: Label to its name in the present head.
     """
-    known = list(stored.document(HEAD)[LABELS])
-    rows = [known.index(output) for output in outputs.values()]
+    row_of = {name: row for row, name in enumerate(stored.document(HEAD)[LABELS])}
+    rows = [row_of[output] for output in outputs.values()]
     head = {name: value[rows] for name, value in stored.tensors(HEAD).items()}
     return Artifact(
         tensors={ADAPTER_TENSORS: stored.tensors(ADAPTER_TENSORS), HEAD: head},

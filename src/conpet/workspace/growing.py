@@ -105,12 +105,9 @@ class Grower(Relabeller):
         joined, dropped = {}, 0
         for split in Split:
             kept = [one for one in stored[split] if one.label != label]
-            moved = [
-                one.labelled(answers[one.input_key])
-                for one in stored[split]
-                if one.input_key in coarse & answers.keys()
-            ]
-            dropped += len(stored[split]) - len(kept) - len(moved)
+            old = [one for one in stored[split] if one.label == label]
+            moved = [one.labelled(answers[one.input_key]) for one in old if one.input_key in answers]
+            dropped += len(old) - len(moved)
             joined[split] = [*kept, *moved, *_once(one for one in given[split] if one.input_key not in coarse)]
         note = (f"{dropped:,} stored examples of the label that was split have no finer one and were dropped",)
         return self._teach(self._again(record.active, joined, note if dropped else ()), "split")
@@ -145,6 +142,8 @@ class Grower(Relabeller):
         static = self._learner
         if method != DynamicLearner.name:
             raise ConfigError(f"method {method!r}: {DynamicLearner.name!r} is the one a workspace can be upgraded to")
+        if static.name == method:
+            raise ConfigError(f"the workspace has method {method!r} already; there is nothing to upgrade")
         if not isinstance(static, StaticLearner):
             raise ConfigError(
                 f"method {static.name!r}: only a workspace with one PET module for all tasks can be upgraded; "
@@ -180,13 +179,12 @@ class Grower(Relabeller):
 
     def merge(self, names: Sequence[str], bound: float) -> MergeReport:
         """Let tasks share one module; see `ConPET.merge`."""
-        sources = self._mergeable(names, bound)
         learner = self._learner
         if not isinstance(learner, DynamicLearner):
             raise ConfigError(
                 f"method {learner.name!r}: only tasks of a {DynamicLearner.name!r} workspace have modules to merge"
             )
-        slot = self._free_slot()
+        slot, sources = self._free_slot(), self._mergeable(names, bound)
         merging = "|".join(sorted(sources)).encode()
         scratch = f"{hashlib.sha256(merging).hexdigest()[:32]}-{self._snapshot.generation}"
         work = replace(self._work(""), scratch=self._store.scratch(scratch))
