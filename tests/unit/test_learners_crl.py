@@ -204,8 +204,8 @@ def test_a_label_with_another_name_keeps_its_prototype(tmp_path: Path) -> None:
     before = workspace.store.snapshot().shared[STATIC].tensors(METHOD)["label.prototypes"]
     workspace.rename(first.labels[1], "renamed")
     _, session = begun(workspace, second)
-    assert session.labels[:2] == (first.labels[0], "renamed")
-    assert torch.equal(session.notes.prototypes, before)
+    assert session.labels[:2] == ("renamed", first.labels[0])
+    assert torch.equal(session.notes.prototypes, before[[1, 0]])
 
 
 def test_it_forgets_less_than_sequential(tmp_path: Path) -> None:
