@@ -198,6 +198,16 @@ def test_a_task_taken_out_takes_its_prototypes_along(tmp_path: Path) -> None:
     assert set(workspace.labels) == {*second.labels, *third.labels}
 
 
+def test_a_label_with_another_name_keeps_its_prototype(tmp_path: Path) -> None:
+    first, second = toy_stream(2, 2, 4, 0, 2)
+    workspace = Trial(tmp_path, tiny_settings(method="crl")).taught([first])
+    before = workspace.store.snapshot().shared[STATIC].tensors(METHOD)["label.prototypes"]
+    workspace.rename(first.labels[1], "renamed")
+    _, session = begun(workspace, second)
+    assert session.labels[:2] == ("renamed", first.labels[0])
+    assert torch.equal(session.notes.prototypes, before[[1, 0]])
+
+
 def test_it_forgets_less_than_sequential(tmp_path: Path) -> None:
     stream = toy_stream(3, 3, 12, 0, 8)
     accuracies = {}

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 from conpet.config import MethodOptions, Positive
 from conpet.learners.session import Session, Step
-from conpet.learners.static import METHOD, PER_LABEL, StaticLearner
-from conpet.learners.units import LABELS
-from conpet.pet.module import HEAD
+from conpet.learners.static import PER_LABEL, StaticLearner
 from conpet.pet.train import linear_head
 
 TEMPERATURE = 0.1
@@ -93,14 +91,11 @@ class CrlLearner(StaticLearner):
         """Fill the bank, and note how similar old examples are to the prototypes."""
         device, older = session.backbone.device, session.labels[: session.older]
         found = session.represented(range(len(session.states)))
-        kept = self.last.tensors(METHOD) if self.last is not None else {}
+        kept = self.carried(older)
         first = _new_projection(found.shape[1], session.work.seed)
         weights = {name: kept.get(f"{_PROJECTION}{name}", value) for name, value in first.items()}
         projection = {name: nn.Parameter(value.to(device, copy=True)) for name, value in weights.items()}
-        prototypes = torch.zeros(0, found.shape[1])
-        if self.last is not None:
-            known = self.last.document(HEAD)[LABELS]
-            prototypes = kept[_PROTOTYPES][[known.index(label) for label in older]]
+        prototypes = kept.get(_PROTOTYPES, torch.zeros(0, found.shape[1]))
         with torch.no_grad():
             bank = projected(found.to(device), projection)
         similar = similarity(found[session.new :], prototypes)

@@ -116,10 +116,8 @@ class EaEmrLearner(StaticLearner):
 
     def before(self, session: Session) -> None:
         """Note where old examples lie."""
-        alignment = Alignment.identity(self.backbone.representation_size)
-        if self.last is not None:
-            stored = self.last.tensors(METHOD)
-            alignment = Alignment(stored[_WEIGHT], stored[_OFFSET])
+        kept, nothing = self.carried(session.labels), Alignment.identity(self.backbone.representation_size)
+        alignment = Alignment(kept[_WEIGHT], kept[_OFFSET]) if kept else nothing
         rows = session.some(session.old_rows, self.options.alignment_examples)
         session.notes = _Places(alignment, rows, alignment(session.represented(rows)))
 
