@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from conpet.config import Settings
-    from conpet.data import Example, Examples, Span, Task, TaskStream, read_examples, read_inputs, read_stream, read_task
+    from conpet.data import (
+        Example,
+        Examples,
+        Span,
+        Task,
+        TaskStream,
+        read_examples,
+        read_inputs,
+        read_stream,
+        read_task,
+    )
     from conpet.errors import ConpetError
     from conpet.workspace import ConPET, Evaluation, LearnReport, Prediction
 
