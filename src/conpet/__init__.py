@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         read_task,
     )
     from conpet.errors import ConpetError
+    from conpet.report.design import TuneReport
     from conpet.workspace import ConPET, Evaluation, LearnReport, Prediction
 
 # Threads that wait for one another by spinning long stall for whole time slices when anything else wants a core: on two
@@ -36,6 +37,7 @@ _EXPORTS = {
     "Span": "conpet.data",
     "Task": "conpet.data",
     "TaskStream": "conpet.data",
+    "TuneReport": "conpet.report.design",
     "read_examples": "conpet.data",
     "read_inputs": "conpet.data",
     "read_stream": "conpet.data",
@@ -55,6 +57,7 @@ __all__ = [
     "Span",
     "Task",
     "TaskStream",
+    "TuneReport",
     "read_examples",
     "read_inputs",
     "read_stream",

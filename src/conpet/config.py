@@ -125,7 +125,9 @@ class TaskSettings(_Frozen):
 
 
 class Settings(TaskSettings):
-    """All settings of a workspace. Fixed when it is made; `None` means: found out from the backbone then.
+    """All settings of a workspace. Fixed when it is made, but for what `ConPET.tune` chooses.
+
+    `None` means: found out from the backbone when the workspace is made.
 
     Attributes:
         backbone: An embedded model's name, `tiny-random`, a local folder, or a hub id.

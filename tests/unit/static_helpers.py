@@ -39,7 +39,6 @@ def begun(workspace: ConPET, task: Task) -> tuple[StaticLearner, Session]:
     coming = coming_task(task, workspace.store.snapshot())
     lesson = Lesson.of(coming, workspace.settings, remembered_whole(task), workspace.backbone)
     session = learner.session(lesson, Work(remembered(workspace.tasks), CostLedger(workspace.backbone.meter), seed=0))
-    session.module.train(False)
     learner.before(session)
     return learner, session
 

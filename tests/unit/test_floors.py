@@ -85,3 +85,29 @@ def test_steps_and_tokens_of_learning_a_task_do_not_grow(replay: str) -> None:
         assert len({stage[name].steps for stage in stages}) == 1
         tokens = [stage[name].tokens + stage[name].cached_tokens for stage in stages]
         assert max(tokens) < 1.25 * min(tokens)
+
+
+def forgetting(seed: int, **settings: Any) -> float:
+    found = reports(seed, **settings)[-1].forgetting
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("method", ["ewc", "der++"])
+def test_penalty_and_recorded_outputs_beat_sequential(method: str, seed: int) -> None:
+    assert whole(seed, method=method) > whole(seed, method="sequential") + 0.25
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_lwf_forgets_less_but_cannot_tell_tasks_apart(seed: int) -> None:
+    assert forgetting(seed, method="lwf") < forgetting(seed, method="sequential") - 0.15
+    evaluation = reports(seed, method="lwf")[-1].evaluation
+    assert evaluation is not None
+    assert whole(seed, method="lwf") < (evaluation.within_task_accuracy or 0) - 0.3
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_projected_gradient_is_no_replay(seed: int) -> None:
+    assert forgetting(seed, method="a-gem") < forgetting(seed, method="sequential") + 0.03
+    assert whole(seed, method="a-gem") < whole(seed, method="emr") - 0.2

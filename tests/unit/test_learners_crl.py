@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from static_helpers import representations
+from static_helpers import begun, representations, shaken
 
-from conpet.learners.crl import contrast, divergence, means, nearest_prototype, projected, similarity, spread
+from conpet.learners.crl import contrast, divergence, means, nearest_prototype, projected, sampled, similarity, spread
 from conpet.learners.static import METHOD, STATIC
 from conpet.learners.units import LABELS
 from conpet.pet.module import HEAD
@@ -30,6 +30,11 @@ def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def squared_distance(one: torch.Tensor, other: torch.Tensor) -> float:
     return sum((a - b) ** 2 for a, b in zip(one.tolist(), other.tolist(), strict=True))
+
+
+def shares(point: torch.Tensor, prototypes: torch.Tensor) -> list[float]:
+    weights = [exp(10 * cosine(point, prototype)) for prototype in prototypes]
+    return [weight / sum(weights) for weight in weights]
 
 
 def test_the_contrastive_loss_is_the_papers_sum() -> None:
@@ -59,14 +64,9 @@ def test_an_example_near_its_like_and_opposite_to_the_rest_has_no_loss() -> None
 
 def test_similarities_are_sharpened_cosines_and_their_change_is_the_divergence() -> None:
     then, now, prototypes = random(3, 4, seed=1), random(3, 4, seed=2), random(5, 4, seed=3)
-
-    def shares(point: torch.Tensor) -> list[float]:
-        weights = [exp(10 * cosine(point, prototype)) for prototype in prototypes]
-        return [weight / sum(weights) for weight in weights]
-
     found = divergence(similarity(then, prototypes), similarity(now, prototypes))
     for row in range(3):
-        before, after = shares(then[row]), shares(now[row])
+        before, after = shares(then[row], prototypes), shares(now[row], prototypes)
         assert similarity(then, prototypes)[row].exp().tolist() == pytest.approx(before, abs=1e-5)
         wanted = sum(p * log(p / q) for p, q in zip(before, after, strict=True))
         assert float(found[row]) == pytest.approx(wanted, abs=1e-4)
@@ -111,6 +111,60 @@ def test_linear_scores_are_distances_to_prototypes() -> None:
             assert score - scores[0] == pytest.approx((distances[0] - distance) / 2.5, abs=1e-3)
 
 
+def test_the_loss_of_a_step_is_contrast_and_for_old_examples_what_their_similarities_changed(tmp_path: Path) -> None:
+    stream = toy_stream(3, 2, 6, 0, 0)
+    learner, session = begun(Trial(tmp_path, tiny_settings(method="crl")).taught(stream[:2]), stream[2])
+    noted, everyone = session.notes, range(len(session.states))
+    bank, before, targets = noted.bank.clone(), session.represented(everyone), session.targets.tolist()
+    after = shaken(session).represented(everyone)
+    z = projected(after, noted.projection)
+    step = session.step(0)
+    assert 0 < step.fresh < len(step.rows)
+    losses = []
+    for row in step.rows:
+        others = [other for other in everyone if other != row]
+        below = sum(exp(dot(z[row], bank[other]) / 0.1) for other in others)
+        terms = [log(exp(dot(z[row], bank[other]) / 0.1) / below) for other in others if targets[other] == targets[row]]
+        losses.append(-sum(terms) / len(terms))
+        if row >= session.new:
+            then, now = ([exp(10 * cosine(at[row], mu)) for mu in noted.prototypes] for at in (before, after))
+            losses[-1] += sum(
+                p / sum(then) * log(p / sum(then) / (q / sum(now))) for p, q in zip(then, now, strict=True)
+            )
+    assert float(learner.loss(session, step).detach()) == pytest.approx(sum(losses) / len(losses), abs=1e-3)
+    seen = torch.tensor([row in step.rows for row in everyone])
+    assert torch.allclose(noted.bank[seen], z[seen], atol=1e-4)
+    assert torch.equal(noted.bank[~seen], bank[~seen])
+
+
+def test_old_examples_are_as_similar_to_prototypes_as_before_when_nothing_has_moved(tmp_path: Path) -> None:
+    stream = toy_stream(2, 2, 6, 0, 0)
+    _, session = begun(Trial(tmp_path, tiny_settings(method="crl")).taught(stream[:1]), stream[1])
+    old = session.represented(range(session.new, len(session.states)))
+    assert float(divergence(session.notes.similar, similarity(old, session.notes.prototypes)).abs().max()) < 1e-5
+
+
+def test_the_bank_is_sampled_where_it_is_large() -> None:
+    assert sorted(sampled(torch.tensor([4, 6, 9]), 8, seed=0).tolist()) == [4, 6, 9]
+    draws = [sampled(torch.arange(10, 18), 3, seed).tolist() for seed in range(600)]
+    assert all(len(set(rows)) == 3 for rows in draws)
+    counts = [sum(row in rows for rows in draws) for row in range(10, 18)]
+    assert all(abs(count - 225) < 60 for count in counts)  # 600 * 3 / 8, and 5 standard deviations
+
+
+def test_nothing_is_contrasted_with_probes(tmp_path: Path) -> None:
+    stream = toy_stream(2, 2, 12, 0, 0)
+    settings = tiny_settings(method="crl", replay="adaptive")
+    learner, session = begun(Trial(tmp_path, settings).taught(stream[:1]), stream[1])
+    probes = sorted(set(range(session.new, len(session.states))) - set(session.old_rows))
+    assert probes
+    step, bank = session.step(0), session.notes.bank.clone()
+    loss = learner.loss(session, step).detach()
+    bank[probes] *= -1
+    session.notes.bank = bank
+    assert torch.equal(learner.loss(session, step).detach(), loss)
+
+
 def test_answers_are_the_nearest_prototypes(tmp_path: Path) -> None:
     stream = toy_stream(2, 3, 8, 1, 4)
     workspace = Trial(tmp_path, tiny_settings(method="crl")).taught(stream)
@@ -145,7 +199,7 @@ def test_a_task_taken_out_takes_its_prototypes_along(tmp_path: Path) -> None:
 
 
 def test_it_forgets_less_than_sequential(tmp_path: Path) -> None:
-    stream = toy_stream(4, 3, 12, 2, 8)
+    stream = toy_stream(3, 3, 12, 0, 8)
     accuracies = {}
     for method in ("crl", "sequential"):
         evaluation = Trial(tmp_path, tiny_settings(method=method)).taught(stream, method).evaluate()

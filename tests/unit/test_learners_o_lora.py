@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from math import exp, log
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from static_helpers import begun, outputs, shaken
 
 from conpet.errors import ConfigError
-from conpet.learners.o_lora import overlap
+from conpet.learners.o_lora import OLoraLearner, overlap
 from conpet.learners.static import STATIC
 from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
+from conpet.pet.module import PetModule
+from conpet.pet.train import represented
 from conpet.testing import Trial, tiny_settings, toy_stream
 from conpet.workspace import ConPET
 
@@ -55,6 +59,36 @@ def test_directions_at_right_angles_do_not_overlap_and_like_ones_do() -> None:
     assert float(overlap(taken, {"q": torch.tensor([[0.0, 3.0]])})) == 0
     assert float(overlap(taken, {"q": torch.tensor([[3.0, 0.0]])})) == 36
     assert float(overlap({}, {"q": torch.tensor([[3.0, 0.0]])})) == 0
+
+
+def test_the_loss_of_a_step_is_cross_entropy_and_what_directions_share(tmp_path: Path) -> None:
+    workspace = taught(tmp_path, 2, options={"orthogonality": 0.3})
+    past = stored(workspace)
+    learner, session = begun(workspace, toy_stream(3, 3, 12, 0, 8)[2])
+    step = shaken(session).step(0)
+    wanted = 0.0
+    for logits, target in zip(outputs(session, step), step.targets.tolist(), strict=True):
+        wanted += (log(sum(exp(value) for value in logits)) - logits[target]) / len(step.rows)
+    for name, parameter in session.module.parameters.items():
+        if name.endswith(A):
+            wanted += 0.3 * sum(float(row @ other) ** 2 for row in past[name] for other in parameter.detach())
+    assert float(learner.loss(session, step).detach()) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_what_is_served_is_what_was_trained(tmp_path: Path) -> None:
+    """The LoRA modules joined for the store represent examples as the new one does over the frozen old ones."""
+    workspace = taught(tmp_path, 1)
+    second = toy_stream(2, 3, 12, 0, 8)[1]
+    learner, session = begun(workspace, second)
+    assert isinstance(learner, OLoraLearner)
+    shaken(session)
+    joined = PetModule.of(workspace.backbone, learner.answering(session))
+    states = workspace.backbone.states(second.test)
+    assert torch.allclose(
+        represented(workspace.backbone, joined, states),
+        represented(workspace.backbone, session.module, states),
+        atol=1e-4,
+    )
 
 
 def test_a_new_task_adds_to_the_sum_and_leaves_the_rest(tmp_path: Path) -> None:

@@ -151,12 +151,13 @@ def test_logits_of_rival_labels_stand_in_the_softmax() -> None:
     assert beside.head.out_features == 3
 
 
-def test_dropout_is_off_after_training_and_never_touches_the_frozen_layers() -> None:
+def test_dropout_is_off_but_in_training_and_never_touches_the_frozen_layers() -> None:
     backbone = tiny_backbone("bert", split=2)
     module = PetModule(backbone, settings(dropout=0.5), seed=0)
     with torch.no_grad():
         for parameter in module.parameters.values():
             parameter.fill_(0.1)
+    assert torch.equal(represented(backbone, module), represented(backbone, module))
     module.train()
     assert not torch.equal(represented(backbone, module), represented(backbone, module))
     module.train(False)

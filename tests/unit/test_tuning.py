@@ -206,6 +206,15 @@ def test_with_learned_tasks_split_and_warm_up_stay(tmp_path: Path) -> None:
     assert learner.predict(["a b c"]) == before
 
 
+def test_a_warm_up_that_was_made_is_not_made_again(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, tasks=1, warmup="first-task")
+    warmed = learner.backbone.fingerprint
+    found = learner.tune(TASK, trials=2, choices={"epochs": 2})
+    assert {trial.design.warmup for trial in found.trials} == {"first-task"}
+    assert found.before.steps == 4 * 6
+    assert learner.backbone.fingerprint == warmed
+
+
 def test_with_one_module_for_all_tasks_its_shape_stays_once_it_is_learned(tmp_path: Path) -> None:
     empty, taught = (workspace(tmp_path, tasks, name=str(tasks), method="emr") for tasks in (0, 1))
     shapes = [

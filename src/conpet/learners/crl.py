@@ -36,6 +36,7 @@ class _Notes:
         bank: Last known projection of each of the session's examples `[m, 64]`.
         prototypes: Prototypes of the older labels, as they were before the task `[O, R]`.
         similar: Log-probabilities of those for each old example, as they were before the task `[m - new, O]`.
+        learned: Rows of the session's examples that may be learned from `[l]`, on the CPU.
         readout: Weight and bias of the scores by the nearest prototype, when the task is learned.
     """
 
@@ -43,31 +44,31 @@ class _Notes:
     bank: Tensor
     prototypes: Tensor
     similar: Tensor
+    learned: Tensor
     readout: tuple[Tensor, Tensor] | None = None
 
 
 class CrlLearner(StaticLearner):
-    """Consistent representation learning, CRL (Zhao et al. 2022, arXiv 2203.02721, section 3), on one PET module.
+    """Consistent representation learning, CRL (Zhao et al. 2022, arXiv 2203.02721), on one PET module.
 
     With z = g(f(x)) / |g(f(x))|, g a perceptron of two layers, every example i of a batch is contrasted with a bank of
-    the z of all examples in the task's training (section 3.3): with S the bank but for i, P(i) those of i's label,
+    the z of all examples in the task's training: with S the bank but for i, P(i) those of i's label,
 
         L_cr(i) = -1/|P(i)| sum_{p in P(i)} log( exp(z_i . z_p / tau) / sum_{j in S} exp(z_i . z_j / tau) )
 
     The bank is filled before the first step; an example's row changes whenever it is in a batch. For replayed examples
-    a second term keeps the similarity to the prototypes mu_j of the older labels as it was before (section 3.4):
+    a second term keeps the similarity to the prototypes mu_j of the older labels as it was before:
 
         L_kd(i) = KL(p_i || q_i),  q_i = softmax_j(10 cos(f(x_i), mu_j)),  p_i the same with the module before the task
 
-    No softmax head is trained: the answer is the label with the nearest prototype, the mean of its examples (section
-    3.5). |h - mu|^2 differs from |mu|^2 - 2 mu.h by the same number for all labels, so the scores
-    (2 mu.h - |mu|^2) / s are a linear head; s, the mean squared distance of examples to their own prototypes, only
-    makes probabilities of them. Prototypes of older labels are computed anew from replayed examples; those of labels
-    of which none was drawn stay as they were.
+    No softmax head is trained: the answer is the label with the nearest prototype, the mean of its examples.
+    |h - mu|^2 differs from |mu|^2 - 2 mu.h by the same number for all labels, so the scores (2 mu.h - |mu|^2) / s are
+    a linear head; s, the mean squared distance of examples to their own prototypes, only makes probabilities of them.
+    Prototypes of older labels are computed anew from replayed examples; where none was drawn they stay as they were.
 
-    Differences from the paper: contrast and replay are one phase, within one budget, and not two; the bank is sampled
-    anew for every step; p and q are both taken over an example's own representations, whose targets the authors' code
-    takes from the example's prototype, and q from projections.
+    Differences from the paper: new and old examples are learned in one phase, within one budget, and not in two; the
+    bank is sampled for every step; p and q both compare the example's representations with the old prototypes, where
+    the authors' code compares for p the old prototype of its label, and for q its projection with those in the bank.
 
     Stored: the module, the head made of the prototypes, the prototypes, the projection, and the replay memory.
     Comparable with `emr`: the same steps, and beside them two forward passes of all examples that take part. The
@@ -103,7 +104,8 @@ class CrlLearner(StaticLearner):
         with torch.no_grad():
             bank = projected(found.to(device), projection)
         similar = similarity(found[session.new :], prototypes)
-        session.notes = _Notes(projection, bank, prototypes.to(device), similar.to(device))
+        learned = torch.tensor([*range(session.new), *session.old_rows])
+        session.notes = _Notes(projection, bank, prototypes.to(device), similar.to(device), learned)
 
     def extra_parameters(self, session: Session) -> Mapping[str, nn.Parameter]:
         """Return the projection's weights."""
@@ -115,7 +117,7 @@ class CrlLearner(StaticLearner):
         noted: _Notes = session.notes
         represented = session.represent(step)
         z = projected(represented, noted.projection)
-        rows = self._contrasted(session, step)
+        rows = sampled(noted.learned, self.options.contrasted, session.work.seed + step.number)
         same = session.targets[step.rows].unsqueeze(1) == session.targets[rows]
         other = torch.tensor(step.rows).unsqueeze(1) != rows
         device = z.device
@@ -127,16 +129,10 @@ class CrlLearner(StaticLearner):
         noted.bank[step.rows] = z.detach()
         return session.reduced(step, losses)
 
-    def _contrasted(self, session: Session, step: Step) -> Tensor:
-        """Draw the rows of the bank that a step's examples are contrasted with."""
-        generator = torch.Generator().manual_seed(session.work.seed + step.number)
-        return torch.randperm(len(session.states), generator=generator)[: self.options.contrasted]
-
     def after(self, session: Session) -> None:
         """Compute prototypes and what is read out of them."""
         noted: _Notes = session.notes
-        rows = [*range(session.new), *session.old_rows]
-        found, targets = session.represented(rows), session.targets[rows]
+        found, targets = session.represented(noted.learned.tolist()), session.targets[noted.learned]
         before = torch.zeros(len(session.labels), found.shape[1])
         before[: session.older] = noted.prototypes.cpu()
         noted.prototypes = means(found, targets, before)
@@ -167,6 +163,11 @@ def projected(representations: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
     """Return z `[n, 64]` of representations `[n, R]`: of two linear maps with a ReLU between them, of length 1."""
     inner = nn.functional.linear(representations, weights["0.weight"], weights["0.bias"]).relu()
     return nn.functional.normalize(nn.functional.linear(inner, weights["1.weight"], weights["1.bias"]), dim=1)
+
+
+def sampled(rows: Tensor, most: int, seed: int) -> Tensor:
+    """Draw at most so many of some rows `[l]`, in random order."""
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:most]]
 
 
 def contrast(z: Tensor, bank: Tensor, same: Tensor, other: Tensor) -> Tensor:

@@ -28,8 +28,8 @@ class DerppLearner(StaticLearner):
     where z' are the outputs that were recorded for x'. Outputs are compared that stand for labels known then and still
     there; labels that came later are not. An example without recorded outputs counts as one of x''.
 
-    Stored: the module, the head, the replay memory, and with each task the outputs of all its training examples, of
-    those too that a limited memory drops.
+    Stored: the module, the head, the replay memory, and with each version of a task the outputs of all its training
+    examples, of those too that a limited memory drops; going back to a version brings back its own.
 
     Not comparable: the paper records z' while it trains on the example, somewhere on the way; here at the end of its
     task. Its head has all outputs from the beginning, so that z' speaks of labels to come as well. Its authors' code

@@ -80,7 +80,7 @@ class _Places:
 
 
 class EaEmrLearner(StaticLearner):
-    """Embedding-aligned EMR, EA-EMR (Wang et al. 2019, arXiv 1903.02588, section 4), on one PET module.
+    """Embedding-aligned EMR, EA-EMR (Wang et al. 2019, arXiv 1903.02588), on one PET module.
 
     Task k is learned as by `emr`, the head on representations that the last alignment moves, fixed meanwhile:
 

@@ -61,7 +61,8 @@ class EwcLearner(StaticLearner):
     model's own p(. | x), not the example's label (which would give the "empirical" Fisher).
 
     Stored: two numbers a parameter, however many tasks there are (see `Quadratic`). A row of the head has no penalty
-    from tasks before its label came. The penalty of a task that was removed or learned anew stays.
+    from tasks before its label came. The penalty of a task that was removed or learned anew stays. Beside the steps of
+    every method, a task costs a forward and a backward pass of `fisher_examples` single examples.
 
     Not comparable: the paper's tasks have the same outputs or ones of their own; here the head grows, and nothing in
     the penalty speaks against scores of new labels that rise for all inputs.

@@ -22,8 +22,8 @@ class OLoraLearner(StaticLearner):
     """Orthogonal LoRA, O-LoRA (Wang et al. 2023, arXiv 2310.14152, section 3), replay-free.
 
     Every task t trains a LoRA (A_t, B_t) of its own; those before it are frozen, and all updates are summed in every
-    adapted map: W x + s sum_{i <= t} B_i A_i x. The rows of A_t are kept orthogonal to those of the A before it
-    (eq. 7 and 8), so that the new task reads directions of its input that the old ones do not:
+    adapted map: W x + s sum_{i <= t} B_i A_i x. The rows of A_t are kept orthogonal to those of the A before it (the
+    paper's L_orth), so that the new task reads directions of its input that the old ones do not:
 
         L = -1/n sum_j log softmax(W f(x_j) + b)[y_j] + lambda sum_{i < t} |A_i A_t^T|_F^2, summed over the maps
 
@@ -75,9 +75,8 @@ class OLoraLearner(StaticLearner):
 
     def loss(self, session: Session, step: Step) -> Tensor:
         """Return the cross-entropy, and how far the new LoRA reads directions that are taken."""
-        return super().loss(session, step) + self.options.orthogonality * overlap(
-            session.notes, session.module.parameters
-        )
+        taken: Mapping[str, Tensor] = session.notes
+        return super().loss(session, step) + self.options.orthogonality * overlap(taken, session.module.parameters)
 
     def answering(self, session: Session) -> Adapter:
         """Return all LoRA modules as one."""

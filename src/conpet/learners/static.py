@@ -257,7 +257,6 @@ class StaticLearner(Learner, ABC):
         }
 
     def _trained(self, session: Session) -> TrainLog:
-        session.module.train(False)
         self.before(session)
         session.module.train()
         settings, work = session.lesson.settings, session.work

@@ -59,6 +59,7 @@ class PetModule:
         _take_quickest_attention(self._suffix.shell, backbone)
         planted = kind.plant(backbone, self._suffix, document, torch.Generator().manual_seed(seed))
         self._parameters, self._dropouts = planted.parameters, planted.dropouts
+        self.train(False)  # dropout layers are made switched on; a module that is only run must not drop anything
         for parameter in self._parameters.values():
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)

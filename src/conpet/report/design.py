@@ -71,8 +71,8 @@ class DesignTrial(_Frozen):
         outcome: How it ended.
         rungs: What was measured, by optimiser steps (those of a warm-up come first).
         steps: Optimiser steps taken.
-        seconds: Wall time of this trial.
-        passes: Forward-pass equivalents of this trial.
+        seconds: Wall time of this trial, with what had to be read for it first.
+        passes: Forward-pass equivalents, likewise.
         parameters: Trained parameters of the module, without head.
         passes_per_example: Forward-pass equivalents that learning by this design to the end takes a training example.
     """

@@ -120,7 +120,7 @@ class _Course:
         total: Optimiser steps to its end.
         rungs: What was measured.
         done: Optimiser steps taken.
-        before: Those of a stage that is over.
+        warmup_steps: Those of its warm-up, once that is over.
         parameters: Parameters of the module being trained.
     """
 
@@ -128,7 +128,7 @@ class _Course:
     total: int
     rungs: list[Rung] = field(default_factory=list)
     done: int = 0
-    before: int = 0
+    warmup_steps: int = 0
     parameters: int = 0
 
 
@@ -214,7 +214,7 @@ class Search:
         design = self._space.design(asked.params)
         settings = self._settings_of(design)
         steps = steps_of(self._count, settings)
-        course = _Course(asked, steps * (2 if design.warmup != "none" else 1))
+        course = _Course(asked, steps * (2 if self._space.warms_up(design) else 1))
         seconds, passes = self.budget.seconds, self.budget.passes
         outcome = self._outcome(design, settings, course)
         self._tell(study, course, outcome)
@@ -233,7 +233,7 @@ class Search:
     def _outcome(self, design: Design, settings: TaskSettings, course: _Course) -> Outcome:
         try:
             backbone = self._cut(design.split)
-            if design.warmup != "none":
+            if self._space.warms_up(design):
                 backbone = self._warmed_up(backbone, settings, course)
             train, validation = (self._states(backbone, split) for split in (Split.TRAIN, Split.VALIDATION))
             watch = self._watch(backbone, validation, course)
@@ -252,7 +252,7 @@ class Search:
         train, validation = (self._source.states(whole, split) for split in (Split.TRAIN, Split.VALIDATION))
         watch = self._watch(whole, validation, course)
         trained = train_warmup(whole, train, self._targets, self._labels, settings, self._task_seed, watch=watch)
-        course.before = course.done
+        course.warmup_steps = course.done
         artifact = warmup_artifact(trained, self._source.task, self._labels)
         return backbone.over(warmed(backbone.loaded, Held(artifact)))
 
@@ -262,7 +262,7 @@ class Search:
         rungs = {self._first_rung * factor for factor in RUNGS}
 
         def watch(steps: int, module: PetModule, head: nn.Linear) -> None:
-            course.done = course.before + steps
+            course.done = course.warmup_steps + steps
             course.parameters = sum(one.numel() for one in module.parameters.values())
             last = course.done == course.total
             if last or course.done in rungs:
@@ -303,7 +303,7 @@ class Search:
         epochs = steps_of(self._count, settings) / ceil(self._count / settings.batch_size)
         backbone = self._cut(design.split)
         trained = (1 + BACKWARD) * epochs
-        warm = trained if design.warmup != "none" else 0.0
+        warm = trained if self._space.warms_up(design) else 0.0
         return round(warm + backbone.prefix_share + trained * backbone.suffix_share, 3)
 
     @cached_property

@@ -123,6 +123,10 @@ class SearchSpace:
             values["targets"] = _names(values["targets"])
         return self.before.model_copy(update={**values, "learning_rate": float(f"{drawn['learning_rate']:.2g}")})
 
+    def warms_up(self, design: Design) -> bool:
+        """Tell whether a warm-up is to be trained for a design: not where it was chosen, or made, before."""
+        return bool(self.warmups) and design.warmup != "none"
+
 
 def design_of(settings: Settings) -> Design:
     """Return the design in force."""
