@@ -46,7 +46,7 @@ def without(task: Task, label: str) -> Task:
 
 
 def taught(folder: Path, tasks: Sequence[Task], name: str = "ws", **settings: object) -> ConPET:
-    return Trial(folder, tiny_settings(epochs=1, **settings)).taught(tasks, name)
+    return Trial(folder, tiny_settings(max_steps=3, **settings)).taught(tasks, name)
 
 
 def stored(learner: ConPET, task: str) -> dict[Split, list[Example]]:

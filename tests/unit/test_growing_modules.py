@@ -11,15 +11,16 @@ from workspace_helpers import Stopped, digests, files_with, frozen_state, shared
 from conpet import ConPET, Task, training
 from conpet.data import Kind
 from conpet.errors import AccuracyBoundError, ConfigError, DataError, UnknownNameError
+from conpet.learners import METHODS
 from conpet.learners.state import UNIT
-from conpet.learners.static import METHOD, STATIC
+from conpet.learners.static import METHOD, STATIC, StaticLearner
 from conpet.testing import Trial, ask, tiny_settings, toy_stream
 from conpet.testing.trial import files, require_same
 from conpet.workspace.reporting import report_data
 
 FIRST, SECOND, THIRD = stream()
 TEXTS = [example.text for task in stream() for example in task.test]
-STATICS = pytest.mark.parametrize("method", ["sequential", "emr", "ea-emr", "crl", "ewc", "der++", "joint"])
+STATICS = pytest.mark.parametrize("method", [name for name in METHODS if issubclass(METHODS[name], StaticLearner)])
 
 
 # Upgrading

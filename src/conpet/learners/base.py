@@ -169,11 +169,13 @@ class Learner(ABC):
             names: Its labels' new names; one label at least stays.
             work: Past examples, those of this task under their new labels.
         """
-        features, gram, stay = features_of(known), self.closed.gram, staying(known, names)
-        gone = sorted(set(range(len(features))).difference(stay))
-        answers = [label for one in answers_of(known) if (label := names.get(one, one)) is not None]
-        kept = statistics_tensors(gram.feature_map, features[stay], answers)
-        shared = {STATISTICS: Artifact(tensors={STATISTICS: gram.minus(features[gone]).to_tensors()})} if gone else {}
+        with work.costs.stage("statistics"):
+            features, gram, stay = features_of(known), self.closed.gram, staying(known, names)
+            gone = sorted(set(range(len(features))).difference(stay))
+            answers = [label for one in answers_of(known) if (label := names.get(one, one)) is not None]
+            kept = statistics_tensors(gram.feature_map, features[stay], answers)
+            left = {STATISTICS: gram.minus(features[gone]).to_tensors()} if gone else {}
+        shared = {STATISTICS: Artifact(tensors=left)} if left else {}
         return Learned({MODULE: Artifact(tensors=kept)}, shared, parameters=0, head_parameters=0)
 
     def trimmed(self, before: Sequence[KnownTask], after: Sequence[KnownTask]) -> Mapping[str, Artifact | None]:

@@ -19,6 +19,9 @@ from conpet.workspace.reading import known_task, known_tasks
 from conpet.workspace.remembering import Keeper, remember
 from conpet.workspace.results import LearnReport
 
+_SHOWN = 20
+"""Labels named in a message."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Relabelling:
@@ -89,8 +92,7 @@ class Relabeller(Changer):
         change, known = _Relabelling.of(present, names), known_task(present)
         memory = change.memory
         work = self._work(name)
-        with self._costs.stage("labels"):
-            learned = learner.relabelled(known, names, replace(work, memory=[*work.memory, memory]))
+        learned = learner.relabelled(known, names, replace(work, memory=[*work.memory, memory]))
         state = learner.state.after(known.renamed(names), learned.objects, learned.shared)
         staying = [version for version in self._snapshot.versions if not change.drops(version)]
         kept, smaller = Keeper(learner.backbone, learner.settings).kept(memory, staying)
@@ -120,8 +122,10 @@ class Relabeller(Changer):
         for task in self._snapshot.tasks:
             if label in task.active.labels:
                 return task
-        have = ", ".join(repr(label) for task in self._snapshot.tasks for label in task.active.labels) or "none yet"
-        raise UnknownNameError(f"no label {label!r} in this workspace; have: {have}")
+        known = [repr(one) for task in self._snapshot.tasks for one in task.active.labels]
+        have = ", ".join(known[:_SHOWN]) or "none yet"
+        more = f", ... ({len(known):,} in all, see `conpet labels list`)" if len(known) > _SHOWN else ""
+        raise UnknownNameError(f"no label {label!r} in this workspace; have: {have}{more}")
 
     def _check_new(self, label: str) -> None:
         owners = {one: task.name for task in self._snapshot.tasks for one in task.active.labels}
