@@ -41,7 +41,7 @@ def test_init_takes_common_settings_as_options_and_all_others_as_yaml(tmp_path: 
     [
         (["--set", "rnak=3"], 1, "unknown setting 'rnak'; have: "),
         (["--rank", "0"], 1, "setting 'rank'"),
-        (["--method", "nope"], 1, "no method 'nope'; have: dynamic"),
+        (["--method", "nope"], 1, "no method 'nope'; have: a-gem, crl, der"),
         (["--backbone", "nope"], 1, "no backbone 'nope'"),
         (["--pet", "nope"], 1, "no PET kind 'nope'; have: houlsby, ia3, lora, pfeiffer, prefix"),
         (["--pet", "ia3", "--set", "rslora=true"], 1, "pet=ia3 knows no rslora"),

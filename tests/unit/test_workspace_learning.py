@@ -32,7 +32,7 @@ def test_unknown_and_wrong_settings_are_named_and_nothing_is_made(tmp_path: Path
         ConPET.create(tmp_path / "ws", **tiny_settings(ranks=8))
     with pytest.raises(ConfigError, match=r"'dropout'.*\(got 1.5\)"):
         ConPET.create(tmp_path / "ws", **tiny_settings(dropout=1.5))
-    with pytest.raises(UnknownNameError, match="no method 'static'; have: dynamic"):
+    with pytest.raises(UnknownNameError, match="no method 'static'; have: a-gem, crl, der"):
         ConPET.create(tmp_path / "ws", **tiny_settings(method="static"))
     with pytest.raises(UnknownNameError, match="no selector 'oracle'"):
         ConPET.create(tmp_path / "ws", **tiny_settings(selector="oracle"))
