@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from conpet.cli.console import line, print_json, stages
-from conpet.cli.lessons import patiently, say_accuracy
+from conpet.cli.console import line, print_json
+from conpet.cli.lessons import confirm, made, say_accuracy
 from conpet.cli.opening import open_workspace
 from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, Yes
 
@@ -35,21 +36,9 @@ def upgrade(
     """
     opened = open_workspace(workspace, backbone, device)
     former = opened.settings.method
-    if not yes:
-        question = f"Upgrade from {former} to {method}? Versions of tasks that are not in use lose their module."
-        typer.confirm(f"{question} This cannot be undone (--yes does not ask).", abort=True, err=True)
-    with stages("upgrade") as progress:
-        evaluation = patiently(
-            wait,
-            lambda seconds: opened.upgrade(
-                method,
-                rule=rule,
-                selector=selector,
-                evaluate=not no_evaluate,
-                wait_seconds=seconds,
-                progress=progress,
-            ),
-        )
+    confirm(f"Upgrade from {former} to {method}? Versions of tasks that are not in use lose their module.", yes)
+    change = partial(opened.upgrade, method, rule=rule, selector=selector)
+    evaluation = made("upgrade", wait, no_evaluate, change)
     line(f"{workspace}: method {method} in place of {former}, rule {rule}; one frozen module serves all labels so far")
     if evaluation is not None and opened.labels:
         say_accuracy(evaluation.whole_accuracy, len(opened.labels))
@@ -74,16 +63,8 @@ def merge(
     from conpet.report import text
 
     opened = open_workspace(workspace, backbone, device)
-    if not yes:
-        question = f"Merge the modules of {', '.join(tasks)}? Those they have now are deleted."
-        typer.confirm(f"{question} This cannot be undone (--yes does not ask).", abort=True, err=True)
-    with stages("merge") as progress:
-        report = patiently(
-            wait,
-            lambda seconds: opened.merge(
-                tasks, bound=bound, evaluate=not no_evaluate, wait_seconds=seconds, progress=progress
-            ),
-        )
+    confirm(f"Merge the modules of {', '.join(tasks)}? Those they have now are deleted.", yes)
+    report = made("merge", wait, no_evaluate, partial(opened.merge, tasks, bound=bound))
     if as_json:
         print_json(report.to_json())
         return

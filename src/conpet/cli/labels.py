@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from conpet.cli.console import line, output, print_json, stages
-from conpet.cli.lessons import patiently, say_accuracy
+from conpet.cli.console import line, output, print_json
+from conpet.cli.lessons import confirm, made, say_accuracy
 from conpet.cli.opening import open_workspace
 from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, Yes
 
@@ -50,11 +51,7 @@ def rename(
 ) -> None:
     """Give a label another name: a new version of its task, with the same weights."""
     opened = open_workspace(workspace, backbone, device)
-    with stages(old) as progress:
-        report = patiently(
-            wait,
-            lambda seconds: opened.rename(old, new, evaluate=not no_evaluate, wait_seconds=seconds, progress=progress),
-        )
+    report = made(old, wait, no_evaluate, partial(opened.rename, old, new))
     line(f"{old}: is {new} from now on ({report.task} version {report.version})")
     _say_standing(report)
 
@@ -73,14 +70,8 @@ def retire(
     from conpet.report import text
 
     opened = open_workspace(workspace, backbone, device)
-    if not yes:
-        question = f"Retire {label!r}: all its examples, and all older versions of its task?"
-        typer.confirm(f"{question} This cannot be undone (--yes does not ask).", abort=True, err=True)
-    with stages(label) as progress:
-        report = patiently(
-            wait,
-            lambda seconds: opened.retire(label, evaluate=not no_evaluate, wait_seconds=seconds, progress=progress),
-        )
+    confirm(f"Retire {label!r}: all its examples, and all older versions of its task?", yes)
+    report = made(label, wait, no_evaluate, partial(opened.retire, label))
     left = f"{text.plural(report.labels, 'label')} of {report.task} {'is' if report.labels == 1 else 'are'} left"
     line(f"{label}: retired; {left} (version {report.version})")
     _say_standing(report)
@@ -108,14 +99,7 @@ def split(
     from conpet.data import read_examples
 
     opened = open_workspace(workspace, backbone, device)
-    examples = read_examples(source)
-    with stages(label) as progress:
-        report = patiently(
-            wait,
-            lambda seconds: opened.split(
-                label, examples, evaluate=not no_evaluate, wait_seconds=seconds, progress=progress
-            ),
-        )
+    report = made(label, wait, no_evaluate, partial(opened.split, label, read_examples(source)))
     for note in report.notes:
         line(f"{report.task}: {note}")
     line(f"{label}: split; {report.task} version {report.version} has {report.labels} labels")

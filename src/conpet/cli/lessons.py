@@ -60,6 +60,27 @@ def _learn(workspace: ConPET, task: Task, title: str, evaluate: bool, wait: floa
         )
 
 
+def made(title: str, wait: float | None, no_evaluate: bool, change: Callable[..., Done]) -> Done:
+    """Make a change and show how far each of its stages is.
+
+    Args:
+        title: What the stages are of.
+        wait: As in `patiently`.
+        no_evaluate: Whether the change ends without an evaluation.
+        change: Takes `evaluate`, `wait_seconds` and `progress`, as `ConPET.learn` does.
+    """
+    with stages(title) as progress:
+        return patiently(
+            wait, lambda seconds: change(evaluate=not no_evaluate, wait_seconds=seconds, progress=progress)
+        )
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something is lost, unless `yes`; end the program where the answer is no."""
+    if not yes:
+        typer.confirm(f"{question} This cannot be undone (--yes does not ask).", abort=True, err=True)
+
+
 def patiently(wait: float | None, change: Callable[[float | None], Done]) -> Done:
     """Make a change; say so where another process must be waited for.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from conpet.cli.console import line, output, print_error, print_json, stages
-from conpet.cli.lessons import patiently, say_accuracy
+from conpet.cli.console import line, output, print_error, print_json
+from conpet.cli.lessons import confirm, made, say_accuracy
 from conpet.cli.opening import open_workspace
 from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, TaskName, Wait, WorkspacePath, Yes
 
@@ -79,13 +80,7 @@ def rollback(
 ) -> None:
     """Go back, or forth, to another version of a task's module."""
     opened = open_workspace(workspace, backbone, device)
-    with stages(task) as progress:
-        report = patiently(
-            wait,
-            lambda seconds: opened.rollback(
-                task, version, evaluate=not no_evaluate, wait_seconds=seconds, progress=progress
-            ),
-        )
+    report = made(task, wait, no_evaluate, partial(opened.rollback, task, version))
     line(f"{task}: version {report.version} is in use" + (" already; nothing done" if report.skipped else ""))
     if report.evaluation is not None:
         say_accuracy(report.evaluation.whole_accuracy, report.labels_seen)
@@ -104,14 +99,8 @@ def remove(
     """Take a task out: its labels, all its versions, its examples, and its share of the statistics."""
     opened = open_workspace(workspace, backbone, device)
     labels, versions = _extent(opened.store, task)
-    if not yes:
-        question = f"Remove {task!r}: {labels} labels, {versions} version(s) of its module, all its examples?"
-        typer.confirm(f"{question} This cannot be undone (--yes does not ask).", abort=True, err=True)
-    with stages(task) as progress:
-        evaluation = patiently(
-            wait,
-            lambda seconds: opened.remove(task, evaluate=not no_evaluate, wait_seconds=seconds, progress=progress),
-        )
+    confirm(f"Remove {task!r}: {labels} labels, {versions} version(s) of its module, all its examples?", yes)
+    evaluation = made(task, wait, no_evaluate, partial(opened.remove, task))
     line(f"{task}: removed with its {labels} labels and {versions} version(s)")
     if evaluation is not None and opened.labels:
         say_accuracy(evaluation.whole_accuracy, len(opened.labels))

@@ -1,4 +1,4 @@
-"""The tables of `workspace.sqlite`. A change here is a new `SCHEMA_VERSION`."""
+"""The tables of `workspace.sqlite`. A change here, or of what objects hold, is a new `SCHEMA_VERSION`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, Dialect, ForeignKey, Index, String, TypeDecorator, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class UtcTime(TypeDecorator[datetime]):
