@@ -29,8 +29,11 @@ from streams import stream
 
 from conpet import ConPET, LearnReport, TaskStream
 from conpet.learners import METHODS
+from conpet.learners.static import StaticLearner
 from conpet.workspace.reporting import report_data
 
+SMALL_PROJECTION = 64
+"""Static methods do not read the random projection: it stays small, and the reference computed of it means nothing."""
 PROTOCOL = yaml.safe_load((Path(__file__).parent / "learners.yaml").read_text())
 
 
@@ -52,8 +55,8 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """Arguments of `ConPET.create`."""
         given = {"backbone": PROTOCOL["backbone"], **PROTOCOL["settings"], **PROTOCOL["learners"][self.learner]}
-        if not METHODS[given["method"]].tunes:
-            given.pop("split")  # it reads the last layers too: see docs/learners.md
+        if issubclass(METHODS[given["method"]], StaticLearner):
+            given["projection"] = SMALL_PROJECTION
         return given | {"seed": self.order}
 
 
