@@ -55,7 +55,10 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """Arguments of `ConPET.create`."""
         given = {"backbone": PROTOCOL["backbone"], **PROTOCOL["settings"], **PROTOCOL["learners"][self.learner]}
-        if issubclass(METHODS[given["method"]], StaticLearner):
+        method = METHODS[given["method"]]
+        if not method.tunes:
+            del given["split"]  # no module sits above it: the default, from whose depths the features are taken
+        if issubclass(method, StaticLearner):
             given["projection"] = SMALL_PROJECTION
         return given | {"seed": self.order}
 
