@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
@@ -15,7 +16,7 @@ from conpet.backbone.backbone import Backbone
 from conpet.config import Settings, TaskSettings
 from conpet.data import Kind
 from conpet.errors import ConfigError
-from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores
+from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores, count
 from conpet.learners.memo import RememberingBank
 from conpet.learners.session import Session, Step, Trained
 from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, Names, unit_artifact
@@ -132,9 +133,13 @@ class StaticLearner(Learner, ABC):
 
     def score(self, readings: Readings, kind: Kind) -> Scores:
         """Score n examples of one kind by the one module; labels of tasks of another kind get -inf."""
-        units = Units(self.state, self.bank)
-        everyone = torch.zeros(len(next(iter(readings.values()))), 1, dtype=torch.int64)
-        return Scores(torch.log_softmax(units.run(readings, kind, everyone), dim=1))
+        the_one = torch.zeros(count(readings), 1, dtype=torch.int64)
+        return Scores(torch.log_softmax(self.units.run(readings, kind, the_one), dim=1))
+
+    @cached_property
+    def units(self) -> Units:
+        """The one module, and the tasks it serves."""
+        return Units(self.state, self.bank)
 
     # Learning
 
