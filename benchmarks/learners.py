@@ -4,7 +4,8 @@
     python benchmarks/learners_page.py        # then: docs/learners.md from the result files
 
 Runs that have a result file are not run again, so it goes on where it was interrupted; remove a file to run it anew.
-A worker has one thread, so that runs beside each other do not disturb each other more than runs of other workers do.
+A worker has one thread, and seconds are those its processor worked: runs beside each other, and a busy machine, change
+them little.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded, here and in the w
 
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -27,10 +29,10 @@ import yaml
 from provenance import RESULTS, provenance, write_result
 from streams import stream
 
-from conpet import ConPET, LearnReport, TaskStream
+from conpet import ConPET, LearnReport
+from conpet.evaluation.metrics import AccuracyMatrix, Row, backward_transfer, forgetting
 from conpet.learners import METHODS
 from conpet.learners.static import StaticLearner
-from conpet.workspace.reporting import report_data
 
 SMALL_PROJECTION = 64
 """Static methods do not read the random projection: it stays small, and the reference computed of it means nothing."""
@@ -84,7 +86,7 @@ def main() -> None:
                 traceback.print_exc(file=sys.stdout)
                 continue
             write_result(run.name, result, made_by)
-            whole, seconds = result["whole_accuracy"], result["seconds"]
+            whole, seconds = result["whole_accuracy"], result["cpu_seconds"]
             print(f"[{number}/{len(left)}] {run.name}: whole {whole:.3f}, {seconds:.0f} s", flush=True)
 
 
@@ -99,55 +101,50 @@ def all_runs() -> Iterator[Run]:
 def measured(run: Run) -> dict[str, Any]:
     """Learn a stream; return accuracy, cost and settings."""
     tasks = stream(run.data, PROTOCOL["data"][run.data], run.order)
+    rows: list[Row] = []
+    reports: list[LearnReport] = []
+    seconds = 0.0
     with tempfile.TemporaryDirectory() as folder:
         learner = ConPET.create(Path(folder) / "w", **run.settings)
-        reports = list(_learned(learner, tasks))
-        data = report_data(learner.store)
+        only_last = learner.settings.method == "joint"
+        for number, task in enumerate(tasks, start=1):
+            # Joint training is only measured at the end: earlier tasks get one step, what counts is that their data is
+            # there.
+            early = only_last and number < len(tasks)
+            started = time.process_time()
+            report = learner.learn(replace(task, settings={"max_steps": 1}) if early else task, evaluate=False)
+            seconds += time.process_time() - started
+            reports.append(report)
+            if not early:
+                evaluation = learner.evaluate()
+                rows.append(Row(task.name, evaluation.tallies))
         on_disk = learner.store.bytes_on_disk()
-    last = reports[-1]
-    assert last.evaluation is not None
-    stages = [stage for report in reports for stage in report.cost if stage.stage != "evaluation"]
+    matrix = AccuracyMatrix(tuple(rows))
+    stages = [stage for report in reports for stage in report.cost]
     return {
         "learner": run.learner,
         "data": run.data,
         "order": run.order,
         "tasks": [task.name for task in tasks],
         "examples": {"per_label": PROTOCOL["data"][run.data], "test": sum(len(task.test) for task in tasks)},
-        "whole_accuracy": last.evaluation.whole_accuracy,
-        "average_accuracy": last.evaluation.average_accuracy,
-        "forgetting": None if _only_last(learner) else last.forgetting,
-        "backward_transfer": None if _only_last(learner) else last.backward_transfer,
-        "selector_accuracy": last.evaluation.selector_accuracy,
-        "within_task_accuracy": last.evaluation.within_task_accuracy,
-        "references": {name: tally.accuracy for name, tally in last.evaluation.references.items()},
-        "accuracy_matrix": [
-            {task: score.accuracy for task, score in event.scores.items()} for event in data.events if event.scores
-        ],
-        "seconds": sum(stage.seconds for stage in stages),
-        "seconds_by_task": [
-            {stage.stage: round(stage.seconds, 3) for stage in report.cost if stage.stage != "evaluation"}
-            for report in reports
-        ],
+        "whole_accuracy": evaluation.whole_accuracy,
+        "average_accuracy": evaluation.average_accuracy,
+        "forgetting": None if only_last else forgetting(matrix),
+        "backward_transfer": None if only_last else backward_transfer(matrix),
+        "selector_accuracy": evaluation.selector_accuracy,
+        "within_task_accuracy": evaluation.within_task_accuracy,
+        "references": {name: tally.accuracy for name, tally in evaluation.references.items()},
+        "accuracy_matrix": [{name: tally.accuracy for name, tally in row.tallies.items()} for row in rows],
+        "cpu_seconds": seconds,
+        "seconds_by_task": [{stage.stage: round(stage.seconds, 3) for stage in report.cost} for report in reports],
         "backbone_tokens": sum(stage.tokens for stage in stages),
         "steps": sum(stage.steps for stage in stages),
-        "trainable_parameters": last.trainable_parameters,
-        "head_parameters": last.head_parameters,
-        "bytes_stored": last.bytes_stored,
+        "trainable_parameters": reports[-1].trainable_parameters,
+        "head_parameters": reports[-1].head_parameters,
+        "bytes_stored": reports[-1].bytes_stored,
         "bytes_on_disk": on_disk,
         "settings": learner.settings.model_dump(mode="json"),
     }
-
-
-def _only_last(learner: ConPET) -> bool:
-    return learner.settings.method == "joint"
-
-
-def _learned(learner: ConPET, tasks: TaskStream) -> Iterator[LearnReport]:
-    """Learn the tasks; joint training is only measured at the end, so earlier tasks get one step (its data is kept)."""
-    for number, task in enumerate(tasks, start=1):
-        early = _only_last(learner) and number < len(tasks)
-        lesson = replace(task, settings={"max_steps": 1}) if early else task
-        yield learner.learn(lesson, evaluate=not early)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def row(learner: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "learner": learner,
         **{name: summary(runs, name) for name in figures},
-        "seconds": median(run["seconds"] for run in runs),
+        "seconds": median(run["cpu_seconds"] for run in runs if "cpu_seconds" in run),  # not yet in the first files
         "megabytes": mean(run["bytes_stored"] for run in runs) / 1e6,
         "parameters": runs[0]["trainable_parameters"],
     }
