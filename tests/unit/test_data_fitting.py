@@ -22,6 +22,7 @@ def test_text_is_cut_at_its_end_and_the_cue_stays() -> None:
     assert fit([TokenPiece([1, 2, 3, 4], PieceRole.CUT_END), TokenPiece([8, 9], PieceRole.KEEP)], 4) == (
         [1, 2, 8, 9],
         3,
+        {},
     )
 
 
@@ -49,10 +50,18 @@ def test_the_slot_is_found_after_cutting() -> None:
         TokenPiece([103], PieceRole.SLOT),
         TokenPiece([102], PieceRole.KEEP),
     ]
-    ids, slot = fit(pieces, 13)
+    ids, slot, _ = fit(pieces, 13)
     assert ids[slot] == 103
     assert ids[-1] == 102
     assert len(ids) == 13
+
+
+def test_marked_spans_are_found_after_cutting() -> None:
+    pieces = [*SENTENCE[:1], TokenPiece(B, PieceRole.KEEP, ("head",)), SENTENCE[2], TokenPiece(D, PieceRole.KEEP)]
+    assert fit(pieces, 99).spans == {"head": (4, 8)}
+    ids, _, spans = fit(pieces, 9)
+    assert ids[slice(*spans["head"])] == B
+    assert fit([TokenPiece(B, PieceRole.KEEP, ("head", "tail"))], 9).spans == {"head": (0, 4), "tail": (0, 4)}
 
 
 def test_what_cannot_be_cut_must_fit() -> None:
@@ -82,7 +91,7 @@ def test_kept_pieces_survive_whole_and_the_limit_holds(
         with pytest.raises(DataError):
             fit(pieces, limit)
         return
-    out, slot = fit(pieces, limit)
+    out, slot, _ = fit(pieces, limit)
     assert len(out) == min(limit, len(everything))
     assert out == sorted(out)
     assert set(kept) <= set(out)

@@ -42,19 +42,26 @@ def test_the_default_templates_read_as_described(example: Example, style: Style,
 def test_pieces_carry_their_roles_and_lead_with_their_space() -> None:
     example = Example.of_relation(["a", "b", "H", "c", "d", "T", "e", "f"], head=Span(2, 3), tail=Span(5, 6))
     assert [tuple(piece) for piece in render(example, "{sentence} Is:", Style.CAUSAL)] == [
-        ("a b", PieceRole.CUT_START),
-        (" @ H @", PieceRole.KEEP),
-        (" c d", PieceRole.CUT_MIDDLE),
-        (" # T #", PieceRole.KEEP),
-        (" e f", PieceRole.CUT_END),
-        (" Is:", PieceRole.KEEP),
+        ("a b", PieceRole.CUT_START, ()),
+        (" @", PieceRole.KEEP, ()),
+        (" H", PieceRole.KEEP, ("head",)),
+        (" @", PieceRole.KEEP, ()),
+        (" c d", PieceRole.CUT_MIDDLE, ()),
+        (" #", PieceRole.KEEP, ()),
+        (" T", PieceRole.KEEP, ("tail",)),
+        (" #", PieceRole.KEEP, ()),
+        (" e f", PieceRole.CUT_END, ()),
+        (" Is:", PieceRole.KEEP, ()),
     ]
 
 
-def test_neighbouring_kept_text_is_one_piece() -> None:
+def test_neighbouring_kept_text_is_one_piece_but_for_the_span_that_is_marked() -> None:
     example = Example.of_mention(["Paris"], Span(0, 1))
-    rendered = render(example, None, Style.CAUSAL)
-    assert [tuple(piece) for piece in rendered] == [("* Paris * In this sentence, Paris is a", PieceRole.KEEP)]
+    assert [tuple(piece) for piece in render(example, None, Style.CAUSAL)] == [
+        ("*", PieceRole.KEEP, ()),
+        (" Paris", PieceRole.KEEP, ("mention",)),
+        (" * In this sentence, Paris is a", PieceRole.KEEP, ()),
+    ]
 
 
 def test_nested_and_overlapping_spans_are_never_torn() -> None:
@@ -63,8 +70,8 @@ def test_nested_and_overlapping_spans_are_never_torn() -> None:
     assert [piece.role for piece in render(nested, "{sentence}", Style.CAUSAL)].count(PieceRole.KEEP) == 1
     crossing = Example.of_relation(["a", "b", "c", "d"], head=Span(0, 2), tail=Span(1, 3))
     assert [tuple(piece) for piece in render(crossing, "{sentence}", Style.CAUSAL)] == [
-        ("@ a # b @ c #", PieceRole.KEEP),
-        (" d", PieceRole.CUT_END),
+        ("@ a # b @ c #", PieceRole.KEEP, ("head", "tail")),
+        (" d", PieceRole.CUT_END, ()),
     ]
 
 
