@@ -48,7 +48,7 @@ def rendered() -> str:
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701 - Markdown
     )
-    environment.filters |= {"points": points, "gap": gap}
+    environment.filters |= {"points": points, "gap": gap, "bounds": bounds}
     runs = read_runs()
     return environment.get_template("learners.md.j2").render(
         protocol=PROTOCOL,
@@ -148,6 +148,11 @@ def gap(value: dict[str, float]) -> str:
     """Write a difference with its sign."""
     half = f" ± {100 * value['interval_95']:.1f}" if "interval_95" in value else ""
     return f"{100 * value['mean']:+.1f}{half}"
+
+
+def bounds(interval: list[float]) -> str:
+    """Write an interval of fractions in points."""
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 
 if __name__ == "__main__":
