@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -17,6 +18,9 @@ from intervals import summarise
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from learners import PROTOCOL, all_runs
 from provenance import RESULTS
+
+from conpet.config import MethodOptions
+from conpet.learners import METHODS
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "learners.md"
@@ -52,6 +56,7 @@ def rendered() -> str:
     runs = read_runs()
     return environment.get_template("learners.md.j2").render(
         protocol=PROTOCOL,
+        options=options(),
         made_by=_made_by(),
         tables={data: [row(learner, found) for learner, found in runs[data].items()] for data in runs},
         stars={data: stars(runs[data]) for data in runs},
@@ -59,6 +64,20 @@ def rendered() -> str:
         warm={data: warm(runs[data]) for data in runs},
         depth=json.loads((RESULTS / "depth.json").read_text()),
     )
+
+
+def options() -> list[dict[str, Any]]:
+    """Return what can be set for one method alone, as its `Options` say."""
+    return [
+        {"method": method, "name": name, "default": field.default, "meaning": meanings(METHODS[method].Options)[name]}
+        for method in METHODS
+        for name, field in METHODS[method].Options.model_fields.items()
+    ]
+
+
+def meanings(kind: type[MethodOptions]) -> dict[str, str]:
+    """Return what the docstring of options says of each."""
+    return dict(re.findall(r"^ +(\w+): (.+)$", kind.__doc__ or "", re.MULTILINE))
 
 
 def read_runs() -> Runs:
