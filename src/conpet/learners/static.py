@@ -19,7 +19,7 @@ from conpet.errors import ConfigError
 from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores, count
 from conpet.learners.memo import RememberingBank
 from conpet.learners.session import Session, Step, Trained
-from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, Names, unit_artifact
+from conpet.learners.state import MODULE, STATIC, UNIT, KnownTask, LearnerState, Names, unit_artifact
 from conpet.learners.statistics import features_of, statistics_tensors, staying
 from conpet.learners.units import LABELS, Units, reheaded
 from conpet.pet.adapter import ADAPTER_TENSORS, Adapter
@@ -30,8 +30,6 @@ from conpet.readable import Readable
 from conpet.training import Plan, TrainLog, optimise
 from conpet.work import Work
 
-STATIC = "static"
-"""Shared slot of the one module."""
 METHOD = "method"
 """Stem, in that slot, of the tensors a method keeps from one task to the next."""
 PER_LABEL = "label."

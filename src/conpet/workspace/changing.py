@@ -13,7 +13,7 @@ from conpet.errors import DataError, Problem
 from conpet.evaluation.metrics import AccuracyMatrix, Row, backward_transfer, forgetting
 from conpet.learners.base import Learner, Lesson
 from conpet.learners.state import LearnerState
-from conpet.pet.warmup import WARMUP
+from conpet.pet.warm import WARMUP
 from conpet.replay.memory import MEMORY, Remembered, Split, remembered_whole
 from conpet.report.design import TuneReport
 from conpet.store import Change, EventRecord, NewVersion, Snapshot, Store, TaskRecord, VersionRecord, Writer
