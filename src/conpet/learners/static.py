@@ -16,7 +16,7 @@ from conpet.backbone.backbone import Backbone
 from conpet.config import Settings, TaskSettings
 from conpet.data import Kind
 from conpet.errors import ConfigError
-from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores, count
+from conpet.learners.base import SELECTING, Learned, Learner, Lesson, Readings, Scores, count
 from conpet.learners.memo import RememberingBank
 from conpet.learners.session import Session, Step, Trained
 from conpet.learners.state import MODULE, STATIC, UNIT, KnownTask, LearnerState, Names, unit_artifact
@@ -48,6 +48,7 @@ class StaticLearner(Learner, ABC):
     removed task cannot be told apart from the rest.
     """
 
+    unused: ClassVar[frozenset[str]] = SELECTING
     replays: ClassVar[bool] = True
     """Whether half of a batch is old examples."""
     resumable: ClassVar[bool] = True

@@ -90,13 +90,15 @@ class Changer:
             keeper = Keeper(learner.backbone, learner.settings)
             whole = keeper.whole(task, lesson.train, learned.representations)
             memory, smaller = keeper.kept(whole, self._snapshot.versions)
+        description = describe(task)
+        description["notes"] += keeper.notes(whole, memory)
         state = learner.state.after(coming, learned.objects, learned.shared)
         evaluation = self._evaluated(state, {task.name: whole})
         new = NewVersion(
             task.digest,
             task.labels,
             {**learned.objects, MEMORY: memory},
-            describe(task),
+            description,
             learned.parameters,
             learned.head_parameters,
         )
