@@ -15,6 +15,7 @@ from conpet.evaluation.metrics import AccuracyMatrix, Row, Tally, backward_trans
 from conpet.report import text
 from conpet.report.data import Verb
 from conpet.report.page import render_page
+from conpet.report.tables import tasks_table
 from conpet.report.view import PageView
 from conpet.workspace import ConPET
 from conpet.workspace.history import Standing
@@ -100,10 +101,13 @@ def test_a_module_that_serves_all_tasks_is_counted_once(tmp_path: Path) -> None:
     first, last = (task.active for task in learner.tasks)
     data = report_data(learner.store)
     assert [task.counted_with for task in data.tasks] == [last.task, None]
+    assert list(tasks_table(data.tasks).columns[7].cells) == ["shared", text.short_count(last.parameters)]
     kept = next(row for row in PageView(data).parameters if row.name.startswith("Kept"))
     assert kept.number == text.count(last.parameters)
     assert kept.with_heads == text.count(last.parameters + last.head_parameters)
     assert 0 < first.head_parameters < last.head_parameters
+    learner.rename(first.labels[0], "another name", evaluate=False)
+    assert PageView(report_data(learner.store)).parameters == PageView(data).parameters
 
 
 def test_a_merged_module_is_counted_once_and_its_head_label_by_label(tmp_path: Path) -> None:

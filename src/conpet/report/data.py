@@ -122,9 +122,9 @@ class TaskInfo(_Frozen):
         validation: Number of examples for choices.
         test: Number of examples for the metrics.
         module_parameters: Parameters of its PET module, without head; 0 where another task counts it.
-        head_parameters: Parameters of its head; likewise.
+        head_parameters: Parameters of its head, likewise.
         bytes_stored: Bytes on disk of all that belongs to it.
-        counted_with: Newer task served by the same module, which counts it; None: it is counted here.
+        counted_with: Another task, served by the same module, that counts it; None: it is counted here.
         notes: What the user should know of its data.
     """
 

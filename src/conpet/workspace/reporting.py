@@ -271,18 +271,21 @@ def _workspace_info(store: Store, snapshot: Snapshot) -> WorkspaceInfo:
 
 
 def _task_infos(tasks: Sequence[TaskRecord]) -> tuple[TaskInfo, ...]:
-    """Describe tasks; a module that serves several is counted with that whose version is the newest."""
+    """Describe tasks; a module that serves several is counted with that whose version has the largest head.
+
+    That is the one learned last: a version that was only relabelled since, or gone back to, has the head of its day.
+    """
     units = {task.name: unit_of(task.active.objects) for task in tasks}
-    newest: dict[str | None, VersionRecord] = {}
-    for active in sorted((task.active for task in tasks), key=lambda active: active.id):
-        newest[units[active.task]] = active
-    return tuple(_task_info(task, unit, newest[unit].task) for task, unit in zip(tasks, units.values(), strict=True))
+    largest: dict[str | None, VersionRecord] = {}
+    for active in sorted((task.active for task in tasks), key=lambda active: (active.head_parameters, active.id)):
+        largest[units[active.task]] = active
+    return tuple(_task_info(task, unit, largest[unit].task) for task, unit in zip(tasks, units.values(), strict=True))
 
 
-def _task_info(task: TaskRecord, unit: str | None, newest: str) -> TaskInfo:
+def _task_info(task: TaskRecord, unit: str | None, counting: str) -> TaskInfo:
     active = task.active
     counts = active.description["counts"]
-    elsewhere = unit is not None and newest != task.name
+    elsewhere = unit is not None and counting != task.name
     return TaskInfo(
         name=task.name,
         labels=active.labels,
@@ -294,6 +297,6 @@ def _task_info(task: TaskRecord, unit: str | None, newest: str) -> TaskInfo:
         # The one head of a static method was trained with every task; a merged one has its rows from each.
         head_parameters=0 if elsewhere and unit == STATIC else active.head_parameters,
         bytes_stored=sum(one.bytes for one in task.versions),
-        counted_with=newest if elsewhere else None,
+        counted_with=counting if elsewhere else None,
         notes=tuple(active.description["notes"]),
     )
