@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -28,7 +29,9 @@ class Registry(Mapping[str, Any]):
     def require(self, name: str) -> None:
         """Raise `UnknownNameError` unless the name is known; imports nothing."""
         if name not in self.entries:
-            raise UnknownNameError(f"no {self.kind} {name!r}; have: {', '.join(sorted(self.entries))}")
+            close = get_close_matches(name.lower(), self.entries, n=1)
+            meant = f" (did you mean {close[0]!r}?)" if close else ""
+            raise UnknownNameError(f"no {self.kind} {name!r}{meant}; have: {', '.join(sorted(self.entries))}")
 
     def __getitem__(self, name: str) -> Any:
         self.require(name)

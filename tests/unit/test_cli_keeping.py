@@ -88,6 +88,18 @@ def test_modules_remove_asks_first(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [(event["verb"], event["task"], event["version"]) for event in matrix["events"]][-1] == ("remove", FIRST, 1)
 
 
+def test_modules_remove_says_what_of_the_task_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("typer.confirm", lambda question, **_: asked.append(question) or _refuse(question))
+    one_for_all = ("--method", "sequential", "--set", "warmup=first-task")
+    assert conpet("init", tmp_path / "ws", *QUICK, *one_for_all).code == 0
+    assert conpet("learn", tmp_path / "ws", write_stream(tmp_path / "stream")).code == 0
+    for workspace, task in ((tmp_path / "ws", FIRST), (tmp_path / "ws", SECOND), (taught(tmp_path / "own"), FIRST)):
+        conpet("modules", "remove", workspace, task)
+    assert ["serves other tasks too" in question for question in asked] == [True, True, False]
+    assert ["warmed up with it, and stays so" in question for question in asked] == [True, False, False]
+
+
 def _refuse(question: str, **_: object) -> bool:
     import typer
 

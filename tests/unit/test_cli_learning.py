@@ -8,6 +8,7 @@ import pytest
 from cli_helpers import QUICK, STREAM, conpet, taught, write_rows, write_stream
 
 from conpet import ConPET
+from conpet.learners import METHODS
 from conpet.learners.rules import RULES
 from conpet.pet.kinds import PET_KINDS
 from conpet.replay import SCHEDULES
@@ -42,6 +43,8 @@ def test_init_takes_common_settings_as_options_and_all_others_as_yaml(tmp_path: 
         (["--set", "rnak=3"], 1, "unknown setting 'rnak'; have: "),
         (["--rank", "0"], 1, "setting 'rank'"),
         (["--method", "nope"], 1, "no method 'nope'; have: a-gem, crl, der"),
+        (["--method", "lad"], 1, "no method 'lad' (did you mean 'lda'?); have: a-gem"),
+        (["--selector", "closed_form"], 1, "(did you mean 'closed-form'?)"),
         (["--backbone", "nope"], 1, "no backbone 'nope'"),
         (["--pet", "nope"], 1, "no PET kind 'nope'; have: houlsby, ia3, lora, pfeiffer, prefix"),
         (["--pet", "ia3", "--set", "rslora=true"], 1, "pet=ia3 knows no rslora"),
@@ -63,7 +66,37 @@ def test_init_refuses_wrong_settings_and_makes_nothing(
 
 def test_init_names_every_selector_rule_schedule_and_kind_in_its_help() -> None:
     told = conpet("init", "--help").out
-    assert all(name in told for name in [*SELECTORS, *RULES, *SCHEDULES, *PET_KINDS])
+    assert all(name in told for name in [*METHODS, *SELECTORS, *RULES, *SCHEDULES, *PET_KINDS])
+
+
+@pytest.mark.parametrize(
+    ("options", "unused"),
+    [
+        (["--method", "lda", "--rank", "3"], "rank"),
+        (["--method", "lda", "--rank", "3", "--pet", "prefix", "--set", "warmup=first-task"], "pet"),
+        (["--method", "emr", "--selector", "learned", "--replay", "fixed"], "selector"),
+        (["--method", "ewc", "--replay", "adaptive", "--top-k", "2", "--rank", "3"], "replay, top_k"),
+        (["--method", "emr", "--rank", "3"], None),
+        (["--rank", "3", "--selector", "learned"], None),
+    ],
+)
+def test_init_says_which_settings_the_method_never_reads(
+    tmp_path: Path, options: list[str], unused: str | None
+) -> None:
+    told = conpet("init", tmp_path / "ws", "--backbone", "tiny-random", *options).out.splitlines()
+    method = options[1] if "--method" in options else "dynamic"
+    said = [line for line in told if "does not use" in line]
+    assert said == ([f"method {method} does not use: {unused}"] if unused else [])
+    assert any("modules sit on" in line for line in told) == (method != "lda")
+
+
+def test_a_memory_without_room_is_told(tmp_path: Path) -> None:
+    workspace, folder = tmp_path / "ws", write_stream(tmp_path / "stream")
+    conpet("init", workspace, *QUICK, "--method", "lda", "--set", "memory_bytes=1")
+    learned = conpet("learn", workspace, folder / NAMES[0])
+    assert f"{NAMES[0]}: the replay memory (memory_bytes=1) has no room for any of its training examples" in learned.out
+    assert "no room" in Store.open(workspace).snapshot().task(NAMES[0]).active.description["notes"][-1]
+    assert "no room" not in conpet("learn", workspace, folder / NAMES[0]).out
 
 
 def test_modules_that_cannot_share_a_pass_are_announced_once(tmp_path: Path) -> None:
@@ -73,6 +106,7 @@ def test_modules_that_cannot_share_a_pass_are_announced_once(tmp_path: Path) -> 
     assert learned.code == 0
     assert note not in learned.out
     assert note not in conpet("init", tmp_path / "other", *QUICK, "--pet", "ia3").out
+    assert note not in conpet("init", tmp_path / "one", *QUICK, "--pet", "prefix", "--method", "emr").out
 
 
 def test_init_leaves_a_workspace_that_is_there_alone(tmp_path: Path) -> None:

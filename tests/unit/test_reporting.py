@@ -9,9 +9,14 @@ import pytest
 from cli_helpers import taught
 from hypothesis import given
 from hypothesis import strategies as st
+from workspace_helpers import workspace
 
 from conpet.evaluation.metrics import AccuracyMatrix, Row, Tally, backward_transfer, forgetting
+from conpet.report import text
 from conpet.report.data import Verb
+from conpet.report.page import render_page
+from conpet.report.tables import tasks_table
+from conpet.report.view import PageView
 from conpet.workspace import ConPET
 from conpet.workspace.history import Standing
 from conpet.workspace.reporting import History, evaluated, overall, report_data
@@ -89,3 +94,42 @@ def test_a_workspace_is_read_without_torch(tmp_path: Path) -> None:
     verbs = [f"report {workspace}", f"modules list {workspace}", f"modules verify {workspace}", "backbones list"]
     run = subprocess.run([sys.executable, "-c", script, *verbs], capture_output=True, text=True, check=True)
     assert json.loads(run.stdout) == [[0, 0, 0, 0], False]
+
+
+def test_a_module_that_serves_all_tasks_is_counted_once(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2, method="sequential")
+    first, last = (task.active for task in learner.tasks)
+    data = report_data(learner.store)
+    assert [task.counted_with for task in data.tasks] == [last.task, None]
+    assert list(tasks_table(data.tasks).columns[7].cells) == ["shared", text.short_count(last.parameters)]
+    kept = next(row for row in PageView(data).parameters if row.name.startswith("Kept"))
+    assert kept.number == text.count(last.parameters)
+    assert kept.with_heads == text.count(last.parameters + last.head_parameters)
+    assert 0 < first.head_parameters < last.head_parameters
+    learner.rename(first.labels[0], "another name", evaluate=False)
+    assert PageView(report_data(learner.store)).parameters == PageView(data).parameters
+
+
+def test_a_merged_module_is_counted_once_and_its_head_label_by_label(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2)
+    first, last = (task.active for task in learner.tasks)
+    learner.merge([first.task, last.task], bound=100.0, evaluate=False)
+    kept = next(row for row in PageView(report_data(learner.store)).parameters if row.name.startswith("Kept"))
+    assert kept.number == text.count(first.parameters) == text.count(last.parameters)
+    assert kept.with_heads == text.count(last.parameters + first.head_parameters + last.head_parameters)
+
+
+def test_a_warm_up_shows_in_the_fingerprint_and_behind_the_split(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 1, warmup="first-task")
+    data = report_data(learner.store)
+    assert data.workspace.backbone.fingerprint == learner.backbone.fingerprint.digest
+    assert f"all layers were tuned once, on task {learner.tasks[0].name}, before that" in render_page(data)
+
+
+def test_of_a_closed_form_nothing_is_said_about_tuning(tmp_path: Path) -> None:
+    page = render_page(report_data(workspace(tmp_path, 1, method="lda").store))
+    assert "method lda" in page
+    assert "uning" not in page[: page.index("<h2>Glossary</h2>")].replace("without tuning", "")
+    tuned = render_page(report_data(workspace(tmp_path, 1, "tuned").store))
+    assert "Dynamic ConPET" in tuned
+    assert "Tuning adds" in tuned

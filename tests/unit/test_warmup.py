@@ -12,7 +12,7 @@ from workspace_helpers import Stopped, stop_at
 
 from conpet import ConPET
 from conpet.backbone.load import load_backbone
-from conpet.pet.warmup import WARMUP
+from conpet.pet.warm import WARMUP
 from conpet.testing import Trial, tiny_settings, toy_stream
 from conpet.testing.trial import digest_of_weights, files
 

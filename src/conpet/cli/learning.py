@@ -12,9 +12,11 @@ from conpet.cli.console import line, messages, output, print_error
 from conpet.cli.lessons import extend_tasks, teach
 from conpet.cli.opening import open_workspace
 from conpet.cli.options import BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath
+from conpet.learners import METHODS
 
 if TYPE_CHECKING:
     from conpet.data import Task
+    from conpet.learners.base import Learner
     from conpet.workspace import ConPET
 
 
@@ -28,7 +30,7 @@ def init(
         str,
         typer.Option(help="smollm2-135m, minilm-l6, tiny-random, a folder in Hugging Face format, or a hub id."),
     ] = "smollm2-135m",
-    method: Annotated[str, typer.Option(help="How tasks are learned.")] = "dynamic",
+    method: Annotated[str, typer.Option(help=f"How tasks are learned: {', '.join(METHODS)}.")] = "dynamic",
     split: Annotated[int | None, _setting("Layers at the bottom that stay as they are.")] = None,
     pet: Annotated[
         str | None, _setting("Kind of PET module: lora, ia3, houlsby, pfeiffer or prefix (see docs/pet.md).")
@@ -67,7 +69,7 @@ def init(
     from conpet.workspace import ConPET
 
     created = ConPET.create(workspace, backbone, method, progress=lambda said: line(said, messages()), **given)
-    _say_created(created, workspace)
+    _say_created(created, workspace, given)
 
 
 def learn(
@@ -156,25 +158,29 @@ def _read(workspace: ConPET, source: Path, name: str | None, template: str | Non
     return [read_task(source, name=name, template=template, seed=seed, owned=workspace.owners)]
 
 
-def _say_created(created: ConPET, path: Path) -> None:
+def _say_created(created: ConPET, path: Path, given: Iterable[str]) -> None:
     from conpet.report import text
 
+    settings, learner = created.settings, METHODS[created.settings.method]
     backbone = created.store.header().backbone
     layers, split = backbone["layers"], backbone["split"]
     cut = f"modules sit on its top {layers - split} of {layers} layers" if layers else "modules sit on all its layers"
-    line(f"{created.path}: an empty workspace, method {created.settings.method}")
+    line(f"{created.path}: an empty workspace, method {settings.method}")
     line(
         f"backbone {backbone['name']}: {text.short_count(backbone['parameters'])} parameters in {backbone['dtype']}, "
-        f"frozen; {cut}"
+        f"frozen{f'; {cut}' if learner.tunes else ''}"
     )
-    _say_of_kinds([created.settings.pet])
+    _say_of_kinds(learner, [settings.pet])
+    if idle := sorted(learner.unused_in(settings).intersection(given)):
+        line(f"method {settings.method} does not use: {', '.join(idle)}")
     line(f"next: conpet learn {path} TASK_OR_STREAM", style="dim")
 
 
-def _say_of_kinds(names: Iterable[str]) -> None:
+def _say_of_kinds(learner: type[Learner], names: Iterable[str]) -> None:
+    """Say what users should know of kinds of modules, if different modules may meet in one pass."""
     from conpet.pet.kinds import PET_KINDS
 
-    for name in names:
+    for name in () if "selector" in learner.unused else names:
         if PET_KINDS[name].note:
             line(PET_KINDS[name].note)
 
@@ -185,7 +191,8 @@ def _say_notes(workspace: ConPET, tasks: list[Task]) -> None:
         for note in task.notes if known.get(task.name) != task.digest else ():
             line(f"{task.name}: {note}")
     # Of the workspace's own kind `init` has spoken.
-    _say_of_kinds(dict.fromkeys(task.settings["pet"] for task in tasks if "pet" in task.settings))
+    kinds = dict.fromkeys(task.settings["pet"] for task in tasks if "pet" in task.settings)
+    _say_of_kinds(METHODS[workspace.settings.method], kinds)
 
 
 def _say_learned(workspace: ConPET, path: Path) -> None:

@@ -34,6 +34,8 @@ def teach(workspace: ConPET, tasks: Sequence[Task], *, evaluate: bool = True, wa
         if report.evaluation is not None:
             output().print()
             output().print(matrix_table(history.events()))
+        for note in () if report.skipped else report.notes[len(task.notes) :]:  # the reader's own were told before
+            line(f"{task.name}: {note}")
         line(str(report))
 
 

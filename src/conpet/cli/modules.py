@@ -98,18 +98,34 @@ def remove(
 ) -> None:
     """Take a task out: its labels, all its versions, its examples, and its share of the statistics."""
     opened = open_workspace(workspace, backbone, device)
-    labels, versions = _extent(opened.store, task)
-    confirm(f"Remove {task!r}: {labels} labels, {versions} version(s) of its module, all its examples?", yes)
+    labels, versions, stays = _extent(opened.store, task)
+    question = f"Remove {task!r}: {labels} labels, {versions} version(s) of its module, all its examples?"
+    confirm(" ".join([question, *stays]), yes)
     evaluation = made(task, wait, no_evaluate, partial(opened.remove, task))
     line(f"{task}: removed with its {labels} labels and {versions} version(s)")
     if evaluation is not None and opened.labels:
         say_accuracy(evaluation.whole_accuracy, len(opened.labels))
 
 
-def _extent(store: Store, task: str) -> tuple[int, int]:
-    """Count a task's labels and versions; no record is kept, for it would keep the task's files from being deleted."""
-    record = store.snapshot().task(task)
-    return len(record.active.labels), len(record.versions)
+def _extent(store: Store, task: str) -> tuple[int, int, list[str]]:
+    """Count a task's labels and versions, and say what of it stays when it is removed.
+
+    No record is kept, for it would keep the task's files from being deleted.
+    """
+    from conpet.learners.state import unit_of
+    from conpet.pet.warm import WarmupNote
+
+    with store.snapshot() as snapshot:
+        record = snapshot.task(task)
+        units = {unit for version in record.versions if (unit := unit_of(version.objects))}
+        shared = any(unit_of(one.objects) in units for one in snapshot.versions if one.task != task)
+        warmup = WarmupNote.among(snapshot.shared)
+        stays = []
+        if shared:
+            stays.append("The module that serves it serves other tasks too: it stays, and has seen these examples.")
+        if warmup and warmup.task == task:
+            stays.append("The backbone was warmed up with it, and stays so.")
+        return len(record.active.labels), len(record.versions), stays
 
 
 @app.command()

@@ -114,6 +114,22 @@ class Scores:
     selected: Tensor | None = None
 
 
+SELECTING = frozenset(
+    {
+        "selector",
+        "top_k",
+        "rule",
+        "selector_rank",
+        "selector_steps",
+        "selector_learning_rate",
+        "calibration_examples",
+    }
+)
+"""Settings of how one of several modules is found: nothing to a method that has but one, or none."""
+_WARMING = frozenset(TaskSettings.model_fields) - {"pet", "dora", "bottleneck", "prefix_tokens"}
+"""Settings by which a warm-up is trained, whatever the method: it is a plain LoRA."""
+
+
 class Learner(ABC):
     """Learns one task after another over a frozen backbone.
 
@@ -133,11 +149,18 @@ class Learner(ABC):
     """Views of the frozen features that statistics are kept of: they decide which references can be computed."""
     tunes: ClassVar[bool] = True
     """Whether it trains a PET module; one that does not needs no suffix."""
+    unused: ClassVar[frozenset[str]] = frozenset()
+    """Settings that it never reads itself; a warm-up may."""
 
     def __init__(self, backbone: Backbone, settings: Settings, state: LearnerState) -> None:
         self.backbone = backbone
         self.settings = settings
         self.state = state
+
+    @classmethod
+    def unused_in(cls, settings: Settings) -> frozenset[str]:
+        """Return the settings that nothing reads in a workspace of this method."""
+        return cls.unused if settings.warmup == "none" else cls.unused - _WARMING
 
     @classmethod
     def check_task(cls, settings: Settings, task: TaskSettings) -> None:

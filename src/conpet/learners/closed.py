@@ -19,8 +19,9 @@ from conpet.closedform.classifiers import (
 )
 from conpet.closedform.features import View
 from conpet.closedform.fitting import fitted
+from conpet.config import TaskSettings
 from conpet.data import Kind
-from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores, by_template
+from conpet.learners.base import SELECTING, Learned, Learner, Lesson, Readings, Scores, by_template
 from conpet.learners.state import MODULE, KnownTask, LearnerState
 from conpet.learners.statistics import features_of, statistics_tensors
 from conpet.work import Work
@@ -38,6 +39,7 @@ class ClosedFormLearner(Learner, ABC):
     """
 
     tunes: ClassVar[bool] = False
+    unused: ClassVar[frozenset[str]] = SELECTING | {"replay", *TaskSettings.model_fields}
     form: ClassVar[str]
     """Its name in `conpet.closedform.METHODS`."""
     temperature: ClassVar[float] = 1.0

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from conpet.config import MethodOptions, Positive
+from conpet.learners.base import SELECTING
 from conpet.learners.session import HEAD_PARAMETERS, Session, Step
 from conpet.learners.static import PER_LABEL, StaticLearner
 
@@ -70,6 +71,7 @@ class EwcLearner(StaticLearner):
 
     name = "ewc"
     replays: ClassVar[bool] = False
+    unused: ClassVar[frozenset[str]] = SELECTING | {"replay"}
 
     class Options(MethodOptions):
         """What may be set.

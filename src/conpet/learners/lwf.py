@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from conpet.config import MethodOptions
+from conpet.learners.base import SELECTING
 from conpet.learners.session import Session, Step
 from conpet.learners.static import StaticLearner
 
@@ -35,6 +36,7 @@ class LwfLearner(StaticLearner):
 
     name = "lwf"
     replays: ClassVar[bool] = False
+    unused: ClassVar[frozenset[str]] = SELECTING | {"replay"}
 
     class Options(MethodOptions):
         """What may be set.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from conpet.config import MethodOptions, Settings, TaskSettings
 from conpet.errors import ConfigError
+from conpet.learners.base import SELECTING
 from conpet.learners.session import Session, Step
 from conpet.learners.static import StaticLearner
 from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter
@@ -38,6 +39,7 @@ class OLoraLearner(StaticLearner):
 
     name = "o-lora"
     replays: ClassVar[bool] = False
+    unused: ClassVar[frozenset[str]] = SELECTING | {"replay"}
 
     class Options(MethodOptions):
         """What may be set.

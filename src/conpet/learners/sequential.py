@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from conpet.learners.base import SELECTING
 from conpet.learners.static import StaticLearner
 
 
@@ -16,3 +17,4 @@ class SequentialLearner(StaticLearner):
 
     name = "sequential"
     replays: ClassVar[bool] = False
+    unused: ClassVar[frozenset[str]] = SELECTING | {"replay"}

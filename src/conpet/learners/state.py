@@ -17,6 +17,9 @@ UNIT = "unit"
 """Slot of a task version that has no PET module of its own: its document says in which shared slot the module lies
 that serves it, together with other tasks, and which of the version's labels its head has under another name."""
 
+STATIC = "static"
+"""Shared slot of the module of methods that have one for all tasks; its head grows with every task."""
+
 Names = Mapping[str, str | None]
 """Label to its new name, or to None where it goes; labels that are not in it stay as they are."""
 

@@ -16,10 +16,10 @@ from conpet.backbone.backbone import Backbone
 from conpet.config import Settings, TaskSettings
 from conpet.data import Kind
 from conpet.errors import ConfigError
-from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores, count
+from conpet.learners.base import SELECTING, Learned, Learner, Lesson, Readings, Scores, count
 from conpet.learners.memo import RememberingBank
 from conpet.learners.session import Session, Step, Trained
-from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, Names, unit_artifact
+from conpet.learners.state import MODULE, STATIC, UNIT, KnownTask, LearnerState, Names, unit_artifact
 from conpet.learners.statistics import features_of, statistics_tensors, staying
 from conpet.learners.units import LABELS, Units, reheaded
 from conpet.pet.adapter import ADAPTER_TENSORS, Adapter
@@ -30,8 +30,6 @@ from conpet.readable import Readable
 from conpet.training import Plan, TrainLog, optimise
 from conpet.work import Work
 
-STATIC = "static"
-"""Shared slot of the one module."""
 METHOD = "method"
 """Stem, in that slot, of the tensors a method keeps from one task to the next."""
 PER_LABEL = "label."
@@ -50,6 +48,7 @@ class StaticLearner(Learner, ABC):
     removed task cannot be told apart from the rest.
     """
 
+    unused: ClassVar[frozenset[str]] = SELECTING
     replays: ClassVar[bool] = True
     """Whether half of a batch is old examples."""
     resumable: ClassVar[bool] = True

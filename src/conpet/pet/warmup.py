@@ -19,11 +19,8 @@ from conpet.pet.adapter import ADAPTER_TENSORS
 from conpet.pet.kinds.lora import Lora
 from conpet.pet.module import StoredModule, module_artifact
 from conpet.pet.train import TrainedModule, Watch, train_module
+from conpet.pet.warm import WARMUP, WarmupNote
 from conpet.readable import Readable
-
-WARMUP = "warmup"
-"""Shared slot of the warm-up module; its document of this stem says what it was tuned on, and its digest."""
-_DIGEST = "digest"
 
 
 def all_layers(loaded: Loaded, like: Backbone) -> Backbone:
@@ -68,8 +65,8 @@ def train_warmup(
 def warmup_artifact(trained: TrainedModule, task: str, labels: Sequence[str]) -> Artifact:
     """Return what is stored of a warm-up: a module in PEFT's format, and its digest."""
     artifact = module_artifact(trained.module, trained.head, {"labels": list(labels)})
-    document = {"task": task, _DIGEST: _digest(artifact.tensors[ADAPTER_TENSORS])}
-    return replace(artifact, documents={**artifact.documents, WARMUP: document})
+    note = WarmupNote(task, _digest(artifact.tensors[ADAPTER_TENSORS]))
+    return replace(artifact, documents={**artifact.documents, WARMUP: note.to_json()})
 
 
 def warmed(loaded: Loaded, stored: Readable) -> Loaded:
@@ -86,7 +83,7 @@ def warmed(loaded: Loaded, stored: Readable) -> Loaded:
             weight = maps[path].weight
             change = (update.down.float() @ update.up.float()).T
             weight.copy_((weight.float() + change.to(weight.device)).to(weight.dtype))
-    fingerprint = loaded.fingerprint.changed_by(stored.document(WARMUP)[_DIGEST])
+    fingerprint = loaded.fingerprint.changed_by(WarmupNote.of(stored).digest)
     return replace(loaded, model=model, fingerprint=fingerprint)
 
 

@@ -83,7 +83,7 @@ class StageCost(_Frozen):
 
 
 class BackboneInfo(_Frozen):
-    """The frozen model: `split` is the first of its `layers` that PET modules may touch."""
+    """The frozen model: its first `split` of `layers` carry no PET modules; `warmup` is the task it was tuned with."""
 
     name: str
     architecture: str
@@ -93,6 +93,7 @@ class BackboneInfo(_Frozen):
     parameters: NonNegativeInt
     dtype: str
     fingerprint: str
+    warmup: str | None = None
 
     def times_fewer(self, parameters: int) -> float | None:
         """Return how many times fewer than the backbone's `parameters` are; None where there are none."""
@@ -120,9 +121,10 @@ class TaskInfo(_Frozen):
         train: Number of examples learned from.
         validation: Number of examples for choices.
         test: Number of examples for the metrics.
-        module_parameters: Parameters of its PET module, without head.
-        head_parameters: Parameters of its head.
+        module_parameters: Parameters of its PET module, without head; 0 where another task counts it.
+        head_parameters: Parameters of its head, likewise.
         bytes_stored: Bytes on disk of all that belongs to it.
+        counted_with: Another task, served by the same module, that counts it; None: it is counted here.
         notes: What the user should know of its data.
     """
 
@@ -135,6 +137,7 @@ class TaskInfo(_Frozen):
     module_parameters: NonNegativeInt
     head_parameters: NonNegativeInt
     bytes_stored: NonNegativeInt
+    counted_with: str | None = None
     notes: tuple[str, ...] = ()
 
 

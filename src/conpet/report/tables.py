@@ -88,7 +88,7 @@ def tasks_table(tasks: Sequence[TaskInfo], last: Event | None = None) -> Table:
             str(task.version),
             *(text.count(number) for number in (len(task.labels), task.train, task.validation, task.test)),
             text.percent(last.accuracy(task.name) if last else None),
-            text.short_count(task.module_parameters),
+            text.short_count(task.module_parameters) if task.counted_with is None else "shared",
             text.short_count(task.head_parameters),
             text.size(task.bytes_stored),
         )

@@ -86,6 +86,17 @@ class PageView:
         """The frozen model."""
         return self.data.workspace.backbone
 
+    @property
+    def method(self) -> str:
+        """The method in words."""
+        name = self.data.workspace.method
+        return "Dynamic ConPET" if name == "dynamic" else f"method {name}"
+
+    @cached_property
+    def tunes(self) -> bool:
+        """Whether any module was trained; a closed form is none."""
+        return any(event.trainable_parameters for event in self.data.events)
+
     @cached_property
     def labels(self) -> int:
         """Labels of all tasks."""
@@ -103,13 +114,16 @@ class PageView:
         if self.last.best_reference is None:
             return f"{opening}."
         name, reference = self.last.best_reference
+        found = f"{opening}. The best closed-form reference, {name}, gets {text.percent(reference)}"
+        if not self.tunes:
+            return f"{found}."
         gain = round(self.last.whole_accuracy - reference, 3)
         verdict = (
             f"tuning is worth {text.plain_points(gain)} points here" if gain > 0
             else "tuning gives nothing more here" if gain == 0
             else f"tuning falls short of it by {text.plain_points(-gain)} points here"
         )  # fmt: skip
-        return f"{opening}. The best closed-form reference, {name}, gets {text.percent(reference)}: {verdict}."
+        return f"{found}: {verdict}."
 
     @cached_property
     def cards(self) -> tuple[Card, ...]:

@@ -13,7 +13,7 @@ from conpet.errors import DataError, Problem
 from conpet.evaluation.metrics import AccuracyMatrix, Row, backward_transfer, forgetting
 from conpet.learners.base import Learner, Lesson
 from conpet.learners.state import LearnerState
-from conpet.pet.warmup import WARMUP
+from conpet.pet.warm import WARMUP
 from conpet.replay.memory import MEMORY, Remembered, Split, remembered_whole
 from conpet.report.design import TuneReport
 from conpet.store import Change, EventRecord, NewVersion, Snapshot, Store, TaskRecord, VersionRecord, Writer
@@ -90,13 +90,15 @@ class Changer:
             keeper = Keeper(learner.backbone, learner.settings)
             whole = keeper.whole(task, lesson.train, learned.representations)
             memory, smaller = keeper.kept(whole, self._snapshot.versions)
+        description = describe(task)
+        description["notes"] += keeper.notes(whole, memory)
         state = learner.state.after(coming, learned.objects, learned.shared)
         evaluation = self._evaluated(state, {task.name: whole})
         new = NewVersion(
             task.digest,
             task.labels,
             {**learned.objects, MEMORY: memory},
-            describe(task),
+            description,
             learned.parameters,
             learned.head_parameters,
         )

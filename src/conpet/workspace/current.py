@@ -13,7 +13,7 @@ from conpet.home import conpet_home
 from conpet.learners import METHODS
 from conpet.learners.base import Learner
 from conpet.learners.state import LearnerState
-from conpet.pet.warmup import WARMUP
+from conpet.pet.warm import WARMUP
 from conpet.store import Snapshot, Store
 from conpet.workspace.reading import learner_state
 from conpet.workspace.warming import backbone_of

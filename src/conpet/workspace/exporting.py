@@ -13,7 +13,7 @@ from conpet.errors import ConfigError, WorkspaceExistsError
 from conpet.learners.state import module_of
 from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
 from conpet.pet.module import HEAD
-from conpet.pet.warmup import WARMUP
+from conpet.pet.warm import WARMUP
 from conpet.readable import Readable
 from conpet.store import VersionRecord
 

@@ -27,7 +27,7 @@ from conpet.workspace.changing import evaluate_stored
 from conpet.workspace.current import Current, cut_backbone
 from conpet.workspace.exporting import export_version
 from conpet.workspace.growing import Grower
-from conpet.workspace.predicting import predictions
+from conpet.workspace.predicting import predictions, several
 from conpet.workspace.reading import known_task
 from conpet.workspace.remembering import check_templates
 from conpet.workspace.results import Evaluation, LearnReport, Prediction
@@ -335,11 +335,11 @@ class ConPET(GrowingVerbs):
             ConfigError: `runners_up` is negative.
             DataError: An input is empty or malformed, or no task of its kind was learned.
         """
-        return self._predict(inputs, runners_up, first=1)
+        return self._predict(several(inputs), runners_up, first=1)
 
     def predict_stream(self, inputs: Iterable[str | Example], *, runners_up: int = 2) -> Iterator[Prediction]:
         """Predict any number of inputs in constant memory; arguments and errors as in `predict`."""
-        rest = iter(inputs)
+        rest = iter(several(inputs))
         first = 1
         while chunk := list(islice(rest, CHUNK)):
             yield from self._predict(chunk, runners_up, first)

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from conpet.data import Example, Kind
 from conpet.errors import DataError, Problem
 from conpet.learners.base import Learner
 from conpet.workspace.results import Candidate, Prediction
+
+Inputs = TypeVar("Inputs", bound=Iterable[str | Example])
+
+
+def several(inputs: Inputs) -> Inputs:
+    """Return the inputs unless they are but one.
+
+    Raises:
+        DataError: They are a text (each character would be an input) or an example.
+    """
+    if isinstance(inputs, str | Example):
+        raise DataError("one input was given where a list of inputs is expected; put it into one: predict([...])")
+    return inputs
 
 
 def predictions(learner: Learner, examples: Sequence[Example], runners_up: int, first: int = 1) -> list[Prediction]:

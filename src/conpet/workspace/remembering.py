@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -94,6 +95,17 @@ class Keeper:
         )
         return self._cut(newest, kept[-1]), smaller
 
+    def notes(self, whole: Remembered, kept: Artifact) -> list[str]:
+        """Return what the user should know of what is kept of a task just learned: that it is nothing, if so."""
+        if replace(whole, reader=Held(kept)).count(Split.TRAIN):
+            return []
+        limits = {"memory_examples": self._retention.limits.examples, "memory_bytes": self._retention.limits.bytes}
+        told = ", ".join(f"{name}={limit}" for name, limit in limits.items() if limit is not None)
+        return [
+            f"the replay memory ({told}) has no room for any of its training examples: none can be replayed; "
+            "for that make a workspace with a higher limit"
+        ]
+
     def _cut(self, memory: Remembered, positions: Sequence[int]) -> Artifact:
         return cut_to(memory, positions, represented=self._represented)
 
@@ -118,8 +130,12 @@ def check_templates(task: Task, others: Iterable[Task | KnownTask]) -> None:
     for other in others:
         if other.kind is task.kind and other.template != task.template:
             raise ConfigError(
-                f"its template {task.template!r} is not that of task {other.name!r}, {other.template!r}: with "
-                f"latent_only=true all examples of a kind ({task.kind}) are read through one template, for the past "
-                "ones' texts are gone; use the same template, remove the other task, or make a workspace without "
+                f"its template, {_named(task.template)}, is not that of task {other.name!r}, {_named(other.template)}: "
+                f"with latent_only=true all examples of a kind ({task.kind}) are read through one template, for the "
+                "past ones' texts are gone; use the same template, remove the other task, or make a workspace without "
                 "latent_only"
             )
+
+
+def _named(template: str | None) -> str:
+    return "the default one" if template is None else repr(template)

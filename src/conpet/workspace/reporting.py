@@ -11,6 +11,8 @@ from pydantic import JsonValue
 
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.evaluation.metrics import AccuracyMatrix, Tally, backward_transfer, forgetting
+from conpet.learners.state import STATIC, unit_of
+from conpet.pet.warm import WarmupNote
 from conpet.report.data import (
     BackboneInfo,
     Event,
@@ -24,7 +26,7 @@ from conpet.report.data import (
     task_order,
 )
 from conpet.report.design import TuneReport
-from conpet.store import Cost, EventRecord, Header, Store, TaskRecord
+from conpet.store import Cost, EventRecord, Snapshot, Store, TaskRecord, VersionRecord
 from conpet.workspace.history import CACHE, DESIGN, Standing, row_of, tallies_of
 from conpet.workspace.results import Evaluation
 
@@ -104,10 +106,10 @@ class History:
 def report_data(store: Store) -> ReportData:
     """Return everything a report shows, as it was recorded; nothing is evaluated."""
     with store.snapshot() as snapshot:
-        tasks = tuple(_task_info(task) for task in snapshot.tasks)
+        tasks = _task_infos(snapshot.tasks)
         history = History(store)
         events = history.events(until=snapshot.generation)
-        info = _workspace_info(store, snapshot.header)
+        info = _workspace_info(store, snapshot)
     return ReportData(
         workspace=info,
         tasks=tasks,
@@ -244,8 +246,10 @@ def _peak_memory(events: Iterable[Event]) -> int | None:
     return max((event.peak_memory for event in events if event.peak_memory), default=None)
 
 
-def _workspace_info(store: Store, header: Header) -> WorkspaceInfo:
+def _workspace_info(store: Store, snapshot: Snapshot) -> WorkspaceInfo:
+    header, warmup = snapshot.header, WarmupNote.among(snapshot.shared)
     backbone = header.backbone
+    fingerprint = Fingerprint(**backbone["fingerprint"])
     return WorkspaceInfo(
         name=store.path.name,
         backbone=BackboneInfo(
@@ -256,7 +260,8 @@ def _workspace_info(store: Store, header: Header) -> WorkspaceInfo:
             hidden_size=backbone["hidden_size"],
             parameters=backbone["parameters"],
             dtype=backbone["dtype"],
-            fingerprint=Fingerprint(**backbone["fingerprint"]).digest,
+            fingerprint=(fingerprint.changed_by(warmup.digest) if warmup else fingerprint).digest,
+            warmup=warmup.task if warmup else None,
         ),
         method=header.settings["method"],
         settings=header.settings,
@@ -265,9 +270,22 @@ def _workspace_info(store: Store, header: Header) -> WorkspaceInfo:
     )
 
 
-def _task_info(task: TaskRecord) -> TaskInfo:
+def _task_infos(tasks: Sequence[TaskRecord]) -> tuple[TaskInfo, ...]:
+    """Describe tasks; a module that serves several is counted with that whose version has the largest head.
+
+    That is the one learned last: a version that was only relabelled since, or gone back to, has the head of its day.
+    """
+    units = {task.name: unit_of(task.active.objects) for task in tasks}
+    largest: dict[str | None, VersionRecord] = {}
+    for active in sorted((task.active for task in tasks), key=lambda active: (active.head_parameters, active.id)):
+        largest[units[active.task]] = active
+    return tuple(_task_info(task, unit, largest[unit].task) for task, unit in zip(tasks, units.values(), strict=True))
+
+
+def _task_info(task: TaskRecord, unit: str | None, counting: str) -> TaskInfo:
     active = task.active
     counts = active.description["counts"]
+    elsewhere = unit is not None and counting != task.name
     return TaskInfo(
         name=task.name,
         labels=active.labels,
@@ -275,8 +293,10 @@ def _task_info(task: TaskRecord) -> TaskInfo:
         train=counts["train"],
         validation=counts["validation"],
         test=counts["test"],
-        module_parameters=active.parameters,
-        head_parameters=active.head_parameters,
+        module_parameters=0 if elsewhere else active.parameters,
+        # The one head of a static method was trained with every task; a merged one has its rows from each.
+        head_parameters=0 if elsewhere and unit == STATIC else active.head_parameters,
         bytes_stored=sum(one.bytes for one in task.versions),
+        counted_with=counting if elsewhere else None,
         notes=tuple(active.description["notes"]),
     )

@@ -209,5 +209,5 @@ class LearnReport:
             best = self.evaluation.best_reference
             parts.append(f"{line} (best closed form {best[1]:.1%}, {best[0]})" if best else line)
         if self.forgetting is not None:
-            parts.append(f"forgetting {100 * self.forgetting:.1f} points")
+            parts.append(f"forgetting {100 * self.forgetting:z.1f} points")
         return "; ".join(parts)

@@ -6,7 +6,8 @@ from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.learners.base import Learner, Lesson
 from conpet.learners.state import KnownTask, LearnerState
-from conpet.pet.warmup import WARMUP, all_layers, train_warmup, warmed, warmup_artifact
+from conpet.pet.warm import WARMUP
+from conpet.pet.warmup import all_layers, train_warmup, warmed, warmup_artifact
 from conpet.readable import Held
 from conpet.replay.memory import Remembered
 from conpet.work import Work
