@@ -56,9 +56,9 @@ class Grower(Relabeller):
         """Learn one task from its stored examples and new ones; see `ConPET.extend`."""
         task = self._extended(name, examples)
         present = self._snapshot.task(name).active
-        return (
-            self._teach(task, "learn", derived_from=origins(present)) if task else self._report(present, skipped=True)
-        )
+        if task is None:
+            return self._report(present, skipped=True)
+        return self._teach(task, "learn", derived_from=origins(present))
 
     def _extended(self, name: str, examples: Examples | Task) -> Task | None:
         """Return a task with new examples beside its stored ones, or None where there are no new ones."""
@@ -158,8 +158,8 @@ class Grower(Relabeller):
             problems = [Problem(f"label {label!r}", None, "has no training example left") for label in gone]
             raise DataError(
                 f"task {present.task!r} cannot be learned again: the limit of the replay memory let all training "
-                "examples of some labels go; give new ones beside yours, or retire these labels first. Nothing was "
-                "changed",
+                "examples of some labels go; add new ones of them first, or together with yours (`conpet learn "
+                "WORKSPACE FILE --extend`), or retire these labels. Nothing was changed",
                 problems,
             )
         description, stored = present.description, remember(present).count(Split.TRAIN)
