@@ -44,6 +44,35 @@ def test_labels_retire_asks_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert done.out == f"{LABEL}: retired; 1 label of {FIRST.name} is left (version 2)\n"
 
 
+def test_learning_the_stream_again_says_what_changed_since(tmp_path: Path) -> None:
+    workspace, folder = taught(tmp_path), write_stream(tmp_path / "stream")
+    conpet("labels", "rename", workspace, LABEL, "other", "--no-evaluate")
+    again = conpet("learn", workspace, folder, "--no-evaluate")
+    assert again.code == 0
+    assert f"{FIRST.name}: learned from this data already, and changed since" in again.out
+    assert f"{SECOND.name}: already learned from the same data" in again.out
+    assert "other" in conpet("labels", "list", workspace).out
+
+
+def test_arguments_are_checked_before_the_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace, static = taught(tmp_path), tmp_path / "static"
+    conpet("init", static, "--method", "emr", *QUICK)
+
+    def asked(*_: object) -> str:
+        raise AssertionError("it asked")
+
+    monkeypatch.setattr("builtins.input", asked)
+    for arguments, why in (
+        (("merge", workspace, FIRST.name, FIRST.name), "two tasks or more"),
+        (("merge", workspace, FIRST.name, SECOND.name, "--bound", -1), "0 or more"),
+        (("upgrade", workspace), "already"),
+        (("upgrade", static, "--selector", "oracle"), "no selector 'oracle'"),
+        (("upgrade", static), "conpet init"),
+    ):
+        refused = conpet(*arguments)
+        assert (refused.code, why in refused.err) == (1, True)
+
+
 def test_labels_split(tmp_path: Path) -> None:
     workspace = taught(tmp_path)
     mine = [one for one in FIRST.train if one.label == LABEL]
@@ -52,6 +81,11 @@ def test_labels_split(tmp_path: Path) -> None:
     assert done.code == 0
     assert "6 stored examples of the label that was split have no finer one and were dropped" in done.out
     assert f"{LABEL}: split; {FIRST.name} version 2 has 3 labels" in done.out
+    rows = [{"text": f"new {name}", "label": name} for name in "xy"]
+    wrong = ("labels", "split", workspace, "fine-0", write_rows(tmp_path / "wrong.jsonl", rows), "--no-evaluate")
+    refused = conpet(*wrong)
+    assert (refused.code, "is it the right label?" in refused.err) == (1, True)
+    assert conpet(*wrong, "--replace").code == 0
 
 
 def test_learn_extend(tmp_path: Path) -> None:
@@ -73,6 +107,8 @@ def test_merge_shows_what_it_cost_and_freed(tmp_path: Path) -> None:
     assert report["tasks"] == [FIRST.name, SECOND.name]
     assert report["bytes_after"] < report["bytes_before"]
     assert report["validation_examples"] == 8
+    assert {row["unit"] for row in conpet("modules", "list", workspace, "--json").json} == {"unit-1"}
+    assert conpet("modules", "list", workspace).out.count("unit-1") == 2
     again = conpet("merge", workspace, FIRST.name, SECOND.name, "--yes")
     assert (again.code, "share one module already" in again.err) == (1, True)
 

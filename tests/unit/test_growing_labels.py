@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,10 +104,59 @@ def test_names_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with frozen_state(learner):
         with pytest.raises(DataError, match=f"{SECOND.labels[0]!r} is owned by task {SECOND.name!r}"):
             learner.rename(GONE, SECOND.labels[0])
-        with pytest.raises(ConfigError, match="not blank"):
-            learner.rename(GONE, " ")
+        for wrong in (" ", "a\nb", "\x1b[31m", "\ud800"):
+            with pytest.raises(ConfigError, match="not blank"):
+                learner.rename(GONE, wrong)
+        with pytest.raises(ConfigError, match="has this name already"):
+            learner.rename(GONE, GONE)
         with pytest.raises(UnknownNameError, match=f"no label 'nope' in this workspace; have: {FIRST.labels[0]!r}"):
             learner.rename("nope", "other")
+
+
+@pytest.mark.parametrize("retention", ["reservoir", "class-balanced"])
+def test_a_renamed_label_keeps_its_share_of_a_limited_memory(tmp_path: Path, retention: str) -> None:
+    learner = taught(tmp_path, [FIRST], memory_examples=12, retention=retention)
+    before = stored(learner, FIRST.name)[Split.TRAIN]
+    learner.rename(GONE, "other", evaluate=False)
+    older, newer = (remember(version).examples(Split.TRAIN) for version in learner.tasks[0].versions)
+    assert [one.text for one in newer] == [one.text for one in older]
+    assert 0 < len(newer) == len(before) // 2
+    assert "other" in {one.label for one in newer}
+
+
+def changes() -> list[Callable[[ConPET], object]]:
+    """Return each change of a label of `FIRST`, `GONE` being the one that a rename, split or retire is of."""
+    mine = [one for one in FIRST.train if one.label == GONE]
+    finer = Examples(tuple(one.labelled(f"fine-{index % 2}") for index, one in enumerate(mine)))
+    return [
+        lambda learner: learner.rename(GONE, "other", evaluate=False),
+        lambda learner: learner.retire(GONE, evaluate=False),
+        lambda learner: learner.split(GONE, finer, evaluate=False),
+        lambda learner: learner.extend(Examples((Example.of_text("quite new", GONE),)), evaluate=False),
+    ]
+
+
+@pytest.mark.parametrize("change", changes(), ids=["rename", "retire", "split", "extend"])
+def test_learning_the_same_data_again_undoes_no_change(tmp_path: Path, change: Callable[[ConPET], object]) -> None:
+    learner = taught(tmp_path, [FIRST])
+    change(learner)
+    learner.rename(FIRST.labels[0], "first", evaluate=False)  # one change more: what it derives from is carried along
+    with frozen_state(learner):
+        report = learner.learn(FIRST)
+    assert (report.skipped, report.changed_since, report.version) == (True, True, 3)
+    assert "changed since by rename, extend, split or retire" in str(report)
+    assert "modules rollback" in str(report)
+    other = replace(FIRST, train=FIRST.train[::2])
+    assert not learner.learn(other, evaluate=False).skipped
+    assert not learner.learn(FIRST, evaluate=False).skipped  # `other` does not derive from it
+
+
+def test_the_same_data_is_skipped_though_another_task_took_the_former_name(tmp_path: Path) -> None:
+    learner = taught(tmp_path, [FIRST])
+    learner.rename(GONE, "other", evaluate=False)
+    heir = [replace(one, label=GONE if index % 2 else "new") for index, one in enumerate(SECOND.train)]
+    learner.learn(Task("heir", tuple(heir)), evaluate=False)
+    assert learner.learn(FIRST, evaluate=False).changed_since
 
 
 # Retiring
@@ -246,6 +295,23 @@ def test_what_a_limited_memory_let_go_is_said(tmp_path: Path) -> None:
     assert report.notes == (
         "of the 18 training examples of version 1, 10 were still stored: the replay memory has no room for more",
     )
+    (again,) = learner.extend(Examples((Example.of_text("quite new", FIRST.labels[0]),)), evaluate=False)
+    assert (again.skipped, again.notes) == (True, ())
+    assert learner.rename(GONE, "other", evaluate=False).notes == ()
+
+
+def test_a_task_with_a_label_of_which_nothing_is_left_is_not_learned_again_without_it(tmp_path: Path) -> None:
+    learner = taught(tmp_path, [FIRST], memory_examples=1)
+    left = stored(learner, FIRST.name)[Split.TRAIN][0].label
+    lost = [label for label in FIRST.labels if label != left]
+    finer = tuple(Example.of_text(f"new {name}", name) for name in ("x", "y"))
+    with frozen_state(learner):
+        with pytest.raises(DataError, match=rf"limit of the replay memory let all(.|\n)*{lost[0]!r}(.|\n)*{lost[1]!r}"):
+            learner.extend(Examples((Example.of_text("quite new", left),)))
+        with pytest.raises(DataError, match=rf"limit of the replay memory let all(.|\n)*{lost[1]!r}"):
+            learner.split(lost[0], Examples(finer), replace=True)
+    more = tuple(Example.of_text(f"quite new {label}", label) for label in lost)
+    assert learner.extend(Examples(more), evaluate=False)[0].version == 2
 
 
 def test_without_texts_nothing_is_learned_again(tmp_path: Path) -> None:
@@ -299,7 +365,24 @@ def test_splits_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UnknownNameError, match="no label 'nope'"):
             learner.split("nope", examples("x", "y"))
         with pytest.raises(DataError, match="label 'z' has no training example"):
-            learner.split(GONE, replace(examples("x", "y"), test=examples("z").train))
+            learner.split(GONE, replace(examples("x", "y"), test=examples("z").train), replace=True)
+        count = sum(one.label == GONE for some in stored(learner, FIRST.name).values() for one in some)
+        with pytest.raises(DataError, match=f"none of the {count} stored examples of label {GONE!r}.*the right label"):
+            learner.split(GONE, examples("x", "y"))
+        foreign = SECOND.train[0]
+        mine = next(one for one in FIRST.train if one.label == GONE)
+        given = Examples((mine.labelled("x"), foreign.labelled("y")))
+        with pytest.raises(DataError, match=f"'y' is stored as {foreign.label!r} of task {SECOND.name!r}"):
+            learner.split(GONE, given)
+
+
+def test_one_of_the_finer_labels_may_keep_the_name_and_all_examples_may_be_new(tmp_path: Path) -> None:
+    learner = taught(tmp_path, [FIRST])
+    finer = Examples(tuple(Example.of_text(f"new {label}", label) for label in (GONE, "fine")))
+    learner.split(GONE, finer, replace=True, evaluate=False)
+    assert set(learner.labels) == {*FIRST.labels, "fine"}
+    kept = [one for one in stored(learner, FIRST.name)[Split.TRAIN] if one.label in (GONE, "fine")]
+    assert kept == list(finer.train)
 
 
 # History

@@ -88,12 +88,10 @@ def test_what_cannot_be_upgraded_is_refused(tmp_path: Path) -> None:
             other.upgrade()
 
 
-def test_an_empty_workspace_can_be_upgraded(tmp_path: Path) -> None:
+def test_an_empty_workspace_is_not_upgraded(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 0, method="emr")
-    learner.upgrade()
-    learner.learn(FIRST, evaluate=False)
-    assert UNIT not in learner.tasks[0].active.objects
-    assert STATIC not in learner.store.snapshot().shared
+    with frozen_state(learner), pytest.raises(ConfigError, match=r"no task whose module.*conpet init"):
+        learner.upgrade()
 
 
 def test_a_new_version_leaves_the_shared_module_and_can_come_back(tmp_path: Path) -> None:
@@ -219,6 +217,8 @@ def test_merges_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     with frozen_state(learner):
         with pytest.raises(ConfigError, match="two tasks or more"):
             learner.merge([FIRST.name, FIRST.name])
+        with pytest.raises(ConfigError, match="is one string"):
+            learner.merge(FIRST.name)
         with pytest.raises(UnknownNameError, match="no task 'nobody'"):
             learner.merge([FIRST.name, "nobody"])
         with pytest.raises(ConfigError, match="bound=-1"):

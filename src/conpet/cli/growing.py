@@ -34,13 +34,17 @@ def upgrade(
 
     The one module is frozen and goes on serving the labels learned so far.
     """
+    from conpet.workspace.checking import upgraded
+
     opened = open_workspace(workspace, backbone, device)
+    with opened.store.snapshot() as snapshot:
+        upgraded(snapshot, method, rule, selector)
     former = opened.settings.method
     confirm(f"Upgrade from {former} to {method}? Versions of tasks that are not in use lose their module.", yes)
     change = partial(opened.upgrade, method, rule=rule, selector=selector)
     evaluation = made("upgrade", wait, no_evaluate, change)
     line(f"{workspace}: method {method} in place of {former}, rule {rule}; one frozen module serves all labels so far")
-    if evaluation is not None and opened.labels:
+    if evaluation is not None:
         say_accuracy(evaluation.whole_accuracy, len(opened.labels))
 
 
@@ -61,8 +65,11 @@ def merge(
 ) -> None:
     """Let several tasks share one module, trained on their stored examples, unless that costs too much accuracy."""
     from conpet.report import text
+    from conpet.workspace.checking import mergeable
 
     opened = open_workspace(workspace, backbone, device)
+    with opened.store.snapshot() as snapshot:
+        mergeable(snapshot, tasks, bound)
     confirm(f"Merge the modules of {', '.join(tasks)}? Those they have now are deleted.", yes)
     report = made("merge", wait, no_evaluate, partial(opened.merge, tasks, bound=bound))
     if as_json:

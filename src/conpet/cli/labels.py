@@ -87,6 +87,9 @@ def split(
             metavar="FILE", help="Examples of finer labels: a file, or a folder as for `learn`.", show_default=False
         ),
     ],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="FILE may have none of the label's stored examples: all are dropped.")
+    ] = False,
     no_evaluate: NoEvaluate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
@@ -99,7 +102,7 @@ def split(
     from conpet.data import read_examples
 
     opened = open_workspace(workspace, backbone, device)
-    report = made(label, wait, no_evaluate, partial(opened.split, label, read_examples(source)))
+    report = made(label, wait, no_evaluate, partial(opened.split, label, read_examples(source), replace=replace))
     for note in report.notes:
         line(f"{report.task}: {note}")
     line(f"{label}: split; {report.task} version {report.version} has {report.labels} labels")

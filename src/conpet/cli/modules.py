@@ -24,7 +24,10 @@ Version = Annotated[
 
 @app.command("list")
 def list_(workspace: WorkspacePath, as_json: AsJson = False) -> None:
-    """List every version of every module; predictions use the active ones."""
+    """List every version of every module; predictions use the active ones.
+
+    In the column `module` stands what a module has of trained parameters, or the name of the one that tasks share.
+    """
     from conpet.store import Store
 
     with Store.open(workspace).snapshot() as snapshot:
@@ -176,11 +179,14 @@ def verify(workspace: WorkspacePath, as_json: AsJson = False, backbone: Backbone
 
 
 def _row(version: VersionRecord) -> dict[str, Any]:
+    from conpet.learners.state import unit_of
+
     return {
         "task": version.task,
         "version": version.number,
         "active": version.active,
         "labels": len(version.labels),
+        "unit": unit_of(version.objects),
         "parameters": version.parameters,
         "head_parameters": version.head_parameters,
         "bytes": version.bytes,
@@ -203,7 +209,7 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
             str(row["version"]),
             "active" if row["active"] else "",
             text.count(row["labels"]),
-            text.short_count(row["parameters"]),
+            row["unit"] or text.short_count(row["parameters"]),
             text.short_count(row["head_parameters"]),
             text.size(row["bytes"]),
             row["created"][:10],

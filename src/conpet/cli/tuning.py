@@ -105,7 +105,9 @@ def _print(found: TuneReport, workspace: Path) -> None:
     )
     tried = text.plural(len(found.trials), "design")
     line(f"cost: {text.duration(found.seconds)}, {found.passes:,.0f} forward-pass equivalents, {tried}", out)
-    if found.applied:
-        line(f"these are the settings of {workspace} now; next: conpet learn {workspace} TASK_OR_STREAM", out, "dim")
-    else:
+    if not found.applied:
         line("a dry run: nothing was changed", out)
+    elif found.choice.design == found.before.design:
+        line("nothing better found: the settings are what they were", out)
+    else:
+        line(f"these are the settings of {workspace} now; next: conpet learn {workspace} TASK_OR_STREAM", out, "dim")

@@ -45,7 +45,7 @@ OWN: Final = Own.TEMPLATE
 
 
 class StoredRow(NamedTuple):
-    """What retention knows of a stored training example: bytes that tell it from others, and how many it takes."""
+    """What retention knows of a stored training example: bytes of its input, and how many the whole row takes."""
 
     content: bytes
     size: int
@@ -148,8 +148,9 @@ class Remembered:
             yield from (StoredRow(*row) for row in latent_rows(self.reader.tensors(Split.TRAIN)))
             return
         for row in self.reader.rows(Split.TRAIN):
-            content = json.dumps(row, sort_keys=True, ensure_ascii=False).encode()
-            yield StoredRow(content, len(content) + 1)  # a line of the table, with its end
+            # Not of its label or id: an example that is relabelled keeps its rank.
+            content = _line({key: value for key, value in row.items() if key not in ("label", "id")})
+            yield StoredRow(content, len(_line(row)) + 1)  # a line of the table, with its end
 
     def _no_text(self, therefore: str) -> ConfigError:
         return ConfigError(
@@ -248,6 +249,10 @@ def relabelled(memory: Remembered, names: Mapping[str, str | None], stay: Sequen
         for split, rows in chosen.items()
     }
     return Artifact(tables=tables, documents=documents, tensors=tensors)
+
+
+def _line(row: Mapping[str, object]) -> bytes:
+    return json.dumps(row, sort_keys=True, ensure_ascii=False).encode()
 
 
 def _documents(labels: Mapping[Split, Sequence[str]], indices: Sequence[int], *, latent: bool) -> dict[str, object]:

@@ -59,7 +59,7 @@ class Holding:
 
     Attributes:
         labels: Label of each, n of them.
-        ranks: Pseudo-random rank of each, from its content and the workspace's seed.
+        ranks: Pseudo-random rank of each, from its input and the workspace's seed.
         sizes: Bytes each takes.
         representations: What k-means clusters `[n, R]`, or None.
     """
@@ -116,7 +116,7 @@ class Retention(ABC):
 class Reservoir(Retention):
     """Every example seen so far is equally likely to be kept, so tasks keep shares like their sizes.
 
-    Each example gets a pseudo-random rank from its content and the seed; the lowest ranks of all stay. A limit in
+    Each example gets a pseudo-random rank from its input and the seed; the lowest ranks of all stay. A limit in
     bytes is met to within one example.
     """
 

@@ -99,7 +99,7 @@ def trials_table(found: TuneReport, most: int = 10) -> Table:
     """Return the designs that a search tried: the chosen one, then the `most` that did best beside it."""
     table = _table("Designs", "", least=0)
     table.add_column("targets", no_wrap=True)
-    for name in ("split", "rank", "rate", "epochs", "warm", "valid.", "passes"):
+    for name in ("split", "rank", "rate", "epochs", "warm", "valid.", "passes/\nexample"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("outcome", no_wrap=True)
     for trial in found.ranked[: most + 1]:

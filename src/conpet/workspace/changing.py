@@ -21,7 +21,7 @@ from conpet.work import Progress, Work
 from conpet.workspace import warming
 from conpet.workspace.evaluating import Evaluator
 from conpet.workspace.history import CACHE, DESIGN, TUNE, learned_by, matrix_of
-from conpet.workspace.reading import coming_task, describe, known_task, known_tasks, seed_of
+from conpet.workspace.reading import ORIGINS, coming_task, describe, known_task, known_tasks, origins, seed_of
 from conpet.workspace.recording import recorded
 from conpet.workspace.remembering import Keeper, check_templates, remember, remembered
 from conpet.workspace.results import Evaluation, LearnReport
@@ -61,18 +61,24 @@ class Changer:
 
     def learn(self, task: Task) -> LearnReport:
         """Learn a task; see `ConPET.learn`."""
+        present = self._present(task.name)
+        if present and task.digest in origins(present):
+            return self._report(present, skipped=True, changed_since=task.digest != present.digest)
         self._check_labels(task.name, task.labels)
         settings = self._learner.settings
         self._learner.check_task(settings, settings.for_task(task.settings))
-        present = self._present(task.name)
-        if present and present.digest == task.digest:
-            return self._report(present, skipped=True)
         if present:
             _check_related(task, present)
         return self._teach(task, "learn")
 
-    def _teach(self, task: Task, verb: str, detail: Mapping[str, Any] | None = None) -> LearnReport:
-        """Learn a sound task as a new version; the arguments behind it are for the history."""
+    def _teach(self, task: Task, verb: str, *, derived_from: Sequence[str] = ()) -> LearnReport:
+        """Learn a sound task as a new version.
+
+        Args:
+            task: The task.
+            verb: What is done, for the history.
+            derived_from: Digests of the data that the task was made from.
+        """
         if self._learner.settings.latent_only:
             check_templates(task, map(known_task, self._snapshot.versions))
         # Training may be resumed only from the very state it began in.
@@ -90,7 +96,7 @@ class Changer:
             keeper = Keeper(learner.backbone, learner.settings)
             whole = keeper.whole(task, lesson.train, learned.representations)
             memory, smaller = keeper.kept(whole, self._snapshot.versions)
-        description = describe(task)
+        description = describe(task) | {ORIGINS: list(derived_from)}
         description["notes"] += keeper.notes(whole, memory)
         state = learner.state.after(coming, learned.objects, learned.shared)
         evaluation = self._evaluated(state, {task.name: whole})
@@ -109,9 +115,10 @@ class Changer:
             new_version=new,
             side_objects=smaller,
             shared={**warm, **learned.shared},
-            detail={**learned.detail, **(detail or {})},
+            detail=learned.detail,
         )
-        return self._report(self._store.snapshot().task(task.name).active, event=event, evaluation=evaluation)
+        version = self._store.snapshot().task(task.name).active
+        return self._report(version, event=event, evaluation=evaluation, notes=tuple(description["notes"]))
 
     def rollback(self, name: str, number: int) -> LearnReport:
         """Use another version of a task; see `ConPET.rollback`."""
@@ -230,6 +237,8 @@ class Changer:
         event: EventRecord | None = None,
         evaluation: Evaluation | None = None,
         skipped: bool = False,
+        changed_since: bool = False,
+        notes: Sequence[str] = (),
     ) -> LearnReport:
         tasks = self._store.snapshot().tasks
         matrix = matrix_of(self._store.events()) if evaluation else AccuracyMatrix()
@@ -237,6 +246,7 @@ class Changer:
             task=version.task,
             version=version.number,
             skipped=skipped,
+            changed_since=changed_since,
             labels=len(version.labels),
             tasks_seen=len(tasks),
             labels_seen=sum(len(task.active.labels) for task in tasks),
@@ -248,7 +258,7 @@ class Changer:
             head_parameters=version.head_parameters,
             backbone_parameters=self._learner.backbone.parameters,
             bytes_stored=event.bytes_stored if event else 0,
-            notes=tuple(version.description["notes"]),
+            notes=tuple(notes),
         )
 
 

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from conpet.config import Settings
 from conpet.data import Example, Examples, Task
 from conpet.errors import AccuracyBoundError, ConfigError, DataError, Problem
 from conpet.evaluation.metrics import Tally
@@ -15,10 +14,10 @@ from conpet.learners.dynamic import DynamicLearner
 from conpet.learners.state import UNIT
 from conpet.learners.static import StaticLearner
 from conpet.replay.memory import Remembered, Split
-from conpet.selectors import SELECTORS
 from conpet.store import SideObject, VersionRecord
+from conpet.workspace.checking import mergeable, upgraded
 from conpet.workspace.evaluating import CHUNK
-from conpet.workspace.reading import known_tasks
+from conpet.workspace.reading import known_tasks, origins
 from conpet.workspace.relabelling import Relabeller
 from conpet.workspace.remembering import remember
 from conpet.workspace.results import Evaluation, LearnReport, MergeReport
@@ -57,7 +56,9 @@ class Grower(Relabeller):
         """Learn one task from its stored examples and new ones; see `ConPET.extend`."""
         task = self._extended(name, examples)
         present = self._snapshot.task(name).active
-        return self._teach(task, "learn") if task else self._report(present, skipped=True)
+        if task is None:
+            return self._report(present, skipped=True)
+        return self._teach(task, "learn", derived_from=origins(present))
 
     def _extended(self, name: str, examples: Examples | Task) -> Task | None:
         """Return a task with new examples beside its stored ones, or None where there are no new ones."""
@@ -83,16 +84,17 @@ class Grower(Relabeller):
         new = {split: _once(one for one in some if one.input_key not in labels) for split, some in own.items()}
         if not any(new.values()):
             return None
-        return self._again(present, {split: [*stored[split], *new[split]] for split in Split}, ())
+        joined = {split: [*stored[split], *new[split]] for split in Split}
+        return self._again(present, joined, present.labels, ())
 
     # Finer labels
 
-    def split(self, label: str, examples: Examples | Task) -> LearnReport:
+    def split(self, label: str, examples: Examples | Task, replacing: bool) -> LearnReport:
         """Put finer labels in the place of one; see `ConPET.split`."""
         record = self._owner(label)
         given = _by_split(examples)
         finer = {str(example.label) for some in given.values() for example in some}
-        for one in sorted(finer):
+        for one in sorted(finer - {label}):
             self._check_new(one)
         if len(finer) < 2:
             raise DataError(
@@ -102,6 +104,12 @@ class Grower(Relabeller):
         stored = self._stored(record.active)
         answers = {example.input_key: example.label for some in given.values() for example in some}
         coarse = {example.input_key for some in stored.values() for example in some if example.label == label}
+        if coarse and not replacing and coarse.isdisjoint(answers):
+            raise DataError(
+                f"none of the {len(coarse):,} stored examples of label {label!r} is among those given, so all would be "
+                "dropped; is it the right label? If so, ask for it (`--replace`). Nothing was changed"
+            )
+        self._check_not_elsewhere(label, given)
         joined, dropped = {}, 0
         for split in Split:
             kept = [one for one in stored[split] if one.label != label]
@@ -110,15 +118,50 @@ class Grower(Relabeller):
             dropped += len(old) - len(moved)
             joined[split] = [*kept, *moved, *_once(one for one in given[split] if one.input_key not in coarse)]
         note = (f"{dropped:,} stored examples of the label that was split have no finer one and were dropped",)
-        return self._teach(self._again(record.active, joined, note if dropped else ()), "split")
+        others = [one for one in record.active.labels if one != label]
+        task = self._again(record.active, joined, others, note if dropped else ())
+        return self._teach(task, "split", derived_from=origins(record.active))
+
+    def _check_not_elsewhere(self, label: str, given: Mapping[Split, Sequence[Example]]) -> None:
+        """Refuse inputs that are stored under another label than the one that is split, in any task."""
+        elsewhere = {
+            example.input_key: f"{example.label!r} of task {task.name!r}"
+            for task in self._snapshot.tasks
+            for some in self._stored(task.active).values()
+            for example in some
+            if example.label != label
+        }
+        problems = [
+            Problem(f"examples ({split})", None, f"an input of {one.label!r} is stored as {elsewhere[one.input_key]}")
+            for split, some in given.items()
+            for one in some
+            if one.input_key in elsewhere
+        ]
+        if problems:
+            raise DataError(f"label {label!r} cannot be split so; nothing was changed", problems)
 
     def _stored(self, version: VersionRecord) -> dict[Split, list[Example]]:
         """Return the stored examples of a version; `ConfigError` where their texts are not kept."""
         memory = remember(version)
         return {split: memory.examples(split) for split in Split}
 
-    def _again(self, present: VersionRecord, examples: Mapping[Split, Sequence[Example]], notes: Sequence[str]) -> Task:
-        """Return a task as it was learned, with other examples."""
+    def _again(
+        self,
+        present: VersionRecord,
+        examples: Mapping[Split, Sequence[Example]],
+        staying: Iterable[str],
+        notes: Sequence[str],
+    ) -> Task:
+        """Return a task as it was learned, with other examples; the labels that stay must all have some to train on."""
+        gone = sorted(set(staying) - {str(example.label) for example in examples[Split.TRAIN]})
+        if gone:
+            problems = [Problem(f"label {label!r}", None, "has no training example left") for label in gone]
+            raise DataError(
+                f"task {present.task!r} cannot be learned again: the limit of the replay memory let all training "
+                "examples of some labels go; add new ones of them first, or together with yours (`conpet learn "
+                "WORKSPACE FILE --extend`), or retire these labels. Nothing was changed",
+                problems,
+            )
         description, stored = present.description, remember(present).count(Split.TRAIN)
         learned = description["counts"][Split.TRAIN]
         lost = (
@@ -139,28 +182,11 @@ class Grower(Relabeller):
 
     def upgrade(self, method: str, rule: str, selector: str | None) -> Evaluation | None:
         """Freeze a static method's module and go on with new ones; see `ConPET.upgrade`."""
-        static = self._learner
-        if method != DynamicLearner.name:
-            raise ConfigError(f"method {method!r}: {DynamicLearner.name!r} is the one a workspace can be upgraded to")
-        if static.name == method:
-            raise ConfigError(f"the workspace has method {method!r} already; there is nothing to upgrade")
-        if not isinstance(static, StaticLearner):
-            raise ConfigError(
-                f"method {static.name!r}: only a workspace with one PET module for all tasks can be upgraded; "
-                "make a new workspace and learn the tasks there"
-            )
-        chosen = selector or static.settings.selector
-        if SELECTORS[chosen].needs_replay:
-            raise ConfigError(
-                f"selector {chosen!r} is trained task by task, and was not: upgrade with one that is computed "
-                "(`--selector closed-form`)"
-            )
-        changes = {"method": method, "options": {}, "rule": rule, "selector": chosen}
-        settings = Settings.parse({**self._snapshot.header.settings, **changes})
+        settings, static = upgraded(self._snapshot, method, rule, selector), self._learner
+        assert isinstance(static, StaticLearner), "only such a workspace can be upgraded"  # noqa: S101
         shared = dict(static.frozen())
         self._learner = dynamic = DynamicLearner(static.backbone, settings, static.state.sharing(shared))
-        if dynamic.state.tasks:
-            shared |= dynamic.calibrated(self._work(""))
+        shared |= dynamic.calibrated(self._work(""))
         evaluation = self._evaluated(static.state.sharing(shared), {})
         # The module that served versions not in use is no more: it was trained on.
         older = [version for version in self._snapshot.versions if not version.active]
@@ -179,12 +205,9 @@ class Grower(Relabeller):
 
     def merge(self, names: Sequence[str], bound: float) -> MergeReport:
         """Let tasks share one module; see `ConPET.merge`."""
-        learner = self._learner
-        if not isinstance(learner, DynamicLearner):
-            raise ConfigError(
-                f"method {learner.name!r}: only tasks of a {DynamicLearner.name!r} workspace have modules to merge"
-            )
-        slot, sources = self._free_slot(), self._mergeable(names, bound)
+        wanted, learner = mergeable(self._snapshot, names, bound), self._learner
+        assert isinstance(learner, DynamicLearner), "only tasks of such a workspace can be merged"  # noqa: S101
+        slot, sources = self._free_slot(), self._sources(wanted)
         merging = "|".join(sorted(sources)).encode()
         scratch = f"{hashlib.sha256(merging).hexdigest()[:32]}-{self._snapshot.generation}"
         work = replace(self._work(""), scratch=self._store.scratch(scratch))
@@ -214,17 +237,12 @@ class Grower(Relabeller):
         )
         return MergeReport(tuple(sources), before, after, bytes_before, event.bytes_stored, evaluation)
 
-    def _mergeable(self, names: Sequence[str], bound: float) -> dict[str, Remembered]:
-        """Return the examples of tasks to be merged, by name, in the order of the tasks."""
-        wanted = {self._snapshot.task(name).name for name in names}
-        if len(wanted) < 2:
-            raise ConfigError("merge: name two tasks or more, each once")
-        if not bound >= 0:
-            raise ConfigError(f"bound={bound}: give the points of accuracy that may be lost, 0 or more")
-        records = [task.active for task in self._snapshot.tasks if task.name in wanted]
+    def _sources(self, names: Sequence[str]) -> dict[str, Remembered]:
+        """Return the examples of tasks to be merged, by name."""
+        records = [self._snapshot.task(name).active for name in names]
         units = {task.unit for task in known_tasks(records)}
         if len(units) == 1 and None not in units:
-            raise ConfigError(f"{', '.join(sorted(wanted))} share one module already; nothing to merge")
+            raise ConfigError(f"{', '.join(sorted(names))} share one module already; nothing to merge")
         sources = {record.task: remember(record) for record in records}
         problems = [
             Problem(f"task {name!r}", None, f"has no {split} examples stored")

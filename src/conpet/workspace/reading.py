@@ -10,6 +10,9 @@ from conpet.data import Kind, Task
 from conpet.learners.state import KnownTask, LearnerState
 from conpet.store import Snapshot, VersionRecord
 
+ORIGINS = "origins"
+"""Key of a version's description: digests of the data it was made from by renaming, retiring, splitting, extending."""
+
 
 def known_task(version: VersionRecord) -> KnownTask:
     """Return a version as a learner sees it."""
@@ -50,6 +53,11 @@ def describe(task: Task) -> dict[str, Any]:
         "notes": list(task.notes),
         "counts": {"train": len(task.train), "validation": len(task.validation), "test": len(task.test)},
     }
+
+
+def origins(version: VersionRecord) -> list[str]:
+    """Return the digests of the data that whatever is made of a version derives from: its own and those before it."""
+    return [*version.description.get(ORIGINS, ()), version.digest]
 
 
 def seed_of(seed: int, name: str) -> int:

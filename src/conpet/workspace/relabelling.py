@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from unicodedata import category
 
 from conpet.errors import ConfigError, DataError, UnknownNameError
 from conpet.learners.state import Names
@@ -15,7 +16,7 @@ from conpet.readable import Held
 from conpet.replay.memory import MEMORY, Remembered, Split, relabelled
 from conpet.store import NewVersion, TaskRecord, VersionRecord
 from conpet.workspace.changing import Changer
-from conpet.workspace.reading import known_task, known_tasks
+from conpet.workspace.reading import ORIGINS, known_task, known_tasks, origins
 from conpet.workspace.remembering import Keeper, remember
 from conpet.workspace.results import LearnReport
 
@@ -66,7 +67,8 @@ class _Relabelling:
     def description(self, memory: Remembered) -> dict[str, Any]:
         """Return the description of the new version, given its examples."""
         held_out = {str(split): memory.count(split) for split in (Split.VALIDATION, Split.TEST)}
-        return {**self.present.description, "counts": {str(Split.TRAIN): len(self.stay), **held_out}}
+        counts = {str(Split.TRAIN): len(self.stay), **held_out}
+        return {**self.present.description, "counts": counts, ORIGINS: origins(self.present)}
 
 
 class Relabeller(Changer):
@@ -75,6 +77,8 @@ class Relabeller(Changer):
     def rename(self, old: str, new: str) -> LearnReport:
         """Give a label another name; see `ConPET.rename`."""
         record = self._owner(old)
+        if new == old:
+            raise ConfigError(f"label {old!r} has this name already; nothing was changed")
         self._check_new(new)
         return self._relabel("rename", record.active, {old: new})
 
@@ -131,5 +135,9 @@ class Relabeller(Changer):
         owners = {one: task.name for task in self._snapshot.tasks for one in task.active.labels}
         if label in owners:
             raise DataError(f"label {label!r} is owned by task {owners[label]!r} already; choose another name")
-        if not label.strip() or label != label.encode(errors="ignore").decode():
-            raise ConfigError(f"{label!r} cannot be a label: give it a name that is not blank and is valid Unicode")
+        surrogates_or_controls = any(category(one) in ("Cs", "Cc") for one in label)
+        if not label.strip() or surrogates_or_controls:
+            raise ConfigError(
+                f"{label!r} cannot be a label: give it a name that is not blank, is valid Unicode and has no control "
+                "characters"
+            )

@@ -176,7 +176,9 @@ class LearnReport:
         head_parameters: Trained parameters of its head.
         backbone_parameters: Frozen parameters.
         bytes_stored: Size of the workspace's learned objects.
-        notes: What the user should know of the data.
+        notes: What the user should know of what was just learned.
+        changed_since: Whether it was skipped because it was learned from the same data, and renamed, extended, split
+            or retired from since.
     """
 
     task: str
@@ -194,6 +196,7 @@ class LearnReport:
     backbone_parameters: int = 0
     bytes_stored: int = 0
     notes: tuple[str, ...] = ()
+    changed_since: bool = False
 
     @property
     def seconds(self) -> float:
@@ -201,6 +204,12 @@ class LearnReport:
         return sum(stage.seconds for stage in self.cost)
 
     def __str__(self) -> str:
+        if self.changed_since:
+            return (
+                f"{self.task}: learned from this data already, and changed since by rename, extend, split or retire "
+                f"(version {self.version}); nothing done. To go back: `conpet modules rollback` (not after retire); to "
+                "learn it anew: `conpet modules remove` first, or under another name, with labels that no task has"
+            )
         if self.skipped:
             return f"{self.task}: already learned from the same data (version {self.version}); nothing done"
         parts = [f"{self.task}: learned {self.labels} labels as version {self.version} in {self.seconds:.1f} s"]

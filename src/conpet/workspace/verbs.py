@@ -43,7 +43,8 @@ class GrowingVerbs(ABC):
             A report for each task that owns one of the labels, in the order of the tasks.
 
         Raises:
-            DataError: A label is not known, or an input is stored with another label.
+            DataError: A label is not known, an input is stored with another label, or the limit of the replay memory
+                let all training examples of a label go.
             ConfigError: The workspace keeps no texts to learn from again (`latent_only`).
         """
         owners = self._change("extend", wait_seconds, None, False, lambda grower: grower.owners_of(examples))
@@ -99,6 +100,7 @@ class GrowingVerbs(ABC):
         label: str,
         examples: Examples | Task,
         *,
+        replace: bool = False,
         evaluate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
@@ -110,17 +112,22 @@ class GrowingVerbs(ABC):
 
         Args:
             label: The label.
-            examples: Examples of two finer labels or more.
+            examples: Examples of two finer labels or more, one of which may keep the label's name.
+            replace: Whether `examples` may have none of the label's stored examples, so that all of them are dropped.
             evaluate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
         Raises:
             UnknownNameError: There is no such label.
-            DataError: A finer label is known already, or has no training example.
+            DataError: A finer label is known already, or has no training example; an input is stored under a label
+                other than `label`; none is stored under it, without `replace`; or the limit of the replay memory let
+                all training examples of another label of the task go.
             ConfigError: The workspace keeps no texts to learn from again (`latent_only`).
         """
-        return self._change("split", wait_seconds, progress, evaluate, lambda grower: grower.split(label, examples))
+        return self._change(
+            "split", wait_seconds, progress, evaluate, lambda grower: grower.split(label, examples, replace)
+        )
 
     def upgrade(
         self,
@@ -147,7 +154,8 @@ class GrowingVerbs(ABC):
             progress: As in `ConPET.learn`.
 
         Raises:
-            ConfigError: The workspace's method has no module that could be frozen, or is dynamic already.
+            ConfigError: The workspace's method has no module that could be frozen, or is dynamic already; or nothing
+                was learned yet.
         """
         return self._change(
             "upgrade", wait_seconds, progress, evaluate, lambda grower: grower.upgrade(method, rule, selector)
