@@ -25,8 +25,8 @@ NAME = "depth"
 SHARES = (0.1, 0.2, 0.5, 1.0)
 LAYERS = 30
 DATA: dict[str, dict[str, Any]] = {
-    "clinc150": {"tasks": 2, "per_label": {"train": 10, "validation": 5, "test": 15}},
-    "fewrel80": {"tasks": 2, "per_label": {"train": 12, "validation": 6, "test": 20}},
+    "clinc150": {"tasks": 2, "per_label": {"train": 8, "validation": 5, "test": 15}},
+    "fewrel80": {"tasks": 2, "per_label": {"train": 10, "validation": 6, "test": 20}},
 }
 SETTINGS = {"backbone": "smollm2-135m", "method": "joint", "batch_size": 16, "epochs": 5}
 
