@@ -270,6 +270,13 @@ def test_falls_are_smoothed_and_a_task_that_gets_better_counts_as_not_forgotten(
     assert sum(one.task_weights().values()) == pytest.approx(1)
 
 
+def test_within_a_task_every_candidate_is_drawn_before_any_is_drawn_again() -> None:
+    one = rehearsal({"a": 40}, "adaptive", 200)
+    candidates = {row for row in range(len(one.states)) if one.trained([row])[0]}
+    rows = [row for some in run(one) for row in some if row in candidates]
+    assert set(rows[: len(candidates)]) == candidates
+
+
 def test_within_a_task_examples_that_were_hard_are_drawn_more_often() -> None:
     one = rehearsal({"a": 12}, "adaptive", 3000)
     easy = {row for row in range(len(one.states)) if row % 2}

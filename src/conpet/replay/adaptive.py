@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import cycle
 
 from conpet.backbone.backbone import Backbone
@@ -22,7 +22,7 @@ FLOOR = 0.1
 EXPLORATION = 0.2
 """Share of the draws of tasks that stay uniform whatever was measured."""
 UNIFORM_EXAMPLES = 0.5
-"""Share of the draws within a task that stay uniform."""
+"""Share of the draws within a task that stay uniform once all of its candidates were drawn."""
 
 
 class AdaptiveReplay(Rehearsal):
@@ -35,8 +35,9 @@ class AdaptiveReplay(Rehearsal):
     A probe's fall is its loss now minus its loss when it was first looked at; a task's fall F is the exponentially
     smoothed fall of its probes, not below 0. A task is drawn with probability
     `EXPLORATION / T + (1 - EXPLORATION) * (F + FLOOR) / sum of (F + FLOOR)`, so uniformly as long as nothing is
-    forgotten. Within a task half of the draws are uniform and half in proportion to the loss an example had when it
-    was last learned from; one that was not yet counts as the mean of those that were.
+    forgotten. Within a task every candidate is drawn once before any is drawn again (drawing with replacement from what
+    was drawn already would learn from a third fewer examples); from then on half of the draws go on in shuffled passes
+    and half are in proportion to the loss an example had when it was last learned from.
 
     What is drawn depends on what was measured: deterministic for a seed, but not resumable in the middle of a task.
     """
@@ -56,6 +57,7 @@ class AdaptiveReplay(Rehearsal):
         self._probes = frozenset(row for rows in probes.values() for row in rows)
         self._turns = cycle(_turns(list(probes.values())))
         self._candidates = {task: [row for row in rows if row not in self._probes] for task, rows in members.items()}
+        self._passes = {task: _passes(rows, generator) for task, rows in self._candidates.items()}
         self._first: dict[int, float] = {}
         self._last: dict[int, float] = {}
         self._falls = dict.fromkeys(members, 0.0)
@@ -94,12 +96,17 @@ class AdaptiveReplay(Rehearsal):
 
     def _draw(self, task: str, generator: random.Random) -> int:
         rows = self._candidates[task]
-        seen = [self._last[row] for row in rows if row in self._last]
-        if not seen or generator.random() < UNIFORM_EXAMPLES:
-            return generator.choice(rows)
-        mean = sum(seen) / len(seen)
-        weights = [self._last.get(row, mean) for row in rows]
-        return generator.choices(rows, weights)[0] if sum(weights) > 0 else generator.choice(rows)
+        losses = [self._last.get(row) for row in rows]
+        weights = [loss for loss in losses if loss is not None]
+        if len(weights) < len(rows) or not sum(weights) or generator.random() < UNIFORM_EXAMPLES:
+            return next(self._passes[task])
+        return generator.choices(rows, weights)[0]
+
+
+def _passes(rows: Sequence[int], generator: random.Random) -> Iterator[int]:
+    """Go through rows again and again, each time in another order."""
+    while True:
+        yield from generator.sample(rows, len(rows))
 
 
 def _turns(probes: Sequence[Sequence[int]]) -> list[int]:
