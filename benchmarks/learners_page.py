@@ -60,6 +60,7 @@ def rendered() -> str:
         made_by=_made_by(),
         tables={data: [row(learner, found) for learner, found in runs[data].items()] for data in runs},
         stars={data: stars(runs[data]) for data in runs},
+        small={data: difference(runs[data]["emr*"], runs[data]["emr of 2"]) for data in runs},
         gaps={data: gaps(runs[data]) for data in runs},
         warm={data: warm(runs[data]) for data in runs},
         depth=json.loads((RESULTS / "depth.json").read_text()),
@@ -100,7 +101,7 @@ def row(learner: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "learner": learner,
         **{name: summary(runs, name) for name in figures},
         "seconds": median(run["cpu_seconds"] for run in runs if "cpu_seconds" in run),  # not yet in the first files
-        "megabytes": mean(run["bytes_stored"] for run in runs) / 1e6,
+        "megabytes": runs[-1]["bytes_stored"] / 1e6,
         "parameters": runs[0]["trainable_parameters"],
     }
 
