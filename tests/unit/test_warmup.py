@@ -36,6 +36,16 @@ def test_the_first_task_tunes_the_backbone_and_later_ones_leave_it(tmp_path: Pat
     assert ["warm-up" in names for names in stages] == [True, False, False]
 
 
+def test_what_was_asked_of_the_cache_before_the_warm_up_is_not_forgotten(tmp_path: Path) -> None:
+    workspace = taught(tmp_path, 0)
+    before = workspace.backbone
+    workspace.learn(STREAM[0], evaluate=False)
+    cache = workspace.backbone.cache
+    assert workspace.backbone is not before
+    assert cache is not None
+    assert cache.hits + cache.misses >= len(STREAM[0].train)
+
+
 def test_the_warm_up_is_part_of_the_fingerprint_and_of_what_states_are_kept_by(tmp_path: Path) -> None:
     warm, cold = taught(tmp_path, 1), taught(tmp_path, 1, "cold", warmup="none")
     other = taught(tmp_path, 1, "other", seed=5)

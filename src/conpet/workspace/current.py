@@ -61,6 +61,7 @@ class Current:
         self._snapshot: Snapshot | None = None
         self._learner: Learner | None = None
         self._loaded: Loaded | None = None
+        self._base: Backbone | None = None
 
     def learner(self) -> Learner:
         """Return the learner of the workspace's present state, also if another process has changed it."""
@@ -79,17 +80,20 @@ class Current:
             if self._learner is not None and settings == self.settings and not _warmed_since(self._learner, state):
                 self._learner = self._learner.renewed(state)
             else:  # the first time, or changed since, perhaps by another process
-                self.settings = settings
+                if settings != self.settings:
+                    self.settings, self._base = settings, None
                 learner: type[Learner] = METHODS[settings.method]
-                self._learner = learner(backbone_of(self._base(), state), settings, state)
+                self._learner = learner(backbone_of(self._unwarmed(), state), settings, state)
             self._snapshot = snapshot
             return self._learner, snapshot
 
-    def _base(self) -> Backbone:
-        """Return the backbone as it came from disk, cut as the settings say."""
+    def _unwarmed(self) -> Backbone:
+        """Return the backbone as it came from disk, cut as the settings say; one with a warm-up shares its counters."""
         if self._loaded is None:
             self._loaded = load_backbone(self._backbone, dtype=self.settings.dtype, device=self._device)
-        return cut_backbone(self._loaded, self.settings, state_cache() if self.settings.cache else None)
+        if self._base is None:
+            self._base = cut_backbone(self._loaded, self.settings, state_cache() if self.settings.cache else None)
+        return self._base
 
 
 def _warmed_since(learner: Learner, state: LearnerState) -> bool:
