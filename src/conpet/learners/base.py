@@ -25,6 +25,7 @@ from conpet.learners.statistics import (
     classes_of,
     empty_gram,
     features_of,
+    outputs_of,
     statistics_tensors,
     staying,
 )
@@ -73,8 +74,7 @@ class Lesson:
     @property
     def targets(self) -> Tensor:
         """Labels of the training examples as indices into the task's labels `[n]`, int64."""
-        column = {label: index for index, label in enumerate(self.task.labels)}
-        return torch.tensor([column[label] for label in self.answers])
+        return outputs_of(self.answers, self.task.labels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

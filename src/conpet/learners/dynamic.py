@@ -22,9 +22,8 @@ from conpet.errors import ConfigError
 from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores, by_template, joined
 from conpet.learners.memo import RememberingBank
 from conpet.learners.rules import RULES, UNSELECTED, Evidence, PaperRule, Rule
-from conpet.learners.session import outputs_of
 from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, Names, unit_artifact
-from conpet.learners.statistics import features_of, statistics_alone, statistics_tensors
+from conpet.learners.statistics import features_of, outputs_of, statistics_alone, statistics_tensors
 from conpet.learners.units import LABELS, Units, by_unit, reheaded, trimmed
 from conpet.pet.adapter import ADAPTER_CONFIG
 from conpet.pet.bank import ModuleBank
@@ -119,7 +118,7 @@ class DynamicLearner(Learner):
     def score(self, readings: Readings, kind: Kind) -> Scores:
         """Score n examples of one kind; labels of tasks of another kind get -inf."""
         evidence, by_selector = self._evidence(readings, kind)
-        units = evidence.tasks.topk(self._number_run(evidence.tasks), dim=1).indices
+        units = _likeliest(evidence.tasks, self.settings.top_k)
         # Of each selected unit the likeliest task, which is the only one for most.
         of_unit = self.units.of_task == units.unsqueeze(2)
         selected = by_selector.unsqueeze(1).masked_fill(~of_unit, -torch.inf).argmax(dim=2)
@@ -143,12 +142,8 @@ class DynamicLearner(Learner):
         discriminant, regression = (
             scores.masked_fill(impossible, -torch.inf) for scores in self._closed_scores(readings)
         )
-        logits = self.units.run(readings, kind, units.topk(self._number_run(units), dim=1).indices)
+        logits = self.units.run(readings, kind, _likeliest(units, self.settings.top_k))
         return Evidence(discriminant, regression, units, logits, self._unit_of_label), by_selector
-
-    def _number_run(self, units: Tensor) -> int:
-        """Return how many units are run for an input: not more than can be meant."""
-        return min(self.settings.top_k, int((units > -torch.inf).any(dim=0).sum()))
 
     def _selected_by(self, readings: Readings, kind: Kind) -> tuple[Tensor, Tensor]:
         """Return the selector's log-probabilities `[n, T]`, and which tasks are of another kind `[T]`."""
@@ -325,8 +320,7 @@ class DynamicLearner(Learner):
         ranked = self._selected_by(readings, kind)[0]
         ranked[:, own] = -torch.inf
         units = by_unit(ranked, self.units.of_task)
-        possible = int((units > -torch.inf).any(dim=0).sum())
-        logits = self.units.run(readings, kind, units.topk(min(self.settings.top_k - 1, possible), dim=1).indices)
+        logits = self.units.run(readings, kind, _likeliest(units, self.settings.top_k - 1))
         return logits[:, self.owner != own].clamp(min=UNSELECTED)
 
     def calibrated(self, work: Work, newest: Remembered | None = None) -> dict[str, Artifact | None]:
@@ -357,3 +351,9 @@ class DynamicLearner(Learner):
                 targets += [column[labels[position]] for position in positions]
         rule: Rule = RULES[self.settings.rule]()
         return rule.fitted(Evidence.joined(parts), torch.tensor(targets)) if parts else rule
+
+
+def _likeliest(units: Tensor, most: int) -> Tensor:
+    """Return the indices of the likeliest units by log-probability `[n, U]`, of those that can be meant: `[n, k]`."""
+    possible = int((units > -torch.inf).any(dim=0).sum())
+    return units.topk(min(most, possible), dim=1).indices

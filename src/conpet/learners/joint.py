@@ -6,8 +6,9 @@ from typing import ClassVar
 
 from conpet.backbone.states import States
 from conpet.learners.base import Lesson
-from conpet.learners.session import Session, outputs_of
+from conpet.learners.session import Session
 from conpet.learners.static import StaticLearner
+from conpet.learners.statistics import outputs_of
 from conpet.pet.module import PetModule
 from conpet.pet.train import zero_head
 from conpet.replay.memory import Split

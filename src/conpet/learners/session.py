@@ -14,6 +14,7 @@ from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch, States
 from conpet.config import Settings
 from conpet.learners.base import Lesson
+from conpet.learners.statistics import outputs_of
 from conpet.pet.module import PetModule
 from conpet.pet.train import represented
 from conpet.replay.rehearsal import Rehearsal, learned_from, mean_loss
@@ -49,12 +50,6 @@ class Trained(NamedTuple):
 
     module: PetModule
     head: nn.Linear
-
-
-def outputs_of(answers: Sequence[str], labels: Sequence[str]) -> Tensor:
-    """Return the output that stands for each of n answers in a head for `labels`: `[n]`, int64."""
-    column = {label: index for index, label in enumerate(labels)}
-    return torch.tensor([column[answer] for answer in answers], dtype=torch.int64)
 
 
 @dataclass(slots=True, eq=False)

@@ -21,6 +21,12 @@ FEATURES = "features"
 _ANSWERS = "answers"
 
 
+def outputs_of(answers: Sequence[str], labels: Sequence[str]) -> Tensor:
+    """Return the index of each of n answers among `labels`, which is its output in a head for them: `[n]`, int64."""
+    column = {label: index for index, label in enumerate(labels)}
+    return torch.tensor([column[answer] for answer in answers], dtype=torch.int64)
+
+
 def empty_gram(backbone: Backbone, settings: Settings, views: tuple[View, ...]) -> Gram:
     """Return the statistics, over some views of the features, of a workspace that has learned nothing."""
     return Gram.zero(FeatureMap(backbone.feature_size, settings.projection, settings.seed, views=views))
@@ -31,9 +37,7 @@ def statistics_tensors(
 ) -> Mapping[str, Mapping[str, Tensor]]:
     """Return what is kept with a task, by stem: features `[n, F]` and labels, to take out examples by, and sums."""
     sums = ClassSums.of(feature_map, features, labels)
-    column = {label: index for index, label in enumerate(sums.labels)}
-    answers = torch.tensor([column[label] for label in labels], dtype=torch.int64)
-    return {FEATURES: {FEATURES: features, _ANSWERS: answers}, CLASSES: sums.to_tensors()}
+    return {FEATURES: {FEATURES: features, _ANSWERS: outputs_of(labels, sums.labels)}, CLASSES: sums.to_tensors()}
 
 
 def classes_of(task: KnownTask) -> ClassSums:

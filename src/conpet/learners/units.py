@@ -12,6 +12,7 @@ from conpet.artifact import Artifact
 from conpet.data import Kind
 from conpet.learners.base import Readings, count
 from conpet.learners.memo import RememberingBank
+from conpet.learners.rules import segment_logsumexp
 from conpet.learners.state import MODULE, KnownTask, LearnerState, module_of
 from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
 from conpet.pet.module import HEAD, StoredModule
@@ -142,7 +143,10 @@ def _served(versions: Sequence[KnownTask]) -> dict[str, set[str]]:
 
 def by_unit(log_probabilities: Tensor, of_task: Tensor) -> Tensor:
     """Sum probabilities of tasks over each unit's tasks, in logs: `[n, T]` to `[n, U]`; -inf where all are."""
-    out = torch.full((len(log_probabilities), int(of_task.max()) + 1), -torch.inf)
-    for unit in range(out.shape[1]):
-        out[:, unit] = torch.logsumexp(log_probabilities[:, of_task == unit], dim=1)
-    return out
+    units = int(of_task.max()) + 1
+    index = of_task.expand(len(log_probabilities), -1)
+    likeliest = torch.full((len(log_probabilities), units), -torch.inf).scatter_reduce(
+        1, index, log_probabilities, "amax"
+    )
+    sums = segment_logsumexp(log_probabilities, of_task, units)
+    return sums.masked_fill(likeliest == -torch.inf, -torch.inf)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
 from torch import Tensor
 
 ADAPTER_TENSORS = "adapter_model"
 ADAPTER_CONFIG = "adapter_config"
 """Stems of the files in which PEFT keeps an adapter; other kinds are kept in the same two files."""
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256, in hex, of named tensors: equal names and bytes, in whatever order, give the same."""
+    hasher = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        hasher.update(name.encode())
+        hasher.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone, Loaded
 from conpet.backbone.states import States
 from conpet.config import TaskSettings
-from conpet.pet.adapter import ADAPTER_TENSORS
+from conpet.pet.adapter import ADAPTER_TENSORS, digest_tensors
 from conpet.pet.kinds.lora import Lora
 from conpet.pet.module import StoredModule, module_artifact
 from conpet.pet.train import TrainedModule, Watch, train_module
@@ -65,7 +64,7 @@ def train_warmup(
 def warmup_artifact(trained: TrainedModule, task: str, labels: Sequence[str]) -> Artifact:
     """Return what is stored of a warm-up: a module in PEFT's format, and its digest."""
     artifact = module_artifact(trained.module, trained.head, {"labels": list(labels)})
-    note = WarmupNote(task, _digest(artifact.tensors[ADAPTER_TENSORS]))
+    note = WarmupNote(task, digest_tensors(artifact.tensors[ADAPTER_TENSORS]))
     return replace(artifact, documents={**artifact.documents, WARMUP: note.to_json()})
 
 
@@ -85,11 +84,3 @@ def warmed(loaded: Loaded, stored: Readable) -> Loaded:
             weight.copy_((weight.float() + change.to(weight.device)).to(weight.dtype))
     fingerprint = loaded.fingerprint.changed_by(WarmupNote.of(stored).digest)
     return replace(loaded, model=model, fingerprint=fingerprint)
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    hasher = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        hasher.update(name.encode())
-        hasher.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return hasher.hexdigest()

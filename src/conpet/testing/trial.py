@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from conpet.data import Example, Task
 from conpet.errors import ConpetError
 from conpet.learners import METHODS
 from conpet.learners.base import Learner
+from conpet.pet.adapter import digest_tensors
 from conpet.workspace.facade import ConPET
 from conpet.workspace.reading import learner_state
 from conpet.workspace.results import Prediction
@@ -102,8 +101,4 @@ def different(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
 
 def digest_of_weights(workspace: ConPET) -> str:
     """Return a hash of the backbone's frozen weights."""
-    hasher = hashlib.sha256()
-    for name, tensor in sorted(workspace.backbone.cut.model.state_dict().items()):
-        hasher.update(name.encode())
-        hasher.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return hasher.hexdigest()
+    return digest_tensors(workspace.backbone.cut.model.state_dict())
