@@ -87,8 +87,8 @@ class Learned:
         parameters: Trained parameters of the PET module.
         head_parameters: Trained parameters of the head.
         detail: Anything worth a line in the history (JSON-ready).
-        representations: How the learner represents the training examples now `[n, R]`, or None for one that does not
-            represent them otherwise than by their frozen features.
+        representations: Computes how the learner represents the training examples now `[n, R]`, for who needs it; None
+            for a learner that does not represent them otherwise than by their frozen features.
     """
 
     objects: Mapping[str, Artifact]
@@ -96,7 +96,7 @@ class Learned:
     parameters: int
     head_parameters: int
     detail: Mapping[str, Any] = field(default_factory=dict)
-    representations: Tensor | None = None
+    representations: Callable[[], Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import torch
@@ -85,10 +85,10 @@ class DerppLearner(StaticLearner):
             loss = loss + self.options.beta * losses[step.fresh :][answered].mean()
         return loss
 
-    def kept_with_task(self, session: Session, representations: Tensor) -> dict[str, dict[str, Tensor]]:
+    def kept_with_task(self, session: Session, representations: Callable[[], Tensor]) -> dict[str, dict[str, Tensor]]:
         """Return the outputs of the task's training examples, by label."""
         with torch.no_grad():
-            logits = session.head(representations.to(session.backbone.device))
+            logits = session.head(representations().to(session.backbone.device))
         return {_LOGITS: dict(zip(session.labels, logits.T, strict=True))}
 
     def kept_relabelled(self, known: KnownTask, names: Names, stay: Sequence[int]) -> dict[str, dict[str, Tensor]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import ClassVar, Self
 
 import torch
@@ -107,12 +107,14 @@ class StaticLearner(Learner, ABC):
         """Return what the method needs of this task when it learns the next one, but not to answer."""
         return {}
 
-    def kept_with_task(self, session: Session, representations: Tensor) -> Mapping[str, Mapping[str, Tensor]]:
+    def kept_with_task(
+        self, session: Session, representations: Callable[[], Tensor]
+    ) -> Mapping[str, Mapping[str, Tensor]]:
         """Return tensors by stem that belong to the task just learned and go with it.
 
         Args:
             session: The task, trained.
-            representations: How the module represents its training examples now `[n, R]`, on the CPU.
+            representations: Computes, once, how the module represents its training examples now `[n, R]`, on the CPU.
         """
         return {}
 
@@ -151,7 +153,7 @@ class StaticLearner(Learner, ABC):
             session = self.session(lesson, work)
         with work.costs.stage("module"):
             log = self._trained(session)
-            representations = represented(self.backbone, session.module, lesson.train)
+            representations = cache(lambda: represented(self.backbone, session.module, lesson.train))
             with_task = self.kept_with_task(session, representations)
         beside = {**session.head_parameters, **self.extra_parameters(session)}
         readout = self.readout(session)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -58,15 +58,17 @@ class Keeper:
         self._retention = retention_of(settings)
         self._represented = self._retention.needs_representations and not self._retention.limits.unlimited
 
-    def whole(self, task: Task, train: States, representations: Tensor | None) -> Remembered:
+    def whole(self, task: Task, train: States, representations: Callable[[], Tensor] | None) -> Remembered:
         """Return all examples of a task just learned, in memory.
 
         Args:
             task: The task.
             train: States of its training examples.
-            representations: What k-means clusters `[n, R]`; None: their frozen features.
+            representations: Computes what k-means clusters `[n, R]`; None: their frozen features.
         """
-        clustered = (train.features if representations is None else representations) if self._represented else None
+        clustered = None
+        if self._represented:
+            clustered = train.features if representations is None else representations()
         examples = {Split.TRAIN: task.train, Split.VALIDATION: task.validation, Split.TEST: task.test}
         if not self._latent:
             artifact = text_memory(examples, clustered)
