@@ -40,6 +40,7 @@ ORDER = (
     "",  # conpet/__init__.py, the public face
     "testing",
     "demo",
+    "bench",
     "cli",
     "__main__",
 )

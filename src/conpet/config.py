@@ -14,31 +14,33 @@ _TRAINING = frozenset({"dropout", "epochs", "max_steps", "batch_size", "learning
 Positive = Annotated[int, Field(ge=1)]
 Item = TypeVar("Item")
 Some = Annotated[tuple[Item, ...], Field(min_length=1)]
-Parsed = TypeVar("Parsed", bound="_Frozen")
+Parsed = TypeVar("Parsed", bound="Frozen")
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """Values a user gives: typed, checked, unknown ones rejected."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     noun: ClassVar[str] = "setting"
     """What messages call a field."""
 
-
-class MethodOptions(_Frozen):
-    """What may be set for one method alone: none, but where a method says otherwise."""
-
-    noun = "option"
-
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Check options given by a user.
+        """Check values given by a user.
 
         Raises:
-            ConfigError: An option is unknown or out of range; every such option is named.
+            ConfigError: One is unknown or out of range; every such one is named.
         """
         return _parse(cls, values)
 
 
-class DesignChoices(_Frozen):
+class MethodOptions(Frozen):
+    """What may be set for one method alone: none, but where a method says otherwise."""
+
+    noun = "option"
+
+
+class DesignChoices(Frozen):
     """Among what `conpet tune` chooses; the design in force is always tried as well.
 
     Attributes:
@@ -59,15 +61,6 @@ class DesignChoices(_Frozen):
     epochs: Positive = 12
     warmups: Some[Literal["none", "first-task"]] = ("none", "first-task")
 
-    @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Check choices given by a user.
-
-        Raises:
-            ConfigError: A choice is unknown or out of range; every such choice is named.
-        """
-        return _parse(cls, values)
-
     @model_validator(mode="after")
     def _check(self) -> Self:
         lowest, highest = self.learning_rates
@@ -76,7 +69,7 @@ class DesignChoices(_Frozen):
         return self
 
 
-class TaskSettings(_Frozen):
+class TaskSettings(Frozen):
     """What may be set for one task, else taken from the workspace.
 
     Attributes:
@@ -188,15 +181,6 @@ class Settings(TaskSettings):
     cache: bool = True
     seed: int = 0
 
-    @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Settings:
-        """Check settings given by a user.
-
-        Raises:
-            ConfigError: A setting is unknown or out of range; every such setting is named.
-        """
-        return _parse(cls, values)
-
     def for_task(self, overrides: Mapping[str, Any]) -> TaskSettings:
         """Return the settings of one task: the workspace's with the task's own in their place.
 
@@ -214,7 +198,7 @@ def _parse(cls: type[Parsed], values: Mapping[str, Any]) -> Parsed:
         raise ConfigError(_explain(error, cls)) from None
 
 
-def _explain(error: ValidationError, cls: type[_Frozen]) -> str:
+def _explain(error: ValidationError, cls: type[Frozen]) -> str:
     lines = []
     for one in error.errors():
         name = ".".join(str(part) for part in one["loc"]) or cls.__name__

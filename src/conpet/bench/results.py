@@ -1,0 +1,139 @@
+"""What one run of an experiment measured, and the file it stands in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from conpet.errors import CorruptionError
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Protocol(_Record):
+    """What must be equal for two runs to be compared: all that is given to a learner, whichever it is.
+
+    Attributes:
+        data: Name of the data set.
+        examples: Split to the most examples of a label; None: all.
+        stream: How labels became tasks (`StreamRecipe`).
+        digest: Digest of all examples of all tasks, in the order of the source.
+        backbone: Its name.
+        fingerprint: Digest of its weights, tokenizer and configuration.
+        budget: Settings of how much is trained and kept, as asked for.
+    """
+
+    data: str
+    examples: Mapping[str, int | None]
+    stream: Mapping[str, Any]
+    digest: str
+    backbone: str
+    fingerprint: str
+    budget: Mapping[str, Any]
+
+
+class TaskCost(_Record):
+    """What learning one task cost.
+
+    Attributes:
+        cpu_seconds: Seconds that the processor worked at it, evaluation left out.
+        seconds: The same in wall time.
+        stages: Stage to wall seconds.
+        tokens: Tokens through the backbone (see `conpet.cost.Meter`).
+        cached_tokens: Tokens whose states came from the cache.
+        steps: Optimiser steps.
+        bytes_on_disk: Size of the workspace afterwards.
+        predict_seconds: Processor seconds per test example in the evaluation afterwards, or None.
+    """
+
+    cpu_seconds: float
+    seconds: float
+    stages: Mapping[str, float]
+    tokens: int
+    cached_tokens: int
+    steps: int
+    bytes_on_disk: int
+    predict_seconds: float | None = None
+
+
+class Result(_Record):
+    """One learner on one stream, in one order, with one seed.
+
+    Attributes:
+        made_by: Commit, versions, machine, command, time.
+        experiment: Name of the experiment.
+        data: Name of the data set.
+        variant: Name of the variant of the experiment, "" where it has but one.
+        learner: Name of the learner in the experiment.
+        order: Number of the order of tasks; 0 is that of the source.
+        seed: Number of the seed.
+        asked: Digest of all that was asked for, by which a changed experiment is noticed.
+        protocol: What a comparable run has in common with this one.
+        settings: All settings of the workspace.
+        tasks: Names of the tasks, in the order they were learned.
+        labels: Number of labels.
+        test_examples: Number of test examples.
+        metrics: Name to value in the end; None where it was not measured. Accuracies are fractions.
+        references: Closed form to whole accuracy in the end.
+        matrix: After each task, task to right answers and test examples; None where nothing was measured.
+        costs: What each task cost.
+        totals: "cpu_seconds", "seconds", "tokens" and "steps" over all tasks; "trainable_parameters" and
+            "head_parameters" of the last one; "bytes_stored" by the learner and "bytes_on_disk" in the end.
+    """
+
+    made_by: Mapping[str, Any]
+    experiment: str
+    data: str
+    variant: str
+    learner: str
+    order: int
+    seed: int
+    asked: str
+    protocol: Protocol
+    settings: Mapping[str, Any]
+    tasks: Sequence[str]
+    labels: int
+    test_examples: int
+    metrics: Mapping[str, float | None]
+    references: Mapping[str, float]
+    matrix: Sequence[Mapping[str, tuple[int, int]] | None]
+    costs: Sequence[TaskCost]
+    totals: Mapping[str, float]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a result file.
+
+        Raises:
+            CorruptionError: It is not one.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (ValidationError, ValueError) as error:
+            first = str(error).partition("\n")[0]
+            raise CorruptionError(
+                f"{path} is not a result of conpet bench: {first}; move it away or remove it"
+            ) from None
+
+    def write(self, path: Path) -> None:
+        """Write the file aside and put it in place at once."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        text = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False)
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+
+
+def read_results(folder: Path) -> list[Result]:
+    """Read all result files below a folder, in the order of their paths."""
+    return [Result.read(path) for path in sorted(folder.rglob("*.json"))]

@@ -1,0 +1,145 @@
+"""Labelled examples before they are made into tasks, and how a stream is made of them."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from conpet.data.example import Example
+from conpet.data.task import Task, TaskStream
+from conpet.errors import ConfigError, DataError, UnknownNameError
+
+Grouping = Mapping[str, tuple[str, ...]]
+"""Name of a task to its labels, in the order in which the tasks are learned."""
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledData:
+    """A labelled data set, not yet divided into tasks.
+
+    Attributes:
+        name: Its name.
+        train: Examples to learn from.
+        validation: Held-out examples for choices; may be empty.
+        test: Held-out examples for the metrics; may be empty.
+        groupings: Ways to divide the labels into tasks that come with the data, by name; the first is the usual one.
+        out_of_scope: Test inputs that no label fits.
+        notes: What was left out or changed in reading.
+    """
+
+    name: str
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...] = ()
+    test: tuple[Example, ...] = ()
+    groupings: Mapping[str, Grouping] = field(default_factory=dict)
+    out_of_scope: tuple[Example, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels with a training example, sorted."""
+        return tuple(sorted(self.counts))
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Label to its number of training examples."""
+        return Counter(example.label for example in self.train if example.label is not None)
+
+    def grouping(self, name: str | None = None) -> Grouping:
+        """Return one of the groupings that come with the data, by default the first.
+
+        Raises:
+            UnknownNameError: There is none of this name, or none at all.
+        """
+        if not self.groupings:
+            raise UnknownNameError(f"{self.name} comes without groups of labels; make tasks at random or by frequency")
+        chosen = next(iter(self.groupings)) if name is None else name
+        if chosen not in self.groupings:
+            raise UnknownNameError(f"{self.name} has no grouping {name!r}; have: {', '.join(self.groupings)}")
+        return self.groupings[chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class PerLabel:
+    """How many examples of a label are taken, at most; None: all.
+
+    Attributes:
+        train: Training examples.
+        validation: Validation examples.
+        test: Test examples.
+    """
+
+    train: int | None = None
+    validation: int | None = None
+    test: int | None = None
+
+
+def stream_of(
+    data: LabelledData, grouping: Grouping, per_label: PerLabel | None = None, *, seed: int = 0
+) -> TaskStream:
+    """Make a task of every group.
+
+    A held-out input that stands in the training set as well is left out, for it would measure memory. Which examples of
+    a label are taken depends on the seed and on that label's examples alone, and a larger number holds a smaller one's.
+
+    Args:
+        data: The data.
+        grouping: Its labels by task.
+        per_label: How many examples of a label; None: all.
+        seed: Seed of the choice of examples.
+
+    Raises:
+        UnknownNameError: A group names a label that has no training example.
+        DataError: A task would have fewer than two labels, or a label stands in two tasks.
+    """
+    _check(data, grouping)
+    counts = per_label or PerLabel()
+    rows = {split: _by_label(getattr(data, split), getattr(counts, split), seed) for split in SPLITS}
+    seen = {example.input_key for examples in rows["train"].values() for example in examples}
+    for split in ("validation", "test"):
+        rows[split] = {
+            label: [example for example in examples if example.input_key not in seen]
+            for label, examples in rows[split].items()
+        }
+    tasks = []
+    for name, labels in grouping.items():
+        train, validation, test = (tuple(_of(labels, rows[split])) for split in SPLITS)
+        tasks.append(Task(name, train, validation, test))
+    return TaskStream(tuple(tasks))
+
+
+def _check(data: LabelledData, grouping: Grouping) -> None:
+    known = data.counts
+    missing = sorted({label for labels in grouping.values() for label in labels} - set(known))
+    if missing:
+        raise UnknownNameError(f"{data.name} has no training example of: {', '.join(missing)}")
+    if not grouping:
+        raise ConfigError(f"{data.name}: no group of labels is left to make a task of")
+    small = [name for name, labels in grouping.items() if len(labels) < 2]
+    if small:
+        raise DataError(f"{data.name}: a task needs two labels or more; of one label are: {', '.join(small)}")
+
+
+def _by_label(examples: Iterable[Example], count: int | None, seed: int) -> dict[str, list[Example]]:
+    """Return at most `count` distinct inputs of each label, drawn by the seed, in the order of the source."""
+    found: dict[str, dict[tuple[object, ...], Example]] = {}
+    for example in examples:
+        if example.label is not None:
+            found.setdefault(example.label, {}).setdefault(example.input_key, example)
+    return {label: list(_drawn(list(distinct.values()), count, f"{seed}:{label}")) for label, distinct in found.items()}
+
+
+def _drawn(examples: Sequence[Example], count: int | None, seed: str) -> Iterator[Example]:
+    if count is None or count >= len(examples):
+        yield from examples
+        return
+    shuffled = random.Random(seed).sample(range(len(examples)), len(examples))  # noqa: S311 - not for secrets
+    yield from (examples[row] for row in sorted(shuffled[:count]))
+
+
+def _of(labels: Iterable[str], rows: Mapping[str, Sequence[Example]]) -> Iterator[Example]:
+    for label in labels:
+        yield from rows.get(label, ())
