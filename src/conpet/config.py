@@ -201,10 +201,12 @@ def _parse(cls: type[Parsed], values: Mapping[str, Any]) -> Parsed:
 def _explain(error: ValidationError, cls: type[Frozen]) -> str:
     lines = []
     for one in error.errors():
-        name = ".".join(str(part) for part in one["loc"]) or cls.__name__
+        name = ".".join(str(part) for part in one["loc"])
         if one["type"] == "extra_forbidden":
-            have = ", ".join(sorted(cls.model_fields)) or "none"
-            lines.append(f"unknown {cls.noun} {name!r}; have: {have}")
+            have = f"; have: {', '.join(sorted(cls.model_fields)) or 'none'}" if len(one["loc"]) == 1 else ""
+            lines.append(f"unknown {cls.noun} {name!r}{have}")
+        elif not name:
+            lines.append(one["msg"].removeprefix("Value error, "))
         else:
             lines.append(f"{cls.noun} {name!r}: {one['msg']} (got {one['input']!r})")
     return "; ".join(dict.fromkeys(lines))

@@ -83,7 +83,7 @@ class Result(_Record):
         metrics: Name to value in the end; None where it was not measured. Accuracies are fractions.
         references: Closed form to whole accuracy in the end.
         matrix: After each task, task to right answers and test examples; None where nothing was measured.
-        costs: What each task cost.
+        costs: What each task cost; None where a method that retrains on everything was not measured.
         totals: "cpu_seconds", "seconds", "tokens" and "steps" over all tasks; "trainable_parameters" and
             "head_parameters" of the last one; "bytes_stored" by the learner and "bytes_on_disk" in the end.
     """
@@ -104,7 +104,7 @@ class Result(_Record):
     metrics: Mapping[str, float | None]
     references: Mapping[str, float]
     matrix: Sequence[Mapping[str, tuple[int, int]] | None]
-    costs: Sequence[TaskCost]
+    costs: Sequence[TaskCost | None]
     totals: Mapping[str, float]
 
     @classmethod
@@ -135,5 +135,8 @@ class Result(_Record):
 
 
 def read_results(folder: Path) -> list[Result]:
-    """Read all result files below a folder, in the order of their paths."""
-    return [Result.read(path) for path in sorted(folder.rglob("*.json"))]
+    """Read all result files below a folder, in the order of their paths; runs on their way are passed over."""
+    paths = sorted(folder.rglob("*.json"))
+    return [
+        Result.read(path) for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from conpet.config import Frozen
-from conpet.data.labelled import Grouping, LabelledData
+from conpet.data.labelled import Grouping, LabelledData, PerLabel, stream_of
+from conpet.data.task import TaskStream
 from conpet.errors import ConfigError
 
 
@@ -37,6 +38,10 @@ class StreamRecipe(Frozen):
             ConfigError: The number of tasks is missing, or larger than half the number of labels.
         """
         return _WAYS[self.by](data, self)
+
+    def stream_of(self, data: LabelledData, per_label: PerLabel) -> TaskStream:
+        """Make a stream of a data set."""
+        return stream_of(data, self.grouping_of(data), per_label)
 
 
 def _given(data: LabelledData, recipe: StreamRecipe) -> Grouping:

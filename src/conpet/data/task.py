@@ -119,6 +119,11 @@ class TaskStream(Sequence[Task]):
         if problems:
             raise DataError("the stream cannot be learned; nothing was changed", problems)
 
+    @property
+    def digest(self) -> str:
+        """Hex digest of all that is learned from, and in which order."""
+        return hashlib.sha256(json.dumps([[task.name, task.digest] for task in self.tasks]).encode()).hexdigest()
+
     @overload
     def __getitem__(self, index: int) -> Task: ...
 

@@ -6,6 +6,7 @@ nothing was measured: no test examples.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum
@@ -141,6 +142,18 @@ def within_task_accuracy(predicted: Sequence[str], truth: Sequence[str]) -> floa
         truth: The true label of each input.
     """
     return Tally.of(predicted, truth).accuracy
+
+
+def auroc(inside: Sequence[float], outside: Sequence[float]) -> float | None:
+    """Return the probability that a score of `inside` is above one of `outside`, equal ones counting half.
+
+    That is the area under the ROC curve of telling the two apart by a threshold; 0.5 is chance. None if one is empty.
+    """
+    if not inside or not outside:
+        return None
+    ordered = sorted(outside)
+    wins = sum(bisect_left(ordered, score) + bisect_right(ordered, score) for score in inside) / 2
+    return wins / (len(inside) * len(outside))
 
 
 def _pooled(tallies: Iterable[Tally]) -> Tally:

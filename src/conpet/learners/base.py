@@ -149,6 +149,8 @@ class Learner(ABC):
     """Views of the frozen features that statistics are kept of: they decide which references can be computed."""
     tunes: ClassVar[bool] = True
     """Whether it trains a PET module; one that does not needs no suffix."""
+    retrains: ClassVar[bool] = False
+    """Whether every task is learned anew with all before it, so that only what stands in the end need be measured."""
     unused: ClassVar[frozenset[str]] = frozenset()
     """Settings that it never reads itself; a warm-up may."""
 

@@ -26,6 +26,7 @@ class JointLearner(StaticLearner):
 
     name = "joint"
     replays: ClassVar[bool] = False
+    retrains: ClassVar[bool] = True
 
     def session(self, lesson: Lesson, work: Work) -> Session:
         """Return a new module and head, with all examples of all tasks to be learned."""

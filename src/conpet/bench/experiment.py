@@ -1,0 +1,300 @@
+"""An experiment as data: one YAML file, and the runs it asks for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, JsonValue, model_validator
+
+from conpet.config import Frozen, Positive, Settings, Some
+from conpet.data.labelled import PerLabel
+from conpet.data.recipe import StreamRecipe
+from conpet.errors import ConfigError, UnknownNameError
+from conpet.learners import METHODS
+
+BUDGET = frozenset(
+    {
+        "epochs",
+        "max_steps",
+        "batch_size",
+        "learning_rate",
+        "weight_decay",
+        "dropout",
+        "max_tokens",
+        "memory_examples",
+        "memory_bytes",
+        "memory_per_label",
+        "calibration_examples",
+        "selector_steps",
+        "selector_learning_rate",
+    }
+)
+"""Settings of how much is trained and kept: equal for all learners compared, unless a learner names its own."""
+_OWN = frozenset({"backbone", "method", "options", "seed"})
+"""Settings that neither `pet` nor `budget` may hold."""
+METRICS = (
+    "whole_accuracy",
+    "average_accuracy",
+    "forgetting",
+    "backward_transfer",
+    "selector_accuracy",
+    "preselection_accuracy",
+    "within_task_accuracy",
+    "out_of_scope_auroc",
+)
+"""What a run can measure in the end."""
+_SEED_STEP = 1000
+_NOT_IN_A_NAME = re.compile(r"[^\w.=-]+")
+
+
+class Source(Frozen):
+    """How much of a data set is used, and how it becomes a stream.
+
+    Attributes:
+        train: Most training examples of a label; None: all.
+        validation: Most validation examples of a label.
+        test: Most test examples of a label.
+        out_of_scope: Number of out-of-scope inputs that are told from test inputs; None: that is not measured.
+        first_tasks: Number of tasks that are learned, in the order of the source; None: all.
+        measured_on: Where accuracy is measured: on "test" examples, or on half of the "validation" examples of every label, in
+            place of them, for experiments by which something is chosen.
+        stream: Its own recipe in place of the experiment's.
+    """
+
+    noun = "key of a data set"
+
+    train: Positive | None = None
+    validation: Positive | None = None
+    test: Positive | None = None
+    out_of_scope: Positive | None = None
+    first_tasks: Positive | None = None
+    measured_on: Literal["test", "validation"] = "test"
+    stream: StreamRecipe | None = None
+
+    @property
+    def per_label(self) -> PerLabel:
+        """How many examples of a label."""
+        return PerLabel(self.train, self.validation, self.test)
+
+
+class Variant(Frozen):
+    """What one variant of an experiment changes.
+
+    Attributes:
+        stream: The recipe, for all data sets.
+        backbone: The backbone.
+        pet: More of the experiment's `pet`.
+        budget: More of its `budget`.
+        learners: Names of the learners it is run with; None: all.
+        data: Names of the data sets it is run on; None: all.
+    """
+
+    noun = "key of a variant"
+
+    stream: StreamRecipe | None = None
+    backbone: str | None = None
+    pet: Mapping[str, JsonValue] = {}
+    budget: Mapping[str, JsonValue] = {}
+    learners: tuple[str, ...] | None = None
+    data: tuple[str, ...] | None = None
+
+
+class Experiment(Frozen):
+    """What an experiment file says.
+
+    Attributes:
+        title: What is to be found out, in a line.
+        data: Data set (one of `conpet bench data list`, or a path seen from the file) to how much of it is used.
+        stream: How data become a stream.
+        orders: Number of orders of the tasks: 0 is that of the source, the others are shuffled.
+        seeds: Number of seeds for each order.
+        backbone: The frozen model.
+        pet: Settings of what is trained and where: PET kind, rank, split, and so on.
+        budget: Settings of how much is trained and kept (`BUDGET`).
+        learners: Name of a learner to its settings beside these: `method` at least.
+        variants: Name to what is changed, where several settings of the experiment are compared.
+        metrics: Columns of its table.
+        evaluate_after: After which tasks it is evaluated: every one, the last, or those of these numbers. Numbers have
+            the time of a prediction measured as well.
+        full: Keys to be replaced where the whole experiment is asked for (`--full`).
+    """
+
+    noun = "key of an experiment"
+
+    title: str
+    data: Annotated[Mapping[str, Source], Field(min_length=1)]
+    stream: StreamRecipe = StreamRecipe()
+    orders: Positive = 5
+    seeds: Positive = 1
+    backbone: str = "minilm-l6"
+    pet: Mapping[str, JsonValue] = {}
+    budget: Mapping[str, JsonValue] = {}
+    learners: Annotated[Mapping[str, Mapping[str, JsonValue]], Field(min_length=1)]
+    variants: Annotated[Mapping[str, Variant], Field(min_length=1)] = {"": Variant()}
+    metrics: Some[str] = ("whole_accuracy", "average_accuracy", "forgetting")
+    evaluate_after: Literal["every", "last"] | Some[Positive] = "every"
+    full: Mapping[str, JsonValue] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_names("metric", self.metrics, METRICS)
+        for variant in self.variants.values():
+            _check_keys("budget", {**self.budget, **variant.budget}, BUDGET)
+            _check_keys("pet", {**self.pet, **variant.pet}, frozenset(Settings.model_fields) - BUDGET - _OWN)
+            _check_names("learner", variant.learners or (), self.learners)
+            _check_names("data set", variant.data or (), self.data)
+        return self
+
+    @classmethod
+    def read(cls, path: Path, *, full: bool = False) -> Self:
+        """Read an experiment file.
+
+        Args:
+            path: The YAML file.
+            full: Whether the keys under `full` replace those beside it.
+
+        Raises:
+            ConfigError: It cannot be read, or something in it is unknown or wrong.
+        """
+        try:
+            given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}: not a readable YAML file: {error}") from None
+        if not isinstance(given, dict):
+            raise ConfigError(f"{path}: an experiment is a mapping of keys: {', '.join(cls.model_fields)}")
+        if full and not given.get("full"):
+            raise ConfigError(f"{path} says nothing of a full size: it has no key 'full'")
+        try:
+            experiment = cls.parse(given | given["full"] if full else given)
+            for run in experiment.runs(path.stem):
+                run.settings  # noqa: B018 - checks them
+        except (ConfigError, UnknownNameError) as error:
+            raise ConfigError(f"{path}: {error}") from None
+        return experiment
+
+    def runs(self, name: str) -> Iterator[Run]:
+        """Return all runs, order by order, so that what is there after an interruption compares all learners.
+
+        Args:
+            name: Name of the experiment.
+        """
+        for seed in range(self.seeds):
+            for order in range(self.orders):
+                for variant, changes in self.variants.items():
+                    for data in changes.data or self.data:
+                        for learner in changes.learners or self.learners:
+                            yield self._run(name, variant, data, learner, order, seed)
+
+    def _run(self, name: str, variant: str, data: str, learner: str, order: int, seed: int) -> Run:
+        changes = self.variants[variant]
+        source = self.data[data]
+        return Run(
+            experiment=name,
+            data=data,
+            variant=variant,
+            learner=learner,
+            order=order,
+            seed=seed,
+            source=source,
+            stream=changes.stream or source.stream or self.stream,
+            backbone=changes.backbone or self.backbone,
+            pet={**self.pet, **changes.pet},
+            budget={**self.budget, **changes.budget},
+            own=self.learners[learner],
+            evaluate_after=self.evaluate_after,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One learner on one stream in one order with one seed.
+
+    Attributes:
+        experiment: Name of the experiment.
+        data: Name of the data set, or its path.
+        variant: Name of the variant.
+        learner: Name of the learner.
+        order: Number of the order of tasks.
+        seed: Number of the seed.
+        source: How much of the data is used.
+        stream: How they become a stream.
+        backbone: The frozen model.
+        pet: Settings of what is trained.
+        budget: Settings of how much is trained and kept.
+        own: The learner's own settings.
+        evaluate_after: As in `Experiment`.
+    """
+
+    experiment: str
+    data: str
+    variant: str
+    learner: str
+    order: int
+    seed: int
+    source: Source
+    stream: StreamRecipe
+    backbone: str
+    pet: Mapping[str, Any]
+    budget: Mapping[str, Any]
+    own: Mapping[str, Any]
+    evaluate_after: Literal["every", "last"] | tuple[int, ...]
+
+    @property
+    def file(self) -> Path:
+        """Path of its result file below the folder of the experiment's results."""
+        names = [self.data, self.variant, f"{self.learner}-o{self.order}-s{self.seed}.json"]
+        return Path(*(_NOT_IN_A_NAME.sub("_", _spelled(name)) for name in names if name))
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of its workspace.
+
+        Raises:
+            ConfigError: One is unknown or out of range, or a method is missing.
+            UnknownNameError: There is no such method.
+        """
+        if "method" not in self.own:
+            raise ConfigError(f"learner {self.learner!r} names no method; have: {', '.join(METHODS)}")
+        METHODS.require(str(self.own["method"]))
+        given = {"backbone": self.backbone, **self.pet, **self.budget, **self.own}
+        try:
+            return Settings.parse({**given, "seed": _SEED_STEP * self.seed + self.order})
+        except ConfigError as error:
+            raise ConfigError(f"learner {self.learner!r}: {error}") from None
+
+    @property
+    def asked(self) -> str:
+        """Digest of all that is asked for; whether its result is still that of the experiment file is told by it."""
+        parts = {
+            "source": self.source.model_dump(mode="json", exclude_defaults=True, exclude={"stream"}),
+            "stream": self.stream.model_dump(mode="json", exclude_defaults=True),
+            "settings": self.settings.model_dump(mode="json", exclude_unset=True),
+            "evaluate_after": self.evaluate_after,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def __str__(self) -> str:
+        named = [self.data, self.variant, self.learner, f"order {self.order}"]
+        return ", ".join(part for part in named if part) + (f", seed {self.seed}" if self.seed else "")
+
+
+def _spelled(name: str) -> str:
+    """Write out the signs that tell learners apart and that file names should not have."""
+    return name.replace("*", "-star").replace("+", "-plus")
+
+
+def _check_keys(where: str, given: Mapping[str, Any], known: frozenset[str]) -> None:
+    if unknown := sorted(given.keys() - known):
+        raise ValueError(f"{where} cannot hold {', '.join(unknown)}; have: {', '.join(sorted(known))}")
+
+
+def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(f"no {kind} {', '.join(unknown)}; have: {', '.join(known)}")

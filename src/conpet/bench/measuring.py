@@ -1,0 +1,276 @@
+"""One run: a learner learns a stream, and what it can and what it cost is measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from conpet.backbone.fingerprint import Fingerprint
+from conpet.bench.experiment import Run
+from conpet.bench.results import Protocol, Result, TaskCost
+from conpet.data import Example, Task, TaskStream
+from conpet.data.formats import read_data
+from conpet.data.labelled import LabelledData
+from conpet.errors import ConpetError
+from conpet.evaluation.metrics import AccuracyMatrix, Row, Tally, auroc, backward_transfer, forgetting
+from conpet.learners import METHODS
+from conpet.workspace.facade import ConPET
+from conpet.workspace.results import Evaluation, LearnReport
+
+PREDICTED = 64
+"""Inputs by which the time of a prediction is measured."""
+_WORKSPACE, _STEPS = "workspace", "steps.jsonl"
+
+
+def measured(run: Run, scratch: Path, folders: Sequence[Path], made_by: Mapping[str, Any]) -> Result:
+    """Do a run, or go on with one that was interrupted, after the last task that it had finished.
+
+    Args:
+        run: The run.
+        scratch: Folder for its workspace while it lasts; it is removed in the end.
+        folders: Where data sets are looked for, as in `conpet.data.formats.read_data`.
+        made_by: Commit, versions, machine and command, for the result.
+    """
+    data = _read(run.data, tuple(folders))
+    stream = _stream(run, data)
+    tasks = ordered(stream, run.order)
+    progress = _Progress.of(scratch, run, tasks)
+    for number, task in enumerate(tasks, start=1):
+        if number > len(progress.steps):
+            progress.learn(number, task)
+    result = progress.result(data, stream, tasks, made_by)
+    shutil.rmtree(scratch)
+    return result
+
+
+@lru_cache(maxsize=4)
+def _read(name: str, folders: tuple[Path, ...]) -> LabelledData:
+    return read_data(name, folders)
+
+
+def _stream(run: Run, data: LabelledData) -> TaskStream:
+    stream = run.stream.stream_of(data, run.source.per_label)[: run.source.first_tasks]
+    return TaskStream(tuple(map(on_validation, stream))) if run.source.measured_on == "validation" else stream
+
+
+def on_validation(task: Task) -> Task:
+    """Return the task with every second validation example of a label in place of its test examples."""
+    seen: Counter[str | None] = Counter()
+    halves: tuple[list[Example], list[Example]] = ([], [])
+    for example in task.validation:
+        halves[seen[example.label] % 2].append(example)
+        seen[example.label] += 1
+    return replace(task, validation=tuple(halves[0]), test=tuple(halves[1]))
+
+
+def ordered(stream: TaskStream, order: int) -> TaskStream:
+    """Return the tasks in an order: 0 is that of the source, others are shuffled by the number."""
+    tasks = list(stream)
+    if order:
+        random.Random(order).shuffle(tasks)  # noqa: S311 - not for secrets
+    return TaskStream(tuple(tasks))
+
+
+@dataclass
+class _Progress:
+    """A run on its way: its workspace, and a line for each task it has learned."""
+
+    folder: Path
+    run: Run
+    learner: ConPET
+    steps: list[dict[str, Any]]
+    last: int
+    evaluation: Evaluation | None = None
+
+    @classmethod
+    def of(cls, folder: Path, run: Run, tasks: Sequence[Task]) -> _Progress:
+        """Open what is there of a run, if it can be gone on with, or begin it."""
+        try:
+            about, *steps = [json.loads(line) for line in (folder / _STEPS).read_text(encoding="utf-8").splitlines()]
+            learner = ConPET.open(folder / _WORKSPACE)
+            if about == _about(run, tasks) and len(learner.tasks) == len(steps):
+                _forget_checkpoints(folder / _WORKSPACE)
+                return cls(folder, run, learner, steps, len(tasks))
+        except (OSError, ValueError, ConpetError):
+            pass  # nothing there, or it was killed in between: the run begins anew
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        given = run.settings.model_dump(mode="python", exclude_unset=True)
+        learner = ConPET.create(folder / _WORKSPACE, **given)
+        begun = cls(folder, run, learner, [], len(tasks))
+        begun._append(_about(run, tasks))
+        return begun
+
+    def learn(self, number: int, task: Task) -> None:
+        """Learn a task, measure it, and write down what was measured."""
+        looked_at = self._looked_at(number)
+        skipped = self._retrains and not looked_at
+        if skipped:  # what counts is that its examples are there when all are learned from anew
+            task = replace(task, settings={**task.settings, "max_steps": 1})
+        cpu, wall = time.process_time(), time.perf_counter()
+        report = self.learner.learn(task, evaluate=False)
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        step: dict[str, Any] = {"matrix": None, "cost": None}
+        if looked_at:
+            self.evaluation = self.learner.evaluate()
+            step["matrix"] = {name: [tally.correct, tally.total] for name, tally in self.evaluation.tallies.items()}
+        if not skipped:
+            seconds = self._predict_seconds(task) if self._times_predictions(number) else None
+            step["cost"] = self._cost(report, cpu, wall, seconds).model_dump(mode="json")
+        step["parameters"] = [report.trainable_parameters, report.head_parameters, report.bytes_stored]
+        self.steps.append(step)
+        self._append(step)
+
+    def result(self, data: LabelledData, stream: TaskStream, tasks: TaskStream, made_by: Mapping[str, Any]) -> Result:
+        """Return what the run measured."""
+        run, learner = self.run, self.learner
+        evaluation = self.evaluation or learner.evaluate()
+        costs = [TaskCost.model_validate(step["cost"]) if step["cost"] else None for step in self.steps]
+        counted = [cost for cost in costs if cost]
+        trainable, head, stored = self.steps[-1]["parameters"]
+        fingerprint = Fingerprint(**learner.store.header().backbone["fingerprint"]).digest
+        return Result(
+            made_by=made_by,
+            experiment=run.experiment,
+            data=run.data,
+            variant=run.variant,
+            learner=run.learner,
+            order=run.order,
+            seed=run.seed,
+            asked=run.asked,
+            protocol=Protocol(
+                data=run.data,
+                examples={split: getattr(run.source, split) for split in ("train", "validation", "test")},
+                stream=run.stream.model_dump(mode="json", exclude_none=True),
+                digest=stream.digest,
+                backbone=run.backbone,
+                fingerprint=fingerprint,
+                budget=dict(run.budget),
+            ),
+            settings=learner.settings.model_dump(mode="json"),
+            tasks=[task.name for task in tasks],
+            labels=len(learner.labels),
+            test_examples=sum(len(task.test) for task in tasks),
+            metrics=self._metrics(evaluation, data, tasks),
+            references={
+                name: tally.accuracy for name, tally in evaluation.references.items() if tally.accuracy is not None
+            },
+            matrix=[step["matrix"] for step in self.steps],
+            costs=costs,
+            totals={
+                "cpu_seconds": sum(cost.cpu_seconds for cost in counted),
+                "seconds": sum(cost.seconds for cost in counted),
+                "tokens": sum(cost.tokens for cost in counted),
+                "cached_tokens": sum(cost.cached_tokens for cost in counted),
+                "steps": sum(cost.steps for cost in counted),
+                "trainable_parameters": trainable,
+                "head_parameters": head,
+                "bytes_stored": stored,
+                "bytes_on_disk": learner.store.bytes_on_disk(),
+            },
+        )
+
+    @property
+    def _retrains(self) -> bool:
+        return bool(METHODS[self.learner.settings.method].retrains)
+
+    def _looked_at(self, number: int) -> bool:
+        """Tell whether the run is evaluated after its task of this number."""
+        after = self.run.evaluate_after
+        if after == "every" and not self._retrains:
+            return True
+        return number == self.last or (not isinstance(after, str) and number in after)
+
+    def _times_predictions(self, number: int) -> bool:
+        return self._looked_at(number) and (number == self.last or not isinstance(self.run.evaluate_after, str))
+
+    def _predict_seconds(self, task: Task) -> float | None:
+        """Measure processor seconds per prediction, of inputs asked together."""
+        inputs = _unlabelled(task.test[:PREDICTED])
+        if not inputs:
+            return None
+        self.learner.predict(inputs[:1])  # what is loaded at the first question is not the price of a prediction
+        started = time.process_time()
+        self.learner.predict(inputs)
+        return (time.process_time() - started) / len(inputs)
+
+    def _cost(self, report: LearnReport, cpu: float, wall: float, predict_seconds: float | None) -> TaskCost:
+        stages = report.cost
+        return TaskCost(
+            cpu_seconds=cpu,
+            seconds=wall,
+            stages={stage.stage: round(stage.seconds, 4) for stage in stages},
+            tokens=sum(stage.tokens for stage in stages),
+            cached_tokens=sum(stage.cached_tokens for stage in stages),
+            steps=sum(stage.steps for stage in stages),
+            bytes_on_disk=self.learner.store.bytes_on_disk(),
+            predict_seconds=predict_seconds,
+        )
+
+    def _metrics(self, evaluation: Evaluation, data: LabelledData, tasks: TaskStream) -> dict[str, float | None]:
+        rows = tuple(
+            Row(task.name, {name: Tally(*counts) for name, counts in step["matrix"].items()})
+            for task, step in zip(tasks, self.steps, strict=True)
+            if step["matrix"] is not None
+        )
+        matrix = AccuracyMatrix(rows)
+        whole_matrix = len(rows) == len(tasks)
+        return {
+            "whole_accuracy": evaluation.whole_accuracy,
+            "average_accuracy": evaluation.average_accuracy,
+            "forgetting": forgetting(matrix) if whole_matrix else None,
+            "backward_transfer": backward_transfer(matrix) if whole_matrix else None,
+            "selector_accuracy": evaluation.selector_accuracy,
+            "preselection_accuracy": evaluation.preselection_accuracy,
+            "within_task_accuracy": evaluation.within_task_accuracy,
+            "out_of_scope_auroc": self._auroc(data, tasks),
+        }
+
+    def _auroc(self, data: LabelledData, tasks: TaskStream) -> float | None:
+        """Measure how well scores tell out-of-scope inputs from as many test inputs of all tasks."""
+        number = self.run.source.out_of_scope
+        outside = _spread(data.out_of_scope, number) if number else []
+        inside = _spread([example for task in tasks for example in task.test], number or 0)
+        if not outside or not inside:
+            return None
+        scores = [
+            [answer.score for answer in self.learner.predict(_unlabelled(some), runners_up=0)]
+            for some in (inside, outside)
+        ]
+        return auroc(*scores)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        with (self.folder / _STEPS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _about(run: Run, tasks: Sequence[Task]) -> dict[str, Any]:
+    return {"asked": run.asked, "tasks": [task.digest for task in tasks]}
+
+
+def _forget_checkpoints(workspace: Path) -> None:
+    """Have a task that was interrupted learned from its beginning, so that its cost is whole."""
+    for folder in (workspace / "scratch").iterdir():
+        shutil.rmtree(folder)
+
+
+def _unlabelled(examples: Sequence[Example]) -> list[Example]:
+    return [example.labelled(None) for example in examples]
+
+
+def _spread(examples: Sequence[Example], number: int) -> list[Example]:
+    """Return so many examples, evenly spread over all."""
+    if number >= len(examples):
+        return list(examples)
+    return [examples[index * len(examples) // number] for index in range(number)]

@@ -1,0 +1,72 @@
+"""What every result file says of how it came about."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("conpet", "torch", "transformers", "peft", "tokenizers", "numpy")
+_SOURCE = Path(__file__).parents[3]
+
+
+def provenance() -> dict[str, Any]:
+    """Return commit, versions, machine and command of the running process.
+
+    Commit and changed files are those of conpet's source, and None where it was not installed from a clone.
+    """
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "changed_files": _changed(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join([_program(sys.argv[0]), *map(_shown, sys.argv[1:])]),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "machine": {
+            "system": platform.system(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+            "load_before": os.getloadavg()[0],
+        },
+    }
+
+
+def _program(path: str) -> str:
+    return Path(path).name if Path(path).name == "conpet" else f"python {_shown(path)}"
+
+
+def _shown(argument: str) -> str:
+    """Return an argument without the folders above the present one: they tell of one machine only."""
+    path = Path(argument)
+    if not path.is_absolute():
+        return argument
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+
+
+def _changed() -> list[str] | None:
+    found = _git("status", "--porcelain", "--", "src", "benchmarks/*.py")
+    return None if found is None else found.splitlines()
+
+
+def _git(*arguments: str) -> str | None:
+    if not (_SOURCE / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(["git", "-C", str(_SOURCE), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

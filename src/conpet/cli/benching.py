@@ -1,0 +1,10 @@
+"""`conpet bench`: experiments, their results, the data they use."""
+
+from __future__ import annotations
+
+import typer
+
+from conpet.cli import bench_run
+
+app = typer.Typer(help="Compare learners: run experiments, read their results.", no_args_is_help=True)
+app.command("run")(bench_run.run)
