@@ -63,8 +63,8 @@ class Source(Frozen):
         test: Most test examples of a label.
         out_of_scope: Number of out-of-scope inputs that are told from test inputs; None: that is not measured.
         first_tasks: Number of tasks that are learned, in the order of the source; None: all.
-        measured_on: Where accuracy is measured: on "test" examples, or on half of the "validation" examples of every label, in
-            place of them, for experiments by which something is chosen.
+        measured_on: Where accuracy is measured: on "test" examples, or, for experiments by which something is chosen,
+            on half of the "validation" examples of every label in their place.
         stream: Its own recipe in place of the experiment's.
     """
 

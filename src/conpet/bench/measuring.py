@@ -17,7 +17,7 @@ from typing import Any
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.bench.experiment import Run
 from conpet.bench.results import Protocol, Result, TaskCost
-from conpet.data import Example, Task, TaskStream
+from conpet.data import Example, Span, Task, TaskStream
 from conpet.data.formats import read_data
 from conpet.data.labelled import LabelledData
 from conpet.errors import ConpetError
@@ -104,8 +104,7 @@ class _Progress:
             pass  # nothing there, or it was killed in between: the run begins anew
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        given = run.settings.model_dump(mode="python", exclude_unset=True)
-        learner = ConPET.create(folder / _WORKSPACE, **given)
+        learner = ConPET.create(folder / _WORKSPACE, **_given(run))
         begun = cls(folder, run, learner, [], len(tasks))
         begun._append(_about(run, tasks))
         return begun
@@ -194,8 +193,8 @@ class _Progress:
         return self._looked_at(number) and (number == self.last or not isinstance(self.run.evaluate_after, str))
 
     def _predict_seconds(self, task: Task) -> float | None:
-        """Measure processor seconds per prediction, of inputs asked together."""
-        inputs = _unlabelled(task.test[:PREDICTED])
+        """Measure processor seconds per prediction, of inputs that are asked together and were never seen."""
+        inputs = [backwards(example) for example in task.test[:PREDICTED]]
         if not inputs:
             return None
         self.learner.predict(inputs[:1])  # what is loaded at the first question is not the price of a prediction
@@ -255,6 +254,14 @@ class _Progress:
             os.fsync(file.fileno())
 
 
+def _given(run: Run) -> dict[str, Any]:
+    """Return the arguments of `ConPET.create`."""
+    given = run.settings.model_dump(mode="python", exclude_unset=True)
+    if not METHODS[run.settings.method].tunes:
+        given.pop("split", None)  # no module sits above it: the default one, below which features may be taken
+    return given
+
+
 def _about(run: Run, tasks: Sequence[Task]) -> dict[str, Any]:
     return {"asked": run.asked, "tasks": [task.digest for task in tasks]}
 
@@ -267,6 +274,18 @@ def _forget_checkpoints(workspace: Path) -> None:
 
 def _unlabelled(examples: Sequence[Example]) -> list[Example]:
     return [example.labelled(None) for example in examples]
+
+
+def backwards(example: Example) -> Example:
+    """Return an input of the same words in reverse order: as long, but none whose states could be in a cache."""
+    length = len(example.tokens)
+    turned = {
+        name: Span(length - span.end, length - span.start)
+        for name in ("head", "tail", "mention")
+        if (span := getattr(example, name)) is not None
+    }
+    text = " ".join(reversed(example.text.split()))
+    return replace(example, text=text, tokens=example.tokens[::-1], label=None, **turned)
 
 
 def _spread(examples: Sequence[Example], number: int) -> list[Example]:
