@@ -279,13 +279,19 @@ def _unlabelled(examples: Sequence[Example]) -> list[Example]:
 def backwards(example: Example) -> Example:
     """Return an input of the same words in reverse order: as long, but none whose states could be in a cache."""
     length = len(example.tokens)
-    turned = {
-        name: Span(length - span.end, length - span.start)
-        for name in ("head", "tail", "mention")
-        if (span := getattr(example, name)) is not None
-    }
-    text = " ".join(reversed(example.text.split()))
-    return replace(example, text=text, tokens=example.tokens[::-1], label=None, **turned)
+
+    def turned(span: Span | None) -> Span | None:
+        return span and Span(length - span.end, length - span.start)
+
+    return replace(
+        example,
+        text=" ".join(reversed(example.text.split())),
+        tokens=example.tokens[::-1],
+        head=turned(example.head),
+        tail=turned(example.tail),
+        mention=turned(example.mention),
+        label=None,
+    )
 
 
 def _spread(examples: Sequence[Example], number: int) -> list[Example]:
