@@ -5,13 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from conpet.config import Frozen
-from conpet.data.labelled import Grouping, LabelledData
+from conpet.data.labelled import Grouping, LabelledData, PerLabel, stream_of
+from conpet.data.task import TaskStream
 from conpet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Vectors = Callable[[], Mapping[str, NDArray[Any]]]
 
 
 class StreamRecipe(Frozen):
@@ -21,13 +27,28 @@ class StreamRecipe(Frozen):
         by: "given" (groups that come with the data), or "random".
         tasks: Number of tasks, where the groups are not given.
         grouping: Which of the given groupings; None: the data's usual one.
-        seed: Seed of "random".
+        seed: Seed of "random", and of the choice of examples.
     """
 
     by: Literal["given", "random"] = "given"
     tasks: Annotated[int, Field(ge=1)] | None = None
     grouping: str | None = None
     seed: int = 0
+
+    def stream_of(self, data: LabelledData, per_label: PerLabel, *, vectors: Vectors | None = None) -> TaskStream:
+        """Make a task stream of a data set.
+
+        Args:
+            data: The data.
+            per_label: How many examples of a label are taken.
+            vectors: Gives a vector for each label, for the ways that go by similarity; called for these alone.
+
+        Raises:
+            UnknownNameError: The data has no such grouping, or no training example of a label.
+            ConfigError: The number of tasks is missing, or larger than half the number of labels.
+            DataError: The tasks cannot be learned.
+        """
+        return stream_of(data, self.grouping_of(data), per_label, seed=self.seed)
 
     def grouping_of(self, data: LabelledData) -> Grouping:
         """Divide the labels of a data set into tasks.
