@@ -22,6 +22,7 @@ from conpet.cli import (
     modules,
     predicting,
     reporting,
+    streaming,
     tuning,
 )
 from conpet.cli.console import INTERRUPTED, line, messages, print_error, warnings_as_lines
@@ -57,6 +58,7 @@ app.add_typer(modules.app, name="modules")
 app.add_typer(labels.app, name="labels")
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(cache.app, name="cache")
+app.add_typer(streaming.app, name="stream")
 
 
 def _show_version(wanted: bool) -> None:
