@@ -145,12 +145,12 @@ def test_dependencies_are_declared_used_and_explained() -> None:
     root = Path(__file__).parents[1]
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    requirements = [*project["dependencies"], *extras["parquet"], *extras["tune"]]
+    requirements = [*project["dependencies"], *extras["parquet"], *extras["tune"], *extras["bench"]]
     declared = {re.split(r"[<>=!~ ]", requirement)[0] for requirement in requirements}
     names = {name.partition(".")[0] for module in MODULES for name in imported_names(module)}
     imported = {IMPORTED_AS.get(name, name) for name in names - sys.stdlib_module_names - {"conpet"}}
     assert declared - USED_BY_OTHERS == imported
     explained = re.findall(
-        r"^\| (?:(?:parquet|tune) \| )?(\w+) \|", (root / "docs" / "dependencies.md").read_text(), re.MULTILINE
+        r"^\| (?:(?:parquet|tune|bench) \| )?(\w+) \|", (root / "docs" / "dependencies.md").read_text(), re.MULTILINE
     )
     assert declared <= set(explained)

@@ -10,13 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.bench.experiment import Run
 from conpet.bench.results import Protocol, Result, TaskCost
+from conpet.bench.similarity import label_vectors
 from conpet.data import Example, Span, Task, TaskStream
 from conpet.data.formats import read_data
 from conpet.data.labelled import LabelledData
@@ -58,7 +59,8 @@ def _read(name: str, folders: tuple[Path, ...]) -> LabelledData:
 
 
 def _stream(run: Run, data: LabelledData) -> TaskStream:
-    stream = run.stream.stream_of(data, run.source.per_label)[: run.source.first_tasks]
+    vectors = partial(label_vectors, data, run.backbone)
+    stream = run.stream.stream_of(data, run.source.per_label, vectors=vectors)[: run.source.first_tasks]
     return TaskStream(tuple(map(on_validation, stream))) if run.source.measured_on == "validation" else stream
 
 

@@ -23,6 +23,7 @@ from conpet.cli import (
     modules,
     predicting,
     reporting,
+    streaming,
     tuning,
 )
 from conpet.cli.console import INTERRUPTED, line, messages, print_error, warnings_as_lines
@@ -59,6 +60,7 @@ app.add_typer(labels.app, name="labels")
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(cache.app, name="cache")
 app.add_typer(benching.app, name="bench")
+app.add_typer(streaming.app, name="stream")
 
 
 def _show_version(wanted: bool) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 from conpet.data.example import Example
 from conpet.data.task import Task, TaskStream
-from conpet.errors import ConfigError, DataError, UnknownNameError
+from conpet.errors import ConfigError, DataError, Problem, UnknownNameError
 
 Grouping = Mapping[str, tuple[str, ...]]
 """Name of a task to its labels, in the order in which the tasks are learned."""
@@ -97,7 +98,7 @@ def stream_of(
     """
     _check(data, grouping)
     counts = per_label or PerLabel()
-    rows = {split: _by_label(getattr(data, split), getattr(counts, split), seed) for split in SPLITS}
+    rows = {split: by_label(getattr(data, split), getattr(counts, split), seed) for split in SPLITS}
     seen = {example.input_key for examples in rows["train"].values() for example in examples}
     for split in ("validation", "test"):
         rows[split] = {
@@ -115,16 +116,37 @@ def _check(data: LabelledData, grouping: Grouping) -> None:
     known = data.counts
     missing = sorted({label for labels in grouping.values() for label in labels} - set(known))
     if missing:
-        raise UnknownNameError(f"{data.name} has no training example of: {', '.join(missing)}")
+        raise UnknownNameError(f"{data.name} has no training example of {_meant(missing, sorted(known))}")
     if not grouping:
         raise ConfigError(f"{data.name}: no group of labels is left to make a task of")
     small = [name for name, labels in grouping.items() if len(labels) < 2]
     if small:
         raise DataError(f"{data.name}: a task needs two labels or more; of one label are: {', '.join(small)}")
+    owners: dict[str, list[str]] = defaultdict(list)
+    for name, labels in grouping.items():
+        for label in labels:
+            owners[label].append(name)
+    twice = [
+        Problem(f"label {label!r}", None, f"stands in {' and in '.join(map(repr, names))}")
+        for label, names in owners.items()
+        if len(names) > 1
+    ]
+    if twice:
+        raise DataError(f"{data.name}: a label belongs to one task, and stands there once", twice)
 
 
-def _by_label(examples: Iterable[Example], count: int | None, seed: int) -> dict[str, list[Example]]:
-    """Return at most `count` distinct inputs of each label, drawn by the seed, in the order of the source."""
+def _meant(missing: Sequence[str], known: Sequence[str]) -> str:
+    """Name labels that are not there, each with the one it may be meant for; where none may be, all that there are."""
+    close = {label: get_close_matches(label, known, n=1) for label in missing}
+    named = ", ".join(repr(label) + (f" (did you mean {like[0]!r}?)" if like else "") for label, like in close.items())
+    return named if any(close.values()) else f"{named}; have: {', '.join(known)}"
+
+
+def by_label(examples: Iterable[Example], count: int | None = None, seed: int = 0) -> dict[str, list[Example]]:
+    """Return at most `count` distinct inputs of each label (None: all), drawn by the seed, in the order of the source.
+
+    Which are taken depends on the seed and on the label's own examples alone; a larger number holds a smaller one's.
+    """
     found: dict[str, dict[tuple[object, ...], Example]] = {}
     for example in examples:
         if example.label is not None:

@@ -5,68 +5,131 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from numpy.typing import NDArray
 from pydantic import Field
 
-from conpet.config import Frozen
+from conpet.config import Frozen, Positive
+from conpet.data.groups import numbered
 from conpet.data.labelled import Grouping, LabelledData, PerLabel, stream_of
+from conpet.data.pieces import in_pieces
+from conpet.data.similarity import similarity_order
 from conpet.data.task import TaskStream
 from conpet.errors import ConfigError
+
+Vectors = Callable[[], Mapping[str, NDArray[Any]]]
+"""Gives a vector for each label of a data set; near labels have vectors of about the same direction."""
+Divided = tuple[LabelledData, Grouping]
 
 
 class StreamRecipe(Frozen):
     """How labels become tasks.
 
     Attributes:
-        by: "given" (groups that come with the data), or "random".
+        by: "given" (groups that come with the data); "random"; "frequency" (the labels with most training examples
+            first, ties by name); "similar-together" (labels alike in one task: an easy stream) and "similar-apart" (in
+            different ones: a hard stream), both along one order of the labels by similarity; or "pieces" (every label
+            cut into several, see `conpet.data.pieces`: for many small tasks whose cost is measured, and no more).
         tasks: Number of tasks, where the groups are not given.
         grouping: Which of the given groupings; None: the data's usual one.
-        seed: Seed of "random".
+        labels_per_task: Labels of a task of "pieces".
+        seed: Seed of "random" and "pieces", and of the choice of examples.
     """
 
-    by: Literal["given", "random"] = "given"
-    tasks: Annotated[int, Field(ge=1)] | None = None
+    by: Literal["given", "random", "frequency", "similar-together", "similar-apart", "pieces"] = "given"
+    tasks: Positive | None = None
     grouping: str | None = None
+    labels_per_task: Annotated[int, Field(ge=2)] = 2
     seed: int = 0
 
-    def grouping_of(self, data: LabelledData) -> Grouping:
-        """Divide the labels of a data set into tasks.
+    def stream_of(self, data: LabelledData, per_label: PerLabel, *, vectors: Vectors | None = None) -> TaskStream:
+        """Make a task stream of a data set.
+
+        Args:
+            data: The data.
+            per_label: How many examples of a label are taken; of "pieces": of a piece.
+            vectors: Needed for the ways that go by similarity, and called for these alone.
 
         Raises:
-            UnknownNameError: The data has no such grouping.
-            ConfigError: The number of tasks is missing, or larger than half the number of labels.
+            UnknownNameError: The data has no such grouping, or no training example of a label in it.
+            ConfigError: The number of tasks is missing, is given beside groups, or is larger than the labels (of
+                "pieces": the training examples) allow; there are no vectors to go by; SciPy is not installed.
+            DataError: The tasks cannot be learned.
         """
-        return _WAYS[self.by](data, self)
-
-    def stream_of(self, data: LabelledData, per_label: PerLabel) -> TaskStream:
-        """Make a stream of a data set."""
-        return stream_of(data, self.grouping_of(data), per_label)
+        divided, grouping = _WAYS[self.by](data, self, vectors)
+        return stream_of(divided, grouping, per_label, seed=self.seed)
 
 
-def _given(data: LabelledData, recipe: StreamRecipe) -> Grouping:
+def _given(data: LabelledData, recipe: StreamRecipe, _: Vectors | None) -> Divided:
     if recipe.tasks is not None:
-        raise ConfigError("tasks is for streams whose groups are made; with by=given it is the data that says")
-    return data.grouping(recipe.grouping)
+        raise ConfigError(
+            f"tasks={recipe.tasks} with by=given: there the groups say how many tasks there are; for a number of your "
+            f"own use by={', '.join(way for way in _WAYS if way != 'given')}"
+        )
+    return data, data.grouping(recipe.grouping)
 
 
-def _at_random(data: LabelledData, recipe: StreamRecipe) -> Grouping:
+def _at_random(data: LabelledData, recipe: StreamRecipe, _: Vectors | None) -> Divided:
+    tasks = _number_of_tasks(data, recipe)
     labels = list(data.labels)
     random.Random(recipe.seed).shuffle(labels)  # noqa: S311 - not for secrets
-    return _chunks(labels, recipe.tasks)
+    return data, _neighbours(labels, tasks)
 
 
-def _chunks(labels: Sequence[str], tasks: int | None) -> Grouping:
+def _by_frequency(data: LabelledData, recipe: StreamRecipe, _: Vectors | None) -> Divided:
+    tasks, counts = _number_of_tasks(data, recipe), data.counts
+    return data, _neighbours(sorted(counts, key=lambda label: (-counts[label], label)), tasks)
+
+
+def _together(data: LabelledData, recipe: StreamRecipe, vectors: Vectors | None) -> Divided:
+    tasks = _number_of_tasks(data, recipe)
+    return data, _neighbours(_alike(data, vectors), tasks)
+
+
+def _apart(data: LabelledData, recipe: StreamRecipe, vectors: Vectors | None) -> Divided:
+    tasks = _number_of_tasks(data, recipe)
+    order = _alike(data, vectors)
+    return data, numbered([order[first::tasks] for first in range(tasks)])
+
+
+def _in_pieces(data: LabelledData, recipe: StreamRecipe, _: Vectors | None) -> Divided:
+    return in_pieces(data, _asked(recipe), recipe.labels_per_task, recipe.seed)
+
+
+def _asked(recipe: StreamRecipe) -> int:
+    if recipe.grouping is not None:
+        raise ConfigError(f"grouping={recipe.grouping} is for by=given; by={recipe.by} makes groups of its own")
+    if recipe.tasks is None:
+        raise ConfigError(f"by={recipe.by} needs the number of tasks")
+    return recipe.tasks
+
+
+def _number_of_tasks(data: LabelledData, recipe: StreamRecipe) -> int:
+    tasks, labels = _asked(recipe), len(data.labels)
+    if 2 * tasks > labels:
+        raise ConfigError(f"{labels} labels make {labels // 2} tasks of two labels at most, not {tasks}")
+    return tasks
+
+
+def _alike(data: LabelledData, vectors: Vectors | None) -> Sequence[str]:
+    if vectors is None:
+        raise ConfigError("tasks by similarity need a vector for each label, and none are given")
+    found = vectors()
+    return similarity_order({label: found[label] for label in data.labels})
+
+
+def _neighbours(labels: Sequence[str], tasks: int) -> Grouping:
     """Divide labels into `tasks` neighbouring groups whose sizes differ by one at most."""
-    if tasks is None:
-        raise ConfigError("give the number of tasks")
-    if 2 * tasks > len(labels):
-        raise ConfigError(f"{len(labels)} labels make {len(labels) // 2} tasks of two labels at most, not {tasks}")
     bounds = [round(index * len(labels) / tasks) for index in range(tasks + 1)]
-    return {
-        f"task-{number:0{len(str(tasks))}d}": tuple(labels[first:last])
-        for number, (first, last) in enumerate(pairwise(bounds), start=1)
-    }
+    return numbered([labels[first:last] for first, last in pairwise(bounds)])
 
 
-_WAYS: Mapping[str, Callable[[LabelledData, StreamRecipe], Grouping]] = {"given": _given, "random": _at_random}
+_WAYS: Mapping[str, Callable[[LabelledData, StreamRecipe, Vectors | None], Divided]] = {
+    "given": _given,
+    "random": _at_random,
+    "frequency": _by_frequency,
+    "similar-together": _together,
+    "similar-apart": _apart,
+    "pieces": _in_pieces,
+}

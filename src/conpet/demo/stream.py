@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conpet.data import Example, Task, TaskStream
-from conpet.errors import DataError, Problem
+from conpet.data.writing import write_stream
 
 TASK_NAMES = (
     "banking",
@@ -55,20 +55,7 @@ def write_demo_stream(folder: str | Path) -> Path:
     Raises:
         DataError: A file of the same name but other content is there; nothing was written.
     """
-    root = Path(folder)
-    wanted = {root / name: content for name, content in _stream_files().items()}
-    there = [path for path in wanted if path.exists()]
-    if changed := [path for path in there if path.read_bytes() != wanted[path]]:
-        raise DataError(
-            f"{root} holds other data than the demo's; name another folder, or remove it first",
-            [Problem(str(path), None, "differs from the demo's own file") for path in changed],
-        )
-    for path in wanted.keys() - set(there):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.part")  # a half-written file would be taken for a changed one
-        aside.write_bytes(wanted[path])
-        aside.replace(path)
-    return root
+    return write_stream(demo_stream(), folder, {name: _packaged(name) for name in ("LICENSE", "SOURCE.md")})
 
 
 def _packaged(name: str) -> bytes:
@@ -85,20 +72,3 @@ def _task(name: str, rows: dict[str, list[dict[str, Any]]]) -> Task:
         for split in _SPLITS
     )
     return Task(name, train, validation, test)
-
-
-def _stream_files() -> dict[str, bytes]:
-    """Return the files of the stream folder, path to content."""
-    order = "".join(f"  - path: {name}\n" for name in TASK_NAMES)
-    written = {"stream.yaml": f"# The order in which the tasks are learned.\ntasks:\n{order}".encode()}
-    written |= {name: _packaged(name) for name in ("LICENSE", "SOURCE.md")}
-    for task in demo_stream():
-        for split in _SPLITS:
-            examples: tuple[Example, ...] = getattr(task, split)
-            written[f"{task.name}/{split}.jsonl"] = "".join(_line(example) for example in examples).encode()
-    return written
-
-
-def _line(example: Example) -> str:
-    row = {"text": example.text, "label": example.label, "id": example.id}
-    return json.dumps(row, ensure_ascii=False) + "\n"

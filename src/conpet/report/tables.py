@@ -95,6 +95,19 @@ def tasks_table(tasks: Sequence[TaskInfo], last: Event | None = None) -> Table:
     return table
 
 
+def stream_table(tasks: Sequence[tuple[str, int, int, int, int]], most: int = 30) -> Table:
+    """Return what tasks hold: name, labels, training, validation and test examples; of many the first, then the sum."""
+    table = _table("Stream", "task", "labels", "train", "validation", "test")
+    for name, *numbers in tasks[:most]:
+        table.add_row(_name(name), *map(text.count, numbers))
+    if len(tasks) > most:
+        table.add_row(f"and {len(tasks) - most:,} more")
+    table.add_section()
+    sums = [sum(numbers) for numbers in zip(*(numbers for _, *numbers in tasks), strict=True)]
+    table.add_row(text.plural(len(tasks), "task"), *map(text.count, sums), style="bold")
+    return table
+
+
 def trials_table(found: TuneReport, most: int = 10) -> Table:
     """Return the designs that a search tried: the chosen one, then the `most` that did best beside it."""
     table = _table("Designs", "", least=0)

@@ -1,0 +1,47 @@
+"""What makes labels alike: the frozen features of their examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from conpet.backbone.load import load_backbone
+from conpet.config import Settings
+from conpet.data.labelled import LabelledData, by_label
+from conpet.workspace.current import cut_backbone, state_cache
+
+EXAMPLES = 20
+"""Training examples of a label that are looked at, at most."""
+
+
+def label_vectors(
+    data: LabelledData,
+    backbone: str = "minilm-l6",
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Return for each label the mean `[F]` of the frozen features of some of its training examples.
+
+    Args:
+        data: The data.
+        backbone: An embedded model, `tiny-random`, a folder in Hugging Face format, or a hub id.
+        seed: Seed of the choice of at most `EXAMPLES` examples.
+        device: A torch device or "auto".
+        progress: Called with the number of labels done since the last call.
+
+    Raises:
+        BackboneError: There is no such model, or it cannot serve as a backbone.
+    """
+    settings = Settings(backbone=backbone)
+    vectors = {}
+    with state_cache() as cache:
+        frozen = cut_backbone(load_backbone(backbone, dtype=settings.dtype, device=device), settings, cache)
+        for label, examples in by_label(data.train, EXAMPLES, seed).items():
+            vectors[label] = frozen.states(examples).features.double().mean(0).numpy()
+            if progress:
+                progress(1)
+    return vectors
