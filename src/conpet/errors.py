@@ -34,6 +34,10 @@ class AccuracyBoundError(ConpetError, ValueError):
     """A change would cost more accuracy than its bound allows; nothing was changed."""
 
 
+class HiddenLabelsError(ConpetError, PermissionError):
+    """What learns or chooses asked for labels of test examples, which are for the metrics alone."""
+
+
 class DownloadError(ConpetError, OSError):
     """An embedded model could not be fetched, or what came is not what was pinned."""
 

@@ -22,7 +22,7 @@ class Work:
     """Where and how one change is worked out.
 
     Attributes:
-        memory: The past tasks' examples.
+        memory: The past tasks' examples, blind to test labels.
         costs: Collects what the stages cost.
         seed: Seed of everything random in this change: the workspace's seed and the task's name decide it.
         scratch: Folder for checkpoints, or None.

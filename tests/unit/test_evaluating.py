@@ -14,7 +14,7 @@ from conpet.closedform import METHODS as CLOSED_FORMS
 from conpet.testing import learner_of, toy_stream
 from conpet.workspace import evaluating
 from conpet.workspace.evaluating import Evaluator
-from conpet.workspace.remembering import remembered
+from conpet.workspace.remembering import sighted
 
 
 def test_it_counts_what_predicting_one_by_one_counts(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_references_are_the_closed_forms_over_all_labels(tmp_path: Path) -> None
 def test_the_size_of_the_chunks_makes_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = workspace(tmp_path, 2)
     learner = learner_of(made)
-    tests = {source.task: source for source in remembered(made.tasks)}
+    tests = {task.name: sighted(task.active) for task in made.tasks}
     done: list[int] = []
     whole = Evaluator(learner).evaluate(tests)
     monkeypatch.setattr(evaluating, "CHUNK", 3)

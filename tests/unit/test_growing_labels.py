@@ -19,7 +19,7 @@ from conpet.replay.memory import Split
 from conpet.testing import Trial, ask, tiny_settings, toy_stream
 from conpet.testing.trial import require_same
 from conpet.workspace.history import matrix_of
-from conpet.workspace.remembering import remember
+from conpet.workspace.remembering import remember, sighted
 
 WORD = "qqzyzzyva"
 BOTH = pytest.mark.parametrize("method", ["dynamic", "emr"])
@@ -50,7 +50,7 @@ def taught(folder: Path, tasks: Sequence[Task], name: str = "ws", **settings: ob
 
 
 def stored(learner: ConPET, task: str) -> dict[Split, list[Example]]:
-    memory = remember(learner.store.snapshot().task(task).active)
+    memory = sighted(learner.store.snapshot().task(task).active)
     return {split: memory.examples(split) for split in Split}
 
 

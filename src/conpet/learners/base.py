@@ -43,7 +43,7 @@ class Lesson:
     Attributes:
         task: The task as it will be known; there is nothing learned of it yet.
         settings: Its settings.
-        source: Its examples, all of them.
+        source: Its examples, all of them, blind to test labels.
         train: States of its training examples.
     """
 
@@ -249,16 +249,17 @@ class Learner(ABC):
             kind: Their kind.
             keep: Whether what is computed goes into the state cache.
         """
-        return {template: self.backbone.states(examples, template, keep=keep) for template in self._templates(kind)}
+        return {template: self.backbone.states(examples, template, keep=keep) for template in self.templates(kind)}
 
     def recalled(self, source: Remembered, split: Split, positions: Sequence[int]) -> Readings:
         """Read some stored examples of a past task as `readings` does."""
         return {
             template: source.states(self.backbone, split, positions, template)
-            for template in self._templates(source.kind)
+            for template in self.templates(source.kind)
         }
 
-    def _templates(self, kind: Kind) -> dict[str | None, None]:
+    def templates(self, kind: Kind) -> dict[str | None, None]:
+        """Return the templates in use for a kind, each once."""
         return dict.fromkeys(task.template for task in self.state.tasks if task.kind is kind)
 
     def known(self, name: str) -> KnownTask | None:

@@ -59,7 +59,7 @@ class KnownTask:
         kind: What its examples ask.
         template: The template it is read with, or None for the default one.
         settings: Its settings in place of the workspace's.
-        objects: What the store holds of the version, by slot.
+        objects: What the store holds of the version beside its examples, by slot.
     """
 
     name: str

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
 from conpet.data import Example, Kind, Task
-from conpet.errors import ConfigError
+from conpet.errors import ConfigError, HiddenLabelsError
 from conpet.readable import Held, Readable
 from conpet.replay.latent import latent_rows, pack, selected, unpack
 
@@ -56,7 +56,8 @@ class Remembered:
     """The stored examples of one task; they are read when asked for.
 
     A memory object holds texts, or with the setting `latent_only` prefix states alone. Labels, counts, states and
-    indices are read alike from both; what only a text can give raises `ConfigError` where there is none.
+    indices are read alike from both; what only a text can give raises `ConfigError` where there is none. Whatever
+    learns or chooses is given it `blind`.
 
     Attributes:
         task: The task's name.
@@ -71,6 +72,14 @@ class Remembered:
     reader: Readable
 
     @property
+    def blind(self) -> Remembered:
+        """The same examples without the labels of the test ones, and with no way back to them.
+
+        It cannot keep them from a learner that opens the workspace's files by itself.
+        """
+        return replace(self, reader=_Blind(self.reader))
+
+    @property
     def latent(self) -> bool:
         """Whether prefix states are stored and no text."""
         return bool(self.reader.document(_ABOUT)["latent"])
@@ -80,8 +89,14 @@ class Remembered:
         return int(self.reader.document(_ABOUT)["counts"][split])
 
     def labels(self, split: Split) -> list[str]:
-        """Return the label of each example of a split."""
-        return list(self.reader.document(_LABELS)[split])
+        """Return the label of each example of a split; `HiddenLabelsError` for test ones, where this is blind to them."""
+        labels = self.reader.document(_LABELS)
+        if split not in labels:
+            raise HiddenLabelsError(
+                f"task {self.task!r}: the labels of its test examples are read by the metrics alone; learn and choose "
+                "by those of the training and validation examples"
+            )
+        return list(labels[split])
 
     @property
     def indices(self) -> list[int]:
@@ -126,7 +141,7 @@ class Remembered:
         return unpack(self.reader.tensors(split), rows)
 
     def examples(self, split: Split) -> list[Example]:
-        """Read all examples of a split; `ConfigError` where no text is stored."""
+        """Read all examples of a split; `ConfigError` where no text is stored. Test ones have no label if blind."""
         return self.chosen(split, range(self.count(split)))
 
     def chosen(self, split: Split, positions: Sequence[int]) -> list[Example]:
@@ -149,8 +164,7 @@ class Remembered:
             return
         for row in self.reader.rows(Split.TRAIN):
             # Not of its label or id: an example that is relabelled keeps its rank.
-            content = _line({key: value for key, value in row.items() if key not in ("label", "id")})
-            yield StoredRow(content, len(_line(row)) + 1)  # a line of the table, with its end
+            yield StoredRow(_line(_input(row)), len(_line(row)) + 1)  # a line of the table, with its end
 
     def _no_text(self, therefore: str) -> ConfigError:
         return ConfigError(
@@ -159,10 +173,41 @@ class Remembered:
         )
 
 
+class _Blind:
+    """Reads a memory object, but for labels and ids (which may tell the label) of test examples.
+
+    Args:
+        reader: The memory object.
+    """
+
+    def __init__(self, reader: Readable) -> None:
+        self._reader = reader
+
+    @property
+    def folder(self) -> Hashable:
+        return self._reader.folder
+
+    def has(self, stem: str) -> bool:
+        return self._reader.has(stem)
+
+    def tensors(self, stem: str) -> Mapping[str, Tensor]:
+        return self._reader.tensors(stem)
+
+    def document(self, stem: str) -> Any:
+        document = self._reader.document(stem)
+        if stem == _LABELS:
+            return {split: labels for split, labels in document.items() if split != Split.TEST}
+        return document
+
+    def rows(self, stem: str, wanted: Container[int] | None = None) -> Iterator[dict[str, Any]]:
+        rows = self._reader.rows(stem, wanted)
+        return map(_input, rows) if stem == Split.TEST else rows
+
+
 def remembered_whole(task: Task) -> Remembered:
-    """Return all examples of a task that is not stored yet."""
+    """Return all examples of a task that is not stored yet, blind to its test labels."""
     examples = {Split.TRAIN: task.train, Split.VALIDATION: task.validation, Split.TEST: task.test}
-    return Remembered(task.name, task.template, task.kind, Held(text_memory(examples)))
+    return Remembered(task.name, task.template, task.kind, Held(text_memory(examples))).blind
 
 
 def text_memory(examples: Mapping[Split, Sequence[Example]], representations: Tensor | None = None) -> Artifact:
@@ -201,7 +246,7 @@ def cut_to(memory: Remembered, positions: Sequence[int], *, represented: bool) -
     """Return a memory object with some training examples of another, and all its held-out ones.
 
     Args:
-        memory: The other.
+        memory: The other, not blind.
         positions: Rows of the training examples that stay, ascending.
         represented: Whether it has representations.
     """
@@ -224,7 +269,7 @@ def relabelled(memory: Remembered, names: Mapping[str, str | None], stay: Sequen
     """Return a memory object with the examples of another under other labels.
 
     Args:
-        memory: The other.
+        memory: The other, not blind.
         names: Label to its new name, or to None where its examples are left out.
         stay: Indices of all examples in the training set the other's version was learned from that are not left out.
     """
@@ -249,6 +294,11 @@ def relabelled(memory: Remembered, names: Mapping[str, str | None], stay: Sequen
         for split, rows in chosen.items()
     }
     return Artifact(tables=tables, documents=documents, tensors=tensors)
+
+
+def _input(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored example without label and id."""
+    return {key: value for key, value in row.items() if key not in ("label", "id")}
 
 
 def _line(row: Mapping[str, object]) -> bytes:

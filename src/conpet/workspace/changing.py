@@ -23,7 +23,7 @@ from conpet.workspace.evaluating import Evaluator
 from conpet.workspace.history import CACHE, DESIGN, TUNE, learned_by, matrix_of
 from conpet.workspace.reading import ORIGINS, coming_task, describe, known_task, known_tasks, origins, seed_of
 from conpet.workspace.recording import recorded
-from conpet.workspace.remembering import Keeper, check_templates, remember, remembered
+from conpet.workspace.remembering import Keeper, check_templates, remember, remembered, sighted
 from conpet.workspace.results import Evaluation, LearnReport
 from conpet.workspace.searching import CostLimit
 from conpet.workspace.tuning import applied, search
@@ -131,7 +131,7 @@ class Changer:
         work = self._work(name)
         work = replace(work, memory=[*work.memory, remember(chosen)])
         shared = self._learner.revise(known_task(record.active), coming, work)
-        evaluation = self._evaluated(self._learner.state.followed_by(coming, shared), {name: remember(chosen)})
+        evaluation = self._evaluated(self._learner.state.followed_by(coming, shared), {name: sighted(chosen)})
         event = self._commit(evaluation, "rollback", name, activate=number, shared=shared)
         return self._report(self._store.snapshot().task(name).active, event=event, evaluation=evaluation)
 
@@ -194,7 +194,7 @@ class Changer:
         """Evaluate the next state on the stored tests, with those of the changed task in place of the stored ones."""
         if not self._evaluate:
             return None
-        known = {task.name: remember(task.active) for task in self._snapshot.tasks} | dict(changed)
+        known = {task.name: sighted(task.active) for task in self._snapshot.tasks} | dict(changed)
         tests = {task.name: known[task.name] for task in state.tasks}
         with self._costs.stage("evaluation"):
             return evaluate_tests(self._learner.renewed(state), tests, self._progress)
@@ -301,7 +301,7 @@ def evaluate_stored(
     learner: Learner, tasks: Sequence[TaskRecord], events: Sequence[EventRecord], progress: Progress
 ) -> Evaluation:
     """Evaluate a learner on the stored test examples; the result takes the place of the last event's own row."""
-    evaluation = evaluate_tests(learner, {task.name: remember(task.active) for task in tasks}, progress)
+    evaluation = evaluate_tests(learner, {task.name: sighted(task.active) for task in tasks}, progress)
     *earlier, last = (event for event in events if event.verb != TUNE)
     row = Row(learned_by(last), evaluation.tallies)
     matrix = matrix_of(earlier).followed_by(row)

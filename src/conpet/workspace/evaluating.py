@@ -38,7 +38,11 @@ class Evaluator:
         self._confusion: dict[str, Counter[str]] = {}
 
     def evaluate(self, tests: Mapping[str, Remembered]) -> Evaluation:
-        """Evaluate on the stored test examples of tasks, by name; tasks without any are left out."""
+        """Evaluate on the stored test examples of tasks, by name, none of them blind; tasks without any are left out.
+
+        The learner is given states alone; for the accuracy within the true task, which by definition knows that task,
+        the task as well.
+        """
         tasks = {name: self._task(name, source) for name, source in tests.items() if source.count(Split.TEST)}
         total = sum(tally.whole.total for tally in tasks.values())
         references = {name: Tally(self._references[name], total) for name in self._closed_forms} if total else {}
@@ -65,7 +69,11 @@ class Evaluator:
         tasks = [task.name for task in learner.state.tasks]
         own = tasks.index(name)
         truth = torch.tensor([self._columns[label] for label in labels])
-        readings = learner.recalled(source, Split.TEST, positions)
+        # Read here, and blind: the learner is told neither a label nor whose examples they are.
+        readings = {
+            template: source.blind.states(learner.backbone, Split.TEST, positions, template)
+            for template in learner.templates(source.kind)
+        }
         scores = learner.score(readings, source.kind)
         within = learner.within_task(readings, torch.full((len(labels),), own))
         counts = Counter(whole=_hits(scores.labels, truth), within=_hits(within, truth))

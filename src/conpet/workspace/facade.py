@@ -359,7 +359,7 @@ class ConPET(GrowingVerbs):
         """Predict inputs of which the first has the number `first` in messages."""
         if runners_up < 0:
             raise ConfigError(f"runners_up={runners_up}: give 0 or more")
-        examples = [Example.of_text(one) if isinstance(one, str) else one for one in inputs]
+        examples = [Example.of_text(one) if isinstance(one, str) else one.labelled(None) for one in inputs]
         problems = [
             Problem("inputs", number, reason)
             for number, example in enumerate(examples, start=first)

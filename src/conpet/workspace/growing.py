@@ -19,7 +19,7 @@ from conpet.workspace.checking import mergeable, upgraded
 from conpet.workspace.evaluating import CHUNK
 from conpet.workspace.reading import known_tasks, origins
 from conpet.workspace.relabelling import Relabeller
-from conpet.workspace.remembering import remember
+from conpet.workspace.remembering import remember, sighted
 from conpet.workspace.results import Evaluation, LearnReport, MergeReport
 
 _UNIT = "unit-"
@@ -142,7 +142,7 @@ class Grower(Relabeller):
 
     def _stored(self, version: VersionRecord) -> dict[Split, list[Example]]:
         """Return the stored examples of a version; `ConfigError` where their texts are not kept."""
-        memory = remember(version)
+        memory = sighted(version)  # the task is made anew of them, test examples too
         return {split: memory.examples(split) for split in Split}
 
     def _again(

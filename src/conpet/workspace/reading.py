@@ -8,6 +8,7 @@ from typing import Any
 
 from conpet.data import Kind, Task
 from conpet.learners.state import KnownTask, LearnerState
+from conpet.replay.memory import MEMORY
 from conpet.store import Snapshot, VersionRecord
 
 ORIGINS = "origins"
@@ -15,7 +16,7 @@ ORIGINS = "origins"
 
 
 def known_task(version: VersionRecord) -> KnownTask:
-    """Return a version as a learner sees it."""
+    """Return a version as a learner sees it: what was learned of it, not its examples."""
     description = version.description
     return KnownTask(
         version.task,
@@ -24,7 +25,7 @@ def known_task(version: VersionRecord) -> KnownTask:
         Kind(description["kind"]),
         description["template"],
         description["settings"],
-        version.objects,
+        {slot: reader for slot, reader in version.objects.items() if slot != MEMORY},
     )
 
 

@@ -17,7 +17,7 @@ from conpet.replay.memory import MEMORY, Remembered, Split, relabelled
 from conpet.store import NewVersion, TaskRecord, VersionRecord
 from conpet.workspace.changing import Changer
 from conpet.workspace.reading import ORIGINS, known_task, known_tasks, origins
-from conpet.workspace.remembering import Keeper, remember
+from conpet.workspace.remembering import Keeper, sighted
 from conpet.workspace.results import LearnReport
 
 _SHOWN = 20
@@ -54,8 +54,8 @@ class _Relabelling:
 
     @property
     def memory(self) -> Remembered:
-        """The examples that stay, under their new labels."""
-        memory = remember(self.present)
+        """The examples that stay, under their new labels, test ones too."""
+        memory = sighted(self.present)
         return replace(memory, reader=Held(relabelled(memory, self.names, self.stay)))
 
     @property
@@ -96,7 +96,7 @@ class Relabeller(Changer):
         change, known = _Relabelling.of(present, names), known_task(present)
         memory = change.memory
         work = self._work(name)
-        learned = learner.relabelled(known, names, replace(work, memory=[*work.memory, memory]))
+        learned = learner.relabelled(known, names, replace(work, memory=[*work.memory, memory.blind]))
         state = learner.state.after(known.renamed(names), learned.objects, learned.shared)
         staying = [version for version in self._snapshot.versions if not change.drops(version)]
         kept, smaller = Keeper(learner.backbone, learner.settings).kept(memory, staying)

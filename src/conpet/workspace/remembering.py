@@ -23,13 +23,18 @@ from conpet.store import SideObject, TaskRecord, VersionRecord
 
 
 def remember(version: VersionRecord) -> Remembered:
-    """Return the replay memory of a version."""
+    """Return the replay memory of a version, blind to its test labels: for all that learns and chooses."""
+    return sighted(version).blind
+
+
+def sighted(version: VersionRecord) -> Remembered:
+    """Return the memory of a version with its test labels: for the metrics, and for what stores it anew."""
     description = version.description
     return Remembered(version.task, description["template"], Kind(description["kind"]), version.objects[MEMORY])
 
 
 def remembered(tasks: Iterable[TaskRecord]) -> list[Remembered]:
-    """Return the replay memory of some tasks."""
+    """Return the replay memory of some tasks, as `remember` does."""
     return [remember(task.active) for task in tasks]
 
 
@@ -59,7 +64,7 @@ class Keeper:
         self._represented = self._retention.needs_representations and not self._retention.limits.unlimited
 
     def whole(self, task: Task, train: States, representations: Callable[[], Tensor] | None) -> Remembered:
-        """Return all examples of a task just learned, in memory.
+        """Return all examples of a task just learned, in memory, test labels too.
 
         Args:
             task: The task.
@@ -87,7 +92,7 @@ class Keeper:
         if self._retention.limits.unlimited:
             return self._cut(newest, range(newest.count(Split.TRAIN))), ()
         competing = older if self._retention.limits.shared else ()
-        memories = [*(remember(version) for version in competing), newest]
+        memories = [*(sighted(version) for version in competing), newest]
         seed = self._retention.seed
         kept = self._retention.keep([Holding.of(memory, seed, represented=self._represented) for memory in memories])
         smaller = tuple(
@@ -112,9 +117,10 @@ class Keeper:
         return cut_to(memory, positions, represented=self._represented)
 
     def _states_of(self, task: Task, train: States) -> dict[Split, States]:
-        # What is stored need not lie in the cache as well.
+        # What is stored need not lie in the cache as well; and the backbone is the learner's, so without labels.
         validation, test = (
-            self._backbone.states(examples, task.template, keep=False) for examples in (task.validation, task.test)
+            self._backbone.states([one.labelled(None) for one in examples], task.template, keep=False)
+            for examples in (task.validation, task.test)
         )
         return {Split.TRAIN: train, Split.VALIDATION: validation, Split.TEST: test}
 

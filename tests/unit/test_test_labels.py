@@ -1,0 +1,244 @@
+"""Test labels are read by the metrics alone: a planted learner tries to get at them, in every change of a workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from conpet import ConPET, Example, Task
+from conpet.artifact import Artifact
+from conpet.backbone.states import States
+from conpet.data import Kind
+from conpet.errors import ConpetError, HiddenLabelsError
+from conpet.learners import METHODS
+from conpet.learners.base import Learned, Lesson, Readings, Scores
+from conpet.learners.closed import NcmLearner
+from conpet.learners.dynamic import DynamicLearner
+from conpet.learners.state import KnownTask, Names
+from conpet.replay.memory import Remembered, Split, cut_to
+from conpet.testing import Trial, learner_of, tiny_settings, toy_stream
+from conpet.work import Work
+from conpet.workspace.remembering import remember, sighted
+from conpet.workspace.tuning import examples_of
+
+
+def wrongly_tested(task: Task) -> Task:
+    """Return a task with each test label exchanged for the next one: who is right about many of them has seen them."""
+    following = dict(zip(task.labels, [*task.labels[1:], task.labels[0]], strict=True))
+    return replace(task, test=tuple(one.labelled(following[str(one.label)]) for one in task.test))
+
+
+STREAM = [wrongly_tested(task) for task in toy_stream(3, 3, 8, 2, 4)]
+MORE = toy_stream(1, 3, 9, 2, 4, seed=1)[0]
+"""Examples to extend the first task by: other words under labels of the same names."""
+LATENT = pytest.mark.parametrize("latent", [False, True], ids=["texts", "latent"])
+
+ATTEMPTS: Sequence[Callable[[Remembered], list[Any]]] = (
+    lambda source: source.labels(Split.TEST),
+    lambda source: [example.label for example in source.examples(Split.TEST)],
+    lambda source: [example.label for example in source.chosen(Split.TEST, range(source.count(Split.TEST)))],
+    lambda source: source.reader.document("labels")["test"],
+    lambda source: [row["label"] for row in source.reader.rows("test")],
+    lambda source: replace(source, task="mine").labels(Split.TEST),
+    lambda source: cut_to(source, [], represented=False).documents["labels"]["test"],
+)
+
+
+class Planted(NcmLearner):
+    """Nearest class means, but for the test examples it finds a label of: to them it gives that label.
+
+    It tries whatever it is handed, in every call, and keeps all of it for later ones.
+    """
+
+    name = "planted"
+    found: dict[str, list[tuple[Tensor, str]]]
+    failed: list[Exception]
+    sources: dict[str, Remembered]
+    predicted: list[Example]
+
+    def learn(self, lesson: Lesson, work: Work) -> Learned:
+        self.steal(lesson.source, *work.memory)
+        return super().learn(lesson, work)
+
+    def revise(self, leaving: KnownTask, coming: KnownTask | None, work: Work) -> Mapping[str, Artifact | None]:
+        self.steal(*work.memory)
+        return super().revise(leaving, coming, work)
+
+    def relabelled(self, known: KnownTask, names: Names, work: Work) -> Learned:
+        self.steal(*work.memory)
+        return super().relabelled(known, names, work)
+
+    def recalled(self, source: Remembered, split: Split, positions: Sequence[int]) -> Readings:
+        self.steal(source)
+        return super().recalled(source, split, positions)
+
+    def readings(self, examples: Sequence[Example], kind: Kind, *, keep: bool) -> Readings:
+        self.predicted += examples
+        return super().readings(examples, kind, keep=keep)
+
+    def score(self, readings: Readings, kind: Kind) -> Scores:
+        self.steal(*self.sources.values())
+        scores = super().score(readings, kind)
+        return Scores(self.cheated(scores.labels, next(iter(readings.values())), [*self.found]))
+
+    def within_task(self, readings: Readings, owners: Tensor) -> Tensor:
+        self.steal(*self.sources.values())
+        task = self.state.tasks[int(owners[0])].name
+        return self.cheated(super().within_task(readings, owners), next(iter(readings.values())), [task])
+
+    def cheated(self, scores: Tensor, states: States, tasks: Sequence[str]) -> Tensor:
+        """Return scores with those of the test examples seen before put right."""
+        scores = scores.clone()
+        for features, label in (one for task in tasks for one in self.found.get(task, ())):
+            same = torch.cdist(states.features, features.unsqueeze(0)).squeeze(1) < 1e-3
+            if label in self.labels:
+                scores[same, self.labels.index(label)] = 1.0  # above any log-probability
+        return scores
+
+    def steal(self, *sources: Remembered) -> None:
+        for source in sources:
+            self.sources[source.task] = source
+            for attempt in ATTEMPTS:
+                self.attempt(source, lambda attempt=attempt, source=source: attempt(source))
+            for task in self.state.tasks:
+                for reader in task.objects.values():
+                    self.attempt(source, lambda reader=reader: reader.document("labels")["test"])
+
+    def attempt(self, source: Remembered, get: Callable[[], list[Any]]) -> None:
+        try:
+            labels = [label for label in get() if label is not None]
+        except (ConpetError, LookupError, OSError) as error:
+            self.failed.append(error)
+            return
+        if labels:
+            features = source.states(self.backbone, Split.TEST).features
+            self.found[source.task] = list(zip(features, labels, strict=True))
+
+
+@pytest.fixture(autouse=True)
+def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Planted]]:
+    """Register the planted learner, which has found nothing yet."""
+    monkeypatch.setitem(METHODS.entries, "planted", f"{__name__}:Planted")  # type: ignore[arg-type]
+    for name, empty in {"found": {}, "failed": [], "sources": {}, "predicted": []}.items():
+        monkeypatch.setattr(Planted, name, empty, raising=False)
+    return Planted
+
+
+def taught(folder: Path, method: str, *, latent: bool) -> ConPET:
+    """Return a workspace in which a stream was learned, and evaluated after each task."""
+    learner = Trial(folder, tiny_settings(method=method, latent_only=latent)).workspace(method)
+    for task in STREAM:
+        learner.learn(task)
+    return learner
+
+
+@LATENT
+def test_a_learner_that_tries_finds_nothing_and_scores_as_the_honest_one(
+    tmp_path: Path, planted: type[Planted], latent: bool
+) -> None:
+    learner, honest = (taught(tmp_path, method, latent=latent) for method in ("planted", "ncm"))
+    assert learner.evaluate() == honest.evaluate()
+    assert set(planted.sources) == {task.name for task in STREAM}
+    assert any(isinstance(error, HiddenLabelsError) for error in planted.failed)
+    assert planted.found == {}
+
+
+@LATENT
+def test_no_change_of_a_workspace_tells_a_learner_test_labels(
+    tmp_path: Path, planted: type[Planted], latent: bool
+) -> None:
+    learner = taught(tmp_path, "planted", latent=latent)
+    first, second, third = STREAM
+    learner.learn(replace(first, train=first.train[1:]))
+    learner.rollback(first.name, 1)
+    learner.rename(second.labels[0], "other")
+    learner.retire(second.labels[1])
+    learner.remove(third.name)
+    if not latent:
+        learner.extend(MORE)
+    assert planted.found == {}
+
+
+def test_the_same_learner_is_right_about_all_where_it_is_not_kept_from_it(
+    tmp_path: Path, planted: type[Planted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the attempts above are such that would succeed."""
+    monkeypatch.setattr(Remembered, "blind", property(lambda source: source))
+    learner = taught(tmp_path, "planted", latent=False)
+    assert set(planted.found) == {task.name for task in STREAM}
+    assert learner.evaluate().whole_accuracy == 1.0
+    assert taught(tmp_path, "ncm", latent=False).evaluate().whole_accuracy < 0.5
+
+
+def test_a_learner_that_is_evaluated_is_not_told_whose_examples_they_are(
+    tmp_path: Path, planted: type[Planted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = taught(tmp_path, "planted", latent=False)
+    monkeypatch.setattr(planted, "sources", {})
+    learner.evaluate()
+    assert planted.sources == {}
+
+
+def test_a_learner_is_asked_without_the_labels_of_what_it_is_asked(tmp_path: Path, planted: type[Planted]) -> None:
+    learner = taught(tmp_path, "planted", latent=False)
+    inputs = [example for task in STREAM for example in task.test]
+    learner.predict(inputs)
+    assert [example.text for example in planted.predicted] == [example.text for example in inputs]
+    assert {example.label for example in planted.predicted} == {None}
+    assert all(example.label for example in inputs)
+
+
+@LATENT
+def test_what_is_kept_of_a_task_has_its_test_labels_and_learners_see_all_but_those(
+    tmp_path: Path, latent: bool
+) -> None:
+    task = STREAM[0]
+    named = replace(task, test=tuple(replace(one, id=f"{one.label}-7") for one in task.test))
+    learner = Trial(tmp_path, tiny_settings(method="ncm", latent_only=latent)).taught([named])
+    whole, blind = (view(learner.tasks[0].active) for view in (sighted, remember))
+    assert whole.labels(Split.TEST) == [example.label for example in task.test]
+    for split in (Split.TRAIN, Split.VALIDATION):
+        assert blind.labels(split) == whole.labels(split)
+    assert blind.count(Split.TEST) == len(task.test)
+    read, expected = (view.states(learner.backbone, Split.TEST) for view in (blind, whole))
+    assert torch.equal(read.features, expected.features)
+    with pytest.raises(HiddenLabelsError, match=rf"task {task.name!r}: .* metrics alone"):
+        blind.labels(Split.TEST)
+    if not latent:
+        assert whole.examples(Split.TEST) == list(named.test)
+        assert blind.examples(Split.TEST) == list(map(replace_answer, task.test))
+        assert blind.examples(Split.VALIDATION) == list(task.validation)
+
+
+def replace_answer(example: Example) -> Example:
+    return replace(example, label=None, id=None)
+
+
+def test_neither_the_search_for_a_design_nor_a_merge_is_told_test_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = Trial(tmp_path, tiny_settings(max_steps=2)).taught(STREAM[:2])
+    searched = [examples_of(learner.store.snapshot(), one, 0)[0] for one in (STREAM[0].name, STREAM[0])]
+    merged: list[Remembered] = []
+
+    def recalled(self: DynamicLearner, source: Remembered, split: Split, positions: Sequence[int]) -> Readings:
+        merged.append(source)
+        return NcmLearner.recalled(self, source, split, positions)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DynamicLearner, "recalled", recalled, raising=False)
+    learner.merge([task.name for task in STREAM[:2]], bound=100.0)
+    assert {source.task for source in merged} == {task.name for task in STREAM[:2]}
+    for source in (*searched, *merged):
+        with pytest.raises(HiddenLabelsError):
+            source.labels(Split.TEST)
+
+
+def test_a_learner_knows_no_examples_of_its_tasks_but_those_it_is_handed(tmp_path: Path) -> None:
+    learner = learner_of(Trial(tmp_path, tiny_settings(method="ncm")).taught(STREAM))
+    assert [set(task.objects) for task in learner.state.tasks] == [{"module"}] * 3
