@@ -13,6 +13,7 @@ import typer
 
 from conpet.cli import (
     backbones,
+    benching,
     cache,
     demo,
     evaluating,
@@ -57,6 +58,7 @@ app.add_typer(modules.app, name="modules")
 app.add_typer(labels.app, name="labels")
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(cache.app, name="cache")
+app.add_typer(benching.app, name="bench")
 
 
 def _show_version(wanted: bool) -> None:
