@@ -16,10 +16,10 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SHIPPED = ("choose", "main", "main-smollm2", "pet-size", "pre-selection", "task-splits", "growth")
 
 
-def read(folder: Path, *, full: bool = False, **changes: Any) -> Experiment:
+def read(folder: Path, *, whole: bool = False, **changes: Any) -> Experiment:
     path = folder / "trial.yaml"
     path.write_text(yaml.safe_dump(TOY | changes), encoding="utf-8")
-    return Experiment.read(path, full=full)
+    return Experiment.read(path, full=whole)
 
 
 def runs(experiment: Experiment) -> list[Run]:
@@ -88,7 +88,7 @@ def test_a_run_asked_for_in_another_way_is_known_by_its_digest(tmp_path: Path) -
 
 
 def test_the_full_size_replaces_what_it_names(tmp_path: Path) -> None:
-    full = read(tmp_path, full=True, **{"full": {"orders": 7, "data": {"toy": {}}}})
+    full = read(tmp_path, whole=True, full={"orders": 7, "data": {"toy": {}}})
     assert full.orders == 7
     assert full.data["toy"].train is None
     assert full.learners.keys() == TOY["learners"].keys()
@@ -132,7 +132,7 @@ def test_a_missing_file_and_a_missing_full_size_are_said(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="No such file"):
         Experiment.read(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="no key 'full'"):
-        read(tmp_path, full=True)
+        read(tmp_path, whole=True)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -82,7 +82,8 @@ def run(
             line(one.failure, messages(), "red")
 
     if left:
-        perform(left, folder, data_folders=data_folder or (), workers=workers, threads=threads, heard=heard)
+        folders = [*(data_folder or ()), experiment.parent]
+        perform(left, folder, data_folders=folders, workers=workers, threads=threads, heard=heard)
     if failed:
         raise ConfigError(
             f"{len(failed)} of {len(left)} runs failed, for the reasons above; all others have their results in "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from conpet.cli import bench_run
+from conpet.cli import bench_data, bench_run
 
 app = typer.Typer(help="Compare learners: run experiments, read their results.", no_args_is_help=True)
 app.command("run")(bench_run.run)
+app.add_typer(bench_data.app, name="data")

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
 
-from conpet.data.formats.shipped import read_shipped
-from conpet.data.labelled import Grouping, LabelledData
-from conpet.errors import DataError, UnknownNameError
+from conpet.data.example import Kind
+from conpet.data.formats.paper import with_paper
+from conpet.data.formats.plain import read_plain
+from conpet.data.formats.reading import listed
+from conpet.data.labelled import SPLITS, LabelledData
+from conpet.data.layout import find_stream
+from conpet.data.readers import read_stream
+from conpet.errors import DataError, Problem, UnknownNameError
+from conpet.registry import Registry
 
 FOLDERS = "CONPET_DATA"
 """Environment variable: folders in which data sets are looked for, like PATH."""
 _SOURCE = Path(__file__).parents[4]
+_ROWS = ("train.jsonl.gz", "validation.jsonl.gz", "test.jsonl.gz")
+_SHIPPED = "conpet's own source, folder benchmarks/data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +31,149 @@ class DataSet:
     Attributes:
         name: Its name, and that of its folder.
         title: What it is, in a line.
+        kind: What its examples ask.
+        labels: Number of its labels.
         licence: Under which it is published.
         source: Where it can be had.
+        forms: The sets of files it may consist of, as patterns seen from its folder; the first is the usual one.
+        paper: The key of its tasks in the paper (see `conpet.data.formats.paper`), or None.
     """
 
     name: str
     title: str
+    kind: Kind
+    labels: int
     licence: str
     source: str
+    forms: tuple[tuple[str, ...], ...]
+    paper: str | None = None
+
+    def lacking(self, folder: Path) -> tuple[str, ...]:
+        """Return the files a folder lacks for the form it comes closest to; empty: all are there."""
+        lacks = [tuple(pattern for pattern in form if not any(folder.glob(pattern))) for form in self.forms]
+        shares = [len(lack) / len(form) for lack, form in zip(lacks, self.forms, strict=True)]
+        return lacks[shares.index(min(shares))]
+
+    @property
+    def files(self) -> str:
+        """The files it may consist of, in words."""
+        return "; or ".join(", ".join(form) for form in self.forms)
 
 
+_TYPING_FORMS = (("train.*", "dev.*", "test.*"), ("train.*", "test.*"), ("augmented_train.*", "g_dev.*", "g_test.*"))
+_CLINC_FORMS = (("data_full.json", "domains.json"), ("data_full.json",), _ROWS)
+_ACE_FORMS = (("**/*.apf.xml", "**/*.sgm"), ("train.json*", "dev.json*", "test.json*"), ("*.json*",))
+_LDC = "https://catalog.ldc.upenn.edu/"
 DATA_SETS: Mapping[str, DataSet] = {
     one.name: one
     for one in (
-        DataSet("clinc150", "150 intents in 10 domains", "CC BY 3.0", "https://github.com/clinc/oos-eval"),
-        DataSet("banking77", "77 intents", "CC BY 4.0", "https://github.com/PolyAI-LDN/task-specific-datasets"),
-        DataSet("fewrel80", "80 relations", "MIT", "https://github.com/thunlp/FewRel"),
-        DataSet("fewnerd53", "53 entity types", "CC BY-SA 4.0", "https://github.com/thunlp/Few-NERD"),
+        DataSet(
+            "clinc150",
+            "intents of a voice assistant in 10 domains, with queries out of scope",
+            Kind.TEXT,
+            150,
+            "CC BY 3.0",
+            "https://github.com/clinc/oos-eval",
+            _CLINC_FORMS,
+        ),
+        DataSet(
+            "banking77",
+            "intents of a bank's customers",
+            Kind.TEXT,
+            77,
+            "CC BY 4.0",
+            "https://github.com/PolyAI-LDN/task-specific-datasets",
+            (("train.csv", "test.csv"), _ROWS),
+        ),
+        DataSet("fewrel80", "FewRel, a part of its examples", Kind.RELATION, 80, "MIT", _SHIPPED, (_ROWS,), "fewrel"),
+        DataSet(
+            "fewnerd53",
+            "Few-NERD, 53 of its types and a part of its mentions",
+            Kind.TYPING,
+            53,
+            "CC BY-SA 4.0",
+            _SHIPPED,
+            (_ROWS,),
+            "fewnerd",
+        ),
+        DataSet(
+            "fewrel",
+            "FewRel: relations in Wikipedia",
+            Kind.RELATION,
+            80,
+            "MIT",
+            "https://github.com/thunlp/FewRel",
+            (("train_wiki.json", "val_wiki.json"),),
+            "fewrel",
+        ),
+        DataSet(
+            "fewnerd",
+            "Few-NERD: entity types in Wikipedia, supervised setting",
+            Kind.TYPING,
+            66,
+            "CC BY-SA 4.0",
+            "https://github.com/thunlp/Few-NERD",
+            (tuple(f"supervised/{split}.txt" for split in ("train", "dev", "test")),),
+            "fewnerd",
+        ),
+        DataSet(
+            "tacred",
+            "TACRED: relations of persons and organizations in news",
+            Kind.RELATION,
+            41,
+            "LDC User Agreement",
+            f"{_LDC}LDC2018T24",
+            (("train.json", "dev.json", "test.json"),),
+            "tacred",
+        ),
+        DataSet(
+            "ace2005",
+            "ACE 2005: relations in news and talk",
+            Kind.RELATION,
+            18,
+            "LDC User Agreement",
+            f"{_LDC}LDC2006T06",
+            _ACE_FORMS,
+            "ace2005",
+        ),
+        DataSet(
+            "ontonotes",
+            "OntoNotes with fine-grained entity types",
+            Kind.TYPING,
+            86,
+            "LDC User Agreement",
+            f"{_LDC}LDC2013T19, with the types of Gillick et al. (2014)",
+            _TYPING_FORMS,
+            "ontonotes",
+        ),
+        DataSet(
+            "bbn",
+            "BBN's Wall Street Journal with fine-grained entity types",
+            Kind.TYPING,
+            46,
+            "LDC User Agreement",
+            f"{_LDC}LDC2005T33",
+            _TYPING_FORMS,
+            "bbn",
+        ),
     )
 }
+READERS = Registry(
+    "reader of a data set",
+    {
+        "clinc150": "conpet.data.formats.intents:read_clinc150",
+        "banking77": "conpet.data.formats.intents:read_banking77",
+        "fewrel80": "conpet.data.formats.plain:read_plain",
+        "fewnerd53": "conpet.data.formats.plain:read_plain",
+        "fewrel": "conpet.data.formats.fewrel:read_fewrel",
+        "fewnerd": "conpet.data.formats.fewnerd:read_fewnerd",
+        "tacred": "conpet.data.formats.tacred:read_tacred",
+        "ace2005": "conpet.data.formats.ace:read_ace",
+        "ontonotes": "conpet.data.formats.entity_typing:read_entity_typing",
+        "bbn": "conpet.data.formats.entity_typing:read_entity_typing",
+    },
+)
+"""Data set to its reader: a function of its name and its folder."""
 
 
 def data_folders(given: Sequence[Path] = ()) -> list[Path]:
@@ -56,34 +186,73 @@ def data_folders(given: Sequence[Path] = ()) -> list[Path]:
     return [*given, *named, _SOURCE / "benchmarks" / "data"]
 
 
-def read_data(name: str, folders: Sequence[Path] = ()) -> LabelledData:
-    """Read a benchmark data set.
+def find_data(name: str, folders: Sequence[Path] = ()) -> Path | None:
+    """Return the folder of a data set of `DATA_SETS`, the first there is, or None; `DataSet.lacking` looks into it.
 
     Args:
-        name: One of `DATA_SETS`.
+        name: The data set's name.
         folders: As in `data_folders`.
+    """
+    return next((folder / name for folder in data_folders(folders) if (folder / name).is_dir()), None)
+
+
+def how_to_get(name: str, folders: Sequence[Path] = ()) -> str:
+    """Say where a data set of `DATA_SETS` can be had and where its files belong."""
+    one = DATA_SETS[name]
+    place = (
+        next(iter(data_folders(folders)), None) if folders or os.environ.get(FOLDERS) else f"a folder {FOLDERS} names"
+    )
+    return f"get it from {one.source} and put into the folder {name} of {place}: {one.files}"
+
+
+def read_data(name: str, folders: Sequence[Path] = ()) -> LabelledData:
+    """Read a benchmark data set, or labelled data of one's own.
+
+    Args:
+        name: One of `DATA_SETS`; or a path: a stream folder (see `conpet.data.read_stream`; its tasks become the
+            grouping "tasks"), or a file or folder of labelled rows (see `conpet.data.formats.plain.read_plain`).
+        folders: Where data sets are looked for, as in `data_folders`.
 
     Raises:
-        UnknownNameError: There is no such data set.
-        DataError: It is not there; the message says where to get it and where to put it.
+        UnknownNameError: There is no such data set, nor such a path.
+        DataError: It is not there, and the message says where to get it and where to put it; or something is wrong
+            with it, and `problems` lists all of it.
+        ConfigError: A Parquet file is read where pyarrow is not installed.
     """
     if name not in DATA_SETS:
-        raise UnknownNameError(f"no data set {name!r}; have: {', '.join(DATA_SETS)}")
-    for folder in data_folders(folders):
-        if (folder / name).is_dir():
-            return _with_paper(read_shipped(name, folder / name))
-    raise DataError(f"the data set {name} is not there: get it from {DATA_SETS[name].source}")
+        return _read_path(name)
+    folder = find_data(name, folders)
+    if folder is None:
+        raise DataError(f"the data set {name} is not there: {how_to_get(name, folders)}")
+    one = DATA_SETS[name]
+    if lacking := one.lacking(folder):
+        there = listed(path.name for path in folder.iterdir()) or "nothing"
+        reason = f"lacks {', '.join(lacking)}; expected {one.files}; found {there}"
+        raise DataError(f"the data set {name} is not complete", [Problem(str(folder), None, reason)])
+    data: LabelledData = READERS[name](name, folder)
+    return data if one.paper is None else with_paper(data, one.paper)
 
 
-def _with_paper(data: LabelledData) -> LabelledData:
-    """Add the tasks of the paper (Song et al. 2023) in front, less the labels that are not in the data."""
-    tasks = json.loads((files("conpet.data.formats") / "paper_tasks.json").read_text(encoding="utf-8")).get(data.name)
-    if tasks is None:
-        return data
-    known = set(data.labels)
-    paper: Grouping = {
-        f"task-{number:02d}": kept
-        for number, labels in enumerate(tasks, start=1)
-        if (kept := tuple(label for label in labels if label in known))
-    }
-    return replace(data, groupings={"paper": paper, **data.groupings})
+def _read_path(name: str) -> LabelledData:
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise UnknownNameError(f"no data set {name!r}, nor such a file or folder; have: {', '.join(DATA_SETS)}")
+    sources, _ = find_stream(path)
+    if [source.path for source in sources] == [path]:
+        return read_plain(None, path)
+    stream = read_stream(path)
+    own = [task.name for task in stream if task.template is not None or task.settings]
+    notes = [f"task {task.name}: {note}" for task in stream for note in task.notes]
+    if own:
+        notes.append(f"templates and settings of their own were left aside: {listed(own)}")
+    train, validation, test = (
+        tuple(example for task in stream for example in getattr(task, split)) for split in SPLITS
+    )
+    return LabelledData(
+        path.resolve().name,
+        train,
+        validation,
+        test,
+        groupings={"tasks": {task.name: task.labels for task in stream}},
+        notes=tuple(notes),
+    )

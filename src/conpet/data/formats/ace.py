@@ -1,0 +1,100 @@
+"""ACE 2005 (Walker et al.; LDC2006T06): relations between the mentions of two entities."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from conpet.data.example import Example, Span
+from conpet.data.formats.ace_ldc import documents, read_document
+from conpet.data.formats.paper import paper_labels
+from conpet.data.formats.reading import Reading, field, json_line, listed, shown, text_lines, words
+from conpet.data.labelled import LabelledData
+from conpet.data.rows import RowError
+from conpet.errors import Problem
+
+HELD_OUT_SHARE = 0.1
+_SPLITS = {"train": "train", "validation": "dev", "test": "test"}
+_SUFFIXES = (".json", ".jsonl")
+
+
+def read_ace(name: str, folder: Path) -> LabelledData:
+    """Read ACE 2005, either LDC's `.sgm` and `.apf.xml` files or DyGIE++'s JSON lines.
+
+    The label is the subtype of the relation. There is no official split: whole documents are divided 80/10/10 by a
+    hash of their name, unless DyGIE++'s files are called train, dev and test.
+
+    Raises:
+        DataError: A file is missing or wrong.
+    """
+    reading = Reading(name, folder)
+    subtype = partial(subtype_of, known=paper_labels("ace2005"))
+    if found := documents(folder):
+        by_document = {one.name: read_document(reading, one, subtype) for one in found}
+        if len(by_document) < len(found):
+            reading.problems.append(
+                Problem(str(folder), None, "holds the same documents in several folders; keep timex2norm alone")
+            )
+        return reading.data(_divided(reading, by_document))
+    files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    parse = partial(_sentences, subtype=subtype)
+    stems = {path.stem: path for path in files}
+    if set(_SPLITS.values()) <= set(stems):
+        paths = {split: stems[stem] for split, stem in _SPLITS.items()}
+        return reading.data({split: reading.examples(path, _rows(path), parse) for split, path in paths.items()})
+    by_document = {
+        f"{path.stem}:{number}": reading.examples(path, [(number, line)], parse)
+        for path in files
+        for number, line in _rows(path)
+    }
+    return reading.data(_divided(reading, by_document))
+
+
+def subtype_of(label: str, known: frozenset[str]) -> str:
+    """Return the subtype a relation is named by; `TYPE.Subtype` and `TYPE:Subtype` are understood as well.
+
+    Raises:
+        RowError: It is not one of the 18 subtypes.
+    """
+    subtype = label.replace(":", ".").rpartition(".")[2]
+    if subtype not in known:
+        raise RowError(f"{label!r} is no subtype of a relation; known: {listed(known)}")
+    return subtype
+
+
+def _rows(path: Path) -> Iterator[tuple[int, str]]:
+    return ((number, line) for number, line in text_lines(path) if line.strip())
+
+
+def _divided(reading: Reading, by_document: Mapping[str, Sequence[Example]]) -> dict[str, list[Example]]:
+    ranked = sorted(by_document, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    held = max(1, round(HELD_OUT_SHARE * len(ranked))) if len(ranked) > 2 else 0
+    parts = {"test": ranked[:held], "validation": ranked[held : 2 * held], "train": ranked[2 * held :]}
+    sizes = ", ".join(f"{len(names)} for {split}" for split, names in reversed(parts.items()))
+    reading.notes.append(f"no official split: documents were divided by a hash of their name, {sizes}")
+    return {split: [one for name in sorted(names) for one in by_document[name]] for split, names in parts.items()}
+
+
+def _sentences(line: str, subtype: Any) -> Iterator[Example]:
+    """Yield the relations of one document of DyGIE++, whose positions count tokens of the whole document."""
+    document = json_line(line)
+    sentences = field(document, "sentences", list, "a list of sentences")
+    relations = field(document, "relations", list, "a list of relations for each sentence")
+    if len(sentences) != len(relations):
+        raise RowError(f"{len(sentences)} sentences, but relations of {len(relations)}")
+    begin = 0
+    for number, found in enumerate(relations):
+        tokens = words({f"sentence {number}": sentences[number]}, f"sentence {number}")
+        for relation in found:
+            match relation:
+                case [int(a), int(b), int(c), int(d), str(label), *_]:
+                    head, tail = Span(a - begin, b + 1 - begin), Span(c - begin, d + 1 - begin)
+                case _:
+                    raise RowError(f"expected [head start, head end, tail start, tail end, label], found {relation!r}")
+            if min(head.start, tail.start) < 0 or max(head.end, tail.end) > len(tokens):
+                raise RowError(f"relation {relation!r} lies outside sentence {number} ({shown(sentences[number])})")
+            yield Example.of_relation(tokens, head, tail, subtype(label))
+        begin += len(tokens)
