@@ -25,7 +25,7 @@ def provenance() -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD"),
         "changed_files": _changed(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([_program(sys.argv[0]), *map(_shown, sys.argv[1:])]),
+        "command": shlex.join([*_program(sys.argv[0]), *map(_shown, sys.argv[1:])]),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "machine": {
             "system": platform.system(),
@@ -37,8 +37,8 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _program(path: str) -> str:
-    return Path(path).name if Path(path).name == "conpet" else f"python {_shown(path)}"
+def _program(path: str) -> list[str]:
+    return ["conpet"] if Path(path).name == "conpet" else ["python", _shown(path)]
 
 
 def _shown(argument: str) -> str:
