@@ -20,16 +20,14 @@ def label_vectors(
     data: LabelledData,
     backbone: str = "minilm-l6",
     *,
-    seed: int = 0,
     device: str = "auto",
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """Return for each label the mean `[F]` of the frozen features of some of its training examples.
+    """Return for each label the mean `[F]` of the frozen features of `EXAMPLES` of its training examples at most.
 
     Args:
         data: The data.
         backbone: An embedded model, `tiny-random`, a folder in Hugging Face format, or a hub id.
-        seed: Seed of the choice of at most `EXAMPLES` examples.
         device: A torch device or "auto".
         progress: Called with the number of labels done since the last call.
 
@@ -40,7 +38,7 @@ def label_vectors(
     vectors = {}
     with state_cache() as cache:
         frozen = cut_backbone(load_backbone(backbone, dtype=settings.dtype, device=device), settings, cache)
-        for label, examples in by_label(data.train, EXAMPLES, seed).items():
+        for label, examples in by_label(data.train, EXAMPLES).items():
             vectors[label] = frozen.states(examples).features.double().mean(0).numpy()
             if progress:
                 progress(1)

@@ -106,7 +106,7 @@ def _papers(source: str, folders: Sequence[Path]) -> dict[str, bytes]:
     """Return the licence and the account of where the data comes from, as far as they lie beside it."""
     from conpet.data.formats.catalog import data_folders
 
-    places = (Path(source), *(folder / source for folder in data_folders(folders)))
+    places = (*(folder / source for folder in data_folders(folders)), Path(source).expanduser())
     home = next((place for place in places if place.is_dir()), None)
     found = [path for pattern in _PAPERS for path in home.glob(pattern)] if home else []
     return {path.name: path.read_bytes() for path in found if path.is_file()}

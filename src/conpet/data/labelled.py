@@ -56,7 +56,10 @@ class LabelledData:
             UnknownNameError: There is none of this name, or none at all.
         """
         if not self.groupings:
-            raise UnknownNameError(f"{self.name} comes without groups of labels; make tasks at random or by frequency")
+            raise UnknownNameError(
+                f"{self.name} comes without groups of labels; give some, or have them made: by=random, frequency, "
+                "similar-together or similar-apart, with a number of tasks"
+            )
         chosen = next(iter(self.groupings)) if name is None else name
         if chosen not in self.groupings:
             raise UnknownNameError(f"{self.name} has no grouping {name!r}; have: {', '.join(self.groupings)}")

@@ -21,7 +21,7 @@ def in_pieces(data: LabelledData, tasks: int, labels_per_task: int, seed: int = 
 
     The distinct inputs of a label are ordered by a seeded hash and dealt to its pieces, in each split alike; where
     there are few, a piece may have no validation or test example. Labels with more training examples are cut into
-    more pieces. A task gets pieces of different labels, as far as there are so many.
+    more pieces, those with very few may be left out. A task gets pieces of different labels, as far as it can.
 
     Args:
         data: The data.
@@ -52,7 +52,7 @@ def in_pieces(data: LabelledData, tasks: int, labels_per_task: int, seed: int = 
 
 
 def _pieces(sizes: Mapping[str, int], wanted: int) -> Counter[str]:
-    """Say into how many pieces each label is cut, so that the smallest piece is as large as can be."""
+    """Say into how many pieces each label is cut: one more of the label whose pieces stay largest, again and again."""
     shares = sorted((-size / count, label) for label, size in sizes.items() for count in range(1, size + 1))
     return Counter(label for _, label in shares[:wanted])
 

@@ -65,7 +65,7 @@ def _given(data: LabelledData, recipe: StreamRecipe, _: Vectors | None) -> Divid
     if recipe.tasks is not None:
         raise ConfigError(
             f"tasks={recipe.tasks} with by=given: there the groups say how many tasks there are; for a number of your "
-            f"own use by={', '.join(way for way in _WAYS if way != 'given')}"
+            "own use by=random, frequency, similar-together or similar-apart"
         )
     return data, data.grouping(recipe.grouping)
 
