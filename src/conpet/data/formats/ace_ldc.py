@@ -19,7 +19,7 @@ ANNOTATION = ".apf.xml"
 WITHOUT_SUBTYPE = "METONYMY"
 _PREFERRED = ("timex2norm", "English")
 _TAG = re.compile(r"<[^>]*>")
-_WORD = re.compile(r"(?:[A-Za-z]\.){2,}|\w+(?:[-'’]\w+)*|[^\w\s]")
+_WORD = re.compile(r"[A-Za-z](?:\.[A-Za-z])+\.?|\w+(?:[-'’]\w+)*|[^\w\s]")
 _TITLES = r"(?<!\b[A-Z]\.)(?<!\b(?:Mr|Ms|Dr|St|Jr)\.)(?<!\b(?:Mrs|Gen|Sen|Rep|Gov|Col|Sgt)\.)"
 _BREAK = re.compile(rf"\n\s*\n|(?:(?<=[.!?])|(?<=[.!?][\"')])){_TITLES}\s+(?=[\"'(\[]?[A-Z])")
 """Where one sentence ends and the next begins: an empty line, or a full stop before a capital letter."""
