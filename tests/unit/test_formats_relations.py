@@ -271,7 +271,7 @@ class TestAce:
         ("annotation", "said"),
         [
             (apf(relation("PHYS", "Nowhere", "E3", "E4")), "relation_mention R-1: 'Nowhere' is no subtype"),
-            (apf(relation("PHYS", "Located", "E3", "E99")), "relation_mention R-1: no entity_mention E99"),
+            (apf(relation("PHYS", "Located", "E3", "E99")), "relation_mention R-1: no entity_mention 'E99'"),
             (apf(mentions='<entity_mention ID="E1"/>'), "entity_mention 'E1' has no head/charseq"),
             (apf()[:-30], "cannot be read: unclosed token"),
             ('<!DOCTYPE a [<!ENTITY b "c">]><a/>', "declares entities"),
@@ -307,7 +307,10 @@ class TestDygie:
         assert len(data.validation) == len(data.test) == 1
 
     def test_one_file_is_divided_by_document(self, tmp_path: Path) -> None:
-        documents = [DYGIE | {"sentences": [["Ann"] * 4, [f"K{at}", "R", "is", "in", "A", "."]]} for at in range(10)]
+        documents = [
+            DYGIE | {"doc_key": f"D{at}", "sentences": [["Ann"] * 4, [f"K{at}", "R", "is", "in", "A", "."]]}
+            for at in range(10)
+        ]
         put(tmp_path / "ace2005/all.jsonl", "".join(json.dumps(one) + "\n" for one in documents))
         data = read_ace(tmp_path)
         assert [len(part) for part in (data.train, data.validation, data.test)] == [8, 1, 1]

@@ -172,6 +172,10 @@ class TestEntityTyping:
         assert found(data.train) == [("Ann Lee", "/person")]
         assert "left out: 3 mentions none of whose labels is in the paper's tasks" in data.notes
 
+    def test_of_equally_deep_labels_the_first_counts(self, tmp_path: Path) -> None:
+        write_ontonotes(tmp_path, "0\t1\tOslo spoke\t/organization /location/city /organization/government\n")
+        assert read_data("ontonotes", [tmp_path]).labels == ("/location/city",)
+
     def test_the_misspelt_label_counts_as_it_is_spelt(self, tmp_path: Path) -> None:
         write_ontonotes(tmp_path, "0\t1\tCapri is small\t/location/geograpy/island\n")
         assert read_data("ontonotes", [tmp_path]).labels == ("/location/geograpy/island",)
