@@ -49,3 +49,8 @@ except SystemExit as done:
 
 def test_data_is_read_and_checked_without_torch() -> None:
     assert heavy_after("from conpet.demo.stream import demo_stream; demo_stream()") == set()
+
+
+def test_data_sets_are_listed_and_read_without_torch() -> None:
+    listing = 'from conpet.cli import main; main(["bench", "data", "list"])'
+    assert heavy_after(f'{listing}\nfrom conpet.data.formats import read_data; read_data("fewrel80")') == set()

@@ -24,11 +24,6 @@ DataFolders = Annotated[
 ]
 
 
-@app.callback()
-def _data() -> None:
-    pass  # with a callback, a single command keeps its name
-
-
 @app.command("list")
 def list_(data: DataFolders, as_json: AsJson = False) -> None:
     """List the data sets: which are there, and where to get the others."""
@@ -39,9 +34,9 @@ def list_(data: DataFolders, as_json: AsJson = False) -> None:
         print_json(rows)
         return
     _print_table(rows)
+    line("")
     for row in rows:
-        if row["missing"]:
-            line(f"{row['name']}: {row['get']}", style="dim")
+        line(f"{row['name']}: {_where(row)}")
 
 
 def _row(name: str, folders: list[Path]) -> dict[str, Any]:
@@ -63,16 +58,19 @@ def _row(name: str, folders: list[Path]) -> dict[str, Any]:
     }
 
 
+def _where(row: dict[str, Any]) -> str:
+    if row["there"]:
+        return str(row["path"])
+    return f"{row['path']} lacks {', '.join(row['missing'])}; {row['get']}" if row["path"] else str(row["get"])
+
+
 def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("name", "what", "labels", "licence", "where"):
-        table.add_column(heading, justify="right" if heading == "labels" else "left", overflow="fold")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("name", "what", "labels", "licence", ""):
+        table.add_column(heading, justify="right" if heading == "labels" else "left")
     for row in rows:
-        if row["path"] is None:
-            where = "missing"
-        else:
-            where = f"{row['path']} lacks {', '.join(row['missing'])}" if row["missing"] else row["path"]
-        table.add_row(row["name"], row["title"], str(row["labels"]), row["licence"], where)
+        state = "there" if row["there"] else "incomplete" if row["path"] else "missing"
+        table.add_row(row["name"], row["title"], str(row["labels"]), row["licence"], state)
     output().print(table)

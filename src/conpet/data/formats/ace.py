@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from conpet.data.example import Example, Span
-from conpet.data.formats.ace_ldc import documents, read_document
+from conpet.data.formats.ace_ldc import ANNOTATION, documents, read_document
 from conpet.data.formats.paper import paper_labels
 from conpet.data.formats.reading import Reading, field, json_line, listed, shown, text_lines, words
 from conpet.data.labelled import LabelledData
@@ -32,24 +32,23 @@ def read_ace(name: str, folder: Path) -> LabelledData:
     """
     reading = Reading(name, folder)
     subtype = partial(subtype_of, known=paper_labels("ace2005"))
+    by_document: dict[str, list[Example]] = defaultdict(list)
     if found := documents(folder):
-        by_document = {one.name: read_document(reading, one, subtype) for one in found}
+        for path in found:
+            by_document[path.name.removesuffix(ANNOTATION)] += read_document(reading, path, subtype)
         if len(by_document) < len(found):
             reading.problems.append(
                 Problem(str(folder), None, "holds the same documents in several folders; keep timex2norm alone")
             )
         return reading.data(_divided(reading, by_document))
-    files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES}
     parse = partial(_sentences, subtype=subtype)
-    stems = {path.stem: path for path in files}
-    if set(_SPLITS.values()) <= set(stems):
-        paths = {split: stems[stem] for split, stem in _SPLITS.items()}
+    if set(_SPLITS.values()) <= set(files):
+        paths = {split: files[stem] for split, stem in _SPLITS.items()}
         return reading.data({split: reading.examples(path, _rows(path), parse) for split, path in paths.items()})
-    by_document = {
-        f"{path.stem}:{number}": reading.examples(path, [(number, line)], parse)
-        for path in files
-        for number, line in _rows(path)
-    }
+    for path in files.values():
+        for number, line in _rows(path):
+            by_document[_name(line)] += reading.examples(path, [(number, line)], parse)
     return reading.data(_divided(reading, by_document))
 
 
@@ -69,6 +68,14 @@ def _rows(path: Path) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in text_lines(path) if line.strip())
 
 
+def _name(line: str) -> str:
+    """Return a document's name; of a line that cannot be read, or has none, the line itself."""
+    try:
+        return str(json_line(line).get("doc_key", line))
+    except RowError:
+        return line
+
+
 def _divided(reading: Reading, by_document: Mapping[str, Sequence[Example]]) -> dict[str, list[Example]]:
     ranked = sorted(by_document, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     held = max(1, round(HELD_OUT_SHARE * len(ranked))) if len(ranked) > 2 else 0
@@ -78,7 +85,7 @@ def _divided(reading: Reading, by_document: Mapping[str, Sequence[Example]]) -> 
     return {split: [one for name in sorted(names) for one in by_document[name]] for split, names in parts.items()}
 
 
-def _sentences(line: str, subtype: Any) -> Iterator[Example]:
+def _sentences(line: str, subtype: Callable[[str], str]) -> Iterator[Example]:
     """Yield the relations of one document of DyGIE++, whose positions count tokens of the whole document."""
     document = json_line(line)
     sentences = field(document, "sentences", list, "a list of sentences")

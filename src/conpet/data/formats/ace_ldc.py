@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from html import unescape
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ ANNOTATION = ".apf.xml"
 WITHOUT_SUBTYPE = "METONYMY"
 _PREFERRED = ("timex2norm", "English")
 _TAG = re.compile(r"<[^>]*>")
-_WORD = re.compile(r"(?:[A-Za-z]\.){2,}|\w+(?:[-'’]\w+)*|[^\w\s]")
+_WORD = re.compile(r"[A-Za-z](?:\.[A-Za-z])+\.?|\w+(?:[-'’]\w+)*|[^\w\s]")
 _TITLES = r"(?<!\b[A-Z]\.)(?<!\b(?:Mr|Ms|Dr|St|Jr)\.)(?<!\b(?:Mrs|Gen|Sen|Rep|Gov|Col|Sgt)\.)"
 _BREAK = re.compile(rf"\n\s*\n|(?:(?<=[.!?])|(?<=[.!?][\"')])){_TITLES}\s+(?=[\"'(\[]?[A-Z])")
 """Where one sentence ends and the next begins: an empty line, or a full stop before a capital letter."""
@@ -73,9 +73,7 @@ def read_document(reading: Reading, path: Path, subtype: Callable[[str], str]) -
             reading.left_out[f"{WITHOUT_SUBTYPE} relations, which have no subtype"] += 1
             return
         try:
-            ends = [_argument(found, role) for role in ("Arg-1", "Arg-2")]
-            if unknown := [end for end in ends if end not in mentions]:
-                raise RowError(f"no entity_mention {', '.join(unknown)}")  # noqa: TRY301 - one place names the relation
+            ends = [_argument(found, role, mentions) for role in ("Arg-1", "Arg-2")]
             label = subtype(relation.get("SUBTYPE", ""))
         except RowError as error:
             raise RowError(f"relation_mention {name}: {error}") from None
@@ -106,11 +104,15 @@ def _mention(element: ElementTree.Element) -> tuple[str, Mention]:
     raise RowError(f"entity_mention {name!r} has no head/charseq with whole numbers START and END")
 
 
-def _argument(mention: ElementTree.Element, role: str) -> str:
+def _argument(mention: ElementTree.Element, role: str, known: Collection[str]) -> str:
+    """Return the ID of the entity mention that plays a role."""
     for argument in mention.iter("relation_mention_argument"):
-        if argument.get("ROLE") == role and argument.get("REFID"):
-            return str(argument.get("REFID"))
-    raise RowError(f"has no relation_mention_argument with ROLE {role!r} and a REFID")
+        if argument.get("ROLE") == role:
+            name = argument.get("REFID", "")
+            if name not in known:
+                raise RowError(f"no entity_mention {name!r}")
+            return name
+    raise RowError(f"no relation_mention_argument with ROLE {role!r}")
 
 
 def _is_said(text: str, mention: Mention) -> bool:

@@ -33,7 +33,7 @@ class DataSet:
         title: What it is, in a line.
         kind: What its examples ask.
         labels: Number of its labels.
-        licence: Under which it is published.
+        licence: Under which it is published; "LDC": the user agreement of the Linguistic Data Consortium.
         source: Where it can be had.
         forms: The sets of files it may consist of, as patterns seen from its folder; the first is the usual one.
         paper: The key of its tasks in the paper (see `conpet.data.formats.paper`), or None.
@@ -69,7 +69,7 @@ DATA_SETS: Mapping[str, DataSet] = {
     for one in (
         DataSet(
             "clinc150",
-            "intents of a voice assistant in 10 domains, with queries out of scope",
+            "intents, and queries out of scope",
             Kind.TEXT,
             150,
             "CC BY 3.0",
@@ -78,17 +78,17 @@ DATA_SETS: Mapping[str, DataSet] = {
         ),
         DataSet(
             "banking77",
-            "intents of a bank's customers",
+            "intents",
             Kind.TEXT,
             77,
             "CC BY 4.0",
             "https://github.com/PolyAI-LDN/task-specific-datasets",
             (("train.csv", "test.csv"), _ROWS),
         ),
-        DataSet("fewrel80", "FewRel, a part of its examples", Kind.RELATION, 80, "MIT", _SHIPPED, (_ROWS,), "fewrel"),
+        DataSet("fewrel80", "a part of FewRel: relations", Kind.RELATION, 80, "MIT", _SHIPPED, (_ROWS,), "fewrel"),
         DataSet(
             "fewnerd53",
-            "Few-NERD, 53 of its types and a part of its mentions",
+            "a part of Few-NERD: entity types",
             Kind.TYPING,
             53,
             "CC BY-SA 4.0",
@@ -98,7 +98,7 @@ DATA_SETS: Mapping[str, DataSet] = {
         ),
         DataSet(
             "fewrel",
-            "FewRel: relations in Wikipedia",
+            "FewRel: relations",
             Kind.RELATION,
             80,
             "MIT",
@@ -108,7 +108,7 @@ DATA_SETS: Mapping[str, DataSet] = {
         ),
         DataSet(
             "fewnerd",
-            "Few-NERD: entity types in Wikipedia, supervised setting",
+            "Few-NERD: entity types",
             Kind.TYPING,
             66,
             "CC BY-SA 4.0",
@@ -118,40 +118,40 @@ DATA_SETS: Mapping[str, DataSet] = {
         ),
         DataSet(
             "tacred",
-            "TACRED: relations of persons and organizations in news",
+            "TACRED: relations",
             Kind.RELATION,
             41,
-            "LDC User Agreement",
+            "LDC",
             f"{_LDC}LDC2018T24",
             (("train.json", "dev.json", "test.json"),),
             "tacred",
         ),
         DataSet(
             "ace2005",
-            "ACE 2005: relations in news and talk",
+            "ACE 2005: relations",
             Kind.RELATION,
             18,
-            "LDC User Agreement",
+            "LDC",
             f"{_LDC}LDC2006T06",
             _ACE_FORMS,
             "ace2005",
         ),
         DataSet(
             "ontonotes",
-            "OntoNotes with fine-grained entity types",
+            "OntoNotes: fine entity types",
             Kind.TYPING,
             86,
-            "LDC User Agreement",
+            "LDC",
             f"{_LDC}LDC2013T19, with the types of Gillick et al. (2014)",
             _TYPING_FORMS,
             "ontonotes",
         ),
         DataSet(
             "bbn",
-            "BBN's Wall Street Journal with fine-grained entity types",
+            "BBN: fine entity types",
             Kind.TYPING,
             46,
-            "LDC User Agreement",
+            "LDC",
             f"{_LDC}LDC2005T33",
             _TYPING_FORMS,
             "bbn",
@@ -199,10 +199,9 @@ def find_data(name: str, folders: Sequence[Path] = ()) -> Path | None:
 def how_to_get(name: str, folders: Sequence[Path] = ()) -> str:
     """Say where a data set of `DATA_SETS` can be had and where its files belong."""
     one = DATA_SETS[name]
-    place = (
-        next(iter(data_folders(folders)), None) if folders or os.environ.get(FOLDERS) else f"a folder {FOLDERS} names"
-    )
-    return f"get it from {one.source} and put into the folder {name} of {place}: {one.files}"
+    *named, _ = data_folders(folders)
+    place = f"{named[0] / name}" if named else f"{name}, in a folder that {FOLDERS} names"
+    return f"get it from {one.source}; put into {place}: {one.files}"
 
 
 def read_data(name: str, folders: Sequence[Path] = ()) -> LabelledData:
