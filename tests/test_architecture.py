@@ -110,6 +110,11 @@ def test_imports_only_what_stands_above(module: str) -> None:
     assert {other for other in imported if part(other) not in above} == set()
 
 
+def test_test_labels_are_opened_only_to_measure_by_them_or_to_store_them_anew() -> None:
+    opening = {module for module in MODULES if "conpet.workspace.remembering.sighted" in imported_names(module)}
+    assert opening == {f"conpet.workspace.{name}" for name in ("changing", "growing", "relabelling")}
+
+
 def test_report_is_drawn_from_plain_values_alone() -> None:
     known = {part(other) for module in MODULES if part(module) == "report" for other in imported_modules(module)}
     assert known <= {"report", "errors"}

@@ -89,7 +89,7 @@ class Remembered:
         return int(self.reader.document(_ABOUT)["counts"][split])
 
     def labels(self, split: Split) -> list[str]:
-        """Return the label of each example of a split; `HiddenLabelsError` for test ones, where it is blind to them."""
+        """Return the label of each example of a split; `HiddenLabelsError` for test ones where it is blind to them."""
         labels = self.reader.document(_LABELS)
         if split not in labels:
             raise HiddenLabelsError(
