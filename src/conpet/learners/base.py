@@ -195,7 +195,7 @@ class Learner(ABC):
             work: Past examples, those of this task under their new labels.
         """
         with work.costs.stage("statistics"):
-            features, gram, stay = features_of(known), self.closed.gram, staying(known, names)
+            features, gram, stay = features_of(known), self.gram, staying(known, names)
             gone = sorted(set(range(len(features))).difference(stay))
             answers = [label for one in answers_of(known) if (label := names.get(one, one)) is not None]
             kept = statistics_tensors(gram.feature_map, features[stay], answers)
@@ -213,19 +213,21 @@ class Learner(ABC):
         return {}
 
     @cached_property
-    def closed(self) -> ClosedFormState:
-        """The closed-form statistics over all tasks, of which the references are computed."""
+    def gram(self) -> Gram:
+        """The part of the closed-form statistics that is of one size however many tasks there are."""
         stored = self.state.shared.get(STATISTICS)
-        gram = (
-            Gram.from_tensors(stored.tensors(STATISTICS))
-            if stored
-            else empty_gram(self.backbone, self.settings, self.views)
-        )
-        return ClosedFormState(gram, tuple(classes_of(task) for task in self.state.tasks))
+        if stored is None:
+            return empty_gram(self.backbone, self.settings, self.views)
+        return Gram.from_tensors(stored.tensors(STATISTICS))
+
+    @cached_property
+    def closed(self) -> ClosedFormState:
+        """The closed-form statistics over all tasks, of which the references are computed; to learn takes `gram`."""
+        return ClosedFormState(self.gram, tuple(classes_of(task) for task in self.state.tasks))
 
     def statistics(self, leaving: KnownTask | None, coming: Tensor | None) -> dict[str, Artifact | None]:
         """Return the shared statistics without a task and with the features `[n, F]` of another; either may be None."""
-        gram = self.closed.gram
+        gram = self.gram
         if leaving is not None:
             gram = gram.minus(features_of(leaving))
         if coming is not None:

@@ -61,7 +61,7 @@ class ClosedFormLearner(Learner, ABC):
         """Add a task to the statistics."""
         with work.costs.stage("statistics"):
             features: Tensor = lesson.train.features
-            kept = statistics_tensors(self.closed.gram.feature_map, features, lesson.answers)
+            kept = statistics_tensors(self.gram.feature_map, features, lesson.answers)
             shared = self.statistics(self.known(lesson.task.name), features)
         return Learned({MODULE: Artifact(tensors=kept)}, shared, parameters=0, head_parameters=0)
 

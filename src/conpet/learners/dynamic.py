@@ -168,7 +168,7 @@ class DynamicLearner(Learner):
         """Learn a task: statistics, selector, module and head, calibration."""
         task = lesson.task
         with work.costs.stage("statistics"):
-            statistics = statistics_tensors(self.closed.gram.feature_map, lesson.train.features, lesson.answers)
+            statistics = statistics_tensors(self.gram.feature_map, lesson.train.features, lesson.answers)
             shared = self.statistics(self.known(task.name), lesson.train.features)
         with work.costs.stage("selector"):
             selector = self.selector.learn(self._selector_lesson(lesson, work))

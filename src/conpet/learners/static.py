@@ -147,7 +147,7 @@ class StaticLearner(Learner, ABC):
     def learn(self, lesson: Lesson, work: Work) -> Learned:
         """Learn a task within its budget of steps."""
         with work.costs.stage("statistics"):
-            statistics = statistics_tensors(self.closed.gram.feature_map, lesson.train.features, lesson.answers)
+            statistics = statistics_tensors(self.gram.feature_map, lesson.train.features, lesson.answers)
             shared = self.statistics(self.known(lesson.task.name), lesson.train.features)
         with work.costs.stage("replay"):
             session = self.session(lesson, work)
