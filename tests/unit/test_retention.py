@@ -23,7 +23,7 @@ from conpet.replay import RETENTIONS
 from conpet.replay.kmeans import k_means, nearest_to_centres
 from conpet.replay.memory import Remembered, Split, text_memory
 from conpet.replay.retention import Holding, Limits
-from conpet.workspace.remembering import Keeper, remember, retention_of
+from conpet.workspace.remembering import Keeper, remember, retention_of, sighted
 
 LIMITS = st.builds(
     Limits, st.none() | st.integers(1, 30), st.none() | st.integers(0, 400), st.none() | st.integers(1, 5)
@@ -268,7 +268,7 @@ def test_fixed_replay_has_a_memory_of_its_own_whatever_the_retention() -> None:
 def test_fixed_replay_keeps_as_many_of_every_label_as_set(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 2, replay="fixed", memory_per_label=3, selector="learned")
     for record, task in zip(learner.tasks, stream(), strict=False):
-        memory = remember(record.active)
+        memory = sighted(record.active)
         assert Counter(memory.labels(Split.TRAIN)) == dict.fromkeys(task.labels, 3)
         assert memory.labels(Split.TEST) == [example.label for example in task.test]
         texts = [example.text for example in memory.examples(Split.TRAIN)]
