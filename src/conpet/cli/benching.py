@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from conpet.cli import bench_run
+from conpet.cli import bench_results, bench_run
 
 app = typer.Typer(help="Compare learners: run experiments, read their results.", no_args_is_help=True)
 app.command("run")(bench_run.run)
+app.command("table")(bench_results.table)
+app.command("plot")(bench_results.plot)
+app.command("compare")(bench_results.compare)

@@ -1,0 +1,88 @@
+"""Where the names in a drawing stand, so that none covers another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+
+class Named(NamedTuple):
+    """A point with a name: coordinates of the axes' data, the name, its colour."""
+
+    x: float
+    y: float
+    name: str
+    colour: str
+
+
+def label_ends(axes: Any, ends: Sequence[Named]) -> None:
+    """Write every name at the right, as near to the end of its line as the others let it."""
+    low, high = axes.get_ylim()
+    gap = (high - low) * 0.045
+    ordered = sorted(ends, key=lambda end: end[1])
+    heights = _spread([height for _, height, _, _ in ordered], gap, low + gap / 2, high - gap / 2)
+    right = axes.get_xlim()[1]
+    width = right - axes.get_xlim()[0]
+    for (place, value, name, colour), height in zip(ordered, heights, strict=True):
+        steps = [(place, value), (right, value), (right + 0.025 * width, height)]
+        axes.plot(*zip(*steps, strict=True), color=colour, linewidth=0.7, alpha=0.7, clip_on=False, zorder=1)
+        axes.text(right + 0.032 * width, height, name, color=colour, va="center_baseline", ha="left")
+
+
+def _spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move ascending heights apart to `gap` at least, as little as may be, within low and high if they fit."""
+    blocks: list[list[float]] = []  # [sum of wanted first heights, number]: neighbours that touch move together
+    for height in heights:
+        blocks.append([height, 1])
+        while len(blocks) > 1 and _first(blocks[-2], gap) + blocks[-2][1] * gap > _first(blocks[-1], gap):
+            total, number = blocks.pop()
+            blocks[-1] = [blocks[-1][0] + total, blocks[-1][1] + number]
+    spread = [_first(block, gap) + index * gap for block in blocks for index in range(int(block[1]))]
+    for index in range(len(spread)):  # from below, then from above: the upper bound wins
+        spread[index] = max(spread[index], low + index * gap)
+    for index in range(len(spread)):
+        spread[-1 - index] = min(spread[-1 - index], high - index * gap)
+    return spread
+
+
+def _first(block: Sequence[float], gap: float) -> float:
+    return block[0] / block[1] - gap * (block[1] - 1) / 2
+
+
+def label_points(figure: Figure, axes: Any, points: Sequence[Named]) -> None:
+    """Write every name beside its point, where it covers neither a point nor another name."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    centres = [axes.transData.transform((x, y)) for x, y, _, _ in points]
+    unit = figure.dpi / 72  # pixels of a point
+    taken = [Bbox.from_extents(x - 5 * unit, y - 5 * unit, x + 5 * unit, y + 5 * unit) for x, y in centres]
+    inside = axes.get_window_extent(renderer)
+    for x, y, name, colour in points:
+        text = axes.annotate(name, (x, y), xytext=(0, 0), textcoords="offset points", color=colour)
+        chosen = None
+        for distance, (right, up, across, along) in ((d, place) for d in (8, 16, 28, 42, 60) for place in _PLACES):
+            text.set(position=(right * distance, up * distance), ha=across, va=along)
+            box = text.get_window_extent(renderer)
+            if inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1) and not box.count_overlaps(taken):
+                chosen = box
+                break
+        if chosen is None:  # no room anywhere: beside the point after all
+            text.set(position=(8, 0), ha="left", va="center")
+            chosen = text.get_window_extent(renderer)
+        elif distance > 16:
+            axes.annotate(
+                "", (x, y), xytext=(right * distance, up * distance), textcoords="offset points",
+                arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.7},
+            )  # fmt: skip
+        taken.append(chosen)
+
+
+_PLACES = (
+    (1, 0, "left", "center"), (-1, 0, "right", "center"), (0, 1, "center", "bottom"), (0, -1, "center", "top"),
+    (0.7, 0.7, "left", "bottom"), (0.7, -0.7, "left", "top"), (-0.7, 0.7, "right", "bottom"),
+    (-0.7, -0.7, "right", "top"),
+)  # fmt: skip
+"""Directions from a point at which its name may stand, the most readable first, and how it is aligned there."""
