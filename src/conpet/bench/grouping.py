@@ -113,6 +113,11 @@ class Group:
         return "; ".join(parts)
 
     @property
+    def most_orders(self) -> int:
+        """Number of orders of the entry that has most."""
+        return max(entry.orders for entry in self.entries)
+
+    @property
     def repeated(self) -> str:
         """How many orders and seeds there are: "5 orders", "3 to 5 orders, each the mean of 2 seeds"."""
         counts = sorted({entry.orders for entry in self.entries})

@@ -85,8 +85,8 @@ def _reference(name: str) -> Measure:
 _UNITS = {
     "cpu_seconds": ("CPU time", "s", 1.0, True),
     "seconds": ("time", "s", 1.0, True),
-    "bytes_stored": ("stored", "MB", 1e-6, False),
-    "bytes_on_disk": ("on disk", "MB", 1e-6, False),
+    "bytes_stored": ("storage", "MB", 1e-6, False),
+    "bytes_on_disk": ("disk space", "MB", 1e-6, False),
 }
 """Title, unit, scale and whether it depends on the machine, of totals that are no counts."""
 

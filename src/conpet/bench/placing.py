@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
@@ -30,7 +32,7 @@ def label_ends(axes: Any, ends: Sequence[Named]) -> None:
     for (place, value, name, colour), height in zip(ordered, heights, strict=True):
         steps = [(place, value), (right, value), (right + 0.025 * width, height)]
         axes.plot(*zip(*steps, strict=True), color=colour, linewidth=0.7, alpha=0.7, clip_on=False, zorder=1)
-        axes.text(right + 0.032 * width, height, name, color=colour, va="center_baseline", ha="left")
+        axes.text(right + 0.032 * width, height, name, color=ink(colour), va="center_baseline", ha="left")
 
 
 def _spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -53,33 +55,51 @@ def _first(block: Sequence[float], gap: float) -> float:
     return block[0] / block[1] - gap * (block[1] - 1) / 2
 
 
-def label_points(figure: Figure, axes: Any, points: Sequence[Named]) -> None:
-    """Write every name beside its point, where it covers neither a point nor another name."""
+def label_points(figure: Figure, axes: Any, points: Sequence[Named], bars: Sequence[Sequence[float]]) -> None:
+    """Write every name beside its point, where it covers neither a point nor a bar nor another name.
+
+    Args:
+        figure: The figure.
+        axes: Its axes, with their final limits.
+        points: The points.
+        bars: Lines of the plot, each as x and y of its ends.
+    """
     renderer = FigureCanvasAgg(figure).get_renderer()
-    centres = [axes.transData.transform((x, y)) for x, y, _, _ in points]
-    unit = figure.dpi / 72  # pixels of a point
-    taken = [Bbox.from_extents(x - 5 * unit, y - 5 * unit, x + 5 * unit, y + 5 * unit) for x, y in centres]
     inside = axes.get_window_extent(renderer)
-    for x, y, name, colour in points:
-        text = axes.annotate(name, (x, y), xytext=(0, 0), textcoords="offset points", color=colour)
-        chosen = None
-        for distance, (right, up, across, along) in ((d, place) for d in (8, 16, 28, 42, 60) for place in _PLACES):
-            text.set(position=(right * distance, up * distance), ha=across, va=along)
-            box = text.get_window_extent(renderer)
+    dot = _DOT * figure.dpi / 72
+    taken = [_box(axes, (point.x, point.y, point.x, point.y), dot) for point in points]
+    taken += [_box(axes, bar, 1.0) for bar in bars]
+    for point in points:
+        name = axes.annotate(point.name, point[:2], xytext=(0, 0), textcoords="offset points", color=ink(point.colour))
+        for distance, (right, up, across, along) in product(_DISTANCES, _PLACES):
+            name.set(position=(right * distance, up * distance), ha=across, va=along)
+            box = name.get_window_extent(renderer)
             if inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1) and not box.count_overlaps(taken):
-                chosen = box
                 break
-        if chosen is None:  # no room anywhere: beside the point after all
-            text.set(position=(8, 0), ha="left", va="center")
-            chosen = text.get_window_extent(renderer)
-        elif distance > 16:
-            axes.annotate(
-                "", (x, y), xytext=(right * distance, up * distance), textcoords="offset points",
-                arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.7},
-            )  # fmt: skip
-        taken.append(chosen)
+        else:  # no room anywhere: beside the point after all
+            name.set(position=(_DISTANCES[0], 0), ha="left", va="center")
+        taken.append(name.get_window_extent(renderer))
+        if max(map(abs, name.get_position())) > _DISTANCES[0]:
+            arrow = {"arrowstyle": "-", "color": point.colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
+            end = name.get_position()
+            axes.annotate("", point[:2], xytext=end, textcoords="offset points", arrowprops=arrow, zorder=1)
 
 
+def ink(colour: str) -> tuple[float, ...]:
+    """Return a colour dark enough to be read as text."""
+    return tuple(0.75 * part for part in to_rgb(colour))
+
+
+def _box(axes: Any, ends: Sequence[float], room: float) -> Bbox:
+    """Return the pixels around a line between two points, given in data."""
+    (left, low), (right, high) = axes.transData.transform([ends[:2], ends[2:]])
+    return Bbox.from_extents(left - room, low - room, right + room, high + room)
+
+
+_DOT = 5.0
+"""Half the size of a point and its surroundings, in points."""
+_DISTANCES = (8, 16, 28, 42, 60)
+"""How far from its point a name may stand, in points."""
 _PLACES = (
     (1, 0, "left", "center"), (-1, 0, "right", "center"), (0, 1, "center", "bottom"), (0, -1, "center", "top"),
     (0.7, 0.7, "left", "bottom"), (0.7, -0.7, "left", "top"), (-0.7, 0.7, "right", "bottom"),

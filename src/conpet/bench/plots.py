@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite
+from math import floor, isfinite, log10
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from conpet.bench.results import Result, TaskCost
 from conpet.bench.statistics import Line, Summary, by_order, fit_line, mean_line, summarise
 from conpet.errors import ConfigError
 from conpet.report import svg
+from conpet.report.text import plural
 
 MOST_SHOWN = 12
 """Of more learners, those with the best accuracy in the end are drawn, unless learners are named."""
@@ -100,6 +101,7 @@ def _best(group: Group) -> list[Entry]:
 
 def _draw_accuracy(group: Group, entries: Sequence[Entry], _: str) -> Figure:
     figure, axes = _sheet(group, entries, "whole accuracy after each task", "bands: 95% Student intervals of the mean")
+    alpha = 0.15 if len(entries) <= 6 else 0.07
     ends: list[Named] = []
     for number, entry in enumerate(entries):
         look, course = _Look.of(number), _course(entry)
@@ -108,7 +110,7 @@ def _draw_accuracy(group: Group, entries: Sequence[Entry], _: str) -> Figure:
         places = np.array(list(course))
         means = 100 * np.array([summary.mean for summary in course.values()])
         halves = 100 * np.array([summary.half_width or 0.0 for summary in course.values()])
-        _draw_course(axes, places, means, halves, look, label=group.label(entry))
+        _draw_course(axes, places, means, halves, look, alpha, group.label(entry))
         ends.append(Named(float(places[-1]), float(means[-1]), group.label(entry), look.colour))
     if not ends:
         raise ConfigError(f"{group.title}: no run was evaluated after any task")
@@ -133,7 +135,7 @@ def _course(entry: Entry) -> dict[int, Summary]:
     return {number: summarise(list(by_order(found[number]).values())) for number in sorted(found)}
 
 
-def _draw_course(axes: Any, places: Any, means: Any, halves: Any, look: _Look, *, label: str) -> None:
+def _draw_course(axes: Any, places: Any, means: Any, halves: Any, look: _Look, alpha: float, label: str) -> None:
     """Draw a line with its band, or one point with its bar where accuracy was measured once."""
     once = len(places) == 1
     axes.plot(
@@ -150,7 +152,7 @@ def _draw_course(axes: Any, places: Any, means: Any, halves: Any, look: _Look, *
     if once:
         axes.errorbar(places, means, halves, color=look.colour, linewidth=1.2, capsize=3, zorder=3)
     else:
-        axes.fill_between(places, means - halves, means + halves, color=look.colour, alpha=0.13, linewidth=0, zorder=2)
+        axes.fill_between(places, means - halves, means + halves, color=look.colour, alpha=alpha, linewidth=0, zorder=2)
 
 
 def _fit_heights(axes: Any) -> None:
@@ -165,6 +167,7 @@ def _draw_cost(group: Group, entries: Sequence[Entry], cost: str) -> Figure:
         group, entries, f"whole accuracy against {price.title}", "bars: 95% Student intervals of the means"
     )
     points: list[Named] = []
+    bars: list[tuple[float, float, float, float]] = []
     for number, entry in enumerate(entries):
         across, up = entry.summary(price), entry.summary(accuracy)
         if across is None or up is None:
@@ -175,13 +178,14 @@ def _draw_cost(group: Group, entries: Sequence[Entry], cost: str) -> Figure:
         axes.errorbar(x, y, half_y, half_x, color=look.colour, linewidth=0.9, alpha=0.6, zorder=2)
         axes.plot(x, y, look.marker, color=look.colour, markersize=7, label=group.label(entry), zorder=3)
         points.append(Named(x, y, group.label(entry), look.colour))
+        bars += [(x - half_x, y, x + half_x, y), (x, y - half_y, x, y + half_y)]
     if not points:
         raise ConfigError(f"{group.title}: no run measured both whole accuracy and {price.title}")
     _scale(axes, [point.x for point in points])
     _fit_heights(axes)
     axes.set_xlabel(price.heading)
     axes.set_ylabel("whole accuracy (%)")
-    label_points(figure, axes, points)
+    label_points(figure, axes, points, bars)
     return figure
 
 
@@ -216,8 +220,6 @@ _PANELS = (
     _Panel("on disk afterwards", "MB", 1e-6, lambda cost: cost.bytes_on_disk),
     _Panel("CPU time of a prediction", "ms", 1e3, lambda cost: cost.predict_seconds),
 )
-_PER = 100
-"""Slopes are told for so many tasks more."""
 
 
 def _draw_growth(group: Group, entries: Sequence[Entry], _: str) -> Figure:
@@ -228,21 +230,21 @@ def _draw_growth(group: Group, entries: Sequence[Entry], _: str) -> Figure:
     ]
     if not measured:
         raise ConfigError(f"{group.title}: no run measured what its tasks cost")
-    unit = "orders" if group.repeated != "1 order" else "tasks"
-    figure, all_axes = _sheets(group, entries, "cost as the stream grows", _fits_note(unit), len(measured))
+    over = "orders" if group.most_orders > 1 else "tasks, taken for independent"
+    how = f"lines: least squares; slopes ± half the width of their 95% interval over {over}"
+    high = max(2.3, 0.36 * len(entries) + 0.3)
+    last = max(len(result.tasks) for result in group.results)
+    figure, all_axes = _sheets(group, entries, "cost as the stream grows", how, [high] * len(measured))
     for axes, (panel, found) in zip(all_axes, measured, strict=True):
         for number, orders in found.items():
-            _draw_points(axes, orders, panel, _Look.of(number), group.label(entries[number]))
+            _draw_points(axes, orders, panel, _Look.of(number), group.label(entries[number]), last)
         axes.set_ylim(bottom=0)
         axes.set_ylabel(f"{panel.title} ({panel.unit})")
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes.set_xlim(0, last + 0.02 * last)
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=svg.FONT_SIZE)
     all_axes[-1].set_xlabel("number of the task in the stream")
     return figure
-
-
-def _fits_note(unit: str) -> str:
-    return f"lines: least squares; slopes with their 95% interval over {unit}"
 
 
 def _points(entry: Entry, panel: _Panel) -> list[Mapping[int, float]]:
@@ -261,7 +263,9 @@ def _costs(result: Result, panel: _Panel) -> Iterator[tuple[int, float]]:
             yield number, value * panel.scale
 
 
-def _draw_points(axes: Any, orders: Sequence[Mapping[int, float]], panel: _Panel, look: _Look, name: str) -> None:
+def _draw_points(
+    axes: Any, orders: Sequence[Mapping[int, float]], panel: _Panel, look: _Look, name: str, last: int
+) -> None:
     lines = [line for found in orders if (line := fit_line(list(found), list(found.values()))) is not None]
     many = sum(map(len, orders)) > 60
     for found in orders:
@@ -274,23 +278,30 @@ def _draw_points(axes: Any, orders: Sequence[Mapping[int, float]], panel: _Panel
         return
     line = mean_line(lines)
     ends = np.array([min(map(min, orders)), max(map(max, orders))])
-    label = f"{name}\n{_slope(line, panel.unit)}"
+    label = f"{name}\n{_slope(line, panel.unit, last)}"
     axes.plot(ends, line.intercept + line.slope * ends, color=look.colour, linestyle=look.dash, label=label, zorder=3)
 
 
-def _slope(line: Line, unit: str) -> str:
-    half = "" if line.half_width is None else f" ± {_PER * line.half_width:.2g}"
-    return f"{_PER * line.slope:+.3g}{half} {unit} for {_PER} tasks more".replace("-", "−")
+def _slope(line: Line, unit: str, last: int) -> str:
+    """Write a slope for a tenth of the stream, rounded to a power of ten, with the digits that its interval allows."""
+    per = max(1, 10 ** (len(str(last)) - 2))
+    slope, half = per * line.slope, per * (line.half_width or 0.0)
+    noise = max(half, 0.1 * abs(slope))
+    decimals = min(max(1 - floor(log10(noise)), 0), 6) if noise else 0
+    width = "" if line.half_width is None else f" ± {half:.{decimals}f}"
+    return f"{slope:+.{decimals}f}{width} {unit} per {plural(per, 'task').removeprefix('1 ')}".replace("-", "−")
 
 
 def _sheet(group: Group, entries: Sequence[Entry], what: str, how: str) -> tuple[Figure, Any]:
-    figure, axes = _sheets(group, entries, what, how, 1)
+    figure, axes = _sheets(group, entries, what, how, [_HIGH])
     return figure, axes[0]
 
 
-def _sheets(group: Group, entries: Sequence[Entry], what: str, how: str, number: int) -> tuple[Figure, list[Any]]:
-    """Return a figure with its title and its caption, and empty axes below each other."""
-    high = _HIGH if number == 1 else 2.3 * number
+def _sheets(
+    group: Group, entries: Sequence[Entry], what: str, how: str, heights: Sequence[float]
+) -> tuple[Figure, list[Any]]:
+    """Return a figure with its title and its caption, and empty axes of these heights in inches below each other."""
+    number, high = len(heights), sum(heights)
     figure = Figure(figsize=(_WIDE, high))
     all_axes = [figure.add_axes((0, 1 - (place + 0.88) / number, 1, 0.88 / number)) for place in range(number)]
     for axes in all_axes:
@@ -300,14 +311,18 @@ def _sheets(group: Group, entries: Sequence[Entry], what: str, how: str, number:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(_MUTED)
     figure.text(0, 1 + 0.16 / high, f"{group.title}: {what}", fontsize=svg.FONT_SIZE + 2, fontweight="bold")
-    left = len(group.entries) - len(entries)
-    rest = f" The {len(entries)} most accurate of {len(group.entries)} learners; others by name." if left else ""
-    dropped = " Only orders and seeds that all have." if group.dropped else ""
-    caption = f"Means over {group.repeated}; {how}.{rest}{dropped} {group.conditions}."
-    lines = textwrap.wrap(caption, _CAPTION)
-    low = 0.12 / number
-    figure.text(0, low - 0.62 / high, "\n".join(lines), color=_MUTED, fontsize=svg.FONT_SIZE - 1, va="top")
+    means = f"Means over {group.repeated}" if group.most_orders > 1 else group.repeated
+    caption = " ".join([f"{means}; {how}.", *_left_out(group, entries), f"{group.conditions}."])
+    text = "\n".join(textwrap.wrap(caption, _CAPTION))
+    figure.text(0, (0.12 * heights[-1] - 0.62) / high, text, color=_MUTED, fontsize=svg.FONT_SIZE - 1, va="top")
     return figure, all_axes
+
+
+def _left_out(group: Group, entries: Sequence[Entry]) -> Iterator[str]:
+    if len(entries) < len(group.entries):
+        yield f"The {len(entries)} most accurate of {len(group.entries)} learners; --learner names others."
+    if group.dropped:
+        yield "Only the orders and seeds that all have."
 
 
 KINDS: Mapping[str, Callable[[Group, Sequence[Entry], str], Figure]] = {

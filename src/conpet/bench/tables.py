@@ -80,8 +80,8 @@ def build_table(group: Group, columns: Sequence[Measure]) -> Table:
 
 
 def _notes(group: Group, columns: Sequence[Measure]) -> Iterable[str]:
-    repeated = "" if group.repeated == "1 order" else " ± half the width of its 95% Student interval"
-    yield f"Mean{repeated} over {group.repeated}."
+    interval = " ± half the width of its 95% Student interval" if group.most_orders > 1 else ""
+    yield f"Mean{interval} over {group.repeated}."
     yield f"Protocol: {group.conditions}."
     if group.dropped:
         yield "Only the orders and seeds that all rows have."
