@@ -156,11 +156,11 @@ def test_cost_as_the_stream_grows_has_its_slope_with_an_interval(tmp_path: Path)
     steady = made("dynamic", cpu=[2.0, 2.1, 1.9, 2.0])
     assert conpet("bench", "plot", write(tmp_path, [*growing, steady]), "--kind", "growth", "-o", tmp_path / "g.svg")
     written = words(tmp_path / "g.svg")
-    assert "+5.00 ± 0.00 s per 10 tasks" in written  # half a second a task in every order
-    assert "+10.0 ± 0.0 MB per 10 tasks" in written
+    assert "+0.500 ± 0.000 s per task" in written  # half a second a task in every order
+    assert "+1.00 ± 0.00 MB per task" in written
     assert {"CPU time of a task (s)", "on disk afterwards (MB)", "CPU time of a prediction (ms)"} <= set(written)
-    # x 1..4: slope -0.02, residuals -.03, .09, -.09, .03; 4.302653 sqrt(.018 / 2 / 5) for a task, tenfold
-    assert "−0.2 ± 1.8 s per 10 tasks" in written
+    # x 1..4: slope -0.02, residuals -.03, .09, -.09, .03; 4.302653 sqrt(.018 / 2 / 5)
+    assert "−0.02 ± 0.18 s per task" in written
 
 
 def test_the_most_accurate_are_drawn_of_many_unless_learners_are_named() -> None:

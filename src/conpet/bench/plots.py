@@ -283,7 +283,7 @@ def _draw_points(
 
 
 def _slope(line: Line, unit: str, last: int) -> str:
-    """Write a slope for a tenth of the stream, rounded to a power of ten, with the digits that its interval allows."""
+    """Write a slope for a power of ten tasks, a tenth of the stream at most, with the digits that its interval allows."""
     per = max(1, 10 ** (len(str(last)) - 2))
     slope, half = per * line.slope, per * (line.half_width or 0.0)
     noise = max(half, 0.1 * abs(slope))
