@@ -196,7 +196,7 @@ def test_folders_given_come_before_those_of_the_environment(tmp_path: Path, monk
 class TestList:
     def test_says_what_is_there_and_where_to_get_the_rest(self, tmp_path: Path) -> None:
         put(tmp_path / "tacred/train.json", [])
-        done = conpet("bench", "data", "list", "--data", tmp_path)
+        done = conpet("bench", "data", "list", "--data-folder", tmp_path)
         assert done.code == 0
         table = {
             line.split()[0]: line.rstrip().rsplit(maxsplit=1)[1] for line in done.out.split("\n\n")[0].splitlines()
@@ -210,7 +210,7 @@ class TestList:
 
     def test_as_json(self, tmp_path: Path) -> None:
         put(tmp_path / "tacred/train.json", [])
-        rows = {row["name"]: row for row in conpet("bench", "data", "list", "--data", tmp_path, "--json").json}
+        rows = {row["name"]: row for row in conpet("bench", "data", "list", "--data-folder", tmp_path, "--json").json}
         assert list(rows) == list(DATA_SETS)
         assert (rows["banking77"]["there"], rows["banking77"]["missing"]) == (True, [])
         assert rows["tacred"]["missing"] == ["dev.json", "test.json"]

@@ -264,7 +264,9 @@ def write_gz(path: Path, rows: list[dict[str, str]]) -> None:
 
 def test_the_command_writes_what_the_recipe_says_and_it_can_be_learned(shelf: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = conpet("stream", "make", "clinc150", out, "--data", shelf, "--train", 4, "--validation", 2, "--seed", 5)
+    done = conpet(
+        "stream", "make", "clinc150", out, "--data-folder", shelf, "--train", 4, "--validation", 2, "--seed", 5
+    )
     assert done.code == 0, done.err
     data = read_data("clinc150", [shelf])
     assert read_stream(out) == StreamRecipe(seed=5).stream_of(data, PerLabel(4, 2))
@@ -281,7 +283,7 @@ def test_the_command_writes_what_the_recipe_says_and_it_can_be_learned(shelf: Pa
 
 
 def test_the_command_compares_labels_by_a_backbone(shelf: Path, tmp_path: Path) -> None:
-    options = ("--data", shelf, "--tasks", 2, "--by", "similar-apart", "--backbone", "tiny-random")
+    options = ("--data-folder", shelf, "--tasks", 2, "--by", "similar-apart", "--backbone", "tiny-random")
     done = conpet("stream", "make", "clinc150", tmp_path / "out", *options)
     assert done.code == 0, done.err
     data = read_data("clinc150", [shelf])
@@ -294,7 +296,9 @@ def test_the_command_compares_labels_by_a_backbone(shelf: Path, tmp_path: Path) 
 def test_the_command_says_what_is_left_out_or_less_than_asked_for(shelf: Path, tmp_path: Path) -> None:
     groups = tmp_path / "groups.yaml"
     groups.write_text("mine/too: [d, a]\n", encoding="utf-8")
-    done = conpet("stream", "make", "clinc150", tmp_path / "out", "--data", shelf, "--groups", groups, "--test", 7)
+    done = conpet(
+        "stream", "make", "clinc150", tmp_path / "out", "--data-folder", shelf, "--groups", groups, "--test", 7
+    )
     assert done.code == 0, done.err
     assert [(task.name, task.labels) for task in read_stream(tmp_path / "out")] == [("mine/too", ("a", "d"))]
     assert "note: 2 of 4 labels are in no task" in done.err
@@ -323,7 +327,7 @@ def test_the_command_refuses_what_cannot_be_and_writes_nothing(
     groups.write_text('[["a", "b"], ["c", "e"]]', encoding="utf-8")
     places = {"GROUPS": groups, "MISSING": tmp_path / "none"}
     given = [places.get(str(option), option) for option in options]
-    done = conpet("stream", "make", "clinc150", tmp_path / "out", "--data", shelf, *given)
+    done = conpet("stream", "make", "clinc150", tmp_path / "out", "--data-folder", shelf, *given)
     assert done.code == 1
     assert message in done.err
     assert not (tmp_path / "out").exists()

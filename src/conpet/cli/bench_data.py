@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from conpet.cli.console import line, output, print_json
-from conpet.cli.options import AsJson
+from conpet.cli.options import AsJson, DataFolders
 
 app = typer.Typer(help="The data sets of the benchmarks.", no_args_is_help=True)
-DataFolders = Annotated[
-    list[Path],
-    typer.Option(
-        "--data",
-        metavar="FOLDER",
-        help="A folder that holds data sets, each in a folder of its name; may be given several times. "
-        "Those of CONPET_DATA are looked at as well.",
-        default_factory=list,
-        show_default=False,
-    ),
-]
 
 
 @app.command("list")
-def list_(data: DataFolders, as_json: AsJson = False) -> None:
+def list_(data_folder: DataFolders = None, as_json: AsJson = False) -> None:
     """List the data sets: which are there, and where to get the others."""
     from conpet.data.formats import DATA_SETS
 
-    rows = [_row(name, data) for name in DATA_SETS]
+    rows = [_row(name, data_folder or []) for name in DATA_SETS]
     if as_json:
         print_json(rows)
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from conpet.cli.console import line, messages, output
+from conpet.cli.options import DataFolders
 from conpet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,15 +18,6 @@ if TYPE_CHECKING:
 
 ExperimentFile = Annotated[
     Path, typer.Argument(metavar="EXPERIMENT", help="The experiment: a YAML file.", show_default=False)
-]
-DataFolders = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--data-folder",
-        metavar="FOLDER",
-        help="Look for data sets here first, each in a folder of its name (also CONPET_DATA).",
-        show_default=False,
-    ),
 ]
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from conpet.cli import bench_data, bench_run
+from conpet.cli import bench_data, bench_results, bench_run
 
 app = typer.Typer(help="Compare learners: run experiments, read their results.", no_args_is_help=True)
 app.command("run")(bench_run.run)
+app.command("table")(bench_results.table)
+app.command("plot")(bench_results.plot)
+app.command("compare")(bench_results.compare)
 app.add_typer(bench_data.app, name="data")

@@ -34,3 +34,12 @@ BackboneMoved = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="Device in place of the workspace's own (cpu, cuda, cuda:1).", show_default=False)
 ]
+DataFolders = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--data-folder",
+        metavar="FOLDER",
+        help="Look for data sets here first, each in a folder of its name; may be repeated (also CONPET_DATA).",
+        show_default=False,
+    ),
+]

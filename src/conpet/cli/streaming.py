@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from conpet.cli.console import counting, line, messages, output
+from conpet.cli.options import DataFolders
 from conpet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,10 +58,7 @@ def make(
     validation: AtMost = None,
     test: AtMost = None,
     backbone: Annotated[str, typer.Option(help="Whose frozen features say which labels are similar.")] = "minilm-l6",
-    data_folders: Annotated[
-        list[Path] | None,
-        typer.Option("--data", metavar="FOLDER", help="Where data sets lie; may be repeated.", show_default=False),
-    ] = None,
+    data_folder: DataFolders = None,
 ) -> None:
     """Make a task stream of a labelled data set, as a folder to learn from."""
     from conpet.data.formats import read_data
@@ -71,12 +69,12 @@ def make(
     recipe = StreamRecipe.parse({"by": by, "tasks": tasks, "grouping": grouping, "seed": seed})
     if recipe.by == "pieces":
         raise ConfigError("by=pieces makes labels that mean nothing, for measurements of cost from Python alone")
-    data = read_data(source, data_folders or ())
+    data = read_data(source, data_folder or ())
     if groups is not None:
         data = _with_groups(data, groups, recipe.by, recipe.grouping)
     per_label = PerLabel(train, validation, test)
     stream = recipe.stream_of(data, per_label, vectors=lambda: _vectors(data, backbone))
-    extra = _papers(source, data_folders or ())
+    extra = _papers(source, data_folder or ())
     if data.out_of_scope:
         extra["out_of_scope.jsonl"] = json_lines(data.out_of_scope)
     write_stream(stream, folder, extra)

@@ -1,0 +1,268 @@
+"""Which results may stand in one table: those of one protocol."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from conpet.bench.measures import Measure
+from conpet.bench.protocols import Sources, listed, protocol_key, refuse_mixture, shared
+from conpet.bench.results import Protocol, Result
+from conpet.bench.statistics import Key, Summary, by_order, summarise
+from conpet.errors import ConfigError, UnknownNameError
+from conpet.report.text import plural
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One learner in one variant from one source: a row of a table, a line of a plot.
+
+    Attributes:
+        source: Name of the folder it comes from, "" where there is but one.
+        learner: Name of the learner.
+        variant: Name of the variant.
+        results: Order and seed to result.
+    """
+
+    source: str
+    learner: str
+    variant: str
+    results: Mapping[Key, Result]
+
+    def values(self, measure: Measure) -> dict[Key, float]:
+        """Return a number of every run that measured it."""
+        read = {key: measure.value(result) for key, result in self.results.items()}
+        return {key: value for key, value in read.items() if value is not None}
+
+    def summary(self, measure: Measure) -> Summary | None:
+        """Summarise a number over the orders; None where no run measured it."""
+        values = self.values(measure)
+        return summarise(list(by_order(values).values())) if values else None
+
+    @property
+    def orders(self) -> int:
+        """Number of orders."""
+        return len({order for order, _ in self.results})
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What may be compared: runs on one data set by one protocol.
+
+    Attributes:
+        experiment: Name of the experiment.
+        data: Name of the data set.
+        protocol: What all runs have in common.
+        entries: In the order of the experiment.
+        dropped: Whether runs were left out because not every entry has their order and seed.
+        apart: Names of the variants by which it is told from other groups of the same data set, else "".
+    """
+
+    experiment: str
+    data: str
+    protocol: Protocol
+    entries: tuple[Entry, ...]
+    dropped: bool = False
+    apart: str = ""
+
+    @property
+    def title(self) -> str:
+        """Data set, variants where they tell it from another group, and experiment."""
+        return f"{', '.join(part for part in (self.data, self.apart) if part)} ({self.experiment})"
+
+    @property
+    def file_name(self) -> str:
+        """A name for a file about it."""
+        return re.sub(r"[^\w.=-]+", "_", "-".join(part for part in (self.data, self.apart) if part))
+
+    @property
+    def results(self) -> list[Result]:
+        """All runs."""
+        return [result for entry in self.entries for result in entry.results.values()]
+
+    @property
+    def of_sources(self) -> bool:
+        """Whether its entries must be told apart by their source."""
+        return len({entry.source for entry in self.entries}) > 1
+
+    @property
+    def of_variants(self) -> bool:
+        """Whether its entries must be told apart by their variant."""
+        return len({entry.variant for entry in self.entries}) > 1
+
+    def label(self, entry: Entry) -> str:
+        """Return the name of an entry, as short as the group allows."""
+        variant = f" ({entry.variant})" if self.of_variants and entry.variant else ""
+        return entry.learner + variant + (f" [{entry.source}]" if self.of_sources else "")
+
+    @property
+    def conditions(self) -> str:
+        """The protocol in a line, with the number of orders and seeds."""
+        tasks = max(len(result.tasks) for result in self.results)
+        examples = [f"{'all' if most is None else most} {split}" for split, most in self.protocol.examples.items()]
+        budget = [f"{name} {value}" for name, value in self.protocol.budget.items()]
+        parts = [
+            self.protocol.backbone,
+            f"{plural(tasks, 'task')} ({_recipe(self.protocol.stream)})",
+            f"examples of a label: {', '.join(examples)}",
+            *budget,
+        ]
+        return "; ".join(parts)
+
+    @property
+    def most_orders(self) -> int:
+        """Number of orders of the entry that has most."""
+        return max(entry.orders for entry in self.entries)
+
+    @property
+    def repeated(self) -> str:
+        """How many orders and seeds there are: "5 orders", "3 to 5 orders, each the mean of 2 seeds"."""
+        counts = sorted({entry.orders for entry in self.entries})
+        orders = plural(counts[0], "order") if len(counts) == 1 else f"{counts[0]} to {plural(counts[-1], 'order')}"
+        seeds = len({result.seed for result in self.results})
+        return orders if seeds == 1 else f"{orders}, each the mean of {plural(seeds, 'seed')}"
+
+
+def grouped(
+    sources: Sources,
+    *,
+    learners: Sequence[str] = (),
+    order: Sequence[str] = (),
+    variants: Sequence[str] = (),
+    data: Sequence[str] = (),
+    common_orders: bool = False,
+) -> list[Group]:
+    """Put results into groups of one protocol each.
+
+    Of several sources only what all of them have is compared: data sets and variants of the same name.
+
+    Args:
+        sources: Name of a folder to its results.
+        learners: Only these, and in this order; none: all.
+        order: The order of all learners; those not named come last.
+        variants: The order of variants; those not named come last.
+        data: Only these data sets; none: all.
+        common_orders: Whether runs whose order and seed not all entries have are left out.
+
+    Raises:
+        ConfigError: Results of one experiment, or of several sources, do not have the same protocol; a run is there
+            twice; entries of several sources do not have the same orders and seeds; sources have nothing in common.
+        UnknownNameError: There is no result of a learner or a data set that is asked for.
+    """
+    everything = [result for results in sources.values() for result in results]
+    _check("learner", learners, (result.learner for result in everything))
+    _check("data set", data, (result.data for result in everything))
+    for source, results in sources.items():
+        refuse_mixture(source, results)
+    wanted: Sources = {
+        source: [
+            result
+            for result in results
+            if (not learners or result.learner in learners) and (not data or result.data in data)
+        ]
+        for source, results in sources.items()
+    }
+    if len(wanted) > 1:
+        wanted = shared(wanted)
+    groups = [_ordered(group, learners or order, variants) for group in _by_protocol(wanted)]
+    if common_orders:
+        groups = [_of_common_orders(group) for group in groups]
+    elif len(wanted) > 1:
+        for group in groups:
+            _refuse_other_orders(group)
+    return _told_apart(groups)
+
+
+def _recipe(stream: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in stream.items())
+
+
+def _check(kind: str, asked: Iterable[str], there: Iterable[str]) -> None:
+    known = list(dict.fromkeys(there))
+    if unknown := [name for name in asked if name not in known]:
+        raise UnknownNameError(f"no results of {kind} {', '.join(unknown)}; have: {', '.join(known)}")
+
+
+def _by_protocol(sources: Sources) -> list[Group]:
+    entries: dict[tuple[str, str, str], dict[tuple[str, str, str], dict[Key, Result]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
+    experiments = " and ".join(dict.fromkeys(result.experiment for results in sources.values() for result in results))
+    for source, results in sources.items():
+        for result in results:
+            experiment = result.experiment if len(sources) == 1 else experiments
+            group = entries[experiment, result.data, protocol_key(result.protocol)]
+            shown = source if len(sources) > 1 else ""
+            group[shown, result.learner, result.variant][result.order, result.seed] = result
+    return [
+        Group(
+            experiment,
+            data,
+            next(iter(next(iter(group.values())).values())).protocol,
+            tuple(Entry(*names, runs) for names, runs in group.items()),
+        )
+        for (experiment, data, _), group in entries.items()
+    ]
+
+
+def _ordered(group: Group, learners: Sequence[str], variants: Sequence[str]) -> Group:
+    learner, variant = _place(learners), _place(variants)
+    sources = _place(list(dict.fromkeys(entry.source for entry in group.entries)))
+
+    def place(entry: Entry) -> tuple[Any, ...]:
+        return (*learner(entry.learner), *variant(entry.variant), *sources(entry.source))
+
+    return replace(group, entries=tuple(sorted(group.entries, key=place)))
+
+
+def _place(names: Sequence[str]) -> Callable[[str], tuple[Any, ...]]:
+    """Return the place of a name among those given; others follow, numbers within them in their natural order."""
+
+    def place(name: str) -> tuple[Any, ...]:
+        if name in names:
+            return (names.index(name), ())
+        parts = re.split(r"(\d+)", name)
+        return (len(names), tuple(int(part) if number % 2 else part for number, part in enumerate(parts)))
+
+    return place
+
+
+def _of_common_orders(group: Group) -> Group:
+    keys = set.intersection(*(set(entry.results) for entry in group.entries))
+    if not keys:
+        raise ConfigError(f"{group.title}: no order and seed is common to all:{listed(_runs(group))}")
+    kept = tuple(
+        replace(entry, results={key: result for key, result in entry.results.items() if key in keys})
+        for entry in group.entries
+    )
+    return replace(group, entries=kept, dropped=kept != group.entries)
+
+
+def _refuse_other_orders(group: Group) -> None:
+    if len({frozenset(entry.results) for entry in group.entries}) > 1:
+        raise ConfigError(
+            f"{group.title}: not all have the same orders and seeds; finish the runs, or compare the common ones "
+            f"alone (--common-orders):{listed(_runs(group))}"
+        )
+
+
+def _runs(group: Group) -> list[str]:
+    """Return which orders and seeds each entry has, as order-seed."""
+    return [
+        f"{group.label(entry)}: {', '.join(f'o{order}-s{seed}' for order, seed in sorted(entry.results))}"
+        for entry in group.entries
+    ]
+
+
+def _told_apart(groups: Sequence[Group]) -> list[Group]:
+    """Name the variants of groups whose data set has another group."""
+    seen = [(group.experiment, group.data) for group in groups]
+    return [
+        replace(group, apart=", ".join(dict.fromkeys(entry.variant for entry in group.entries)))
+        if seen.count((group.experiment, group.data)) > 1
+        else group
+        for group in groups
+    ]

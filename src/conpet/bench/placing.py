@@ -1,0 +1,108 @@
+"""Where the names in a drawing stand, so that none covers another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+
+class Named(NamedTuple):
+    """A point with a name: coordinates of the axes' data, the name, its colour."""
+
+    x: float
+    y: float
+    name: str
+    colour: str
+
+
+def label_ends(axes: Any, ends: Sequence[Named]) -> None:
+    """Write every name at the right, as near to the end of its line as the others let it."""
+    low, high = axes.get_ylim()
+    gap = (high - low) * 0.045
+    ordered = sorted(ends, key=lambda end: end[1])
+    heights = _spread([height for _, height, _, _ in ordered], gap, low + gap / 2, high - gap / 2)
+    right = axes.get_xlim()[1]
+    width = right - axes.get_xlim()[0]
+    for (place, value, name, colour), height in zip(ordered, heights, strict=True):
+        steps = [(place, value), (right, value), (right + 0.025 * width, height)]
+        axes.plot(*zip(*steps, strict=True), color=colour, linewidth=0.7, alpha=0.7, clip_on=False, zorder=1)
+        axes.text(right + 0.032 * width, height, name, color=ink(colour), va="center_baseline", ha="left")
+
+
+def _spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move ascending heights apart to `gap` at least, as little as may be, within low and high if they fit."""
+    blocks: list[list[float]] = []  # [sum of wanted first heights, number]: neighbours that touch move together
+    for height in heights:
+        blocks.append([height, 1])
+        while len(blocks) > 1 and _first(blocks[-2], gap) + blocks[-2][1] * gap > _first(blocks[-1], gap):
+            total, number = blocks.pop()
+            blocks[-1] = [blocks[-1][0] + total, blocks[-1][1] + number]
+    spread = [_first(block, gap) + index * gap for block in blocks for index in range(int(block[1]))]
+    for index in range(len(spread)):  # from below, then from above: the upper bound wins
+        spread[index] = max(spread[index], low + index * gap)
+    for index in range(len(spread)):
+        spread[-1 - index] = min(spread[-1 - index], high - index * gap)
+    return spread
+
+
+def _first(block: Sequence[float], gap: float) -> float:
+    return block[0] / block[1] - gap * (block[1] - 1) / 2
+
+
+def label_points(figure: Figure, axes: Any, points: Sequence[Named], bars: Sequence[Sequence[float]]) -> None:
+    """Write every name beside its point, where it covers neither a point nor a bar nor another name.
+
+    Args:
+        figure: The figure.
+        axes: Its axes, with their final limits.
+        points: The points.
+        bars: Lines of the plot, each as x and y of its ends.
+    """
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    inside = axes.get_window_extent(renderer)
+    dot = _DOT * figure.dpi / 72
+    taken = [_box(axes, (point.x, point.y, point.x, point.y), dot) for point in points]
+    taken += [_box(axes, bar, 1.0) for bar in bars]
+    for point in points:
+        name = axes.annotate(point.name, point[:2], xytext=(0, 0), textcoords="offset points", color=ink(point.colour))
+        for distance, (right, up, across, along) in product(_DISTANCES, _PLACES):
+            name.set(position=(right * distance, up * distance), ha=across, va=along)
+            box = name.get_window_extent(renderer)
+            if inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1) and not box.count_overlaps(taken):
+                break
+        else:  # no room anywhere: beside the point after all
+            name.set(position=(_DISTANCES[0], 0), ha="left", va="center")
+        taken.append(name.get_window_extent(renderer))
+        if max(map(abs, name.get_position())) > _DISTANCES[0]:
+            arrow = {"arrowstyle": "-", "color": point.colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
+            end = name.get_position()
+            axes.annotate("", point[:2], xytext=end, textcoords="offset points", arrowprops=arrow, zorder=1)
+
+
+def ink(colour: str) -> tuple[float, ...]:
+    """Return a colour dark enough to be read as text."""
+    return tuple(0.75 * part for part in to_rgb(colour))
+
+
+def _box(axes: Any, ends: Sequence[float], room: float) -> Bbox:
+    """Return the pixels around a line between two points, given in data."""
+    (left, low), (right, high) = axes.transData.transform([ends[:2], ends[2:]])
+    return Bbox.from_extents(left - room, low - room, right + room, high + room)
+
+
+_DOT = 5.0
+"""Half the size of a point and its surroundings, in points."""
+_DISTANCES = (8, 16, 28, 42, 60)
+"""How far from its point a name may stand, in points."""
+_PLACES = (
+    (1, 0, "left", "center"), (-1, 0, "right", "center"), (0, 1, "center", "bottom"), (0, -1, "center", "top"),
+    (0.7, 0.7, "left", "bottom"), (0.7, -0.7, "left", "top"), (-0.7, 0.7, "right", "bottom"),
+    (-0.7, -0.7, "right", "top"),
+)  # fmt: skip
+"""Directions from a point at which its name may stand, the most readable first, and how it is aligned there."""

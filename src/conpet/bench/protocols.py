@@ -1,0 +1,94 @@
+"""What results must have in common to be compared, and what is said where they do not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+
+from conpet.bench.results import Protocol, Result
+from conpet.errors import ConfigError
+
+Sources = Mapping[str, Sequence[Result]]
+"""Name of a folder to the results in it."""
+
+
+def differences(one: Protocol, other: Protocol, names: tuple[str, str]) -> list[str]:
+    """Return what differs between two protocols, field by field: "backbone: minilm-l6 in A, smollm2-135m in B"."""
+    ours, theirs = _flat(one), _flat(other)
+    return [
+        f"{field}: {ours.get(field, 'not set')} in {names[0]}, {theirs.get(field, 'not set')} in {names[1]}"
+        for field in dict.fromkeys([*ours, *theirs])
+        if ours.get(field, "not set") != theirs.get(field, "not set")
+    ]
+
+
+def protocol_key(protocol: Protocol) -> str:
+    """Return what is equal for equal protocols alone, and holds all of one."""
+    return json.dumps(protocol.model_dump(mode="json"), sort_keys=True)
+
+
+def refuse_mixture(source: str, results: Iterable[Result]) -> None:
+    """Refuse results of an older state of the experiment between newer ones, and the same run twice."""
+    first: dict[tuple[str, str, str], Result] = {}
+    runs: set[tuple[str, str, str, str, int, int]] = set()
+    for result in results:
+        stream = (result.experiment, result.data, result.variant)
+        run = (*stream, result.learner, result.order, result.seed)
+        before = first.setdefault(stream, result)
+        if found := differences(before.protocol, result.protocol, (_named(before), _named(result))):
+            raise ConfigError(
+                f"{source}: results of different protocols stand beside each other; remove the outdated ones:"
+                + listed(found)
+            )
+        if run in runs:
+            raise ConfigError(f"{source}: the run {_named(result)} is there twice; remove one of its files")
+        runs.add(run)
+
+
+def _named(result: Result) -> str:
+    parts = [result.experiment, result.data, result.variant, result.learner, f"order {result.order}"]
+    return f"({', '.join(part for part in parts if part)}, seed {result.seed})"
+
+
+def shared(sources: Sources) -> Sources:
+    """Return the results on data sets and variants that all sources have, if they have one protocol."""
+    protocols: dict[str, dict[tuple[str, str], Protocol]] = {}
+    for source, results in sources.items():
+        if len(names := sorted({result.experiment for result in results})) > 1:
+            raise ConfigError(f"{source} holds several experiments; give the folder of one: {', '.join(names)}")
+        protocols[source] = {(result.data, result.variant): result.protocol for result in results}
+    common = set.intersection(*(set(found) for found in protocols.values()))
+    if not common:
+        has = [
+            f"{source}: {', '.join(sorted(' '.join(key).strip() for key in found)) or 'nothing of what is asked for'}"
+            for source, found in protocols.items()
+        ]
+        raise ConfigError(f"the folders have no data set and variant in common:{listed(has)}")
+    for one, other in combinations(sources, 2):
+        for key in sorted(common):
+            if found := differences(protocols[one][key], protocols[other][key], (one, other)):
+                raise ConfigError(
+                    f"{' '.join(key).strip()} was run by different protocols, whose results cannot be compared:"
+                    + listed(found)
+                )
+    return {
+        source: [result for result in results if (result.data, result.variant) in common]
+        for source, results in sources.items()
+    }
+
+
+def _flat(protocol: Protocol) -> dict[str, str]:
+    """Return every field of a protocol, those within fields as "budget.epochs"."""
+    flat: dict[str, str] = {}
+    for field, value in protocol.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            flat |= {f"{field}.{name}": "all" if part is None else str(part) for name, part in value.items()}
+        else:
+            flat[field] = str(value)
+    return flat
+
+
+def listed(lines: Iterable[str]) -> str:
+    """Return lines as they follow a message."""
+    return "".join(f"\n  {line}" for line in lines)

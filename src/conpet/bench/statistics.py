@@ -1,0 +1,195 @@
+"""Means over few orders, and what may be said of a difference between two learners.
+
+The unit is the order of tasks: seeds of one order are averaged first, so that n is the number of orders and runs that
+share an order are not taken for independent ones.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import fsum, inf, sqrt
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+
+from conpet.errors import ConfigError
+
+Key = tuple[int, int]
+"""Order and seed of a run."""
+MOST_FLIPPED = 20
+"""Up to so many orders all assignments of signs are counted; that is half a million sums."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A mean over orders.
+
+    Attributes:
+        mean: The mean.
+        deviation: Sample deviation (n - 1); None for one order.
+        half_width: Half of the 95% interval of Student's t; None for one order.
+        n: Number of orders.
+    """
+
+    mean: float
+    deviation: float | None
+    half_width: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A learner less another one, order by order.
+
+    Attributes:
+        difference: Mean difference over the orders that both have.
+        t_p: Two-sided p-value of the paired t test; None for one order.
+        flip_p: Two-sided p-value of the exact sign-flip test; None for one order, or for more than `MOST_FLIPPED`.
+    """
+
+    difference: Summary
+    t_p: float | None
+    flip_p: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A least-squares line.
+
+    Attributes:
+        intercept: Its value at 0.
+        slope: What it rises by 1.
+        half_width: Half of the 95% interval of the slope; None where there are too few points for one.
+    """
+
+    intercept: float
+    slope: float
+    half_width: float | None
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """Summarise one value for each order.
+
+    Raises:
+        ConfigError: SciPy is not installed.
+    """
+    if len(values) == 1:
+        return Summary(values[0], None, None, 1)
+    deviation = stdev(values)
+    return Summary(mean(values), deviation, _quantile(len(values) - 1) * deviation / sqrt(len(values)), len(values))
+
+
+def by_order(values: Mapping[Key, float]) -> dict[int, float]:
+    """Return the mean over the seeds of each order, in ascending order."""
+    seeds: dict[int, list[float]] = defaultdict(list)
+    for (order, _), value in sorted(values.items()):
+        seeds[order].append(value)
+    return {order: mean(found) for order, found in seeds.items()}
+
+
+def compare(ours: Mapping[Key, float], theirs: Mapping[Key, float]) -> Comparison | None:
+    """Compare two learners on the orders and seeds that both have; None where there are none.
+
+    Raises:
+        ConfigError: SciPy is not installed.
+    """
+    differences = list(by_order({key: ours[key] - theirs[key] for key in ours.keys() & theirs.keys()}).values())
+    if not differences:
+        return None
+    return Comparison(summarise(differences), t_test(differences), sign_flip_test(differences))
+
+
+def t_test(differences: Sequence[float]) -> float | None:
+    """Return the two-sided p-value of the t test of mean 0: the paired test, given the differences of the pairs.
+
+    Equal differences leave it no noise to compare with: 1 where all are 0, else 0.
+    """
+    if len(differences) == 1:
+        return None
+    deviation, middle = stdev(differences), mean(differences)
+    error = deviation / sqrt(len(differences))
+    statistic = abs(middle) / error if error else inf if middle else 0.0
+    return 2 * float(_student().sf(statistic, len(differences) - 1))
+
+
+def sign_flip_test(differences: Sequence[float]) -> float | None:
+    """Return the share of all assignments of signs whose sum is as far from 0 as that of the differences.
+
+    It assumes nothing but that, without an effect, every difference could as well have the other sign. It cannot fall
+    below `flip_floor`, however large the differences.
+    """
+    if not 1 < len(differences) <= MOST_FLIPPED:
+        return None
+    sums = np.array([differences[0]])  # the other half of the assignments has the same sums with the other sign
+    for difference in differences[1:]:
+        sums = np.concatenate([sums + difference, sums - difference])
+    rounding = 1e-12 * fsum(map(abs, differences))
+    return float(np.mean(np.abs(sums) >= abs(fsum(differences)) - rounding))
+
+
+def flip_floor(n: int) -> float:
+    """Return the least p-value that a sign-flip test of n orders can give: 2 / 2^n."""
+    return 2.0 ** (1 - n)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return p-values corrected for as many tests by Holm's step-down; None, where nothing was tested, does not count.
+
+    The k-th smallest of m is multiplied by m - k + 1; none becomes smaller than one before it, nor larger than 1.
+    """
+    ascending = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for before, (p, place) in enumerate(ascending):
+        largest = max(largest, min(1.0, (len(ascending) - before) * p))
+        corrected[place] = largest
+    return corrected
+
+
+def fit_line(x: Sequence[float], y: Sequence[float]) -> Line | None:
+    """Fit a line to points; None where all have the same x.
+
+    The interval takes residuals for independent and equally spread.
+
+    Raises:
+        ConfigError: SciPy is not installed.
+    """
+    middle, height = mean(x), mean(y)
+    spread = fsum((a - middle) ** 2 for a in x)
+    if not spread:
+        return None
+    slope = fsum((a - middle) * (b - height) for a, b in zip(x, y, strict=True)) / spread
+    intercept = height - slope * middle
+    if len(x) == 2:
+        return Line(intercept, slope, None)
+    residual = fsum((b - intercept - slope * a) ** 2 for a, b in zip(x, y, strict=True))
+    free = len(x) - 2
+    return Line(intercept, slope, _quantile(free) * sqrt(residual / free / spread))
+
+
+def mean_line(lines: Sequence[Line]) -> Line:
+    """Return the mean of the lines of several orders, with the interval of the slope over them; of one order its own.
+
+    Raises:
+        ConfigError: SciPy is not installed.
+    """
+    if len(lines) == 1:
+        return lines[0]
+    slope = summarise([line.slope for line in lines])
+    return Line(mean(line.intercept for line in lines), slope.mean, slope.half_width)
+
+
+def _quantile(free: int) -> float:
+    """Return the two-sided 95% quantile of Student's t."""
+    return float(_student().ppf(0.975, free))
+
+
+def _student() -> Any:
+    try:
+        from scipy.stats import t
+    except ImportError:
+        raise ConfigError("intervals and tests need SciPy: pip install 'conpet[bench]'") from None
+    return t

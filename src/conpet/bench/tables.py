@@ -1,0 +1,301 @@
+"""Tables of results, as values and as Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import floor, log10
+from typing import Any
+
+from conpet.bench.grouping import Entry, Group
+from conpet.bench.measures import Measure
+from conpet.bench.statistics import Summary
+from conpet.errors import ConfigError
+from conpet.report.text import NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One learner.
+
+    Attributes:
+        names: One for each of the table's `heads`.
+        n: Number of orders.
+        cells: One for each column; None where nothing was measured.
+    """
+
+    names: tuple[str, ...]
+    n: int
+    cells: tuple[Summary | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Learners by measures, of one protocol.
+
+    Attributes:
+        title: What it is about.
+        about: Name to value of what all rows have in common, for those who read CSV.
+        notes: What must be known to read it, a sentence each.
+        heads: What the names of a row are: "learner" at least.
+        columns: What was measured.
+        rows: In the order of the experiment.
+    """
+
+    title: str
+    about: Mapping[str, str]
+    notes: tuple[str, ...]
+    heads: tuple[str, ...]
+    columns: tuple[Measure, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def tells_orders(self) -> bool:
+        """Whether the number of orders differs between rows, and has to be shown."""
+        return len({row.n for row in self.rows}) > 1
+
+
+def build_table(group: Group, columns: Sequence[Measure]) -> Table:
+    """Make the table of a group; columns that no run of it measured are left out.
+
+    Raises:
+        ConfigError: SciPy is not installed.
+    """
+    shown = [one for one in columns if any(entry.values(one) for entry in group.entries)]
+    told = {"learner": True, "variant": group.of_variants, "source": group.of_sources}
+    heads = tuple(head for head, needed in told.items() if needed)
+    rows = [
+        Row(
+            tuple(getattr(entry, head) or NONE for head in heads),
+            entry.orders,
+            tuple(entry.summary(one) for one in shown),
+        )
+        for entry in group.entries
+    ]
+    about = {"experiment": group.experiment, "data": group.data, "variant": group.apart}
+    return Table(group.title, about, tuple(_notes(group, shown)), heads, tuple(shown), tuple(rows))
+
+
+def _notes(group: Group, columns: Sequence[Measure]) -> Iterable[str]:
+    interval = " ± half the width of its 95% Student interval" if group.most_orders > 1 else ""
+    yield f"Mean{interval} over {group.repeated}."
+    yield f"Protocol: {group.conditions}."
+    if group.dropped:
+        yield "Only the orders and seeds that all rows have."
+    if any(column.is_cost for column in columns) and (machines := _machines(group)):
+        yield f"Times were measured on different machines and tell little of each other: {'; '.join(machines)}."
+    yield from _other_settings(group)
+
+
+def _machines(group: Group) -> list[str]:
+    """Return the machines that runs were made on, where they are not all the same."""
+    sources: dict[str, list[str]] = {}
+    for entry in group.entries:
+        for result in entry.results.values():
+            sources.setdefault(_machine(result.made_by), []).append(entry.source)
+    if len(sources) == 1:
+        return []
+    return [
+        machine + (f" ({', '.join(dict.fromkeys(names))})" if group.of_sources else "")
+        for machine, names in sources.items()
+    ]
+
+
+def _machine(made_by: Mapping[str, Any]) -> str:
+    machine = made_by.get("machine", {})
+    threads = f", {made_by['threads']} threads a run" if "threads" in made_by else ""
+    return f"{machine.get('processor', 'unknown')}, {machine.get('cores', '?')} cores{threads}"
+
+
+def _other_settings(group: Group) -> Iterable[str]:
+    """Say where a learner of the same name was set up in another way in another source."""
+    first: dict[tuple[str, str], Entry] = {}
+    for entry in group.entries:
+        other = first.setdefault((entry.learner, entry.variant), entry)
+        ours, theirs = (_settings(one) for one in (other, entry))
+        changed = [
+            f"{name} {ours.get(name)} in {other.source}, {theirs.get(name)} in {entry.source}"
+            for name in dict.fromkeys([*ours, *theirs])
+            if ours.get(name) != theirs.get(name)
+        ]
+        if changed:
+            yield f"Settings of {entry.learner} differ: {'; '.join(changed)}."
+
+
+def _settings(entry: Entry) -> dict[str, Any]:
+    settings = dict(next(iter(entry.results.values())).settings)
+    settings.pop("seed", None)  # follows from order and seed
+    return settings
+
+
+def shown(value: float, measure: Measure) -> str:
+    """Write a number as a table shows it: accuracies in points with a decimal, others with three digits."""
+    scaled = value * measure.scale
+    return _signed(scaled, 1 if measure.is_fraction else _decimals(scaled))
+
+
+def shown_cell(cell: Summary | None, measure: Measure) -> str:
+    """Write a mean with half the width of its interval: "93.5 ± 0.7"."""
+    if cell is None:
+        return NONE
+    if cell.half_width is None:
+        return shown(cell.mean, measure)
+    mean, half = cell.mean * measure.scale, cell.half_width * measure.scale
+    decimals = 1 if measure.is_fraction else _decimals(mean)
+    return f"{_signed(mean, decimals)} ± {_signed(half, decimals)}"
+
+
+def _decimals(value: float) -> int:
+    """Return the decimals with which a number has three digits at least."""
+    return min(max(2 - floor(log10(abs(value))), 0), 6) if value else 0
+
+
+def _signed(value: float, decimals: int) -> str:
+    text = f"{round(value, decimals) + 0.0:,.{decimals}f}"  # adding 0.0 makes -0.0 positive
+    return text.replace("-", "−")
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """Write tables in Markdown, each under its title and above its notes."""
+    return "\n\n".join(_markdown(table) for table in tables) + "\n"
+
+
+def _markdown(table: Table) -> str:
+    counted = ["orders"] if table.tells_orders else []
+    numbers = [*counted, *(column.heading for column in table.columns)]
+    lines = [
+        [
+            *row.names,
+            *([str(row.n)] if counted else []),
+            *(_with_n(row, cell, one) for cell, one in zip(row.cells, table.columns, strict=True)),
+        ]
+        for row in table.rows
+    ]
+    return markdown_table(table.title, table.heads, numbers, lines, table.notes)
+
+
+def markdown_table(
+    title: str, names: Sequence[str], numbers: Sequence[str], lines: Iterable[Sequence[str]], notes: Iterable[str]
+) -> str:
+    """Write a table in Markdown: columns of names, then of numbers, aligned to the right."""
+    head = [*names, *numbers]
+    marks = ["---"] * len(names) + ["--:"] * len(numbers)
+    body = [_line(map(_escaped, head)), _line(marks), *(_line(map(_escaped, line)) for line in lines)]
+    return "\n".join([f"**{_escaped(title)}**", "", *body, "", _escaped(" ".join(notes))])
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(text: str) -> str:
+    """Keep Markdown from reading more than text into a name, as into emr*."""
+    return re.sub(r"([|*`\\]|<(?=[\w/])|(?<!\w)_|_(?!\w))", r"\\\1", text)
+
+
+def _with_n(row: Row, cell: Summary | None, measure: Measure) -> str:
+    """Write a cell, with the number of orders where not all of the row's measured it."""
+    text = shown_cell(cell, measure)
+    return text if cell is None or cell.n == row.n else f"{text} (n = {cell.n})"
+
+
+def as_csv(tables: Sequence[Table]) -> str:
+    """Write tables as one CSV: a line for each row and measure, numbers as in the result files."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names = list(dict.fromkeys(name for table in tables for name in (*table.about, *table.heads)))
+    writer.writerow([*names, "metric", "mean", "deviation", "interval_95", "n"])
+    for table in tables:
+        for row in table.rows:
+            about = {**table.about, **dict(zip(table.heads, row.names, strict=True))}
+            for cell, column in zip(row.cells, table.columns, strict=True):
+                if cell is not None:
+                    numbers = [cell.mean, _or_empty(cell.deviation), _or_empty(cell.half_width), cell.n]
+                    writer.writerow([*(about.get(name, "") for name in names), column.name, *numbers])
+    return buffer.getvalue()
+
+
+def _or_empty(value: float | None) -> float | str:
+    return "" if value is None else value
+
+
+def latex(tables: Sequence[Table]) -> str:
+    """Write tables in LaTeX for the package booktabs, the best mean of every column in bold."""
+    return "\n".join(_latex(table) for table in tables)
+
+
+def _latex(table: Table) -> str:
+    counted = ["orders"] if table.tells_orders else []
+    head = [*table.heads, *counted, *(column.heading for column in table.columns)]
+    best = [_best(table, place) for place in range(len(table.columns))]
+    lines = []
+    for row in table.rows:
+        cells = [
+            _bold(_with_n(row, cell, one), cell, one, top)
+            for cell, one, top in zip(row.cells, table.columns, best, strict=True)
+        ]
+        lines.append(" & ".join([*map(escape_latex, row.names), *([str(row.n)] if counted else []), *cells]) + r" \\")
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape_latex(table.title + '. ' + ' '.join(table.notes))}}}",
+            rf"\begin{{tabular}}{{{'l' * len(table.heads)}{'r' * (len(head) - len(table.heads))}}}",
+            r"\toprule",
+            " & ".join(map(escape_latex, head)) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _best(table: Table, place: int) -> str | None:
+    """Return the best mean of a column as it is shown, so that means which look equal are treated alike."""
+    means = [cell.mean for row in table.rows if (cell := row.cells[place])]
+    if len(means) < 2:
+        return None
+    column = table.columns[place]
+    return shown(min(means) if column.lower_is_better else max(means), column)
+
+
+def _bold(text: str, cell: Summary | None, measure: Measure, best: str | None) -> str:
+    plain = escape_latex(text)
+    if cell is None or shown(cell.mean, measure) != best:
+        return plain
+    mean, pm, rest = plain.partition(r" $\pm$ ")
+    return rf"\textbf{{{mean}}}{pm}{rest}"
+
+
+_LATEX = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "±": r"$\pm$", "−": r"$-$", NONE: "--",
+}  # fmt: skip
+
+
+def escape_latex(text: str) -> str:
+    """Write a text so that LaTeX prints it as it is."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+FORMATS: Mapping[str, Callable[[Sequence[Table]], str]] = {"markdown": markdown, "csv": as_csv, "latex": latex}
+"""How tables are written, by name."""
+
+
+def write_tables(tables: Sequence[Table], form: str) -> str:
+    """Write tables in one of `FORMATS`.
+
+    Raises:
+        ConfigError: There is no such format.
+    """
+    if form not in FORMATS:
+        raise ConfigError(f"no format {form!r}; have: {', '.join(FORMATS)}")
+    return FORMATS[form](tables)

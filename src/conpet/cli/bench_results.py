@@ -1,0 +1,181 @@
+"""`conpet bench table`, `plot` and `compare`: what the results of experiments say."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from conpet.cli.console import line
+from conpet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from conpet.bench.grouping import Group
+    from conpet.bench.measures import Measure
+    from conpet.bench.results import Result
+
+Folder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="Folder of an experiment's results.", show_default=False)
+]
+Folders = Annotated[
+    list[Path],
+    typer.Argument(metavar="FOLDER...", help="Folders of results, such as yours and others'.", show_default=False),
+]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric",
+        help="Column, by its name in the result files; again for more.",
+        show_default="the experiment's, else accuracy, forgetting, time and memory",
+    ),
+]
+Learners = Annotated[
+    list[str] | None, typer.Option("--learner", help="Only these learners, in this order.", show_default=False)
+]
+DataSets = Annotated[list[str] | None, typer.Option("--data", help="Only these data sets.", show_default=False)]
+ExperimentFile = Annotated[
+    Path | None,
+    typer.Option("--experiment", metavar="FILE", help="Take columns and order of rows from it.", show_default=False),
+]
+CommonOrders = Annotated[
+    bool, typer.Option("--common-orders", help="Use only the orders and seeds that all learners have.")
+]
+
+
+def table(
+    folder: Folder,
+    form: Annotated[str, typer.Option("--format", help="markdown, csv or latex.")] = "markdown",
+    metric: Metrics = None,
+    learner: Learners = None,
+    data: DataSets = None,
+    experiment: ExperimentFile = None,
+    common_orders: CommonOrders = False,
+    target: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there.", show_default=False)
+    ] = None,
+) -> None:
+    """Print tables of results: means over the orders with 95% intervals, one table for each protocol."""
+    from conpet.bench.tables import build_table, write_tables
+
+    groups = _groups([folder], learner, data, experiment, common_orders)
+    columns = _columns(groups, metric, experiment)
+    text = write_tables([build_table(group, columns) for group in groups], form)
+    if target is None:
+        sys.stdout.write(text)
+    else:
+        target.write_text(text, encoding="utf-8")
+        line(str(target))
+
+
+def plot(
+    folder: Folder,
+    target: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.svg|FILE.png|DIR",
+            help="Where to draw; of several data sets, each is drawn to a file with its name added.",
+            show_default=False,
+        ),
+    ],
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="accuracy (after every task), cost (accuracy against it) or growth (cost as the stream grows)."
+        ),
+    ] = "accuracy",
+    cost: Annotated[
+        str, typer.Option(metavar="METRIC", help="Horizontal axis of --kind cost.")
+    ] = "cpu_seconds_per_task",
+    learner: Learners = None,
+    data: DataSets = None,
+    experiment: ExperimentFile = None,
+    common_orders: CommonOrders = False,
+) -> None:
+    """Draw results: one file for each data set and protocol."""
+    from conpet.bench.plots import draw, save
+
+    groups = _groups([folder], learner, data, experiment, common_orders)
+    figures = [(group, draw(kind, group, cost=cost, everyone=bool(learner))) for group in groups]
+    for group, figure in figures:
+        path = _path(target, kind, group, only=len(groups) == 1)
+        save(figure, path)
+        line(str(path))
+
+
+def compare(
+    folders: Folders,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="LEARNER", help="Test all others against this one.", show_default="the best"),
+    ] = None,
+    metric: Metrics = None,
+    learner: Learners = None,
+    data: DataSets = None,
+    experiment: ExperimentFile = None,
+    common_orders: CommonOrders = False,
+) -> None:
+    """Print results of several folders in one table, and paired tests of the first metric between learners.
+
+    Results of different protocols, or on different orders and seeds, are refused.
+    """
+    from conpet.bench import paired
+    from conpet.bench.tables import build_table, markdown
+
+    groups = _groups(folders, learner, data, experiment, common_orders)
+    columns = _columns(groups, metric, experiment)
+    for group in groups:
+        sys.stdout.write(markdown([build_table(group, columns)]) + "\n")
+        if (found := paired.pair(group, columns[0], against)) is not None:
+            sys.stdout.write(paired.markdown(found) + "\n\n")
+
+
+def _groups(
+    folders: Sequence[Path],
+    learners: Sequence[str] | None,
+    data: Sequence[str] | None,
+    experiment: Path | None,
+    common_orders: bool,
+) -> list[Group]:
+    from conpet.bench.experiment import Experiment
+    from conpet.bench.grouping import grouped
+
+    if len(set(folders)) < len(folders):
+        raise ConfigError("the same folder is named twice")
+    asked = Experiment.read(experiment) if experiment else None
+    return grouped(
+        {str(folder): _results(folder) for folder in folders},
+        learners=learners or (),
+        order=[*(asked.learners if asked else ())],
+        variants=[*(asked.variants if asked else ())],
+        data=data or (),
+        common_orders=common_orders,
+    )
+
+
+def _results(folder: Path) -> list[Result]:
+    from conpet.bench.results import read_results
+
+    found = read_results(folder)
+    if not found:
+        raise ConfigError(f"no results in {folder}; `conpet bench run EXPERIMENT` writes them")
+    return found
+
+
+def _columns(groups: Sequence[Group], metrics: Sequence[str] | None, experiment: Path | None) -> list[Measure]:
+    from conpet.bench.experiment import Experiment
+    from conpet.bench.measures import measures
+
+    names = metrics or (Experiment.read(experiment).metrics if experiment else ())
+    return measures(names, [result for group in groups for result in group.results])
+
+
+def _path(target: Path, kind: str, group: Group, *, only: bool) -> Path:
+    """Return the file to draw a group to."""
+    if not target.suffix:
+        return target / f"{group.file_name}-{kind}.svg"
+    return target if only else target.with_stem(f"{target.stem}-{group.file_name}")
