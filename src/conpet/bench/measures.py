@@ -85,6 +85,7 @@ def _reference(name: str) -> Measure:
 _UNITS = {
     "cpu_seconds": ("CPU time", "s", 1.0, True),
     "seconds": ("time", "s", 1.0, True),
+    "run_cpu_seconds": ("CPU time of the run", "s", 1.0, True),
     "bytes_stored": ("storage", "MB", 1e-6, False),
     "bytes_on_disk": ("disk space", "MB", 1e-6, False),
 }

@@ -118,7 +118,8 @@ class _Progress:
         skipped = self._retrains and not looked_at
         if skipped:  # what counts is that its examples are there when all are learned from anew
             task = replace(task, settings={**task.settings, "max_steps": 1})
-        cpu, wall = time.process_time(), time.perf_counter()
+        begun = cpu = time.process_time()
+        wall = time.perf_counter()
         report = self.learner.learn(task, evaluate=False)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         step: dict[str, Any] = {"matrix": None, "cost": None}
@@ -128,6 +129,7 @@ class _Progress:
         if not skipped:
             seconds = self._predict_seconds(task) if self._times_predictions(number) else None
             step["cost"] = self._cost(report, cpu, wall, seconds).model_dump(mode="json")
+        step["run_cpu_seconds"] = time.process_time() - begun
         step["parameters"] = [report.trainable_parameters, report.head_parameters, report.bytes_stored]
         self.steps.append(step)
         self._append(step)
@@ -171,6 +173,7 @@ class _Progress:
             totals={
                 "cpu_seconds": sum(cost.cpu_seconds for cost in counted),
                 "seconds": sum(cost.seconds for cost in counted),
+                "run_cpu_seconds": sum(step["run_cpu_seconds"] for step in self.steps),
                 "tokens": sum(cost.tokens for cost in counted),
                 "cached_tokens": sum(cost.cached_tokens for cost in counted),
                 "steps": sum(cost.steps for cost in counted),

@@ -84,7 +84,8 @@ class Result(_Record):
         references: Closed form to whole accuracy in the end.
         matrix: After each task, task to right answers and test examples; None where nothing was measured.
         costs: What each task cost; None where a method that retrains on everything was not measured.
-        totals: "cpu_seconds", "seconds", "tokens" and "steps" over all tasks; "trainable_parameters" and
+        totals: "cpu_seconds", "seconds", "tokens" and "steps" of learning over all tasks; "run_cpu_seconds" with the
+            evaluations; "trainable_parameters" and
             "head_parameters" of the last one; "bytes_stored" by the learner and "bytes_on_disk" in the end.
     """
 
