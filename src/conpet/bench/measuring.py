@@ -154,7 +154,7 @@ class _Progress:
             protocol=Protocol(
                 data=run.data,
                 examples={split: getattr(run.source, split) for split in ("train", "validation", "test")},
-                stream=run.stream.model_dump(mode="json", exclude_none=True),
+                stream={"by": run.stream.by, **run.stream.model_dump(mode="json", exclude_defaults=True)},
                 digest=stream.digest,
                 backbone=run.backbone,
                 fingerprint=fingerprint,

@@ -23,7 +23,7 @@ class Protocol(_Record):
     Attributes:
         data: Name of the data set.
         examples: Split to the most examples of a label; None: all.
-        stream: How labels became tasks (`StreamRecipe`).
+        stream: How labels became tasks: what a `StreamRecipe` says beside its defaults.
         digest: Digest of all examples of all tasks, in the order of the source.
         backbone: Its name.
         fingerprint: Digest of its weights, tokenizer and configuration.
@@ -85,8 +85,8 @@ class Result(_Record):
         matrix: After each task, task to right answers and test examples; None where nothing was measured.
         costs: What each task cost; None where a method that retrains on everything was not measured.
         totals: "cpu_seconds", "seconds", "tokens" and "steps" of learning over all tasks; "run_cpu_seconds" with the
-            evaluations; "trainable_parameters" and
-            "head_parameters" of the last one; "bytes_stored" by the learner and "bytes_on_disk" in the end.
+            evaluations; "trainable_parameters" and "head_parameters" of the last task; "bytes_stored" by the learner
+            and "bytes_on_disk" in the end.
     """
 
     made_by: Mapping[str, Any]

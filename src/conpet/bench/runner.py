@@ -204,11 +204,12 @@ def _do(run: Run, folder: Path, data_folders: tuple[Path, ...], made_by: Mapping
     from conpet.bench.measuring import measured
 
     started = time.perf_counter()
+    scratch = folder / SCRATCH / run.file.with_suffix("")
+    failure = ""
     try:
-        result = measured(run, folder / SCRATCH / run.file.with_suffix(""), data_folders, made_by)
+        result = measured(run, scratch, data_folders, made_by)
         result.write(folder / run.file)
-    except ConpetError as error:
-        return None, str(error), time.perf_counter() - started
-    except Exception:  # noqa: BLE001 - the other runs go on; it is told in full
-        return None, traceback.format_exc(), time.perf_counter() - started
-    return result, "", time.perf_counter() - started
+    except Exception as error:  # noqa: BLE001 - the other runs go on; it is told, of what should not be in full
+        result, failure = None, str(error) if isinstance(error, ConpetError) else traceback.format_exc()
+        shutil.rmtree(scratch, ignore_errors=True)  # tried again, it begins anew
+    return result, failure, time.perf_counter() - started
