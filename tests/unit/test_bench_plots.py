@@ -99,9 +99,11 @@ def test_png_is_written_by_its_ending_and_others_are_refused(results: list[Resul
 def test_every_data_set_has_its_own_file(results: list[Result], tmp_path: Path) -> None:
     folder = write(tmp_path / "results", [*results, made("lda", protocol={"data": "banking77"})])
     assert conpet("bench", "plot", folder, "-o", tmp_path / "all").code == 0
-    assert {path.name for path in (tmp_path / "all").iterdir()} == {"banking77-accuracy.svg", "clinc150-accuracy.svg"}
+    assert {path.name for path in (tmp_path / "all").iterdir()} == {
+        f"main-{name}-accuracy.svg" for name in ("banking77", "clinc150")
+    }
     assert conpet("bench", "plot", folder, "-o", tmp_path / "x.png").code == 0
-    assert {path.name for path in tmp_path.glob("*.png")} == {"x-banking77.png", "x-clinc150.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {"x-main-banking77.png", "x-main-clinc150.png"}
     assert conpet("bench", "plot", folder, "--data", "clinc150", "-o", tmp_path / "x.svg").code == 0
     assert {path.name for path in tmp_path.glob("*.svg")} == {"x.svg"}
 

@@ -255,7 +255,7 @@ def test_costs_of_different_machines_are_told_as_such() -> None:
     group = only(fast, slow)
     cost = build_table(group, measures(["cpu_seconds"], group.results))
     assert "different machines" in markdown([cost])
-    assert "A slow one, 2 cores, 1 threads a run (folder 1)" in markdown([cost])
+    assert "A slow one, 2 cores, 1 thread a run (folder 1)" in markdown([cost])
     accuracy = build_table(group, measures(["whole_accuracy"], group.results))
     assert "different machines" not in markdown([accuracy])
     alike = only([made("lda")], [made("lda", machine={"load_before": 2.0})])

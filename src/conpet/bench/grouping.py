@@ -77,8 +77,8 @@ class Group:
 
     @property
     def file_name(self) -> str:
-        """A name for a file about it."""
-        return re.sub(r"[^\w.=-]+", "_", "-".join(part for part in (self.data, self.apart) if part))
+        """A name for a file about it, which no other group of the same results has."""
+        return re.sub(r"[^\w.=-]+", "_", "-".join(part for part in (self.experiment, self.data, self.apart) if part))
 
     @property
     def results(self) -> list[Result]:

@@ -14,7 +14,7 @@ from conpet.bench.grouping import Entry, Group
 from conpet.bench.measures import Measure
 from conpet.bench.statistics import Summary
 from conpet.errors import ConfigError
-from conpet.report.text import NONE
+from conpet.report.text import NONE, plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _machines(group: Group) -> list[str]:
 
 def _machine(made_by: Mapping[str, Any]) -> str:
     machine = made_by.get("machine", {})
-    threads = f", {made_by['threads']} threads a run" if "threads" in made_by else ""
+    threads = f", {plural(made_by['threads'], 'thread')} a run" if "threads" in made_by else ""
     return f"{machine.get('processor', 'unknown')}, {machine.get('cores', '?')} cores{threads}"
 
 
