@@ -99,9 +99,11 @@ def test_png_is_written_by_its_ending_and_others_are_refused(results: list[Resul
 def test_every_data_set_has_its_own_file(results: list[Result], tmp_path: Path) -> None:
     folder = write(tmp_path / "results", [*results, made("lda", protocol={"data": "banking77"})])
     assert conpet("bench", "plot", folder, "-o", tmp_path / "all").code == 0
-    assert {path.name for path in (tmp_path / "all").iterdir()} == {"banking77-accuracy.svg", "clinc150-accuracy.svg"}
+    assert {path.name for path in (tmp_path / "all").iterdir()} == {
+        f"main-{name}-accuracy.svg" for name in ("banking77", "clinc150")
+    }
     assert conpet("bench", "plot", folder, "-o", tmp_path / "x.png").code == 0
-    assert {path.name for path in tmp_path.glob("*.png")} == {"x-banking77.png", "x-clinc150.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {"x-main-banking77.png", "x-main-clinc150.png"}
     assert conpet("bench", "plot", folder, "--data", "clinc150", "-o", tmp_path / "x.svg").code == 0
     assert {path.name for path in tmp_path.glob("*.svg")} == {"x.svg"}
 
@@ -154,13 +156,21 @@ def test_cost_as_the_stream_grows_has_its_slope_with_an_interval(tmp_path: Path)
     growing = [made("emr*", cpu=[1.0 + 0.5 * number + shift for number in range(20)], order=order)
                for order, shift in enumerate((0.0, 0.2, 0.4))]  # fmt: skip
     steady = made("dynamic", cpu=[2.0, 2.1, 1.9, 2.0])
-    assert conpet("bench", "plot", write(tmp_path, [*growing, steady]), "--kind", "growth", "-o", tmp_path / "g.svg")
+    folder = write(tmp_path, [*growing, steady])
+    assert conpet("bench", "plot", folder, "--kind", "growth", "-o", tmp_path / "g.svg").code == 0
     written = words(tmp_path / "g.svg")
     assert "+0.500 ± 0.000 s per task" in written  # half a second a task in every order
     assert "+1.00 ± 0.00 MB per task" in written
     assert {"CPU time of a task (s)", "on disk afterwards (MB)", "CPU time of a prediction (ms)"} <= set(written)
     # x 1..4: slope -0.02, residuals -.03, .09, -.09, .03; 4.302653 sqrt(.018 / 2 / 5)
     assert "−0.02 ± 0.18 s per task" in written
+
+
+def test_what_was_measured_once_alone_does_not_grow() -> None:
+    found = made("emr*")
+    costs = [cost and cost.model_copy(update={"predict_seconds": None}) for cost in found.costs[:2]]
+    figure = draw("growth", group([found.model_copy(update={"costs": [*costs, found.costs[2]]})]))
+    assert [axes.get_ylabel() for axes in figure.axes] == ["CPU time of a task (s)", "on disk afterwards (MB)"]
 
 
 def test_the_most_accurate_are_drawn_of_many_unless_learners_are_named() -> None:
@@ -185,5 +195,5 @@ def test_what_cannot_be_drawn_is_said(results: list[Result]) -> None:
         draw("accuracy", group(bare))
     with pytest.raises(ConfigError, match="no run measured both whole accuracy and CPU time per task"):
         draw("cost", group(bare))
-    with pytest.raises(ConfigError, match="no run measured what its tasks cost"):
+    with pytest.raises(ConfigError, match="no run measured the cost of several tasks"):
         draw("growth", group(bare))

@@ -120,6 +120,16 @@ def test_every_protocol_has_a_table_of_its_own(tmp_path: Path) -> None:
     assert titles == ["**banking77 (main)**", "**clinc150, 10 tasks (main)**", "**clinc150, 5 tasks (main)**"]
 
 
+def test_variants_of_different_protocols_are_joined_on_request_and_that_is_said(tmp_path: Path) -> None:
+    results = [made("a", variant=f"{tasks} tasks", protocol={"stream": {"tasks": tasks}}) for tasks in (5, 10)]
+    ran = conpet("bench", "table", write(tmp_path, results), "--join-variants", "--metric", "whole_accuracy")
+    assert lines_of(ran.out)[2:] == [["a", "5 tasks", "90.0"], ["a", "10 tasks", "90.0"]]
+    assert "Protocol: minilm-l6; examples of a label: 20 train, 5 validation, all test; epochs 5." in ran.out
+    assert "Not one protocol: variants differ in stream." in ran.out
+    bold = conpet("bench", "table", tmp_path, "--join-variants", "--format", "latex").out
+    assert "textbf" not in bold
+
+
 def test_csv_holds_every_number_in_full(folder: Path) -> None:
     ran = conpet("bench", "table", folder, "--format", "csv", "--metric", "whole_accuracy", "--metric", "bytes_stored")
     rows = list(csv.DictReader(io.StringIO(ran.out)))
@@ -245,7 +255,7 @@ def test_costs_of_different_machines_are_told_as_such() -> None:
     group = only(fast, slow)
     cost = build_table(group, measures(["cpu_seconds"], group.results))
     assert "different machines" in markdown([cost])
-    assert "A slow one, 2 cores, 1 threads a run (folder 1)" in markdown([cost])
+    assert "A slow one, 2 cores, 1 thread a run (folder 1)" in markdown([cost])
     accuracy = build_table(group, measures(["whole_accuracy"], group.results))
     assert "different machines" not in markdown([accuracy])
     alike = only([made("lda")], [made("lda", machine={"load_before": 2.0})])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from conpet.bench.measures import Measure
-from conpet.bench.protocols import Sources, listed, protocol_key, refuse_mixture, shared
+from conpet.bench.protocols import Sources, differing, listed, protocol_key, refuse_mixture, shared
 from conpet.bench.results import Protocol, Result
 from conpet.bench.statistics import Key, Summary, by_order, summarise
 from conpet.errors import ConfigError, UnknownNameError
@@ -55,10 +55,11 @@ class Group:
     Attributes:
         experiment: Name of the experiment.
         data: Name of the data set.
-        protocol: What all runs have in common.
+        protocol: What all runs have in common, but for `varied`.
         entries: In the order of the experiment.
         dropped: Whether runs were left out because not every entry has their order and seed.
         apart: Names of the variants by which it is told from other groups of the same data set, else "".
+        varied: Parts of the protocol in which its variants differ: for them, it is not one protocol.
     """
 
     experiment: str
@@ -67,6 +68,7 @@ class Group:
     entries: tuple[Entry, ...]
     dropped: bool = False
     apart: str = ""
+    varied: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -75,8 +77,8 @@ class Group:
 
     @property
     def file_name(self) -> str:
-        """A name for a file about it."""
-        return re.sub(r"[^\w.=-]+", "_", "-".join(part for part in (self.data, self.apart) if part))
+        """A name for a file about it, which no other group of the same results has."""
+        return re.sub(r"[^\w.=-]+", "_", "-".join(part for part in (self.experiment, self.data, self.apart) if part))
 
     @property
     def results(self) -> list[Result]:
@@ -100,17 +102,17 @@ class Group:
 
     @property
     def conditions(self) -> str:
-        """The protocol in a line, with the number of orders and seeds."""
-        tasks = max(len(result.tasks) for result in self.results)
+        """What all runs have in common, in a line."""
+        tasks = plural(max(len(result.tasks) for result in self.results), "task")
+        stream = ", ".join(f"{name} {value}" for name, value in self.protocol.stream.items())
         examples = [f"{'all' if most is None else most} {split}" for split, most in self.protocol.examples.items()]
-        budget = [f"{name} {value}" for name, value in self.protocol.budget.items()]
-        parts = [
-            self.protocol.backbone,
-            f"{plural(tasks, 'task')} ({_recipe(self.protocol.stream)})",
-            f"examples of a label: {', '.join(examples)}",
-            *budget,
-        ]
-        return "; ".join(parts)
+        parts = {
+            "backbone": self.protocol.backbone,
+            "stream": f"{tasks} ({stream})",
+            "examples": f"examples of a label: {', '.join(examples)}",
+            "budget": "; ".join(f"{name} {value}" for name, value in self.protocol.budget.items()),
+        }
+        return "; ".join(text for part, text in parts.items() if text and part not in self.varied)
 
     @property
     def most_orders(self) -> int:
@@ -134,6 +136,7 @@ def grouped(
     variants: Sequence[str] = (),
     data: Sequence[str] = (),
     common_orders: bool = False,
+    join_variants: bool = False,
 ) -> list[Group]:
     """Put results into groups of one protocol each.
 
@@ -146,6 +149,7 @@ def grouped(
         variants: The order of variants; those not named come last.
         data: Only these data sets; none: all.
         common_orders: Whether runs whose order and seed not all entries have are left out.
+        join_variants: Whether the variants of an experiment are put into one group though their protocols differ.
 
     Raises:
         ConfigError: Results of one experiment, or of several sources, do not have the same protocol; a run is there
@@ -167,7 +171,7 @@ def grouped(
     }
     if len(wanted) > 1:
         wanted = shared(wanted)
-    groups = [_ordered(group, learners or order, variants) for group in _by_protocol(wanted)]
+    groups = [_ordered(group, learners or order, variants) for group in _by_protocol(wanted, join_variants)]
     if common_orders:
         groups = [_of_common_orders(group) for group in groups]
     elif len(wanted) > 1:
@@ -176,36 +180,39 @@ def grouped(
     return _told_apart(groups)
 
 
-def _recipe(stream: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in stream.items())
-
-
 def _check(kind: str, asked: Iterable[str], there: Iterable[str]) -> None:
     known = list(dict.fromkeys(there))
     if unknown := [name for name in asked if name not in known]:
         raise UnknownNameError(f"no results of {kind} {', '.join(unknown)}; have: {', '.join(known)}")
 
 
-def _by_protocol(sources: Sources) -> list[Group]:
-    entries: dict[tuple[str, str, str], dict[tuple[str, str, str], dict[Key, Result]]] = defaultdict(
-        lambda: defaultdict(dict)
-    )
-    experiments = " and ".join(dict.fromkeys(result.experiment for results in sources.values() for result in results))
+def _by_protocol(sources: Sources, join_variants: bool) -> list[Group]:
+    several = len(sources) > 1
+    found: dict[tuple[str, str, str], list[tuple[str, Result]]] = defaultdict(list)
     for source, results in sources.items():
         for result in results:
-            experiment = result.experiment if len(sources) == 1 else experiments
-            group = entries[experiment, result.data, protocol_key(result.protocol)]
-            shown = source if len(sources) > 1 else ""
-            group[shown, result.learner, result.variant][result.order, result.seed] = result
-    return [
-        Group(
-            experiment,
-            data,
-            next(iter(next(iter(group.values())).values())).protocol,
-            tuple(Entry(*names, runs) for names, runs in group.items()),
-        )
-        for (experiment, data, _), group in entries.items()
-    ]
+            protocol = "" if join_variants else protocol_key(result.protocol)
+            experiment = "" if several else result.experiment  # each source has one, whatever its name
+            found[experiment, result.data, protocol].append((source if several else "", result))
+    return [_group(members) for members in found.values()]
+
+
+def _group(members: Sequence[tuple[str, Result]]) -> Group:
+    entries: dict[tuple[str, str, str], dict[Key, Result]] = defaultdict(dict)
+    for source, result in members:
+        entries[source, result.learner, result.variant][result.order, result.seed] = result
+    first = members[0][1]
+    return Group(
+        experiment=" and ".join(dict.fromkeys(result.experiment for _, result in members)),
+        data=first.data,
+        protocol=first.protocol,
+        entries=tuple(Entry(*names, runs) for names, runs in entries.items()),
+        varied=tuple(
+            dict.fromkeys(
+                field.partition(".")[0] for _, result in members for field in differing(first.protocol, result.protocol)
+            )
+        ),
+    )
 
 
 def _ordered(group: Group, learners: Sequence[str], variants: Sequence[str]) -> Group:

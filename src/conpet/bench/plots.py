@@ -227,9 +227,10 @@ def _draw_growth(group: Group, entries: Sequence[Entry], _: str) -> Figure:
         (panel, found)
         for panel in _PANELS
         if (found := {number: points for number, entry in enumerate(entries) if (points := _points(entry, panel))})
+        and any(len(points) > 1 for orders in found.values() for points in orders)  # else there is no growth to see
     ]
     if not measured:
-        raise ConfigError(f"{group.title}: no run measured what its tasks cost")
+        raise ConfigError(f"{group.title}: no run measured the cost of several tasks")
     over = "orders" if group.most_orders > 1 else "tasks, taken for independent"
     how = f"lines: least squares; slopes ± half the width of their 95% interval over {over}"
     high = max(2.3, 0.36 * len(entries) + 0.3)

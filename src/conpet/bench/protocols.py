@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 
 from conpet.bench.results import Protocol, Result
@@ -13,13 +13,20 @@ Sources = Mapping[str, Sequence[Result]]
 """Name of a folder to the results in it."""
 
 
+def differing(one: Protocol, other: Protocol) -> dict[str, tuple[str, str]]:
+    """Return field to both values where two protocols differ; "budget.epochs" is a field within another."""
+    ours, theirs = (dict(_flat(given)) for given in (one, other))
+    pairs = {
+        field: (ours.get(field, "not set"), theirs.get(field, "not set")) for field in dict.fromkeys([*ours, *theirs])
+    }
+    return {field: values for field, values in pairs.items() if len(set(values)) > 1}
+
+
 def differences(one: Protocol, other: Protocol, names: tuple[str, str]) -> list[str]:
     """Return what differs between two protocols, field by field: "backbone: minilm-l6 in A, smollm2-135m in B"."""
-    ours, theirs = _flat(one), _flat(other)
     return [
-        f"{field}: {ours.get(field, 'not set')} in {names[0]}, {theirs.get(field, 'not set')} in {names[1]}"
-        for field in dict.fromkeys([*ours, *theirs])
-        if ours.get(field, "not set") != theirs.get(field, "not set")
+        f"{field}: {ours} in {names[0]}, {theirs} in {names[1]}"
+        for field, (ours, theirs) in differing(one, other).items()
     ]
 
 
@@ -78,15 +85,12 @@ def shared(sources: Sources) -> Sources:
     }
 
 
-def _flat(protocol: Protocol) -> dict[str, str]:
-    """Return every field of a protocol, those within fields as "budget.epochs"."""
-    flat: dict[str, str] = {}
+def _flat(protocol: Protocol) -> Iterator[tuple[str, str]]:
     for field, value in protocol.model_dump(mode="json").items():
         if isinstance(value, dict):
-            flat |= {f"{field}.{name}": "all" if part is None else str(part) for name, part in value.items()}
+            yield from ((f"{field}.{name}", "all" if part is None else str(part)) for name, part in value.items())
         else:
-            flat[field] = str(value)
-    return flat
+            yield field, str(value)
 
 
 def listed(lines: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from conpet.bench.grouping import Entry, Group
 from conpet.bench.measures import Measure
 from conpet.bench.statistics import Summary
 from conpet.errors import ConfigError
-from conpet.report.text import NONE
+from conpet.report.text import NONE, plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class Table:
         heads: What the names of a row are: "learner" at least.
         columns: What was measured.
         rows: In the order of the experiment.
+        marks_best: Whether the best of a column is worth marking: all rows were given the same.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Table:
     heads: tuple[str, ...]
     columns: tuple[Measure, ...]
     rows: tuple[Row, ...]
+    marks_best: bool = True
 
     @property
     def tells_orders(self) -> bool:
@@ -76,13 +78,15 @@ def build_table(group: Group, columns: Sequence[Measure]) -> Table:
         for entry in group.entries
     ]
     about = {"experiment": group.experiment, "data": group.data, "variant": group.apart}
-    return Table(group.title, about, tuple(_notes(group, shown)), heads, tuple(shown), tuple(rows))
+    return Table(group.title, about, tuple(_notes(group, shown)), heads, tuple(shown), tuple(rows), not group.varied)
 
 
 def _notes(group: Group, columns: Sequence[Measure]) -> Iterable[str]:
     interval = " ± half the width of its 95% Student interval" if group.most_orders > 1 else ""
     yield f"Mean{interval} over {group.repeated}."
     yield f"Protocol: {group.conditions}."
+    if group.varied:
+        yield f"Not one protocol: variants differ in {', '.join(group.varied)}."
     if group.dropped:
         yield "Only the orders and seeds that all rows have."
     if any(column.is_cost for column in columns) and (machines := _machines(group)):
@@ -106,7 +110,7 @@ def _machines(group: Group) -> list[str]:
 
 def _machine(made_by: Mapping[str, Any]) -> str:
     machine = made_by.get("machine", {})
-    threads = f", {made_by['threads']} threads a run" if "threads" in made_by else ""
+    threads = f", {plural(made_by['threads'], 'thread')} a run" if "threads" in made_by else ""
     return f"{machine.get('processor', 'unknown')}, {machine.get('cores', '?')} cores{threads}"
 
 
@@ -259,7 +263,7 @@ def _latex(table: Table) -> str:
 def _best(table: Table, place: int) -> str | None:
     """Return the best mean of a column as it is shown, so that means which look equal are treated alike."""
     means = [cell.mean for row in table.rows if (cell := row.cells[place])]
-    if len(means) < 2:
+    if len(means) < 2 or not table.marks_best:
         return None
     column = table.columns[place]
     return shown(min(means) if column.lower_is_better else max(means), column)

@@ -53,6 +53,10 @@ def table(
     data: DataSets = None,
     experiment: ExperimentFile = None,
     common_orders: CommonOrders = False,
+    join_variants: Annotated[
+        bool,
+        typer.Option("--join-variants", help="One table for all variants, though their protocols differ (it says so)."),
+    ] = False,
     target: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there.", show_default=False)
     ] = None,
@@ -60,7 +64,7 @@ def table(
     """Print tables of results: means over the orders with 95% intervals, one table for each protocol."""
     from conpet.bench.tables import build_table, write_tables
 
-    groups = _groups([folder], learner, data, experiment, common_orders)
+    groups = _groups([folder], learner, data, experiment, common_orders, join_variants)
     columns = _columns(groups, metric, experiment)
     text = write_tables([build_table(group, columns) for group in groups], form)
     if target is None:
@@ -140,6 +144,7 @@ def _groups(
     data: Sequence[str] | None,
     experiment: Path | None,
     common_orders: bool,
+    join_variants: bool = False,
 ) -> list[Group]:
     from conpet.bench.experiment import Experiment
     from conpet.bench.grouping import grouped
@@ -154,6 +159,7 @@ def _groups(
         variants=[*(asked.variants if asked else ())],
         data=data or (),
         common_orders=common_orders,
+        join_variants=join_variants,
     )
 
 
