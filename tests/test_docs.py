@@ -14,8 +14,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 
-def test_the_page_of_learners_is_made_from_the_result_files() -> None:
-    command = [sys.executable, "benchmarks/learners_page.py", "--check"]
+@pytest.mark.parametrize("script", ["page.py", "learners_page.py"])
+def test_pages_of_figures_are_made_from_the_result_files(script: str) -> None:
+    command = [sys.executable, f"benchmarks/{script}", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
