@@ -187,16 +187,13 @@ def hours(*names: str) -> str:
     return f"{total / 3600 / 2:.1f}"
 
 
-def choice() -> list[dict[str, Any]]:
-    """Return the mean accuracy on validation examples by learning rate, over data sets and learners."""
-    found = results("choose")
-    return [
-        {
-            "rate": rate,
-            "accuracy": 100 * mean(one.metrics["whole_accuracy"] or 0 for one in found if one.variant == rate),
-        }
-        for rate in experiment("choose").variants
-    ]
+def choice(name: str) -> str:
+    """Return the mean accuracy on validation examples of every variant, over data sets and learners."""
+    found = {
+        variant: mean(one.metrics["whole_accuracy"] or 0 for one in results(name) if one.variant == variant)
+        for variant in experiment(name).variants
+    }
+    return ", ".join(f"{variant}: {100 * accuracy:.1f}%" for variant, accuracy in found.items())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from conpet.bench.experiment import Experiment, Run
 from conpet.errors import ConfigError
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SHIPPED = ("choose", "main", "main-smollm2", "pet-size", "pre-selection", "task-splits", "growth")
+SHIPPED = ("choose", "choose-selector", "main", "main-smollm2", "pet-size", "pre-selection", "task-splits", "growth")
 
 
 def read(folder: Path, *, whole: bool = False, **changes: Any) -> Experiment:
@@ -139,5 +139,5 @@ def test_a_missing_file_and_a_missing_full_size_are_said(tmp_path: Path) -> None
 def test_the_experiments_of_the_paper_can_be_read(name: str) -> None:
     path = BENCHMARKS / f"{name}.yaml"
     assert list(Experiment.read(path).runs(name))
-    if name != "choose":
+    if not name.startswith("choose"):
         assert list(Experiment.read(path, full=True).runs(name))
