@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -203,8 +204,11 @@ def _explain(error: ValidationError, cls: type[Frozen]) -> str:
     for one in error.errors():
         name = ".".join(str(part) for part in one["loc"])
         if one["type"] == "extra_forbidden":
-            have = f"; have: {', '.join(sorted(cls.model_fields)) or 'none'}" if len(one["loc"]) == 1 else ""
-            lines.append(f"unknown {cls.noun} {name!r}{have}")
+            known = sorted(cls.model_fields) if len(one["loc"]) == 1 else ()
+            close = get_close_matches(name, known, n=1)
+            meant = f" (did you mean {close[0]!r}?)" if close else ""
+            have = f"; have: {', '.join(known) or 'none'}" if len(one["loc"]) == 1 else ""
+            lines.append(f"unknown {cls.noun} {name!r}{meant}{have}")
         elif not name:
             lines.append(one["msg"].removeprefix("Value error, "))
         else:

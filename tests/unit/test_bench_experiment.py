@@ -97,15 +97,16 @@ def test_the_full_size_replaces_what_it_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"learner": {}}, "unknown key of an experiment 'learner'; have: backbone, budget"),
+        ({"learner": {}}, "unknown key of an experiment 'learner' (did you mean 'learners'?); have: backbone, budget"),
         ({"data": {"toy": {"trian": 3}}}, "unknown key of an experiment 'data.toy.trian'"),
         ({"orders": 0}, "'orders': Input should be greater than or equal to 1"),
-        ({"budget": {"rank": 8}}, "budget cannot hold rank; have: batch_size"),
+        ({"budgt": {}}, "(did you mean 'budget'?)"),
+        ({"budget": {"rank": 8}}, "budget cannot hold rank (rank: under pet); have: batch_size"),
         ({"pet": {"epochs": 8}}, "pet cannot hold epochs"),
         ({"variants": {"a": {"pet": {"method": "emr"}}}}, "pet cannot hold method"),
-        ({"variants": {"a": {"learners": ["emr"]}}}, "no learner emr; have: emr*, lda"),
-        ({"variants": {"a": {"data": ["tyo"]}}}, "no data set tyo; have: toy"),
-        ({"metrics": ["accuracy"]}, "no metric accuracy; have: whole_accuracy"),
+        ({"variants": {"a": {"learners": ["emr"]}}}, "no learner emr (did you mean 'emr*'?); have: emr*, lda"),
+        ({"variants": {"a": {"data": ["tyo"]}}}, "no data set tyo (did you mean 'toy'?); have: toy"),
+        ({"metrics": ["accuracy"]}, "no metric accuracy (did you mean 'whole_accuracy'?); have: whole_accuracy"),
         ({"learners": {"a": {"rank": 8}}}, "learner 'a' names no method"),
         ({"learners": {"a": {"method": "emrr"}}}, "no method 'emrr' (did you mean 'emr'?)"),
         ({"learners": {"a": {"method": "emr", "rnak": 8}}}, "learner 'a': unknown setting 'rnak'"),
@@ -125,6 +126,22 @@ def test_a_file_that_is_no_experiment_is_refused(tmp_path: Path, content: str, s
     path = tmp_path / "trial.yaml"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError, match=said):
+        Experiment.read(path)
+
+
+@pytest.mark.parametrize("names", [("a*", "a-star"), ("a b", "a_b"), ("a/b", "a_b")])
+def test_names_whose_results_would_stand_in_one_file_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError, match="would stand in the same file"):
+        read(tmp_path, learners={name: {"method": "emr"} for name in names})
+
+
+def test_a_key_that_is_there_twice_is_refused_but_not_one_that_is_merged(tmp_path: Path) -> None:
+    path = tmp_path / "trial.yaml"
+    text = "title: t\ndata: {toy: {}}\nlearners:\n  a: &a {method: emr, rank: 2}\n  b: {<<: *a, rank: 4}\n"
+    path.write_text(text, encoding="utf-8")
+    assert {run.learner: run.settings.rank for run in Experiment.read(path).runs("t")} == {"a": 2, "b": 4}
+    path.write_text(text + "  a: {method: lda}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="'a' is there twice"):
         Experiment.read(path)
 
 

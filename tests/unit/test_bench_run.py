@@ -109,7 +109,7 @@ def test_results_of_a_changed_experiment_are_not_taken_for_its_own(done: Path, t
     ran = conpet("bench", "run", path, "--results", done / "results" / "trial")
     assert ran.code == 1
     assert "the experiment was changed since 4 of its results were made" in ran.err
-    assert "emr-star-o0-s0.json" in ran.err
+    assert "emr-star-o0-s0.json: epochs 1 then, 2 now" in ran.err
 
 
 def test_a_file_that_is_no_result_is_named(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_an_interrupted_run_goes_on_after_its_last_finished_task(
 def test_what_cannot_be_gone_on_with_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     experiment_file(tmp_path)
     whole = measure(tmp_path, scratch="whole")
-    monkeypatch.setattr(measuring._Progress, "result", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(measuring._Progress, "result", _die)
     with pytest.raises(KeyboardInterrupt):
         measure(tmp_path)
     monkeypatch.undo()
@@ -165,6 +165,32 @@ def test_what_cannot_be_gone_on_with_begins_anew(tmp_path: Path, monkeypatch: py
         lines[-1] = lines[-1][:20] if damage == "half a line" else ""
     steps.write_text("".join(lines), encoding="utf-8")
     assert measure(tmp_path).matrix == whole.matrix
+
+
+def _die(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_interrupted_while_it_is_evaluated_a_run_learns_no_task_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment_file(tmp_path)
+    whole = measure(tmp_path, scratch="whole")
+    learned: list[str] = []
+    real = measuring.ConPET.learn
+
+    def noted(self: Any, task: Task, **more: Any) -> Any:
+        learned.append(task.name)
+        return real(self, task, **more)
+
+    monkeypatch.setattr(measuring.ConPET, "learn", noted)
+    monkeypatch.setattr(measuring.ConPET, "evaluate", _die)
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(measuring.ConPET, "learn", noted)
+    assert measure(tmp_path).matrix == whole.matrix
+    assert learned == ["text-0", "text-1", "text-2"]
 
 
 def test_killed_with_all_its_processes_it_goes_on(tmp_path: Path) -> None:
@@ -202,12 +228,42 @@ def _arguments(process: Path) -> bytes:
 
 
 def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> None:
-    learners = {"a-gem": {"method": "a-gem", "options": {"no": 1}}, "lda": {"method": "lda"}}
+    learners = {"wild": {"method": "emr", "learning_rate": 1e30}, "lda": {"method": "lda"}}
     ran = conpet("bench", "run", experiment_file(tmp_path, learners=learners, orders=1))
     assert ran.code == 1
-    assert "unknown option 'no'" in ran.err
+    assert "toy, wild, order 0: FAILED" in ran.out
+    assert "learning_rate" in ran.err
     assert "1 of 2 runs failed" in ran.err
     assert [one.learner for one in read_results(tmp_path / "results")] == ["lda"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"learners": {"a": {"method": "a-gem", "options": {"no": 1}}}}, "unknown option 'no'"),
+        ({"learners": {"a": {"method": "emr", "replay": "fixd"}}}, "did you mean 'fixed'?"),
+        ({"backbone": "minilm-l7"}, "no backbone 'minilm-l7'"),
+        ({"stream": {"by": "random", "tasks": 4}}, "not 4"),
+        ({"data": {"toyy": {}}}, "toyy"),
+        ({"data": {"tacred": {}}}, "LDC2018T24"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_first_run(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    path = experiment_file(tmp_path, **changes)
+    for more in ([], ["--dry-run"]):
+        ran = conpet("bench", "run", path, *more)
+        assert ran.code == 1
+        assert said in ran.err
+        assert not list(tmp_path.rglob("*-s0.json"))
+
+
+def test_data_that_were_changed_since_are_noticed(done: Path, tmp_path: Path) -> None:
+    path = experiment_file(tmp_path)
+    rows = next((tmp_path / "toy").rglob("test.jsonl"))
+    rows.write_text("".join(rows.read_text(encoding="utf-8").splitlines(keepends=True)[1:]), encoding="utf-8")
+    ran = conpet("bench", "run", path, "--results", done / "results" / "trial")
+    assert ran.code == 1
+    assert "the data of toy are not those" in ran.err
 
 
 def test_joint_training_is_measured_where_it_counts(tmp_path: Path) -> None:
@@ -255,13 +311,6 @@ def test_the_first_tasks_alone_can_be_measured_on_validation(tmp_path: Path) -> 
 def test_threads_are_divided_among_the_workers(done: Path) -> None:
     assert result(done, "lda").made_by["workers"] == 2
     assert result(done, "lda").made_by["threads"] == max(1, (os.cpu_count() or 1) // 2)
-
-
-def test_a_missing_data_set_fails_with_where_to_get_it(tmp_path: Path) -> None:
-    path = experiment_file(tmp_path, data={"tacred": {}}, learners={"lda": {"method": "lda"}}, orders=1)
-    ran = conpet("bench", "run", path)
-    assert ran.code == 1
-    assert "LDC2018T24" in ran.err
 
 
 def test_two_processes_do_not_run_into_one_folder(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -146,8 +148,8 @@ class Experiment(Frozen):
     def _check(self) -> Self:
         _check_names("metric", self.metrics, METRICS)
         for variant in self.variants.values():
-            _check_keys("budget", {**self.budget, **variant.budget}, BUDGET)
-            _check_keys("pet", {**self.pet, **variant.pet}, frozenset(Settings.model_fields) - BUDGET - _OWN)
+            _check_keys("budget", {**self.budget, **variant.budget}, BUDGET, "pet")
+            _check_keys("pet", {**self.pet, **variant.pet}, frozenset(Settings.model_fields) - BUDGET - _OWN, "budget")
             _check_names("learner", variant.learners or (), self.learners)
             _check_names("data set", variant.data or (), self.data)
         return self
@@ -164,7 +166,7 @@ class Experiment(Frozen):
             ConfigError: It cannot be read, or something in it is unknown or wrong.
         """
         try:
-            given = yaml.safe_load(path.read_text(encoding="utf-8"))
+            given = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - it is a safe loader
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: not a readable YAML file: {error}") from None
         if not isinstance(given, dict):
@@ -173,8 +175,7 @@ class Experiment(Frozen):
             raise ConfigError(f"{path} says nothing of a full size: it has no key 'full'")
         try:
             experiment = cls.parse(given | given["full"] if full else given)
-            for run in experiment.runs(path.stem):
-                run.settings  # noqa: B018 - checks them
+            _check_runs(experiment.runs(path.stem))
         except (ConfigError, UnknownNameError) as error:
             raise ConfigError(f"{path}: {error}") from None
         return experiment
@@ -250,7 +251,7 @@ class Run:
     def file(self) -> Path:
         """Path of its result file below the folder of the experiment's results."""
         names = [self.data, self.variant, f"{self.learner}-o{self.order}-s{self.seed}.json"]
-        return Path(*(_NOT_IN_A_NAME.sub("_", _spelled(name)) for name in names if name))
+        return Path(*(_NOT_IN_A_NAME.sub("_", _spelled(name)).lstrip(".") for name in names if name))
 
     @property
     def settings(self) -> Settings:
@@ -285,16 +286,44 @@ class Run:
         return ", ".join(part for part in named if part) + (f", seed {self.seed}" if self.seed else "")
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, of which YAML would keep the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a dictionary of a mapping; keys it merges (`<<`) may be given anew."""
+        own = Counter(key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge")
+        if twice := [key for key, count in own.items() if count > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice[0]!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _check_runs(runs: Iterable[Run]) -> None:
+    """Refuse settings that are wrong, and names that would have one run overwrite the result of another."""
+    named: dict[Path, Run] = {}
+    for run in runs:
+        run.settings  # noqa: B018 - checks them
+        other = named.setdefault(run.file, run)
+        if other is not run:
+            raise ConfigError(
+                f"the results of ({other}) and of ({run}) would stand in the same file, {run.file}; give one of them "
+                "a name that differs in letters or digits"
+            )
+
+
 def _spelled(name: str) -> str:
     """Write out the signs that tell learners apart and that file names should not have."""
     return name.replace("*", "-star").replace("+", "-plus")
 
 
-def _check_keys(where: str, given: Mapping[str, Any], known: frozenset[str]) -> None:
+def _check_keys(where: str, given: Mapping[str, Any], known: frozenset[str], other: str) -> None:
     if unknown := sorted(given.keys() - known):
-        raise ValueError(f"{where} cannot hold {', '.join(unknown)}; have: {', '.join(sorted(known))}")
+        elsewhere = sorted(set(unknown) & (frozenset(Settings.model_fields) - known - _OWN))
+        hint = f" ({', '.join(elsewhere)}: under {other})" if elsewhere else ""
+        raise ValueError(f"{where} cannot hold {', '.join(unknown)}{hint}; have: {', '.join(sorted(known))}")
 
 
 def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
     if unknown := sorted(set(given) - set(known)):
-        raise ValueError(f"no {kind} {', '.join(unknown)}; have: {', '.join(known)}")
+        close = get_close_matches(unknown[0], list(known), n=1)
+        meant = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"no {kind} {', '.join(unknown)}{meant}; have: {', '.join(known)}")

@@ -16,7 +16,7 @@ from typing import Any
 
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.bench.experiment import Run
-from conpet.bench.results import Protocol, Result, TaskCost
+from conpet.bench.results import STEPS, Protocol, Result, TaskCost
 from conpet.bench.similarity import label_vectors
 from conpet.data import Example, Span, Task, TaskStream
 from conpet.data.formats import DATA_SETS, read_data
@@ -29,7 +29,7 @@ from conpet.workspace.results import Evaluation, LearnReport
 
 PREDICTED = 64
 """Inputs by which the time of a prediction is measured."""
-_WORKSPACE, _STEPS = "workspace", "steps.jsonl"
+_WORKSPACE = "workspace"
 
 
 def measured(run: Run, scratch: Path, folders: Sequence[Path], made_by: Mapping[str, Any]) -> Result:
@@ -41,25 +41,29 @@ def measured(run: Run, scratch: Path, folders: Sequence[Path], made_by: Mapping[
         folders: Where data sets are looked for, as in `conpet.data.formats.read_data`.
         made_by: Commit, versions, machine and command, for the result.
     """
-    data = _read(run.data, tuple(folders))
-    stream = _stream(run, data)
+    data = read_source(run.data, tuple(folders))
+    stream = stream_of_run(run, data)
     tasks = ordered(stream, run.order)
     progress = _Progress.of(scratch, run, tasks)
     for number, task in enumerate(tasks, start=1):
-        if number > len(progress.steps):
+        if len(progress.lines) < 2 * number - 1:
             progress.learn(number, task)
+        if len(progress.lines) < 2 * number:
+            progress.measure(number, task)
     result = progress.result(data, stream, tasks, made_by)
     shutil.rmtree(scratch)
     return result
 
 
 @lru_cache(maxsize=4)
-def _read(name: str, folders: tuple[Path, ...]) -> LabelledData:
+def read_source(name: str, folders: tuple[Path, ...]) -> LabelledData:
+    """Read a data set: one that lies under its name in one of the folders, or as `read_data` finds it."""
     own = (folder / name for folder in folders if name not in DATA_SETS)
     return read_data(str(next((path for path in own if path.exists()), name)), folders)
 
 
-def _stream(run: Run, data: LabelledData) -> TaskStream:
+def stream_of_run(run: Run, data: LabelledData) -> TaskStream:
+    """Return the tasks of a run in the order of the source."""
     vectors = partial(label_vectors, data, run.backbone)
     stream = run.stream.stream_of(data, run.source.per_label, vectors=vectors)[: run.source.first_tasks]
     return TaskStream(tuple(map(on_validation, stream))) if run.source.measured_on == "validation" else stream
@@ -85,12 +89,12 @@ def ordered(stream: TaskStream, order: int) -> TaskStream:
 
 @dataclass
 class _Progress:
-    """A run on its way: its workspace, and a line for each task it has learned."""
+    """A run on its way: its workspace, and two lines for each task, of what it cost and of what was measured then."""
 
     folder: Path
     run: Run
     learner: ConPET
-    steps: list[dict[str, Any]]
+    lines: list[dict[str, Any]]
     last: int
     evaluation: Evaluation | None = None
 
@@ -98,11 +102,11 @@ class _Progress:
     def of(cls, folder: Path, run: Run, tasks: Sequence[Task]) -> _Progress:
         """Open what is there of a run, if it can be gone on with, or begin it."""
         try:
-            about, *steps = [json.loads(line) for line in (folder / _STEPS).read_text(encoding="utf-8").splitlines()]
+            about, *lines = _whole_lines((folder / STEPS).read_text(encoding="utf-8"))
             learner = ConPET.open(folder / _WORKSPACE)
-            if about == _about(run, tasks) and len(learner.tasks) == len(steps):
+            if about == _about(run, tasks) and len(learner.tasks) == (len(lines) + 1) // 2:
                 _forget_checkpoints(folder / _WORKSPACE)
-                return cls(folder, run, learner, steps, len(tasks))
+                return cls(folder, run, learner, lines, len(tasks))
         except (OSError, ValueError, ConpetError):
             pass  # nothing there, or it was killed in between: the run begins anew
         shutil.rmtree(folder, ignore_errors=True)
@@ -113,34 +117,46 @@ class _Progress:
         return begun
 
     def learn(self, number: int, task: Task) -> None:
-        """Learn a task, measure it, and write down what was measured."""
-        looked_at = self._looked_at(number)
-        skipped = self._retrains and not looked_at
+        """Learn a task, and write down what it cost."""
+        skipped = self._retrains and not self._looked_at(number)
         if skipped:  # what counts is that its examples are there when all are learned from anew
             task = replace(task, settings={**task.settings, "max_steps": 1})
-        begun = cpu = time.process_time()
-        wall = time.perf_counter()
+        cpu, wall = time.process_time(), time.perf_counter()
         report = self.learner.learn(task, evaluate=False)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        step: dict[str, Any] = {"matrix": None, "cost": None}
-        if looked_at:
+        cost = None if skipped else self._cost(report, cpu, wall).model_dump(mode="json")
+        parameters = [report.trainable_parameters, report.head_parameters, report.bytes_stored]
+        # Written before the evaluation: interrupted in that, a run need not learn the task again.
+        self._note({"cost": cost, "parameters": parameters, "cpu_seconds": cpu})
+
+    def measure(self, number: int, task: Task) -> None:
+        """Evaluate after a task, where that is asked for, and write down what was measured."""
+        begun = time.process_time()
+        matrix = seconds = None
+        if self._looked_at(number):
             self.evaluation = self.learner.evaluate()
-            step["matrix"] = {name: [tally.correct, tally.total] for name, tally in self.evaluation.tallies.items()}
-        if not skipped:
-            seconds = self._predict_seconds(task) if self._times_predictions(number) else None
-            step["cost"] = self._cost(report, cpu, wall, seconds).model_dump(mode="json")
-        step["run_cpu_seconds"] = time.process_time() - begun
-        step["parameters"] = [report.trainable_parameters, report.head_parameters, report.bytes_stored]
-        self.steps.append(step)
-        self._append(step)
+            matrix = {name: [tally.correct, tally.total] for name, tally in self.evaluation.tallies.items()}
+        if self._times_predictions(number):
+            seconds = self._predict_seconds(task)
+        self._note({"matrix": matrix, "predict_seconds": seconds, "cpu_seconds": time.process_time() - begun})
+
+    def _note(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+        self._append(line)
 
     def result(self, data: LabelledData, stream: TaskStream, tasks: TaskStream, made_by: Mapping[str, Any]) -> Result:
         """Return what the run measured."""
         run, learner = self.run, self.learner
         evaluation = self.evaluation or learner.evaluate()
-        costs = [TaskCost.model_validate(step["cost"]) if step["cost"] else None for step in self.steps]
+        learned, seen = self.lines[::2], self.lines[1::2]
+        costs = [
+            TaskCost.model_validate({**one["cost"], "predict_seconds": other["predict_seconds"]})
+            if one["cost"]
+            else None
+            for one, other in zip(learned, seen, strict=True)
+        ]
         counted = [cost for cost in costs if cost]
-        trainable, head, stored = self.steps[-1]["parameters"]
+        trainable, head, stored = learned[-1]["parameters"]
         fingerprint = Fingerprint(**learner.store.header().backbone["fingerprint"]).digest
         return Result(
             made_by=made_by,
@@ -168,12 +184,12 @@ class _Progress:
             references={
                 name: tally.accuracy for name, tally in evaluation.references.items() if tally.accuracy is not None
             },
-            matrix=[step["matrix"] for step in self.steps],
+            matrix=self._matrix,
             costs=costs,
             totals={
                 "cpu_seconds": sum(cost.cpu_seconds for cost in counted),
                 "seconds": sum(cost.seconds for cost in counted),
-                "run_cpu_seconds": sum(step["run_cpu_seconds"] for step in self.steps),
+                "run_cpu_seconds": sum(line["cpu_seconds"] for line in self.lines),
                 "tokens": sum(cost.tokens for cost in counted),
                 "cached_tokens": sum(cost.cached_tokens for cost in counted),
                 "steps": sum(cost.steps for cost in counted),
@@ -183,6 +199,10 @@ class _Progress:
                 "bytes_on_disk": learner.store.bytes_on_disk(),
             },
         )
+
+    @property
+    def _matrix(self) -> list[dict[str, tuple[int, int]] | None]:
+        return [line["matrix"] for line in self.lines[1::2]]
 
     @property
     def _retrains(self) -> bool:
@@ -208,7 +228,7 @@ class _Progress:
         self.learner.predict(inputs)
         return (time.process_time() - started) / len(inputs)
 
-    def _cost(self, report: LearnReport, cpu: float, wall: float, predict_seconds: float | None) -> TaskCost:
+    def _cost(self, report: LearnReport, cpu: float, wall: float) -> TaskCost:
         stages = report.cost
         return TaskCost(
             cpu_seconds=cpu,
@@ -218,14 +238,13 @@ class _Progress:
             cached_tokens=sum(stage.cached_tokens for stage in stages),
             steps=sum(stage.steps for stage in stages),
             bytes_on_disk=self.learner.store.bytes_on_disk(),
-            predict_seconds=predict_seconds,
         )
 
     def _metrics(self, evaluation: Evaluation, data: LabelledData, tasks: TaskStream) -> dict[str, float | None]:
         rows = tuple(
-            Row(task.name, {name: Tally(*counts) for name, counts in step["matrix"].items()})
-            for task, step in zip(tasks, self.steps, strict=True)
-            if step["matrix"] is not None
+            Row(task.name, {name: Tally(*counts) for name, counts in row.items()})
+            for task, row in zip(tasks, self._matrix, strict=True)
+            if row is not None
         )
         matrix = AccuracyMatrix(rows)
         whole_matrix = len(rows) == len(tasks)
@@ -254,7 +273,7 @@ class _Progress:
         return auroc(*scores)
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        with (self.folder / _STEPS).open("a", encoding="utf-8") as file:
+        with (self.folder / STEPS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -266,6 +285,11 @@ def _given(run: Run) -> dict[str, Any]:
     if not METHODS[run.settings.method].tunes:
         given.pop("split", None)  # no module sits above it: the default one, below which features may be taken
     return given
+
+
+def _whole_lines(text: str) -> list[dict[str, Any]]:
+    """Read JSON lines, less one at the end that was not written to its end."""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _about(run: Run, tasks: Sequence[Task]) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from conpet.errors import CorruptionError
 
+STEPS = "steps.jsonl"
+"""File in the folder of a run on its way: what was asked for, then two lines for each task, learned and measured."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

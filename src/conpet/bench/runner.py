@@ -11,7 +11,7 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +22,12 @@ from filelock import FileLock, Timeout
 
 from conpet.bench.experiment import Run
 from conpet.bench.provenance import provenance
-from conpet.bench.results import Result
+from conpet.bench.results import STEPS, Result
 from conpet.errors import ConfigError, ConpetError, WorkspaceBusyError
 
 SCRATCH = ".running"
 """Folder, beside the results, of runs that are not finished."""
+_QUIET_SECONDS = 60.0
 Outcome = tuple[Result | None, str, float]
 """Result, or what went wrong, and the seconds it took."""
 
@@ -42,7 +43,7 @@ class Finished:
         seconds: Wall time it took, all of it.
         done: Number of runs finished by now, failed ones too.
         total: Number of runs to do.
-        left_seconds: How long the rest will take by what the runs took so far, or None before the first.
+        left_seconds: How long the rest will take by what the runs took so far, or None before one came to its end.
     """
 
     run: Run
@@ -70,15 +71,32 @@ def missing(runs: Iterable[Run], folder: Path) -> list[Run]:
         path = folder / run.file
         if not path.exists():
             left.append(run)
-        elif Result.read(path).asked != run.asked:
-            stale.append(str(path))
+        elif (found := Result.read(path)).asked != run.asked:
+            stale.append(f"{path}{_changes(found, run)}")
     if stale:
         shown = "\n  ".join(stale[:10]) + (f"\n  and {len(stale) - 10} more" if len(stale) > 10 else "")
         raise ConfigError(
             f"the experiment was changed since {len(stale)} of its results were made; remove them, or give another "
-            f"folder for the new ones:\n  {shown}"
+            f"folder for the new ones (--results):\n  {shown}"
         )
     return left
+
+
+def _changes(found: Result, run: Run) -> str:
+    """Say in which settings a result differs from what is asked for now, as far as they tell."""
+    asked = run.settings.model_dump(mode="json", exclude_unset=True)
+    changed = [
+        f"{name} {found.settings[name]} then, {value} now"
+        for name, value in asked.items()
+        if found.settings[name] != value
+    ]
+    sizes = {split: getattr(run.source, split) for split in found.protocol.examples}
+    changed += [
+        f"{split} {found.protocol.examples[split]} then, {size} now"
+        for split, size in sizes.items()
+        if found.protocol.examples[split] != size
+    ]
+    return f": {', '.join(changed)}" if changed else ""
 
 
 def perform(
@@ -89,6 +107,7 @@ def perform(
     workers: int = 1,
     threads: int | None = None,
     heard: Callable[[Finished], None],
+    under_way: Callable[[Mapping[Run, int]], None] = lambda tasks: None,
 ) -> None:
     """Do runs and write their results; a run that fails does not keep the others from being done.
 
@@ -101,6 +120,7 @@ def perform(
         workers: Number of runs beside each other.
         threads: Threads of each; None: the machine's cores divided by `workers`.
         heard: Called after every run.
+        under_way: Called now and then, while none comes to its end, with the finished tasks of each run begun.
 
     Raises:
         WorkspaceBusyError: Another process does runs into this folder.
@@ -118,7 +138,7 @@ def perform(
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, context, _prepare, (each,)) as pool:
             try:
-                _collect(pool, runs, folder, data_folders, made_by, _Clock(workers, len(runs)), heard)
+                _collect(pool, runs, folder, data_folders, made_by, _Clock(workers, len(runs)), heard, under_way)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for process in multiprocessing.active_children():
@@ -137,15 +157,28 @@ def _collect(
     made_by: Mapping[str, Any],
     clock: _Clock,
     heard: Callable[[Finished], None],
+    under_way: Callable[[Mapping[Run, int]], None],
 ) -> None:
     futures = {pool.submit(_do, run, folder, tuple(data_folders), made_by): run for run in runs}
-    waiting = set(futures.values())
-    for future in as_completed(futures):
-        run = futures[future]
-        waiting.discard(run)
-        result, failure, seconds = _outcome(future)
-        clock.note(run, seconds)
-        heard(Finished(run, result, failure, seconds, clock.done, clock.total, clock.left(waiting)))
+    while futures:
+        done, _ = wait(futures, _QUIET_SECONDS, FIRST_COMPLETED)
+        if not done:
+            begun = {run: _tasks_done(folder / SCRATCH / run.file.with_suffix("")) for run in futures.values()}
+            under_way({run: tasks for run, tasks in begun.items() if tasks is not None})
+        for future in done:
+            run = futures.pop(future)
+            result, failure, seconds = _outcome(future)
+            clock.note(run, seconds, failed=bool(failure))
+            heard(Finished(run, result, failure, seconds, clock.done, clock.total, clock.left(futures.values())))
+
+
+def _tasks_done(scratch: Path) -> int | None:
+    """Return how many tasks a run has finished, or None if it was not begun."""
+    try:
+        with (scratch / STEPS).open("rb") as lines:
+            return (sum(1 for _ in lines) - 1) // 2
+    except OSError:
+        return None
 
 
 def _outcome(future: Future[Outcome]) -> Outcome:
@@ -167,13 +200,13 @@ class _Clock:
     done: int = 0
     took: dict[tuple[str, ...], list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    def note(self, run: Run, seconds: float) -> None:
+    def note(self, run: Run, seconds: float, *, failed: bool) -> None:
         self.done += 1
-        for key in _likenesses(run):
+        for key in () if failed else _likenesses(run):
             self.took[key].append(seconds)
 
-    def left(self, waiting: Iterable[Run]) -> float:
-        return sum(self._expected(run) for run in waiting) / self.workers
+    def left(self, waiting: Iterable[Run]) -> float | None:
+        return sum(self._expected(run) for run in waiting) / self.workers if self.took else None
 
     def _expected(self, run: Run) -> float:
         return next(median(self.took[key]) for key in _likenesses(run) if key in self.took)

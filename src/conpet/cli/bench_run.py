@@ -42,6 +42,7 @@ def run(
     data_folder: DataFolders = None,
 ) -> None:
     """Do the runs of an experiment that have no result yet; stopped at any point, it goes on where it was."""
+    from conpet.bench.checking import check_runs
     from conpet.bench.experiment import Experiment
     from conpet.bench.runner import missing, perform
 
@@ -61,6 +62,8 @@ def run(
     ]
     left = missing(wanted, folder)
     line(f"{asked.title}: {len(wanted)} runs, {len(wanted) - len(left)} have a result, {len(left)} to do", messages())
+    folders = [*(data_folder or ()), experiment.parent]
+    check_runs(wanted, folder, folders)
     if dry_run:
         for one in left:
             line(str(one))
@@ -74,12 +77,23 @@ def run(
             line(one.failure, messages(), "red")
 
     if left:
-        folders = [*(data_folder or ()), experiment.parent]
-        perform(left, folder, data_folders=folders, workers=workers, threads=threads, heard=heard)
+        try:
+            perform(
+                left,
+                folder,
+                data_folders=folders,
+                workers=workers,
+                threads=threads,
+                heard=heard,
+                under_way=lambda tasks: line(_under_way(tasks), messages()),
+            )
+        except KeyboardInterrupt:
+            line("interrupted; the same command goes on after the last finished task of every run", messages())
+            raise
     if failed:
+        others = f"; the other results are in {folder}" if len(failed) < len(left) else ""
         raise ConfigError(
-            f"{len(failed)} of {len(left)} runs failed, for the reasons above; all others have their results in "
-            f"{folder}. The same command tries the failed ones again"
+            f"{len(failed)} of {len(left)} runs failed, as told above{others}. The same command tries them again"
         )
     line(f"results: {folder}; next: conpet bench table {folder}", messages())
 
@@ -87,6 +101,10 @@ def run(
 def _check(kind: str, asked: list[str] | None, known: Mapping[str, object]) -> None:
     if unknown := sorted(set(asked or ()) - known.keys()):
         raise ConfigError(f"the experiment has no {kind} {', '.join(unknown)}; have: {', '.join(known)}")
+
+
+def _under_way(tasks: Mapping[Run, int]) -> str:
+    return "under way: " + "; ".join(f"{run} ({done} tasks done)" for run, done in tasks.items())
 
 
 def _told(one: Finished) -> str:

@@ -43,6 +43,11 @@ class StreamRecipe(Frozen):
     labels_per_task: Annotated[int, Field(ge=2)] = 2
     seed: int = 0
 
+    @property
+    def by_similarity(self) -> bool:
+        """Whether it needs to know which labels are alike."""
+        return self.by in ("similar-together", "similar-apart")
+
     def stream_of(self, data: LabelledData, per_label: PerLabel, *, vectors: Vectors | None = None) -> TaskStream:
         """Make a task stream of a data set.
 

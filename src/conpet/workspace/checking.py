@@ -7,10 +7,30 @@ from collections.abc import Sequence
 from conpet.config import Settings
 from conpet.errors import ConfigError
 from conpet.learners import METHODS
+from conpet.learners.base import Learner
 from conpet.learners.dynamic import DynamicLearner
 from conpet.learners.static import StaticLearner
+from conpet.pet.kinds import PET_KINDS
+from conpet.replay import RETENTIONS, SCHEDULES
 from conpet.selectors import SELECTORS
 from conpet.store import Snapshot
+
+
+def check_names(settings: Settings) -> None:
+    """Check, before anything is loaded, that settings of a new workspace name what there is.
+
+    Raises:
+        ConfigError: An option or a setting of the method is unknown or wrong.
+        UnknownNameError: There is no such method, selector, PET kind, replay schedule or retention.
+    """
+    method: type[Learner] = METHODS[settings.method]
+    method.Options.parse(settings.options)
+    method.check_task(settings, settings.for_task({}))
+    SELECTORS.require(settings.selector)
+    SCHEDULES.require(settings.replay)
+    RETENTIONS.require(settings.retention)
+    if method.tunes:
+        PET_KINDS.require(settings.pet)
 
 
 def upgraded(snapshot: Snapshot, method: str, rule: str, selector: str | None) -> Settings:

@@ -18,12 +18,11 @@ from conpet.learners import METHODS
 from conpet.learners.base import Learner
 from conpet.learners.state import KnownTask
 from conpet.pet.kinds import check_settings, check_switches
-from conpet.replay import RETENTIONS, SCHEDULES
 from conpet.report.design import TuneReport
-from conpet.selectors import SELECTORS
 from conpet.store import Store, TaskRecord
 from conpet.work import Progress, ignore
 from conpet.workspace.changing import evaluate_stored
+from conpet.workspace.checking import check_names
 from conpet.workspace.current import Current, cut_backbone
 from conpet.workspace.exporting import export_version
 from conpet.workspace.growing import Grower
@@ -91,12 +90,8 @@ class ConPET(GrowingVerbs):
             DownloadError: An embedded model could not be fetched.
         """
         asked = Settings.parse({**settings, "backbone": backbone, "method": method})
+        check_names(asked)
         learner: type[Learner] = METHODS[asked.method]
-        learner.Options.parse(asked.options)
-        learner.check_task(asked, asked.for_task({}))
-        SELECTORS.require(asked.selector)
-        SCHEDULES.require(asked.replay)
-        RETENTIONS.require(asked.retention)
         Store.require_free(path)
         loaded = load_backbone(backbone, dtype=asked.dtype, device=asked.device, progress=progress)
         built = cut_backbone(loaded, asked)
