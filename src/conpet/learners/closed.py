@@ -47,7 +47,7 @@ class ClosedFormLearner(Learner, ABC):
 
     def renewed(self, state: LearnerState) -> Self:
         """Return the learner of another state."""
-        return type(self)(self.backbone, self.settings, state)
+        return type(self)(self.backbone, self.settings, state, self.sums)
 
     def score(self, readings: Readings, kind: Kind) -> Scores:
         """Score n examples of one kind; labels of tasks of another kind get -inf."""

@@ -23,7 +23,13 @@ from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores, by_
 from conpet.learners.memo import RememberingBank
 from conpet.learners.rules import RULES, UNSELECTED, Evidence, PaperRule, Rule
 from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, Names, unit_artifact
-from conpet.learners.statistics import features_of, outputs_of, statistics_alone, statistics_tensors
+from conpet.learners.statistics import (
+    ClassSumsMemo,
+    features_of,
+    outputs_of,
+    statistics_alone,
+    statistics_tensors,
+)
 from conpet.learners.units import LABELS, Units, by_unit, reheaded, trimmed
 from conpet.pet.adapter import ADAPTER_CONFIG
 from conpet.pet.bank import ModuleBank
@@ -73,14 +79,19 @@ class DynamicLearner(Learner):
     name = "dynamic"
 
     def __init__(
-        self, backbone: Backbone, settings: Settings, state: LearnerState, bank: RememberingBank | None = None
+        self,
+        backbone: Backbone,
+        settings: Settings,
+        state: LearnerState,
+        sums: ClassSumsMemo | None = None,
+        bank: RememberingBank | None = None,
     ) -> None:
-        super().__init__(backbone, settings, state)
+        super().__init__(backbone, settings, state, sums)
         self.bank = bank or RememberingBank(ModuleBank(backbone))
 
     def renewed(self, state: LearnerState) -> Self:
         """Return the learner of another state; modules in memory stay there."""
-        return type(self)(self.backbone, self.settings, state, self.bank)
+        return type(self)(self.backbone, self.settings, state, self.sums, self.bank)
 
     # What is known
 
