@@ -44,11 +44,11 @@ class _Readers(Mapping[str, ArtifactReader]):
     def __init__(self, objects: Mapping[str, _Object], lease: Lease) -> None:
         self._objects = objects
         self._lease = lease
-        self._made: dict[str, ArtifactReader] | None = None
+        self._made: dict[str, ArtifactReader] = {}
 
     def __getitem__(self, slot: str) -> ArtifactReader:
-        if self._made is None:
-            self._made = {slot: one.reader(self._lease) for slot, one in self._objects.items()}
+        if slot not in self._made:
+            self._made[slot] = self._objects[slot].reader(self._lease)
         return self._made[slot]
 
     def __contains__(self, slot: object) -> bool:
