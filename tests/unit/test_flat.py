@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors import safe_open
 from sqlalchemy import Engine, event
 from store_helpers import STEPS, commit, describe_snapshot, history, learn, make_store, module
 from workspace_helpers import workspace
@@ -41,7 +39,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
     event.listen(Engine, "before_cursor_execute", statement)
     with monkeypatch.context() as patched:
-        patched.setattr(json, "loads", note("documents", json.loads))
+        patched.setattr(json.JSONDecoder, "decode", note("documents", json.JSONDecoder.decode))
         patched.setattr(ArtifactReader, "_path", note("files", ArtifactReader._path))
         yield counts
     event.remove(Engine, "before_cursor_execute", statement)
