@@ -283,6 +283,17 @@ class Learner(ABC):
         sizes = torch.tensor([len(task.labels) for task in self.state.tasks], dtype=torch.int64)
         return torch.repeat_interleave(torch.arange(len(sizes)), sizes)
 
+    @cached_property
+    def label_templates(self) -> tuple[str | None, ...]:
+        """The template each label's task is read with."""
+        return tuple(task.template for task in self.state.tasks for _ in task.labels)
+
+    @cached_property
+    def other_kind(self) -> Mapping[Kind, Tensor]:
+        """For each kind, which tasks are of another `[T]`, bool."""
+        kinds = [task.kind for task in self.state.tasks]
+        return {kind: torch.tensor([one is not kind for one in kinds], dtype=torch.bool) for kind in Kind}
+
 
 def by_template(templates: Sequence[str | None], readings: Readings, score: Callable[[States], Tensor]) -> Tensor:
     """Score columns (labels or tasks), each from the states its own template gives.
