@@ -23,6 +23,9 @@ TENSORS_SUFFIX = ".safetensors"
 DOCUMENT_SUFFIX = ".json"
 TABLE_SUFFIX = ".jsonl"
 
+KEPT_BYTES = 512
+"""Documents of up to so many bytes are parsed once for all readers of an object in the store."""
+
 _STEM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _POINTER = "checkpoint.json"
 
@@ -103,11 +106,13 @@ class ArtifactReader:
         folder: The artifact's folder. Never write into it.
         manifest: What the folder must hold.
         lease: Kept alive as long as the reader, so that the store does not delete the folder meanwhile.
+        documents: Small documents read so far, by stem; the store gives all readers of an object the same.
     """
 
     folder: Path
     manifest: Manifest
     lease: object | None = field(default=None, repr=False)
+    documents: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def bytes(self) -> int:
@@ -130,12 +135,17 @@ class ArtifactReader:
             raise _corrupt(path, f"cannot be read as safetensors ({error})") from error
 
     def document(self, stem: str) -> Any:
-        """Return the JSON document of `stem`."""
+        """Return the JSON document of `stem`; do not change it, for others may read the same."""
+        if stem in self.documents:
+            return self.documents[stem]
         path = self._path(stem, DOCUMENT_SUFFIX)
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            document = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, FileNotFoundError) as error:
             raise _corrupt(path, f"cannot be read as JSON ({error})") from error
+        if self.manifest.files[path.name].size <= KEPT_BYTES:
+            self.documents[stem] = document
+        return document
 
     def rows(self, stem: str, wanted: Container[int] | None = None) -> Iterator[dict[str, Any]]:
         """Iterate over the rows of the table `stem` (those numbered in `wanted`, from 0), one in memory at a time."""

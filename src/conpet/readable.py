@@ -26,7 +26,7 @@ class Readable(Protocol):
         """Return the tensors of `stem`."""
 
     def document(self, stem: str) -> Any:
-        """Return the document of `stem`."""
+        """Return the document of `stem`; do not change it."""
 
     def rows(self, stem: str, wanted: Container[int] | None = None) -> Iterator[dict[str, Any]]:
         """Iterate over the rows of the table `stem`, or over those numbered in `wanted`, from 0."""

@@ -21,8 +21,8 @@ from conpet.data import Example, Kind
 from conpet.learners.state import MODULE, KnownTask, LearnerState, Names
 from conpet.learners.statistics import (
     STATISTICS,
+    ClassSumsMemo,
     answers_of,
-    classes_of,
     empty_gram,
     features_of,
     outputs_of,
@@ -140,6 +140,7 @@ class Learner(ABC):
         backbone: The frozen model.
         settings: Settings of the workspace.
         state: What was learned so far.
+        sums: Reads class sums; learners of states that follow one another share it.
     """
 
     name: ClassVar[str]
@@ -154,10 +155,13 @@ class Learner(ABC):
     unused: ClassVar[frozenset[str]] = frozenset()
     """Settings that it never reads itself; a warm-up may."""
 
-    def __init__(self, backbone: Backbone, settings: Settings, state: LearnerState) -> None:
+    def __init__(
+        self, backbone: Backbone, settings: Settings, state: LearnerState, sums: ClassSumsMemo | None = None
+    ) -> None:
         self.backbone = backbone
         self.settings = settings
         self.state = state
+        self.sums = sums or ClassSumsMemo()
 
     @classmethod
     def unused_in(cls, settings: Settings) -> frozenset[str]:
@@ -223,7 +227,7 @@ class Learner(ABC):
     @cached_property
     def closed(self) -> ClosedFormState:
         """The closed-form statistics over all tasks, of which the references are computed; to learn takes `gram`."""
-        return ClosedFormState(self.gram, tuple(classes_of(task) for task in self.state.tasks))
+        return ClosedFormState(self.gram, self.sums.of(self.state.tasks))
 
     def statistics(self, leaving: KnownTask | None, coming: Tensor | None) -> dict[str, Artifact | None]:
         """Return the shared statistics without a task and with the features `[n, F]` of another; either may be None."""
@@ -268,16 +272,27 @@ class Learner(ABC):
         """Return the task of this name, or None if it was not learned yet."""
         return next((task for task in self.state.tasks if task.name == name), None)
 
-    @property
+    @cached_property
     def labels(self) -> tuple[str, ...]:
         """All labels seen, task by task: the columns of scores."""
         return tuple(label for task in self.state.tasks for label in task.labels)
 
-    @property
+    @cached_property
     def owner(self) -> Tensor:
         """Index of the task each label belongs to `[L]`, int64."""
         sizes = torch.tensor([len(task.labels) for task in self.state.tasks], dtype=torch.int64)
         return torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+
+    @cached_property
+    def label_templates(self) -> tuple[str | None, ...]:
+        """The template each label's task is read with."""
+        return tuple(task.template for task in self.state.tasks for _ in task.labels)
+
+    @cached_property
+    def other_kind(self) -> Mapping[Kind, Tensor]:
+        """For each kind, which tasks are of another `[T]`, bool."""
+        kinds = [task.kind for task in self.state.tasks]
+        return {kind: torch.tensor([one is not kind for one in kinds], dtype=torch.bool) for kind in Kind}
 
 
 def by_template(templates: Sequence[str | None], readings: Readings, score: Callable[[States], Tensor]) -> Tensor:

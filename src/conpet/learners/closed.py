@@ -47,14 +47,13 @@ class ClosedFormLearner(Learner, ABC):
 
     def renewed(self, state: LearnerState) -> Self:
         """Return the learner of another state."""
-        return type(self)(self.backbone, self.settings, state)
+        return type(self)(self.backbone, self.settings, state, self.sums)
 
     def score(self, readings: Readings, kind: Kind) -> Scores:
         """Score n examples of one kind; labels of tasks of another kind get -inf."""
-        templates = [task.template for task in self.state.tasks for _ in task.labels]
         classifier = fitted(self.closed, self.form)
-        scores = by_template(templates, readings, lambda states: classifier.scores(states.features))
-        other = torch.tensor([task.kind is not kind for task in self.state.tasks])[self.owner]
+        scores = by_template(self.label_templates, readings, lambda states: classifier.scores(states.features))
+        other = self.other_kind[kind][self.owner]
         return Scores(torch.log_softmax(scores.masked_fill(other, -torch.inf) / self.temperature, dim=1))
 
     def learn(self, lesson: Lesson, work: Work) -> Learned:

@@ -23,7 +23,13 @@ from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores, by_
 from conpet.learners.memo import RememberingBank
 from conpet.learners.rules import RULES, UNSELECTED, Evidence, PaperRule, Rule
 from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, Names, unit_artifact
-from conpet.learners.statistics import features_of, outputs_of, statistics_alone, statistics_tensors
+from conpet.learners.statistics import (
+    ClassSumsMemo,
+    features_of,
+    outputs_of,
+    statistics_alone,
+    statistics_tensors,
+)
 from conpet.learners.units import LABELS, Units, by_unit, reheaded, trimmed
 from conpet.pet.adapter import ADAPTER_CONFIG
 from conpet.pet.bank import ModuleBank
@@ -73,14 +79,19 @@ class DynamicLearner(Learner):
     name = "dynamic"
 
     def __init__(
-        self, backbone: Backbone, settings: Settings, state: LearnerState, bank: RememberingBank | None = None
+        self,
+        backbone: Backbone,
+        settings: Settings,
+        state: LearnerState,
+        sums: ClassSumsMemo | None = None,
+        bank: RememberingBank | None = None,
     ) -> None:
-        super().__init__(backbone, settings, state)
+        super().__init__(backbone, settings, state, sums)
         self.bank = bank or RememberingBank(ModuleBank(backbone))
 
     def renewed(self, state: LearnerState) -> Self:
         """Return the learner of another state; modules in memory stay there."""
-        return type(self)(self.backbone, self.settings, state, self.bank)
+        return type(self)(self.backbone, self.settings, state, self.sums, self.bank)
 
     # What is known
 
@@ -136,30 +147,28 @@ class DynamicLearner(Learner):
 
     def _evidence(self, readings: Readings, kind: Kind) -> tuple[Evidence, Tensor]:
         """Return what is known of n examples, its tasks being units, and the selector's log-probabilities `[n, T]`."""
-        by_selector, other_kind = self._selected_by(readings, kind)
+        by_selector = self._selected_by(readings, kind)
         units = by_unit(by_selector, self.units.of_task)
-        impossible = other_kind[self.owner]
+        impossible = self.other_kind[kind][self.owner]
         discriminant, regression = (
             scores.masked_fill(impossible, -torch.inf) for scores in self._closed_scores(readings)
         )
         logits = self.units.run(readings, kind, _likeliest(units, self.settings.top_k))
         return Evidence(discriminant, regression, units, logits, self._unit_of_label), by_selector
 
-    def _selected_by(self, readings: Readings, kind: Kind) -> tuple[Tensor, Tensor]:
-        """Return the selector's log-probabilities `[n, T]`, and which tasks are of another kind `[T]`."""
-        other_kind = torch.tensor([task.kind is not kind for task in self.state.tasks])
+    def _selected_by(self, readings: Readings, kind: Kind) -> Tensor:
+        """Return the selector's log-probabilities `[n, T]`, -inf for tasks of another kind."""
         templates = [task.template for task in self.state.tasks]
         by_selector = by_template(templates, readings, self.selector.log_probabilities)
-        return torch.log_softmax(by_selector.masked_fill(other_kind, -torch.inf), dim=1), other_kind
+        return torch.log_softmax(by_selector.masked_fill(self.other_kind[kind], -torch.inf), dim=1)
 
     def _closed_scores(self, readings: Readings) -> tuple[Tensor, Tensor]:
         """Return LDA's and the regression's scores of all labels `[n, L]`."""
         discriminant = fitted(self.closed, LinearDiscriminant.name)
         regression = fitted(self.closed, ProjectedRidge.name)
-        templates = [task.template for task in self.state.tasks for _ in task.labels]
         return (
-            by_template(templates, readings, lambda states: discriminant.scores(states.features)),
-            by_template(templates, readings, lambda states: regression.scores(states.features)),
+            by_template(self.label_templates, readings, lambda states: discriminant.scores(states.features)),
+            by_template(self.label_templates, readings, lambda states: regression.scores(states.features)),
         )
 
     # Learning
@@ -317,7 +326,7 @@ class DynamicLearner(Learner):
         readings = {template: lesson.train}
         readings |= {other: lesson.source.states(self.backbone, Split.TRAIN, template=other) for other in templates}
         own = [task.name for task in self.state.tasks].index(lesson.task.name)
-        ranked = self._selected_by(readings, kind)[0]
+        ranked = self._selected_by(readings, kind)
         ranked[:, own] = -torch.inf
         units = by_unit(ranked, self.units.of_task)
         logits = self.units.run(readings, kind, _likeliest(units, self.settings.top_k - 1))

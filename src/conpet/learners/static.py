@@ -20,7 +20,7 @@ from conpet.learners.base import SELECTING, Learned, Learner, Lesson, Readings, 
 from conpet.learners.memo import RememberingBank
 from conpet.learners.session import Session, Step, Trained
 from conpet.learners.state import MODULE, STATIC, UNIT, KnownTask, LearnerState, Names, unit_artifact
-from conpet.learners.statistics import features_of, statistics_tensors, staying
+from conpet.learners.statistics import ClassSumsMemo, features_of, statistics_tensors, staying
 from conpet.learners.units import LABELS, Units, reheaded
 from conpet.pet.adapter import ADAPTER_TENSORS, Adapter
 from conpet.pet.bank import ModuleBank
@@ -55,9 +55,14 @@ class StaticLearner(Learner, ABC):
     """Whether a step's loss depends on weights and step alone. If not, training that was interrupted begins anew."""
 
     def __init__(
-        self, backbone: Backbone, settings: Settings, state: LearnerState, bank: RememberingBank | None = None
+        self,
+        backbone: Backbone,
+        settings: Settings,
+        state: LearnerState,
+        sums: ClassSumsMemo | None = None,
+        bank: RememberingBank | None = None,
     ) -> None:
-        super().__init__(backbone, settings, state)
+        super().__init__(backbone, settings, state, sums)
         self.bank = bank or RememberingBank(ModuleBank(backbone))
         self.options = self.Options.parse(settings.options)
 
@@ -73,7 +78,7 @@ class StaticLearner(Learner, ABC):
 
     def renewed(self, state: LearnerState) -> Self:
         """Return the learner of another state."""
-        return type(self)(self.backbone, self.settings, state, self.bank)
+        return type(self)(self.backbone, self.settings, state, self.sums, self.bank)
 
     # What a method may say
 
@@ -282,8 +287,8 @@ class StaticLearner(Learner, ABC):
 
 def _of_labels(rows: Tensor, known: Sequence[str], labels: Sequence[str]) -> Tensor:
     """Return the rows of `labels` `[L, ...]` out of those of `known` labels; zeros for labels that are not known."""
+    row_of = {label: row for row, label in enumerate(known)}
+    pairs = [(row, row_of[label]) for row, label in enumerate(labels) if label in row_of]
     found = rows.new_zeros(len(labels), *rows.shape[1:])
-    for row, label in enumerate(labels):
-        if label in known:
-            found[row] = rows[known.index(label)]
+    found[[row for row, _ in pairs]] = rows[[row for _, row in pairs]]
     return found

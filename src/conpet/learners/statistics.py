@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -43,6 +43,23 @@ def statistics_tensors(
 def classes_of(task: KnownTask) -> ClassSums:
     """Read a task's class sums."""
     return ClassSums.from_tensors(task.objects[MODULE].tensors(CLASSES), task.labels)
+
+
+class ClassSumsMemo:
+    """Reads class sums, but for those of the tasks it was last asked for: one state differs from the next in few."""
+
+    def __init__(self) -> None:
+        self._last: Mapping[Hashable, ClassSums] = {}
+
+    def of(self, tasks: Sequence[KnownTask]) -> tuple[ClassSums, ...]:
+        """Return the class sums of some tasks."""
+        last = self._last  # another thread may exchange it meanwhile
+        found = {}
+        for task in tasks:
+            key = task.objects[MODULE].folder
+            found[key] = last.get(key) or classes_of(task)
+        self._last = found
+        return tuple(found.values())
 
 
 def features_of(task: KnownTask) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -59,8 +60,7 @@ class Units:
         )
         index_of = {task: number for number, unit in enumerate(self.all) for task in unit.tasks}
         self.of_task = torch.tensor([index_of[task] for task in range(len(state.tasks))], dtype=torch.int64)
-        sizes = [len(task.labels) for task in state.tasks]
-        self._starts = [sum(sizes[:index]) for index in range(len(sizes))]
+        self._starts = [0, *accumulate(len(task.labels) for task in state.tasks)]
         self._columns: dict[tuple[int, Kind, str | None], tuple[list[int], list[int]]] = {}
 
     def run(self, readings: Readings, kind: Kind, wanted: Tensor) -> Tensor:
@@ -74,8 +74,7 @@ class Units:
         Returns:
             Logits in their labels' columns `[n, L]`, -inf elsewhere.
         """
-        labels = sum(len(task.labels) for task in self._state.tasks)
-        out = torch.full((count(readings), labels), -torch.inf)
+        out = torch.full((count(readings), self._starts[-1]), -torch.inf)
         for template, states in readings.items():
             rows = [[unit for unit in row if self._outputs(unit, kind, template)[0]] for row in wanted.tolist()]
             found = self._bank.logits(states, [[self.all[unit].module for unit in row] for row in rows])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, islice
 
 from conpet.backbone.backbone import Backbone
 from conpet.replay.memory import Remembered, Split
@@ -20,11 +22,17 @@ class FixedReplay(Predrawn):
     name = "fixed"
 
     def __init__(self, memory: Sequence[Remembered], backbone: Backbone, budget: Budget) -> None:
-        everything = [
-            Draw(task, position) for task, source in enumerate(memory) for position in range(source.count(Split.TRAIN))
-        ]
-        generator = random.Random(budget.seed)  # noqa: S311
-        draws: list[Draw] = []
-        while len(draws) < budget.examples:
-            draws += generator.sample(everything, len(everything))
-        super().__init__(memory, backbone, budget, draws[: budget.examples])
+        starts = [0, *accumulate(source.count(Split.TRAIN) for source in memory)]
+        drawn = islice(_passes(starts[-1], random.Random(budget.seed)), budget.examples)  # noqa: S311
+        tasks = ((bisect_right(starts, number) - 1, number) for number in drawn)
+        super().__init__(memory, backbone, budget, [Draw(task, number - starts[task]) for task, number in tasks])
+
+
+def _passes(count: int, generator: random.Random) -> Iterator[int]:
+    """Go through `count` numbers from 0 again and again, each time in another order; only what is asked costs."""
+    while True:
+        moved: dict[int, int] = {}  # where in the pass another number stands than its own
+        for left in range(count, 0, -1):
+            place = generator.randrange(left)
+            yield moved.get(place, place)
+            moved[place] = moved.get(left - 1, left - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, Final, Literal, NamedTuple
 
@@ -77,7 +77,7 @@ class Remembered:
 
         It cannot keep them from a learner that opens the workspace's files by itself.
         """
-        return replace(self, reader=_Blind(self.reader))
+        return Remembered(self.task, self.template, self.kind, _Blind(self.reader))
 
     @property
     def latent(self) -> bool:
@@ -179,6 +179,8 @@ class _Blind:
     Args:
         reader: The memory object.
     """
+
+    __slots__ = ("_reader",)
 
     def __init__(self, reader: Readable) -> None:
         self._reader = reader

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -72,8 +73,8 @@ class Rehearsal(ABC):
         row_of = {draw: row for row, draw in enumerate(found)}
         self.drawn = tuple(row_of[draw] for draw in draws)
         parts, labels, indices = [], [], []
-        for task in sorted({draw.task for draw in found}):
-            positions = [draw.position for draw in found if draw.task == task]
+        for task, draws_of_task in groupby(found, key=lambda draw: draw.task):
+            positions = [draw.position for draw in draws_of_task]
             source = memory[task]
             parts.append(source.states(backbone, Split.TRAIN, positions))
             known, index = source.labels(Split.TRAIN), source.indices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,7 +26,18 @@ class _ByLabels(Selector):
     def log_probabilities(self, states: States) -> Tensor:
         """Return log-probabilities of the T tasks `[n, T]`: of the softmax over labels, each task's share."""
         labels = torch.log_softmax(self.label_scores(states), dim=1)
-        return torch.stack([part.logsumexp(dim=1) for part in labels.split(self.state.sizes, dim=1)], dim=1)
+        tasks = labels.new_empty(len(labels), len(self.state.sizes))
+        for indices, columns in self._alike:
+            tasks[:, indices] = labels[:, columns].logsumexp(dim=2)
+        return tasks
+
+    @cached_property
+    def _alike(self) -> list[tuple[Tensor, Tensor]]:
+        """Tasks of one size, in one step however many they are: their indices `[t]` and columns of labels `[t, s]`."""
+        sizes = torch.tensor(self.state.sizes)
+        starts = sizes.cumsum(dim=0) - sizes
+        found = [(size, (sizes == size).nonzero().squeeze(1)) for size in sizes.unique().tolist()]
+        return [(indices, starts[indices].unsqueeze(1) + torch.arange(size)) for size, indices in found]
 
 
 class ClosedFormSelector(_ByLabels):

@@ -86,19 +86,21 @@ class LearnedSelector(Selector):
         """Build a head for these tasks: rows of the last head where it has them, zeros for a new one."""
         head = zero_head(self.backbone, len(tasks))
         if self.state.stored is not None:
-            last, known = self.state.stored.tensors(HEAD), self._head_tasks()
+            last = self.state.stored.tensors(HEAD)
+            row_of = {name: row for row, name in enumerate(self._head_tasks())}
+            rows = [row for row, name in enumerate(tasks) if name in row_of]
+            former = [row_of[tasks[row]] for row in rows]
             with torch.no_grad():
-                for row, name in enumerate(tasks):
-                    if name in known:
-                        head.weight[row] = last["weight"][known.index(name)]
-                        head.bias[row] = last["bias"][known.index(name)]
+                head.weight[rows] = last["weight"][former].to(head.weight)
+                head.bias[rows] = last["bias"][former].to(head.bias)
         return head
 
     def _train(self, module: PetModule, head: nn.Linear, tasks: Sequence[str], lesson: SelectorLesson) -> None:
         rehearsal, count = lesson.old, len(lesson.new)
         states = States.concatenated([lesson.new, *([rehearsal.states] if rehearsal else [])])
         owners = [*[lesson.name] * count, *(rehearsal.tasks if rehearsal else ())]
-        targets = torch.tensor([tasks.index(owner) for owner in owners])
+        output_of = {name: output for output, name in enumerate(tasks)}
+        targets = torch.tensor([output_of[owner] for owner in owners])
         new, replayed = split_budget(lesson.settings.batch_size, old_share=OLD_SHARE, has_memory=rehearsal is not None)
         steps = self.settings.selector_steps
 

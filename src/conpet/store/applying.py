@@ -60,9 +60,21 @@ def apply_change(connection: Connection, change: Change, plan: Plan, manifests: 
     _add_ledger(connection, EvaluationRow, event_id, change.evaluations)
     _add_ledger(connection, ReferenceRow, event_id, change.references)
     _add_ledger(connection, CostRow, event_id, change.costs)
-    in_use = select(func.coalesce(func.sum(ObjectRow.bytes), 0)).where(ObjectRow.released_event.is_(None))
-    connection.execute(update(EventRow).where(EventRow.id == event_id).values(bytes_stored=in_use.scalar_subquery()))
+    in_use = _bytes_before(connection, event_id) + sum(manifest.bytes for manifest in manifests)
+    in_use -= _bytes_released(connection, event_id)
+    connection.execute(update(EventRow).where(EventRow.id == event_id).values(bytes_stored=in_use))
     return event_id
+
+
+def _bytes_before(connection: Connection, event_id: int) -> int:
+    """Return the size of all objects in use before an event, as the last one noted it."""
+    events = select(EventRow.bytes_stored).where(EventRow.id < event_id).order_by(EventRow.id.desc())
+    return connection.execute(events.limit(1)).scalar_one()
+
+
+def _bytes_released(connection: Connection, event_id: int) -> int:
+    released = select(func.coalesce(func.sum(ObjectRow.bytes), 0)).where(ObjectRow.released_event == event_id)
+    return connection.execute(released).scalar_one()
 
 
 def _add_event(connection: Connection, change: Change, plan: Plan, now: datetime) -> int:

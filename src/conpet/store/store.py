@@ -19,10 +19,11 @@ from sqlalchemy import insert, text
 from conpet.artifact import sync
 from conpet.errors import CorruptionError, WorkspaceExistsError, WorkspaceNotFoundError
 from conpet.store.database import Database
+from conpet.store.index import Index
 from conpet.store.layout import DATABASE, Layout
 from conpet.store.leases import take_lease
 from conpet.store.lock import hold_lock
-from conpet.store.reading import read_events, read_generation, read_header, read_snapshot
+from conpet.store.reading import read_events, read_generation, read_header
 from conpet.store.records import EventRecord, Header, Snapshot
 from conpet.store.schema import SCHEMA_VERSION, EventRow, HeaderRow
 from conpet.store.writer import Writer
@@ -42,6 +43,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._layout = Layout(path)
         self._database = Database(self._layout.database)
+        self._index = Index(self._layout.objects)
 
     @classmethod
     def create(
@@ -117,7 +119,7 @@ class Store:
         """Return the whole workspace as of now, contents unread; close it, or drop it, when it is superseded."""
         lease = take_lease(self._layout.leases, self.generation())
         with self._database.read() as connection:
-            return read_snapshot(connection, self._layout.objects, lease)
+            return self._index.snapshot(connection, lease)
 
     def events(self, after: int = 0) -> list[EventRecord]:
         """Return the history later than event `after`, oldest first."""

@@ -6,7 +6,7 @@ import shutil
 import time
 from contextlib import suppress
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 
 from conpet.artifact import Manifest, sync, write_artifact
 from conpet.store.applying import apply_change
@@ -56,7 +56,7 @@ class Writer:
                 self._sweep_objects()
             raise
         with suppress(OSError):  # the change is made: what cannot be cleaned now is cleaned by the next writer
-            self._collect()
+            self.collect()
         for digest in change.clear_scratch:
             shutil.rmtree(self._layout.scratch_of(digest), ignore_errors=True)
         return event
@@ -64,7 +64,7 @@ class Writer:
     def clean(self) -> None:
         """Delete what interrupted writers left, superseded objects no reader wants, and forgotten checkpoints."""
         self._sweep_objects()
-        self._collect()
+        self.collect()
         for path in self._layout.scratch.iterdir():
             if path.stat().st_mtime < time.time() - SCRATCH_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
@@ -79,17 +79,20 @@ class Writer:
         return manifests
 
     def _sweep_objects(self) -> None:
+        names = [path.name for path in self._layout.objects.iterdir()]
         with self._database.read() as connection:
+            if len(names) == connection.execute(select(func.count()).select_from(ObjectRow)).scalar_one():
+                return  # every object has a folder, so there is none beside
             known = set(connection.execute(select(ObjectRow.folder)).scalars())
-        for path in self._layout.objects.iterdir():
-            if path.name not in known:
-                shutil.rmtree(path, ignore_errors=True)
+        for name in names:
+            if name not in known:
+                shutil.rmtree(self._layout.objects / name, ignore_errors=True)
 
-    def _collect(self) -> None:
+    def collect(self) -> None:
+        """Delete superseded objects no reader wants any more."""
         with self._database.read() as connection:
-            generation = read_generation(connection)
-        unwanted = ObjectRow.released_event <= oldest_lease(self._layout.leases, generation)
-        with self._database.read() as connection:
+            oldest = oldest_lease(self._layout.leases, read_generation(connection))
+            unwanted = ObjectRow.released_event <= oldest
             folders = connection.execute(select(ObjectRow.folder).where(unwanted)).scalars().all()
         if folders:
             with self._database.write() as connection:

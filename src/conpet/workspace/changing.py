@@ -36,7 +36,7 @@ class Changer:
         store: The workspace's store.
         writer: The right to write.
         learner: The learner of the present state.
-        snapshot: The present state.
+        snapshot: The present state; after a commit, the one it made.
         progress: Hears how far each stage is.
         evaluate: Whether a change ends with an evaluation of all tasks.
     """
@@ -53,7 +53,7 @@ class Changer:
         self._store = store
         self._writer = writer
         self._learner = learner
-        self._snapshot = snapshot
+        self.snapshot = snapshot
         self._progress = progress
         self._evaluate = evaluate
         self._costs = CostLedger(learner.backbone.meter)
@@ -80,11 +80,11 @@ class Changer:
             derived_from: Digests of the data that the task was made from.
         """
         if self._learner.settings.latent_only:
-            check_templates(task, map(known_task, self._snapshot.versions))
+            check_templates(task, map(known_task, self.snapshot.versions))
         # Training may be resumed only from the very state it began in.
-        scratch = f"{task.digest[:32]}-{self._snapshot.generation}"
+        scratch = f"{task.digest[:32]}-{self.snapshot.generation}"
         work = self._work(task.name, scratch)
-        coming, source, warm = coming_task(task, self._snapshot), remembered_whole(task), {}
+        coming, source, warm = coming_task(task, self.snapshot), remembered_whole(task), {}
         if warming.due(self._learner):
             self._learner, warm[WARMUP] = warming.warm_up(self._learner, coming, source, work)
         learner = self._learner
@@ -95,7 +95,7 @@ class Changer:
         with self._costs.stage("memory"):
             keeper = Keeper(learner.backbone, learner.settings)
             whole = keeper.whole(task, lesson.train, learned.representations)
-            memory, smaller = keeper.kept(whole, self._snapshot.versions)
+            memory, smaller = keeper.kept(whole, self.snapshot.versions)
         description = describe(task) | {ORIGINS: list(derived_from)}
         description["notes"] += keeper.notes(whole, memory)
         state = learner.state.after(coming, learned.objects, learned.shared)
@@ -117,12 +117,12 @@ class Changer:
             shared={**warm, **learned.shared},
             detail=learned.detail,
         )
-        version = self._store.snapshot().task(task.name).active
+        version = self.snapshot.task(task.name).active
         return self._report(version, event=event, evaluation=evaluation, notes=tuple(description["notes"]))
 
     def rollback(self, name: str, number: int) -> LearnReport:
         """Use another version of a task; see `ConPET.rollback`."""
-        record = self._snapshot.task(name)
+        record = self.snapshot.task(name)
         chosen = record.version(number)
         if chosen.active:
             return self._report(chosen, skipped=True)
@@ -133,12 +133,12 @@ class Changer:
         shared = self._learner.revise(known_task(record.active), coming, work)
         evaluation = self._evaluated(self._learner.state.followed_by(coming, shared), {name: sighted(chosen)})
         event = self._commit(evaluation, "rollback", name, activate=number, shared=shared)
-        return self._report(self._store.snapshot().task(name).active, event=event, evaluation=evaluation)
+        return self._report(self.snapshot.task(name).active, event=event, evaluation=evaluation)
 
     def remove(self, name: str) -> Evaluation | None:
         """Take a task out; see `ConPET.remove`."""
-        leaving = known_task(self._snapshot.task(name).active)
-        before = known_tasks(self._snapshot.versions)
+        leaving = known_task(self.snapshot.task(name).active)
+        before = known_tasks(self.snapshot.versions)
         shared = {
             **self._learner.revise(leaving, None, self._work(name)),
             **self._learner.trimmed(before, [version for version in before if version.name != name]),
@@ -150,7 +150,7 @@ class Changer:
     def tune(self, task: Task | str, limit: CostLimit, choices: DesignChoices) -> TuneReport:
         """Search for a design and put it in force; see `ConPET.tune`."""
         with self._costs.stage("search"):
-            found = search(self._learner, self._snapshot, task, limit, choices, self._progress)
+            found = search(self._learner, self.snapshot, task, limit, choices, self._progress)
         report = found.model_copy(update={"applied": True})
         settings = applied(self._learner.settings, report.choice.design)
         self._commit(
@@ -165,10 +165,10 @@ class Changer:
     # Parts
 
     def _present(self, name: str) -> VersionRecord | None:
-        return next((task.active for task in self._snapshot.tasks if task.name == name), None)
+        return next((task.active for task in self.snapshot.tasks if task.name == name), None)
 
     def _check_labels(self, name: str, labels: Sequence[str]) -> None:
-        owners = {label: task.name for task in self._snapshot.tasks for label in task.active.labels}
+        owners = {label: task.name for task in self.snapshot.tasks for label in task.active.labels}
         problems = [
             Problem(f"task {name!r}", None, f"label {label!r} is owned by the earlier task {owners[label]!r}")
             for label in labels
@@ -178,7 +178,7 @@ class Changer:
             raise DataError(f"task {name!r} cannot be learned; nothing was changed", problems)
 
     def _work(self, name: str, scratch: str | None = None) -> Work:
-        others = [task for task in self._snapshot.tasks if task.name != name]
+        others = [task for task in self.snapshot.tasks if task.name != name]
         return Work(
             remembered(others),
             self._costs,
@@ -194,7 +194,7 @@ class Changer:
         """Evaluate the next state on the stored tests, with those of the changed task in place of the stored ones."""
         if not self._evaluate:
             return None
-        known = {task.name: sighted(task.active) for task in self._snapshot.tasks} | dict(changed)
+        known = {task.name: sighted(task.active) for task in self.snapshot.tasks} | dict(changed)
         tests = {task.name: known[task.name] for task in state.tasks}
         with self._costs.stage("evaluation"):
             return evaluate_tests(self._learner.renewed(state), tests, self._progress)
@@ -216,7 +216,7 @@ class Changer:
             parameters=new.parameters if new else 0,
             head_parameters=new.head_parameters if new else 0,
         )
-        return self._writer.commit(
+        event = self._writer.commit(
             Change(
                 verb,
                 task,
@@ -229,6 +229,8 @@ class Changer:
                 **change,
             )
         )
+        self.snapshot = self._store.snapshot()
+        return event
 
     def _report(
         self,
@@ -240,7 +242,7 @@ class Changer:
         changed_since: bool = False,
         notes: Sequence[str] = (),
     ) -> LearnReport:
-        tasks = self._store.snapshot().tasks
+        tasks = self.snapshot.tasks
         matrix = matrix_of(self._store.events()) if evaluation else AccuracyMatrix()
         return LearnReport(
             task=version.task,

@@ -65,11 +65,15 @@ class Current:
 
     def learner(self) -> Learner:
         """Return the learner of the workspace's present state, also if another process has changed it."""
+        return self.now()[0]
+
+    def now(self) -> tuple[Learner, Snapshot]:
+        """Return that learner with the snapshot of its state."""
         with self._lock:
             snapshot = self._snapshot
         if snapshot is None or snapshot.generation != self._store.generation():
             snapshot = self._store.snapshot()
-        return self.at(snapshot)[0]
+        return self.at(snapshot)
 
     def at(self, snapshot: Snapshot) -> tuple[Learner, Snapshot]:
         """Return the learner of a snapshot, or of a later one that was seen already, with that snapshot."""

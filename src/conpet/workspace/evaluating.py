@@ -85,8 +85,9 @@ class Evaluator:
             counts["preselected"] = int((scores.selected == own).any(dim=1).sum())
         possible = torch.isfinite(scores.labels)
         for method in self._closed_forms:
-            templates = [task.template for task in learner.state.tasks for _ in task.labels]
-            closed = by_template(templates, readings, partial(_features_scored, fitted(learner.closed, method)))
+            closed = by_template(
+                learner.label_templates, readings, partial(_features_scored, fitted(learner.closed, method))
+            )
             self._references[method] += _hits(closed.masked_fill(~possible, -torch.inf), truth)
         if self._progress:
             self._progress(len(labels))

@@ -297,7 +297,7 @@ class ConPET(GrowingVerbs):
         """
         limit, among = CostLimit(seconds, passes, trials), DesignChoices.parse(choices or {})
         if dry_run:
-            return search(*self._present.at(self._store.snapshot()), task, limit, among, progress or ignore)
+            return search(*self._present.now(), task, limit, among, progress or ignore)
         return self._change("tune", wait_seconds, progress, False, lambda changer: changer.tune(task, limit, among))
 
     def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
@@ -346,7 +346,7 @@ class ConPET(GrowingVerbs):
         Args:
             progress: As in `learn`.
         """
-        learner, snapshot = self._present.at(self._store.snapshot())
+        learner, snapshot = self._present.now()
         events = [event for event in self._store.events() if event.id <= snapshot.generation]
         return evaluate_stored(learner, snapshot.tasks, events, progress or ignore)
 
@@ -373,11 +373,11 @@ class ConPET(GrowingVerbs):
         change: Callable[[Grower], Done],
     ) -> Done:
         with self._store.write(verb, wait_seconds) as writer:
-            learner, snapshot = self._present.at(self._store.snapshot())
-            done = change(Grower(self._store, writer, learner, snapshot, progress or ignore, evaluate))
-            del learner, snapshot  # so that nobody here reads the former state any more, and what it alone had can go
-            self._present.at(self._store.snapshot())
-            writer.clean()
+            grower = Grower(self._store, writer, *self._present.now(), progress or ignore, evaluate)
+            done = change(grower)
+            self._present.at(grower.snapshot)
+            del grower  # so that nobody here reads the former state any more, and what it alone had can go
+            writer.collect()
             return done
 
     def _check_backbone(self, stored: Fingerprint) -> None:

@@ -37,7 +37,7 @@ class Grower(Relabeller):
             DataError: A label is not known, or an input is stored with another label.
             ConfigError: A task's texts are not stored.
         """
-        owners = {label: task.name for task in self._snapshot.tasks for label in task.active.labels}
+        owners = {label: task.name for task in self.snapshot.tasks for label in task.active.labels}
         given = {str(example.label) for some in _by_split(examples).values() for example in some}
         if unknown := sorted(given - owners.keys()):
             problems = [Problem("examples", None, f"no task has a label {label!r}") for label in unknown]
@@ -47,7 +47,7 @@ class Grower(Relabeller):
                 problems,
             )
         wanted = {owners[label] for label in given}
-        names = [task.name for task in self._snapshot.tasks if task.name in wanted]
+        names = [task.name for task in self.snapshot.tasks if task.name in wanted]
         for name in names:
             self._extended(name, examples)
         return names
@@ -55,14 +55,14 @@ class Grower(Relabeller):
     def extend(self, name: str, examples: Examples | Task) -> LearnReport:
         """Learn one task from its stored examples and new ones; see `ConPET.extend`."""
         task = self._extended(name, examples)
-        present = self._snapshot.task(name).active
+        present = self.snapshot.task(name).active
         if task is None:
             return self._report(present, skipped=True)
         return self._teach(task, "learn", derived_from=origins(present))
 
     def _extended(self, name: str, examples: Examples | Task) -> Task | None:
         """Return a task with new examples beside its stored ones, or None where there are no new ones."""
-        present = self._snapshot.task(name).active
+        present = self.snapshot.task(name).active
         stored = self._stored(present)
         labels = {example.input_key: example.label for some in stored.values() for example in some}
         own = {
@@ -126,7 +126,7 @@ class Grower(Relabeller):
         """Refuse inputs that are stored under another label than the one that is split, in any task."""
         elsewhere = {
             example.input_key: f"{example.label!r} of task {task.name!r}"
-            for task in self._snapshot.tasks
+            for task in self.snapshot.tasks
             for some in self._stored(task.active).values()
             for example in some
             if example.label != label
@@ -182,14 +182,14 @@ class Grower(Relabeller):
 
     def upgrade(self, method: str, rule: str, selector: str | None) -> Evaluation | None:
         """Freeze a static method's module and go on with new ones; see `ConPET.upgrade`."""
-        settings, static = upgraded(self._snapshot, method, rule, selector), self._learner
+        settings, static = upgraded(self.snapshot, method, rule, selector), self._learner
         assert isinstance(static, StaticLearner), "only such a workspace can be upgraded"  # noqa: S101
         shared = dict(static.frozen())
         self._learner = dynamic = DynamicLearner(static.backbone, settings, static.state.sharing(shared))
         shared |= dynamic.calibrated(self._work(""))
         evaluation = self._evaluated(static.state.sharing(shared), {})
         # The module that served versions not in use is no more: it was trained on.
-        older = [version for version in self._snapshot.versions if not version.active]
+        older = [version for version in self.snapshot.versions if not version.active]
         self._commit(
             evaluation,
             "upgrade",
@@ -205,20 +205,20 @@ class Grower(Relabeller):
 
     def merge(self, names: Sequence[str], bound: float) -> MergeReport:
         """Let tasks share one module; see `ConPET.merge`."""
-        wanted, learner = mergeable(self._snapshot, names, bound), self._learner
+        wanted, learner = mergeable(self.snapshot, names, bound), self._learner
         assert isinstance(learner, DynamicLearner), "only tasks of such a workspace can be merged"  # noqa: S101
         slot, sources = self._free_slot(), self._sources(wanted)
         merging = "|".join(sorted(sources)).encode()
-        scratch = f"{hashlib.sha256(merging).hexdigest()[:32]}-{self._snapshot.generation}"
+        scratch = f"{hashlib.sha256(merging).hexdigest()[:32]}-{self.snapshot.generation}"
         work = replace(self._work(""), scratch=self._store.scratch(scratch))
         merged = learner.merged(sources, slot, work)
         before, after = (_validated(one, sources.values()) for one in (learner, learner.renewed(merged.state)))
         _check_bound(before, after, bound, sources)
-        versions = known_tasks(self._snapshot.versions)
+        versions = known_tasks(self.snapshot.versions)
         active = {task.name: task for task in merged.state.tasks}
         following = [
             active[task.name] if version.active else task
-            for version, task in zip(self._snapshot.versions, versions, strict=True)
+            for version, task in zip(self.snapshot.versions, versions, strict=True)
         ]
         shared = {**merged.shared, **learner.trimmed(versions, following)}
         bytes_before = self._store.events()[-1].bytes_stored
@@ -228,7 +228,7 @@ class Grower(Relabeller):
             "merge",
             None,
             side_objects=tuple(
-                SideObject(name, self._snapshot.task(name).active.number, part, artifact)
+                SideObject(name, self.snapshot.task(name).active.number, part, artifact)
                 for name, objects in merged.objects.items()
                 for part, artifact in objects.items()
             ),
@@ -239,7 +239,7 @@ class Grower(Relabeller):
 
     def _sources(self, names: Sequence[str]) -> dict[str, Remembered]:
         """Return the examples of tasks to be merged, by name."""
-        records = [self._snapshot.task(name).active for name in names]
+        records = [self.snapshot.task(name).active for name in names]
         units = {task.unit for task in known_tasks(records)}
         if len(units) == 1 and None not in units:
             raise ConfigError(f"{', '.join(sorted(names))} share one module already; nothing to merge")
@@ -259,7 +259,7 @@ class Grower(Relabeller):
         return sources
 
     def _free_slot(self) -> str:
-        used = [int(slot.removeprefix(_UNIT)) for slot in self._snapshot.shared if slot.startswith(_UNIT)]
+        used = [int(slot.removeprefix(_UNIT)) for slot in self.snapshot.shared if slot.startswith(_UNIT)]
         return f"{_UNIT}{max(used, default=0) + 1}"
 
 

@@ -47,10 +47,10 @@ def predictions(learner: Learner, examples: Sequence[Example], runners_up: int, 
 
 
 def _check_kind(learner: Learner, kind: Kind, numbers: Sequence[int]) -> None:
-    learned = sorted({str(task.kind) for task in learner.state.tasks})
-    if not learned:
+    if not learner.state.tasks:
         raise DataError("nothing was learned yet, so nothing can be predicted; learn a task first")
-    if kind not in learned:
+    if bool(learner.other_kind[kind].all()):
+        learned = sorted({str(task.kind) for task in learner.state.tasks})
         problems = [Problem("inputs", number, f"is of kind {kind}") for number in numbers]
         have = f"the tasks learned are of kind {', '.join(learned)}"
         raise DataError(f"no task of kind {kind} was learned: {have}", problems)
@@ -58,7 +58,7 @@ def _check_kind(learner: Learner, kind: Kind, numbers: Sequence[int]) -> None:
 
 def _of_kind(learner: Learner, kind: Kind, examples: Sequence[Example], runners_up: int) -> list[Prediction]:
     scores = learner.score(learner.readings(examples, kind, keep=False), kind).labels
-    possible = sum(len(task.labels) for task in learner.state.tasks if task.kind is kind)
+    possible = int((~learner.other_kind[kind])[learner.owner].sum())
     best = scores.topk(min(runners_up + 1, possible), dim=1)
     owners, labels, tasks = learner.owner.tolist(), learner.labels, learner.state.tasks
     answers = []

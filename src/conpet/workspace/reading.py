@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from conpet.data import Kind, Task
 from conpet.learners.state import KnownTask, LearnerState
+from conpet.readable import Readable
 from conpet.replay.memory import MEMORY
 from conpet.store import Snapshot, VersionRecord
 
@@ -25,8 +26,31 @@ def known_task(version: VersionRecord) -> KnownTask:
         Kind(description["kind"]),
         description["template"],
         description["settings"],
-        {slot: reader for slot, reader in version.objects.items() if slot != MEMORY},
+        _Learned(version.objects),
     )
+
+
+class _Learned(Mapping[str, Readable]):
+    """The objects of a version but for its examples; they are looked up when asked for, as most never are."""
+
+    __slots__ = ("_objects",)
+
+    def __init__(self, objects: Mapping[str, Readable]) -> None:
+        self._objects = objects
+
+    def __getitem__(self, slot: str) -> Readable:
+        if slot == MEMORY:
+            raise KeyError(slot)
+        return self._objects[slot]
+
+    def __contains__(self, slot: object) -> bool:
+        return slot != MEMORY and slot in self._objects
+
+    def __iter__(self) -> Iterator[str]:
+        return (slot for slot in self._objects if slot != MEMORY)
+
+    def __len__(self) -> int:
+        return len(self._objects) - (MEMORY in self._objects)
 
 
 def known_tasks(versions: Iterable[VersionRecord]) -> list[KnownTask]:

@@ -98,10 +98,10 @@ class Relabeller(Changer):
         work = self._work(name)
         learned = learner.relabelled(known, names, replace(work, memory=[*work.memory, memory.blind]))
         state = learner.state.after(known.renamed(names), learned.objects, learned.shared)
-        staying = [version for version in self._snapshot.versions if not change.drops(version)]
+        staying = [version for version in self.snapshot.versions if not change.drops(version)]
         kept, smaller = Keeper(learner.backbone, learner.settings).kept(memory, staying)
         coming = next(task for task in state.tasks if task.name == name)
-        trimmed = learner.trimmed(known_tasks(self._snapshot.versions), [*known_tasks(staying), coming])
+        trimmed = learner.trimmed(known_tasks(self.snapshot.versions), [*known_tasks(staying), coming])
         evaluation = self._evaluated(state.followed_by(coming, trimmed), {name: memory})
         row = learner.backbone.representation_size + 1
         event = self._commit(
@@ -116,23 +116,23 @@ class Relabeller(Changer):
                 present.parameters,
                 max(0, present.head_parameters - row * len(change.gone)),
             ),
-            dropped=tuple((one.task, one.number) for one in self._snapshot.versions if change.drops(one)),
+            dropped=tuple((one.task, one.number) for one in self.snapshot.versions if change.drops(one)),
             side_objects=smaller,
             shared={**learned.shared, **trimmed},  # no names in the history: it would keep them for ever
         )
-        return self._report(self._store.snapshot().task(name).active, event=event, evaluation=evaluation)
+        return self._report(self.snapshot.task(name).active, event=event, evaluation=evaluation)
 
     def _owner(self, label: str) -> TaskRecord:
-        for task in self._snapshot.tasks:
+        for task in self.snapshot.tasks:
             if label in task.active.labels:
                 return task
-        known = [repr(one) for task in self._snapshot.tasks for one in task.active.labels]
+        known = [repr(one) for task in self.snapshot.tasks for one in task.active.labels]
         have = ", ".join(known[:_SHOWN]) or "none yet"
         more = f", ... ({len(known):,} in all, see `conpet labels list`)" if len(known) > _SHOWN else ""
         raise UnknownNameError(f"no label {label!r} in this workspace; have: {have}{more}")
 
     def _check_new(self, label: str) -> None:
-        owners = {one: task.name for task in self._snapshot.tasks for one in task.active.labels}
+        owners = {one: task.name for task in self.snapshot.tasks for one in task.active.labels}
         if label in owners:
             raise DataError(f"label {label!r} is owned by task {owners[label]!r} already; choose another name")
         surrogates_or_controls = any(category(one) in ("Cs", "Cc") for one in label)

@@ -1,0 +1,239 @@
+"""Snapshots that cost what is new: what never changes in the database is read once and kept in memory.
+
+Rows of versions and objects are written once, and their ids never come again. What can change is which of them there
+are, which version of a task is active and which object stands in which slot. A task in which something came or another
+version became active is found by its new objects or by name in the history; where something went, fewer rows are there
+than known, and the ids of all are read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, func, select, true
+
+from conpet.artifact import ArtifactReader, Manifest
+from conpet.store.leases import Lease
+from conpet.store.reading import read_generation, read_header
+from conpet.store.records import Header, Snapshot, TaskRecord, VersionRecord
+from conpet.store.schema import EventRow, ObjectRow, SharedRow, TaskRow, VersionObjectRow, VersionRow
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Object:
+    """An object, as all its readers see it; it keeps no lease."""
+
+    id: int
+    folder: Path
+    manifest: Manifest
+    documents: dict[str, Any] = field(default_factory=dict)
+
+    def reader(self, lease: Lease) -> ArtifactReader:
+        return ArtifactReader(self.folder, self.manifest, lease, self.documents)
+
+
+class _Readers(Mapping[str, ArtifactReader]):
+    """Slot to reader with a lease; each is made when it is first asked for."""
+
+    __slots__ = ("_lease", "_made", "_objects")
+
+    def __init__(self, objects: Mapping[str, _Object], lease: Lease) -> None:
+        self._objects = objects
+        self._lease = lease
+        self._made: dict[str, ArtifactReader] = {}
+
+    def __getitem__(self, slot: str) -> ArtifactReader:
+        if slot not in self._made:
+            self._made[slot] = self._objects[slot].reader(self._lease)
+        return self._made[slot]
+
+    def __contains__(self, slot: object) -> bool:
+        return slot in self._objects
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._objects)
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Version:
+    """A version; `columns` are those that never change, as arguments of `VersionRecord`."""
+
+    id: int
+    active: bool
+    columns: Mapping[str, Any]
+    objects: Mapping[str, _Object]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Task:
+    id: int
+    name: str
+    position: int
+    versions: tuple[_Version, ...]
+
+    def record(self, lease: Lease) -> TaskRecord:
+        versions = tuple(
+            VersionRecord(
+                id=one.id, task=self.name, active=one.active, objects=_Readers(one.objects, lease), **one.columns
+            )
+            for one in self.versions
+        )
+        return TaskRecord(self.id, self.name, self.position, versions)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _State:
+    """One generation, without a lease.
+
+    Attributes:
+        generation: Id of its last event.
+        header: What the workspace is made of.
+        tasks: Its tasks by id, in the order of their positions.
+        shared: The objects that belong to no task.
+        versions_read: Id of the last version read; later ones are not known.
+        objects_read: Id of the last object read, likewise.
+    """
+
+    generation: int
+    header: Header
+    tasks: Mapping[int, _Task]
+    shared: Mapping[str, _Object]
+    versions_read: int
+    objects_read: int
+
+
+class Index:
+    """Reads snapshots, each from what it knows of the last one; safe for threads, for a state is never changed.
+
+    Args:
+        objects: The folder of all objects.
+    """
+
+    def __init__(self, objects: Path) -> None:
+        self._folder = objects
+        self._last: _State | None = None
+
+    def snapshot(self, connection: Connection, lease: Lease) -> Snapshot:
+        """Return everything but contents, in a number of queries that does not depend on how much was learned."""
+        state = self._last  # another thread may exchange it meanwhile
+        generation = read_generation(connection)
+        if state is None or state.generation != generation:
+            state = self._last = self._read(connection, generation, state)
+        tasks = tuple(task.record(lease) for task in state.tasks.values())
+        return Snapshot(state.generation, state.header, tasks, _Readers(state.shared, lease), lease)
+
+    def _read(self, connection: Connection, generation: int, last: _State | None) -> _State:
+        new = self._objects(connection, last.objects_read if last else 0)
+        columns = _columns(connection, last.versions_read if last else 0)
+        tasks: dict[int, _Task] = {}
+        if last:
+            touched = _touched(connection, last)
+            came = _tasks(connection, [last.tasks[id_] for id_ in touched if id_ in last.tasks], columns, new, touched)
+            tasks = {**last.tasks, **came}
+        if _counted(tasks) != _count(connection):  # something went, or nothing is known yet
+            tasks = _tasks(connection, last.tasks.values() if last else (), columns, new)
+        slots = connection.execute(select(SharedRow.slot, SharedRow.object_id).order_by(SharedRow.slot))
+        known = {one.id: one for one in last.shared.values()} if last else {}
+        return _State(
+            generation,
+            read_header(connection),
+            tasks,
+            {slot: known.get(id_) or new[id_] for slot, id_ in slots},
+            max(columns, default=last.versions_read if last else 0),
+            max(new, default=last.objects_read if last else 0),
+        )
+
+    def _objects(self, connection: Connection, after: int) -> dict[int, _Object]:
+        query = select(ObjectRow.id, ObjectRow.folder, ObjectRow.manifest).where(ObjectRow.id > after)
+        return {
+            id_: _Object(id_, self._folder / folder, Manifest.from_json(manifest))
+            for id_, folder, manifest in connection.execute(query)
+        }
+
+
+def _touched(connection: Connection, last: _State) -> list[int]:
+    """Return the ids of the tasks in which something came, or another version became active."""
+    named = select(TaskRow.id).join(EventRow, EventRow.task == TaskRow.name).where(EventRow.id > last.generation)
+    filled = (
+        select(VersionRow.task_id)
+        .join(VersionObjectRow, VersionObjectRow.version_id == VersionRow.id)
+        .where(VersionObjectRow.object_id > last.objects_read)
+    )
+    return list(connection.execute(named.union(filled)).scalars())
+
+
+def _tasks(
+    connection: Connection,
+    known: Iterable[_Task],
+    columns: Mapping[int, Mapping[str, Any]],
+    new: Mapping[int, _Object],
+    only: Iterable[int] | None = None,
+) -> dict[int, _Task]:
+    """Read tasks as they are now, by id and in the order of their positions.
+
+    Args:
+        connection: An open transaction.
+        known: These tasks as they were.
+        columns: The columns of all versions that came since, by id.
+        new: All objects that came since, by id.
+        only: Ids of the tasks; None: all.
+    """
+    versions = {version.id: version for task in known for version in task.versions}
+    objects = {one.id: one for version in versions.values() for one in version.objects.values()} | dict(new)
+    which: ColumnElement[bool] = true() if only is None else TaskRow.id.in_(only)
+    slots: dict[int, dict[str, _Object]] = defaultdict(dict)
+    for id_, slot, object_id in connection.execute(
+        select(VersionObjectRow.version_id, VersionObjectRow.slot, VersionObjectRow.object_id)
+        .join(VersionRow, VersionRow.id == VersionObjectRow.version_id)
+        .join(TaskRow, TaskRow.id == VersionRow.task_id)
+        .where(which)
+        .order_by(VersionObjectRow.slot)
+    ):
+        slots[id_][slot] = objects[object_id]
+    members: dict[int, list[_Version]] = defaultdict(list)
+    for id_, task, active in connection.execute(
+        select(VersionRow.id, VersionRow.task_id, VersionRow.active)
+        .join(TaskRow, TaskRow.id == VersionRow.task_id)
+        .where(which)
+        .order_by(VersionRow.number)
+    ):
+        fixed = versions[id_].columns if id_ in versions else columns[id_]
+        members[task].append(_Version(id_, active, fixed, slots[id_]))
+    rows = select(TaskRow.id, TaskRow.name, TaskRow.position).where(which).order_by(TaskRow.position)
+    return {id_: _Task(id_, name, position, tuple(members[id_])) for id_, name, position in connection.execute(rows)}
+
+
+def _columns(connection: Connection, after: int) -> dict[int, dict[str, Any]]:
+    """Read what never changes of later versions."""
+    return {
+        row.id: {
+            "number": row.number,
+            "digest": row.digest,
+            "labels": tuple(row.labels),
+            "description": row.description,
+            "parameters": row.parameters,
+            "head_parameters": row.head_parameters,
+            "created": row.created,
+        }
+        for row in connection.execute(select(VersionRow).where(VersionRow.id > after))
+    }
+
+
+def _counted(tasks: Mapping[int, _Task]) -> tuple[int, int, int]:
+    """Return how many tasks, versions and filled slots are known."""
+    versions = [version for task in tasks.values() for version in task.versions]
+    return len(tasks), len(versions), sum(len(version.objects) for version in versions)
+
+
+def _count(connection: Connection) -> tuple[int, int, int]:
+    """Return how many of them there are: none that is not known, so if as many, then the same."""
+    counts = (select(func.count()).select_from(table) for table in (TaskRow, VersionRow, VersionObjectRow))
+    tasks, versions, slots = connection.execute(select(*(count.scalar_subquery() for count in counts))).one()
+    return tasks, versions, slots
