@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -101,7 +102,11 @@ class Page:
             value=value,
             best=best,
             hours=hours,
+            commits=commits,
             made_by=lambda name: results(name)[0].made_by,
+            missing=missing,
+            sizes=sizes,
+            orders=lambda name, data: groups(name, join_variants=True)[data].most_orders,
             there=lambda name: bool(results(name)),
             choice=choice,
         )
@@ -185,6 +190,31 @@ def hours(*names: str) -> str:
             alike = told.get((one.data, one.learner), [one.totals["cpu_seconds"]])
             total += one.totals.get("run_cpu_seconds", mean(alike))
     return f"{total / 3600 / 2:.1f}"
+
+
+def commits(*names: str) -> str:
+    """Return how many runs of experiments each commit made."""
+    found = Counter(one.made_by["commit"][:10] for name in names for one in results(name))
+    return ", ".join(f"{commit} ({count})" for commit, count in found.most_common())
+
+
+def missing(name: str) -> list[str]:
+    """Return which runs of an experiment have no result yet: learners with the number of their missing runs."""
+    there = {(one.data, one.variant, one.learner, one.order, one.seed) for one in results(name)}
+    runs = experiment(name).runs(name)
+    left = Counter(
+        one.learner for one in runs if (one.data, one.variant, one.learner, one.order, one.seed) not in there
+    )
+    return [f"{learner} ({count})" for learner, count in left.items()]
+
+
+def sizes(name: str) -> list[dict[str, Any]]:
+    """Return what the streams of an experiment hold."""
+    first = {data: next(iter(group.entries[0].results.values())) for data, group in groups(name).items()}
+    return [
+        {"data": TITLES[data], "tasks": len(one.tasks), "labels": one.labels, "test": one.test_examples}
+        for data, one in first.items()
+    ]
 
 
 def choice(name: str) -> str:
