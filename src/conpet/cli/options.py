@@ -39,6 +39,8 @@ DataFolders = Annotated[
     typer.Option(
         "--data-folder",
         metavar="FOLDER",
+        exists=True,
+        file_okay=False,
         help="Look for data sets here first, each in a folder of its name; may be repeated (also CONPET_DATA).",
         show_default=False,
     ),
