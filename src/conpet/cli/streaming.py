@@ -147,8 +147,8 @@ def _notes(data: LabelledData, stream: TaskStream, per_label: PerLabel, seed: in
         yield f"inputs that come again with the same label are left out: {repeated}"
     if trained_on := _by_split({split: one.trained_on for split, one in missing.items()}):
         yield (
-            f"held-out inputs that are training examples as well are left out: {trained_on}; so which test examples "
-            "there are depends on which training examples are taken"
+            f"held-out inputs that are training examples as well are left out: {trained_on}; so which held-out "
+            "examples there are depends on which training examples are taken"
         )
     for split in SPLITS:
         asked: int | None = getattr(per_label, split)
