@@ -38,6 +38,7 @@ class TestShipped:
         assert len(data.labels) == labels == DATA_SETS[name].labels
         assert list(data.groupings) == groupings
         assert len(data.out_of_scope) == outside
+        assert not any("was not read" in note for note in data.notes)
         assert {one.label for one in data.out_of_scope} <= {None}
         assert {one.kind for one in data.train} == {DATA_SETS[name].kind}
 
@@ -216,3 +217,8 @@ class TestList:
         assert rows["tacred"]["missing"] == ["dev.json", "test.json"]
         assert rows["tacred"]["path"] == str(tmp_path / "tacred")
         assert (rows["bbn"]["path"], rows["bbn"]["labels"], rows["bbn"]["kind"]) == (None, 46, "typing")
+
+    def test_a_folder_that_is_not_there_is_no_place_to_look_in(self, tmp_path: Path) -> None:
+        done = conpet("bench", "data", "list", "--data-folder", tmp_path / "nosuch")
+        assert done.code == 1
+        assert f"--data-folder {tmp_path / 'nosuch'} is no folder that is there" in done.err

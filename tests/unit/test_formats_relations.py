@@ -126,8 +126,11 @@ class TestTacred:
     @pytest.mark.parametrize(
         ("row", "said"),
         [
-            (tacred_row("per:origin", obj_end=10), "row 2: tail span 6:11 lies outside the 10 tokens"),
-            (tacred_row("per:origin", subj_end=1), "row 2: head span 2:2 is empty"),
+            (tacred_row("per:origin", obj_end=10), "row 2: obj_start 6 and obj_end 10 lie outside the 10 tokens"),
+            (
+                tacred_row("per:origin", subj_end=1),
+                "row 2: subj_start 2 and subj_end 1: the end, which is inclusive, is before",
+            ),
             (tacred_row("per:origin", subj_start="2"), "row 2: subj_start must be a whole number, not '2'"),
             (tacred_row("P102"), "row 2: unknown relation 'P102'; expected per:..., org:..."),
             ({"relation": "per:origin", "tokens": []}, "row 2: missing field 'token'; have: relation, tokens"),

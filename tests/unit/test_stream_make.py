@@ -19,7 +19,7 @@ from conpet.bench.similarity import label_vectors
 from conpet.data import Example, Span, Task, TaskStream, read_inputs, read_stream
 from conpet.data.formats import read_data
 from conpet.data.groups import read_groups
-from conpet.data.labelled import LabelledData, PerLabel
+from conpet.data.labelled import LabelledData, LeftOut, PerLabel, left_out
 from conpet.data.recipe import StreamRecipe
 from conpet.data.writing import write_stream
 from conpet.errors import ConfigError, DataError, UnknownNameError
@@ -158,7 +158,7 @@ def test_a_larger_label_is_cut_into_more_pieces_and_no_piece_is_empty() -> None:
         ({"by": "given", "tasks": 2}, "the groups say how many"),
         ({"by": "random"}, "needs the number of tasks"),
         ({"by": "frequency", "tasks": 6}, "11 labels make 5 tasks of two labels at most, not 6"),
-        ({"by": "random", "tasks": 2, "grouping": "paper"}, "grouping=paper is for by=given"),
+        ({"by": "random", "tasks": 2, "grouping": "paper"}, "the grouping 'paper' is for by 'given'"),
     ],
 )
 def test_what_contradicts_itself_is_refused(recipe: dict[str, Any], message: str) -> None:
@@ -240,6 +240,65 @@ def test_nothing_is_written_over_other_content(tmp_path: Path) -> None:
     assert not (tmp_path / "NOTICE").exists()
 
 
+def everything_below(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("foreign", ["notes.txt", "old-task/train.jsonl", "task-1/more.csv", "task-2"])
+def test_a_folder_with_anything_else_in_it_is_refused_as_it_is(tmp_path: Path, foreign: str) -> None:
+    (tmp_path / foreign).parent.mkdir(exist_ok=True)
+    (tmp_path / foreign).write_text("hi", encoding="utf-8")
+    with pytest.raises(DataError, match=r"name a new or empty folder(.|\n)*is no part of what would be") as refused:
+        write_stream(StreamRecipe(by="random", tasks=2).stream_of(LETTERS, ALL), tmp_path)
+    assert str(tmp_path / foreign.removesuffix("/train.jsonl")) in str(refused.value)
+    assert everything_below(tmp_path) == {foreign: b"hi"}
+
+
+def test_hidden_files_are_no_reason_to_refuse_a_folder(tmp_path: Path) -> None:
+    stream = StreamRecipe(by="random", tasks=2).stream_of(LETTERS, ALL)
+    (tmp_path / ".DS_Store").write_bytes(b"")
+    write_stream(stream, tmp_path)
+    (tmp_path / "task-1" / ".DS_Store").write_bytes(b"")
+    assert read_stream(write_stream(stream, tmp_path)) == stream
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_file_is_no_folder_to_write_to(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "cook.csv"
+    file.write_text("text,label\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"cook\.csv is a file; name another folder"):
+        write_stream(StreamRecipe(by="random", tasks=2).stream_of(LETTERS, ALL), file / below)
+    assert file.read_text(encoding="utf-8") == "text,label\n"
+
+
+def test_comments_cannot_break_the_stream(tmp_path: Path) -> None:
+    stream = StreamRecipe(by="random", tasks=2).stream_of(LETTERS, ALL)
+    assert read_stream(write_stream(stream, tmp_path, about=["of a\nb\u2028c\x07\udce9", "and: {more"])) == stream
+    said = (tmp_path / "stream.yaml").read_text(encoding="utf-8").splitlines()[:2]
+    assert said == ["# of a b c  ", "# and: {more"]
+
+
+def test_what_is_left_out_of_a_stream_is_counted() -> None:
+    def of(label: str, *texts: str) -> list[Example]:
+        return [Example.of_text(text, label) for text in texts]
+
+    groups = {"one": ("a", "b")}
+    data = LabelledData(
+        "made-up",
+        train=(*of("a", "1", "2", "1", "1"), *of("b", "3", "4"), *of("c", "5", "5")),
+        validation=(*of("a", "6", "2"), *of("b", "7", "7"), *of("c", "5")),
+        test=(*of("a", "8", "1", "2"), *of("b", "3", "3", "9")),
+        groupings={"mine": groups},
+    )
+    stream = StreamRecipe().stream_of(data, ALL)
+    assert left_out(data, stream) == {"train": LeftOut(2, 0), "validation": LeftOut(1, 1), "test": LeftOut(1, 3)}
+    assert [len(getattr(stream[0], split)) for split in ("train", "validation", "test")] == [4, 2, 2]
+    fewer = StreamRecipe().stream_of(data, PerLabel(train=1))
+    trained = {example.text for example in fewer[0].train}
+    held = [text for text in ("1", "2", "3") if text in trained]
+    assert left_out(data, fewer, PerLabel(train=1))["test"] == LeftOut(1, len(held))
+
+
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a small `clinc150` of four labels in two groups, with its licence."""
@@ -282,6 +341,42 @@ def test_the_command_writes_what_the_recipe_says_and_it_can_be_learned(shelf: Pa
     assert learned.code == 0, learned.err
 
 
+def test_the_folder_says_how_it_was_made_and_the_same_command_may_be_repeated(shelf: Path, tmp_path: Path) -> None:
+    source = shelf / "banking77"
+    source.mkdir()
+    rows = [{"text": f"{label} {number}", "label": label} for label in "abcd" for number in range(6)]
+    for split, shared in (("train", rows[6:8]), ("validation", []), ("test", rows[6:8])):
+        write_gz(source / f"{split}.jsonl.gz", [{**row, "text": f"{row['text']} {split}"} for row in rows] + shared)
+    (source / "SOURCE.md").write_text("26 training rows", encoding="utf-8")
+    command = ("stream", "make", "banking77", tmp_path / "out", "--data-folder", shelf, "--by", "random", "--tasks", 2)
+    done = conpet(*command, "--test", 7)
+    assert done.code == 0, done.err
+    written = everything_below(tmp_path / "out")
+    assert written["stream.yaml"].decode().splitlines()[:5] == [
+        "# Made by conpet stream make of the data set banking77.",
+        "# Recipe: by random, tasks 2, seed 0.",
+        "# Examples of a label, at most: train all, validation all, test 7.",
+        "# Counts in SOURCE.md are those of the whole data set, not of this stream.",
+        "# The order in which the tasks are learned.",
+    ]
+    assert "note: held-out inputs that are training examples as well are left out: 2 test; so which" in done.err
+    again = conpet(*command, "--test", 7)
+    assert (again.code, everything_below(tmp_path / "out")) == (0, written)
+    other = conpet(*command, "--test", 5)
+    assert other.code == 1
+    assert "stream.yaml: differs from what would be written" in other.err
+
+
+def test_a_stream_of_ones_own_groups_names_their_file(shelf: Path, tmp_path: Path) -> None:
+    groups = tmp_path / "groups.json"
+    groups.write_text('[["a", "d"], ["b", "c"]]', encoding="utf-8")
+    done = conpet("stream", "make", "clinc150", tmp_path / "out", "--data-folder", shelf, "--groups", groups)
+    assert done.code == 0, done.err
+    said = (tmp_path / "out" / "stream.yaml").read_text(encoding="utf-8")
+    assert "# Recipe: by given, grouping groups.json, seed 0.\n" in said
+    assert "SOURCE" not in said
+
+
 def test_the_command_compares_labels_by_a_backbone(shelf: Path, tmp_path: Path) -> None:
     options = ("--data-folder", shelf, "--tasks", 2, "--by", "similar-apart", "--backbone", "tiny-random")
     done = conpet("stream", "make", "clinc150", tmp_path / "out", *options)
@@ -301,7 +396,7 @@ def test_the_command_says_what_is_left_out_or_less_than_asked_for(shelf: Path, t
     )
     assert done.code == 0, done.err
     assert [(task.name, task.labels) for task in read_stream(tmp_path / "out")] == [("mine/too", ("a", "d"))]
-    assert "note: 2 of 4 labels are in no task" in done.err
+    assert "note: 2 of 4 labels are in no task: b, c\n" in done.err
     assert "note: 2 of 2 labels have fewer than 7 test examples" in done.err
 
 
@@ -309,15 +404,18 @@ def test_the_command_says_what_is_left_out_or_less_than_asked_for(shelf: Path, t
     ("options", "message"),
     [
         (("--by", "random", "--tasks", 3), "4 labels make 2 tasks of two labels at most, not 3"),
-        (("--by", "random"), "by=random needs the number of tasks"),
+        (("--by", "random"), "by 'random' needs the number of tasks"),
         (("--tasks", 2), "the groups say how many"),
-        (("--by", "weight", "--tasks", 2), "Input should be 'given', 'random'"),
-        (("--by", "pieces", "--tasks", 2), "labels that mean nothing"),
+        (
+            ("--by", "randm", "--tasks", 2),
+            "--by randm is no way to make tasks; have: given, random, frequency, similar",
+        ),
+        (("--by", "pieces", "--tasks", 2), "--by pieces is no way to make tasks; have: given"),
         (("--grouping", "paper"), "no grouping 'paper'; have: groups"),
         (("--groups", "GROUPS", "--by", "random", "--tasks", 2), "and so does --by random"),
         (("--groups", "GROUPS", "--grouping", "groups"), "and so does --grouping"),
         (("--groups", "GROUPS"), "'e'"),
-        (("--groups", "MISSING"), "No such file"),
+        (("--groups", "MISSING"), "none: No such file or directory; name a YAML or JSON file"),
     ],
 )
 def test_the_command_refuses_what_cannot_be_and_writes_nothing(

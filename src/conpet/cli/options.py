@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+from conpet.errors import ConfigError
+
+
+def _that_are_there(folders: list[Path] | None) -> list[Path] | None:
+    if missing := [str(folder) for folder in folders or () if not folder.is_dir()]:
+        raise ConfigError(f"--data-folder {missing[0]} is no folder that is there; name one that holds data sets")
+    return folders
+
+
 WorkspacePath = Annotated[
     Path, typer.Argument(metavar="WORKSPACE", help="Folder of the workspace.", show_default=False)
 ]
@@ -39,6 +48,7 @@ DataFolders = Annotated[
     typer.Option(
         "--data-folder",
         metavar="FOLDER",
+        callback=_that_are_there,
         help="Look for data sets here first, each in a folder of its name; may be repeated (also CONPET_DATA).",
         show_default=False,
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,18 +11,21 @@ import typer
 
 from conpet.cli.console import counting, line, messages, output
 from conpet.cli.options import DataFolders
-from conpet.errors import ConfigError
+from conpet.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from conpet.data import TaskStream
     from conpet.data.labelled import LabelledData, PerLabel
+    from conpet.data.recipe import StreamRecipe
 
 app = typer.Typer(help="Make task streams of labelled data.", no_args_is_help=True)
 AtMost = Annotated[int | None, typer.Option(min=1, help="Examples of a label, at most.", show_default="all")]
 _PAPERS = ("LICENSE*", "LICENCE*", "NOTICE*", "SOURCE*")
 """Files of a data set that go where its examples go."""
+_WAYS = ("given", "random", "frequency", "similar-together", "similar-apart")
+"""Values of --by. The labels of "pieces" mean nothing: it is for measurements of cost, from experiments and Python."""
 
 
 @app.callback()
@@ -34,7 +37,7 @@ def _stream() -> None:
 def make(
     source: Annotated[str, typer.Argument(metavar="DATA", help="A benchmark data set, or a path.", show_default=False)],
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.", show_default=False)],
-    tasks: Annotated[int | None, typer.Option(help="Number of tasks.", show_default=False)] = None,
+    tasks: Annotated[int | None, typer.Option(min=1, help="Number of tasks.", show_default=False)] = None,
     by: Annotated[
         str,
         typer.Option(
@@ -66,9 +69,9 @@ def make(
     from conpet.data.recipe import StreamRecipe
     from conpet.data.writing import json_lines, write_stream
 
+    if by not in _WAYS:
+        raise UnknownNameError(f"--by {by} is no way to make tasks; have: {', '.join(_WAYS)}")
     recipe = StreamRecipe.parse({"by": by, "tasks": tasks, "grouping": grouping, "seed": seed})
-    if recipe.by == "pieces":
-        raise ConfigError("by=pieces makes labels that mean nothing, for measurements of cost from Python alone")
     data = read_data(source, data_folder or ())
     if groups is not None:
         data = _with_groups(data, groups, recipe.by, recipe.grouping)
@@ -77,8 +80,8 @@ def make(
     extra = _papers(source, data_folder or ())
     if data.out_of_scope:
         extra["out_of_scope.jsonl"] = json_lines(data.out_of_scope)
-    write_stream(stream, folder, extra)
-    for note in (*data.notes, *_notes(data, stream, per_label)):
+    write_stream(stream, folder, extra, [*_about(data, recipe, per_label, backbone), *_warning(extra)])
+    for note in (*data.notes, *_notes(data, stream, per_label, seed)):
         line(f"note: {note}", messages())
     _print(stream)
     line(f"learn them with: conpet learn WORKSPACE {folder}", style="dim")
@@ -90,7 +93,7 @@ def _with_groups(data: LabelledData, file: Path, by: str, grouping: str | None) 
     if by != "given" or grouping is not None:
         other = "--grouping" if grouping is not None else f"--by {by}"
         raise ConfigError(f"--groups {file} says which labels make a task, and so does {other}; give one of them")
-    return replace(data, groupings={str(file): read_groups(file)})
+    return replace(data, groupings={file.name: read_groups(file)})
 
 
 def _vectors(data: LabelledData, backbone: str) -> Mapping[str, NDArray[Any]]:
@@ -110,22 +113,54 @@ def _papers(source: str, folders: Sequence[Path]) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found if path.is_file()}
 
 
-def _notes(data: LabelledData, stream: TaskStream, per_label: PerLabel) -> Iterator[str]:
+def _about(data: LabelledData, recipe: StreamRecipe, per_label: PerLabel, backbone: str) -> Iterator[str]:
+    """Say how a stream was made: the same words for the same command."""
+    from conpet.data.labelled import SPLITS
+
+    yield f"Made by conpet stream make of the data set {data.name}."
+    given = recipe.grouping or next(iter(data.groupings), None)
+    how = f"grouping {given}" if recipe.by == "given" else f"tasks {recipe.tasks}"
+    likeness = f", backbone {backbone}" if recipe.by.startswith("similar") else ""
+    yield f"Recipe: by {recipe.by}, {how}, seed {recipe.seed}{likeness}."
+    sizes = ", ".join(f"{split} {getattr(per_label, split) or 'all'}" for split in SPLITS)
+    yield f"Examples of a label, at most: {sizes}."
+
+
+def _warning(papers: Collection[str]) -> Iterator[str]:
+    if sources := sorted(name for name in papers if name.startswith("SOURCE")):
+        yield f"Counts in {', '.join(sources)} are those of the whole data set, not of this stream."
+
+
+def _notes(data: LabelledData, stream: TaskStream, per_label: PerLabel, seed: int) -> Iterator[str]:
     """Say what of the data is not in the stream, or less than was asked for."""
     from collections import Counter
 
-    from conpet.data.labelled import SPLITS
+    from conpet.data.formats.reading import listed
+    from conpet.data.labelled import SPLITS, left_out
     from conpet.report import text
 
     labels = [label for task in stream for label in task.labels]
-    if left_out := len(set(data.labels) - set(labels)):
-        yield f"{left_out:,} of {text.plural(len(data.labels), 'label')} are in no task"
+    if without := set(data.labels) - set(labels):
+        yield f"{len(without):,} of {text.plural(len(data.labels), 'label')} are in no task: {listed(without, 10)}"
+    missing = left_out(data, stream, per_label, seed=seed)
+    if repeated := _by_split({split: one.repeated for split, one in missing.items()}):
+        yield f"inputs that come again with the same label are left out: {repeated}"
+    if trained_on := _by_split({split: one.trained_on for split, one in missing.items()}):
+        yield (
+            f"held-out inputs that are training examples as well are left out: {trained_on}; so which held-out "
+            "examples there are depends on which training examples are taken"
+        )
     for split in SPLITS:
         asked: int | None = getattr(per_label, split)
         counts = Counter(example.label for task in stream for example in getattr(task, split))
         few = sum(counts[label] < asked for label in labels) if asked else 0
         if few:
             yield f"{few:,} of {text.plural(len(labels), 'label')} have fewer than {asked:,} {split} examples"
+
+
+def _by_split(counts: Mapping[str, int]) -> str:
+    """Return "2 train, 5 test", without the splits that have none."""
+    return ", ".join(f"{count:,} {split}" for split, count in counts.items() if count)
 
 
 def _print(stream: TaskStream) -> None:

@@ -22,10 +22,14 @@ def read_groups(path: Path) -> Grouping:
     """Read groups of labels from a YAML or JSON file: a list of lists of labels, or task names to lists of labels.
 
     Raises:
-        DataError: It is not such a file.
+        DataError: It cannot be read, or is not such a file.
     """
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(
+            f"the groups of labels cannot be read from {path}: {error.strerror}; name a YAML or JSON file"
+        ) from None
     except (yaml.YAMLError, UnicodeError, RecursionError) as error:
         raise DataError(f"{path} is neither YAML nor JSON: {' '.join(str(error).split())}") from None
     groups = {_text(path, name): labels for name, labels in found.items()} if isinstance(found, Mapping) else found

@@ -57,8 +57,8 @@ class LabelledData:
         """
         if not self.groupings:
             raise UnknownNameError(
-                f"{self.name} comes without groups of labels; give some, or have them made: by=random, frequency, "
-                "similar-together or similar-apart, with a number of tasks"
+                f"{self.name} comes without groups of labels; give some, or have a number of tasks made by 'random', "
+                "'frequency', 'similar-together' or 'similar-apart'"
             )
         chosen = next(iter(self.groupings)) if name is None else name
         if chosen not in self.groupings:
@@ -113,6 +113,35 @@ def stream_of(
         train, validation, test = (tuple(_of(labels, rows[split])) for split in SPLITS)
         tasks.append(Task(name, train, validation, test))
     return TaskStream(tuple(tasks))
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """How many examples of a split `stream_of` left out, beside those beyond the number asked for.
+
+    Attributes:
+        repeated: Inputs that stand earlier in the split with the same label.
+        trained_on: Held-out inputs that are training examples of the stream as well.
+    """
+
+    repeated: int
+    trained_on: int
+
+
+def left_out(
+    data: LabelledData, stream: TaskStream, per_label: PerLabel | None = None, *, seed: int = 0
+) -> dict[str, LeftOut]:
+    """Count, split by split, what `stream_of` left out of a stream that it made with the same arguments."""
+    counts, labels = per_label or PerLabel(), {label for task in stream for label in task.labels}
+    found = {}
+    for split in SPLITS:
+        examples = [example for example in getattr(data, split) if example.label in labels]
+        distinct, drawn = (
+            sum(map(len, by_label(examples, count, seed).values())) for count in (None, getattr(counts, split))
+        )
+        taken = sum(len(getattr(task, split)) for task in stream)
+        found[split] = LeftOut(len(examples) - distinct, drawn - taken)
+    return found
 
 
 def _check(data: LabelledData, grouping: Grouping) -> None:

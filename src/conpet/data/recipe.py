@@ -69,8 +69,8 @@ class StreamRecipe(Frozen):
 def _given(data: LabelledData, recipe: StreamRecipe, _: Vectors | None) -> Divided:
     if recipe.tasks is not None:
         raise ConfigError(
-            f"tasks={recipe.tasks} with by=given: there the groups say how many tasks there are; for a number of your "
-            "own use by=random, frequency, similar-together or similar-apart"
+            f"by 'given' goes with no number of tasks ({recipe.tasks}): the groups say how many there are; for a "
+            "number of your own make them by 'random', 'frequency', 'similar-together' or 'similar-apart'"
         )
     return data, data.grouping(recipe.grouping)
 
@@ -104,9 +104,11 @@ def _in_pieces(data: LabelledData, recipe: StreamRecipe, _: Vectors | None) -> D
 
 def _asked(recipe: StreamRecipe) -> int:
     if recipe.grouping is not None:
-        raise ConfigError(f"grouping={recipe.grouping} is for by=given; by={recipe.by} makes groups of its own")
+        raise ConfigError(
+            f"the grouping {recipe.grouping!r} is for by 'given'; by {recipe.by!r} makes groups of its own"
+        )
     if recipe.tasks is None:
-        raise ConfigError(f"by={recipe.by} needs the number of tasks")
+        raise ConfigError(f"by {recipe.by!r} needs the number of tasks")
     return recipe.tasks
 
 

@@ -53,7 +53,7 @@ def write_demo_stream(folder: str | Path) -> Path:
     Files that are there already with the same content are left alone.
 
     Raises:
-        DataError: A file of the same name but other content is there; nothing was written.
+        DataError: It is no folder, or something else stands in it; nothing was written.
     """
     return write_stream(demo_stream(), folder, {name: _packaged(name) for name in ("LICENSE", "SOURCE.md")})
 

@@ -36,9 +36,9 @@ def read_tacred(name: str, folder: Path) -> LabelledData:
             reading.left_out[f"rows labelled {NO_RELATION}"] += 1
             return
         named = str(row["id"]) if row.get("id") is not None else None
-        yield Example.of_relation(
-            words(row, "token"), _span(row, "subj"), _span(row, "obj"), paper_name(relation), named
-        )
+        tokens = words(row, "token")
+        head, tail = (_span(row, name, len(tokens)) for name in ("subj", "obj"))
+        yield Example.of_relation(tokens, head, tail, paper_name(relation), named)
 
     splits = {}
     for split, file in FILES.items():
@@ -59,7 +59,16 @@ def paper_name(relation: str) -> str:
     return f"{_SUBJECTS[match[1]]} {match[2].replace('_', ' ').replace('/', ' ')}"
 
 
-def _span(row: Any, name: str) -> Span:
-    """Return a span; its end is inclusive in the file."""
+def _span(row: Any, name: str, tokens: int) -> Span:
+    """Return a span; its end is inclusive in the file.
+
+    Raises:
+        RowError: It is empty or lies outside the tokens, said in the file's own terms.
+    """
     start, last = (field(row, f"{name}_{end}", int, "a whole number") for end in ("start", "end"))
+    given = f"{name}_start {start} and {name}_end {last}"
+    if last < start:
+        raise RowError(f"{given}: the end, which is inclusive, is before the start")
+    if start < 0 or last >= tokens:
+        raise RowError(f"{given} lie outside the {tokens} tokens (the first has place 0, the end is inclusive)")
     return Span(start, last + 1)
