@@ -51,8 +51,8 @@ def refuse_mixture(source: str, results: Iterable[Result]) -> None:
             )
         if run in runs:
             raise ConfigError(
-                f"{source}: the run {_named(result)} is there twice; name the folder of one experiment, or remove one of "
-                f"its files:{listed(_files(source, result))}"
+                f"{source}: the run {_named(result)} is there twice; name the folder of one experiment, or remove one "
+                f"of its files:{listed(_files(source, result))}"
             )
         runs.add(run)
 

@@ -71,6 +71,10 @@ class Line:
     slope: float
     half_width: float | None
 
+    def at(self, x: float) -> float:
+        """Return its value at x."""
+        return self.intercept + self.slope * x
+
 
 def summarise(values: Sequence[float]) -> Summary:
     """Summarise one value for each order.
