@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 
 from conpet.bench.grouping import Group, grouped
 from conpet.bench.placing import Named, label_ends
-from conpet.bench.plots import MOST_SHOWN, draw
+from conpet.bench.plots import draw
 from conpet.bench.results import Result
+from conpet.bench.sheets import MOST_SHOWN
 from conpet.errors import ConfigError, UnknownNameError
 
 COURSES = {"dynamic": [0.98, 0.95, 0.93], "emr*": [0.97, 0.88, 0.80]}

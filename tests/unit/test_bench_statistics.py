@@ -36,9 +36,12 @@ def test_a_mean_has_its_deviation_and_its_interval() -> None:
     assert found.half_width == pytest.approx(T_4 * sqrt(0.001) / sqrt(5))
 
 
-def test_one_order_has_no_interval() -> None:
+def test_one_order_and_two_have_no_interval() -> None:
     found = summarise([0.9])
     assert (found.mean, found.deviation, found.half_width, found.n) == (0.9, None, None, 1)
+    found = summarise([0.8, 0.9])
+    assert (found.half_width, found.n) == (None, 2)
+    assert (found.mean, found.deviation) == pytest.approx((0.85, 0.1 / sqrt(2)))
 
 
 def test_seeds_of_an_order_are_averaged_first() -> None:
@@ -66,10 +69,14 @@ def test_the_t_test_is_that_of_the_paired_differences() -> None:
     assert t_test([-1.0, -2.0, -3.0]) == pytest.approx(1 - t / sqrt(t * t + 2))
 
 
-def test_differences_without_noise_leave_the_t_test_no_doubt() -> None:
-    assert t_test([0.0, 0.0, 0.0]) == 1.0
-    assert t_test([0.5, 0.5, 0.5]) == 0.0
-    assert t_test([0.5]) is None
+@pytest.mark.parametrize("differences", [[0.0] * 3, [0.5] * 3, [0.1 + 0.2, 0.3, 0.3], [0.5], [0.5, 0.6]])
+def test_few_differences_and_those_without_spread_allow_no_t_test_and_no_interval(differences: list[float]) -> None:
+    assert t_test(differences) is None
+    theirs = {(order, 0): 0.4 for order in range(len(differences))}
+    found = compare({(order, 0): 0.4 + value for order, value in enumerate(differences)}, theirs)
+    assert found is not None
+    assert (found.t_p, found.difference.half_width) == (None, None)
+    assert found.difference.mean == pytest.approx(sum(differences) / len(differences))
 
 
 @pytest.mark.parametrize("differences", [[1.0, 2.0, 3.0], [0.1, 0.2, -0.3], [0.3, -0.1, 0.4, 0.1, 0.0], [0.1] * 6])
@@ -85,6 +92,7 @@ def test_sign_flips_are_counted_exactly(differences: list[float]) -> None:
 def test_sign_flips_cannot_fall_below_their_floor() -> None:
     assert sign_flip_test([1.0, 1.1, 0.9, 1.2, 1.0]) == flip_floor(5) == 2 / 2**5
     assert sign_flip_test([1.0]) is None
+    assert sign_flip_test([1.0, 1.1]) is None
     assert sign_flip_test([1.0] * 21) is None
 
 
@@ -113,6 +121,7 @@ def test_the_slope_over_orders_has_its_interval_over_them() -> None:
     assert (line.intercept, line.slope) == (1.0, 2.0)
     assert line.half_width == pytest.approx(T_2 / sqrt(3))
     assert mean_line([Line(0.0, 1.0, 9.0)]).half_width == 9.0
+    assert mean_line([Line(0.0, 1.0, 9.0), Line(1.0, 2.0, 9.0)]).half_width is None
 
 
 def test_without_scipy_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,4 +134,4 @@ def test_without_scipy_the_error_says_what_to_install(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ConfigError, match=r"pip install 'conpet\[bench\]'"):
-        summarise([0.1, 0.2])
+        summarise([0.1, 0.2, 0.3])

@@ -98,10 +98,10 @@ def test_the_number_of_orders_is_shown_where_it_differs() -> None:
 
 
 def test_the_number_of_orders_with_a_value_is_shown_where_some_have_none() -> None:
-    results = [made("a", order=order, metrics={"forgetting": 0.1 if order else None}) for order in range(3)]
+    results = [made("a", order=order, metrics={"forgetting": 0.1 if order else None}) for order in range(4)]
     group = only(results)
     (row,) = lines_of(markdown([build_table(group, measures(["forgetting"], group.results))]))[2:]
-    assert row == ["a", "10.0 ± 0.0 (n = 2)"]
+    assert row == ["a", "10.0 ± 0.0 (n = 3)"]
 
 
 def test_seeds_are_averaged_within_an_order() -> None:
@@ -124,7 +124,7 @@ def test_variants_of_different_protocols_are_joined_on_request_and_that_is_said(
     results = [made("a", variant=f"{tasks} tasks", protocol={"stream": {"tasks": tasks}}) for tasks in (5, 10)]
     ran = conpet("bench", "table", write(tmp_path, results), "--join-variants", "--metric", "whole_accuracy")
     assert lines_of(ran.out)[2:] == [["a", "5 tasks", "90.0"], ["a", "10 tasks", "90.0"]]
-    assert "Protocol: minilm-l6; examples of a label: 20 train, 5 validation, all test; epochs 5." in ran.out
+    assert "Protocol: minilm-l6; examples of a label: 20 train, 5 validation, all test; epochs 5; rank 8." in ran.out
     assert "Not one protocol: variants differ in stream." in ran.out
     bold = conpet("bench", "table", tmp_path, "--join-variants", "--format", "latex").out
     assert "textbf" not in bold
@@ -176,6 +176,7 @@ def test_a_table_is_written_to_a_file(folder: Path, tmp_path: Path) -> None:
     [
         (["--metric", "acc"], "no metric acc in the results; have: whole_accuracy, forgetting"),
         (["--learner", "crl"], "no results of learner crl; have: dynamic, emr*, joint"),
+        (["--variant", "rank 3"], "no results of variant rank 3; have: none"),
         (["--data", "ace"], "no results of data set ace; have: clinc150"),
         (["--format", "html"], "no format 'html'; have: markdown, csv, latex"),
     ],
@@ -208,7 +209,9 @@ def test_results_of_an_older_protocol_between_newer_ones_are_refused(tmp_path: P
 def test_a_run_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "a", [made("lda")])
     write(tmp_path / "b", [made("lda")])
-    assert "(main, clinc150, lda, order 0, seed 0) is there twice" in conpet("bench", "table", tmp_path).err
+    told = conpet("bench", "table", tmp_path).err
+    assert "(main, clinc150, lda, order 0, seed 0) is there twice" in told
+    assert all(str(tmp_path / name / "clinc150" / "lda-o0-s0.json") in told for name in ("a", "b"))
 
 
 def test_folders_are_compared_row_by_row(folder: Path, tmp_path: Path) -> None:
@@ -217,9 +220,16 @@ def test_folders_are_compared_row_by_row(folder: Path, tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
     rows = lines_of(ran.out)
     assert rows[0] == ["learner", "source", "whole accuracy (%)"]
-    assert rows[2] == ["dynamic", str(folder), "94.0 ± 3.9"]
-    assert rows[3] == ["dynamic", str(other), "93.0 ± 3.9"]
-    assert rows[6][:3] == [f"dynamic [{other}]", "−1.0 ± 0.0", "5"]
+    assert rows[2] == ["dynamic", "mine", "94.0 ± 3.9"]
+    assert rows[3] == ["dynamic", "theirs", "93.0 ± 3.9"]
+    assert rows[6][:3] == ["dynamic [theirs]", "−1.0", "5"]
+    assert f"Sources: mine is {folder}; theirs is {other}." in ran.out.replace("\\_", "_")
+
+
+def test_folders_of_the_same_name_are_told_apart_by_those_above(tmp_path: Path) -> None:
+    folders = [write(tmp_path / who / "main", orders("dynamic", FIVE)) for who in ("mine", "theirs")]
+    ran = conpet("bench", "compare", *folders, "--metric", "whole_accuracy")
+    assert [row[1] for row in lines_of(ran.out)[2:4]] == ["mine/main", "theirs/main"]
 
 
 def test_folders_of_different_protocols_are_refused_field_by_field(folder: Path, tmp_path: Path) -> None:
@@ -237,7 +247,7 @@ def test_folders_with_other_orders_are_refused_unless_the_common_ones_are_asked_
     theirs = write(tmp_path / "theirs", orders("dynamic", FIVE[:2]))
     ran = conpet("bench", "compare", mine, theirs)
     assert ran.code == 1
-    assert f"dynamic [{theirs}]: o0-s0, o1-s0" in ran.err
+    assert "dynamic [theirs]: o0-s0, o1-s0" in ran.err
     ran = conpet("bench", "compare", mine, theirs, "--common-orders", "--metric", "whole_accuracy")
     assert [row[2].split()[0] for row in lines_of(ran.out)[2:4]] == ["91.0", "91.0"]
     assert "Only the orders and seeds that all rows have." in ran.out
@@ -258,6 +268,10 @@ def test_costs_of_different_machines_are_told_as_such() -> None:
     assert "A slow one, 2 cores, 1 thread a run (folder 1)" in markdown([cost])
     accuracy = build_table(group, measures(["whole_accuracy"], group.results))
     assert "different machines" not in markdown([accuracy])
+    threads = only(fast, [made("lda", made_by={**fast[0].made_by, "threads": 2})])
+    text = markdown([build_table(threads, measures(["cpu_seconds"], threads.results))])
+    assert "different machines or with different numbers of threads" in text
+    assert "1 thread a run (folder 0); A fast one, 2 cores, 2 threads a run (folder 1)" in text
     alike = only([made("lda")], [made("lda", machine={"load_before": 2.0})])
     assert "different machines" not in markdown([build_table(alike, measures(["cpu_seconds"], alike.results))])
 
@@ -285,6 +299,54 @@ def test_learners_are_tested_against_the_best_and_that_is_said(folder: Path) -> 
     assert "**clinc150 (main): whole accuracy (%) against joint**" in ran.out
     assert "joint is the best of these same runs" in ran.out
     assert "no learner crl; have: dynamic, emr*, joint" in conpet("bench", "compare", folder, "--against", "crl").err
+
+
+def test_two_orders_give_differences_and_no_tests(tmp_path: Path) -> None:
+    results = [*orders("a", [0.90, 0.92]), *orders("b", [0.89, 0.91]), *orders("c", [0.80, 0.90])]
+    ran = conpet("bench", "compare", write(tmp_path, results), "--metric", "whole_accuracy")
+    means, tests = lines_of(ran.out)[2:5], lines_of(ran.out)[7:]
+    assert [row[1] for row in means] == ["91.0", "90.0", "85.0"]
+    assert tests == [["b", "−1.0", "2", *"––––"], ["c", "−6.0", "2", *"––––"]]
+    assert "Mean over 2 orders; fewer than 3 orders give no useful interval." in ran.out
+    assert "Fewer than 3 orders give no useful interval and no test." in ran.out
+
+
+def test_differences_without_spread_are_told_as_such(tmp_path: Path) -> None:
+    results = [*orders("a", FIVE), *orders("b", [value - 0.01 for value in FIVE])]
+    ran = conpet("bench", "compare", write(tmp_path, results), "--metric", "whole_accuracy")
+    assert lines_of(ran.out)[-1] == ["b", "−1.0", "5", "–", "–", "0.062", "0.062"]
+    assert "Differences that are equal in all orders have no spread" in ran.out
+
+
+def test_in_one_folder_differences_are_over_what_both_have_and_that_is_said(tmp_path: Path) -> None:
+    results = [*orders("a", FIVE), *orders("b", [0.80, 0.81, 0.83])]
+    ran = conpet("bench", "compare", write(tmp_path, results), "--metric", "whole_accuracy")
+    assert lines_of(ran.out)[-1][:3] == ["b", "−10.7 ± 1.4", "3"]  # of 0.92 in the same three, not of 0.94 in five
+    assert "Not all have the same orders and seeds" in ran.out
+    even = conpet("bench", "compare", tmp_path, "--metric", "whole_accuracy", "--common-orders")
+    assert "Not all have the same orders and seeds" not in even.out
+
+
+def test_a_metric_that_was_asked_for_and_not_measured_is_named(folder: Path) -> None:
+    ran = conpet("bench", "table", folder, "--metric", "whole_accuracy", "--metric", "forgetting")
+    assert lines_of(ran.out)[0] == ["learner", "whole accuracy (%)"]
+    assert "Measured by no run here: forgetting." in ran.out
+    assert "Measured by no run" not in conpet("bench", "table", folder, "--metric", "whole_accuracy").out
+
+
+def test_only_the_variants_that_are_named_are_shown(tmp_path: Path) -> None:
+    folder = write(tmp_path, [made("a", variant=f"rank {rank}") for rank in (1, 2, 4)])
+    options = ["--variant", "rank 4", "--variant", "rank 1", "--metric", "whole_accuracy"]
+    for verb in ("table", "compare"):
+        rows = lines_of(conpet("bench", verb, folder, *options).out)
+        assert [row[1] for row in rows[2:4]] == ["rank 4", "rank 1"]
+
+
+def test_the_modules_of_all_rows_are_named_where_they_are_alike() -> None:
+    rows = [made("a", settings={"pet": "lora", "rank": rank, "split": 4}) for rank in (8, 8)]
+    assert "epochs 5; pet lora, rank 8, split 4." in markdown([build_table(only(rows[:1], rows[1:]), ())])
+    mixed = [made("a"), made("b", settings={"pet": "lora", "rank": 16, "split": 4})]
+    assert "rank" not in markdown([build_table(only(mixed), ())])
 
 
 def test_tables_are_made_without_torch(folder: Path) -> None:

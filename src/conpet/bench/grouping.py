@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from conpet.bench.measures import Measure
 from conpet.bench.protocols import Sources, differing, listed, protocol_key, refuse_mixture, shared
 from conpet.bench.results import Protocol, Result
-from conpet.bench.statistics import Key, Summary, by_order, summarise
+from conpet.bench.statistics import FEWEST, Key, Summary, by_order, summarise
 from conpet.errors import ConfigError, UnknownNameError
 from conpet.report.text import plural
 
@@ -57,6 +58,7 @@ class Group:
         data: Name of the data set.
         protocol: What all runs have in common, but for `varied`.
         entries: In the order of the experiment.
+        learners: Names of all learners of the experiment in its order, also of those that are not in this group.
         dropped: Whether runs were left out because not every entry has their order and seed.
         apart: Names of the variants by which it is told from other groups of the same data set, else "".
         varied: Parts of the protocol in which its variants differ: for them, it is not one protocol.
@@ -66,6 +68,7 @@ class Group:
     data: str
     protocol: Protocol
     entries: tuple[Entry, ...]
+    learners: tuple[str, ...]
     dropped: bool = False
     apart: str = ""
     varied: tuple[str, ...] = ()
@@ -75,10 +78,10 @@ class Group:
         """Data set, variants where they tell it from another group, and experiment."""
         return f"{', '.join(part for part in (self.data, self.apart) if part)} ({self.experiment})"
 
-    @property
-    def file_name(self) -> str:
-        """A name for a file about it, which no other group of the same results has."""
-        return re.sub(r"[^\w.=-]+", "_", "-".join(part for part in (self.experiment, self.data, self.apart) if part))
+    def file_name(self, *, with_experiment: bool) -> str:
+        """Return a name for a file about it, which no other group of the same experiment has."""
+        parts = (self.experiment if with_experiment else "", self.data, self.apart)
+        return "-".join(re.sub(r"[^\w=-]+", "_", part).strip("_") for part in parts if part)
 
     @property
     def results(self) -> list[Result]:
@@ -98,7 +101,25 @@ class Group:
     def label(self, entry: Entry) -> str:
         """Return the name of an entry, as short as the group allows."""
         variant = f" ({entry.variant})" if self.of_variants and entry.variant else ""
-        return entry.learner + variant + (f" [{entry.source}]" if self.of_sources else "")
+        return entry.learner + variant + (f" [{self.short[entry.source]}]" if self.of_sources else "")
+
+    @property
+    def short(self) -> dict[str, str]:
+        """The sources, each with as many of the last parts of its path as tell it from the others."""
+        parts = {entry.source: PurePath(entry.source).parts for entry in self.entries}
+        for number in range(1, max(map(len, parts.values())) + 1):
+            names = {source: "/".join(own[-number:]) for source, own in parts.items()}
+            if len(set(names.values())) == len(names):
+                return names
+        return {source: source for source in parts}
+
+    def place(self, entry: Entry) -> int:
+        """Return a number for an entry that no other of the group has.
+
+        In the group's first variant and source it is the learner's place in the experiment, whoever else is there.
+        """
+        several = list(dict.fromkeys((one.variant, one.source) for one in self.entries))
+        return self.learners.index(entry.learner) + len(self.learners) * several.index((entry.variant, entry.source))
 
     @property
     def conditions(self) -> str:
@@ -111,8 +132,27 @@ class Group:
             "stream": f"{tasks} ({stream})",
             "examples": f"examples of a label: {', '.join(examples)}",
             "budget": "; ".join(f"{name} {value}" for name, value in self.protocol.budget.items()),
+            "modules": ", ".join(self._modules()),
         }
         return "; ".join(text for part, text in parts.items() if text and part not in self.varied)
+
+    def _modules(self) -> Iterator[str]:
+        """Name what the modules of all runs have in common, though it is not in the protocol."""
+        for name in ("pet", "rank", "split"):
+            values = {result.settings.get(name) for result in self.results}
+            if len(values) == 1 and (value := values.pop()) is not None:
+                yield f"{name} {value}"
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether any mean is one of enough orders for an interval."""
+        return self.most_orders >= FEWEST
+
+    @property
+    def caveat(self) -> str:
+        """Why some means have no interval; "" where all have one."""
+        few = any(entry.orders < FEWEST for entry in self.entries)
+        return f"fewer than {FEWEST} orders give no useful interval" if few else ""
 
     @property
     def most_orders(self) -> int:
@@ -134,6 +174,7 @@ def grouped(
     learners: Sequence[str] = (),
     order: Sequence[str] = (),
     variants: Sequence[str] = (),
+    only_variants: Sequence[str] = (),
     data: Sequence[str] = (),
     common_orders: bool = False,
     join_variants: bool = False,
@@ -147,6 +188,7 @@ def grouped(
         learners: Only these, and in this order; none: all.
         order: The order of all learners; those not named come last.
         variants: The order of variants; those not named come last.
+        only_variants: Only these variants, and in this order; none: all.
         data: Only these data sets; none: all.
         common_orders: Whether runs whose order and seed not all entries have are left out.
         join_variants: Whether the variants of an experiment are put into one group though their protocols differ.
@@ -154,10 +196,11 @@ def grouped(
     Raises:
         ConfigError: Results of one experiment, or of several sources, do not have the same protocol; a run is there
             twice; entries of several sources do not have the same orders and seeds; sources have nothing in common.
-        UnknownNameError: There is no result of a learner or a data set that is asked for.
+        UnknownNameError: There is no result of a learner, a variant or a data set that is asked for.
     """
     everything = [result for results in sources.values() for result in results]
     _check("learner", learners, (result.learner for result in everything))
+    _check("variant", only_variants, (result.variant for result in everything))
     _check("data set", data, (result.data for result in everything))
     for source, results in sources.items():
         refuse_mixture(source, results)
@@ -165,13 +208,19 @@ def grouped(
         source: [
             result
             for result in results
-            if (not learners or result.learner in learners) and (not data or result.data in data)
+            if (not learners or result.learner in learners)
+            and (not only_variants or result.variant in only_variants)
+            and (not data or result.data in data)
         ]
         for source, results in sources.items()
     }
     if len(wanted) > 1:
         wanted = shared(wanted)
-    groups = [_ordered(group, learners or order, variants) for group in _by_protocol(wanted, join_variants)]
+    known = tuple(sorted({*order, *(result.learner for result in everything)}, key=_place(order)))
+    groups = [
+        _ordered(replace(group, learners=known), learners or order, only_variants or variants)
+        for group in _by_protocol(wanted, join_variants)
+    ]
     if common_orders:
         groups = [_of_common_orders(group) for group in groups]
     elif len(wanted) > 1:
@@ -183,7 +232,9 @@ def grouped(
 def _check(kind: str, asked: Iterable[str], there: Iterable[str]) -> None:
     known = list(dict.fromkeys(there))
     if unknown := [name for name in asked if name not in known]:
-        raise UnknownNameError(f"no results of {kind} {', '.join(unknown)}; have: {', '.join(known)}")
+        raise UnknownNameError(
+            f"no results of {kind} {', '.join(unknown)}; have: {', '.join(filter(None, known)) or 'none'}"
+        )
 
 
 def _by_protocol(sources: Sources, join_variants: bool) -> list[Group]:
@@ -207,6 +258,7 @@ def _group(members: Sequence[tuple[str, Result]]) -> Group:
         data=first.data,
         protocol=first.protocol,
         entries=tuple(Entry(*names, runs) for names, runs in entries.items()),
+        learners=tuple(dict.fromkeys(result.learner for _, result in members)),
         varied=tuple(
             dict.fromkeys(
                 field.partition(".")[0] for _, result in members for field in differing(first.protocol, result.protocol)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from conpet.bench.grouping import Group
 from conpet.bench.measures import Measure
-from conpet.bench.statistics import MOST_FLIPPED, Comparison, compare, flip_floor, holm
+from conpet.bench.statistics import FEWEST, MOST_FLIPPED, Comparison, compare, flip_floor, holm
 from conpet.bench.tables import markdown_table, shown_cell
 from conpet.errors import ConfigError, UnknownNameError
 from conpet.report.text import NONE, plural
@@ -40,6 +40,7 @@ class Paired:
         chosen: Whether that was chosen as the best of these runs, and not named by the user.
         measure: What is compared.
         pairs: All others.
+        uneven: Whether a difference is over fewer orders and seeds than one of its two has.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Paired:
     chosen: bool
     measure: Measure
     pairs: tuple[Pair, ...]
+    uneven: bool
 
 
 def pair(group: Group, measure: Measure, against: str | None = None) -> Paired | None:
@@ -75,7 +77,8 @@ def pair(group: Group, measure: Measure, against: str | None = None) -> Paired |
     t_holm = holm([one.t_p if one else None for one in found])
     flip_holm = holm([one.flip_p if one else None for one in found])
     pairs = map(Pair, others, found, t_holm, flip_holm)
-    return Paired(group.title, best, against is None, measure, tuple(pairs))
+    uneven = any(values[label].keys() != values[best].keys() for label in others)
+    return Paired(group.title, best, against is None, measure, tuple(pairs), uneven)
 
 
 def _named(group: Group, against: str) -> Sequence[str]:
@@ -110,17 +113,23 @@ def _p(value: float | None) -> str:
 
 def _notes(paired: Paired) -> list[str]:
     counts = sorted({one.comparison.difference.n for one in paired.pairs if one.comparison})
-    tests = sum(one.t_holm is not None for one in paired.pairs)
     notes = [
         f"Mean difference to {paired.against} ± half the width of its 95% Student interval, over the orders and seeds "
         f"that both have; two-sided p-values of the paired t test and of the exact sign-flip test, each beside its "
-        f"value corrected by Holm for the {plural(tests, 'test')} of this table."
+        f"value corrected by Holm for all tests of its kind in this table."
     ]
-    floors = [f"{flip_floor(n):.3g} with {plural(n, 'order')}" for n in counts if 1 < n <= MOST_FLIPPED]
+    if paired.uneven:
+        notes.append(
+            "Not all have the same orders and seeds: a difference over those that both have need not be that of two "
+            "means over all that each has."
+        )
+    floors = [f"{flip_floor(n):.3g} with {plural(n, 'order')}" for n in counts if FEWEST <= n <= MOST_FLIPPED]
     if floors:
         notes.append(f"A sign-flip p-value cannot be below {', '.join(floors)}, whatever the difference.")
-    if 1 in counts:
-        notes.append("One order allows neither an interval nor a test.")
+    if any(n < FEWEST for n in counts):
+        notes.append(f"Fewer than {FEWEST} orders give no useful interval and no test.")
+    if any(one.comparison and one.comparison.difference.n >= FEWEST and one.t_holm is None for one in paired.pairs):
+        notes.append("Differences that are equal in all orders have no spread to take an interval or a t test from.")
     if paired.chosen:
         notes.append(
             f"{paired.against} is the best of these same runs, which makes differences to it look larger than they are "

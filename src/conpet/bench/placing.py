@@ -1,14 +1,17 @@
-"""Where the names in a drawing stand, so that none covers another."""
+"""Where the names and ticks of a drawing stand, so that no name covers another."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import count, product
+from math import ceil, floor, log10
 from typing import Any, NamedTuple
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.path import Path
+from matplotlib.ticker import FixedLocator, Locator, MaxNLocator
 from matplotlib.transforms import Bbox
 
 
@@ -56,7 +59,7 @@ def _first(block: Sequence[float], gap: float) -> float:
 
 
 def label_points(figure: Figure, axes: Any, points: Sequence[Named], bars: Sequence[Sequence[float]]) -> None:
-    """Write every name beside its point, where it covers neither a point nor a bar nor another name.
+    """Write every name beside its point, where it covers neither a point nor a bar nor another name or its leader.
 
     Args:
         figure: The figure.
@@ -69,20 +72,54 @@ def label_points(figure: Figure, axes: Any, points: Sequence[Named], bars: Seque
     dot = _DOT * figure.dpi / 72
     taken = [_box(axes, (point.x, point.y, point.x, point.y), dot) for point in points]
     taken += [_box(axes, bar, 1.0) for bar in bars]
+    names: list[Bbox] = []
+    leaders: list[Path] = []
     for point in points:
         name = axes.annotate(point.name, point[:2], xytext=(0, 0), textcoords="offset points", color=ink(point.colour))
         for distance, (right, up, across, along) in product(_DISTANCES, _PLACES):
             name.set(position=(right * distance, up * distance), ha=across, va=along)
             box = name.get_window_extent(renderer)
-            if inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1) and not box.count_overlaps(taken):
+            leader = _leader(axes, point, name, figure.dpi / 72)
+            if (
+                inside.contains(box.x0, box.y0)
+                and inside.contains(box.x1, box.y1)
+                and not box.count_overlaps([*taken, *names])
+                and not any(other.intersects_bbox(box, filled=False) for other in leaders)
+                and not any(leader.intersects_bbox(other, filled=False) for other in names)
+            ):
                 break
         else:  # no room anywhere: beside the point after all
             name.set(position=(_DISTANCES[0], 0), ha="left", va="center")
-        taken.append(name.get_window_extent(renderer))
+        names.append(name.get_window_extent(renderer))
+        leaders.append(_leader(axes, point, name, figure.dpi / 72))
         if max(map(abs, name.get_position())) > _DISTANCES[0]:
             arrow = {"arrowstyle": "-", "color": point.colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
             end = name.get_position()
             axes.annotate("", point[:2], xytext=end, textcoords="offset points", arrowprops=arrow, zorder=1)
+
+
+def _leader(axes: Any, point: Named, name: Any, pixels: float) -> Path:
+    """Return the line from a point to its name, in pixels."""
+    x, y = axes.transData.transform(point[:2])
+    right, up = name.get_position()
+    return Path([(x, y), (x + right * pixels, y + up * pixels)])
+
+
+def log_ticks(low: float, high: float) -> Locator:
+    """Return ticks of a logarithmic axis: as few and as round as may be, but three at least."""
+    powers = range(floor(log10(low)), ceil(log10(high)) + 1)
+    for digits in ((1,), (1, 3), (1, 2, 5)):
+        ticks = [tick for power in powers for digit in digits if low <= (tick := digit * 10.0**power) <= high]
+        if len(ticks) >= 3:
+            return FixedLocator(ticks)
+    return MaxNLocator(4, min_n_ticks=3)
+
+
+def task_ticks(last: int) -> Locator:
+    """Return ticks of an axis of tasks: the first one, and twelve round numbers at most."""
+    steps = (digit * 10**power for power in count() for digit in (1, 5))
+    step = next(step for step in steps if last <= 12 * step)
+    return FixedLocator(sorted({1, *range(step, last + 1, step)}))
 
 
 def ink(colour: str) -> tuple[float, ...]:
@@ -98,7 +135,7 @@ def _box(axes: Any, ends: Sequence[float], room: float) -> Bbox:
 
 _DOT = 5.0
 """Half the size of a point and its surroundings, in points."""
-_DISTANCES = (8, 16, 28, 42, 60)
+_DISTANCES = (8, 16, 28, 42, 60, 80)
 """How far from its point a name may stand, in points."""
 _PLACES = (
     (1, 0, "left", "center"), (-1, 0, "right", "center"), (0, 1, "center", "bottom"), (0, -1, "center", "top"),

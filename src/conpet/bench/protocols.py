@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 
 from conpet.bench.results import Protocol, Result
 from conpet.errors import ConfigError
@@ -49,13 +50,25 @@ def refuse_mixture(source: str, results: Iterable[Result]) -> None:
                 + listed(found)
             )
         if run in runs:
-            raise ConfigError(f"{source}: the run {_named(result)} is there twice; remove one of its files")
+            raise ConfigError(
+                f"{source}: the run {_named(result)} is there twice; name the folder of one experiment, or remove one "
+                f"of its files:{listed(_files(source, result))}"
+            )
         runs.add(run)
 
 
 def _named(result: Result) -> str:
     parts = [result.experiment, result.data, result.variant, result.learner, f"order {result.order}"]
     return f"({', '.join(part for part in parts if part)}, seed {result.seed})"
+
+
+def _files(source: str, result: Result) -> list[str]:
+    """Return the files below a folder that hold a run, as the runner names them; none where the source is no path."""
+    return [
+        str(path)
+        for path in sorted(Path(source).rglob(f"*-o{result.order}-s{result.seed}.json"))
+        if _named(Result.read(path)) == _named(result)
+    ]
 
 
 def shared(sources: Sources) -> Sources:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import fsum, inf, sqrt
+from dataclasses import dataclass, replace
+from math import fsum, sqrt
 from statistics import mean, stdev
 from typing import Any
 
@@ -19,6 +19,8 @@ from conpet.errors import ConfigError
 
 Key = tuple[int, int]
 """Order and seed of a run."""
+FEWEST = 3
+"""From so many orders on there are intervals and tests: those of two are too wide to tell anything."""
 MOST_FLIPPED = 20
 """Up to so many orders all assignments of signs are counted; that is half a million sums."""
 
@@ -30,7 +32,7 @@ class Summary:
     Attributes:
         mean: The mean.
         deviation: Sample deviation (n - 1); None for one order.
-        half_width: Half of the 95% interval of Student's t; None for one order.
+        half_width: Half of the 95% interval of Student's t; None below `FEWEST` orders.
         n: Number of orders.
     """
 
@@ -45,9 +47,9 @@ class Comparison:
     """A learner less another one, order by order.
 
     Attributes:
-        difference: Mean difference over the orders that both have.
-        t_p: Two-sided p-value of the paired t test; None for one order.
-        flip_p: Two-sided p-value of the exact sign-flip test; None for one order, or for more than `MOST_FLIPPED`.
+        difference: Mean difference over the orders that both have; without an interval where `t_p` is None.
+        t_p: Two-sided p-value of the paired t test; None below `FEWEST` orders, or for differences without spread.
+        flip_p: Two-sided p-value of the exact sign-flip test; None below `FEWEST` orders or above `MOST_FLIPPED`.
     """
 
     difference: Summary
@@ -69,6 +71,10 @@ class Line:
     slope: float
     half_width: float | None
 
+    def at(self, x: float) -> float:
+        """Return its value at x."""
+        return self.intercept + self.slope * x
+
 
 def summarise(values: Sequence[float]) -> Summary:
     """Summarise one value for each order.
@@ -78,8 +84,9 @@ def summarise(values: Sequence[float]) -> Summary:
     """
     if len(values) == 1:
         return Summary(values[0], None, None, 1)
-    deviation = stdev(values)
-    return Summary(mean(values), deviation, _quantile(len(values) - 1) * deviation / sqrt(len(values)), len(values))
+    deviation, n = stdev(values), len(values)
+    half_width = _quantile(n - 1) * deviation / sqrt(n) if n >= FEWEST else None
+    return Summary(mean(values), deviation, half_width, n)
 
 
 def by_order(values: Mapping[Key, float]) -> dict[int, float]:
@@ -99,20 +106,21 @@ def compare(ours: Mapping[Key, float], theirs: Mapping[Key, float]) -> Compariso
     differences = list(by_order({key: ours[key] - theirs[key] for key in ours.keys() & theirs.keys()}).values())
     if not differences:
         return None
-    return Comparison(summarise(differences), t_test(differences), sign_flip_test(differences))
+    difference, t_p = summarise(differences), t_test(differences)
+    if t_p is None:
+        difference = replace(difference, half_width=None)
+    return Comparison(difference, t_p, sign_flip_test(differences))
 
 
 def t_test(differences: Sequence[float]) -> float | None:
     """Return the two-sided p-value of the t test of mean 0: the paired test, given the differences of the pairs.
 
-    Equal differences leave it no noise to compare with: 1 where all are 0, else 0.
+    None below `FEWEST` differences, and where all are equal, which leaves it no noise to compare with.
     """
-    if len(differences) == 1:
+    if len(differences) < FEWEST or (deviation := stdev(differences)) <= _rounding(differences):
         return None
-    deviation, middle = stdev(differences), mean(differences)
     error = deviation / sqrt(len(differences))
-    statistic = abs(middle) / error if error else inf if middle else 0.0
-    return 2 * float(_student().sf(statistic, len(differences) - 1))
+    return 2 * float(_student().sf(abs(mean(differences)) / error, len(differences) - 1))
 
 
 def sign_flip_test(differences: Sequence[float]) -> float | None:
@@ -121,13 +129,17 @@ def sign_flip_test(differences: Sequence[float]) -> float | None:
     It assumes nothing but that, without an effect, every difference could as well have the other sign. It cannot fall
     below `flip_floor`, however large the differences.
     """
-    if not 1 < len(differences) <= MOST_FLIPPED:
+    if not FEWEST <= len(differences) <= MOST_FLIPPED:
         return None
     sums = np.array([differences[0]])  # the other half of the assignments has the same sums with the other sign
     for difference in differences[1:]:
         sums = np.concatenate([sums + difference, sums - difference])
-    rounding = 1e-12 * fsum(map(abs, differences))
-    return float(np.mean(np.abs(sums) >= abs(fsum(differences)) - rounding))
+    return float(np.mean(np.abs(sums) >= abs(fsum(differences)) - _rounding(differences)))
+
+
+def _rounding(differences: Sequence[float]) -> float:
+    """Return what sums of differences of accuracies may be off by; fractions of examples lie far above it."""
+    return 1e-12 * max(1.0, fsum(map(abs, differences)))
 
 
 def flip_floor(n: int) -> float:
@@ -172,6 +184,8 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> Line | None:
 
 def mean_line(lines: Sequence[Line]) -> Line:
     """Return the mean of the lines of several orders, with the interval of the slope over them; of one order its own.
+
+    Two orders give none (see `FEWEST`).
 
     Raises:
         ConfigError: SciPy is not installed.

@@ -61,7 +61,7 @@ class Table:
 
 
 def build_table(group: Group, columns: Sequence[Measure]) -> Table:
-    """Make the table of a group; columns that no run of it measured are left out.
+    """Make the table of a group; columns that no run of it measured are left out, and its notes say so.
 
     Raises:
         ConfigError: SciPy is not installed.
@@ -69,28 +69,33 @@ def build_table(group: Group, columns: Sequence[Measure]) -> Table:
     shown = [one for one in columns if any(entry.values(one) for entry in group.entries)]
     told = {"learner": True, "variant": group.of_variants, "source": group.of_sources}
     heads = tuple(head for head, needed in told.items() if needed)
-    rows = [
-        Row(
-            tuple(getattr(entry, head) or NONE for head in heads),
-            entry.orders,
-            tuple(entry.summary(one) for one in shown),
-        )
-        for entry in group.entries
-    ]
+    rows = []
+    for entry in group.entries:
+        names = {"learner": entry.learner, "variant": entry.variant, "source": group.short[entry.source]}
+        cells = tuple(entry.summary(one) for one in shown)
+        rows.append(Row(tuple(names[head] or NONE for head in heads), entry.orders, cells))
     about = {"experiment": group.experiment, "data": group.data, "variant": group.apart}
-    return Table(group.title, about, tuple(_notes(group, shown)), heads, tuple(shown), tuple(rows), not group.varied)
+    return Table(group.title, about, tuple(_notes(group, columns)), heads, tuple(shown), tuple(rows), not group.varied)
 
 
 def _notes(group: Group, columns: Sequence[Measure]) -> Iterable[str]:
-    interval = " ± half the width of its 95% Student interval" if group.most_orders > 1 else ""
-    yield f"Mean{interval} over {group.repeated}."
+    interval = " ± half the width of its 95% Student interval" if group.has_intervals else ""
+    yield f"Mean{interval} over {group.repeated}{'; ' if group.caveat else ''}{group.caveat}."
     yield f"Protocol: {group.conditions}."
     if group.varied:
         yield f"Not one protocol: variants differ in {', '.join(group.varied)}."
     if group.dropped:
         yield "Only the orders and seeds that all rows have."
-    if any(column.is_cost for column in columns) and (machines := _machines(group)):
-        yield f"Times were measured on different machines and tell little of each other: {'; '.join(machines)}."
+    measured = [column for column in columns if any(entry.values(column) for entry in group.entries)]
+    if missing := [column.title for column in columns if column not in measured]:
+        yield f"Measured by no run here: {', '.join(missing)}."
+    if any(column.is_cost for column in measured) and (machines := _machines(group)):
+        yield (
+            "Times were measured on different machines or with different numbers of threads, and tell little of each "
+            f"other: {'; '.join(machines)}."
+        )
+    if key := [f"{name} is {source}" for source, name in group.short.items() if name != source]:
+        yield f"Sources: {'; '.join(key)}."
     yield from _other_settings(group)
 
 
@@ -103,7 +108,7 @@ def _machines(group: Group) -> list[str]:
     if len(sources) == 1:
         return []
     return [
-        machine + (f" ({', '.join(dict.fromkeys(names))})" if group.of_sources else "")
+        machine + (f" ({', '.join(group.short[name] for name in dict.fromkeys(names))})" if group.of_sources else "")
         for machine, names in sources.items()
     ]
 
@@ -121,7 +126,7 @@ def _other_settings(group: Group) -> Iterable[str]:
         other = first.setdefault((entry.learner, entry.variant), entry)
         ours, theirs = (_settings(one) for one in (other, entry))
         changed = [
-            f"{name} {ours.get(name)} in {other.source}, {theirs.get(name)} in {entry.source}"
+            f"{name} {ours.get(name)} in {group.short[other.source]}, {theirs.get(name)} in {group.short[entry.source]}"
             for name in dict.fromkeys([*ours, *theirs])
             if ours.get(name) != theirs.get(name)
         ]

@@ -35,6 +35,9 @@ Metrics = Annotated[
 Learners = Annotated[
     list[str] | None, typer.Option("--learner", help="Only these learners, in this order.", show_default=False)
 ]
+Variants = Annotated[
+    list[str] | None, typer.Option("--variant", help="Only these variants, in this order.", show_default=False)
+]
 DataSets = Annotated[list[str] | None, typer.Option("--data", help="Only these data sets.", show_default=False)]
 ExperimentFile = Annotated[
     Path | None,
@@ -50,6 +53,7 @@ def table(
     form: Annotated[str, typer.Option("--format", help="markdown, csv or latex.")] = "markdown",
     metric: Metrics = None,
     learner: Learners = None,
+    variant: Variants = None,
     data: DataSets = None,
     experiment: ExperimentFile = None,
     common_orders: CommonOrders = False,
@@ -64,7 +68,7 @@ def table(
     """Print tables of results: means over the orders with 95% intervals, one table for each protocol."""
     from conpet.bench.tables import build_table, write_tables
 
-    groups = _groups([folder], learner, data, experiment, common_orders, join_variants)
+    groups = _groups([folder], learner, variant, data, experiment, common_orders, join_variants)
     columns = _columns(groups, metric, experiment)
     text = write_tables([build_table(group, columns) for group in groups], form)
     if target is None:
@@ -96,6 +100,7 @@ def plot(
         str, typer.Option(metavar="METRIC", help="Horizontal axis of --kind cost.")
     ] = "cpu_seconds_per_task",
     learner: Learners = None,
+    variant: Variants = None,
     data: DataSets = None,
     experiment: ExperimentFile = None,
     common_orders: CommonOrders = False,
@@ -103,10 +108,10 @@ def plot(
     """Draw results: one file for each data set and protocol."""
     from conpet.bench.plots import draw, save
 
-    groups = _groups([folder], learner, data, experiment, common_orders)
+    groups = _groups([folder], learner, variant, data, experiment, common_orders)
     figures = [(group, draw(kind, group, cost=cost, everyone=bool(learner))) for group in groups]
     for group, figure in figures:
-        path = _path(target, kind, group, only=len(groups) == 1)
+        path = _path(target, kind, group, groups)
         save(figure, path)
         line(str(path))
 
@@ -119,18 +124,20 @@ def compare(
     ] = None,
     metric: Metrics = None,
     learner: Learners = None,
+    variant: Variants = None,
     data: DataSets = None,
     experiment: ExperimentFile = None,
     common_orders: CommonOrders = False,
 ) -> None:
     """Print results of several folders in one table, and paired tests of the first metric between learners.
 
-    Results of different protocols, or on different orders and seeds, are refused.
+    Results of different protocols are refused. Within one folder each difference is over the orders and seeds that both
+    learners have; between folders all must have the same, unless --common-orders is given.
     """
     from conpet.bench import paired
     from conpet.bench.tables import build_table, markdown
 
-    groups = _groups(folders, learner, data, experiment, common_orders)
+    groups = _groups(folders, learner, variant, data, experiment, common_orders)
     columns = _columns(groups, metric, experiment)
     for group in groups:
         sys.stdout.write(markdown([build_table(group, columns)]) + "\n")
@@ -141,6 +148,7 @@ def compare(
 def _groups(
     folders: Sequence[Path],
     learners: Sequence[str] | None,
+    only_variants: Sequence[str] | None,
     data: Sequence[str] | None,
     experiment: Path | None,
     common_orders: bool,
@@ -157,6 +165,7 @@ def _groups(
         learners=learners or (),
         order=[*(asked.learners if asked else ())],
         variants=[*(asked.variants if asked else ())],
+        only_variants=only_variants or (),
         data=data or (),
         common_orders=common_orders,
         join_variants=join_variants,
@@ -180,8 +189,9 @@ def _columns(groups: Sequence[Group], metrics: Sequence[str] | None, experiment:
     return measures(names, [result for group in groups for result in group.results])
 
 
-def _path(target: Path, kind: str, group: Group, *, only: bool) -> Path:
-    """Return the file to draw a group to."""
-    if not target.suffix:
-        return target / f"{group.file_name}-{kind}.svg"
-    return target if only else target.with_stem(f"{target.stem}-{group.file_name}")
+def _path(target: Path, kind: str, group: Group, groups: Sequence[Group]) -> Path:
+    """Return the file to draw one of several groups to."""
+    name = group.file_name(with_experiment=len({one.experiment for one in groups}) > 1)
+    if target.is_dir() or not target.suffix:
+        return target / f"{name}-{kind}.svg"
+    return target if len(groups) == 1 else target.with_stem(f"{target.stem}-{name}")
