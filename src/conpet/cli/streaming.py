@@ -120,7 +120,7 @@ def _about(data: LabelledData, recipe: StreamRecipe, per_label: PerLabel, backbo
     yield f"Made by conpet stream make of the data set {data.name}."
     given = recipe.grouping or next(iter(data.groupings), None)
     how = f"grouping {given}" if recipe.by == "given" else f"tasks {recipe.tasks}"
-    likeness = f", backbone {backbone}" if recipe.by.startswith("similar") else ""
+    likeness = f", backbone {backbone}" if recipe.by_similarity else ""
     yield f"Recipe: by {recipe.by}, {how}, seed {recipe.seed}{likeness}."
     sizes = ", ".join(f"{split} {getattr(per_label, split) or 'all'}" for split in SPLITS)
     yield f"Examples of a label, at most: {sizes}."
