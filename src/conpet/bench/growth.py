@@ -100,9 +100,10 @@ def _slopes(entries: Sequence[Entry]) -> str:
     if any(entry.orders >= FEWEST for entry in entries):
         over.append("orders")
     if any(entry.orders == 1 for entry in entries):
-        over.append(f"tasks{' of a single order' if over else ''}, taken for independent")
+        single = " of a single order" if any(entry.orders > 1 for entry in entries) else ""
+        over.append(f"tasks{single}, taken for independent")
     intervals = f"; slopes ± half the width of their 95% interval over {' or '.join(over)}" if over else ""
-    return f"lines: least squares{intervals}"
+    return f"lines: least squares, drawn in turns where they lie on each other{intervals}"
 
 
 def _growing(group: Group, entries: Sequence[Entry], panel: _Panel) -> list[_Course]:
