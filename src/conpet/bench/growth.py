@@ -138,7 +138,7 @@ def _draw_panel(axes: Any, panel: _Panel, courses: Sequence[_Course], last: int)
             label = f"{course.name}\n{shown} {panel.unit} at task {course.ends[1]} alone"
         drawn = {"linestyle": course.look.dash if course.line else "", "marker": course.look.marker, "markersize": 4}
         axes.plot([], [], color=course.look.colour, label=label, **drawn)
-    axes.set_ylim(0, top)
+    axes.set_ylim(0, top or 1)
 
 
 def _dashes(lines: Sequence[_Course], near: float) -> dict[str, Any]:

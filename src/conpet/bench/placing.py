@@ -116,7 +116,7 @@ def log_ticks(low: float, high: float) -> Locator:
         ticks = [tick for power in powers for digit in digits if low <= (tick := digit * 10.0**power) <= high]
         if len(ticks) >= 3:
             return FixedLocator(ticks)
-    return MaxNLocator(4, min_n_ticks=3)
+    return MaxNLocator(6, steps=[1, 2, 5, 10], min_n_ticks=3)
 
 
 def task_ticks(last: int) -> Locator:
