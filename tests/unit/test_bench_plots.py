@@ -8,10 +8,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 from bench_results_helpers import made, orders, write
 from cli_helpers import conpet
 from matplotlib.figure import Figure
+from matplotlib.path import Path as LinePath
 
 from conpet.bench.grouping import Group, grouped
 from conpet.bench.placing import Named, label_ends
@@ -101,12 +103,71 @@ def test_every_data_set_has_its_own_file(results: list[Result], tmp_path: Path) 
     folder = write(tmp_path / "results", [*results, made("lda", protocol={"data": "banking77"})])
     assert conpet("bench", "plot", folder, "-o", tmp_path / "all").code == 0
     assert {path.name for path in (tmp_path / "all").iterdir()} == {
-        f"main-{name}-accuracy.svg" for name in ("banking77", "clinc150")
+        f"{name}-accuracy.svg" for name in ("banking77", "clinc150")
     }
     assert conpet("bench", "plot", folder, "-o", tmp_path / "x.png").code == 0
-    assert {path.name for path in tmp_path.glob("*.png")} == {"x-main-banking77.png", "x-main-clinc150.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {"x-banking77.png", "x-clinc150.png"}
     assert conpet("bench", "plot", folder, "--data", "clinc150", "-o", tmp_path / "x.svg").code == 0
     assert {path.name for path in tmp_path.glob("*.svg")} == {"x.svg"}
+
+
+def test_a_file_is_named_after_its_data_set_and_only_if_need_be_after_its_experiment(tmp_path: Path) -> None:
+    folder = write(tmp_path / "results", [made("lda", protocol={"data": "cook.csv"})])
+    (tmp_path / "plots.v1").mkdir()
+    assert conpet("bench", "plot", folder, "--kind", "cost", "-o", tmp_path / "plots.v1").code == 0
+    assert [path.name for path in (tmp_path / "plots.v1").iterdir()] == ["cook_csv-cost.svg"]
+    write(folder / "other", [made("lda", experiment="other")])
+    assert conpet("bench", "plot", folder, "-o", tmp_path / "both").code == 0
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {
+        "main-cook_csv-accuracy.svg",
+        "other-clinc150-accuracy.svg",
+    }
+
+
+def test_only_the_variants_that_are_named_are_drawn(tmp_path: Path) -> None:
+    folder = write(tmp_path / "results", [made("lda", variant=name) for name in ("rank 1", "rank 2", "rank 4")])
+    options = ["--variant", "rank 4", "--variant", "rank 1", "-o", tmp_path / "x.svg"]
+    assert conpet("bench", "plot", folder, *options).code == 0
+    assert {"lda (rank 1)", "lda (rank 4)"} <= set(words(tmp_path / "x.svg"))
+    assert "lda (rank 2)" not in words(tmp_path / "x.svg")
+
+
+def test_two_orders_have_no_bands_and_the_axis_fits_the_lines() -> None:
+    wild = [made(name, [0.98, 0.9, 0.83 + 0.1 * order], order=order) for name in "ab" for order in range(2)]
+    figure = draw("accuracy", group(wild))
+    assert not figure.axes[0].collections
+    low, high = figure.axes[0].get_ylim()
+    assert 85 < low < 88  # means from 88 to 98
+    assert 98 < high < 100
+    assert "intervals" not in " ".join(one.get_text() for one in figure.texts)
+
+
+def test_a_wide_band_leaves_the_lines_most_of_the_axis() -> None:
+    wild = [made("a", [0.9, 0.8 + 0.1 * (order - 1)], order=order, cpu=[1.0, 1.0]) for order in range(3)]
+    figure = draw("accuracy", group(wild))
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() < 60  # 10 points apart: 80 less 24.8
+    low, high = figure.axes[0].get_ylim()
+    assert 70 < low < high < 101
+
+
+def test_a_learner_looks_the_same_whoever_else_is_drawn(results: list[Result]) -> None:
+    def looks(*learners: str, data: str = "clinc150") -> dict[str, tuple[str, str]]:
+        both = [*results, made("emr*", protocol={"data": "banking77"}), made("joint", protocol={"data": "banking77"})]
+        (found,) = grouped({"": both}, learners=learners, data=[data], order=["joint", "der++", "emr*", "dynamic"])
+        drawn = draw("cost", found).axes[0].lines
+        return {str(one.get_label()): (str(one.get_color()), str(one.get_marker())) for one in drawn}
+
+    everyone = looks()
+    assert len({everyone[name] for name in ("joint", "emr*", "dynamic")}) == 3
+    assert looks("dynamic", "emr*")["emr*"] == looks(data="banking77")["emr*"] == everyone["emr*"]
+    assert looks("dynamic")["dynamic"] == everyone["dynamic"]
+
+
+def test_variants_of_a_learner_look_different() -> None:
+    figure = draw("accuracy", group([made(name, variant=f"rank {n}") for name in "ab" for n in range(4)]))
+    drawn = [one for one in figure.axes[0].lines if not str(one.get_label()).startswith("_")]
+    assert len({(one.get_color(), one.get_linestyle(), one.get_marker()) for one in drawn}) == 8
 
 
 def test_accuracy_stands_against_cost_on_a_logarithmic_axis(results: list[Result]) -> None:
@@ -142,6 +203,36 @@ def test_names_in_the_drawing_of_costs_do_not_cover_each_other() -> None:
     assert not any(box.overlaps(other) for box in boxes for other in boxes if other is not box)
 
 
+def test_no_leader_runs_through_a_name() -> None:
+    crowd = [made(f"learner {number}", 0.9 + 0.01 * (number % 3), cpu=2.0 + 0.01 * number) for number in range(12)]
+    crowd += [made("low", 0.8, cpu=2.5), made("high", 0.99, cpu=1.7)]
+    axes = draw("cost", group(crowd), everyone=True).axes[0]
+    names = [text for text in axes.texts if text.get_text()]
+    points = {name.xy: name for name in names}
+    leaders = [text for text in axes.texts if not text.get_text()]
+    assert leaders  # the crowd is too dense for names beside the points
+    pixels = axes.figure.dpi / 72
+    for leader in leaders:
+        start = axes.transData.transform(leader.xy)
+        line = LinePath([start, start + pixels * np.array(leader.get_position())])
+        others = [name for name in names if name is not points[leader.xy]]
+        assert not any(line.intersects_bbox(name.get_window_extent(), filled=False) for name in others)
+
+
+def test_a_logarithmic_axis_has_three_ticks_however_short() -> None:
+    for cheap, dear in ((2.0, 2.1), (0.3, 9.0), (1.0, 10.0), (0.001, 5000.0), (0.9, 1.1)):
+        axes = draw("cost", group([made("a", cpu=cheap), made("b", cpu=dear)])).axes[0]
+        low, high = axes.get_xlim()
+        assert 3 <= len([tick for tick in axes.get_xticks() if low <= tick <= high]) <= 9, (cheap, dear)
+
+
+def test_one_order_has_no_intervals_in_the_caption() -> None:
+    for kind in ("accuracy", "cost"):
+        told = " ".join(one.get_text() for one in draw(kind, group([made("a", [0.9, 0.8, 0.7])])).texts)
+        assert "1 order. minilm-l6" in told
+        assert "interval" not in told
+
+
 def test_names_at_the_ends_of_lines_stand_apart_in_the_order_of_the_lines() -> None:
     axes = Figure().add_axes((0, 0, 1, 1))
     axes.set_ylim(0, 100)
@@ -167,6 +258,29 @@ def test_cost_as_the_stream_grows_has_its_slope_with_an_interval(tmp_path: Path)
     assert "−0.02 ± 0.18 s per task" in written
 
 
+def test_growth_is_drawn_from_the_first_task_to_the_top_of_all_lines(results: list[Result]) -> None:
+    retrained = made("joint", 0.95, order=0)
+    costs = [None, None, retrained.costs[2].model_copy(update={"cpu_seconds": 500.0})]  # type: ignore[union-attr]
+    some = [one for one in results if one.learner != "joint"]
+    axes = draw("growth", group([*some, retrained.model_copy(update={"costs": costs})])).axes[0]
+    assert 3.0 < axes.get_ylim()[1] < 4.0  # tasks of lines took 3 s at most, joint's 500 s
+    assert 0 < axes.get_xlim()[0] < 1
+    assert list(axes.get_xticks()) == [1, 2, 3]
+    assert "joint\n500 s at task 3 alone" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_lines_on_each_other_are_drawn_in_turns() -> None:
+    alike = [made(name, cpu=[1.0, 2.0, 3.0, 4.0]) for name in "abc"]
+    axes = draw("growth", group([*alike, made("d", cpu=[4.0, 3.0, 2.0, 1.0])])).axes[0]
+    drawn = {one.get_color(): one for one in axes.lines if list(one.get_xdata()) == [1, 4]}
+    assert len(drawn) == 4
+    seen = {colour: one._dash_pattern for colour, one in drawn.items()}
+    turns = [pattern for pattern in seen.values() if pattern[1] is not None]
+    assert len(turns) == 3
+    shown = [{round((-offset + at) % sum(dashes), 6) for at in range(2)} for offset, dashes in turns]
+    assert not any(one & other for one in shown for other in shown if one is not other)
+
+
 def test_what_was_measured_once_alone_does_not_grow() -> None:
     found = made("emr*")
     costs = [cost and cost.model_copy(update={"predict_seconds": None}) for cost in found.costs[:2]]
@@ -180,6 +294,16 @@ def test_the_most_accurate_are_drawn_of_many_unless_learners_are_named() -> None
     assert sorted(lines(figure)) == [f"learner {number:02}" for number in range(3, MOST_SHOWN + 3)]
     assert any("The 12 most accurate of 15 learners" in re.sub(r"\s+", " ", one.get_text()) for one in figure.texts)
     assert len(lines(draw("accuracy", group(many), everyone=True))) == MOST_SHOWN + 3
+
+
+def test_a_learner_can_be_drawn_however_accurate() -> None:
+    many = [made(f"learner {number:02}", 0.5 + 0.01 * number) for number in range(MOST_SHOWN + 3)]
+    figure = draw("accuracy", group(many), always=["learner 01", "learner 14"])
+    assert sorted(lines(figure)) == ["learner 01", *(f"learner {number:02}" for number in range(4, MOST_SHOWN + 3))]
+    told = re.sub(r"\s+", " ", " ".join(one.get_text() for one in figure.texts))
+    assert "The 11 most accurate of 15 learners, and learner 01;" in told
+    with pytest.raises(UnknownNameError, match="no learner crl; have: learner 00, "):
+        draw("accuracy", group(many), always=["crl"])
 
 
 def test_the_settings_of_the_process_are_left_as_they_were(results: list[Result], tmp_path: Path) -> None:

@@ -216,10 +216,10 @@ def grouped(
     }
     if len(wanted) > 1:
         wanted = shared(wanted)
-    known = tuple(sorted({*order, *(result.learner for result in everything)}, key=_place(order)))
+    known = sorted(dict.fromkeys([*order, *(result.learner for result in everything)]), key=_place(order))
     groups = [
-        _ordered(replace(group, learners=known), learners or order, only_variants or variants)
-        for group in _by_protocol(wanted, join_variants)
+        _ordered(group, learners or order, only_variants or variants)
+        for group in _by_protocol(wanted, known, join_variants)
     ]
     if common_orders:
         groups = [_of_common_orders(group) for group in groups]
@@ -237,7 +237,7 @@ def _check(kind: str, asked: Iterable[str], there: Iterable[str]) -> None:
         )
 
 
-def _by_protocol(sources: Sources, join_variants: bool) -> list[Group]:
+def _by_protocol(sources: Sources, learners: Sequence[str], join_variants: bool) -> list[Group]:
     several = len(sources) > 1
     found: dict[tuple[str, str, str], list[tuple[str, Result]]] = defaultdict(list)
     for source, results in sources.items():
@@ -245,10 +245,10 @@ def _by_protocol(sources: Sources, join_variants: bool) -> list[Group]:
             protocol = "" if join_variants else protocol_key(result.protocol)
             experiment = "" if several else result.experiment  # each source has one, whatever its name
             found[experiment, result.data, protocol].append((source if several else "", result))
-    return [_group(members) for members in found.values()]
+    return [_group(members, learners) for members in found.values()]
 
 
-def _group(members: Sequence[tuple[str, Result]]) -> Group:
+def _group(members: Sequence[tuple[str, Result]], learners: Sequence[str]) -> Group:
     entries: dict[tuple[str, str, str], dict[Key, Result]] = defaultdict(dict)
     for source, result in members:
         entries[source, result.learner, result.variant][result.order, result.seed] = result
@@ -258,7 +258,7 @@ def _group(members: Sequence[tuple[str, Result]]) -> Group:
         data=first.data,
         protocol=first.protocol,
         entries=tuple(Entry(*names, runs) for names, runs in entries.items()),
-        learners=tuple(dict.fromkeys(result.learner for _, result in members)),
+        learners=tuple(learners),
         varied=tuple(
             dict.fromkeys(
                 field.partition(".")[0] for _, result in members for field in differing(first.protocol, result.protocol)

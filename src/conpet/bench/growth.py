@@ -100,9 +100,10 @@ def _slopes(entries: Sequence[Entry]) -> str:
     if any(entry.orders >= FEWEST for entry in entries):
         over.append("orders")
     if any(entry.orders == 1 for entry in entries):
-        over.append(f"tasks{' of a single order' if over else ''}, taken for independent")
+        single = " of a single order" if any(entry.orders > 1 for entry in entries) else ""
+        over.append(f"tasks{single}, taken for independent")
     intervals = f"; slopes ± half the width of their 95% interval over {' or '.join(over)}" if over else ""
-    return f"lines: least squares{intervals}"
+    return f"lines: least squares, drawn in turns where they lie on each other{intervals}"
 
 
 def _growing(group: Group, entries: Sequence[Entry], panel: _Panel) -> list[_Course]:
@@ -137,7 +138,7 @@ def _draw_panel(axes: Any, panel: _Panel, courses: Sequence[_Course], last: int)
             label = f"{course.name}\n{shown} {panel.unit} at task {course.ends[1]} alone"
         drawn = {"linestyle": course.look.dash if course.line else "", "marker": course.look.marker, "markersize": 4}
         axes.plot([], [], color=course.look.colour, label=label, **drawn)
-    axes.set_ylim(0, top)
+    axes.set_ylim(0, top or 1)
 
 
 def _dashes(lines: Sequence[_Course], near: float) -> dict[str, Any]:

@@ -113,11 +113,14 @@ def _p(value: float | None) -> str:
 
 def _notes(paired: Paired) -> list[str]:
     counts = sorted({one.comparison.difference.n for one in paired.pairs if one.comparison})
-    notes = [
-        f"Mean difference to {paired.against} ± half the width of its 95% Student interval, over the orders and seeds "
-        f"that both have; two-sided p-values of the paired t test and of the exact sign-flip test, each beside its "
-        f"value corrected by Holm for all tests of its kind in this table."
-    ]
+    tested = any(n >= FEWEST for n in counts)
+    interval = " ± half the width of its 95% Student interval" if tested else ""
+    notes = [f"Mean difference to {paired.against}{interval}, over the orders and seeds that both have."]
+    if tested:
+        notes.append(
+            "Two-sided p-values of the paired t test and of the exact sign-flip test, each beside its value corrected "
+            "by Holm for all tests of its kind in this table."
+        )
     if paired.uneven:
         notes.append(
             "Not all have the same orders and seeds: a difference over those that both have need not be that of two "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count, product
 from math import ceil, floor, log10
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -70,28 +71,31 @@ def label_points(figure: Figure, axes: Any, points: Sequence[Named], bars: Seque
     renderer = FigureCanvasAgg(figure).get_renderer()
     inside = axes.get_window_extent(renderer)
     dot = _DOT * figure.dpi / 72
-    taken = [_box(axes, (point.x, point.y, point.x, point.y), dot) for point in points]
-    taken += [_box(axes, bar, 1.0) for bar in bars]
+    dots = [_box(axes, (point.x, point.y, point.x, point.y), dot) for point in points]
+    taken = [*dots, *(_box(axes, bar, 1.0) for bar in bars)]
     names: list[Bbox] = []
     leaders: list[Path] = []
-    for point in points:
+    for number, point in enumerate(points):
+        in_the_way = dots[:number] + dots[number + 1 :]
         name = axes.annotate(point.name, point[:2], xytext=(0, 0), textcoords="offset points", color=ink(point.colour))
+        found: list[tuple[int, dict[str, Any], Bbox, Path]] = []
         for distance, (right, up, across, along) in product(_DISTANCES, _PLACES):
-            name.set(position=(right * distance, up * distance), ha=across, va=along)
-            box = name.get_window_extent(renderer)
-            leader = _leader(axes, point, name, figure.dpi / 72)
-            if (
-                inside.contains(box.x0, box.y0)
-                and inside.contains(box.x1, box.y1)
-                and not box.count_overlaps([*taken, *names])
-                and not any(other.intersects_bbox(box, filled=False) for other in leaders)
-                and not any(leader.intersects_bbox(other, filled=False) for other in names)
-            ):
+            place = {"position": (right * distance, up * distance), "ha": across, "va": along}
+            name.set(**place)
+            box, leader = name.get_window_extent(renderer), _leader(axes, point, name, figure.dpi / 72)
+            cut = not (inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1))
+            crossed = sum(other.intersects_bbox(box, filled=False) for other in leaders)
+            crossed += sum(leader.intersects_bbox(other, filled=False) for other in names)
+            conflicts = 100 * cut + 10 * box.count_overlaps(names) + 2 * crossed + box.count_overlaps(taken)
+            if distance > _DISTANCES[0]:
+                conflicts += sum(leader.intersects_bbox(other, filled=False) for other in in_the_way)
+            found.append((conflicts, place, box, leader))
+            if not conflicts:
                 break
-        else:  # no room anywhere: beside the point after all
-            name.set(position=(_DISTANCES[0], 0), ha="left", va="center")
-        names.append(name.get_window_extent(renderer))
-        leaders.append(_leader(axes, point, name, figure.dpi / 72))
+        _, place, box, leader = min(found, key=itemgetter(0))  # where there is no free place, the least bad one
+        name.set(**place)
+        names.append(box)
+        leaders.append(leader)
         if max(map(abs, name.get_position())) > _DISTANCES[0]:
             arrow = {"arrowstyle": "-", "color": point.colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
             end = name.get_position()
@@ -112,7 +116,7 @@ def log_ticks(low: float, high: float) -> Locator:
         ticks = [tick for power in powers for digit in digits if low <= (tick := digit * 10.0**power) <= high]
         if len(ticks) >= 3:
             return FixedLocator(ticks)
-    return MaxNLocator(4, min_n_ticks=3)
+    return MaxNLocator(6, steps=[1, 2, 5, 10], min_n_ticks=3)
 
 
 def task_ticks(last: int) -> Locator:
@@ -135,11 +139,13 @@ def _box(axes: Any, ends: Sequence[float], room: float) -> Bbox:
 
 _DOT = 5.0
 """Half the size of a point and its surroundings, in points."""
-_DISTANCES = (8, 16, 28, 42, 60, 80)
+_DISTANCES = (8, 16, 28, 42, 60, 80, 105)
 """How far from its point a name may stand, in points."""
 _PLACES = (
     (1, 0, "left", "center"), (-1, 0, "right", "center"), (0, 1, "center", "bottom"), (0, -1, "center", "top"),
     (0.7, 0.7, "left", "bottom"), (0.7, -0.7, "left", "top"), (-0.7, 0.7, "right", "bottom"),
-    (-0.7, -0.7, "right", "top"),
+    (-0.7, -0.7, "right", "top"), (0.92, 0.38, "left", "center"), (0.92, -0.38, "left", "center"),
+    (-0.92, 0.38, "right", "center"), (-0.92, -0.38, "right", "center"), (0.38, 0.92, "left", "bottom"),
+    (0.38, -0.92, "left", "top"), (-0.38, 0.92, "right", "bottom"), (-0.38, -0.92, "right", "top"),
 )  # fmt: skip
 """Directions from a point at which its name may stand, the most readable first, and how it is aligned there."""
