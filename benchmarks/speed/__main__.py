@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
 from benchmarks.speed.bench import QUICK, Bench, Sizes, own_home
@@ -22,13 +23,15 @@ RESULT = ROOT / "benchmarks" / "results" / "speed.json"
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
+    names = list(ROWS)
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="ROW", help=", ".join(names))
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all of it works")
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "speed", help="where workspaces are kept")
     parser.add_argument("--out", type=Path, help=f"the result file; {RESULT.name} unless --quick")
     parser.add_argument("--dtype", default="auto", help="number format of both sides")
     parser.add_argument("--device", default="cpu", help="torch device of both sides")
     asked = parser.parse_args()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # PEFT asks what is deprecated
     sizes = QUICK if asked.quick else Sizes()
     work = (asked.work / ("quick" if asked.quick else "full")).resolve()
     own_home(work, [sizes.large, sizes.small])

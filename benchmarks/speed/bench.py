@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,7 +48,8 @@ class Sizes:
         modules: Rows of a mixed batch, each with a module of its own.
         tokens: Tokens of such a row.
         streamed: Numbers of rows after which memory is read.
-        matrix: Side of the matrices by which the machine is measured.
+        matrix: Side of the matrices by which the machine is measured, and...
+        seconds: ... for how long each of its figures is.
     """
 
     large: str = "smollm2-135m"
@@ -65,11 +68,12 @@ class Sizes:
     tokens: int = 32
     streamed: tuple[int, int] = (100_000, 1_000_000)
     matrix: int = 2048
+    seconds: float = 2.0
 
 
 QUICK = Sizes(
     large=TINY_RANDOM, small=TINY_RANDOM, pairs=2, learn_pairs=2, texts=8, few=3, hundred=5, many=8, labels=2,
-    examples=4, epochs=2, tested=4, modules=4, tokens=8, streamed=(300, 600), matrix=64,
+    examples=4, epochs=2, tested=4, modules=4, tokens=8, streamed=(300, 600), matrix=64, seconds=0.05,
 )  # fmt: skip
 MANY_SETTINGS: dict[str, Any] = {"projection": 256, "epochs": 2, "batch_size": 8, "calibration_examples": 40}
 """Settings of the workspace of very many tiny tasks: it has to be filled in minutes."""
@@ -92,6 +96,7 @@ class Bench:
         self.device = device
         self.dtype = dtype
         self._backbones: dict[Any, Backbone] = {}
+        self._splits: dict[str, int] = {}
 
     def backbone(self, name: str, *, split: int | None = None, dtype: str | None = None) -> Backbone:
         """Return a backbone without a cache, cut below the top quarter of its layers or at `split`."""
@@ -103,8 +108,10 @@ class Bench:
 
     def split(self, name: str) -> int:
         """Return the cut below the top quarter of the layers, at least one."""
-        layers = Backbone(load_backbone(name, dtype="float32", device="cpu")).cut.layers
-        return layers - max(1, layers // 4)
+        if name not in self._splits:
+            layers = Backbone(load_backbone(name, dtype="float32", device="cpu")).cut.layers
+            self._splits[name] = layers - max(1, layers // 4)
+        return self._splits[name]
 
     def tolerance(self, backbone: Backbone) -> float:
         """Return how far equal results may be apart: by rounding alone, over all layers."""
@@ -135,10 +142,8 @@ class Bench:
     def texts(self, number: int, count: int | None = None) -> list[str]:
         """Return texts as long as real ones that nobody has seen: words of test utterances in another order."""
         draw = random.Random(number)
-        found = []
-        for words in draw.sample(self._words, count or self.sizes.texts):
-            found.append(" ".join(draw.sample(words, len(words))) + f" {number % 1000}")
-        return found
+        drawn = draw.sample(self._words, count or self.sizes.texts)
+        return [" ".join([*draw.sample(words, len(words)), str(number % 1000)]) for words in drawn]
 
     # Workspaces
 
@@ -151,7 +156,7 @@ class Bench:
         """Return a workspace that has learned some real tasks."""
         path = self._kept("few", settings)
         if not path.exists():
-            with self._building(path) as folder:
+            with building(path) as folder:
                 learner = self.create(folder, self.sizes.large, epochs=3, **settings)
                 for task in self.tasks[: self.sizes.few]:
                     learner.learn(task, evaluate=False)
@@ -180,7 +185,7 @@ class Bench:
         made_by = provenance()
         wanted = {1, self.sizes.few, self.sizes.hundred - 1, self.sizes.many}
         seconds, cpu = [], []
-        with self._building(self._kept("many", {})) as folder:
+        with building(self._kept("many", {})) as folder:
             learner = self.create(folder / "w", self.sizes.small, **MANY_SETTINGS)
             for number, task in enumerate(self.toys[: self.sizes.many], start=1):
                 started, worked = time.perf_counter(), time.process_time()
@@ -189,7 +194,7 @@ class Bench:
                 cpu.append(round(time.process_time() - worked, 4))
                 path = self._kept("many", {"tasks": number})
                 if number in wanted and not path.exists():
-                    with self._building(path) as copy:
+                    with building(path) as copy:
                         shutil.copytree(folder / "w", copy)
             shutil.rmtree(folder / "w")
             growth = {"made_by": made_by, "settings": MANY_SETTINGS, "seconds": seconds, "cpu_seconds": cpu}
@@ -197,21 +202,10 @@ class Bench:
 
     def _kept(self, name: str, about: dict[str, Any]) -> Path:
         """Return the folder kept for some sizes."""
-        used = {key: asdict(self.sizes)[key] for key in ("large", "small", "few", "hundred", "many", "labels", "examples")}
-        told = json.dumps([used, self.dtype, about], sort_keys=True)
-        return self.work / "kept" / f"{name}-{'-'.join(map(str, about.values()))}-{_digest(told)}"
-
-    @staticmethod
-    def _building(path: Path) -> _Building:
-        return _Building(path)
-
-    def copies(self, source: Path, number: int) -> Iterator[Path]:
-        """Yield fresh copies of a kept workspace."""
-        for place in range(number):
-            path = self.work / "runs" / f"{source.name}-{place}"
-            shutil.rmtree(path, ignore_errors=True)
-            shutil.copytree(source, path)
-            yield path
+        sizes = asdict(self.sizes)
+        used = [sizes[key] for key in ("large", "small", "few", "hundred", "many", "labels", "examples")]
+        digest = hashlib.sha256(json.dumps([used, self.dtype, about], sort_keys=True).encode()).hexdigest()[:8]
+        return self.work / "kept" / "-".join([name, *map(str, about.values()), digest])
 
     def scratch(self, name: str) -> Path:
         """Return a folder, not there yet, for one run."""
@@ -221,28 +215,14 @@ class Bench:
         return path
 
 
-class _Building:
-    """A folder that is there once it is whole."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._aside = path.with_name(f"{path.name}.part")
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self._aside, ignore_errors=True)
-        self._aside.parent.mkdir(parents=True, exist_ok=True)
-        return self._aside
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            shutil.rmtree(self._path, ignore_errors=True)
-            self._aside.rename(self._path)
-
-
-def _digest(text: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+@contextmanager
+def building(path: Path) -> Iterator[Path]:
+    """Yield where to build a folder that is there once it is whole."""
+    aside = path.with_name(f"{path.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    yield aside
+    aside.rename(path)
 
 
 def own_home(work: Path, names: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from conpet.pet.module import PetModule
 from conpet.pet.train import train_module
 from conpet.training import epoch_batches
 from conpet.workspace.reading import seed_of
+from conpet.workspace.results import LearnReport
 
 COMPARED_STEPS = 3
 """Steps whose losses are compared; later ones drift apart as roundings add up."""
@@ -79,7 +80,7 @@ def fresh(bench: Bench, number: int) -> ConPET:
 
 class LearnSameLayers(Row):
     name = "learn-same-layers"
-    goals = {
+    goals: ClassVar[Mapping[str, Goal]] = {
         "learn-same-layers": Goal(
             "learn one task, 10 epochs, top quarter of the layers adapted; first pass and storing included",
             "PEFT LoRA on the same layers, standard loop",
@@ -102,7 +103,7 @@ class LearnSameLayers(Row):
             bench.sizes.learn_pairs,
             warm=False,
         )
-        stages = {one.stage: round(one.seconds, 4) for one in pairs.ours[-1].cost}
+        stages = stages_of(pairs.ours[-1])
         step = training_work(backbone, lesson)
         return {
             self.name: pairs.measured(
@@ -118,7 +119,7 @@ class LearnSameLayers(Row):
 
 class LearnAllLayers(Row):
     name = "learn-all-layers"
-    goals = {
+    goals: ClassVar[Mapping[str, Goal]] = {
         "learn-all-layers": Goal(
             "the same", "PEFT LoRA on all layers, 10 epochs too (accuracies below)", "at least", 5.0
         ),
@@ -131,9 +132,7 @@ class LearnAllLayers(Row):
         lesson, backbone = Lesson.of(bench), bench.backbone(bench.sizes.large)
         rival = PeftLoop(backbone, lesson.settings, None)
         rival.choose_attention(lesson.encoded(backbone), lesson.targets(lesson.task.train))
-        equal = same_losses(
-            bench.backbone(bench.sizes.large, split=0), rival, lesson, bench.tolerance(backbone)
-        )
+        equal = same_losses(bench.backbone(bench.sizes.large, split=0), rival, lesson, bench.tolerance(backbone))
         whole, early, ours, accuracies = [], [], [], []
         for number in range(bench.sizes.learn_pairs):
             turns: list[Callable[[], Any]] = [
@@ -188,6 +187,11 @@ def epochs_of(rival: PeftLoop, lesson: Lesson, backbone: Backbone) -> list[tuple
     return found
 
 
+def stages_of(report: LearnReport) -> dict[str, float]:
+    """Return the seconds of each stage."""
+    return {one.stage: round(one.seconds, 4) for one in report.cost}
+
+
 def accuracy_of(logits: Tensor, targets: Tensor) -> float:
     """Return the share of examples whose label has the largest logit."""
     return float((logits.argmax(1) == targets).float().mean())
@@ -205,12 +209,8 @@ def same_losses(backbone: Backbone, rival: PeftLoop, lesson: Lesson, tolerance: 
         backbone, backbone.states(lesson.task.train), targets, len(lesson.task.labels), settings, lesson.seed
     )
     start = PetModule(backbone, settings, lesson.seed).tensors()
-    theirs = rival.train(
-        lesson.encoded(backbone), targets, seed=lesson.seed, start=start, steps=len(ours.log.losses)
-    )
-    return check_close(
-        f"losses of {len(theirs)} steps", torch.tensor(ours.log.losses), torch.tensor(theirs), tolerance
-    )
+    theirs = rival.train(lesson.encoded(backbone), targets, seed=lesson.seed, start=start, steps=len(ours.log.losses))
+    return check_close(f"losses of {len(theirs)} steps", torch.tensor(ours.log.losses), torch.tensor(theirs), tolerance)
 
 
 def training_work(backbone: Backbone, lesson: Lesson) -> dict[str, float]:
@@ -241,7 +241,7 @@ def floor(backbone: Backbone, lesson: Lesson, adapted: range) -> dict[str, float
 
 class LearnLateTask(Row):
     name = "learn-late-task"
-    goals = {
+    goals: ClassVar[Mapping[str, Goal]] = {
         "learn-late-task": Goal("learn task 100", "conpet: learn task 2 of the same size", "at most", 1.05)
     }
 
@@ -265,12 +265,9 @@ class LearnLateTask(Row):
             learner.backbone.cache.clear()
             return learner.learn(task, evaluate=False)
 
-        pairs = in_turns(
-            prepare, lambda both: learn(both[0]), lambda both: learn(both[1]), bench.sizes.learn_pairs
-        )
+        pairs = in_turns(prepare, lambda both: learn(both[0]), lambda both: learn(both[1]), bench.sizes.learn_pairs)
         equal = same_module(*pairs.given[-1], task.name)
-        stages = [{one.stage: round(one.seconds, 4) for one in report[-1].cost} for report in (pairs.ours, pairs.theirs)]
-        growth = bench.growth()
+        stages = [stages_of(reports[-1]) for reports in (pairs.ours, pairs.theirs)]
         return {
             self.name: pairs.measured(
                 equal,
@@ -278,7 +275,7 @@ class LearnLateTask(Row):
                 examples=len(task.train),
                 epochs=3,
                 stages={"late": stages[0], "early": stages[1]},
-                growth=growth,
+                growth=bench.growth(),
             )
         }
 
@@ -289,9 +286,8 @@ def same_module(one: ConPET, other: ConPET, task: str) -> str:
     Raises:
         UnequalError: It was not.
     """
-    found = [
-        learner.store.snapshot().task(task).active.objects["module"].tensors("adapter_model") for learner in (one, other)
-    ]
+    versions = [learner.store.snapshot().task(task).active for learner in (one, other)]
+    found = [version.objects["module"].tensors("adapter_model") for version in versions]
     if found[0].keys() != found[1].keys() or any(not torch.equal(found[0][name], found[1][name]) for name in found[0]):
         raise UnequalError(f"task {task!r} was given another module after other tasks")
     return "the module learned (to the last bit)"

@@ -13,7 +13,7 @@ from benchmarks.speed.timing import synchronise
 from conpet.backbone.backbone import Backbone
 
 
-def measure_machine(device: str, side: int, seconds: float = 2.0) -> dict[str, Any]:
+def measure_machine(device: str, side: int, seconds: float) -> dict[str, Any]:
     """Measure copying and matrix products: the best of some repetitions of each, for a bound is wanted.
 
     Returns:

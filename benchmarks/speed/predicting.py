@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from benchmarks.speed.checking import learner_of, same_answers
 from benchmarks.speed.machine import achieved, pass_work
 from benchmarks.speed.rivals import Mixed, Padded, by_length, padded, plain_forward
 from benchmarks.speed.row import Row
-from benchmarks.speed.timing import Goal, Measured, Pairs, check_close, in_turns
+from benchmarks.speed.timing import Goal, Measured, Pairs, check_close, in_turns, timed
 from conpet import ConPET
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Encoded, States
@@ -65,7 +65,7 @@ def middle(values: Sequence[float]) -> float:
 
 class Predict(Row):
     name = "predict-few-tasks"
-    goals = {
+    goals: ClassVar[Mapping[str, Goal]] = {
         "predict-few-tasks": Goal(
             "predict, 10 tasks, top-1", "one plain forward pass of the backbone, same batches", "at most", 1.10
         )
@@ -93,7 +93,7 @@ class Predict(Row):
 
 class PredictTopThree(Row):
     name = "predict-top-3"
-    goals = {
+    goals: ClassVar[Mapping[str, Goal]] = {
         "predict-top-3": Goal(
             "predict, 10 tasks, top-3, top quarter adapted", "one plain forward pass, same batches", "at most", 1.6
         )
@@ -114,15 +114,13 @@ class PredictTopThree(Row):
         equal += "; " + same_answers(bench, workspace, texts, [one.label for one in first])
         share = workspace.backbone.suffix_share
         return {
-            self.name: pairs.measured(
-                equal, **about(workspace.backbone, len(texts)), floor={"ratio": 1 + 2 * share}
-            )
+            self.name: pairs.measured(equal, **about(workspace.backbone, len(texts)), floor={"ratio": 1 + 2 * share})
         }
 
 
 class OneText(Row):
     name = "predict-one-text"
-    goals = {
+    goals: ClassVar[Mapping[str, Goal]] = {
         "predict-one-text": Goal("one request, one short text, 10 tasks", "plain forward of that text", "at most", 1.3)
     }
 
@@ -154,9 +152,12 @@ class OneText(Row):
 
 class PredictManyTasks(Row):
     name = "predict-many-tasks"
-    goals = {
+    goals: ClassVar[Mapping[str, Goal]] = {
         "predict-many-tasks": Goal(
-            "predict, 1,000 tasks, top-1, inputs of all tasks in turn", "conpet: the same with 10 tasks", "at most", 1.05
+            "predict, 1,000 tasks, top-1, inputs of all tasks in turn",
+            "conpet: the same with 10 tasks",
+            "at most",
+            1.05,
         ),
         "predict-many-tasks-hot": Goal(
             "predict, 1,000 tasks, top-1, inputs of 10 of them", "conpet: the same with 10 tasks", "at most", 1.05
@@ -164,11 +165,12 @@ class PredictManyTasks(Row):
     }
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
-        few, many = (ConPET.open(bench.many(tasks), device=bench.device) for tasks in (bench.sizes.few, bench.sizes.many))
+        counts = bench.sizes.few, bench.sizes.many
+        few, many = (ConPET.open(bench.many(tasks), device=bench.device) for tasks in counts)
         found = {}
-        for key, spread in (("predict-many-tasks", bench.sizes.many), ("predict-many-tasks-hot", bench.sizes.few)):
+        for key, asked in (("predict-many-tasks", counts[1]), ("predict-many-tasks-hot", counts[0])):
             pairs = in_turns(
-                lambda number, spread=spread: (toy_texts(bench, number, spread), toy_texts(bench, number, bench.sizes.few)),
+                lambda number, asked=asked: (toy_texts(bench, number, asked), toy_texts(bench, number, counts[0])),
                 lambda given: many.predict(given[0]),
                 lambda given: few.predict(given[1]),
                 bench.sizes.pairs,
@@ -199,22 +201,19 @@ def prediction_times(bench: Bench) -> dict[str, list[float]]:
     sizes = sorted({1, bench.sizes.few, bench.sizes.hundred - 1, bench.sizes.many})
     spaces = {tasks: ConPET.open(bench.many(tasks), device=bench.device) for tasks in sizes}
     found: dict[str, list[float]] = {str(tasks): [] for tasks in sizes}
-    for tasks, space in spaces.items():
-        pairs = in_turns(
-            lambda number, tasks=tasks: toy_texts(bench, 500 + number, tasks),
-            lambda texts, space=space: space.predict(texts),
-            lambda _: None,
-            max(2, bench.sizes.pairs // 2),
-        )
-        found[str(tasks)] = [one / bench.sizes.texts for one in pairs.seconds[0]]
+    for number in range(500, 501 + bench.sizes.pairs // 2):
+        for tasks, space in spaces.items():
+            _, seconds, _ = timed(space.predict, toy_texts(bench, number, tasks))
+            if number > 500:  # what is loaded once is the price of no prediction
+                found[str(tasks)].append(seconds / bench.sizes.texts)
     return found
 
 
 class MixedBatch(Row):
     name = "mixed-batch"
-    goals = {
+    goals: ClassVar[Mapping[str, Goal]] = {
         "mixed-batch": Goal(
-            "a batch of 32 rows, each with a module of its own, all layers adapted", "PEFT `adapter_names`", "at least", 2.0
+            "a batch of 32 rows, each with its own module, all layers adapted", "PEFT `adapter_names`", "at least", 2.0
         ),
         "mixed-batch-overhead": Goal("the same", "plain forward of the backbone without modules", "at most", 1.3),
     }
@@ -239,9 +238,7 @@ class MixedBatch(Row):
         peft = in_turns(prepare, ours, lambda given: mixed(given[1]), bench.sizes.pairs)
         weight = head.weight.detach().to(backbone.device)
         theirs = nn.functional.linear(peft.theirs[-1], weight, head.bias.detach().to(backbone.device))
-        equal = check_close(
-            f"logits of {rows} modules", torch.stack(peft.ours[-1]), theirs, bench.tolerance(backbone)
-        )
+        equal = check_close(f"logits of {rows} modules", torch.stack(peft.ours[-1]), theirs, bench.tolerance(backbone))
         plain = in_turns(
             prepare, ours, lambda given: plain_forward(backbone.loaded.model, [given[1]]), bench.sizes.pairs
         )
@@ -284,11 +281,9 @@ def lora_share(backbone: Backbone) -> float:
 
 class HalfFormat(Row):
     name = "bf16"
-    goals = {
+    goals: ClassVar[Mapping[str, Goal]] = {
         "bf16-forward": Goal("bfloat16: states and answers of new inputs", "conpet: float32", "at least", 2.0),
-        "bf16-accuracy": Goal(
-            "bfloat16: test accuracy of the same modules", "conpet: float32", "within", 0.3
-        ),
+        "bf16-accuracy": Goal("bfloat16: test accuracy of the same modules", "conpet: float32", "within", 0.3),
     }
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:

@@ -194,9 +194,7 @@ class PeftLoop:
 def _maps(backbone: Backbone) -> list[str]:
     """Return the leaf names of all linear maps in the layers."""
     layers = backbone.cut.model.get_submodule(str(backbone.cut.path))
-    return sorted(
-        {name.rpartition(".")[2] for name, module in layers.named_modules() if isinstance(module, nn.Linear)}
-    )
+    return sorted({name.rpartition(".")[2] for name, module in layers.named_modules() if isinstance(module, nn.Linear)})
 
 
 def _share(step: int, steps: int) -> float:

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.speed.bench import Bench
 from benchmarks.speed.machine import measure_machine
-from benchmarks.speed.rows import ROWS
+from benchmarks.speed.rows import GOALS, ROWS
 from benchmarks.speed.timing import UnequalError, load
 from conpet.bench.provenance import provenance
 
@@ -24,7 +24,10 @@ def run(bench: Bench, names: Sequence[str], out: Path | None) -> int:
     Rows that are in the file already and are not measured now stay in it, each with its own provenance.
     """
     result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out and out.exists() else {"rows": {}}
-    result["machine"] = {"threads": torch.get_num_threads(), **measure_machine(bench.device, bench.sizes.matrix)}
+    result["machine"] = {
+        "threads": torch.get_num_threads(),
+        **measure_machine(bench.device, bench.sizes.matrix, bench.sizes.seconds),
+    }
     failed = []
     for name in names:
         try:
@@ -33,7 +36,8 @@ def run(bench: Bench, names: Sequence[str], out: Path | None) -> int:
             print(f"{name}: {error}", file=sys.stderr)
             failed.append(name)
             continue
-        result["rows"] |= measured
+        rows = result["rows"] | measured
+        result["rows"] = {key: rows[key] for key in GOALS if key in rows}
         for key, found in measured.items():
             print(told(key, found), flush=True)
         if out:
