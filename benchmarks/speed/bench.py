@@ -44,6 +44,7 @@ class Sizes:
         labels: Labels of a task, at most, and...
         examples: ... training examples of each, in the small workspaces and the tasks that are learned.
         epochs: Passes over them where learning is measured.
+        projection: Width of the closed forms' random projection, but for the large workspace.
         tested: Test inputs of each task for the accuracy of number formats.
         modules: Rows of a mixed batch, each with a module of its own.
         tokens: Tokens of such a row.
@@ -63,6 +64,7 @@ class Sizes:
     labels: int = 15
     examples: int = 8
     epochs: int = 10
+    projection: int = 2048
     tested: int = 100
     modules: int = 32
     tokens: int = 32
@@ -73,7 +75,7 @@ class Sizes:
 
 QUICK = Sizes(
     large=TINY_RANDOM, small=TINY_RANDOM, pairs=2, learn_pairs=2, texts=8, few=3, hundred=5, many=8, labels=2,
-    examples=4, epochs=2, tested=4, modules=4, tokens=8, streamed=(300, 600), matrix=64, seconds=0.05,
+    examples=4, epochs=2, projection=64, tested=4, modules=4, tokens=8, streamed=(300, 600), matrix=64, seconds=0.05,
 )  # fmt: skip
 MANY_SETTINGS: dict[str, Any] = {"projection": 256, "epochs": 2, "batch_size": 8, "calibration_examples": 40}
 """Settings of the workspace of very many tiny tasks: it has to be filled in minutes."""
@@ -149,7 +151,13 @@ class Bench:
 
     def create(self, path: Path, backbone: str, **settings: Any) -> ConPET:
         """Make an empty workspace whose top quarter of the layers is adapted."""
-        given = {"batch_size": BATCH, "split": self.split(backbone), "dtype": self.dtype, "device": self.device}
+        given = {
+            "batch_size": BATCH,
+            "split": self.split(backbone),
+            "projection": self.sizes.projection,
+            "dtype": self.dtype,
+            "device": self.device,
+        }
         return ConPET.create(path, backbone, **(given | settings))
 
     def few(self, **settings: Any) -> ConPET:

@@ -24,7 +24,7 @@ def learner_of(workspace: ConPET, **settings: object) -> DynamicLearner:
     return DynamicLearner(workspace.backbone, changed, learner_state(workspace.store.snapshot()))
 
 
-def same_answers(bench: Bench, workspace: ConPET, texts: Sequence[str], labels: Sequence[str]) -> str:
+def same_answers(bench: Bench, workspace: ConPET, texts: Sequence[str], labels: Sequence[str], top_k: int = 1) -> str:
     """Check answers: each module by plain PEFT, and what was answered by a learner of its own.
 
     Args:
@@ -32,25 +32,29 @@ def same_answers(bench: Bench, workspace: ConPET, texts: Sequence[str], labels: 
         workspace: Who answered.
         texts: The inputs.
         labels: What it answered.
+        top_k: Number of modules each input was put to.
 
     Raises:
         UnequalError: Something is not the same.
     """
-    learner, some = learner_of(workspace), texts[:CHECKED]
+    learner, some = learner_of(workspace, top_k=top_k), texts[:CHECKED]
     readings = learner.readings([Example.of_text(text) for text in texts], Kind.TEXT, keep=False)
     scores = learner.score(readings, Kind.TEXT)
     said = check_same("labels", labels, [learner.labels[column] for column in scores.labels.argmax(1).tolist()])
     assert scores.selected is not None
-    tasks = scores.selected[:, 0]
-    logits = learner.units.run(readings, Kind.TEXT, learner.units.of_task[tasks].unsqueeze(1))
+    logits = learner.units.run(readings, Kind.TEXT, learner.units.of_task[scores.selected])
     encoded, ours, theirs = workspace.backbone.encode([Example.of_text(text) for text in some]), [], []
     for row, one in enumerate(encoded):
-        known = learner.state.tasks[int(tasks[row])]
-        folder = workspace.export(known.name, bench.scratch("exported"))
-        ours.append(logits[row, learner.owner == tasks[row]])
-        plain = exported_logits(workspace.backbone, folder, one)
-        theirs.append(plain[[exported_labels(folder).index(label) for label in known.labels]])
+        for task in scores.selected[row].tolist():
+            known = learner.state.tasks[task]
+            folder = workspace.export(known.name, bench.scratch("exported"))
+            ours.append(logits[row, learner.owner == task])
+            plain = exported_logits(workspace.backbone, folder, one)
+            theirs.append(plain[[exported_labels(folder).index(label) for label in known.labels]])
     close = check_close(
-        f"logits of {len(some)} inputs by PEFT", torch.cat(ours), torch.cat(theirs), bench.tolerance(workspace.backbone)
+        f"logits of {len(theirs)} answers by PEFT",
+        torch.cat(ours),
+        torch.cat(theirs),
+        bench.tolerance(workspace.backbone),
     )
     return f"{said}; {close}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -48,6 +49,7 @@ def run(bench: Bench, names: Sequence[str], out: Path | None) -> int:
 
 def measure(bench: Bench, name: str) -> dict[str, Any]:
     """Measure a row; return what is written of it, by key."""
+    gc.collect()  # what the row before left
     made_by, before, started = provenance(), load(), time.perf_counter()
     row = ROWS[name]()
     found = row.measure(bench)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -156,7 +155,6 @@ def in_turns(
 
 def timed(run: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
     """Return what a call returns, its wall seconds and its processor seconds; a CUDA device is waited for."""
-    gc.collect()
     synchronise()
     cpu, started = time.process_time(), time.perf_counter()
     result = run(*arguments)
