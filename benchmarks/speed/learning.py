@@ -22,6 +22,8 @@ from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Encoded
 from conpet.config import Settings, TaskSettings
 from conpet.data import Example, Kind, Task
+from conpet.learners.state import MODULE
+from conpet.pet.adapter import ADAPTER_TENSORS
 from conpet.pet.module import PetModule
 from conpet.pet.train import train_module
 from conpet.training import epoch_batches
@@ -280,14 +282,19 @@ class LearnLateTask(Row):
         }
 
 
+def module_of(learner: ConPET, task: str) -> Mapping[str, Tensor]:
+    """Return the weights of a task's module."""
+    weights: Mapping[str, Tensor] = learner.store.snapshot().task(task).active.objects[MODULE].tensors(ADAPTER_TENSORS)
+    return weights
+
+
 def same_module(one: ConPET, other: ConPET, task: str) -> str:
     """Check that a task was given the very same module in two workspaces: what was learned before must not matter.
 
     Raises:
         UnequalError: It was not.
     """
-    versions = [learner.store.snapshot().task(task).active for learner in (one, other)]
-    found = [version.objects["module"].tensors("adapter_model") for version in versions]
+    found = [module_of(learner, task) for learner in (one, other)]
     if found[0].keys() != found[1].keys() or any(not torch.equal(found[0][name], found[1][name]) for name in found[0]):
         raise UnequalError(f"task {task!r} was given another module after other tasks")
     return "the module learned (to the last bit)"

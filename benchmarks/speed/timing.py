@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from statistics import median
 from typing import Any, Generic, TypeVar
 
@@ -195,9 +196,9 @@ def check_same(what: str, ours: Sequence[Any], theirs: Sequence[Any]) -> str:
     Raises:
         UnequalError: They are not.
     """
-    if list(ours) != list(theirs):
-        wrong = next(pair for pair in zip(ours, theirs, strict=False) if pair[0] != pair[1])
-        raise UnequalError(f"{what}: {wrong[0]!r} here, {wrong[1]!r} there")
+    for here, there in zip_longest(ours, theirs):
+        if here != there:
+            raise UnequalError(f"{what}: {here!r} here, {there!r} there")
     return f"{what} (the same)"
 
 
