@@ -49,6 +49,11 @@ class Lesson:
         settings = Settings.parse({"epochs": bench.sizes.epochs, "batch_size": BATCH})
         return cls(task, settings.for_task({}), seed_of(settings.seed, task.name))
 
+    @property
+    def held_out(self) -> tuple[Example, ...]:
+        """Examples that neither side learns or chooses anything from: by these accuracies are equal or not."""
+        return self.task.test[::3]
+
     def encoded(self, backbone: Backbone) -> list[Encoded]:
         """Return the training examples as token ids."""
         return backbone.encode(self.task.train)
@@ -122,11 +127,9 @@ class LearnSameLayers(Row):
 class LearnAllLayers(Row):
     name = "learn-all-layers"
     goals: ClassVar[Mapping[str, Goal]] = {
-        "learn-all-layers": Goal(
-            "the same", "PEFT LoRA on all layers, 10 epochs too (accuracies below)", "at least", 5.0
-        ),
+        "learn-all-layers": Goal("the same", "PEFT LoRA on all layers, 10 epochs too", "at least", 5.0),
         "learn-all-layers-early": Goal(
-            "the same", "PEFT LoRA on all layers, stopped as soon as it is as accurate on validation", "at least", 5.0
+            "the same", "PEFT LoRA on all layers, stopped as soon as it is as accurate", "at least", 5.0
         ),
     }
 
@@ -142,13 +145,14 @@ class LearnAllLayers(Row):
                 lambda: epochs_of(rival, lesson, backbone),
             ]
             if number % 2:
-                epochs, (seconds, accuracy) = turns[1](), turns[0]()
+                epochs, (seconds, accuracy, alone) = turns[1](), turns[0]()
             else:
-                (seconds, accuracy), epochs = turns[0](), turns[1]()
+                (seconds, accuracy, alone), epochs = turns[0](), turns[1]()
             ours.append(seconds)
             whole.append(epochs[-1][0])
             early.append(next((spent for spent, reached in epochs if reached >= accuracy), epochs[-1][0]))
-            accuracies.append({"ours": accuracy, "theirs": [round(reached, 4) for _, reached in epochs]})
+            reached_then = [round(reached, 4) for _, reached in epochs]
+            accuracies.append({"ours": accuracy, "module_alone": alone, "theirs": reached_then})
         detail = {
             **lesson.about(backbone),
             "attention": rival.attention,
@@ -161,27 +165,29 @@ class LearnAllLayers(Row):
         }
 
 
-def learnt(bench: Bench, lesson: Lesson, number: int) -> tuple[float, float]:
-    """Learn the task; return the seconds it took and the accuracy of the module alone on validation examples."""
+def learnt(bench: Bench, lesson: Lesson, number: int) -> tuple[float, float, float]:
+    """Learn the task; return the seconds it took, and the accuracy of answers and of the module alone."""
     learner = fresh(bench, number)
     _, seconds, _ = timed(lambda: learner.learn(lesson.task, evaluate=False))
+    answers = learner.predict([one.labelled(None) for one in lesson.held_out], runners_up=0)
+    right = sum(answer.label == one.label for answer, one in zip(answers, lesson.held_out, strict=True))
     state = learner_of(learner)
-    readings = state.readings(lesson.task.validation, Kind.TEXT, keep=False)
-    logits = state.units.run(readings, Kind.TEXT, torch.zeros(len(lesson.task.validation), 1, dtype=torch.int64))
-    return seconds, accuracy_of(logits, lesson.targets(lesson.task.validation))
+    readings = state.readings(lesson.held_out, Kind.TEXT, keep=False)
+    logits = state.units.run(readings, Kind.TEXT, torch.zeros(len(lesson.held_out), 1, dtype=torch.int64))
+    return seconds, right / len(answers), accuracy_of(logits, lesson.targets(lesson.held_out))
 
 
 def epochs_of(rival: PeftLoop, lesson: Lesson, backbone: Backbone) -> list[tuple[float, float]]:
-    """Train the rival; return after each epoch the seconds spent in training so far, and the validation accuracy."""
+    """Train the rival; return after each epoch the seconds spent in training so far, and the accuracy."""
     found: list[tuple[float, float]] = []
-    validation, targets = backbone.encode(lesson.task.validation), lesson.targets(lesson.task.validation)
+    held_out, targets = backbone.encode(lesson.held_out), lesson.targets(lesson.held_out)
     looking = 0.0
     started = time.perf_counter()
 
     def look(logits_of: Callable[[Sequence[Encoded]], Tensor]) -> bool:
         nonlocal looking
         now = time.perf_counter()
-        found.append((now - started - looking, accuracy_of(logits_of(validation), targets)))
+        found.append((now - started - looking, accuracy_of(logits_of(held_out), targets)))
         looking += time.perf_counter() - now
         return False
 
