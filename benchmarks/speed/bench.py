@@ -62,7 +62,7 @@ class Sizes:
     hundred: int = 100
     many: int = 1000
     labels: int = 15
-    examples: int = 8
+    examples: int = 6
     epochs: int = 10
     projection: int = 2048
     tested: int = 100
@@ -160,12 +160,12 @@ class Bench:
         }
         return ConPET.create(path, backbone, **(given | settings))
 
-    def few(self, **settings: Any) -> ConPET:
+    def few(self) -> ConPET:
         """Return a workspace that has learned some real tasks."""
-        path = self._kept("few", settings)
+        path = self._kept("few", {})
         if not path.exists():
             with building(path) as folder:
-                learner = self.create(folder, self.sizes.large, epochs=3, **settings)
+                learner = self.create(folder, self.sizes.large, epochs=3)
                 for task in self.tasks[: self.sizes.few]:
                     learner.learn(task, evaluate=False)
         return ConPET.open(path, device=self.device)

@@ -141,7 +141,7 @@ class LearnAllLayers(Row):
         whole, early, ours, accuracies = [], [], [], []
         for number in range(bench.sizes.learn_pairs):
             turns: list[Callable[[], Any]] = [
-                lambda number=number: learnt(bench, lesson, number),  # type: ignore[misc]
+                lambda number=number: learnt(bench, lesson, number),
                 lambda: epochs_of(rival, lesson, backbone),
             ]
             if number % 2:

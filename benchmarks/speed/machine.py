@@ -28,7 +28,7 @@ def measure_machine(device: str, side: int, seconds: float) -> dict[str, Any]:
         left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         out = torch.empty(side, side, dtype=dtype, device=device)
         work = 2 * side**3
-        quickest = _best(lambda a=left, b=right, c=out: torch.mm(a, b, out=c), seconds)  # type: ignore[misc]
+        quickest = _best(lambda a=left, b=right, c=out: torch.mm(a, b, out=c), seconds)
         found["flops"][str(dtype).removeprefix("torch.")] = work / quickest
     return found
 

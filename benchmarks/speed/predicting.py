@@ -216,7 +216,7 @@ class MixedBatch(Row):
         modules = [random_module(backbone, seed) for seed in range(rows)]
         head = nn.Linear(backbone.representation_size, 4)
         stored = [StoredModule.of(Held(module_artifact(module, head, {}))) for module in modules]
-        mixed = Mixed(backbone, modules[0].document, [module.tensors() for module in modules])  # type: ignore[arg-type]
+        mixed = Mixed(backbone, modules[0].document, [module.tensors() for module in modules])
         bank = ModuleBank(backbone, capacity=rows)
 
         def prepare(number: int) -> tuple[States, Padded]:
@@ -292,7 +292,7 @@ class HalfFormat(Row):
             lambda texts: predictions(learners[1], examples(texts), 2),
             bench.sizes.pairs,
         )
-        tests = [one for task in bench.tasks[: bench.sizes.few] for one in task.test[:: self._every(bench)]]
+        tests = [one for task in bench.tasks[: bench.sizes.few] for one in some_of(task.test, bench.sizes.tested)]
         inputs = [one.labelled(None) for one in tests]
         answers = [predictions(learner, inputs, 0) for learner in learners]
         right = [
@@ -307,10 +307,10 @@ class HalfFormat(Row):
             "bf16-accuracy": Measured(right[:1], right[1:], equal, unit="%", detail=detail),
         }
 
-    @staticmethod
-    def _every(bench: Bench) -> int:
-        task = bench.tasks[0]
-        return max(1, len(task.test) // bench.sizes.tested)
+
+def some_of(found: Sequence[Example], count: int) -> Sequence[Example]:
+    """Return so many examples, evenly spread over all, or a few more."""
+    return found[:: max(1, len(found) // count)]
 
 
 def about(backbone: Backbone, inputs: int) -> dict[str, Any]:
