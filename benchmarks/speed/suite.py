@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from benchmarks.speed.bench import Bench
 from benchmarks.speed.machine import measure_machine
@@ -20,10 +21,20 @@ from conpet.bench.provenance import provenance
 
 
 def run(bench: Bench, names: Sequence[str], out: Path | None) -> int:
-    """Measure rows; return 1 if a row's sides were not equal, else 0.
+    """Measure rows; return 1 if a row's sides were not equal or another run is at it, else 0.
 
     Rows that are in the file already and are not measured now stay in it, each with its own provenance.
     """
+    bench.work.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(bench.work / "lock", timeout=0):
+            return _run(bench, names, out)
+    except Timeout:
+        print(f"another run uses {bench.work}, and would be measured too: wait for it to end", file=sys.stderr)
+        return 1
+
+
+def _run(bench: Bench, names: Sequence[str], out: Path | None) -> int:
     result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out and out.exists() else {"rows": {}}
     result["machine"] = {
         "threads": torch.get_num_threads(),

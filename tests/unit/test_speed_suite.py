@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from benchmarks import gpu, performance_page
 from benchmarks.speed import __main__ as command
@@ -100,6 +101,14 @@ def test_a_later_run_of_one_row_leaves_the_others_in_the_file(bench: Bench, tmp_
     out.write_text(json.dumps({"rows": {"bf16-forward": {"kept": True}}}))
     assert suite.run(bench, ["stream"], out) == 0
     assert list(json.loads(out.read_text())["rows"]) == ["bf16-forward", "stream"]
+
+
+def test_two_runs_at_once_would_disturb_each_other(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FileLock(bench.work / "lock"):
+        assert suite.run(bench, ["stream"], None) == 1
+    assert "another run uses" in capsys.readouterr().err
 
 
 # Unequal work
