@@ -14,7 +14,7 @@ from conpet.data import Example, Kind
 from conpet.learners.dynamic import DynamicLearner
 from conpet.workspace.reading import learner_state
 
-CHECKED = 6
+CHECKED = 4
 """Inputs that are put to plain PEFT, one at a time."""
 
 

@@ -127,9 +127,9 @@ class LearnSameLayers(Row):
 class LearnAllLayers(Row):
     name = "learn-all-layers"
     goals: ClassVar[Mapping[str, Goal]] = {
-        "learn-all-layers": Goal("the same", "PEFT LoRA on all layers, 10 epochs too", "at least", 5.0),
+        "learn-all-layers": Goal("learn that task", "PEFT LoRA on all layers, 10 epochs too", "at least", 5.0),
         "learn-all-layers-early": Goal(
-            "the same", "PEFT LoRA on all layers, stopped as soon as it is as accurate", "at least", 5.0
+            "learn that task", "PEFT LoRA on all layers, stopped as soon as it is as accurate", "at least", 5.0
         ),
     }
 
