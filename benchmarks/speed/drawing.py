@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from conpet.report import svg
 
@@ -72,7 +73,10 @@ def _roofline(result: Mapping[str, Any]) -> Figure:
         axes.plot(one["flops"] / one["bytes"], rate, "o", color=colour, label=f"{name}, {one['dtype']}")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.legend(frameon=False, loc="lower right")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.set_minor_formatter(NullFormatter())
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 
