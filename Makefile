@@ -8,7 +8,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format typecheck clean
+.PHONY: help demo test bench lint format typecheck clean
 
 PYTHON ?=
 ARGS ?=
@@ -25,6 +25,9 @@ demo: $(INSTALLED) ## teach a language model ten departments' intents, one depar
 
 test: $(INSTALLED) ## run all tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(INSTALLED) ## measure speed against plain Transformers and PEFT (docs/performance.md)
+	@$(BIN)/python -m benchmarks.speed $(ARGS)
 
 lint: $(INSTALLED) ## check style and types
 	$(BIN)/python -m ruff check .

@@ -20,7 +20,7 @@ EXPERIMENTS = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 
-@pytest.mark.parametrize("script", ["page.py", "learners_page.py"])
+@pytest.mark.parametrize("script", ["page.py", "learners_page.py", "performance_page.py"])
 def test_pages_of_figures_are_made_from_the_result_files(script: str) -> None:
     command = [sys.executable, f"benchmarks/{script}", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

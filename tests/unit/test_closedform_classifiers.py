@@ -191,6 +191,16 @@ def test_the_gram_is_factored_once_for_other_labels_over_the_same_examples(monke
     assert torch.equal(Ridge().fit(relabelled).scores(TEST.features), first)
 
 
+def test_features_are_projected_once_for_all_who_score_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifiers = [ProjectedRidge(strength).fit(STATE) for strength in (0.1, 0.2)]
+    project, projected = FeatureMap.projected, []
+    monkeypatch.setattr(FeatureMap, "projected", lambda self, rows: projected.append(rows) or project(self, rows))
+    features = TEST.features.clone()
+    for classifier in classifiers:
+        classifier.scores(features)
+    assert len(projected) == 1
+
+
 def test_a_penalty_lost_in_rounding_is_raised_until_the_system_can_be_solved() -> None:
     singular = torch.ones(50, 50, dtype=torch.float64) * 1e9
     solution = Factor.of(singular, 1e-12).solve(torch.ones(50, 1, dtype=torch.float64))

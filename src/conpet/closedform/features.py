@@ -144,7 +144,9 @@ class FeatureMap:
 
     def chunks(self, features: Tensor) -> Iterator[Tensor]:
         """Split rows so that any view of a chunk takes at most about 64 MiB."""
-        yield from torch.split(features, max(1, _CHUNK_NUMBERS // max(self.dim, self.projection)))
+        rows = max(1, _CHUNK_NUMBERS // max(self.dim, self.projection))
+        # Features that are one chunk stay the same object: `view` then knows them again.
+        yield from torch.split(features, rows) if len(features) > rows else (features,)
 
     def _products(self, features: Tensor) -> Tensor:
         """Return `x W` in whole numbers, in units of `_WEIGHT_DEVIATION / STEPS`."""

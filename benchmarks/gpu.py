@@ -1,0 +1,123 @@
+"""Check on a machine with CUDA that its GPU gives what its CPU gives, and time the rows of docs/performance.md there.
+
+python benchmarks/gpu.py [--only ROW ...] [--quick] [--work FOLDER]
+
+Writes benchmarks/results/speed-gpu.json, from which docs/performance.md has its GPU column.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from benchmarks.speed.bench import BATCH, QUICK, Bench, Sizes, own_home  # noqa: E402 - the path is set above
+from benchmarks.speed.learning import COMPARED_STEPS  # noqa: E402
+from benchmarks.speed.predicting import examples, of_length, random_module  # noqa: E402
+from benchmarks.speed.rows import ROWS  # noqa: E402
+from benchmarks.speed.suite import run  # noqa: E402
+from benchmarks.speed.timing import UnequalError, check_close  # noqa: E402
+from conpet import ConPET  # noqa: E402
+from conpet.backbone.states import States  # noqa: E402
+from conpet.config import Settings  # noqa: E402
+from conpet.pet.bank import ModuleBank  # noqa: E402
+from conpet.pet.module import StoredModule, module_artifact  # noqa: E402
+from conpet.pet.train import linear_head, train_module  # noqa: E402
+from conpet.readable import Held  # noqa: E402
+
+RESULT = HERE / "results" / "speed-gpu.json"
+ON_CPU = ("open", "stream")
+"""Rows about the memory of a process: they are measured on the CPU alone."""
+TOLERANCE = 2e-2
+"""float32 on both, but other kernels, sums in another order, and TF32 where torch is told to use it."""
+
+
+def main() -> int:
+    """Run the command line."""
+    names = [name for name in ROWS if name not in ON_CPU]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="ROW", help=", ".join(names))
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; writes nothing")
+    parser.add_argument("--work", type=Path, default=HERE.parent / ".cache" / "speed", help="where workspaces are kept")
+    asked = parser.parse_args()
+    if not torch.cuda.is_available():
+        print(
+            f"torch {torch.__version__} sees no CUDA device here, so there is nothing to check or time. "
+            "Run this on a machine with an NVIDIA GPU and a build of torch for it; `make bench` measures the CPU.",
+            file=sys.stderr,
+        )
+        return 2
+    sizes = QUICK if asked.quick else Sizes()
+    work = (asked.work / ("gpu-quick" if asked.quick else "gpu")).resolve()
+    own_home(work, [sizes.large, sizes.small])
+    try:
+        for line in compared(work, sizes, "cpu", "cuda"):
+            print("equal:", line, flush=True)
+    except UnequalError as error:
+        print(f"CPU and GPU differ: {error}", file=sys.stderr)
+        return 1
+    return run(Bench(work, sizes, device="cuda"), asked.only, None if asked.quick else RESULT)
+
+
+def compared(work: Path, sizes: Sizes, one: str, other: str) -> Iterator[str]:
+    """Compare two devices in float32: a few steps of learning, a mixed batch, predictions.
+
+    Yields:
+        What was found equal, with the greatest difference.
+
+    Raises:
+        UnequalError: Something is not.
+    """
+    benches = [Bench(work, sizes, device=device, dtype="float32") for device in (one, other)]
+    losses, logits = zip(*((losses_of(bench), mixed_logits(bench)) for bench in benches), strict=True)
+    yield check_close(f"losses of {COMPARED_STEPS} steps", *losses, TOLERANCE)
+    yield check_close(f"logits of {sizes.modules} modules", *logits, TOLERANCE)
+    path = benches[0].scratch("compared")
+    learner = benches[0].create(path, sizes.large, epochs=2)
+    for task in benches[0].tasks[:2]:
+        learner.learn(task, evaluate=False)
+    yield check_close("scores of predictions", *(scores_of(bench, path) for bench in benches), TOLERANCE)
+
+
+def losses_of(bench: Bench) -> torch.Tensor:
+    """Return the losses of the first steps of learning a task."""
+    backbone, task = bench.backbone(bench.sizes.large), bench.tasks[0]
+    settings = Settings.parse({"batch_size": BATCH, "max_steps": COMPARED_STEPS}).for_task({})
+    targets = torch.tensor([task.labels.index(str(one.label)) for one in task.train])
+    trained = train_module(backbone, backbone.states(task.train), targets, len(task.labels), settings, seed=0)
+    return torch.tensor(trained.log.losses)
+
+
+def mixed_logits(bench: Bench) -> torch.Tensor:
+    """Return the logits of a batch of which every row has a module of its own."""
+    backbone, rows = bench.backbone(bench.sizes.large, split=0), bench.sizes.modules
+    width = backbone.representation_size
+    head = linear_head(torch.linspace(-1, 1, 4 * width).view(4, width), torch.zeros(4))
+    modules = [random_module(backbone, seed) for seed in range(rows)]
+    stored = [StoredModule.of(Held(module_artifact(module, head, {}))) for module in modules]
+    states = States(tuple(of_length(backbone, bench, 0)), None, torch.zeros(rows, backbone.feature_size))
+    found = ModuleBank(backbone, capacity=rows).logits(states, [[key] for key in stored])
+    return torch.stack([answer[key] for answer, key in zip(found, stored, strict=True)])
+
+
+def scores_of(bench: Bench, path: Path) -> torch.Tensor:
+    """Return the scores of all labels of two tasks for some inputs, label by label."""
+    workspace = ConPET.open(path, device=bench.device)
+    labels = {label: column for column, label in enumerate(workspace.labels)}
+    answers = workspace.predict(examples(bench.texts(0)), runners_up=len(labels) - 1)
+    scores = torch.zeros(len(answers), len(labels))
+    for row, answer in enumerate(answers):
+        scores[row, labels[answer.label]] = answer.score
+        for candidate in answer.runners_up:
+            scores[row, labels[candidate.label]] = candidate.score
+    return scores
+
+
+if __name__ == "__main__":
+    sys.exit(main())

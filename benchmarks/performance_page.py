@@ -1,0 +1,103 @@
+"""Make docs/performance.md and its plots from benchmarks/results/speed.json (see benchmarks/speed).
+
+python benchmarks/performance_page.py [--check]     # --check: fail if the page is not what the file gives
+
+Where nothing was measured yet, there is to be no page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from benchmarks.speed.drawing import draw, drawable, shares  # noqa: E402 - the folder above is put on the path first
+from conpet.bench.plots import save  # noqa: E402
+
+DOCS = HERE.parent / "docs"
+PAGE = DOCS / "performance.md"
+RESULT = HERE / "results" / "speed.json"
+GPU = HERE / "results" / "speed-gpu.json"
+REASONS = HERE / "speed" / "reasons.yaml"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true")
+    checking = parser.parse_args().check
+    if not RESULT.exists():
+        if PAGE.exists() or not checking:
+            print(f"no {RESULT}: run make bench first", file=sys.stderr)
+            return 1
+        return 0
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    gpu = json.loads(GPU.read_text(encoding="utf-8")) if GPU.exists() else {"rows": {}}
+    page, plots = rendered(result, gpu), {kind: DOCS / "performance" / f"{kind}.svg" for kind in drawable(result)}
+    if checking:
+        stale = not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page
+        if stale or not all(path.exists() for path in plots.values()):
+            print(f"{PAGE} is stale: run python benchmarks/performance_page.py", file=sys.stderr)
+            return 1
+        return 0
+    PAGE.write_text(page, encoding="utf-8")
+    for kind, path in plots.items():
+        save(draw(kind, result), path)
+    print(PAGE)
+    return 0
+
+
+def rendered(result: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) -> str:
+    """Return the page of a result file, and of that of a GPU if there is one."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - Markdown
+    )
+    environment.filters |= {"wanted": wanted, "ratio": ratio, "value": value}
+    return environment.get_template("performance.md.j2").render(
+        rows=[{"key": key, **row} for key, row in result["rows"].items()],
+        gpu=gpu["rows"] if gpu else {},
+        machine=result["machine"],
+        reasons=yaml.safe_load(REASONS.read_text(encoding="utf-8")),
+        figures=drawable(result),
+        shares=list(shares(result)),
+    )
+
+
+def wanted(row: Mapping[str, Any]) -> str:
+    """Return the bound of a row."""
+    number = f"{row['wanted']:g}"
+    return {
+        "at least": f"≥ {number}x faster",
+        "at most": f"≤ {number} of it",
+        "within": f"within {number} points",
+    }[row["bound"]]
+
+
+def ratio(row: Mapping[str, Any]) -> str:
+    """Return what was measured, with quartiles where there were several pairs."""
+    found = row["ratio"]
+    if len(found["values"]) == 1:
+        return f"{found['median']:.2f}"
+    return f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+
+
+def value(found: Mapping[str, Any], unit: str) -> str:
+    """Return a median with its unit."""
+    middle = found["median"]
+    return f"{1e3 * middle:.3g} ms" if unit == "s" and middle < 1 else f"{middle:.4g} {unit}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Measure all rows, or some, and write benchmarks/results/speed.json.
+
+python -m benchmarks.speed [--only ROW ...] [--quick] [--work FOLDER] [--out FILE]
+
+The first run fills workspaces of up to 1,000 tasks and keeps them in FOLDER.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+from benchmarks.speed.bench import QUICK, Bench, Sizes, own_home
+from benchmarks.speed.rows import ROWS
+from benchmarks.speed.suite import run
+
+ROOT = Path(__file__).parents[2]
+RESULT = ROOT / "benchmarks" / "results" / "speed.json"
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    names = list(ROWS)
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="ROW", help=", ".join(names))
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all of it works")
+    parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "speed", help="where workspaces are kept")
+    parser.add_argument("--out", type=Path, help=f"the result file; {RESULT.name} unless --quick")
+    parser.add_argument("--dtype", default="auto", help="number format of both sides")
+    parser.add_argument("--device", default="cpu", help="torch device of both sides")
+    asked = parser.parse_args()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # PEFT asks what is deprecated
+    sizes = QUICK if asked.quick else Sizes()
+    work = (asked.work / ("quick" if asked.quick else "full")).resolve()
+    own_home(work, [sizes.large, sizes.small])
+    bench = Bench(work, sizes, device=asked.device, dtype=asked.dtype)
+    return run(bench, asked.only, asked.out or (None if asked.quick else RESULT))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

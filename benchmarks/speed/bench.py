@@ -1,0 +1,248 @@
+"""What all rows share: sizes, texts, backbones and the workspaces that take minutes to fill, so they are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from conpet import ConPET
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.load import find_folder, load_backbone
+from conpet.backbone.tiny import TINY_RANDOM
+from conpet.bench.provenance import provenance
+from conpet.data import Example, Task, TaskStream
+from conpet.demo.stream import demo_stream
+from conpet.home import conpet_home
+from conpet.testing import toy_stream
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much every row does.
+
+    Attributes:
+        large: The backbone of most rows.
+        small: That of rows with very many tasks.
+        pairs: Runs of either side where a run takes a second or two.
+        learn_pairs: Runs of either side where one takes many seconds.
+        texts: Inputs asked together.
+        few: Number of tasks of the small workspaces.
+        hundred: A task that is learned late.
+        many: Number of tasks of the large workspace.
+        labels: Labels of a task, at most, and...
+        examples: ... training examples of each, in the small workspaces and the tasks that are learned.
+        epochs: Passes over them where learning is measured.
+        projection: Width of the closed forms' random projection, but for the large workspace.
+        tested: Test inputs of each task for the accuracy of number formats.
+        modules: Rows of a mixed batch, each with a module of its own.
+        tokens: Tokens of such a row.
+        streamed: Numbers of rows after which memory is read.
+        matrix: Side of the matrices by which the machine is measured, and...
+        seconds: ... for how long each of its figures is.
+    """
+
+    large: str = "smollm2-135m"
+    small: str = "minilm-l6"
+    pairs: int = 7
+    learn_pairs: int = 3
+    texts: int = 128
+    few: int = 10
+    hundred: int = 100
+    many: int = 1000
+    labels: int = 15
+    examples: int = 6
+    epochs: int = 10
+    projection: int = 2048
+    tested: int = 100
+    modules: int = 32
+    tokens: int = 32
+    streamed: tuple[int, int] = (100_000, 1_000_000)
+    matrix: int = 2048
+    seconds: float = 2.0
+
+
+QUICK = Sizes(
+    large=TINY_RANDOM, small=TINY_RANDOM, pairs=2, learn_pairs=2, texts=8, few=3, hundred=5, many=8, labels=2,
+    examples=4, epochs=2, projection=64, tested=4, modules=4, tokens=8, streamed=(300, 600), matrix=64, seconds=0.05,
+)  # fmt: skip
+MANY_SETTINGS: dict[str, Any] = {"projection": 256, "epochs": 2, "batch_size": 8, "calibration_examples": 40}
+"""Settings of the workspace of very many tiny tasks: it has to be filled in minutes."""
+BATCH = 16
+
+
+class Bench:
+    """Where the rows run.
+
+    Args:
+        work: Folder of what is kept between runs.
+        sizes: How much is done.
+        device: A torch device.
+        dtype: Number format of backbones and rivals; "auto" as in `conpet.config.Settings`.
+    """
+
+    def __init__(self, work: Path, sizes: Sizes, *, device: str = "cpu", dtype: str = "auto") -> None:
+        self.work = work
+        self.sizes = sizes
+        self.device = device
+        self.dtype = dtype
+        self._backbones: dict[Any, Backbone] = {}
+        self._splits: dict[str, int] = {}
+
+    def backbone(self, name: str, *, split: int | None = None, dtype: str | None = None) -> Backbone:
+        """Return a backbone without a cache, cut below the top quarter of its layers or at `split`."""
+        key = (name, split, dtype)
+        if key not in self._backbones:
+            loaded = load_backbone(name, dtype=dtype or self.dtype, device=self.device)
+            self._backbones[key] = Backbone(loaded, split=self.split(name) if split is None else split)
+        return self._backbones[key]
+
+    def split(self, name: str) -> int:
+        """Return the cut below the top quarter of the layers, at least one."""
+        if name not in self._splits:
+            layers = Backbone(load_backbone(name, dtype="float32", device="cpu")).cut.layers
+            self._splits[name] = layers - max(1, layers // 4)
+        return self._splits[name]
+
+    def tolerance(self, backbone: Backbone) -> float:
+        """Return how far equal results may be apart: by rounding alone, over all layers."""
+        return 2e-3 if backbone.dtype is torch.float32 else 0.08
+
+    # Data
+
+    @cached_property
+    def tasks(self) -> TaskStream:
+        """CLINC150's ten domains, cut to size."""
+        return TaskStream(tuple(self._cut(task) for task in demo_stream()))
+
+    def _cut(self, task: Task) -> Task:
+        labels = task.labels[: self.sizes.labels]
+
+        def some(examples: Sequence[Example], each: int) -> tuple[Example, ...]:
+            return tuple(
+                one for label in labels for one in [found for found in examples if found.label == label][:each]
+            )
+
+        each = self.sizes.examples
+        return Task(task.name, some(task.train, each), some(task.validation, 5), some(task.test, 30))
+
+    @cached_property
+    def _words(self) -> list[list[str]]:
+        return [one.text.split() for task in demo_stream() for one in task.test]
+
+    def texts(self, number: int, count: int | None = None) -> list[str]:
+        """Return texts as long as real ones that nobody has seen: words of test utterances in another order."""
+        draw = random.Random(number)
+        drawn = draw.sample(self._words, count or self.sizes.texts)
+        return [" ".join([*draw.sample(words, len(words)), str(number % 1000)]) for words in drawn]
+
+    # Workspaces
+
+    def create(self, path: Path, backbone: str, **settings: Any) -> ConPET:
+        """Make an empty workspace whose top quarter of the layers is adapted."""
+        given = {
+            "batch_size": BATCH,
+            "split": self.split(backbone),
+            "projection": self.sizes.projection,
+            "dtype": self.dtype,
+            "device": self.device,
+        }
+        return ConPET.create(path, backbone, **(given | settings))
+
+    def few(self) -> ConPET:
+        """Return a workspace that has learned some real tasks."""
+        path = self._kept("few", {})
+        if not path.exists():
+            with building(path) as folder:
+                learner = self.create(folder, self.sizes.large, epochs=3)
+                for task in self.tasks[: self.sizes.few]:
+                    learner.learn(task, evaluate=False)
+        return ConPET.open(path, device=self.device)
+
+    @cached_property
+    def toys(self) -> TaskStream:
+        """The tiny tasks of the large workspace, and one more."""
+        return toy_stream(self.sizes.many + 1, labels=2, train=4, validation=10, test=2)
+
+    def many(self, tasks: int) -> Path:
+        """Return the folder of a workspace that has learned so many tiny tasks: the first of `sizes.many`."""
+        path = self._kept("many", {"tasks": tasks})
+        if not path.exists():
+            self._fill()
+        return path
+
+    def growth(self) -> dict[str, Any]:
+        """Return what each of the tiny tasks took to learn, and what they were learned by."""
+        self.many(self.sizes.many)
+        found: dict[str, Any] = json.loads((self._kept("many", {}) / "growth.json").read_text())
+        return found
+
+    def _fill(self) -> None:
+        """Learn the tiny tasks one after the other, keeping copies on the way."""
+        made_by = provenance()
+        wanted = {1, self.sizes.few, self.sizes.hundred - 1, self.sizes.many}
+        seconds, cpu = [], []
+        with building(self._kept("many", {})) as folder:
+            learner = self.create(folder / "w", self.sizes.small, **MANY_SETTINGS)
+            for number, task in enumerate(self.toys[: self.sizes.many], start=1):
+                started, worked = time.perf_counter(), time.process_time()
+                learner.learn(task, evaluate=False)
+                seconds.append(round(time.perf_counter() - started, 4))
+                cpu.append(round(time.process_time() - worked, 4))
+                path = self._kept("many", {"tasks": number})
+                if number in wanted and not path.exists():
+                    with building(path) as copy:
+                        shutil.copytree(folder / "w", copy)
+            shutil.rmtree(folder / "w")
+            growth = {"made_by": made_by, "settings": MANY_SETTINGS, "seconds": seconds, "cpu_seconds": cpu}
+            (folder / "growth.json").write_text(json.dumps(growth))
+
+    def _kept(self, name: str, about: dict[str, Any]) -> Path:
+        """Return the folder kept for some sizes."""
+        sizes = asdict(self.sizes)
+        used = [sizes[key] for key in ("large", "small", "few", "hundred", "many", "labels", "examples")]
+        digest = hashlib.sha256(json.dumps([used, self.dtype, about], sort_keys=True).encode()).hexdigest()[:8]
+        return self.work / "kept" / "-".join([name, *map(str, about.values()), digest])
+
+    def scratch(self, name: str) -> Path:
+        """Return a folder, not there yet, for one run."""
+        path = self.work / "runs" / name
+        shutil.rmtree(path, ignore_errors=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+@contextmanager
+def building(path: Path) -> Iterator[Path]:
+    """Yield where to build a folder that is there once it is whole."""
+    aside = path.with_name(f"{path.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    yield aside
+    aside.rename(path)
+
+
+def own_home(work: Path, names: Sequence[str]) -> None:
+    """Give this process and its children a `CONPET_HOME` of their own, so that no state is known from before.
+
+    The models are those of the user's home: they are fetched there if need be.
+    """
+    for name in names:
+        find_folder(name)
+    home = work / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    models = home / "models"
+    if not models.is_symlink():
+        models.symlink_to((conpet_home() / "models").resolve())
+    os.environ["CONPET_HOME"] = str(home)

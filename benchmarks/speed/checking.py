@@ -1,0 +1,60 @@
+"""Answers checked against plain PEFT: a module exported by conpet, loaded by PEFT, asked the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from benchmarks.speed.bench import Bench
+from benchmarks.speed.rivals import exported_labels, exported_logits
+from benchmarks.speed.timing import check_close, check_same
+from conpet import ConPET
+from conpet.data import Example, Kind
+from conpet.learners.dynamic import DynamicLearner
+from conpet.workspace.reading import learner_state
+
+CHECKED = 4
+"""Inputs that are put to plain PEFT, one at a time."""
+
+
+def learner_of(workspace: ConPET, **settings: object) -> DynamicLearner:
+    """Return a learner of the workspace's state that remembers nothing, with other settings where they are given."""
+    changed = workspace.settings.model_copy(update=settings)
+    return DynamicLearner(workspace.backbone, changed, learner_state(workspace.store.snapshot()))
+
+
+def same_answers(bench: Bench, workspace: ConPET, texts: Sequence[str], labels: Sequence[str], top_k: int = 1) -> str:
+    """Check answers: each module by plain PEFT, and what was answered by a learner of its own.
+
+    Args:
+        bench: Where to export modules.
+        workspace: Who answered.
+        texts: The inputs.
+        labels: What it answered.
+        top_k: Number of modules each input was put to.
+
+    Raises:
+        UnequalError: Something is not the same.
+    """
+    learner, some = learner_of(workspace, top_k=top_k), texts[:CHECKED]
+    readings = learner.readings([Example.of_text(text) for text in texts], Kind.TEXT, keep=False)
+    scores = learner.score(readings, Kind.TEXT)
+    said = check_same("labels", labels, [learner.labels[column] for column in scores.labels.argmax(1).tolist()])
+    assert scores.selected is not None
+    logits = learner.units.run(readings, Kind.TEXT, learner.units.of_task[scores.selected])
+    encoded, ours, theirs = workspace.backbone.encode([Example.of_text(text) for text in some]), [], []
+    for row, one in enumerate(encoded):
+        for task in scores.selected[row].tolist():
+            known = learner.state.tasks[task]
+            folder = workspace.export(known.name, bench.scratch("exported"))
+            ours.append(logits[row, learner.owner == task])
+            plain = exported_logits(workspace.backbone, folder, one)
+            theirs.append(plain[[exported_labels(folder).index(label) for label in known.labels]])
+    close = check_close(
+        f"logits of {len(theirs)} answers by PEFT",
+        torch.cat(ours),
+        torch.cat(theirs),
+        bench.tolerance(workspace.backbone),
+    )
+    return f"{said}; {close}"

@@ -1,0 +1,306 @@
+"""Rows about learning."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from benchmarks.speed.bench import BATCH, Bench
+from benchmarks.speed.checking import learner_of
+from benchmarks.speed.machine import achieved, pass_work
+from benchmarks.speed.rivals import PeftLoop
+from benchmarks.speed.row import Row
+from benchmarks.speed.timing import Goal, Measured, UnequalError, check_close, in_turns, timed
+from conpet import ConPET
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.states import Encoded
+from conpet.config import Settings, TaskSettings
+from conpet.data import Example, Kind, Task
+from conpet.learners.state import MODULE
+from conpet.pet.adapter import ADAPTER_TENSORS
+from conpet.pet.module import PetModule
+from conpet.pet.train import train_module
+from conpet.training import epoch_batches
+from conpet.workspace.reading import seed_of
+from conpet.workspace.results import LearnReport
+
+COMPARED_STEPS = 3
+"""Steps whose losses are compared; later ones drift apart as roundings add up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One task as both sides learn it."""
+
+    task: Task
+    settings: TaskSettings
+    seed: int
+
+    @classmethod
+    def of(cls, bench: Bench) -> Lesson:
+        """Return the first task with the settings that all rows have."""
+        task = bench.tasks[0]
+        settings = Settings.parse({"epochs": bench.sizes.epochs, "batch_size": BATCH})
+        return cls(task, settings.for_task({}), seed_of(settings.seed, task.name))
+
+    @property
+    def held_out(self) -> tuple[Example, ...]:
+        """Examples that neither side learns or chooses anything from: by these accuracies are equal or not."""
+        return self.task.test[::3]
+
+    def encoded(self, backbone: Backbone) -> list[Encoded]:
+        """Return the training examples as token ids."""
+        return backbone.encode(self.task.train)
+
+    def targets(self, examples: Sequence[Example]) -> Tensor:
+        """Return labels as indices into the task's."""
+        return torch.tensor([self.task.labels.index(str(one.label)) for one in examples])
+
+    def about(self, backbone: Backbone) -> dict[str, Any]:
+        """Return what was learned."""
+        return {
+            "backbone": backbone.name,
+            "dtype": str(backbone.dtype).removeprefix("torch."),
+            "layers": backbone.cut.layers,
+            "split": backbone.split,
+            "examples": len(self.task.train),
+            "tokens": sum(len(one.ids) for one in self.encoded(backbone)),
+            "epochs": self.settings.epochs,
+            "batch_size": self.settings.batch_size,
+        }
+
+
+def fresh(bench: Bench, number: int) -> ConPET:
+    """Return an empty workspace whose backbone is in memory and whose cache of states is empty."""
+    learner = bench.create(bench.scratch(f"learn-{number}"), bench.sizes.large, epochs=bench.sizes.epochs)
+    learner.backbone.states([Example.of_text("what is done once a process")], keep=False)
+    assert learner.backbone.cache is not None
+    learner.backbone.cache.clear()
+    return learner
+
+
+class LearnSameLayers(Row):
+    name = "learn-same-layers"
+    goals: ClassVar[Mapping[str, Goal]] = {
+        "learn-same-layers": Goal(
+            "learn one task, 10 epochs, top quarter of the layers adapted; first pass and storing included",
+            "PEFT LoRA on the same layers, standard loop",
+            "at least",
+            4.0,
+        )
+    }
+
+    def measure(self, bench: Bench) -> Mapping[str, Measured]:
+        lesson, backbone = Lesson.of(bench), bench.backbone(bench.sizes.large)
+        adapted = range(backbone.split, backbone.cut.layers)
+        rival, targets = PeftLoop(backbone, lesson.settings, adapted), lesson.targets(lesson.task.train)
+        rival.choose_attention(lesson.encoded(backbone), targets)
+        equal = same_losses(backbone, rival, lesson, bench.tolerance(backbone))
+        folder = bench.scratch("peft")
+        pairs = in_turns(
+            lambda number: fresh(bench, number),
+            lambda learner: learner.learn(lesson.task, evaluate=False),
+            lambda _: rival.train(lesson.encoded(backbone), targets, seed=lesson.seed, save=folder),
+            bench.sizes.learn_pairs,
+            warm=False,
+        )
+        stages = stages_of(pairs.ours[-1])
+        step = training_work(backbone, lesson)
+        return {
+            self.name: pairs.measured(
+                equal,
+                **lesson.about(backbone),
+                attention=rival.attention,
+                stages=stages,
+                floor=floor(backbone, lesson, adapted),
+                roofline={"training": achieved(step, stages["module"], backbone.dtype)},
+            )
+        }
+
+
+class LearnAllLayers(Row):
+    name = "learn-all-layers"
+    goals: ClassVar[Mapping[str, Goal]] = {
+        "learn-all-layers": Goal("learn that task", "PEFT LoRA on all layers, 10 epochs too", "at least", 5.0),
+        "learn-all-layers-early": Goal(
+            "learn that task", "PEFT LoRA on all layers, stopped as soon as it is as accurate", "at least", 5.0
+        ),
+    }
+
+    def measure(self, bench: Bench) -> Mapping[str, Measured]:
+        lesson, backbone = Lesson.of(bench), bench.backbone(bench.sizes.large)
+        rival = PeftLoop(backbone, lesson.settings, None)
+        rival.choose_attention(lesson.encoded(backbone), lesson.targets(lesson.task.train))
+        equal = same_losses(bench.backbone(bench.sizes.large, split=0), rival, lesson, bench.tolerance(backbone))
+        whole, early, ours, accuracies = [], [], [], []
+        for number in range(bench.sizes.learn_pairs):
+            turns: list[Callable[[], Any]] = [
+                lambda number=number: learnt(bench, lesson, number),
+                lambda: epochs_of(rival, lesson, backbone),
+            ]
+            if number % 2:
+                epochs, (seconds, accuracy, alone) = turns[1](), turns[0]()
+            else:
+                (seconds, accuracy, alone), epochs = turns[0](), turns[1]()
+            ours.append(seconds)
+            whole.append(epochs[-1][0])
+            early.append(next((spent for spent, reached in epochs if reached >= accuracy), epochs[-1][0]))
+            reached_then = [round(reached, 4) for _, reached in epochs]
+            accuracies.append({"ours": accuracy, "module_alone": alone, "theirs": reached_then})
+        detail = {
+            **lesson.about(backbone),
+            "attention": rival.attention,
+            "accuracies": accuracies,
+            "floor": floor(backbone, lesson, range(backbone.cut.layers)),
+        }
+        return {
+            "learn-all-layers": Measured(ours, whole, equal, detail=detail),
+            "learn-all-layers-early": Measured(ours, early, equal, detail=detail),
+        }
+
+
+def learnt(bench: Bench, lesson: Lesson, number: int) -> tuple[float, float, float]:
+    """Learn the task; return the seconds it took, and the accuracy of answers and of the module alone."""
+    learner = fresh(bench, number)
+    _, seconds, _ = timed(lambda: learner.learn(lesson.task, evaluate=False))
+    answers = learner.predict([one.labelled(None) for one in lesson.held_out], runners_up=0)
+    right = sum(answer.label == one.label for answer, one in zip(answers, lesson.held_out, strict=True))
+    state = learner_of(learner)
+    readings = state.readings(lesson.held_out, Kind.TEXT, keep=False)
+    logits = state.units.run(readings, Kind.TEXT, torch.zeros(len(lesson.held_out), 1, dtype=torch.int64))
+    return seconds, right / len(answers), accuracy_of(logits, lesson.targets(lesson.held_out))
+
+
+def epochs_of(rival: PeftLoop, lesson: Lesson, backbone: Backbone) -> list[tuple[float, float]]:
+    """Train the rival; return after each epoch the seconds spent in training so far, and the accuracy."""
+    found: list[tuple[float, float]] = []
+    held_out, targets = backbone.encode(lesson.held_out), lesson.targets(lesson.held_out)
+    looking = 0.0
+    started = time.perf_counter()
+
+    def look(logits_of: Callable[[Sequence[Encoded]], Tensor]) -> bool:
+        nonlocal looking
+        now = time.perf_counter()
+        found.append((now - started - looking, accuracy_of(logits_of(held_out), targets)))
+        looking += time.perf_counter() - now
+        return False
+
+    rival.train(lesson.encoded(backbone), lesson.targets(lesson.task.train), seed=lesson.seed, on_epoch=look)
+    return found
+
+
+def stages_of(report: LearnReport) -> dict[str, float]:
+    """Return the seconds of each stage."""
+    return {one.stage: round(one.seconds, 4) for one in report.cost}
+
+
+def accuracy_of(logits: Tensor, targets: Tensor) -> float:
+    """Return the share of examples whose label has the largest logit."""
+    return float((logits.argmax(1) == targets).float().mean())
+
+
+def same_losses(backbone: Backbone, rival: PeftLoop, lesson: Lesson, tolerance: float) -> str:
+    """Check that a few steps from the same first weights have the same losses on both sides.
+
+    Raises:
+        UnequalError: They do not.
+    """
+    settings = lesson.settings.model_copy(update={"max_steps": COMPARED_STEPS})
+    targets = lesson.targets(lesson.task.train)
+    ours = train_module(
+        backbone, backbone.states(lesson.task.train), targets, len(lesson.task.labels), settings, lesson.seed
+    )
+    start = PetModule(backbone, settings, lesson.seed).tensors()
+    theirs = rival.train(lesson.encoded(backbone), targets, seed=lesson.seed, start=start, steps=len(ours.log.losses))
+    return check_close(f"losses of {len(theirs)} steps", torch.tensor(ours.log.losses), torch.tensor(theirs), tolerance)
+
+
+def training_work(backbone: Backbone, lesson: Lesson) -> dict[str, float]:
+    """Return operations and bytes of training a module of the suffix for all epochs."""
+    lengths = [len(one.ids) for one in lesson.encoded(backbone)]
+    batches = [
+        len(rows) * max(lengths[row] for row in rows)
+        for epoch in range(lesson.settings.epochs)
+        for rows in epoch_batches(
+            lengths, lesson.settings.batch_size, torch.Generator().manual_seed(lesson.seed + epoch)
+        )
+    ]
+    return pass_work(backbone, batches, range(backbone.split, backbone.cut.layers), backward=True)
+
+
+def floor(backbone: Backbone, lesson: Lesson, adapted: range) -> dict[str, float]:
+    """Return the ratio that counting operations allows, both sides computing at one rate.
+
+    A pass forwards through a layer counts 1, backwards (the gradients of its input; its weights have none) 1 too.
+    The rival passes all layers forwards in every epoch and its adapted layers backwards. conpet passes the layers
+    below the cut once, and those above it forwards and backwards in every epoch.
+    """
+    layers, epochs, above = backbone.cut.layers, lesson.settings.epochs, backbone.cut.layers - backbone.split
+    theirs = epochs * (layers + len(adapted))
+    ours = backbone.split + epochs * 2 * above
+    return {"theirs": theirs, "ours": ours, "ratio": theirs / ours}
+
+
+class LearnLateTask(Row):
+    name = "learn-late-task"
+    goals: ClassVar[Mapping[str, Goal]] = {
+        "learn-late-task": Goal("learn task 100", "conpet: learn task 2 of the same size", "at most", 1.05)
+    }
+
+    def measure(self, bench: Bench) -> Mapping[str, Measured]:
+        sources = {"late": bench.many(bench.sizes.hundred - 1), "early": bench.many(1)}
+        task = replace(bench.tasks[0], settings={"epochs": 3})
+
+        def prepare(number: int) -> tuple[ConPET, ConPET]:
+            found = []
+            for name, source in sources.items():
+                path = bench.scratch(f"{name}-{number}")
+                shutil.copytree(source, path)
+                learner = ConPET.open(path, device=bench.device)
+                learner.predict(["what is read once a process"])
+                assert learner.backbone.cache is not None
+                found.append(learner)
+            return found[0], found[1]
+
+        def learn(learner: ConPET) -> Any:
+            assert learner.backbone.cache is not None
+            learner.backbone.cache.clear()
+            return learner.learn(task, evaluate=False)
+
+        pairs = in_turns(prepare, lambda both: learn(both[0]), lambda both: learn(both[1]), bench.sizes.learn_pairs)
+        equal = same_module(*pairs.given[-1], task.name)
+        stages = [stages_of(reports[-1]) for reports in (pairs.ours, pairs.theirs)]
+        return {
+            self.name: pairs.measured(
+                equal,
+                backbone=bench.sizes.small,
+                examples=len(task.train),
+                epochs=3,
+                stages={"late": stages[0], "early": stages[1]},
+                growth=bench.growth(),
+            )
+        }
+
+
+def module_of(learner: ConPET, task: str) -> Mapping[str, Tensor]:
+    """Return the weights of a task's module."""
+    weights: Mapping[str, Tensor] = learner.store.snapshot().task(task).active.objects[MODULE].tensors(ADAPTER_TENSORS)
+    return weights
+
+
+def same_module(one: ConPET, other: ConPET, task: str) -> str:
+    """Check that a task was given the very same module in two workspaces: what was learned before must not matter.
+
+    Raises:
+        UnequalError: It was not.
+    """
+    found = [module_of(learner, task) for learner in (one, other)]
+    if found[0].keys() != found[1].keys() or any(not torch.equal(found[0][name], found[1][name]) for name in found[0]):
+        raise UnequalError(f"task {task!r} was given another module after other tasks")
+    return "the module learned (to the last bit)"

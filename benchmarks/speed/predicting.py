@@ -1,0 +1,326 @@
+"""Rows about answering."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.speed.bench import Bench
+from benchmarks.speed.checking import learner_of, same_answers
+from benchmarks.speed.machine import achieved, pass_work
+from benchmarks.speed.rivals import Mixed, Padded, by_length, padded, plain_forward
+from benchmarks.speed.row import Row
+from benchmarks.speed.timing import Goal, Measured, Pairs, check_close, in_turns, timed
+from conpet import ConPET
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.states import Encoded, States
+from conpet.config import Settings
+from conpet.data import Example
+from conpet.learners.base import Learner
+from conpet.pet.bank import ModuleBank
+from conpet.pet.module import PetModule, StoredModule, module_artifact
+from conpet.readable import Held
+from conpet.workspace.predicting import predictions
+
+
+def examples(texts: Sequence[str]) -> list[Example]:
+    """Return texts as examples."""
+    return [Example.of_text(text) for text in texts]
+
+
+def batches_of(backbone: Backbone, texts: Sequence[str]) -> list[Padded]:
+    """Return texts as the rival's batches; making them is not timed."""
+    return by_length(backbone.encode(examples(texts)), backbone)
+
+
+def against_forward(bench: Bench, learner: Learner, texts: int, pairs: int) -> Pairs[Any, Any, Any]:
+    """Answer texts in turns with plain passes of the backbone over the same batches."""
+    backbone = learner.backbone
+
+    def prepare(number: int) -> tuple[list[str], list[Padded]]:
+        asked = bench.texts(number, texts)
+        return asked, batches_of(backbone, asked)
+
+    return in_turns(
+        prepare,
+        lambda given: predictions(learner, examples(given[0]), runners_up=2),
+        lambda given: plain_forward(backbone.loaded.model, given[1]),
+        pairs,
+    )
+
+
+def point(backbone: Backbone, given: Sequence[Padded], seconds: float) -> dict[str, Any]:
+    """Return where a pass through all layers stands on the roofline."""
+    work = pass_work(backbone, [batch.ids.numel() for batch in given], range(backbone.cut.layers))
+    return achieved(work, seconds, backbone.dtype)
+
+
+def middle(values: Sequence[float]) -> float:
+    """Return the median."""
+    return float(torch.tensor(values).median())
+
+
+class Predict(Row):
+    name = "predict-few-tasks"
+    goals: ClassVar[Mapping[str, Goal]] = {
+        "predict-few-tasks": Goal(
+            "predict, 10 tasks, top-1", "one plain forward pass of the backbone, same batches", "at most", 1.10
+        )
+    }
+
+    def measure(self, bench: Bench) -> Mapping[str, Measured]:
+        workspace = bench.few()
+        learner = learner_of(workspace)
+        pairs = against_forward(bench, learner, bench.sizes.texts, bench.sizes.pairs)
+        texts, batches = pairs.given[-1]
+        equal = same_answers(bench, workspace, texts, [one.label for one in pairs.ours[-1]])
+        backbone = workspace.backbone
+        return {
+            self.name: pairs.measured(
+                equal,
+                **about(backbone, len(texts)),
+                tokens=sum(len(one.ids) for one in backbone.encode(examples(texts))),
+                roofline={
+                    "prediction": point(backbone, batches, middle(pairs.seconds[0])),
+                    "plain forward": point(backbone, batches, middle(pairs.seconds[1])),
+                },
+            )
+        }
+
+
+class PredictTopThree(Row):
+    name = "predict-top-3"
+    goals: ClassVar[Mapping[str, Goal]] = {
+        "predict-top-3": Goal(
+            "predict, 10 tasks, top-3, top quarter adapted", "one plain forward pass, same batches", "at most", 1.6
+        )
+    }
+
+    def measure(self, bench: Bench) -> Mapping[str, Measured]:
+        workspace = bench.few()
+        learner = learner_of(workspace, top_k=3)
+        pairs = against_forward(bench, learner, bench.sizes.texts, bench.sizes.pairs)
+        texts, _ = pairs.given[-1]
+        equal = same_answers(bench, workspace, texts, [one.label for one in pairs.ours[-1]], top_k=3)
+        share = workspace.backbone.suffix_share
+        return {
+            self.name: pairs.measured(equal, **about(workspace.backbone, len(texts)), floor={"ratio": 1 + 2 * share})
+        }
+
+
+class OneText(Row):
+    name = "predict-one-text"
+    goals: ClassVar[Mapping[str, Goal]] = {
+        "predict-one-text": Goal("one request, one short text, 10 tasks", "plain forward of that text", "at most", 1.3)
+    }
+
+    def measure(self, bench: Bench) -> Mapping[str, Measured]:
+        workspace = bench.few()
+        workspace.predict(["what is loaded once"])
+        backbone = workspace.backbone
+
+        def prepare(number: int) -> tuple[list[str], list[Padded]]:
+            asked = bench.texts(number, 1)
+            return asked, batches_of(backbone, asked)
+
+        pairs = in_turns(
+            prepare,
+            lambda given: workspace.predict(given[0]),
+            lambda given: plain_forward(backbone.loaded.model, given[1]),
+            6 * bench.sizes.pairs,
+        )
+        asked = [given[0][0] for given in pairs.given]
+        equal = same_answers(bench, workspace, asked[:1], [pairs.ours[0][0].label])
+        return {
+            self.name: pairs.measured(
+                equal,
+                **about(backbone, 1),
+                roofline={"one text": point(backbone, pairs.given[-1][1], middle(pairs.seconds[0]))},
+            )
+        }
+
+
+class PredictManyTasks(Row):
+    name = "predict-many-tasks"
+    goals: ClassVar[Mapping[str, Goal]] = {
+        "predict-many-tasks": Goal(
+            "predict, 1,000 tasks, top-1, inputs of all tasks in turn",
+            "conpet: the same with 10 tasks",
+            "at most",
+            1.05,
+        ),
+        "predict-many-tasks-hot": Goal(
+            "predict, 1,000 tasks, top-1, inputs of 10 of them", "conpet: the same with 10 tasks", "at most", 1.05
+        ),
+    }
+
+    def measure(self, bench: Bench) -> Mapping[str, Measured]:
+        counts = bench.sizes.few, bench.sizes.many
+        few, many = (ConPET.open(bench.many(tasks), device=bench.device) for tasks in counts)
+        found = {}
+        for key, asked in (("predict-many-tasks", counts[1]), ("predict-many-tasks-hot", counts[0])):
+            pairs = in_turns(
+                lambda number, asked=asked: (toy_texts(bench, number, asked), toy_texts(bench, number, counts[0])),
+                lambda given: many.predict(given[0]),
+                lambda given: few.predict(given[1]),
+                bench.sizes.pairs,
+            )
+            texts = pairs.given[-1][0]
+            equal = same_answers(bench, many, texts, [one.label for one in pairs.ours[-1]])
+            used = {one.task for one in pairs.ours[-1]}
+            detail = {**about(many.backbone, len(texts)), "modules_used": len(used)}
+            found[key] = pairs.measured(equal, **detail)
+        found["predict-many-tasks"].detail["by_tasks"] = prediction_times(bench)
+        return found
+
+
+def toy_texts(bench: Bench, number: int, spread: int) -> list[str]:
+    """Return inputs of the first tiny tasks in turn, the words of their test examples in another order."""
+    generator = torch.Generator().manual_seed(1000 + number)
+    found = []
+    for place in range(bench.sizes.texts):
+        tests = bench.toys[(number * bench.sizes.texts + place) % spread].test
+        words = tests[place % len(tests)].text.split()
+        order = torch.randperm(len(words), generator=generator).tolist()
+        found.append(" ".join([*(words[index] for index in order), str(number % 1000)]))
+    return found
+
+
+def prediction_times(bench: Bench) -> dict[str, list[float]]:
+    """Return seconds a prediction by number of modules: for the plot."""
+    sizes = sorted({1, bench.sizes.few, bench.sizes.hundred - 1, bench.sizes.many})
+    spaces = {tasks: ConPET.open(bench.many(tasks), device=bench.device) for tasks in sizes}
+    found: dict[str, list[float]] = {str(tasks): [] for tasks in sizes}
+    for number in range(500, 501 + bench.sizes.pairs // 2):
+        for tasks, space in spaces.items():
+            _, seconds, _ = timed(space.predict, toy_texts(bench, number, tasks))
+            if number > 500:  # what is loaded once is the price of no prediction
+                found[str(tasks)].append(seconds / bench.sizes.texts)
+    return found
+
+
+class MixedBatch(Row):
+    name = "mixed-batch"
+    goals: ClassVar[Mapping[str, Goal]] = {
+        "mixed-batch": Goal(
+            "a batch of 32 rows, each with its own module, all layers adapted", "PEFT `adapter_names`", "at least", 2.0
+        ),
+        "mixed-batch-overhead": Goal(
+            "that mixed batch", "plain forward of the backbone without modules", "at most", 1.3
+        ),
+    }
+
+    def measure(self, bench: Bench) -> Mapping[str, Measured]:
+        backbone, rows = bench.backbone(bench.sizes.large, split=0), bench.sizes.modules
+        modules = [random_module(backbone, seed) for seed in range(rows)]
+        head = nn.Linear(backbone.representation_size, 4)
+        stored = [StoredModule.of(Held(module_artifact(module, head, {}))) for module in modules]
+        mixed = Mixed(backbone, modules[0].document, [module.tensors() for module in modules])
+        bank = ModuleBank(backbone, capacity=rows)
+
+        def prepare(number: int) -> tuple[States, Padded]:
+            encoded = of_length(backbone, bench, number)
+            states = States(tuple(encoded), None, torch.zeros(rows, backbone.feature_size))
+            return states, padded(encoded, range(rows), backbone)
+
+        def ours(given: tuple[States, Padded]) -> list[Tensor]:
+            found = bank.logits(given[0], [[key] for key in stored])
+            return [answer[key] for answer, key in zip(found, stored, strict=True)]
+
+        peft = in_turns(prepare, ours, lambda given: mixed(given[1]), bench.sizes.pairs)
+        weight = head.weight.detach().to(backbone.device)
+        theirs = nn.functional.linear(peft.theirs[-1], weight, head.bias.detach().to(backbone.device))
+        equal = check_close(f"logits of {rows} modules", torch.stack(peft.ours[-1]), theirs, bench.tolerance(backbone))
+        plain = in_turns(
+            prepare, ours, lambda given: plain_forward(backbone.loaded.model, [given[1]]), bench.sizes.pairs
+        )
+        detail = {**about(backbone, rows), "tokens_a_row": bench.sizes.tokens, "rank": 8}
+        return {
+            "mixed-batch": peft.measured(equal, **detail),
+            "mixed-batch-overhead": plain.measured(equal, **detail, floor={"ratio": 1 + lora_share(backbone)}),
+        }
+
+
+def random_module(backbone: Backbone, seed: int) -> PetModule:
+    """Return a LoRA module that changes something: B is drawn, where training would begin with zeros."""
+    module = PetModule(backbone, Settings.parse({}).for_task({}), seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters.values():
+            drawn = torch.empty(parameter.shape).normal_(std=0.02, generator=generator)
+            parameter.copy_(drawn)
+    return module
+
+
+def of_length(backbone: Backbone, bench: Bench, number: int) -> list[Encoded]:
+    """Return rows of exactly so many tokens of text."""
+    rows, length = bench.sizes.modules, bench.sizes.tokens
+    ids = [
+        token
+        for one in backbone.encode(examples(bench.texts(number, min(1000, rows * length // 4))))
+        for token in one.ids
+    ]
+    ids = ids * (1 + rows * length // len(ids))
+    return [Encoded(tuple(ids[row * length : (row + 1) * length]), length - 1) for row in range(rows)]
+
+
+def lora_share(backbone: Backbone) -> float:
+    """Return the operations of rank-8 LoRA on all linear maps, as a share of those of the maps."""
+    stack = backbone.cut.model.get_submodule(str(backbone.cut.path))
+    maps = [one for one in stack.modules() if isinstance(one, nn.Linear)]
+    return 8 * sum(one.in_features + one.out_features for one in maps) / sum(one.weight.numel() for one in maps)
+
+
+class HalfFormat(Row):
+    name = "bf16"
+    goals: ClassVar[Mapping[str, Goal]] = {
+        "bf16-forward": Goal("bfloat16: states and answers of new inputs", "conpet: float32", "at least", 2.0),
+        "bf16-accuracy": Goal("bfloat16: test accuracy of the same modules", "conpet: float32", "within", 0.3),
+    }
+
+    def measure(self, bench: Bench) -> Mapping[str, Measured]:
+        workspace = bench.few()
+        state = learner_of(workspace)
+        learners = [
+            type(state)(bench.backbone(bench.sizes.large, dtype=dtype), state.settings, state.state)
+            for dtype in ("bfloat16", "float32")
+        ]
+        pairs = in_turns(
+            bench.texts,
+            lambda texts: predictions(learners[0], examples(texts), 2),
+            lambda texts: predictions(learners[1], examples(texts), 2),
+            bench.sizes.pairs,
+        )
+        tests = [one for task in bench.tasks[: bench.sizes.few] for one in some_of(task.test, bench.sizes.tested)]
+        inputs = [one.labelled(None) for one in tests]
+        answers = [predictions(learner, inputs, 0) for learner in learners]
+        right = [
+            100 * sum(answer.label == test.label for answer, test in zip(found, tests, strict=True)) / len(tests)
+            for found in answers
+        ]
+        same = sum(one.label == other.label for one, other in zip(*answers, strict=True)) / len(tests)
+        equal = f"{100 * same:.1f}% of {len(tests)} answers"
+        detail = {**about(learners[0].backbone, bench.sizes.texts), "tested": len(tests)}
+        return {
+            "bf16-forward": pairs.measured(equal, **detail),
+            "bf16-accuracy": Measured(right[:1], right[1:], equal, unit="%", detail=detail),
+        }
+
+
+def some_of(found: Sequence[Example], count: int) -> Sequence[Example]:
+    """Return so many examples, evenly spread over all, or a few more."""
+    return found[:: max(1, len(found) // count)]
+
+
+def about(backbone: Backbone, inputs: int) -> dict[str, Any]:
+    """Return what was asked."""
+    return {
+        "backbone": backbone.name,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "layers": backbone.cut.layers,
+        "split": backbone.split,
+        "inputs": inputs,
+    }

@@ -1,0 +1,236 @@
+"""The rivals, written as a careful user of Transformers and PEFT writes them; nothing of conpet's engine is used.
+
+What they share with conpet is what makes the work equal: weights, token ids, batches, pooling and schedule.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from benchmarks.speed.timing import timed
+from conpet.backbone.backbone import PREFIX_TOKENS, Backbone
+from conpet.backbone.states import Encoded, bucket, pad_ids
+from conpet.config import TaskSettings
+from conpet.training import epoch_batches
+
+
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """A batch of token ids: ids `[n, T]`, their mask or None where nothing is padded, and the numbers of the rows."""
+
+    ids: Tensor
+    mask: Tensor | None
+    slots: Tensor
+    rows: list[int]
+
+
+def padded(encoded: Sequence[Encoded], rows: Sequence[int], backbone: Backbone) -> Padded:
+    """Return some examples as a batch on the backbone's device."""
+    some = [encoded[row] for row in rows]
+    ids, mask = pad_ids(some, backbone.encoder.pad)
+    slots = torch.tensor([one.slot for one in some])
+    needed = None if bool(mask.all()) else mask.to(backbone.device)
+    return Padded(ids.to(backbone.device), needed, slots.to(backbone.device), list(rows))
+
+
+def by_length(encoded: Sequence[Encoded], backbone: Backbone) -> list[Padded]:
+    """Return all examples in batches of like length, as conpet cuts them."""
+    return [padded(encoded, rows, backbone) for rows in bucket([len(one.ids) for one in encoded], PREFIX_TOKENS)]
+
+
+def hidden_of(model: nn.Module, batch: Padded, **more: Any) -> Tensor:
+    """Return a model's last hidden states `[n, T, d]`."""
+    hidden: Tensor = model(input_ids=batch.ids, attention_mask=batch.mask, **more).last_hidden_state
+    return hidden
+
+
+def plain_forward(model: nn.Module, batches: Sequence[Padded]) -> list[Tensor]:
+    """Run a model over batches and keep nothing but its last states."""
+    with torch.inference_mode():
+        return [hidden_of(model, batch, **no_cache(model)) for batch in batches]
+
+
+def no_cache(model: Any) -> dict[str, bool]:
+    """Return what keeps a causal model from collecting keys and values nobody wants."""
+    return {"use_cache": False} if hasattr(model.config, "use_cache") else {}
+
+
+def represent(hidden: Tensor, batch: Padded) -> Tensor:
+    """Return the state at the slot beside the mean over the tokens but the first `[n, 2d]`, float32."""
+    rows = torch.arange(len(batch.slots), device=hidden.device)
+    mask = torch.ones_like(batch.ids) if batch.mask is None else batch.mask
+    inner = mask.float()
+    inner[inner.sum(1) > 1, 0] = 0
+    mean = (hidden.float() * inner.unsqueeze(2)).sum(1) / inner.sum(1, keepdim=True)
+    return torch.cat([hidden[rows, batch.slots].float(), mean], dim=1)
+
+
+class PeftLoop:
+    """LoRA by PEFT and a linear head, trained by the usual loop: AdamW, warm-up and linear decay, clipped gradients.
+
+    At its best: batches of like length, frozen weights in their number format under autocast and the trained ones in
+    float32, fused AdamW, no keys and values collected, and of two kinds of attention the one that is quicker here.
+
+    Args:
+        backbone: Gives weights and token ids; its model is copied.
+        settings: Rank, epochs, rates.
+        layers: Layers that get LoRA; None: all.
+    """
+
+    def __init__(self, backbone: Backbone, settings: TaskSettings, layers: Sequence[int] | None) -> None:
+        self.backbone = backbone
+        self.settings = settings
+        self.layers = layers
+        self.base: Any = copy.deepcopy(backbone.loaded.model)
+        self.attention = "sdpa"
+
+    def choose_attention(self, encoded: Sequence[Encoded], targets: Tensor) -> None:
+        """Take the attention with which a few steps are quickest."""
+        seconds: dict[str, list[float]] = {"sdpa": [], "eager": []}
+        for _ in range(3):  # the first of each is for what is set up once
+            for attention, found in seconds.items():
+                self.attention = attention
+                found.append(timed(lambda: self.train(encoded, targets, steps=4))[1])
+        self.attention = min(seconds, key=lambda attention: min(seconds[attention]))
+
+    def train(
+        self,
+        encoded: Sequence[Encoded],
+        targets: Tensor,
+        *,
+        seed: int = 0,
+        start: dict[str, Tensor] | None = None,
+        steps: int | None = None,
+        save: Path | None = None,
+        on_epoch: Callable[[Callable[[Sequence[Encoded]], Tensor]], bool] | None = None,
+    ) -> list[float]:
+        """Train a new module and head; return the loss of every step.
+
+        Args:
+            encoded: n examples.
+            targets: Their labels `[n]`, of 0 to the largest.
+            seed: Decides the order of the examples.
+            start: First weights by PEFT's names, or None for PEFT's own.
+            steps: Number of steps, or None for all epochs.
+            save: Where the module is saved.
+            on_epoch: Called behind every epoch with a function of examples to logits; True ends the training.
+        """
+        settings, device = self.settings, self.backbone.device
+        self.base.set_attn_implementation(self.attention)
+        model: Any = get_peft_model(self.base, self._config())
+        if start is not None:
+            set_peft_model_state_dict(model, start)
+        head = nn.Linear(self.backbone.representation_size, int(targets.max()) + 1, device=device)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        trained = [*(one for one in model.parameters() if one.requires_grad), *head.parameters()]
+        optimizer = torch.optim.AdamW(
+            trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, eps=1e-6, fused=True
+        )
+        lengths = [len(one.ids) for one in encoded]
+        per_epoch = -(-len(encoded) // settings.batch_size)
+        total = steps or settings.epochs * per_epoch
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, total))
+        losses: list[float] = []
+        model.eval()  # there is no dropout to switch on
+        for epoch in range(-(-total // per_epoch)):
+            order = epoch_batches(lengths, settings.batch_size, torch.Generator().manual_seed(seed + epoch))
+            for rows in order[: total - len(losses)]:
+                logits = head(self._represented(model, padded(encoded, rows, self.backbone)))
+                loss = nn.functional.cross_entropy(logits, targets[rows].to(device))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                nn.utils.clip_grad_norm_(trained, 1.0)
+                optimizer.step()
+                schedule.step()
+                losses.append(loss.item())
+            if on_epoch and on_epoch(lambda some: self._logits(model, head, some)):
+                break
+        if save is not None:
+            model.save_pretrained(save)
+        self.base = model.unload()
+        return losses
+
+    def _config(self) -> LoraConfig:
+        where: dict[str, Any] = {}
+        if self.layers is not None:
+            assert self.backbone.cut.path is not None
+            where = {
+                "layers_to_transform": list(self.layers),
+                "layers_pattern": self.backbone.cut.path.rpartition(".")[2],
+            }
+        return LoraConfig(
+            r=self.settings.rank, lora_alpha=self.settings.alpha, target_modules=_maps(self.backbone), **where
+        )
+
+    def _represented(self, model: nn.Module, batch: Padded) -> Tensor:
+        half = self.backbone.dtype is not torch.float32
+        with torch.autocast(self.backbone.device.type, self.backbone.dtype) if half else nullcontext():
+            hidden = hidden_of(model, batch, **no_cache(self.base))
+        return represent(hidden, batch)
+
+    def _logits(self, model: nn.Module, head: nn.Linear, encoded: Sequence[Encoded]) -> Tensor:
+        logits = torch.zeros(len(encoded), head.out_features)
+        with torch.inference_mode():
+            for batch in by_length(encoded, self.backbone):
+                logits[batch.rows] = head(self._represented(model, batch)).cpu()
+        return logits
+
+
+def _maps(backbone: Backbone) -> list[str]:
+    """Return the leaf names of all linear maps in the layers."""
+    layers = backbone.cut.model.get_submodule(str(backbone.cut.path))
+    return sorted({name.rpartition(".")[2] for name, module in layers.named_modules() if isinstance(module, nn.Linear)})
+
+
+def _share(step: int, steps: int) -> float:
+    """Return the share of the highest learning rate: up over a tenth of the steps, then down to 0."""
+    warm = max(1, round(steps / 10))
+    return (step + 1) / warm if step < warm else (steps - step) / max(1, steps - warm)
+
+
+class Mixed:
+    """Many LoRA modules in one PEFT model, of which every row of a batch names its own (`adapter_names`)."""
+
+    def __init__(self, backbone: Backbone, config: dict[str, Any], modules: Sequence[dict[str, Tensor]]) -> None:
+        peft_config = LoraConfig(**config)
+        half = {} if backbone.dtype is torch.float32 else {"autocast_adapter_dtype": False}
+        base = copy.deepcopy(backbone.loaded.model)
+        self.names = [f"m{number}" for number in range(len(modules))]
+        self.model: Any = PeftModel(base, peft_config, adapter_name=self.names[0], **half)
+        for name in self.names[1:]:
+            self.model.add_adapter(name, peft_config, **half)
+        for name, tensors in zip(self.names, modules, strict=True):
+            set_peft_model_state_dict(self.model, tensors, adapter_name=name)
+        self.model.to(backbone.dtype).eval()
+
+    def __call__(self, batch: Padded) -> Tensor:
+        """Return the representations `[n, R]` of a batch whose row i uses module i."""
+        with torch.inference_mode():
+            return represent(hidden_of(self.model, batch, adapter_names=self.names, **no_cache(self.model)), batch)
+
+
+def exported_logits(backbone: Backbone, folder: Path, encoded: Encoded) -> Tensor:
+    """Return the logits of one example by an exported module, loaded by plain PEFT."""
+    model = PeftModel.from_pretrained(copy.deepcopy(backbone.loaded.model), folder).to(backbone.dtype).eval()
+    batch = padded([encoded], [0], backbone)
+    head = {name: value.to(backbone.device) for name, value in load_file(folder / "head.safetensors").items()}
+    with torch.inference_mode():
+        return nn.functional.linear(represent(hidden_of(model, batch), batch), head["weight"], head["bias"])[0].cpu()
+
+
+def exported_labels(folder: Path) -> list[str]:
+    """Return the labels of an exported head, in the order of its outputs."""
+    labels: list[str] = json.loads((folder / "head.json").read_text(encoding="utf-8"))["labels"]
+    return labels

@@ -1,0 +1,27 @@
+"""All rows, in the order of the page; to add one, write a `Row` and put it here."""
+
+from __future__ import annotations
+
+from benchmarks.speed.learning import LearnAllLayers, LearnLateTask, LearnSameLayers
+from benchmarks.speed.memory import OpenManyModules, Stream
+from benchmarks.speed.predicting import HalfFormat, MixedBatch, OneText, Predict, PredictManyTasks, PredictTopThree
+from benchmarks.speed.row import Row
+
+ROWS: dict[str, type[Row]] = {
+    row.name: row
+    for row in (
+        LearnSameLayers,
+        LearnAllLayers,
+        LearnLateTask,
+        Predict,
+        PredictManyTasks,
+        PredictTopThree,
+        MixedBatch,
+        HalfFormat,
+        OneText,
+        OpenManyModules,
+        Stream,
+    )
+}
+GOALS = {key: goal for row in ROWS.values() for key, goal in row.goals.items()}
+"""All goals by their keys in the result file, in the order of the page."""

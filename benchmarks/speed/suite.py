@@ -1,0 +1,84 @@
+"""Run rows one after the other and write down what came out."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from benchmarks.speed.bench import Bench
+from benchmarks.speed.machine import measure_machine
+from benchmarks.speed.rows import GOALS, ROWS
+from benchmarks.speed.timing import UnequalError, load
+from conpet.bench.provenance import provenance
+
+
+def run(bench: Bench, names: Sequence[str], out: Path | None) -> int:
+    """Measure rows; return 1 if a row's sides were not equal or another run is at it, else 0.
+
+    Rows that are in the file already and are not measured now stay in it, each with its own provenance.
+    """
+    bench.work.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(bench.work / "lock", timeout=0):
+            return _run(bench, names, out)
+    except Timeout:
+        print(f"another run uses {bench.work}, and would be measured too: wait for it to end", file=sys.stderr)
+        return 1
+
+
+def _run(bench: Bench, names: Sequence[str], out: Path | None) -> int:
+    result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out and out.exists() else {"rows": {}}
+    result["machine"] = {
+        "threads": torch.get_num_threads(),
+        **measure_machine(bench.device, bench.sizes.matrix, bench.sizes.seconds),
+    }
+    failed = []
+    for name in names:
+        try:
+            measured = measure(bench, name)
+        except UnequalError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            failed.append(name)
+            continue
+        rows = result["rows"] | measured
+        result["rows"] = {key: rows[key] for key in GOALS if key in rows}
+        for key, found in measured.items():
+            print(told(key, found), flush=True)
+        if out:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return int(bool(failed))
+
+
+def measure(bench: Bench, name: str) -> dict[str, Any]:
+    """Measure a row; return what is written of it, by key."""
+    gc.collect()  # what the row before left
+    made_by, before, started = provenance(), load(), time.perf_counter()
+    row = ROWS[name]()
+    found = row.measure(bench)
+    circumstances = {
+        "made_by": made_by,
+        "load": [before, load()],
+        "took": round(time.perf_counter() - started, 1),
+        "device": bench.device if bench.device == "cpu" else torch.cuda.get_device_name(bench.device),
+    }
+    return {key: {**one.to_json(row.goals[key]), **circumstances} for key, one in found.items()}
+
+
+def told(key: str, found: dict[str, Any]) -> str:
+    """Return a line for the screen."""
+    ratio, cpu = found["ratio"], found.get("cpu_ratio")
+    processor = f", of processor time {cpu['median']:.2f}" if cpu else ""
+    verdict = "reached" if found["reached"] else "NOT reached"
+    return (
+        f"{key}: {ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]{processor}; wanted {found['bound']} "
+        f"{found['wanted']:g}: {verdict}. Equal: {found['equal']}. {found['took']} s, load {found['load'][1]}"
+    )

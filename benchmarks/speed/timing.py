@@ -1,0 +1,207 @@
+"""Two ways to do the same work, run in turns so that both meet the same neighbours, and the ratio of every pair."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from statistics import median
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Given = TypeVar("Given")
+Ours = TypeVar("Ours")
+Theirs = TypeVar("Theirs")
+
+
+class UnequalError(AssertionError):
+    """The two sides did not compute the same, so their times say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a row is to reach.
+
+    Attributes:
+        work: What conpet does.
+        rival: What it is measured against.
+        bound: "at least": the ratio is the rival's time (or another measure) over ours; "at most": ours over the
+            rival's; "within": how much lower ours is than the rival's, in points.
+        value: The bound.
+    """
+
+    work: str
+    rival: str
+    bound: str
+    value: float
+
+    def ratio(self, ours: float, theirs: float) -> float:
+        """Return the ratio that the bound is about."""
+        return {
+            "at least": lambda: theirs / ours,
+            "at most": lambda: ours / theirs,
+            "within": lambda: theirs - ours,
+        }[self.bound]()
+
+    def reached(self, ratio: float) -> bool:
+        """Tell whether a ratio is good enough."""
+        return ratio >= self.value if self.bound == "at least" else ratio <= self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured for a goal: one value of each side a pair.
+
+    Attributes:
+        ours: Of conpet.
+        theirs: Of the rival.
+        equal: What was found equal, with the greatest difference.
+        unit: What the values count: "s", "MB" or "%".
+        cpu: Processor seconds of either side, pair by pair, where seconds were measured.
+        detail: Anything else worth keeping (JSON-ready).
+    """
+
+    ours: Sequence[float]
+    theirs: Sequence[float]
+    equal: str
+    unit: str = "s"
+    cpu: tuple[Sequence[float], Sequence[float]] | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self, goal: Goal) -> dict[str, Any]:
+        """Return all of it with medians, quartiles and whether the goal was reached."""
+        ratios = [goal.ratio(*pair) for pair in zip(self.ours, self.theirs, strict=True)]
+        found = {
+            "work": goal.work,
+            "rival": goal.rival,
+            "bound": goal.bound,
+            "wanted": goal.value,
+            "ratio": spread(ratios),
+            "reached": goal.reached(median(ratios)),
+            "unit": self.unit,
+            "ours": spread(self.ours),
+            "theirs": spread(self.theirs),
+            "equal": self.equal,
+            "detail": self.detail,
+        }
+        if self.cpu:
+            found["cpu_ratio"] = spread([goal.ratio(*pair) for pair in zip(*self.cpu, strict=True)])
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs(Generic[Given, Ours, Theirs]):
+    """Runs of both sides, pair by pair.
+
+    Attributes:
+        given: What both got.
+        ours: What conpet returned.
+        theirs: What the rival returned.
+        seconds: Wall time of either side.
+        cpu: Processor time of either side.
+    """
+
+    given: list[Given]
+    ours: list[Ours]
+    theirs: list[Theirs]
+    seconds: tuple[list[float], list[float]]
+    cpu: tuple[list[float], list[float]]
+
+    def measured(self, equal: str, **detail: Any) -> Measured:
+        """Return the times as a measurement."""
+        return Measured(*self.seconds, equal, cpu=self.cpu, detail=detail)
+
+
+def in_turns(
+    prepare: Callable[[int], Given],
+    ours: Callable[[Given], Ours],
+    theirs: Callable[[Given], Theirs],
+    pairs: int,
+    *,
+    warm: bool = True,
+    finish: Callable[[Given], None] | None = None,
+) -> Pairs[Given, Ours, Theirs]:
+    """Run both sides in turns: A B, B A, A B, ...
+
+    Args:
+        prepare: The number of a pair to what both sides get; not timed.
+        ours: One side.
+        theirs: The other.
+        pairs: Number of pairs.
+        warm: Whether a pair of number -1 is run first and forgotten: what is loaded once is the price of no run.
+        finish: Cleans up behind a pair; not timed.
+    """
+    found: Pairs[Given, Ours, Theirs] = Pairs([], [], [], ([], []), ([], []))
+    sides: tuple[tuple[Callable[[Given], Any], list[Any]], ...] = ((ours, found.ours), (theirs, found.theirs))
+    for number in range(-1 if warm else 0, pairs):
+        given = prepare(number)
+        for side in (0, 1) if number % 2 == 0 else (1, 0):
+            run, results = sides[side]
+            result, seconds, cpu = timed(run, given)
+            if number >= 0:
+                results.append(result)
+                found.seconds[side].append(seconds)
+                found.cpu[side].append(cpu)
+        if number >= 0:
+            found.given.append(given)
+        if finish:
+            finish(given)
+    return found
+
+
+def timed(run: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
+    """Return what a call returns, its wall seconds and its processor seconds; a CUDA device is waited for."""
+    synchronise()
+    cpu, started = time.process_time(), time.perf_counter()
+    result = run(*arguments)
+    synchronise()
+    return result, time.perf_counter() - started, time.process_time() - cpu
+
+
+def synchronise() -> None:
+    """Wait for what was started on a CUDA device, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Return median, quartiles and all values."""
+    low, high = np.percentile(values, [25, 75])
+    return {"median": median(values), "low": float(low), "high": float(high), "values": list(values)}
+
+
+def check_close(what: str, ours: Tensor, theirs: Tensor, tolerance: float) -> str:
+    """Return how far two results are apart, in shares of the largest value (or of 1, if that is more).
+
+    Raises:
+        UnequalError: They are further apart than the tolerance, or not of one shape.
+    """
+    ours, theirs = ours.detach().float().cpu(), theirs.detach().float().cpu()
+    if ours.shape != theirs.shape:
+        raise UnequalError(f"{what}: {tuple(ours.shape)} here, {tuple(theirs.shape)} there")
+    apart = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1))
+    if not apart <= tolerance:  # also where it is not a number
+        raise UnequalError(f"{what}: {apart:.2g} apart, {tolerance:g} allowed")
+    return f"{what} ({apart:.1e} apart)"
+
+
+def check_same(what: str, ours: Sequence[Any], theirs: Sequence[Any]) -> str:
+    """Return that two sequences are equal.
+
+    Raises:
+        UnequalError: They are not.
+    """
+    for here, there in zip_longest(ours, theirs):
+        if here != there:
+            raise UnequalError(f"{what}: {here!r} here, {there!r} there")
+    return f"{what} (the same)"
+
+
+def load() -> float:
+    """Return the machine's load: the mean number of processes that wanted to run in the last minute."""
+    return round(os.getloadavg()[0], 2)
