@@ -167,6 +167,27 @@ def test_what_cannot_be_gone_on_with_begins_anew(tmp_path: Path, monkeypatch: py
     assert measure(tmp_path).matrix == whole.matrix
 
 
+def test_a_line_that_was_cut_short_spoils_none_that_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment_file(tmp_path)
+    whole = measure(tmp_path, scratch="whole")
+    real = measuring.ConPET.evaluate
+    monkeypatch.setattr(measuring.ConPET, "evaluate", _die)
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path)
+    with (tmp_path / "scratch" / "steps.jsonl").open("a", encoding="utf-8") as steps:
+        steps.write('{"matrix": {"te')
+    left: list[list[str]] = []
+
+    def looking(self: Any) -> Any:
+        left.append((tmp_path / "scratch" / "steps.jsonl").read_text(encoding="utf-8").splitlines())
+        return real(self)
+
+    monkeypatch.setattr(measuring.ConPET, "evaluate", looking)
+    assert measure(tmp_path).matrix == whole.matrix
+    assert [json.loads(line) for line in left[-1]]
+    assert [len(lines) for lines in left] == [2, 4, 6]
+
+
 def _die(*_: object) -> None:
     raise KeyboardInterrupt
 

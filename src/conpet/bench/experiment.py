@@ -185,6 +185,10 @@ class Experiment(Frozen):
 
         Args:
             name: Name of the experiment.
+
+        Raises:
+            ConfigError: A setting is unknown or out of range, or a method is missing.
+            UnknownNameError: There is no such method.
         """
         for seed in range(self.seeds):
             for order in range(self.orders):
@@ -196,6 +200,9 @@ class Experiment(Frozen):
     def _run(self, name: str, variant: str, data: str, learner: str, order: int, seed: int) -> Run:
         changes = self.variants[variant]
         source = self.data[data]
+        backbone = changes.backbone or self.backbone
+        budget = {**self.budget, **changes.budget}
+        given = {"backbone": backbone, **self.pet, **changes.pet, **budget}
         return Run(
             experiment=name,
             data=data,
@@ -205,10 +212,9 @@ class Experiment(Frozen):
             seed=seed,
             source=source,
             stream=changes.stream or source.stream or self.stream,
-            backbone=changes.backbone or self.backbone,
-            pet={**self.pet, **changes.pet},
-            budget={**self.budget, **changes.budget},
-            own=self.learners[learner],
+            backbone=backbone,
+            budget=budget,
+            settings=_settings(learner, {**given, **self.learners[learner], "seed": _SEED_STEP * seed + order}),
             evaluate_after=self.evaluate_after,
         )
 
@@ -227,9 +233,8 @@ class Run:
         source: How much of the data is used.
         stream: How they become a stream.
         backbone: The frozen model.
-        pet: Settings of what is trained.
         budget: Settings of how much is trained and kept.
-        own: The learner's own settings.
+        settings: Settings of its workspace.
         evaluate_after: As in `Experiment`.
     """
 
@@ -242,9 +247,8 @@ class Run:
     source: Source
     stream: StreamRecipe
     backbone: str
-    pet: Mapping[str, Any]
     budget: Mapping[str, Any]
-    own: Mapping[str, Any]
+    settings: Settings
     evaluate_after: Literal["every", "last"] | tuple[int, ...]
 
     @property
@@ -252,23 +256,6 @@ class Run:
         """Path of its result file below the folder of the experiment's results."""
         names = [self.data, self.variant, f"{self.learner}-o{self.order}-s{self.seed}.json"]
         return Path(*(_NOT_IN_A_NAME.sub("_", _spelled(name)).lstrip(".") for name in names if name))
-
-    @property
-    def settings(self) -> Settings:
-        """Settings of its workspace.
-
-        Raises:
-            ConfigError: One is unknown or out of range, or a method is missing.
-            UnknownNameError: There is no such method.
-        """
-        if "method" not in self.own:
-            raise ConfigError(f"learner {self.learner!r} names no method; have: {', '.join(METHODS)}")
-        METHODS.require(str(self.own["method"]))
-        given = {"backbone": self.backbone, **self.pet, **self.budget, **self.own}
-        try:
-            return Settings.parse({**given, "seed": _SEED_STEP * self.seed + self.order})
-        except ConfigError as error:
-            raise ConfigError(f"learner {self.learner!r}: {error}") from None
 
     @property
     def asked(self) -> str:
@@ -286,6 +273,16 @@ class Run:
         return ", ".join(part for part in named if part) + (f", seed {self.seed}" if self.seed else "")
 
 
+def _settings(learner: str, given: Mapping[str, Any]) -> Settings:
+    if "method" not in given:
+        raise ConfigError(f"learner {learner!r} names no method; have: {', '.join(METHODS)}")
+    METHODS.require(str(given["method"]))
+    try:
+        return Settings.parse(given)
+    except ConfigError as error:
+        raise ConfigError(f"learner {learner!r}: {error}") from None
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """Refuses a mapping that has a key twice, of which YAML would keep the last in silence."""
 
@@ -298,10 +295,9 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def _check_runs(runs: Iterable[Run]) -> None:
-    """Refuse settings that are wrong, and names that would have one run overwrite the result of another."""
+    """Refuse names that would have one run overwrite the result of another; to list runs checks their settings."""
     named: dict[Path, Run] = {}
     for run in runs:
-        run.settings  # noqa: B018 - checks them
         other = named.setdefault(run.file, run)
         if other is not run:
             raise ConfigError(

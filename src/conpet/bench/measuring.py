@@ -106,6 +106,7 @@ class _Progress:
             learner = ConPET.open(folder / _WORKSPACE)
             if about == _about(run, tasks) and len(learner.tasks) == (len(lines) + 1) // 2:
                 _forget_checkpoints(folder / _WORKSPACE)
+                _forget_half_a_line(folder / STEPS)
                 return cls(folder, run, learner, lines, len(tasks))
         except (OSError, ValueError, ConpetError):
             pass  # nothing there, or it was killed in between: the run begins anew
@@ -290,6 +291,11 @@ def _given(run: Run) -> dict[str, Any]:
 def _whole_lines(text: str) -> list[dict[str, Any]]:
     """Read JSON lines, less one at the end that was not written to its end."""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _forget_half_a_line(steps: Path) -> None:
+    """Cut off a line that was not written to its end, so that the next one does not join it."""
+    os.truncate(steps, steps.read_bytes().rfind(b"\n") + 1)
 
 
 def _about(run: Run, tasks: Sequence[Task]) -> dict[str, Any]:
