@@ -15,8 +15,8 @@ from statistics import mean, median
 from typing import Any
 
 from intervals import summarise
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from learners import PROTOCOL, all_runs
+from markdown_page import template
 from provenance import RESULTS
 
 from conpet.config import MethodOptions
@@ -45,16 +45,8 @@ def main() -> int:
 
 def rendered() -> str:
     """Return the page as the result files have it."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown
-    )
-    environment.filters |= {"points": points, "gap": gap, "bounds": bounds}
     runs = read_runs()
-    return environment.get_template("learners.md.j2").render(
+    return template("learners.md.j2", points=points, gap=gap, bounds=bounds).render(
         protocol=PROTOCOL,
         options=options(),
         made_by=_made_by(),

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_page import template
 
 from conpet.bench import paired
 from conpet.bench.experiment import Experiment
@@ -84,14 +84,7 @@ class Page:
 
     def rendered(self) -> str:
         """Return the page as the result files have it."""
-        environment = Environment(
-            loader=FileSystemLoader(HERE),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            autoescape=False,  # noqa: S701 - Markdown
-        )
-        return environment.get_template("page.md.j2").render(
+        return template("page.md.j2").render(
             titles=TITLES,
             experiment=experiment,
             data_of=lambda name: list(groups(name)),

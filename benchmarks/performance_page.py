@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from benchmarks.speed.drawing import draw, drawable, shares  # noqa: E402 - the folder above is put on the path first
+from benchmarks.markdown_page import template  # noqa: E402 - the folder above is put on the path first
+from benchmarks.speed.drawing import draw, drawable, shares  # noqa: E402
 from conpet.bench.plots import save  # noqa: E402
 
 DOCS = HERE.parent / "docs"
@@ -57,15 +57,7 @@ def main() -> int:
 
 def rendered(result: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) -> str:
     """Return the page of a result file, and of that of a GPU if there is one."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown
-    )
-    environment.filters |= {"wanted": wanted, "ratio": ratio, "value": value}
-    return environment.get_template("performance.md.j2").render(
+    return template("performance.md.j2", wanted=wanted, ratio=ratio, value=value).render(
         rows=[{"key": key, **row} for key, row in result["rows"].items()],
         gpu=gpu["rows"] if gpu else {},
         machine=result["machine"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any, ClassVar
 
 import torch
@@ -58,11 +59,6 @@ def point(backbone: Backbone, given: Sequence[Padded], seconds: float) -> dict[s
     return achieved(work, seconds, backbone.dtype)
 
 
-def middle(values: Sequence[float]) -> float:
-    """Return the median."""
-    return float(torch.tensor(values).median())
-
-
 class Predict(Row):
     name = "predict-few-tasks"
     goals: ClassVar[Mapping[str, Goal]] = {
@@ -84,8 +80,8 @@ class Predict(Row):
                 **about(backbone, len(texts)),
                 tokens=sum(len(one.ids) for one in backbone.encode(examples(texts))),
                 roofline={
-                    "prediction": point(backbone, batches, middle(pairs.seconds[0])),
-                    "plain forward": point(backbone, batches, middle(pairs.seconds[1])),
+                    "prediction": point(backbone, batches, median(pairs.seconds[0])),
+                    "plain forward": point(backbone, batches, median(pairs.seconds[1])),
                 },
             )
         }
@@ -138,7 +134,7 @@ class OneText(Row):
             self.name: pairs.measured(
                 equal,
                 **about(backbone, 1),
-                roofline={"one text": point(backbone, pairs.given[-1][1], middle(pairs.seconds[0]))},
+                roofline={"one text": point(backbone, pairs.given[-1][1], median(pairs.seconds[0]))},
             )
         }
 
