@@ -98,7 +98,7 @@ class Study:
     def hours(self) -> str:
         """What all runs took, in hours of two cores that work all the time.
 
-        The first files do not tell the time of the evaluations: they are counted like runs of the same learner and data.
+        The first files do not tell the time of evaluations: they are counted like runs of the same learner and data.
         """
         told: dict[tuple[str, str], list[float]] = {}
         for one in self.results:

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.speed.timing import timed
-from conpet.backbone.backbone import PREFIX_TOKENS, Backbone
-from conpet.backbone.states import Encoded, bucket, pad_ids
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.states import Encoded, pad_ids
 from conpet.config import TaskSettings
 from conpet.training import epoch_batches
 
@@ -46,7 +46,7 @@ def padded(encoded: Sequence[Encoded], rows: Sequence[int], backbone: Backbone) 
 
 def by_length(encoded: Sequence[Encoded], backbone: Backbone) -> list[Padded]:
     """Return all examples in batches of like length, as conpet cuts them."""
-    return [padded(encoded, rows, backbone) for rows in bucket([len(one.ids) for one in encoded], PREFIX_TOKENS)]
+    return [padded(encoded, rows, backbone) for rows in backbone.batching.batches([len(one.ids) for one in encoded])]
 
 
 def hidden_of(model: nn.Module, batch: Padded, **more: Any) -> Tensor:

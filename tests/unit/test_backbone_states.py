@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.cache import StateCache
-from conpet.backbone.states import Encoded, States, bucket, pad_ids
+from conpet.backbone.states import Batching, Encoded, States, pad_ids
 from conpet.data import Example
 from conpet.errors import ConfigError
 
@@ -37,12 +37,14 @@ def assert_same(first: States, second: States, tolerance: float = 0.0) -> None:
 # Batches
 
 
-@given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 120))
-def test_buckets_hold_every_example_once_and_keep_to_their_size(lengths: list[int], tokens: int) -> None:
-    batches = list(bucket(lengths, tokens))
+@given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 120), st.integers(0, 60))
+def test_batches_hold_every_example_once_and_keep_to_their_bounds(lengths: list[int], tokens: int, most: int) -> None:
+    batches = list(Batching(tokens, most).batches(lengths))
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= tokens
+        longest = max(lengths[index] for index in batch)
+        assert len(batch) == 1 or len(batch) * longest <= tokens
+        assert len(batch) * longest - sum(lengths[index] for index in batch) <= most
     flat = [lengths[index] for batch in batches for index in batch]
     assert flat == sorted(flat)  # like lengths stand together, so little is padded
 

@@ -16,11 +16,11 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from conpet.artifact import Artifact, ArtifactReader, write_artifact
+from conpet.backbone import backbone as backbone_module
 from conpet.backbone.backbone import Backbone
-from conpet.backbone.states import States
+from conpet.backbone.states import Batching, States
 from conpet.config import Settings
 from conpet.errors import BackboneError, CorruptionError
-from conpet.pet import bank as bank_module
 from conpet.pet.adapter import ADAPTER_TENSORS
 from conpet.pet.bank import ModuleBank
 from conpet.pet.banked import BankedLinear
@@ -114,6 +114,7 @@ def test_rows_of_one_batch_use_any_mixture_of_modules(bench: Workbench) -> None:
 
 
 def test_one_pass_serves_all_modules_of_a_batch(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbone_module, "ON_CPU", Batching(tokens=2048, per_pass=2048))
     bank = ModuleBank(bench.backbone)
     bank.logits(bench.states, [bench.modules] * N)
     before = bench.backbone.meter.tokens
@@ -144,7 +145,7 @@ def test_more_modules_than_fit_take_turns(bench: Workbench, capacity: int) -> No
 
 
 def test_long_batches_are_cut_into_several_passes(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bank_module, "SUFFIX_TOKENS", 40)
+    monkeypatch.setattr(backbone_module, "ON_CPU", Batching(tokens=40, per_pass=8))
     bench.check(ModuleBank(bench.backbone), [bench.modules] * N)
 
 

@@ -20,6 +20,8 @@ from pet_helpers import (
 )
 from torch import Tensor
 
+from conpet.backbone import backbone as backbone_module
+from conpet.backbone.states import Batching
 from conpet.pet.bank import ModuleBank
 from conpet.pet.kinds import PET_KINDS
 from conpet.pet.module import StoredModule
@@ -78,7 +80,10 @@ def test_threads_ask_one_bank_for_all_kinds(mixture: Mixture, capacity: int) -> 
         list(pool.map(lambda turn: mixture.check(bank, turn), range(12)))
 
 
-def test_modules_share_a_pass_or_their_kind_says_that_they_cannot(mixture: Mixture) -> None:
+def test_modules_share_a_pass_or_their_kind_says_that_they_cannot(
+    mixture: Mixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbone_module, "ON_CPU", Batching(tokens=2048, per_pass=2048))
     for name in PET_KINDS:
         kind = PET_KINDS[name]()
         assert kind.batched is (kind.note is None)

@@ -144,3 +144,28 @@ def kill_at(patch: pytest.MonkeyPatch, moment: int) -> None:
             return original(*arguments, **more)  # type: ignore[operator]
 
         patch.setattr(os, name, call)
+
+
+def test_a_database_that_is_as_it_was_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = make_store(tmp_path / "ws"), Store.open(tmp_path / "ws")
+    for number in range(3):
+        commit(theirs, learn(f"task {number}"))
+        _settle(tmp_path / "ws")
+        assert ours.generation() == theirs.events()[-1].id == number + 2
+        with monkeypatch.context() as patch:
+            patch.setattr(ours._database, "read", None)
+            assert ours.generation() == number + 2
+
+
+def _settle(workspace: Path) -> None:
+    """Let the last write have been a while ago."""
+    for file in workspace.glob("*.sqlite*"):
+        then = file.stat().st_mtime - 60
+        os.utime(file, (then, then))
+
+
+def test_a_write_so_short_ago_that_the_next_may_look_the_same_is_not_trusted(tmp_path: Path) -> None:
+    ours, theirs = make_store(tmp_path / "ws"), Store.open(tmp_path / "ws")
+    for number in range(20):
+        commit(theirs, learn(f"task {number}"))
+        assert ours.generation() == number + 2

@@ -19,13 +19,10 @@ from conpet.backbone.features import FrozenFeatures
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.pooling import Pooling
 from conpet.backbone.sample_texts import SAMPLE_TEXTS
-from conpet.backbone.states import Encoded, States, bucket, pad_ids, spans_of
+from conpet.backbone.states import ON_CPU, ON_GPU, Batching, Encoded, States, pad_ids, spans_of
 from conpet.cost import Meter
 from conpet.data import Example
 from conpet.errors import BackboneError, ConfigError
-
-PREFIX_TOKENS = 2048
-"""Padded tokens of one prefix batch: enough to fill two to sixteen cores, small enough to stay in their caches."""
 
 SAMPLE_TOKENS = 128
 """Longer sample texts are cut: a number of its own, because features must not depend on `Backbone.max_tokens`."""
@@ -150,6 +147,11 @@ class Backbone:
         return self._loaded.dtype
 
     @property
+    def batching(self) -> Batching:
+        """How examples are put into batches on its device."""
+        return ON_CPU if self.device.type == "cpu" else ON_GPU
+
+    @property
     def encoder(self) -> Encoder:
         """What turns examples into token ids."""
         return self._loaded.encoder
@@ -246,7 +248,7 @@ class Backbone:
 
     def _compute(self, missing: Mapping[bytes, Encoded]) -> Iterator[dict[bytes, CachedState]]:
         keys, encoded = list(missing), list(missing.values())
-        for batch in bucket([len(one.ids) for one in encoded], PREFIX_TOKENS):
+        for batch in self.batching.batches([len(one.ids) for one in encoded]):
             some = [encoded[index] for index in batch]
             seen, mask = self._forward(some)
             self.meter.tokens += self.prefix_share * sum(len(one.ids) for one in some)
@@ -269,7 +271,7 @@ class Backbone:
         """What turns states into features. It takes a pass over the sample texts, so it waits until it is needed."""
         longest = longest_input(self.cut.model) or SAMPLE_TOKENS
         texts = [self.encoder.encode(Example.of_text(text), None, min(SAMPLE_TOKENS, longest)) for text in SAMPLE_TEXTS]
-        batches = bucket([len(one.ids) for one in texts], PREFIX_TOKENS)
+        batches = self.batching.batches([len(one.ids) for one in texts])
         sample = [self._forward([texts[index] for index in batch]) for batch in batches]
         return FrozenFeatures.fitted(self.feature_layers or (0,), sample)
 

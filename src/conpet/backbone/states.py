@@ -107,13 +107,35 @@ def spans_of(encoded: Sequence[Encoded]) -> Tensor:
     return spans
 
 
-def bucket(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Cut examples, shortest first, into batches of at most `tokens` padded tokens (but at least one example)."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and lengths[index] * (len(batch) + 1) > tokens:
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How examples are put into batches.
+
+    Attributes:
+        tokens: Padded tokens of a batch, at most: enough to fill the cores, few enough to stay in their caches.
+        per_pass: What a pass costs beside its tokens, in tokens: more padding than that is worth another pass.
+    """
+
+    tokens: int
+    per_pass: int
+
+    def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Cut examples, shortest first, into batches of like length, of one example or more."""
+        batch: list[int] = []
+        filled = 0
+        for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+            length = lengths[index]
+            padded = length * (len(batch) + 1)
+            if batch and (padded > self.tokens or padded - filled - length > self.per_pass):
+                yield batch
+                batch, filled = [], 0
+            batch.append(index)
+            filled += length
+        if batch:
             yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+
+
+ON_CPU = Batching(tokens=2048, per_pass=64)
+"""Measured on two cores with `minilm-l6` and `smollm2-135m`: 512 to 2048 tokens, and 16 to 64 a pass, are alike."""
+ON_GPU = Batching(tokens=16384, per_pass=4096)
+"""A GPU is idle in passes of few tokens."""

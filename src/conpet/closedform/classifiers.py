@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Protocol
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from conpet.closedform.features import FeatureMap, View
+from conpet.closedform.latest import Latest
 from conpet.closedform.solve import Factor
 from conpet.closedform.statistics import ClosedFormState, mean_variance
 from conpet.errors import ConfigError, DataError
@@ -75,7 +77,15 @@ class LinearScores:
     log_probabilities: bool = False
 
     def scores(self, features: Tensor) -> Tensor:
-        """Score features of shape `[n, dim]`; float32 `[n, C]`."""
+        """Score features of shape `[n, dim]`; float32 `[n, C]`, not to be changed in place."""
+        return self._latest.of(features, self._computed)
+
+    @cached_property
+    def _latest(self) -> Latest:
+        """The scores computed last: a selector and a rule ask for the same ones."""
+        return Latest()
+
+    def _computed(self, features: Tensor) -> Tensor:
         return torch.cat([self._chunk_scores(chunk) for chunk in self.feature_map.chunks(features)]).float()
 
     def _chunk_scores(self, features: Tensor) -> Tensor:

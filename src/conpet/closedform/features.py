@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conpet.closedform.latest import Latest
 from conpet.errors import ConfigError, DataError
 
 STEPS = 1024
@@ -92,12 +92,7 @@ class FeatureMap:
         """
         if view is View.RAW:
             return self.raw(features)
-        reference, latest = self._latest.get(view, (None, None))
-        if reference is not None and latest is not None and reference() is features:
-            return latest
-        rows = self.projected(features) if view is View.PROJECTED else self.fourier(features)
-        self._latest[view] = (weakref.ref(features, lambda _: self._latest.clear()), rows)
-        return rows
+        return self._latest[view].of(features, self.projected if view is View.PROJECTED else self.fourier)
 
     def raw(self, features: Tensor) -> Tensor:
         """Quantise features, about standardised, of shape `[n, dim]`.
@@ -153,9 +148,9 @@ class FeatureMap:
         return self.raw(features) @ _random_weights(self.dim, self.projection, self.seed)
 
     @cached_property
-    def _latest(self) -> dict[View, tuple[weakref.ref[Tensor], Tensor]]:
-        """The views computed last, as long as their features live: several classifiers ask for them in turn."""
-        return {}
+    def _latest(self) -> Mapping[View, Latest]:
+        """The views computed last."""
+        return {view: Latest() for view in View}
 
 
 @lru_cache(maxsize=4)

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
-from conpet.backbone.states import Batch, States, bucket
+from conpet.backbone.states import Batch, States
 from conpet.pet.banked import BankedLinear, Shapes, room_for, shapes_of, using
 from conpet.pet.module import ModuleWeights, PetModule, StoredModule
 
-SUFFIX_TOKENS = 2048
-"""Padded tokens of one suffix batch."""
 _FEWEST_SLOTS = 4
 
 
@@ -91,7 +89,7 @@ class ModuleBank:
         """Return the representations `[n, R]`, float32, of n examples by one module, or by the frozen suffix (None)."""
         represented = torch.empty(len(states), self._backbone.representation_size)
         with self._runner(module) as run:
-            for indices in bucket([len(one.ids) for one in states.encoded], SUFFIX_TOKENS):
+            for indices in self._backbone.batching.batches([len(one.ids) for one in states.encoded]):
                 batch = states.collate(indices, pad=self._backbone.encoder.pad, device=self._backbone.device)
                 represented[indices] = run(batch).cpu()
         return represented
@@ -144,21 +142,15 @@ class ModuleBank:
     ) -> Iterator[tuple[list[int], list[StoredModule]]]:
         """Cut all (example, module) pairs into batches of like length that need at most `capacity` modules."""
         pairs = [(index, key) for index, keys in enumerate(wanted) for key in keys]
-        pairs.sort(key=lambda pair: len(states.encoded[pair[0]].ids))
-        indices: list[int] = []
-        keys: list[StoredModule] = []
-        distinct: set[StoredModule] = set()
-        for index, key in pairs:
-            length = len(states.encoded[index].ids)
-            too_many = key not in distinct and len(distinct) == self.capacity
-            if indices and (too_many or length * (len(indices) + 1) > SUFFIX_TOKENS):
-                yield indices, keys
-                indices, keys, distinct = [], [], set()
-            indices.append(index)
-            keys.append(key)
-            distinct.add(key)
-        if indices:
-            yield indices, keys
+        for batch in self._backbone.batching.batches([len(states.encoded[index].ids) for index, _ in pairs]):
+            rows_of: dict[StoredModule, list[int]] = {}
+            for place in batch:
+                index, key = pairs[place]
+                rows_of.setdefault(key, []).append(index)
+            modules = list(rows_of)
+            for start in range(0, len(modules), self.capacity):
+                some = modules[start : start + self.capacity]
+                yield [row for key in some for row in rows_of[key]], [key for key in some for _ in rows_of[key]]
 
     def _represent(self, batch: Batch, slots: list[int] | None) -> Tensor:
         """Represent a batch by each row's slot, all rows by one, or by the frozen suffix (None)."""

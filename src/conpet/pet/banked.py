@@ -111,11 +111,22 @@ class BankedLinear(nn.Module):
         if "scale_out" in part:
             output = (output * part["scale_out"] + part.get("shift", 0)).to(output.dtype)
         if "down" in part:
-            output = output + (hidden @ part["down"]) @ part["up"]
+            _add_product(output, hidden @ part["down"], part["up"])
         if "narrow" in part:
             inner = nn.functional.gelu(output @ part["narrow"] + part["narrow_bias"].to(output.dtype))
             output = output + inner @ part["widen"] + part["widen_bias"].to(output.dtype)
         return output
+
+
+def _add_product(output: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add `left @ right`, with one `right` for all rows or one for each, into a tensor that is nobody else's.
+
+    Nothing else of the output's size is written: on a CPU that would cost more than the product.
+    """
+    if right.dim() == 2:
+        output.view(-1, output.shape[-1]).addmm_(left.reshape(-1, left.shape[-1]), right)
+    else:
+        output.baddbmm_(left, right)
 
 
 def _neutral(name: str) -> float:

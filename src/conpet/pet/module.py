@@ -50,7 +50,7 @@ class PetModule:
         if past is not None:
             if settings.pet != Lora.name or settings.dora:
                 raise ConfigError("only a plain LoRA can be trained over a past one: use pet=lora, no dora")
-            freeze_beneath(self._suffix, past, backbone.device)
+            freeze_beneath(self._suffix, past)
 
     def _plant(self, backbone: Backbone, kind: PetKind, document: Mapping[str, Any], seed: int) -> None:
         self.backbone = backbone

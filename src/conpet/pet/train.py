@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
-from conpet.backbone.states import States, bucket
+from conpet.backbone.states import States
 from conpet.config import TaskSettings
-from conpet.pet.bank import SUFFIX_TOKENS
 from conpet.pet.module import PetModule
 from conpet.training import Plan, TrainLog, epoch_batches, optimise, steps_of
 
@@ -99,7 +98,7 @@ def represented(backbone: Backbone, module: PetModule, states: States) -> Tensor
     """Return a module's representations `[n, R]`, float32, of n examples; nothing is trained."""
     out = torch.zeros(len(states), backbone.representation_size)
     with torch.no_grad():
-        for rows in bucket([len(one.ids) for one in states.encoded], SUFFIX_TOKENS):
+        for rows in backbone.batching.batches([len(one.ids) for one in states.encoded]):
             batch = states.collate(rows, pad=backbone.encoder.pad, device=backbone.device)
             out[rows] = module.represent(batch).cpu()
     return out

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -20,6 +22,8 @@ BUSY_SECONDS = 60.0
 """How long one statement waits for another connection; the writer lock makes longer waits impossible."""
 
 _BEGIN = "conpet_begin"
+_SETTLED_NS = 2_000_000_000
+"""Two writes closer than this may leave a file with the same time, on file systems with coarse clocks."""
 
 
 class Database:
@@ -55,6 +59,24 @@ class Database:
         engine = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
         with _translated(self.file), engine.begin() as connection:
             yield connection
+
+    def stamp(self) -> tuple[tuple[int, int, int], ...] | None:
+        """Return what changes with every commit of any process: as long as it is the same, so is what can be read.
+
+        None where that cannot be told without a query: a commit so short ago that the next may leave the same stamp,
+        or a system that does not keep the times of open files.
+        """
+        if os.name != "posix":
+            return None
+        try:
+            found = [self.file.stat()]
+        except OSError:
+            return None  # a query will say what is wrong
+        with suppress(FileNotFoundError):
+            found.append(self.file.with_name(f"{self.file.name}-wal").stat())
+        if time.time_ns() - max(one.st_mtime_ns for one in found) < _SETTLED_NS:
+            return None
+        return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in found)
 
     def _make_engine(self) -> Engine:
         engine = create_engine(

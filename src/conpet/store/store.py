@@ -44,6 +44,7 @@ class Store:
         self._layout = Layout(path)
         self._database = Database(self._layout.database)
         self._index = Index(self._layout.objects)
+        self._seen: tuple[object, int] = (None, 0)  # the stamp of the database, and the generation it had
 
     @classmethod
     def create(
@@ -107,8 +108,13 @@ class Store:
 
     def generation(self) -> int:
         """Return the id of the last event: it grows with every change, also by other processes."""
+        stamp, seen = self._database.stamp(), self._seen
+        if stamp is not None and stamp == seen[0]:
+            return seen[1]
         with self._database.read() as connection:
-            return read_generation(connection)
+            generation = read_generation(connection)
+        self._seen = (stamp, generation)
+        return generation
 
     def header(self) -> Header:
         """Return what the workspace is made of, with its present settings."""

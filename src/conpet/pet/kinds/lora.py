@@ -27,11 +27,11 @@ from conpet.pet.kinds.base import (
     inject,
     uniform,
 )
+from conpet.pet.low_rank import LowRankLinear
 
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 """Ends of the names of A `[r, in]` and B `[out, r]` in PEFT's files."""
 _MAGNITUDE = ".lora_magnitude_vector"
-_PAST = "past"
 
 
 class Lora(PetKind):
@@ -70,14 +70,17 @@ class Lora(PetKind):
     def plant(
         self, backbone: Backbone, suffix: Suffix, document: Mapping[str, Any], generator: torch.Generator
     ) -> Planted:
-        """Inject it by PEFT and draw its A maps anew."""
+        """Inject it by PEFT, draw its A maps anew, and put our own, quicker maps in place of all but DoRA's."""
         parameters = inject(PeftConfig.from_peft_type(**document), suffix, backbone.device)
-        layers = lora_layers(suffix)
-        for layer in layers.values():
+        layers = {path: module for path, module in suffix.shell.named_modules() if isinstance(module, LoraLayer)}
+        for path, layer in layers.items():
             # Autocast brings weights to the states' format, not states to theirs.
             layer.cast_input_dtype_enabled = False
             weight = layer.lora_A[ADAPTER].weight
             weight.data.copy_(uniform(weight.shape, generator))
+            if not document.get("use_dora"):
+                parent, _, leaf = path.rpartition(".")
+                setattr(suffix.shell.get_submodule(parent), leaf, _low_rank(layer, scale_of(document)))
         return Planted(parameters, [layer.lora_dropout for layer in layers.values()])
 
     def updates(self, adapter: Adapter, bases: Mapping[str, nn.Linear]) -> Mapping[str, MapUpdate]:
@@ -107,31 +110,29 @@ def scale_of(document: Mapping[str, Any]) -> float:
     return float(document["lora_alpha"]) / (rank**0.5 if document.get("use_rslora") else rank)
 
 
-def lora_layers(suffix: Suffix) -> dict[str, LoraLayer]:
-    """Return PEFT's layers in a suffix, by path."""
-    return {name: module for name, module in suffix.shell.named_modules() if isinstance(module, LoraLayer)}
+def _low_rank(layer: LoraLayer, scale: float) -> LowRankLinear:
+    """Return our own map with the parameters of PEFT's."""
+    return LowRankLinear(
+        layer.get_base_layer(),
+        layer.lora_A[ADAPTER].weight,
+        layer.lora_B[ADAPTER].weight,
+        scale,
+        layer.lora_dropout[ADAPTER],
+    )
 
 
-def freeze_beneath(suffix: Suffix, past: Adapter, device: torch.device) -> None:
+def freeze_beneath(suffix: Suffix, past: Adapter) -> None:
     """Add a frozen LoRA to the maps of a planted one: W x + past(x) + current(x), as O-LoRA (Wang et al. 2023) trains.
 
     Raises:
         ConfigError: It is no plain LoRA, or sits on other maps.
     """
     maps = _plain(past)
-    layers = lora_layers(suffix)
+    layers = {path: module for path, module in suffix.shell.named_modules() if isinstance(module, LowRankLinear)}
     if maps.keys() != layers.keys():
         raise ConfigError(f"a past LoRA must sit on the maps of the present one; apart: {_apart(maps, layers)}")
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for path, layer in layers.items():
-            down, up = maps[path]
-            rank = len(down)
-            layer.update_layer(_PAST, rank, lora_alpha=rank, config=LoraConfig(r=rank, lora_alpha=rank))
-            layer.lora_A[_PAST].weight.data = down.to(layer.weight.device)
-            layer.lora_B[_PAST].weight.data = up.to(layer.weight.device)
-            layer.set_adapter([_PAST, ADAPTER])
-            layer.lora_A[_PAST].requires_grad_(False)
-            layer.lora_B[_PAST].requires_grad_(False)
+    for path, layer in layers.items():
+        layer.stand_on(*maps[path])
 
 
 def concatenated(adapters: Sequence[Adapter]) -> Adapter:
