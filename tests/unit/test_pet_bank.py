@@ -137,11 +137,27 @@ def counting(suffix: type, passes: list[int]) -> type:
 
 @pytest.mark.parametrize("capacity", [1, 2, 3])
 def test_more_modules_than_fit_take_turns(bench: Workbench, capacity: int) -> None:
-    bank = ModuleBank(bench.backbone, capacity=capacity)
+    bank = ModuleBank(bench.backbone, capacity=capacity, kept_bytes=0)
     draw = random.Random(capacity)
     for _ in range(6):
         bench.check(bank, [draw.sample(bench.modules, draw.randint(0, len(bench.modules))) for _ in range(N)])
         assert len(bank._resident) <= capacity
+
+
+def test_modules_beyond_a_pass_are_kept_as_memory_allows(bench: Workbench) -> None:
+    alike = [StoredModule.of(Held(random_artifact(bench.backbone, seed))) for seed in range(9)]
+    one = sum(tensor.numel() * 4 for tensor in alike[0].adapter().tensors.values())
+    bank = ModuleBank(bench.backbone, capacity=2, kept_bytes=6 * one)
+    for _ in range(2):
+        bank.logits(bench.states.select([0]), [alike])
+        assert len(bank._resident) == 6
+    expected = bank.logits(bench.states, [[alike[0]]] * N)
+    large = StoredModule.of(Held(random_artifact(bench.backbone, 9, rank=6)))  # twice the room, so half as many
+    bank.logits(bench.states, [[large]] * N)
+    bank.logits(bench.states.select([0]), [alike])
+    assert len(bank._resident) == 3
+    again = bank.logits(bench.states, [[alike[0]]] * N)
+    torch.testing.assert_close([one[alike[0]] for one in again], [one[alike[0]] for one in expected])
 
 
 def test_long_batches_are_cut_into_several_passes(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +167,7 @@ def test_long_batches_are_cut_into_several_passes(bench: Workbench, monkeypatch:
 
 @pytest.mark.parametrize("capacity", [2, 64])
 def test_threads_ask_one_bank_for_different_modules_at_once(bench: Workbench, capacity: int) -> None:
-    bank = ModuleBank(bench.backbone, capacity=capacity)
+    bank = ModuleBank(bench.backbone, capacity=capacity, kept_bytes=0)
     together = Barrier(6)
 
     def ask(number: int) -> None:
@@ -235,7 +251,7 @@ def test_the_least_recently_used_module_leaves_first() -> None:
             return super().tensors(stem)
 
     first, second, third = (StoredModule.of(Counted(number)) for number in range(3))
-    bank = ModuleBank(backbone, capacity=2)
+    bank = ModuleBank(backbone, capacity=2, kept_bytes=0)
     for module in (first, second, first, third, first, second):
         bank.logits(states.select([0]), [[module]])
     assert reads == [0, 1, 2, 1]

@@ -67,7 +67,7 @@ def test_every_mixture_of_kinds_gives_what_each_module_gives_alone(mixture: Mixt
 
 
 def test_a_bank_that_holds_two_modules_serves_all_kinds(mixture: Mixture) -> None:
-    bank = ModuleBank(mixture.backbone, capacity=2)
+    bank = ModuleBank(mixture.backbone, capacity=2, kept_bytes=0)
     for turn in range(4):
         mixture.check(bank, turn)
         assert max(len(bank._resident), len(bank._alone)) <= 2
@@ -75,7 +75,7 @@ def test_a_bank_that_holds_two_modules_serves_all_kinds(mixture: Mixture) -> Non
 
 @pytest.mark.parametrize("capacity", [2, 64])
 def test_threads_ask_one_bank_for_all_kinds(mixture: Mixture, capacity: int) -> None:
-    bank = ModuleBank(mixture.backbone, capacity=capacity)
+    bank = ModuleBank(mixture.backbone, capacity=capacity, kept_bytes=0)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda turn: mixture.check(bank, turn), range(12)))
 

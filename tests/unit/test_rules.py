@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from workspace_helpers import stream, workspace
 
-from conpet.learners import dynamic
+from conpet.learners import dynamic, rules
 from conpet.learners.rules import RULES, UNSELECTED, CalibratedRule, Evidence, PaperRule, Rule
 from conpet.learners.state import MODULE
 from conpet.pet.bank import ModuleBank
@@ -115,6 +115,28 @@ def test_one_example_moves_the_weights_less_than_many() -> None:
         return sum(abs(math.log(value / start[name])) for name, value in fitted.to_json().items())
 
     assert 0 < moved(1) < moved(200)
+
+
+def test_fitting_looks_at_the_tasks_that_matter_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, targets = informative(60, seed=3)
+    rows, many = len(targets), 50
+    others = {"discriminant": -30.0, "regression": -1.0, "modules": -torch.inf}
+    wide = {name: torch.full((rows, 6 + many), value) for name, value in others.items()}
+    places = torch.tensor([3, 20, 41, 42, 50, 55])  # a module's labels may stand apart
+    for name, scores in wide.items():
+        scores[:, places] = getattr(few, name)
+    tasks = torch.full((rows, 3 + many), -40.0)
+    tasks[:, [7, 1, 30]] = few.tasks
+    owner = torch.zeros(6 + many, dtype=torch.int64)
+    unused = [task for task in range(3 + many) if task not in (7, 1, 30)]
+    owner[[place for place in range(6 + many) if place not in places]] = torch.tensor(unused)
+    owner[places] = torch.tensor([7, 7, 1, 1, 30, 30])
+    evidence = Evidence(**wide, tasks=tasks, owner=owner)
+    narrow = CalibratedRule().fitted(evidence, places[targets])
+    monkeypatch.setattr(rules, "CANDIDATES", 100)
+    whole = CalibratedRule().fitted(evidence, places[targets])
+    assert narrow.to_json() == pytest.approx(whole.to_json(), rel=0.02)
+    assert narrow.to_json() == pytest.approx(CalibratedRule().fitted(few, targets).to_json(), rel=0.02)
 
 
 def test_fitting_survives_examples_nobody_can_explain() -> None:

@@ -29,7 +29,7 @@ from conpet.learners.statistics import (
     statistics_tensors,
     staying,
 )
-from conpet.replay.memory import Remembered, Split
+from conpet.replay.memory import Remembered, Split, states_of
 from conpet.work import Work
 
 Readings = Mapping[str | None, States]
@@ -257,11 +257,10 @@ class Learner(ABC):
         """
         return {template: self.backbone.states(examples, template, keep=keep) for template in self.templates(kind)}
 
-    def recalled(self, source: Remembered, split: Split, positions: Sequence[int]) -> Readings:
-        """Read some stored examples of a past task as `readings` does."""
+    def recalled(self, drawn: Sequence[tuple[Remembered, Sequence[int]]], split: Split) -> Readings:
+        """Read stored examples of past tasks of one kind, some rows of each, as `readings` does."""
         return {
-            template: source.states(self.backbone, split, positions, template)
-            for template in self.templates(source.kind)
+            template: states_of(drawn, self.backbone, split, template) for template in self.templates(drawn[0][0].kind)
         }
 
     def templates(self, kind: Kind) -> dict[str | None, None]:
@@ -311,11 +310,6 @@ def by_template(templates: Sequence[str | None], readings: Readings, score: Call
         if columns:
             scores[:, columns] = score(states)[:, columns]
     return scores
-
-
-def joined(parts: Sequence[Readings]) -> Readings:
-    """Return the readings of all parts, which have the same templates, one after the other."""
-    return {template: States.concatenated([part[template] for part in parts]) for template in parts[0]}
 
 
 def count(readings: Readings) -> int:

@@ -19,7 +19,7 @@ from conpet.closedform.fitting import fitted
 from conpet.config import Settings, TaskSettings
 from conpet.data import Kind
 from conpet.errors import ConfigError
-from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores, by_template, joined
+from conpet.learners.base import Learned, Learner, Lesson, Readings, Scores, by_template
 from conpet.learners.memo import RememberingBank
 from conpet.learners.rules import RULES, UNSELECTED, Evidence, PaperRule, Rule
 from conpet.learners.state import MODULE, UNIT, KnownTask, LearnerState, Names, unit_artifact
@@ -353,8 +353,7 @@ class DynamicLearner(Learner):
             some = [(source, positions) for source, positions in drawn if source.kind is kind and positions]
             if not some:
                 continue
-            readings = [self.recalled(source, Split.VALIDATION, positions) for source, positions in some]
-            parts.append(self._evidence(joined(readings), kind)[0])
+            parts.append(self._evidence(self.recalled(some, Split.VALIDATION), kind)[0])
             for source, positions in some:
                 labels = source.labels(Split.VALIDATION)
                 targets += [column[labels[position]] for position in positions]

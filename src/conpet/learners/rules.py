@@ -122,9 +122,14 @@ class CalibratedRule:
         return _combine(evidence, torch.tensor(self._weights)).float()
 
     def fitted(self, evidence: Evidence, targets: Tensor) -> CalibratedRule:
-        """Fit the weights by maximum likelihood, held towards the defaults as if by `PRIOR_EXAMPLES` examples."""
+        """Fit the weights by maximum likelihood, held towards the defaults as if by `PRIOR_EXAMPLES` examples.
+
+        Of more than `CANDIDATES` tasks only the likeliest ones of each example take part, so that the cost does not
+        grow with the number of tasks.
+        """
         if not len(targets):
             return self
+        evidence, targets = _narrowed(evidence, targets)
         start = torch.tensor(CalibratedRule()._weights).log()
         weights = start.clone().requires_grad_(True)
         optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
@@ -150,6 +155,8 @@ class CalibratedRule:
 
 
 PRIOR_EXAMPLES = 5.0
+CANDIDATES = 32
+"""Tasks that take part in a fit for each example: all others together have next to no probability."""
 
 RULES = Registry(
     "rule", {"paper": "conpet.learners.rules:PaperRule", "calibrated": "conpet.learners.rules:CalibratedRule"}
@@ -172,6 +179,38 @@ def _combine(evidence: Evidence, weights: Tensor) -> Tensor:
     within = closed_within + module * second
     within = within - segment_logsumexp(within, owner, tasks)[:, owner]
     return (task[:, owner] + within).masked_fill(evidence.impossible, -torch.inf)
+
+
+def _narrowed(evidence: Evidence, targets: Tensor) -> tuple[Evidence, Tensor]:
+    """Keep of each example `CANDIDATES` tasks: its own, those whose modules were run, then the likeliest.
+
+    The c labels of the largest task are the room of each: columns beyond a task's own labels can be no answer.
+    """
+    tasks, owner = evidence.tasks, evidence.owner
+    if tasks.shape[1] <= CANDIDATES:
+        return evidence, targets
+    run = torch.zeros_like(tasks).scatter_reduce(1, owner.expand(len(tasks), -1), evidence.ran.to(tasks), "amax")
+    first = torch.where(run > 0, torch.inf, tasks)
+    first.scatter_(1, owner[targets].unsqueeze(1), torch.inf)
+    kept = first.topk(CANDIDATES, dim=1).indices
+    sizes = torch.bincount(owner, minlength=tasks.shape[1])
+    room = torch.arange(int(sizes.max()))
+    starts = sizes.cumsum(dim=0) - sizes
+    surplus = (room >= sizes[kept].unsqueeze(2)).flatten(1)
+    places = (starts[kept].unsqueeze(2) + room).flatten(1).masked_fill(surplus, 0)
+    columns = owner.argsort(stable=True)[places]
+
+    def of(scores: Tensor) -> Tensor:
+        return scores.gather(1, columns).masked_fill(surplus, -torch.inf)
+
+    narrow = Evidence(
+        of(evidence.discriminant),
+        of(evidence.regression),
+        tasks.gather(1, kept),
+        of(evidence.modules),
+        torch.arange(CANDIDATES).repeat_interleave(len(room)),
+    )
+    return narrow, ((columns == targets.unsqueeze(1)) & ~surplus).int().argmax(dim=1)
 
 
 def segment_logsumexp(values: Tensor, owner: Tensor, tasks: int) -> Tensor:

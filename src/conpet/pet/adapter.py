@@ -41,12 +41,12 @@ class Adapter:
 class MapUpdate:
     """What a module does to one frozen linear map W x + b; parts that are None do nothing.
 
-    With z = scale_out * (W (scale_in * x) + b) + shift + (x down) up, the map's new output is
+    With z = scale_out * (W (scale_in * x) + b) + shift + up (down x), the map's new output is
     z + gelu(z narrow + narrow_bias) widen + widen_bias.
 
     Attributes:
-        down: `[in, r]`.
-        up: `[r, out]`, scaled.
+        down: `[r, in]`.
+        up: `[out, r]`, scaled.
         scale_in: `[1, in]`.
         scale_out: `[1, out]`.
         shift: `[1, out]`.

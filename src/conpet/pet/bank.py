@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch, States
-from conpet.pet.banked import BankedLinear, Shapes, room_for, shapes_of, using
+from conpet.pet.banked import BankedLinear, Shapes, bytes_of, room_for, shapes_of, using
 from conpet.pet.module import ModuleWeights, PetModule, StoredModule
 
 _FEWEST_SLOTS = 4
+KEPT_BYTES = 512 * 1024**2
+"""Memory up to which modules stay there, though no pass needs so many."""
 
 
 @dataclass(slots=True)
@@ -47,12 +49,15 @@ class ModuleBank:
 
     Args:
         backbone: The frozen model.
-        capacity: Number of modules held at most, and as many of those that are run by themselves.
+        capacity: Number of modules that one pass may need at most; so many are held, and of those that are run by
+            themselves no more.
+        kept_bytes: Modules beyond that are held as long as all together take no more memory.
     """
 
-    def __init__(self, backbone: Backbone, capacity: int = 64) -> None:
+    def __init__(self, backbone: Backbone, capacity: int = 64, kept_bytes: int = KEPT_BYTES) -> None:
         self._backbone = backbone
         self.capacity = capacity
+        self._kept_bytes = kept_bytes
         self._entrance = threading.Lock()
         self._lock = threading.Condition()
         # By name: to keep a module itself would keep the state of the workspace it was read from on the disk.
@@ -183,11 +188,15 @@ class ModuleBank:
 
     def _bring(self, keys: Sequence[StoredModule], weights: dict[StoredModule, ModuleWeights]) -> bool:
         """Place what is missing, given its weights; False while modules in use stand in the way. The lock is held."""
-        if not self._fits(keys, weights.values()):
+        present = {name: banked.room for name, banked in self._maps.items()}
+        rooms = _rooms(present, weights.values())
+        slots = self._slots_for(len(self._resident.keys() | {key.name for key in keys}), rooms)
+        if slots != self._slots or rooms != present:
             if any(resident.users for resident in self._resident.values()):
                 return False
-            self._rebuild(keys, weights.values())
-            weights |= {key: key.weights(self._bases) for key in keys if key not in weights}
+            self._rebuild(slots, rooms)
+            gone = [key for key in keys if key.name not in self._resident and key not in weights]
+            weights |= {key: key.weights(self._bases) for key in gone}
         names = {key.name for key in keys}
         missing = [key for key in keys if key.name not in self._resident]
         free = set(range(self._slots)) - {resident.slot for resident in self._resident.values()}
@@ -206,22 +215,26 @@ class ModuleBank:
         device = self._backbone.device
         self._resident[key.name] = _Resident(slot, weights.weight.float().to(device), weights.bias.float().to(device))
 
-    def _fits(self, keys: Sequence[StoredModule], coming: Iterable[ModuleWeights]) -> bool:
-        """Tell whether the stacks have the maps, the room and, up to the capacity, the slots for what is coming."""
-        together = len(self._resident.keys() | {key.name for key in keys})
-        present = {name: banked.room for name, banked in self._maps.items()}
-        return self._slots >= min(together, self.capacity) and _rooms(present, coming) == present
+    def _slots_for(self, modules: int, rooms: Mapping[str, Shapes]) -> int:
+        """Return how many slots there should be: those there are, or twice as many as needed, as memory allows."""
+        wanted = self._slots if modules <= self._slots else max(_FEWEST_SLOTS, 2 * modules)
+        each = sum(bytes_of(self._bases[name], room) for name, room in rooms.items())
+        return min(wanted, max(self.capacity, self._kept_bytes // max(1, each)))
 
-    def _rebuild(self, keys: Sequence[StoredModule], coming: Iterable[ModuleWeights]) -> None:
-        """Make empty stacks with room for what is coming; nobody is using the present ones."""
-        rooms = _rooms({name: banked.room for name, banked in self._maps.items()}, coming)
-        slots = min(self.capacity, max(_FEWEST_SLOTS, 2 * len(self._resident.keys() | {key.name for key in keys})))
-        fresh = {name: BankedLinear(self._bases[name], slots, room) for name, room in rooms.items()}
-        self._resident.clear()
-        self._slots, self._maps = slots, fresh
-        for name, banked in fresh.items():
+    def _rebuild(self, slots: int, rooms: Mapping[str, Shapes]) -> None:
+        """Put other stacks in place of the present ones, with what these hold unless there are fewer slots now.
+
+        Nobody is using them. It goes map by map, so that no more than one is there twice.
+        """
+        if slots < self._slots:
+            self._resident.clear()
+            self._maps.clear()
+        for name, room in rooms.items():
+            held = self._maps.get(name)
+            self._maps[name] = held.grown(slots, room) if held else BankedLinear(self._bases[name], slots, room)
             parent, _, leaf = name.rpartition(".")
-            setattr(self._suffix.shell.get_submodule(parent), leaf, banked)
+            setattr(self._suffix.shell.get_submodule(parent), leaf, self._maps[name])
+        self._slots = slots
 
 
 def _rooms(present: dict[str, Shapes], coming: Iterable[ModuleWeights]) -> dict[str, Shapes]:

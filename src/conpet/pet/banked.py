@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,11 @@ def room_for(*needs: Shapes) -> Shapes:
     return room
 
 
+def bytes_of(base: nn.Linear, room: Shapes) -> int:
+    """Return what a slot of a stack over a map takes."""
+    return sum(prod(shape) * _dtype(name, base.weight).itemsize for name, shape in room.items())
+
+
 class BankedLinear(nn.Module):
     """A frozen linear map with a stack of updates (`MapUpdate`), of which every row of the input takes its own.
 
@@ -73,19 +79,27 @@ class BankedLinear(nn.Module):
         self._stacks = {name: self._stack(name, (slots, *shape)) for name, shape in room.items()}
 
     def _stack(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        # Factors keep float32: a half format would round 1 + small to 1.
         like = self.base.weight
-        dtype = like.dtype if name in ("down", "up", "narrow", "widen") else torch.float32
-        return torch.full(shape, _neutral(name), dtype=dtype, device=like.device)
+        return torch.full(shape, _neutral(name), dtype=_dtype(name, like), device=like.device)
+
+    def grown(self, slots: int, room: Shapes) -> BankedLinear:
+        """Return a copy with no fewer slots and no less room, whose stack holds the same updates."""
+        larger = BankedLinear(self.base, slots, room)
+        for name, stack in self._stacks.items():
+            held, rows, columns = stack.shape
+            larger._stacks[name][:held, :rows, :columns] = stack
+        return larger
 
     def put(self, slot: int, update: MapUpdate | None) -> None:
         """Write an update into a slot; None leaves the base map as it is."""
         parts = update.parts if update is not None else {}
         for name, stack in self._stacks.items():
-            stack[slot].fill_(_neutral(name))
-            if name in parts:
-                rows, columns = parts[name].shape
-                stack[slot, :rows, :columns] = parts[name].to(stack)
+            part, place = parts.get(name), stack[slot]
+            if part is None or part.shape != place.shape:
+                place.fill_(_neutral(name))
+            if part is not None:
+                rows, columns = part.shape
+                place[:rows, :columns].copy_(part)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map `[n, T, in]`, or `[n * T, in]` from a model that flattens its tokens, to as many times `out`."""
@@ -111,7 +125,7 @@ class BankedLinear(nn.Module):
         if "scale_out" in part:
             output = (output * part["scale_out"] + part.get("shift", 0)).to(output.dtype)
         if "down" in part:
-            _add_product(output, hidden @ part["down"], part["up"])
+            _add_product(output, hidden @ part["down"].mT, part["up"].mT)
         if "narrow" in part:
             inner = nn.functional.gelu(output @ part["narrow"] + part["narrow_bias"].to(output.dtype))
             output = output + inner @ part["widen"] + part["widen_bias"].to(output.dtype)
@@ -127,6 +141,11 @@ def _add_product(output: Tensor, left: Tensor, right: Tensor) -> None:
         output.view(-1, output.shape[-1]).addmm_(left.reshape(-1, left.shape[-1]), right)
     else:
         output.baddbmm_(left, right)
+
+
+def _dtype(name: str, weight: Tensor) -> torch.dtype:
+    """Return the format of a part: factors keep float32, for a half format would round 1 + small to 1."""
+    return weight.dtype if name in ("down", "up", "narrow", "widen") else torch.float32
 
 
 def _neutral(name: str) -> float:

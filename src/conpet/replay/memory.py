@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from itertools import groupby
 from typing import Any, Final, Literal, NamedTuple
 
 from torch import Tensor
@@ -171,6 +172,35 @@ class Remembered:
             f"task {self.task!r}: this workspace has latent_only=true, so of past examples only prefix states are "
             f"kept: {therefore}. Make a workspace without latent_only, if texts may be stored"
         )
+
+
+def states_of(
+    drawn: Sequence[tuple[Remembered, Sequence[int]]],
+    backbone: Backbone,
+    split: Split,
+    template: str | Literal[Own.TEMPLATE] | None = OWN,
+) -> States:
+    """Return prefix states of some examples of some tasks, in the order given.
+
+    Those of one template are read together: to ask task by task would cost more the more tasks there are.
+
+    Args:
+        drawn: Tasks, each with rows of the split; at least one.
+        backbone: The frozen model.
+        split: Which examples.
+        template: A template in place of each task's own.
+
+    Raises:
+        ConfigError: States are stored, and another template is asked for than they were computed with.
+    """
+    parts = []
+    for used, group in groupby(drawn, key=lambda one: one[0].template if template is OWN else template):
+        some = list(group)
+        if any(source.latent for source, _ in some):
+            parts += [source.states(backbone, split, rows, used) for source, rows in some]
+        else:
+            parts.append(backbone.states([one for source, rows in some for one in source.chosen(split, rows)], used))
+    return States.concatenated(parts)
 
 
 class _Blind:

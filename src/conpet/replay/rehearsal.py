@@ -13,7 +13,7 @@ from torch import Tensor
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
-from conpet.replay.memory import Remembered, Split
+from conpet.replay.memory import Remembered, Split, states_of
 
 
 class Draw(NamedTuple):
@@ -72,15 +72,16 @@ class Rehearsal(ABC):
         found = sorted(set(draws))
         row_of = {draw: row for row, draw in enumerate(found)}
         self.drawn = tuple(row_of[draw] for draw in draws)
-        parts, labels, indices = [], [], []
-        for task, draws_of_task in groupby(found, key=lambda draw: draw.task):
-            positions = [draw.position for draw in draws_of_task]
-            source = memory[task]
-            parts.append(source.states(backbone, Split.TRAIN, positions))
+        by_task = [
+            (memory[task], [draw.position for draw in of_task])
+            for task, of_task in groupby(found, key=lambda draw: draw.task)
+        ]
+        labels, indices = [], []
+        for source, positions in by_task:
             known, index = source.labels(Split.TRAIN), source.indices
             labels += [known[position] for position in positions]
             indices += [index[position] for position in positions]
-        self.states: States = States.concatenated(parts)
+        self.states: States = states_of(by_task, backbone, Split.TRAIN)
         self.labels = tuple(labels)
         self.tasks = tuple(memory[draw.task].task for draw in found)
         self.indices = tuple(indices)

@@ -270,7 +270,7 @@ def _validated(learner: Learner, sources: Iterable[Remembered]) -> Tally:
         labels = source.labels(Split.VALIDATION)
         for start in range(0, len(labels), CHUNK):
             rows = range(start, min(start + CHUNK, len(labels)))
-            best = learner.score(learner.recalled(source, Split.VALIDATION, rows), source.kind).labels.argmax(dim=1)
+            best = learner.score(learner.recalled([(source, rows)], Split.VALIDATION), source.kind).labels.argmax(dim=1)
             found = [learner.labels[column] for column in best.tolist()]
             correct += sum(one == labels[row] for row, one in zip(rows, found, strict=True))
         total += len(labels)

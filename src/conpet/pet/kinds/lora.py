@@ -96,12 +96,12 @@ class Lora(PetKind):
 def _update(tensors: Mapping[str, Tensor], scale: float, base: nn.Linear) -> MapUpdate:
     down, up = tensors[DOWN], tensors[UP] * scale
     if _MAGNITUDE not in tensors:
-        return MapUpdate(down=down.T, up=up.T)
+        return MapUpdate(down=down, up=up)
     weight = base.weight.detach()
     length = torch.linalg.norm(weight + (up @ down).to(weight), dim=1).float().cpu()
     ratio = tensors[_MAGNITUDE] / length
     shift = None if base.bias is None else (base.bias.detach().float().cpu() * (1 - ratio)).unsqueeze(0)
-    return MapUpdate(down=down.T, up=(up * ratio.unsqueeze(1)).T, scale_out=ratio.unsqueeze(0), shift=shift)
+    return MapUpdate(down=down, up=up * ratio.unsqueeze(1), scale_out=ratio.unsqueeze(0), shift=shift)
 
 
 def scale_of(document: Mapping[str, Any]) -> float:
