@@ -17,7 +17,7 @@ from conpet.config import MethodOptions
 from conpet.learners import METHODS
 
 PAGE = HERE.parent / "docs" / "learners.md"
-BESIDE = ("sequential", "joint", "emr", "emr*", "dynamic", "lda", "ranpac", "klda")
+BESIDE = ("sequential", "joint", "emr", "emr*", "dynamic", "lda", "klda")
 """Learners of the main table that are shown with those beyond it."""
 
 
