@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conpet.closedform import METHODS
+from conpet.closedform import METHODS, classifiers
 from conpet.closedform.classifiers import KernelDiscriminant, LinearDiscriminant, NearestMean, ProjectedRidge, Ridge
 from conpet.closedform.features import FeatureMap, View
 from conpet.closedform.fitting import methods_of
@@ -64,6 +64,21 @@ def test_nearest_mean_is_the_cosine_to_class_means() -> None:
     means = (y.T @ x) / y.sum(0)[:, None]
     expected = (test @ means.T) / np.linalg.norm(test, axis=1)[:, None] / np.linalg.norm(means, axis=1)
     assert np.allclose(NearestMean().fit(STATE).scores(TEST.features), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [Ridge(), ProjectedRidge()])
+def test_a_regression_on_very_many_labels_gives_the_same_with_and_without_its_weights(
+    method: Ridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = method.fit(STATE).scores(TEST.features)
+    monkeypatch.setattr(classifiers, "SOLVED_AT_ONCE", 0)
+    found = method.fit(STATE)
+    parts = [found.scores(TEST.features[first : first + 2]) for first in range(0, 10, 2)]
+    assert "_weights" in vars(found)  # with as many rows as labels they are worth it
+    torch.testing.assert_close(torch.cat(parts), expected[:10])
+    few = method.fit(STATE)
+    torch.testing.assert_close(few.scores(TEST.features[:5]), expected[:5])
+    assert "_weights" not in vars(few)
 
 
 @pytest.mark.parametrize("method", [LinearDiscriminant(shrinkage=0.2), KernelDiscriminant(shrinkage=0.2)])

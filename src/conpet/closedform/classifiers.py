@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Protocol
 
@@ -52,29 +53,25 @@ class ClosedFormMethod(Protocol):
         """
 
 
+SOLVED_AT_ONCE = 512
+"""Labels up to which a regression's weights are solved for whatever is asked: it takes some hundredths of a second."""
+
+
 @dataclass(frozen=True, eq=False)
-class LinearScores:
-    """Scores that are linear in one view of the features, up to a row's norm or normaliser.
+class _Scores(ABC):
+    """Scores of one view of the features.
 
     Attributes:
         name: The method that computed it.
         labels: One a column, in the state's order.
         feature_map: Maps features to the view.
         view: What is read.
-        weights: Float64 `[D, C]`, for the view in grid units.
-        bias: Float64 `[C]`.
-        unit_rows: Rows of the view are scaled to norm 1 first.
-        log_probabilities: A log-softmax over labels follows.
     """
 
     name: str
     labels: tuple[str, ...]
     feature_map: FeatureMap
     view: View
-    weights: Tensor
-    bias: Tensor
-    unit_rows: bool = False
-    log_probabilities: bool = False
 
     def scores(self, features: Tensor) -> Tensor:
         """Score features of shape `[n, dim]`; float32 `[n, C]`, not to be changed in place."""
@@ -86,14 +83,71 @@ class LinearScores:
         return Latest()
 
     def _computed(self, features: Tensor) -> Tensor:
-        return torch.cat([self._chunk_scores(chunk) for chunk in self.feature_map.chunks(features)]).float()
+        chunks = self.feature_map.chunks(features)
+        return torch.cat([self._of_rows(self.feature_map.view(self.view, chunk)) for chunk in chunks]).float()
 
-    def _chunk_scores(self, features: Tensor) -> Tensor:
-        rows = self.feature_map.view(self.view, features)
+    @abstractmethod
+    def _of_rows(self, rows: Tensor) -> Tensor:
+        """Score rows of the view, in grid units, float64 `[n, D]`."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearScores(_Scores):
+    """Scores that are linear in the view, up to a row's norm or normaliser.
+
+    Attributes:
+        weights: Float64 `[D, C]`, for the view in grid units.
+        bias: Float64 `[C]`.
+        unit_rows: Rows of the view are scaled to norm 1 first.
+        log_probabilities: A log-softmax over labels follows.
+    """
+
+    weights: Tensor
+    bias: Tensor
+    unit_rows: bool = False
+    log_probabilities: bool = False
+
+    def _of_rows(self, rows: Tensor) -> Tensor:
         if self.unit_rows:
             rows = normalize(rows)
         scores = torch.addmm(self.bias, rows, self.weights)
         return scores.log_softmax(dim=1) if self.log_probabilities else scores
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeScores(_Scores):
+    """The outputs of a ridge regression, `(x - mean) F^-1 R + share`, with F the regularised products.
+
+    Its weights `F^-1 R` cost D^2 for each of C labels, the outputs of n rows without them D^2 for each row. So with
+    very many labels they are not solved before as many rows were asked for: to learn a task takes a few hundred rows,
+    however many labels there are.
+
+    Attributes:
+        factor: Of F `[D, D]`.
+        moments: R, float64 `[D, C]`.
+        mean: Of all rows learned `[D]`.
+        share: Of the examples, each label's `[C]`.
+    """
+
+    factor: Factor
+    moments: Tensor
+    mean: Tensor
+    share: Tensor
+    _asked: list[int] = field(default_factory=lambda: [0], init=False, repr=False)
+
+    def _of_rows(self, rows: Tensor) -> Tensor:
+        self._asked[0] += len(rows)
+        if len(self.labels) <= max(SOLVED_AT_ONCE, self._asked[0]):
+            return torch.addmm(self._bias, rows, self._weights)
+        return torch.addmm(self.share, self.factor.solve((rows - self.mean).T).T, self.moments)
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        return self.factor.solve(self.moments)
+
+    @cached_property
+    def _bias(self) -> Tensor:
+        return self.share - self.mean @ self._weights
 
 
 @dataclass(frozen=True)
@@ -186,14 +240,20 @@ class Ridge:
         if not self.strength > 0:
             raise ConfigError(f"{self.name}: strength is {self.strength}; give a number above 0")
 
-    def fit(self, state: ClosedFormState) -> LinearScores:
-        """Compute the weights; as long as the state's Gram is the same object, without factoring it again."""
+    def fit(self, state: ClosedFormState) -> RidgeScores:
+        """Compute what its scores take; as long as the state's Gram is the same object, without factoring it again."""
         _check(state, self)
         total, share = state.gram.sums[self.view], state.counts.double() / state.gram.count
-        factor = state.gram.factor(self.view, self.strength)
-        weights = factor.solve(state.sums(self.view).T - torch.outer(total, share))
-        bias = share - (total / state.gram.count) @ weights
-        return LinearScores(self.name, state.labels, state.feature_map, self.view, weights, bias)
+        return RidgeScores(
+            self.name,
+            state.labels,
+            state.feature_map,
+            self.view,
+            factor=state.gram.factor(self.view, self.strength),
+            moments=state.sums(self.view).T - torch.outer(total, share),
+            mean=total / state.gram.count,
+            share=share,
+        )
 
 
 @dataclass(frozen=True)
