@@ -1,6 +1,6 @@
-"""Make docs/benchmarks.md and its plots from the result files of the experiments.
+"""Make docs/benchmarks.md, its plots and README's table from the result files of the experiments.
 
-python benchmarks/page.py [--check]     # --check: fail if the page is not what the files give
+python benchmarks/page.py [--check]     # --check: fail if a page is not what the files give
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from conpet.bench.plots import draw, save
 
 DOCS = HERE.parent / "docs"
 PAGE = DOCS / "benchmarks.md"
+README = HERE.parent / "README.md"
+BEGIN, END = "  <!-- Made by benchmarks/page.py. -->\n", "  <!-- End of what is made. -->\n"
 STUDIES = (
     "choose",
     "choose-selector",
@@ -34,17 +37,40 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true")
     page = Page()
-    text = page.rendered()
+    texts = {PAGE: page.rendered(), README: with_table(README.read_text(encoding="utf-8"), page.studies["main"])}
     if parser.parse_args().check:
-        stale = PAGE.read_text(encoding="utf-8") != text or not all(path.exists() for path, _ in page.figures)
-        if stale:
-            print(f"{PAGE} is stale: run python benchmarks/page.py", file=sys.stderr)
-        return int(stale)
-    PAGE.write_text(text, encoding="utf-8")
+        stale = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
+        stale += [path for path, _ in page.figures if not path.exists()]
+        for path in stale:
+            print(f"{path} is stale: run python benchmarks/page.py", file=sys.stderr)
+        return int(bool(stale))
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
     for path, figure in page.figures:
         save(figure, path)
-    print(PAGE)
+    print(*texts, sep="\n")
     return 0
+
+
+def with_table(readme: str, main: Study) -> str:
+    """Return README with its table of the main results."""
+    closed = ("ncm", "lda", "ridge", "ranpac", "klda")
+    replaying = ("emr", "emr*", "ea-emr", "ea-emr*", "crl", "crl*")
+    rows: list[tuple[str, Callable[[str], str]]] = [
+        ("`dynamic`", lambda _: "dynamic"),
+        ("the best closed form", lambda data: main.best(data, *closed)),
+        ("the best that replays", lambda data: main.best(data, *replaying)),
+        ("Dynamic ConPET as published", lambda _: "dynamic (paper)"),
+        ("`sequential`: nothing kept", lambda _: "sequential"),
+        ("`joint`: all data at once", lambda _: "joint"),
+    ]
+    names = " | ".join(TITLES[data] for data in main.data)
+    lines = [f"  | % of all test examples right | {names} |", f"  |---|{'---|' * len(main.data)}"]
+    for title, learner in rows:
+        cells = [main.value(data, learner(data)) for data in main.data]
+        lines.append(f"  | {' | '.join([title, *cells])} |")
+    before, _, rest = readme.partition(BEGIN)
+    return before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2]
 
 
 class Page:

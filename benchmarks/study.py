@@ -85,6 +85,11 @@ class Study:
         """Return a mean with its interval; None where it was not measured."""
         return next(self._entries(data, learner, variant)).summary(self._measure(metric))
 
+    def best(self, data: str, *learners: str) -> str:
+        """Return which of some learners has the highest mean accuracy."""
+        means = {one: found.mean for one in learners if (found := self.summary(data, one, "whole_accuracy"))}
+        return max(means, key=means.__getitem__)
+
     def over(self, data: str, one: str, other: str, variant: str | None = None) -> str:
         """Return how many points of whole accuracy a learner has more than another, paired by order."""
         accuracy = self._measure("whole_accuracy")
