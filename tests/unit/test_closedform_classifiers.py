@@ -15,7 +15,7 @@ from conpet.closedform.classifiers import KernelDiscriminant, LinearDiscriminant
 from conpet.closedform.features import FeatureMap, View
 from conpet.closedform.fitting import methods_of
 from conpet.closedform.solve import Factor
-from conpet.closedform.statistics import ClassSums, ClosedFormState, Gram
+from conpet.closedform.statistics import ClassSums, ClosedFormState, Gram, Scatter
 from conpet.errors import ConfigError, DataError, UnknownNameError
 
 MAP = FeatureMap(dim=12, projection=64, views=tuple(View))
@@ -66,9 +66,9 @@ def test_nearest_mean_is_the_cosine_to_class_means() -> None:
     assert np.allclose(NearestMean().fit(STATE).scores(TEST.features), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", [Ridge(), ProjectedRidge()])
-def test_a_regression_on_very_many_labels_gives_the_same_with_and_without_its_weights(
-    method: Ridge, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", [Ridge(), ProjectedRidge(), LinearDiscriminant(), KernelDiscriminant()])
+def test_scores_of_very_many_labels_are_the_same_with_and_without_weights(
+    method: Ridge | LinearDiscriminant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = method.fit(STATE).scores(TEST.features)
     monkeypatch.setattr(classifiers, "SOLVED_AT_ONCE", 0)
@@ -254,3 +254,16 @@ def test_a_method_needs_its_own_view_and_no_other(name: str) -> None:
 def test_unknown_names_are_listed() -> None:
     with pytest.raises(UnknownNameError, match="klda, lda, nearest-mean, projected-ridge, ridge"):
         METHODS["svm"]
+
+
+def test_the_scatter_of_labels_follows_tasks_that_come_and_go_to_the_last_bit() -> None:
+    classes = STATE.classes
+    scatter = Scatter()
+    for some in (classes[:1], classes, classes[1:], (classes[0], classes[2]), classes[::-1], classes):
+        for view in View:
+            found = scatter.of(view, some)
+            sums = torch.cat([one.sums[view] for one in some])
+            counts = torch.cat([one.counts for one in some]).unsqueeze(1)
+            expected = (sums / counts).T @ sums
+            assert (found - expected).abs().max() < 1e-5 * expected.diagonal().mean()
+            assert torch.equal(found, Scatter().of(view, some))

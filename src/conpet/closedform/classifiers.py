@@ -54,7 +54,7 @@ class ClosedFormMethod(Protocol):
 
 
 SOLVED_AT_ONCE = 512
-"""Labels up to which a regression's weights are solved for whatever is asked: it takes some hundredths of a second."""
+"""Labels up to which weights are solved for whatever is asked: it takes some hundredths of a second."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,53 +92,66 @@ class _Scores(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class LinearScores(_Scores):
-    """Scores that are linear in the view, up to a row's norm or normaliser.
+class CosineScores(_Scores):
+    """Cosines to the columns of a matrix.
 
     Attributes:
-        weights: Float64 `[D, C]`, for the view in grid units.
-        bias: Float64 `[C]`.
-        unit_rows: Rows of the view are scaled to norm 1 first.
-        log_probabilities: A log-softmax over labels follows.
+        weights: Columns of norm 1, float64 `[D, C]`.
     """
 
     weights: Tensor
-    bias: Tensor
-    unit_rows: bool = False
-    log_probabilities: bool = False
 
     def _of_rows(self, rows: Tensor) -> Tensor:
-        if self.unit_rows:
-            rows = normalize(rows)
-        scores = torch.addmm(self.bias, rows, self.weights)
-        return scores.log_softmax(dim=1) if self.log_probabilities else scores
+        return normalize(rows) @ self.weights
 
 
 @dataclass(frozen=True, eq=False)
-class RidgeScores(_Scores):
-    """The outputs of a ridge regression, `(x - mean) F^-1 R + share`, with F the regularised products.
+class _Solved(_Scores):
+    """Scores whose weights are the solution of a system for every label.
 
-    Its weights `F^-1 R` cost D^2 for each of C labels, the outputs of n rows without them D^2 for each row. So with
-    very many labels they are not solved before as many rows were asked for: to learn a task takes a few hundred rows,
-    however many labels there are.
+    That costs D^2 for each of C labels; the scores of n rows can be had without them, for D^2 a row. So with very many
+    labels they are not solved before as many rows were asked for: to learn a task takes a few hundred rows, however
+    many labels there are.
 
     Attributes:
-        factor: Of F `[D, D]`.
-        moments: R, float64 `[D, C]`.
-        mean: Of all rows learned `[D]`.
-        share: Of the examples, each label's `[C]`.
+        factor: Of the system F `[D, D]`.
+        moments: Its right sides, float64 `[D, C]`.
     """
 
     factor: Factor
     moments: Tensor
-    mean: Tensor
-    share: Tensor
     _asked: list[int] = field(default_factory=lambda: [0], init=False, repr=False)
 
     def _of_rows(self, rows: Tensor) -> Tensor:
         self._asked[0] += len(rows)
-        if len(self.labels) <= max(SOLVED_AT_ONCE, self._asked[0]):
-            return torch.addmm(self._bias, rows, self._weights)
+        solve = len(self.labels) <= max(SOLVED_AT_ONCE, self._asked[0])
+        return self._with_weights(rows) if solve else self._without(rows)
+
+    @abstractmethod
+    def _with_weights(self, rows: Tensor) -> Tensor:
+        """Score rows, the weights solved for once."""
+
+    @abstractmethod
+    def _without(self, rows: Tensor) -> Tensor:
+        """Score rows without weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeScores(_Solved):
+    """The outputs of a ridge regression, `(x - mean) F^-1 R + share`, with R the moments.
+
+    Attributes:
+        mean: Of all rows learned `[D]`.
+        share: Of the examples, each label's `[C]`.
+    """
+
+    mean: Tensor
+    share: Tensor
+
+    def _with_weights(self, rows: Tensor) -> Tensor:
+        return torch.addmm(self._bias, rows, self._weights)
+
+    def _without(self, rows: Tensor) -> Tensor:
         return torch.addmm(self.share, self.factor.solve((rows - self.mean).T).T, self.moments)
 
     @cached_property
@@ -148,6 +161,29 @@ class RidgeScores(_Scores):
     @cached_property
     def _bias(self) -> Tensor:
         return self.share - self.mean @ self._weights
+
+
+@dataclass(frozen=True, eq=False)
+class DiscriminantScores(_Solved):
+    """Log-probabilities of Gaussian classes of the covariance F, whose means M are the moments, all equally likely."""
+
+    def _with_weights(self, rows: Tensor) -> Tensor:
+        return torch.addmm(self._bias, rows, self._weights).log_softmax(dim=1)
+
+    def _without(self, rows: Tensor) -> Tensor:
+        return torch.addmm(self._bias, self.factor.half(rows.T).T, self._half).log_softmax(dim=1)
+
+    @cached_property
+    def _half(self) -> Tensor:
+        return self.factor.half(self.moments)
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        return self.factor.other_half(self._half)
+
+    @cached_property
+    def _bias(self) -> Tensor:
+        return self._half.square().sum(dim=0) / -2
 
 
 @dataclass(frozen=True)
@@ -161,12 +197,11 @@ class NearestMean:
     name: ClassVar[str] = "nearest-mean"
     view: ClassVar[View] = View.RAW
 
-    def fit(self, state: ClosedFormState) -> LinearScores:
+    def fit(self, state: ClosedFormState) -> CosineScores:
         """Compute the unit means."""
         _check(state, self)
         weights = normalize(state.means(self.view)).T.contiguous()
-        bias = weights.new_zeros(weights.shape[1])
-        return LinearScores(self.name, state.labels, state.feature_map, self.view, weights, bias, unit_rows=True)
+        return CosineScores(self.name, state.labels, state.feature_map, self.view, weights)
 
 
 @dataclass(frozen=True)
@@ -189,18 +224,19 @@ class LinearDiscriminant:
         if not 0 < self.shrinkage <= 1:
             raise ConfigError(f"{self.name}: shrinkage is {self.shrinkage}; give a number above 0 and up to 1")
 
-    def fit(self, state: ClosedFormState) -> LinearScores:
-        """Compute the discriminants."""
+    def fit(self, state: ClosedFormState) -> DiscriminantScores:
+        """Compute what the discriminants take."""
         _check(state, self)
-        means = state.means(self.view)
-        within = state.gram.products[self.view] - state.sums(self.view).T @ means
+        within = state.gram.products[self.view] - state.between(self.view)
         freedom = max(state.gram.count - len(state.labels), 1)
         kept = (1 - self.shrinkage) / freedom * within
-        factor = Factor.of(kept, self.shrinkage * mean_variance(within, freedom))
-        weights = factor.solve(means.T)
-        bias = -(means.T * weights).sum(dim=0) / 2
-        return LinearScores(
-            self.name, state.labels, state.feature_map, self.view, weights, bias, log_probabilities=True
+        return DiscriminantScores(
+            self.name,
+            state.labels,
+            state.feature_map,
+            self.view,
+            factor=Factor.of(kept, self.shrinkage * mean_variance(within, freedom)),
+            moments=state.means(self.view).T,
         )
 
 

@@ -39,3 +39,13 @@ class Factor:
     def solve(self, right: Tensor) -> Tensor:
         """Return x of `(matrix + ridge * I) x = right`, for `right` of shape `[D, C]`."""
         return torch.cholesky_solve(right, self.lower)
+
+    def half(self, right: Tensor) -> Tensor:
+        """Return `L^-1 right` for the factor L: the inner products of its columns are those of a Mahalanobis metric."""
+        solved: Tensor = torch.linalg.solve_triangular(self.lower, right, upper=False)
+        return solved
+
+    def other_half(self, right: Tensor) -> Tensor:
+        """Return `L^-T right`: of what `half` returned, the solution."""
+        solved: Tensor = torch.linalg.solve_triangular(self.lower.T, right, upper=True)
+        return solved

@@ -15,6 +15,8 @@ from conpet.closedform.solve import Factor
 from conpet.errors import ConfigError, CorruptionError, DataError
 
 _ROUNDING_VARIANCE = 1 / 12
+_FINE = 256
+"""Each label's row is rounded to this part of a grid unit, so that sums of products come out the same in any order."""
 _MAP_SHAPES: Mapping[str, tuple[int, ...]] = {"map": (3,), "map.bandwidth": (), "map.views": (len(View),)}
 _DTYPES = {"map": torch.int64, "map.views": torch.bool, "count": torch.int64, "counts": torch.int64}
 """All other tensors are float64."""
@@ -188,6 +190,35 @@ class ClassSums:
         return cls(feature_map, tuple(labels), tensors["counts"], sums)
 
 
+class Scatter:
+    """The sum over labels of `s s^T / n`, of the sum s of n rows of a view, `[D, D]`.
+
+    A state differs from the one before by a task or few: only their labels are added, or taken out, so that the cost
+    does not grow with the number of tasks. Safe for threads.
+    """
+
+    def __init__(self) -> None:
+        self._last: Mapping[View, tuple[Mapping[int, ClassSums], Tensor]] = {}
+
+    def of(self, view: View, classes: Sequence[ClassSums]) -> Tensor:
+        """Return the scatter of a view over the labels of some tasks, float64 in grid units; do not change it.
+
+        Args:
+            view: One of the view of the tasks' feature map.
+            classes: The class sums of each task, at least one.
+        """
+        now = {id(one): one for one in classes}
+        known, total = self._last.get(view, ({}, None))
+        coming = [one for key, one in now.items() if key not in known]
+        leaving = [one for key, one in known.items() if key not in now]
+        if total is None or len(coming) + len(leaving) >= len(now):
+            width = classes[0].feature_map.width(view)
+            coming, leaving, total = list(now.values()), [], torch.zeros(width, width, dtype=torch.float64)
+        total = _moved(_moved(total, view, coming, 1), view, leaving, -1)
+        self._last = {**self._last, view: (now, total)}
+        return total / _FINE**2
+
+
 @dataclass(frozen=True, eq=False)
 class ClosedFormState:
     """All that closed-form classifiers are computed from.
@@ -198,6 +229,7 @@ class ClosedFormState:
     Attributes:
         gram: Over the examples of all tasks.
         classes: Of each task, in the order of the tasks.
+        scatter: Keeps the scatter of the labels' means from state to state.
         fitted: Classifiers computed from it so far, by method; see `conpet.closedform.fitting`.
 
     Raises:
@@ -207,6 +239,7 @@ class ClosedFormState:
 
     gram: Gram
     classes: tuple[ClassSums, ...]
+    scatter: Scatter = field(default_factory=Scatter, repr=False)
     fitted: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -245,9 +278,21 @@ class ClosedFormState:
         none = torch.zeros(0, self.feature_map.width(view), dtype=torch.float64)
         return _stacked((classes.sums[view] for classes in self.classes), none)
 
+    def between(self, view: View) -> Tensor:
+        """Return the scatter of the labels' means about 0, each as often as it has examples: float64 `[D, D]`."""
+        return self.scatter.of(view, self.classes)
+
     def means(self, view: View) -> Tensor:
         """Return the mean of one of the map's views over the examples of each label, float64 `[C, D]` in grid units."""
         return self.sums(view) / self.counts.unsqueeze(1)
+
+
+def _moved(total: Tensor, view: View, classes: Iterable[ClassSums], sign: int) -> Tensor:
+    parts = [one.sums[view] / one.counts.sqrt().unsqueeze(1) for one in classes]
+    if not parts:
+        return total
+    rows = (torch.cat(parts) * _FINE).round_()
+    return torch.addmm(total, rows.T, rows, alpha=sign)
 
 
 def mean_variance(scatter: Tensor, count: int) -> float:

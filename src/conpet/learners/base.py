@@ -227,7 +227,7 @@ class Learner(ABC):
     @cached_property
     def closed(self) -> ClosedFormState:
         """The closed-form statistics over all tasks, of which the references are computed; to learn takes `gram`."""
-        return ClosedFormState(self.gram, self.sums.of(self.state.tasks))
+        return ClosedFormState(self.gram, self.sums.of(self.state.tasks), self.sums.scatter)
 
     def statistics(self, leaving: KnownTask | None, coming: Tensor | None) -> dict[str, Artifact | None]:
         """Return the shared statistics without a task and with the features `[n, F]` of another; either may be None."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.closedform.features import FeatureMap, View
-from conpet.closedform.statistics import ClassSums, Gram
+from conpet.closedform.statistics import ClassSums, Gram, Scatter
 from conpet.config import Settings
 from conpet.learners.state import MODULE, KnownTask, Names
 
@@ -46,9 +46,14 @@ def classes_of(task: KnownTask) -> ClassSums:
 
 
 class ClassSumsMemo:
-    """Reads class sums, but for those of the tasks it was last asked for: one state differs from the next in few."""
+    """Reads class sums, but for those of the tasks it was last asked for: one state differs from the next in few.
+
+    Attributes:
+        scatter: What is kept of them beside.
+    """
 
     def __init__(self) -> None:
+        self.scatter = Scatter()
         self._last: Mapping[Hashable, ClassSums] = {}
 
     def of(self, tasks: Sequence[KnownTask]) -> tuple[ClassSums, ...]:
