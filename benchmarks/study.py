@@ -61,6 +61,10 @@ class Study:
         """The data sets that have results."""
         return list(self.groups)
 
+    def has(self, data: str, *learners: str) -> bool:
+        """Tell whether there are results of all of some learners."""
+        return all(any(self._entries(data, learner, None)) for learner in learners)
+
     def orders(self, data: str) -> int:
         """Return the number of orders of the learner that has most."""
         return self.joined[data].most_orders

@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from conpet.errors import ConfigError
 
-_TRAINING = frozenset({"dropout", "epochs", "max_steps", "batch_size", "learning_rate", "weight_decay"})
+_TRAINING = frozenset(
+    {"dropout", "epochs", "max_steps", "batch_size", "training_tokens", "learning_rate", "weight_decay"}
+)
 """Task settings that say how a module is trained, not what it is."""
 Positive = Annotated[int, Field(ge=1)]
 Item = TypeVar("Item")
@@ -87,6 +89,9 @@ class TaskSettings(Frozen):
         epochs: Passes over the new examples.
         max_steps: Bound on the optimiser steps of one task's module, or None.
         batch_size: Examples per optimiser step.
+        training_tokens: Padded tokens (at least one example) whose activations training keeps at once, or None for no
+            bound. A larger batch passes the suffix in parts, which are computed once more for their gradients: the same
+            learning, with about a third more computation, in less memory.
         learning_rate: Highest learning rate of AdamW; it warms up over 10% of the steps, then falls linearly to 0.
         weight_decay: AdamW's decoupled weight decay.
     """
@@ -103,6 +108,7 @@ class TaskSettings(Frozen):
     epochs: Positive = 5
     max_steps: Positive | None = None
     batch_size: Positive = 8
+    training_tokens: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
 

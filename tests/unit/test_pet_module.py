@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from conpet.artifact import Artifact, ArtifactReader, write_artifact
 from conpet.backbone.backbone import Backbone
+from conpet.backbone.states import Batch
 from conpet.config import Settings, TaskSettings
 from conpet.errors import ConfigError, CorruptionError
 from conpet.pet.adapter import ADAPTER_TENSORS
@@ -52,6 +53,36 @@ def represented(backbone: Backbone, module: PetModule) -> Tensor:
 
 
 # What is trained
+
+
+@pytest.mark.parametrize("architecture", ["llama", "bert"])
+@pytest.mark.parametrize("values", [{}, {"pet": "houlsby"}, {"pet": "prefix"}], ids=str)
+def test_a_bound_on_what_training_holds_changes_nothing_learned(
+    architecture: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = tiny_backbone(architecture, split=2)
+    whole, expected = trained(backbone, batch_size=len(EXAMPLES), **values)
+    longest = max(len(one.ids) for one in backbone.encode(EXAMPLES))
+    sizes: list[int] = []
+    passed = PetModule._passed
+
+    def counted(self: PetModule, batch: Batch) -> Tensor:
+        sizes.append(batch.ids.numel())
+        return passed(self, batch)
+
+    monkeypatch.setattr(PetModule, "_passed", counted)
+    before = backbone.meter.tokens
+    bound, found = trained(backbone, batch_size=len(EXAMPLES), training_tokens=2 * longest, **values)
+    assert max(sizes[:-1]) <= 2 * longest  # the last pass is no training
+    assert backbone.meter.tokens > before
+    assert bound.keys() == whole.keys()
+    for name, tensor in bound.items():
+        torch.testing.assert_close(tensor, whole[name], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_an_example_longer_than_the_bound_is_trained_on_by_itself() -> None:
+    trained(tiny_backbone("llama", split=2), training_tokens=1)
 
 
 def test_the_linear_maps_are_those_of_the_suffix() -> None:

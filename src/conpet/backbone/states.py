@@ -45,6 +45,12 @@ class Batch:
     spans: Tensor
     hidden: Tensor | None
 
+    def rows(self, start: int, stop: int) -> Batch:
+        """Return some of its examples, padded as they are here."""
+        some = slice(start, stop)
+        hidden = None if self.hidden is None else self.hidden[some]
+        return Batch(self.ids[some], self.mask[some], self.slots[some], self.spans[some], hidden)
+
 
 @dataclass(frozen=True, slots=True)
 class States:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from conpet.artifact import Artifact
@@ -46,19 +47,27 @@ class PetModule:
     def __init__(self, backbone: Backbone, settings: TaskSettings, seed: int, *, past: Adapter | None = None) -> None:
         check_switches(settings)
         kind: PetKind = PET_KINDS[settings.pet]()
-        self._plant(backbone, kind, kind.document(backbone, settings), seed)
+        self._plant(backbone, kind, kind.document(backbone, settings), seed, settings.training_tokens)
         if past is not None:
             if settings.pet != Lora.name or settings.dora:
                 raise ConfigError("only a plain LoRA can be trained over a past one: use pet=lora, no dora")
             freeze_beneath(self._suffix, past)
 
-    def _plant(self, backbone: Backbone, kind: PetKind, document: Mapping[str, Any], seed: int) -> None:
+    def _plant(
+        self,
+        backbone: Backbone,
+        kind: PetKind,
+        document: Mapping[str, Any],
+        seed: int,
+        training_tokens: int | None = None,
+    ) -> None:
         self.backbone = backbone
         self.document = document
         self._suffix = backbone.suffix()
         _take_quickest_attention(self._suffix.shell, backbone)
         planted = kind.plant(backbone, self._suffix, document, torch.Generator().manual_seed(seed))
         self._parameters, self._dropouts = planted.parameters, planted.dropouts
+        self._training_tokens = training_tokens
         self.train(False)  # dropout layers are made switched on; a module that is only run must not drop anything
         for parameter in self._parameters.values():
             parameter.data = parameter.data.float()
@@ -110,8 +119,18 @@ class PetModule:
         """Return the representations `[n, R]`, float32, of a batch."""
         tokens = int(batch.mask.sum()) * self.backbone.suffix_share
         self.backbone.meter.tokens += tokens
-        if torch.is_grad_enabled():
-            self.backbone.meter.trained_tokens += tokens
+        if not torch.is_grad_enabled():
+            return self._passed(batch)
+        self.backbone.meter.trained_tokens += tokens
+        rows, width = batch.ids.shape
+        at_once = max(1, (self._training_tokens or batch.ids.numel()) // width)
+        if rows <= at_once:
+            return self._passed(batch)
+        self.backbone.meter.tokens += tokens  # for each part is passed again when its gradients are due
+        parts = [batch.rows(start, start + at_once) for start in range(0, rows, at_once)]
+        return torch.cat([checkpoint(self._passed, part, use_reentrant=False) for part in parts])
+
+    def _passed(self, batch: Batch) -> Tensor:
         with self.backbone.autocast():
             hidden = self._suffix(batch.ids, batch.mask, batch.hidden)
         return self.backbone.pooling(hidden, batch)
