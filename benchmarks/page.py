@@ -88,7 +88,7 @@ class Page:
     def figure(self, name: str, data: str, kind: str, **options: Any) -> str:
         """Return the Markdown of a drawing."""
         path = DOCS / "benchmarks" / f"{name}-{data}-{kind}.svg"
-        self.figures.append((path, draw(kind, self.studies[name].groups[data], **options)))
+        self.figures.append((path, draw(kind, self.studies[name].joined[data], **options)))
         what = {"accuracy": "whole accuracy after each task", "cost": "whole accuracy against cost"}.get(kind, kind)
         return f"![{TITLES[data]}: {what}]({path.relative_to(DOCS).as_posix()})"
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from conpet.bench import paired
@@ -15,7 +15,7 @@ from conpet.bench.experiment import Experiment
 from conpet.bench.grouping import Entry, Group, grouped
 from conpet.bench.measures import Measure, measures
 from conpet.bench.results import Result, read_results
-from conpet.bench.statistics import Summary, compare
+from conpet.bench.statistics import Summary, compare, fit_line
 from conpet.bench.tables import build_table, markdown, shown_cell
 
 HERE = Path(__file__).parent
@@ -103,6 +103,31 @@ class Study:
         text = shown_cell(found.difference, accuracy)
         return text if text.startswith("−") else f"+{text}"
 
+    def growth_table(self, data: str) -> str:
+        """Return what a task and a prediction cost early and late in one order of a long stream, and the slopes."""
+        group = self.joined[data]
+        header = (
+            "| learner | CPU ms of a task: 1 to 10 | 91 to 100 | 991 to 1,000 | more with every task | "
+            "kB on the disk with every task | CPU ms of a prediction: after 10 | after 100 | after 1,000 |"
+        )
+        lines = [header, "|---|" + "--:|" * 8]
+        for entry in group.entries:
+            costs = dict(enumerate(next(iter(entry.results.values())).costs, start=1))
+            told = {number: cost for number, cost in costs.items() if cost is not None}
+            seconds = {number: 1e3 * cost.cpu_seconds for number, cost in told.items()}
+            kilobytes = {number: cost.bytes_on_disk / 1e3 for number, cost in told.items()}
+            asked = {n: 1e3 * cost.predict_seconds for n, cost in told.items() if cost.predict_seconds is not None}
+            tens = [[seconds[n] for n in range(last - 9, last + 1) if n in seconds] for last in (10, 100, 1000)]
+            cells = [
+                entry.learner,
+                *(f"{median(ten):.0f}" if len(ten) == 10 else "–" for ten in tens),
+                _slope(seconds),
+                _slope(kilobytes),
+                *(f"{asked[number]:.2f}" if number in asked else "–" for number in (10, 100, 1000)),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        return "\n".join(lines).replace("*", "\\*")
+
     @property
     def hours(self) -> str:
         """What all runs took, in hours of two cores that work all the time.
@@ -181,6 +206,14 @@ def _experiment(name: str) -> Experiment:
 def _results(name: str) -> tuple[Result, ...]:
     folder = HERE / "results" / name
     return tuple(read_results(folder)) if folder.exists() else ()
+
+
+def _slope(values: Mapping[int, float]) -> str:
+    """Return by how much something grows from task to task, with the 95% interval over tasks."""
+    line = fit_line(list(values), list(values.values())) if len(values) > 3 else None
+    if line is None or line.half_width is None:
+        return "–"
+    return f"{line.slope:+.3g} ± {line.half_width:.2g}".replace("-", "−")
 
 
 def _of(group: Group, learners: tuple[str, ...]) -> Group:

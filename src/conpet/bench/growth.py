@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import floor, isfinite, log10
+from math import ceil, floor, isfinite, log10
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from conpet.errors import ConfigError
 from conpet.report import svg
 from conpet.report.text import plural
 
+_MOST_POINTS = 100  # of a line in a panel: more are too many to be told apart, and make a large file
 _TURN = 4  # widths of a line that each of several lines on each other is seen for in turn
 
 
@@ -57,8 +59,8 @@ class _Course:
 
     @property
     def values(self) -> list[float]:
-        """All costs."""
-        return [value for found in self.orders for value in found.values()]
+        """All costs that are drawn."""
+        return [value for found in map(_thinned, self.orders) for value in found.values()]
 
     @property
     def ends(self) -> tuple[int, int]:
@@ -103,7 +105,9 @@ def _slopes(entries: Sequence[Entry]) -> str:
         single = " of a single order" if any(entry.orders > 1 for entry in entries) else ""
         over.append(f"tasks{single}, taken for independent")
     intervals = f"; slopes ± half the width of their 95% interval over {' or '.join(over)}" if over else ""
-    return f"lines: least squares, drawn in turns where they lie on each other{intervals}"
+    most = max(len(result.tasks) for entry in entries for result in entry.results.values())
+    points = f"points: medians of {ceil(most / _MOST_POINTS)} tasks each; " if most > _MOST_POINTS else ""
+    return f"{points}lines: least squares, drawn in turns where they lie on each other{intervals}"
 
 
 def _growing(group: Group, entries: Sequence[Entry], panel: _Panel) -> list[_Course]:
@@ -124,7 +128,7 @@ def _draw_panel(axes: Any, panel: _Panel, courses: Sequence[_Course], last: int)
     for course in courses:
         dash = dashes.get(course.name)
         many = sum(map(len, course.orders)) > 60
-        for found in course.orders:
+        for found in map(_thinned, course.orders):
             axes.plot(
                 list(found), list(found.values()), course.look.marker, color=course.look.colour,
                 markersize=2 if many else 4, alpha=0.35 if many else 0.7, markeredgewidth=0, zorder=2,
@@ -139,6 +143,14 @@ def _draw_panel(axes: Any, panel: _Panel, courses: Sequence[_Course], last: int)
         drawn = {"linestyle": course.look.dash if course.line else "", "marker": course.look.marker, "markersize": 4}
         axes.plot([], [], color=course.look.colour, label=label, **drawn)
     axes.set_ylim(0, top or 1)
+
+
+def _thinned(found: Mapping[int, float]) -> Mapping[int, float]:
+    """Return the medians of so many consecutive tasks each that few enough points are left."""
+    each = ceil(len(found) / _MOST_POINTS)
+    tasks = list(found)
+    parts = [tasks[start : start + each] for start in range(0, len(tasks), each)]
+    return {part[len(part) // 2]: median(found[task] for task in part) for part in parts}
 
 
 def _dashes(lines: Sequence[_Course], near: float) -> dict[str, Any]:
