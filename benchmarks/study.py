@@ -145,6 +145,12 @@ class Study:
         return f"{total / 3600 / 2:.1f}"
 
     @property
+    def prefix_seconds(self) -> str:
+        """What prefix states took, in seconds a task, in the run that paid most for them."""
+        found = (mean(cost.stages.get("prefix", 0.0) for cost in one.costs if cost) for one in self.results)
+        return f"{max(found):.1f}"
+
+    @property
     def made_by(self) -> dict[str, Any]:
         """How the first result came about."""
         return self.results[0].made_by
