@@ -74,9 +74,9 @@ class Planted(NcmLearner):
         self.steal(*work.memory)
         return super().relabelled(known, names, work)
 
-    def recalled(self, source: Remembered, split: Split, positions: Sequence[int]) -> Readings:
-        self.steal(source)
-        return super().recalled(source, split, positions)
+    def recalled(self, drawn: Sequence[tuple[Remembered, Sequence[int]]], split: Split) -> Readings:
+        self.steal(*(source for source, _ in drawn))
+        return super().recalled(drawn, split)
 
     def readings(self, examples: Sequence[Example], kind: Kind, *, keep: bool) -> Readings:
         self.predicted += examples
@@ -224,9 +224,9 @@ def test_neither_the_search_for_a_design_nor_a_merge_is_told_test_labels(
     searched = [examples_of(learner.store.snapshot(), one, 0)[0] for one in (STREAM[0].name, STREAM[0])]
     merged: list[Remembered] = []
 
-    def recalled(self: DynamicLearner, source: Remembered, split: Split, positions: Sequence[int]) -> Readings:
-        merged.append(source)
-        return NcmLearner.recalled(self, source, split, positions)
+    def recalled(self: DynamicLearner, drawn: Sequence[tuple[Remembered, Sequence[int]]], split: Split) -> Readings:
+        merged.extend(source for source, _ in drawn)
+        return NcmLearner.recalled(self, drawn, split)
 
     monkeypatch.setattr(DynamicLearner, "recalled", recalled, raising=False)
     learner.merge([task.name for task in STREAM[:2]], bound=100.0)

@@ -80,7 +80,7 @@ def warmed(loaded: Loaded, stored: Readable) -> Loaded:
         for path, update in StoredModule.of(stored).weights(maps).maps.items():
             assert update.down is not None and update.up is not None, "a warm-up is a LoRA"  # noqa: S101, PT018
             weight = maps[path].weight
-            change = (update.down.float() @ update.up.float()).T
+            change = update.up.float() @ update.down.float()
             weight.copy_((weight.float() + change.to(weight.device)).to(weight.dtype))
     fingerprint = loaded.fingerprint.changed_by(WarmupNote.of(stored).digest)
     return replace(loaded, model=model, fingerprint=fingerprint)
