@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from markdown_page import template
-from study import HERE, TITLES, Study
+from study import HERE, TITLES, Study, some_of
 
 from conpet.bench.plots import draw, save
 
@@ -21,6 +21,11 @@ DOCS = HERE.parent / "docs"
 PAGE = DOCS / "benchmarks.md"
 README = HERE.parent / "README.md"
 BEGIN, END = "  <!-- Made by benchmarks/page.py. -->\n", "  <!-- End of what is made. -->\n"
+SHOWN = {
+    "accuracy": "whole accuracy after each task",
+    "cost": "whole accuracy against cost",
+    "growth": "cost as the stream grows",
+}
 STUDIES = (
     "choose",
     "choose-selector",
@@ -85,12 +90,16 @@ class Page:
         studies = {name.replace("-", "_"): study for name, study in self.studies.items()}
         return template("page.md.j2").render(titles=TITLES, figure=self.figure, commits=self.commits, **studies)
 
-    def figure(self, name: str, data: str, kind: str, **options: Any) -> str:
-        """Return the Markdown of a drawing."""
+    def figure(self, name: str, data: str, kind: str, *, only: tuple[str, ...] = (), **options: Any) -> str:
+        """Return the Markdown of a drawing of all learners, or of some."""
         path = DOCS / "benchmarks" / f"{name}-{data}-{kind}.svg"
-        self.figures.append((path, draw(kind, self.studies[name].joined[data], **options)))
-        what = {"accuracy": "whole accuracy after each task", "cost": "whole accuracy against cost"}.get(kind, kind)
-        return f"![{TITLES[data]}: {what}]({path.relative_to(DOCS).as_posix()})"
+        self.figures.append((path, draw(kind, some_of(self.studies[name].joined[data], only), **options)))
+        what = {
+            "accuracy": "whole accuracy after each task",
+            "cost": "whole accuracy against cost",
+            "growth": "cost as the stream grows",
+        }.get(kind, kind)
+        return f"![{TITLES[data]}: {SHOWN[kind]}]({path.relative_to(DOCS).as_posix()})"
 
     def commits(self) -> str:
         """Return how many runs each commit made."""

@@ -71,12 +71,12 @@ class Study:
 
     def table(self, data: str, *columns: str, join_variants: bool = False, only: tuple[str, ...] = ()) -> str:
         """Return the table of a data set, without its title."""
-        group = _of((self.joined if join_variants else self.groups)[data], only)
+        group = some_of((self.joined if join_variants else self.groups)[data], only)
         return _body(markdown([build_table(group, measures(columns, group.results))]))
 
     def tests(self, data: str, against: str, *learners: str) -> str:
         """Return the paired tests against a learner, without their title."""
-        group = _of(self.groups[data], (against, *learners) if learners else ())
+        group = some_of(self.groups[data], (against, *learners) if learners else ())
         found = paired.pair(group, self._measure("whole_accuracy"), against)
         assert found is not None
         return _body(paired.markdown(found))
@@ -120,7 +120,7 @@ class Study:
             tens = [[seconds[n] for n in range(last - 9, last + 1) if n in seconds] for last in (10, 100, 1000)]
             cells = [
                 entry.learner,
-                *(f"{median(ten):.0f}" if len(ten) == 10 else "–" for ten in tens),
+                *(f"{median(ten):,.0f}" if ten else "–" for ten in tens),
                 _slope(seconds),
                 _slope(kilobytes),
                 *(f"{asked[number]:.2f}" if number in asked else "–" for number in (10, 100, 1000)),
@@ -216,13 +216,13 @@ def _results(name: str) -> tuple[Result, ...]:
 
 def _slope(values: Mapping[int, float]) -> str:
     """Return by how much something grows from task to task, with the 95% interval over tasks."""
-    line = fit_line(list(values), list(values.values())) if len(values) > 3 else None
+    line = fit_line(list(values), list(values.values()))
     if line is None or line.half_width is None:
         return "–"
     return f"{line.slope:+.3g} ± {line.half_width:.2g}".replace("-", "−")
 
 
-def _of(group: Group, learners: tuple[str, ...]) -> Group:
+def some_of(group: Group, learners: tuple[str, ...]) -> Group:
     """Return a group with some learners alone; none given: all."""
     kept = tuple(entry for entry in group.entries if not learners or entry.learner in learners)
     return replace(group, entries=kept)
