@@ -94,11 +94,6 @@ class Page:
         """Return the Markdown of a drawing of all learners, or of some."""
         path = DOCS / "benchmarks" / f"{name}-{data}-{kind}.svg"
         self.figures.append((path, draw(kind, some_of(self.studies[name].joined[data], only), **options)))
-        what = {
-            "accuracy": "whole accuracy after each task",
-            "cost": "whole accuracy against cost",
-            "growth": "cost as the stream grows",
-        }.get(kind, kind)
         return f"![{TITLES[data]}: {SHOWN[kind]}]({path.relative_to(DOCS).as_posix()})"
 
     def commits(self) -> str:
