@@ -64,7 +64,7 @@ def with_table(readme: str, main: Study) -> str:
     rows: list[tuple[str, Callable[[str], str]]] = [
         ("`dynamic`", lambda _: "dynamic"),
         ("the best closed form", lambda data: main.best(data, *closed)),
-        ("the best that replays", lambda data: main.best(data, *replaying)),
+        ("the best of EMR, EA-EMR and CRL", lambda data: main.best(data, *replaying)),
         ("Dynamic ConPET as published", lambda _: "dynamic (paper)"),
         ("`sequential`: nothing kept", lambda _: "sequential"),
         ("`joint`: all data at once", lambda _: "joint"),
