@@ -232,8 +232,7 @@ class ModuleBank:
         for name, room in rooms.items():
             held = self._maps.get(name)
             self._maps[name] = held.grown(slots, room) if held else BankedLinear(self._bases[name], slots, room)
-            parent, _, leaf = name.rpartition(".")
-            setattr(self._suffix.shell.get_submodule(parent), leaf, self._maps[name])
+            self._suffix.shell.set_submodule(name, self._maps[name])
         self._slots = slots
 
 

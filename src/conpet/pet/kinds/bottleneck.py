@@ -70,9 +70,8 @@ class _Bottleneck(PetKind):
         """Put an adapter behind each map."""
         parameters: dict[str, nn.Parameter] = {}
         for path in document["target_modules"]:
-            parent, _, leaf = path.rpartition(".")
             adapted = AdaptedLinear(suffix.shell.get_submodule(path), document["bottleneck"], generator)  # type: ignore[arg-type]
-            setattr(suffix.shell.get_submodule(parent), leaf, adapted)
+            suffix.shell.set_submodule(path, adapted)
             parameters |= {f"{path}{end}": adapted.get_parameter(end.removeprefix(".")) for end in _ENDS}
         return Planted(parameters)
 

@@ -79,8 +79,7 @@ class Lora(PetKind):
             weight = layer.lora_A[ADAPTER].weight
             weight.data.copy_(uniform(weight.shape, generator))
             if not document.get("use_dora"):
-                parent, _, leaf = path.rpartition(".")
-                setattr(suffix.shell.get_submodule(parent), leaf, _low_rank(layer, scale_of(document)))
+                suffix.shell.set_submodule(path, _low_rank(layer, scale_of(document)))
         return Planted(parameters, [layer.lora_dropout for layer in layers.values()])
 
     def updates(self, adapter: Adapter, bases: Mapping[str, nn.Linear]) -> Mapping[str, MapUpdate]:
