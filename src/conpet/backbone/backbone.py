@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from conpet.backbone.cut import Cut, Prefix, Suffix
 from conpet.backbone.encode import Encoder
 from conpet.backbone.features import FrozenFeatures
 from conpet.backbone.fingerprint import Fingerprint
+from conpet.backbone.frozen import with_frozen_maps
 from conpet.backbone.pooling import Pooling
 from conpet.backbone.sample_texts import SAMPLE_TEXTS
 from conpet.backbone.states import ON_CPU, ON_GPU, Batching, Encoded, States, pad_ids, spans_of
@@ -40,6 +41,11 @@ class Loaded:
     encoder: Encoder
     fingerprint: Fingerprint
     device: torch.device
+    tree: nn.Module = field(init=False, repr=False, compare=False)
+    """The model's tree over the same weights, with quicker maps where there are such (`with_frozen_maps`)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tree", with_frozen_maps(self.model))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -76,7 +82,7 @@ class Backbone:
         meter: Meter | None = None,
     ) -> None:
         self._loaded = loaded
-        self.cut = _sound_cut(loaded.model, split)
+        self.cut = _sound_cut(loaded.tree, split)
         self.split = default_split(self.cut.layers) if split is None else split
         self.feature_layers = feature_layers or default_feature_layers(self.cut.layers, self.split)
         self.max_tokens = max_tokens

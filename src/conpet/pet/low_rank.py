@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from conpet.backbone.frozen import pulled_back
+
 
 class LowRankLinear(nn.Module):
     """A frozen map W x + b with an update s B A x, trained (LoRA, Hu et al. 2021).
@@ -46,7 +48,7 @@ class LowRankLinear(nn.Module):
         rows = hidden.reshape(-1, hidden.shape[-1]).to(self.base.weight.dtype)
         dropped = self.dropout(rows)
         if dropped is rows and self._past is None:
-            given = rows, self.base.weight, self.base.bias, self.down, self.up, self.scale
+            given = rows, self.base, self.down, self.up, self.scale
             output: Tensor = _Updated.apply(*given)  # type: ignore[no-untyped-call]
         else:
             output = nn.functional.linear(rows, self.base.weight, self.base.bias)
@@ -61,21 +63,22 @@ class _Updated(torch.autograd.Function):
     """n rows through map and update; the frozen map gets no gradient. Gradients of A and B are float32."""
 
     @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
-    ) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, base: nn.Linear, down: Tensor, up: Tensor, scale: float) -> Tensor:
         down, up = down.to(rows.dtype), up.to(rows.dtype)
         inner = rows @ down.T
-        ctx.save_for_backward(rows, inner, weight, down, up)
-        ctx.scale = scale
-        return nn.functional.linear(rows, weight, bias).addmm_(inner, up.T, alpha=scale)
+        ctx.save_for_backward(rows, inner, down, up)
+        ctx.base, ctx.scale = base, scale
+        output: Tensor = base(rows)
+        return output.addmm_(inner, up.T, alpha=scale)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, inner, weight, down, up = ctx.saved_tensors
+        rows, inner, down, up = ctx.saved_tensors
         narrow = gradient @ up
         of_down = (narrow.T @ rows).float().mul_(ctx.scale)
         of_up = (gradient.T @ inner).float().mul_(ctx.scale)
-        of_rows = (gradient @ weight).addmm_(narrow, down, alpha=ctx.scale) if ctx.needs_input_grad[0] else None
-        return of_rows, None, None, of_down, of_up, None
+        of_rows = None
+        if ctx.needs_input_grad[0]:
+            of_rows = pulled_back(ctx.base, gradient).addmm_(narrow, down, alpha=ctx.scale)
+        return of_rows, None, of_down, of_up, None

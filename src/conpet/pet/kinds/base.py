@@ -103,10 +103,10 @@ def _peft_name(name: str) -> str:
     return name.removesuffix(".weight") if name.endswith("lora_magnitude_vector.weight") else name
 
 
-def uniform(shape: torch.Size, generator: torch.Generator) -> Tensor:
+def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Draw a map `[out, in]` uniformly between -1 and 1 over the square root of its inputs, as PEFT does."""
     bound = 1 / shape[1] ** 0.5
-    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+    return torch.empty(*shape).uniform_(-bound, bound, generator=generator)
 
 
 def checked_targets(backbone: Backbone, settings: TaskSettings) -> list[str]:

@@ -15,7 +15,7 @@ from conpet.backbone.cut import Suffix
 from conpet.config import TaskSettings
 from conpet.errors import ConfigError
 from conpet.pet.adapter import Adapter, MapUpdate
-from conpet.pet.anatomy import adapted_layers
+from conpet.pet.anatomy import adapted_layers, linear_paths
 from conpet.pet.kinds.base import (
     ADAPTER,
     PREFIX,
@@ -70,17 +70,22 @@ class Lora(PetKind):
     def plant(
         self, backbone: Backbone, suffix: Suffix, document: Mapping[str, Any], generator: torch.Generator
     ) -> Planted:
-        """Inject it by PEFT, draw its A maps anew, and put our own, quicker maps in place of all but DoRA's."""
-        parameters = inject(PeftConfig.from_peft_type(**document), suffix, backbone.device)
-        layers = {path: module for path, module in suffix.shell.named_modules() if isinstance(module, LoraLayer)}
-        for path, layer in layers.items():
-            # Autocast brings weights to the states' format, not states to theirs.
-            layer.cast_input_dtype_enabled = False
-            weight = layer.lora_A[ADAPTER].weight
-            weight.data.copy_(uniform(weight.shape, generator))
-            if not document.get("use_dora"):
-                suffix.shell.set_submodule(path, _low_rank(layer, scale_of(document)))
-        return Planted(parameters, [layer.lora_dropout for layer in layers.values()])
+        """Put our own maps in; DoRA's are PEFT's."""
+        if document.get("use_dora"):
+            return _plant_by_peft(backbone, suffix, document, generator)
+        parameters: dict[str, nn.Parameter] = {}
+        dropouts = []
+        rank, rate = int(document["r"]), float(document["lora_dropout"])
+        for path in _planted_paths(backbone, document):
+            base = suffix.shell.get_submodule(path)
+            assert isinstance(base, nn.Linear)  # noqa: S101
+            down = nn.Parameter(uniform((rank, base.in_features), generator).to(backbone.device))
+            up = nn.Parameter(torch.zeros(base.out_features, rank, device=backbone.device))
+            dropout = nn.Dropout(rate) if rate else nn.Identity()
+            suffix.shell.set_submodule(path, LowRankLinear(base, down, up, scale_of(document), dropout))
+            parameters |= {f"{PREFIX}{path}{DOWN}": down, f"{PREFIX}{path}{UP}": up}
+            dropouts.append(dropout)
+        return Planted(parameters, dropouts)
 
     def updates(self, adapter: Adapter, bases: Mapping[str, nn.Linear]) -> Mapping[str, MapUpdate]:
         """Return A and s B of each map; DoRA also scales what W gives."""
@@ -109,15 +114,23 @@ def scale_of(document: Mapping[str, Any]) -> float:
     return float(document["lora_alpha"]) / (rank**0.5 if document.get("use_rslora") else rank)
 
 
-def _low_rank(layer: LoraLayer, scale: float) -> LowRankLinear:
-    """Return our own map with the parameters of PEFT's."""
-    return LowRankLinear(
-        layer.get_base_layer(),
-        layer.lora_A[ADAPTER].weight,
-        layer.lora_B[ADAPTER].weight,
-        scale,
-        layer.lora_dropout[ADAPTER],
-    )
+def _planted_paths(backbone: Backbone, document: Mapping[str, Any]) -> list[str]:
+    """Return the paths of the maps a document's module sits on, in the order of the module tree."""
+    return [path for path in linear_paths(backbone) if path.rpartition(".")[2] in document["target_modules"]]
+
+
+def _plant_by_peft(
+    backbone: Backbone, suffix: Suffix, document: Mapping[str, Any], generator: torch.Generator
+) -> Planted:
+    """Inject a module by PEFT and draw its A maps anew."""
+    parameters = inject(PeftConfig.from_peft_type(**document), suffix, backbone.device)
+    layers = [module for module in suffix.shell.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
+        # Autocast brings weights to the states' format, not states to theirs.
+        layer.cast_input_dtype_enabled = False
+        weight = layer.lora_A[ADAPTER].weight
+        weight.data.copy_(uniform(weight.shape, generator))
+    return Planted(parameters, [layer.lora_dropout for layer in layers])
 
 
 def freeze_beneath(suffix: Suffix, past: Adapter) -> None:
