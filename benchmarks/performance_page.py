@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def main() -> int:
 
 def rendered(result: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) -> str:
     """Return the page of a result file, and of that of a GPU if there is one."""
-    return template("performance.md.j2", wanted=wanted, ratio=ratio, value=value).render(
+    return template("performance.md.j2", wanted=wanted, ratio=ratio, value=value, percent=percent).render(
         rows=[{"key": key, **row} for key, row in result["rows"].items()],
         gpu=gpu["rows"] if gpu else {},
         machine=result["machine"],
@@ -89,6 +89,11 @@ def value(found: Mapping[str, Any], unit: str) -> str:
     """Return a median with its unit."""
     middle = found["median"]
     return f"{1e3 * middle:.3g} ms" if unit == "s" and middle < 1 else f"{middle:.4g} {unit}"
+
+
+def percent(shares: Sequence[float]) -> str:
+    """Return shares as a list of percentages."""
+    return ", ".join(f"{100 * one:.1f}%" for one in shares)
 
 
 if __name__ == "__main__":

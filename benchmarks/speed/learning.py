@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from benchmarks.speed.bench import BATCH, Bench
-from benchmarks.speed.checking import learner_of
 from benchmarks.speed.machine import achieved, pass_work
+from benchmarks.speed.profiling import profiled
 from benchmarks.speed.rivals import PeftLoop
 from benchmarks.speed.row import Row
-from benchmarks.speed.timing import Goal, Measured, UnequalError, check_close, in_turns, timed
+from benchmarks.speed.timing import Goal, Measured, Pairs, UnequalError, check_close, in_turns
 from conpet import ConPET
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Encoded
 from conpet.config import Settings, TaskSettings
-from conpet.data import Example, Kind, Task
+from conpet.data import Example, Task
 from conpet.learners.state import MODULE
 from conpet.pet.adapter import ADAPTER_TENSORS
 from conpet.pet.module import PetModule
@@ -30,6 +31,8 @@ from conpet.training import epoch_batches
 from conpet.workspace.reading import seed_of
 from conpet.workspace.results import LearnReport
 
+BUDGETS = (1, 2, 3, 5)
+"""Epochs tried beside the full number, to find the fewest that reach an accuracy."""
 COMPARED_STEPS = 3
 """Steps whose losses are compared; later ones drift apart as roundings add up."""
 
@@ -57,6 +60,10 @@ class Lesson:
     def encoded(self, backbone: Backbone) -> list[Encoded]:
         """Return the training examples as token ids."""
         return backbone.encode(self.task.train)
+
+    def lasting(self, epochs: int) -> Task:
+        """Return the task to be learned in so many epochs."""
+        return replace(self.task, settings={"epochs": epochs})
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
         """Return labels as indices into the task's."""
@@ -102,14 +109,8 @@ class LearnSameLayers(Row):
         rival, targets = PeftLoop(backbone, lesson.settings, adapted), lesson.targets(lesson.task.train)
         rival.choose_attention(lesson.encoded(backbone), targets)
         equal = same_losses(backbone, rival, lesson, bench.tolerance(backbone))
-        folder = bench.scratch("peft")
-        pairs = in_turns(
-            lambda number: fresh(bench, number),
-            lambda learner: learner.learn(lesson.task, evaluate=False),
-            lambda _: rival.train(lesson.encoded(backbone), targets, seed=lesson.seed, save=folder),
-            bench.sizes.learn_pairs,
-            warm=False,
-        )
+        epochs = bench.sizes.epochs
+        pairs = against_peft(bench, lesson, rival, epochs, epochs, save=bench.scratch("peft"), profile=profiled)
         stages = stages_of(pairs.ours[-1])
         step = training_work(backbone, lesson)
         return {
@@ -128,8 +129,11 @@ class LearnAllLayers(Row):
     name = "learn-all-layers"
     goals: ClassVar[Mapping[str, Goal]] = {
         "learn-all-layers": Goal("learn that task", "PEFT LoRA on all layers, 10 epochs too", "at least", 5.0),
-        "learn-all-layers-early": Goal(
-            "learn that task", "PEFT LoRA on all layers, stopped as soon as it is as accurate", "at least", 5.0
+        "learn-equally-well": Goal(
+            "learn that task, each side in the fewest epochs that reach one accuracy",
+            "PEFT LoRA on all layers, to the same accuracy",
+            "at least",
+            5.0,
         ),
     }
 
@@ -138,61 +142,69 @@ class LearnAllLayers(Row):
         rival = PeftLoop(backbone, lesson.settings, None)
         rival.choose_attention(lesson.encoded(backbone), lesson.targets(lesson.task.train))
         equal = same_losses(bench.backbone(bench.sizes.large, split=0), rival, lesson, bench.tolerance(backbone))
-        whole, early, ours, accuracies = [], [], [], []
-        for number in range(bench.sizes.learn_pairs):
-            turns: list[Callable[[], Any]] = [
-                lambda number=number: learnt(bench, lesson, number),
-                lambda: epochs_of(rival, lesson, backbone),
-            ]
-            if number % 2:
-                epochs, (seconds, accuracy, alone) = turns[1](), turns[0]()
-            else:
-                (seconds, accuracy, alone), epochs = turns[0](), turns[1]()
-            ours.append(seconds)
-            whole.append(epochs[-1][0])
-            early.append(next((spent for spent, reached in epochs if reached >= accuracy), epochs[-1][0]))
-            reached_then = [round(reached, 4) for _, reached in epochs]
-            accuracies.append({"ours": accuracy, "module_alone": alone, "theirs": reached_then})
+        epochs = bench.sizes.epochs
+        budgets = [*(few for few in BUDGETS if few < epochs), epochs]
+        found = [
+            {budget: accuracy(budget) for budget in budgets}
+            for accuracy in (partial(our_accuracy, bench, lesson), partial(their_accuracy, rival, lesson, backbone))
+        ]
+        wanted = min(accuracies[epochs] for accuracies in found)
+        enough = [min(budget for budget in budgets if accuracies[budget] >= wanted) for accuracies in found]
         detail = {
             **lesson.about(backbone),
             "attention": rival.attention,
-            "accuracies": accuracies,
-            "floor": floor(backbone, lesson, range(backbone.cut.layers)),
+            "accuracies": {"budgets": budgets, "ours": [*found[0].values()], "theirs": [*found[1].values()]},
+        }
+        reached = f"{equal}; held-out accuracy of {100 * wanted:.1f}% or more by both"
+        floors = {
+            "learn-all-layers": floor(backbone, lesson, range(backbone.cut.layers)),
+            "learn-equally-well": floor(backbone, lesson, range(backbone.cut.layers), *enough),
         }
         return {
-            "learn-all-layers": Measured(ours, whole, equal, detail=detail),
-            "learn-all-layers-early": Measured(ours, early, equal, detail=detail),
+            "learn-all-layers": against_peft(bench, lesson, rival, epochs, epochs).measured(
+                equal, **detail, floor=floors["learn-all-layers"]
+            ),
+            "learn-equally-well": against_peft(bench, lesson, rival, *enough).measured(
+                reached, **detail, enough=enough, floor=floors["learn-equally-well"]
+            ),
         }
 
 
-def learnt(bench: Bench, lesson: Lesson, number: int) -> tuple[float, float, float]:
-    """Learn the task; return the seconds it took, and the accuracy of answers and of the module alone."""
-    learner = fresh(bench, number)
-    _, seconds, _ = timed(lambda: learner.learn(lesson.task, evaluate=False))
+def against_peft(
+    bench: Bench, lesson: Lesson, rival: PeftLoop, ours: int, theirs: int, save: Path | None = None, **more: Any
+) -> Pairs[ConPET, LearnReport, list[float]]:
+    """Learn a task in turns with the rival, each in so many epochs."""
+    encoded, targets = lesson.encoded(rival.backbone), lesson.targets(lesson.task.train)
+    return in_turns(
+        lambda number: fresh(bench, number),
+        lambda learner: learner.learn(lesson.lasting(ours), evaluate=False),
+        lambda _: rival.train(encoded, targets, seed=lesson.seed, epochs=theirs, save=save),
+        bench.sizes.learn_pairs,
+        warm=False,
+        **more,
+    )
+
+
+def our_accuracy(bench: Bench, lesson: Lesson, epochs: int) -> float:
+    """Learn a task in so many epochs; return the accuracy of the answers to examples that nobody learns from."""
+    learner = fresh(bench, 0)
+    learner.learn(lesson.lasting(epochs), evaluate=False)
     answers = learner.predict([one.labelled(None) for one in lesson.held_out], runners_up=0)
-    right = sum(answer.label == one.label for answer, one in zip(answers, lesson.held_out, strict=True))
-    state = learner_of(learner)
-    readings = state.readings(lesson.held_out, Kind.TEXT, keep=False)
-    logits = state.units.run(readings, Kind.TEXT, torch.zeros(len(lesson.held_out), 1, dtype=torch.int64))
-    return seconds, right / len(answers), accuracy_of(logits, lesson.targets(lesson.held_out))
+    return sum(answer.label == one.label for answer, one in zip(answers, lesson.held_out, strict=True)) / len(answers)
 
 
-def epochs_of(rival: PeftLoop, lesson: Lesson, backbone: Backbone) -> list[tuple[float, float]]:
-    """Train the rival; return after each epoch the seconds spent in training so far, and the accuracy."""
-    found: list[tuple[float, float]] = []
-    held_out, targets = backbone.encode(lesson.held_out), lesson.targets(lesson.held_out)
-    looking = 0.0
-    started = time.perf_counter()
-
-    def look(logits_of: Callable[[Sequence[Encoded]], Tensor]) -> bool:
-        nonlocal looking
-        now = time.perf_counter()
-        found.append((now - started - looking, accuracy_of(logits_of(held_out), targets)))
-        looking += time.perf_counter() - now
-        return False
-
-    rival.train(lesson.encoded(backbone), lesson.targets(lesson.task.train), seed=lesson.seed, on_epoch=look)
-    return found
+def their_accuracy(rival: PeftLoop, lesson: Lesson, backbone: Backbone, epochs: int) -> float:
+    """Train the rival for so many epochs; return its accuracy on those examples."""
+    found: list[Tensor] = []
+    held_out = backbone.encode(lesson.held_out)
+    rival.train(
+        lesson.encoded(backbone),
+        lesson.targets(lesson.task.train),
+        seed=lesson.seed,
+        epochs=epochs,
+        done=lambda logits_of: found.append(logits_of(held_out)),
+    )
+    return accuracy_of(found[0], lesson.targets(lesson.held_out))
 
 
 def stages_of(report: LearnReport) -> dict[str, float]:
@@ -234,17 +246,26 @@ def training_work(backbone: Backbone, lesson: Lesson) -> dict[str, float]:
     return pass_work(backbone, batches, range(backbone.split, backbone.cut.layers), backward=True)
 
 
-def floor(backbone: Backbone, lesson: Lesson, adapted: range) -> dict[str, float]:
+def floor(
+    backbone: Backbone, lesson: Lesson, adapted: range, ours: int | None = None, theirs: int | None = None
+) -> dict[str, float]:
     """Return the ratio that counting operations allows, both sides computing at one rate.
 
     A pass forwards through a layer counts 1, backwards (the gradients of its input; its weights have none) 1 too.
     The rival passes all layers forwards in every epoch and its adapted layers backwards. conpet passes the layers
     below the cut once, and those above it forwards and backwards in every epoch.
+
+    Args:
+        backbone: The model.
+        lesson: What is learned.
+        adapted: The rival's layers.
+        ours: conpet's epochs, if not the lesson's.
+        theirs: The rival's.
     """
     layers, epochs, above = backbone.cut.layers, lesson.settings.epochs, backbone.cut.layers - backbone.split
-    theirs = epochs * (layers + len(adapted))
-    ours = backbone.split + epochs * 2 * above
-    return {"theirs": theirs, "ours": ours, "ratio": theirs / ours}
+    passed = (theirs or epochs) * (layers + len(adapted))
+    needed = backbone.split + (ours or epochs) * 2 * above
+    return {"theirs": passed, "ours": needed, "ratio": passed / needed}
 
 
 class LearnLateTask(Row):
@@ -273,7 +294,13 @@ class LearnLateTask(Row):
             learner.backbone.cache.clear()
             return learner.learn(task, evaluate=False)
 
-        pairs = in_turns(prepare, lambda both: learn(both[0]), lambda both: learn(both[1]), bench.sizes.learn_pairs)
+        pairs = in_turns(
+            prepare,
+            lambda both: learn(both[0]),
+            lambda both: learn(both[1]),
+            bench.sizes.learn_pairs,
+            profile=profiled,
+        )
         equal = same_module(*pairs.given[-1], task.name)
         stages = [stages_of(reports[-1]) for reports in (pairs.ours, pairs.theirs)]
         return {

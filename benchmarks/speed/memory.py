@@ -34,11 +34,15 @@ def child(*arguments: object) -> dict[str, Any]:
 class OpenManyModules(Row):
     name = "open"
     goals: ClassVar[Mapping[str, Goal]] = {
-        "open-time": Goal(
-            "open a workspace of 1,000 modules and ask it one thing", "conpet: one of 10 modules", "at most", 1.1
+        "open-time": Goal("open a workspace of 1,000 modules", "conpet: one of 10 modules", "at most", 1.1),
+        "open-answer": Goal(
+            "open it, load the backbone and ask it one thing, which takes the sums of all labels",
+            "conpet: one of 10 modules",
+            "at most",
+            1.1,
         ),
         "open-memory": Goal(
-            "open that workspace: peak memory of the process", "conpet: one of 10 modules", "at most", 1.1
+            "open it and ask it one thing: peak memory of the process", "conpet: one of 10 modules", "at most", 1.1
         ),
     }
 
@@ -50,6 +54,7 @@ class OpenManyModules(Row):
         for found, tasks in ((pairs.ours[-1], bench.sizes.many), (pairs.theirs[-1], bench.sizes.few)):
             if found["tasks"] != tasks or not found["known"]:
                 raise UnequalError(f"a workspace of {tasks} tasks opened as one of {found['tasks']}")
+        opening = [[one["open"] for one in found] for found in (pairs.ours, pairs.theirs)]
         seconds = [[one["open"] + one["first_answer"] for one in found] for found in (pairs.ours, pairs.theirs)]
         peaks = [[one["peak"] / MB for one in found] for found in (pairs.ours, pairs.theirs)]
         extra = bench.sizes.many - bench.sizes.few
@@ -60,7 +65,8 @@ class OpenManyModules(Row):
         detail = {"backbone": bench.sizes.small, "many": pairs.ours[-1], "few": pairs.theirs[-1], **growth}
         equal = "both know all their tasks and answer"
         return {
-            "open-time": Measured(*seconds, equal, detail=detail),
+            "open-time": Measured(*opening, equal, detail=detail),
+            "open-answer": Measured(*seconds, equal, detail=detail),
             "open-memory": Measured(*peaks, equal, unit="MB", detail=detail),
         }
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from benchmarks.speed.bench import Bench
 from benchmarks.speed.checking import learner_of, same_answers
 from benchmarks.speed.machine import achieved, pass_work
+from benchmarks.speed.profiling import profiled
 from benchmarks.speed.rivals import Mixed, Padded, by_length, padded, plain_forward
 from benchmarks.speed.row import Row
 from benchmarks.speed.timing import Goal, Measured, Pairs, check_close, in_turns, timed
@@ -50,6 +51,7 @@ def against_forward(bench: Bench, learner: Learner, texts: int, pairs: int) -> P
         lambda given: predictions(learner, examples(given[0]), runners_up=2),
         lambda given: plain_forward(backbone.loaded.model, given[1]),
         pairs,
+        profile=profiled,
     )
 
 
@@ -127,6 +129,7 @@ class OneText(Row):
             lambda given: workspace.predict(given[0]),
             lambda given: plain_forward(backbone.loaded.model, given[1]),
             6 * bench.sizes.pairs,
+            profile=profiled,
         )
         asked = [given[0][0] for given in pairs.given]
         equal = same_answers(bench, workspace, asked[:1], [pairs.ours[0][0].label])
@@ -164,6 +167,7 @@ class PredictManyTasks(Row):
                 lambda given: many.predict(given[0]),
                 lambda given: few.predict(given[1]),
                 bench.sizes.pairs,
+                profile=profiled,
             )
             texts = pairs.given[-1][0]
             equal = same_answers(bench, many, texts, [one.label for one in pairs.ours[-1]])

@@ -111,9 +111,10 @@ class PeftLoop:
         *,
         seed: int = 0,
         start: dict[str, Tensor] | None = None,
+        epochs: int | None = None,
         steps: int | None = None,
         save: Path | None = None,
-        on_epoch: Callable[[Callable[[Sequence[Encoded]], Tensor]], bool] | None = None,
+        done: Callable[[Callable[[Sequence[Encoded]], Tensor]], None] | None = None,
     ) -> list[float]:
         """Train a new module and head; return the loss of every step.
 
@@ -122,9 +123,10 @@ class PeftLoop:
             targets: Their labels `[n]`, of 0 to the largest.
             seed: Decides the order of the examples.
             start: First weights by PEFT's names, or None for PEFT's own.
-            steps: Number of steps, or None for all epochs.
+            epochs: Number of epochs, or None for that of the settings.
+            steps: Number of steps in place of whole epochs.
             save: Where the module is saved.
-            on_epoch: Called behind every epoch with a function of examples to logits; True ends the training.
+            done: Called when all is learned, with a function of examples to logits.
         """
         settings, device = self.settings, self.backbone.device
         self.base.set_attn_implementation(self.attention)
@@ -140,7 +142,7 @@ class PeftLoop:
         )
         lengths = [len(one.ids) for one in encoded]
         per_epoch = -(-len(encoded) // settings.batch_size)
-        total = steps or settings.epochs * per_epoch
+        total = steps or (epochs or settings.epochs) * per_epoch
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, total))
         losses: list[float] = []
         model.eval()  # there is no dropout to switch on
@@ -155,8 +157,8 @@ class PeftLoop:
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.item())
-            if on_epoch and on_epoch(lambda some: self._logits(model, head, some)):
-                break
+        if done is not None:
+            done(lambda some: self._logits(model, head, some))
         if save is not None:
             model.save_pretrained(save)
         self.base = model.unload()

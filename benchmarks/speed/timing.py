@@ -104,6 +104,7 @@ class Pairs(Generic[Given, Ours, Theirs]):
         theirs: What the rival returned.
         seconds: Wall time of either side.
         cpu: Processor time of either side.
+        profile: What takes the time of either side, where that was asked for.
     """
 
     given: list[Given]
@@ -111,9 +112,12 @@ class Pairs(Generic[Given, Ours, Theirs]):
     theirs: list[Theirs]
     seconds: tuple[list[float], list[float]]
     cpu: tuple[list[float], list[float]]
+    profile: list[dict[str, Any]] = field(default_factory=list)
 
     def measured(self, equal: str, **detail: Any) -> Measured:
         """Return the times as a measurement."""
+        if self.profile:
+            detail["profile"] = self.profile
         return Measured(*self.seconds, equal, cpu=self.cpu, detail=detail)
 
 
@@ -124,7 +128,7 @@ def in_turns(
     pairs: int,
     *,
     warm: bool = True,
-    finish: Callable[[Given], None] | None = None,
+    profile: Callable[[Sequence[Callable[[], Any]]], list[dict[str, Any]]] | None = None,
 ) -> Pairs[Given, Ours, Theirs]:
     """Run both sides in turns: A B, B A, A B, ...
 
@@ -134,7 +138,7 @@ def in_turns(
         theirs: The other.
         pairs: Number of pairs.
         warm: Whether a pair of number -1 is run first and forgotten: what is loaded once is the price of no run.
-        finish: Cleans up behind a pair; not timed.
+        profile: Run on both sides of one more pair (`profiling.profiled`).
     """
     found: Pairs[Given, Ours, Theirs] = Pairs([], [], [], ([], []), ([], []))
     sides: tuple[tuple[Callable[[Given], Any], list[Any]], ...] = ((ours, found.ours), (theirs, found.theirs))
@@ -149,8 +153,9 @@ def in_turns(
                 found.cpu[side].append(cpu)
         if number >= 0:
             found.given.append(given)
-        if finish:
-            finish(given)
+    if profile:
+        given = prepare(pairs)
+        found.profile.extend(profile([lambda: ours(given), lambda: theirs(given)]))
     return found
 
 
