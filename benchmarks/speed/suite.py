@@ -19,11 +19,18 @@ from benchmarks.speed.rows import GOALS, ROWS
 from benchmarks.speed.timing import UnequalError, load
 from conpet.bench.provenance import provenance
 
+LEGEND = (
+    "Each row does its work by conpet and by a rival in turns. Where at least so much is wanted, the ratio is how many "
+    "times as fast conpet is; where at most, its time as a multiple of the rival's. [quartiles over pairs]"
+)
+TRIAL = "Tiny sizes, to see that every row runs and both sides compute the same: the ratios mean nothing."
+
 
 def run(bench: Bench, names: Sequence[str], out: Path | None) -> int:
     """Measure rows; return 1 if a row's sides were not equal or another run is at it, else 0.
 
-    Rows that are in the file already and are not measured now stay in it, each with its own provenance.
+    Rows that are in the file already and are not measured now stay in it, each with its own provenance. Without a file
+    it is a trial: what the ratios are is told, but not judged.
     """
     bench.work.mkdir(parents=True, exist_ok=True)
     try:
@@ -40,7 +47,8 @@ def _run(bench: Bench, names: Sequence[str], out: Path | None) -> int:
         "threads": torch.get_num_threads(),
         **measure_machine(bench.device, bench.sizes.matrix, bench.sizes.seconds),
     }
-    failed = []
+    print(TRIAL if out is None else LEGEND, flush=True)
+    failed, judged = [], []
     for name in names:
         try:
             measured = measure(bench, name)
@@ -51,10 +59,14 @@ def _run(bench: Bench, names: Sequence[str], out: Path | None) -> int:
         rows = result["rows"] | measured
         result["rows"] = {key: rows[key] for key in GOALS if key in rows}
         for key, found in measured.items():
-            print(told(key, found), flush=True)
+            judged.append(found["reached"])
+            print(told(key, found, judge=out is not None), flush=True)
         if out:
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    kept = f"{sum(judged)} of {len(judged)} goals reached; written to {out}" if out else "nothing written"
+    wrong = f"; NOT equal, so not measured: {', '.join(failed)}" if failed else ", both sides computed the same in each"
+    print(f"{len(judged)} goals measured{wrong}; {kept}")
     return int(bool(failed))
 
 
@@ -73,12 +85,12 @@ def measure(bench: Bench, name: str) -> dict[str, Any]:
     return {key: {**one.to_json(row.goals[key]), **circumstances} for key, one in found.items()}
 
 
-def told(key: str, found: dict[str, Any]) -> str:
+def told(key: str, found: dict[str, Any], *, judge: bool) -> str:
     """Return a line for the screen."""
     ratio, cpu = found["ratio"], found.get("cpu_ratio")
-    processor = f", of processor time {cpu['median']:.2f}" if cpu else ""
-    verdict = "reached" if found["reached"] else "NOT reached"
-    return (
-        f"{key}: {ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]{processor}; wanted {found['bound']} "
-        f"{found['wanted']:g}: {verdict}. Equal: {found['equal']}. {found['took']} s, load {found['load'][1]}"
-    )
+    line = f"{key}: {ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+    if cpu:
+        line += f", of processor time {cpu['median']:.2f}"
+    if judge:
+        line += f"; wanted {found['bound']} {found['wanted']:g}: {'reached' if found['reached'] else 'NOT reached'}"
+    return f"{line}. Equal: {found['equal']}. {found['took']} s, load {found['load'][1]}"

@@ -111,6 +111,18 @@ def test_two_runs_at_once_would_disturb_each_other(
     assert "another run uses" in capsys.readouterr().err
 
 
+def test_a_trial_judges_nothing_and_a_measurement_sums_up(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert suite.run(bench, ["stream"], None) == 0
+    trial = capsys.readouterr().out
+    assert "the ratios mean nothing" in trial
+    assert "reached" not in trial
+    assert "nothing written" in trial
+    assert suite.run(bench, ["stream"], tmp_path / "speed.json") == 0
+    assert "of 1 goals reached; written to" in capsys.readouterr().out
+
+
 # Unequal work
 
 
