@@ -106,7 +106,7 @@ def find_layers(model: nn.Module) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _sharing(model: nn.Module) -> dict[int, Any]:
+def sharing(model: nn.Module) -> dict[int, Any]:
     """Return the memory of a `copy.deepcopy` that copies modules but shares every parameter and buffer."""
     return {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
 
@@ -160,7 +160,7 @@ class Cut:
         Raises:
             BackboneError: There is no such layer, or the model cannot be cut.
         """
-        memo = _sharing(self.model)
+        memo = sharing(self.model)
         if split:
             self._check(split)
             layers = self._layers()
@@ -193,7 +193,7 @@ class Cut:
 
     def _first(self, depths: Sequence[int]) -> nn.Module:
         """Copy the model but for its layers: up to the deepest one they are shared and recorded, above it left out."""
-        memo = _sharing(self.model)
+        memo = sharing(self.model)
         layers = self._layers()[: max(depths)]
         for depth in depths:
             layers[depth - 1] = _Record(layers[depth - 1], depth)

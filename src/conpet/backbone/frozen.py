@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from conpet.backbone.cut import sharing
+
 MOST_BYTES = 1024**3
 """Linear maps of more bytes are not held twice: a model of such a size gains less than the memory is worth."""
 
@@ -77,9 +79,7 @@ def with_frozen_maps(model: nn.Module) -> nn.Module:
     suited = all(weight.dtype is torch.bfloat16 and weight.device.type == "cpu" for weight in weights)
     if not suited or sum(weight.nbytes for weight in weights) > MOST_BYTES or not _has_kernels():
         return model
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    memo |= {id(plain): FrozenLinear(plain) for plain in maps}
-    return copy.deepcopy(model, memo)
+    return copy.deepcopy(model, sharing(model) | {id(plain): FrozenLinear(plain) for plain in maps})
 
 
 @cache
