@@ -112,6 +112,15 @@ def test_results_of_a_changed_experiment_are_not_taken_for_its_own(done: Path, t
     assert "emr-star-o0-s0.json: epochs 1 then, 2 now" in ran.err
 
 
+def test_what_a_learner_does_not_read_is_no_cause_of_a_change(done: Path, tmp_path: Path) -> None:
+    changed = {"epochs": 2, "batch_size": 16}
+    path = experiment_file(tmp_path, budget=changed, pet={"split": 1, "projection": 64, "dtype": "auto"})
+    ran = conpet("bench", "run", path, "--results", done / "results" / "trial")
+    assert ran.code == 1
+    told = [line.partition(": ")[2] for line in ran.err.splitlines() if "lda-o" in line]
+    assert told == ["epochs 1 then, 2 now"] * 2
+
+
 def test_a_file_that_is_no_result_is_named(tmp_path: Path) -> None:
     path = experiment_file(tmp_path)
     broken = tmp_path / "results" / "trial" / "toy" / "lda-o0-s0.json"

@@ -349,6 +349,18 @@ def test_the_modules_of_all_rows_are_named_where_they_are_alike() -> None:
     assert "rank" not in markdown([build_table(only(mixed), ())])
 
 
+def test_the_modules_are_those_of_the_rows_that_train_some() -> None:
+    untrained = {"trainable_parameters": 0}
+    dynamic = made("dynamic", settings={"pet": "lora", "rank": 8, "split": 4})
+    lda = made("lda", settings={"pet": "lora", "rank": 8, "split": 5}, totals=untrained)
+    warm = made(
+        "lda + warm-up", settings={"pet": "lora", "rank": 2, "split": 5, "warmup": "first-task"}, totals=untrained
+    )
+    assert "epochs 5." in markdown([build_table(only([lda]), ())])
+    assert "epochs 5; pet lora, rank 8, split 4." in markdown([build_table(only([dynamic, lda]), ())])
+    assert "epochs 5; rank 2." in markdown([build_table(only([lda, warm]), ())])
+
+
 def test_tables_are_made_without_torch(folder: Path) -> None:
     called = f"from conpet.cli import main; assert main(['bench', 'compare', {str(folder)!r}]) == 0"
     assert heavy_after(called) == set()

@@ -137,9 +137,11 @@ class Group:
         return "; ".join(text for part, text in parts.items() if text and part not in self.varied)
 
     def _modules(self) -> Iterator[str]:
-        """Name what the modules of all runs have in common, though it is not in the protocol."""
-        for name in ("pet", "rank", "split"):
-            values = {result.settings.get(name) for result in self.results}
+        """Name what the modules of all runs that train some have in common, though it is not in the protocol."""
+        tuned = [result for result in self.results if result.totals.get("trainable_parameters") != 0]
+        warmed = [result for result in self.results if result.settings.get("warmup") == "first-task"]
+        for name, trained in {"pet": tuned, "rank": [*tuned, *warmed], "split": tuned}.items():
+            values = {result.settings.get(name) for result in trained}
             if len(values) == 1 and (value := values.pop()) is not None:
                 yield f"{name} {value}"
 

@@ -112,7 +112,7 @@ class _Progress:
             pass  # nothing there, or it was killed in between: the run begins anew
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        learner = ConPET.create(folder / _WORKSPACE, **_given(run))
+        learner = ConPET.create(folder / _WORKSPACE, **run.given)
         begun = cls(folder, run, learner, [], len(tasks))
         begun._append(_about(run, tasks))
         return begun
@@ -278,14 +278,6 @@ class _Progress:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
-
-
-def _given(run: Run) -> dict[str, Any]:
-    """Return the arguments of `ConPET.create`."""
-    given = run.settings.model_dump(mode="python", exclude_unset=True)
-    if not METHODS[run.settings.method].tunes:
-        given.pop("split", None)  # no module sits above it: the default one, below which features may be taken
-    return given
 
 
 def _whole_lines(text: str) -> list[dict[str, Any]]:
