@@ -273,6 +273,7 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> Non
         ({"learners": {"a": {"method": "a-gem", "options": {"no": 1}}}}, "unknown option 'no'"),
         ({"learners": {"a": {"method": "emr", "replay": "fixd"}}}, "did you mean 'fixed'?"),
         ({"backbone": "minilm-l7"}, "no backbone 'minilm-l7'"),
+        ({"variants": {"low": {}, "high": {"pet": {"split": 5}}}}, "high, emr*, order 0: tiny-random has 4 layers, so"),
         ({"stream": {"by": "random", "tasks": 4}}, "not 4"),
         ({"data": {"toyy": {}}}, "toyy"),
         ({"data": {"tacred": {}}}, "LDC2018T24"),
@@ -285,6 +286,11 @@ def test_what_is_wrong_is_said_before_the_first_run(tmp_path: Path, changes: dic
         assert ran.code == 1
         assert said in ran.err
         assert not list(tmp_path.rglob("*-s0.json"))
+
+
+def test_a_split_that_no_learner_reads_is_not_refused(tmp_path: Path) -> None:
+    path = experiment_file(tmp_path, pet={"split": 9}, learners={"lda": {"method": "lda"}}, orders=1)
+    assert conpet("bench", "run", path, "--dry-run").out == "toy, lda, order 0\n"
 
 
 def test_data_that_were_changed_since_are_noticed(done: Path, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from conpet.backbone.load import find_folder
+from conpet.backbone.backbone import check_split
+from conpet.backbone.load import count_layers, find_folder
 from conpet.bench.experiment import Run
 from conpet.bench.measuring import read_source, stream_of_run
 from conpet.bench.results import Result
@@ -35,11 +36,17 @@ def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] =
                 digests[made_of] = _digest(run, data_folders)
             if (of_settings := f"{run.learner} {run.variant}") not in checked:
                 check_names(run.settings)
-                find_folder(run.backbone)
+                _check_split(run, find_folder(run.backbone))
                 checked.add(of_settings)
         except ConpetError as error:
             raise ConfigError(f"{run}: {error}") from None
         _check_same_data(folder / run.file, digests[made_of])
+
+
+def _check_split(run: Run, model: Path) -> None:
+    split = run.given.get("split")
+    if split is not None and (layers := count_layers(model)) is not None:
+        check_split(run.backbone, layers, split)
 
 
 def _digest(run: Run, data_folders: Sequence[Path]) -> str | None:
