@@ -100,6 +100,9 @@ def test_only_what_is_asked_for_is_run(tmp_path: Path) -> None:
     wrong = conpet("bench", "run", path, "--learner", "ldaa")
     assert wrong.code == 1
     assert "no learner ldaa; have: emr*, lda" in wrong.err
+    more = conpet("bench", "run", path, "--orders", 3, "--dry-run")
+    assert more.code == 1
+    assert f"--orders 3: the experiment has orders 0 to 1; ask for 2 at most, or raise 'orders' in {path}" in more.err
 
 
 def test_results_of_a_changed_experiment_are_not_taken_for_its_own(done: Path, tmp_path: Path) -> None:
@@ -276,6 +279,12 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> Non
         ({"variants": {"low": {}, "high": {"pet": {"split": 5}}}}, "high, emr*, order 0: tiny-random has 4 layers, so"),
         ({"stream": {"by": "random", "tasks": 4}}, "not 4"),
         ({"data": {"toyy": {}}}, "toyy"),
+        ({"data": {"toy": {"first_tasks": 4}}}, "'data.toy.first_tasks' is 4, and the stream has 3 tasks: give 3 or"),
+        (
+            {"data": {"toy": {"first_tasks": 3}}, "stream": {"by": "similar-apart", "tasks": 2}},
+            "and the stream has 2 tasks",
+        ),
+        ({"data": {"toy": {"out_of_scope": 5}}}, "'data.toy.out_of_scope' is 5, and the data has no input out of"),
         ({"data": {"tacred": {}}}, "LDC2018T24"),
     ],
 )

@@ -8,8 +8,9 @@ from pathlib import Path
 from conpet.backbone.backbone import check_split
 from conpet.backbone.load import count_layers, find_folder
 from conpet.bench.experiment import Run
-from conpet.bench.measuring import read_source, stream_of_run
+from conpet.bench.measuring import check_first_tasks, read_source, stream_of_run
 from conpet.bench.results import Result
+from conpet.data.formats.plain import OUT_OF_SCOPE
 from conpet.errors import ConfigError, ConpetError
 from conpet.workspace.checking import check_names
 
@@ -51,7 +52,16 @@ def _check_split(run: Run, model: Path) -> None:
 
 def _digest(run: Run, data_folders: Sequence[Path]) -> str | None:
     data = read_source(run.data, tuple(data_folders))
-    return None if run.stream.by_similarity else stream_of_run(run, data).digest
+    if run.source.out_of_scope and not data.out_of_scope:
+        raise ConfigError(
+            f"'data.{run.data}.out_of_scope' is {run.source.out_of_scope}, and the data has no input out of scope: "
+            f"leave it out; a folder with a train file may hold such inputs, in a file {OUT_OF_SCOPE} (.jsonl, .csv)"
+        )
+    if not run.stream.by_similarity:
+        return stream_of_run(run, data).digest
+    if run.stream.tasks is not None:
+        check_first_tasks(run, run.stream.tasks)
+    return None
 
 
 def _check_same_data(path: Path, digest: str | None) -> None:

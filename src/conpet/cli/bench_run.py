@@ -52,6 +52,12 @@ def run(
     _check("learner", learner, asked.learners)
     _check("data", data, asked.data)
     _check("variant", variant, asked.variants)
+    if orders is not None and orders > asked.orders:
+        there = f"orders 0 to {asked.orders - 1}" if asked.orders > 1 else "order 0 alone"
+        raise ConfigError(
+            f"--orders {orders}: the experiment has {there}; ask for {asked.orders} at most, or raise 'orders' in "
+            f"{experiment}"
+        )
     wanted = [
         one
         for one in asked.runs(name)
