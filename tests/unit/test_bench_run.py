@@ -302,6 +302,19 @@ def test_a_split_that_no_learner_reads_is_not_refused(tmp_path: Path) -> None:
     assert conpet("bench", "run", path, "--dry-run").out == "toy, lda, order 0\n"
 
 
+def test_what_should_be_known_of_the_data_is_said_once(tmp_path: Path) -> None:
+    rows = [f"{label} {number},{label}" for label in ("few", "many", "more", "most") for number in range(20)]
+    (tmp_path / "mine.csv").write_text("\n".join(["text,label", "only one,lone", *rows[19:]]), encoding="utf-8")
+    path = experiment_file(tmp_path, data={"mine.csv": {}}, stream={"by": "random", "tasks": 2})
+    ran = conpet("bench", "run", path, "--dry-run")
+    assert ran.code == 0, ran.err
+    assert [line for line in ran.err.splitlines() if line.startswith("note: ")] == [
+        "note: mine.csv: no test set: 12 training rows were split off by seed 0",
+        "note: mine.csv: no validation set: 6 training rows were split off by seed 0",
+        "note: mine.csv: 2 of 5 labels have no test example, so that accuracy tells nothing of them: few, lone",
+    ]
+
+
 def test_data_that_were_changed_since_are_noticed(done: Path, tmp_path: Path) -> None:
     path = experiment_file(tmp_path)
     rows = next((tmp_path / "toy").rglob("test.jsonl"))

@@ -11,11 +11,12 @@ from conpet.bench.experiment import Run
 from conpet.bench.measuring import check_first_tasks, read_source, stream_of_run
 from conpet.bench.results import Result
 from conpet.data.formats.plain import OUT_OF_SCOPE
+from conpet.data.notes import untested
 from conpet.errors import ConfigError, ConpetError
 from conpet.workspace.checking import check_names
 
 
-def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] = ()) -> None:
+def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] = ()) -> list[str]:
     """Read all data, make all streams, and look every name up; results that are there must be of the same data.
 
     Streams by similarity, for which a backbone has to run, are made by their runs alone.
@@ -25,16 +26,21 @@ def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] =
         folder: Where their results stand, if there are any.
         data_folders: Where data sets are looked for.
 
+    Returns:
+        What should be known of the data, each once: notes of their reading, labels without a test example.
+
     Raises:
         ConfigError: Something is wrong with a run; the message names the run.
     """
     digests: dict[str, str | None] = {}
+    notes: dict[str, None] = {}
     checked: set[str] = set()
     for run in runs:
         try:
             made_of = f"{run.data} {run.source!r} {run.stream!r}"
             if made_of not in digests:
-                digests[made_of] = _digest(run, data_folders)
+                digests[made_of], told = _looked_at(run, data_folders)
+                notes |= dict.fromkeys(f"{run.data}: {note}" for note in told)
             if (of_settings := f"{run.learner} {run.variant}") not in checked:
                 check_names(run.settings)
                 _check_split(run, find_folder(run.backbone))
@@ -42,6 +48,7 @@ def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] =
         except ConpetError as error:
             raise ConfigError(f"{run}: {error}") from None
         _check_same_data(folder / run.file, digests[made_of])
+    return list(notes)
 
 
 def _check_split(run: Run, model: Path) -> None:
@@ -50,7 +57,8 @@ def _check_split(run: Run, model: Path) -> None:
         check_split(run.backbone, layers, split)
 
 
-def _digest(run: Run, data_folders: Sequence[Path]) -> str | None:
+def _looked_at(run: Run, data_folders: Sequence[Path]) -> tuple[str | None, Sequence[str]]:
+    """Return the digest of a run's stream, None if it takes a backbone to make it, and what should be known of it."""
     data = read_source(run.data, tuple(data_folders))
     if run.source.out_of_scope and not data.out_of_scope:
         raise ConfigError(
@@ -58,10 +66,11 @@ def _digest(run: Run, data_folders: Sequence[Path]) -> str | None:
             f"leave it out; a folder with a train file may hold such inputs, in a file {OUT_OF_SCOPE} (.jsonl, .csv)"
         )
     if not run.stream.by_similarity:
-        return stream_of_run(run, data).digest
+        stream = stream_of_run(run, data)
+        return stream.digest, (*data.notes, *untested(stream))
     if run.stream.tasks is not None:
         check_first_tasks(run, run.stream.tasks)
-    return None
+    return None, data.notes
 
 
 def _check_same_data(path: Path, digest: str | None) -> None:

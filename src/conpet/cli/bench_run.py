@@ -69,7 +69,8 @@ def run(
     left = missing(wanted, folder)
     line(f"{asked.title}: {len(wanted)} runs, {len(wanted) - len(left)} have a result, {len(left)} to do", messages())
     folders = [*(data_folder or ()), experiment.parent]
-    check_runs(wanted, folder, folders)
+    for note in check_runs(wanted, folder, folders):
+        line(f"note: {note}", messages())
     if dry_run:
         for one in left:
             line(str(one))
