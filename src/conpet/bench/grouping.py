@@ -130,11 +130,18 @@ class Group:
         parts = {
             "backbone": self.protocol.backbone,
             "stream": f"{tasks} ({stream})",
+            "sizes": self._sizes,
             "examples": f"examples of a label: {', '.join(examples)}",
             "budget": "; ".join(f"{name} {value}" for name, value in self.protocol.budget.items()),
             "modules": ", ".join(self._modules()),
         }
         return "; ".join(text for part, text in parts.items() if text and part not in self.varied)
+
+    @property
+    def _sizes(self) -> str:
+        """Number of labels and of test examples, where all runs have the same."""
+        sizes = {(plural(one.labels, "label"), plural(one.test_examples, "test example")) for one in self.results}
+        return ", ".join(sizes.pop()) if len(sizes) == 1 else ""
 
     def _modules(self) -> Iterator[str]:
         """Name what the modules of all runs that train some have in common, though it is not in the protocol."""
