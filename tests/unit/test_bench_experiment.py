@@ -9,6 +9,8 @@ import pytest
 import yaml
 from bench_helpers import TOY
 
+from conpet.bench import checking
+from conpet.bench.checking import check_runs
 from conpet.bench.experiment import Experiment, Run
 from conpet.errors import ConfigError
 
@@ -158,3 +160,13 @@ def test_the_experiments_of_the_paper_can_be_read(name: str) -> None:
     assert list(Experiment.read(path).runs(name))
     if not name.startswith("choose"):
         assert list(Experiment.read(path, full=True).runs(name))
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_nothing_is_said_against_the_experiments_that_come_with_the_source(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "find_folder", lambda _: tmp_path)  # no model is fetched for this
+    text = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for full in (False, True) if "full" in text else (False,):
+        check_runs(Experiment.read(path, full=full).runs(path.stem), tmp_path)

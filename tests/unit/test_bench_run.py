@@ -100,6 +100,9 @@ def test_only_what_is_asked_for_is_run(tmp_path: Path) -> None:
     wrong = conpet("bench", "run", path, "--learner", "ldaa")
     assert wrong.code == 1
     assert "no learner ldaa; have: emr*, lda" in wrong.err
+    more = conpet("bench", "run", path, "--orders", 3, "--dry-run")
+    assert more.code == 1
+    assert f"--orders 3: the experiment has orders 0 to 1; ask for 2 at most, or raise 'orders' in {path}" in more.err
 
 
 def test_results_of_a_changed_experiment_are_not_taken_for_its_own(done: Path, tmp_path: Path) -> None:
@@ -110,6 +113,15 @@ def test_results_of_a_changed_experiment_are_not_taken_for_its_own(done: Path, t
     assert ran.code == 1
     assert "the experiment was changed since 4 of its results were made" in ran.err
     assert "emr-star-o0-s0.json: epochs 1 then, 2 now" in ran.err
+
+
+def test_what_a_learner_does_not_read_is_no_cause_of_a_change(done: Path, tmp_path: Path) -> None:
+    changed = {"epochs": 2, "batch_size": 16}
+    path = experiment_file(tmp_path, budget=changed, pet={"split": 1, "projection": 64, "dtype": "auto"})
+    ran = conpet("bench", "run", path, "--results", done / "results" / "trial")
+    assert ran.code == 1
+    told = [line.partition(": ")[2] for line in ran.err.splitlines() if "lda-o" in line]
+    assert told == ["epochs 1 then, 2 now"] * 2
 
 
 def test_a_file_that_is_no_result_is_named(tmp_path: Path) -> None:
@@ -264,8 +276,15 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> Non
         ({"learners": {"a": {"method": "a-gem", "options": {"no": 1}}}}, "unknown option 'no'"),
         ({"learners": {"a": {"method": "emr", "replay": "fixd"}}}, "did you mean 'fixed'?"),
         ({"backbone": "minilm-l7"}, "no backbone 'minilm-l7'"),
+        ({"variants": {"low": {}, "high": {"pet": {"split": 5}}}}, "high, emr*, order 0: tiny-random has 4 layers, so"),
         ({"stream": {"by": "random", "tasks": 4}}, "not 4"),
         ({"data": {"toyy": {}}}, "toyy"),
+        ({"data": {"toy": {"first_tasks": 4}}}, "'data.toy.first_tasks' is 4, and the stream has 3 tasks: give 3 or"),
+        (
+            {"data": {"toy": {"first_tasks": 3}}, "stream": {"by": "similar-apart", "tasks": 2}},
+            "and the stream has 2 tasks",
+        ),
+        ({"data": {"toy": {"out_of_scope": 5}}}, "'data.toy.out_of_scope' is 5, and the data has no input out of"),
         ({"data": {"tacred": {}}}, "LDC2018T24"),
     ],
 )
@@ -276,6 +295,24 @@ def test_what_is_wrong_is_said_before_the_first_run(tmp_path: Path, changes: dic
         assert ran.code == 1
         assert said in ran.err
         assert not list(tmp_path.rglob("*-s0.json"))
+
+
+def test_a_split_that_no_learner_reads_is_not_refused(tmp_path: Path) -> None:
+    path = experiment_file(tmp_path, pet={"split": 9}, learners={"lda": {"method": "lda"}}, orders=1)
+    assert conpet("bench", "run", path, "--dry-run").out == "toy, lda, order 0\n"
+
+
+def test_what_should_be_known_of_the_data_is_said_once(tmp_path: Path) -> None:
+    rows = [f"{label} {number},{label}" for label in ("few", "many", "more", "most") for number in range(20)]
+    (tmp_path / "mine.csv").write_text("\n".join(["text,label", "only one,lone", *rows[19:]]), encoding="utf-8")
+    path = experiment_file(tmp_path, data={"mine.csv": {}}, stream={"by": "random", "tasks": 2})
+    ran = conpet("bench", "run", path, "--dry-run")
+    assert ran.code == 0, ran.err
+    assert [line for line in ran.err.splitlines() if line.startswith("note: ")] == [
+        "note: mine.csv: no test set: 12 training rows were split off by seed 0",
+        "note: mine.csv: no validation set: 6 training rows were split off by seed 0",
+        "note: mine.csv: 2 of 5 labels have no test example, so that accuracy tells nothing of them: few, lone",
+    ]
 
 
 def test_data_that_were_changed_since_are_noticed(done: Path, tmp_path: Path) -> None:

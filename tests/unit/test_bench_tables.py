@@ -48,7 +48,9 @@ def test_a_cell_is_the_mean_in_points_with_half_its_interval(folder: Path) -> No
     assert rows[0] == ["dynamic", "94.0 ± 3.9"]
     assert rows[2] == ["joint", "99.0 ± 0.0"]
     assert "over 5 orders" in ran.out
-    assert "minilm-l6; 3 tasks (by given); examples of a label: 20 train, 5 validation, all test; epochs 5" in ran.out
+    assert "minilm-l6; 3 tasks (by given); 6 labels, 100 test examples; examples of a label: 20 train, 5 " in ran.out
+    assert "5 validation, all test; epochs 5" in ran.out
+    assert "Intervals hold the noise of orders and seeds, not that of the choice of examples." in ran.out
 
 
 def test_costs_are_shown_in_their_units() -> None:
@@ -124,10 +126,18 @@ def test_variants_of_different_protocols_are_joined_on_request_and_that_is_said(
     results = [made("a", variant=f"{tasks} tasks", protocol={"stream": {"tasks": tasks}}) for tasks in (5, 10)]
     ran = conpet("bench", "table", write(tmp_path, results), "--join-variants", "--metric", "whole_accuracy")
     assert lines_of(ran.out)[2:] == [["a", "5 tasks", "90.0"], ["a", "10 tasks", "90.0"]]
-    assert "Protocol: minilm-l6; examples of a label: 20 train, 5 validation, all test; epochs 5; rank 8." in ran.out
+    assert "Protocol: minilm-l6; 6 labels, 100 test examples; examples of a label: 20 train, 5 val" in ran.out
+    assert "5 validation, all test; epochs 5; rank 8." in ran.out
     assert "Not one protocol: variants differ in stream." in ran.out
     bold = conpet("bench", "table", tmp_path, "--join-variants", "--format", "latex").out
     assert "textbf" not in bold
+
+
+def test_sizes_are_those_of_all_rows_and_one_order_has_no_interval_to_explain() -> None:
+    group = only([made("a"), made("b", test_examples=99)])
+    text = markdown([build_table(group, ())])
+    assert "test examples" not in text
+    assert "Intervals" not in text
 
 
 def test_csv_holds_every_number_in_full(folder: Path) -> None:
@@ -347,6 +357,18 @@ def test_the_modules_of_all_rows_are_named_where_they_are_alike() -> None:
     assert "epochs 5; pet lora, rank 8, split 4." in markdown([build_table(only(rows[:1], rows[1:]), ())])
     mixed = [made("a"), made("b", settings={"pet": "lora", "rank": 16, "split": 4})]
     assert "rank" not in markdown([build_table(only(mixed), ())])
+
+
+def test_the_modules_are_those_of_the_rows_that_train_some() -> None:
+    untrained = {"trainable_parameters": 0}
+    dynamic = made("dynamic", settings={"pet": "lora", "rank": 8, "split": 4})
+    lda = made("lda", settings={"pet": "lora", "rank": 8, "split": 5}, totals=untrained)
+    warm = made(
+        "lda + warm-up", settings={"pet": "lora", "rank": 2, "split": 5, "warmup": "first-task"}, totals=untrained
+    )
+    assert "epochs 5." in markdown([build_table(only([lda]), ())])
+    assert "epochs 5; pet lora, rank 8, split 4." in markdown([build_table(only([dynamic, lda]), ())])
+    assert "epochs 5; rank 2." in markdown([build_table(only([lda, warm]), ())])
 
 
 def test_tables_are_made_without_torch(folder: Path) -> None:

@@ -400,6 +400,16 @@ def test_the_command_says_what_is_left_out_or_less_than_asked_for(shelf: Path, t
     assert "note: 2 of 2 labels have fewer than 7 test examples" in done.err
 
 
+def test_the_command_names_labels_without_a_test_example(tmp_path: Path) -> None:
+    rows = [f"{label} {number},{label}" for label in "abc" for number in range(5)]
+    lone = [f"once {number},lone {number:02}" for number in range(12)]
+    (tmp_path / "mine.csv").write_text("\n".join(["text,label", *rows, *lone]), encoding="utf-8")
+    done = conpet("stream", "make", tmp_path / "mine.csv", tmp_path / "out", "--by", "random", "--tasks", 2)
+    assert done.code == 0, done.err
+    assert "note: 12 of 15 labels have no test example, so that accuracy tells nothing of them: lone 00, " in done.err
+    assert "lone 09 and 2 more\n" in done.err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

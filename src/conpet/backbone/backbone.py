@@ -53,6 +53,12 @@ class Loaded:
         return next(self.model.parameters()).dtype
 
 
+def check_split(name: str, layers: int, split: int) -> None:
+    """Refuse a split that a model of so many layers does not have."""
+    if not 0 <= split <= layers:
+        raise BackboneError(f"{name} has {layers} layers, so split={split} is none: use 0 to {layers}")
+
+
 class Backbone:
     """A frozen model cut at layer `split`; computes and keeps prefix states.
 
@@ -99,8 +105,7 @@ class Backbone:
             raise BackboneError(
                 f"{name} ({type(self.cut.model).__name__}) cannot be cut into layers: use split=0 and no feature_layers"
             )
-        if not 0 <= self.split <= layers:
-            raise BackboneError(f"{name} has {layers} layers, so split={self.split} is none: use 0 to {layers}")
+        check_split(name, layers, self.split)
         unknown = [layer for layer in self.feature_layers if not 1 <= layer <= layers]
         if unknown:
             raise BackboneError(f"{name} has {layers} layers; feature_layers names {unknown[0]}: use 1 to {layers}")

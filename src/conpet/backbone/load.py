@@ -88,6 +88,16 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
+def count_layers(folder: Path) -> int | None:
+    """Return a model's number of layers as its configuration has it, no weights read; None where it does not tell."""
+    from transformers import AutoConfig
+
+    try:
+        return getattr(AutoConfig.from_pretrained(folder), "num_hidden_layers", None)
+    except (OSError, ValueError, KeyError):
+        return None  # what is wrong with the folder is said when the model is loaded
+
+
 def choose_device(device: str) -> torch.device:
     """Resolve "auto" and check that the device is there."""
     if device == "auto":

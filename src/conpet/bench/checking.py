@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from conpet.backbone.load import find_folder
+from conpet.backbone.backbone import check_split
+from conpet.backbone.load import count_layers, find_folder
 from conpet.bench.experiment import Run
-from conpet.bench.measuring import read_source, stream_of_run
+from conpet.bench.measuring import check_first_tasks, read_source, stream_of_run
 from conpet.bench.results import Result
+from conpet.data.formats.plain import OUT_OF_SCOPE
+from conpet.data.notes import untested
 from conpet.errors import ConfigError, ConpetError
 from conpet.workspace.checking import check_names
 
 
-def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] = ()) -> None:
+def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] = ()) -> list[str]:
     """Read all data, make all streams, and look every name up; results that are there must be of the same data.
 
     Streams by similarity, for which a backbone has to run, are made by their runs alone.
@@ -23,28 +26,51 @@ def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] =
         folder: Where their results stand, if there are any.
         data_folders: Where data sets are looked for.
 
+    Returns:
+        What should be known of the data, each once: notes of their reading, labels without a test example.
+
     Raises:
         ConfigError: Something is wrong with a run; the message names the run.
     """
     digests: dict[str, str | None] = {}
+    notes: dict[str, None] = {}
     checked: set[str] = set()
     for run in runs:
         try:
             made_of = f"{run.data} {run.source!r} {run.stream!r}"
             if made_of not in digests:
-                digests[made_of] = _digest(run, data_folders)
+                digests[made_of], told = _looked_at(run, data_folders)
+                notes |= dict.fromkeys(f"{run.data}: {note}" for note in told)
             if (of_settings := f"{run.learner} {run.variant}") not in checked:
                 check_names(run.settings)
-                find_folder(run.backbone)
+                _check_split(run, find_folder(run.backbone))
                 checked.add(of_settings)
         except ConpetError as error:
             raise ConfigError(f"{run}: {error}") from None
         _check_same_data(folder / run.file, digests[made_of])
+    return list(notes)
 
 
-def _digest(run: Run, data_folders: Sequence[Path]) -> str | None:
+def _check_split(run: Run, model: Path) -> None:
+    split = run.given.get("split")
+    if split is not None and (layers := count_layers(model)) is not None:
+        check_split(run.backbone, layers, split)
+
+
+def _looked_at(run: Run, data_folders: Sequence[Path]) -> tuple[str | None, Sequence[str]]:
+    """Return the digest of a run's stream, None if it takes a backbone to make it, and what should be known of it."""
     data = read_source(run.data, tuple(data_folders))
-    return None if run.stream.by_similarity else stream_of_run(run, data).digest
+    if run.source.out_of_scope and not data.out_of_scope:
+        raise ConfigError(
+            f"'data.{run.data}.out_of_scope' is {run.source.out_of_scope}, and the data has no input out of scope: "
+            f"leave it out; a folder with a train file may hold such inputs, in a file {OUT_OF_SCOPE} (.jsonl, .csv)"
+        )
+    if not run.stream.by_similarity:
+        stream = stream_of_run(run, data)
+        return stream.digest, (*data.notes, *untested(stream))
+    if run.stream.tasks is not None:
+        check_first_tasks(run, run.stream.tasks)
+    return None, data.notes
 
 
 def _check_same_data(path: Path, digest: str | None) -> None:

@@ -268,6 +268,14 @@ class Run:
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """Settings that its workspace is given, beside which all have their defaults."""
+        given = self.settings.model_dump(mode="json", exclude_unset=True)
+        if not METHODS[self.settings.method].tunes:
+            given.pop("split", None)  # no module sits above it: the default one, below which features may be taken
+        return given
+
     def __str__(self) -> str:
         named = [self.data, self.variant, self.learner, f"order {self.order}"]
         return ", ".join(part for part in named if part) + (f", seed {self.seed}" if self.seed else "")

@@ -130,16 +130,25 @@ class Group:
         parts = {
             "backbone": self.protocol.backbone,
             "stream": f"{tasks} ({stream})",
+            "sizes": self._sizes,
             "examples": f"examples of a label: {', '.join(examples)}",
             "budget": "; ".join(f"{name} {value}" for name, value in self.protocol.budget.items()),
             "modules": ", ".join(self._modules()),
         }
         return "; ".join(text for part, text in parts.items() if text and part not in self.varied)
 
+    @property
+    def _sizes(self) -> str:
+        """Number of labels and of test examples, where all runs have the same."""
+        sizes = {(plural(one.labels, "label"), plural(one.test_examples, "test example")) for one in self.results}
+        return ", ".join(sizes.pop()) if len(sizes) == 1 else ""
+
     def _modules(self) -> Iterator[str]:
-        """Name what the modules of all runs have in common, though it is not in the protocol."""
-        for name in ("pet", "rank", "split"):
-            values = {result.settings.get(name) for result in self.results}
+        """Name what the modules of all runs that train some have in common, though it is not in the protocol."""
+        tuned = [result for result in self.results if result.totals.get("trainable_parameters") != 0]
+        warmed = [result for result in self.results if result.settings.get("warmup") == "first-task"]
+        for name, trained in {"pet": tuned, "rank": [*tuned, *warmed], "split": tuned}.items():
+            values = {result.settings.get(name) for result in trained}
             if len(values) == 1 and (value := values.pop()) is not None:
                 yield f"{name} {value}"
 

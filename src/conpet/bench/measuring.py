@@ -21,9 +21,10 @@ from conpet.bench.similarity import label_vectors
 from conpet.data import Example, Span, Task, TaskStream
 from conpet.data.formats import DATA_SETS, read_data
 from conpet.data.labelled import LabelledData
-from conpet.errors import ConpetError
+from conpet.errors import ConfigError, ConpetError
 from conpet.evaluation.metrics import AccuracyMatrix, Row, Tally, auroc, backward_transfer, forgetting
 from conpet.learners import METHODS
+from conpet.report.text import plural
 from conpet.workspace.facade import ConPET
 from conpet.workspace.results import Evaluation, LearnReport
 
@@ -63,10 +64,27 @@ def read_source(name: str, folders: tuple[Path, ...]) -> LabelledData:
 
 
 def stream_of_run(run: Run, data: LabelledData) -> TaskStream:
-    """Return the tasks of a run in the order of the source."""
+    """Return the tasks of a run in the order of the source.
+
+    Raises:
+        ConfigError: The recipe does not go with the data, or makes fewer tasks than are to be learned.
+        DataError: The tasks cannot be learned.
+    """
     vectors = partial(label_vectors, data, run.backbone)
-    stream = run.stream.stream_of(data, run.source.per_label, vectors=vectors)[: run.source.first_tasks]
+    whole = run.stream.stream_of(data, run.source.per_label, vectors=vectors)
+    check_first_tasks(run, len(whole))
+    stream = whole[: run.source.first_tasks]
     return TaskStream(tuple(map(on_validation, stream))) if run.source.measured_on == "validation" else stream
+
+
+def check_first_tasks(run: Run, tasks: int) -> None:
+    """Refuse to learn the first tasks of a stream that has fewer."""
+    first = run.source.first_tasks
+    if first is not None and first > tasks:
+        raise ConfigError(
+            f"'data.{run.data}.first_tasks' is {first}, and the stream has {plural(tasks, 'task')}: give {tasks} or "
+            "less, or leave it out for all"
+        )
 
 
 def on_validation(task: Task) -> Task:
@@ -112,7 +130,7 @@ class _Progress:
             pass  # nothing there, or it was killed in between: the run begins anew
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        learner = ConPET.create(folder / _WORKSPACE, **_given(run))
+        learner = ConPET.create(folder / _WORKSPACE, **run.given)
         begun = cls(folder, run, learner, [], len(tasks))
         begun._append(_about(run, tasks))
         return begun
@@ -278,14 +296,6 @@ class _Progress:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
-
-
-def _given(run: Run) -> dict[str, Any]:
-    """Return the arguments of `ConPET.create`."""
-    given = run.settings.model_dump(mode="python", exclude_unset=True)
-    if not METHODS[run.settings.method].tunes:
-        given.pop("split", None)  # no module sits above it: the default one, below which features may be taken
-    return given
 
 
 def _whole_lines(text: str) -> list[dict[str, Any]]:

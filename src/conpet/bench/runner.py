@@ -28,6 +28,8 @@ from conpet.errors import ConfigError, ConpetError, WorkspaceBusyError
 SCRATCH = ".running"
 """Folder, beside the results, of runs that are not finished."""
 _QUIET_SECONDS = 60.0
+_FOUND_OUT = {"split": None, "feature_layers": None, "dtype": "auto"}
+"""Settings to the value in whose place a result holds what was found out from the backbone."""
 Outcome = tuple[Result | None, str, float]
 """Result, or what went wrong, and the seconds it took."""
 
@@ -84,11 +86,10 @@ def missing(runs: Iterable[Run], folder: Path) -> list[Run]:
 
 def _changes(found: Result, run: Run) -> str:
     """Say in which settings a result differs from what is asked for now, as far as they tell."""
-    asked = run.settings.model_dump(mode="json", exclude_unset=True)
     changed = [
-        f"{name} {found.settings[name]} then, {value} now"
-        for name, value in asked.items()
-        if found.settings[name] != value
+        f"{name} {found.settings.get(name)} then, {value} now"
+        for name, value in run.given.items()
+        if found.settings.get(name) != value and (name, value) not in _FOUND_OUT.items()
     ]
     sizes = {split: getattr(run.source, split) for split in found.protocol.examples}
     changed += [

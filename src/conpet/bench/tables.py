@@ -81,6 +81,8 @@ def build_table(group: Group, columns: Sequence[Measure]) -> Table:
 def _notes(group: Group, columns: Sequence[Measure]) -> Iterable[str]:
     interval = " ± half the width of its 95% Student interval" if group.has_intervals else ""
     yield f"Mean{interval} over {group.repeated}{'; ' if group.caveat else ''}{group.caveat}."
+    if group.has_intervals:
+        yield "Intervals hold the noise of orders and seeds, not that of the choice of examples."
     yield f"Protocol: {group.conditions}."
     if group.varied:
         yield f"Not one protocol: variants differ in {', '.join(group.varied)}."

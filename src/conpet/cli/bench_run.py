@@ -52,6 +52,12 @@ def run(
     _check("learner", learner, asked.learners)
     _check("data", data, asked.data)
     _check("variant", variant, asked.variants)
+    if orders is not None and orders > asked.orders:
+        there = f"orders 0 to {asked.orders - 1}" if asked.orders > 1 else "order 0 alone"
+        raise ConfigError(
+            f"--orders {orders}: the experiment has {there}; ask for {asked.orders} at most, or raise 'orders' in "
+            f"{experiment}"
+        )
     wanted = [
         one
         for one in asked.runs(name)
@@ -63,7 +69,8 @@ def run(
     left = missing(wanted, folder)
     line(f"{asked.title}: {len(wanted)} runs, {len(wanted) - len(left)} have a result, {len(left)} to do", messages())
     folders = [*(data_folder or ()), experiment.parent]
-    check_runs(wanted, folder, folders)
+    for note in check_runs(wanted, folder, folders):
+        line(f"note: {note}", messages())
     if dry_run:
         for one in left:
             line(str(one))

@@ -137,6 +137,7 @@ def _notes(data: LabelledData, stream: TaskStream, per_label: PerLabel, seed: in
 
     from conpet.data.formats.reading import listed
     from conpet.data.labelled import SPLITS, left_out
+    from conpet.data.notes import untested
     from conpet.report import text
 
     labels = [label for task in stream for label in task.labels]
@@ -156,6 +157,7 @@ def _notes(data: LabelledData, stream: TaskStream, per_label: PerLabel, seed: in
         few = sum(counts[label] < asked for label in labels) if asked else 0
         if few:
             yield f"{few:,} of {text.plural(len(labels), 'label')} have fewer than {asked:,} {split} examples"
+    yield from untested(stream)
 
 
 def _by_split(counts: Mapping[str, int]) -> str:
