@@ -98,7 +98,7 @@ class Page:
 
     def commits(self) -> str:
         """Return how many runs each commit made."""
-        found = Counter(one.made_by["commit"][:10] for study in self.studies.values() for one in study.results)
+        found = sum((study.commits() for study in self.studies.values()), Counter[str]())
         return ", ".join(f"{commit} ({count})" for commit, count in found.most_common())
 
 

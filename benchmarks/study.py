@@ -94,6 +94,10 @@ class Study:
         means = {one: found.mean for one in learners if (found := self.summary(data, one, "whole_accuracy"))}
         return max(means, key=means.__getitem__)
 
+    def commits(self, *learners: str) -> Counter[str]:
+        """Return how many runs, of all learners or of some, each commit made."""
+        return Counter(one.made_by["commit"][:10] for one in self.results if not learners or one.learner in learners)
+
     def over(self, data: str, one: str, other: str, variant: str | None = None) -> str:
         """Return how many points of whole accuracy a learner has more than another, paired by order."""
         accuracy = self._measure("whole_accuracy")
