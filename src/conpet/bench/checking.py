@@ -9,7 +9,7 @@ from conpet.backbone.load import find_folder
 from conpet.bench.experiment import Run
 from conpet.bench.measuring import read_source, stream_of_run
 from conpet.bench.results import Result
-from conpet.errors import ConfigError, ConpetError
+from conpet.errors import ConfigError, ConpetError, DataError
 from conpet.workspace.checking import check_names
 
 
@@ -25,6 +25,7 @@ def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] =
 
     Raises:
         ConfigError: Something is wrong with a run; the message names the run.
+        DataError: Something is wrong with its data.
     """
     digests: dict[str, str | None] = {}
     checked: set[str] = set()
@@ -37,6 +38,8 @@ def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] =
                 check_names(run.settings)
                 find_folder(run.backbone)
                 checked.add(of_settings)
+        except DataError as error:
+            raise DataError(f"{run}: {error.summary}", error.problems) from None
         except ConpetError as error:
             raise ConfigError(f"{run}: {error}") from None
         _check_same_data(folder / run.file, digests[made_of])
