@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from conpet.errors import ConfigError
+from conpet.errors import ConfigError, did_you_mean
 
 _TRAINING = frozenset(
     {"dropout", "epochs", "max_steps", "batch_size", "training_tokens", "learning_rate", "weight_decay"}
@@ -210,13 +209,22 @@ def _explain(error: ValidationError, cls: type[Frozen]) -> str:
     for one in error.errors():
         name = ".".join(str(part) for part in one["loc"])
         if one["type"] == "extra_forbidden":
-            known = sorted(cls.model_fields) if len(one["loc"]) == 1 else ()
-            close = get_close_matches(name, known, n=1)
-            meant = f" (did you mean {close[0]!r}?)" if close else ""
-            have = f"; have: {', '.join(known) or 'none'}" if len(one["loc"]) == 1 else ""
-            lines.append(f"unknown {cls.noun} {name!r}{meant}{have}")
+            *above, key = one["loc"]
+            holder = _class_at(cls, above) or cls
+            known = sorted(holder.model_fields)
+            meant = did_you_mean(str(key), known)
+            lines.append(f"unknown {holder.noun} {name!r}{meant}; have: {', '.join(known) or 'none'}")
         elif not name:
             lines.append(one["msg"].removeprefix("Value error, "))
         else:
             lines.append(f"{cls.noun} {name!r}: {one['msg']} (got {one['input']!r})")
     return "; ".join(dict.fromkeys(lines))
+
+
+def _class_at(kind: Any, path: Sequence[int | str]) -> type[Frozen] | None:
+    """Return the class of the values that stand at a path of keys below a value of a kind."""
+    if isinstance(kind, type) and issubclass(kind, Frozen):
+        return _class_at(kind.model_fields[str(path[0])].annotation, path[1:]) if path else kind
+    if get_origin(kind) is Mapping:
+        return _class_at(get_args(kind)[1], path[1:])
+    return next(filter(None, (_class_at(one, path) for one in get_args(kind))), None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 
 class ConpetError(Exception):
@@ -86,5 +87,11 @@ class DataError(ConpetError, ValueError):
         self.problems = tuple(problems)
         shown = [f"  {problem}" for problem in self.problems[: self.SHOWN]]
         if len(self.problems) > self.SHOWN:
-            shown.append(f"  ... and {len(self.problems) - self.SHOWN} more (all of them in `DataError.problems`)")
+            shown.append(f"  ... and {len(self.problems) - self.SHOWN} more")
         super().__init__("\n".join([summary, *shown]))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" where a known name is close to one that is not known, else "" (for messages)."""
+    close = get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from conpet.errors import UnknownNameError
+from conpet.errors import UnknownNameError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +28,7 @@ class Registry(Mapping[str, Any]):
     def require(self, name: str) -> None:
         """Raise `UnknownNameError` unless the name is known; imports nothing."""
         if name not in self.entries:
-            close = get_close_matches(name.lower(), self.entries, n=1)
-            meant = f" (did you mean {close[0]!r}?)" if close else ""
+            meant = did_you_mean(name.lower(), self.entries)
             raise UnknownNameError(f"no {self.kind} {name!r}{meant}; have: {', '.join(sorted(self.entries))}")
 
     def __getitem__(self, name: str) -> Any:

@@ -100,11 +100,21 @@ def test_the_full_size_replaces_what_it_names(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"learner": {}}, "unknown key of an experiment 'learner' (did you mean 'learners'?); have: backbone, budget"),
-        ({"data": {"toy": {"trian": 3}}}, "unknown key of an experiment 'data.toy.trian'"),
+        (
+            {"data": {"toy": {"trian": 3}}},
+            "unknown key of a data set 'data.toy.trian' (did you mean 'train'?); have: first_",
+        ),
+        (
+            {"data": {"train": {"stream": {"tsks": 3}}}},
+            "key of a stream 'data.train.stream.tsks' (did you mean 'tasks'?); have: by, g",
+        ),
+        ({"variants": {"a": {"pte": {}}}}, "key of a variant 'variants.a.pte' (did you mean 'pet'?); have: backbone"),
         ({"orders": 0}, "'orders': Input should be greater than or equal to 1"),
         ({"budgt": {}}, "(did you mean 'budget'?)"),
         ({"budget": {"rank": 8}}, "budget cannot hold rank (rank: under pet); have: batch_size"),
-        ({"pet": {"epochs": 8}}, "pet cannot hold epochs"),
+        ({"pet": {"epochs": 8}}, "pet cannot hold epochs (epochs: under budget); have:"),
+        ({"budget": {"epoch": 8}}, "budget cannot hold epoch (did you mean 'epochs'?); have: batch_size"),
+        ({"pet": {"splt": 8}}, "pet cannot hold splt (did you mean 'split'?); have:"),
         ({"variants": {"a": {"pet": {"method": "emr"}}}}, "pet cannot hold method"),
         ({"variants": {"a": {"learners": ["emr"]}}}, "no learner emr (did you mean 'emr*'?); have: emr*, lda"),
         ({"variants": {"a": {"data": ["tyo"]}}}, "no data set tyo (did you mean 'toy'?); have: toy"),
@@ -143,12 +153,12 @@ def test_a_key_that_is_there_twice_is_refused_but_not_one_that_is_merged(tmp_pat
     path.write_text(text, encoding="utf-8")
     assert {run.learner: run.settings.rank for run in Experiment.read(path).runs("t")} == {"a": 2, "b": 4}
     path.write_text(text + "  a: {method: lda}\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="'a' is there twice"):
+    with pytest.raises(ConfigError, match="line 6, column 3: the key 'a' is there twice"):
         Experiment.read(path)
 
 
 def test_a_missing_file_and_a_missing_full_size_are_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="No such file"):
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file or directory; name the YAML file"):
         Experiment.read(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="no key 'full'"):
         read(tmp_path, whole=True)

@@ -181,6 +181,13 @@ def test_accuracy_stands_against_cost_on_a_logarithmic_axis(results: list[Result
     assert low < 7 / 3 < 20 < high
 
 
+def test_a_mark_at_100_percent_is_drawn_whole() -> None:
+    found = [*orders("emr*", [1.0] * 3), *orders("joint", [0.9] * 3)]
+    marks = [line for line in draw("cost", group(found)).axes[0].lines if line.get_marker() in ("o", "s", "^", "D")]
+    assert marks
+    assert not any(mark.get_clip_on() for mark in marks)
+
+
 def test_the_cost_is_any_number_of_the_results(results: list[Result]) -> None:
     figure = draw("cost", group(results), cost="bytes_stored")
     assert lines(figure)["emr*"][0] == [2.5]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from bench_helpers import experiment_file
+from bench_results_helpers import made
 from cli_helpers import conpet
 
 from conpet.bench import measuring
@@ -22,6 +23,8 @@ from conpet.bench.results import Result, read_results
 from conpet.data import Example, Span, Task
 from conpet.errors import CorruptionError
 from conpet.testing import toy_stream
+
+RIGHT = made("lda").model_dump(mode="json")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +102,9 @@ def test_only_what_is_asked_for_is_run(tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()
     wrong = conpet("bench", "run", path, "--learner", "ldaa")
     assert wrong.code == 1
-    assert "no learner ldaa; have: emr*, lda" in wrong.err
+    assert "no learner ldaa (did you mean 'lda'?); have: emr*, lda" in wrong.err
+    none = conpet("bench", "run", path, "--variant", "foo")
+    assert "the experiment has no variant foo, for it names no variants; leave --variant out" in none.err
     more = conpet("bench", "run", path, "--orders", 3, "--dry-run")
     assert more.code == 1
     assert f"--orders 3: the experiment has orders 0 to 1; ask for 2 at most, or raise 'orders' in {path}" in more.err
@@ -124,14 +129,28 @@ def test_what_a_learner_does_not_read_is_no_cause_of_a_change(done: Path, tmp_pa
     assert told == ["epochs 1 then, 2 now"] * 2
 
 
-def test_a_file_that_is_no_result_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"made_by": {},\n "exp', "it is not readable as JSON at line 2"),
+        ("", "it is not readable as JSON at line 1"),
+        ('{"a": 1}', "the key 'made_by' is missing"),
+        (RIGHT | {"metrics": {"whole_accuracy": "high"}}, "'metrics.whole_accuracy' is no number, but 'high'"),
+        (RIGHT | {"tasks": "one"}, "'tasks' is no list, but 'one'"),
+        (RIGHT | {"costs": [3]}, "'costs.0' is no mapping of keys, but 3"),
+        (RIGHT | {"more": 3}, "the key 'more' is not known"),
+        ([], "the whole of it is no mapping of keys, but []"),
+    ],
+)
+def test_a_file_that_is_no_result_is_named(tmp_path: Path, content: Any, said: str) -> None:
+    content = content if isinstance(content, str) else json.dumps(content)
     path = experiment_file(tmp_path)
     broken = tmp_path / "results" / "trial" / "toy" / "lda-o0-s0.json"
     broken.parent.mkdir(parents=True)
-    broken.write_text('{"made_by": {}}', encoding="utf-8")
+    broken.write_text(content, encoding="utf-8")
     ran = conpet("bench", "run", path)
     assert ran.code == 1
-    assert "lda-o0-s0.json is not a result of conpet bench" in ran.err
+    assert f"lda-o0-s0.json is not a result of conpet bench: {said}; move it away or remove it" in ran.err
     with pytest.raises(CorruptionError):
         read_results(tmp_path / "results")
 
@@ -278,14 +297,20 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> Non
         ({"backbone": "minilm-l7"}, "no backbone 'minilm-l7'"),
         ({"variants": {"low": {}, "high": {"pet": {"split": 5}}}}, "high, emr*, order 0: tiny-random has 4 layers, so"),
         ({"stream": {"by": "random", "tasks": 4}}, "not 4"),
-        ({"data": {"toyy": {}}}, "toyy"),
         ({"data": {"toy": {"first_tasks": 4}}}, "'data.toy.first_tasks' is 4, and the stream has 3 tasks: give 3 or"),
         (
             {"data": {"toy": {"first_tasks": 3}}, "stream": {"by": "similar-apart", "tasks": 2}},
             "and the stream has 2 tasks",
         ),
         ({"data": {"toy": {"out_of_scope": 5}}}, "'data.toy.out_of_scope' is 5, and the data has no input out of"),
-        ({"data": {"tacred": {}}}, "LDC2018T24"),
+        ({"data": {"toyy": {}}}, "no data set 'toyy', nor such a file or folder in FOLDER or "),
+        ({"data": {"clinc15": {}}}, "no data set 'clinc15' (did you mean 'clinc150'?)"),
+        ({"data": {"tacred": {}}}, "LDC2018T24; put into FOLDER/tacred: train.json"),
+        ({"stream": {"grouping": "nope"}}, "toy has no grouping 'nope'; have: tasks"),
+        (
+            {"data": {"banking77": {}}, "stream": {"grouping": "nope"}},
+            "no grouping 'nope': banking77 comes without groups",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_before_the_first_run(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -293,7 +318,7 @@ def test_what_is_wrong_is_said_before_the_first_run(tmp_path: Path, changes: dic
     for more in ([], ["--dry-run"]):
         ran = conpet("bench", "run", path, *more)
         assert ran.code == 1
-        assert said in ran.err
+        assert said.replace("FOLDER", str(tmp_path)) in ran.err
         assert not list(tmp_path.rglob("*-s0.json"))
 
 
@@ -313,6 +338,15 @@ def test_what_should_be_known_of_the_data_is_said_once(tmp_path: Path) -> None:
         "note: mine.csv: no validation set: 6 training rows were split off by seed 0",
         "note: mine.csv: 2 of 5 labels have no test example, so that accuracy tells nothing of them: few, lone",
     ]
+
+
+def test_every_wrong_row_is_listed_where_nobody_watches_the_screen(tmp_path: Path) -> None:
+    path = experiment_file(tmp_path, data={"bad.jsonl": {}})
+    (tmp_path / "bad.jsonl").write_text('{"text": "no label"}\n' * 30, encoding="utf-8")
+    ran = conpet("bench", "run", path, "--dry-run")
+    assert "bad.jsonl, emr*, order 0: bad cannot be read" in ran.err
+    assert "row 30: missing label" in ran.err
+    assert "DataError" not in ran.err
 
 
 def test_data_that_were_changed_since_are_noticed(done: Path, tmp_path: Path) -> None:

@@ -176,6 +176,9 @@ def test_a_name_is_no_markdown() -> None:
 
 
 def test_a_table_is_written_to_a_file(folder: Path, tmp_path: Path) -> None:
+    none = conpet("bench", "table", folder, "-o", tmp_path / "none" / "table.md")
+    assert (none.code, none.out) == (1, "")
+    assert f"there is no folder {tmp_path / 'none'}; make it, or name another" in none.err
     ran = conpet("bench", "table", folder, "-o", tmp_path / "table.md")
     assert ran.out.strip() == str(tmp_path / "table.md")
     assert (tmp_path / "table.md").read_text(encoding="utf-8") == conpet("bench", "table", folder).out
@@ -308,7 +311,9 @@ def test_learners_are_tested_against_the_best_and_that_is_said(folder: Path) -> 
     ran = conpet("bench", "compare", folder)
     assert "**clinc150 (main): whole accuracy (%) against joint**" in ran.out
     assert "joint is the best of these same runs" in ran.out
-    assert "no learner crl; have: dynamic, emr*, joint" in conpet("bench", "compare", folder, "--against", "crl").err
+    wrong = conpet("bench", "compare", folder, "--against", "crl")
+    assert "no learner crl; have: dynamic, emr*, joint" in wrong.err
+    assert wrong.out == ""
 
 
 def test_two_orders_give_differences_and_no_tests(tmp_path: Path) -> None:

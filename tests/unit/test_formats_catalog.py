@@ -174,9 +174,18 @@ class TestOwnData:
 
     def test_an_unknown_name_lists_what_there_is(self) -> None:
         with pytest.raises(
-            UnknownNameError, match="no data set 'fewrel81', nor such a file or folder; have: clinc150, "
+            UnknownNameError,
+            match=r"no data set 'fewrel81' \(did you mean 'fewrel80'\?\), nor such a file .*; have: clinc150, ",
         ):
             read_data("fewrel81")
+
+    def test_a_path_is_seen_from_the_folders_given_and_a_wrong_one_says_which(self, tmp_path: Path) -> None:
+        rows = [{"text": f"{label} {at}", "label": label} for at in range(10) for label in "ab"]
+        write_rows(tmp_path / "shelf/mine.jsonl", rows)
+        assert read_data("mine.jsonl", [tmp_path, tmp_path / "shelf"]).labels == ("a", "b")
+        with pytest.raises(UnknownNameError) as caught:
+            read_data("none/mine.jsonl", [tmp_path, tmp_path / "shelf"])
+        assert f"in {tmp_path} or {tmp_path / 'shelf'} or {Path.cwd()};" in str(caught.value)
 
 
 def test_every_data_set_has_a_reader() -> None:
@@ -203,8 +212,9 @@ class TestList:
             line.split()[0]: line.rstrip().rsplit(maxsplit=1)[1] for line in done.out.split("\n\n")[0].splitlines()
         }
         states = {name: table[name] for name in ("clinc150", "fewnerd53", "tacred", "ace2005")}
-        assert states == {"clinc150": "there", "fewnerd53": "there", "tacred": "incomplete", "ace2005": "missing"}
+        assert states == {"clinc150": "present", "fewnerd53": "present", "tacred": "incomplete", "ace2005": "missing"}
         assert f"tacred: {tmp_path / 'tacred'} lacks dev.json, test.json; get it from https://catalog.ldc" in done.out
+        assert "what is in them is checked when they are read" in done.out
         assert (
             f"fewrel: get it from https://github.com/thunlp/FewRel; put into {tmp_path / 'fewrel'}: train" in done.out
         )

@@ -52,6 +52,12 @@ def test_long_names_are_cut_by_the_room_they_take(name, columns, expected):
     assert text.width(shortened) <= columns
 
 
+def test_names_are_listed_as_far_as_they_fit():
+    assert text.fitting(["a", "b", "c"], 40) == "a, b, c"
+    assert text.fitting(["first", "second", "third", "fourth"], 30) == "first, second and 2 more"
+    assert text.fitting(["x" * 40, "b"], 20) == "x" * 29 + "… and 1 more"
+
+
 def test_intervals_are_wilsons():
     low, high = text.wilson_interval(81, 263)  # example of Newcombe (1998), table I
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)

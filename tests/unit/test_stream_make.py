@@ -329,6 +329,7 @@ def test_the_command_writes_what_the_recipe_says_and_it_can_be_learned(shelf: Pa
     assert done.code == 0, done.err
     data = read_data("clinc150", [shelf])
     assert read_stream(out) == StreamRecipe(seed=5).stream_of(data, PerLabel(4, 2))
+    assert "\n  ab: a, b\n  cd: c, d\n" in done.out
     assert [row.split() for row in done.out.splitlines() if row.startswith(("ab", "cd", "2 tasks"))] == [
         ["ab", "2", "8", "4", "12"],
         ["cd", "2", "8", "4", "12"],
@@ -370,9 +371,10 @@ def test_the_folder_says_how_it_was_made_and_the_same_command_may_be_repeated(sh
 def test_a_stream_of_ones_own_groups_names_their_file(shelf: Path, tmp_path: Path) -> None:
     groups = tmp_path / "groups.json"
     groups.write_text('[["a", "d"], ["b", "c"]]', encoding="utf-8")
-    done = conpet("stream", "make", "clinc150", tmp_path / "out", "--data-folder", shelf, "--groups", groups)
+    done = conpet("stream", "make", "clinc150", tmp_path / "my out", "--data-folder", shelf, "--groups", groups)
     assert done.code == 0, done.err
-    said = (tmp_path / "out" / "stream.yaml").read_text(encoding="utf-8")
+    assert f"conpet learn WORKSPACE '{tmp_path / 'my out'}'\n" in done.out
+    said = (tmp_path / "my out" / "stream.yaml").read_text(encoding="utf-8")
     assert "# Recipe: by given, grouping groups.json, seed 0.\n" in said
     assert "SOURCE" not in said
 

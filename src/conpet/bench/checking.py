@@ -12,7 +12,7 @@ from conpet.bench.measuring import check_first_tasks, read_source, stream_of_run
 from conpet.bench.results import Result
 from conpet.data.formats.plain import OUT_OF_SCOPE
 from conpet.data.notes import untested
-from conpet.errors import ConfigError, ConpetError
+from conpet.errors import ConfigError, ConpetError, DataError
 from conpet.workspace.checking import check_names
 
 
@@ -31,6 +31,7 @@ def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] =
 
     Raises:
         ConfigError: Something is wrong with a run; the message names the run.
+        DataError: Something is wrong with its data.
     """
     digests: dict[str, str | None] = {}
     notes: dict[str, None] = {}
@@ -45,6 +46,8 @@ def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] =
                 check_names(run.settings)
                 _check_split(run, find_folder(run.backbone))
                 checked.add(of_settings)
+        except DataError as error:
+            raise DataError(f"{run}: {error.summary}", error.problems) from None
         except ConpetError as error:
             raise ConfigError(f"{run}: {error}") from None
         _check_same_data(folder / run.file, digests[made_of])

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,7 +16,7 @@ from pydantic import Field, JsonValue, model_validator
 from conpet.config import Frozen, Positive, Settings, Some
 from conpet.data.labelled import PerLabel
 from conpet.data.recipe import StreamRecipe
-from conpet.errors import ConfigError, UnknownNameError
+from conpet.errors import ConfigError, UnknownNameError, did_you_mean
 from conpet.learners import METHODS
 
 BUDGET = frozenset(
@@ -165,10 +163,7 @@ class Experiment(Frozen):
         Raises:
             ConfigError: It cannot be read, or something in it is unknown or wrong.
         """
-        try:
-            given = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - it is a safe loader
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path}: not a readable YAML file: {error}") from None
+        given = _loaded(path)
         if not isinstance(given, dict):
             raise ConfigError(f"{path}: an experiment is a mapping of keys: {', '.join(cls.model_fields)}")
         if full and not given.get("full"):
@@ -296,10 +291,27 @@ class _UniqueKeys(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Make a dictionary of a mapping; keys it merges (`<<`) may be given anew."""
-        own = Counter(key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge")
-        if twice := [key for key, count in own.items() if count > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice[0]!r} is there twice", node.start_mark)
+        own: list[Any] = []
+        for key, _ in node.value:
+            if key.value in own:
+                problem = f"the key {key.value!r} is there twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            if key.tag != "tag:yaml.org,2002:merge":
+                own.append(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _loaded(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - it is a safe loader
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; name the YAML file of an experiment") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{path}: not a readable YAML file: {place}{error.problem}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not a readable YAML file: {error}") from None
 
 
 def _check_runs(runs: Iterable[Run]) -> None:
@@ -323,11 +335,11 @@ def _check_keys(where: str, given: Mapping[str, Any], known: frozenset[str], oth
     if unknown := sorted(given.keys() - known):
         elsewhere = sorted(set(unknown) & (frozenset(Settings.model_fields) - known - _OWN))
         hint = f" ({', '.join(elsewhere)}: under {other})" if elsewhere else ""
-        raise ValueError(f"{where} cannot hold {', '.join(unknown)}{hint}; have: {', '.join(sorted(known))}")
+        named = ", ".join(name + did_you_mean(name, known) * (name not in elsewhere) for name in unknown)
+        raise ValueError(f"{where} cannot hold {named}{hint}; have: {', '.join(sorted(known))}")
 
 
 def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
     if unknown := sorted(set(given) - set(known)):
-        close = get_close_matches(unknown[0], list(known), n=1)
-        meant = f" (did you mean {close[0]!r}?)" if close else ""
+        meant = did_you_mean(unknown[0], known)
         raise ValueError(f"no {kind} {', '.join(unknown)}{meant}; have: {', '.join(known)}")

@@ -13,7 +13,7 @@ from conpet.bench.measures import Measure
 from conpet.bench.protocols import Sources, differing, listed, protocol_key, refuse_mixture, shared
 from conpet.bench.results import Protocol, Result
 from conpet.bench.statistics import FEWEST, Key, Summary, by_order, summarise
-from conpet.errors import ConfigError, UnknownNameError
+from conpet.errors import ConfigError, UnknownNameError, did_you_mean
 from conpet.report.text import plural
 
 
@@ -241,9 +241,8 @@ def grouped(
 def _check(kind: str, asked: Iterable[str], there: Iterable[str]) -> None:
     known = list(dict.fromkeys(there))
     if unknown := [name for name in asked if name not in known]:
-        raise UnknownNameError(
-            f"no results of {kind} {', '.join(unknown)}; have: {', '.join(filter(None, known)) or 'none'}"
-        )
+        meant, have = did_you_mean(unknown[0], known), ", ".join(filter(None, known)) or "none"
+        raise UnknownNameError(f"no results of {kind} {', '.join(unknown)}{meant}; have: {have}")
 
 
 def _by_protocol(sources: Sources, learners: Sequence[str], join_variants: bool) -> list[Group]:

@@ -19,7 +19,7 @@ from conpet.bench.experiment import Run
 from conpet.bench.results import STEPS, Protocol, Result, TaskCost
 from conpet.bench.similarity import label_vectors
 from conpet.data import Example, Span, Task, TaskStream
-from conpet.data.formats import DATA_SETS, read_data
+from conpet.data.formats import read_data
 from conpet.data.labelled import LabelledData
 from conpet.errors import ConfigError, ConpetError
 from conpet.evaluation.metrics import AccuracyMatrix, Row, Tally, auroc, backward_transfer, forgetting
@@ -58,9 +58,8 @@ def measured(run: Run, scratch: Path, folders: Sequence[Path], made_by: Mapping[
 
 @lru_cache(maxsize=4)
 def read_source(name: str, folders: tuple[Path, ...]) -> LabelledData:
-    """Read a data set: one that lies under its name in one of the folders, or as `read_data` finds it."""
-    own = (folder / name for folder in folders if name not in DATA_SETS)
-    return read_data(str(next((path for path in own if path.exists()), name)), folders)
+    """Read a data set once for all runs on it, as `read_data` finds it."""
+    return read_data(name, folders)
 
 
 def stream_of_run(run: Run, data: LabelledData) -> TaskStream:

@@ -9,7 +9,7 @@ from conpet.bench.grouping import Group
 from conpet.bench.measures import Measure
 from conpet.bench.statistics import FEWEST, MOST_FLIPPED, Comparison, compare, flip_floor, holm
 from conpet.bench.tables import markdown_table, shown_cell
-from conpet.errors import ConfigError, UnknownNameError
+from conpet.errors import ConfigError, UnknownNameError, did_you_mean
 from conpet.report.text import NONE, plural
 
 
@@ -85,7 +85,8 @@ def _named(group: Group, against: str) -> Sequence[str]:
     labels = [group.label(entry) for entry in group.entries if against in (entry.learner, group.label(entry))]
     if not labels:
         known = [group.label(entry) for entry in group.entries]
-        raise UnknownNameError(f"{group.title}: no learner {against}; have: {', '.join(known)}")
+        meant = did_you_mean(against, known)
+        raise UnknownNameError(f"{group.title}: no learner {against}{meant}; have: {', '.join(known)}")
     return labels
 
 

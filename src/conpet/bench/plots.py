@@ -167,7 +167,16 @@ def _draw_cost(group: Group, entries: Sequence[Entry], cost: str) -> Figure:
         x, y = across.mean * price.scale, 100 * up.mean
         half_x, half_y = (across.half_width or 0) * price.scale, 100 * (up.half_width or 0)
         axes.errorbar(x, y, half_y, half_x, color=look.colour, linewidth=0.9, alpha=0.6, zorder=2)
-        axes.plot(x, y, look.marker, color=look.colour, markersize=7, label=group.label(entry), zorder=3)
+        axes.plot(
+            x,
+            y,
+            look.marker,
+            color=look.colour,
+            markersize=7,
+            label=group.label(entry),
+            zorder=3,
+            clip_on=False,  # at 100% a mark reaches over the frame
+        )
         points.append(Named(x, y, group.label(entry), look.colour))
         heights.append((y, half_y))
         bars += [(x - half_x, y, x + half_x, y), (x, y - half_y, x, y + half_y)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,8 @@ from conpet.errors import CorruptionError
 
 STEPS = "steps.jsonl"
 """File in the folder of a run on its way: what was asked for, then two lines for each task, learned and measured."""
+_NOUNS = {"float": "number", "int": "whole number", "string": "text", "list": "list"}
+"""First word of a kind of error to what the value should be; all others should be mappings of keys."""
 
 
 class _Record(BaseModel):
@@ -120,10 +123,9 @@ class Result(_Record):
         """
         try:
             return cls.model_validate_json(path.read_bytes())
-        except (ValidationError, ValueError) as error:
-            first = str(error).partition("\n")[0]
+        except ValidationError as error:
             raise CorruptionError(
-                f"{path} is not a result of conpet bench: {first}; move it away or remove it"
+                f"{path} is not a result of conpet bench: {_first_wrong(error)}; move it away or remove it"
             ) from None
 
     def write(self, path: Path) -> None:
@@ -136,6 +138,21 @@ class Result(_Record):
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
+
+
+def _first_wrong(error: ValidationError) -> str:
+    """Say the first thing that is wrong in a result file."""
+    first = error.errors()[0]
+    kind, name = first["type"], ".".join(map(str, first["loc"]))
+    if kind == "json_invalid":
+        place = re.search(r"line \d+", first["msg"])
+        return f"it is not readable as JSON{f' at {place[0]}' if place else ''}"
+    if kind == "missing":
+        return f"the key {name!r} is missing"
+    if kind == "extra_forbidden":
+        return f"the key {name!r} is not known"
+    noun = _NOUNS.get(kind.partition("_")[0], "mapping of keys")
+    return f"{repr(name) if name else 'the whole of it'} is no {noun}, but {first['input']!r:.60}"
 
 
 def read_results(folder: Path) -> list[Result]:

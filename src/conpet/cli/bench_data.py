@@ -26,6 +26,8 @@ def list_(data_folder: DataFolders = None, as_json: AsJson = False) -> None:
     line("")
     for row in rows:
         line(f"{row['name']}: {_where(row)}")
+    line("")
+    line("present: files of these names are there; what is in them is checked when they are read", style="dim")
 
 
 def _row(name: str, folders: list[Path]) -> dict[str, Any]:
@@ -60,6 +62,6 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     for heading in ("name", "what", "labels", "licence", ""):
         table.add_column(heading, justify="right" if heading == "labels" else "left")
     for row in rows:
-        state = "there" if row["there"] else "incomplete" if row["path"] else "missing"
+        state = "present" if row["there"] else "incomplete" if row["path"] else "missing"
         table.add_row(row["name"], row["title"], str(row["labels"]), row["licence"], state)
     output().print(table)

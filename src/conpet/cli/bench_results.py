@@ -68,6 +68,8 @@ def table(
     """Print tables of results: means over the orders with 95% intervals, one table for each protocol."""
     from conpet.bench.tables import build_table, write_tables
 
+    if target is not None and not target.parent.is_dir():
+        raise ConfigError(f"{target} cannot be written: there is no folder {target.parent}; make it, or name another")
     groups = _groups([folder], learner, variant, data, experiment, common_orders, join_variants)
     columns = _columns(groups, metric, experiment)
     text = write_tables([build_table(group, columns) for group in groups], form)
@@ -139,10 +141,11 @@ def compare(
 
     groups = _groups(folders, learner, variant, data, experiment, common_orders)
     columns = _columns(groups, metric, experiment)
-    for group in groups:
+    found = [paired.pair(group, columns[0], against) for group in groups]  # all before anything is printed
+    for group, pairs in zip(groups, found, strict=True):
         sys.stdout.write(markdown([build_table(group, columns)]) + "\n")
-        if (found := paired.pair(group, columns[0], against)) is not None:
-            sys.stdout.write(paired.markdown(found) + "\n\n")
+        if pairs is not None:
+            sys.stdout.write(paired.markdown(pairs) + "\n\n")
 
 
 def _groups(

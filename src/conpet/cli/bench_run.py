@@ -10,7 +10,7 @@ import typer
 
 from conpet.cli.console import line, messages, output
 from conpet.cli.options import DataFolders
-from conpet.errors import ConfigError
+from conpet.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from conpet.bench.experiment import Run
@@ -107,7 +107,10 @@ def run(
 
 def _check(kind: str, asked: list[str] | None, known: Mapping[str, object]) -> None:
     if unknown := sorted(set(asked or ()) - known.keys()):
-        raise ConfigError(f"the experiment has no {kind} {', '.join(unknown)}; have: {', '.join(known)}")
+        if not any(known):
+            raise ConfigError(f"the experiment has no {kind} {unknown[0]}, for it names no {kind}s; leave --{kind} out")
+        meant = did_you_mean(unknown[0], known)
+        raise ConfigError(f"the experiment has no {kind} {', '.join(unknown)}{meant}; have: {', '.join(known)}")
 
 
 def _under_way(tasks: Mapping[Run, int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Make task streams of labelled data.", no_args_is_help=True)
 AtMost = Annotated[int | None, typer.Option(min=1, help="Examples of a label, at most.", show_default="all")]
+_SHOWN = 30
+"""Number of tasks that are printed."""
+_LABEL_COLUMNS = 76
+"""Width of the labels of a task."""
 _PAPERS = ("LICENSE*", "LICENCE*", "NOTICE*", "SOURCE*")
 """Files of a data set that go where its examples go."""
 _WAYS = ("given", "random", "frequency", "similar-together", "similar-apart")
@@ -84,7 +89,7 @@ def make(
     for note in (*data.notes, *_notes(data, stream, per_label, seed)):
         line(f"note: {note}", messages())
     _print(stream)
-    line(f"learn them with: conpet learn WORKSPACE {folder}", style="dim")
+    line(f"learn them with: conpet learn WORKSPACE {shlex.quote(str(folder))}", style="dim")
 
 
 def _with_groups(data: LabelledData, file: Path, by: str, grouping: str | None) -> LabelledData:
@@ -167,6 +172,12 @@ def _by_split(counts: Mapping[str, int]) -> str:
 
 def _print(stream: TaskStream) -> None:
     from conpet.report.tables import stream_table
+    from conpet.report.text import fitting, shorten
 
     rows = [(task.name, len(task.labels), len(task.train), len(task.validation), len(task.test)) for task in stream]
-    output().print(stream_table(rows))
+    output().print(stream_table(rows, _SHOWN))
+    line("labels:")
+    for task in stream[:_SHOWN]:
+        line(f"  {shorten(task.name, 24)}: {fitting(task.labels, _LABEL_COLUMNS)}")
+    if len(stream) > _SHOWN:
+        line(f"  and those of {len(stream) - _SHOWN:,} more tasks")

@@ -6,11 +6,10 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 from conpet.data.example import Example
 from conpet.data.task import Task, TaskStream
-from conpet.errors import ConfigError, DataError, Problem, UnknownNameError
+from conpet.errors import ConfigError, DataError, Problem, UnknownNameError, did_you_mean
 
 Grouping = Mapping[str, tuple[str, ...]]
 """Name of a task to its labels, in the order in which the tasks are learned."""
@@ -56,13 +55,15 @@ class LabelledData:
             UnknownNameError: There is none of this name, or none at all.
         """
         if not self.groupings:
+            asked = "" if name is None else f"there is no grouping {name!r}: "
             raise UnknownNameError(
-                f"{self.name} comes without groups of labels; give some, or have a number of tasks made by 'random', "
-                "'frequency', 'similar-together' or 'similar-apart'"
+                f"{asked}{self.name} comes without groups of labels; give some, or have a number of tasks made by "
+                "'random', 'frequency', 'similar-together' or 'similar-apart'"
             )
         chosen = next(iter(self.groupings)) if name is None else name
         if chosen not in self.groupings:
-            raise UnknownNameError(f"{self.name} has no grouping {name!r}; have: {', '.join(self.groupings)}")
+            meant = did_you_mean(chosen, self.groupings)
+            raise UnknownNameError(f"{self.name} has no grouping {chosen!r}{meant}; have: {', '.join(self.groupings)}")
         return self.groupings[chosen]
 
 
@@ -169,9 +170,9 @@ def _check(data: LabelledData, grouping: Grouping) -> None:
 
 def _meant(missing: Sequence[str], known: Sequence[str]) -> str:
     """Name labels that are not there, each with the one it may be meant for; where none may be, all that there are."""
-    close = {label: get_close_matches(label, known, n=1) for label in missing}
-    named = ", ".join(repr(label) + (f" (did you mean {like[0]!r}?)" if like else "") for label, like in close.items())
-    return named if any(close.values()) else f"{named}; have: {', '.join(known)}"
+    meant = {label: did_you_mean(label, known) for label in missing}
+    named = ", ".join(f"{label!r}{like}" for label, like in meant.items())
+    return named if any(meant.values()) else f"{named}; have: {', '.join(known)}"
 
 
 def by_label(examples: Iterable[Example], count: int | None = None, seed: int = 0) -> dict[str, list[Example]]:

@@ -37,6 +37,8 @@ class StreamRecipe(Frozen):
         seed: Seed of "random" and "pieces", and of the choice of examples.
     """
 
+    noun = "key of a stream"
+
     by: Literal["given", "random", "frequency", "similar-together", "similar-apart", "pieces"] = "given"
     tasks: Positive | None = None
     grouping: str | None = None

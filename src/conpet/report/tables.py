@@ -95,7 +95,7 @@ def tasks_table(tasks: Sequence[TaskInfo], last: Event | None = None) -> Table:
     return table
 
 
-def stream_table(tasks: Sequence[tuple[str, int, int, int, int]], most: int = 30) -> Table:
+def stream_table(tasks: Sequence[tuple[str, int, int, int, int]], most: int) -> Table:
     """Return what tasks hold: name, labels, training, validation and test examples; of many the first, then the sum."""
     table = _table("Stream", "task", "labels", "train", "validation", "test")
     for name, *numbers in tasks[:most]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 
 NONE = "–"
 """What stands where there is no value."""
@@ -90,6 +91,18 @@ def shorten(text: str, columns: int) -> str:
             break
         kept += character
     return kept.rstrip() + "…"
+
+
+def fitting(names: Sequence[str], columns: int) -> str:
+    """Join names, as many as fit into so many columns but one at least, and the number of the others."""
+    shown: list[str] = []
+    used = len(f" and {len(names):,} more")
+    for place, name in enumerate(shorten(one, 30) for one in names):
+        used += width(name) + 2
+        if used > columns and place:
+            return f"{', '.join(shown)} and {len(names) - place:,} more"
+        shown.append(name)
+    return ", ".join(shown)
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:

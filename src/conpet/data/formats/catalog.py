@@ -14,7 +14,7 @@ from conpet.data.formats.reading import listed
 from conpet.data.labelled import SPLITS, LabelledData
 from conpet.data.layout import find_stream
 from conpet.data.readers import read_stream
-from conpet.errors import DataError, Problem, UnknownNameError
+from conpet.errors import DataError, Problem, UnknownNameError, did_you_mean
 from conpet.registry import Registry
 
 FOLDERS = "CONPET_DATA"
@@ -200,7 +200,7 @@ def how_to_get(name: str, folders: Sequence[Path] = ()) -> str:
     """Say where a data set of `DATA_SETS` can be had and where its files belong."""
     one = DATA_SETS[name]
     *named, _ = data_folders(folders)
-    place = f"{named[0] / name}" if named else f"{name}, in a folder that {FOLDERS} names"
+    place = f"{named[0].absolute() / name}" if named else f"{name}, in a folder that {FOLDERS} or --data-folder names"
     return f"get it from {one.source}; put into {place}: {one.files}"
 
 
@@ -210,7 +210,8 @@ def read_data(name: str, folders: Sequence[Path] = ()) -> LabelledData:
     Args:
         name: One of `DATA_SETS`; or a path: a stream folder (see `conpet.data.read_stream`; its tasks become the
             grouping "tasks"), or a file or folder of labelled rows (see `conpet.data.formats.plain.read_plain`).
-        folders: Where data sets are looked for, as in `data_folders`.
+        folders: Where data sets are looked for, as in `data_folders`; a path is seen from these first, then from where
+            conpet runs.
 
     Raises:
         UnknownNameError: There is no such data set, nor such a path.
@@ -219,7 +220,7 @@ def read_data(name: str, folders: Sequence[Path] = ()) -> LabelledData:
         ConfigError: A Parquet file is read where pyarrow is not installed.
     """
     if name not in DATA_SETS:
-        return _read_path(name)
+        return _read_path(name, folders)
     folder = find_data(name, folders)
     if folder is None:
         raise DataError(f"the data set {name} is not there: {how_to_get(name, folders)}")
@@ -232,10 +233,16 @@ def read_data(name: str, folders: Sequence[Path] = ()) -> LabelledData:
     return data if one.paper is None else with_paper(data, one.paper)
 
 
-def _read_path(name: str) -> LabelledData:
+def _read_path(name: str, folders: Sequence[Path]) -> LabelledData:
     path = Path(name).expanduser()
+    path = next((found for folder in folders if (found := folder / path).exists()), path)
     if not path.exists():
-        raise UnknownNameError(f"no data set {name!r}, nor such a file or folder; have: {', '.join(DATA_SETS)}")
+        tried = dict.fromkeys(str(folder.absolute()) for folder in (*folders, Path()))
+        seen = "" if path.is_absolute() else f" in {' or '.join(tried)}"
+        raise UnknownNameError(
+            f"no data set {name!r}{did_you_mean(name, DATA_SETS)}, nor such a file or folder{seen}; "
+            f"have: {', '.join(DATA_SETS)}"
+        )
     sources, _ = find_stream(path)
     if [source.path for source in sources] == [path]:
         return read_plain(None, path)
