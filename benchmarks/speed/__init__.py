@@ -9,4 +9,4 @@ one process, checks that both computed the same, and tells the ratio of every pa
 import os
 
 # Torch's profiler would say on the screen whenever it starts and stops. It reads this once, when torch is loaded.
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")

@@ -110,8 +110,15 @@ class LearnSameLayers(Row):
         rival.choose_attention(lesson.encoded(backbone), targets)
         equal = same_losses(backbone, rival, lesson, bench.tolerance(backbone))
         epochs = bench.sizes.epochs
-        pairs = against_peft(bench, lesson, rival, epochs, epochs, save=bench.scratch("peft"), profile=profiled)
+        pairs = against_peft(bench, lesson, rival, epochs, epochs, save=bench.scratch("peft"))
         stages = stages_of(pairs.ours[-1])
+        learner, encoded = fresh(bench, 0), lesson.encoded(backbone)
+        one_epoch = profiled(
+            [
+                lambda: learner.learn(lesson.lasting(1), evaluate=False),
+                lambda: rival.train(encoded, targets, epochs=1),
+            ]
+        )
         step = training_work(backbone, lesson)
         return {
             self.name: pairs.measured(
@@ -119,6 +126,8 @@ class LearnSameLayers(Row):
                 **lesson.about(backbone),
                 attention=rival.attention,
                 stages=stages,
+                profile=one_epoch,
+                profiled="One epoch in place of ten",
                 floor=floor(backbone, lesson, adapted),
                 roofline={"training": achieved(step, stages["module"], backbone.dtype)},
             )
@@ -171,7 +180,7 @@ class LearnAllLayers(Row):
 
 
 def against_peft(
-    bench: Bench, lesson: Lesson, rival: PeftLoop, ours: int, theirs: int, save: Path | None = None, **more: Any
+    bench: Bench, lesson: Lesson, rival: PeftLoop, ours: int, theirs: int, save: Path | None = None
 ) -> Pairs[ConPET, LearnReport, list[float]]:
     """Learn a task in turns with the rival, each in so many epochs."""
     encoded, targets = lesson.encoded(rival.backbone), lesson.targets(lesson.task.train)
@@ -181,7 +190,6 @@ def against_peft(
         lambda _: rival.train(encoded, targets, seed=lesson.seed, epochs=theirs, save=save),
         bench.sizes.learn_pairs,
         warm=False,
-        **more,
     )
 
 
