@@ -1,7 +1,7 @@
 """Frozen linear maps whose weights also lie in memory in the order in which the CPU's matrix kernels read them.
 
-Torch brings a weight of a half format into that order anew in every product: of a pass over one short text that is a
-third. A frozen weight can be brought there once. The kernel, and so every bit of the result, stays the same.
+Torch brings a weight of a half format into that order anew in every product, which tells most where few rows are
+multiplied. A frozen weight can be brought there once. The kernel, and so every bit of the result, stays the same.
 """
 
 from __future__ import annotations

@@ -130,8 +130,12 @@ def checked_targets(backbone: Backbone, settings: TaskSettings) -> list[str]:
 
 def target_paths(backbone: Backbone, settings: TaskSettings) -> list[str]:
     """Return the paths of the linear maps the settings name (see `checked_targets`)."""
-    targets = checked_targets(backbone, settings)
-    return [path for path in linear_paths(backbone) if path.rpartition(".")[2] in targets]
+    return paths_named(backbone, checked_targets(backbone, settings))
+
+
+def paths_named(backbone: Backbone, leaves: Sequence[str]) -> list[str]:
+    """Return the paths of the suffix's linear maps with some leaf names, in the order of the module tree."""
+    return [path for path in linear_paths(backbone) if path.rpartition(".")[2] in leaves]
 
 
 def grouped(

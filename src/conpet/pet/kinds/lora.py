@@ -15,7 +15,7 @@ from conpet.backbone.cut import Suffix
 from conpet.config import TaskSettings
 from conpet.errors import ConfigError
 from conpet.pet.adapter import Adapter, MapUpdate
-from conpet.pet.anatomy import adapted_layers, linear_paths
+from conpet.pet.anatomy import adapted_layers
 from conpet.pet.kinds.base import (
     ADAPTER,
     PREFIX,
@@ -25,6 +25,7 @@ from conpet.pet.kinds.base import (
     config_document,
     grouped,
     inject,
+    paths_named,
     uniform,
 )
 from conpet.pet.low_rank import LowRankLinear
@@ -76,7 +77,7 @@ class Lora(PetKind):
         parameters: dict[str, nn.Parameter] = {}
         dropouts = []
         rank, rate = int(document["r"]), float(document["lora_dropout"])
-        for path in _planted_paths(backbone, document):
+        for path in paths_named(backbone, document["target_modules"]):
             base = suffix.shell.get_submodule(path)
             assert isinstance(base, nn.Linear)  # noqa: S101
             down = nn.Parameter(uniform((rank, base.in_features), generator).to(backbone.device))
@@ -112,11 +113,6 @@ def scale_of(document: Mapping[str, Any]) -> float:
     """Return the factor s before an update B A: alpha / r, or alpha / sqrt(r) with rsLoRA."""
     rank = int(document["r"])
     return float(document["lora_alpha"]) / (rank**0.5 if document.get("use_rslora") else rank)
-
-
-def _planted_paths(backbone: Backbone, document: Mapping[str, Any]) -> list[str]:
-    """Return the paths of the maps a document's module sits on, in the order of the module tree."""
-    return [path for path in linear_paths(backbone) if path.rpartition(".")[2] in document["target_modules"]]
 
 
 def _plant_by_peft(
