@@ -24,7 +24,7 @@ def test_spans_are_where_their_words_are_also_in_what_was_cut(style: Style, limi
     tokenizer = byte_tokenizer() if style is Style.CAUSAL else mask_tokenizer()
     encoder = Encoder(tokenizer, style)
     for example, words in ((RELATION, ["adabyron", "rome"]), (MENTION, ["rome"]), (TEXT, [])):
-        found = encoder.encode(example, None, limit)
+        found = encoder.encode([example], None, limit)[0]
         spelt = [tokenizer.decode(found.ids[start:end]) for start, end in found.spans]
         assert [one.replace(" ", "").replace("##", "").lower() for one in spelt] == words
 
@@ -32,7 +32,7 @@ def test_spans_are_where_their_words_are_also_in_what_was_cut(style: Style, limi
 def test_head_comes_before_tail_wherever_they_stand() -> None:
     encoder = Encoder(byte_tokenizer(), Style.CAUSAL)
     turned = Example.of_relation(["Rome", "saw", "Ada"], head=Span(2, 3), tail=Span(0, 1))
-    head, tail = encoder.encode(turned, None, 200).spans
+    head, tail = encoder.encode([turned], None, 200)[0].spans
     assert head > tail
 
 

@@ -218,7 +218,7 @@ def test_features_are_projected_once_for_all_who_score_them(monkeypatch: pytest.
 
 def test_a_penalty_lost_in_rounding_is_raised_until_the_system_can_be_solved() -> None:
     singular = torch.ones(50, 50, dtype=torch.float64) * 1e9
-    solution = Factor.of(singular, 1e-12).solve(torch.ones(50, 1, dtype=torch.float64))
+    solution = Factor.of(singular.clone(), 1e-12).solve(torch.ones(50, 1, dtype=torch.float64))
     assert torch.allclose(singular @ solution, torch.ones(50, 1, dtype=torch.float64), atol=1e-3)
 
 

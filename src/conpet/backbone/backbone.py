@@ -220,7 +220,7 @@ class Backbone:
 
     def encode(self, examples: Sequence[Example], template: str | None = None) -> list[Encoded]:
         """Turn examples into token ids by a template (None: the default one of their kind)."""
-        return [self.encoder.encode(example, template, self.max_tokens) for example in examples]
+        return self.encoder.encode(examples, template, self.max_tokens)
 
     def states(
         self,
@@ -281,7 +281,8 @@ class Backbone:
     def _features(self) -> FrozenFeatures:
         """What turns states into features. It takes a pass over the sample texts, so it waits until it is needed."""
         longest = longest_input(self.cut.model) or SAMPLE_TOKENS
-        texts = [self.encoder.encode(Example.of_text(text), None, min(SAMPLE_TOKENS, longest)) for text in SAMPLE_TEXTS]
+        samples = [Example.of_text(text) for text in SAMPLE_TEXTS]
+        texts = self.encoder.encode(samples, None, min(SAMPLE_TOKENS, longest))
         batches = self.batching.batches([len(one.ids) for one in texts])
         sample = [self._forward([texts[index] for index in batch]) for batch in batches]
         return FrozenFeatures.fitted(self.feature_layers or (0,), sample)

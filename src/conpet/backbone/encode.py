@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conpet.backbone.states import Encoded
 from conpet.data import Example, Style, TokenPiece, fit, render
-from conpet.data.templates import PieceRole
+from conpet.data.templates import PieceRole, Rendered
 from conpet.errors import BackboneError, DataError
 
 _SAMPLE = "a"
@@ -45,19 +46,29 @@ class Encoder:
         """Id that fills up short rows; it is masked, so any id would do."""
         return self._pad
 
-    def encode(self, example: Example, template: str | None, max_tokens: int) -> Encoded:
-        """Return an example's token ids, at most `max_tokens`, and its slot.
+    def encode(self, examples: Sequence[Example], template: str | None, max_tokens: int) -> list[Encoded]:
+        """Return each example's token ids, at most `max_tokens`, and its slot; the tokenizer is asked once for all.
 
         Raises:
             DataError: What must not be cut (marked spans and cue) alone is longer than that.
-            ConfigError: The template does not fit the example or the backbone.
+            ConfigError: The template does not fit an example or the backbone.
         """
+        rendered = [render(example, template, self.style) for example in examples]
+        texts = list(dict.fromkeys(piece.text for pieces in rendered for piece in pieces))
+        ids = dict(zip(texts, _tokenized(self._tokenizer, texts), strict=True)) if texts else {}
+        return [
+            self._fitted(example, pieces, ids, max_tokens) for example, pieces in zip(examples, rendered, strict=True)
+        ]
+
+    def _fitted(
+        self, example: Example, rendered: Rendered, ids: Mapping[str, Sequence[int]], max_tokens: int
+    ) -> Encoded:
         pieces = [TokenPiece(self._begin, PieceRole.KEEP)]
-        for piece in render(example, template, self.style):
+        for piece in rendered:
             if piece.role is PieceRole.SLOT:
                 pieces.append(TokenPiece((self._tokenizer.mask_token_id,), PieceRole.SLOT))
             else:
-                pieces.append(TokenPiece(_tokenized(self._tokenizer, piece.text), piece.role, piece.spans))
+                pieces.append(TokenPiece(ids[piece.text], piece.role, piece.spans))
         pieces.append(TokenPiece(self._end, PieceRole.KEEP))
         try:
             fitted = fit(pieces, max_tokens)
@@ -67,8 +78,10 @@ class Encoder:
         return Encoded(tuple(fitted.ids), fitted.slot, spans)
 
 
-def _tokenized(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+def _tokenized(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)[
+        "input_ids"
+    ]
     return ids
 
 
@@ -79,7 +92,7 @@ def _beginning(example: Example) -> str:
 
 def _special_tokens(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the ids a tokenizer puts before and behind a text."""
-    inner = _tokenized(tokenizer, _SAMPLE)
+    (inner,) = _tokenized(tokenizer, [_SAMPLE])
     whole = tokenizer(_SAMPLE)["input_ids"]
     for start in range(len(whole) - len(inner) + 1):
         if whole[start : start + len(inner)] == inner:

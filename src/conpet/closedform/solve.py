@@ -25,16 +25,16 @@ class Factor:
         The ridge grows tenfold for as long as rounding leaves the sum short of positive definite.
 
         Args:
-            matrix: Symmetric, positive semi-definite but for rounding, float64 `[D, D]`; left as it is.
+            matrix: Symmetric, positive semi-definite but for rounding, float64 `[D, D]`; the sum is made in its place.
             ridge: Above 0.
         """
+        added = 0.0
         while True:
-            shifted = matrix.clone()
-            shifted.diagonal().add_(ridge)
-            lower, failed = torch.linalg.cholesky_ex(shifted)
+            matrix.diagonal().add_(ridge - added)
+            lower, failed = torch.linalg.cholesky_ex(matrix)
             if not failed:
                 return cls(lower)
-            ridge *= 10
+            added, ridge = ridge, ridge * 10
 
     def solve(self, right: Tensor) -> Tensor:
         """Return x of `(matrix + ridge * I) x = right`, for `right` of shape `[D, C]`."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from conpet.closedform.features import MAX_EXAMPLES, STEPS, FeatureMap, View
 from conpet.closedform.solve import Factor
+from conpet.closedform.triangle import packed, unpacked
 from conpet.errors import ConfigError, CorruptionError, DataError
 
 _ROUNDING_VARIANCE = 1 / 12
@@ -98,7 +99,7 @@ class Gram:
         """
         key = (view, strength)
         if key not in self._factors:
-            centred = self.products[view] - torch.outer(self.sums[view], self.sums[view] / self.count)
+            centred = self.products[view].addr(self.sums[view], self.sums[view], alpha=-1 / self.count)
             self._factors[key] = Factor.of(centred, strength * self.count * mean_variance(centred, self.count))
         return self._factors[key]
 
@@ -107,7 +108,7 @@ class Gram:
         tensors = {**_pack_map(self.feature_map), "count": torch.tensor(self.count)}
         for view in self.feature_map.views:
             tensors[f"{view}.sum"] = self.sums[view]
-            tensors[f"{view}.products"] = self.products[view][_upper(self.feature_map.width(view))]
+            tensors[f"{view}.products"] = packed(self.products[view])
         return tensors
 
     @classmethod
@@ -127,7 +128,7 @@ class Gram:
             feature_map,
             int(tensors["count"]),
             {view: tensors[f"{view}.sum"] for view in feature_map.views},
-            {view: _symmetric(tensors[f"{view}.products"], feature_map.width(view)) for view in feature_map.views},
+            {view: unpacked(tensors[f"{view}.products"], feature_map.width(view)) for view in feature_map.views},
         )
 
 
@@ -306,16 +307,6 @@ def mean_variance(scatter: Tensor, count: int) -> float:
 
 def _stacked(parts: Iterable[Tensor], none: Tensor) -> Tensor:
     return torch.cat([none, *parts])
-
-
-def _upper(width: int) -> Tensor:
-    return torch.ones(width, width, dtype=torch.bool).triu_()
-
-
-def _symmetric(upper: Tensor, width: int) -> Tensor:
-    matrix = torch.zeros(width, width, dtype=torch.float64)
-    matrix[_upper(width)] = upper
-    return matrix + matrix.triu(1).T
 
 
 def _pack_map(feature_map: FeatureMap) -> dict[str, Tensor]:
