@@ -1,4 +1,4 @@
-"""The only optimisation loop: AdamW over a fixed number of steps, resumable, its randomness an argument."""
+"""The only optimisation loop: AdamW over fixed numbers of steps, resumable, its randomness an argument."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import ceil, isfinite
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,25 @@ class Plan:
         warm = max(1, round(self.steps / 10))
         share = (step + 1) / warm if step < warm else (self.steps - step) / max(1, self.steps - warm)
         return self.learning_rate * share
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Course:
+    """Parameters to be trained by a plan of their own.
+
+    Attributes:
+        parameters: What is trained, by name.
+        plan: How long and how fast.
+        name: What messages call it, or None where there is but one.
+    """
+
+    parameters: Mapping[str, nn.Parameter]
+    plan: Plan
+    name: str | None = None
+
+    def lasts(self, step: int) -> bool:
+        """Tell whether there is still something to be trained at a step, counted from 0."""
+        return step < self.plan.steps
 
 
 @dataclass(slots=True)
@@ -84,74 +104,116 @@ def optimise(
     Raises:
         DivergedError: The loss is no longer a finite number; nothing learned so far is of use.
     """
-    optimizer = torch.optim.AdamW(
-        list(parameters.values()), lr=plan.learning_rate, weight_decay=plan.weight_decay, eps=1e-6, fused=True
-    )
-    devices = {parameter.device for parameter in parameters.values() if parameter.is_cuda}
-    log = TrainLog()
+    course = Course(parameters, plan)
+    return optimise_together([course], loss_of_step, checkpoint=checkpoint, on_gradient=on_gradient, on_step=on_step)[0]
+
+
+def optimise_together(
+    courses: Sequence[Course],
+    losses_of_step: Callable[[int], Tensor],
+    *,
+    checkpoint: Path | None = None,
+    on_gradient: Callable[[int], None] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+) -> list[TrainLog]:
+    """Minimise several losses, each by its own parameters and plan, as if each were minimised alone.
+
+    Args:
+        courses: What is trained. All plans must have one seed; it decides what steps draw.
+        losses_of_step: Step, from 0, to the losses of those courses that still last at it, in order `[m]` (or a scalar
+            where there is one course); see `optimise`.
+        checkpoint: As in `optimise`.
+        on_gradient: As in `optimise`.
+        on_step: Called behind every step with its number and the sum of the losses.
+
+    Raises:
+        DivergedError: A loss is no longer a finite number.
+    """
+    optimizer = torch.optim.AdamW([_group(course) for course in courses], eps=1e-6, fused=True)
+    devices = {one.device for one in _named(courses).values() if one.is_cuda}
+    logs = [TrainLog() for _ in courses]
     if checkpoint is not None:
-        _resume(checkpoint, parameters, optimizer, plan, log)
+        _resume(checkpoint, courses, optimizer, logs)
     started = saved = time.monotonic()
-    for step in range(log.steps, plan.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = plan.rate(step)
+    for step in range(max(log.steps for log in logs), max(course.plan.steps for course in courses)):
+        lasting = [number for number, course in enumerate(courses) if course.lasts(step)]
+        for group, course in zip(optimizer.param_groups, courses, strict=True):
+            group["lr"] = course.plan.rate(step)
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(plan.seed + step)
-            loss = loss_of_step(step)
-        log.losses.append(_finite(loss, step, plan))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+            torch.manual_seed(courses[0].plan.seed + step)
+            losses = losses_of_step(step).reshape(-1)
+        for number, value in zip(lasting, losses.tolist(), strict=True):
+            logs[number].losses.append(_finite(value, step, courses[number]))
+        optimizer.zero_grad(set_to_none=True)  # so that what lasts no longer has no gradient, and is left as it is
+        losses.sum().backward()
         if on_gradient:
             on_gradient(step)
-        nn.utils.clip_grad_norm_(parameters.values(), plan.clip)
+        for number in lasting:
+            nn.utils.clip_grad_norm_(courses[number].parameters.values(), courses[number].plan.clip)
+            logs[number].steps = step + 1
         optimizer.step()
-        log.steps = step + 1
         if on_step:
-            on_step(step, log.losses[-1])
+            on_step(step, sum(logs[number].losses[-1] for number in lasting))
         if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
-            save_checkpoint(checkpoint, _state(parameters, optimizer, plan, log))
+            save_checkpoint(checkpoint, _state(courses, optimizer, logs))
             saved = time.monotonic()
-    log.seconds = time.monotonic() - started
-    return log
+    for log in logs:
+        log.seconds = time.monotonic() - started
+    return logs
 
 
-def _finite(loss: Tensor, step: int, plan: Plan) -> float:
-    value = float(loss.detach())
+def _group(course: Course) -> dict[str, Any]:
+    """Return a course's parameters with their rates, as AdamW takes them."""
+    plan = course.plan
+    return {"params": list(course.parameters.values()), "lr": plan.learning_rate, "weight_decay": plan.weight_decay}
+
+
+def _finite(value: float, step: int, course: Course) -> float:
     if not isfinite(value):
+        of_whom = f" of {course.name}" if course.name else ""
         raise DivergedError(
-            f"training diverged: the loss at step {step + 1} of {plan.steps} is {value}; "
-            f"use a learning_rate below {plan.learning_rate:g}"
+            f"training{of_whom} diverged: the loss at step {step + 1} of {course.plan.steps} is {value}; "
+            f"use a learning_rate below {course.plan.learning_rate:g}"
         )
     return value
 
 
-def _state(
-    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, plan: Plan, log: TrainLog
-) -> Artifact:
+def _named(courses: Sequence[Course]) -> dict[str, nn.Parameter]:
+    """Return the parameters of all courses, in the optimizer's order, each by a name of its own."""
+    return {
+        f"{number}.{name}": parameter
+        for number, course in enumerate(courses)
+        for name, parameter in course.parameters.items()
+    }
+
+
+def _state(courses: Sequence[Course], optimizer: torch.optim.Optimizer, logs: Sequence[TrainLog]) -> Artifact:
+    parameters = _named(courses)
     moments = {
         f"{key}/{name}": value
         for name, parameter in parameters.items()
         for key, value in optimizer.state[parameter].items()
     }
     weights = {name: parameter.detach() for name, parameter in parameters.items()}
-    document = {"plan": asdict(plan), "steps": log.steps, "losses": log.losses}
+    document = {
+        "plans": [asdict(course.plan) for course in courses],
+        "steps": [log.steps for log in logs],
+        "losses": [log.losses for log in logs],
+    }
     return Artifact(tensors={"weights": weights, "moments": moments}, documents={"training": document})
 
 
 def _resume(
-    folder: Path,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    plan: Plan,
-    log: TrainLog,
+    folder: Path, courses: Sequence[Course], optimizer: torch.optim.Optimizer, logs: Sequence[TrainLog]
 ) -> None:
-    """Go on from the checkpoint in `folder`, if there is one and it is of the same plan and parameters."""
+    """Go on from the checkpoint in `folder`, if there is one and it is of the same plans and parameters."""
     found = load_checkpoint(folder)
     if found is None:
         return
-    document, weights = found.document("training"), found.tensors("weights")
+    document, weights, parameters = found.document("training"), found.tensors("weights"), _named(courses)
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
-    if document["plan"] != asdict(plan) or {name: value.shape for name, value in weights.items()} != shapes:
+    plans = [asdict(course.plan) for course in courses]
+    if document.get("plans") != plans or {name: value.shape for name, value in weights.items()} != shapes:
         return
     index = {name: number for number, name in enumerate(parameters)}
     state: dict[int, dict[str, Tensor]] = {}
@@ -162,8 +224,9 @@ def _resume(
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
-    log.steps = log.resumed_at = int(document["steps"])
-    log.losses = [float(loss) for loss in document["losses"]]
+    for log, steps, losses in zip(logs, document["steps"], document["losses"], strict=True):
+        log.steps = log.resumed_at = int(steps)
+        log.losses = [float(loss) for loss in losses]
 
 
 def steps_of(examples: int, settings: TaskSettings) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate, compress
 from typing import Any
 
 import torch
@@ -32,6 +34,23 @@ class LowRankLinear(nn.Module):
         self.scale = scale
         self.dropout = dropout
         self._past: tuple[Tensor, Tensor] | None = None
+        self._beside: Sequence[LowRankLinear] = ()
+        self._shares: Sequence[int] = ()
+
+    def stand_beside(self, others: Sequence[LowRankLinear]) -> None:
+        """Train the updates of others together with this one: each gets rows of its own, `share` says how many.
+
+        Args:
+            others: Updates of the same frozen map by the same scale, without dropout.
+        """
+        self._beside = others
+
+    def share(self, examples: Sequence[int]) -> None:
+        """Say how many examples of the next batch this update gets, and each of those beside it; 0 leaves one out.
+
+        The examples of the first come first, then those of the second, ...
+        """
+        self._shares = examples
 
     def stand_on(self, down: Tensor, up: Tensor) -> None:
         """Add a frozen update: W x + b + B' A' x + s B A x, as O-LoRA (Wang et al. 2023) trains.
@@ -48,7 +67,7 @@ class LowRankLinear(nn.Module):
         rows = hidden.reshape(-1, hidden.shape[-1]).to(self.base.weight.dtype)
         dropped = self.dropout(rows)
         if dropped is rows and self._past is None:
-            given = rows, self.base, self.down, self.up, self.scale
+            given = rows, self.base, self.scale, *self._given(len(rows))
             output: Tensor = _Updated.apply(*given)  # type: ignore[no-untyped-call]
         else:
             output = nn.functional.linear(rows, self.base.weight, self.base.bias)
@@ -58,27 +77,56 @@ class LowRankLinear(nn.Module):
             output = torch.addmm(output, dropped @ down.T, up.T, alpha=self.scale)
         return output.view(*hidden.shape[:-1], -1)
 
+    def _given(self, rows: int) -> list[Any]:
+        """Return up to which row each update is for, then the maps of each."""
+        if not self._beside:
+            return [[rows], self.down, self.up]
+        shares = [share for share in self._shares if share]
+        layers = compress((self, *self._beside), self._shares)
+        ends = [rows // sum(shares) * end for end in accumulate(shares)]
+        return [ends, *(one for layer in layers for one in (layer.down, layer.up))]
+
+
+def low_rank_maps(shell: nn.Module) -> dict[str, LowRankLinear]:
+    """Return the maps with a trained low-rank update in a model, by path."""
+    return {path: module for path, module in shell.named_modules() if isinstance(module, LowRankLinear)}
+
 
 class _Updated(torch.autograd.Function):
-    """n rows through map and update; the frozen map gets no gradient. Gradients of A and B are float32."""
+    """n rows through map and updates; the frozen map gets no gradient. Gradients of A and B are float32.
+
+    The rows up to the first end go through the first A and B, those from there to the second through the second, ...
+    """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, base: nn.Linear, down: Tensor, up: Tensor, scale: float) -> Tensor:
-        down, up = down.to(rows.dtype), up.to(rows.dtype)
-        inner = rows @ down.T
-        ctx.save_for_backward(rows, inner, down, up)
-        ctx.base, ctx.scale = base, scale
+    def forward(ctx: Any, rows: Tensor, base: nn.Linear, scale: float, ends: Sequence[int], *updates: Tensor) -> Tensor:
         output: Tensor = base(rows)
-        return output.addmm_(inner, up.T, alpha=scale)
+        maps = [one.to(rows.dtype) for one in updates]
+        inners = []
+        for number, part in enumerate(_parts(ends)):
+            down, up = maps[2 * number : 2 * number + 2]
+            inners.append(rows[part] @ down.T)
+            output[part].addmm_(inners[-1], up.T, alpha=scale)
+        ctx.save_for_backward(rows, *inners, *maps)
+        ctx.base, ctx.scale, ctx.ends = base, scale, ends
+        return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, inner, down, up = ctx.saved_tensors
-        narrow = gradient @ up
-        of_down = (narrow.T @ rows).float().mul_(ctx.scale)
-        of_up = (gradient.T @ inner).float().mul_(ctx.scale)
-        of_rows = None
-        if ctx.needs_input_grad[0]:
-            of_rows = pulled_back(ctx.base, gradient).addmm_(narrow, down, alpha=ctx.scale)
-        return of_rows, None, of_down, of_up, None
+        rows, *saved = ctx.saved_tensors
+        inners, maps = saved[: len(ctx.ends)], saved[len(ctx.ends) :]
+        of_rows = pulled_back(ctx.base, gradient) if ctx.needs_input_grad[0] else None
+        of_maps = []
+        for number, part in enumerate(_parts(ctx.ends)):
+            down, up = maps[2 * number : 2 * number + 2]
+            narrow = gradient[part] @ up
+            of_maps.append((narrow.T @ rows[part]).float().mul_(ctx.scale))
+            of_maps.append((gradient[part].T @ inners[number]).float().mul_(ctx.scale))
+            if of_rows is not None:
+                of_rows[part].addmm_(narrow, down, alpha=ctx.scale)
+        return of_rows, None, None, None, *of_maps
+
+
+def _parts(ends: Sequence[int]) -> list[slice]:
+    return [slice(start, end) for start, end in zip((0, *ends), ends, strict=False)]

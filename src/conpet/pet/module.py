@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
@@ -21,6 +21,7 @@ from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter, MapUpda
 from conpet.pet.kinds import PET_KINDS, check_switches, kind_of_document
 from conpet.pet.kinds.base import PetKind
 from conpet.pet.kinds.lora import Lora, freeze_beneath
+from conpet.pet.low_rank import LowRankLinear, low_rank_maps
 from conpet.readable import Readable
 
 EAGER_TOKENS = 256
@@ -84,6 +85,25 @@ class PetModule:
         module._plant(backbone, kind_of_document(adapter.document), adapter.document, seed=0)
         module.load(adapter.tensors)
         return module
+
+    def stand_beside(self, others: Sequence[PetModule]) -> None:
+        """Let this module's passes be those of others too, each on rows of its own; `share` says how many.
+
+        Args:
+            others: Modules of a kind and settings that train together (`PetKind.trains_together`); none: as before.
+        """
+        maps = [other._low_rank_maps for other in others]
+        for path, layer in self._low_rank_maps.items():
+            layer.stand_beside([of_other[path] for of_other in maps])
+
+    def share(self, examples: Sequence[int]) -> None:
+        """Say how many examples of the next batch are this module's, and each of those beside it, in this order."""
+        for layer in self._low_rank_maps.values():
+            layer.share(examples)
+
+    @cached_property
+    def _low_rank_maps(self) -> Mapping[str, LowRankLinear]:
+        return low_rank_maps(self._suffix.shell)
 
     @property
     def parameters(self) -> Mapping[str, nn.Parameter]:

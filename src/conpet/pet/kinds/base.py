@@ -81,6 +81,10 @@ class PetKind(ABC):
         """
         return None
 
+    def trains_together(self, settings: TaskSettings) -> bool:
+        """Tell whether modules of this kind and equal settings can be trained in one pass, each on its own rows."""
+        return False
+
     @property
     def batched(self) -> bool:
         """Whether rows of one batch may use different modules of this kind."""

@@ -28,7 +28,7 @@ from conpet.pet.kinds.base import (
     paths_named,
     uniform,
 )
-from conpet.pet.low_rank import LowRankLinear
+from conpet.pet.low_rank import LowRankLinear, low_rank_maps
 
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 """Ends of the names of A `[r, in]` and B `[out, r]` in PEFT's files."""
@@ -88,6 +88,10 @@ class Lora(PetKind):
             dropouts.append(dropout)
         return Planted(parameters, dropouts)
 
+    def trains_together(self, settings: TaskSettings) -> bool:
+        """Plain LoRA without dropout does: its maps are our own, and dropout would draw for all rows at once."""
+        return not settings.dora and not settings.dropout
+
     def updates(self, adapter: Adapter, bases: Mapping[str, nn.Linear]) -> Mapping[str, MapUpdate]:
         """Return A and s B of each map; DoRA also scales what W gives."""
         scale = scale_of(adapter.document)
@@ -136,7 +140,7 @@ def freeze_beneath(suffix: Suffix, past: Adapter) -> None:
         ConfigError: It is no plain LoRA, or sits on other maps.
     """
     maps = _plain(past)
-    layers = {path: module for path, module in suffix.shell.named_modules() if isinstance(module, LowRankLinear)}
+    layers = low_rank_maps(suffix.shell)
     if maps.keys() != layers.keys():
         raise ConfigError(f"a past LoRA must sit on the maps of the present one; apart: {_apart(maps, layers)}")
     for path, layer in layers.items():
