@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, compress
-from typing import Any
+from itertools import accumulate, chain, compress, groupby
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -78,13 +78,44 @@ class LowRankLinear(nn.Module):
         return output.view(*hidden.shape[:-1], -1)
 
     def _given(self, rows: int) -> list[Any]:
-        """Return up to which row each update is for, then the maps of each."""
+        """Return the runs of rows, then the maps of each update that has a share in them."""
         if not self._beside:
-            return [[rows], self.down, self.up]
-        shares = [share for share in self._shares if share]
+            return [[_Run(slice(0, rows), 1, rows)], self.down, self.up]
+        tokens = rows // sum(self._shares)
         layers = compress((self, *self._beside), self._shares)
-        ends = [rows // sum(shares) * end for end in accumulate(shares)]
-        return [ends, *(one for layer in layers for one in (layer.down, layer.up))]
+        return [_runs([tokens * share for share in self._shares if share]), *(m for one in layers for m in one.maps)]
+
+    @property
+    def maps(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """A and B."""
+        return self.down, self.up
+
+
+class _Run(NamedTuple):
+    """Rows that updates following one another have equal shares in.
+
+    Attributes:
+        part: The rows.
+        updates: How many updates.
+        rows: How many rows each has.
+    """
+
+    part: slice
+    updates: int
+    rows: int
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Return the run's part of rows `[n, d]` by update, `[updates, rows, d]`, in the same memory."""
+        return rows[self.part].view(self.updates, self.rows, -1)
+
+
+def _runs(shares: Sequence[int]) -> list[_Run]:
+    runs, start = [], 0
+    for rows, some in groupby(shares):
+        updates = len(list(some))
+        runs.append(_Run(slice(start, start + updates * rows), updates, rows))
+        start += updates * rows
+    return runs
 
 
 def low_rank_maps(shell: nn.Module) -> dict[str, LowRankLinear]:
@@ -95,38 +126,46 @@ def low_rank_maps(shell: nn.Module) -> dict[str, LowRankLinear]:
 class _Updated(torch.autograd.Function):
     """n rows through map and updates; the frozen map gets no gradient. Gradients of A and B are float32.
 
-    The rows up to the first end go through the first A and B, those from there to the second through the second, ...
+    The updates of a run are multiplied as one, `[m, r, in]` and `[m, out, r]`.
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, base: nn.Linear, scale: float, ends: Sequence[int], *updates: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, rows: Tensor, base: nn.Linear, scale: float, runs: Sequence[_Run], *updates: Tensor
+    ) -> Tensor:
         output: Tensor = base(rows)
-        maps = [one.to(rows.dtype) for one in updates]
-        inners = []
-        for number, part in enumerate(_parts(ends)):
-            down, up = maps[2 * number : 2 * number + 2]
-            inners.append(rows[part] @ down.T)
-            output[part].addmm_(inners[-1], up.T, alpha=scale)
-        ctx.save_for_backward(rows, *inners, *maps)
-        ctx.base, ctx.scale, ctx.ends = base, scale, ends
+        saved = []
+        for run, maps in zip(runs, _by_run(runs, updates), strict=True):
+            down, up = _stacked(maps[::2], rows.dtype), _stacked(maps[1::2], rows.dtype)
+            inner = torch.bmm(run.of(rows), down.mT)
+            run.of(output).baddbmm_(inner, up.mT, alpha=scale)
+            saved += [inner, down, up]
+        ctx.save_for_backward(rows, *saved)
+        ctx.base, ctx.scale, ctx.runs = base, scale, runs
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, *saved = ctx.saved_tensors
-        inners, maps = saved[: len(ctx.ends)], saved[len(ctx.ends) :]
         of_rows = pulled_back(ctx.base, gradient) if ctx.needs_input_grad[0] else None
-        of_maps = []
-        for number, part in enumerate(_parts(ctx.ends)):
-            down, up = maps[2 * number : 2 * number + 2]
-            narrow = gradient[part] @ up
-            of_maps.append((narrow.T @ rows[part]).float().mul_(ctx.scale))
-            of_maps.append((gradient[part].T @ inners[number]).float().mul_(ctx.scale))
+        of_maps: list[Tensor] = []
+        for number, run in enumerate(ctx.runs):
+            inner, down, up = saved[3 * number : 3 * number + 3]
+            of_output = run.of(gradient)
+            narrow = torch.bmm(of_output, up)
+            of_down = torch.bmm(narrow.mT, run.of(rows)).float().mul_(ctx.scale)
+            of_up = torch.bmm(of_output.mT, inner).float().mul_(ctx.scale)
+            of_maps += chain.from_iterable(zip(of_down.unbind(), of_up.unbind(), strict=True))
             if of_rows is not None:
-                of_rows[part].addmm_(narrow, down, alpha=ctx.scale)
+                run.of(of_rows).baddbmm_(narrow, down, alpha=ctx.scale)
         return of_rows, None, None, None, *of_maps
 
 
-def _parts(ends: Sequence[int]) -> list[slice]:
-    return [slice(start, end) for start, end in zip((0, *ends), ends, strict=False)]
+def _by_run(runs: Sequence[_Run], updates: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    ends = [2 * end for end in accumulate(run.updates for run in runs)]
+    return [updates[start:end] for start, end in zip((0, *ends), ends, strict=False)]
+
+
+def _stacked(maps: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    return (torch.stack(list(maps)) if len(maps) > 1 else maps[0].unsqueeze(0)).to(dtype)
