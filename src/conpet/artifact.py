@@ -10,7 +10,6 @@ import re
 import shutil
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,9 @@ TABLE_SUFFIX = ".jsonl"
 
 KEPT_BYTES = 512
 """Documents of up to so many bytes are parsed once for all readers of an object in the store."""
+
+READ_BYTES = 2**19
+"""Files of tensors are memory-mapped from so many bytes on; smaller ones are read, which takes less time."""
 
 _STEM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _POINTER = "checkpoint.json"
@@ -100,7 +102,8 @@ def write_artifact(folder: Path, artifact: Artifact) -> Manifest:
 class ArtifactReader:
     """Lazy access to one artifact folder; nothing is touched before the first read.
 
-    The first read compares names and sizes of the files with the manifest; `verify` compares the content.
+    A read compares the size of the one file it is from with the manifest; `verify` compares names, sizes and content
+    of all files.
 
     Attributes:
         folder: The artifact's folder. Never write into it.
@@ -124,11 +127,14 @@ class ArtifactReader:
         return any(stem + suffix in self.manifest.files for suffix in (TENSORS_SUFFIX, DOCUMENT_SUFFIX, TABLE_SUFFIX))
 
     def tensors(self, stem: str) -> dict[str, torch.Tensor]:
-        """Return the tensors of `stem`, memory-mapped on the CPU; changing them does not change the file."""
+        """Return the tensors of `stem`, on the CPU; changing them does not change the file."""
         from safetensors import SafetensorError, safe_open
+        from safetensors.torch import load
 
         path = self._path(stem, TENSORS_SUFFIX)
         try:
+            if self.manifest.files[path.name].size < READ_BYTES:
+                return load(path.read_bytes())
             with safe_open(path, framework="pt") as opened:
                 return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
         except (SafetensorError, FileNotFoundError) as error:
@@ -162,17 +168,14 @@ class ArtifactReader:
             if hash_file(self.folder / name) != entry.sha256:
                 raise _corrupt(self.folder / name, "has another content than was written")
 
-    @cached_property
-    def _checked(self) -> Path:
-        _check_sizes(self.folder, self.manifest)
-        return self.folder
-
     def _path(self, stem: str, suffix: str) -> Path:
         name = stem + suffix
         if name not in self.manifest.files:
             have = ", ".join(sorted(self.manifest.files)) or "nothing"
             raise UnknownNameError(f"no {name!r} in {self.folder}; have: {have}")
-        return self._checked / name
+        path = self.folder / name
+        _check_size(path, self.manifest.files[name])
+        return path
 
     def _read_rows(self, path: Path, wanted: Container[int] | None) -> Iterator[dict[str, Any]]:
         try:
@@ -281,17 +284,23 @@ def _write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 def _check_sizes(folder: Path, manifest: Manifest) -> None:
     try:
-        found = {path.name: path.stat().st_size for path in folder.iterdir()}
+        found = {path.name for path in folder.iterdir()}
     except (FileNotFoundError, NotADirectoryError):
         raise _corrupt(folder, "is missing") from None
     for name, entry in manifest.files.items():
-        if name not in found:
-            raise _corrupt(folder / name, "is missing")
-        if found[name] != entry.size:
-            raise _corrupt(folder / name, f"has {found[name]} bytes where {entry.size} were written")
-    surplus = sorted(found.keys() - manifest.files.keys())
+        _check_size(folder / name, entry)
+    surplus = sorted(found - manifest.files.keys())
     if surplus:
         raise _corrupt(folder, f"holds what was never written: {', '.join(surplus)}")
+
+
+def _check_size(path: Path, entry: FileEntry) -> None:
+    try:
+        size = path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        raise _corrupt(path, "is missing") from None
+    if size != entry.size:
+        raise _corrupt(path, f"has {size} bytes where {entry.size} were written")
 
 
 def _corrupt(path: Path, what: str) -> CorruptionError:

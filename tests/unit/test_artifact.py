@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conpet.artifact import (
+    READ_BYTES,
     Artifact,
     ArtifactReader,
     Manifest,
@@ -86,17 +88,32 @@ def test_views_and_shared_memory_are_written_as_their_own_values(tmp_path: Path)
     assert reader.bytes < 1000
 
 
-def test_changing_what_was_read_does_not_change_the_file(written: ArtifactReader) -> None:
-    written.tensors("module")["a"].zero_()
-    assert written.tensors("module")["a"].sum() == 15
-    written.verify()
+@pytest.fixture(params=[6, READ_BYTES], ids=["small", "large"])
+def ones(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactReader:
+    """An artifact with as many ones: small files are read, large ones mapped."""
+    artifact = Artifact(tensors={"module": {"a": torch.ones(request.param), "empty": torch.ones(0, 2)}})
+    return ArtifactReader(tmp_path / "ones", write_artifact(tmp_path / "ones", artifact))
 
 
-def test_tensors_read_outlive_their_file(written: ArtifactReader) -> None:
-    tensors = written.tensors("module")
-    for path in written.folder.iterdir():
+def test_changing_what_was_read_does_not_change_the_file(ones: ArtifactReader) -> None:
+    ones.tensors("module")["a"].zero_()
+    assert bool(ones.tensors("module")["a"].all())
+    ones.verify()
+
+
+def test_tensors_read_outlive_their_file(ones: ArtifactReader) -> None:
+    tensors = ones.tensors("module")
+    for path in ones.folder.iterdir():
         path.unlink()
-    assert tensors["a"].sum() == 15
+    assert bool(tensors["a"].all())
+    assert tensors["empty"].shape == (0, 2)
+
+
+def test_damaged_tensors_are_found(ones: ArtifactReader) -> None:
+    path = ones.folder / "module.safetensors"
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    with pytest.raises(CorruptionError, match=r"module\.safetensors cannot be read as safetensors"):
+        ones.tensors("module")
 
 
 @pytest.mark.parametrize("stem", ["", "../up", "a/b", ".hidden", "a b", "タスク"])
@@ -117,27 +134,47 @@ def test_asking_for_what_was_never_written_names_what_is_there(written: Artifact
         written.document("module")
 
 
-@pytest.mark.parametrize("name", ["module.safetensors", "settings.json", "rows.jsonl"])
-def test_missing_or_longer_files_are_found_at_the_first_read(written: ArtifactReader, name: str) -> None:
-    with (written.folder / name).open("ab") as file:
-        file.write(b" ")
-    with pytest.raises(CorruptionError, match=rf"{name} has .* bytes where .*restore"):
-        written.document("settings")
-    (written.folder / name).unlink()
-    with pytest.raises(CorruptionError, match=f"{name} is missing"):
-        written.rows("rows")
+READS: dict[str, Callable[[ArtifactReader], object]] = {
+    "module.safetensors": lambda reader: reader.tensors("module"),
+    "settings.json": lambda reader: reader.document("settings"),
+    "rows.jsonl": lambda reader: reader.rows("rows"),
+}
 
 
-def test_a_surplus_file_is_found(written: ArtifactReader) -> None:
+@pytest.mark.parametrize("name", READS)
+def test_a_missing_longer_or_shorter_file_is_found_when_it_is_read(written: ArtifactReader, name: str) -> None:
+    path = written.folder / name
+    content = path.read_bytes()
+    for changed in (content + b" ", content[:-1], b""):
+        path.write_bytes(changed)
+        for found in (READS[name], ArtifactReader.verify):
+            message = rf"{name} has {len(changed)} bytes where {len(content)} were written.*restore"
+            with pytest.raises(CorruptionError, match=message):
+                found(written)
+    path.unlink()
+    for found in (READS[name], ArtifactReader.verify):
+        with pytest.raises(CorruptionError, match=f"{name} is missing"):
+            found(written)
+
+
+def test_damage_to_one_file_leaves_the_others_readable(written: ArtifactReader) -> None:
+    (written.folder / "module.safetensors").unlink()
+    assert written.document("settings")["z"] == 1
+    assert len(list(written.rows("rows"))) == 2
+
+
+def test_a_surplus_file_is_found_by_verify(written: ArtifactReader) -> None:
     (written.folder / "extra.bin").write_bytes(b"")
     with pytest.raises(CorruptionError, match=r"never written: extra\.bin"):
-        written.tensors("module")
+        written.verify()
 
 
 def test_a_missing_folder_is_found(tmp_path: Path, written: ArtifactReader) -> None:
     gone = ArtifactReader(tmp_path / "gone", written.manifest)
     with pytest.raises(CorruptionError, match="gone is missing"):
         gone.verify()
+    with pytest.raises(CorruptionError, match=r"gone/settings\.json is missing"):
+        gone.document("settings")
 
 
 @pytest.mark.parametrize(("name", "stem"), [("module.safetensors", "module"), ("settings.json", "settings")])

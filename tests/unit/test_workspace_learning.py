@@ -15,6 +15,7 @@ from conpet.data import Kind
 from conpet.errors import (
     BackboneMismatchError,
     ConfigError,
+    CorruptionError,
     DataError,
     UnknownNameError,
     WorkspaceExistsError,
@@ -55,6 +56,19 @@ def test_a_workspace_is_made_once_and_opened_where_it_is(tmp_path: Path) -> None
     assert opened.settings == made.settings
     assert opened.settings.split == opened.backbone.split
     assert (opened.tasks, opened.labels, opened.owners) == ((), (), {})
+
+
+def test_a_task_whose_class_sums_are_damaged_is_named_by_the_first_answer(tmp_path: Path) -> None:
+    path = workspace(tmp_path, 2).path
+    damaged = next((path / "objects").glob("module-text-1-*")) / "classes.safetensors"
+    content = damaged.read_bytes()
+    for kept in (content[:-1], content[:10]):
+        damaged.write_bytes(kept)
+        with pytest.raises(CorruptionError, match=r"module-text-1-.*classes\.safetensors has .* bytes where"):
+            ConPET.open(path).predict(["hello"])
+    damaged.unlink()
+    with pytest.raises(CorruptionError, match=r"module-text-1-.*classes\.safetensors is missing"):
+        ConPET.open(path).predict(["hello"])
 
 
 def test_another_backbone_is_refused(tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ class LinearDiscriminant:
     def fit(self, state: ClosedFormState) -> DiscriminantScores:
         """Compute what the discriminants take."""
         _check(state, self)
-        within = state.gram.products[self.view] - state.between(self.view)
+        within = state.gram.products[self.view] - state.between(self.view)  # its lower triangle
         freedom = max(state.gram.count - len(state.labels), 1)
         kept = (1 - self.shrinkage) / freedom * within
         return DiscriminantScores(
@@ -286,7 +286,7 @@ class Ridge:
             state.feature_map,
             self.view,
             factor=state.gram.factor(self.view, self.strength),
-            moments=state.sums(self.view).T - torch.outer(total, share),
+            moments=state.sums(self.view).T.addr_(total, share, alpha=-1),
             mean=total / state.gram.count,
             share=share,
         )

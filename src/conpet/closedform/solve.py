@@ -26,6 +26,7 @@ class Factor:
 
         Args:
             matrix: Symmetric, positive semi-definite but for rounding, float64 `[D, D]`; the sum is made in its place.
+                Nothing above the diagonal is read.
             ridge: Above 0.
         """
         added = 0.0

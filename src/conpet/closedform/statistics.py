@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, compress
+from functools import cached_property, lru_cache
+from itertools import accumulate, chain, compress, groupby
 from typing import Any, Self
 
 import torch
@@ -18,6 +19,10 @@ from conpet.errors import ConfigError, CorruptionError, DataError
 _ROUNDING_VARIANCE = 1 / 12
 _FINE = 256
 """Each label's row is rounded to this part of a grid unit, so that sums of products come out the same in any order."""
+_LABELS_AT_ONCE = 512
+"""About so many labels' sums are copied at a time where those of all tasks are gone through."""
+_ROWS_AT_ONCE = 128
+"""So many rows of a scatter are added up at a time, each up to the last one's diagonal: about half the work of all."""
 _MAP_SHAPES: Mapping[str, tuple[int, ...]] = {"map": (3,), "map.bandwidth": (), "map.views": (len(View),)}
 _DTYPES = {"map": torch.int64, "map.views": torch.bool, "count": torch.int64, "counts": torch.int64}
 """All other tensors are float64."""
@@ -202,7 +207,9 @@ class Scatter:
         self._last: Mapping[View, tuple[Mapping[int, ClassSums], Tensor]] = {}
 
     def of(self, view: View, classes: Sequence[ClassSums]) -> Tensor:
-        """Return the scatter of a view over the labels of some tasks, float64 in grid units; do not change it.
+        """Return the lower triangle of the scatter of a view over some tasks' labels, float64 in grid units.
+
+        What is above the diagonal means nothing. Do not change it.
 
         Args:
             view: One of the view of the tasks' feature map.
@@ -251,7 +258,7 @@ class ClosedFormState:
         if any(classes.feature_map != self.feature_map for classes in self.classes):
             raise CorruptionError(f"class sums of another feature map than the statistics' {self.feature_map}")
         same = int(self.counts.sum()) == self.gram.count and all(
-            torch.equal(self.sums(view).sum(dim=0), total) for view, total in self.gram.sums.items()
+            torch.equal(self._total(view), total) for view, total in self.gram.sums.items()
         )
         if not same:
             raise CorruptionError(
@@ -259,41 +266,58 @@ class ClosedFormState:
                 f"({len(self.classes)} tasks, {int(self.counts.sum())} examples); compute them again"
             )
 
+    def _total(self, view: View) -> Tensor:
+        """Return the sum over all examples `[D]`, from those over the examples of each label."""
+        none = torch.zeros(self.feature_map.width(view), dtype=torch.float64)
+        return sum((sums.sum(dim=0) for sums, _ in _copies(view, self.classes)), none)
+
     @property
     def feature_map(self) -> FeatureMap:
         """The map all sums were taken with."""
         return self.gram.feature_map
 
-    @property
+    @cached_property
     def labels(self) -> tuple[str, ...]:
         """The labels of all tasks, task by task."""
         return tuple(chain.from_iterable(classes.labels for classes in self.classes))
 
-    @property
+    @cached_property
     def counts(self) -> Tensor:
         """Examples per label, int64 `[C]`."""
-        return _stacked((classes.counts for classes in self.classes), torch.zeros(0, dtype=torch.int64))
+        return torch.cat([torch.zeros(0, dtype=torch.int64), *(classes.counts for classes in self.classes)])
 
     def sums(self, view: View) -> Tensor:
-        """Return the sum of one of the map's views over the examples of each label, float64 `[C, D]`."""
+        """Return a copy of the sums of one of the map's views over each label's examples, float64 `[C, D]`."""
         none = torch.zeros(0, self.feature_map.width(view), dtype=torch.float64)
-        return _stacked((classes.sums[view] for classes in self.classes), none)
+        return torch.cat([none, *(classes.sums[view] for classes in self.classes)])
 
     def between(self, view: View) -> Tensor:
-        """Return the scatter of the labels' means about 0, each as often as it has examples: float64 `[D, D]`."""
+        """Return the scatter of the labels' means about 0, each as often as it has examples; see `Scatter.of`."""
         return self.scatter.of(view, self.classes)
 
     def means(self, view: View) -> Tensor:
         """Return the mean of one of the map's views over the examples of each label, float64 `[C, D]` in grid units."""
-        return self.sums(view) / self.counts.unsqueeze(1)
+        return self.sums(view).div_(self.counts.unsqueeze(1))
 
 
-def _moved(total: Tensor, view: View, classes: Iterable[ClassSums], sign: int) -> Tensor:
-    parts = [one.sums[view] / one.counts.sqrt().unsqueeze(1) for one in classes]
-    if not parts:
+def _moved(total: Tensor, view: View, classes: Sequence[ClassSums], sign: int) -> Tensor:
+    if not classes:
         return total
-    rows = (torch.cat(parts) * _FINE).round_()
-    return torch.addmm(total, rows.T, rows, alpha=sign)
+    moved = total.clone()
+    for sums, counts in _copies(view, classes):
+        rows = sums.div_(counts.sqrt().unsqueeze(1)).mul_(_FINE).round_()
+        for first in range(0, len(moved), _ROWS_AT_ONCE):
+            end = first + _ROWS_AT_ONCE
+            moved[first:end, :end].addmm_(rows[:, first:end].T, rows[:, :end], alpha=sign)
+    return moved
+
+
+def _copies(view: View, classes: Sequence[ClassSums]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Copy the sums of a view `[c, D]` and the counts `[c]` of tasks' labels, task after task, some tasks at a time."""
+    ends = accumulate(len(one.labels) for one in classes)
+    for _, group in groupby(zip(ends, classes, strict=True), lambda found: found[0] // _LABELS_AT_ONCE):
+        some = [one for _, one in group]
+        yield torch.cat([one.sums[view] for one in some]), torch.cat([one.counts for one in some])
 
 
 def mean_variance(scatter: Tensor, count: int) -> float:
@@ -303,10 +327,6 @@ def mean_variance(scatter: Tensor, count: int) -> float:
     """
     variance = float(scatter.diagonal().mean()) / count
     return variance if variance > _ROUNDING_VARIANCE else float(STEPS**2)
-
-
-def _stacked(parts: Iterable[Tensor], none: Tensor) -> Tensor:
-    return torch.cat([none, *parts])
 
 
 def _pack_map(feature_map: FeatureMap) -> dict[str, Tensor]:
@@ -323,9 +343,13 @@ def _unpack_map(tensors: Mapping[str, Tensor], what: str) -> FeatureMap:
     dim, projection, seed = kept["map"].tolist()
     views = tuple(compress(View, kept["map.views"].tolist()))
     try:
-        return FeatureMap(dim, projection, seed, kept["map.bandwidth"].item(), views)
+        return _feature_map(dim, projection, seed, kept["map.bandwidth"].item(), views)
     except ConfigError as error:
         raise CorruptionError(f"{what}: {error}; restore or compute again") from error
+
+
+_feature_map = lru_cache(maxsize=4)(FeatureMap)
+"""All tasks of a workspace have the same map: it is checked, and kept, once."""
 
 
 def _check_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
