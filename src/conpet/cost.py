@@ -48,6 +48,16 @@ class StageCost:
     cached_tokens: int
     steps: int
 
+    def share(self, part: float) -> StageCost:
+        """Return a share of it, 0 to 1: what one of several tasks learned together is charged."""
+        return StageCost(
+            self.stage,
+            self.seconds * part,
+            round(self.tokens * part),
+            round(self.cached_tokens * part),
+            round(self.steps * part),
+        )
+
 
 @dataclass(slots=True)
 class CostLedger:

@@ -279,7 +279,7 @@ def test_a_learner_says_in_which_space_examples_are_clustered() -> None:
     task = Task("t", tuple(examples_of("x", 12, labels=2)))
     points = torch.tensor([[0.0] if number in (2, 3) else [100.0 + number // 2] for number in range(12)])
     keeper = Keeper(Letters(), Settings(retention="k-means", memory_examples=4))  # type: ignore[arg-type]
-    artifact, _ = keeper.kept(keeper.whole(task, Letters().states(task.train), lambda: points), [])
+    (artifact,), _ = keeper.kept([keeper.whole(task, Letters().states(task.train), lambda: points)], [])
     # Of each label one example stands far off; the mean of the others is 102.8.
     assert [row["text"] for row in artifact.tables["train"]] == ["x 2", "x 3", "x 6", "x 7"]
 

@@ -180,6 +180,23 @@ class Learner(ABC):
     def learn(self, lesson: Lesson, work: Work) -> Learned:
         """Learn a task: one that is new, or one whose present version is to be replaced."""
 
+    @property
+    def why_apart(self) -> str | None:
+        """Why several tasks cannot be learned in one go, or None if they can."""
+        return f"method={self.name} learns every task on from the one before"
+
+    def learn_together(self, lessons: Sequence[Lesson], works: Sequence[Work]) -> list[Learned]:
+        """Learn several tasks, none of which builds on another, in one go.
+
+        What they share, the last of what is returned has. Not to be called if there is a reason `why_apart`.
+
+        Args:
+            lessons: The tasks.
+            works: For each its seed; costs, checkpoints and progress are those of the first, and no task is in the
+                memory of any.
+        """
+        raise NotImplementedError(self.why_apart)
+
     @abstractmethod
     def revise(self, leaving: KnownTask, coming: KnownTask | None, work: Work) -> Mapping[str, Artifact | None]:
         """Return new shared objects for when `leaving` is taken out and `coming`, if any, put in its place.
@@ -229,14 +246,25 @@ class Learner(ABC):
         """The closed-form statistics over all tasks, of which the references are computed; to learn takes `gram`."""
         return ClosedFormState(self.gram, self.sums.of(self.state.tasks), self.sums.scatter)
 
-    def statistics(self, leaving: KnownTask | None, coming: Tensor | None) -> dict[str, Artifact | None]:
-        """Return the shared statistics without a task and with the features `[n, F]` of another; either may be None."""
+    def statistics(self, leaving: Sequence[KnownTask], coming: Sequence[Tensor]) -> dict[str, Artifact | None]:
+        """Return the shared statistics without some tasks and with the features `[n, F]` of others."""
         gram = self.gram
-        if leaving is not None:
-            gram = gram.minus(features_of(leaving))
-        if coming is not None:
-            gram = gram.plus(coming)
+        if leaving:
+            gram = gram.minus(torch.cat([features_of(task) for task in leaving]))
+        if coming:
+            gram = gram.plus(torch.cat(list(coming)) if len(coming) > 1 else coming[0])
         return {STATISTICS: Artifact(tensors={STATISTICS: gram.to_tensors()})}
+
+    def counted_in(
+        self, lessons: Sequence[Lesson]
+    ) -> tuple[list[Mapping[str, Mapping[str, Tensor]]], dict[str, Artifact | None]]:
+        """Return what is kept of the statistics with each of some tasks, and the shared ones with all of them in."""
+        features = [lesson.train.features for lesson in lessons]
+        kept = [
+            statistics_tensors(self.gram.feature_map, some, lesson.answers)
+            for some, lesson in zip(features, lessons, strict=True)
+        ]
+        return kept, self.statistics(self.known(*(lesson.task.name for lesson in lessons)), features)
 
     @abstractmethod
     def score(self, readings: Readings, kind: Kind) -> Scores:
@@ -267,9 +295,9 @@ class Learner(ABC):
         """Return the templates in use for a kind, each once."""
         return dict.fromkeys(task.template for task in self.state.tasks if task.kind is kind)
 
-    def known(self, name: str) -> KnownTask | None:
-        """Return the task of this name, or None if it was not learned yet."""
-        return next((task for task in self.state.tasks if task.name == name), None)
+    def known(self, *names: str) -> list[KnownTask]:
+        """Return those of the tasks of these names that were learned already."""
+        return [task for task in self.state.tasks if task.name in names]
 
     @cached_property
     def labels(self) -> tuple[str, ...]:

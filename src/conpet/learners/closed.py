@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor
 
 from conpet.artifact import Artifact
 from conpet.closedform.classifiers import (
@@ -23,7 +23,7 @@ from conpet.config import TaskSettings
 from conpet.data import Kind
 from conpet.learners.base import SELECTING, Learned, Learner, Lesson, Readings, Scores, by_template
 from conpet.learners.state import MODULE, KnownTask, LearnerState
-from conpet.learners.statistics import features_of, statistics_tensors
+from conpet.learners.statistics import features_of
 from conpet.work import Work
 
 
@@ -58,16 +58,23 @@ class ClosedFormLearner(Learner, ABC):
 
     def learn(self, lesson: Lesson, work: Work) -> Learned:
         """Add a task to the statistics."""
-        with work.costs.stage("statistics"):
-            features: Tensor = lesson.train.features
-            kept = statistics_tensors(self.gram.feature_map, features, lesson.answers)
-            shared = self.statistics(self.known(lesson.task.name), features)
-        return Learned({MODULE: Artifact(tensors=kept)}, shared, parameters=0, head_parameters=0)
+        return self.learn_together([lesson], [work])[0]
+
+    @property
+    def why_apart(self) -> None:
+        """None: sums come out the same in one go."""
+
+    def learn_together(self, lessons: Sequence[Lesson], works: Sequence[Work]) -> list[Learned]:
+        """Add tasks to the statistics."""
+        with works[0].costs.stage("statistics"):
+            kept, shared = self.counted_in(lessons)
+        learned = [Learned({MODULE: Artifact(tensors=one)}, {}, parameters=0, head_parameters=0) for one in kept]
+        return [*learned[:-1], replace(learned[-1], shared=shared)]
 
     def revise(self, leaving: KnownTask, coming: KnownTask | None, work: Work) -> Mapping[str, Artifact | None]:
         """Return new statistics for when `leaving` is taken out and `coming`, if any, put in its place."""
         with work.costs.stage("statistics"):
-            return self.statistics(leaving, features_of(coming) if coming else None)
+            return self.statistics([leaving], [features_of(coming)] if coming else [])
 
 
 class NcmLearner(ClosedFormLearner):

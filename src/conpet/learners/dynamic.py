@@ -28,13 +28,12 @@ from conpet.learners.statistics import (
     features_of,
     outputs_of,
     statistics_alone,
-    statistics_tensors,
 )
 from conpet.learners.units import LABELS, Units, by_unit, reheaded, trimmed
 from conpet.pet.adapter import ADAPTER_CONFIG
 from conpet.pet.bank import ModuleBank
 from conpet.pet.module import module_artifact
-from conpet.pet.train import train_module
+from conpet.pet.train import Subject, train_module, train_modules
 from conpet.replay.dynamic import draw_by_task
 from conpet.replay.memory import Remembered, Split
 from conpet.replay.rehearsal import Rehearsal
@@ -175,35 +174,57 @@ class DynamicLearner(Learner):
 
     def learn(self, lesson: Lesson, work: Work) -> Learned:
         """Learn a task: statistics, selector, module and head, calibration."""
-        task = lesson.task
+        return self.learn_together([lesson], [work])[0]
+
+    @property
+    def why_apart(self) -> str | None:
+        """Why tasks cannot be learned together: a selector or modules that are trained one on the other."""
+        if self.selector.needs_replay:
+            return f"selector={self.settings.selector} is trained on one task after the other"
+        if self._has_rivals:
+            return f"rule={PaperRule.name} with top_k={self.settings.top_k} trains a module beside those of older tasks"
+        return None
+
+    def learn_together(self, lessons: Sequence[Lesson], works: Sequence[Work]) -> list[Learned]:
+        """Learn tasks: statistics, selector, modules and heads (small ones at once), one calibration over all."""
+        work, tasks = works[0], [lesson.task for lesson in lessons]
         with work.costs.stage("statistics"):
-            statistics = statistics_tensors(self.gram.feature_map, lesson.train.features, lesson.answers)
-            shared = self.statistics(self.known(task.name), lesson.train.features)
+            statistics, shared = self.counted_in(lessons)
         with work.costs.stage("selector"):
-            selector = self.selector.learn(self._selector_lesson(lesson, work))
-            shared |= {SELECTOR: selector} if selector else {}
-        known_so_far = {MODULE: Artifact(tensors=statistics)}
+            for lesson in lessons:
+                selector = self.selector.learn(self._selector_lesson(lesson, work))
+                shared |= {SELECTOR: selector} if selector else {}
         with work.costs.stage("module"):
-            trained = train_module(
+            known_so_far = [{MODULE: Artifact(tensors=one)} for one in statistics]
+            informed = self.renewed(self.state.after_all(tasks, known_so_far, shared))
+            trained = train_modules(
                 self.backbone,
-                lesson.train,
-                lesson.targets,
-                len(task.labels),
-                lesson.settings,
-                work.seed,
-                others=self.renewed(self.state.after(task, known_so_far, shared)).rivals(lesson),
+                [informed.subject(lesson, own.seed) for lesson, own in zip(lessons, works, strict=True)],
                 checkpoint=work.scratch / MODULE if work.scratch else None,
                 on_step=lambda done, steps: work.progress("module", done / steps),
             )
-        module = module_artifact(trained.module, trained.head, {LABELS: list(task.labels)}, **statistics)
-        shared |= self.renewed(self.state.after(task, {MODULE: module}, shared)).calibrated(work, lesson.source)
-        return Learned(
-            objects={MODULE: module},
-            shared=shared,
-            parameters=sum(parameter.numel() for parameter in trained.module.parameters.values()),
-            head_parameters=sum(parameter.numel() for parameter in trained.head.parameters()),
-            detail={"steps": trained.log.steps, "final_loss": trained.log.losses[-1]},
-        )
+        objects = [
+            {MODULE: module_artifact(one.module, one.head, {LABELS: list(task.labels)}, **tensors)}
+            for one, task, tensors in zip(trained, tasks, statistics, strict=True)
+        ]
+        state = self.state.after_all(tasks, objects, shared)
+        shared |= self.renewed(state).calibrated(work, [lesson.source for lesson in lessons])
+        return [
+            Learned(
+                objects=own,
+                shared=shared if task is tasks[-1] else {},
+                parameters=sum(parameter.numel() for parameter in one.module.parameters.values()),
+                head_parameters=sum(parameter.numel() for parameter in one.head.parameters()),
+                detail={"steps": one.log.steps, "final_loss": one.log.losses[-1]},
+            )
+            for task, own, one in zip(tasks, objects, trained, strict=True)
+        ]
+
+    def subject(self, lesson: Lesson, seed: int) -> Subject:
+        """Return what a module learns in a lesson, given this state, in which its task is known."""
+        task = lesson.task
+        name = f"task {task.name!r}"
+        return Subject(lesson.train, lesson.targets, len(task.labels), lesson.settings, seed, self.rivals(lesson), name)
 
     def revise(self, leaving: KnownTask, coming: KnownTask | None, work: Work) -> Mapping[str, Artifact | None]:
         """Return new shared objects for when `leaving` is taken out and `coming`, if any, put in its place.
@@ -217,7 +238,7 @@ class DynamicLearner(Learner):
                 "workspace's upgrade, and the one module of that time was trained on; learn its data again instead"
             )
         with work.costs.stage("statistics"):
-            shared = self.statistics(leaving, features_of(coming) if coming else None)
+            shared = self.statistics([leaving], [features_of(coming)] if coming else [])
         if coming is None and SELECTOR in self.state.shared:
             shared[SELECTOR] = self.selector.forget(leaving.name)
         state = self.state.followed_by(coming, shared) if coming else self.state.without(leaving.name, shared)
@@ -312,6 +333,11 @@ class DynamicLearner(Learner):
             seed=work.seed,
         )
 
+    @property
+    def _has_rivals(self) -> bool:
+        """Whether modules are trained beside those of older tasks."""
+        return self.settings.rule == PaperRule.name and self.settings.top_k > 1
+
     def rivals(self, lesson: Lesson) -> Tensor | None:
         """Return the logits `[n, O]` of older tasks' labels beside which a module learns by the paper's rule at k > 1.
 
@@ -320,7 +346,7 @@ class DynamicLearner(Learner):
         """
         kind, template = lesson.task.kind, lesson.task.template
         others = [task for task in self.state.tasks if task.kind is kind and task.name != lesson.task.name]
-        if self.settings.rule != PaperRule.name or self.settings.top_k == 1 or not others:
+        if not self._has_rivals or not others:
             return None
         templates = {task.template for task in others} - {template}
         readings = {template: lesson.train}
@@ -332,17 +358,21 @@ class DynamicLearner(Learner):
         logits = self.units.run(readings, kind, _likeliest(units, self.settings.top_k - 1))
         return logits[:, self.owner != own].clamp(min=UNSELECTED)
 
-    def calibrated(self, work: Work, newest: Remembered | None = None) -> dict[str, Artifact | None]:
-        """Fit the rule's weights on held-out examples: half of the newest task, half of old ones, within the budget."""
+    def calibrated(self, work: Work, newest: Sequence[Remembered] = ()) -> dict[str, Artifact | None]:
+        """Fit the rule's weights on held-out examples: half of the newest tasks, half of old ones, within the budget.
+
+        Of each of the newest tasks it takes one at least, however many they are.
+        """
         with work.costs.stage("calibration"):
-            old = [one for one in work.memory if newest is None or one.task != newest.task]
+            names = {one.task for one in newest}
+            old = [one for one in work.memory if one.task not in names]
             of_new, of_old = split_budget(
                 self.settings.calibration_examples, old_share=OLD_SHARE if newest else 1.0, has_memory=bool(old)
             )
             drawn = draw_by_task(old, Split.VALIDATION, of_old, work.seed)
-            if newest:
-                count = newest.count(Split.VALIDATION)
-                drawn.append((newest, random.Random(work.seed).sample(range(count), min(of_new, count))))  # noqa: S311
+            for one in newest:
+                count, most = one.count(Split.VALIDATION), max(1, of_new // len(newest))
+                drawn.append((one, random.Random(work.seed).sample(range(count), min(most, count))))  # noqa: S311
             return {CALIBRATION: Artifact(documents={CALIBRATION: self._fitted(drawn).to_json()})}
 
     def _fitted(self, drawn: Sequence[tuple[Remembered, list[int]]]) -> Rule:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -115,6 +115,18 @@ class LearnerState:
         """Return the state in which a task has been learned, its objects and the new shared ones still in memory."""
         held = {slot: Held(artifact) for slot, artifact in objects.items()}
         return self.followed_by(replace(task, objects=held), shared)
+
+    def after_all(
+        self,
+        tasks: Sequence[KnownTask],
+        objects: Sequence[Mapping[str, Artifact]],
+        shared: Mapping[str, Artifact | None],
+    ) -> LearnerState:
+        """Return the state in which several tasks have been learned, as `after` does."""
+        state = self
+        for task, own in zip(tasks, objects, strict=True):
+            state = state.after(task, own, shared)
+        return state
 
     def sharing(self, shared: Mapping[str, Artifact | None]) -> LearnerState:
         """Return the state of the same tasks with new shared objects."""

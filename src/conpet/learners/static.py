@@ -20,7 +20,7 @@ from conpet.learners.base import SELECTING, Learned, Learner, Lesson, Readings, 
 from conpet.learners.memo import RememberingBank
 from conpet.learners.session import Session, Step, Trained
 from conpet.learners.state import MODULE, STATIC, UNIT, KnownTask, LearnerState, Names, unit_artifact
-from conpet.learners.statistics import ClassSumsMemo, features_of, statistics_tensors, staying
+from conpet.learners.statistics import ClassSumsMemo, features_of, staying
 from conpet.learners.units import LABELS, Units, reheaded
 from conpet.pet.adapter import ADAPTER_TENSORS, Adapter
 from conpet.pet.bank import ModuleBank
@@ -152,8 +152,7 @@ class StaticLearner(Learner, ABC):
     def learn(self, lesson: Lesson, work: Work) -> Learned:
         """Learn a task within its budget of steps."""
         with work.costs.stage("statistics"):
-            statistics = statistics_tensors(self.gram.feature_map, lesson.train.features, lesson.answers)
-            shared = self.statistics(self.known(lesson.task.name), lesson.train.features)
+            (statistics,), shared = self.counted_in([lesson])
         with work.costs.stage("replay"):
             session = self.session(lesson, work)
         with work.costs.stage("module"):
@@ -184,7 +183,7 @@ class StaticLearner(Learner, ABC):
         The head loses the labels of `leaving`; the stored examples of `coming` are learned anew.
         """
         with work.costs.stage("statistics"):
-            shared = self.statistics(leaving, None)
+            shared = self.statistics([leaving], [])
         labels = [label for task in self.state.tasks if task.name != leaving.name for label in task.labels]
         shared[STATIC] = self.narrowed({label: label for label in labels}) if labels or coming else None
         if coming is None:
@@ -193,7 +192,7 @@ class StaticLearner(Learner, ABC):
         lesson = Lesson.of(coming, self.settings, source, self.backbone)
         others = replace(work, memory=[one for one in work.memory if one is not source])
         learned = self.renewed(self.state.without(leaving.name, shared)).learn(lesson, others)
-        return shared | dict(learned.shared) | self.statistics(leaving, features_of(coming))
+        return shared | dict(learned.shared) | self.statistics([leaving], [features_of(coming)])
 
     def frozen(self) -> Mapping[str, Artifact | None]:
         """Return the shared objects for when the module is not trained any more, by whatever method goes on."""

@@ -34,7 +34,7 @@ def apply_change(connection: Connection, change: Change, plan: Plan, manifests: 
     Args:
         connection: An open write transaction.
         change: What to change.
-        plan: What `make_plan` made of it in this very state.
+        plan: What `make_plans` made of it in this very state.
         manifests: One for each of the plan's placements, whose folders stand in their final place.
     """
     now = datetime.now(UTC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,26 +49,40 @@ class Plan:
     emptied: tuple[Target, ...]
 
 
-def make_plan(connection: Connection, change: Change) -> Plan:
-    """Check `change` against the state and number what it makes; the state must not change before it is applied.
+def make_plans(connection: Connection, changes: Sequence[Change]) -> list[Plan]:
+    """Check changes against the state and number what they make; the state must not change before they are applied.
+
+    Each is checked as if it were alone, so no two may be about the same task or slot.
 
     Raises:
-        UnknownNameError: If it refers to a task or version that does not exist.
-        ConfigError: If it would replace a module or write a slot twice.
+        UnknownNameError: If one refers to a task or version that does not exist.
+        ConfigError: If one would replace a module, or a slot would be written or a task changed twice.
     """
+    tasks = [change.task for change in changes if change.task is not None]
+    if len(set(tasks)) < len(tasks):
+        raise ConfigError(f"changes {', '.join(sorted(tasks))} made at once: a task can be changed once only")
+    last = connection.execute(text("SELECT seq FROM sqlite_sequence WHERE name = 'object'")).scalar() or 0
+    plans: list[Plan] = []
+    for change in changes:
+        plans.append(_make_plan(connection, change, last + 1))
+        last += len(plans[-1].placements)
+    written = [target for plan in plans for target in (*(one.target for one in plan.placements), *plan.emptied)]
+    if len(set(written)) < len(written):
+        raise ConfigError(f"change {changes[-1].verb!r} writes a slot twice; keep one side object for each slot")
+    return plans
+
+
+def _make_plan(connection: Connection, change: Change, first_object: int) -> Plan:
     version = _resolve_version(connection, change)
     for side in change.side_objects:
         _check_side_object(connection, change, side)
     for task, number in change.dropped:
         _check_dropped(connection, change, task, number)
     targets = list(_targets(change, version))
-    if len({target for target, _ in targets}) < len(targets):
-        raise ConfigError(f"change {change.verb!r} writes a slot twice; keep one side object for each slot")
-    last = connection.execute(text("SELECT seq FROM sqlite_sequence WHERE name = 'object'")).scalar() or 0
     written = [(target, artifact) for target, artifact in targets if artifact is not None]
     placements = tuple(
         Placement(target, artifact, number, object_folder(number, target.slot, target.task, target.version))
-        for number, (target, artifact) in enumerate(written, start=last + 1)
+        for number, (target, artifact) in enumerate(written, start=first_object)
     )
     return Plan(version, placements, tuple(target for target, artifact in targets if artifact is None))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from sqlalchemy import delete, func, select
@@ -14,7 +15,7 @@ from conpet.store.change import Change
 from conpet.store.database import Database
 from conpet.store.layout import Layout
 from conpet.store.leases import oldest_lease
-from conpet.store.plan import Plan, make_plan
+from conpet.store.plan import Plan, make_plans
 from conpet.store.reading import read_events, read_generation
 from conpet.store.records import EventRecord
 from conpet.store.schema import ObjectRow
@@ -43,13 +44,24 @@ class Writer:
             ConfigError: If it contradicts itself or would replace a module.
             OSError: If the disk is full or refuses.
         """
+        return self.commit_all([change])[0]
+
+    def commit_all(self, changes: Sequence[Change]) -> list[EventRecord]:
+        """Make changes that have nothing to do with one another visible and durable together, or, on any error, none.
+
+        Each has an event of its own. Errors as in `commit`, and:
+
+        Raises:
+            ConfigError: If two are about the same task or slot.
+        """
         with self._database.read() as connection:
-            plan = make_plan(connection, change)
+            plans = make_plans(connection, changes)
         try:
-            manifests = self._write_objects(plan)
+            manifests = [self._write_objects(plan) for plan in plans]
             with self._database.write() as connection:
-                event_id = apply_change(connection, change, plan, manifests)
-                event = read_events(connection, after=event_id - 1)[0]
+                of_each = zip(changes, plans, manifests, strict=True)
+                first, *_ = [apply_change(connection, *one) for one in of_each]
+                events = read_events(connection, after=first - 1)
         except BaseException:
             # The database knows what belongs to it, also where the error came after the transaction had ended.
             with suppress(OSError):
@@ -57,9 +69,9 @@ class Writer:
             raise
         with suppress(OSError):  # the change is made: what cannot be cleaned now is cleaned by the next writer
             self.collect()
-        for digest in change.clear_scratch:
+        for digest in {digest for change in changes for digest in change.clear_scratch}:
             shutil.rmtree(self._layout.scratch_of(digest), ignore_errors=True)
-        return event
+        return events
 
     def clean(self) -> None:
         """Delete what interrupted writers left, superseded objects no reader wants, and forgotten checkpoints."""

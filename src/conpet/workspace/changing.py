@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from conpet.artifact import Artifact
 from conpet.config import DesignChoices
-from conpet.cost import CostLedger
+from conpet.cost import CostLedger, StageCost
 from conpet.data import Task
-from conpet.errors import DataError, Problem
+from conpet.errors import ConfigError, DataError, Problem
 from conpet.evaluation.metrics import AccuracyMatrix, Row, backward_transfer, forgetting
-from conpet.learners.base import Learner, Lesson
+from conpet.learners.base import Learned, Learner, Lesson
 from conpet.learners.state import LearnerState
 from conpet.pet.warm import WARMUP
 from conpet.replay.memory import MEMORY, Remembered, Split, remembered_whole
@@ -20,7 +22,7 @@ from conpet.store import Change, EventRecord, NewVersion, Snapshot, Store, TaskR
 from conpet.work import Progress, Work
 from conpet.workspace import warming
 from conpet.workspace.evaluating import Evaluator
-from conpet.workspace.history import CACHE, DESIGN, TUNE, learned_by, matrix_of
+from conpet.workspace.history import CACHE, DESIGN, TOGETHER, TUNE, learned_by, matrix_of
 from conpet.workspace.reading import ORIGINS, coming_task, describe, known_task, known_tasks, origins, seed_of
 from conpet.workspace.recording import recorded
 from conpet.workspace.remembering import Keeper, check_templates, remember, remembered, sighted
@@ -61,64 +63,85 @@ class Changer:
 
     def learn(self, task: Task) -> LearnReport:
         """Learn a task; see `ConPET.learn`."""
-        present = self._present(task.name)
-        if present and task.digest in origins(present):
-            return self._report(present, skipped=True, changed_since=task.digest != present.digest)
-        self._check_labels(task.name, task.labels)
-        settings = self._learner.settings
-        self._learner.check_task(settings, settings.for_task(task.settings))
-        if present:
-            _check_related(task, present)
-        return self._teach(task, "learn")
+        return self.learn_together([task])[0]
 
-    def _teach(self, task: Task, verb: str, *, derived_from: Sequence[str] = ()) -> LearnReport:
-        """Learn a sound task as a new version.
+    def learn_together(self, tasks: Sequence[Task]) -> list[LearnReport]:
+        """Learn tasks in one change; see `ConPET.learn_together`."""
+        known = {task.name: task.active for task in self.snapshot.tasks}
+        due = [task for task in tasks if task.name not in known or task.digest not in origins(known[task.name])]
+        _check_distinct(tasks)
+        for task in due:
+            self._check_labels(task.name, task.labels)
+            settings = self._learner.settings
+            self._learner.check_task(settings, settings.for_task(task.settings))
+            if task.name in known:
+                _check_related(task, known[task.name])
+        taught = {report.task: report for report in self._teach(due, "learn")} if due else {}
+        return [
+            taught.get(task.name)
+            or self._report(known[task.name], skipped=True, changed_since=task.digest != known[task.name].digest)
+            for task in tasks
+        ]
+
+    def _teach(self, tasks: Sequence[Task], verb: str, *, derived_from: Sequence[str] = ()) -> list[LearnReport]:
+        """Learn sound tasks as new versions.
 
         Args:
-            task: The task.
+            tasks: One or more.
             verb: What is done, for the history.
-            derived_from: Digests of the data that the task was made from.
+            derived_from: Digests of the data that they were made from.
         """
-        if self._learner.settings.latent_only:
-            check_templates(task, map(known_task, self.snapshot.versions))
-        # Training may be resumed only from the very state it began in.
-        scratch = f"{task.digest[:32]}-{self.snapshot.generation}"
-        work = self._work(task.name, scratch)
-        coming, source, warm = coming_task(task, self.snapshot), remembered_whole(task), {}
+        self._check_together(tasks)
+        works = self._works(tasks)
+        coming = [coming_task(task, self.snapshot) for task in tasks]
+        sources, warm = [remembered_whole(task) for task in tasks], {}
         if warming.due(self._learner):
-            self._learner, warm[WARMUP] = warming.warm_up(self._learner, coming, source, work)
+            self._learner, warm[WARMUP] = warming.warm_up(self._learner, coming[0], sources[0], works[0])
         learner = self._learner
         with self._costs.stage("prefix"):
-            counted = self._counted("prefix", len(task.train))
-            lesson = Lesson.of(coming, learner.settings, source, learner.backbone, progress=counted)
-        learned = learner.learn(lesson, work)
+            reading = {"progress": self._counted("prefix", sum(len(task.train) for task in tasks))}
+            lessons = [
+                Lesson.of(one, learner.settings, source, learner.backbone, **reading)
+                for one, source in zip(coming, sources, strict=True)
+            ]
+        learned = learner.learn_together(lessons, works) if len(tasks) > 1 else [learner.learn(lessons[0], works[0])]
         with self._costs.stage("memory"):
             keeper = Keeper(learner.backbone, learner.settings)
-            whole = keeper.whole(task, lesson.train, learned.representations)
-            memory, smaller = keeper.kept(whole, self.snapshot.versions)
-        description = describe(task) | {ORIGINS: list(derived_from)}
-        description["notes"] += keeper.notes(whole, memory)
-        state = learner.state.after(coming, learned.objects, learned.shared)
-        evaluation = self._evaluated(state, {task.name: whole})
-        new = NewVersion(
-            task.digest,
-            task.labels,
-            {**learned.objects, MEMORY: memory},
-            description,
-            learned.parameters,
-            learned.head_parameters,
-        )
-        event = self._commit(
-            evaluation,
-            verb,
-            task.name,
-            new_version=new,
-            side_objects=smaller,
-            shared={**warm, **learned.shared},
-            detail=learned.detail,
-        )
-        version = self.snapshot.task(task.name).active
-        return self._report(version, event=event, evaluation=evaluation, notes=tuple(description["notes"]))
+            wholes = [
+                keeper.whole(task, lesson.train, one.representations)
+                for task, lesson, one in zip(tasks, lessons, learned, strict=True)
+            ]
+            memories, smaller = keeper.kept(wholes, self.snapshot.versions)
+        state = learner.state
+        for known, one in zip(coming, learned, strict=True):
+            state = state.after(known, one.objects, one.shared)
+        evaluation = self._evaluated(state, {whole.task: whole for whole in wholes})
+        changes = []
+        for task, one, whole, memory in zip(tasks, learned, wholes, memories, strict=True):
+            description = describe(task) | {ORIGINS: list(derived_from)}
+            description["notes"] += keeper.notes(whole, memory)
+            new = _version(task, one, memory, description)
+            changes.append(Change(verb, task.name, new_version=new, detail={**one.detail, **_together(tasks)}))
+        changes[-1] = replace(changes[-1], side_objects=smaller, shared={**warm, **learned[-1].shared})
+        return self._committed(evaluation, tasks, changes)
+
+    def _committed(
+        self, evaluation: Evaluation | None, tasks: Sequence[Task], changes: Sequence[Change]
+    ) -> list[LearnReport]:
+        """Commit what was learned of some tasks; the last one's report has the evaluation.
+
+        Every task is charged the share of the costs that its examples have.
+        """
+        examples = sum(len(task.train) for task in tasks)
+        costs = [[stage.share(len(task.train) / examples) for stage in self._costs.stages] for task in tasks]
+        events = self._commit_all(evaluation, changes, costs)
+        reports = []
+        for task, event, cost in zip(tasks, events, costs, strict=True):
+            version = self.snapshot.task(task.name).active
+            notes = tuple(version.description["notes"])
+            of_all = evaluation if task is tasks[-1] else None
+            reports.append(self._report(version, event=event, evaluation=of_all, cost=cost, notes=notes))
+        return reports
 
     def rollback(self, name: str, number: int) -> LearnReport:
         """Use another version of a task; see `ConPET.rollback`."""
@@ -177,12 +200,34 @@ class Changer:
         if problems:
             raise DataError(f"task {name!r} cannot be learned; nothing was changed", problems)
 
-    def _work(self, name: str, scratch: str | None = None) -> Work:
-        others = [task for task in self.snapshot.tasks if task.name != name]
+    def _check_together(self, tasks: Sequence[Task]) -> None:
+        """Check that tasks can be learned in one change, and beside those that are learned."""
+        why_apart = self._learner.why_apart if len(tasks) > 1 else None
+        if why_apart:
+            raise ConfigError(
+                f"{len(tasks)} tasks cannot be learned together: {why_apart}; learn them one after the other (without "
+                "--together). Nothing was changed"
+            )
+        if self._learner.settings.latent_only:
+            for number, task in enumerate(tasks):
+                check_templates(task, [*map(known_task, self.snapshot.versions), *tasks[:number]])
+
+    def _works(self, tasks: Sequence[Task]) -> list[Work]:
+        """Return the circumstances in which each of some tasks is learned; they share all but the seed."""
+        digests = [task.digest for task in tasks]
+        digest = digests[0] if len(tasks) == 1 else hashlib.sha256("|".join(digests).encode()).hexdigest()
+        names = [task.name for task in tasks]
+        # Training may be resumed only from the very state it began in.
+        work = self._work(*names, scratch=f"{digest[:32]}-{self.snapshot.generation}")
+        return [replace(work, seed=seed_of(self._learner.settings.seed, name)) for name in names]
+
+    def _work(self, *names: str, scratch: str | None = None) -> Work:
+        """Return the circumstances of a change to tasks; its seed is that of the first."""
+        others = [task for task in self.snapshot.tasks if task.name not in names]
         return Work(
             remembered(others),
             self._costs,
-            seed_of(self._learner.settings.seed, name),
+            seed_of(self._learner.settings.seed, names[0]),
             self._store.scratch(scratch) if scratch else None,
             self._progress,
         )
@@ -199,38 +244,37 @@ class Changer:
         with self._costs.stage("evaluation"):
             return evaluate_tests(self._learner.renewed(state), tests, self._progress)
 
-    def _commit(
-        self,
-        evaluation: Evaluation | None,
-        verb: str,
-        task: str | None,
-        *,
-        detail: Mapping[str, Any] | None = None,
-        **change: Any,
-    ) -> EventRecord:
-        new = change.get("new_version")
+    def _commit(self, evaluation: Evaluation | None, verb: str, task: str | None, **change: Any) -> EventRecord:
+        return self._commit_all(evaluation, [Change(verb, task, **change)], [self._costs.stages])[0]
+
+    def _commit_all(
+        self, evaluation: Evaluation | None, changes: Sequence[Change], costs: Sequence[Sequence[StageCost]]
+    ) -> list[EventRecord]:
+        """Commit changes, each with its costs; the last also has the evaluation and what is noted of them all."""
         hits, asked = (now - before for now, before in zip(_asked(self._learner), self._asked_before, strict=True))
-        rows = recorded(
-            evaluation,
-            self._costs,
-            parameters=new.parameters if new else 0,
-            head_parameters=new.head_parameters if new else 0,
-        )
-        event = self._writer.commit(
-            Change(
-                verb,
-                task,
-                evaluations=rows.evaluations,
-                references=rows.references,
-                costs=rows.costs,
-                confusion=rows.confusion,
-                detail={**(detail or {}), CACHE: {"hits": hits, "asked": asked}},
-                clear_scratch=tuple(self._store.scratches()),  # all of them began in a state that is no more
-                **change,
+        complete = []
+        for number, (change, stages) in enumerate(zip(changes, costs, strict=True), start=1):
+            last, new = number == len(changes), change.new_version
+            rows = recorded(
+                evaluation if last else None,
+                stages,
+                parameters=new.parameters if new else 0,
+                head_parameters=new.head_parameters if new else 0,
             )
-        )
+            complete.append(
+                replace(
+                    change,
+                    evaluations=rows.evaluations,
+                    references=rows.references,
+                    costs=rows.costs,
+                    confusion=rows.confusion,
+                    detail={**change.detail, **({CACHE: {"hits": hits, "asked": asked}} if last else {})},
+                    clear_scratch=tuple(self._store.scratches()),  # all of them began in a state that is no more
+                )
+            )
+        events = self._writer.commit_all(complete)
         self.snapshot = self._store.snapshot()
-        return event
+        return events
 
     def _report(
         self,
@@ -238,6 +282,7 @@ class Changer:
         *,
         event: EventRecord | None = None,
         evaluation: Evaluation | None = None,
+        cost: Sequence[StageCost] | None = None,
         skipped: bool = False,
         changed_since: bool = False,
         notes: Sequence[str] = (),
@@ -255,7 +300,7 @@ class Changer:
             evaluation=evaluation,
             forgetting=forgetting(matrix) if evaluation else None,
             backward_transfer=backward_transfer(matrix) if evaluation else None,
-            cost=tuple(self._costs.stages),
+            cost=tuple(self._costs.stages if cost is None else cost),
             trainable_parameters=version.parameters,
             head_parameters=version.head_parameters,
             backbone_parameters=self._learner.backbone.parameters,
@@ -280,6 +325,33 @@ def _asked(learner: Learner) -> tuple[int, int]:
     """Return how many states the cache had, and of how many it was asked, so far."""
     cache = learner.backbone.cache
     return (cache.hits, cache.hits + cache.misses) if cache else (0, 0)
+
+
+def _check_distinct(tasks: Sequence[Task]) -> None:
+    """Refuse tasks to be learned together that have a name or a label in common."""
+    names = [task.name for task in tasks]
+    owners = {label: task.name for task in reversed(tasks) for label in task.labels}
+    problems = [
+        Problem(f"task {name!r}", None, "is given twice") for name in sorted(set(names)) if names.count(name) > 1
+    ]
+    problems += [
+        Problem(f"task {task.name!r}", None, f"label {label!r} is that of task {owners[label]!r} too")
+        for task in tasks
+        for label in task.labels
+        if owners[label] != task.name
+    ]
+    if problems:
+        raise DataError("these tasks cannot be learned together; nothing was changed", problems)
+
+
+def _together(tasks: Sequence[Task]) -> dict[str, list[str]]:
+    """Return what the history notes of tasks learned in one change."""
+    return {TOGETHER: [task.name for task in tasks]} if len(tasks) > 1 else {}
+
+
+def _version(task: Task, learned: Learned, memory: Artifact, description: Mapping[str, Any]) -> NewVersion:
+    objects = {**learned.objects, MEMORY: memory}
+    return NewVersion(task.digest, task.labels, objects, description, learned.parameters, learned.head_parameters)
 
 
 def _check_related(task: Task, present: VersionRecord) -> None:

@@ -214,18 +214,6 @@ class ConPET(GrowingVerbs):
         """
         return self._change("learn", wait_seconds, progress, evaluate, lambda changer: changer.learn(task))
 
-    def learn_stream(
-        self,
-        stream: Iterable[Task],
-        *,
-        evaluate: bool = True,
-        wait_seconds: float | None = None,
-        progress: Progress | None = None,
-    ) -> Iterator[LearnReport]:
-        """Learn tasks one after another, yielding a report after each; arguments and errors as in `learn`."""
-        for task in stream:
-            yield self.learn(task, evaluate=evaluate, wait_seconds=wait_seconds, progress=progress)
-
     def rollback(
         self,
         task: str,

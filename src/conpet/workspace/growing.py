@@ -58,7 +58,7 @@ class Grower(Relabeller):
         present = self.snapshot.task(name).active
         if task is None:
             return self._report(present, skipped=True)
-        return self._teach(task, "learn", derived_from=origins(present))
+        return self._teach([task], "learn", derived_from=origins(present))[0]
 
     def _extended(self, name: str, examples: Examples | Task) -> Task | None:
         """Return a task with new examples beside its stored ones, or None where there are no new ones."""
@@ -120,7 +120,7 @@ class Grower(Relabeller):
         note = (f"{dropped:,} stored examples of the label that was split have no finer one and were dropped",)
         others = [one for one in record.active.labels if one != label]
         task = self._again(record.active, joined, others, note if dropped else ())
-        return self._teach(task, "split", derived_from=origins(record.active))
+        return self._teach([task], "split", derived_from=origins(record.active))[0]
 
     def _check_not_elsewhere(self, label: str, given: Mapping[Split, Sequence[Example]]) -> None:
         """Refuse inputs that are stored under another label than the one that is split, in any task."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from conpet.cost import CostLedger
+from conpet.cost import StageCost
 from conpet.store import Cost, Reference
 from conpet.store import Evaluation as StoredEvaluation
 from conpet.workspace.results import Evaluation
@@ -23,7 +24,7 @@ class Recorded:
 
 
 def recorded(
-    evaluation: Evaluation | None, costs: CostLedger, *, parameters: int = 0, head_parameters: int = 0
+    evaluation: Evaluation | None, stages: Iterable[StageCost], *, parameters: int = 0, head_parameters: int = 0
 ) -> Recorded:
     """Turn an evaluation and the costs into rows; the trained parameters stand in the row of the stage "module"."""
     rows = tuple(
@@ -37,7 +38,7 @@ def recorded(
             head_parameters=head_parameters if stage.stage == "module" else 0,
             peak_bytes=peak_memory(),
         )
-        for stage in costs.stages
+        for stage in stages
     )
     if evaluation is None:
         return Recorded((), (), rows, None)

@@ -99,7 +99,7 @@ class Relabeller(Changer):
         learned = learner.relabelled(known, names, replace(work, memory=[*work.memory, memory.blind]))
         state = learner.state.after(known.renamed(names), learned.objects, learned.shared)
         staying = [version for version in self.snapshot.versions if not change.drops(version)]
-        kept, smaller = Keeper(learner.backbone, learner.settings).kept(memory, staying)
+        (kept,), smaller = Keeper(learner.backbone, learner.settings).kept([memory], staying)
         coming = next(task for task in state.tasks if task.name == name)
         trimmed = learner.trimmed(known_tasks(self.snapshot.versions), [*known_tasks(staying), coming])
         evaluation = self._evaluated(state.followed_by(coming, trimmed), {name: memory})

@@ -82,17 +82,19 @@ class Keeper:
             artifact = latent_memory(self._states_of(task, train), labels, clustered)
         return Remembered(task.name, task.template, task.kind, Held(artifact))
 
-    def kept(self, newest: Remembered, older: Sequence[VersionRecord]) -> tuple[Artifact, tuple[SideObject, ...]]:
-        """Return what is kept of the newest task, and the memory objects of older versions that must make room.
+    def kept(
+        self, newest: Sequence[Remembered], older: Sequence[VersionRecord]
+    ) -> tuple[list[Artifact], tuple[SideObject, ...]]:
+        """Return what is kept of the newest tasks, and the memory objects of older versions that must make room.
 
         Args:
-            newest: All of its examples.
+            newest: All examples of each.
             older: All versions stored, in use or not: those that are not take up room as well.
         """
         if self._retention.limits.unlimited:
-            return self._cut(newest, range(newest.count(Split.TRAIN))), ()
+            return [self._cut(one, range(one.count(Split.TRAIN))) for one in newest], ()
         competing = older if self._retention.limits.shared else ()
-        memories = [*(sighted(version) for version in competing), newest]
+        memories = [*(sighted(version) for version in competing), *newest]
         seed = self._retention.seed
         kept = self._retention.keep([Holding.of(memory, seed, represented=self._represented) for memory in memories])
         smaller = tuple(
@@ -100,7 +102,7 @@ class Keeper:
             for version, memory, positions in zip(competing, memories, kept, strict=False)
             if len(positions) < memory.count(Split.TRAIN)
         )
-        return self._cut(newest, kept[-1]), smaller
+        return [self._cut(*one) for one in zip(newest, kept[len(competing) :], strict=True)], smaller
 
     def notes(self, whole: Remembered, kept: Artifact) -> list[str]:
         """Return what the user should know of what is kept of a task just learned: that it is nothing, if so."""
