@@ -185,10 +185,10 @@ class _Within:
     def of(cls, evidence: Evidence) -> _Within:
         """Normalise the logits of modules."""
         rows, columns = evidence.ran.nonzero(as_tuple=True)
-        places = rows * evidence.tasks.shape[1] + evidence.owner[columns]
+        runs, run = torch.unique(rows * evidence.tasks.shape[1] + evidence.owner[columns], return_inverse=True)
         logits = evidence.modules[rows, columns]
-        sums = segment_logsumexp(logits.unsqueeze(0), places, evidence.tasks.numel()).squeeze(0)
-        return cls(rows, columns, logits - sums[places])
+        sums = segment_logsumexp(logits.unsqueeze(0), run, len(runs)).squeeze(0)
+        return cls(rows, columns, logits - sums[run])
 
 
 def _combine(evidence: Evidence, modules: _Within, weights: Tensor) -> Tensor:
