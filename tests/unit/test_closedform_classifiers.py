@@ -49,6 +49,7 @@ def state_of(*tasks: Data, feature_map: FeatureMap = MAP) -> ClosedFormState:
 TASKS = [draw(LABELS[first : first + 2], rows=50, seed=first) for first in (0, 2, 4)]
 STATE = state_of(*TASKS)
 TEST = draw(LABELS, rows=300, seed=9)
+NEAR = {"rtol": 1e-5, "atol": 1e-5}
 
 
 def plain(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -79,6 +80,24 @@ def test_scores_of_very_many_labels_are_the_same_with_and_without_weights(
     few = method.fit(STATE)
     torch.testing.assert_close(few.scores(TEST.features[:5]), expected[:5])
     assert "_weights" not in vars(few)
+
+
+@pytest.mark.parametrize("method", [Ridge(), ProjectedRidge(), LinearDiscriminant(), KernelDiscriminant()])
+def test_hundreds_of_labels_more_are_scored_as_if_they_were_few(
+    method: Ridge | LinearDiscriminant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights for more than `SOLVED_AT_ONCE` labels are rounded: not so that it shows in an answer or with a batch."""
+    labels = [f"label {index}" for index in range(classifiers.SOLVED_AT_ONCE + 100)]
+    features = 2.0 + torch.randn(2 * len(labels), MAP.dim, generator=torch.Generator().manual_seed(3))
+    state = state_of(Data(features, labels * 2))
+    scores = method.fit(state).scores(features)
+    halves = method.fit(state)
+    torch.testing.assert_close(torch.cat([halves.scores(half) for half in features.split(700)]), scores, **NEAR)
+    monkeypatch.setattr(classifiers, "SOLVED_AT_ONCE", len(labels))
+    exact = method.fit(state).scores(features)
+    torch.testing.assert_close(scores, exact, **NEAR)
+    found = scores.argmax(dim=1, keepdim=True)
+    assert ((exact.gather(1, found) - exact.amax(dim=1, keepdim=True)).abs() < NEAR["atol"]).all()  # the best, or a tie
 
 
 @pytest.mark.parametrize("method", [LinearDiscriminant(shrinkage=0.2), KernelDiscriminant(shrinkage=0.2)])

@@ -91,6 +91,55 @@ def test_modules_do_not_compete_by_the_scale_of_their_logits() -> None:
     assert (evidence.owner[paper.log_probabilities(louder).argmax(dim=1)] == 1).all()
 
 
+def as_written(evidence: Evidence, row: int, a: float, b: float, c: float, d: float) -> list[float]:
+    """Return one row's log-probabilities by the formulas of `CalibratedRule`, task by task, in float64."""
+    tasks = {}
+    for task in set(evidence.owner[~evidence.impossible[row]].tolist()):
+        labels = (evidence.owner == task).nonzero().squeeze(1)
+        closed = a * evidence.discriminant[row, labels].double() + b * evidence.regression[row, labels].double()
+        module = evidence.modules[row, labels].double().log_softmax(dim=0)
+        within = closed.log_softmax(dim=0)
+        second = torch.where(evidence.ran[row, labels], module, within)
+        tasks[task] = (labels, closed.logsumexp(dim=0) + c * evidence.tasks[row, task], within + d * second)
+    whole = torch.stack([score for _, score, _ in tasks.values()]).logsumexp(dim=0)
+    scores = torch.full((len(evidence.owner),), -torch.inf, dtype=torch.float64)
+    for labels, score, within in tasks.values():
+        scores[labels] = score - whole + within.log_softmax(dim=0)
+    return scores.tolist()  # type: ignore[no-any-return]
+
+
+def many_labels(sizes: list[int], *, partly: bool) -> Evidence:
+    """Return evidence over tasks of such sizes, every third of another kind; of the others some modules were run."""
+    generator = torch.Generator().manual_seed(0)
+    owner = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    rows, other = 5, torch.arange(len(sizes)) % 3 == 2
+
+    def drawn(columns: int, scale: float) -> Tensor:
+        return scale * torch.randn(rows, columns, generator=generator)
+
+    ran = ((torch.rand(rows, len(sizes), generator=generator) < 0.3) & ~other)[:, owner]
+    if partly:  # a module that serves tasks of two templates speaks of some labels of its unit
+        ran &= torch.rand(ran.shape, generator=generator) < 0.6
+    return Evidence(
+        torch.log_softmax(drawn(len(owner), 100.0), dim=1).masked_fill(other[owner], -torch.inf),
+        drawn(len(owner), 0.2).masked_fill(other[owner], -torch.inf),
+        torch.log_softmax(drawn(len(sizes), 3.0).masked_fill(other, -torch.inf), dim=1),
+        drawn(len(owner), 5.0).masked_fill(~ran, -torch.inf),
+        owner,
+    )
+
+
+@pytest.mark.parametrize("partly", [False, True])
+@pytest.mark.parametrize("sizes", [[2] * 320, [1] * 8, [4, 1, 2, 30, 3, 1], [1 + index % 5 for index in range(220)]])
+def test_the_calibrated_rule_is_what_is_written_of_it(sizes: list[int], partly: bool) -> None:
+    evidence = many_labels(sizes, partly=partly)
+    rule = CalibratedRule()
+    scores = rule.log_probabilities(evidence)
+    weights = rule.discriminant, rule.regression, rule.selector, rule.module
+    for row in range(len(scores)):
+        assert scores[row].tolist() == pytest.approx(as_written(evidence, row, *weights), rel=1e-5, abs=1e-4)
+
+
 def test_a_module_decides_between_the_labels_of_its_task() -> None:
     evidence, targets = informative(200, seed=3, modules=10.0)
     best = CalibratedRule().log_probabilities(evidence)

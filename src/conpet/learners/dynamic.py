@@ -119,7 +119,7 @@ class DynamicLearner(Learner):
         """The modules in this state, and whom they serve."""
         return Units(self.state, self.bank)
 
-    @property
+    @cached_property
     def _unit_of_label(self) -> Tensor:
         return self.units.of_task[self.owner]
 
@@ -148,10 +148,10 @@ class DynamicLearner(Learner):
         """Return what is known of n examples, its tasks being units, and the selector's log-probabilities `[n, T]`."""
         by_selector = self._selected_by(readings, kind)
         units = by_unit(by_selector, self.units.of_task)
-        impossible = self.other_kind[kind][self.owner]
-        discriminant, regression = (
-            scores.masked_fill(impossible, -torch.inf) for scores in self._closed_scores(readings)
-        )
+        discriminant, regression = self._closed_scores(readings)
+        if self.other_kind[kind].any():
+            impossible = self.other_kind[kind][self.owner]
+            discriminant, regression = (one.masked_fill(impossible, -torch.inf) for one in (discriminant, regression))
         logits = self.units.run(readings, kind, _likeliest(units, self.settings.top_k))
         return Evidence(discriminant, regression, units, logits, self._unit_of_label), by_selector
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from conpet.closedform.segments import FLOOR, segment_logsumexp
 from conpet.registry import Registry
 
 UNSELECTED = -100.0
@@ -119,7 +120,7 @@ class CalibratedRule:
 
     def log_probabilities(self, evidence: Evidence) -> Tensor:
         """Return log-probabilities `[n, L]`."""
-        return _combine(evidence, torch.tensor(self._weights)).float()
+        return _combine(evidence, _Within.of(evidence), torch.tensor(self._weights)).float()
 
     def fitted(self, evidence: Evidence, targets: Tensor) -> CalibratedRule:
         """Fit the weights by maximum likelihood, held towards the defaults as if by `PRIOR_EXAMPLES` examples.
@@ -130,13 +131,14 @@ class CalibratedRule:
         if not len(targets):
             return self
         evidence, targets = _narrowed(evidence, targets)
+        modules = _Within.of(evidence)
         start = torch.tensor(CalibratedRule()._weights).log()
         weights = start.clone().requires_grad_(True)
         optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            scores = _combine(evidence, weights.exp())
+            scores = _combine(evidence, modules, weights.exp())
             nll = -scores[torch.arange(len(targets)), targets].clamp(min=UNSELECTED).sum()
             value = (nll + PRIOR_EXAMPLES * (weights - start).square().sum()) / (len(targets) + PRIOR_EXAMPLES)
             value.backward()
@@ -163,22 +165,43 @@ RULES = Registry(
 )
 
 
-FLOOR = -1e4
-"""Stands for the log of nothing, where -inf would make NaN of a difference or a gradient."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Within:
+    """What the modules that were run say within their tasks, for the m labels they speak of.
+
+    These are few of all, however many labels there are, so what is dense over labels need not be computed of them.
+
+    Attributes:
+        rows: Their examples `[m]`.
+        columns: Their labels `[m]`.
+        scores: Log-probabilities, of the labels of one task that its module speaks of `[m]`.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    scores: Tensor
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> _Within:
+        """Normalise the logits of modules."""
+        rows, columns = evidence.ran.nonzero(as_tuple=True)
+        runs, run = torch.unique(rows * evidence.tasks.shape[1] + evidence.owner[columns], return_inverse=True)
+        logits = evidence.modules[rows, columns]
+        sums = segment_logsumexp(logits.unsqueeze(0), run, len(runs)).squeeze(0)
+        return cls(rows, columns, logits - sums[run])
 
 
-def _combine(evidence: Evidence, weights: Tensor) -> Tensor:
+def _combine(evidence: Evidence, modules: _Within, weights: Tensor) -> Tensor:
     discriminant, regression, selector, module = weights.unbind()
     owner, tasks = evidence.owner, evidence.tasks.shape[1]
     closed = discriminant * evidence.discriminant.clamp(min=FLOOR) + regression * evidence.regression.clamp(min=FLOOR)
     closed_of_task = segment_logsumexp(closed, owner, tasks)
     task = torch.log_softmax(closed_of_task + selector * evidence.tasks.clamp(min=FLOOR), dim=1)
-    closed_within = closed - closed_of_task[:, owner]
-    module_within = evidence.modules - segment_logsumexp(evidence.modules, owner, tasks)[:, owner]
-    second = torch.where(evidence.ran, module_within.masked_fill(~evidence.ran, 0), closed_within)
+    closed_within = closed - closed_of_task.index_select(1, owner)
+    second = closed_within.index_put((modules.rows, modules.columns), modules.scores)
     within = closed_within + module * second
-    within = within - segment_logsumexp(within, owner, tasks)[:, owner]
-    return (task[:, owner] + within).masked_fill(evidence.impossible, -torch.inf)
+    shift = task - segment_logsumexp(within, owner, tasks)
+    return (within + shift.index_select(1, owner)).masked_fill(evidence.impossible, -torch.inf)
 
 
 def _narrowed(evidence: Evidence, targets: Tensor) -> tuple[Evidence, Tensor]:
@@ -211,12 +234,3 @@ def _narrowed(evidence: Evidence, targets: Tensor) -> tuple[Evidence, Tensor]:
         torch.arange(CANDIDATES).repeat_interleave(len(room)),
     )
     return narrow, ((columns == targets.unsqueeze(1)) & ~surplus).int().argmax(dim=1)
-
-
-def segment_logsumexp(values: Tensor, owner: Tensor, tasks: int) -> Tensor:
-    """Sum probabilities over the labels of each task, in logs: `[n, L]` to `[n, T]`."""
-    index = owner.expand(len(values), -1)
-    top = torch.full((len(values), tasks), -torch.inf).scatter_reduce(1, index, values.detach(), "amax")
-    top = top.masked_fill(top == -torch.inf, 0.0)
-    total = torch.zeros(len(values), tasks).scatter_add(1, index, (values - top.gather(1, index)).exp())
-    return total.log().clamp(min=FLOOR) + top

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from conpet.artifact import Artifact
+from conpet.closedform.segments import segment_logsumexp
 from conpet.data import Kind
 from conpet.learners.base import Readings, count
 from conpet.learners.memo import RememberingBank
-from conpet.learners.rules import segment_logsumexp
 from conpet.learners.state import MODULE, KnownTask, LearnerState, module_of
 from conpet.pet.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
 from conpet.pet.module import HEAD, StoredModule
@@ -143,6 +143,8 @@ def _served(versions: Sequence[KnownTask]) -> dict[str, set[str]]:
 def by_unit(log_probabilities: Tensor, of_task: Tensor) -> Tensor:
     """Sum probabilities of tasks over each unit's tasks, in logs: `[n, T]` to `[n, U]`; -inf where all are."""
     units = int(of_task.max()) + 1
+    if units == len(of_task):  # each task has its own
+        return log_probabilities
     index = of_task.expand(len(log_probabilities), -1)
     likeliest = torch.full((len(log_probabilities), units), -torch.inf).scatter_reduce(
         1, index, log_probabilities, "amax"

@@ -188,6 +188,8 @@ class ModuleBank:
 
     def _bring(self, keys: Sequence[StoredModule], weights: dict[StoredModule, ModuleWeights]) -> bool:
         """Place what is missing, given its weights; False while modules in use stand in the way. The lock is held."""
+        if all(key.name in self._resident for key in keys):
+            return True
         present = {name: banked.room for name, banked in self._maps.items()}
         rooms = _rooms(present, weights.values())
         slots = self._slots_for(len(self._resident.keys() | {key.name for key in keys}), rooms)

@@ -11,6 +11,7 @@ from torch import Tensor
 from conpet.backbone.states import States
 from conpet.closedform.classifiers import LinearDiscriminant, NearestMean, ProjectedRidge
 from conpet.closedform.fitting import fitted
+from conpet.closedform.segments import segment_logsumexp
 from conpet.selectors.base import Selector
 
 
@@ -25,19 +26,13 @@ class _ByLabels(Selector):
 
     def log_probabilities(self, states: States) -> Tensor:
         """Return log-probabilities of the T tasks `[n, T]`: of the softmax over labels, each task's share."""
-        labels = torch.log_softmax(self.label_scores(states), dim=1)
-        tasks = labels.new_empty(len(labels), len(self.state.sizes))
-        for indices, columns in self._alike:
-            tasks[:, indices] = labels[:, columns].logsumexp(dim=2)
-        return tasks
+        tasks = segment_logsumexp(self.label_scores(states), self._owner, len(self.state.sizes))
+        return torch.log_softmax(tasks, dim=1)
 
     @cached_property
-    def _alike(self) -> list[tuple[Tensor, Tensor]]:
-        """Tasks of one size, in one step however many they are: their indices `[t]` and columns of labels `[t, s]`."""
-        sizes = torch.tensor(self.state.sizes)
-        starts = sizes.cumsum(dim=0) - sizes
-        found = [(size, (sizes == size).nonzero().squeeze(1)) for size in sizes.unique().tolist()]
-        return [(indices, starts[indices].unsqueeze(1) + torch.arange(size)) for size, indices in found]
+    def _owner(self) -> Tensor:
+        """Index of the task of each label `[L]`."""
+        return torch.arange(len(self.state.sizes)).repeat_interleave(torch.tensor(self.state.sizes))
 
 
 class ClosedFormSelector(_ByLabels):
