@@ -72,3 +72,20 @@ def test_half_formats_are_computed_in_theirs_and_learned_in_float32() -> None:
     assert [one.dtype for one in found] == [torch.bfloat16, torch.float32, torch.float32, torch.float32]
     for one, other in zip(found, exact, strict=True):
         torch.testing.assert_close(one.float(), other, rtol=0.03, atol=0.2)
+
+
+@pytest.mark.parametrize("shares", [(2, 2, 2), (1, 3, 2), (4, 0, 2), (0, 3, 3)])
+def test_updates_trained_together_each_see_their_own_rows_alone(shares: tuple[int, int, int]) -> None:
+    layers = [made(bias=True) for _ in shares]
+    for number, layer in enumerate(layers):
+        layer.up.data *= number + 1
+    hidden = torch.linspace(-1, 1, 6 * 4 * 6).view(6, 4, 6).requires_grad_(True)
+    weights = torch.arange(6.0).view(6, 1, 1) * torch.arange(5)
+    wanted = [hidden, *(one for layer, share in zip(layers, shares, strict=True) if share for one in layer.maps)]
+    parts = zip(hidden.split(list(shares)), layers, strict=True)
+    alone = torch.cat([plain(part, layer) for part, layer in parts])
+    expected = [alone.detach(), *torch.autograd.grad((alone * weights).sum(), wanted)]
+    layers[0].stand_beside(layers[1:])
+    layers[0].share(shares)
+    together = layers[0](hidden)
+    torch.testing.assert_close([together.detach(), *torch.autograd.grad((together * weights).sum(), wanted)], expected)

@@ -17,6 +17,7 @@ from conpet.learners.rules import RULES, UNSELECTED, CalibratedRule, Evidence, P
 from conpet.learners.state import MODULE
 from conpet.pet.bank import ModuleBank
 from conpet.pet.module import StoredModule
+from conpet.pet.train import Subject
 from conpet.testing import check_rule_contract, learner_of, random_evidence
 
 
@@ -200,16 +201,16 @@ def test_teacher_forcing_trains_beside_the_tasks_the_selector_would_take(
     template: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At k=2 the new module learns beside one older task: the likelier one, whatever the selector thinks of its own."""
-    given: dict[str, Any] = {}
-    train = dynamic.train_module
+    given: list[Subject] = []
+    train = dynamic.train_modules
 
-    def spied(*arguments: Any, **more: Any) -> Any:
-        given.update(more)
-        return train(*arguments, **more)
+    def spied(backbone: Any, subjects: list[Subject], **more: Any) -> Any:
+        given.extend(subjects)
+        return train(backbone, subjects, **more)
 
     learner = workspace(tmp_path, 2, rule="paper", top_k=2)
     newest = replace(stream()[2], template=template)
-    monkeypatch.setattr(dynamic, "train_module", spied)
+    monkeypatch.setattr(dynamic, "train_modules", spied)
     learner.learn(newest, evaluate=False)
 
     after = learner_of(learner)
@@ -218,22 +219,24 @@ def test_teacher_forcing_trains_beside_the_tasks_the_selector_would_take(
     assert ranking is not None
     older = after.state.tasks[:2]
     bank = ModuleBank(learner.backbone)
+    (subject,) = given
+    assert subject.others is not None
     for row in range(len(newest.train)):
         rival = int(ranking[row, :2].argmax())
         module = StoredModule.of(older[rival].objects[MODULE])
         logits = bank.logits(readings[None].select([row]), [[module]])[0][module].tolist()
         expected = [UNSELECTED] * 4
         expected[2 * rival : 2 * rival + 2] = logits
-        assert given["others"][row].tolist() == pytest.approx(expected, abs=1e-3)
+        assert subject.others[row].tolist() == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("settings", [{"rule": "paper", "top_k": 1}, {"rule": "calibrated", "top_k": 2}])
 def test_modules_learn_alone_where_no_other_logits_stand_beside_theirs(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[Any] = []
-    train = dynamic.train_module
+    given: list[Subject] = []
+    train = dynamic.train_modules
     learner = workspace(tmp_path, 1, **settings)
-    monkeypatch.setattr(dynamic, "train_module", lambda *a, **more: given.append(more["others"]) or train(*a, **more))
+    monkeypatch.setattr(dynamic, "train_modules", lambda a, some, **more: given.extend(some) or train(a, some, **more))
     learner.learn(stream()[1], evaluate=False)
-    assert given == [None]
+    assert [subject.others for subject in given] == [None]

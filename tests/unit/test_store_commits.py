@@ -287,3 +287,30 @@ def test_leftovers_of_interrupted_writers_are_removed_by_the_next(store: Store) 
         (objects / name / "adapter_config.json").write_text("{}")
     with store.write("learn"):
         assert folders(store) == folders_in_use(store)
+
+
+def test_changes_made_together_are_seen_together_each_with_its_event(store: Store) -> None:
+    commit(store, learn("a"))
+    with store.write("learn") as writer:
+        events = writer.commit_all([learn("b"), learn("a", detail={"n": 2}), learn("c", shared={"gram": module(1.0)})])
+    assert [(event.task, event.version) for event in events] == [("b", 1), ("a", 2), ("c", 1)]
+    assert store.events()[-3:] == events
+    snapshot = store.snapshot()
+    assert [task.name for task in snapshot.tasks] == ["a", "b", "c"]
+    assert snapshot.generation == events[-1].id
+    assert events[-1].bytes_stored == sum(reader.bytes for reader in snapshot.readers())
+    for reader in snapshot.readers():
+        reader.verify()
+
+
+def test_changes_made_together_that_contradict_one_another_are_refused(store: Store) -> None:
+    commit(store, learn("a"))
+    before = describe_snapshot(store.snapshot())
+    with store.write("learn") as writer:
+        with pytest.raises(ConfigError, match="a task can be changed once only"):
+            writer.commit_all([learn("b"), learn("b")])
+        with pytest.raises(ConfigError, match="writes a slot twice"):
+            writer.commit_all([learn(name, shared={"gram": module(1.0)}) for name in ("b", "c")])
+        with pytest.raises(UnknownNameError, match="no task 'nope'"):
+            writer.commit_all([learn("b"), Change("remove", "nope", remove=True)])
+    assert describe_snapshot(store.snapshot()) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 
 from conpet import training
 from conpet.config import Settings
-from conpet.errors import ConfigError
-from conpet.pet.train import TrainedModule, train_module
-from conpet.training import Plan, TrainLog, epoch_batches, optimise
+from conpet.errors import ConfigError, DivergedError
+from conpet.pet.train import ROWS_TOGETHER, Subject, TrainedModule, sets_of, train_module, train_modules
+from conpet.training import Course, Plan, TrainLog, epoch_batches, optimise, optimise_together
 
 
 class Killed(BaseException):
@@ -201,3 +202,133 @@ def test_batches_pad_little_and_come_in_random_order() -> None:
     means = [sum(lengths[index] for index in batch) / len(batch) for batch in batches]
     assert means != sorted(means)
     assert batches != epoch_batches(lengths, 16, torch.Generator().manual_seed(1))
+
+
+def several() -> list[Course]:
+    plans = [Plan(20, 0.1, clip=0.5), Plan(12, 0.3, weight_decay=0.1, clip=0.5), Plan(20, 0.02, clip=0.5)]
+    return [Course(line(), plan, f"course {number}") for number, plan in enumerate(plans)]
+
+
+def fitting(courses: list[Course]) -> Callable[[int], Tensor]:
+    """The losses of courses that each fit another line; nothing is drawn."""
+
+    def losses(step: int) -> Tensor:
+        inputs = torch.linspace(-1, 1, 24).view(8, 3) * (1 + step % 3)
+        wanted = [inputs @ torch.tensor([1.0, -2.0, 3.0]) + number for number in range(len(courses))]
+        found = [inputs @ course.parameters["slope"] + course.parameters["shift"] for course in courses]
+        every = zip(courses, found, wanted, strict=True)
+        return torch.stack([(one - right).square().mean() for course, one, right in every if course.lasts(step)])
+
+    return losses
+
+
+def trained_alone(number: int) -> tuple[Course, TrainLog]:
+    courses = several()
+    course = courses[number]
+
+    def loss(step: int) -> Tensor:
+        return fitting(courses)(step)[sum(one.lasts(step) for one in courses[:number])]
+
+    return course, optimise(course.parameters, loss, course.plan)
+
+
+def test_courses_trained_together_end_as_each_does_alone() -> None:
+    courses = several()
+    logs = optimise_together(courses, fitting(courses))
+    for number, (course, log) in enumerate(zip(courses, logs, strict=True)):
+        alone, its_log = trained_alone(number)
+        assert (log.steps, len(log.losses)) == (course.plan.steps, course.plan.steps)
+        assert log.losses == pytest.approx(its_log.losses)
+        for name, parameter in course.parameters.items():
+            torch.testing.assert_close(parameter, alone.parameters[name])
+
+
+@pytest.mark.parametrize("until", [3, 11, 15])
+def test_courses_killed_together_go_on_together(until: int, tmp_path: Path) -> None:
+    def stop(step: int, _loss: float) -> None:
+        if step == until:
+            raise Killed
+
+    whole = several()
+    logs = optimise_together(whole, fitting(whole))
+    killed = several()
+    with pytest.raises(Killed):
+        optimise_together(killed, fitting(killed), checkpoint=tmp_path, on_step=stop)
+    resumed = several()
+    again = optimise_together(resumed, fitting(resumed), checkpoint=tmp_path)
+    assert max(log.resumed_at for log in again) == until
+    assert [log.losses for log in again] == [log.losses for log in logs]
+    for course, expected in zip(resumed, whole, strict=True):
+        assert all(torch.equal(course.parameters[name], expected.parameters[name]) for name in expected.parameters)
+
+
+def test_of_courses_trained_together_the_one_that_diverges_is_named() -> None:
+    courses = several()
+
+    def losses(step: int) -> Tensor:
+        return fitting(courses)(step) * torch.tensor([1.0, torch.nan if step == 2 else 1.0, 1.0])
+
+    with pytest.raises(DivergedError, match="training of course 1 diverged: the loss at step 3 of 12 is nan"):
+        optimise_together(courses, losses)
+
+
+def subjects(**settings: Any) -> list[Subject]:
+    """Four small tasks over the same examples, of unequal numbers of steps."""
+    backbone = tiny_backbone("llama", split=1)
+    states = backbone.states(EXAMPLES)
+    of_all = torch.arange(len(EXAMPLES)) % 3
+    values = [{"epochs": 2}, {"epochs": 4}, {"epochs": 4, "learning_rate": 3e-3}, {"epochs": 1}]
+    return [
+        Subject(
+            states.select(range(number, len(EXAMPLES))),
+            of_all[number:],
+            3,
+            Settings.parse({"rank": 2, **one, **settings}).for_task({}),
+            seed=number,
+        )
+        for number, one in enumerate(values)
+    ]
+
+
+def test_modules_trained_together_are_those_trained_alone() -> None:
+    backbone, given, said = tiny_backbone("llama", split=1), subjects(), []
+    assert len(sets_of(given)) == 1
+    found = train_modules(backbone, given, on_step=lambda done, steps: said.append(done / steps))
+    assert said == sorted(said)
+    assert said[-1] == 1.0
+    for subject, one in zip(given, found, strict=True):
+        alone = train_module(backbone, subject.states, subject.targets, subject.labels, subject.settings, subject.seed)
+        assert one.log.steps == alone.log.steps
+        assert one.log.losses == pytest.approx(alone.log.losses, rel=1e-3)
+        torch.testing.assert_close(one.module.tensors(), alone.module.tensors(), rtol=1e-2, atol=1e-4)
+        torch.testing.assert_close(one.head.weight, alone.head.weight, rtol=1e-2, atol=1e-4)
+        batch = subject.states.collate([0, 1], pad=backbone.encoder.pad, device=backbone.device)
+        torch.testing.assert_close(one.module.represent(batch), alone.module.represent(batch), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sets"),
+    [
+        ({}, 1),
+        ({"rslora": True}, 1),
+        ({"dropout": 0.1}, 4),
+        ({"dora": True}, 4),
+        ({"pet": "ia3"}, 4),
+        ({"training_tokens": 8}, 4),
+        ({"batch_size": 64}, 1),
+    ],
+)
+def test_modules_train_together_only_where_each_learns_as_it_would_alone(settings: dict[str, Any], sets: int) -> None:
+    given = subjects(**settings)
+    found = sets_of(given)
+    assert len(found) == sets
+    assert sorted(index for some in found for index in some) == [0, 1, 2, 3]
+    for some in found:
+        steps = [given[index].steps for index in some]
+        assert steps == sorted(steps, reverse=True)
+
+
+def test_many_small_modules_are_trained_so_many_at_a_time_that_a_step_is_not_too_large() -> None:
+    given = subjects() * 30
+    rows = [sum(given[index].rows for index in some) for some in sets_of(given)]
+    assert max(rows) <= ROWS_TOGETHER < sum(rows)

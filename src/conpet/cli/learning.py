@@ -92,6 +92,14 @@ def learn(
         bool,
         typer.Option("--extend", help="More examples of labels learned already: their tasks get new versions."),
     ] = False,
+    together: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Learn N tasks of a stream in one change: many small ones take much less time so.",
+        ),
+    ] = 1,
     no_evaluate: NoEvaluate = False,
     wait: Wait = None,
     seed: Annotated[
@@ -108,11 +116,14 @@ def learn(
 
     All data is checked before anything is learned.
     A task already learned from the same data is skipped; a changed one becomes a new version.
+    With --together tasks are learned N at a time, each N of them or none, and evaluated after every N.
     With --extend all rows of a file are learned from, beside what is stored of their tasks; nothing is split off.
     Interrupt it whenever you like: the same command goes on where it was.
     """
     from conpet.errors import DataError
 
+    if extend and together > 1:
+        raise typer.BadParameter("tasks are extended one by one: leave one of the two out", param_hint="--together")
     if extend and (name is not None or template is not None or seed is not None):
         raise typer.BadParameter("tasks that are learned keep their name, template and split", param_hint="--extend")
     opened = open_workspace(workspace, backbone, device)
@@ -128,7 +139,7 @@ def learn(
         raise typer.Exit(1) from None
     opened.check(tasks)
     _say_notes(opened, tasks)
-    teach(opened, tasks, evaluate=not no_evaluate, wait=wait)
+    teach(opened, tasks, together=together, evaluate=not no_evaluate, wait=wait)
     _say_learned(opened, workspace)
 
 

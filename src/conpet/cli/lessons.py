@@ -19,24 +19,41 @@ if TYPE_CHECKING:
 Done = TypeVar("Done")
 
 
-def teach(workspace: ConPET, tasks: Sequence[Task], *, evaluate: bool = True, wait: float | None = None) -> None:
-    """Learn tasks in order; after each print the accuracy matrix so far and what learning it did."""
+def teach(
+    workspace: ConPET,
+    tasks: Sequence[Task],
+    *,
+    together: int = 1,
+    evaluate: bool = True,
+    wait: float | None = None,
+) -> None:
+    """Learn tasks in order, some together; after each change print the accuracy matrix so far and what it did."""
     from conpet.report.tables import matrix_table
     from conpet.workspace.reporting import History
 
     history = History(workspace.store)
-    for number, task in enumerate(tasks, start=1):
+    for start in range(0, len(tasks), together):
+        some = tasks[start : start + together]
         try:
-            report = _learn(workspace, task, f"[{number}/{len(tasks)}] {task.name}", evaluate, wait)
+            reports = _learn(workspace, some, _title(some, start, len(tasks)), evaluate, wait)
         except KeyboardInterrupt:
-            _say_what_is_kept(task, number, len(tasks))
+            _say_what_is_kept(some, start, len(tasks))
             raise typer.Exit(INTERRUPTED) from None
-        if report.evaluation is not None:
+        if any(report.evaluation is not None for report in reports):
             output().print()
             output().print(matrix_table(history.events()))
-        for note in () if report.skipped else report.notes[len(task.notes) :]:  # the reader's own were told before
-            line(f"{task.name}: {note}")
-        line(str(report))
+        for task, report in zip(some, reports, strict=True):
+            # The reader's own notes were told before.
+            for note in () if report.skipped else report.notes[len(task.notes) :]:
+                line(f"{task.name}: {note}")
+            line(str(report))
+
+
+def _title(some: Sequence[Task], start: int, total: int) -> str:
+    """Return what the stages of learning some tasks are shown under."""
+    if len(some) == 1:
+        return f"[{start + 1}/{total}] {some[0].name}"
+    return f"[{start + 1} to {start + len(some)} of {total}] {some[0].name}, ..., {some[-1].name}"
 
 
 def extend_tasks(workspace: ConPET, source: Path, *, evaluate: bool = True, wait: float | None = None) -> None:
@@ -55,10 +72,13 @@ def extend_tasks(workspace: ConPET, source: Path, *, evaluate: bool = True, wait
         line(str(report))
 
 
-def _learn(workspace: ConPET, task: Task, title: str, evaluate: bool, wait: float | None) -> LearnReport:
+def _learn(
+    workspace: ConPET, tasks: Sequence[Task], title: str, evaluate: bool, wait: float | None
+) -> list[LearnReport]:
     with stages(title) as progress:
         return patiently(
-            wait, lambda seconds: workspace.learn(task, evaluate=evaluate, wait_seconds=seconds, progress=progress)
+            wait,
+            lambda seconds: workspace.learn_together(tasks, evaluate=evaluate, wait_seconds=seconds, progress=progress),
         )
 
 
@@ -106,10 +126,8 @@ def say_accuracy(accuracy: float | None, labels: int) -> None:
     line(f"whole accuracy {text.percent(accuracy)} over {text.plural(labels, 'label')}")
 
 
-def _say_what_is_kept(task: Task, number: int, total: int) -> None:
-    kept = f"{number - 1} of {total} tasks are learned and kept" if total > 1 else "the workspace is as it was"
-    line(
-        f"stopped: {kept}. Run the same command again to go on: {task.name!r} continues from its last checkpoint.",
-        messages(),
-        "yellow",
-    )
+def _say_what_is_kept(tasks: Sequence[Task], before: int, total: int) -> None:
+    kept = f"{before} of {total} tasks are learned and kept" if total > 1 else "the workspace is as it was"
+    names = ", ".join(repr(task.name) for task in tasks[:3]) + (", ..." if len(tasks) > 3 else "")
+    goes_on = "continues from its last checkpoint" if len(tasks) == 1 else "continue from their last checkpoint"
+    line(f"stopped: {kept}. Run the same command again to go on: {names} {goes_on}.", messages(), "yellow")
