@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -274,6 +275,67 @@ def floor(
     passed = (theirs or epochs) * (layers + len(adapted))
     needed = backbone.split + (ours or epochs) * 2 * above
     return {"theirs": passed, "ours": needed, "ratio": passed / needed}
+
+
+class LearnTogether(Row):
+    name = "learn-together"
+    goals: ClassVar[Mapping[str, Goal]] = {
+        "learn-together": Goal(
+            "learn 10 tasks of 8 examples in one change (`--together 10`)",
+            "conpet: one after the other",
+            "at least",
+            2.0,
+        )
+    }
+
+    def measure(self, bench: Bench) -> Mapping[str, Measured]:
+        tasks = bench.toys[: bench.sizes.few]
+
+        def prepare(number: int) -> tuple[ConPET, ConPET]:
+            one, other = (
+                bench.create(bench.scratch(f"{side}-{number}"), bench.sizes.large) for side in ("one", "other")
+            )
+            for learner in (one, other):
+                learner.backbone.states([Example.of_text("what is done once a process")], keep=False)
+            return one, other
+
+        def learn(learner: ConPET, together: int) -> list[LearnReport]:
+            assert learner.backbone.cache is not None
+            learner.backbone.cache.clear()
+            return list(learner.learn_stream(tasks, together=together, evaluate=False))
+
+        pairs = in_turns(
+            prepare,
+            lambda both: learn(both[0], len(tasks)),
+            lambda both: learn(both[1], 1),
+            bench.sizes.learn_pairs,
+            profile=profiled,
+        )
+        ours, theirs = pairs.given[-1]
+        found, expected = (
+            torch.cat([one.flatten() for task in tasks for _, one in sorted(module_of(learner, task.name).items())])
+            for learner in (ours, theirs)
+        )
+        equal = check_close(f"weights of {len(tasks)} modules", found, expected, bench.tolerance(ours.backbone))
+        return {
+            self.name: pairs.measured(
+                equal,
+                backbone=bench.sizes.large,
+                examples=sum(len(task.train) for task in tasks),
+                stages_a_task={
+                    side: stages_a_task(reports[-1])
+                    for side, reports in (("together", pairs.ours), ("apart", pairs.theirs))
+                },
+            )
+        }
+
+
+def stages_a_task(reports: Sequence[LearnReport]) -> dict[str, float]:
+    """Return the seconds of each stage, a task on average."""
+    seconds: Counter[str] = Counter()
+    for report in reports:
+        seconds.update({one.stage: one.seconds for one in report.cost})
+    return {stage: round(spent / len(reports), 4) for stage, spent in seconds.items()}
 
 
 class LearnLateTask(Row):

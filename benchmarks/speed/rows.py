@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.speed.learning import LearnAllLayers, LearnLateTask, LearnSameLayers
+from benchmarks.speed.learning import LearnAllLayers, LearnLateTask, LearnSameLayers, LearnTogether
 from benchmarks.speed.memory import OpenManyModules, Stream
 from benchmarks.speed.predicting import HalfFormat, MixedBatch, OneText, Predict, PredictManyTasks, PredictTopThree
 from benchmarks.speed.row import Row
@@ -13,6 +13,7 @@ ROWS: dict[str, type[Row]] = {
         LearnSameLayers,
         LearnAllLayers,
         LearnLateTask,
+        LearnTogether,
         Predict,
         PredictManyTasks,
         PredictTopThree,

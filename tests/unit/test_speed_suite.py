@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +147,8 @@ def wrong_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wrong_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = iter((torch.zeros(1), torch.ones(1)))
-    monkeypatch.setattr(learning, "module_of", lambda *_: {"weight": next(weights)})
+    weights = count()
+    monkeypatch.setattr(learning, "module_of", lambda *_: {"weight": torch.tensor([float(next(weights))])})
 
 
 @pytest.mark.parametrize(
@@ -156,6 +157,7 @@ def wrong_module(monkeypatch: pytest.MonkeyPatch) -> None:
         ("learn-same-layers", wrong_losses),
         ("learn-all-layers", wrong_losses),
         ("learn-late-task", wrong_module),
+        ("learn-together", wrong_module),
         ("predict-few-tasks", wrong_logits),
         ("predict-top-3", wrong_logits),
         ("predict-many-tasks", wrong_logits),
