@@ -20,6 +20,10 @@ CHECKPOINT_SECONDS = 20.0
 """Least time between two checkpoints: at most this much training is lost by a kill."""
 
 
+READ_STEPS = 16
+"""Steps after which losses are read: to read one is to wait for the device, which then waits for the next step."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How long and how fast to train.
@@ -88,7 +92,7 @@ def optimise(
     *,
     checkpoint: Path | None = None,
     on_gradient: Callable[[int], None] | None = None,
-    on_step: Callable[[int, float], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> TrainLog:
     """Minimise a loss.
 
@@ -99,7 +103,7 @@ def optimise(
         plan: Steps and rates.
         checkpoint: Folder for checkpoints; a run that finds one there goes on from it.
         on_gradient: Called with a step's number when its gradients are there and may still be changed.
-        on_step: Called behind every step with its number and loss.
+        on_step: Called behind every step with its number.
 
     Raises:
         DivergedError: The loss is no longer a finite number; nothing learned so far is of use.
@@ -114,7 +118,8 @@ def optimise_together(
     *,
     checkpoint: Path | None = None,
     on_gradient: Callable[[int], None] | None = None,
-    on_step: Callable[[int, float], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
+    read_steps: int = READ_STEPS,
 ) -> list[TrainLog]:
     """Minimise several losses, each by its own parameters and plan, as if each were minimised alone.
 
@@ -124,7 +129,8 @@ def optimise_together(
             where there is one course); see `optimise`.
         checkpoint: As in `optimise`.
         on_gradient: As in `optimise`.
-        on_step: Called behind every step with its number and the sum of the losses.
+        on_step: Called behind every step with its number.
+        read_steps: Steps after which losses are read; only then is it noticed that one is no number.
 
     Raises:
         DivergedError: A loss is no longer a finite number.
@@ -135,15 +141,15 @@ def optimise_together(
     if checkpoint is not None:
         _resume(checkpoint, courses, optimizer, logs)
     started = saved = time.monotonic()
-    for step in range(max(log.steps for log in logs), max(course.plan.steps for course in courses)):
+    steps, unread = max(course.plan.steps for course in courses), []
+    for step in range(max(log.steps for log in logs), steps):
         lasting = [number for number, course in enumerate(courses) if course.lasts(step)]
         for group, course in zip(optimizer.param_groups, courses, strict=True):
             group["lr"] = course.plan.rate(step)
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(courses[0].plan.seed + step)
             losses = losses_of_step(step).reshape(-1)
-        for number, value in zip(lasting, losses.tolist(), strict=True):
-            logs[number].losses.append(_finite(value, step, courses[number]))
+        unread.append(losses.detach())
         optimizer.zero_grad(set_to_none=True)  # so that what lasts no longer has no gradient, and is left as it is
         losses.sum().backward()
         if on_gradient:
@@ -152,9 +158,12 @@ def optimise_together(
             nn.utils.clip_grad_norm_(courses[number].parameters.values(), courses[number].plan.clip)
             logs[number].steps = step + 1
         optimizer.step()
+        due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS
+        if due or len(unread) == read_steps or step + 1 == steps:
+            _read(unread, step + 1 - len(unread), courses, logs)
         if on_step:
-            on_step(step, sum(logs[number].losses[-1] for number in lasting))
-        if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+            on_step(step)
+        if checkpoint is not None and due:
             save_checkpoint(checkpoint, _state(courses, optimizer, logs))
             saved = time.monotonic()
     for log in logs:
@@ -166,6 +175,16 @@ def _group(course: Course) -> dict[str, Any]:
     """Return a course's parameters with their rates, as AdamW takes them."""
     plan = course.plan
     return {"params": list(course.parameters.values()), "lr": plan.learning_rate, "weight_decay": plan.weight_decay}
+
+
+def _read(unread: list[Tensor], first: int, courses: Sequence[Course], logs: Sequence[TrainLog]) -> None:
+    """Write the losses of the steps from `first` on into the logs; `unread` is empty then."""
+    values = torch.cat(unread).tolist()
+    for step in range(first, first + len(unread)):
+        for course, log in zip(courses, logs, strict=True):
+            if course.lasts(step):
+                log.losses.append(_finite(values.pop(0), step, course))
+    unread.clear()
 
 
 def _finite(value: float, step: int, course: Course) -> float:

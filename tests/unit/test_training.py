@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,13 @@ from backbone_helpers import EXAMPLES, tiny_backbone
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from conpet import training
 from conpet.config import Settings
 from conpet.errors import ConfigError, DivergedError
 from conpet.pet.train import ROWS_TOGETHER, Subject, TrainedModule, sets_of, train_module, train_modules
-from conpet.training import Course, Plan, TrainLog, epoch_batches, optimise, optimise_together
+from conpet.training import READ_STEPS, Course, Plan, TrainLog, epoch_batches, optimise, optimise_together
 
 
 class Killed(BaseException):
@@ -49,7 +52,7 @@ def run(
 ) -> tuple[dict[str, nn.Parameter], TrainLog]:
     parameters = line() | ({"more": nn.Parameter(torch.zeros(more))} if more else {})
 
-    def stop(step: int, _loss: float) -> None:
+    def stop(step: int) -> None:
         if step == until:
             raise Killed
 
@@ -245,7 +248,7 @@ def test_courses_trained_together_end_as_each_does_alone() -> None:
 
 @pytest.mark.parametrize("until", [3, 11, 15])
 def test_courses_killed_together_go_on_together(until: int, tmp_path: Path) -> None:
-    def stop(step: int, _loss: float) -> None:
+    def stop(step: int) -> None:
         if step == until:
             raise Killed
 
@@ -266,7 +269,8 @@ def test_of_courses_trained_together_the_one_that_diverges_is_named() -> None:
     courses = several()
 
     def losses(step: int) -> Tensor:
-        return fitting(courses)(step) * torch.tensor([1.0, torch.nan if step == 2 else 1.0, 1.0])
+        found = fitting(courses)(step)
+        return found * torch.tensor([1.0, torch.nan if step == 2 else 1.0, 1.0])[: len(found)]
 
     with pytest.raises(DivergedError, match="training of course 1 diverged: the loss at step 3 of 12 is nan"):
         optimise_together(courses, losses)
@@ -332,3 +336,46 @@ def test_many_small_modules_are_trained_so_many_at_a_time_that_a_step_is_not_too
     given = subjects() * 30
     rows = [sum(given[index].rows for index in some) for some in sets_of(given)]
     assert max(rows) <= ROWS_TOGETHER < sum(rows)
+
+
+WAITED_FOR = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique"}
+
+
+class Waiting(TorchDispatchMode):
+    """Counts the operations for whose result our code would wait on a device that computes beside it.
+
+    Transformers waits once or twice a pass, to see whether the inputs are packed or padded.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        indexed = name in ("index", "index_put", "index_put_") and any(
+            isinstance(one, Tensor) and one.dtype is torch.bool for one in args[1]
+        )
+        theirs = any("transformers" in frame.filename for frame in traceback.extract_stack(limit=12))
+        if not theirs and (indexed or name in WAITED_FOR):
+            self.found[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("together", [False, True])
+def test_a_step_waits_for_nothing(padded: bool, together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CUDA device the next step is then queued while this one is computed."""
+    backbone, tolist = tiny_backbone("llama", split=1), Tensor.tolist
+    states = backbone.states(EXAMPLES if padded else [EXAMPLES[0]] * 5)
+
+    def waited(epochs: int) -> Counter[str]:
+        settings = Settings.parse({"rank": 2, "epochs": epochs}).for_task({})
+        some = [Subject(states, torch.arange(5) % 3, 3, settings, seed) for seed in range(1 + together)]
+        with Waiting() as waiting:
+            monkeypatch.setattr(Tensor, "tolist", lambda one: waiting.found.update([str(one.dtype)]) or tolist(one))
+            train_modules(backbone, some)
+        del waiting.found["torch.int64"]  # the order of examples, which no device computes
+        return waiting.found
+
+    assert waited(2) == waited(READ_STEPS) == {"torch.float32": 1}  # the losses, in the end

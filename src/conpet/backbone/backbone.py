@@ -275,7 +275,8 @@ class Backbone:
         ids, mask = pad_ids(encoded, self.encoder.pad)
         ids, mask = ids.to(self.device), mask.to(self.device)
         with torch.inference_mode():
-            return self._prefix(ids, mask), mask
+            padded = len({len(one.ids) for one in encoded}) > 1
+            return self._prefix(ids, mask if padded else None), mask
 
     @cached_property
     def _features(self) -> FrozenFeatures:
@@ -314,7 +315,7 @@ class _WholePrefix:
     def __init__(self, cut: Cut) -> None:
         self._suffix = cut.suffix(0)
 
-    def __call__(self, ids: Tensor, mask: Tensor) -> dict[int, Tensor]:
+    def __call__(self, ids: Tensor, mask: Tensor | None) -> dict[int, Tensor]:
         return {0: self._suffix(ids, mask, None)}
 
 

@@ -228,8 +228,8 @@ class Prefix:
     def __init__(self, shell: nn.Module) -> None:
         self._shell = shell
 
-    def __call__(self, ids: Tensor, mask: Tensor) -> Mapping[int, Tensor]:
-        """Return, for ids and mask `[n, T]`, the states `[n, T, d]` behind each layer asked for."""
+    def __call__(self, ids: Tensor, mask: Tensor | None) -> Mapping[int, Tensor]:
+        """Return, for ids and mask `[n, T]` (None: no padding), the states `[n, T, d]` behind each layer asked for."""
         with _calling(_Call()) as call:
             run(self._shell, ids, mask)
         return call.seen
@@ -247,19 +247,19 @@ class Suffix:
         self.shell = shell
         self.split = split
 
-    def __call__(self, ids: Tensor, mask: Tensor, states: Tensor | None) -> Tensor:
+    def __call__(self, ids: Tensor, mask: Tensor | None, states: Tensor | None) -> Tensor:
         """Return the last hidden states `[n, T, d]` from the states `[n, T, d]` behind layer `split`.
 
-        `ids` `[n, T]` only give shapes, masks and positions when `split > 0`; with `split=0` they are the input.
+        `ids` `[n, T]` only give shapes, masks and positions when `split > 0`; with `split=0` they are the input. `mask`
+        is None where there is no padding.
         """
         with _calling(_Call(given=states)):
             return run(self.shell, ids, mask)
 
 
-def run(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
-    """Return a base model's last hidden states `[n, T, d]`; an all-ones mask is left out, which is faster."""
-    attention_mask = None if bool(mask.all()) else mask
+def run(model: nn.Module, ids: Tensor, mask: Tensor | None) -> Tensor:
+    """Return a base model's last hidden states `[n, T, d]`; without padding give no mask, which is faster."""
     options = {"use_cache": False} if hasattr(getattr(model, "config", None), "use_cache") else {}
-    output = model(input_ids=ids, attention_mask=attention_mask, return_dict=True, **options)
+    output = model(input_ids=ids, attention_mask=mask, return_dict=True, **options)
     hidden: Tensor = output.last_hidden_state
     return hidden

@@ -170,7 +170,7 @@ def _style(model: nn.Module) -> Style:
     """Read a model at its mask token if its first token sees the last one, else at its last token."""
     ids = torch.tensor([[5, 6, 7], [5, 6, 8]], device=next(model.parameters()).device)
     with torch.no_grad():
-        first = run(model, ids, torch.ones_like(ids))[:, 0].float()
+        first = run(model, ids, None)[:, 0].float()
     if torch.allclose(first[0], first[1], rtol=0, atol=1e-6):
         return Style.CAUSAL
     return Style.MASKED

@@ -53,7 +53,7 @@ def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
     The first token of a causal model is an attention sink whose state dwarfs the others and says nothing.
     """
     weight = mask.float()
-    weight[mask.sum(1) > 1, 0] = 0
+    weight[:, 0] *= mask.sum(1) <= 1
     weight = weight / weight.sum(1, keepdim=True)
     return torch.einsum("nt,ntd->nd", weight, hidden.float())
 

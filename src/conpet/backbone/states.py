@@ -37,6 +37,7 @@ class Batch:
         slots: Index of the slot `[n]`, int64.
         spans: First token and token behind the last of up to two marked spans `[n, 2, 2]`, int64; 0, 0 for none.
         hidden: Prefix states `[n, T, d]`, or None with `split=0`.
+        lengths: Tokens of each of the n examples: what `mask` says, without asking a device that is still at work.
     """
 
     ids: Tensor
@@ -44,12 +45,24 @@ class Batch:
     slots: Tensor
     spans: Tensor
     hidden: Tensor | None
+    lengths: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens, padding left out."""
+        return sum(self.lengths)
+
+    @property
+    def padding(self) -> Tensor | None:
+        """The mask, or None where there is no padding: models are faster without one."""
+        return self.mask if self.tokens < self.ids.numel() else None
 
     def rows(self, start: int, stop: int) -> Batch:
         """Return some of its examples, padded as they are here."""
         some = slice(start, stop)
         hidden = None if self.hidden is None else self.hidden[some]
-        return Batch(self.ids[some], self.mask[some], self.slots[some], self.spans[some], hidden)
+        lengths = self.lengths[some]
+        return Batch(self.ids[some], self.mask[some], self.slots[some], self.spans[some], hidden, lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +103,8 @@ class States:
             rows = [self.hidden[index] for index in indices]
             hidden = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
         slots = torch.tensor([one.slot for one in encoded])
-        return Batch(ids.to(device), mask.to(device), slots.to(device), spans_of(encoded).to(device), hidden)
+        lengths = tuple(len(one.ids) for one in encoded)
+        return Batch(ids.to(device), mask.to(device), slots.to(device), spans_of(encoded).to(device), hidden, lengths)
 
 
 def pad_ids(encoded: Sequence[Encoded], pad: int) -> tuple[Tensor, Tensor]:

@@ -276,7 +276,7 @@ class StaticLearner(Learner, ABC):
             Plan(session.steps, settings.learning_rate, settings.weight_decay, seed=work.seed),
             checkpoint=work.scratch / STATIC if work.scratch and self.resumable and session.resumable else None,
             on_gradient=lambda step: self.after_backward(session, step),
-            on_step=lambda step, _: work.progress("module", (step + 1) / session.steps),
+            on_step=lambda step: work.progress("module", (step + 1) / session.steps),
         )
         session.module.train(False)
         self.backbone.meter.steps += log.steps - log.resumed_at

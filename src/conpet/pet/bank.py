@@ -163,8 +163,8 @@ class ModuleBank:
         if slots and len(set(slots)) > 1:
             rows = torch.tensor(slots, device=self._backbone.device)
         with using(rows, batch.ids.shape[1]), torch.inference_mode():
-            self._backbone.meter.tokens += int(batch.mask.sum()) * self._backbone.suffix_share
-            return self._backbone.pooling(self._suffix(batch.ids, batch.mask, batch.hidden), batch)
+            self._backbone.meter.tokens += batch.tokens * self._backbone.suffix_share
+            return self._backbone.pooling(self._suffix(batch.ids, batch.padding, batch.hidden), batch)
 
     @contextmanager
     def _pinned(self, keys: Sequence[StoredModule]) -> Iterator[dict[StoredModule, _Resident]]:

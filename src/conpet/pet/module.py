@@ -137,7 +137,7 @@ class PetModule:
 
     def represent(self, batch: Batch) -> Tensor:
         """Return the representations `[n, R]`, float32, of a batch."""
-        tokens = int(batch.mask.sum()) * self.backbone.suffix_share
+        tokens = batch.tokens * self.backbone.suffix_share
         self.backbone.meter.tokens += tokens
         if not torch.is_grad_enabled():
             return self._passed(batch)
@@ -152,7 +152,7 @@ class PetModule:
 
     def _passed(self, batch: Batch) -> Tensor:
         with self.backbone.autocast():
-            hidden = self._suffix(batch.ids, batch.mask, batch.hidden)
+            hidden = self._suffix(batch.ids, batch.padding, batch.hidden)
         return self.backbone.pooling(hidden, batch)
 
 

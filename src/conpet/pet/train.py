@@ -18,7 +18,7 @@ from conpet.config import TaskSettings
 from conpet.pet.kinds import PET_KINDS
 from conpet.pet.kinds.base import PetKind
 from conpet.pet.module import PetModule
-from conpet.training import Course, Plan, TrainLog, epoch_batches, optimise_together, steps_of
+from conpet.training import READ_STEPS, Course, Plan, TrainLog, epoch_batches, optimise_together, steps_of
 
 Watch = Callable[[int, PetModule, nn.Linear], None]
 """Looks at a module and its head in training: called with the number of steps done. It may raise."""
@@ -111,7 +111,7 @@ def train_module(
         if watch:
             watch(done, pupil.module, pupil.head)
 
-    return _train(backbone, [pupil], checkpoint, report)[0]
+    return _train(backbone, [pupil], checkpoint, report, read_steps=1 if watch else READ_STEPS)[0]
 
 
 def train_modules(
@@ -203,7 +203,11 @@ class _Pupil:
 
 
 def _train(
-    backbone: Backbone, pupils: Sequence[_Pupil], checkpoint: Path | None, report: Callable[[int, int], None]
+    backbone: Backbone,
+    pupils: Sequence[_Pupil],
+    checkpoint: Path | None,
+    report: Callable[[int, int], None],
+    read_steps: int = READ_STEPS,
 ) -> list[TrainedModule]:
     """Train modules in passes of the first, which must have most steps."""
     states = [pupil.subject.states for pupil in pupils]
@@ -229,7 +233,8 @@ def _train(
         [pupil.course for pupil in pupils],
         losses,
         checkpoint=checkpoint,
-        on_step=lambda step, _loss: report(step + 1, steps),
+        on_step=lambda step: report(step + 1, steps),
+        read_steps=read_steps,
     )
     first.stand_beside([])
     for pupil in pupils:

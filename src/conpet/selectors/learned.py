@@ -122,6 +122,6 @@ class LearnedSelector(Selector):
             loss,
             plan,
             checkpoint=scratch,
-            on_step=lambda step, _: lesson.work.progress("selector", (step + 1) / steps),
+            on_step=lambda step: lesson.work.progress("selector", (step + 1) / steps),
         )
         self.backbone.meter.steps += log.steps - log.resumed_at
