@@ -124,7 +124,7 @@ def optimise_together(
     """Minimise several losses, each by its own parameters and plan, as if each were minimised alone.
 
     Args:
-        courses: What is trained. All plans must have one seed; it decides what steps draw.
+        courses: What is trained. Where steps draw (dropout), there must be but one.
         losses_of_step: Step, from 0, to the losses of those courses that still last at it, in order `[m]` (or a scalar
             where there is one course); see `optimise`.
         checkpoint: As in `optimise`.

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from conpet import training
 from conpet.config import Settings
+from conpet.data import Example
 from conpet.errors import ConfigError, DivergedError
 from conpet.pet.train import ROWS_TOGETHER, Subject, TrainedModule, sets_of, train_module, train_modules
 from conpet.training import READ_STEPS, Course, Plan, TrainLog, epoch_batches, optimise, optimise_together
@@ -330,6 +331,16 @@ def test_modules_train_together_only_where_each_learns_as_it_would_alone(setting
     for some in found:
         steps = [given[index].steps for index in some]
         assert steps == sorted(steps, reverse=True)
+
+
+def test_short_and_long_examples_do_not_share_a_step() -> None:
+    backbone = tiny_backbone("llama", split=1)
+    texts = ["hi", "ho", " ".join(["word"] * 12), " ".join(["other"] * 10)]
+    given = [
+        Subject(backbone.states([Example.of_text(text)] * 3), torch.arange(3), 3, Settings.parse({}).for_task({}), seed)
+        for seed, text in enumerate(texts)
+    ]
+    assert sorted(sorted(some) for some in sets_of(given)) == [[0, 1], [2, 3]]
 
 
 def test_many_small_modules_are_trained_so_many_at_a_time_that_a_step_is_not_too_large() -> None:

@@ -26,6 +26,8 @@ Watch = Callable[[int, PetModule, nn.Linear], None]
 
 ROWS_TOGETHER = 64
 """Examples up to which modules go through a step together: by then the machine is busy, and more only takes memory."""
+PADDED_TOGETHER = 1.25
+"""Padded tokens of a step together, at most, as a multiple of those of its modules alone: more would eat up the gain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,11 @@ class Subject:
         """Examples of a step, at most."""
         return min(self.settings.batch_size, len(self.states))
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return max(self.lengths)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedModule:
@@ -105,9 +112,9 @@ def train_module(
     """
     pupil = _Pupil(backbone, Subject(states, targets, labels, settings, seed, others))
 
-    def report(done: int, steps: int) -> None:
+    def report(done: int) -> None:
         if on_step:
-            on_step(done, steps)
+            on_step(done, pupil.course.plan.steps)
         if watch:
             watch(done, pupil.module, pupil.head)
 
@@ -138,7 +145,7 @@ def train_modules(
     for number, some in enumerate(sets):
         folder = checkpoint if checkpoint is None or len(sets) == 1 else checkpoint / f"set-{number}"
         pupils = [_Pupil(backbone, subjects[index]) for index in some]
-        report = partial(_forward, on_step, before, total)
+        report = partial(_tell, on_step, total, before)
         found |= dict(zip(some, _train(backbone, pupils, folder, report), strict=True))
         before += subjects[some[0]].steps
     return [found[index] for index in range(len(subjects))]
@@ -146,7 +153,7 @@ def train_modules(
 
 def sets_of(subjects: Sequence[Subject]) -> list[list[int]]:
     """Return which subjects are trained together, by index; in each set those of most steps come first."""
-    order = sorted(range(len(subjects)), key=lambda index: (-subjects[index].steps, max(subjects[index].lengths)))
+    order = sorted(range(len(subjects)), key=lambda index: (-subjects[index].steps, subjects[index].longest))
     sets: list[list[int]] = []
     open_sets: dict[Hashable, list[int]] = {}
     for index in order:
@@ -164,9 +171,11 @@ def _fit_together(subjects: Sequence[Subject]) -> bool:
     kind: PetKind = PET_KINDS[subjects[0].settings.pet]()
     if any(one.others is not None or not kind.trains_together(one.settings) for one in subjects):
         return False
-    rows, longest = sum(one.rows for one in subjects), max(max(one.lengths) for one in subjects)
-    bounds = [one.settings.training_tokens for one in subjects if one.settings.training_tokens is not None]
-    return rows <= ROWS_TOGETHER and all(rows * longest <= bound for bound in bounds)
+    rows = sum(one.rows for one in subjects)
+    tokens = rows * max(one.longest for one in subjects)
+    bounds: list[float] = [one.settings.training_tokens for one in subjects if one.settings.training_tokens is not None]
+    bounds.append(PADDED_TOGETHER * sum(one.rows * one.longest for one in subjects))
+    return rows <= ROWS_TOGETHER and all(tokens <= bound for bound in bounds)
 
 
 class _Pupil:
@@ -206,7 +215,7 @@ def _train(
     backbone: Backbone,
     pupils: Sequence[_Pupil],
     checkpoint: Path | None,
-    report: Callable[[int, int], None],
+    report: Callable[[int], None],
     read_steps: int = READ_STEPS,
 ) -> list[TrainedModule]:
     """Train modules in passes of the first, which must have most steps."""
@@ -228,12 +237,11 @@ def _train(
 
     for pupil in pupils:
         pupil.module.train()
-    steps = pupils[0].course.plan.steps
     logs = optimise_together(
         [pupil.course for pupil in pupils],
         losses,
         checkpoint=checkpoint,
-        on_step=lambda step: report(step + 1, steps),
+        on_step=lambda step: report(step + 1),
         read_steps=read_steps,
     )
     first.stand_beside([])
@@ -242,7 +250,7 @@ def _train(
     return [TrainedModule(pupil.module, pupil.head, log) for pupil, log in zip(pupils, logs, strict=True)]
 
 
-def _forward(on_step: Callable[[int, float], None] | None, before: int, total: int, done: int, _steps: int) -> None:
+def _tell(on_step: Callable[[int, float], None] | None, total: int, before: int, done: int) -> None:
     if on_step:
         on_step(before + done, total)
 
