@@ -105,8 +105,13 @@ class _Run(NamedTuple):
     rows: int
 
     def of(self, rows: Tensor) -> Tensor:
-        """Return the run's part of rows `[n, d]` by update, `[updates, rows, d]`, in the same memory."""
-        return rows[self.part].view(self.updates, self.rows, -1)
+        """Return the run's part of rows `[n, d]`, by update `[updates, rows, d]` if there are several; no copy."""
+        part = rows if self.updates * self.rows == len(rows) else rows[self.part]
+        return part if self.updates == 1 else part.view(self.updates, self.rows, -1)
+
+    def apart(self, gradient: Tensor) -> Sequence[Tensor]:
+        """Return the gradients of each update's map."""
+        return (gradient,) if self.updates == 1 else gradient.unbind()
 
 
 def _runs(shares: Sequence[int]) -> list[_Run]:
@@ -126,7 +131,8 @@ def low_rank_maps(shell: nn.Module) -> dict[str, LowRankLinear]:
 class _Updated(torch.autograd.Function):
     """n rows through map and updates; the frozen map gets no gradient. Gradients of A and B are float32.
 
-    The updates of a run are multiplied as one, `[m, r, in]` and `[m, out, r]`.
+    The updates of a run are multiplied as one, `[m, r, in]` and `[m, out, r]`; a single one without the first axis,
+    which is a little quicker.
     """
 
     @staticmethod
@@ -137,8 +143,8 @@ class _Updated(torch.autograd.Function):
         saved = []
         for run, maps in zip(runs, _by_run(runs, updates), strict=True):
             down, up = _stacked(maps[::2], rows.dtype), _stacked(maps[1::2], rows.dtype)
-            inner = torch.bmm(run.of(rows), down.mT)
-            run.of(output).baddbmm_(inner, up.mT, alpha=scale)
+            inner = run.of(rows) @ down.mT
+            _add_product(run.of(output), inner, up.mT, scale)
             saved += [inner, down, up]
         ctx.save_for_backward(rows, *saved)
         ctx.base, ctx.scale, ctx.runs = base, scale, runs
@@ -153,12 +159,12 @@ class _Updated(torch.autograd.Function):
         for number, run in enumerate(ctx.runs):
             inner, down, up = saved[3 * number : 3 * number + 3]
             of_output = run.of(gradient)
-            narrow = torch.bmm(of_output, up)
-            of_down = torch.bmm(narrow.mT, run.of(rows)).float().mul_(ctx.scale)
-            of_up = torch.bmm(of_output.mT, inner).float().mul_(ctx.scale)
-            of_maps += chain.from_iterable(zip(of_down.unbind(), of_up.unbind(), strict=True))
+            narrow = of_output @ up
+            of_down = (narrow.mT @ run.of(rows)).float().mul_(ctx.scale)
+            of_up = (of_output.mT @ inner).float().mul_(ctx.scale)
+            of_maps += chain.from_iterable(zip(run.apart(of_down), run.apart(of_up), strict=True))
             if of_rows is not None:
-                run.of(of_rows).baddbmm_(narrow, down, alpha=ctx.scale)
+                _add_product(run.of(of_rows), narrow, down, ctx.scale)
         return of_rows, None, None, None, *of_maps
 
 
@@ -168,4 +174,10 @@ def _by_run(runs: Sequence[_Run], updates: Sequence[Tensor]) -> list[Sequence[Te
 
 
 def _stacked(maps: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    return (torch.stack(list(maps)) if len(maps) > 1 else maps[0].unsqueeze(0)).to(dtype)
+    return (torch.stack(list(maps)) if len(maps) > 1 else maps[0]).to(dtype)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
+    """Add a scaled product of matrices, or of batches of them, in place."""
+    add = total.addmm_ if total.ndim == 2 else total.baddbmm_
+    add(left, right, alpha=scale)

@@ -27,7 +27,7 @@ Watch = Callable[[int, PetModule, nn.Linear], None]
 ROWS_TOGETHER = 64
 """Examples up to which modules go through a step together: by then the machine is busy, and more only takes memory."""
 PADDED_TOGETHER = 1.25
-"""Padded tokens of a step together, at most, as a multiple of those of its modules alone: more would eat up the gain."""
+"""Padded tokens of a step together, at most, as a multiple of those of its modules alone: more would cost the gain."""
 
 
 @dataclass(frozen=True, eq=False)
