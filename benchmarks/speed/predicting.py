@@ -161,9 +161,13 @@ class PredictManyTasks(Row):
         few, many = (ConPET.open(bench.many(tasks), device=bench.device) for tasks in counts)
         found = {}
         _, first_use, _ = timed(many.predict, [task.test[0].text for task in bench.toys[: counts[1]]])
-        for key, asked in (("predict-many-tasks", counts[1]), ("predict-many-tasks-hot", counts[0])):
+        # Inputs that nobody was asked before: what a module said of one is remembered.
+        for key, asked, first in (("predict-many-tasks", counts[1], 0), ("predict-many-tasks-hot", counts[0], 100)):
             pairs = in_turns(
-                lambda number, asked=asked: (toy_texts(bench, number, asked), toy_texts(bench, number, counts[0])),
+                lambda number, asked=asked, first=first: (
+                    toy_texts(bench, first + number, asked),
+                    toy_texts(bench, first + number, counts[0]),
+                ),
                 lambda given: many.predict(given[0]),
                 lambda given: few.predict(given[1]),
                 bench.sizes.pairs,

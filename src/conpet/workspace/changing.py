@@ -112,9 +112,7 @@ class Changer:
                 for task, lesson, one in zip(tasks, lessons, learned, strict=True)
             ]
             memories, smaller = keeper.kept(wholes, self.snapshot.versions)
-        state = learner.state
-        for known, one in zip(coming, learned, strict=True):
-            state = state.after(known, one.objects, one.shared)
+        state = learner.state.after_all(coming, [one.objects for one in learned], learned[-1].shared)
         evaluation = self._evaluated(state, {whole.task: whole for whole in wholes})
         changes = []
         for task, one, whole, memory in zip(tasks, learned, wholes, memories, strict=True):
@@ -186,9 +184,6 @@ class Changer:
         return report
 
     # Parts
-
-    def _present(self, name: str) -> VersionRecord | None:
-        return next((task.active for task in self.snapshot.tasks if task.name == name), None)
 
     def _check_labels(self, name: str, labels: Sequence[str]) -> None:
         owners = {label: task.name for task in self.snapshot.tasks for label in task.active.labels}
