@@ -63,6 +63,19 @@ def test_every_task_has_its_event_and_its_share_of_the_cost(tmp_path: Path) -> N
     assert tokens[2] / tokens[0] == pytest.approx(len(larger.train) / len(first.train), rel=0.01)
     assert sum(report.seconds for report in reports) > 0
     assert all(report.trainable_parameters > 0 for report in reports)
+    stored = [event.bytes_stored for event in events]
+    assert stored == sorted(stored)
+    assert stored[-1] < 2 * stored[0]  # what all share is there from the first on
+
+
+def test_every_task_is_charged_the_steps_of_its_own_module(tmp_path: Path) -> None:
+    learner = workspace(tmp_path)
+    first, second, third = stream()
+    longer, shorter = replace(second, settings={"epochs": 5}), replace(third, settings={"max_steps": 1})
+    learner.learn_together([first, longer, shorter], evaluate=False)
+    charged = [sum(cost.steps for cost in event.costs) for event in learner.store.events()[-3:]]
+    assert charged == [event.detail["steps"] for event in learner.store.events()[-3:]]
+    assert len(set(charged)) == 3
 
 
 def test_tasks_known_from_the_same_data_are_skipped_and_changed_ones_get_versions(tmp_path: Path) -> None:
@@ -71,6 +84,7 @@ def test_tasks_known_from_the_same_data_are_skipped_and_changed_ones_get_version
     changed = replace(second, train=second.train[1:])
     reports = learner.learn_together([first, changed, third], evaluate=False)
     assert [(report.version, report.skipped) for report in reports] == [(1, True), (2, False), (1, False)]
+    assert [bool(report.cost) for report in reports] == [False, True, True]
     with frozen_state(learner):
         assert all(report.skipped for report in learner.learn_together([first, changed, third]))
         assert learner.learn_together([]) == []
@@ -145,8 +159,10 @@ def test_a_stream_is_learned_so_many_at_a_time(tmp_path: Path) -> None:
     reports = list(learner.learn_stream(iter(tasks), together=2))
     assert [report.tasks_seen for report in reports] == [2, 2, 4, 4, 5]
     assert [report.evaluation is not None for report in reports] == [False, True, False, True, True]
-    with pytest.raises(ConfigError, match="together=0"):
-        next(learner.learn_stream(tasks, together=0))
+    for wrong in (0, -1, 2.5, "x"):
+        with pytest.raises(ConfigError, match=f"together={wrong!r}: give a whole number"):
+            next(learner.learn_stream(tasks, together=wrong))  # type: ignore[arg-type]
+    assert all(report.skipped for report in learner.learn_together(task for task in tasks))
 
 
 def test_the_command_line_learns_together(tmp_path: Path) -> None:

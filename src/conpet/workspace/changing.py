@@ -79,7 +79,9 @@ class Changer:
         taught = {report.task: report for report in self._teach(due, "learn")} if due else {}
         return [
             taught.get(task.name)
-            or self._report(known[task.name], skipped=True, changed_since=task.digest != known[task.name].digest)
+            or self._report(
+                known[task.name], skipped=True, cost=(), changed_since=task.digest != known[task.name].digest
+            )
             for task in tasks
         ]
 
@@ -120,7 +122,7 @@ class Changer:
             description["notes"] += keeper.notes(whole, memory)
             new = _version(task, one, memory, description)
             changes.append(Change(verb, task.name, new_version=new, detail={**one.detail, **_together(tasks)}))
-        changes[-1] = replace(changes[-1], side_objects=smaller, shared={**warm, **learned[-1].shared})
+        changes[0] = replace(changes[0], side_objects=smaller, shared={**warm, **learned[-1].shared})
         return self._committed(evaluation, tasks, changes)
 
     def _committed(
@@ -128,10 +130,17 @@ class Changer:
     ) -> list[LearnReport]:
         """Commit what was learned of some tasks; the last one's report has the evaluation.
 
-        Every task is charged the share of the costs that its examples have.
+        Every task is charged the share of the costs that its examples have, and the optimiser steps of its own module.
         """
         examples = sum(len(task.train) for task in tasks)
-        costs = [[stage.share(len(task.train) / examples) for stage in self._costs.stages] for task in tasks]
+        costs = [
+            [
+                replace(share, steps=change.detail["steps"]) if len(tasks) > 1 and stage.stage == "module" else share
+                for stage in self._costs.stages
+                for share in [stage.share(len(task.train) / examples)]
+            ]
+            for task, change in zip(tasks, changes, strict=True)
+        ]
         events = self._commit_all(evaluation, changes, costs)
         reports = []
         for task, event, cost in zip(tasks, events, costs, strict=True):
@@ -200,8 +209,8 @@ class Changer:
         why_apart = self._learner.why_apart if len(tasks) > 1 else None
         if why_apart:
             raise ConfigError(
-                f"{len(tasks)} tasks cannot be learned together: {why_apart}; learn them one after the other (without "
-                "--together). Nothing was changed"
+                f"{len(tasks)} tasks cannot be learned together: {why_apart}; learn them one after the other. "
+                "Nothing was changed"
             )
         if self._learner.settings.latent_only:
             for number, task in enumerate(tasks):

@@ -24,7 +24,7 @@ class GrowingVerbs(ABC):
 
     def learn_together(
         self,
-        tasks: Sequence[Task],
+        tasks: Iterable[Task],
         *,
         evaluate: bool = True,
         wait_seconds: float | None = None,
@@ -48,10 +48,12 @@ class GrowingVerbs(ABC):
 
         Raises:
             ConfigError: As in `ConPET.learn`; or the method, selector or rule learns each task on from the one before.
-            DataError: As in `ConPET.learn`; or two of the tasks have a name or a label in common.
+            DataError: As in `ConPET.learn`; or two of the tasks have a name or a label in common. A label that one of
+                them gives up is free for others when the change is made, not before.
             WorkspaceBusyError: As in `ConPET.learn`.
         """
-        return self._change("learn", wait_seconds, progress, evaluate, lambda grower: grower.learn_together(tasks))
+        some = list(tasks)
+        return self._change("learn", wait_seconds, progress, evaluate, lambda grower: grower.learn_together(some))
 
     def learn_stream(
         self,
@@ -74,8 +76,8 @@ class GrowingVerbs(ABC):
         Raises:
             ConfigError: `together` is below 1; else errors as in `learn_together`.
         """
-        if together < 1:
-            raise ConfigError(f"together={together}: give 1 or more")
+        if not isinstance(together, int) or together < 1:
+            raise ConfigError(f"together={together!r}: give a whole number, 1 or more")
         rest = iter(stream)
         while tasks := list(islice(rest, together)):
             yield from self.learn_together(tasks, evaluate=evaluate, wait_seconds=wait_seconds, progress=progress)
