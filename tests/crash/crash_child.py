@@ -26,13 +26,13 @@ def warm_up() -> None:
 def learn(path: str, connection: Connection) -> None:
     """Learn the third task as soon as one is told to; say when the commit begins, and when all is over."""
     training.CHECKPOINT_SECONDS = 0.02
-    commit = Writer.commit
+    commit = Writer.commit_all
 
-    def announced(self: Writer, change: object) -> object:
+    def announced(self: Writer, changes: object) -> object:
         connection.send("commit")
-        return commit(self, change)  # type: ignore[arg-type]
+        return commit(self, changes)  # type: ignore[arg-type]
 
-    Writer.commit = announced  # type: ignore[assignment, method-assign]
+    Writer.commit_all = announced  # type: ignore[assignment, method-assign]
     learner = ConPET.open(path)
     _ = learner.backbone  # loaded beforehand
     connection.recv()

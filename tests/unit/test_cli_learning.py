@@ -180,14 +180,14 @@ def test_learn_names_a_missing_file_or_workspace(tmp_path: Path) -> None:
 def test_interrupted_learn_says_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = tmp_path / "ws"
     conpet("init", workspace, *QUICK)
-    learn = ConPET.learn
+    learn = ConPET.learn_together
 
-    def interrupted(self: ConPET, task, **options):
-        if task.name == NAMES[1]:
+    def interrupted(self: ConPET, tasks, **options):
+        if tasks[0].name == NAMES[1]:
             raise KeyboardInterrupt
-        return learn(self, task, **options)
+        return learn(self, tasks, **options)
 
-    monkeypatch.setattr(ConPET, "learn", interrupted)
+    monkeypatch.setattr(ConPET, "learn_together", interrupted)
     stopped = conpet("learn", workspace, write_stream(tmp_path / "stream"))
     assert stopped.code == 130
     assert "1 of 2 tasks are learned and kept" in stopped.err
