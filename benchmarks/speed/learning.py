@@ -88,9 +88,14 @@ def fresh(bench: Bench, number: int) -> ConPET:
     """Return an empty workspace whose backbone is in memory and whose cache of states is empty."""
     learner = bench.create(bench.scratch(f"learn-{number}"), bench.sizes.large, epochs=bench.sizes.epochs)
     learner.backbone.states([Example.of_text("what is done once a process")], keep=False)
+    clear_states(learner)
+    return learner
+
+
+def clear_states(learner: ConPET) -> None:
+    """Empty the cache of states."""
     assert learner.backbone.cache is not None
     learner.backbone.cache.clear()
-    return learner
 
 
 class LearnSameLayers(Row):
@@ -300,8 +305,7 @@ class LearnTogether(Row):
             return one, other
 
         def learn(learner: ConPET, together: int) -> list[LearnReport]:
-            assert learner.backbone.cache is not None
-            learner.backbone.cache.clear()
+            clear_states(learner)
             return list(learner.learn_stream(tasks, together=together, evaluate=False))
 
         pairs = in_turns(
@@ -355,13 +359,11 @@ class LearnLateTask(Row):
                 shutil.copytree(source, path)
                 learner = ConPET.open(path, device=bench.device)
                 learner.predict(["what is read once a process"])
-                assert learner.backbone.cache is not None
                 found.append(learner)
             return found[0], found[1]
 
         def learn(learner: ConPET) -> Any:
-            assert learner.backbone.cache is not None
-            learner.backbone.cache.clear()
+            clear_states(learner)
             return learner.learn(task, evaluate=False)
 
         pairs = in_turns(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from conpet.errors import BackboneError
 from conpet.pet.adapter import MapUpdate
+from conpet.pet.low_rank import add_product
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Sizes of the parts of an update, by name."""
@@ -125,22 +126,11 @@ class BankedLinear(nn.Module):
         if "scale_out" in part:
             output = (output * part["scale_out"] + part.get("shift", 0)).to(output.dtype)
         if "down" in part:
-            _add_product(output, hidden @ part["down"].mT, part["up"].mT)
+            add_product(output, hidden @ part["down"].mT, part["up"].mT)
         if "narrow" in part:
             inner = nn.functional.gelu(output @ part["narrow"] + part["narrow_bias"].to(output.dtype))
             output = output + inner @ part["widen"] + part["widen_bias"].to(output.dtype)
         return output
-
-
-def _add_product(output: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add `left @ right`, with one `right` for all rows or one for each, into a tensor that is nobody else's.
-
-    Nothing else of the output's size is written: on a CPU that would cost more than the product.
-    """
-    if right.dim() == 2:
-        output.view(-1, output.shape[-1]).addmm_(left.reshape(-1, left.shape[-1]), right)
-    else:
-        output.baddbmm_(left, right)
 
 
 def _dtype(name: str, weight: Tensor) -> torch.dtype:

@@ -144,7 +144,7 @@ class _Updated(torch.autograd.Function):
         for run, maps in zip(runs, _by_run(runs, updates), strict=True):
             down, up = _stacked(maps[::2], rows.dtype), _stacked(maps[1::2], rows.dtype)
             inner = run.of(rows) @ down.mT
-            _add_product(run.of(output), inner, up.mT, scale)
+            add_product(run.of(output), inner, up.mT, scale)
             saved += [inner, down, up]
         ctx.save_for_backward(rows, *saved)
         ctx.base, ctx.scale, ctx.runs = base, scale, runs
@@ -164,7 +164,7 @@ class _Updated(torch.autograd.Function):
             of_up = (of_output.mT @ inner).float().mul_(ctx.scale)
             of_maps += chain.from_iterable(zip(run.apart(of_down), run.apart(of_up), strict=True))
             if of_rows is not None:
-                _add_product(run.of(of_rows), narrow, down, ctx.scale)
+                add_product(run.of(of_rows), narrow, down, ctx.scale)
         return of_rows, None, None, None, *of_maps
 
 
@@ -177,7 +177,12 @@ def _stacked(maps: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return (torch.stack(list(maps)) if len(maps) > 1 else maps[0]).to(dtype)
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
-    """Add a scaled product of matrices, or of batches of them, in place."""
-    add = total.addmm_ if total.ndim == 2 else total.baddbmm_
-    add(left, right, alpha=scale)
+def add_product(total: Tensor, left: Tensor, right: Tensor, scale: float = 1.0) -> None:
+    """Add `scale left @ right`, with one `right` for all rows or one for each, into a tensor that is nobody else's.
+
+    Nothing else of its size is written: on a CPU that would cost more than the product.
+    """
+    if right.dim() == 2:
+        total.view(-1, total.shape[-1]).addmm_(left.reshape(-1, left.shape[-1]), right, alpha=scale)
+    else:
+        total.baddbmm_(left, right, alpha=scale)

@@ -106,7 +106,7 @@ class Changer:
                 Lesson.of(one, learner.settings, source, learner.backbone, **reading)
                 for one, source in zip(coming, sources, strict=True)
             ]
-        learned = learner.learn_together(lessons, works) if len(tasks) > 1 else [learner.learn(lessons[0], works[0])]
+        learned = learner.learn_together(lessons, works)
         with self._costs.stage("memory"):
             keeper = Keeper(learner.backbone, learner.settings)
             wholes = [
@@ -133,14 +133,10 @@ class Changer:
         Every task is charged the share of the costs that its examples have, and the optimiser steps of its own module.
         """
         examples = sum(len(task.train) for task in tasks)
-        costs = [
-            [
-                replace(share, steps=change.detail["steps"]) if len(tasks) > 1 and stage.stage == "module" else share
-                for stage in self._costs.stages
-                for share in [stage.share(len(task.train) / examples)]
-            ]
-            for task, change in zip(tasks, changes, strict=True)
-        ]
+        costs = [[stage.share(len(task.train) / examples) for stage in self._costs.stages] for task in tasks]
+        if len(tasks) > 1:
+            of_each = zip(costs, changes, strict=True)
+            costs = [[_stepped(stage, change.detail) for stage in stages] for stages, change in of_each]
         events = self._commit_all(evaluation, changes, costs)
         reports = []
         for task, event, cost in zip(tasks, events, costs, strict=True):
@@ -272,10 +268,13 @@ class Changer:
                     references=rows.references,
                     costs=rows.costs,
                     confusion=rows.confusion,
-                    detail={**change.detail, **({CACHE: {"hits": hits, "asked": asked}} if last else {})},
-                    clear_scratch=tuple(self._store.scratches()),  # all of them began in a state that is no more
                 )
             )
+        complete[-1] = replace(
+            complete[-1],
+            detail={**complete[-1].detail, CACHE: {"hits": hits, "asked": asked}},
+            clear_scratch=tuple(self._store.scratches()),  # all of them began in a state that is no more
+        )
         events = self._writer.commit_all(complete)
         self.snapshot = self._store.snapshot()
         return events
@@ -351,6 +350,11 @@ def _check_distinct(tasks: Sequence[Task]) -> None:
 def _together(tasks: Sequence[Task]) -> dict[str, list[str]]:
     """Return what the history notes of tasks learned in one change."""
     return {TOGETHER: [task.name for task in tasks]} if len(tasks) > 1 else {}
+
+
+def _stepped(stage: StageCost, detail: Mapping[str, Any]) -> StageCost:
+    """Return a share of the cost of a stage, with the optimiser steps of one module where it is what trained it."""
+    return replace(stage, steps=detail["steps"]) if stage.stage == "module" else stage
 
 
 def _version(task: Task, learned: Learned, memory: Artifact, description: Mapping[str, Any]) -> NewVersion:
