@@ -186,17 +186,16 @@ class Learner(ABC):
         return f"method={self.name} learns every task on from the one before"
 
     def learn_together(self, lessons: Sequence[Lesson], works: Sequence[Work]) -> list[Learned]:
-        """Learn several tasks, none of which builds on another, in one go; just one if there is a reason `why_apart`.
+        """Learn several tasks, none of which builds on another, in one go.
 
-        What they share, the last of what is returned has.
+        What they share, the last of what is returned has. Not to be called if there is a reason `why_apart`.
 
         Args:
             lessons: The tasks.
             works: For each its seed; costs, checkpoints and progress are those of the first, and no task is in the
                 memory of any.
         """
-        (lesson,), (work,) = lessons, works
-        return [self.learn(lesson, work)]
+        raise NotImplementedError(self.why_apart)
 
     @abstractmethod
     def revise(self, leaving: KnownTask, coming: KnownTask | None, work: Work) -> Mapping[str, Artifact | None]:
