@@ -10,7 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from conpet.errors import ConfigError, did_you_mean
 
 _TRAINING = frozenset(
-    {"dropout", "epochs", "max_steps", "batch_size", "training_tokens", "learning_rate", "weight_decay"}
+    {
+        "dropout",
+        "epochs",
+        "max_steps",
+        "batch_size",
+        "training_tokens",
+        "offload_activations",
+        "learning_rate",
+        "weight_decay",
+    }
 )
 """Task settings that say how a module is trained, not what it is."""
 Positive = Annotated[int, Field(ge=1)]
@@ -91,6 +100,8 @@ class TaskSettings(Frozen):
         training_tokens: Padded tokens (at least one example) whose activations training keeps at once, or None for no
             bound. A larger batch passes the suffix in parts, which are computed once more for their gradients: the same
             learning, with about a third more computation, in less memory.
+        offload_activations: Whether what training keeps for the gradients waits in the host's memory, copied there and
+            back while a GPU computes. On the CPU it is there anyway.
         learning_rate: Highest learning rate of AdamW; it warms up over 10% of the steps, then falls linearly to 0.
         weight_decay: AdamW's decoupled weight decay.
     """
@@ -108,6 +119,7 @@ class TaskSettings(Frozen):
     max_steps: Positive | None = None
     batch_size: Positive = 8
     training_tokens: Positive | None = None
+    offload_activations: bool = False
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
 

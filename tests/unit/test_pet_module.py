@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import torch
 from backbone_helpers import EXAMPLES, LAYERS, custom_model, tiny_backbone, tiny_loaded, tiny_model
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from conpet.artifact import Artifact, ArtifactReader, write_artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch
 from conpet.config import Settings, TaskSettings
 from conpet.errors import ConfigError, CorruptionError
+from conpet.pet import module as module_file
 from conpet.pet.adapter import ADAPTER_TENSORS
 from conpet.pet.anatomy import linear_maps
 from conpet.pet.kinds import check_settings
@@ -79,6 +82,35 @@ def test_a_bound_on_what_training_holds_changes_nothing_learned(
     for name, tensor in bound.items():
         torch.testing.assert_close(tensor, whole[name], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("values", [{}, {"pet": "houlsby"}, {"training_tokens": 32}], ids=str)
+def test_offloaded_activations_change_nothing_learned(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = tiny_backbone("llama", split=2)
+    expected, _ = trained(backbone, **values)
+    found, _ = trained(backbone, offload_activations=True, **values)  # on the CPU they are in its memory anyway
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+    kept: list[torch.device] = []
+
+    def as_on_a_gpu(device: torch.device, *, offload: bool) -> AbstractContextManager[object]:
+        kept.append(device)
+        return kept_for_gradients(torch.device("cuda"), offload=offload)
+
+    kept_for_gradients = module_file._kept_for_gradients
+    monkeypatch.setattr(module_file, "_kept_for_gradients", as_on_a_gpu)
+    packed: list[Tensor] = []
+    monkeypatch.setattr(module_file, "save_on_cpu", lambda pin_memory: saved_tensors_hooks(packing, lambda one: one))
+
+    def packing(tensor: Tensor) -> Tensor:
+        packed.append(tensor)
+        return tensor.clone()
+
+    found, _ = trained(backbone, offload_activations=True, **values)
+    assert packed
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+    packed.clear()
+    trained(backbone, **values)
+    assert not packed
 
 
 def test_an_example_longer_than_the_bound_is_trained_on_by_itself() -> None:

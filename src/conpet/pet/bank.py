@@ -15,6 +15,7 @@ from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch, States
 from conpet.pet.banked import BankedLinear, Shapes, bytes_of, room_for, shapes_of, using
 from conpet.pet.module import ModuleWeights, PetModule, StoredModule
+from conpet.pet.products import OneForAll, Products, mixed, pieces_of
 
 _FEWEST_SLOTS = 4
 KEPT_BYTES = 512 * 1024**2
@@ -54,7 +55,7 @@ class ModuleBank:
         kept_bytes: Modules beyond that are held as long as all together take no more memory.
     """
 
-    def __init__(self, backbone: Backbone, capacity: int = 64, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, backbone: Backbone, capacity: int = 128, kept_bytes: int = KEPT_BYTES) -> None:
         self._backbone = backbone
         self.capacity = capacity
         self._kept_bytes = kept_bytes
@@ -80,12 +81,15 @@ class ModuleBank:
         """
         results: list[dict[StoredModule, Tensor]] = [{} for _ in wanted]
         together = [[key for key in keys if key.kind.batched] for keys in wanted]
-        for indices, keys in self._batches(states, together):
-            with self._pinned(list(dict.fromkeys(keys))) as residents:
-                batch = states.collate(indices, pad=self._backbone.encoder.pad, device=self._backbone.device)
-                represented = self._represent(batch, [residents[key].slot for key in keys])
-                for row, logits in _apply_heads(represented, [residents[key] for key in keys]):
-                    results[indices[row]][keys[row]] = logits
+        for pieces in self._batches(states, together):
+            rows = [row for _, some in pieces for row in some]
+            with self._pinned(list(dict.fromkeys(key for key, _ in pieces))) as residents:
+                batch = states.collate(rows, pad=self._backbone.encoder.pad, device=self._backbone.device)
+                shares = [(residents[key], len(some)) for key, some in pieces]
+                represented = self._represent(batch, [(resident.slot, count) for resident, count in shares])
+                for (key, some), logits in zip(pieces, _apply_heads(represented, shares), strict=True):
+                    for row, values in zip(some, logits, strict=True):
+                        results[row][key] = values
         for row, key, logits in self._alone_logits(states, wanted):
             results[row][key] = logits
         return results
@@ -106,7 +110,7 @@ class ModuleBank:
             yield lambda batch: self._represent(batch, None)
         elif module.kind.batched:
             with self._pinned([module]) as residents:
-                yield lambda batch: self._represent(batch, [residents[module].slot])
+                yield lambda batch: self._represent(batch, [(residents[module].slot, len(batch.ids))])
         else:
             alone = self._by_itself(module)
             with torch.inference_mode():
@@ -144,8 +148,11 @@ class ModuleBank:
 
     def _batches(
         self, states: States, wanted: Sequence[Sequence[StoredModule]]
-    ) -> Iterator[tuple[list[int], list[StoredModule]]]:
-        """Cut all (example, module) pairs into batches of like length that need at most `capacity` modules."""
+    ) -> Iterator[list[tuple[StoredModule, list[int]]]]:
+        """Cut all (example, module) pairs into batches of like length that need at most `capacity` modules.
+
+        A batch is given as pieces, a module and its examples each, those of equal size behind one another.
+        """
         pairs = [(index, key) for index, keys in enumerate(wanted) for key in keys]
         for batch in self._backbone.batching.batches([len(states.encoded[index].ids) for index, _ in pairs]):
             rows_of: dict[StoredModule, list[int]] = {}
@@ -154,15 +161,15 @@ class ModuleBank:
                 rows_of.setdefault(key, []).append(index)
             modules = list(rows_of)
             for start in range(0, len(modules), self.capacity):
-                some = modules[start : start + self.capacity]
-                yield [row for key in some for row in rows_of[key]], [key for key in some for _ in rows_of[key]]
+                yield _in_pieces({key: rows_of[key] for key in modules[start : start + self.capacity]})
 
-    def _represent(self, batch: Batch, slots: list[int] | None) -> Tensor:
-        """Represent a batch by each row's slot, all rows by one, or by the frozen suffix (None)."""
-        rows: Tensor | int | None = slots[0] if slots else None
-        if slots and len(set(slots)) > 1:
-            rows = torch.tensor(slots, device=self._backbone.device)
-        with using(rows, batch.ids.shape[1]), torch.inference_mode():
+    def _represent(self, batch: Batch, pieces: Sequence[tuple[int, int]] | None) -> Tensor:
+        """Represent a batch by the slot of each piece and so many rows, or by the frozen suffix (None)."""
+        products: Products | None = None
+        if pieces:
+            slots = {slot for slot, _ in pieces}
+            products = OneForAll(slots.pop()) if len(slots) == 1 else mixed(pieces, self._backbone.device)
+        with using(products, batch.ids.shape[1]), torch.inference_mode():
             self._backbone.meter.tokens += batch.tokens * self._backbone.suffix_share
             return self._backbone.pooling(self._suffix(batch.ids, batch.padding, batch.hidden), batch)
 
@@ -247,12 +254,20 @@ def _rooms(present: dict[str, Shapes], coming: Iterable[ModuleWeights]) -> dict[
     return rooms
 
 
-def _apply_heads(represented: Tensor, residents: Sequence[_Resident]) -> Iterator[tuple[int, Tensor]]:
-    """Apply each row's own head; rows of one module together."""
-    rows_of: dict[int, list[int]] = {}
-    for row, resident in enumerate(residents):
-        rows_of.setdefault(resident.slot, []).append(row)
-    for rows in rows_of.values():
-        resident = residents[rows[0]]
-        logits = nn.functional.linear(represented[rows], resident.weight, resident.bias).cpu()
-        yield from zip(rows, logits, strict=True)
+def _in_pieces(rows_of: Mapping[StoredModule, list[int]]) -> list[tuple[StoredModule, list[int]]]:
+    """Cut each module's rows into pieces of as many as `pieces_of` says, the largest of all modules first."""
+    pieces = []
+    for key, rows in rows_of.items():
+        start = 0
+        for size in [len(rows)] if len(rows_of) == 1 else pieces_of(len(rows)):
+            pieces.append((key, rows[start : start + size]))
+            start += size
+    return sorted(pieces, key=lambda piece: -len(piece[1]))
+
+
+def _apply_heads(represented: Tensor, shares: Sequence[tuple[_Resident, int]]) -> Iterator[Tensor]:
+    """Apply each piece's own head `[labels, R]` to its rows; yield logits `[k, labels]`."""
+    start = 0
+    for resident, count in shares:
+        yield nn.functional.linear(represented[start : start + count], resident.weight, resident.bias).cpu()
+        start += count

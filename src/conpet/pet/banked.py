@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from conpet.errors import BackboneError
 from conpet.pet.adapter import MapUpdate
-from conpet.pet.low_rank import add_product
+from conpet.pet.products import Products
 
+_MATRICES = ("down", "up", "narrow", "widen")
+"""The parts of an update that rows are multiplied by; the others scale or shift them."""
 Shapes = Mapping[str, tuple[int, ...]]
 """Sizes of the parts of an update, by name."""
 
@@ -24,11 +26,11 @@ class _Call:
     """What a forward call tells the banked maps.
 
     Attributes:
-        rows: The slot each of n rows uses `[n]`, one slot for all rows, or None for the frozen maps alone.
+        products: Multiplies by the slots that the rows use; None: the frozen maps alone.
         tokens: Padded tokens of a row, T.
     """
 
-    rows: Tensor | int | None
+    products: Products | None
     tokens: int
 
 
@@ -36,9 +38,9 @@ _call: ContextVar[_Call] = ContextVar("conpet_bank_call")
 
 
 @contextmanager
-def using(rows: Tensor | int | None, tokens: int) -> Iterator[None]:
+def using(products: Products | None, tokens: int) -> Iterator[None]:
     """Let the banked maps use these slots while the context lasts, in this thread only (see `_Call`)."""
-    token = _call.set(_Call(rows, tokens))
+    token = _call.set(_Call(products, tokens))
     try:
         yield
     finally:
@@ -105,37 +107,39 @@ class BankedLinear(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Map `[n, T, in]`, or `[n * T, in]` from a model that flattens its tokens, to as many times `out`."""
         call = _call.get()
-        if call.rows is None:
+        if call.products is None:
             return self.base(hidden)  # type: ignore[no-any-return]
-        if isinstance(call.rows, int):
-            return self._mapped(hidden, call.rows)
-        rows, tokens = len(call.rows), call.tokens
+        rows, tokens = call.products.examples, call.tokens
+        if rows is None:
+            return self._mapped(hidden, call.products)
         if hidden.shape[:-1] not in ((rows, tokens), (rows * tokens,)):
             raise BackboneError(
                 f"a linear map of this architecture reads {tuple(hidden.shape)} where the batch has {rows} rows of "
                 f"{tokens} tokens, so it cannot tell whose module to use: leave it out of `targets`"
             )
-        output = self._mapped(hidden.reshape(rows, tokens, -1), call.rows)
+        output = self._mapped(hidden.reshape(rows, tokens, -1), call.products)
         return output.view(*hidden.shape[:-1], -1)
 
-    def _mapped(self, hidden: Tensor, rows: Tensor | int) -> Tensor:
+    def _mapped(self, hidden: Tensor, products: Products) -> Tensor:
         """Map `[n, T, in]` to `[n, T, out]`, each row by the update of its slot."""
-        part = {name: stack[rows] for name, stack in self._stacks.items()}
-        scaled = (hidden * part["scale_in"]).to(hidden.dtype) if "scale_in" in part else hidden
+        stacks = self._stacks
+        own = {name: products.of_rows(stack) for name, stack in stacks.items() if name not in _MATRICES}
+        scaled = (hidden * own["scale_in"]).to(hidden.dtype) if "scale_in" in own else hidden
         output: Tensor = self.base(scaled)
-        if "scale_out" in part:
-            output = (output * part["scale_out"] + part.get("shift", 0)).to(output.dtype)
-        if "down" in part:
-            add_product(output, hidden @ part["down"].mT, part["up"].mT)
-        if "narrow" in part:
-            inner = nn.functional.gelu(output @ part["narrow"] + part["narrow_bias"].to(output.dtype))
-            output = output + inner @ part["widen"] + part["widen_bias"].to(output.dtype)
+        if "scale_out" in own:
+            output = (output * own["scale_out"] + own.get("shift", 0)).to(output.dtype)
+        if "down" in stacks:
+            products.add(output, products.multiply(hidden, stacks["down"].mT), stacks["up"].mT)
+        if "narrow" in stacks:
+            narrow = products.multiply(output, stacks["narrow"]) + own["narrow_bias"].to(output.dtype)
+            widened = products.multiply(nn.functional.gelu(narrow), stacks["widen"])
+            output = output + widened + own["widen_bias"].to(output.dtype)
         return output
 
 
 def _dtype(name: str, weight: Tensor) -> torch.dtype:
     """Return the format of a part: factors keep float32, for a half format would round 1 + small to 1."""
-    return weight.dtype if name in ("down", "up", "narrow", "widen") else torch.float32
+    return weight.dtype if name in _MATRICES else torch.float32
 
 
 def _neutral(name: str) -> float:

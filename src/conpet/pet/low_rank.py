@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, chain, compress, groupby
-from typing import Any, NamedTuple
+from itertools import accumulate, chain, compress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from conpet.backbone.frozen import pulled_back
+from conpet.pet.products import Run, add_product, runs_of
 
 
 class LowRankLinear(nn.Module):
@@ -80,47 +81,15 @@ class LowRankLinear(nn.Module):
     def _given(self, rows: int) -> list[Any]:
         """Return the runs of rows, then the maps of each update that has a share in them."""
         if not self._beside:
-            return [[_Run(slice(0, rows), 1, rows)], self.down, self.up]
+            return [[Run(slice(0, rows), 1, rows)], self.down, self.up]
         tokens = rows // sum(self._shares)
         layers = compress((self, *self._beside), self._shares)
-        return [_runs([tokens * share for share in self._shares if share]), *(m for one in layers for m in one.maps)]
+        return [runs_of([tokens * share for share in self._shares if share]), *(m for one in layers for m in one.maps)]
 
     @property
     def maps(self) -> tuple[nn.Parameter, nn.Parameter]:
         """A and B."""
         return self.down, self.up
-
-
-class _Run(NamedTuple):
-    """Rows that updates following one another have equal shares in.
-
-    Attributes:
-        part: The rows.
-        updates: How many updates.
-        rows: How many rows each has.
-    """
-
-    part: slice
-    updates: int
-    rows: int
-
-    def of(self, rows: Tensor) -> Tensor:
-        """Return the run's part of rows `[n, d]`, by update `[updates, rows, d]` if there are several; no copy."""
-        part = rows if self.updates * self.rows == len(rows) else rows[self.part]
-        return part if self.updates == 1 else part.view(self.updates, self.rows, -1)
-
-    def apart(self, gradient: Tensor) -> Sequence[Tensor]:
-        """Return the gradients of each update's map."""
-        return (gradient,) if self.updates == 1 else gradient.unbind()
-
-
-def _runs(shares: Sequence[int]) -> list[_Run]:
-    runs, start = [], 0
-    for rows, some in groupby(shares):
-        updates = len(list(some))
-        runs.append(_Run(slice(start, start + updates * rows), updates, rows))
-        start += updates * rows
-    return runs
 
 
 def low_rank_maps(shell: nn.Module) -> dict[str, LowRankLinear]:
@@ -136,9 +105,7 @@ class _Updated(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, base: nn.Linear, scale: float, runs: Sequence[_Run], *updates: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, base: nn.Linear, scale: float, runs: Sequence[Run], *updates: Tensor) -> Tensor:
         output: Tensor = base(rows)
         saved = []
         for run, maps in zip(runs, _by_run(runs, updates), strict=True):
@@ -168,21 +135,10 @@ class _Updated(torch.autograd.Function):
         return of_rows, None, None, None, *of_maps
 
 
-def _by_run(runs: Sequence[_Run], updates: Sequence[Tensor]) -> list[Sequence[Tensor]]:
-    ends = [2 * end for end in accumulate(run.updates for run in runs)]
+def _by_run(runs: Sequence[Run], updates: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    ends = [2 * end for end in accumulate(run.matrices for run in runs)]
     return [updates[start:end] for start, end in zip((0, *ends), ends, strict=False)]
 
 
 def _stacked(maps: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return (torch.stack(list(maps)) if len(maps) > 1 else maps[0]).to(dtype)
-
-
-def add_product(total: Tensor, left: Tensor, right: Tensor, scale: float = 1.0) -> None:
-    """Add `scale left @ right`, with one `right` for all rows or one for each, into a tensor that is nobody else's.
-
-    Nothing else of its size is written: on a CPU that would cost more than the product.
-    """
-    if right.dim() == 2:
-        total.view(-1, total.shape[-1]).addmm_(left.reshape(-1, left.shape[-1]), right, alpha=scale)
-    else:
-        total.baddbmm_(left, right, alpha=scale)

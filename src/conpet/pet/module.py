@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -45,30 +47,26 @@ class PetModule:
         ConfigError: Such a module cannot sit on the suffix, or `past` not beneath it.
     """
 
+    _training_tokens: int | None = None
+    _offloads = False
+
     def __init__(self, backbone: Backbone, settings: TaskSettings, seed: int, *, past: Adapter | None = None) -> None:
         check_switches(settings)
         kind: PetKind = PET_KINDS[settings.pet]()
-        self._plant(backbone, kind, kind.document(backbone, settings), seed, settings.training_tokens)
+        self._plant(backbone, kind, kind.document(backbone, settings), seed)
+        self._training_tokens, self._offloads = settings.training_tokens, settings.offload_activations
         if past is not None:
             if settings.pet != Lora.name or settings.dora:
                 raise ConfigError("only a plain LoRA can be trained over a past one: use pet=lora, no dora")
             freeze_beneath(self._suffix, past)
 
-    def _plant(
-        self,
-        backbone: Backbone,
-        kind: PetKind,
-        document: Mapping[str, Any],
-        seed: int,
-        training_tokens: int | None = None,
-    ) -> None:
+    def _plant(self, backbone: Backbone, kind: PetKind, document: Mapping[str, Any], seed: int) -> None:
         self.backbone = backbone
         self.document = document
         self._suffix = backbone.suffix()
         _take_quickest_attention(self._suffix.shell, backbone)
         planted = kind.plant(backbone, self._suffix, document, torch.Generator().manual_seed(seed))
         self._parameters, self._dropouts = planted.parameters, planted.dropouts
-        self._training_tokens = training_tokens
         self.train(False)  # dropout layers are made switched on; a module that is only run must not drop anything
         for parameter in self._parameters.values():
             parameter.data = parameter.data.float()
@@ -144,16 +142,25 @@ class PetModule:
         self.backbone.meter.trained_tokens += tokens
         rows, width = batch.ids.shape
         at_once = max(1, (self._training_tokens or batch.ids.numel()) // width)
-        if rows <= at_once:
-            return self._passed(batch)
-        self.backbone.meter.tokens += tokens  # for each part is passed again when its gradients are due
-        parts = [batch.rows(start, start + at_once) for start in range(0, rows, at_once)]
-        return torch.cat([checkpoint(self._passed, part, use_reentrant=False) for part in parts])
+        with _kept_for_gradients(self.backbone.device, offload=self._offloads):
+            if rows <= at_once:
+                return self._passed(batch)
+            self.backbone.meter.tokens += tokens  # for each part is passed again when its gradients are due
+            parts = [batch.rows(start, start + at_once) for start in range(0, rows, at_once)]
+            return torch.cat([checkpoint(self._passed, part, use_reentrant=False) for part in parts])
 
     def _passed(self, batch: Batch) -> Tensor:
         with self.backbone.autocast():
             hidden = self._suffix(batch.ids, batch.padding, batch.hidden)
         return self.backbone.pooling(hidden, batch)
+
+
+def _kept_for_gradients(device: torch.device, *, offload: bool) -> AbstractContextManager[object]:
+    """Return the context in which activations are kept where they are, or offloaded to the memory of the host.
+
+    Copies to and from it are under way while the device computes.
+    """
+    return save_on_cpu(pin_memory=True) if offload and device.type != "cpu" else nullcontext()
 
 
 def _take_quickest_attention(shell: nn.Module, backbone: Backbone) -> None:
