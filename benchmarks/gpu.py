@@ -2,6 +2,7 @@
 
 python benchmarks/gpu.py [--only ROW ...] [--quick] [--work FOLDER]
 
+Also times the ways in which mixed batches can be multiplied there, and training with activations kept and offloaded.
 Writes benchmarks/results/speed-gpu.json, from which docs/performance.md has its GPU column.
 """
 
@@ -9,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +20,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from benchmarks.speed.bench import BATCH, QUICK, Bench, Sizes, own_home  # noqa: E402 - the path is set above
+from benchmarks.speed.choices import offloading, product_ways  # noqa: E402
 from benchmarks.speed.learning import COMPARED_STEPS  # noqa: E402
 from benchmarks.speed.predicting import examples, of_length, random_module  # noqa: E402
 from benchmarks.speed.rows import ROWS  # noqa: E402
@@ -59,10 +62,14 @@ def main() -> int:
     try:
         for line in compared(work, sizes, "cpu", "cuda"):
             print("equal:", line, flush=True)
+        bench = Bench(work, sizes, device="cuda")
+        choices = {"products": product_ways("cuda"), "offloading": offloading(bench)}
     except UnequalError as error:
-        print(f"CPU and GPU differ: {error}", file=sys.stderr)
+        print(f"these are to be equal and differ: {error}", file=sys.stderr)
         return 1
-    return run(Bench(work, sizes, device="cuda"), asked.only, None if asked.quick else RESULT)
+    for line in told(choices):
+        print(line, flush=True)
+    return run(bench, asked.only, None if asked.quick else RESULT, choices=choices)
 
 
 def compared(work: Path, sizes: Sizes, one: str, other: str) -> Iterator[str]:
@@ -83,6 +90,19 @@ def compared(work: Path, sizes: Sizes, one: str, other: str) -> Iterator[str]:
     for task in benches[0].tasks[:2]:
         learner.learn(task, evaluate=False)
     yield check_close("scores of predictions", *(scores_of(bench, path) for bench in benches), TOLERANCE)
+
+
+def told(choices: Mapping[str, Any]) -> Iterator[str]:
+    """Return lines for the screen about what `benchmarks.speed.choices` measured."""
+    for one in choices["products"]:
+        mixture = ", ".join(f"{name} {value}" for name, value in one.items() if name != "ms")
+        ways = ", ".join(f"{way} {'not here' if ms is None else f'{ms:.3f} ms'}" for way, ms in one["ms"].items())
+        yield f"products ({mixture}): {ways}"
+    found = choices["offloading"]
+    yield f"equal: {found['equal']}"
+    for name in ("kept", "offloaded"):
+        side = found[name]
+        yield f"activations {name}: {side['seconds']:.2f} s, {(side['peak_bytes'] or 0) / 1e6:.0f} MB at most"
 
 
 def losses_of(bench: Bench) -> torch.Tensor:

@@ -60,6 +60,7 @@ def rendered(result: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) ->
     return template("performance.md.j2", wanted=wanted, ratio=ratio, value=value, percent=percent).render(
         rows=[{"key": key, **row} for key, row in result["rows"].items()],
         gpu=gpu["rows"] if gpu else {},
+        choices=gpu.get("choices") if gpu else None,
         machine=result["machine"],
         reasons=yaml.safe_load(REASONS.read_text(encoding="utf-8")),
         figures=drawable(result),

@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 
 from benchmarks.speed.bench import QUICK, Bench, Sizes, own_home
-from benchmarks.speed.rows import ROWS
+from benchmarks.speed.rows import GOALS, ROWS, rows_named
 from benchmarks.speed.suite import run
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ RESULT = ROOT / "benchmarks" / "results" / "speed.json"
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    names = list(ROWS)
+    names = list(dict.fromkeys([*ROWS, *GOALS]))
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="ROW", help=", ".join(names))
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all of it works")
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "speed", help="where workspaces are kept")
@@ -36,7 +36,7 @@ def main() -> int:
     work = (asked.work / ("quick" if asked.quick else "full")).resolve()
     own_home(work, [sizes.large, sizes.small])
     bench = Bench(work, sizes, device=asked.device, dtype=asked.dtype)
-    return run(bench, asked.only, asked.out or (None if asked.quick else RESULT))
+    return run(bench, rows_named(asked.only), asked.out or (None if asked.quick else RESULT))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from benchmarks.speed.learning import LearnAllLayers, LearnLateTask, LearnSameLayers, LearnTogether
 from benchmarks.speed.memory import OpenManyModules, Stream
 from benchmarks.speed.predicting import HalfFormat, MixedBatch, OneText, Predict, PredictManyTasks, PredictTopThree
@@ -26,3 +28,11 @@ ROWS: dict[str, type[Row]] = {
 }
 GOALS = {key: goal for row in ROWS.values() for key, goal in row.goals.items()}
 """All goals by their keys in the result file, in the order of the page."""
+MEASURED_BY = {key: row.name for row in ROWS.values() for key in row.goals}
+"""The name of the row that measures a goal, by the goal's key."""
+
+
+def rows_named(names: Sequence[str]) -> list[str]:
+    """Return rows by their names or the keys of their goals, each once, in the order of the page."""
+    wanted = {MEASURED_BY.get(name, name) for name in names}
+    return [name for name in ROWS if name in wanted]

@@ -6,7 +6,7 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +26,24 @@ LEGEND = (
 TRIAL = "Tiny sizes, to see that every row runs and both sides compute the same: the ratios mean nothing."
 
 
-def run(bench: Bench, names: Sequence[str], out: Path | None) -> int:
+def run(bench: Bench, names: Sequence[str], out: Path | None, **more: Any) -> int:
     """Measure rows; return 1 if a row's sides were not equal or another run is at it, else 0.
 
     Rows that are in the file already and are not measured now stay in it, each with its own provenance. Without a file
-    it is a trial: what the ratios are is told, but not judged.
+    it is a trial: what the ratios are is told, but not judged. `more` is what else the file is to hold.
     """
     bench.work.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(bench.work / "lock", timeout=0):
-            return _run(bench, names, out)
+            return _run(bench, names, out, more)
     except Timeout:
         print(f"another run uses {bench.work}, and would be measured too: wait for it to end", file=sys.stderr)
         return 1
 
 
-def _run(bench: Bench, names: Sequence[str], out: Path | None) -> int:
+def _run(bench: Bench, names: Sequence[str], out: Path | None, more: Mapping[str, Any]) -> int:
     result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out and out.exists() else {"rows": {}}
+    result |= more
     result["machine"] = {
         "threads": torch.get_num_threads(),
         **measure_machine(bench.device, bench.sizes.matrix, bench.sizes.seconds),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conpet.pet import products
-from conpet.pet.products import Grouped, InRuns, OneForAll, Products, Quickest, mixed, pieces_of, runs_of
+from conpet.pet.products import Grouped, InRuns, OneForAll, Products, Quickest, mixed, piece_size
 
 CPU = torch.device("cpu")
 MIXTURES = [
@@ -57,12 +56,18 @@ def test_each_example_has_the_row_of_its_slot(pieces: list[tuple[int, int]]) -> 
     assert OneForAll(2).of_rows(stack).tolist() == [[2.0]]
 
 
-def test_pieces_are_powers_of_two_so_that_runs_are_few() -> None:
-    assert [pieces_of(count) for count in (1, 6, 8, 13)] == [[1], [4, 2], [8], [8, 4, 1]]
-    counts = [random.Random(0).randint(1, 30) for _ in range(60)]
-    sizes = sorted((size for count in counts for size in pieces_of(count)), reverse=True)
-    assert sum(sizes) == sum(counts)
-    assert len(runs_of(sizes)) <= 5  # 16, 8, 4, 2, 1
+@pytest.mark.parametrize(
+    ("counts", "matrix_bytes", "size"),
+    [
+        ([1, 1, 1], 1e6, 1),  # nothing can be shared
+        ([5, 6, 7, 4], 1e3, 1),  # small matrices are gathered for every row
+        ([5, 6, 7, 4], 1e6, 4),  # large ones but once for four rows
+        ([8, 8], 1e4, 8),  # pieces of one size are one run
+        ([64, 1], 1e5, 64),
+    ],
+)
+def test_large_matrices_are_gathered_for_several_rows(counts: list[int], matrix_bytes: float, size: int) -> None:
+    assert piece_size(counts, matrix_bytes) == size
 
 
 def test_the_quickest_way_is_found_once_for_products_of_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +78,7 @@ def test_the_quickest_way_is_found_once_for_products_of_a_size(monkeypatch: pyte
         timed.append(type(way))
         return 1.0 if isinstance(way, Grouped) else 2.0
 
-    monkeypatch.setattr(products, "_seconds", seconds)
+    monkeypatch.setattr(products, "seconds_of", seconds)
     multiplied: list[str] = []
     multiply = Grouped.multiply
     monkeypatch.setattr(

@@ -18,9 +18,11 @@ from benchmarks import gpu, performance_page
 from benchmarks.speed import __main__ as command
 from benchmarks.speed import checking, child, learning, memory, rivals, suite
 from benchmarks.speed.bench import QUICK, Bench
+from benchmarks.speed.choices import Mixture, offloading, product_ways
 from benchmarks.speed.drawing import KINDS, draw, drawable
 from benchmarks.speed.rows import GOALS, ROWS
 from benchmarks.speed.timing import Goal, Measured, UnequalError, check_close, check_same, in_turns, spread
+from conpet.pet.products import Grouped
 
 TINY = replace(QUICK, pairs=2, learn_pairs=1, texts=4, few=2, hundred=3, many=4, modules=3, streamed=(5, 10))
 
@@ -263,6 +265,42 @@ def test_devices_that_differ_are_found(tmp_path: Path, monkeypatch: pytest.Monke
         list(gpu.compared(tmp_path, TINY, "cpu", "cpu"))
 
 
+@pytest.fixture(scope="module")
+def choices(bench: Bench) -> dict[str, Any]:
+    mixtures = [Mixture(2, 4, 3, 16, 8), Mixture(4, 4, 1, 16, 8)]
+    return {"products": product_ways("cpu", mixtures), "offloading": offloading(bench)}
+
+
+def test_ways_that_a_device_may_choose_from_are_timed_and_compared(choices: dict[str, Any]) -> None:
+    assert [one["modules"] for one in choices["products"]] == [2, 4]
+    assert all(ms > 0 for one in choices["products"] for ms in one["ms"].values())
+    assert choices["offloading"]["equal"].endswith("(0.0e+00 apart)")  # on a CPU nothing is copied
+    lines = list(gpu.told(choices))
+    assert "InRuns" in lines[0]
+    assert "Grouped" in lines[0]
+    assert lines[-1].startswith("activations offloaded: ")
+
+
+def test_ways_that_differ_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    multiply = Grouped.multiply
+    monkeypatch.setattr(Grouped, "multiply", lambda self, *given: multiply(self, *given) + 1)
+    with pytest.raises(UnequalError, match="Mixture"):
+        product_ways("cpu", [Mixture(2, 4, 3, 16, 8)])
+
+
+def test_the_page_has_a_column_and_the_choices_of_a_gpu(result: dict[str, Any], choices: dict[str, Any]) -> None:
+    missing, *others = choices["products"]
+    products = [{**missing, "ms": {**missing["ms"], "Grouped": None}}, *others]
+    sides = {name: {"seconds": 2.0, "peak_bytes": size} for name, size in (("kept", 9e8), ("offloaded", 3e8))}
+    found = {"products": products, "offloading": {"equal": "losses", **sides}}
+    page = performance_page.rendered(result, {"rows": result["rows"], "choices": found})
+    assert "| GPU |" in page
+    assert "| InRuns | Grouped |" in page
+    assert "| not there |" in page
+    assert "300 MB. Equal: losses." in page
+    assert "InRuns" not in performance_page.rendered(result)
+
+
 def test_without_cuda_the_script_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu.py"])
@@ -278,6 +316,9 @@ def test_the_command_runs_rows_by_name_and_refuses_others(
     monkeypatch.setattr(sys, "argv", ["speed", "--quick", "--work", str(tmp_path), "--only", "mixed-batch"])
     assert command.main() == 0
     assert "mixed-batch-overhead: " in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["speed", "--quick", "--work", str(tmp_path), "--only", "mixed-batch-overhead"])
+    assert command.main() == 0  # a goal names the row that measures it
+    assert "mixed-batch: " in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["speed", "--only", "all"])
     with pytest.raises(SystemExit):
         command.main()

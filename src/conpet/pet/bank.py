@@ -15,7 +15,7 @@ from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch, States
 from conpet.pet.banked import BankedLinear, Shapes, bytes_of, room_for, shapes_of, using
 from conpet.pet.module import ModuleWeights, PetModule, StoredModule
-from conpet.pet.products import OneForAll, Products, mixed, pieces_of
+from conpet.pet.products import OneForAll, Products, mixed, piece_size
 
 _FEWEST_SLOTS = 4
 KEPT_BYTES = 512 * 1024**2
@@ -161,7 +161,14 @@ class ModuleBank:
                 rows_of.setdefault(key, []).append(index)
             modules = list(rows_of)
             for start in range(0, len(modules), self.capacity):
-                yield _in_pieces({key: rows_of[key] for key in modules[start : start + self.capacity]})
+                some = {key: rows_of[key] for key in modules[start : start + self.capacity]}
+                yield list(some.items()) if len(some) == 1 else _in_pieces(some, self._matrix_bytes)
+
+    @property
+    def _matrix_bytes(self) -> float:
+        """What a map's matrices take of a module, on average."""
+        each = [bytes_of(self._bases[name], banked.room) for name, banked in self._maps.items()]
+        return sum(each) / max(1, len(each))
 
     def _represent(self, batch: Batch, pieces: Sequence[tuple[int, int]] | None) -> Tensor:
         """Represent a batch by the slot of each piece and so many rows, or by the frozen suffix (None)."""
@@ -254,15 +261,15 @@ def _rooms(present: dict[str, Shapes], coming: Iterable[ModuleWeights]) -> dict[
     return rooms
 
 
-def _in_pieces(rows_of: Mapping[StoredModule, list[int]]) -> list[tuple[StoredModule, list[int]]]:
-    """Cut each module's rows into pieces of as many as `pieces_of` says, the largest of all modules first."""
-    pieces = []
+def _in_pieces(rows_of: Mapping[StoredModule, list[int]], matrix_bytes: float) -> list[tuple[StoredModule, list[int]]]:
+    """Cut each module's rows into pieces, large ones of all modules first (see `piece_size`)."""
+    size = piece_size([len(rows) for rows in rows_of.values()], matrix_bytes)
+    large, single = [], []
     for key, rows in rows_of.items():
-        start = 0
-        for size in [len(rows)] if len(rows_of) == 1 else pieces_of(len(rows)):
-            pieces.append((key, rows[start : start + size]))
-            start += size
-    return sorted(pieces, key=lambda piece: -len(piece[1]))
+        whole = len(rows) - len(rows) % size
+        large += [(key, rows[start : start + size]) for start in range(0, whole, size)]
+        single += [(key, [row]) for row in rows[whole:]]
+    return large + single
 
 
 def _apply_heads(represented: Tensor, shares: Sequence[tuple[_Resident, int]]) -> Iterator[Tensor]:

@@ -46,12 +46,26 @@ def runs_of(shares: Sequence[int]) -> list[Run]:
     return runs
 
 
-def pieces_of(count: int) -> list[int]:
-    """Return powers of two whose sum is `count`, the largest first.
+RUN_BYTES = 200_000
+"""A run more takes as long as gathering so many bytes of matrices does (measured on two cores, by rank and width)."""
 
-    Matrices whose rows are cut so have equal shares in many of their pieces, so that there are few runs.
+
+def piece_size(counts: Sequence[int], matrix_bytes: float) -> int:
+    """Return into pieces of how many rows those of each matrix are best cut, what is over into single rows.
+
+    Every piece has its matrix gathered, and the pieces of one size are one run: large pieces gather less, all of one
+    size make one run less.
+
+    Args:
+        counts: Rows of each matrix.
+        matrix_bytes: Size of a matrix.
     """
-    return [1 << bit for bit in reversed(range(count.bit_length())) if count >> bit & 1]
+
+    def cost(size: int) -> float:
+        whole, single = sum(count // size for count in counts), sum(count % size for count in counts)
+        return RUN_BYTES * (bool(whole) + bool(single)) + matrix_bytes * (whole + single)
+
+    return min((1 << bit for bit in range(max(counts).bit_length())), key=cost)
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor, scale: float = 1.0) -> None:
@@ -198,7 +212,7 @@ class Quickest(_ByPiece):
 
     def _quickest(self, left: Tensor, stack: Tensor) -> Products:
         size = (stack.device, stack.dtype, *stack.shape[1:], left.numel().bit_length(), len(self._sizes).bit_length())
-        return self._ways[_quickest(size, lambda: [_seconds(way, left, stack) for way in self._ways])]
+        return self._ways[_quickest(size, lambda: [seconds_of(way, left, stack) for way in self._ways])]
 
 
 _found: dict[Hashable, int] = {}
@@ -212,21 +226,21 @@ def _quickest(size: Hashable, seconds: Callable[[], Sequence[float]]) -> int:
     return _found[size]
 
 
-def _seconds(way: Products, left: Tensor, stack: Tensor, times: int = 5) -> float:
-    """Return what a way takes; infinity if the device or the shapes are not for it."""
+def seconds_of(way: Products, left: Tensor, stack: Tensor, times: int = 5) -> float:
+    """Return how long a way takes to multiply; infinity if the device or the shapes are not for it."""
     try:
         way.multiply(left, stack)
     except (NotImplementedError, RuntimeError):
         return float("inf")
-    synchronise(left.device)
+    _synchronise(left.device)
     started = time.perf_counter()
     for _ in range(times):
         way.multiply(left, stack)
-    synchronise(left.device)
-    return time.perf_counter() - started
+    _synchronise(left.device)
+    return (time.perf_counter() - started) / times
 
 
-def synchronise(device: torch.device) -> None:
+def _synchronise(device: torch.device) -> None:
     """Wait until a device has done all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,0 +1,90 @@
+"""What a device is asked before something is chosen: ways to multiply mixed batches, and where activations wait."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks.speed.bench import BATCH, Bench
+from benchmarks.speed.learning import Lesson
+from benchmarks.speed.timing import check_close, timed
+from conpet.config import Settings
+from conpet.pet.products import WAYS, seconds_of
+from conpet.pet.train import train_module
+
+
+class Mixture(NamedTuple):
+    """A mixed batch: so many modules, rows and tokens a row, over a map of some width, of some rank."""
+
+    modules: int
+    rows: int
+    tokens: int
+    width: int
+    rank: int
+
+
+MIXTURES = (
+    Mixture(4, 32, 32, 576, 8),
+    Mixture(32, 32, 32, 576, 8),
+    Mixture(32, 32, 1, 576, 8),
+    Mixture(32, 32, 32, 576, 64),
+    Mixture(32, 128, 32, 4096, 16),
+)
+CLOSE = 2e-2
+"""How far ways may be apart in bfloat16, which rounds to 3 digits."""
+
+
+def product_ways(device: str, mixtures: Sequence[Mixture] = MIXTURES) -> list[dict[str, Any]]:
+    """Time all ways of multiplying the rows of mixed batches by their modules' maps, in bfloat16.
+
+    Returns:
+        The mixtures, each with the milliseconds of a product in every way; None where the device does not have it.
+
+    Raises:
+        UnequalError: Two ways do not give the same.
+    """
+    where, found = torch.device(device), []
+    for mixture in mixtures:
+        generator = torch.Generator().manual_seed(0)
+        left = torch.randn(mixture.rows, mixture.tokens, mixture.width, generator=generator)
+        stack = torch.randn(mixture.modules, mixture.rank, mixture.width, generator=generator) / mixture.width**0.5
+        given = left.to(where, torch.bfloat16), stack.to(where, torch.bfloat16).mT
+        pieces = [(slot, mixture.rows // mixture.modules) for slot in range(mixture.modules)]
+        spent, products = {}, []
+        with torch.inference_mode():
+            for way in WAYS:
+                seconds = seconds_of(way(pieces, where), *given)
+                spent[way.__name__] = 1e3 * seconds if seconds < float("inf") else None
+                if seconds < float("inf"):
+                    products.append(way(pieces, where).multiply(*given))
+        for other in products[1:]:
+            check_close(f"products of {mixture}", other, products[0], CLOSE)
+        found.append({**mixture._asdict(), "ms": spent})
+    return found
+
+
+def offloading(bench: Bench) -> dict[str, Any]:
+    """Learn a task with activations kept on the device and offloaded to the host.
+
+    Returns:
+        What was found equal; of both, seconds and the most bytes held on the device (None on a CPU).
+
+    Raises:
+        UnequalError: The losses differ.
+    """
+    backbone, lesson = bench.backbone(bench.sizes.large), Lesson.of(bench)
+    states, targets = backbone.states(lesson.task.train), lesson.targets(lesson.task.train)
+    losses, sides = [], {}
+    for name, offload in (("kept", False), ("offloaded", True)):
+        given = {"epochs": bench.sizes.epochs, "batch_size": BATCH, "offload_activations": offload}
+        settings = Settings.parse(given).for_task({})
+        on_gpu = backbone.device.type == "cuda"
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        trained, seconds, _ = timed(train_module, backbone, states, targets, len(lesson.task.labels), settings, 0)
+        losses.append(torch.tensor(trained.log.losses))
+        sides[name] = {"seconds": seconds, "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else None}
+    equal = check_close("losses with activations offloaded", losses[1], losses[0], bench.tolerance(backbone))
+    return {"equal": equal, **sides}
