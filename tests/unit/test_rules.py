@@ -95,7 +95,10 @@ def test_modules_do_not_compete_by_the_scale_of_their_logits() -> None:
 def as_written(evidence: Evidence, row: int, a: float, b: float, c: float, d: float) -> list[float]:
     """Return one row's log-probabilities by the formulas of `CalibratedRule`, task by task, in float64."""
     tasks = {}
-    for task in set(evidence.owner[~evidence.impossible[row]].tolist()):
+    possible = set(evidence.owner[~evidence.impossible[row]].tolist())
+    run = set(evidence.owner[evidence.ran[row]].tolist())
+    others = sorted(possible - run, key=lambda task: -float(evidence.tasks[row, task]))
+    for task in run | set(others[: rules.CANDIDATES]):
         labels = (evidence.owner == task).nonzero().squeeze(1)
         closed = a * evidence.discriminant[row, labels].double() + b * evidence.regression[row, labels].double()
         module = evidence.modules[row, labels].double().log_softmax(dim=0)
@@ -139,6 +142,13 @@ def test_the_calibrated_rule_is_what_is_written_of_it(sizes: list[int], partly: 
     weights = rule.discriminant, rule.regression, rule.selector, rule.module
     for row in range(len(scores)):
         assert scores[row].tolist() == pytest.approx(as_written(evidence, row, *weights), rel=1e-5, abs=1e-4)
+
+
+def test_of_very_many_tasks_all_that_were_run_can_be_meant() -> None:
+    wide = many_labels([2] * 320, partly=False)
+    finite = CalibratedRule().log_probabilities(wide) > -torch.inf
+    assert finite[wide.ran].all()
+    assert (finite & ~wide.ran).sum(dim=1).tolist() == [2 * rules.CANDIDATES] * len(finite)
 
 
 def test_a_module_decides_between_the_labels_of_its_task() -> None:

@@ -104,6 +104,9 @@ class CalibratedRule:
     closed(task) sums closed over the task's labels. As p(label | task) is normalised within its task, modules never
     compete by the scale of their logits, which is what costs the paper's rule accuracy at k > 1.
 
+    Of very many tasks, those whose modules were run and the `CANDIDATES` likeliest of the others share all probability,
+    in fitting as in answering: the rest has next to none, and the cost of working it out would grow with the labels.
+
     Attributes:
         discriminant: a. Small, for LDA is far too sure of itself.
         regression: b.
@@ -120,17 +123,21 @@ class CalibratedRule:
 
     def log_probabilities(self, evidence: Evidence) -> Tensor:
         """Return log-probabilities `[n, L]`."""
-        return _combine(evidence, _Within.of(evidence), torch.tensor(self._weights)).float()
+        weights = torch.tensor(self._weights)
+        if evidence.tasks.shape[1] <= CANDIDATES:
+            return _combine(evidence, _Within.of(evidence), weights).float()
+        narrow, columns = _narrowed(evidence)
+        scores = _combine(narrow, _Within.of(narrow), weights).float()
+        labels = len(evidence.owner)
+        return scores.new_full((len(scores), labels + 1), -torch.inf).scatter_(1, columns, scores)[:, :labels]
 
     def fitted(self, evidence: Evidence, targets: Tensor) -> CalibratedRule:
-        """Fit the weights by maximum likelihood, held towards the defaults as if by `PRIOR_EXAMPLES` examples.
-
-        Of more than `CANDIDATES` tasks only the likeliest ones of each example take part, so that the cost does not
-        grow with the number of tasks.
-        """
+        """Fit the weights by maximum likelihood, held towards the defaults as if by `PRIOR_EXAMPLES` examples."""
         if not len(targets):
             return self
-        evidence, targets = _narrowed(evidence, targets)
+        if evidence.tasks.shape[1] > CANDIDATES:
+            evidence, columns = _narrowed(evidence, targets)
+            targets = (columns == targets.unsqueeze(1)).int().argmax(dim=1)
         modules = _Within.of(evidence)
         start = torch.tensor(CalibratedRule()._weights).log()
         weights = start.clone().requires_grad_(True)
@@ -158,7 +165,7 @@ class CalibratedRule:
 
 PRIOR_EXAMPLES = 5.0
 CANDIDATES = 32
-"""Tasks that take part in a fit for each example: all others together have next to no probability."""
+"""Tasks whose modules were not run that may be meant by an example, the likeliest ones."""
 
 RULES = Registry(
     "rule", {"paper": "conpet.learners.rules:PaperRule", "calibrated": "conpet.learners.rules:CalibratedRule"}
@@ -204,22 +211,27 @@ def _combine(evidence: Evidence, modules: _Within, weights: Tensor) -> Tensor:
     return (within + shift.index_select(1, owner)).masked_fill(evidence.impossible, -torch.inf)
 
 
-def _narrowed(evidence: Evidence, targets: Tensor) -> tuple[Evidence, Tensor]:
-    """Keep of each example `CANDIDATES` tasks: its own, those whose modules were run, then the likeliest.
+def _narrowed(evidence: Evidence, targets: Tensor | None = None) -> tuple[Evidence, Tensor]:
+    """Keep of each example's tasks its target's, those whose modules were run, and of the others the likeliest.
 
     The c labels of the largest task are the room of each: columns beyond a task's own labels can be no answer.
+
+    Returns:
+        The evidence on what was kept `[n, k c]`, and the label of each of its columns; L where there is none.
     """
     tasks, owner = evidence.tasks, evidence.owner
-    if tasks.shape[1] <= CANDIDATES:
-        return evidence, targets
-    run = torch.zeros_like(tasks).scatter_reduce(1, owner.expand(len(tasks), -1), evidence.ran.to(tasks), "amax")
-    first = torch.where(run > 0, torch.inf, tasks)
-    first.scatter_(1, owner[targets].unsqueeze(1), torch.inf)
-    kept = first.topk(CANDIDATES, dim=1).indices
+    certain = torch.zeros_like(tasks, dtype=torch.bool)
+    rows, labels = evidence.ran.nonzero(as_tuple=True)
+    certain[rows, owner[labels]] = True
+    if targets is not None:
+        certain.scatter_(1, owner[targets].unsqueeze(1), True)
+    wanted = certain.sum(dim=1, keepdim=True) + CANDIDATES
+    kept = tasks.masked_fill(certain, torch.inf).topk(min(int(wanted.max()), tasks.shape[1]), dim=1).indices
     sizes = torch.bincount(owner, minlength=tasks.shape[1])
     room = torch.arange(int(sizes.max()))
     starts = sizes.cumsum(dim=0) - sizes
-    surplus = (room >= sizes[kept].unsqueeze(2)).flatten(1)
+    beyond = torch.arange(kept.shape[1]) >= wanted
+    surplus = ((room >= sizes[kept].unsqueeze(2)) | beyond.unsqueeze(2)).flatten(1)
     places = (starts[kept].unsqueeze(2) + room).flatten(1).masked_fill(surplus, 0)
     columns = owner.argsort(stable=True)[places]
 
@@ -229,8 +241,8 @@ def _narrowed(evidence: Evidence, targets: Tensor) -> tuple[Evidence, Tensor]:
     narrow = Evidence(
         of(evidence.discriminant),
         of(evidence.regression),
-        tasks.gather(1, kept),
+        tasks.gather(1, kept).masked_fill(beyond, -torch.inf),
         of(evidence.modules),
-        torch.arange(CANDIDATES).repeat_interleave(len(room)),
+        torch.arange(kept.shape[1]).repeat_interleave(len(room)),
     )
-    return narrow, ((columns == targets.unsqueeze(1)) & ~surplus).int().argmax(dim=1)
+    return narrow, columns.masked_fill(surplus, len(owner))
