@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from conpet.backbone import cache_file
 from conpet.backbone.cache import CachedState, StateCache
 from conpet.errors import ConfigError
 
@@ -118,6 +119,16 @@ def test_more_keys_than_one_query_takes(path: Path) -> None:
     with StateCache(path, limit_bytes=AMPLE) as cache:
         cache.put_many((key(number), state(number, tokens=1, width=4)) for number in range(1200))
         assert len(cache.get_many([key(number) for number in range(1200)])) == 1200
+
+
+def test_an_entry_that_has_become_another_keys_meanwhile_is_a_miss(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with StateCache(path, limit_bytes=1 << 20) as cache:
+        cache.put_many([(key(1), state(1)), (key(2), state(2))])
+        everything = cache_file.locate(cache._open(), [key(1), key(2)])
+        monkeypatch.setattr(StateCache, "_located", lambda self, keys: everything)
+        assert list(cache.get_many([key(2)])) == [key(2)]
+        assert cache.get_many([key(3)]) == {}
+        assert (cache.hits, cache.misses) == (1, 1)
 
 
 def test_a_key_that_is_there_keeps_what_it_has(path: Path) -> None:

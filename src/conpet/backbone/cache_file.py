@@ -15,9 +15,10 @@ CREATE INDEX entries_by_use ON entries (used, id);
 CREATE TABLE blobs (id INTEGER PRIMARY KEY, blob BLOB NOT NULL);
 """
 # The casts hold the types even where the file is damaged: SQLite gives what it finds.
+_LOCATE = "SELECT id FROM entries WHERE key IN ({})"
 _SELECT = """
 SELECT id, CAST(key AS BLOB), CAST(used AS INTEGER), CAST(blob AS BLOB)
-FROM entries JOIN blobs USING (id) WHERE key IN ({})
+FROM entries JOIN blobs USING (id) WHERE id IN ({}) ORDER BY id
 """
 _OLDEST = "SELECT id, CAST(coalesce(bytes, 0) AS INTEGER) FROM entries ORDER BY used, id"
 _INSERT = "INSERT INTO entries (key, used, bytes) VALUES (?, ?, ?) ON CONFLICT DO NOTHING RETURNING id"
@@ -32,6 +33,8 @@ _DAMAGED = {
 }
 # What a statement may raise: sqlite3 fails to decode the name in SQLite's message where the tables' names are damaged.
 FAILURES = (sqlite3.Error, UnicodeDecodeError)
+Found = tuple[int, bytes | None, int | None, bytes | None]
+"""Id, key, time of last use and blob of an entry; None only where the file is damaged."""
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
@@ -106,11 +109,16 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
-def find(
-    connection: sqlite3.Connection, keys: Sequence[bytes]
+def locate(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[int]:
+    """Return the ids of the entries under some keys. Blobs lie in the file in the order of their ids."""
+    return [row for (row,) in connection.execute(_LOCATE.format(",".join("?" * len(keys))), keys)]
+
+
+def read(
+    connection: sqlite3.Connection, ids: Sequence[int]
 ) -> list[tuple[int, bytes | None, int | None, bytes | None]]:
-    """Return id, key, time of last use and blob of the entries under some keys (None only where damaged)."""
-    return connection.execute(_SELECT.format(",".join("?" * len(keys))), keys).fetchall()
+    """Return id, key, time of last use and blob of some entries (None only where damaged), of those still there."""
+    return connection.execute(_SELECT.format(",".join("?" * len(ids))), ids).fetchall()
 
 
 def insert(connection: sqlite3.Connection, rows: Iterable[tuple[bytes, bytes]], now: int) -> None:
