@@ -313,7 +313,6 @@ class LearnTogether(Row):
             lambda both: learn(both[0], len(tasks)),
             lambda both: learn(both[1], 1),
             bench.sizes.learn_pairs,
-            profile=profiled,
         )
         ours, theirs = pairs.given[-1]
         found, expected = (

@@ -109,13 +109,11 @@ class States:
 
 def pad_ids(encoded: Sequence[Encoded], pad: int) -> tuple[Tensor, Tensor]:
     """Return ids and mask `[n, T]`, int64, padded on the right with the id `pad`."""
-    width = max(len(one.ids) for one in encoded)
-    ids = torch.full((len(encoded), width), pad, dtype=torch.int64)
-    mask = torch.zeros((len(encoded), width), dtype=torch.int64)
-    for row, one in enumerate(encoded):
-        ids[row, : len(one.ids)] = torch.tensor(one.ids)
-        mask[row, : len(one.ids)] = 1
-    return ids, mask
+    lengths = torch.tensor([len(one.ids) for one in encoded])
+    inside = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
+    ids = torch.full(inside.shape, pad, dtype=torch.int64)
+    ids[inside] = torch.tensor([token for one in encoded for token in one.ids])
+    return ids, inside.long()
 
 
 def spans_of(encoded: Sequence[Encoded]) -> Tensor:

@@ -78,10 +78,17 @@ class Units:
         for template, states in readings.items():
             rows = [[unit for unit in row if self._outputs(unit, kind, template)[0]] for row in wanted.tolist()]
             found = self._bank.logits(states, [[self.all[unit].module for unit in row] for row in rows])
+            places: tuple[list[int], list[int]] = [], []
+            values: list[Tensor] = []
             for row, units in enumerate(rows):
                 for unit in units:
                     outputs, columns = self._outputs(unit, kind, template)
-                    out[row, columns] = found[row][self.all[unit].module][outputs]
+                    logits = found[row][self.all[unit].module]
+                    places[0].extend([row] * len(columns))
+                    places[1].extend(columns)
+                    values.append(logits if outputs == list(range(len(logits))) else logits[outputs])
+            if values:
+                out[places] = torch.cat(values)
         return out
 
     def _outputs(self, unit: int, kind: Kind, template: str | None) -> tuple[list[int], list[int]]:
