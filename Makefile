@@ -8,7 +8,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint format typecheck clean
+.PHONY: help install demo test bench lint format typecheck clean
 
 PYTHON ?=
 ARGS ?=
@@ -19,6 +19,8 @@ INSTALLED := .venv/.installed-$(shell { pwd; cat pyproject.toml constraints.txt;
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
+
+install: $(INSTALLED) ## make .venv with the command and all that the other targets need
 
 demo: $(INSTALLED) ## teach a language model ten departments' intents, one department after another
 	@$(BIN)/conpet demo $(ARGS)

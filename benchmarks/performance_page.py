@@ -21,6 +21,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from benchmarks.markdown_page import template  # noqa: E402 - the folder above is put on the path first
 from benchmarks.speed.drawing import draw, drawable, shares  # noqa: E402
+from benchmarks.speed.rows import MEASURED_BY  # noqa: E402
 from conpet.bench.plots import save  # noqa: E402
 
 DOCS = HERE.parent / "docs"
@@ -62,6 +63,7 @@ def rendered(result: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) ->
         gpu=gpu["rows"] if gpu else {},
         choices=gpu.get("choices") if gpu else None,
         machine=result["machine"],
+        minutes=sum({MEASURED_BY[key]: row["took"] for key, row in result["rows"].items()}.values()) / 60,
         reasons=yaml.safe_load(REASONS.read_text(encoding="utf-8")),
         figures=drawable(result),
         shares=list(shares(result)),
@@ -81,6 +83,8 @@ def wanted(row: Mapping[str, Any]) -> str:
 def ratio(row: Mapping[str, Any]) -> str:
     """Return what was measured, with quartiles where there were several pairs."""
     found = row["ratio"]
+    if row["bound"] == "within":
+        return f"{abs(found['median']):.2f} points {'lower' if found['median'] > 0 else 'higher'}"
     if len(found["values"]) == 1:
         return f"{found['median']:.2f}"
     return f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})"

@@ -99,7 +99,7 @@ class TaskSettings(Frozen):
         batch_size: Examples per optimiser step.
         training_tokens: Padded tokens (at least one example) whose activations training keeps at once, or None for no
             bound. A larger batch passes the suffix in parts, which are computed once more for their gradients: the same
-            learning, with about a third more computation, in less memory.
+            learning in less memory, for one more pass forwards.
         offload_activations: Whether what training keeps for the gradients waits in the host's memory, copied there and
             back while a GPU computes. On the CPU it is there anyway.
         learning_rate: Highest learning rate of AdamW; it warms up over 10% of the steps, then falls linearly to 0.
@@ -224,6 +224,9 @@ def _explain(error: ValidationError, cls: type[Frozen]) -> str:
             *above, key = one["loc"]
             holder = _class_at(cls, above) or cls
             known = sorted(holder.model_fields)
+            if holder is TaskSettings and key in Settings.model_fields:
+                lines.append(f"{name!r} is set for a whole workspace, not for a task; of a task: {', '.join(known)}")
+                continue
             meant = did_you_mean(str(key), known)
             lines.append(f"unknown {holder.noun} {name!r}{meant}; have: {', '.join(known) or 'none'}")
         elif not name:

@@ -78,14 +78,19 @@ class Problem:
 
 
 class DataError(ConpetError, ValueError):
-    """Data given by the user is wrong; `problems` lists every wrong row. Nothing was learned from it."""
+    """Data given by the user is wrong; `problems` lists every wrong row. Nothing was learned from it.
+
+    The message shows the first of them, file by file in the order of rows.
+    """
 
     SHOWN = 20
 
     def __init__(self, summary: str, problems: Sequence[Problem] = ()) -> None:
         self.summary = summary
         self.problems = tuple(problems)
-        shown = [f"  {problem}" for problem in self.problems[: self.SHOWN]]
+        files = list(dict.fromkeys(problem.file for problem in self.problems))
+        by_row = sorted(self.problems, key=lambda problem: (files.index(problem.file), problem.row or 0))
+        shown = [f"  {problem}" for problem in by_row[: self.SHOWN]]
         if len(self.problems) > self.SHOWN:
             shown.append(f"  ... and {len(self.problems) - self.SHOWN} more")
         super().__init__("\n".join([summary, *shown]))

@@ -12,8 +12,10 @@ from conpet.learners import METHODS
 from conpet.learners.rules import RULES
 from conpet.pet.kinds import PET_KINDS
 from conpet.replay import SCHEDULES
+from conpet.replay.memory import Split
 from conpet.selectors import SELECTORS
 from conpet.store import Store
+from conpet.workspace.remembering import sighted
 
 NAMES = [task.name for task in STREAM]
 
@@ -142,6 +144,18 @@ def test_learn_says_which_test_sets_it_split_off(tmp_path: Path) -> None:
     assert "split off by seed 0" in learned.out
     assert "Accuracy by task" not in learned.out
     assert Store.open(workspace).snapshot().task("果物").active.number == 1
+
+
+def test_learn_takes_all_rows_where_it_is_told_to(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    rows = [{"text": f"{word} number {n}", "label": f"new {word}"} for word in ("apple", "pear") for n in range(10)]
+    file = write_rows(tmp_path / "fruit.jsonl", rows)
+    learned = conpet("learn", workspace, file, "--all-rows", "--no-evaluate")
+    assert learned.code == 0
+    assert "split off" not in learned.out
+    kept = sighted(Store.open(workspace).snapshot().task("fruit").active)
+    assert [kept.count(split) for split in Split] == [20, 0, 0]
+    assert conpet("learn", workspace, file, "--all-rows", "--extend").code == 2
 
 
 def test_learn_makes_a_new_version_of_a_changed_task(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conpet.data import Example, Kind, Span, count_inputs, read_inputs, read_task
+from conpet.data import Example, Kind, Span, count_inputs, read_inputs, read_stream, read_task
 from conpet.errors import ConfigError, DataError
 
 Rows = list[dict[str, Any]]
@@ -201,6 +201,17 @@ def test_missing_sets_are_split_off_and_said_so(tmp_path: Path) -> None:
     assert set(read_task(tmp_path / "shuffled.jsonl", seed=3).test) == set(task.test)
     assert read_task(path, seed=3).digest == task.digest
     assert read_task(path, seed=4).digest != task.digest
+
+
+def test_all_rows_can_be_learned_from(tmp_path: Path) -> None:
+    path = write(tmp_path / "t" / "train.csv", GOOD)
+    write(tmp_path / "t" / "test.csv", [{"text": "of its own", "label": "a"}])
+    for task in (read_task(tmp_path / "t", all_rows=True), *read_stream(tmp_path / "t", all_rows=True)):
+        assert [len(split) for split in (task.train, task.validation, task.test)] == [len(GOOD), 0, 1]
+        assert not task.notes
+    few = write(tmp_path / "few.csv", GOOD[:2])
+    assert "0 of 2 training rows were split off by seed 0 (too few for one)" in read_task(few).notes[0]
+    assert path.exists()
 
 
 def test_a_label_owned_before_is_refused_at_every_row(tmp_path: Path) -> None:

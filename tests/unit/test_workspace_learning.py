@@ -142,7 +142,7 @@ def test_settings_of_one_task_are_its_own(tmp_path: Path) -> None:
     learner.learn(replace(stream()[1], settings={"rank": 2, "targets": ("q_proj",), "epochs": 1}))
     ranks = [task.active.module.document("adapter_config")["r"] for task in learner.tasks if task.active.module]
     assert ranks == [4, 2]
-    with frozen_state(learner), pytest.raises(ConfigError, match="unknown setting 'top_k'"):
+    with frozen_state(learner), pytest.raises(ConfigError, match="'top_k' is set for a whole workspace"):
         learner.learn(replace(stream()[2], settings={"top_k": 2}))
 
 

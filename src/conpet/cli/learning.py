@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,6 +106,10 @@ def learn(
         int | None,
         typer.Option(help="Seed by which missing test sets are split off.", show_default="the workspace's"),
     ] = None,
+    all_rows: Annotated[
+        bool,
+        typer.Option("--all-rows", help="Learn from every row: no validation and test sets are split off."),
+    ] = False,
     backbone: BackboneMoved = None,
     device: Device = None,
     verbose: Annotated[
@@ -118,20 +122,23 @@ def learn(
     A task already learned from the same data is skipped; a changed one becomes a new version.
     With --together tasks are learned N at a time, each N of them or none, and evaluated after every N.
     With --extend all rows of a file are learned from, beside what is stored of their tasks; nothing is split off.
+    With --all-rows nothing is split off either: every row is learned from, and accuracy is only known of what has a
+    test file of its own.
     Interrupt it whenever you like: the same command goes on where it was.
     """
     from conpet.errors import DataError
 
     if extend and together > 1:
         raise typer.BadParameter("tasks are extended one by one: leave one of the two out", param_hint="--together")
-    if extend and (name is not None or template is not None or seed is not None):
+    if extend and (name is not None or template is not None or seed is not None or all_rows):
         raise typer.BadParameter("tasks that are learned keep their name, template and split", param_hint="--extend")
     opened = open_workspace(workspace, backbone, device)
     try:
         if extend:
             extend_tasks(opened, source, evaluate=not no_evaluate, wait=wait)
             return
-        tasks = _read(opened, source, name, template, opened.settings.seed if seed is None else seed)
+        split = {"seed": opened.settings.seed if seed is None else seed, "all_rows": all_rows}
+        tasks = _read(opened, source, name, template, split)
     except DataError as error:
         if not verbose:
             raise
@@ -161,12 +168,14 @@ def _merged(direct: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     return given
 
 
-def _read(workspace: ConPET, source: Path, name: str | None, template: str | None, seed: int) -> list[Task]:
+def _read(
+    workspace: ConPET, source: Path, name: str | None, template: str | None, split: Mapping[str, Any]
+) -> list[Task]:
     from conpet.data import read_stream, read_task
 
     if name is None and template is None:
-        return list(read_stream(source, seed=seed, owned=workspace.owners))
-    return [read_task(source, name=name, template=template, seed=seed, owned=workspace.owners)]
+        return list(read_stream(source, owned=workspace.owners, **split))
+    return [read_task(source, name=name, template=template, owned=workspace.owners, **split)]
 
 
 def _say_created(created: ConPET, path: Path, given: Iterable[str]) -> None:

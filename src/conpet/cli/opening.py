@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 def open_workspace(path: Path, backbone: str | None = None, device: str | None = None) -> ConPET:
     """Open the workspace a verb is about; arguments as in `ConPET.open`."""
+    from conpet.store import Store
+
+    Store.open(path)  # imports no torch, so a wrong path is told at once
     from conpet.workspace import ConPET
 
     return ConPET.open(path, backbone=backbone, device=device)

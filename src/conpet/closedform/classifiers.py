@@ -56,7 +56,7 @@ class ClosedFormMethod(Protocol):
 SOLVED_AT_ONCE = 512
 """Labels up to which weights are solved for whatever is asked: it takes some hundredths of a second.
 
-Beyond it they are kept and applied in float32, in half the memory and time. Scores then differ from those in float64 in
+Beyond it scores are computed in float32, in half the time. Scores then differ from those in float64 in
 the last digits that float32 has at the size of the sums: by 5e-8 of ridge outputs, by 5e-4 of log-probabilities down to
 -2,000 (2,000 labels, states of MiniLM).
 """
@@ -162,7 +162,12 @@ class RidgeScores(_Solved):
         return torch.addmm(self._bias, rows.to(self._format), self._weights)
 
     def _without(self, rows: Tensor) -> Tensor:
-        return torch.addmm(self.share, self.factor.solve((rows - self.mean).T).T, self.moments)
+        solved = self.factor.solve((rows - self.mean).T).T.to(self._format)
+        return torch.addmm(self.share.to(self._format), solved, self._right)
+
+    @cached_property
+    def _right(self) -> Tensor:
+        return self.moments.to(self._format)
 
     @cached_property
     def _weights(self) -> Tensor:
@@ -185,11 +190,16 @@ class DiscriminantScores(_Solved):
         return torch.addmm(self._bias.to(self._format), centred, self._weights).log_softmax(dim=1)
 
     def _without(self, rows: Tensor) -> Tensor:
-        return torch.addmm(self._bias, self.factor.half((rows - self._centre).T).T, self._half).log_softmax(dim=1)
+        solved = self.factor.half((rows - self._centre).T).T.to(self._format)
+        return torch.addmm(self._bias.to(self._format), solved, self._right).log_softmax(dim=1)
 
     @cached_property
     def _centre(self) -> Tensor:
         return self.moments.mean(dim=1)
+
+    @cached_property
+    def _right(self) -> Tensor:
+        return self._half.to(self._format)
 
     @cached_property
     def _half(self) -> Tensor:

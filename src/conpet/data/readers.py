@@ -24,6 +24,7 @@ def read_task(
     template: str | None = None,
     settings: Mapping[str, object] | None = None,
     owned: Mapping[str, str] | None = None,
+    all_rows: bool = False,
 ) -> Task:
     """Read one task.
 
@@ -35,16 +36,19 @@ def read_task(
         template: A template in place of the kind's own (see `conpet.data.templates.render`).
         settings: Overrides of the workspace's task-level settings.
         owned: Labels already learned, to the name of their task; this task's labels must not be among them.
+        all_rows: Whether every row is learned from: then nothing is split off, and missing sets stay empty.
 
     Raises:
         DataError: Something is wrong; `problems` lists all of it.
         ConfigError: A Parquet file is read where pyarrow is not installed.
     """
     source = find_task(Path(path), name, template, settings)
-    return _build([source], [], path, seed, owned or {})[0]
+    return _build([source], [], path, None if all_rows else seed, owned or {})[0]
 
 
-def read_stream(path: str | Path, *, seed: int = 0, owned: Mapping[str, str] | None = None) -> TaskStream:
+def read_stream(
+    path: str | Path, *, seed: int = 0, owned: Mapping[str, str] | None = None, all_rows: bool = False
+) -> TaskStream:
     """Read a folder of tasks, or one task as a stream of one.
 
     The tasks are the folder's files and folders in natural order ("task-2" before "task-10"), or those its
@@ -55,13 +59,14 @@ def read_stream(path: str | Path, *, seed: int = 0, owned: Mapping[str, str] | N
         path: The folder or file.
         seed: As in `read_task`.
         owned: As in `read_task`.
+        all_rows: As in `read_task`.
 
     Raises:
         DataError: Something is wrong; `problems` lists all of it, over all tasks.
         ConfigError: A Parquet file is read where pyarrow is not installed.
     """
     sources, problems = find_stream(Path(path))
-    return TaskStream(_build(sources, problems, path, seed, owned or {}))
+    return TaskStream(_build(sources, problems, path, None if all_rows else seed, owned or {}))
 
 
 def read_examples(path: str | Path) -> Examples:
@@ -139,8 +144,9 @@ def _load(source: TaskSource, *, whole: bool = True) -> _Loaded:
 
 
 def _build(
-    sources: list[TaskSource], found: list[Problem], path: str | Path, seed: int, owned: Mapping[str, str]
+    sources: list[TaskSource], found: list[Problem], path: str | Path, seed: int | None, owned: Mapping[str, str]
 ) -> tuple[Task, ...]:
+    """Check all sources and make their tasks; without a seed nothing is split off."""
     loaded = [_load(source) for source in sources]
     problems = found + [problem for task in loaded for problem in task.problems]
     problems += check_stream(((task.source.name, task.splits.get("train", ())) for task in loaded), owned)
@@ -150,17 +156,22 @@ def _build(
     return tuple(_task(task, seed) for task in loaded)
 
 
-def _task(loaded: _Loaded, seed: int) -> Task:
+def _task(loaded: _Loaded, seed: int | None) -> Task:
     source = loaded.source
     notes = list(source.notes)
     splits = {split: tuple(row.example for row in rows) for split, rows in loaded.splits.items()}
     for split, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
-        if split not in splits:
-            splits["train"], splits[split] = split_off(splits["train"], share, seed)
-            notes.append(
-                f"no {split} set: {len(splits[split])} of {len(splits['train']) + len(splits[split])} training rows "
-                f"were split off by seed {seed}"
-            )
+        if split in splits:
+            continue
+        if seed is None:
+            splits[split] = ()
+            continue
+        splits["train"], splits[split] = split_off(splits["train"], share, seed)
+        few = "" if splits[split] else " (too few for one)"
+        notes.append(
+            f"no {split} set: {len(splits[split])} of {len(splits['train']) + len(splits[split])} training rows "
+            f"were split off by seed {seed}{few}"
+        )
     return Task(
         source.name,
         splits["train"],

@@ -68,6 +68,7 @@ class ModuleBank:
         self._bases = {n: m for n, m in self._suffix.shell.named_modules() if isinstance(m, nn.Linear)}
         self._maps: dict[str, BankedLinear] = {}
         self._slots = 0
+        self._matrix_bytes = 0.0  # of one of the two matrices that a module has on a map, on average
 
     def logits(self, states: States, wanted: Sequence[Sequence[StoredModule]]) -> list[dict[StoredModule, Tensor]]:
         """Run the modules each example wants.
@@ -164,12 +165,6 @@ class ModuleBank:
                 some = {key: rows_of[key] for key in modules[start : start + self.capacity]}
                 yield list(some.items()) if len(some) == 1 else _in_pieces(some, self._matrix_bytes)
 
-    @property
-    def _matrix_bytes(self) -> float:
-        """What a map's matrices take of a module, on average."""
-        each = [bytes_of(self._bases[name], banked.room) for name, banked in self._maps.items()]
-        return sum(each) / max(1, len(each))
-
     def _represent(self, batch: Batch, pieces: Sequence[tuple[int, int]] | None) -> Tensor:
         """Represent a batch by the slot of each piece and so many rows, or by the frozen suffix (None)."""
         products: Products | None = None
@@ -250,6 +245,8 @@ class ModuleBank:
             self._maps[name] = held.grown(slots, room) if held else BankedLinear(self._bases[name], slots, room)
             self._suffix.shell.set_submodule(name, self._maps[name])
         self._slots = slots
+        both = [bytes_of(self._bases[name], room) for name, room in rooms.items()]
+        self._matrix_bytes = sum(both) / 2 / max(1, len(both))
 
 
 def _rooms(present: dict[str, Shapes], coming: Iterable[ModuleWeights]) -> dict[str, Shapes]:

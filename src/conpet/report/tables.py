@@ -17,21 +17,22 @@ _LEAST_NAME = 14
 
 
 def matrix_table(events: Sequence[Event]) -> Table:
-    """Return the accuracy matrix in percent, a row per event; of many, the latest rows and tasks.
+    """Return the accuracy matrix in percent, a row per evaluated event; of many, the latest rows and tasks.
 
     What fell notably since its best is marked.
     """
     events = [event for event in events if event.changes_answers]
     every = task_order(events)
     first_task = max(0, len(every) - _COLUMNS)
-    first_event = max(0, len(events) - _COLUMNS)
+    measured = [number for number, event in enumerate(events) if event.scores]
+    shown = set(measured[-_COLUMNS:])
     tasks = every[first_task:]
-    title = f"Accuracy by task, %{f': the last {_COLUMNS}' if first_task or first_event else ''}"
+    title = f"Accuracy by task, %{f': the last {_COLUMNS}' if first_task or len(measured) > _COLUMNS else ''}"
     table = _table(title, "after learning", *(str(first_task + number) for number in range(1, len(tasks) + 1)))
     table.add_column("whole", justify="right", style="bold", no_wrap=True)
     best: dict[str, float] = {}
     for number, event in enumerate(events):
-        if number >= first_event:
+        if number in shown:
             cells = [_matrix_cell(event.accuracy(task), best.get(task)) for task in tasks]
             table.add_row(_name(f"{number + 1} {event.title}"), *cells, _number(event.whole_accuracy))
         for task in event.scores:

@@ -75,7 +75,8 @@ def answered(workspace: ConPET, inputs: Iterable[Example], runners_up: int) -> I
             yield next(mine), prediction
             given += 1
     except DataError as error:
-        raise DataError(f"{error.summary}; {given:,} inputs before it were predicted", error.problems) from error
+        before = f"; {given:,} inputs before it were predicted" if given else ""
+        raise DataError(f"{error.summary}{before}", error.problems) from error
 
 
 def write_answers(
