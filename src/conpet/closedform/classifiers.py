@@ -56,9 +56,9 @@ class ClosedFormMethod(Protocol):
 SOLVED_AT_ONCE = 512
 """Labels up to which weights are solved for whatever is asked: it takes some hundredths of a second.
 
-Beyond it scores are computed in float32, in half the time. Scores then differ from those in float64 in
-the last digits that float32 has at the size of the sums: by 5e-8 of ridge outputs, by 5e-4 of log-probabilities down to
--2,000 (2,000 labels, states of MiniLM).
+Beyond it scores are computed in float32, in half the time. They then differ from those in float64 in the last digits
+that float32 has at the size of the sums: by 5e-8 of ridge outputs, by 5e-4 of log-probabilities down to -2,000 (2,000
+labels, states of MiniLM).
 """
 
 

@@ -49,8 +49,8 @@ def runs_of(shares: Sequence[int]) -> list[Run]:
 RUN_BYTES = 2_000_000
 """A run more takes as long as gathering so many bytes of matrices does.
 
-Measured on two cores in passes of `smollm2-135m` for 128 texts by 3 and 10 modules: pieces of several rows gained nothing
-up to rank 32, and some hundredths of the pass at rank 64.
+Measured on two cores in passes of `smollm2-135m` for 128 texts by 3 and 10 modules: pieces of several rows gained
+nothing up to rank 32, and some hundredths of the pass at rank 64.
 """
 
 
