@@ -369,7 +369,7 @@ class LearnLateTask(Row):
             prepare,
             lambda both: learn(both[0]),
             lambda both: learn(both[1]),
-            bench.sizes.learn_pairs,
+            bench.sizes.pairs,
             profile=profiled,
         )
         equal = same_module(*pairs.given[-1], task.name)

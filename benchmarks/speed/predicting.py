@@ -146,7 +146,7 @@ class PredictManyTasks(Row):
     name = "predict-many-tasks"
     goals: ClassVar[Mapping[str, Goal]] = {
         "predict-many-tasks": Goal(
-            "predict, 1,000 tasks, top-1, inputs of all tasks in turn, each task asked before",
+            "predict, 1,000 tasks, top-1, inputs of all tasks in turn, each task asked twice before",
             "conpet: the same with 10 tasks",
             "at most",
             1.05,
@@ -161,6 +161,8 @@ class PredictManyTasks(Row):
         few, many = (ConPET.open(bench.many(tasks), device=bench.device) for tasks in counts)
         found = {}
         _, first_use, _ = timed(many.predict, [task.test[0].text for task in bench.toys[: counts[1]]])
+        # As many inputs as there are labels: then the closed forms have solved for weights, as they do but once.
+        many.predict([task.test[1].text for task in bench.toys[: counts[1]]])
         # Inputs that nobody was asked before: what a module said of one is remembered.
         for key, asked, first in (("predict-many-tasks", counts[1], 0), ("predict-many-tasks-hot", counts[0], 100)):
             pairs = in_turns(
