@@ -60,7 +60,7 @@ def _rows() -> Iterator[str]:
     number = 0
     while True:
         number += 1
-        yield f"r{number:07d}"
+        yield f"{number:x}"
 
 
 if __name__ == "__main__":

@@ -313,6 +313,7 @@ class LearnTogether(Row):
             lambda both: learn(both[0], len(tasks)),
             lambda both: learn(both[1], 1),
             bench.sizes.learn_pairs,
+            warm=False,
         )
         ours, theirs = pairs.given[-1]
         found, expected = (
