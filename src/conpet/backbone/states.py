@@ -109,10 +109,10 @@ class States:
 
 def pad_ids(encoded: Sequence[Encoded], pad: int) -> tuple[Tensor, Tensor]:
     """Return ids and mask `[n, T]`, int64, padded on the right with the id `pad`."""
-    lengths = torch.tensor([len(one.ids) for one in encoded])
-    inside = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
+    lengths = [len(one.ids) for one in encoded]
+    inside = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
     ids = torch.full(inside.shape, pad, dtype=torch.int64)
-    ids[inside] = torch.tensor([token for one in encoded for token in one.ids])
+    ids.masked_scatter_(inside, torch.tensor([token for one in encoded for token in one.ids]))
     return ids, inside.long()
 
 
