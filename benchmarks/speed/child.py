@@ -60,7 +60,7 @@ def _rows() -> Iterator[str]:
     number = 0
     while True:
         number += 1
-        yield f"{number:05x}"
+        yield f"r{number:07d}"
 
 
 if __name__ == "__main__":
