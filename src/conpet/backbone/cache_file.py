@@ -114,10 +114,8 @@ def locate(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[int]:
     return [row for (row,) in connection.execute(_LOCATE.format(",".join("?" * len(keys))), keys)]
 
 
-def read(
-    connection: sqlite3.Connection, ids: Sequence[int]
-) -> list[tuple[int, bytes | None, int | None, bytes | None]]:
-    """Return id, key, time of last use and blob of some entries (None only where damaged), of those still there."""
+def read(connection: sqlite3.Connection, ids: Sequence[int]) -> list[Found]:
+    """Return those of some entries that are still there, in the order in which they lie in the file."""
     return connection.execute(_SELECT.format(",".join("?" * len(ids))), ids).fetchall()
 
 
