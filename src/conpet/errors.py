@@ -88,8 +88,8 @@ class DataError(ConpetError, ValueError):
     def __init__(self, summary: str, problems: Sequence[Problem] = ()) -> None:
         self.summary = summary
         self.problems = tuple(problems)
-        files = list(dict.fromkeys(problem.file for problem in self.problems))
-        by_row = sorted(self.problems, key=lambda problem: (files.index(problem.file), problem.row or 0))
+        place = {file: number for number, file in enumerate(dict.fromkeys(problem.file for problem in self.problems))}
+        by_row = sorted(self.problems, key=lambda problem: (place[problem.file], problem.row or 0))
         shown = [f"  {problem}" for problem in by_row[: self.SHOWN]]
         if len(self.problems) > self.SHOWN:
             shown.append(f"  ... and {len(self.problems) - self.SHOWN} more")
