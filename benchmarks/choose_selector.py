@@ -21,7 +21,7 @@ from provenance import provenance, write_result
 from conpet import ConPET, Example, TaskStream
 from conpet.data import Kind
 from conpet.demo.stream import demo_stream
-from conpet.testing import learner_of
+from conpet.testing import method_of
 
 ORDERS = 1
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -71,7 +71,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
 def accuracy(learner: ConPET, examples: list[tuple[str, tuple[Example, ...]]]) -> tuple[int, int, int]:
     """Return how often the selector ranks the true task first, how often within three, and of how many."""
     right = near = total = 0
-    current = learner_of(learner)
+    current = method_of(learner)
     names = [task.name for task in current.state.tasks]
     for task, some in examples:
         ranked = current.score(current.readings(some, Kind.TEXT, keep=True), Kind.TEXT).tasks

@@ -29,9 +29,9 @@ from benchmarks.speed.timing import UnequalError, check_close  # noqa: E402
 from conpet import ConPET  # noqa: E402
 from conpet.backbone.states import States  # noqa: E402
 from conpet.config import Settings  # noqa: E402
-from conpet.pet.bank import ModuleBank  # noqa: E402
-from conpet.pet.module import StoredModule, module_artifact  # noqa: E402
-from conpet.pet.train import linear_head, train_module  # noqa: E402
+from conpet.modules.module import StoredModule, module_artifact  # noqa: E402
+from conpet.modules.pool import ModulePool  # noqa: E402
+from conpet.modules.training import linear_head, train_module  # noqa: E402
 from conpet.readable import Held  # noqa: E402
 
 RESULT = HERE / "results" / "speed-gpu.json"
@@ -57,12 +57,12 @@ def main() -> int:
         )
         return 2
     sizes = QUICK if asked.quick else Sizes()
-    work = (asked.work / ("gpu-quick" if asked.quick else "gpu")).resolve()
-    own_home(work, [sizes.large, sizes.small])
+    context = (asked.context / ("gpu-quick" if asked.quick else "gpu")).resolve()
+    own_home(context, [sizes.large, sizes.small])
     try:
-        for line in compared(work, sizes, "cpu", "cuda"):
+        for line in compared(context, sizes, "cpu", "cuda"):
             print("equal:", line, flush=True)
-        bench = Bench(work, sizes, device="cuda")
+        bench = Bench(context, sizes, device="cuda")
         choices = {"products": product_ways("cuda"), "offloading": offloading(bench)}
     except UnequalError as error:
         print(f"these are to be equal and differ: {error}", file=sys.stderr)
@@ -72,7 +72,7 @@ def main() -> int:
     return run(bench, asked.only, None if asked.quick else RESULT, choices=choices)
 
 
-def compared(work: Path, sizes: Sizes, one: str, other: str) -> Iterator[str]:
+def compared(context: Path, sizes: Sizes, one: str, other: str) -> Iterator[str]:
     """Compare two devices in float32: a few steps of learning, a mixed batch, predictions.
 
     Yields:
@@ -81,7 +81,7 @@ def compared(work: Path, sizes: Sizes, one: str, other: str) -> Iterator[str]:
     Raises:
         UnequalError: Something is not.
     """
-    benches = [Bench(work, sizes, device=device, dtype="float32") for device in (one, other)]
+    benches = [Bench(context, sizes, device=device, dtype="float32") for device in (one, other)]
     losses, logits = zip(*((losses_of(bench), mixed_logits(bench)) for bench in benches), strict=True)
     yield check_close(f"losses of {COMPARED_STEPS} steps", *losses, TOLERANCE)
     yield check_close(f"logits of {sizes.modules} modules", *logits, TOLERANCE)
@@ -122,7 +122,7 @@ def mixed_logits(bench: Bench) -> torch.Tensor:
     modules = [random_module(backbone, seed) for seed in range(rows)]
     stored = [StoredModule.of(Held(module_artifact(module, head, {}))) for module in modules]
     states = States(tuple(of_length(backbone, bench, 0)), None, torch.zeros(rows, backbone.feature_size))
-    found = ModuleBank(backbone, capacity=rows).logits(states, [[key] for key in stored])
+    found = ModulePool(backbone, capacity=rows).logits(states, [[key] for key in stored])
     return torch.stack([answer[key] for answer, key in zip(found, stored, strict=True)])
 
 

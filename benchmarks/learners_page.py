@@ -14,7 +14,7 @@ from markdown_page import template
 from study import HERE, TITLES, Study
 
 from conpet.config import MethodOptions
-from conpet.learners import METHODS
+from conpet.methods import METHODS
 
 PAGE = HERE.parent / "docs" / "learners.md"
 BESIDE = ("sequential", "joint", "emr", "emr*", "dynamic", "lda", "klda")

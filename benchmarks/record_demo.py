@@ -11,9 +11,9 @@ from pathlib import Path
 
 from provenance import provenance, write_result
 
+from conpet.commands.report import report_data
 from conpet.report.text import wilson_interval
 from conpet.store import Store
-from conpet.workspace.reporting import report_data
 
 
 def main() -> None:

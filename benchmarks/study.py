@@ -12,7 +12,7 @@ from typing import Any
 
 from conpet.bench import paired
 from conpet.bench.experiment import Experiment
-from conpet.bench.grouping import Entry, Group, grouped
+from conpet.bench.groups import Entry, Group, grouped
 from conpet.bench.measures import Measure, measures
 from conpet.bench.results import Result, read_results
 from conpet.bench.statistics import Summary, compare, fit_line

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from conpet.bench.experiment import BUDGET, METRICS, Experiment, Source, Variant
-from conpet.config import Frozen
+from conpet.config import StrictModel
 from conpet.data.recipe import StreamRecipe
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def test_links_lead_to_files_and_nothing_is_left_to_fill_in(page: Path) -> None:
     ("heading", "model"),
     [("Keys of the file", Experiment), ("Data", Source), ("Streams", StreamRecipe), ("Variants", Variant)],
 )
-def test_every_key_of_an_experiment_has_its_row(heading: str, model: type[Frozen]) -> None:
+def test_every_key_of_an_experiment_has_its_row(heading: str, model: type[StrictModel]) -> None:
     section = EXPERIMENTS.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(model.model_fields)
 

@@ -92,8 +92,8 @@ class Bench:
         dtype: Number format of backbones and rivals; "auto" as in `conpet.config.Settings`.
     """
 
-    def __init__(self, work: Path, sizes: Sizes, *, device: str = "cpu", dtype: str = "auto") -> None:
-        self.work = work
+    def __init__(self, context: Path, sizes: Sizes, *, device: str = "cpu", dtype: str = "auto") -> None:
+        self.context = context
         self.sizes = sizes
         self.device = device
         self.dtype = dtype
@@ -213,11 +213,11 @@ class Bench:
         sizes = asdict(self.sizes)
         used = [sizes[key] for key in ("large", "small", "few", "hundred", "many", "labels", "examples")]
         digest = hashlib.sha256(json.dumps([used, self.dtype, about], sort_keys=True).encode()).hexdigest()[:8]
-        return self.work / "kept" / "-".join([name, *map(str, about.values()), digest])
+        return self.context / "kept" / "-".join([name, *map(str, about.values()), digest])
 
     def scratch(self, name: str) -> Path:
         """Return a folder, not there yet, for one run."""
-        path = self.work / "runs" / name
+        path = self.context / "runs" / name
         shutil.rmtree(path, ignore_errors=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -233,14 +233,14 @@ def building(path: Path) -> Iterator[Path]:
     aside.rename(path)
 
 
-def own_home(work: Path, names: Sequence[str]) -> None:
+def own_home(context: Path, names: Sequence[str]) -> None:
     """Give this process and its children a `CONPET_HOME` of their own, so that no state is known from before.
 
     The models are those of the user's home: they are fetched there if need be.
     """
     for name in names:
         find_folder(name)
-    home = work / "home"
+    home = context / "home"
     home.mkdir(parents=True, exist_ok=True)
     models = home / "models"
     if not models.is_symlink():

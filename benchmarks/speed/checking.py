@@ -11,17 +11,17 @@ from benchmarks.speed.rivals import exported_labels, exported_logits
 from benchmarks.speed.timing import check_close, check_same
 from conpet import ConPET
 from conpet.data import Example, Kind
-from conpet.learners.dynamic import DynamicLearner
-from conpet.workspace.reading import learner_state
+from conpet.methods.dynamic import DynamicMethod
+from conpet.state.reading import state_of
 
 CHECKED = 4
 """Inputs that are put to plain PEFT, one at a time."""
 
 
-def learner_of(workspace: ConPET, **settings: object) -> DynamicLearner:
+def method_of(workspace: ConPET, **settings: object) -> DynamicMethod:
     """Return a learner of the workspace's state that remembers nothing, with other settings where they are given."""
     changed = workspace.settings.model_copy(update=settings)
-    return DynamicLearner(workspace.backbone, changed, learner_state(workspace.store.snapshot()))
+    return DynamicMethod(workspace.backbone, changed, state_of(workspace.store.snapshot()))
 
 
 def same_answers(bench: Bench, workspace: ConPET, texts: Sequence[str], labels: Sequence[str], top_k: int = 1) -> str:
@@ -37,7 +37,7 @@ def same_answers(bench: Bench, workspace: ConPET, texts: Sequence[str], labels: 
     Raises:
         UnequalError: Something is not the same.
     """
-    learner, some = learner_of(workspace, top_k=top_k), texts[:CHECKED]
+    learner, some = method_of(workspace, top_k=top_k), texts[:CHECKED]
     readings = learner.readings([Example.of_text(text) for text in texts], Kind.TEXT, keep=False)
     scores = learner.score(readings, Kind.TEXT)
     said = check_same("labels", labels, [learner.labels[column] for column in scores.labels.argmax(1).tolist()])

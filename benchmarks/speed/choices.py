@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.speed.bench import BATCH, Bench
-from benchmarks.speed.learning import Lesson
+from benchmarks.speed.learning import TaskData
 from benchmarks.speed.timing import check_close, timed
 from conpet.config import Settings
-from conpet.pet.products import WAYS, seconds_of
-from conpet.pet.train import train_module
+from conpet.modules.grouped_matmul import WAYS, seconds_of
+from conpet.modules.training import train_module
 
 
 class Mixture(NamedTuple):
@@ -74,8 +74,8 @@ def offloading(bench: Bench) -> dict[str, Any]:
     Raises:
         UnequalError: The losses differ.
     """
-    backbone, lesson = bench.backbone(bench.sizes.large), Lesson.of(bench)
-    states, targets = backbone.states(lesson.task.train), lesson.targets(lesson.task.train)
+    backbone, task_data = bench.backbone(bench.sizes.large), TaskData.of(bench)
+    states, targets = backbone.states(task_data.task.train), task_data.targets(task_data.task.train)
     losses, sides = [], {}
     for name, offload in (("kept", False), ("offloaded", True)):
         given = {"epochs": bench.sizes.epochs, "batch_size": BATCH, "offload_activations": offload}
@@ -83,7 +83,7 @@ def offloading(bench: Bench) -> dict[str, Any]:
         on_gpu = backbone.device.type == "cuda"
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        trained, seconds, _ = timed(train_module, backbone, states, targets, len(lesson.task.labels), settings, 0)
+        trained, seconds, _ = timed(train_module, backbone, states, targets, len(task_data.task.labels), settings, 0)
         losses.append(torch.tensor(trained.log.losses))
         sides[name] = {"seconds": seconds, "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else None}
     equal = check_close("losses with activations offloaded", losses[1], losses[0], bench.tolerance(backbone))

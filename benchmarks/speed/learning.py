@@ -24,13 +24,13 @@ from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Encoded
 from conpet.config import Settings, TaskSettings
 from conpet.data import Example, Task
-from conpet.learners.state import MODULE
-from conpet.pet.adapter import ADAPTER_TENSORS
-from conpet.pet.module import PetModule
-from conpet.pet.train import train_module
-from conpet.training import epoch_batches
-from conpet.workspace.reading import seed_of
-from conpet.workspace.results import LearnReport
+from conpet.modules.adapter import ADAPTER_TENSORS
+from conpet.modules.module import PetModule
+from conpet.modules.optimisation import epoch_batches
+from conpet.modules.training import train_module
+from conpet.state.reading import seed_of
+from conpet.state.state import MODULE
+from conpet.types import LearnReport
 
 BUDGETS = (1, 2, 3, 5)
 """Epochs tried beside the full number, to find the fewest that reach an accuracy."""
@@ -39,7 +39,7 @@ COMPARED_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TaskData:
     """One task as both sides learn it."""
 
     task: Task
@@ -47,7 +47,7 @@ class Lesson:
     seed: int
 
     @classmethod
-    def of(cls, bench: Bench) -> Lesson:
+    def of(cls, bench: Bench) -> TaskData:
         """Return the first task with the settings that all rows have."""
         task = bench.tasks[0]
         settings = Settings.parse({"epochs": bench.sizes.epochs, "batch_size": BATCH})
@@ -110,31 +110,31 @@ class LearnSameLayers(Row):
     }
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
-        lesson, backbone = Lesson.of(bench), bench.backbone(bench.sizes.large)
+        task_data, backbone = TaskData.of(bench), bench.backbone(bench.sizes.large)
         adapted = range(backbone.split, backbone.cut.layers)
-        rival, targets = PeftLoop(backbone, lesson.settings, adapted), lesson.targets(lesson.task.train)
-        rival.choose_attention(lesson.encoded(backbone), targets)
-        equal = same_losses(backbone, rival, lesson, bench.tolerance(backbone))
+        rival, targets = PeftLoop(backbone, task_data.settings, adapted), task_data.targets(task_data.task.train)
+        rival.choose_attention(task_data.encoded(backbone), targets)
+        equal = same_losses(backbone, rival, task_data, bench.tolerance(backbone))
         epochs = bench.sizes.epochs
-        pairs = against_peft(bench, lesson, rival, epochs, epochs, save=bench.scratch("peft"))
+        pairs = against_peft(bench, task_data, rival, epochs, epochs, save=bench.scratch("peft"))
         stages = stages_of(pairs.ours[-1])
-        learner, encoded = fresh(bench, 0), lesson.encoded(backbone)
+        learner, encoded = fresh(bench, 0), task_data.encoded(backbone)
         one_epoch = profiled(
             [
-                lambda: learner.learn(lesson.lasting(1), evaluate=False),
+                lambda: learner.learn(task_data.lasting(1), evaluate=False),
                 lambda: rival.train(encoded, targets, epochs=1),
             ]
         )
-        step = training_work(backbone, lesson)
+        step = training_work(backbone, task_data)
         return {
             self.name: pairs.measured(
                 equal,
-                **lesson.about(backbone),
+                **task_data.about(backbone),
                 attention=rival.attention,
                 stages=stages,
                 profile=one_epoch,
                 profiled="One epoch in place of ten",
-                floor=floor(backbone, lesson, adapted),
+                floor=floor(backbone, task_data, adapted),
                 roofline={"training": achieved(step, stages["module"], backbone.dtype)},
             )
         }
@@ -153,72 +153,77 @@ class LearnAllLayers(Row):
     }
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
-        lesson, backbone = Lesson.of(bench), bench.backbone(bench.sizes.large)
-        rival = PeftLoop(backbone, lesson.settings, None)
-        rival.choose_attention(lesson.encoded(backbone), lesson.targets(lesson.task.train))
-        equal = same_losses(bench.backbone(bench.sizes.large, split=0), rival, lesson, bench.tolerance(backbone))
+        task_data, backbone = TaskData.of(bench), bench.backbone(bench.sizes.large)
+        rival = PeftLoop(backbone, task_data.settings, None)
+        rival.choose_attention(task_data.encoded(backbone), task_data.targets(task_data.task.train))
+        equal = same_losses(bench.backbone(bench.sizes.large, split=0), rival, task_data, bench.tolerance(backbone))
         epochs = bench.sizes.epochs
         budgets = [*(few for few in BUDGETS if few < epochs), epochs]
         found = [
             {budget: accuracy(budget) for budget in budgets}
-            for accuracy in (partial(our_accuracy, bench, lesson), partial(their_accuracy, rival, lesson, backbone))
+            for accuracy in (
+                partial(our_accuracy, bench, task_data),
+                partial(their_accuracy, rival, task_data, backbone),
+            )
         ]
         wanted = min(accuracies[epochs] for accuracies in found)
         enough = [min(budget for budget in budgets if accuracies[budget] >= wanted) for accuracies in found]
         detail = {
-            **lesson.about(backbone),
+            **task_data.about(backbone),
             "attention": rival.attention,
             "accuracies": {"budgets": budgets, "ours": [*found[0].values()], "theirs": [*found[1].values()]},
         }
         reached = f"{equal}; held-out accuracy of {100 * wanted:.1f}% or more by both"
         floors = {
-            "learn-all-layers": floor(backbone, lesson, range(backbone.cut.layers)),
-            "learn-equally-well": floor(backbone, lesson, range(backbone.cut.layers), *enough),
+            "learn-all-layers": floor(backbone, task_data, range(backbone.cut.layers)),
+            "learn-equally-well": floor(backbone, task_data, range(backbone.cut.layers), *enough),
         }
         return {
-            "learn-all-layers": against_peft(bench, lesson, rival, epochs, epochs).measured(
+            "learn-all-layers": against_peft(bench, task_data, rival, epochs, epochs).measured(
                 equal, **detail, floor=floors["learn-all-layers"]
             ),
-            "learn-equally-well": against_peft(bench, lesson, rival, *enough).measured(
+            "learn-equally-well": against_peft(bench, task_data, rival, *enough).measured(
                 reached, **detail, enough=enough, floor=floors["learn-equally-well"]
             ),
         }
 
 
 def against_peft(
-    bench: Bench, lesson: Lesson, rival: PeftLoop, ours: int, theirs: int, save: Path | None = None
+    bench: Bench, task_data: TaskData, rival: PeftLoop, ours: int, theirs: int, save: Path | None = None
 ) -> Pairs[ConPET, LearnReport, list[float]]:
     """Learn a task in turns with the rival, each in so many epochs."""
-    encoded, targets = lesson.encoded(rival.backbone), lesson.targets(lesson.task.train)
+    encoded, targets = task_data.encoded(rival.backbone), task_data.targets(task_data.task.train)
     return in_turns(
         lambda number: fresh(bench, number),
-        lambda learner: learner.learn(lesson.lasting(ours), evaluate=False),
-        lambda _: rival.train(encoded, targets, seed=lesson.seed, epochs=theirs, save=save),
+        lambda learner: learner.learn(task_data.lasting(ours), evaluate=False),
+        lambda _: rival.train(encoded, targets, seed=task_data.seed, epochs=theirs, save=save),
         bench.sizes.learn_pairs,
         warm=False,
     )
 
 
-def our_accuracy(bench: Bench, lesson: Lesson, epochs: int) -> float:
+def our_accuracy(bench: Bench, task_data: TaskData, epochs: int) -> float:
     """Learn a task in so many epochs; return the accuracy of the answers to examples that nobody learns from."""
     learner = fresh(bench, 0)
-    learner.learn(lesson.lasting(epochs), evaluate=False)
-    answers = learner.predict([one.labelled(None) for one in lesson.held_out], runners_up=0)
-    return sum(answer.label == one.label for answer, one in zip(answers, lesson.held_out, strict=True)) / len(answers)
+    learner.learn(task_data.lasting(epochs), evaluate=False)
+    answers = learner.predict([one.labelled(None) for one in task_data.held_out], runners_up=0)
+    return sum(answer.label == one.label for answer, one in zip(answers, task_data.held_out, strict=True)) / len(
+        answers
+    )
 
 
-def their_accuracy(rival: PeftLoop, lesson: Lesson, backbone: Backbone, epochs: int) -> float:
+def their_accuracy(rival: PeftLoop, task_data: TaskData, backbone: Backbone, epochs: int) -> float:
     """Train the rival for so many epochs; return its accuracy on those examples."""
     found: list[Tensor] = []
-    held_out = backbone.encode(lesson.held_out)
+    held_out = backbone.encode(task_data.held_out)
     rival.train(
-        lesson.encoded(backbone),
-        lesson.targets(lesson.task.train),
-        seed=lesson.seed,
+        task_data.encoded(backbone),
+        task_data.targets(task_data.task.train),
+        seed=task_data.seed,
         epochs=epochs,
         done=lambda logits_of: found.append(logits_of(held_out)),
     )
-    return accuracy_of(found[0], lesson.targets(lesson.held_out))
+    return accuracy_of(found[0], task_data.targets(task_data.held_out))
 
 
 def stages_of(report: LearnReport) -> dict[str, float]:
@@ -231,37 +236,39 @@ def accuracy_of(logits: Tensor, targets: Tensor) -> float:
     return float((logits.argmax(1) == targets).float().mean())
 
 
-def same_losses(backbone: Backbone, rival: PeftLoop, lesson: Lesson, tolerance: float) -> str:
+def same_losses(backbone: Backbone, rival: PeftLoop, task_data: TaskData, tolerance: float) -> str:
     """Check that a few steps from the same first weights have the same losses on both sides.
 
     Raises:
         UnequalError: They do not.
     """
-    settings = lesson.settings.model_copy(update={"max_steps": COMPARED_STEPS})
-    targets = lesson.targets(lesson.task.train)
+    settings = task_data.settings.model_copy(update={"max_steps": COMPARED_STEPS})
+    targets = task_data.targets(task_data.task.train)
     ours = train_module(
-        backbone, backbone.states(lesson.task.train), targets, len(lesson.task.labels), settings, lesson.seed
+        backbone, backbone.states(task_data.task.train), targets, len(task_data.task.labels), settings, task_data.seed
     )
-    start = PetModule(backbone, settings, lesson.seed).tensors()
-    theirs = rival.train(lesson.encoded(backbone), targets, seed=lesson.seed, start=start, steps=len(ours.log.losses))
+    start = PetModule(backbone, settings, task_data.seed).tensors()
+    theirs = rival.train(
+        task_data.encoded(backbone), targets, seed=task_data.seed, start=start, steps=len(ours.log.losses)
+    )
     return check_close(f"losses of {len(theirs)} steps", torch.tensor(ours.log.losses), torch.tensor(theirs), tolerance)
 
 
-def training_work(backbone: Backbone, lesson: Lesson) -> dict[str, float]:
+def training_work(backbone: Backbone, task_data: TaskData) -> dict[str, float]:
     """Return operations and bytes of training a module of the suffix for all epochs."""
-    lengths = [len(one.ids) for one in lesson.encoded(backbone)]
+    lengths = [len(one.ids) for one in task_data.encoded(backbone)]
     batches = [
         len(rows) * max(lengths[row] for row in rows)
-        for epoch in range(lesson.settings.epochs)
+        for epoch in range(task_data.settings.epochs)
         for rows in epoch_batches(
-            lengths, lesson.settings.batch_size, torch.Generator().manual_seed(lesson.seed + epoch)
+            lengths, task_data.settings.batch_size, torch.Generator().manual_seed(task_data.seed + epoch)
         )
     ]
     return pass_work(backbone, batches, range(backbone.split, backbone.cut.layers), backward=True)
 
 
 def floor(
-    backbone: Backbone, lesson: Lesson, adapted: range, ours: int | None = None, theirs: int | None = None
+    backbone: Backbone, task_data: TaskData, adapted: range, ours: int | None = None, theirs: int | None = None
 ) -> dict[str, float]:
     """Return the ratio that counting operations allows, both sides computing at one rate.
 
@@ -276,7 +283,7 @@ def floor(
         ours: conpet's epochs, if not the lesson's.
         theirs: The rival's.
     """
-    layers, epochs, above = backbone.cut.layers, lesson.settings.epochs, backbone.cut.layers - backbone.split
+    layers, epochs, above = backbone.cut.layers, task_data.settings.epochs, backbone.cut.layers - backbone.split
     passed = (theirs or epochs) * (layers + len(adapted))
     needed = backbone.split + (ours or epochs) * 2 * above
     return {"theirs": passed, "ours": needed, "ratio": passed / needed}

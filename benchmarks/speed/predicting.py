@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.speed.bench import Bench
-from benchmarks.speed.checking import learner_of, same_answers
+from benchmarks.speed.checking import method_of, same_answers
 from benchmarks.speed.machine import achieved, pass_work
 from benchmarks.speed.profiling import profiled
 from benchmarks.speed.rivals import Mixed, Padded, by_length, padded, plain_forward
@@ -21,11 +21,11 @@ from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Encoded, States
 from conpet.config import Settings
 from conpet.data import Example
-from conpet.learners.base import Learner
-from conpet.pet.bank import ModuleBank
-from conpet.pet.module import PetModule, StoredModule, module_artifact
+from conpet.methods.base import Method
+from conpet.modules.module import PetModule, StoredModule, module_artifact
+from conpet.modules.pool import ModulePool
 from conpet.readable import Held
-from conpet.workspace.predicting import predictions
+from conpet.state.engine import predictions
 
 
 def examples(texts: Sequence[str]) -> list[Example]:
@@ -38,7 +38,7 @@ def batches_of(backbone: Backbone, texts: Sequence[str]) -> list[Padded]:
     return by_length(backbone.encode(examples(texts)), backbone)
 
 
-def against_forward(bench: Bench, learner: Learner, texts: int, pairs: int) -> Pairs[Any, Any, Any]:
+def against_forward(bench: Bench, learner: Method, texts: int, pairs: int) -> Pairs[Any, Any, Any]:
     """Answer texts in turns with plain passes of the backbone over the same batches."""
     backbone = learner.backbone
 
@@ -57,8 +57,8 @@ def against_forward(bench: Bench, learner: Learner, texts: int, pairs: int) -> P
 
 def point(backbone: Backbone, given: Sequence[Padded], seconds: float) -> dict[str, Any]:
     """Return where a pass through all layers stands on the roofline."""
-    work = pass_work(backbone, [batch.ids.numel() for batch in given], range(backbone.cut.layers))
-    return achieved(work, seconds, backbone.dtype)
+    context = pass_work(backbone, [batch.ids.numel() for batch in given], range(backbone.cut.layers))
+    return achieved(context, seconds, backbone.dtype)
 
 
 class Predict(Row):
@@ -71,7 +71,7 @@ class Predict(Row):
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
         workspace = bench.few()
-        learner = learner_of(workspace)
+        learner = method_of(workspace)
         pairs = against_forward(bench, learner, bench.sizes.texts, bench.sizes.pairs)
         texts, batches = pairs.given[-1]
         equal = same_answers(bench, workspace, texts, [one.label for one in pairs.ours[-1]])
@@ -99,7 +99,7 @@ class PredictTopThree(Row):
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
         workspace = bench.few()
-        learner = learner_of(workspace, top_k=3)
+        learner = method_of(workspace, top_k=3)
         pairs = against_forward(bench, learner, bench.sizes.texts, bench.sizes.pairs)
         texts, _ = pairs.given[-1]
         equal = same_answers(bench, workspace, texts, [one.label for one in pairs.ours[-1]], top_k=3)
@@ -237,7 +237,7 @@ class MixedBatch(Row):
         head = nn.Linear(backbone.representation_size, 4)
         stored = [StoredModule.of(Held(module_artifact(module, head, {}))) for module in modules]
         mixed = Mixed(backbone, modules[0].document, [module.tensors() for module in modules])
-        bank = ModuleBank(backbone, capacity=rows)
+        pool = ModulePool(backbone, capacity=rows)
 
         def prepare(number: int) -> tuple[States, Padded]:
             encoded = of_length(backbone, bench, number)
@@ -245,7 +245,7 @@ class MixedBatch(Row):
             return states, padded(encoded, range(rows), backbone)
 
         def ours(given: tuple[States, Padded]) -> list[Tensor]:
-            found = bank.logits(given[0], [[key] for key in stored])
+            found = pool.logits(given[0], [[key] for key in stored])
             return [answer[key] for answer, key in zip(found, stored, strict=True)]
 
         peft = in_turns(prepare, ours, lambda given: mixed(given[1]), bench.sizes.pairs)
@@ -301,7 +301,7 @@ class HalfFormat(Row):
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
         workspace = bench.few()
-        state = learner_of(workspace)
+        state = method_of(workspace)
         learners = [
             type(state)(bench.backbone(bench.sizes.large, dtype=dtype), state.settings, state.state)
             for dtype in ("bfloat16", "float32")

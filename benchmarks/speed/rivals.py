@@ -22,7 +22,7 @@ from benchmarks.speed.timing import timed
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Encoded, pad_ids
 from conpet.config import TaskSettings
-from conpet.training import epoch_batches
+from conpet.modules.optimisation import epoch_batches
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from conpet.api import ConPET
     from conpet.config import Settings
     from conpet.data import (
         Example,
@@ -19,20 +20,20 @@ if TYPE_CHECKING:
     )
     from conpet.errors import ConpetError
     from conpet.report.design import TuneReport
-    from conpet.workspace import ConPET, Evaluation, LearnReport, Prediction
+    from conpet.types import Evaluation, LearnReport, Prediction
 
 # Threads that wait for one another by spinning long stall for whole time slices when anything else wants a core: on two
 # busy cores a training step took five times as long. OpenMP reads this once, when torch is loaded after us.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _EXPORTS = {
-    "ConPET": "conpet.workspace",
+    "ConPET": "conpet.api",
     "ConpetError": "conpet.errors",
-    "Evaluation": "conpet.workspace",
+    "Evaluation": "conpet.types",
     "Example": "conpet.data",
     "Examples": "conpet.data",
-    "LearnReport": "conpet.workspace",
-    "Prediction": "conpet.workspace",
+    "LearnReport": "conpet.types",
+    "Prediction": "conpet.types",
     "Settings": "conpet.config",
     "Span": "conpet.data",
     "Task": "conpet.data",

@@ -24,11 +24,11 @@ _TRAINING = frozenset(
 """Task settings that say how a module is trained, not what it is."""
 Positive = Annotated[int, Field(ge=1)]
 Item = TypeVar("Item")
-Some = Annotated[tuple[Item, ...], Field(min_length=1)]
-Parsed = TypeVar("Parsed", bound="Frozen")
+NonEmpty = Annotated[tuple[Item, ...], Field(min_length=1)]
+Parsed = TypeVar("Parsed", bound="StrictModel")
 
 
-class Frozen(BaseModel):
+class StrictModel(BaseModel):
     """Values a user gives: typed, checked, unknown ones rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -45,13 +45,13 @@ class Frozen(BaseModel):
         return _parse(cls, values)
 
 
-class MethodOptions(Frozen):
+class MethodOptions(StrictModel):
     """What may be set for one method alone: none, but where a method says otherwise."""
 
     noun = "option"
 
 
-class DesignChoices(Frozen):
+class DesignChoices(StrictModel):
     """Among what `conpet tune` chooses; the design in force is always tried as well.
 
     Attributes:
@@ -65,12 +65,12 @@ class DesignChoices(Frozen):
 
     noun = "choice"
 
-    adapted: Some[Annotated[float, Field(gt=0, le=1)]] = (0.1, 0.2, 0.5, 1.0)
-    ranks: Some[Positive] = (2, 4, 8, 16, 32)
-    targets: Some[Literal["all-linear"] | Some[str]] | None = None
+    adapted: NonEmpty[Annotated[float, Field(gt=0, le=1)]] = (0.1, 0.2, 0.5, 1.0)
+    ranks: NonEmpty[Positive] = (2, 4, 8, 16, 32)
+    targets: NonEmpty[Literal["all-linear"] | NonEmpty[str]] | None = None
     learning_rates: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1e-4, 3e-3)
     epochs: Positive = 12
-    warmups: Some[Literal["none", "first-task"]] = ("none", "first-task")
+    warmups: NonEmpty[Literal["none", "first-task"]] = ("none", "first-task")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -80,11 +80,11 @@ class DesignChoices(Frozen):
         return self
 
 
-class TaskSettings(Frozen):
+class TaskSettings(StrictModel):
     """What may be set for one task, else taken from the workspace.
 
     Attributes:
-        pet: Kind of PET module, of `conpet.pet.kinds.PET_KINDS`.
+        pet: Kind of PET module, of `conpet.modules.kinds.MODULE_KINDS`.
         rank: LoRA rank r.
         alpha: LoRA alpha; an update is scaled by alpha / rank.
         dropout: Dropout on the input of the LoRA maps, in training.
@@ -216,7 +216,7 @@ def _parse(cls: type[Parsed], values: Mapping[str, Any]) -> Parsed:
         raise ConfigError(_explain(error, cls)) from None
 
 
-def _explain(error: ValidationError, cls: type[Frozen]) -> str:
+def _explain(error: ValidationError, cls: type[StrictModel]) -> str:
     lines = []
     for one in error.errors():
         name = ".".join(str(part) for part in one["loc"])
@@ -236,9 +236,9 @@ def _explain(error: ValidationError, cls: type[Frozen]) -> str:
     return "; ".join(dict.fromkeys(lines))
 
 
-def _class_at(kind: Any, path: Sequence[int | str]) -> type[Frozen] | None:
+def _class_at(kind: Any, path: Sequence[int | str]) -> type[StrictModel] | None:
     """Return the class of the values that stand at a path of keys below a value of a kind."""
-    if isinstance(kind, type) and issubclass(kind, Frozen):
+    if isinstance(kind, type) and issubclass(kind, StrictModel):
         return _class_at(kind.model_fields[str(path[0])].annotation, path[1:]) if path else kind
     if get_origin(kind) is Mapping:
         return _class_at(get_args(kind)[1], path[1:])

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from conpet import ConPET, training
+from conpet import ConPET
+from conpet.modules import optimisation
 from conpet.store.writer import Writer
 from conpet.testing import Trial, tiny_settings, toy_stream
 
@@ -25,7 +26,7 @@ def warm_up() -> None:
 
 def learn(path: str, connection: Connection) -> None:
     """Learn the third task as soon as one is told to; say when the commit begins, and when all is over."""
-    training.CHECKPOINT_SECONDS = 0.02
+    optimisation.CHECKPOINT_SECONDS = 0.02
     commit = Writer.commit_all
 
     def announced(self: Writer, changes: object) -> object:

@@ -1,5 +1,5 @@
 """Imported by the fork server alone, once: the processes it forks find everything loaded and used before."""
 
-from crash_child import warm_up
+from tests.crash.crash_child import warm_up
 
 warm_up()

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 import torch
-from crash_child import SETTINGS, STREAM, learn
 
 from conpet import ConPET
 from conpet.backbone.backbone import Backbone
 from conpet.testing import Trial, ask
+from tests.crash.crash_child import SETTINGS, STREAM, learn
 
 KILLS = 50
 IN_COMMIT = 20
@@ -95,9 +95,9 @@ def monkeypatch_for_module() -> Iterator[pytest.MonkeyPatch]:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory, monkeypatch_for_module: pytest.MonkeyPatch) -> Scene:
     # Set for the fork server, which is started by the first child and keeps its environment.
-    monkeypatch_for_module.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch_for_module.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch_for_module.setenv("OMP_NUM_THREADS", "1")
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["crash_warm"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.crash.crash_warm"])
     folder = tmp_path_factory.mktemp("scene")
     learner = Trial(folder, SETTINGS).taught(STREAM[:2], "base")
     timings = [measure(Path(shutil.copytree(learner.path, folder / f"timed-{run}"))) for run in range(3)]
@@ -113,9 +113,9 @@ def copy_of(scene: Scene, path: Path) -> Path:
 
 def measure(path: Path) -> Timing:
     child = Child(path)
-    begun, committing, ended = child.begin(), child.wait_for("commit"), child.wait_for("end")
+    start, committing, ended = child.begin(), child.wait_for("commit"), child.wait_for("end")
     child.process.join()
-    return Timing(ended - begun, ended - committing)
+    return Timing(ended - start, ended - committing)
 
 
 def opened(path: Path, backbone: Backbone) -> ConPET:
@@ -153,15 +153,15 @@ def digest(folder: Path) -> str:
 def test_killed_at_any_moment_of_learn(scene: Scene, tmp_path: Path) -> None:
     random_ = random.Random(20)
     seen: Counter[str] = Counter()
-    coming = Child(copy_of(scene, tmp_path / "0"))
+    added = Child(copy_of(scene, tmp_path / "0"))
     for kill in range(KILLS):
         # The next process gets ready while this one learns, is killed and what it leaves is looked at.
-        child, coming = coming, Child(copy_of(scene, tmp_path / str(kill + 1)))
-        begun, share = child.begin(), random_.uniform(0, 1.5)
+        child, added = added, Child(copy_of(scene, tmp_path / str(kill + 1)))
+        start, share = child.begin(), random_.uniform(0, 1.5)
         if kill < IN_COMMIT:
             child.kill_at(child.wait_for("commit") + share * scene.timing.commit)
         else:
-            child.kill_at(begun + share * scene.timing.learn)
+            child.kill_at(start + share * scene.timing.learn)
 
         where = f"kill {kill}"
         learner = opened(child.path, scene.backbone)
@@ -177,7 +177,7 @@ def test_killed_at_any_moment_of_learn(scene: Scene, tmp_path: Path) -> None:
         assert {folder.name for folder in (child.path / "objects").iterdir()} == in_use, where
         assert report.skipped or learner.store.scratches() == [], where  # else the next commit clears them away
         shutil.rmtree(child.path)
-    coming.kill_at(0)
+    added.kill_at(0)
     assert seen["before"], seen
     assert seen["after"], seen
 

@@ -45,7 +45,7 @@ def _all_cores() -> Iterator[None]:
 @pytest.mark.parametrize("backbone", ["smollm2-135m", "minilm-l6"])
 def test_a_real_model_learns_two_departments(backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The states of other runs do not count: what is cached here is seen below.
-    monkeypatch.setattr("conpet.workspace.current.conpet_home", lambda: tmp_path)
+    monkeypatch.setattr("conpet.state.live.conpet_home", lambda: tmp_path)
     learner = ConPET.create(tmp_path / "ws", backbone=backbone, epochs=4, batch_size=8)
     first, second = (learner.learn(task) for task in TASKS)
 

@@ -17,7 +17,7 @@ from conpet.backbone.cut import Cut, Prefix, Suffix
 from conpet.backbone.encode import Encoder
 from conpet.backbone.features import FrozenFeatures
 from conpet.backbone.fingerprint import Fingerprint
-from conpet.backbone.frozen import with_frozen_maps
+from conpet.backbone.frozen_linear import with_frozen_maps
 from conpet.backbone.pooling import Pooling
 from conpet.backbone.sample_texts import SAMPLE_TEXTS
 from conpet.backbone.states import ON_CPU, ON_GPU, Batching, Encoded, States, pad_ids, spans_of
@@ -53,18 +53,18 @@ class Loaded:
         return next(self.model.parameters()).dtype
 
 
-def check_split(name: str, layers: int, split: int) -> None:
+def check_frozen_layers(name: str, layers: int, frozen_layers: int) -> None:
     """Refuse a split that a model of so many layers does not have."""
-    if not 0 <= split <= layers:
-        raise BackboneError(f"{name} has {layers} layers, so split={split} is none: use 0 to {layers}")
+    if not 0 <= frozen_layers <= layers:
+        raise BackboneError(f"{name} has {layers} layers, so split={frozen_layers} is none: use 0 to {layers}")
 
 
 class Backbone:
-    """A frozen model cut at layer `split`; computes and keeps prefix states.
+    """A frozen model cut at layer `frozen_layers`; computes and keeps prefix states.
 
     Args:
         loaded: The model.
-        split: Number of layers of the prefix; None takes `default_split`.
+        split: Number of layers of the prefix; None takes `default_frozen_layers`.
         feature_layers: Layers behind which features are taken; None takes `default_feature_layers`.
         max_tokens: Longest input, in tokens.
         pooling: How an example is represented.
@@ -80,7 +80,7 @@ class Backbone:
         self,
         loaded: Loaded,
         *,
-        split: int | None = None,
+        frozen_layers: int | None = None,
         feature_layers: tuple[int, ...] | None = None,
         max_tokens: int = 128,
         pooling: Pooling = Pooling.MARKED,
@@ -88,24 +88,24 @@ class Backbone:
         meter: Meter | None = None,
     ) -> None:
         self._loaded = loaded
-        self.cut = _sound_cut(loaded.tree, split)
-        self.split = default_split(self.cut.layers) if split is None else split
-        self.feature_layers = feature_layers or default_feature_layers(self.cut.layers, self.split)
+        self.cut = _sound_cut(loaded.tree, frozen_layers)
+        self.frozen_layers = default_frozen_layers(self.cut.layers) if frozen_layers is None else frozen_layers
+        self.feature_layers = feature_layers or default_feature_layers(self.cut.layers, self.frozen_layers)
         self.max_tokens = max_tokens
         self.pooling = pooling
         self.cache = cache
         self.meter = meter or Meter()
         self._check()
-        self._depths = tuple(sorted({*self.feature_layers, *([self.split] if self.split else [])}))
+        self._depths = tuple(sorted({*self.feature_layers, *([self.frozen_layers] if self.frozen_layers else [])}))
         self._prefix: Prefix | _WholePrefix = self.cut.prefix(self._depths) if self._depths else _WholePrefix(self.cut)
 
     def _check(self) -> None:
         name, layers = self.name, self.cut.layers
-        if self.cut.path is None and (self.split or self.feature_layers):
+        if self.cut.path is None and (self.frozen_layers or self.feature_layers):
             raise BackboneError(
                 f"{name} ({type(self.cut.model).__name__}) cannot be cut into layers: use split=0 and no feature_layers"
             )
-        check_split(name, layers, self.split)
+        check_frozen_layers(name, layers, self.frozen_layers)
         unknown = [layer for layer in self.feature_layers if not 1 <= layer <= layers]
         if unknown:
             raise BackboneError(f"{name} has {layers} layers; feature_layers names {unknown[0]}: use 1 to {layers}")
@@ -115,16 +115,16 @@ class Backbone:
 
     def over(self, loaded: Loaded) -> Backbone:
         """Return a backbone over other weights of the same architecture, alike in all else; cache and meter shared."""
-        return self._changed(loaded, self.split)
+        return self._changed(loaded, self.frozen_layers)
 
-    def recut(self, split: int) -> Backbone:
+    def recut(self, frozen_layers: int) -> Backbone:
         """Return the same model cut at another layer; features stay where they are, cache and meter are shared."""
-        return self._changed(self._loaded, split)
+        return self._changed(self._loaded, frozen_layers)
 
-    def _changed(self, loaded: Loaded, split: int) -> Backbone:
+    def _changed(self, loaded: Loaded, frozen_layers: int) -> Backbone:
         return Backbone(
             loaded,
-            split=split,
+            frozen_layers=frozen_layers,
             feature_layers=self.feature_layers or None,
             max_tokens=self.max_tokens,
             pooling=self.pooling,
@@ -191,7 +191,7 @@ class Backbone:
     @property
     def suffix_share(self) -> float:
         """Share of the layers that lies above the cut: the cost of one suffix pass in forward passes."""
-        return 1.0 if not self.cut.layers else 1 - self.split / self.cut.layers
+        return 1.0 if not self.cut.layers else 1 - self.frozen_layers / self.cut.layers
 
     @property
     def prefix_share(self) -> float:
@@ -205,7 +205,7 @@ class Backbone:
             "architecture": type(self.cut.model).__name__,
             "style": str(self.encoder.style),
             "layers": self.cut.layers,
-            "split": self.split,
+            "split": self.frozen_layers,
             "feature_layers": list(self.feature_layers),
             "hidden_size": self.hidden_size,
             "pooling": str(self.pooling),
@@ -216,7 +216,7 @@ class Backbone:
 
     def suffix(self) -> Suffix:
         """Return a new suffix that shares the frozen weights; PET layers may be put into it."""
-        return self.cut.suffix(self.split)
+        return self.cut.suffix(self.frozen_layers)
 
     def encode(self, examples: Sequence[Example], template: str | None = None) -> list[Encoded]:
         """Turn examples into token ids by a template (None: the default one of their kind)."""
@@ -253,7 +253,7 @@ class Backbone:
             if progress:
                 progress(len(done))
         found = [rows[key] for key in keys]
-        hidden = tuple(row.hidden for row in found) if self.split else None
+        hidden = tuple(row.hidden for row in found) if self.frozen_layers else None
         features = torch.stack([row.features for row in found]) if found else torch.zeros(0, self.feature_size)
         return States(tuple(encoded), hidden, features)
 
@@ -264,7 +264,7 @@ class Backbone:
             seen, mask = self._forward(some)
             self.meter.tokens += self.prefix_share * sum(len(one.ids) for one in some)
             features = self._features(seen, mask, spans_of(some).to(self.device)).cpu()
-            hidden = seen[self.split].cpu() if self.split else torch.zeros(len(some), 0, 0)
+            hidden = seen[self.frozen_layers].cpu() if self.frozen_layers else torch.zeros(len(some), 0, 0)
             yield {
                 keys[index]: CachedState(hidden[row, : len(encoded[index].ids)].clone(), features[row].clone())
                 for row, index in enumerate(batch)
@@ -295,7 +295,7 @@ class Backbone:
             self.fingerprint.digest,
             self.dtype,
             self.device.type,
-            self.split,
+            self.frozen_layers,
             self.feature_layers,
             encoded.ids,
             encoded.spans,
@@ -319,10 +319,10 @@ class _WholePrefix:
         return {0: self._suffix(ids, mask, None)}
 
 
-def _sound_cut(model: nn.Module, split: int | None) -> Cut:
+def _sound_cut(model: nn.Module, frozen_layers: int | None) -> Cut:
     """Return how a model is cut, proved where it is to be cut; one that fails the proof counts as uncuttable."""
     cut = Cut.of(model)
-    depth = (default_split(cut.layers) if split is None else split) or cut.layers
+    depth = (default_frozen_layers(cut.layers) if frozen_layers is None else frozen_layers) or cut.layers
     if 1 <= depth <= cut.layers and not cut.holds(depth):
         return Cut(model, None)
     return cut
@@ -343,14 +343,14 @@ def longest_input(model: nn.Module) -> int | None:
     return positions - max(unused, default=0)
 
 
-def default_split(layers: int) -> int:
+def default_frozen_layers(layers: int) -> int:
     """Cut below the top fifth of the layers, at least one."""
     return layers - max(1, round(layers / 5)) if layers else 0
 
 
-def default_feature_layers(layers: int, split: int) -> tuple[int, ...]:
+def default_feature_layers(layers: int, frozen_layers: int) -> tuple[int, ...]:
     """Three depths spread over the prefix; none for a model that cannot be cut."""
     if not layers:
         return ()
-    top = split or layers
+    top = frozen_layers or layers
     return tuple(sorted({max(1, round(top * share)) for share in (1 / 3, 2 / 3, 1)}))

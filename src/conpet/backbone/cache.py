@@ -21,7 +21,7 @@ from typing import Self, TypeVar
 from filelock import FileLock
 
 from conpet.backbone import cache_file
-from conpet.backbone.state_codec import CachedState, decode, encode
+from conpet.backbone.cache_codec import CachedState, decode, encode
 from conpet.errors import ConfigError
 
 __all__ = ["CachedState", "StateCache"]

@@ -154,23 +154,23 @@ class Cut:
             self._check(depth)
         return Prefix(self._first(depths))
 
-    def suffix(self, split: int) -> Suffix:
-        """Build the part above layer `split` (0: the whole model, which then reads ids).
+    def suffix(self, frozen_layers: int) -> Suffix:
+        """Build the part above layer `frozen_layers` (0: the whole model, which then reads ids).
 
         Raises:
             BackboneError: There is no such layer, or the model cannot be cut.
         """
         memo = sharing(self.model)
-        if split:
-            self._check(split)
+        if frozen_layers:
+            self._check(frozen_layers)
             layers = self._layers()
             passed = [
-                _Pass(layer, injects=index == split - 1, as_tuple=self.as_tuple)
-                for index, layer in enumerate(layers[:split])
+                _Pass(layer, injects=index == frozen_layers - 1, as_tuple=self.as_tuple)
+                for index, layer in enumerate(layers[:frozen_layers])
             ]
-            kept = [copy.deepcopy(layer, memo) for layer in layers[split:]]
+            kept = [copy.deepcopy(layer, memo) for layer in layers[frozen_layers:]]
             self._exchange(memo, [*passed, *kept])
-        return Suffix(copy.deepcopy(self.model, memo), split)
+        return Suffix(copy.deepcopy(self.model, memo), frozen_layers)
 
     def holds(self, depth: int) -> bool:
         """Tell whether prefix then suffix, cut at layer `depth`, give what the whole model gives."""
@@ -243,14 +243,14 @@ class Suffix:
         split: Number of layers below the cut.
     """
 
-    def __init__(self, shell: nn.Module, split: int) -> None:
+    def __init__(self, shell: nn.Module, frozen_layers: int) -> None:
         self.shell = shell
-        self.split = split
+        self.frozen_layers = frozen_layers
 
     def __call__(self, ids: Tensor, mask: Tensor | None, states: Tensor | None) -> Tensor:
-        """Return the last hidden states `[n, T, d]` from the states `[n, T, d]` behind layer `split`.
+        """Return the last hidden states `[n, T, d]` from the states `[n, T, d]` behind layer `frozen_layers`.
 
-        `ids` `[n, T]` only give shapes, masks and positions when `split > 0`; with `split=0` they are the input. `mask`
+        `ids` `[n, T]` only give shapes, masks and positions when `frozen_layers > 0`; with `frozen_layers=0` they are the input. `mask`
         is None where there is no padding.
         """
         with _calling(_Call(given=states)):

@@ -54,7 +54,7 @@ class Fingerprint:
             memory: A JSON file in which hashes are remembered by path, size and time of change, so that weights are
                 read only once.
         """
-        known = _Remembered(memory)
+        known = _HashMemory(memory)
         weights = sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
         tokenizer = tokenizer_files(folder)
         fingerprint = cls(
@@ -95,7 +95,7 @@ def _digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-class _Remembered:
+class _HashMemory:
     """Hashes of files, remembered; losing or garbling the memory costs time only."""
 
     def __init__(self, path: Path) -> None:

@@ -19,7 +19,7 @@ from conpet.backbone.cut import run
 from conpet.backbone.embedded import ensure
 from conpet.backbone.encode import Encoder
 from conpet.backbone.fingerprint import WEIGHT_SUFFIXES, Fingerprint, tokenizer_files
-from conpet.backbone.quiet import no_bars
+from conpet.backbone.progress_bars import no_bars
 from conpet.backbone.tiny import TINY_RANDOM, write_tiny_random
 from conpet.data import Style
 from conpet.errors import BackboneError, ConfigError

@@ -36,7 +36,7 @@ class Batch:
         mask: 1 for tokens, 0 for padding `[n, T]`, int64.
         slots: Index of the slot `[n]`, int64.
         spans: First token and token behind the last of up to two marked spans `[n, 2, 2]`, int64; 0, 0 for none.
-        hidden: Prefix states `[n, T, d]`, or None with `split=0`.
+        hidden: Prefix states `[n, T, d]`, or None with `frozen_layers=0`.
         lengths: Tokens of each of the n examples: what `mask` says, without asking a device that is still at work.
     """
 
@@ -71,7 +71,7 @@ class States:
 
     Attributes:
         encoded: The examples' ids and slots, n of them.
-        hidden: Per example the states behind layer `split` `[T, d]`, or None with `split=0`.
+        hidden: Per example the states behind layer `frozen_layers` `[T, d]`, or None with `frozen_layers=0`.
         features: Frozen features `[n, F]`, float32: the mean over tokens at the feature layers, standardised.
     """
 

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from conpet.backbone.quiet import no_bars
+from conpet.backbone.progress_bars import no_bars
 
 TINY_RANDOM = "tiny-random"
 _VERSION = "tiny-random-1"

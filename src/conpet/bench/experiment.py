@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, JsonValue, model_validator
 
-from conpet.config import Frozen, Positive, Settings, Some
+from conpet.config import NonEmpty, Positive, Settings, StrictModel
 from conpet.data.labelled import PerLabel
 from conpet.data.recipe import StreamRecipe
 from conpet.errors import ConfigError, UnknownNameError, did_you_mean
-from conpet.learners import METHODS
+from conpet.methods import METHODS
 
 BUDGET = frozenset(
     {
@@ -54,7 +54,7 @@ _SEED_STEP = 1000
 _NOT_IN_A_NAME = re.compile(r"[^\w.=-]+")
 
 
-class Source(Frozen):
+class Source(StrictModel):
     """How much of a data set is used, and how it becomes a stream.
 
     Attributes:
@@ -84,7 +84,7 @@ class Source(Frozen):
         return PerLabel(self.train, self.validation, self.test)
 
 
-class Variant(Frozen):
+class Variant(StrictModel):
     """What one variant of an experiment changes.
 
     Attributes:
@@ -106,7 +106,7 @@ class Variant(Frozen):
     data: tuple[str, ...] | None = None
 
 
-class Experiment(Frozen):
+class Experiment(StrictModel):
     """What an experiment file says.
 
     Attributes:
@@ -138,8 +138,8 @@ class Experiment(Frozen):
     budget: Mapping[str, JsonValue] = {}
     learners: Annotated[Mapping[str, Mapping[str, JsonValue]], Field(min_length=1)]
     variants: Annotated[Mapping[str, Variant], Field(min_length=1)] = {"": Variant()}
-    metrics: Some[str] = ("whole_accuracy", "average_accuracy", "forgetting")
-    evaluate_after: Literal["every", "last"] | Some[Positive] = "every"
+    metrics: NonEmpty[str] = ("whole_accuracy", "average_accuracy", "forgetting")
+    evaluate_after: Literal["every", "last"] | NonEmpty[Positive] = "every"
     full: Mapping[str, JsonValue] = {}
 
     @model_validator(mode="after")

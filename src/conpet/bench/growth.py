@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from conpet.bench.grouping import Entry, Group
-from conpet.bench.placing import task_ticks
+from conpet.bench.drawing import Look, sheets
+from conpet.bench.groups import Entry, Group
+from conpet.bench.label_placement import task_ticks
 from conpet.bench.results import Result, TaskCost
-from conpet.bench.sheets import Look, sheets
 from conpet.bench.statistics import FEWEST, Line, fit_line, mean_line
 from conpet.errors import ConfigError
 from conpet.report import svg

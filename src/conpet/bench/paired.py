@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from conpet.bench.grouping import Group
+from conpet.bench.groups import Group
 from conpet.bench.measures import Measure
 from conpet.bench.statistics import FEWEST, MOST_FLIPPED, Comparison, compare, flip_floor, holm
 from conpet.bench.tables import markdown_table, shown_cell

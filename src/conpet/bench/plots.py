@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from conpet.bench.grouping import Entry, Group
+from conpet.bench.drawing import Look, most_accurate, sheet, style
+from conpet.bench.groups import Entry, Group
 from conpet.bench.growth import draw_growth
+from conpet.bench.label_placement import Named, label_ends, label_points, log_ticks, task_ticks
 from conpet.bench.measures import measures
-from conpet.bench.placing import Named, label_ends, label_points, log_ticks, task_ticks
-from conpet.bench.sheets import Look, most_accurate, sheet, style
 from conpet.bench.statistics import Summary, by_order, summarise
 from conpet.errors import ConfigError, UnknownNameError
 

@@ -164,8 +164,8 @@ def _collect(
     while futures:
         done, _ = wait(futures, _QUIET_SECONDS, FIRST_COMPLETED)
         if not done:
-            begun = {run: _tasks_done(folder / SCRATCH / run.file.with_suffix("")) for run in futures.values()}
-            under_way({run: tasks for run, tasks in begun.items() if tasks is not None})
+            start = {run: _tasks_done(folder / SCRATCH / run.file.with_suffix("")) for run in futures.values()}
+            under_way({run: tasks for run, tasks in start.items() if tasks is not None})
         for future in done:
             run = futures.pop(future)
             result, failure, seconds = _outcome(future)
@@ -235,7 +235,7 @@ def _end_with_parent() -> None:
 
 
 def _do(run: Run, folder: Path, data_folders: tuple[Path, ...], made_by: Mapping[str, Any]) -> Outcome:
-    from conpet.bench.measuring import measured
+    from conpet.bench.run import measured
 
     started = time.perf_counter()
     scratch = folder / SCRATCH / run.file.with_suffix("")

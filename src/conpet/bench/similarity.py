@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from conpet.backbone.load import load_backbone
 from conpet.config import Settings
 from conpet.data.labelled import LabelledData, by_label
-from conpet.workspace.current import cut_backbone, state_cache
+from conpet.state.live import cut_backbone, state_cache
 
 EXAMPLES = 20
 """Training examples of a label that are looked at, at most."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import floor, log10
 from typing import Any
 
-from conpet.bench.grouping import Entry, Group
+from conpet.bench.groups import Entry, Group
 from conpet.bench.measures import Measure
 from conpet.bench.statistics import Summary
 from conpet.errors import ConfigError

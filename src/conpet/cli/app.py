@@ -13,18 +13,18 @@ import typer
 
 from conpet.cli import (
     backbones,
-    benching,
+    bench,
     cache,
     demo,
-    evaluating,
-    growing,
+    evaluate,
     labels,
-    learning,
+    learn,
     modules,
-    predicting,
-    reporting,
-    streaming,
-    tuning,
+    predict,
+    report,
+    stream,
+    tune,
+    upgrade,
 )
 from conpet.cli.console import INTERRUPTED, line, messages, print_error, warnings_as_lines
 from conpet.errors import ConpetError
@@ -47,20 +47,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo.demo)
-app.command("init")(learning.init)
-app.command("learn")(learning.learn)
-app.command("tune")(tuning.tune)
-app.command("predict")(predicting.predict)
-app.command("evaluate")(evaluating.evaluate)
-app.command("report")(reporting.report)
-app.command("upgrade")(growing.upgrade)
-app.command("merge")(growing.merge)
+app.command("init")(learn.init)
+app.command("learn")(learn.learn)
+app.command("tune")(tune.tune)
+app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
+app.command("upgrade")(upgrade.upgrade)
+app.command("merge")(upgrade.merge)
 app.add_typer(modules.app, name="modules")
 app.add_typer(labels.app, name="labels")
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(cache.app, name="cache")
-app.add_typer(benching.app, name="bench")
-app.add_typer(streaming.app, name="stream")
+app.add_typer(bench.app, name="bench")
+app.add_typer(stream.app, name="stream")
 
 
 def _show_version(wanted: bool) -> None:

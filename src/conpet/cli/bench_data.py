@@ -16,7 +16,7 @@ app = typer.Typer(help="The data sets of the benchmarks.", no_args_is_help=True)
 @app.command("list")
 def list_(data_folder: DataFolders = None, as_json: AsJson = False) -> None:
     """List the data sets: which are there, and where to get the others."""
-    from conpet.data.formats import DATA_SETS
+    from conpet.data.benchmarks import DATA_SETS
 
     rows = [_row(name, data_folder or []) for name in DATA_SETS]
     if as_json:
@@ -31,7 +31,7 @@ def list_(data_folder: DataFolders = None, as_json: AsJson = False) -> None:
 
 
 def _row(name: str, folders: list[Path]) -> dict[str, Any]:
-    from conpet.data.formats import DATA_SETS, find_data, how_to_get
+    from conpet.data.benchmarks import DATA_SETS, find_data, how_to_get
 
     one, folder = DATA_SETS[name], find_data(name, folders)
     missing = [one.files] if folder is None else list(one.lacking(folder))

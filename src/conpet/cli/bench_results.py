@@ -13,7 +13,7 @@ from conpet.cli.console import line
 from conpet.errors import ConfigError
 
 if TYPE_CHECKING:
-    from conpet.bench.grouping import Group
+    from conpet.bench.groups import Group
     from conpet.bench.measures import Measure
     from conpet.bench.results import Result
 
@@ -158,7 +158,7 @@ def _groups(
     join_variants: bool = False,
 ) -> list[Group]:
     from conpet.bench.experiment import Experiment
-    from conpet.bench.grouping import grouped
+    from conpet.bench.groups import grouped
 
     if len(set(folders)) < len(folders):
         raise ConfigError("the same folder is named twice")

@@ -42,7 +42,7 @@ def run(
     data_folder: DataFolders = None,
 ) -> None:
     """Do the runs of an experiment that have no result yet; stopped at any point, it goes on where it was."""
-    from conpet.bench.checking import check_runs
+    from conpet.bench.checks import check_runs
     from conpet.bench.experiment import Experiment
     from conpet.bench.runner import missing, perform
 

@@ -20,7 +20,7 @@ def _cache(context: typer.Context, as_json: AsJson = False) -> None:
 def show(as_json: AsJson = False) -> None:
     """Show how much is kept, and where."""
     from conpet.report import text
-    from conpet.workspace.current import state_cache
+    from conpet.state.live import state_cache
 
     with state_cache() as cache:
         there = cache.path.exists()  # to look into a cache that is not there would make its file
@@ -34,7 +34,7 @@ def show(as_json: AsJson = False) -> None:
 @app.command()
 def clear() -> None:
     """Forget every state; they are computed again when needed."""
-    from conpet.workspace.current import state_cache
+    from conpet.state.live import state_cache
 
     cache = state_cache()
     if cache.path.exists():

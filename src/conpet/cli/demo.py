@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from conpet.cli.changes import teach
 from conpet.cli.console import line, messages, output
-from conpet.cli.lessons import teach
 
 
 def demo(

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from conpet.cli.changes import confirm, made, say_accuracy
 from conpet.cli.console import line, output, print_json
-from conpet.cli.lessons import confirm, made, say_accuracy
-from conpet.cli.opening import open_workspace
 from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, Yes
+from conpet.cli.workspace import open_workspace
 
 if TYPE_CHECKING:
-    from conpet.workspace import LearnReport
+    from conpet.types import LearnReport
 
 app = typer.Typer(help="List, rename, split and retire labels.", no_args_is_help=True)
 Label = Annotated[str, typer.Argument(metavar="LABEL", help="The label.", show_default=False)]
@@ -102,7 +102,7 @@ def split(
     from conpet.data import read_examples
 
     opened = open_workspace(workspace, backbone, device)
-    report = made(label, wait, no_evaluate, partial(opened.split, label, read_examples(source), replace=replace))
+    report = made(label, wait, no_evaluate, partial(opened.split_label, label, read_examples(source), replace=replace))
     for note in report.notes:
         line(f"{report.task}: {note}")
     line(f"{label}: split; {report.task} version {report.version} has {report.labels} labels")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from conpet.cli.changes import confirm, made, say_accuracy
 from conpet.cli.console import line, output, print_error, print_json
-from conpet.cli.lessons import confirm, made, say_accuracy
-from conpet.cli.opening import open_workspace
 from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, TaskName, Wait, WorkspacePath, Yes
+from conpet.cli.workspace import open_workspace
 
 if TYPE_CHECKING:
     from conpet.store import Store, VersionRecord
@@ -115,13 +115,13 @@ def _extent(store: Store, task: str) -> tuple[int, int, list[str]]:
 
     No record is kept, for it would keep the task's files from being deleted.
     """
-    from conpet.learners.state import unit_of
-    from conpet.pet.warm import WarmupNote
+    from conpet.modules.warmup_info import WarmupNote
+    from conpet.state.state import shared_slot_of
 
     with store.snapshot() as snapshot:
         record = snapshot.task(task)
-        units = {unit for version in record.versions if (unit := unit_of(version.objects))}
-        shared = any(unit_of(one.objects) in units for one in snapshot.versions if one.task != task)
+        units = {unit for version in record.versions if (unit := shared_slot_of(version.objects))}
+        shared = any(shared_slot_of(one.objects) in units for one in snapshot.versions if one.task != task)
         warmup = WarmupNote.among(snapshot.shared)
         stays = []
         if shared:
@@ -139,11 +139,11 @@ def export(
     version: Version = None,
 ) -> None:
     """Copy a module with its head into a folder that plain Hugging Face PEFT loads, if its kind is one of PEFT's."""
-    from conpet.learners.state import module_of
-    from conpet.pet.adapter import ADAPTER_CONFIG
-    from conpet.pet.kinds import kind_of_document
+    from conpet.commands.export import WARMUP_FOLDER, export_version
+    from conpet.modules.adapter import ADAPTER_CONFIG
+    from conpet.modules.kinds import kind_of_document
+    from conpet.state.state import module_of
     from conpet.store import Store
-    from conpet.workspace.exporting import WARMUP_FOLDER, export_version
 
     with Store.open(workspace).snapshot() as snapshot:
         record = snapshot.task(task)
@@ -159,8 +159,8 @@ def export(
 @app.command()
 def verify(workspace: WorkspacePath, as_json: AsJson = False, backbone: BackboneMoved = None) -> None:
     """Hash everything the workspace stores, and its backbone, and tell what is damaged."""
+    from conpet.commands.verify import verify as verify_workspace
     from conpet.store import Store
-    from conpet.workspace.verifying import verify as verify_workspace
 
     store = Store.open(workspace)
     found = verify_workspace(store, backbone)
@@ -179,14 +179,14 @@ def verify(workspace: WorkspacePath, as_json: AsJson = False, backbone: Backbone
 
 
 def _row(version: VersionRecord) -> dict[str, Any]:
-    from conpet.learners.state import unit_of
+    from conpet.state.state import shared_slot_of
 
     return {
         "task": version.task,
         "version": version.number,
         "active": version.active,
         "labels": len(version.labels),
-        "unit": unit_of(version.objects),
+        "unit": shared_slot_of(version.objects),
         "parameters": version.parameters,
         "head_parameters": version.head_parameters,
         "bytes": version.bytes,

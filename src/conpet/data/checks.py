@@ -22,7 +22,7 @@ class Located(NamedTuple):
         return Problem(self.file, self.row, reason)
 
 
-Splits = Mapping[str, Sequence[Located]]
+Subsets = Mapping[str, Sequence[Located]]
 """`train`, `validation`, `test` to their rows."""
 
 
@@ -42,7 +42,7 @@ def check_example(example: Example) -> list[str]:
     return reasons + [reason for name in names if (reason := _check_span(name, getattr(example, name), example.tokens))]
 
 
-def check_rows(source: str, splits: Splits, *, whole: bool = True) -> list[Problem]:
+def check_rows(source: str, subsets: Subsets, *, whole: bool = True) -> list[Problem]:
     """List what is wrong with the examples of one task, or with some for tasks that have others already.
 
     Args:
@@ -50,23 +50,23 @@ def check_rows(source: str, splits: Splits, *, whole: bool = True) -> list[Probl
         splits: The rows; splits may be missing or empty, but not the training set.
         whole: Whether they are all examples of a task, so that there must be two labels, each with one to learn from.
     """
-    train = splits["train"]
+    train = subsets["train"]
     if not train:
         return [Problem(source, None, "no usable training example")]
     labels = {row.example.label for row in train if not _no_label(row.example)}
-    sound = {split: [row for row in rows if not check_example(row.example)] for split, rows in splits.items()}
+    sound = {subset: [row for row in rows if not check_example(row.example)] for subset, rows in subsets.items()}
     trained = {row.example.input_key: row.row for row in reversed(sound["train"])}
     problems = []
-    for split, rows in splits.items():
+    for subset, rows in subsets.items():
         problems += [row.problem(reason) for row in rows for reason in check_example(row.example)]
         problems += [row.problem("missing label") for row in rows if _no_label(row.example)]
         problems += _check_kinds(rows, train[0].example.kind)
-        problems += _check_contradictions(sound[split])
-        if split != "train":
+        problems += _check_contradictions(sound[subset])
+        if subset != "train":
             problems += _check_labels_known(rows, labels) if whole else []
             problems += [
                 row.problem(f"the same input is also a training example (row {at})")
-                for row in sound[split]
+                for row in sound[subset]
                 if (at := trained.get(row.example.input_key)) is not None
             ]
     if whole and len(labels) == 1:

@@ -13,7 +13,7 @@ from conpet.errors import ConfigError, DataError, Problem, UnknownNameError, did
 
 Grouping = Mapping[str, tuple[str, ...]]
 """Name of a task to its labels, in the order in which the tasks are learned."""
-SPLITS = ("train", "validation", "test")
+SUBSETS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +102,16 @@ def stream_of(
     """
     _check(data, grouping)
     counts = per_label or PerLabel()
-    rows = {split: by_label(getattr(data, split), getattr(counts, split), seed) for split in SPLITS}
+    rows = {subset: by_label(getattr(data, subset), getattr(counts, subset), seed) for subset in SUBSETS}
     seen = {example.input_key for examples in rows["train"].values() for example in examples}
-    for split in ("validation", "test"):
-        rows[split] = {
+    for subset in ("validation", "test"):
+        rows[subset] = {
             label: [example for example in examples if example.input_key not in seen]
-            for label, examples in rows[split].items()
+            for label, examples in rows[subset].items()
         }
     tasks = []
     for name, labels in grouping.items():
-        train, validation, test = (tuple(_of(labels, rows[split])) for split in SPLITS)
+        train, validation, test = (tuple(_of(labels, rows[subset])) for subset in SUBSETS)
         tasks.append(Task(name, train, validation, test))
     return TaskStream(tuple(tasks))
 
@@ -135,13 +135,13 @@ def left_out(
     """Count, split by split, what `stream_of` left out of a stream that it made with the same arguments."""
     counts, labels = per_label or PerLabel(), {label for task in stream for label in task.labels}
     found = {}
-    for split in SPLITS:
-        examples = [example for example in getattr(data, split) if example.label in labels]
+    for subset in SUBSETS:
+        examples = [example for example in getattr(data, subset) if example.label in labels]
         distinct, drawn = (
-            sum(map(len, by_label(examples, count, seed).values())) for count in (None, getattr(counts, split))
+            sum(map(len, by_label(examples, count, seed).values())) for count in (None, getattr(counts, subset))
         )
-        taken = sum(len(getattr(task, split)) for task in stream)
-        found[split] = LeftOut(len(examples) - distinct, drawn - taken)
+        taken = sum(len(getattr(task, subset)) for task in stream)
+        found[subset] = LeftOut(len(examples) - distinct, drawn - taken)
     return found
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from conpet.data.checks import Located, check_example, check_rows, check_stream, check_task_template
 from conpet.data.example import Example
 from conpet.data.files import RawRow, count_rows, raw_rows
-from conpet.data.layout import TaskSource, find_stream, find_task
+from conpet.data.held_out import TEST_SHARE, VALIDATION_SHARE, split_off
 from conpet.data.rows import RowError, parse_row
-from conpet.data.splits import TEST_SHARE, VALIDATION_SHARE, split_off
+from conpet.data.stream_layout import TaskSource, find_stream, find_task
 from conpet.data.task import Examples, Task, TaskStream
 from conpet.errors import DataError, Problem
 
@@ -82,7 +82,7 @@ def read_examples(path: str | Path) -> Examples:
     loaded = _load(find_task(Path(path), None, None, None), whole=False)
     if loaded.problems:
         raise DataError(f"{path}: {len(loaded.problems)} problem(s); nothing was learned", loaded.problems)
-    return Examples(**{split: tuple(row.example for row in rows) for split, rows in loaded.splits.items()})
+    return Examples(**{subset: tuple(row.example for row in rows) for subset, rows in loaded.subsets.items()})
 
 
 def read_inputs(path: str | Path) -> Iterator[Example]:
@@ -110,10 +110,10 @@ def count_inputs(path: str | Path) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What was read of a task; `splits` holds the rows that could be parsed."""
+    """What was read of a task; `subsets` holds the rows that could be parsed."""
 
     source: TaskSource
-    splits: dict[str, list[Located]]
+    subsets: dict[str, list[Located]]
     problems: list[Problem]
 
 
@@ -129,18 +129,18 @@ def _parsed(path: str | Path) -> Iterator[Located | Problem]:
 
 
 def _load(source: TaskSource, *, whole: bool = True) -> _Loaded:
-    splits: dict[str, list[Located]] = {}
+    subsets: dict[str, list[Located]] = {}
     problems = list(source.problems)
-    for split, path in source.files.items():
+    for subset, path in source.files.items():
         rows = list(_parsed(path))
-        splits[split] = [row for row in rows if isinstance(row, Located)]
+        subsets[subset] = [row for row in rows if isinstance(row, Located)]
         problems += [row for row in rows if isinstance(row, Problem)]
-    if "train" in splits:
-        problems += check_rows(str(source.files["train"]), splits, whole=whole)
-        if splits["train"]:
-            kind = splits["train"][0].example.kind
+    if "train" in subsets:
+        problems += check_rows(str(source.files["train"]), subsets, whole=whole)
+        if subsets["train"]:
+            kind = subsets["train"][0].example.kind
             problems += check_task_template(str(source.path), source.template, kind)
-    return _Loaded(source, splits, problems)
+    return _Loaded(source, subsets, problems)
 
 
 def _build(
@@ -149,7 +149,7 @@ def _build(
     """Check all sources and make their tasks; without a seed nothing is split off."""
     loaded = [_load(source) for source in sources]
     problems = found + [problem for task in loaded for problem in task.problems]
-    problems += check_stream(((task.source.name, task.splits.get("train", ())) for task in loaded), owned)
+    problems += check_stream(((task.source.name, task.subsets.get("train", ())) for task in loaded), owned)
     if problems:
         files = len({problem.file for problem in problems})
         raise DataError(f"{path}: {len(problems)} problem(s) in {files} file(s); nothing was learned", problems)
@@ -159,24 +159,24 @@ def _build(
 def _task(loaded: _Loaded, seed: int | None) -> Task:
     source = loaded.source
     notes = list(source.notes)
-    splits = {split: tuple(row.example for row in rows) for split, rows in loaded.splits.items()}
-    for split, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
-        if split in splits:
+    subsets = {subset: tuple(row.example for row in rows) for subset, rows in loaded.subsets.items()}
+    for subset, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
+        if subset in subsets:
             continue
         if seed is None:
-            splits[split] = ()
+            subsets[subset] = ()
             continue
-        splits["train"], splits[split] = split_off(splits["train"], share, seed)
-        few = "" if splits[split] else " (too few for one)"
+        subsets["train"], subsets[subset] = split_off(subsets["train"], share, seed)
+        few = "" if subsets[subset] else " (too few for one)"
         notes.append(
-            f"no {split} set: {len(splits[split])} of {len(splits['train']) + len(splits[split])} training rows "
+            f"no {subset} set: {len(subsets[subset])} of {len(subsets['train']) + len(subsets[subset])} training rows "
             f"were split off by seed {seed}{few}"
         )
     return Task(
         source.name,
-        splits["train"],
-        splits["validation"],
-        splits["test"],
+        subsets["train"],
+        subsets["validation"],
+        subsets["test"],
         template=source.template,
         settings=source.settings,
         notes=tuple(notes),

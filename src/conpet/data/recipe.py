@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from numpy.typing import NDArray
 from pydantic import Field
 
-from conpet.config import Frozen, Positive
+from conpet.config import Positive, StrictModel
 from conpet.data.groups import numbered
+from conpet.data.label_pieces import in_pieces
 from conpet.data.labelled import Grouping, LabelledData, PerLabel, stream_of
-from conpet.data.pieces import in_pieces
 from conpet.data.similarity import similarity_order
 from conpet.data.task import TaskStream
 from conpet.errors import ConfigError
@@ -23,14 +23,14 @@ Vectors = Callable[[], Mapping[str, NDArray[Any]]]
 Divided = tuple[LabelledData, Grouping]
 
 
-class StreamRecipe(Frozen):
+class StreamRecipe(StrictModel):
     """How labels become tasks.
 
     Attributes:
         by: "given" (groups that come with the data); "random"; "frequency" (the labels with most training examples
             first, ties by name); "similar-together" (labels alike in one task: an easy stream) and "similar-apart" (in
             different ones: a hard stream), both along one order of the labels by similarity; or "pieces" (every label
-            cut into several, see `conpet.data.pieces`: for many small tasks whose cost is measured, and no more).
+            cut into several, see `conpet.data.label_pieces`: for many small tasks whose cost is measured, and no more).
         tasks: Number of tasks, where the groups are not given.
         grouping: Which of the given groupings; None: the data's usual one.
         labels_per_task: Labels of a task of "pieces".
@@ -89,7 +89,7 @@ def _by_frequency(data: LabelledData, recipe: StreamRecipe, _: Vectors | None) -
     return data, _neighbours(sorted(counts, key=lambda label: (-counts[label], label)), tasks)
 
 
-def _together(data: LabelledData, recipe: StreamRecipe, vectors: Vectors | None) -> Divided:
+def _batch_note(data: LabelledData, recipe: StreamRecipe, vectors: Vectors | None) -> Divided:
     tasks = _number_of_tasks(data, recipe)
     return data, _neighbours(_alike(data, vectors), tasks)
 
@@ -138,7 +138,7 @@ _WAYS: Mapping[str, Callable[[LabelledData, StreamRecipe, Vectors | None], Divid
     "given": _given,
     "random": _at_random,
     "frequency": _by_frequency,
-    "similar-together": _together,
+    "similar-together": _batch_note,
     "similar-apart": _apart,
     "pieces": _in_pieces,
 }

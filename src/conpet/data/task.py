@@ -36,8 +36,8 @@ class Task:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for split in ("train", "validation", "test"):
-            object.__setattr__(self, split, tuple(getattr(self, split)))
+        for subset in ("train", "validation", "test"):
+            object.__setattr__(self, subset, tuple(getattr(self, subset)))
         problems = check_task(self)
         if problems:
             raise DataError(f"task {self.name!r} cannot be learned; nothing was changed", problems)
@@ -80,8 +80,8 @@ class Examples:
     test: tuple[Example, ...] = ()
 
     def __post_init__(self) -> None:
-        for split in ("train", "validation", "test"):
-            object.__setattr__(self, split, tuple(getattr(self, split)))
+        for subset in ("train", "validation", "test"):
+            object.__setattr__(self, subset, tuple(getattr(self, subset)))
         problems = check_rows("examples", _located("examples", self), whole=False)
         if problems:
             raise DataError("the examples cannot be learned from; nothing was changed", problems)
@@ -97,8 +97,8 @@ def check_task(task: Task) -> list[Problem]:
 
 
 def _located(source: str, task: Task | Examples) -> dict[str, list[Located]]:
-    splits = {"train": task.train, "validation": task.validation, "test": task.test}
-    return {split: locate(f"{source} ({split})", examples) for split, examples in splits.items()}
+    subsets = {"train": task.train, "validation": task.validation, "test": task.test}
+    return {subset: locate(f"{source} ({subset})", examples) for subset, examples in subsets.items()}
 
 
 @dataclass(frozen=True, slots=True)

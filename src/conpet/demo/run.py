@@ -10,18 +10,19 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from conpet.arithmetic import llama_7b_count
+from conpet.api import ConPET
+from conpet.commands.report import overall, report_data
 from conpet.data import Example, TaskStream
 from conpet.demo.stream import LIVE_EXAMPLES, demo_stream
 from conpet.errors import WorkspaceExistsError
+from conpet.modules.parameter_count import llama_7b_count
 from conpet.report import text
 from conpet.report.data import Event, ReportData
+from conpet.report.files import REPORT_FOLDER, ReportFiles, write_report
 from conpet.report.tables import final_table, matrix_table
 from conpet.report.view import PageView
 from conpet.store import Store
-from conpet.workspace import ConPET, Prediction
-from conpet.workspace.publishing import REPORT_FOLDER, ReportFiles, write_report
-from conpet.workspace.reporting import overall, report_data
+from conpet.types import Prediction
 
 Teach = Callable[[ConPET, TaskStream], None]
 

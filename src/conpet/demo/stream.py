@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conpet.data import Example, Task, TaskStream
-from conpet.data.writing import write_stream
+from conpet.data.stream_writer import write_stream
 
 TASK_NAMES = (
     "banking",

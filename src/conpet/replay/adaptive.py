@@ -8,7 +8,7 @@ from itertools import cycle
 
 from conpet.backbone.backbone import Backbone
 from conpet.replay.dynamic import draw_uniformly
-from conpet.replay.memory import Remembered, Split
+from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.rehearsal import Budget, Rehearsal
 
 PROBE_SHARE = 1 / 8
@@ -45,8 +45,8 @@ class AdaptiveReplay(Rehearsal):
     name = "adaptive"
     resumable = False
 
-    def __init__(self, memory: Sequence[Remembered], backbone: Backbone, budget: Budget) -> None:
-        draws = draw_uniformly(memory, Split.TRAIN, budget.examples, budget.seed)
+    def __init__(self, memory: Sequence[StoredExamples], backbone: Backbone, budget: Budget) -> None:
+        draws = draw_uniformly(memory, Subset.TRAIN, budget.examples, budget.seed)
         super().__init__(memory, backbone, budget, draws)
         members: dict[str, list[int]] = {}
         for row, task in enumerate(self.tasks):

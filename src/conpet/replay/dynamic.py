@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from conpet.backbone.backbone import Backbone
-from conpet.replay.memory import Remembered, Split
+from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.rehearsal import Budget, Draw, Predrawn
 
 
@@ -18,13 +18,13 @@ class DynamicReplay(Predrawn):
 
     name = "dynamic"
 
-    def __init__(self, memory: Sequence[Remembered], backbone: Backbone, budget: Budget) -> None:
-        super().__init__(memory, backbone, budget, draw_uniformly(memory, Split.TRAIN, budget.examples, budget.seed))
+    def __init__(self, memory: Sequence[StoredExamples], backbone: Backbone, budget: Budget) -> None:
+        super().__init__(memory, backbone, budget, draw_uniformly(memory, Subset.TRAIN, budget.examples, budget.seed))
 
 
-def draw_uniformly(memory: Sequence[Remembered], split: Split, count: int, seed: int) -> list[Draw]:
+def draw_uniformly(memory: Sequence[StoredExamples], subset: Subset, count: int, seed: int) -> list[Draw]:
     """Draw a past task uniformly among those that have examples, then one of its examples uniformly, `count` times."""
-    sizes = {task: size for task, source in enumerate(memory) if (size := source.count(split))}
+    sizes = {task: size for task, source in enumerate(memory) if (size := source.count(subset))}
     generator = random.Random(seed)  # noqa: S311
     tasks = list(sizes)
     draws = []
@@ -35,10 +35,10 @@ def draw_uniformly(memory: Sequence[Remembered], split: Split, count: int, seed:
 
 
 def draw_by_task(
-    memory: Sequence[Remembered], split: Split, count: int, seed: int
-) -> list[tuple[Remembered, list[int]]]:
+    memory: Sequence[StoredExamples], subset: Subset, count: int, seed: int
+) -> list[tuple[StoredExamples, list[int]]]:
     """Draw as `draw_uniformly` does; return each drawn task with the rows drawn of it, `count` of them in all."""
     drawn: dict[int, list[int]] = {}
-    for task, position in draw_uniformly(memory, split, count, seed):
+    for task, position in draw_uniformly(memory, subset, count, seed):
         drawn.setdefault(task, []).append(position)
     return [(memory[task], drawn[task]) for task in sorted(drawn)]

@@ -1,6 +1,6 @@
 """Prefix states as stored in latent-only mode: n examples in five tensors, and no token of their texts.
 
-Per split: `hidden` `[sum of T, d]` (the states behind layer `split`, one example after another), `lengths` `[n]`,
+Per split: `hidden` `[sum of T, d]` (the states behind layer `subset`, one example after another), `lengths` `[n]`,
 `slots` `[n]`, `spans` `[n, 2, 2]` and `features` `[n, F]`.
 """
 
@@ -16,7 +16,7 @@ from conpet.backbone.states import Encoded, States, spans_of
 
 
 def pack(states: States) -> dict[str, Tensor]:
-    """Return the tensors that hold the states of n examples, which must have been computed with `split` > 0."""
+    """Return the tensors that hold the states of n examples, which must have been computed with `subset` > 0."""
     hidden = states.hidden
     assert hidden is not None, "states without a prefix have nothing to store"  # noqa: S101 - refused at `create`
     return {

@@ -28,7 +28,7 @@ _INDICES = "indices"
 _REPRESENTATIONS = "representations"
 
 
-class Split(StrEnum):
+class Subset(StrEnum):
     """Which examples of a task."""
 
     TRAIN = "train"
@@ -53,12 +53,12 @@ class StoredRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class StoredExamples:
     """The stored examples of one task; they are read when asked for.
 
     A memory object holds texts, or with the setting `latent_only` prefix states alone. Labels, counts, states and
     indices are read alike from both; what only a text can give raises `ConfigError` where there is none. Whatever
-    learns or chooses is given it `blind`.
+    learns or chooses is given it `without_test_labels`.
 
     Attributes:
         task: The task's name.
@@ -73,31 +73,31 @@ class Remembered:
     reader: Readable
 
     @property
-    def blind(self) -> Remembered:
+    def without_test_labels(self) -> StoredExamples:
         """The same examples without the labels of the test ones, and with no way back to them.
 
         It cannot keep them from a learner that opens the workspace's files by itself.
         """
-        return Remembered(self.task, self.template, self.kind, _Blind(self.reader))
+        return StoredExamples(self.task, self.template, self.kind, _WithoutTestLabels(self.reader))
 
     @property
     def latent(self) -> bool:
         """Whether prefix states are stored and no text."""
         return bool(self.reader.document(_ABOUT)["latent"])
 
-    def count(self, split: Split) -> int:
+    def count(self, subset: Subset) -> int:
         """Return how many examples of a split are kept."""
-        return int(self.reader.document(_ABOUT)["counts"][split])
+        return int(self.reader.document(_ABOUT)["counts"][subset])
 
-    def labels(self, split: Split) -> list[str]:
+    def labels(self, subset: Subset) -> list[str]:
         """Return the label of each example of a split; `HiddenLabelsError` for test ones where it is blind to them."""
         labels = self.reader.document(_LABELS)
-        if split not in labels:
+        if subset not in labels:
             raise HiddenLabelsError(
                 f"task {self.task!r}: the labels of its test examples are read by the metrics alone; learn and choose "
                 "by those of the training and validation examples"
             )
-        return list(labels[split])
+        return list(labels[subset])
 
     @property
     def indices(self) -> list[int]:
@@ -112,7 +112,7 @@ class Remembered:
     def states(
         self,
         backbone: Backbone,
-        split: Split,
+        subset: Subset,
         positions: Sequence[int] | None = None,
         template: str | Literal[Own.TEMPLATE] | None = OWN,
         *,
@@ -134,18 +134,18 @@ class Remembered:
         """
         template = self.template if template is OWN else template
         if not self.latent:
-            examples = self.examples(split) if positions is None else self.chosen(split, positions)
+            examples = self.examples(subset) if positions is None else self.chosen(subset, positions)
             return backbone.states(examples, template, keep=keep, progress=progress)
         if template != self.template:
             raise self._no_text(f"they cannot be read through another template ({template!r}) than their own")
-        rows = range(self.count(split)) if positions is None else positions
-        return unpack(self.reader.tensors(split), rows)
+        rows = range(self.count(subset)) if positions is None else positions
+        return unpack(self.reader.tensors(subset), rows)
 
-    def examples(self, split: Split) -> list[Example]:
+    def examples(self, subset: Subset) -> list[Example]:
         """Read all examples of a split; `ConfigError` where no text is stored. Test ones have no label if blind."""
-        return self.chosen(split, range(self.count(split)))
+        return self.chosen(subset, range(self.count(subset)))
 
-    def chosen(self, split: Split, positions: Sequence[int]) -> list[Example]:
+    def chosen(self, subset: Subset, positions: Sequence[int]) -> list[Example]:
         """Read some examples of a split, in the order given; only they are held in memory.
 
         Raises:
@@ -154,16 +154,16 @@ class Remembered:
         if self.latent:
             raise self._no_text("their texts cannot be read")
         wanted = set(positions)
-        rows = zip(sorted(wanted), self.reader.rows(split, wanted), strict=True)
+        rows = zip(sorted(wanted), self.reader.rows(subset, wanted), strict=True)
         found = {position: Example.from_json(row) for position, row in rows}
         return [found[position] for position in positions]
 
     def stored_rows(self) -> Iterator[StoredRow]:
         """Iterate over the stored training examples as retention sees them."""
         if self.latent:
-            yield from (StoredRow(*row) for row in latent_rows(self.reader.tensors(Split.TRAIN)))
+            yield from (StoredRow(*row) for row in latent_rows(self.reader.tensors(Subset.TRAIN)))
             return
-        for row in self.reader.rows(Split.TRAIN):
+        for row in self.reader.rows(Subset.TRAIN):
             # Not of its label or id: an example that is relabelled keeps its rank.
             yield StoredRow(_line(_input(row)), len(_line(row)) + 1)  # a line of the table, with its end
 
@@ -175,9 +175,9 @@ class Remembered:
 
 
 def states_of(
-    drawn: Sequence[tuple[Remembered, Sequence[int]]],
+    drawn: Sequence[tuple[StoredExamples, Sequence[int]]],
     backbone: Backbone,
-    split: Split,
+    subset: Subset,
     template: str | Literal[Own.TEMPLATE] | None = OWN,
 ) -> States:
     """Return prefix states of some examples of some tasks, in the order given.
@@ -197,13 +197,13 @@ def states_of(
     for used, group in groupby(drawn, key=lambda one: one[0].template if template is OWN else template):
         some = list(group)
         if any(source.latent for source, _ in some):
-            parts += [source.states(backbone, split, rows, used) for source, rows in some]
+            parts += [source.states(backbone, subset, rows, used) for source, rows in some]
         else:
-            parts.append(backbone.states([one for source, rows in some for one in source.chosen(split, rows)], used))
+            parts.append(backbone.states([one for source, rows in some for one in source.chosen(subset, rows)], used))
     return States.concatenated(parts)
 
 
-class _Blind:
+class _WithoutTestLabels:
     """Reads a memory object, but for labels and ids (which may tell the label) of test examples.
 
     Args:
@@ -228,53 +228,53 @@ class _Blind:
     def document(self, stem: str) -> Any:
         document = self._reader.document(stem)
         if stem == _LABELS:
-            return {split: labels for split, labels in document.items() if split != Split.TEST}
+            return {subset: labels for subset, labels in document.items() if subset != Subset.TEST}
         return document
 
     def rows(self, stem: str, wanted: Container[int] | None = None) -> Iterator[dict[str, Any]]:
         rows = self._reader.rows(stem, wanted)
-        return map(_input, rows) if stem == Split.TEST else rows
+        return map(_input, rows) if stem == Subset.TEST else rows
 
 
-def remembered_whole(task: Task) -> Remembered:
+def new_examples(task: Task) -> StoredExamples:
     """Return all examples of a task that is not stored yet, blind to its test labels."""
-    examples = {Split.TRAIN: task.train, Split.VALIDATION: task.validation, Split.TEST: task.test}
-    return Remembered(task.name, task.template, task.kind, Held(text_memory(examples))).blind
+    examples = {Subset.TRAIN: task.train, Subset.VALIDATION: task.validation, Subset.TEST: task.test}
+    return StoredExamples(task.name, task.template, task.kind, Held(text_memory(examples))).without_test_labels
 
 
-def text_memory(examples: Mapping[Split, Sequence[Example]], representations: Tensor | None = None) -> Artifact:
+def text_memory(examples: Mapping[Subset, Sequence[Example]], representations: Tensor | None = None) -> Artifact:
     """Return a memory object that holds all of a task's examples as texts.
 
     Args:
         examples: Its examples by split.
         representations: What the k-means retention is to cluster `[n, R]`, a row for each training example, or None.
     """
-    tables = {str(split): [example.to_json() for example in some] for split, some in examples.items()}
-    labels = {split: [str(example.label) for example in some] for split, some in examples.items()}
+    tables = {str(subset): [example.to_json() for example in some] for subset, some in examples.items()}
+    labels = {subset: [str(example.label) for example in some] for subset, some in examples.items()}
     return Artifact(
         tables=tables,
-        documents=_documents(labels, range(len(examples[Split.TRAIN])), latent=False),
+        documents=_documents(labels, range(len(examples[Subset.TRAIN])), latent=False),
         tensors=_represented(representations),
     )
 
 
 def latent_memory(
-    states: Mapping[Split, States], labels: Mapping[Split, Sequence[str]], representations: Tensor | None = None
+    states: Mapping[Subset, States], labels: Mapping[Subset, Sequence[str]], representations: Tensor | None = None
 ) -> Artifact:
     """Return a memory object that holds all of a task's examples as prefix states: no text, no token ids, no ids.
 
     Args:
-        states: Their states by split, computed with `split` > 0.
+        states: Their states by split, computed with `subset` > 0.
         labels: Their labels by split.
         representations: As in `text_memory`.
     """
     return Artifact(
-        tensors={str(split): pack(some) for split, some in states.items()} | _represented(representations),
-        documents=_documents(labels, range(len(states[Split.TRAIN])), latent=True),
+        tensors={str(subset): pack(some) for subset, some in states.items()} | _represented(representations),
+        documents=_documents(labels, range(len(states[Subset.TRAIN])), latent=True),
     )
 
 
-def cut_to(memory: Remembered, positions: Sequence[int], *, represented: bool) -> Artifact:
+def cut_to(memory: StoredExamples, positions: Sequence[int], *, represented: bool) -> Artifact:
     """Return a memory object with some training examples of another, and all its held-out ones.
 
     Args:
@@ -282,22 +282,22 @@ def cut_to(memory: Remembered, positions: Sequence[int], *, represented: bool) -
         positions: Rows of the training examples that stay, ascending.
         represented: Whether it has representations.
     """
-    labels = {split: memory.labels(split) for split in Split}
-    labels[Split.TRAIN] = [labels[Split.TRAIN][position] for position in positions]
+    labels = {subset: memory.labels(subset) for subset in Subset}
+    labels[Subset.TRAIN] = [labels[Subset.TRAIN][position] for position in positions]
     indices = memory.indices
     documents = _documents(labels, [indices[position] for position in positions], latent=memory.latent)
     tensors = _represented(memory.representations[list(positions)] if represented else None)
-    reader, held_out = memory.reader, (Split.VALIDATION, Split.TEST)
+    reader, held_out = memory.reader, (Subset.VALIDATION, Subset.TEST)
     if memory.latent:
-        tensors |= {str(split): dict(reader.tensors(split)) for split in held_out}
-        tensors[Split.TRAIN] = selected(reader.tensors(Split.TRAIN), positions)
+        tensors |= {str(subset): dict(reader.tensors(subset)) for subset in held_out}
+        tensors[Subset.TRAIN] = selected(reader.tensors(Subset.TRAIN), positions)
         return Artifact(tensors=tensors, documents=documents)
-    tables = {str(split): list(reader.rows(split)) for split in held_out}
-    tables[Split.TRAIN] = list(reader.rows(Split.TRAIN, set(positions)))
+    tables = {str(subset): list(reader.rows(subset)) for subset in held_out}
+    tables[Subset.TRAIN] = list(reader.rows(Subset.TRAIN, set(positions)))
     return Artifact(tables=tables, documents=documents, tensors=tensors)
 
 
-def relabelled(memory: Remembered, names: Mapping[str, str | None], stay: Sequence[int]) -> Artifact:
+def relabel(memory: StoredExamples, names: Mapping[str, str | None], stay: Sequence[int]) -> Artifact:
     """Return a memory object with the examples of another under other labels.
 
     Args:
@@ -305,25 +305,25 @@ def relabelled(memory: Remembered, names: Mapping[str, str | None], stay: Sequen
         names: Label to its new name, or to None where its examples are left out.
         stay: Indices of all examples in the training set the other's version was learned from that are not left out.
     """
-    chosen: dict[Split, list[int]] = {}
-    labels: dict[Split, list[str]] = {}
-    for split in Split:
-        found = [(row, names.get(label, label)) for row, label in enumerate(memory.labels(split))]
-        chosen[split] = [row for row, label in found if label is not None]
-        labels[split] = [label for _, label in found if label is not None]
+    chosen: dict[Subset, list[int]] = {}
+    labels: dict[Subset, list[str]] = {}
+    for subset in Subset:
+        found = [(row, names.get(label, label)) for row, label in enumerate(memory.labels(subset))]
+        chosen[subset] = [row for row, label in found if label is not None]
+        labels[subset] = [label for _, label in found if label is not None]
     place = {index: at for at, index in enumerate(stay)}
-    train, former = chosen[Split.TRAIN], memory.indices
+    train, former = chosen[Subset.TRAIN], memory.indices
     documents = _documents(labels, [place[former[row]] for row in train], latent=memory.latent)
     reader = memory.reader
     tensors = _represented(memory.representations[train] if reader.has(_REPRESENTATIONS) else None)
     if memory.latent:
-        tensors |= {str(split): selected(reader.tensors(split), rows) for split, rows in chosen.items()}
+        tensors |= {str(subset): selected(reader.tensors(subset), rows) for subset, rows in chosen.items()}
         return Artifact(tensors=tensors, documents=documents)
     tables = {
-        str(split): [
-            {**row, "label": label} for row, label in zip(reader.rows(split, set(rows)), labels[split], strict=True)
+        str(subset): [
+            {**row, "label": label} for row, label in zip(reader.rows(subset, set(rows)), labels[subset], strict=True)
         ]
-        for split, rows in chosen.items()
+        for subset, rows in chosen.items()
     }
     return Artifact(tables=tables, documents=documents, tensors=tensors)
 
@@ -337,11 +337,11 @@ def _line(row: Mapping[str, object]) -> bytes:
     return json.dumps(row, sort_keys=True, ensure_ascii=False).encode()
 
 
-def _documents(labels: Mapping[Split, Sequence[str]], indices: Sequence[int], *, latent: bool) -> dict[str, object]:
-    counts = {str(split): len(some) for split, some in labels.items()}
+def _documents(labels: Mapping[Subset, Sequence[str]], indices: Sequence[int], *, latent: bool) -> dict[str, object]:
+    counts = {str(subset): len(some) for subset, some in labels.items()}
     return {
         _ABOUT: {"latent": latent, "counts": counts},
-        _LABELS: {str(split): list(some) for split, some in labels.items()},
+        _LABELS: {str(subset): list(some) for subset, some in labels.items()},
         _INDICES: list(indices),
     }
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
-from conpet.replay.memory import Remembered, Split, states_of
+from conpet.replay.memory import StoredExamples, Subset, states_of
 
 
 class Draw(NamedTuple):
@@ -58,7 +58,7 @@ class Rehearsal(ABC):
         states: Prefix states of all examples that may be drawn, m of them.
         labels: Label of each.
         tasks: Name of the past task of each.
-        indices: Index of each in the training set of its task (see `Remembered.indices`).
+        indices: Index of each in the training set of its task (see `StoredExamples.indices`).
         drawn: Row of `states` of each draw.
         budget: How much may be drawn.
     """
@@ -67,7 +67,9 @@ class Rehearsal(ABC):
     resumable: ClassVar[bool]
     """Whether rows depend on the step alone. If not, training that was interrupted begins anew: keep no checkpoint."""
 
-    def __init__(self, memory: Sequence[Remembered], backbone: Backbone, budget: Budget, draws: Sequence[Draw]) -> None:
+    def __init__(
+        self, memory: Sequence[StoredExamples], backbone: Backbone, budget: Budget, draws: Sequence[Draw]
+    ) -> None:
         self.budget = budget
         found = sorted(set(draws))
         row_of = {draw: row for row, draw in enumerate(found)}
@@ -78,10 +80,10 @@ class Rehearsal(ABC):
         ]
         labels, indices = [], []
         for source, positions in by_task:
-            known, index = source.labels(Split.TRAIN), source.indices
+            known, index = source.labels(Subset.TRAIN), source.indices
             labels += [known[position] for position in positions]
             indices += [index[position] for position in positions]
-        self.states: States = states_of(by_task, backbone, Split.TRAIN)
+        self.states: States = states_of(by_task, backbone, Subset.TRAIN)
         self.labels = tuple(labels)
         self.tasks = tuple(memory[draw.task].task for draw in found)
         self.indices = tuple(indices)

@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple, Self
 from torch import Tensor
 
 from conpet.replay.kmeans import nearest_to_centres
-from conpet.replay.memory import Remembered, Split
+from conpet.replay.memory import StoredExamples, Subset
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,11 @@ class Holding:
     representations: Tensor | None = None
 
     @classmethod
-    def of(cls, memory: Remembered, seed: int, *, represented: bool) -> Self:
+    def of(cls, memory: StoredExamples, seed: int, *, represented: bool) -> Self:
         """Read what retention needs to know of a memory object."""
         rows = list(memory.stored_rows())
         return cls(
-            memory.labels(Split.TRAIN),
+            memory.labels(Subset.TRAIN),
             [hashlib.blake2b(f"{seed}|".encode() + row.content, digest_size=16).digest() for row in rows],
             [row.size for row in rows],
             memory.representations if represented else None,

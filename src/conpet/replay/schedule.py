@@ -6,21 +6,21 @@ from collections.abc import Sequence
 
 from conpet.backbone.backbone import Backbone
 from conpet.replay import SCHEDULES
-from conpet.replay.memory import Remembered, Split
+from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.rehearsal import Budget, Rehearsal
 
 OLD_SHARE = 0.5
 """Share of a batch that is old examples, where there are any (Song et al. 2023, section 3.2)."""
 
 
-def split_budget(budget: int, *, old_share: float, has_memory: bool) -> tuple[int, int]:
+def divide_budget(budget: int, *, old_share: float, has_memory: bool) -> tuple[int, int]:
     """Divide one task's example budget into (new, replayed); the sum never grows with the task's index."""
     replayed = round(budget * old_share) if has_memory else 0
     return budget - replayed, replayed
 
 
 def rehearse(
-    memory: Sequence[Remembered], backbone: Backbone, *, schedule: str, steps: int, per_step: int, seed: int
+    memory: Sequence[StoredExamples], backbone: Backbone, *, schedule: str, steps: int, per_step: int, seed: int
 ) -> Rehearsal | None:
     """Prepare past examples for the training of one task.
 
@@ -29,13 +29,13 @@ def rehearse(
         backbone: The frozen model.
         schedule: A name in `SCHEDULES`.
         steps: Optimiser steps.
-        per_step: Past examples in each batch (see `split_budget`).
+        per_step: Past examples in each batch (see `divide_budget`).
         seed: Seed of what is drawn.
 
     Returns:
         The rehearsal, or None if there is nothing old or no room for it.
     """
-    sources = [one for one in memory if one.count(Split.TRAIN)]
+    sources = [one for one in memory if one.count(Subset.TRAIN)]
     budget = Budget(steps, per_step, seed)
     if not sources or not budget.examples:
         return None

@@ -11,12 +11,12 @@ from torch import Tensor
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
-from conpet.closedform.statistics import ClosedFormState
 from conpet.config import Settings, TaskSettings
-from conpet.pet.bank import ModuleBank
+from conpet.context import TrainContext
+from conpet.features.statistics import ClosedFormState
+from conpet.modules.pool import ModulePool
 from conpet.readable import Readable
 from conpet.replay.rehearsal import Rehearsal
-from conpet.work import Work
 
 SELECTOR = "selector"
 """Shared slot in which a selector with weights of its own is stored."""
@@ -40,7 +40,7 @@ class SelectorState:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SelectorLesson:
+class SelectorData:
     """Examples a selector may learn a new task from, within the budget.
 
     Attributes:
@@ -55,7 +55,7 @@ class SelectorLesson:
     new: States
     old: Rehearsal | None
     settings: TaskSettings
-    work: Work
+    context: TrainContext
 
 
 class Selector(ABC):
@@ -72,17 +72,17 @@ class Selector(ABC):
     needs_replay: ClassVar[bool] = False
     """Whether it learns from old examples."""
 
-    def __init__(self, backbone: Backbone, settings: Settings, bank: ModuleBank, state: SelectorState) -> None:
+    def __init__(self, backbone: Backbone, settings: Settings, pool: ModulePool, state: SelectorState) -> None:
         self.backbone = backbone
         self.settings = settings
-        self.bank = bank
+        self.pool = pool
         self.state = state
 
     @abstractmethod
     def log_probabilities(self, states: States) -> Tensor:
         """Return log-probabilities of the T tasks `[n, T]`, float32."""
 
-    def learn(self, lesson: SelectorLesson) -> Artifact | None:
+    def learn(self, task_data: SelectorData) -> Artifact | None:
         """Return the selector's own next object, if it has one, after a new task or a new version of one."""
         return None
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from conpet.backbone.states import States
-from conpet.closedform.classifiers import LinearDiscriminant, NearestMean, ProjectedRidge
-from conpet.closedform.fitting import fitted
-from conpet.closedform.segments import segment_logsumexp
+from conpet.features.classifiers import LinearDiscriminant, NearestMean, ProjectedRidge
+from conpet.features.fitting import fitted
+from conpet.features.grouped_logsumexp import segment_logsumexp
 from conpet.selectors.base import Selector
 
 

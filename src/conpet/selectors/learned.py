@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from conpet.artifact import Artifact
 from conpet.backbone.states import States
 from conpet.config import TaskSettings
-from conpet.pet.adapter import ADAPTER_TENSORS
-from conpet.pet.module import HEAD, PetModule, StoredModule, module_artifact
-from conpet.pet.train import zero_head
+from conpet.modules.adapter import ADAPTER_TENSORS
+from conpet.modules.module import HEAD, PetModule, StoredModule, module_artifact
+from conpet.modules.optimisation import Schedule, optimise
+from conpet.modules.training import zero_head
 from conpet.replay.rehearsal import mean_loss
-from conpet.replay.schedule import OLD_SHARE, split_budget
-from conpet.selectors.base import Selector, SelectorLesson
-from conpet.training import Plan, optimise
+from conpet.replay.schedule import OLD_SHARE, divide_budget
+from conpet.selectors.base import Selector, SelectorData
 
 _TASKS = "tasks"
 
@@ -36,7 +36,7 @@ class LearnedSelector(Selector):
         """Return the log-softmax of the head's outputs; all selector work of a batch is one pass of the suffix."""
         module = self._module()
         assert module is not None, "a learned selector was asked before anything was learned"  # noqa: S101
-        logits = torch.stack([found[module] for found in self.bank.logits(states, [[module]] * len(states))])
+        logits = torch.stack([found[module] for found in self.pool.logits(states, [[module]] * len(states))])
         known = {name: index for index, name in enumerate(module.reader.document(HEAD)[_TASKS])}
         return torch.log_softmax(logits[:, [known[name] for name in self.state.tasks]], dim=1)
 
@@ -54,13 +54,13 @@ class LearnedSelector(Selector):
             return None
         return StoredModule.of(self.state.stored)
 
-    def learn(self, lesson: SelectorLesson) -> Artifact:
+    def learn(self, task_data: SelectorData) -> Artifact:
         """Go on from the last weights with one more output, or with the task's own if it was learned before."""
-        tasks = [*(name for name in self._head_tasks() if name != lesson.name), lesson.name]
-        module = self._last_module(lesson.work.seed)
+        tasks = [*(name for name in self._head_tasks() if name != task_data.name), task_data.name]
+        module = self._last_module(task_data.context.seed)
         head = self._head(tasks)
         if len(tasks) > 1:
-            self._train(module, head, tasks, lesson)
+            self._train(module, head, tasks, task_data)
         return module_artifact(module, head, {_TASKS: tasks})
 
     def forget(self, name: str) -> Artifact | None:
@@ -95,17 +95,19 @@ class LearnedSelector(Selector):
                 head.bias[rows] = last["bias"][former].to(head.bias)
         return head
 
-    def _train(self, module: PetModule, head: nn.Linear, tasks: Sequence[str], lesson: SelectorLesson) -> None:
-        rehearsal, count = lesson.old, len(lesson.new)
-        states = States.concatenated([lesson.new, *([rehearsal.states] if rehearsal else [])])
-        owners = [*[lesson.name] * count, *(rehearsal.tasks if rehearsal else ())]
+    def _train(self, module: PetModule, head: nn.Linear, tasks: Sequence[str], task_data: SelectorData) -> None:
+        rehearsal, count = task_data.old, len(task_data.new)
+        states = States.concatenated([task_data.new, *([rehearsal.states] if rehearsal else [])])
+        owners = [*[task_data.name] * count, *(rehearsal.tasks if rehearsal else ())]
         output_of = {name: output for output, name in enumerate(tasks)}
         targets = torch.tensor([output_of[owner] for owner in owners])
-        new, replayed = split_budget(lesson.settings.batch_size, old_share=OLD_SHARE, has_memory=rehearsal is not None)
+        new, replayed = divide_budget(
+            task_data.settings.batch_size, old_share=OLD_SHARE, has_memory=rehearsal is not None
+        )
         steps = self.settings.selector_steps
 
         def loss(step: int) -> Tensor:
-            generator = torch.Generator().manual_seed(lesson.work.seed + step)
+            generator = torch.Generator().manual_seed(task_data.context.seed + step)
             fresh = torch.randint(count, (new,), generator=generator).tolist()
             old = rehearsal.rows(step, replayed) if rehearsal else []
             rows = [*fresh, *(count + row for row in old)]
@@ -113,15 +115,17 @@ class LearnedSelector(Selector):
             logits, truth = head(module.represent(batch)), targets[rows].to(self.backbone.device)
             return mean_loss(nn.functional.cross_entropy(logits, truth, reduction="none"), rehearsal, old)
 
-        plan = Plan(steps, self.settings.selector_learning_rate, lesson.settings.weight_decay, seed=lesson.work.seed)
+        schedule = Schedule(
+            steps, self.settings.selector_learning_rate, task_data.settings.weight_decay, seed=task_data.context.seed
+        )
         parameters = {**module.parameters, **{f"head.{name}": value for name, value in head.named_parameters()}}
         resumable = rehearsal is None or rehearsal.resumable
-        scratch = lesson.work.scratch / self.name if lesson.work.scratch and resumable else None
+        scratch = task_data.context.scratch / self.name if task_data.context.scratch and resumable else None
         log = optimise(
             parameters,
             loss,
-            plan,
+            schedule,
             checkpoint=scratch,
-            on_step=lambda step: lesson.work.progress("selector", (step + 1) / steps),
+            on_step=lambda step: task_data.context.progress("selector", (step + 1) / steps),
         )
         self.backbone.meter.steps += log.steps - log.resumed_at

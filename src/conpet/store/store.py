@@ -19,13 +19,13 @@ from sqlalchemy import insert, text
 from conpet.artifact import sync
 from conpet.errors import CorruptionError, WorkspaceExistsError, WorkspaceNotFoundError
 from conpet.store.database import Database
-from conpet.store.index import Index
 from conpet.store.layout import DATABASE, Layout
 from conpet.store.leases import take_lease
 from conpet.store.lock import hold_lock
 from conpet.store.reading import read_events, read_generation, read_header
 from conpet.store.records import EventRecord, Header, Snapshot
 from conpet.store.schema import SCHEMA_VERSION, EventRow, HeaderRow
+from conpet.store.snapshot_cache import Index
 from conpet.store.writer import Writer
 
 _ABANDONED_SECONDS = 3600.0

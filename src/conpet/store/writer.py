@@ -10,7 +10,6 @@ from contextlib import suppress
 from sqlalchemy import delete, func, select
 
 from conpet.artifact import Manifest, sync, write_artifact
-from conpet.store.applying import apply_change
 from conpet.store.change import Change
 from conpet.store.database import Database
 from conpet.store.layout import Layout
@@ -19,6 +18,7 @@ from conpet.store.plan import Plan, make_plans
 from conpet.store.reading import read_events, read_generation
 from conpet.store.records import EventRecord
 from conpet.store.schema import ObjectRow
+from conpet.store.transaction import apply_change
 
 SCRATCH_SECONDS = 30 * 24 * 3600.0
 """Checkpoints nobody came back to for this long are deleted."""

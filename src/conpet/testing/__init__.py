@@ -6,22 +6,22 @@ def test_my_method():
 check_learner_contract("my-method")
 """
 
-from conpet.testing.combining import check_rule_contract, random_evidence
-from conpet.testing.learning import LEARNER_CHECKS, check_learner_contract
-from conpet.testing.selecting import check_selector_contract, check_selector_scores
+from conpet.testing.checks import ContractError, Trial, ask, method_of
+from conpet.testing.fusion import check_fusion_contract, random_evidence
+from conpet.testing.methods import METHOD_CHECKS, check_method_contract
+from conpet.testing.selectors import check_selector_contract, check_selector_scores
 from conpet.testing.toy import tiny_settings, toy_stream
-from conpet.testing.trial import ContractError, Trial, ask, learner_of
 
 __all__ = [
-    "LEARNER_CHECKS",
+    "METHOD_CHECKS",
     "ContractError",
     "Trial",
     "ask",
-    "check_learner_contract",
-    "check_rule_contract",
+    "check_method_contract",
+    "check_fusion_contract",
     "check_selector_contract",
     "check_selector_scores",
-    "learner_of",
+    "method_of",
     "random_evidence",
     "tiny_settings",
     "toy_stream",

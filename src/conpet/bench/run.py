@@ -1,0 +1,346 @@
+"""One run: a learner learns a stream, and what it can and what it cost is measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from conpet.api import ConPET
+from conpet.backbone.fingerprint import Fingerprint
+from conpet.bench.experiment import Run
+from conpet.bench.results import STEPS, Protocol, Result, TaskCost
+from conpet.bench.similarity import label_vectors
+from conpet.data import Example, Span, Task, TaskStream
+from conpet.data.benchmarks import read_data
+from conpet.data.labelled import LabelledData
+from conpet.errors import ConfigError, ConpetError
+from conpet.evaluation.metrics import AccuracyMatrix, Row, Tally, auroc, backward_transfer, forgetting
+from conpet.methods import METHODS
+from conpet.report.text import plural
+from conpet.types import Evaluation, LearnReport
+
+PREDICTED = 64
+"""Inputs by which the time of a prediction is measured."""
+_WORKSPACE = "workspace"
+
+
+def measured(run: Run, scratch: Path, folders: Sequence[Path], made_by: Mapping[str, Any]) -> Result:
+    """Do a run, or go on with one that was interrupted, after the last task that it had finished.
+
+    Args:
+        run: The run.
+        scratch: Folder for its workspace while it lasts; it is removed in the end.
+        folders: Where data sets are looked for, as in `conpet.data.benchmarks.read_data`.
+        made_by: Commit, versions, machine and command, for the result.
+    """
+    data = read_source(run.data, tuple(folders))
+    stream = stream_of_run(run, data)
+    tasks = ordered(stream, run.order)
+    progress = _Progress.of(scratch, run, tasks)
+    for number, task in enumerate(tasks, start=1):
+        if len(progress.lines) < 2 * number - 1:
+            progress.learn(number, task)
+        if len(progress.lines) < 2 * number:
+            progress.measure(number, task)
+    result = progress.result(data, stream, tasks, made_by)
+    shutil.rmtree(scratch)
+    return result
+
+
+@lru_cache(maxsize=4)
+def read_source(name: str, folders: tuple[Path, ...]) -> LabelledData:
+    """Read a data set once for all runs on it, as `read_data` finds it."""
+    return read_data(name, folders)
+
+
+def stream_of_run(run: Run, data: LabelledData) -> TaskStream:
+    """Return the tasks of a run in the order of the source.
+
+    Raises:
+        ConfigError: The recipe does not go with the data, or makes fewer tasks than are to be learned.
+        DataError: The tasks cannot be learned.
+    """
+    vectors = partial(label_vectors, data, run.backbone)
+    whole = run.stream.stream_of(data, run.source.per_label, vectors=vectors)
+    check_first_tasks(run, len(whole))
+    stream = whole[: run.source.first_tasks]
+    return TaskStream(tuple(map(on_validation, stream))) if run.source.measured_on == "validation" else stream
+
+
+def check_first_tasks(run: Run, tasks: int) -> None:
+    """Refuse to learn the first tasks of a stream that has fewer."""
+    first = run.source.first_tasks
+    if first is not None and first > tasks:
+        raise ConfigError(
+            f"'data.{run.data}.first_tasks' is {first}, and the stream has {plural(tasks, 'task')}: give {tasks} or "
+            "less, or leave it out for all"
+        )
+
+
+def on_validation(task: Task) -> Task:
+    """Return the task with every second validation example of a label in place of its test examples."""
+    seen: Counter[str | None] = Counter()
+    halves: tuple[list[Example], list[Example]] = ([], [])
+    for example in task.validation:
+        halves[seen[example.label] % 2].append(example)
+        seen[example.label] += 1
+    return replace(task, validation=tuple(halves[0]), test=tuple(halves[1]))
+
+
+def ordered(stream: TaskStream, order: int) -> TaskStream:
+    """Return the tasks in an order: 0 is that of the source, others are shuffled by the number."""
+    tasks = list(stream)
+    if order:
+        random.Random(order).shuffle(tasks)  # noqa: S311 - not for secrets
+    return TaskStream(tuple(tasks))
+
+
+@dataclass
+class _Progress:
+    """A run on its way: its workspace, and two lines for each task, of what it cost and of what was measured then."""
+
+    folder: Path
+    run: Run
+    learner: ConPET
+    lines: list[dict[str, Any]]
+    last: int
+    evaluation: Evaluation | None = None
+
+    @classmethod
+    def of(cls, folder: Path, run: Run, tasks: Sequence[Task]) -> _Progress:
+        """Open what is there of a run, if it can be gone on with, or begin it."""
+        try:
+            about, *lines = _whole_lines((folder / STEPS).read_text(encoding="utf-8"))
+            learner = ConPET.open(folder / _WORKSPACE)
+            if about == _about(run, tasks) and len(learner.tasks) == (len(lines) + 1) // 2:
+                _forget_checkpoints(folder / _WORKSPACE)
+                _forget_half_a_line(folder / STEPS)
+                return cls(folder, run, learner, lines, len(tasks))
+        except (OSError, ValueError, ConpetError):
+            pass  # nothing there, or it was killed in between: the run begins anew
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        learner = ConPET.create(folder / _WORKSPACE, **run.given)
+        start = cls(folder, run, learner, [], len(tasks))
+        start._append(_about(run, tasks))
+        return start
+
+    def learn(self, number: int, task: Task) -> None:
+        """Learn a task, and write down what it cost."""
+        skipped = self._retrains and not self._looked_at(number)
+        if skipped:  # what counts is that its examples are there when all are learned from anew
+            task = replace(task, settings={**task.settings, "max_steps": 1})
+        cpu, wall = time.process_time(), time.perf_counter()
+        report = self.learner.learn(task, evaluate=False)
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        cost = None if skipped else self._cost(report, cpu, wall).model_dump(mode="json")
+        parameters = [report.trainable_parameters, report.head_parameters, report.bytes_stored]
+        # Written before the evaluation: interrupted in that, a run need not learn the task again.
+        self._note({"cost": cost, "parameters": parameters, "cpu_seconds": cpu})
+
+    def measure(self, number: int, task: Task) -> None:
+        """Evaluate after a task, where that is asked for, and write down what was measured."""
+        start = time.process_time()
+        matrix = seconds = None
+        if self._looked_at(number):
+            self.evaluation = self.learner.evaluate()
+            matrix = {name: [tally.correct, tally.total] for name, tally in self.evaluation.tallies.items()}
+        if self._times_predictions(number):
+            seconds = self._predict_seconds(task)
+        self._note({"matrix": matrix, "predict_seconds": seconds, "cpu_seconds": time.process_time() - start})
+
+    def _note(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+        self._append(line)
+
+    def result(self, data: LabelledData, stream: TaskStream, tasks: TaskStream, made_by: Mapping[str, Any]) -> Result:
+        """Return what the run measured."""
+        run, learner = self.run, self.learner
+        evaluation = self.evaluation or learner.evaluate()
+        learned, seen = self.lines[::2], self.lines[1::2]
+        costs = [
+            TaskCost.model_validate({**one["cost"], "predict_seconds": other["predict_seconds"]})
+            if one["cost"]
+            else None
+            for one, other in zip(learned, seen, strict=True)
+        ]
+        counted = [cost for cost in costs if cost]
+        trainable, head, stored = learned[-1]["parameters"]
+        fingerprint = Fingerprint(**learner.store.header().backbone["fingerprint"]).digest
+        return Result(
+            made_by=made_by,
+            experiment=run.experiment,
+            data=run.data,
+            variant=run.variant,
+            learner=run.learner,
+            order=run.order,
+            seed=run.seed,
+            asked=run.asked,
+            protocol=Protocol(
+                data=run.data,
+                examples={split: getattr(run.source, split) for split in ("train", "validation", "test")},
+                stream={"by": run.stream.by, **run.stream.model_dump(mode="json", exclude_defaults=True)},
+                digest=stream.digest,
+                backbone=run.backbone,
+                fingerprint=fingerprint,
+                budget=dict(run.budget),
+            ),
+            settings=learner.settings.model_dump(mode="json"),
+            tasks=[task.name for task in tasks],
+            labels=len(learner.labels),
+            test_examples=sum(len(task.test) for task in tasks),
+            metrics=self._metrics(evaluation, data, tasks),
+            references={
+                name: tally.accuracy for name, tally in evaluation.references.items() if tally.accuracy is not None
+            },
+            matrix=self._matrix,
+            costs=costs,
+            totals={
+                "cpu_seconds": sum(cost.cpu_seconds for cost in counted),
+                "seconds": sum(cost.seconds for cost in counted),
+                "run_cpu_seconds": sum(line["cpu_seconds"] for line in self.lines),
+                "tokens": sum(cost.tokens for cost in counted),
+                "cached_tokens": sum(cost.cached_tokens for cost in counted),
+                "steps": sum(cost.steps for cost in counted),
+                "trainable_parameters": trainable,
+                "head_parameters": head,
+                "bytes_stored": stored,
+                "bytes_on_disk": learner.store.bytes_on_disk(),
+            },
+        )
+
+    @property
+    def _matrix(self) -> list[dict[str, tuple[int, int]] | None]:
+        return [line["matrix"] for line in self.lines[1::2]]
+
+    @property
+    def _retrains(self) -> bool:
+        return bool(METHODS[self.learner.settings.method].retrains)
+
+    def _looked_at(self, number: int) -> bool:
+        """Tell whether the run is evaluated after its task of this number."""
+        after = self.run.evaluate_after
+        if after == "every" and not self._retrains:
+            return True
+        return number == self.last or (not isinstance(after, str) and number in after)
+
+    def _times_predictions(self, number: int) -> bool:
+        return self._looked_at(number) and (number == self.last or not isinstance(self.run.evaluate_after, str))
+
+    def _predict_seconds(self, task: Task) -> float | None:
+        """Measure processor seconds per prediction, of inputs that are asked together and were never seen."""
+        inputs = [backwards(example) for example in task.test[:PREDICTED]]
+        if not inputs:
+            return None
+        self.learner.predict(inputs[:1])  # what is loaded at the first question is not the price of a prediction
+        started = time.process_time()
+        self.learner.predict(inputs)
+        return (time.process_time() - started) / len(inputs)
+
+    def _cost(self, report: LearnReport, cpu: float, wall: float) -> TaskCost:
+        stages = report.cost
+        return TaskCost(
+            cpu_seconds=cpu,
+            seconds=wall,
+            stages={stage.stage: round(stage.seconds, 4) for stage in stages},
+            tokens=sum(stage.tokens for stage in stages),
+            cached_tokens=sum(stage.cached_tokens for stage in stages),
+            steps=sum(stage.steps for stage in stages),
+            bytes_on_disk=self.learner.store.bytes_on_disk(),
+        )
+
+    def _metrics(self, evaluation: Evaluation, data: LabelledData, tasks: TaskStream) -> dict[str, float | None]:
+        rows = tuple(
+            Row(task.name, {name: Tally(*counts) for name, counts in row.items()})
+            for task, row in zip(tasks, self._matrix, strict=True)
+            if row is not None
+        )
+        matrix = AccuracyMatrix(rows)
+        whole_matrix = len(rows) == len(tasks)
+        return {
+            "whole_accuracy": evaluation.whole_accuracy,
+            "average_accuracy": evaluation.average_accuracy,
+            "forgetting": forgetting(matrix) if whole_matrix else None,
+            "backward_transfer": backward_transfer(matrix) if whole_matrix else None,
+            "selector_accuracy": evaluation.selector_accuracy,
+            "preselection_accuracy": evaluation.preselection_accuracy,
+            "within_task_accuracy": evaluation.within_task_accuracy,
+            "out_of_scope_auroc": self._auroc(data, tasks),
+        }
+
+    def _auroc(self, data: LabelledData, tasks: TaskStream) -> float | None:
+        """Measure how well scores tell out-of-scope inputs from as many test inputs of all tasks."""
+        number = self.run.source.out_of_scope
+        outside = _spread(data.out_of_scope, number) if number else []
+        inside = _spread([example for task in tasks for example in task.test], number or 0)
+        if not outside or not inside:
+            return None
+        scores = [
+            [answer.score for answer in self.learner.predict(_unlabelled(some), runners_up=0)]
+            for some in (inside, outside)
+        ]
+        return auroc(*scores)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        with (self.folder / STEPS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _whole_lines(text: str) -> list[dict[str, Any]]:
+    """Read JSON lines, less one at the end that was not written to its end."""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _forget_half_a_line(steps: Path) -> None:
+    """Cut off a line that was not written to its end, so that the next one does not join it."""
+    os.truncate(steps, steps.read_bytes().rfind(b"\n") + 1)
+
+
+def _about(run: Run, tasks: Sequence[Task]) -> dict[str, Any]:
+    return {"asked": run.asked, "tasks": [task.digest for task in tasks]}
+
+
+def _forget_checkpoints(workspace: Path) -> None:
+    """Have a task that was interrupted learned from its beginning, so that its cost is whole."""
+    for folder in (workspace / "scratch").iterdir():
+        shutil.rmtree(folder)
+
+
+def _unlabelled(examples: Sequence[Example]) -> list[Example]:
+    return [example.labelled(None) for example in examples]
+
+
+def backwards(example: Example) -> Example:
+    """Return an input of the same words in reverse order: as long, but none whose states could be in a cache."""
+    length = len(example.tokens)
+
+    def turned(span: Span | None) -> Span | None:
+        return span and Span(length - span.end, length - span.start)
+
+    return replace(
+        example,
+        text=" ".join(reversed(example.text.split())),
+        tokens=example.tokens[::-1],
+        head=turned(example.head),
+        tail=turned(example.tail),
+        mention=turned(example.mention),
+        label=None,
+    )
+
+
+def _spread(examples: Sequence[Example], number: int) -> list[Example]:
+    """Return so many examples, evenly spread over all."""
+    if number >= len(examples):
+        return list(examples)
+    return [examples[index * len(examples) // number] for index in range(number)]

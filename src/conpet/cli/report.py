@@ -1,0 +1,54 @@
+"""`conpet report`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from conpet.cli.console import line, messages, output, stages
+from conpet.cli.options import AsJson, BackboneMoved, Device, WorkspacePath
+from conpet.cli.workspace import open_workspace
+
+
+def report(
+    workspace: WorkspacePath,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR_OR_FILE.html", help="Where to write.", show_default="WORKSPACE/report/"
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Evaluate now, for tasks that were learned with --no-evaluate.")
+    ] = False,
+    backbone: BackboneMoved = None,
+    device: Device = None,
+) -> None:
+    """Write all that is known of a workspace as one HTML page, and as JSON.
+
+    With --json the JSON goes to the standard output, and to files only where --output names them.
+    """
+    from conpet.commands.report import evaluated, overall, report_data
+    from conpet.report.tables import final_table
+    from conpet.store import Store
+
+    store = Store.open(workspace)
+    data = report_data(store)
+    if evaluate and data.tasks:
+        with stages(data.workspace.name) as progress:
+            data = evaluated(data, open_workspace(workspace, backbone, device).evaluate(progress))
+    if as_json:
+        sys.stdout.write(data.to_json() + "\n")
+    if target is not None or not as_json:
+        from conpet.report.files import REPORT_FOLDER, write_report
+
+        files = write_report(data, target or store.path / REPORT_FOLDER)
+        last = overall(data)
+        if last is not None and not as_json:
+            output().print(final_table(last, data.workspace.backbone))
+        for file in (files.page, files.data):
+            line(str(file), messages() if as_json else None)

@@ -1,0 +1,302 @@
+"""From a workspace's store to what a report shows and what `evaluate` returns; loads no backbone, and not torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import JsonValue
+
+from conpet.backbone.fingerprint import Fingerprint
+from conpet.evaluation.history import CACHE, DESIGN, Standing, row_of, tallies_of
+from conpet.evaluation.metrics import AccuracyMatrix, Tally, backward_transfer, forgetting
+from conpet.modules.warmup_info import WarmupNote
+from conpet.report.data import (
+    BackboneInfo,
+    Event,
+    ReportData,
+    Score,
+    StageCost,
+    TaskInfo,
+    Verb,
+    WorkspaceInfo,
+    all_stages,
+    task_order,
+)
+from conpet.report.design import TuneReport
+from conpet.state.state import STATIC, shared_slot_of
+from conpet.store import Cost, EventRecord, Snapshot, Store, TaskRecord, VersionRecord
+from conpet.types import Evaluation
+
+_CREATE = "create"
+
+
+class History:
+    """A workspace's history as reports show it; asked again, it reads only what is new.
+
+    Args:
+        store: The workspace's store.
+
+    Attributes:
+        confusion: The selector's confusion as recorded with the last event read that changed answers, or empty.
+        design: The last search for a design read, if there was one.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.confusion: Mapping[str, Mapping[str, int]] = {}
+        self.design: TuneReport | None = None
+        self._store = store
+        self._read = 0
+        self._events: list[Event] = []
+        self._standing = Standing()
+        self._active: dict[str, int] = {}
+        self._hits = self._asked = 0
+
+    @property
+    def cache_hit_rate(self) -> float | None:
+        """Share of states that came from the cache, over all events read; None where it was never asked."""
+        return self._hits / self._asked if self._asked else None
+
+    def events(self, until: int | None = None) -> tuple[Event, ...]:
+        """Return every change so far, oldest first; none later than generation `until`."""
+        for record in self._store.events(after=self._read):
+            if until is not None and record.id > until:
+                break
+            self._read = record.id
+            if record.verb != _CREATE:
+                self._take(record)
+        return tuple(self._events)
+
+    def _take(self, record: EventRecord) -> None:
+        task = record.task or " + ".join(record.detail.get("tasks", ()))
+        if record.version is not None:
+            self._active[task] = record.version
+        cached = record.detail.get(CACHE, {"hits": 0, "asked": 0})
+        self._hits += cached["hits"]
+        self._asked += cached["asked"]
+        verb = Verb(record.verb)
+        if verb is Verb.TUNE:
+            self.design = TuneReport.model_validate(record.detail[DESIGN])
+        else:
+            self.confusion = record.confusion or {}
+        event = Event(
+            verb=verb,
+            task=task,
+            version=self._active.get(task, 0) if verb.of_one_task else None,
+            at=record.time,
+            cost=_costs(record.costs),
+            trainable_parameters=sum(cost.parameters for cost in record.costs),
+            trainable_parameters_with_heads=sum(cost.parameters + cost.head_parameters for cost in record.costs),
+            bytes_stored=record.bytes_stored,
+            peak_memory=max((cost.peak_bytes for cost in record.costs), default=0) or None,
+            cache_hit_rate=cached["hits"] / cached["asked"] if cached["asked"] else None,
+            **self._measures(record),
+        )
+        self._events.append(event)
+
+    def _measures(self, record: EventRecord) -> dict[str, Any]:
+        if not record.evaluations:
+            return {}
+        references = {one.name: Tally(one.correct, one.total) for one in record.references}
+        return _measures(Evaluation(tallies_of(record), references), self._standing.followed_by(row_of(record)))
+
+
+def report_data(store: Store) -> ReportData:
+    """Return everything a report shows, as it was recorded; nothing is evaluated."""
+    with store.snapshot() as snapshot:
+        tasks = _task_infos(snapshot.tasks)
+        history = History(store)
+        events = history.events(until=snapshot.generation)
+        info = _workspace_info(store, snapshot)
+    return ReportData(
+        workspace=info,
+        tasks=tasks,
+        events=events,
+        selector_confusion=history.confusion,
+        summary=summarise(events, tasks, info.backbone, history.cache_hit_rate),
+        design=history.design,
+        generated=datetime.now(UTC),
+    )
+
+
+def evaluated(data: ReportData, evaluation: Evaluation) -> ReportData:
+    """Return a report with a fresh evaluation in place of the one recorded with the last event, if there was any."""
+    if not data.answering:
+        return data
+    last = data.answering[-1]
+    measured = last.model_copy(update=_measures(evaluation, evaluation.matrix))
+    events = tuple(measured if event is last else event for event in data.events)
+    return data.model_copy(
+        update={
+            "events": events,
+            "selector_confusion": evaluation.confusion,
+            "summary": summarise(events, data.tasks, data.workspace.backbone, _cache_hit_rate(data)),
+        }
+    )
+
+
+def overall(data: ReportData) -> Event | None:
+    """Return the last event that changed answers, with what describes the whole workspace in place of its own doing.
+
+    Trained parameters are those of the last task learned, cost and cache hit rate are over the whole history.
+    """
+    if not data.answering:
+        return None
+    last = data.answering[-1]
+    learned = next((event for event in reversed(data.events) if event.verb.trains), last)
+    return last.model_copy(
+        update={
+            "cost": _stage_totals(data.events),
+            "trainable_parameters": learned.trainable_parameters,
+            "trainable_parameters_with_heads": learned.trainable_parameters_with_heads,
+            "peak_memory": _peak_memory(data.events),
+            "cache_hit_rate": _cache_hit_rate(data),
+        }
+    )
+
+
+def summarise(
+    events: Sequence[Event], tasks: Sequence[TaskInfo], backbone: BackboneInfo, cache_hit_rate: float | None
+) -> dict[str, JsonValue]:
+    """Return what `conpet evaluate --json` prints.
+
+    Row i of `accuracy_matrix` is what was measured after `events[i]`, its column j the accuracy on `tasks[j]` (null
+    where the task was not there or has no test examples). `tasks` are all tasks ever learned; `labels` tells those
+    there now. All metrics are fractions. `cost` is that of the whole history.
+    """
+    last = next((event for event in reversed(events) if event.changes_answers), None)
+    measured = [event for event in events if event.scores]
+    columns = task_order(events)
+
+    def of_last(name: str) -> JsonValue:
+        return getattr(last, name) if last else None
+
+    return {
+        "whole_accuracy": of_last("whole_accuracy"),
+        "average_accuracy": of_last("average_accuracy"),
+        "forgetting": of_last("forgetting"),
+        "backward_transfer": of_last("backward_transfer"),
+        "selector_accuracy": of_last("selector_accuracy"),
+        "within_task_accuracy": of_last("within_task_accuracy"),
+        "references": dict(last.references) if last else {},
+        "accuracy_matrix": [[event.accuracy(task) for task in columns] for event in measured],
+        "cost": _cost_summary(events, backbone) | {"cache_hit_rate": cache_hit_rate},
+        "tasks": list(columns),
+        "labels": {task.name: list(task.labels) for task in tasks},
+        "events": [{"verb": str(event.verb), "task": event.task, "version": event.version} for event in measured],
+    }
+
+
+def _cost_summary(events: Sequence[Event], backbone: BackboneInfo) -> dict[str, JsonValue]:
+    stages = _stage_totals(events)
+    learned = next((event for event in reversed(events) if event.verb.trains), None)
+    last = events[-1] if events else None
+    module = learned.trainable_parameters if learned else 0
+    with_heads = learned.trainable_parameters_with_heads if learned else 0
+    return {
+        **StageCost.total(stages.values()).model_dump(),
+        "stages": {name: stage.model_dump() for name, stage in stages.items()},
+        "trainable_parameters": module,
+        "trainable_parameters_with_heads": with_heads,
+        "backbone_parameters": backbone.parameters,
+        "times_fewer": backbone.times_fewer(module),
+        "times_fewer_with_heads": backbone.times_fewer(with_heads),
+        "bytes_stored": last.bytes_stored if last else 0,
+        "peak_memory": _peak_memory(events),
+    }
+
+
+def _stage_totals(events: Sequence[Event]) -> dict[str, StageCost]:
+    return {
+        stage: StageCost.total(event.cost[stage] for event in events if stage in event.cost)
+        for stage in all_stages(events)
+    }
+
+
+def _measures(evaluation: Evaluation, matrix: AccuracyMatrix) -> dict[str, Any]:
+    references = {name: tally.accuracy for name, tally in evaluation.references.items()}
+    return {
+        "scores": {task: Score(tally.correct, tally.total) for task, tally in evaluation.tallies.items()},
+        "whole_accuracy": evaluation.whole_accuracy,
+        "average_accuracy": evaluation.average_accuracy,
+        "forgetting": forgetting(matrix),
+        "backward_transfer": backward_transfer(matrix),
+        "selector_accuracy": evaluation.selector_accuracy,
+        "within_task_accuracy": evaluation.within_task_accuracy,
+        "references": {name: accuracy for name, accuracy in references.items() if accuracy is not None},
+    }
+
+
+def _costs(costs: Iterable[Cost]) -> dict[str, StageCost]:
+    stages: dict[str, StageCost] = {}
+    for cost in costs:
+        one = StageCost(seconds=cost.seconds, backbone_tokens=cost.tokens, optimiser_steps=cost.steps)
+        stages[cost.stage] = StageCost.total([stages[cost.stage], one]) if cost.stage in stages else one
+    return stages
+
+
+def _cache_hit_rate(data: ReportData) -> float | None:
+    rate = cost.get("cache_hit_rate") if isinstance(cost := data.summary.get("cost"), Mapping) else None
+    return rate if isinstance(rate, float) else None
+
+
+def _peak_memory(events: Iterable[Event]) -> int | None:
+    return max((event.peak_memory for event in events if event.peak_memory), default=None)
+
+
+def _workspace_info(store: Store, snapshot: Snapshot) -> WorkspaceInfo:
+    header, warmup = snapshot.header, WarmupNote.among(snapshot.shared)
+    backbone = header.backbone
+    fingerprint = Fingerprint(**backbone["fingerprint"])
+    return WorkspaceInfo(
+        name=store.path.name,
+        backbone=BackboneInfo(
+            name=backbone["name"],
+            architecture=backbone["architecture"],
+            layers=backbone["layers"],
+            subset=header.settings["split"],  # the one in force: a search may have moved it since
+            hidden_size=backbone["hidden_size"],
+            parameters=backbone["parameters"],
+            dtype=backbone["dtype"],
+            fingerprint=(fingerprint.changed_by(warmup.digest) if warmup else fingerprint).digest,
+            warmup=warmup.task if warmup else None,
+        ),
+        method=header.settings["method"],
+        settings=header.settings,
+        created=header.created,
+        conpet_version=version("conpet"),
+    )
+
+
+def _task_infos(tasks: Sequence[TaskRecord]) -> tuple[TaskInfo, ...]:
+    """Describe tasks; a module that serves several is counted with that whose version has the largest head.
+
+    That is the one learned last: a version that was only relabelled since, or gone back to, has the head of its day.
+    """
+    units = {task.name: shared_slot_of(task.active.objects) for task in tasks}
+    largest: dict[str | None, VersionRecord] = {}
+    for active in sorted((task.active for task in tasks), key=lambda active: (active.head_parameters, active.id)):
+        largest[units[active.task]] = active
+    return tuple(_task_info(task, unit, largest[unit].task) for task, unit in zip(tasks, units.values(), strict=True))
+
+
+def _task_info(task: TaskRecord, unit: str | None, counting: str) -> TaskInfo:
+    active = task.active
+    counts = active.description["counts"]
+    elsewhere = unit is not None and counting != task.name
+    return TaskInfo(
+        name=task.name,
+        labels=active.labels,
+        version=active.number,
+        train=counts["train"],
+        validation=counts["validation"],
+        test=counts["test"],
+        module_parameters=0 if elsewhere else active.parameters,
+        # The one head of a static method was trained with every task; a merged one has its rows from each.
+        head_parameters=0 if elsewhere and unit == STATIC else active.head_parameters,
+        bytes_stored=sum(one.bytes for one in task.versions),
+        counted_with=counting if elsewhere else None,
+        notes=tuple(active.description["notes"]),
+    )

@@ -1,0 +1,64 @@
+"""What of an evaluation and its cost goes into the store's history."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from conpet.cost import StageCost
+from conpet.store import Cost, Reference
+from conpet.store import Evaluation as StoredEvaluation
+from conpet.types import Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event's rows for the store."""
+
+    evaluations: tuple[StoredEvaluation, ...]
+    references: tuple[Reference, ...]
+    costs: tuple[Cost, ...]
+    confusion: dict[str, dict[str, int]] | None
+
+
+def recorded(
+    evaluation: Evaluation | None, stages: Iterable[StageCost], *, parameters: int = 0, head_parameters: int = 0
+) -> Recorded:
+    """Turn an evaluation and the costs into rows; the trained parameters stand in the row of the stage "module"."""
+    rows = tuple(
+        Cost(
+            stage.stage,
+            stage.seconds,
+            stage.tokens,
+            stage.cached_tokens,
+            stage.steps,
+            parameters=parameters if stage.stage == "module" else 0,
+            head_parameters=head_parameters if stage.stage == "module" else 0,
+            peak_bytes=peak_memory(),
+        )
+        for stage in stages
+    )
+    if evaluation is None:
+        return Recorded((), (), rows, None)
+    evaluations = tuple(
+        StoredEvaluation(
+            task,
+            tally.whole.total,
+            tally.whole.correct,
+            tally.selector.correct if tally.selector else None,
+            tally.preselected.correct if tally.preselected else None,
+            tally.within.correct if tally.within else None,
+        )
+        for task, tally in evaluation.tasks.items()
+    )
+    references = tuple(Reference(name, tally.total, tally.correct) for name, tally in evaluation.references.items())
+    confusion = {task: dict(row) for task, row in evaluation.confusion.items()}
+    return Recorded(evaluations, references, rows, confusion or None)
+
+
+def peak_memory() -> int:
+    """Return the most memory this process has held so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,75 @@
+"""Labelled data in the format of conpet's own readers: what comes with conpet's source, and what users bring."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from conpet.data.benchmarks.reading import Reading
+from conpet.data.example import Example
+from conpet.data.files import data_suffix
+from conpet.data.held_out import TEST_SHARE, VALIDATION_SHARE, split_off
+from conpet.data.labelled import Grouping, LabelledData
+from conpet.data.rows import RowError, parse_row
+from conpet.data.stream_layout import find_task
+
+OUT_OF_SCOPE = "out_of_scope_test"
+
+
+def read_plain(name: str | None, path: Path) -> LabelledData:
+    """Read labelled rows.
+
+    Args:
+        name: The data set's name; None: that of the file or folder.
+        path: A file, or a folder with a train file and, if there are any, validation and test files, in any format
+            `conpet.data.read_task` reads; missing ones are split off as there, by seed 0. A file `out_of_scope_test`
+            holds inputs that no label fits. Where rows have a `group`, it is the one their label belongs to.
+
+    Raises:
+        DataError: Something is wrong; `problems` lists all of it.
+        ConfigError: A Parquet file is read where pyarrow is not installed.
+    """
+    source = find_task(path, name)
+    reading = Reading(source.name, path)
+    reading.problems += source.problems
+    outside = [file for file in path.iterdir() if _stem(file) == OUT_OF_SCOPE] if path.is_dir() else []
+    reading.notes += [note for note in source.notes if not any(note.startswith(file.name) for file in outside)]
+    group_of: dict[str, str] = {}
+
+    def labelled(row: Mapping[str, Any]) -> Iterable[Example]:
+        example = parse_row(row)
+        if example.label is None or not example.label.strip():
+            raise RowError("missing label")
+        group = row.get("group")
+        if group not in (None, "") and group_of.setdefault(example.label, str(group)) != str(group):
+            raise RowError(f"label {example.label!r} belongs to group {group_of[example.label]!r}, here to {group!r}")
+        return [example]
+
+    subsets = {"train": ()} | {
+        subset: reading.examples(file, reading.table(file), labelled) for subset, file in source.files.items()
+    }
+    for subset, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
+        if subset not in subsets:
+            subsets["train"], subsets[subset] = split_off(subsets["train"], share, seed=0)
+            reading.notes.append(f"no {subset} set: {len(subsets[subset]):,} training rows were split off by seed 0")
+    out_of_scope = [
+        one.labelled(None) for file in outside for one in reading.examples(file, reading.table(file), _unlabelled)
+    ]
+    return reading.data(subsets, {"groups": _groups(group_of)} if group_of else {}, out_of_scope)
+
+
+def _unlabelled(row: Mapping[str, Any]) -> Iterable[Example]:
+    return [parse_row(row)]
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(data_suffix(path) or "")
+
+
+def _groups(group_of: Mapping[str, str]) -> Grouping:
+    labels: dict[str, list[str]] = defaultdict(list)
+    for label, group in group_of.items():
+        labels[group].append(label)
+    return {group: tuple(sorted(found)) for group, found in labels.items()}

@@ -1,0 +1,228 @@
+"""What the readers of benchmark files share: wrong rows are gathered, rows left out are counted, both are told."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from conpet.data.checks import check_example
+from conpet.data.example import Example
+from conpet.data.files import RawRow, raw_rows
+from conpet.data.labelled import Grouping, LabelledData
+from conpet.data.rows import RowError
+from conpet.errors import DataError, Problem
+
+Row = TypeVar("Row")
+_BRACKETS = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
+
+
+class Reading:
+    """One data set being read.
+
+    Attributes:
+        name: The data set's name.
+        folder: Where it lies.
+        problems: Everything that is wrong with it so far.
+        notes: What the user should know of how it was read.
+        left_out: What was left out, to how often.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.folder = folder
+        self.problems: list[Problem] = []
+        self.notes: list[str] = []
+        self.left_out: Counter[str] = Counter()
+
+    def examples(
+        self, path: Path, rows: Iterable[tuple[int | None, Row]], parse: Callable[[Row], Iterable[Example]]
+    ) -> tuple[Example, ...]:
+        """Parse a file's rows; those that are wrong become problems.
+
+        Args:
+            path: The file.
+            rows: Numbered rows.
+            parse: Yields a row's examples, or raises `RowError`.
+        """
+        return tuple(example for number, row in rows for example in self._parsed(path, number, row, parse))
+
+    def table(self, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Yield the numbered rows of a file in one of conpet's own formats; those that are wrong become problems."""
+        for row in raw_rows(path):
+            if isinstance(row, RawRow):
+                yield row.row, row.fields
+            else:
+                self.problems.append(row)
+
+    def data(
+        self,
+        subsets: Mapping[str, Sequence[Example]],
+        groupings: Mapping[str, Grouping] | None = None,
+        out_of_scope: Sequence[Example] = (),
+    ) -> LabelledData:
+        """Return what was read. An input that comes again with another label within a split is left out.
+
+        Args:
+            splits: Examples of "train" and, where there are any, of "validation" and "test".
+            groupings: As in `LabelledData`; labels without a training example are left out of them.
+            out_of_scope: As in `LabelledData`.
+
+        Raises:
+            DataError: There are problems.
+        """
+        if not subsets["train"] and not self.problems:
+            self.problems.append(Problem(str(self.folder), None, "no usable training example"))
+        if self.problems:
+            raise DataError(
+                f"{self.name} cannot be read from {self.folder}: {len(self.problems)} problem(s)", self.problems
+            )
+        kept = {subset: tuple(self._consistent(examples)) for subset, examples in subsets.items()}
+        known = {example.label for example in kept["train"] if example.label is not None}
+        learnable = {way: self._learnable(way, tasks, known) for way, tasks in (groupings or {}).items()}
+        counted = [f"left out: {count:,} {what}" for what, count in sorted(self.left_out.items())]
+        return LabelledData(
+            self.name,
+            **kept,
+            groupings=learnable,
+            out_of_scope=tuple(out_of_scope),
+            notes=(*self.notes, *counted),
+        )
+
+    def _parsed(
+        self, path: Path, number: int | None, row: Row, parse: Callable[[Row], Iterable[Example]]
+    ) -> Iterator[Example]:
+        try:
+            for example in parse(row):
+                reasons = check_example(example)
+                self.problems += [Problem(str(path), number, reason) for reason in reasons]
+                if not reasons:
+                    yield example
+        except RowError as error:
+            self.problems.append(Problem(str(path), number, str(error)))
+
+    def _learnable(self, way: str, tasks: Grouping, known: Collection[str]) -> Grouping:
+        if lacking := {label for labels in tasks.values() for label in labels} - set(known):
+            self.notes.append(f"labels of {way} without a training example: {listed(lacking)}")
+        kept = {task: tuple(label for label in labels if label in known) for task, labels in tasks.items()}
+        return {task: labels for task, labels in kept.items() if labels}
+
+    def _consistent(self, examples: Sequence[Example]) -> Iterator[Example]:
+        first: dict[tuple[Any, ...], str | None] = {}
+        for example in examples:
+            if first.setdefault(example.input_key, example.label) == example.label:
+                yield example
+            else:
+                self.left_out["inputs that stand earlier in the same split with another label"] += 1
+
+
+def json_file(path: Path, shape: type, expected: str) -> Any:
+    """Read a JSON file whole.
+
+    Args:
+        path: The file.
+        shape: `dict` or `list`, whichever its outermost value must be.
+        expected: What the file should hold, for the message.
+
+    Raises:
+        DataError: The file is missing, empty, cut off, or holds something else.
+    """
+    text = _text(path)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _wrong(path, f"not valid JSON ({error}); is the file complete? Expected {expected}") from None
+    if not isinstance(value, shape):
+        raise _wrong(path, f"expected {expected}, found {shown(value)}")
+    return value
+
+
+def text_lines(path: Path) -> list[tuple[int, str]]:
+    """Return a text file's numbered lines without their ends.
+
+    Raises:
+        DataError: The file is missing, empty, or not UTF-8.
+    """
+    return list(enumerate(_text(path).split("\n"), start=1))
+
+
+def json_line(line: str) -> dict[str, Any]:
+    """Read one line of a file of JSON lines.
+
+    Raises:
+        RowError: It is not a JSON object.
+    """
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RowError(f"not valid JSON ({error}); is the file complete?") from None
+    if not isinstance(value, dict):
+        raise RowError(f"expected a JSON object, found {shown(value)}")
+    return value
+
+
+def field(row: Any, name: str, shape: type, expected: str) -> Any:
+    """Return a field of a JSON object.
+
+    Raises:
+        RowError: It is missing or not of the type `shape`, which the message calls `expected`.
+    """
+    if not isinstance(row, Mapping):
+        raise RowError(f"expected a JSON object, found {shown(row)}")
+    if name not in row:
+        raise RowError(f"missing field {name!r}; have: {', '.join(map(str, row)) or 'none'}")
+    value = row[name]
+    if not isinstance(value, shape) or isinstance(value, bool):
+        raise RowError(f"{name} must be {expected}, not {shown(value)}")
+    return value
+
+
+def words(row: Any, name: str) -> tuple[str, ...]:
+    """Return a field that is a list of words, with brackets where the Penn Treebank writes `-LRB-` and the like.
+
+    Raises:
+        RowError: It is missing or something else.
+    """
+    value = field(row, name, list, "a list of words")
+    if not all(isinstance(word, str) for word in value):
+        raise RowError(f"{name} must be a list of words, not {shown(value)}")
+    return unescaped(value)
+
+
+def unescaped(tokens: Iterable[str]) -> tuple[str, ...]:
+    """Write brackets where the Penn Treebank has `-LRB-` and the like."""
+    return tuple(_BRACKETS.get(token, token) for token in tokens)
+
+
+def shown(value: Any) -> str:
+    """Say what a JSON value is, briefly."""
+    if isinstance(value, dict):
+        return f"an object with {listed(map(str, value), 5)}" if value else "an empty object"
+    if isinstance(value, list):
+        return f"a list of {len(value):,}"
+    return f"{value!r:.60}"
+
+
+def listed(names: Iterable[str], at_most: int = 20) -> str:
+    """Join names, sorted, the first of many."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - at_most:,} more" if len(ordered) > at_most else ""
+    return ", ".join(ordered[:at_most]) + more
+
+
+def _text(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise _wrong(path, f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise _wrong(path, f"is not UTF-8 text (byte {error.start + 1})") from None
+    if not text.strip():
+        raise _wrong(path, "is empty")
+    return text
+
+
+def _wrong(path: Path, reason: str) -> DataError:
+    return DataError("a file of the data set cannot be read", [Problem(str(path), None, reason)])

@@ -1,0 +1,170 @@
+"""Where the tasks of a stream lie: data files, task folders, `stream.yaml`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from conpet.config import Settings
+from conpet.data.files import SUFFIXES, data_suffix
+from conpet.errors import ConfigError, Problem
+
+STREAM_FILE = "stream.yaml"
+_SPLIT_NAMES = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+# Files that were surely meant as data: passing over them in silence would lose a task.
+_FOREIGN = (".json", ".ndjson", ".tsv", ".xls", ".xlsx", ".arrow", ".feather", ".gz", ".bz2", ".xz", ".zst", ".zip")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSource:
+    """A task as it lies on disk.
+
+    Attributes:
+        name: The task's name.
+        path: Its file or folder.
+        files: Split to data file; without "train" the problems say why.
+        template: The task's own template, or None.
+        settings: The task's own settings.
+        notes: What was passed over.
+        problems: What is wrong with the place itself.
+    """
+
+    name: str
+    path: Path
+    files: Mapping[str, Path]
+    template: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    path: str
+    name: str | None = None
+    template: str | None = None
+    settings: dict[str, JsonValue] = {}
+
+
+class _StreamFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    tasks: list[_Entry]
+
+
+def find_task(
+    path: Path, name: str | None = None, template: str | None = None, settings: Mapping[str, Any] | None = None
+) -> TaskSource:
+    """Look at the file or folder of one task."""
+    files: dict[str, Path] = {}
+    notes: list[str] = []
+    problems = _check_settings(path, settings or {})
+    if path.is_dir():
+        _fill_from_folder(path, files, notes, problems)
+    elif not path.exists():
+        problems.append(Problem(str(path), None, "no such file or folder"))
+    else:
+        files["train"] = path
+    return TaskSource(name or _name(path), path, files, template, dict(settings or {}), tuple(notes), tuple(problems))
+
+
+def find_stream(path: Path) -> tuple[list[TaskSource], list[Problem]]:
+    """Look at a stream: a folder of tasks in natural order or in that of its `stream.yaml`, or a single task."""
+    if (path / STREAM_FILE).is_file():
+        return _read_stream_file(path / STREAM_FILE)
+    if not path.is_dir() or _holds_split(path):
+        return [find_task(path)], []
+    sources, problems = [], []
+    for entry in sorted(path.iterdir(), key=lambda entry: _natural(entry.name)):
+        if entry.name.startswith((".", "__")):
+            continue
+        if entry.is_dir() or data_suffix(entry):
+            sources.append(find_task(entry))
+        elif entry.suffix.lower() in _FOREIGN:
+            problems.append(Problem(str(entry), None, f"not a format conpet reads; have: {', '.join(SUFFIXES)}"))
+    if not sources and not problems:
+        problems.append(Problem(str(path), None, f"holds no tasks: no folders, no files in {', '.join(SUFFIXES)}"))
+    return sources, problems
+
+
+def _fill_from_folder(folder: Path, files: dict[str, Path], notes: list[str], problems: list[Problem]) -> None:
+    for file in sorted(folder.iterdir()):
+        if file.is_dir() or not data_suffix(file):
+            continue
+        subset = _SPLIT_NAMES.get(_stem(file).lower())
+        if subset is None:
+            notes.append(f"{file.name} was not read: it is not named train, validation or test")
+        elif subset in files:
+            problems.append(
+                Problem(str(file), None, f"is a second {subset} file beside {files[subset].name}; keep one")
+            )
+        else:
+            files[subset] = file
+    if "train" not in files:
+        problems.append(Problem(str(folder), None, "holds no train file (train.jsonl, train.csv or train.parquet)"))
+
+
+def _holds_split(folder: Path) -> bool:
+    return any(
+        data_suffix(file) and _stem(file).lower() in _SPLIT_NAMES for file in folder.iterdir() if not file.is_dir()
+    )
+
+
+def _read_stream_file(file: Path) -> tuple[list[TaskSource], list[Problem]]:
+    try:
+        stream = _StreamFile.model_validate(yaml.safe_load(file.read_text(encoding="utf-8-sig")) or {})
+    except yaml.MarkedYAMLError as error:
+        row = error.problem_mark.line + 1 if error.problem_mark else None
+        return [], [Problem(str(file), row, f"not valid YAML: {error.problem}")]
+    except ValidationError as error:
+        return [], [Problem(str(file), None, _explain(one["loc"], one["type"], one["msg"])) for one in error.errors()]
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+        return [], [Problem(str(file), None, f"cannot be read: {str(error).splitlines()[0]}")]
+    if not stream.tasks:
+        return [], [Problem(str(file), None, "tasks: names no task")]
+    return [
+        find_task(file.parent / entry.path, entry.name, entry.template, entry.settings) for entry in stream.tasks
+    ], []
+
+
+def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    where = ".".join(str(part) for part in loc) or "the file"
+    if kind == "extra_forbidden":
+        known = _StreamFile if len(loc) == 1 else _Entry
+        return f"{where}: unknown key; have: {', '.join(known.model_fields)}"
+    return f"{where}: {message}"
+
+
+def _check_settings(path: Path, settings: Mapping[str, Any]) -> list[Problem]:
+    try:
+        Settings().for_task(settings)
+    except ConfigError as error:
+        return [Problem(str(path), None, str(error))]
+    return []
+
+
+def _stem(path: Path) -> str:
+    return path.name[: len(path.name) - len(data_suffix(path) or "")]
+
+
+def _name(path: Path) -> str:
+    return path.resolve().name if path.is_dir() else _stem(path)
+
+
+def _natural(name: str) -> tuple[list[str | int], str]:
+    parts = re.split(r"(\d+)", name.casefold())
+    return [int(part) if at % 2 else part for at, part in enumerate(parts)], name

@@ -1,0 +1,25 @@
+"""Learners: methods that learn one task after another over a frozen backbone."""
+
+from conpet.registry import Registry
+
+METHODS = Registry(
+    "method",
+    {
+        "crl": "conpet.methods.crl:CrlMethod",
+        "dynamic": "conpet.methods.dynamic:DynamicMethod",
+        "ea-emr": "conpet.methods.ea_emr:EaEmrMethod",
+        "emr": "conpet.methods.emr:EmrMethod",
+        "ewc": "conpet.methods.ewc:EwcMethod",
+        "der++": "conpet.methods.derpp:DerppMethod",
+        "lwf": "conpet.methods.lwf:LwfMethod",
+        "a-gem": "conpet.methods.agem:AGemMethod",
+        "o-lora": "conpet.methods.o_lora:OLoraMethod",
+        "sequential": "conpet.methods.sequential:SequentialMethod",
+        "joint": "conpet.methods.joint:JointMethod",
+        "ncm": "conpet.methods.closed_form:NcmMethod",
+        "lda": "conpet.methods.closed_form:LdaMethod",
+        "ridge": "conpet.methods.closed_form:RidgeMethod",
+        "ranpac": "conpet.methods.closed_form:RanpacMethod",
+        "klda": "conpet.methods.closed_form:KldaMethod",
+    },
+)

@@ -1,0 +1,48 @@
+"""The upper bound: all data of all tasks at once."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from conpet.backbone.states import States
+from conpet.context import TrainContext
+from conpet.methods.base import TaskData
+from conpet.methods.replay_batches import ReplayBatches
+from conpet.methods.static import StaticMethod
+from conpet.modules.module import PetModule
+from conpet.modules.optimisation import steps_of
+from conpet.modules.training import zero_head
+from conpet.replay.memory import Subset
+from conpet.state.statistics import outputs_of
+
+
+class JointMethod(StaticMethod):
+    """Joint training ("limitless" in Song et al. 2023): for every task a new module, on all examples of all tasks.
+
+    The cost of a task grows with the number of tasks, so this is no method to use but the bound for those that are.
+    Passes over the data are those of the settings (`epochs`), over old and new examples alike; `max_steps` bounds
+    them. Stored: the module, the head, and all examples (it is no bound with a limited replay memory).
+    """
+
+    name = "joint"
+    replays: ClassVar[bool] = False
+    retrains: ClassVar[bool] = True
+
+    def batches(self, task_data: TaskData, context: TrainContext) -> ReplayBatches:
+        """Return a new module and head, with all examples of all tasks to be learned."""
+        memory = [one for one in context.memory if one.task != task_data.task.name]
+        states = [task_data.train, *(one.states(self.backbone, Subset.TRAIN) for one in memory)]
+        answers = [*task_data.answers, *(label for one in memory for label in one.labels(Subset.TRAIN))]
+        labels = self.labels_with(task_data)
+        steps = steps_of(len(answers), task_data.settings)
+        return ReplayBatches(
+            PetModule(self.backbone, self.settings.for_task({}), context.seed),
+            zero_head(self.backbone, len(labels)),
+            task_data,
+            context,
+            labels,
+            States.concatenated(states),
+            outputs_of(answers, labels),
+            len(answers),
+            steps,
+        )

@@ -1,0 +1,75 @@
+"""(IA)3: keys, values and the inner states of feed-forward layers times trained vectors (Liu et al. 2022), by PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from peft import IA3Config, PeftConfig
+from torch import Tensor, nn
+
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.cut import Suffix
+from conpet.config import TaskSettings
+from conpet.modules.adapter import Adapter, MapUpdate
+from conpet.modules.kinds.base import (
+    PREFIX,
+    InjectedModule,
+    ModuleKind,
+    config_document,
+    grouped,
+    inject_with_peft,
+    target_paths,
+)
+from conpet.modules.sublayers import find_sublayers
+
+_VECTOR = ".ia3_l"
+
+
+class Ia3(ModuleKind):
+    """Trained vectors, ones at first, on the output of key and value maps and the input of the last feed-forward map.
+
+    With `targets` the vectors sit on the maps named instead: on the input of those that end a feed-forward sublayer, on
+    the output of all others. Where one map gives query, key and value together, all of it is scaled, as PEFT does.
+    """
+
+    name = "ia3"
+    peft_type = "IA3"
+    in_peft = True
+
+    def document(self, backbone: Backbone, settings: TaskSettings) -> dict[str, Any]:
+        """Return PEFT's configuration; maps are named by their whole paths, since IA3 knows no choice of layers."""
+        parts = find_sublayers(backbone, self.name)
+        feed_forward = [part.feed_forward_out for part in parts]
+        if settings.targets == "all-linear":
+            paths = [*(path for part in parts for path in part.keys_values), *feed_forward]
+        else:
+            paths = target_paths(backbone, settings)
+        config = IA3Config(
+            target_modules=sorted(paths),
+            feedforward_modules=sorted(set(paths) & set(feed_forward)),
+            task_type="FEATURE_EXTRACTION",
+            inference_mode=True,
+            base_model_name_or_path=backbone.name,
+        )
+        return config_document(config)
+
+    def inject(
+        self, backbone: Backbone, suffix: Suffix, document: Mapping[str, Any], generator: torch.Generator
+    ) -> InjectedModule:
+        """Inject it by PEFT: ones, nothing is drawn."""
+        return InjectedModule(inject_with_peft(PeftConfig.from_peft_type(**document), suffix, backbone.device))
+
+    def updates(self, adapter: Adapter, bases: Mapping[str, nn.Linear]) -> Mapping[str, MapUpdate]:
+        """Return the vector of each map, on the side it sits on."""
+        feed_forward = set(adapter.document["feedforward_modules"])
+        return {
+            path: _update(tensors[_VECTOR], on_input=path in feed_forward)
+            for path, tensors in grouped(adapter.tensors, (_VECTOR,), bases, PREFIX).items()
+        }
+
+
+def _update(vector: Tensor, *, on_input: bool) -> MapUpdate:
+    row = vector.reshape(1, -1)
+    return MapUpdate(scale_in=row) if on_input else MapUpdate(scale_out=row)

@@ -1,0 +1,268 @@
+"""One PET module: planted into a suffix of its own, trained there, and kept on disk with its head."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import save_on_cpu
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from conpet.artifact import Artifact
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.states import Batch
+from conpet.config import TaskSettings
+from conpet.errors import ConfigError, CorruptionError
+from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter, MapUpdate
+from conpet.modules.kinds import MODULE_KINDS, check_switches, kind_of_document
+from conpet.modules.kinds.base import ModuleKind
+from conpet.modules.kinds.lora import Lora, freeze_beneath
+from conpet.modules.low_rank import LowRankLinear, low_rank_maps
+from conpet.readable import Readable
+
+EAGER_TOKENS = 256
+"""Up to this length plain attention trains faster than the fused kernel on a CPU in bfloat16 (5 times at 16 tokens)."""
+
+HEAD = "head"
+"""Stem of a module's head: its tensors, and a document that says of what kind it is."""
+
+
+class PetModule:
+    """A module that can be trained: PET layers in a suffix of its own, over the shared frozen weights.
+
+    Args:
+        backbone: The frozen model.
+        settings: Kind, rank, targets, ...
+        seed: Seed of the initial weights.
+        past: A frozen LoRA on the same maps, whose update is added to that of this LoRA; it is not among `parameters`
+            or `tensors` (`conpet.modules.kinds.lora.concatenated` joins the two for the store).
+
+    Raises:
+        ConfigError: Such a module cannot sit on the suffix, or `past` not beneath it.
+    """
+
+    _training_tokens: int | None = None
+    _offloads = False
+
+    def __init__(self, backbone: Backbone, settings: TaskSettings, seed: int, *, past: Adapter | None = None) -> None:
+        check_switches(settings)
+        kind: ModuleKind = MODULE_KINDS[settings.pet]()
+        self._inject(backbone, kind, kind.document(backbone, settings), seed)
+        self._training_tokens, self._offloads = settings.training_tokens, settings.offload_activations
+        if past is not None:
+            if settings.pet != Lora.name or settings.dora:
+                raise ConfigError("only a plain LoRA can be trained over a past one: use pet=lora, no dora")
+            freeze_beneath(self._suffix, past)
+
+    def _inject(self, backbone: Backbone, kind: ModuleKind, document: Mapping[str, Any], seed: int) -> None:
+        self.backbone = backbone
+        self.document = document
+        self._suffix = backbone.suffix()
+        _take_quickest_attention(self._suffix.shell, backbone)
+        planted = kind.inject(backbone, self._suffix, document, torch.Generator().manual_seed(seed))
+        self._parameters, self._dropouts = planted.parameters, planted.dropouts
+        self.train(False)  # dropout layers are made switched on; a module that is only run must not drop anything
+        for parameter in self._parameters.values():
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
+
+    @classmethod
+    def of(cls, backbone: Backbone, adapter: Adapter) -> Self:
+        """Put a stored module into a suffix of its own.
+
+        Raises:
+            CorruptionError: It is of no known kind, or a tensor is missing, surplus or of another shape.
+        """
+        module = cls.__new__(cls)
+        module._inject(backbone, kind_of_document(adapter.document), adapter.document, seed=0)
+        module.load(adapter.tensors)
+        return module
+
+    def batch_with(self, others: Sequence[PetModule]) -> None:
+        """Let this module's passes be those of others too, each on rows of its own; `share` says how many.
+
+        Args:
+            others: Modules of a kind and settings that train together (`ModuleKind.trains_batched`); none: as before.
+        """
+        maps = [other._low_rank_maps for other in others]
+        for path, layer in self._low_rank_maps.items():
+            layer.batch_with([of_other[path] for of_other in maps])
+
+    def share(self, examples: Sequence[int]) -> None:
+        """Say how many examples of the next batch are this module's, and each of those beside it, in this order."""
+        for layer in self._low_rank_maps.values():
+            layer.share(examples)
+
+    @cached_property
+    def _low_rank_maps(self) -> Mapping[str, LowRankLinear]:
+        return low_rank_maps(self._suffix.shell)
+
+    @property
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        """The trained parameters, float32, by their names on disk."""
+        return self._parameters
+
+    def train(self, mode: bool = True) -> None:
+        """Switch the module's own dropout on or off; the frozen layers never drop anything."""
+        for dropout in self._dropouts:
+            dropout.train(mode)
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over the weights of a module of the same shape.
+
+        Raises:
+            CorruptionError: A tensor is missing, surplus or of another shape.
+        """
+        if _shapes(tensors) != _shapes(self._parameters):
+            raise CorruptionError("the stored module is not of these settings: its tensors have other names or shapes")
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(tensors[name])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return a copy of the weights under their names on disk."""
+        return {name: parameter.detach().cpu().clone() for name, parameter in self._parameters.items()}
+
+    def adapter(self) -> Adapter:
+        """Return a copy of the module as it is stored."""
+        return Adapter(self.tensors(), self.document)
+
+    def represent(self, batch: Batch) -> Tensor:
+        """Return the representations `[n, R]`, float32, of a batch."""
+        tokens = batch.tokens * self.backbone.suffix_share
+        self.backbone.meter.tokens += tokens
+        if not torch.is_grad_enabled():
+            return self._passed(batch)
+        self.backbone.meter.trained_tokens += tokens
+        rows, width = batch.ids.shape
+        at_once = max(1, (self._training_tokens or batch.ids.numel()) // width)
+        with _kept_for_gradients(self.backbone.device, offload=self._offloads):
+            if rows <= at_once:
+                return self._passed(batch)
+            self.backbone.meter.tokens += tokens  # for each part is passed again when its gradients are due
+            parts = [batch.rows(start, start + at_once) for start in range(0, rows, at_once)]
+            return torch.cat([checkpoint(self._passed, part, use_reentrant=False) for part in parts])
+
+    def _passed(self, batch: Batch) -> Tensor:
+        with self.backbone.autocast():
+            hidden = self._suffix(batch.ids, batch.padding, batch.hidden)
+        return self.backbone.pooling(hidden, batch)
+
+
+def _kept_for_gradients(device: torch.device, *, offload: bool) -> AbstractContextManager[object]:
+    """Return the context in which activations are kept where they are, or offloaded to the memory of the host.
+
+    Copies to and from it are under way while the device computes.
+    """
+    return save_on_cpu(pin_memory=True) if offload and device.type != "cpu" else nullcontext()
+
+
+def _take_quickest_attention(shell: nn.Module, backbone: Backbone) -> None:
+    """Switch a suffix to be trained to plain attention where torch's fused kernel has a slow backward pass."""
+    quick = backbone.device.type != "cpu" or backbone.dtype == torch.float32 or backbone.max_tokens > EAGER_TOKENS
+    if not quick and isinstance(shell, PreTrainedModel):
+        shell.set_attn_implementation("eager")
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleWeights:
+    """A batched module with its head, as the bank wants it.
+
+    Attributes:
+        maps: Path of a linear map in the backbone to what the module does to it.
+        weight: The head's weight `[labels, R]`.
+        bias: The head's bias `[labels]`.
+    """
+
+    maps: Mapping[str, MapUpdate]
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class StoredModule:
+    """A module in the store, read when it is needed.
+
+    Attributes:
+        name: What identifies it: equal names are the same module.
+        reader: The object with the adapter and the head.
+    """
+
+    name: Hashable
+    reader: Readable = field(compare=False)
+
+    @classmethod
+    def of(cls, reader: Readable) -> StoredModule:
+        """Name a module by the object it lies in."""
+        return cls(reader.folder, reader)
+
+    @cached_property
+    def document(self) -> Mapping[str, Any]:
+        """The configuration."""
+        found: Mapping[str, Any] = self.reader.document(ADAPTER_CONFIG)
+        return found
+
+    @cached_property
+    def kind(self) -> ModuleKind:
+        """The kind of module.
+
+        Raises:
+            CorruptionError: There is no such kind.
+        """
+        return kind_of_document(self.document)
+
+    def adapter(self) -> Adapter:
+        """Read the module without its head."""
+        return Adapter(self.reader.tensors(ADAPTER_TENSORS), self.document)
+
+    def head(self) -> tuple[Tensor, Tensor]:
+        """Read the head: weight `[labels, R]` and bias `[labels]`.
+
+        Raises:
+            CorruptionError: A tensor is missing or surplus.
+        """
+        head = self.reader.tensors(HEAD)
+        if wrong := sorted(head.keys() ^ {"weight", "bias"}):
+            raise CorruptionError(f"a stored module has missing or surplus tensors: {', '.join(wrong)}")
+        return head["weight"], head["bias"]
+
+    def weights(self, bases: Mapping[str, nn.Linear]) -> ModuleWeights:
+        """Read a module of a batched kind, over the linear maps of a suffix, by path.
+
+        Raises:
+            CorruptionError: A tensor is missing or surplus, or sits on a map that is not there.
+        """
+        maps = self.kind.updates(self.adapter(), bases)
+        assert maps is not None, f"{self.kind.name} is not batched"  # noqa: S101
+        return ModuleWeights(maps, *self.head())
+
+
+def module_artifact(module: PetModule, head: nn.Linear, head_document: Mapping[str, Any], **more: Any) -> Artifact:
+    """Put a trained module and its linear head into an artifact (see `adapter_artifact`)."""
+    return adapter_artifact(module.adapter(), head, head_document, **more)
+
+
+def adapter_artifact(adapter: Adapter, head: nn.Linear, head_document: Mapping[str, Any], **more: Any) -> Artifact:
+    """Put an adapter and a linear head into an artifact.
+
+    Args:
+        adapter: The module.
+        head: The head.
+        head_document: What its outputs stand for; stored beside its kind.
+        more: Further tensors, by stem.
+    """
+    head_tensors = {"weight": head.weight.detach().cpu().clone(), "bias": head.bias.detach().cpu().clone()}
+    return Artifact(
+        tensors={ADAPTER_TENSORS: adapter.tensors, HEAD: head_tensors, **more},
+        documents={ADAPTER_CONFIG: adapter.document, HEAD: {"kind": "linear", **head_document}},
+    )

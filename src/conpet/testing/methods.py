@@ -1,0 +1,205 @@
+"""The contract of learners."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from conpet.api import ConPET
+from conpet.context import TrainContext
+from conpet.cost import CostLedger
+from conpet.data import Kind
+from conpet.methods import METHODS
+from conpet.methods.base import TaskData
+from conpet.replay.memory import new_examples
+from conpet.replay.memory_writer import past_examples
+from conpet.state.reading import new_task_state
+from conpet.state.state import MODULE
+from conpet.testing.checks import (
+    TOLERANCE,
+    Trial,
+    ask,
+    different,
+    digest_of_weights,
+    files,
+    method_of,
+    require,
+    require_same,
+)
+from conpet.testing.toy import tiny_settings, toy_stream
+
+
+def check_method_contract(method: str, **settings: Any) -> None:
+    """Check a registered method on `tiny-random`, within some seconds.
+
+    Args:
+        method: Its name in `conpet.methods.METHODS`.
+        settings: Settings in place of those of `tiny_settings`.
+
+    Raises:
+        ContractError: It breaks a promise; the message says which.
+    """
+    METHODS.require(method)
+    for check in METHOD_CHECKS.values():
+        with tempfile.TemporaryDirectory() as folder:
+            check(Trial(Path(folder), tiny_settings(**settings, method=method)))
+
+
+def _changes_nothing(trial: Trial) -> None:
+    """Neither the backbone nor the inputs are changed by learning, predicting and evaluating."""
+    stream = toy_stream(2, 2, 4, 1, 2)
+    before = [task.digest for task in stream]
+    workspace = trial.workspace()
+    weights = digest_of_weights(workspace)
+    for task in stream:
+        workspace.learn(task)
+    inputs = list(stream[0].test)
+    ask(workspace, inputs)
+    workspace.evaluate()
+    require(digest_of_weights(workspace) == weights, "the backbone's weights were changed")
+    require([task.digest for task in stream] == before, "a task was changed by learning it")
+    require(inputs == list(stream[0].test), "the inputs were changed by predicting them")
+
+
+def _same_seed_same_bytes(trial: Trial) -> None:
+    """The same tasks in the same order with the same seed give the same files."""
+    stream = toy_stream(2, 2, 4, 1, 0)
+    first, second = (files(trial.taught(stream, name)) for name in ("first", "second"))
+    require(first == second, f"learned twice with one seed, these differ: {different(first, second)}")
+
+
+def _reloaded_elsewhere(trial: Trial) -> None:
+    """Another process that opens the workspace gives the same answers."""
+    stream = toy_stream(2, 2, 4, 1, 2)
+    workspace = trial.taught(stream)
+    texts = [example.text for task in stream for example in task.test]
+    command = [sys.executable, "-c", _ASK_ELSEWHERE, str(workspace.path), json.dumps(texts)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    require(done.returncode == 0, f"a new process cannot open the workspace: {done.stderr}")
+    require_same(ask(workspace, texts), json.loads(done.stdout.splitlines()[-1]), "in another process")
+
+
+_ASK_ELSEWHERE = """
+import json, sys
+from conpet import ConPET
+from conpet.testing import ask
+sys.stdout.write(json.dumps(ask(ConPET.open(sys.argv[1]), json.loads(sys.argv[2]))) + chr(10))
+"""
+
+
+def _works_with_little(trial: Trial) -> None:
+    """One task of two labels with one example each, nothing held out, is enough; a second one like it too."""
+    stream = toy_stream(2, 2, 1, 0, 0)
+    workspace = trial.workspace()
+    for number, task in enumerate(stream, start=1):
+        report = workspace.learn(task)
+        require(report.tasks_seen == number, "a task of one example a label was not learned")
+        answers = workspace.predict([task.train[0]], runners_up=10)
+        require(answers[0].label in workspace.labels, "an answer is no label of the workspace")
+
+
+def _keeps_older_modules(trial: Trial) -> None:
+    """What was stored of older tasks stays as it is, byte for byte."""
+    stream = toy_stream(3, 2, 4, 1, 0)
+    workspace = trial.taught(stream[:2])
+    before = files(workspace, slots=(MODULE,))
+    workspace.learn(stream[2])
+    after = files(workspace, slots=(MODULE,))
+    changed = [name for name, content in before.items() if after.get(name) != content]
+    require(not changed, f"learning a third task changed what was stored of older ones: {changed}")
+
+
+def _scores_are_probabilities(trial: Trial) -> None:
+    """Scores over all labels of an input's kind sum to 1, and labels of another kind are never answers."""
+    streams = {kind: toy_stream(2, 2, 4, 1, 2, kind=kind) for kind in Kind}
+    workspace = trial.taught(task for pair in zip(*streams.values(), strict=True) for task in pair)
+    learner = method_of(workspace)
+    for kind, stream in streams.items():
+        examples = [example for task in stream for example in task.test]
+        own = {label for task in stream for label in task.labels}
+        require(all(set(row) == own for row in ask(workspace, examples)), f"a {kind} input got labels of another kind")
+        scores = learner.score(learner.readings(examples, kind, keep=False), kind).labels
+        other = torch.tensor([label not in own for label in learner.labels])
+        require(bool((scores[:, other] == -torch.inf).all()), f"a label of another kind is possible for {kind} inputs")
+        sums = scores.exp().sum(dim=1)
+        require(bool(((sums - 1).abs() < TOLERANCE).all()), f"scores sum to {sums.tolist()} and not to 1")
+
+
+def _honours_templates(trial: Trial) -> None:
+    """A task is learned and asked through its own template, others through theirs; `latent_only` allows but one."""
+    own = "{text}. What they want is"
+    first, second = toy_stream(2, 2, 4, 1, 2)
+    workspace = trial.workspace()
+    backbone = workspace.backbone
+    if workspace.settings.latent_only:
+        first = replace(first, template=own)
+    templates = {first.template, own}
+    with patch.object(backbone, "states", wraps=backbone.states) as spied:
+        for task in (first, replace(second, template=own)):
+            spied.reset_mock()
+            workspace.learn(task, evaluate=False)
+            read = {_template(call) for call in spied.call_args_list if tuple(call.args[0]) == task.train}
+            require(task.template in read, f"task {task.name!r} was not learned through {task.template!r}")
+        spied.reset_mock()
+        ask(workspace, second.test)
+        used = {_template(call) for call in spied.call_args_list}
+        require(used == templates, f"inputs were read through {used} where tasks have {templates}")
+
+
+def _template(call: Any) -> str | None:
+    template: str | None = call.args[1] if len(call.args) > 1 else call.kwargs.get("template")
+    return template
+
+
+def _batches_do_not_matter(trial: Trial) -> None:
+    """An input gets the same scores alone, in another order, and beside longer inputs."""
+    stream = toy_stream(2, 2, 4, 1, 2)
+    path = trial.taught(stream).path
+    texts = [example.text for task in stream for example in task.test]
+    together = ask(ConPET.open(path), texts)
+    backwards = ask(ConPET.open(path), texts[::-1])[::-1]
+    beside = ask(ConPET.open(path), [*texts, "a very long input " * 5])[:-1]
+    fresh = ConPET.open(path)
+    alone = [ask(fresh, [text])[0] for text in texts]
+    for other, where in ((backwards, "in another order"), (beside, "beside a longer input"), (alone, "alone")):
+        require_same(together, other, where)
+
+
+def _learning_is_no_change(trial: Trial) -> None:
+    """A learner object answers the same after `learn`: nothing is in force until it is stored."""
+    first, second = toy_stream(2, 2, 4, 1, 2)
+    workspace = trial.taught([first])
+    learner = method_of(workspace)
+    readings = learner.readings(first.test, first.kind, keep=False)
+    before = learner.score(readings, first.kind).labels
+    context = TrainContext(past_examples(workspace.tasks), CostLedger(workspace.backbone.meter), seed=0)
+    added = new_task_state(second, workspace.store.snapshot())
+    learner.learn(TaskData.of(added, workspace.settings, new_examples(second), workspace.backbone), context)
+    require(learner.labels == first.labels, "a learner has changed its labels by learning")
+    require(torch.equal(before, learner.score(readings, first.kind).labels), "a learner has changed itself by learning")
+
+
+METHOD_CHECKS: Mapping[str, Callable[[Trial], None]] = {
+    check.__name__.removeprefix("_"): check
+    for check in (
+        _changes_nothing,
+        _same_seed_same_bytes,
+        _reloaded_elsewhere,
+        _works_with_little,
+        _keeps_older_modules,
+        _scores_are_probabilities,
+        _honours_templates,
+        _batches_do_not_matter,
+        _learning_is_no_change,
+    )
+}
+"""What `check_method_contract` checks, one by one: for tests that name what failed."""

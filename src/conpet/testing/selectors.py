@@ -1,0 +1,54 @@
+"""The contract of selectors."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from conpet.api import ConPET
+from conpet.data import Example
+from conpet.selectors import SELECTORS
+from conpet.testing.checks import TOLERANCE, Trial, method_of, require
+from conpet.testing.methods import check_method_contract
+from conpet.testing.toy import tiny_settings, toy_stream
+
+
+def check_selector_contract(name: str) -> None:
+    """Check a registered selector within the method `dynamic`: all that is asked of learners, and its own scores.
+
+    Args:
+        name: Its name in `conpet.selectors.SELECTORS`.
+
+    Raises:
+        ContractError: It breaks a promise; the message says which.
+    """
+    SELECTORS.require(name)
+    check_method_contract("dynamic", selector=name)
+    with tempfile.TemporaryDirectory() as folder:
+        check_selector_scores(Trial(Path(folder), tiny_settings(selector=name)))
+
+
+def check_selector_scores(trial: Trial) -> None:
+    """Check that a selector's scores are probabilities, sure of an only task, and better than chance with three."""
+    stream = toy_stream(3, 2, 12, 2, 8)
+    workspace = trial.workspace()
+    for number, task in enumerate(stream, start=1):
+        workspace.learn(task, evaluate=False)
+        scores = [_task_scores(workspace, past.test) for past in stream[:number]]
+        require(all(one.shape == (len(task.test), number) for one in scores), "there must be a score for every task")
+        sums = torch.cat(scores).exp().sum(dim=1)
+        require(bool(((sums - 1).abs() < TOLERANCE).all()), f"scores sum to {sums.tolist()} and not to 1")
+    right = torch.cat([one.argmax(dim=1) == index for index, one in enumerate(scores)])
+    require(float(right.float().mean()) > 0.6, f"it finds the task of {float(right.float().mean()):.0%} of the inputs")
+
+
+def _task_scores(workspace: ConPET, examples: Sequence[Example]) -> Tensor:
+    learner = method_of(workspace)
+    kind = examples[0].kind
+    tasks = learner.score(learner.readings(examples, kind, keep=False), kind).tasks
+    require(tasks is not None, "the method has no selector")
+    return torch.zeros(0) if tasks is None else tasks

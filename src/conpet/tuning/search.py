@@ -1,0 +1,378 @@
+"""Successive halving over designs: every design starts, the better part of them goes on, few are trained to the end.
+
+Optuna proposes the designs (its tree-structured Parzen estimator, seeded) and decides at each rung who goes on (its
+asynchronous successive halving: Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning"). A rung is a
+number of optimiser steps; what is compared there is accuracy on the task's validation examples by module and head.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import ceil, sqrt
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.states import States
+from conpet.config import Settings, TaskSettings
+from conpet.cost import BACKWARD, Meter
+from conpet.errors import ConfigError, DivergedError
+from conpet.modules.module import PetModule
+from conpet.modules.optimisation import steps_of
+from conpet.modules.training import represented, train_module
+from conpet.modules.warmup import all_layers, train_warmup, warmed, warmup_artifact
+from conpet.readable import Held
+from conpet.replay.memory import StoredExamples, Subset
+from conpet.report.design import Design, DesignTrial, Outcome, Rung
+from conpet.tuning.space import SearchSpace
+
+if TYPE_CHECKING:
+    import optuna
+
+REDUCTION = 3
+"""About one in so many designs goes on from a rung to the next, which lies so many times as far."""
+RUNGS = (1, 3, 9, 27, 81)
+"""Where the rungs lie, seen from the first; the fourth is where the longest design ends, without a warm-up."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostLimit:
+    """How much a search may cost: it ends at whichever limit is reached first.
+
+    Attributes:
+        seconds: Wall time.
+        passes: Forward-pass equivalents (see `conpet.report.design.TuneReport`).
+        trials: Number of designs.
+
+    Raises:
+        ConfigError: No limit is given, or one that is not above 0.
+    """
+
+    seconds: float | None = None
+    passes: float | None = None
+    trials: int | None = None
+
+    def __post_init__(self) -> None:
+        given = {"seconds": self.seconds, "passes": self.passes, "trials": self.trials}
+        if all(value is None for value in given.values()):
+            raise ConfigError("a search needs a limit: give seconds, passes (forward-pass equivalents) or trials")
+        for name, value in given.items():
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name}={value}: a search needs a limit above 0")
+
+
+class Budget:
+    """Compares what was spent with what may be.
+
+    Args:
+        limit: The limit.
+        meter: Counts what the backbone computes.
+    """
+
+    def __init__(self, limit: CostLimit, meter: Meter) -> None:
+        self._limit = limit
+        self._meter = meter
+        self._began = meter.equivalents
+        self._started = time.perf_counter()
+        self._tokens = 1.0
+
+    def measure_by(self, states: States) -> None:
+        """Take the examples whose mean length makes one pass."""
+        self._tokens = sum(len(one.ids) for one in states.encoded) / len(states)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far."""
+        return time.perf_counter() - self._started
+
+    @property
+    def passes(self) -> float:
+        """Forward-pass equivalents so far."""
+        return (self._meter.equivalents - self._began) / self._tokens
+
+    @property
+    def spent(self) -> float:
+        """The largest share of a limit that is spent, designs not counted; from 1 on no step may follow."""
+        shares = ((self.seconds, self._limit.seconds), (self.passes, self._limit.passes))
+        return max((so_far / limit for so_far, limit in shares if limit is not None), default=0.0)
+
+
+class _Halved(Exception):  # noqa: N818 - these two end a trial, they are no errors
+    """The design is left at a rung."""
+
+
+class _Stopped(Exception):  # noqa: N818
+    """The limit is reached."""
+
+
+@dataclass(slots=True)
+class _TrialRun:
+    """How far a trial is.
+
+    Attributes:
+        asked: Optuna's side of it.
+        total: Optimiser steps to its end.
+        rungs: What was measured.
+        done: Optimiser steps taken.
+        warmup_steps: Those of its warm-up, once that is over.
+        parameters: Parameters of the module being trained.
+    """
+
+    asked: optuna.Trial
+    total: int
+    rungs: list[Rung] = field(default_factory=list)
+    done: int = 0
+    warmup_steps: int = 0
+    parameters: int = 0
+
+
+class Search:
+    """Tries designs on one task within a limit.
+
+    Args:
+        backbone: The frozen model as the workspace has it.
+        source: The task's training and validation examples.
+        settings: The workspace's settings; the design in force is tried first.
+        space: What may be chosen.
+        limit: What it may cost.
+        seed: Seed of the designs proposed.
+        task_seed: Seed the task is learned with.
+        progress: Called with "search" and the share of the limit that is spent.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        source: StoredExamples,
+        settings: Settings,
+        space: SearchSpace,
+        limit: CostLimit,
+        *,
+        seed: int,
+        task_seed: int,
+        progress: Callable[[str, float], None],
+    ) -> None:
+        self._backbone = backbone
+        self._source = source
+        self._settings = settings
+        self._space = space
+        self._limit = limit
+        self._seed = seed
+        self._task_seed = task_seed
+        self._progress = progress
+        self._labels = sorted(set(source.labels(Subset.TRAIN)))
+        self._cuts = {backbone.frozen_layers: backbone}
+        self._read: dict[tuple[int, Subset], States] = {}
+        self._tried_so_far = 0
+        self.budget = Budget(limit, backbone.meter)
+
+    def run(self) -> tuple[DesignTrial, ...]:
+        """Try designs until the limit is reached."""
+        trials: list[DesignTrial] = []
+        with _study(self._seed, self._first_rung) as study:
+            self.budget.measure_by(self._states(self._backbone, Subset.TRAIN))
+            study.enqueue_trial(self._space.first)
+            while self.budget.spent < 1 and len(trials) != self._limit.trials:
+                trials.append(self._tried(study, len(trials) + 1))
+                self._tried_so_far = len(trials)
+                self._report_progress()
+        return tuple(trials)
+
+    def _report_progress(self) -> None:
+        tried = self._tried_so_far / self._limit.trials if self._limit.trials is not None else 0.0
+        self._progress("search", min(1.0, max(tried, self.budget.spent)))
+
+    @cached_property
+    def _first_rung(self) -> int:
+        """Optimiser steps to the first rung."""
+        longest = steps_of(self._count, self._settings.for_task({"epochs": self._space.most_epochs}))
+        return max(1, longest // RUNGS[3])
+
+    @property
+    def least_passes(self) -> float:
+        """Forward-pass equivalents of learning by the design in force, without what measuring it takes."""
+        design = self._space.before
+        return self._count * self._price(design, self._settings_of(design))
+
+    @property
+    def _count(self) -> int:
+        return self._source.count(Subset.TRAIN)
+
+    def _cut(self, frozen_layers: int) -> Backbone:
+        if frozen_layers not in self._cuts:
+            self._cuts[frozen_layers] = self._backbone.recut(frozen_layers)
+        return self._cuts[frozen_layers]
+
+    def _tried(self, study: optuna.Study, number: int) -> DesignTrial:
+        asked = study.ask(self._space.distributions)
+        design = self._space.design(asked.params)
+        settings = self._settings_of(design)
+        steps = steps_of(self._count, settings)
+        group = _TrialRun(asked, steps * (2 if self._space.warms_up(design) else 1))
+        seconds, passes = self.budget.seconds, self.budget.passes
+        outcome = self._outcome(design, settings, group)
+        self._tell(study, group, outcome)
+        return DesignTrial(
+            number=number,
+            design=design,
+            outcome=outcome,
+            rungs=tuple(group.rungs),
+            steps=group.done,
+            seconds=self.budget.seconds - seconds,
+            passes=round(self.budget.passes - passes, 3),
+            parameters=group.parameters,
+            passes_per_example=self._price(design, settings),
+        )
+
+    def _outcome(self, design: Design, settings: TaskSettings, group: _TrialRun) -> Outcome:
+        try:
+            backbone = self._cut(design.frozen_layers)
+            if self._space.warms_up(design):
+                backbone = self._warmed_up(backbone, settings, group)
+            train, validation = (self._states(backbone, subset) for subset in (Subset.TRAIN, Subset.VALIDATION))
+            watch = self._watch(backbone, validation, group)
+            train_module(backbone, train, self._targets, len(self._labels), settings, self._task_seed, watch=watch)
+        except _Halved:
+            return Outcome.HALVED
+        except _Stopped:
+            return Outcome.STOPPED
+        except DivergedError:
+            return Outcome.DIVERGED
+        return Outcome.FINISHED
+
+    def _warmed_up(self, backbone: Backbone, settings: TaskSettings, group: _TrialRun) -> Backbone:
+        """Return the backbone with a warm-up folded in, trained as `learn` would: by the design's own settings."""
+        whole = all_layers(backbone.loaded, backbone)
+        train, validation = (self._source.states(whole, subset) for subset in (Subset.TRAIN, Subset.VALIDATION))
+        watch = self._watch(whole, validation, group)
+        trained = train_warmup(whole, train, self._targets, self._labels, settings, self._task_seed, watch=watch)
+        group.warmup_steps = group.done
+        artifact = warmup_artifact(trained, self._source.task, self._labels)
+        return backbone.over(warmed(backbone.loaded, Held(artifact)))
+
+    def _watch(
+        self, backbone: Backbone, validation: States, group: _TrialRun
+    ) -> Callable[[int, PetModule, nn.Linear], None]:
+        rungs = {self._first_rung * factor for factor in RUNGS}
+
+        def watch(steps: int, module: PetModule, head: nn.Linear) -> None:
+            group.done = group.warmup_steps + steps
+            group.parameters = sum(one.numel() for one in module.parameters.values())
+            last = group.done == group.total
+            if last or group.done in rungs:
+                correct = self._correct(backbone, module, head, validation)
+                group.rungs.append(Rung(group.done, correct, len(validation)))
+                group.asked.report(group.rungs[-1].accuracy, group.done)
+            if last:
+                return
+            if self.budget.spent >= 1:
+                raise _Stopped
+            if group.done in rungs and group.asked.should_prune():
+                raise _Halved
+            self._report_progress()
+
+        return watch
+
+    def _correct(self, backbone: Backbone, module: PetModule, head: nn.Linear, validation: States) -> int:
+        module.train(False)
+        with torch.no_grad():
+            logits = head(represented(backbone, module, validation).to(backbone.device))
+        module.train()
+        return int((logits.argmax(dim=1).cpu() == self._truth(Subset.VALIDATION)).sum())
+
+    @staticmethod
+    def _tell(study: optuna.Study, group: _TrialRun, outcome: Outcome) -> None:
+        from optuna.trial import TrialState
+
+        if outcome is Outcome.FINISHED:
+            study.tell(group.asked, group.rungs[-1].accuracy)
+        else:
+            study.tell(group.asked, state=TrialState.PRUNED)
+
+    def _settings_of(self, design: Design) -> TaskSettings:
+        return self._settings.for_task(design.model_dump(exclude={"split", "warmup"}))
+
+    def _price(self, design: Design, settings: TaskSettings) -> float:
+        """Return the forward-pass equivalents of learning, prefix and training, for a training example."""
+        epochs = steps_of(self._count, settings) / ceil(self._count / settings.batch_size)
+        backbone = self._cut(design.frozen_layers)
+        trained = (1 + BACKWARD) * epochs
+        warm = trained if self._space.warms_up(design) else 0.0
+        return round(warm + backbone.prefix_share + trained * backbone.suffix_share, 3)
+
+    @cached_property
+    def _targets(self) -> Tensor:
+        return self._truth(Subset.TRAIN)
+
+    def _truth(self, subset: Subset) -> Tensor:
+        column = {label: index for index, label in enumerate(self._labels)}
+        return torch.tensor([column.get(label, -1) for label in self._source.labels(subset)])
+
+    def _states(self, backbone: Backbone, subset: Subset) -> States:
+        """Return prefix states; those over the workspace's own weights are read once for each depth."""
+        if backbone.fingerprint != self._backbone.fingerprint:
+            return self._source.states(backbone, subset, keep=False)
+        key = (backbone.frozen_layers, subset)
+        if key not in self._read:
+            self._read[key] = self._source.states(backbone, subset)
+        return self._read[key]
+
+
+@contextmanager
+def _study(seed: int, first_rung: int) -> Iterator[optuna.Study]:
+    """Give a study in memory; Optuna's own lines in the log are not wanted."""
+    optuna = require_optuna()
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield optuna.create_study(
+            direction="maximize",
+            sampler=optuna.samplers.TPESampler(seed=seed),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(first_rung, REDUCTION),
+        )
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
+def require_optuna() -> Any:
+    """Return the library that proposes designs.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise ConfigError("searching for a design needs Optuna: pip install 'conpet[tune]'") from None
+    return optuna
+
+
+def choose(trials: Sequence[DesignTrial]) -> DesignTrial | None:
+    """Return the cheapest design that is not clearly worse than the best; None if no trial was finished.
+
+    The one-standard-error rule (Breiman et al. 1984): of all finished trials whose accuracy is within one standard
+    error of the best, the one that takes the fewest forward-pass equivalents to learn an example, then the fewest
+    parameters, then the better one.
+    """
+    finished = {trial.number: trial.rungs[-1] for trial in trials if trial.outcome is Outcome.FINISHED}
+    if not finished:
+        return None
+    best = max(finished.values(), key=lambda rung: rung.accuracy)
+    least = best.accuracy - standard_error(best)
+    near = [trial for trial in trials if trial.number in finished and finished[trial.number].accuracy >= least]
+    return min(near, key=lambda trial: (trial.passes_per_example, trial.parameters, -finished[trial.number].accuracy))
+
+
+def standard_error(rung: Rung) -> float:
+    """Return the standard error of an accuracy: sqrt(p (1 - p) / n), p with one right and one wrong answer added.
+
+    So it is above 0 also where all n answers are right (Agresti and Coull 1998).
+    """
+    share = (rung.correct + 1) / (rung.total + 2)
+    return sqrt(share * (1 - share) / rung.total)

@@ -1,0 +1,1 @@
+"""Tests of conpet; they mirror `src/conpet`."""

@@ -1,0 +1,417 @@
+"""`conpet bench run`: results, going on after a kill, runs beside each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conpet.bench import run as measuring
+from conpet.bench.experiment import Experiment
+from conpet.bench.results import Result, read_results
+from conpet.bench.run import backwards, measured, on_validation, ordered
+from conpet.data import Example, Span, Task
+from conpet.errors import CorruptionError
+from conpet.testing import toy_stream
+from tests.helpers.bench import experiment_file
+from tests.helpers.bench_results import made
+from tests.helpers.cli import conpet
+
+RIGHT = made("lda").model_dump(mode="json")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an experiment that was run whole."""
+    folder = tmp_path_factory.mktemp("done")
+    ran = conpet("bench", "run", experiment_file(folder), "--workers", 2)
+    assert ran.code == 0, ran.err
+    return folder
+
+
+def result(folder: Path, learner: str, order: int = 0) -> Result:
+    found = read_results(folder / "results" / "trial")
+    return next(one for one in found if (one.learner, one.order) == (learner, order))
+
+
+def measure(folder: Path, learner: str = "emr*", order: int = 0, scratch: str = "scratch") -> Result:
+    """Do one run in this process."""
+    runs = Experiment.read(folder / "trial.yaml").runs("trial")
+    run = next(run for run in runs if (run.learner, run.order) == (learner, order))
+    return measured(run, folder / scratch, [folder], {})
+
+
+def test_every_run_leaves_a_result_and_nothing_else(done: Path) -> None:
+    files = {path.relative_to(done / "results" / "trial").as_posix() for path in (done / "results").rglob("*.*")}
+    assert files == {f"toy/{name}-o{order}-s0.json" for name in ("emr-star", "lda") for order in (0, 1)}
+
+
+def test_a_result_says_what_was_measured_and_how_it_came_about(done: Path) -> None:
+    found = result(done, "emr*")
+    assert found.settings["method"] == "emr"
+    assert found.protocol.examples == {"train": 6, "validation": 2, "test": 4}
+    assert (found.labels, found.test_examples, len(found.tasks)) == (6, 24, 3)
+    assert found.made_by["command"].startswith("python ")
+    assert {"torch", "conpet", "python"} <= found.made_by["versions"].keys()
+    assert found.made_by["machine"]["cores"] == os.cpu_count()
+    assert all(cost is not None and cost.cpu_seconds > 0 and cost.bytes_on_disk > 0 for cost in found.costs)
+    assert [bool(cost and cost.predict_seconds) for cost in found.costs] == [False, False, True]
+    assert found.totals["steps"] == sum(cost.steps for cost in found.costs if cost) > 0
+
+
+def test_the_accuracies_are_those_of_the_matrix(done: Path) -> None:
+    found = result(done, "lda")
+    last = found.matrix[-1]
+    assert last is not None
+    right, total = (sum(column) for column in zip(*last.values(), strict=True))
+    assert found.metrics["whole_accuracy"] == right / total
+    assert [len(row or ()) for row in found.matrix] == [1, 2, 3]
+    assert found.metrics["whole_accuracy"] == pytest.approx(found.references["lda"])
+    assert result(done, "emr*").metrics["selector_accuracy"] is None
+
+
+def test_orders_shuffle_the_tasks_for_all_learners_alike(done: Path) -> None:
+    assert result(done, "emr*", 0).tasks == ["text-0", "text-1", "text-2"]
+    assert result(done, "emr*", 1).tasks == result(done, "lda", 1).tasks
+    assert sorted(result(done, "lda", 1).tasks) == sorted(result(done, "lda", 0).tasks)
+    assert result(done, "emr*", 0).protocol == result(done, "lda", 1).protocol
+    assert {tuple(task.name for task in ordered(toy_stream(tasks=3), order)) for order in range(9)} > {
+        tuple(result(done, "lda", 0).tasks)
+    }
+
+
+def test_finished_runs_are_not_repeated(done: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (done / "results").rglob("*.json")}
+    ran = conpet("bench", "run", done / "trial.yaml")
+    assert ran.code == 0
+    assert "4 runs, 4 have a result, 0 to do" in ran.err
+    assert before == {path: path.stat().st_mtime_ns for path in (done / "results").rglob("*.json")}
+
+
+def test_only_what_is_asked_for_is_run(tmp_path: Path) -> None:
+    path = experiment_file(tmp_path)
+    ran = conpet("bench", "run", path, "--learner", "lda", "--orders", 1, "--dry-run")
+    assert ran.out.splitlines() == ["toy, lda, order 0"]
+    assert not (tmp_path / "results").exists()
+    wrong = conpet("bench", "run", path, "--learner", "ldaa")
+    assert wrong.code == 1
+    assert "no learner ldaa (did you mean 'lda'?); have: emr*, lda" in wrong.err
+    none = conpet("bench", "run", path, "--variant", "foo")
+    assert "the experiment has no variant foo, for it names no variants; leave --variant out" in none.err
+    more = conpet("bench", "run", path, "--orders", 3, "--dry-run")
+    assert more.code == 1
+    assert f"--orders 3: the experiment has orders 0 to 1; ask for 2 at most, or raise 'orders' in {path}" in more.err
+
+
+def test_results_of_a_changed_experiment_are_not_taken_for_its_own(done: Path, tmp_path: Path) -> None:
+    changed = done / "changed"
+    changed.mkdir()
+    path = experiment_file(changed, budget={"epochs": 2, "batch_size": 16})
+    ran = conpet("bench", "run", path, "--results", done / "results" / "trial")
+    assert ran.code == 1
+    assert "the experiment was changed since 4 of its results were made" in ran.err
+    assert "emr-star-o0-s0.json: epochs 1 then, 2 now" in ran.err
+
+
+def test_what_a_learner_does_not_read_is_no_cause_of_a_change(done: Path, tmp_path: Path) -> None:
+    changed = {"epochs": 2, "batch_size": 16}
+    path = experiment_file(tmp_path, budget=changed, pet={"split": 1, "projection": 64, "dtype": "auto"})
+    ran = conpet("bench", "run", path, "--results", done / "results" / "trial")
+    assert ran.code == 1
+    told = [line.partition(": ")[2] for line in ran.err.splitlines() if "lda-o" in line]
+    assert told == ["epochs 1 then, 2 now"] * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"made_by": {},\n "exp', "it is not readable as JSON at line 2"),
+        ("", "it is not readable as JSON at line 1"),
+        ('{"a": 1}', "the key 'made_by' is missing"),
+        (RIGHT | {"metrics": {"whole_accuracy": "high"}}, "'metrics.whole_accuracy' is no number, but 'high'"),
+        (RIGHT | {"tasks": "one"}, "'tasks' is no list, but 'one'"),
+        (RIGHT | {"costs": [3]}, "'costs.0' is no mapping of keys, but 3"),
+        (RIGHT | {"more": 3}, "the key 'more' is not known"),
+        ([], "the whole of it is no mapping of keys, but []"),
+    ],
+)
+def test_a_file_that_is_no_result_is_named(tmp_path: Path, content: Any, said: str) -> None:
+    content = content if isinstance(content, str) else json.dumps(content)
+    path = experiment_file(tmp_path)
+    broken = tmp_path / "results" / "trial" / "toy" / "lda-o0-s0.json"
+    broken.parent.mkdir(parents=True)
+    broken.write_text(content, encoding="utf-8")
+    ran = conpet("bench", "run", path)
+    assert ran.code == 1
+    assert f"lda-o0-s0.json is not a result of conpet bench: {said}; move it away or remove it" in ran.err
+    with pytest.raises(CorruptionError):
+        read_results(tmp_path / "results")
+
+
+def test_an_interrupted_run_goes_on_after_its_last_finished_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment_file(tmp_path)
+    whole = measure(tmp_path, scratch="whole")
+    learned: list[str] = []
+    real = measuring.ConPET.learn
+
+    def dying(self: Any, task: Task, **more: Any) -> Any:
+        if len(learned) == 2:
+            learned.append("killed")
+            raise KeyboardInterrupt
+        learned.append(task.name)
+        return real(self, task, **more)
+
+    monkeypatch.setattr(measuring.ConPET, "learn", dying)
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path)
+    gone_on = measure(tmp_path)
+    assert learned == ["text-0", "text-1", "killed", "text-2"]
+    assert gone_on.matrix == whole.matrix
+    assert gone_on.metrics == whole.metrics
+    assert not (tmp_path / "scratch").exists()
+
+
+@pytest.mark.parametrize("damage", ["learned but not written down", "half a line", "asked in another way"])
+def test_what_cannot_be_gone_on_with_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    experiment_file(tmp_path)
+    whole = measure(tmp_path, scratch="whole")
+    monkeypatch.setattr(measuring._Progress, "result", _die)
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path)
+    monkeypatch.undo()
+    steps = tmp_path / "scratch" / "steps.jsonl"
+    lines = steps.read_text(encoding="utf-8").splitlines(keepends=True)
+    if damage == "asked in another way":
+        lines[0] = json.dumps({"asked": "other", "tasks": []}) + "\n"
+    else:
+        lines[-1] = lines[-1][:20] if damage == "half a line" else ""
+    steps.write_text("".join(lines), encoding="utf-8")
+    assert measure(tmp_path).matrix == whole.matrix
+
+
+def test_a_line_that_was_cut_short_spoils_none_that_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment_file(tmp_path)
+    whole = measure(tmp_path, scratch="whole")
+    real = measuring.ConPET.evaluate
+    monkeypatch.setattr(measuring.ConPET, "evaluate", _die)
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path)
+    with (tmp_path / "scratch" / "steps.jsonl").open("a", encoding="utf-8") as steps:
+        steps.write('{"matrix": {"te')
+    left: list[list[str]] = []
+
+    def looking(self: Any) -> Any:
+        left.append((tmp_path / "scratch" / "steps.jsonl").read_text(encoding="utf-8").splitlines())
+        return real(self)
+
+    monkeypatch.setattr(measuring.ConPET, "evaluate", looking)
+    assert measure(tmp_path).matrix == whole.matrix
+    assert [json.loads(line) for line in left[-1]]
+    assert [len(lines) for lines in left] == [2, 4, 6]
+
+
+def _die(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_interrupted_while_it_is_evaluated_a_run_learns_no_task_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment_file(tmp_path)
+    whole = measure(tmp_path, scratch="whole")
+    learned: list[str] = []
+    real = measuring.ConPET.learn
+
+    def noted(self: Any, task: Task, **more: Any) -> Any:
+        learned.append(task.name)
+        return real(self, task, **more)
+
+    monkeypatch.setattr(measuring.ConPET, "learn", noted)
+    monkeypatch.setattr(measuring.ConPET, "evaluate", _die)
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(measuring.ConPET, "learn", noted)
+    assert measure(tmp_path).matrix == whole.matrix
+    assert learned == ["text-0", "text-1", "text-2"]
+
+
+def test_killed_with_all_its_processes_it_goes_on(tmp_path: Path) -> None:
+    path = experiment_file(tmp_path, orders=4)
+    command = [sys.executable, "-m", "conpet", "bench", "run", str(path), "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert first.startswith("[1/8] toy")
+    finished = {one: one.stat().st_mtime_ns for one in (tmp_path / "results").rglob("*-s0.json")}
+    assert 1 <= len(finished) < 8
+    _wait_for_workers(tmp_path)
+    finished = {one: one.stat().st_mtime_ns for one in (tmp_path / "results").rglob("*-s0.json")}
+    ran = conpet("bench", "run", path, "--workers", 2)
+    assert ran.code == 0, ran.err
+    assert len(read_results(tmp_path / "results")) == 8
+    assert all(one.stat().st_mtime_ns == when for one, when in finished.items())
+
+
+def _wait_for_workers(folder: Path) -> None:
+    """Wait until the workers of a killed run have ended, as they do with the one that started them."""
+    deadline = time.monotonic() + 30
+    while any(str(folder).encode() in _arguments(one) for one in Path("/proc").glob("[0-9]*")):
+        assert time.monotonic() < deadline, "a worker outlives the process that started it"
+        time.sleep(0.05)
+
+
+def _arguments(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> None:
+    learners = {"wild": {"method": "emr", "learning_rate": 1e30}, "lda": {"method": "lda"}}
+    ran = conpet("bench", "run", experiment_file(tmp_path, learners=learners, orders=1))
+    assert ran.code == 1
+    assert "toy, wild, order 0: FAILED" in ran.out
+    assert "learning_rate" in ran.err
+    assert "1 of 2 runs failed" in ran.err
+    assert [one.learner for one in read_results(tmp_path / "results")] == ["lda"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"learners": {"a": {"method": "a-gem", "options": {"no": 1}}}}, "unknown option 'no'"),
+        ({"learners": {"a": {"method": "emr", "replay": "fixd"}}}, "did you mean 'fixed'?"),
+        ({"backbone": "minilm-l7"}, "no backbone 'minilm-l7'"),
+        ({"variants": {"low": {}, "high": {"pet": {"split": 5}}}}, "high, emr*, order 0: tiny-random has 4 layers, so"),
+        ({"stream": {"by": "random", "tasks": 4}}, "not 4"),
+        ({"data": {"toy": {"first_tasks": 4}}}, "'data.toy.first_tasks' is 4, and the stream has 3 tasks: give 3 or"),
+        (
+            {"data": {"toy": {"first_tasks": 3}}, "stream": {"by": "similar-apart", "tasks": 2}},
+            "and the stream has 2 tasks",
+        ),
+        ({"data": {"toy": {"out_of_scope": 5}}}, "'data.toy.out_of_scope' is 5, and the data has no input out of"),
+        ({"data": {"toyy": {}}}, "no data set 'toyy', nor such a file or folder in FOLDER or "),
+        ({"data": {"clinc15": {}}}, "no data set 'clinc15' (did you mean 'clinc150'?)"),
+        ({"data": {"tacred": {}}}, "LDC2018T24; put into FOLDER/tacred: train.json"),
+        ({"stream": {"grouping": "nope"}}, "toy has no grouping 'nope'; have: tasks"),
+        (
+            {"data": {"banking77": {}}, "stream": {"grouping": "nope"}},
+            "no grouping 'nope': banking77 comes without groups",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_first_run(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    path = experiment_file(tmp_path, **changes)
+    for more in ([], ["--dry-run"]):
+        ran = conpet("bench", "run", path, *more)
+        assert ran.code == 1
+        assert said.replace("FOLDER", str(tmp_path)) in ran.err
+        assert not list(tmp_path.rglob("*-s0.json"))
+
+
+def test_a_split_that_no_learner_reads_is_not_refused(tmp_path: Path) -> None:
+    path = experiment_file(tmp_path, pet={"split": 9}, learners={"lda": {"method": "lda"}}, orders=1)
+    assert conpet("bench", "run", path, "--dry-run").out == "toy, lda, order 0\n"
+
+
+def test_what_should_be_known_of_the_data_is_said_once(tmp_path: Path) -> None:
+    rows = [f"{label} {number},{label}" for label in ("few", "many", "more", "most") for number in range(20)]
+    (tmp_path / "mine.csv").write_text("\n".join(["text,label", "only one,lone", *rows[19:]]), encoding="utf-8")
+    path = experiment_file(tmp_path, data={"mine.csv": {}}, stream={"by": "random", "tasks": 2})
+    ran = conpet("bench", "run", path, "--dry-run")
+    assert ran.code == 0, ran.err
+    assert [line for line in ran.err.splitlines() if line.startswith("note: ")] == [
+        "note: mine.csv: no test set: 12 training rows were split off by seed 0",
+        "note: mine.csv: no validation set: 6 training rows were split off by seed 0",
+        "note: mine.csv: 2 of 5 labels have no test example, so that accuracy tells nothing of them: few, lone",
+    ]
+
+
+def test_every_wrong_row_is_listed_where_nobody_watches_the_screen(tmp_path: Path) -> None:
+    path = experiment_file(tmp_path, data={"bad.jsonl": {}})
+    (tmp_path / "bad.jsonl").write_text('{"text": "no label"}\n' * 30, encoding="utf-8")
+    ran = conpet("bench", "run", path, "--dry-run")
+    assert "bad.jsonl, emr*, order 0: bad cannot be read" in ran.err
+    assert "row 30: missing label" in ran.err
+    assert "DataError" not in ran.err
+
+
+def test_data_that_were_changed_since_are_noticed(done: Path, tmp_path: Path) -> None:
+    path = experiment_file(tmp_path)
+    rows = next((tmp_path / "toy").rglob("test.jsonl"))
+    rows.write_text("".join(rows.read_text(encoding="utf-8").splitlines(keepends=True)[1:]), encoding="utf-8")
+    ran = conpet("bench", "run", path, "--results", done / "results" / "trial")
+    assert ran.code == 1
+    assert "the data of toy are not those" in ran.err
+
+
+def test_joint_training_is_measured_where_it_counts(tmp_path: Path) -> None:
+    experiment_file(tmp_path, learners={"joint": {"method": "joint"}})
+    found = measure(tmp_path, "joint")
+    assert found.matrix[:2] == [None, None]
+    assert found.costs[:2] == [None, None]
+    assert found.matrix[2] is not None
+    assert found.costs[2] is not None
+    assert found.metrics["forgetting"] is None
+    assert found.totals["steps"] == found.costs[2].steps
+
+
+def test_numbers_say_after_which_tasks_to_evaluate(tmp_path: Path) -> None:
+    experiment_file(tmp_path, learners={"lda": {"method": "lda"}}, evaluate_after=[2])
+    found = measure(tmp_path, "lda")
+    assert [row is not None for row in found.matrix] == [False, True, True]
+    assert [bool(cost and cost.predict_seconds) for cost in found.costs] == [False, True, True]
+
+
+def test_the_price_of_a_prediction_is_that_of_inputs_never_seen() -> None:
+    relation = Example.of_relation(["Ada", "was", "born", "in", "London"], Span(0, 1), Span(4, 5), "born_in")
+    turned = backwards(relation)
+    assert turned.tokens == ("London", "in", "born", "was", "Ada")
+    assert (turned.head, turned.tail, turned.label) == (Span(4, 5), Span(0, 1), None)
+    assert backwards(Example.of_text("a b c", "x")) == Example.of_text("c b a")
+
+
+def test_choices_are_measured_on_half_of_the_validation_examples() -> None:
+    task = toy_stream(tasks=1, labels=2, validation=4)[0]
+    chosen = on_validation(task)
+    assert set(chosen.validation) | set(chosen.test) == set(task.validation)
+    assert not set(chosen.test) & set(task.test)
+    assert [sum(one.label == label for one in chosen.test) for label in task.labels] == [2, 2]
+
+
+def test_the_first_tasks_alone_can_be_measured_on_validation(tmp_path: Path) -> None:
+    data = {"toy": {"train": 6, "validation": 4, "first_tasks": 2, "measured_on": "validation"}}
+    experiment_file(tmp_path, data=data)
+    found = measure(tmp_path, "lda")
+    assert found.tasks == ["text-0", "text-1"]
+    assert found.test_examples == 2 * 2 * 2
+
+
+def test_threads_are_divided_among_the_workers(done: Path) -> None:
+    assert result(done, "lda").made_by["workers"] == 2
+    assert result(done, "lda").made_by["threads"] == max(1, (os.cpu_count() or 1) // 2)
+
+
+def test_two_processes_do_not_run_into_one_folder(tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    path = experiment_file(tmp_path)
+    running = tmp_path / "results" / "trial" / ".running"
+    running.mkdir(parents=True)
+    with FileLock(running / "lock"):
+        ran = conpet("bench", "run", path)
+    assert ran.code == 1
+    assert "another process is doing runs" in ran.err

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conpet import ConPET
+from conpet.fusion.rules import FUSIONS
+from conpet.methods import METHODS
+from conpet.modules.kinds import MODULE_KINDS
+from conpet.replay import SCHEDULES
+from conpet.replay.memory import Subset
+from conpet.replay.memory_writer import stored_examples
+from conpet.selectors import SELECTORS
+from conpet.store import Store
+from tests.helpers.cli import QUICK, STREAM, conpet, taught, write_rows, write_stream
+
+NAMES = [task.name for task in STREAM]
+
+
+def settings_of(workspace: Path) -> dict:
+    return dict(Store.open(workspace).header().settings)
+
+
+def test_init_takes_common_settings_as_options_and_all_others_as_yaml(tmp_path: Path) -> None:
+    made = conpet("init", tmp_path / "ws", *QUICK, "--rank", 4, "--learning-rate", "2e-3", "--seed", 7, "--set", "targets=[q_proj, v_proj]")  # fmt: skip # noqa: E501
+    assert made.code == 0
+    kept = settings_of(tmp_path / "ws")
+    assert {name: kept[name] for name in ("rank", "learning_rate", "seed", "epochs", "projection", "targets")} == {
+        "rank": 4,
+        "learning_rate": 2e-3,
+        "seed": 7,
+        "epochs": 2,
+        "projection": 64,
+        "targets": ["q_proj", "v_proj"],
+    }
+    assert "tiny-random" in made.out
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--set", "rnak=3"], 1, "unknown setting 'rnak' (did you mean 'rank'?); have: "),
+        (["--rank", "0"], 1, "setting 'rank'"),
+        (["--method", "nope"], 1, "no method 'nope'; have: a-gem, crl, der"),
+        (["--method", "lad"], 1, "no method 'lad' (did you mean 'lda'?); have: a-gem"),
+        (["--selector", "closed_form"], 1, "(did you mean 'closed-form'?)"),
+        (["--backbone", "nope"], 1, "no backbone 'nope'"),
+        (["--pet", "nope"], 1, "no PET kind 'nope'; have: houlsby, ia3, lora, pfeiffer, prefix"),
+        (["--pet", "ia3", "--set", "rslora=true"], 1, "pet=ia3 knows no rslora"),
+        (["--set", "rank"], 2, "KEY=VALUE"),
+        (["--rank", "4", "--set", "rank=5"], 2, "given twice"),
+        (["--set", "targets=[q_proj"], 2, "not YAML"),
+        (["--rank", "many"], 2, "--rank"),
+    ],
+)
+def test_init_refuses_wrong_settings_and_makes_nothing(
+    tmp_path: Path, options: list[str], code: int, said: str
+) -> None:
+    made = conpet("init", tmp_path / "ws", "--backbone", "tiny-random", *options)
+    assert (made.code, made.out) == (code, "")
+    assert said in " ".join(made.err.split())
+    assert "Traceback" not in made.err
+    assert not (tmp_path / "ws").exists()
+
+
+def test_init_names_every_selector_rule_schedule_and_kind_in_its_help() -> None:
+    told = conpet("init", "--help").out
+    assert all(name in told for name in [*METHODS, *SELECTORS, *FUSIONS, *SCHEDULES, *MODULE_KINDS])
+
+
+@pytest.mark.parametrize(
+    ("options", "unused"),
+    [
+        (["--method", "lda", "--rank", "3"], "rank"),
+        (["--method", "lda", "--rank", "3", "--pet", "prefix", "--set", "warmup=first-task"], "pet"),
+        (["--method", "emr", "--selector", "learned", "--replay", "fixed"], "selector"),
+        (["--method", "ewc", "--replay", "adaptive", "--top-k", "2", "--rank", "3"], "replay, top_k"),
+        (["--method", "emr", "--rank", "3"], None),
+        (["--rank", "3", "--selector", "learned"], None),
+    ],
+)
+def test_init_says_which_settings_the_method_never_reads(
+    tmp_path: Path, options: list[str], unused: str | None
+) -> None:
+    told = conpet("init", tmp_path / "ws", "--backbone", "tiny-random", *options).out.splitlines()
+    method = options[1] if "--method" in options else "dynamic"
+    said = [line for line in told if "does not use" in line]
+    assert said == ([f"method {method} does not use: {unused}"] if unused else [])
+    assert any("modules sit on" in line for line in told) == (method != "lda")
+
+
+def test_a_memory_without_room_is_told(tmp_path: Path) -> None:
+    workspace, folder = tmp_path / "ws", write_stream(tmp_path / "stream")
+    conpet("init", workspace, *QUICK, "--method", "lda", "--set", "memory_bytes=1")
+    learned = conpet("learn", workspace, folder / NAMES[0])
+    assert f"{NAMES[0]}: the replay memory (memory_bytes=1) has no room for any of its training examples" in learned.out
+    assert "no room" in Store.open(workspace).snapshot().task(NAMES[0]).active.description["notes"][-1]
+    assert "no room" not in conpet("learn", workspace, folder / NAMES[0]).out
+
+
+def test_modules_that_cannot_share_a_pass_are_announced_once(tmp_path: Path) -> None:
+    note = "prefix modules cannot share a pass"
+    assert note in " ".join(conpet("init", tmp_path / "ws", *QUICK, "--pet", "prefix").out.split())
+    learned = conpet("learn", tmp_path / "ws", write_stream(tmp_path / "stream"))
+    assert learned.code == 0
+    assert note not in learned.out
+    assert note not in conpet("init", tmp_path / "other", *QUICK, "--pet", "ia3").out
+    assert note not in conpet("init", tmp_path / "one", *QUICK, "--pet", "prefix", "--method", "emr").out
+
+
+def test_init_leaves_a_workspace_that_is_there_alone(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    made = conpet("init", workspace, *QUICK)
+    assert made.code == 1
+    assert "already stands" in made.err
+    assert len(Store.open(workspace).snapshot().tasks) == 2
+
+
+def test_learn_shows_the_matrix_growing_and_skips_what_is_known(tmp_path: Path) -> None:
+    workspace, folder = tmp_path / "ws", write_stream(tmp_path / "stream")
+    conpet("init", workspace, *QUICK)
+    first = conpet("learn", workspace, folder)
+    assert first.code == 0
+    assert first.out.count("Accuracy by task") == 2
+    assert [line for line in first.out.splitlines() if "learned 2 labels as version 1" in line]
+    assert f"[2/2] {NAMES[1]}: training the module" in first.err
+    assert "states from the cache" in first.out
+    again = conpet("learn", workspace, folder)
+    assert again.code == 0
+    assert again.out.count("already learned from the same data") == 2
+    assert len(Store.open(workspace).events()) == 3
+
+
+def test_learn_says_which_test_sets_it_split_off(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    rows = [{"text": f"{word} number {n}", "label": f"new {word}"} for word in ("apple", "pear") for n in range(10)]
+    file = write_rows(tmp_path / "fruit.jsonl", rows)
+    learned = conpet("learn", workspace, file, "--name", "果物", "--no-evaluate")
+    assert learned.code == 0
+    assert "果物: no test set: " in learned.out
+    assert "split off by seed 0" in learned.out
+    assert "Accuracy by task" not in learned.out
+    assert Store.open(workspace).snapshot().task("果物").active.number == 1
+
+
+def test_learn_takes_all_rows_where_it_is_told_to(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    rows = [{"text": f"{word} number {n}", "label": f"new {word}"} for word in ("apple", "pear") for n in range(10)]
+    file = write_rows(tmp_path / "fruit.jsonl", rows)
+    learned = conpet("learn", workspace, file, "--all-rows", "--no-evaluate")
+    assert learned.code == 0
+    assert "split off" not in learned.out
+    kept = stored_examples(Store.open(workspace).snapshot().task("fruit").active)
+    assert [kept.count(split) for split in Subset] == [20, 0, 0]
+    assert conpet("learn", workspace, file, "--all-rows", "--extend").code == 2
+
+
+def test_learn_makes_a_new_version_of_a_changed_task(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    folder = write_stream(tmp_path / "stream") / NAMES[0]
+    with (folder / "train.jsonl").open("a") as file:
+        file.write(f'{{"text": "quite another example", "label": "{STREAM[0].labels[0]}"}}\n')
+    learned = conpet("learn", workspace, folder)
+    assert learned.code == 0
+    assert "as version 2" in learned.out
+    assert [version.number for version in Store.open(workspace).snapshot().task(NAMES[0]).versions] == [1, 2]
+
+
+def test_learn_lists_every_wrong_row_and_learns_nothing(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    stream = write_stream(tmp_path / "stream")
+    rows = [{"text": "", "label": "x"}] * 30 + [{"text": "hello", "label": STREAM[0].labels[0]}]
+    write_rows(stream / "zz.jsonl", rows)
+    before = Store.open(workspace).generation()
+    refused = conpet("learn", workspace, stream)
+    assert refused.code == 1
+    assert refused.err.count("empty text") == 30
+    assert f"row 31: label '{STREAM[0].labels[0]}' is owned by the earlier task '{NAMES[0]}'" in refused.err
+    assert "Traceback" not in refused.err
+    assert Store.open(workspace).generation() == before
+
+
+def test_learn_names_a_missing_file_or_workspace(tmp_path: Path) -> None:
+    assert "no such file" in conpet("learn", taught(tmp_path), tmp_path / "nothing").err
+    missing = conpet("learn", tmp_path / "nowhere", tmp_path)
+    assert missing.code == 1
+    assert "no workspace at" in missing.err
+    assert "conpet init" in missing.err
+
+
+def test_interrupted_learn_says_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = tmp_path / "ws"
+    conpet("init", workspace, *QUICK)
+    learn = ConPET.learn_batch
+
+    def interrupted(self: ConPET, tasks, **options):
+        if tasks[0].name == NAMES[1]:
+            raise KeyboardInterrupt
+        return learn(self, tasks, **options)
+
+    monkeypatch.setattr(ConPET, "learn_together", interrupted)
+    stopped = conpet("learn", workspace, write_stream(tmp_path / "stream"))
+    assert stopped.code == 130
+    assert "1 of 2 tasks are learned and kept" in stopped.err
+    assert "same command again" in stopped.err
+
+
+def test_learn_waits_for_another_writer_no_longer_than_asked(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    with Store.open(workspace).write("learn"):
+        busy = conpet("learn", workspace, write_stream(tmp_path / "stream"), "--wait", "0.05")
+    assert busy.code == 1
+    assert "waiting: " in busy.err
+    assert "is being changed by process" in busy.err
+
+
+def test_busy_workspace_fails_at_once_where_no_wait_is_wanted(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    with Store.open(workspace).write("learn"):
+        busy = conpet("learn", workspace, write_stream(tmp_path / "stream"), "--wait", "0")
+    assert busy.code == 1
+    assert "waiting: " not in busy.err
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
+    assert "Traceback" in conpet("--debug", "evaluate", tmp_path / "nowhere").err
+
+
+def test_unexpected_errors_keep_their_traceback_and_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "events", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as raised:
+        conpet("report", taught(tmp_path))
+    assert "please report it" in raised.value.__notes__[0]
+
+
+def test_wrong_usage_exits_with_2() -> None:
+    assert conpet("bogus").code == 2
+    assert conpet("learn").code == 2
+    assert conpet("learn", "--bogus").code == 2
+
+
+def test_the_version_is_told() -> None:
+    assert conpet("--version").out.startswith("conpet 0.")
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    # Nothing is written before the help is complete, so the pipe is closed in time.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "conpet", "backbones", "list", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    said = process.stderr.read()
+    process.wait(timeout=60)
+    assert said == b""

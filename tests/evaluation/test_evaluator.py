@@ -1,0 +1,119 @@
+"""Evaluation counts what a plain loop over predictions counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from conpet.evaluation import evaluator as evaluating
+from conpet.evaluation.evaluator import Evaluator
+from conpet.features import CLASSIFIERS as CLOSED_FORMS
+from conpet.replay.memory_writer import stored_examples
+from conpet.testing import method_of, toy_stream
+from tests.helpers.workspaces import stream, workspace
+
+
+def test_it_counts_what_predicting_one_by_one_counts(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 3, top_k=2)
+    evaluation = learner.evaluate()
+    for task in stream():
+        tally = evaluation.tasks[task.name]
+        answers = learner.predict(list(task.test))
+        right = sum(answer.label == example.label for answer, example in zip(answers, task.test, strict=True))
+        assert (tally.whole.correct, tally.whole.total) == (right, len(task.test))
+
+
+def test_selector_and_within_task_tallies_are_those_of_the_scores(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 3, top_k=2)
+    evaluation = learner.evaluate()
+    current = method_of(learner)
+    names = [task.name for task in current.state.tasks]
+    for index, task in enumerate(stream()):
+        scores = current.score(current.readings(task.test, task.kind, keep=False), task.kind)
+        assert scores.tasks is not None
+        order = [[names[column] for column in row] for row in scores.tasks.argsort(dim=1, descending=True).tolist()]
+        tally = evaluation.tasks[task.name]
+        assert tally.selector is not None
+        assert tally.preselected is not None
+        assert tally.selector.correct == sum(row[0] == task.name for row in order)
+        assert tally.preselected.correct == sum(task.name in row[:2] for row in order)
+        assert evaluation.confusion[task.name] == Counter(row[0] for row in order)
+        columns = [column for column, owner in enumerate(current.owner.tolist()) if owner == index]
+        chosen = scores.labels[:, columns].argmax(dim=1).tolist()
+        within = [current.labels[columns[column]] for column in chosen]
+        assert tally.within is not None
+        # The module of the true task is run here even where the selector left it out, so at least as many are right.
+        assert tally.within.correct >= sum(
+            label == example.label and task.name in row[:2]
+            for label, example, row in zip(within, task.test, order, strict=True)
+        )
+
+
+def test_references_are_the_closed_forms_over_all_labels(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 3)
+    current = method_of(learner)
+    examples = [example for task in stream() for example in task.test]
+    features = learner.backbone.states(examples).features
+    references = learner.evaluate().references
+    assert references.keys() == {"nearest-mean", "lda", "ridge", "projected-ridge"}
+    for name, tally in references.items():
+        best = CLOSED_FORMS[name]().fit(current.closed).scores(features).argmax(dim=1).tolist()
+        right = sum(current.labels[column] == example.label for column, example in zip(best, examples, strict=True))
+        assert (tally.correct, tally.total) == (right, len(examples))
+
+
+def test_the_size_of_the_chunks_makes_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = workspace(tmp_path, 2)
+    learner = method_of(made)
+    tests = {task.name: stored_examples(task.active) for task in made.tasks}
+    done: list[int] = []
+    whole = Evaluator(learner).evaluate(tests)
+    monkeypatch.setattr(evaluating, "CHUNK", 3)
+    assert Evaluator(learner, done.append).evaluate(tests) == whole
+    assert (sum(done), max(done)) == (16, 3)
+
+
+def test_tasks_without_test_examples_are_left_out(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 1)
+    report = learner.learn(replace(stream()[1], test=()))
+    assert report.evaluation is not None
+    assert report.evaluation.tasks.keys() == {stream()[0].name}
+    assert sum(sum(row.values()) for row in report.evaluation.confusion.values()) == len(stream()[0].test)
+
+
+def test_labels_of_other_kinds_do_not_compete_in_the_references(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 1)
+    for task in toy_stream(1, 2, 8, 0, 4, kind=stream()[0].kind.RELATION):
+        learner.learn(task)
+    references = learner.evaluate().references
+    assert all(tally.total == 16 for tally in references.values())
+    assert max(tally.correct for tally in references.values()) > 10
+
+
+def test_evaluating_changes_nothing_and_uses_the_cache(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2)
+    first = learner.evaluate()
+    generation, tokens = learner.store.generation(), learner.backbone.meter.tokens
+    assert learner.evaluate() == first
+    assert learner.store.generation() == generation
+    assert learner.backbone.meter.tokens == tokens  # prefix states from the cache, logits from memory
+
+
+def test_answers_of_a_state_are_not_mixed_up_with_those_of_the_next(tmp_path: Path) -> None:
+    """What modules said is remembered by module: a new version is another module."""
+    learner = workspace(tmp_path, 2)
+    first = stream()[0]
+    current = method_of(learner)
+    readings = current.readings(first.test, first.kind, keep=False)
+    owners = torch.zeros(len(first.test), dtype=torch.int64)
+    before = current.within_task(readings, owners)
+    learner.learn(replace(first, train=first.train[::2]), evaluate=False)
+    now = method_of(learner)
+    with_state = current.with_state(now.state)
+    assert not torch.equal(before, with_state.within_task(readings, owners))
+    torch.testing.assert_close(with_state.within_task(readings, owners), now.within_task(readings, owners))
+    assert torch.equal(before, current.within_task(readings, owners))

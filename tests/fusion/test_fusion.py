@@ -1,0 +1,253 @@
+"""How evidence becomes one ranking: the paper's rule as written down, the calibrated one by what it promises."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from conpet.fusion import rules
+from conpet.fusion.rules import FUSIONS, UNSELECTED, CalibratedFusion, Evidence, Fusion, PaperFusion
+from conpet.methods import dynamic
+from conpet.modules.module import StoredModule
+from conpet.modules.pool import ModulePool
+from conpet.modules.training import TrainingJob
+from conpet.state.state import MODULE
+from conpet.testing import check_fusion_contract, method_of, random_evidence
+from tests.helpers.workspaces import stream, workspace
+
+
+def rows_of(evidence: Evidence, rows: slice | Tensor) -> Evidence:
+    per_row = [evidence.discriminant, evidence.regression, evidence.tasks, evidence.modules]
+    return Evidence(*(one[rows] for one in per_row), owner=evidence.owner)
+
+
+def nll(rule: Fusion, evidence: Evidence, targets: Tensor) -> float:
+    return -float(rule.log_probabilities(evidence)[torch.arange(len(targets)), targets].mean())
+
+
+def informative(rows: int, seed: int, modules: float = 4.0) -> tuple[Evidence, Tensor]:
+    """Return evidence over three tasks of two labels in which the modules know best, and the true labels."""
+    generator = torch.Generator().manual_seed(seed)
+    owner = torch.tensor([0, 0, 1, 1, 2, 2])
+    targets = torch.randint(6, (rows,), generator=generator)
+    right = torch.nn.functional.one_hot(targets, 6).float()
+    tasks = torch.nn.functional.one_hot(owner[targets], 3).float()
+
+    def noisy(signal: Tensor, strength: float) -> Tensor:
+        return strength * signal + torch.randn(signal.shape, generator=generator)
+
+    return Evidence(
+        torch.log_softmax(noisy(right, 1.0), dim=1),
+        noisy(right, 1.0) / 10,
+        torch.log_softmax(noisy(tasks, 3.0), dim=1),
+        noisy(right, modules),
+        owner,
+    ), targets
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_every_rule_keeps_its_contract(name: str) -> None:
+    check_fusion_contract(name)
+
+
+@pytest.mark.parametrize("selected", [1, 2])
+def test_the_papers_rule_is_one_softmax_with_minus_100_for_tasks_not_selected(selected: int) -> None:
+    evidence = random_evidence(rows=10, selected=selected)
+    scores = PaperFusion().log_probabilities(evidence)
+    for row in range(10):
+        logits = []
+        for label in range(7):
+            if float(evidence.discriminant[row, label]) == -math.inf:
+                continue  # of another kind: no label of this input at all
+            ran = float(evidence.modules[row, label]) > -math.inf
+            logits.append(float(evidence.modules[row, label]) if ran else -100.0)
+        total = sum(math.exp(logit) for logit in logits)
+        expected = [logit - math.log(total) for logit in logits]
+        assert scores[row, :5].tolist() == pytest.approx(expected, abs=1e-4)
+        assert (scores[row, 5:] == -math.inf).all()
+
+
+def test_the_papers_rule_has_nothing_to_fit() -> None:
+    evidence, targets = informative(20, seed=0)
+    assert PaperFusion().fitted(evidence, targets) == PaperFusion()
+
+
+@pytest.mark.parametrize("rule", [CalibratedFusion(), PaperFusion()])
+def test_all_modules_run_is_a_case_like_any_other(rule: Fusion) -> None:
+    evidence, _ = informative(30, seed=1)
+    assert evidence.ran.all()
+    assert rule.log_probabilities(evidence).exp().sum(dim=1).tolist() == pytest.approx([1.0] * 30, abs=1e-5)
+
+
+def test_modules_do_not_compete_by_the_scale_of_their_logits() -> None:
+    evidence, _ = informative(30, seed=2)
+    louder = replace(evidence, modules=evidence.modules + 50.0 * (evidence.owner == 1))
+    calibrated, paper = CalibratedFusion(), PaperFusion()
+    torch.testing.assert_close(calibrated.log_probabilities(evidence), calibrated.log_probabilities(louder))
+    assert (evidence.owner[paper.log_probabilities(louder).argmax(dim=1)] == 1).all()
+
+
+def as_written(evidence: Evidence, row: int, a: float, b: float, c: float, d: float) -> list[float]:
+    """Return one row's log-probabilities by the formulas of `CalibratedFusion`, task by task, in float64."""
+    tasks = {}
+    possible = set(evidence.owner[~evidence.impossible[row]].tolist())
+    run = set(evidence.owner[evidence.ran[row]].tolist())
+    others = sorted(possible - run, key=lambda task: -float(evidence.tasks[row, task]))
+    for task in run | set(others[: rules.CANDIDATES]):
+        labels = (evidence.owner == task).nonzero().squeeze(1)
+        closed = a * evidence.discriminant[row, labels].double() + b * evidence.regression[row, labels].double()
+        module = evidence.modules[row, labels].double().log_softmax(dim=0)
+        within = closed.log_softmax(dim=0)
+        second = torch.where(evidence.ran[row, labels], module, within)
+        tasks[task] = (labels, closed.logsumexp(dim=0) + c * evidence.tasks[row, task], within + d * second)
+    whole = torch.stack([score for _, score, _ in tasks.values()]).logsumexp(dim=0)
+    scores = torch.full((len(evidence.owner),), -torch.inf, dtype=torch.float64)
+    for labels, score, within in tasks.values():
+        scores[labels] = score - whole + within.log_softmax(dim=0)
+    return scores.tolist()  # type: ignore[no-any-return]
+
+
+def many_labels(sizes: list[int], *, partly: bool) -> Evidence:
+    """Return evidence over tasks of such sizes, every third of another kind; of the others some modules were run."""
+    generator = torch.Generator().manual_seed(0)
+    owner = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    rows, other = 5, torch.arange(len(sizes)) % 3 == 2
+
+    def drawn(columns: int, scale: float) -> Tensor:
+        return scale * torch.randn(rows, columns, generator=generator)
+
+    ran = ((torch.rand(rows, len(sizes), generator=generator) < 0.3) & ~other)[:, owner]
+    if partly:  # a module that serves tasks of two templates speaks of some labels of its unit
+        ran &= torch.rand(ran.shape, generator=generator) < 0.6
+    return Evidence(
+        torch.log_softmax(drawn(len(owner), 100.0), dim=1).masked_fill(other[owner], -torch.inf),
+        drawn(len(owner), 0.2).masked_fill(other[owner], -torch.inf),
+        torch.log_softmax(drawn(len(sizes), 3.0).masked_fill(other, -torch.inf), dim=1),
+        drawn(len(owner), 5.0).masked_fill(~ran, -torch.inf),
+        owner,
+    )
+
+
+@pytest.mark.parametrize("partly", [False, True])
+@pytest.mark.parametrize("sizes", [[2] * 320, [1] * 8, [4, 1, 2, 30, 3, 1], [1 + index % 5 for index in range(220)]])
+def test_the_calibrated_rule_is_what_is_written_of_it(sizes: list[int], partly: bool) -> None:
+    evidence = many_labels(sizes, partly=partly)
+    rule = CalibratedFusion()
+    scores = rule.log_probabilities(evidence)
+    weights = rule.discriminant, rule.regression, rule.selector, rule.module
+    for row in range(len(scores)):
+        assert scores[row].tolist() == pytest.approx(as_written(evidence, row, *weights), rel=1e-5, abs=1e-4)
+
+
+def test_of_very_many_tasks_all_that_were_run_can_be_meant() -> None:
+    wide = many_labels([2] * 320, partly=False)
+    finite = CalibratedFusion().log_probabilities(wide) > -torch.inf
+    assert finite[wide.ran].all()
+    assert (finite & ~wide.ran).sum(dim=1).tolist() == [2 * rules.CANDIDATES] * len(finite)
+
+
+def test_a_module_decides_between_the_labels_of_its_task() -> None:
+    evidence, targets = informative(200, seed=3, modules=10.0)
+    best = CalibratedFusion().log_probabilities(evidence)
+    own = best.masked_fill(evidence.owner != evidence.owner[targets].unsqueeze(1), -torch.inf)
+    assert float((own.argmax(dim=1) == targets).float().mean()) > 0.95
+
+
+@pytest.mark.parametrize("examples", [20, 200])
+def test_fitting_makes_held_out_labels_likelier(examples: int) -> None:
+    for seed in range(3):
+        fitted = CalibratedFusion().fitted(*informative(examples, seed=seed))
+        held_out, targets = informative(300, seed=100 + seed)
+        assert nll(fitted, held_out, targets) < nll(CalibratedFusion(), held_out, targets)
+
+
+def test_one_example_moves_the_weights_less_than_many() -> None:
+    evidence, targets = informative(200, seed=4)
+
+    def moved(rows: int) -> float:
+        fitted = CalibratedFusion().fitted(rows_of(evidence, slice(0, rows)), targets[:rows])
+        start = CalibratedFusion().to_json()
+        return sum(abs(math.log(value / start[name])) for name, value in fitted.to_json().items())
+
+    assert 0 < moved(1) < moved(200)
+
+
+def test_fitting_looks_at_the_tasks_that_matter_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, targets = informative(60, seed=3)
+    rows, many = len(targets), 50
+    others = {"discriminant": -30.0, "regression": -1.0, "modules": -torch.inf}
+    wide = {name: torch.full((rows, 6 + many), value) for name, value in others.items()}
+    places = torch.tensor([3, 20, 41, 42, 50, 55])  # a module's labels may stand apart
+    for name, scores in wide.items():
+        scores[:, places] = getattr(few, name)
+    tasks = torch.full((rows, 3 + many), -40.0)
+    tasks[:, [7, 1, 30]] = few.tasks
+    owner = torch.zeros(6 + many, dtype=torch.int64)
+    unused = [task for task in range(3 + many) if task not in (7, 1, 30)]
+    owner[[place for place in range(6 + many) if place not in places]] = torch.tensor(unused)
+    owner[places] = torch.tensor([7, 7, 1, 1, 30, 30])
+    evidence = Evidence(**wide, tasks=tasks, owner=owner)
+    narrow = CalibratedFusion().fitted(evidence, places[targets])
+    monkeypatch.setattr(rules, "CANDIDATES", 100)
+    whole = CalibratedFusion().fitted(evidence, places[targets])
+    assert narrow.to_json() == pytest.approx(whole.to_json(), rel=0.02)
+    assert narrow.to_json() == pytest.approx(CalibratedFusion().fitted(few, targets).to_json(), rel=0.02)
+
+
+def test_fitting_survives_examples_nobody_can_explain() -> None:
+    evidence = random_evidence(rows=20)
+    targets = torch.full((20,), 6)  # a label of another kind: its probability is 0 whatever the weights
+    fitted = CalibratedFusion().fitted(evidence, targets)
+    assert all(math.isfinite(weight) for weight in fitted.to_json().values())
+
+
+@pytest.mark.parametrize("template", [None, "{text} wants"])
+def test_teacher_forcing_trains_beside_the_tasks_the_selector_would_take(
+    template: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At k=2 the new module learns beside one older task: the likelier one, whatever the selector thinks of its own."""
+    given: list[TrainingJob] = []
+    train = dynamic.train_modules
+
+    def spied(backbone: Any, subjects: list[TrainingJob], **more: Any) -> Any:
+        given.extend(subjects)
+        return train(backbone, subjects, **more)
+
+    learner = workspace(tmp_path, 2, rule="paper", top_k=2)
+    newest = replace(stream()[2], template=template)
+    monkeypatch.setattr(dynamic, "train_modules", spied)
+    learner.learn(newest, evaluate=False)
+
+    after = method_of(learner)
+    readings = after.readings(newest.train, newest.kind, keep=False)
+    ranking = after.score(readings, newest.kind).tasks
+    assert ranking is not None
+    older = after.state.tasks[:2]
+    pool = ModulePool(learner.backbone)
+    (subject,) = given
+    assert subject.others is not None
+    for row in range(len(newest.train)):
+        rival = int(ranking[row, :2].argmax())
+        module = StoredModule.of(older[rival].objects[MODULE])
+        logits = pool.logits(readings[None].select([row]), [[module]])[0][module].tolist()
+        expected = [UNSELECTED] * 4
+        expected[2 * rival : 2 * rival + 2] = logits
+        assert subject.others[row].tolist() == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{"rule": "paper", "top_k": 1}, {"rule": "calibrated", "top_k": 2}])
+def test_modules_learn_alone_where_no_other_logits_stand_beside_theirs(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[TrainingJob] = []
+    train = dynamic.train_modules
+    learner = workspace(tmp_path, 1, **settings)
+    monkeypatch.setattr(dynamic, "train_modules", lambda a, some, **more: given.extend(some) or train(a, some, **more))
+    learner.learn(stream()[1], evaluate=False)
+    assert [subject.others for subject in given] == [None]

@@ -1,0 +1,74 @@
+"""Closed-form learners: the classifier of the same name over all that was learned, in any order, exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conpet import ConPET
+from conpet.errors import ConfigError
+from conpet.features import CLASSIFIERS as CLOSED_FORMS
+from conpet.methods import METHODS
+from conpet.methods.closed_form import ClosedFormMethod
+from conpet.testing import Trial, method_of, tiny_settings, toy_stream
+from conpet.testing.checks import files
+
+STREAM = toy_stream(3, 2, 8, 0, 6)
+LEARNERS = [name for name in METHODS if issubclass(METHODS[name], ClosedFormMethod)]
+
+
+def taught(folder: Path, method: str, order: tuple[int, ...] = (0, 1, 2), name: str = "ws") -> ConPET:
+    return Trial(folder, tiny_settings(method=method)).taught([STREAM[index] for index in order], name)
+
+
+def test_they_are_five() -> None:
+    assert sorted(LEARNERS) == ["klda", "lda", "ncm", "ranpac", "ridge"]
+
+
+@pytest.mark.parametrize("method", LEARNERS)
+def test_answers_are_those_of_the_classifier(method: str, tmp_path: Path) -> None:
+    workspace = taught(tmp_path, method)
+    learner = method_of(workspace)
+    examples = [example for task in STREAM for example in task.test]
+    classifier = CLOSED_FORMS[METHODS[method].form]().fit(learner.closed)
+    best = classifier.scores(workspace.backbone.states(examples).features).argmax(dim=1).tolist()
+    assert [one.label for one in workspace.predict(examples)] == [learner.labels[column] for column in best]
+    evaluation = workspace.evaluate()
+    assert evaluation.whole_accuracy == evaluation.references[METHODS[method].form].accuracy
+    assert evaluation.whole_accuracy > 0.6  # chance: 0.17
+
+
+@pytest.mark.parametrize("method", LEARNERS)
+def test_the_order_of_tasks_does_not_matter_and_a_removed_one_leaves_no_trace(method: str, tmp_path: Path) -> None:
+    forwards, backwards = taught(tmp_path, method, (0, 1)), taught(tmp_path, method, (1, 0), "other")
+    removed = taught(tmp_path, method, (0, 2, 1), "removed")
+    removed.remove(STREAM[2].name)
+    shared = [
+        {name: digest for name, digest in files(one).items() if name.startswith("shared")}
+        for one in (forwards, backwards, removed)
+    ]
+    assert shared[0] == shared[1] == shared[2]
+    assert shared[0]
+
+
+@pytest.mark.parametrize("method", LEARNERS)
+def test_nothing_is_trained(method: str, tmp_path: Path) -> None:
+    workspace = taught(tmp_path, method, (0,))
+    report = workspace.learn(STREAM[1])
+    assert (report.trainable_parameters, report.head_parameters) == (0, 0)
+    assert sum(cost.steps for cost in report.cost) == 0
+    with pytest.raises(ConfigError, match="no PET module to export"):
+        workspace.export(STREAM[0].name, tmp_path / "module")
+
+
+def test_klda_keeps_the_view_it_reads_and_no_other_random_one(tmp_path: Path) -> None:
+    assert set(taught(tmp_path, "klda").evaluate().references) == {"nearest-mean", "lda", "ridge", "klda"}
+    assert "klda" not in taught(tmp_path, "ranpac", name="other").evaluate().references
+
+
+def test_a_model_without_linear_maps_above_the_cut_will_do(tmp_path: Path) -> None:
+    workspace = Trial(tmp_path, tiny_settings(method="lda", split=4)).taught(STREAM[:2])
+    assert workspace.predict([STREAM[0].test[0]])[0].label in workspace.labels
+    with pytest.raises(ConfigError, match="no linear maps"):
+        Trial(tmp_path, tiny_settings(split=4)).workspace("tuned")

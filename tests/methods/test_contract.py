@@ -1,0 +1,119 @@
+"""Everything registered keeps its contract, and the contracts find what does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conpet.data import Kind
+from conpet.errors import UnknownNameError
+from conpet.fusion.rules import PaperFusion
+from conpet.methods import METHODS
+from conpet.methods.dynamic import DynamicMethod
+from conpet.modules.kinds import MODULE_KINDS
+from conpet.selectors import SELECTORS
+from conpet.selectors.closed_form import ClosedFormSelector
+from conpet.testing import (
+    METHOD_CHECKS,
+    ContractError,
+    Trial,
+    check_fusion_contract,
+    check_method_contract,
+    check_selector_scores,
+    tiny_settings,
+    toy_stream,
+)
+
+ELSEWHERE = "reloaded_elsewhere"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "learned": {"selector": "learned"},
+    "paper's rule, k=2": {"rule": "paper", "top_k": 2},
+    "no prefix": {"split": 0},
+    "adaptive replay": {"replay": "adaptive", "selector": "learned"},
+    "a small memory by k-means": {"retention": "k-means", "memory_examples": 6, "selector": "learned"},
+    "latent only": {"latent_only": True, "selector": "learned"},
+}
+"""Settings that take other ways through the code; they need not be checked in another process as well."""
+
+KINDS = {name: {"pet": name} for name in MODULE_KINDS if name != "lora"} | {"dora": {"dora": True, "rslora": True}}
+KIND_CHECKS = ("changes_nothing", "same_seed_same_bytes", "batches_do_not_matter")
+"""What a kind of module could break."""
+
+
+@pytest.mark.parametrize("check", METHOD_CHECKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_keeps_the_contract(method: str, check: str, tmp_path: Path) -> None:
+    METHOD_CHECKS[check](Trial(tmp_path, tiny_settings(method=method)))
+
+
+@pytest.mark.parametrize("check", [check for check in METHOD_CHECKS if check != ELSEWHERE])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_other_settings_keep_it_too(variant: str, check: str, tmp_path: Path) -> None:
+    METHOD_CHECKS[check](Trial(tmp_path, tiny_settings(**VARIANTS[variant])))
+
+
+@pytest.mark.parametrize("check", KIND_CHECKS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_pet_kind_keeps_it(kind: str, check: str, tmp_path: Path) -> None:
+    METHOD_CHECKS[check](Trial(tmp_path, tiny_settings(**KINDS[kind])))
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_every_selector_keeps_its_contract(selector: str, tmp_path: Path) -> None:
+    check_selector_scores(Trial(tmp_path, tiny_settings(selector=selector)))
+
+
+def test_a_learner_that_adds_up_to_more_than_one_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(self: PaperFusion, evidence: Any) -> torch.Tensor:
+        return torch.where(evidence.impossible, -torch.inf, evidence.modules.clamp(min=0))
+
+    monkeypatch.setattr(PaperFusion, "log_probabilities", greedy)
+    with pytest.raises(ContractError, match="sum to"):
+        METHOD_CHECKS["scores_are_probabilities"](Trial(tmp_path, tiny_settings(rule="paper")))
+    with pytest.raises(ContractError, match="do not sum to 1"):
+        check_fusion_contract("paper")
+
+
+def test_a_learner_that_depends_on_the_batch_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ClosedFormSelector.log_probabilities
+
+    def centred(self: ClosedFormSelector, states: Any) -> torch.Tensor:
+        scores = whole(self, states)
+        return scores - scores.mean(dim=0)
+
+    monkeypatch.setattr(ClosedFormSelector, "log_probabilities", centred)
+    with pytest.raises(ContractError, match="are off by"):
+        METHOD_CHECKS["batches_do_not_matter"](Trial(tmp_path, tiny_settings()))
+
+
+def test_a_learner_that_learns_by_chance_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn = DynamicMethod.learn
+
+    def unseeded(self: DynamicMethod, task_data: Any, context: Any) -> Any:
+        object.__setattr__(context, "seed", torch.seed() % 1000)
+        return learn(self, task_data, context)
+
+    monkeypatch.setattr(DynamicMethod, "learn", unseeded)
+    with pytest.raises(ContractError, match=r"adapter_model\.safetensors"):
+        METHOD_CHECKS["same_seed_same_bytes"](Trial(tmp_path, tiny_settings()))
+
+
+def test_what_is_not_registered_has_no_contract() -> None:
+    with pytest.raises(UnknownNameError, match=r"have: .*dynamic"):
+        check_method_contract("guessing")
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_the_toy_stream_is_the_same_for_the_same_seed(kind: Kind) -> None:
+    first, second, other = toy_stream(kind=kind), toy_stream(kind=kind), toy_stream(kind=kind, seed=1)
+    assert [task.digest for task in first] == [task.digest for task in second]
+    assert not {example.input_key for example in first[0].train} & {example.input_key for example in other[0].train}
+
+
+def test_the_toy_stream_has_the_shape_asked_for() -> None:
+    stream = toy_stream(2, 4, 3, 2, 1)
+    assert [len(task.labels) for task in stream] == [4, 4]
+    assert [(len(task.train), len(task.validation), len(task.test)) for task in stream] == [(12, 8, 4)] * 2

@@ -1,0 +1,52 @@
+"""What surprised the first people who used a workspace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conpet import ConPET, Example, Task
+from conpet.errors import ConfigError, DataError
+from conpet.testing import tiny_settings, toy_stream
+from conpet.types import LearnReport
+
+
+def test_another_task_under_a_taken_name_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+    first, second = toy_stream(2)
+    workspace = ConPET.create(tmp_path / "w", **tiny_settings())
+    workspace.learn(first, evaluate=False)
+    impostor = Task(first.name, second.train, second.validation, second.test)
+    with pytest.raises(DataError, match="give this one another name"):
+        workspace.learn(impostor, evaluate=False)
+    assert workspace.labels == first.labels
+
+
+def test_a_template_that_does_not_fit_is_found_before_anything_is_learned(tmp_path: Path) -> None:
+    first, second = toy_stream(2)
+    workspace = ConPET.create(tmp_path / "w", **tiny_settings())
+    unfit = Task(second.name, second.train, template="{slot} says {text}")
+    with pytest.raises(ConfigError, match=second.name):
+        workspace.check([first, unfit])
+    assert workspace.labels == ()
+
+
+def test_a_negative_number_of_runners_up_is_refused(tmp_path: Path) -> None:
+    workspace = ConPET.create(tmp_path / "w", **tiny_settings())
+    workspace.learn(toy_stream(1)[0], evaluate=False)
+    with pytest.raises(ConfigError, match="runners_up"):
+        workspace.predict([Example.of_text("hello")], runners_up=-1)
+
+
+def test_one_input_in_place_of_a_list_is_refused(tmp_path: Path) -> None:
+    learner = ConPET.create(tmp_path / "w", **tiny_settings())
+    for one in ("a string", Example.of_text("a string")):
+        with pytest.raises(DataError, match=r"one input .* where a list .*predict\(\[\.\.\.\]\)"):
+            learner.predict(one)  # type: ignore[arg-type]
+        with pytest.raises(DataError, match="one input"):
+            next(learner.predict_stream(one))  # type: ignore[arg-type]
+
+
+def test_no_forgetting_is_written_without_a_sign() -> None:
+    report = LearnReport("cards", 1, False, 2, 2, 4, forgetting=-0.0001)
+    assert str(report).endswith("forgetting 0.0 points")
