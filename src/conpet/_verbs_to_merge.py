@@ -59,7 +59,7 @@ class GrowingVerbs(ABC):
         self,
         stream: Iterable[Task],
         *,
-        together: int = 1,
+        batch: int = 1,
         evaluate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
@@ -68,18 +68,18 @@ class GrowingVerbs(ABC):
 
         Args:
             stream: The tasks.
-            together: Tasks learned in one change (see `learn_batch`), 1 or more.
+            batch: Tasks learned in one change (see `learn_batch`), 1 or more.
             evaluate: As in `ConPET.learn`, after each change.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
         Raises:
-            ConfigError: `together` is below 1; else errors as in `learn_batch`.
+            ConfigError: `batch` is below 1; else errors as in `learn_batch`.
         """
-        if not isinstance(together, int) or together < 1:
-            raise ConfigError(f"together={together!r}: give a whole number, 1 or more")
+        if not isinstance(batch, int) or batch < 1:
+            raise ConfigError(f"batch={batch!r}: give a whole number, 1 or more")
         rest = iter(stream)
-        while tasks := list(islice(rest, together)):
+        while tasks := list(islice(rest, batch)):
             yield from self.learn_batch(tasks, evaluate=evaluate, wait_seconds=wait_seconds, progress=progress)
 
     def extend(
@@ -195,7 +195,7 @@ class GrowingVerbs(ABC):
         self,
         method: str = "dynamic",
         *,
-        rule: str = "paper",
+        fusion: str = "paper",
         selector: str | None = None,
         evaluate: bool = True,
         wait_seconds: float | None = None,
@@ -220,7 +220,7 @@ class GrowingVerbs(ABC):
                 was learned yet.
         """
         return self._change(
-            "upgrade", wait_seconds, progress, evaluate, lambda grower: grower.upgrade(method, rule, selector)
+            "upgrade", wait_seconds, progress, evaluate, lambda grower: grower.upgrade(method, fusion, selector)
         )
 
     def merge(

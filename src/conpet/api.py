@@ -13,7 +13,7 @@ from conpet.backbone.backbone import Backbone
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
 from conpet.commands.changing import evaluate_stored
-from conpet.commands.checks import check_names
+from conpet.commands.checks import check_settings
 from conpet.commands.export import export_version
 from conpet.commands.growing import GrowingCommands
 from conpet.commands.tune import search
@@ -23,7 +23,7 @@ from conpet.data import Example, Style, Task, check_example, render
 from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem, UnknownNameError
 from conpet.methods import METHODS
 from conpet.methods.base import Method
-from conpet.modules.kinds import check_settings, check_switches
+from conpet.modules.kinds import check_module
 from conpet.replay.memory_writer import check_templates
 from conpet.report.design import TuneReport
 from conpet.state.engine import predictions, several
@@ -59,15 +59,15 @@ class ConPET(GrowingVerbs):
         self, store: Store, settings: Settings, backbone: str | None = None, device: str | None = None
     ) -> None:
         self._store = store
-        self._backbone_name = backbone or settings.backbone
-        self._present = LiveState(store, settings, self._backbone_name, device or settings.device)
+        self._backbone_name = backbone or settings.backbone.name
+        self._present = LiveState(store, settings, self._backbone_name, device or settings.backbone.device)
 
     @classmethod
     def create(
         cls,
         path: str | os.PathLike[str],
-        backbone: str = "smollm2-135m",
-        method: str = "dynamic",
+        backbone: str | Mapping[str, Any] = "smollm2-135m",
+        method: str | Mapping[str, Any] = "dynamic",
         *,
         progress: Callable[[str], None] | None = None,
         **settings: Any,
@@ -89,27 +89,29 @@ class ConPET(GrowingVerbs):
             BackboneError: The backbone cannot be used so.
             DownloadError: An embedded model could not be fetched.
         """
-        asked = Settings.parse({**settings, "backbone": backbone, "method": method})
-        check_names(asked)
-        learner: type[Method] = METHODS[asked.method]
+        asked = Settings.parse({"backbone": backbone, "method": method}).changed(settings)
+        check_settings(asked)
+        learner: type[Method] = METHODS[asked.method.name]
         Store.require_free(path)
-        loaded = load_backbone(backbone, dtype=asked.dtype, device=asked.device, progress=progress)
+        loaded = load_backbone(
+            asked.backbone.name, dtype=asked.backbone.dtype, device=asked.backbone.device, progress=progress
+        )
         built = cut_backbone(loaded, asked)
         if learner.tunes:
-            check_settings(built, asked)
-        if asked.latent_only and not built.frozen_layers:
+            check_module(built, asked.module)
+        if asked.replay.latent_only and not built.frozen_layers:
             raise ConfigError(
-                f"latent_only=true with split=0: {built.name} would have no frozen prefix whose states could be kept "
-                "in place of texts; use a split of 1 or more, or leave latent_only out"
+                f"replay.latent_only=true with backbone.frozen_layers=0: {built.name} would have no frozen prefix whose states could be kept "
+                "in place of texts; use 1 frozen layer or more, or leave latent_only out"
             )
-        decided = asked.model_copy(
-            update={
-                "dtype": str(built.dtype).removeprefix("torch."),
-                "split": built.frozen_layers,
-                "feature_layers": built.feature_layers,
+        decided = asked.changed(
+            {
+                "backbone.dtype": str(built.dtype).removeprefix("torch."),
+                "backbone.frozen_layers": built.frozen_layers,
+                "features.layers": built.feature_layers,
             }
         )
-        store = Store.create(path, settings=decided.model_dump(mode="json"), backbone=built.describe())
+        store = Store.create(path, settings=decided.to_json(), backbone=built.describe())
         return cls(store, decided)
 
     @classmethod
@@ -179,10 +181,9 @@ class ConPET(GrowingVerbs):
         for task in tasks:
             try:
                 settings = self.settings.for_task(task.settings)
-                check_switches(settings)
-                METHODS[self.settings.method].check_task(self.settings, settings)
+                METHODS[self.settings.method.name].check_task(self.settings, settings)
                 render(task.train[0], task.template, style)
-                if self.settings.latent_only:
+                if self.settings.replay.latent_only:
                     check_templates(task, others)
                     others.append(task)
             except (ConfigError, UnknownNameError) as error:

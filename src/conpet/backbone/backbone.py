@@ -54,9 +54,11 @@ class Loaded:
 
 
 def check_frozen_layers(name: str, layers: int, frozen_layers: int) -> None:
-    """Refuse a split that a model of so many layers does not have."""
+    """Raise `BackboneError` unless a model of so many layers can be cut there."""
     if not 0 <= frozen_layers <= layers:
-        raise BackboneError(f"{name} has {layers} layers, so split={frozen_layers} is none: use 0 to {layers}")
+        raise BackboneError(
+            f"{name} has {layers} layers, so backbone.frozen_layers={frozen_layers} is not possible: use 0 to {layers}"
+        )
 
 
 class Backbone:
@@ -64,7 +66,7 @@ class Backbone:
 
     Args:
         loaded: The model.
-        split: Number of layers of the prefix; None takes `default_frozen_layers`.
+        frozen_layers: Number of layers of the prefix; None takes `default_frozen_layers`.
         feature_layers: Layers behind which features are taken; None takes `default_feature_layers`.
         max_tokens: Longest input, in tokens.
         pooling: How an example is represented.
@@ -103,12 +105,12 @@ class Backbone:
         name, layers = self.name, self.cut.layers
         if self.cut.path is None and (self.frozen_layers or self.feature_layers):
             raise BackboneError(
-                f"{name} ({type(self.cut.model).__name__}) cannot be cut into layers: use split=0 and no feature_layers"
+                f"{name} ({type(self.cut.model).__name__}) cannot be cut into layers: use backbone.frozen_layers=0 and no features.layers"
             )
         check_frozen_layers(name, layers, self.frozen_layers)
         unknown = [layer for layer in self.feature_layers if not 1 <= layer <= layers]
         if unknown:
-            raise BackboneError(f"{name} has {layers} layers; feature_layers names {unknown[0]}: use 1 to {layers}")
+            raise BackboneError(f"{name} has {layers} layers; features.layers names {unknown[0]}: use 1 to {layers}")
         longest = longest_input(self.cut.model)
         if longest is not None and self.max_tokens > longest:
             raise ConfigError(f"max_tokens={self.max_tokens}: {name} reads at most {longest} tokens")
@@ -205,7 +207,7 @@ class Backbone:
             "architecture": type(self.cut.model).__name__,
             "style": str(self.encoder.style),
             "layers": self.cut.layers,
-            "split": self.frozen_layers,
+            "frozen_layers": self.frozen_layers,
             "feature_layers": list(self.feature_layers),
             "hidden_size": self.hidden_size,
             "pooling": str(self.pooling),

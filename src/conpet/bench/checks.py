@@ -10,7 +10,7 @@ from conpet.backbone.load import count_layers, find_folder
 from conpet.bench.experiment import Run
 from conpet.bench.results import Result
 from conpet.bench.run import check_first_tasks, read_source, stream_of_run
-from conpet.commands.checks import check_names
+from conpet.commands.checks import check_settings
 from conpet.data.benchmarks.plain import OUT_OF_SCOPE
 from conpet.data.untested import untested
 from conpet.errors import ConfigError, ConpetError, DataError
@@ -43,7 +43,7 @@ def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] =
                 digests[made_of], told = _looked_at(run, data_folders)
                 notes |= dict.fromkeys(f"{run.data}: {note}" for note in told)
             if (of_settings := f"{run.learner} {run.variant}") not in checked:
-                check_names(run.settings)
+                check_settings(run.settings)
                 _check_frozen_layers(run, find_folder(run.backbone))
                 checked.add(of_settings)
         except DataError as error:

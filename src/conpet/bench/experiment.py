@@ -267,7 +267,7 @@ class Run:
     def given(self) -> dict[str, Any]:
         """Settings that its workspace is given, beside which all have their defaults."""
         given = self.settings.model_dump(mode="json", exclude_unset=True)
-        if not METHODS[self.settings.method].tunes:
+        if not METHODS[self.settings.method.name].tunes:
             given.pop("split", None)  # no module sits above it: the default one, below which features may be taken
         return given
 

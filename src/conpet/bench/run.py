@@ -138,7 +138,7 @@ class _Progress:
         """Learn a task, and write down what it cost."""
         skipped = self._retrains and not self._looked_at(number)
         if skipped:  # what counts is that its examples are there when all are learned from anew
-            task = replace(task, settings={**task.settings, "max_steps": 1})
+            task = replace(task, settings={**task.settings, "training.max_steps": 1})
         cpu, wall = time.process_time(), time.perf_counter()
         report = self.learner.learn(task, evaluate=False)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
@@ -194,7 +194,7 @@ class _Progress:
                 fingerprint=fingerprint,
                 budget=dict(run.budget),
             ),
-            settings=learner.settings.model_dump(mode="json"),
+            settings=learner.settings.to_json(),
             tasks=[task.name for task in tasks],
             labels=len(learner.labels),
             test_examples=sum(len(task.test) for task in tasks),
@@ -224,7 +224,7 @@ class _Progress:
 
     @property
     def _retrains(self) -> bool:
-        return bool(METHODS[self.learner.settings.method].retrains)
+        return bool(METHODS[self.learner.settings.method.name].retrains)
 
     def _looked_at(self, number: int) -> bool:
         """Tell whether the run is evaluated after its task of this number."""

@@ -34,10 +34,10 @@ def label_vectors(
     Raises:
         BackboneError: There is no such model, or it cannot serve as a backbone.
     """
-    settings = Settings(backbone=backbone)
+    settings = Settings.parse({"backbone": backbone})
     vectors = {}
     with state_cache() as cache:
-        frozen = cut_backbone(load_backbone(backbone, dtype=settings.dtype, device=device), settings, cache)
+        frozen = cut_backbone(load_backbone(backbone, dtype=settings.backbone.dtype, device=device), settings, cache)
         for label, examples in by_label(data.train, EXAMPLES).items():
             vectors[label] = frozen.states(examples).features.double().mean(0).numpy()
             if progress:

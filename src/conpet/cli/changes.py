@@ -24,7 +24,7 @@ def teach(
     workspace: ConPET,
     tasks: Sequence[Task],
     *,
-    together: int = 1,
+    batch: int = 1,
     evaluate: bool = True,
     wait: float | None = None,
 ) -> None:
@@ -33,8 +33,8 @@ def teach(
     from conpet.report.tables import matrix_table
 
     history = History(workspace.store)
-    for start in range(0, len(tasks), together):
-        some = tasks[start : start + together]
+    for start in range(0, len(tasks), batch):
+        some = tasks[start : start + batch]
         try:
             reports = _learn(workspace, some, _title(some, start, len(tasks)), evaluate, wait)
         except KeyboardInterrupt:

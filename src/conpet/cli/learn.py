@@ -12,7 +12,11 @@ from conpet.cli.changes import extend_tasks, teach
 from conpet.cli.console import line, messages, output, print_error
 from conpet.cli.options import BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath
 from conpet.cli.workspace import open_workspace
+from conpet.fusion import FUSIONS
 from conpet.methods import METHODS
+from conpet.modules.kinds import MODULE_KINDS
+from conpet.replay import SCHEDULES
+from conpet.selectors import SELECTORS
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
@@ -31,44 +35,49 @@ def init(
         typer.Option(help="smollm2-135m, minilm-l6, tiny-random, a folder in Hugging Face format, or a hub id."),
     ] = "smollm2-135m",
     method: Annotated[str, typer.Option(help=f"How tasks are learned: {', '.join(METHODS)}.")] = "dynamic",
-    split: Annotated[int | None, _setting("Layers at the bottom that stay as they are.")] = None,
-    pet: Annotated[
-        str | None, _setting("Kind of PET module: lora, ia3, houlsby, pfeiffer or prefix (see docs/pet.md).")
-    ] = None,
+    frozen_layers: Annotated[int | None, _setting("Layers at the bottom that carry no modules.")] = None,
+    module: Annotated[str | None, _setting(f"Kind of PET module: {', '.join(MODULE_KINDS)}.")] = None,
     rank: Annotated[int | None, _setting("Rank of the LoRA modules.")] = None,
     epochs: Annotated[int | None, _setting("Passes over a task's examples.")] = None,
     learning_rate: Annotated[float | None, _setting("Highest learning rate of the modules.")] = None,
-    selector: Annotated[str | None, _setting("What finds an input's task: closed-form, learned or prototypes.")] = None,
+    selector: Annotated[str | None, _setting(f"What finds an input's task: {', '.join(SELECTORS)}.")] = None,
     top_k: Annotated[int | None, _setting("Number of modules run for an input.")] = None,
-    rule: Annotated[str | None, _setting("How scores become one ranking: calibrated or paper.")] = None,
-    replay: Annotated[str | None, _setting("How past examples are drawn: dynamic, fixed or adaptive.")] = None,
+    fusion: Annotated[str | None, _setting(f"How scores become one ranking: {', '.join(FUSIONS)}.")] = None,
+    replay: Annotated[str | None, _setting(f"How past examples are drawn: {', '.join(SCHEDULES)}.")] = None,
     dtype: Annotated[str | None, _setting("Number format: auto, float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, _setting("Device: auto, cpu, cuda, cuda:1, ...")] = None,
     seed: Annotated[int | None, _setting("Seed of everything random.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, its value in YAML; may be repeated."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any setting by its dotted name (module.alpha=32), its value in YAML; may be repeated. "
+            "`conpet settings` lists them.",
+        ),
     ] = None,
 ) -> None:
     """Make an empty workspace around a frozen backbone."""
     direct = {
-        "split": split,
-        "pet": pet,
-        "rank": rank,
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "selector": selector,
-        "top_k": top_k,
-        "rule": rule,
-        "replay": replay,
-        "dtype": dtype,
-        "device": device,
+        "backbone.name": backbone,
+        "method.name": method,
+        "backbone.frozen_layers": frozen_layers,
+        "module.kind": module,
+        "module.rank": rank,
+        "training.epochs": epochs,
+        "training.learning_rate": learning_rate,
+        "selector.name": selector,
+        "selector.top_k": top_k,
+        "fusion.name": fusion,
+        "replay.schedule": replay,
+        "backbone.dtype": dtype,
+        "backbone.device": device,
         "seed": seed,
     }
     given = _merged({name: value for name, value in direct.items() if value is not None}, settings or [])
     from conpet.api import ConPET
 
-    created = ConPET.create(workspace, backbone, method, progress=lambda said: line(said, messages()), **given)
+    created = ConPET.create(workspace, progress=lambda said: line(said, messages()), **given)
     _say_created(created, workspace, given)
 
 
@@ -92,7 +101,7 @@ def learn(
         bool,
         typer.Option("--extend", help="More examples of labels learned already: their tasks get new versions."),
     ] = False,
-    together: Annotated[
+    batch: Annotated[
         int,
         typer.Option(
             min=1,
@@ -120,7 +129,7 @@ def learn(
 
     All data is checked before anything is learned.
     A task already learned from the same data is skipped; a changed one becomes a new version.
-    With --together tasks are learned N at a time, each N of them or none, and evaluated after every N.
+    With --batch tasks are learned N at a time, each N of them or none, and evaluated after every N.
     With --extend all rows of a file are learned from, beside what is stored of their tasks; nothing is split off.
     With --all-rows nothing is split off either: every row is learned from, and accuracy is only known of what has a
     test file of its own.
@@ -128,8 +137,8 @@ def learn(
     """
     from conpet.errors import DataError
 
-    if extend and together > 1:
-        raise typer.BadParameter("tasks are extended one by one: leave one of the two out", param_hint="--together")
+    if extend and batch > 1:
+        raise typer.BadParameter("tasks are extended one by one: leave one of the two out", param_hint="--batch")
     if extend and (name is not None or template is not None or seed is not None or all_rows):
         raise typer.BadParameter("tasks that are learned keep their name, template and split", param_hint="--extend")
     opened = open_workspace(workspace, backbone, device)
@@ -146,8 +155,19 @@ def learn(
         raise typer.Exit(1) from None
     opened.check(tasks)
     _say_notes(opened, tasks)
-    teach(opened, tasks, together=together, evaluate=not no_evaluate, wait=wait)
+    teach(opened, tasks, batch=batch, evaluate=not no_evaluate, wait=wait)
     _say_learned(opened, workspace)
+
+
+_WHOLE = {
+    "backbone": "backbone.name",
+    "method": "method.name",
+    "module": "module.kind",
+    "selector": "selector.name",
+    "fusion": "fusion.name",
+    "replay": "replay.schedule",
+}
+"""What a section stands for where it is given a single value."""
 
 
 def _merged(direct: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
@@ -157,9 +177,10 @@ def _merged(direct: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         name = name.strip().replace("-", "_")
+        name = _WHOLE.get(name, name)
         if not equals or not name:
             raise typer.BadParameter(f"{assignment!r} is not KEY=VALUE", param_hint="--set")
-        if name in given or name in ("backbone", "method"):
+        if name in given:
             raise typer.BadParameter(f"{name} is given twice, or has an option of its own", param_hint="--set")
         try:
             given[name] = yaml.safe_load(value)
@@ -181,18 +202,19 @@ def _read(
 def _say_created(created: ConPET, path: Path, given: Iterable[str]) -> None:
     from conpet.report import text
 
-    settings, learner = created.settings, METHODS[created.settings.method]
+    settings, learner = created.settings, METHODS[created.settings.method.name]
     backbone = created.store.header().backbone
-    layers, split = backbone["layers"], backbone["split"]
-    cut = f"modules sit on its top {layers - split} of {layers} layers" if layers else "modules sit on all its layers"
-    line(f"{created.path}: an empty workspace, method {settings.method}")
+    layers, frozen = backbone["layers"], backbone["frozen_layers"]
+    cut = f"modules sit on its top {layers - frozen} of {layers} layers" if layers else "modules sit on all its layers"
+    line(f"{created.path}: an empty workspace, method {settings.method.name}")
     line(
         f"backbone {backbone['name']}: {text.short_count(backbone['parameters'])} parameters in {backbone['dtype']}, "
         f"frozen{f'; {cut}' if learner.tunes else ''}"
     )
-    _say_of_kinds(learner, [settings.pet])
-    if idle := sorted(learner.unused_in(settings).intersection(given)):
-        line(f"method {settings.method} does not use: {', '.join(idle)}")
+    _say_of_kinds(learner, [settings.module.kind])
+    unused = learner.unused_sections(settings)
+    if idle := sorted(key for key in given if key.partition(".")[0] in unused):
+        line(f"method {settings.method.name} does not use: {', '.join(idle)}")
     line(f"next: conpet learn {path} TASK_OR_STREAM", style="dim")
 
 
@@ -200,7 +222,7 @@ def _say_of_kinds(learner: type[Method], names: Iterable[str]) -> None:
     """Say what users should know of kinds of modules, if different modules may meet in one pass."""
     from conpet.modules.kinds import MODULE_KINDS
 
-    for name in () if "selector" in learner.unused else names:
+    for name in names if "selector" in learner.sections else ():
         if MODULE_KINDS[name].note:
             line(MODULE_KINDS[name].note)
 
@@ -211,8 +233,10 @@ def _say_notes(workspace: ConPET, tasks: list[Task]) -> None:
         for note in task.notes if known.get(task.name) != task.digest else ():
             line(f"{task.name}: {note}")
     # Of the workspace's own kind `init` has spoken.
-    kinds = dict.fromkeys(task.settings["pet"] for task in tasks if "pet" in task.settings)
-    _say_of_kinds(METHODS[workspace.settings.method], kinds)
+    settings = workspace.settings
+    kinds = dict.fromkeys(settings.for_task(task.settings).module.kind for task in tasks)
+    kinds.pop(settings.module.kind, None)
+    _say_of_kinds(METHODS[settings.method.name], kinds)
 
 
 def _say_learned(workspace: ConPET, path: Path) -> None:

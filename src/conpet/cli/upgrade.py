@@ -16,7 +16,7 @@ from conpet.cli.workspace import open_workspace
 def upgrade(
     workspace: WorkspacePath,
     method: Annotated[str, typer.Option(help="The method to go on with.")] = "dynamic",
-    rule: Annotated[
+    fusion: Annotated[
         str,
         typer.Option(help="How scores become one ranking: paper (answers stay what they are) or calibrated."),
     ] = "paper",
@@ -38,12 +38,14 @@ def upgrade(
 
     opened = open_workspace(workspace, backbone, device)
     with opened.store.snapshot() as snapshot:
-        upgraded(snapshot, method, rule, selector)
-    former = opened.settings.method
+        upgraded(snapshot, method, fusion, selector)
+    former = opened.settings.method.name
     confirm(f"Upgrade from {former} to {method}? Versions of tasks that are not in use lose their module.", yes)
-    change = partial(opened.upgrade, method, rule=rule, selector=selector)
+    change = partial(opened.upgrade, method, fusion=fusion, selector=selector)
     evaluation = made("upgrade", wait, no_evaluate, change)
-    line(f"{workspace}: method {method} in place of {former}, rule {rule}; one frozen module serves all labels so far")
+    line(
+        f"{workspace}: method {method} in place of {former}, rule {fusion}; one frozen module serves all labels so far"
+    )
     if evaluation is not None:
         say_accuracy(evaluation.whole_accuracy, len(opened.labels))
 

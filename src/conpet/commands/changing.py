@@ -192,7 +192,7 @@ class BaseCommands:
             None,
             TUNE,
             report.task,
-            settings=settings.model_dump(mode="json"),
+            settings=settings.to_json(),
             detail={DESIGN: report.model_dump(mode="json")},
         )
         return report
@@ -217,7 +217,7 @@ class BaseCommands:
                 f"{len(tasks)} tasks cannot be learned together: {batch_blocker}; learn them one after the other. "
                 "Nothing was changed"
             )
-        if self._learner.settings.latent_only:
+        if self._learner.settings.replay.latent_only:
             for number, task in enumerate(tasks):
                 check_templates(task, [*map(task_state, self.snapshot.versions), *tasks[:number]])
 

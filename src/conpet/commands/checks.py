@@ -10,30 +10,22 @@ from conpet.methods import METHODS
 from conpet.methods.base import Method
 from conpet.methods.dynamic import DynamicMethod
 from conpet.methods.static import StaticMethod
-from conpet.modules.kinds import MODULE_KINDS
-from conpet.replay import RETENTIONS, SCHEDULES
 from conpet.selectors import SELECTORS
 from conpet.store import Snapshot
 
 
-def check_names(settings: Settings) -> None:
+def check_settings(settings: Settings) -> None:
     """Check, before anything is loaded, that settings of a new workspace name what there is.
 
     Raises:
         ConfigError: An option or a setting of the method is unknown or wrong.
         UnknownNameError: There is no such method, selector, PET kind, replay schedule or retention.
     """
-    method: type[Method] = METHODS[settings.method]
-    method.Options.parse(settings.options)
+    method: type[Method] = METHODS[settings.method.name]
     method.check_task(settings, settings.for_task({}))
-    SELECTORS.require(settings.selector)
-    SCHEDULES.require(settings.replay)
-    RETENTIONS.require(settings.retention)
-    if method.tunes:
-        MODULE_KINDS.require(settings.pet)
 
 
-def upgraded(snapshot: Snapshot, method: str, rule: str, selector: str | None) -> Settings:
+def upgraded(snapshot: Snapshot, method: str, fusion: str, selector: str | None) -> Settings:
     """Return the settings of a workspace after `ConPET.upgrade`, whose arguments these are.
 
     Raises:
@@ -43,14 +35,14 @@ def upgraded(snapshot: Snapshot, method: str, rule: str, selector: str | None) -
     settings = Settings.parse(snapshot.header.settings)
     if method != DynamicMethod.name:
         raise ConfigError(f"method {method!r}: {DynamicMethod.name!r} is the one a workspace can be upgraded to")
-    if settings.method == method:
+    if settings.method.name == method:
         raise ConfigError(f"the workspace has method {method!r} already; there is nothing to upgrade")
-    if not issubclass(METHODS[settings.method], StaticMethod):
+    if not issubclass(METHODS[settings.method.name], StaticMethod):
         raise ConfigError(
-            f"method {settings.method!r}: only a workspace with one PET module for all tasks can be upgraded; "
+            f"method {settings.method.name!r}: only a workspace with one PET module for all tasks can be upgraded; "
             "make a new workspace and learn the tasks there"
         )
-    chosen = selector or settings.selector
+    chosen = selector or settings.selector.name
     if SELECTORS[chosen].needs_replay:
         raise ConfigError(
             f"selector {chosen!r} is trained task by task, and was not: upgrade with one that is computed "
@@ -61,8 +53,7 @@ def upgraded(snapshot: Snapshot, method: str, rule: str, selector: str | None) -
             f"the workspace has no task whose module could be frozen; make a new one of method {method!r} (`conpet "
             "init`), or learn a task first. Nothing was changed"
         )
-    changes = {"method": method, "options": {}, "rule": rule, "selector": chosen}
-    return Settings.parse({**snapshot.header.settings, **changes})
+    return settings.changed({"method": method, "fusion": fusion, "selector": chosen})
 
 
 def mergeable(snapshot: Snapshot, names: Sequence[str], bound: float) -> list[str]:
@@ -72,7 +63,7 @@ def mergeable(snapshot: Snapshot, names: Sequence[str], bound: float) -> list[st
         ConfigError: They cannot be merged so.
         UnknownNameError: There is no such task.
     """
-    method = snapshot.header.settings["method"]
+    method = snapshot.header.settings["method"]["name"]
     if method != DynamicMethod.name:
         raise ConfigError(f"method {method!r}: only tasks of a {DynamicMethod.name!r} workspace have modules to merge")
     if isinstance(names, str):

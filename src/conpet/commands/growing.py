@@ -180,9 +180,9 @@ class GrowingCommands(RelabelCommands):
 
     # From one module for all to one for each
 
-    def upgrade(self, method: str, rule: str, selector: str | None) -> Evaluation | None:
+    def upgrade(self, method: str, fusion: str, selector: str | None) -> Evaluation | None:
         """Freeze a static method's module and go on with new ones; see `ConPET.upgrade`."""
-        settings, static = upgraded(self.snapshot, method, rule, selector), self._learner
+        settings, static = upgraded(self.snapshot, method, fusion, selector), self._learner
         assert isinstance(static, StaticMethod), "only such a workspace can be upgraded"  # noqa: S101
         shared = dict(static.frozen())
         self._learner = dynamic = DynamicMethod(static.backbone, settings, static.state.sharing(shared))
@@ -196,8 +196,13 @@ class GrowingCommands(RelabelCommands):
             None,
             side_objects=tuple(SideObject(one.task, one.number, ASSIGNMENT, None) for one in older),
             shared=shared,
-            settings=settings.model_dump(mode="json"),
-            detail={"from": static.name, "to": method, "rule": settings.rule, "selector": settings.selector},
+            settings=settings.to_json(),
+            detail={
+                "from": static.name,
+                "to": method,
+                "fusion": settings.fusion.name,
+                "selector": settings.selector.name,
+            },
         )
         return evaluation
 

@@ -256,14 +256,16 @@ def _workspace_info(store: Store, snapshot: Snapshot) -> WorkspaceInfo:
             name=backbone["name"],
             architecture=backbone["architecture"],
             layers=backbone["layers"],
-            subset=header.settings["split"],  # the one in force: a search may have moved it since
+            frozen_layers=header.settings["backbone"][
+                "frozen_layers"
+            ],  # the one in force: a search may have moved it since
             hidden_size=backbone["hidden_size"],
             parameters=backbone["parameters"],
             dtype=backbone["dtype"],
             fingerprint=(fingerprint.changed_by(warmup.digest) if warmup else fingerprint).digest,
             warmup=warmup.task if warmup else None,
         ),
-        method=header.settings["method"],
+        method=header.settings["method"]["name"],
         settings=header.settings,
         created=header.created,
         conpet_version=version("conpet"),

@@ -70,7 +70,7 @@ def search(
         task=source.task,
         train=source.count(Subset.TRAIN),
         validation=source.count(Subset.VALIDATION),
-        method=settings.method,
+        method=settings.method.name,
         trials=trials,
         chosen=chosen.number,
         seconds=searched.budget.seconds,
@@ -85,7 +85,7 @@ def search(
 
 def applied(settings: Settings, design: Design) -> Settings:
     """Return settings with a design in force."""
-    return Settings.parse(settings.model_dump() | design.model_dump())
+    return settings.changed(design.for_workspace)
 
 
 def examples_of(snapshot: Snapshot, task: Task | str, seed: int) -> tuple[StoredExamples, tuple[str, ...]]:

@@ -35,7 +35,7 @@ def verify(store: Store, backbone: str | None = None) -> Verification:
     """
     header = store.header()
     problems: list[ConpetError] = [*store.verify()]
-    folder = backbone_folder(backbone or str(header.settings["backbone"]))
+    folder = backbone_folder(backbone or str(header.settings["backbone"]["name"]))
     if folder is not None:
         stored = Fingerprint(**header.backbone["fingerprint"])
         with tempfile.TemporaryDirectory() as forgotten:  # no remembered hashes: every byte is read

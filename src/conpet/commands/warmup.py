@@ -15,7 +15,11 @@ from conpet.state.state import State, TaskState
 
 def due(learner: Method) -> bool:
     """Tell whether the next task is the one to warm up with."""
-    return learner.settings.warmup == "first-task" and not learner.state.tasks and WARMUP not in learner.state.shared
+    return (
+        learner.settings.backbone.warmup == "first-task"
+        and not learner.state.tasks
+        and WARMUP not in learner.state.shared
+    )
 
 
 def warm_up(learner: Method, task: TaskState, source: StoredExamples, context: TrainContext) -> tuple[Method, Artifact]:

@@ -89,7 +89,7 @@ def _by_frequency(data: LabelledData, recipe: StreamRecipe, _: Vectors | None) -
     return data, _neighbours(sorted(counts, key=lambda label: (-counts[label], label)), tasks)
 
 
-def _batch_note(data: LabelledData, recipe: StreamRecipe, vectors: Vectors | None) -> Divided:
+def _together(data: LabelledData, recipe: StreamRecipe, vectors: Vectors | None) -> Divided:
     tasks = _number_of_tasks(data, recipe)
     return data, _neighbours(_alike(data, vectors), tasks)
 
@@ -138,7 +138,7 @@ _WAYS: Mapping[str, Callable[[LabelledData, StreamRecipe, Vectors | None], Divid
     "given": _given,
     "random": _at_random,
     "frequency": _by_frequency,
-    "similar-together": _batch_note,
+    "similar-together": _together,
     "similar-apart": _apart,
     "pieces": _in_pieces,
 }

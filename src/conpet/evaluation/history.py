@@ -10,7 +10,7 @@ from conpet.types import TaskTally
 
 CACHE = "cache"
 """Key of an event's detail: how many states the cache was asked for, and how many of them it had."""
-BATCH = "together"
+BATCH = "batch"
 """Key of an event's detail: the tasks learned in the same change, of whose cost the event has the task's share."""
 DESIGN = "design"
 """Key of an event's detail: a `TuneReport`, of a search for a design."""

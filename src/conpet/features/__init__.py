@@ -5,7 +5,8 @@ from __future__ import annotations
 from conpet.registry import Registry
 
 CLASSIFIERS = Registry(
-    "closed-form method",
+    "classifier",
+    "conpet.classifiers",
     {
         "nearest-mean": "conpet.features.classifiers:NearestMean",
         "lda": "conpet.features.classifiers:LinearDiscriminant",

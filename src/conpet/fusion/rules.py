@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from conpet.features.grouped_logsumexp import FLOOR, segment_logsumexp
-from conpet.registry import Registry
 
 UNSELECTED = -100.0
 """The logit of every label of a task that was not pre-selected, by the paper's rule."""
@@ -166,10 +165,6 @@ class CalibratedFusion:
 PRIOR_EXAMPLES = 5.0
 CANDIDATES = 32
 """Tasks whose modules were not run that may be meant by an example, the likeliest ones."""
-
-FUSIONS = Registry(
-    "rule", {"paper": "conpet.fusion.rules:PaperFusion", "calibrated": "conpet.fusion.rules:CalibratedFusion"}
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,6 +4,7 @@ from conpet.registry import Registry
 
 METHODS = Registry(
     "method",
+    "conpet.methods",
     {
         "crl": "conpet.methods.crl:CrlMethod",
         "dynamic": "conpet.methods.dynamic:DynamicMethod",

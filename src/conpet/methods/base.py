@@ -14,7 +14,7 @@ from torch import Tensor
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
-from conpet.config import MethodOptions, Settings, TaskSettings
+from conpet.config import MethodConfig, Settings, TaskSettings
 from conpet.context import TrainContext
 from conpet.data import Example, Kind
 from conpet.features.feature_map import View
@@ -116,22 +116,6 @@ class Scores:
     selected: Tensor | None = None
 
 
-SELECTING = frozenset(
-    {
-        "selector",
-        "top_k",
-        "rule",
-        "selector_rank",
-        "selector_steps",
-        "selector_learning_rate",
-        "calibration_examples",
-    }
-)
-"""Settings of how one of several modules is found: nothing to a method that has but one, or none."""
-_WARMING = frozenset(TaskSettings.model_fields) - {"pet", "dora", "bottleneck", "prefix_tokens"}
-"""Settings by which a warm-up is trained, whatever the method: it is a plain LoRA."""
-
-
 class Method(ABC):
     """Learns one task after another over a frozen backbone.
 
@@ -146,29 +130,33 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
-    Options: ClassVar[type[MethodOptions]] = MethodOptions
-    """What may be set for this method alone (`Settings.options`)."""
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    """The method's own options (`Settings.method`)."""
     views: ClassVar[tuple[View, ...]] = (View.RAW, View.PROJECTED)
     """Views of the frozen features that statistics are kept of: they decide which references can be computed."""
     tunes: ClassVar[bool] = True
     """Whether it trains a PET module; one that does not needs no suffix."""
+    module_per_task: ClassVar[bool] = False
+    """Whether each task has a module of its own, of its own shape."""
     retrains: ClassVar[bool] = False
     """Whether every task is learned anew with all before it, so that only what stands in the end need be measured."""
-    unused: ClassVar[frozenset[str]] = frozenset()
-    """Settings that it never reads itself; a warm-up may."""
+    sections: ClassVar[frozenset[str]] = frozenset({"module", "head", "training", "selector", "fusion", "replay"})
+    """Sections of the settings that the method reads, beside those every workspace reads."""
 
     def __init__(
         self, backbone: Backbone, settings: Settings, state: State, sums: ClassSumsCache | None = None
     ) -> None:
         self.backbone = backbone
         self.settings = settings
+        self.config = settings.method
         self.state = state
         self.sums = sums or ClassSumsCache()
 
     @classmethod
-    def unused_in(cls, settings: Settings) -> frozenset[str]:
-        """Return the settings that nothing reads in a workspace of this method."""
-        return cls.unused if settings.warmup == "none" else cls.unused - _WARMING
+    def unused_sections(cls, settings: Settings) -> frozenset[str]:
+        """Return the sections of the settings that nothing reads in a workspace of this method."""
+        warmup = frozenset() if settings.backbone.warmup == "none" else frozenset({"module", "training"})
+        return Method.sections - cls.sections - warmup
 
     @classmethod
     def check_task(cls, settings: Settings, task: TaskSettings) -> None:

@@ -10,7 +10,6 @@ from typing import ClassVar, Self
 import torch
 
 from conpet.artifact import Artifact
-from conpet.config import TaskSettings
 from conpet.context import TrainContext
 from conpet.data import Kind
 from conpet.features.classifiers import (
@@ -22,7 +21,7 @@ from conpet.features.classifiers import (
 )
 from conpet.features.feature_map import View
 from conpet.features.fitting import fitted
-from conpet.methods.base import SELECTING, EncodedInputs, Method, Scores, TaskData, TaskUpdate, by_template
+from conpet.methods.base import EncodedInputs, Method, Scores, TaskData, TaskUpdate, by_template
 from conpet.state.state import MODULE, State, TaskState
 from conpet.state.statistics import features_of
 
@@ -39,7 +38,7 @@ class ClosedFormMethod(Method, ABC):
     """
 
     tunes: ClassVar[bool] = False
-    unused: ClassVar[frozenset[str]] = SELECTING | {"replay", *TaskSettings.model_fields}
+    sections: ClassVar[frozenset[str]] = frozenset()
     form: ClassVar[str]
     """Its name in `conpet.features.CLASSIFIERS`."""
     temperature: ClassVar[float] = 1.0

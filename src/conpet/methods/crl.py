@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from conpet.config import MethodOptions, Positive
+from conpet.config import MethodConfig, Positive
 from conpet.methods.replay_batches import ReplayBatches, TrainingStep
 from conpet.methods.static import PER_LABEL, StaticMethod
 from conpet.modules.training import linear_head
@@ -46,6 +46,16 @@ class _Notes:
     readout: tuple[Tensor, Tensor] | None = None
 
 
+class CrlConfig(MethodConfig):
+    """Options of the method.
+
+    Attributes:
+        contrasted: Most rows of the bank, drawn for each step, that its examples are contrasted with.
+    """
+
+    contrasted: Positive = 1024
+
+
 class CrlMethod(StaticMethod):
     """Consistent representation learning, CRL (Zhao et al. 2022, arXiv 2203.02721), on one PET module.
 
@@ -76,16 +86,8 @@ class CrlMethod(StaticMethod):
     name = "crl"
     resumable: ClassVar[bool] = False
 
-    class Options(MethodOptions):
-        """What may be set.
-
-        Attributes:
-            contrasted: Most rows of the bank, drawn for each step, that its examples are contrasted with.
-        """
-
-        contrasted: Positive = 1024
-
-    options: Options
+    Config = CrlConfig
+    config: CrlConfig
 
     def before(self, batches: ReplayBatches) -> None:
         """Fill the bank, and note how similar old examples are to the prototypes."""
@@ -112,7 +114,7 @@ class CrlMethod(StaticMethod):
         noted: _Notes = batches.notes
         represented = batches.represent(step)
         z = projected(represented, noted.projection)
-        rows = sampled(noted.learned, self.options.contrasted, batches.context.seed + step.number)
+        rows = sampled(noted.learned, self.config.contrasted, batches.context.seed + step.number)
         same = batches.targets[step.rows].unsqueeze(1) == batches.targets[rows]
         other = torch.tensor(step.rows).unsqueeze(1) != rows
         device = z.device

@@ -9,13 +9,25 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from conpet.config import MethodOptions
+from conpet.config import MethodConfig
 from conpet.methods.replay_batches import ReplayBatches, TrainingStep
 from conpet.methods.static import StaticMethod
 from conpet.state.state import MODULE, Names, TaskState
 
 _LOGITS = "logits"
 """Stem, with a task, of the outputs recorded for its training examples: one tensor `[n]` a label."""
+
+
+class DerppConfig(MethodConfig):
+    """Options of the method.
+
+    Attributes:
+        alpha: Weight of the recorded outputs.
+        beta: Weight of the labels of old examples.
+    """
+
+    alpha: Annotated[float, Field(ge=0)] = 0.1
+    beta: Annotated[float, Field(ge=0)] = 1.0
 
 
 class DerppMethod(StaticMethod):
@@ -38,18 +50,8 @@ class DerppMethod(StaticMethod):
 
     name = "der++"
 
-    class Options(MethodOptions):
-        """What may be set.
-
-        Attributes:
-            alpha: Weight of the recorded outputs.
-            beta: Weight of the labels of old examples.
-        """
-
-        alpha: Annotated[float, Field(ge=0)] = 0.1
-        beta: Annotated[float, Field(ge=0)] = 1.0
-
-    options: Options
+    Config = DerppConfig
+    config: DerppConfig
 
     def before(self, batches: ReplayBatches) -> None:
         """Read the outputs that were recorded for old examples."""
@@ -80,9 +82,9 @@ class DerppMethod(StaticMethod):
         loss = losses[: step.fresh].mean()
         if mirrored.any():
             then, now = recorded[mirrored], logits[step.fresh :][mirrored]
-            loss = loss + self.options.alpha * squared_distance(now, then)
+            loss = loss + self.config.alpha * squared_distance(now, then)
         if answered.any():
-            loss = loss + self.options.beta * losses[step.fresh :][answered].mean()
+            loss = loss + self.config.beta * losses[step.fresh :][answered].mean()
         return loss
 
     def kept_with_task(

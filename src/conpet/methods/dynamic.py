@@ -6,7 +6,7 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -15,12 +15,14 @@ from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
 from conpet.config import Settings, TaskSettings
+from conpet.config.base import flat, nested
 from conpet.context import TrainContext
 from conpet.data import Kind
 from conpet.errors import ConfigError
 from conpet.features.classifiers import LinearDiscriminant, ProjectedRidge
 from conpet.features.fitting import fitted
-from conpet.fusion.rules import FUSIONS, UNSELECTED, Evidence, Fusion, PaperFusion
+from conpet.fusion import FUSIONS
+from conpet.fusion.rules import UNSELECTED, Evidence, Fusion, PaperFusion
 from conpet.methods.base import EncodedInputs, Method, Scores, TaskData, TaskUpdate, by_template
 from conpet.modules.adapter import ADAPTER_CONFIG
 from conpet.modules.logit_cache import LogitCache
@@ -76,6 +78,7 @@ class DynamicMethod(Method):
     """
 
     name = "dynamic"
+    module_per_task: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -104,13 +107,13 @@ class DynamicMethod(Method):
             self.closed,
             self.state.shared.get(SELECTOR),
         )
-        selector: Selector = SELECTORS[self.settings.selector](self.backbone, self.settings, self.pool.pool, state)
+        selector: Selector = SELECTORS[self.settings.selector.name](self.backbone, self.settings, self.pool.pool, state)
         return selector
 
     @cached_property
     def rule(self) -> Fusion:
         """The rule in this state."""
-        rule: type[Fusion] = FUSIONS[self.settings.rule]
+        rule: type[Fusion] = FUSIONS[self.settings.fusion.name]
         stored = self.state.shared.get(CALIBRATION)
         return rule(**stored.document(CALIBRATION)) if stored else rule()
 
@@ -128,7 +131,7 @@ class DynamicMethod(Method):
     def score(self, readings: EncodedInputs, kind: Kind) -> Scores:
         """Score n examples of one kind; labels of tasks of another kind get -inf."""
         evidence, by_selector = self._evidence(readings, kind)
-        units = _likeliest(evidence.tasks, self.settings.top_k)
+        units = _likeliest(evidence.tasks, self.settings.selector.top_k)
         # Of each selected unit the likeliest task, which is the only one for most.
         of_unit = self.units.of_task == units.unsqueeze(2)
         selected = by_selector.unsqueeze(1).masked_fill(~of_unit, -torch.inf).argmax(dim=2)
@@ -152,7 +155,7 @@ class DynamicMethod(Method):
         if self.other_kind[kind].any():
             impossible = self.other_kind[kind][self.owner]
             discriminant, regression = (one.masked_fill(impossible, -torch.inf) for one in (discriminant, regression))
-        logits = self.units.run(readings, kind, _likeliest(units, self.settings.top_k))
+        logits = self.units.run(readings, kind, _likeliest(units, self.settings.selector.top_k))
         return Evidence(discriminant, regression, units, logits, self._unit_of_label), by_selector
 
     def _selected_by(self, readings: EncodedInputs, kind: Kind) -> Tensor:
@@ -180,11 +183,9 @@ class DynamicMethod(Method):
     def batch_blocker(self) -> str | None:
         """Why tasks cannot be learned together: a selector or modules that are trained one on the other."""
         if self.selector.needs_replay:
-            return f"selector={self.settings.selector} is trained on one task after the other"
+            return f"selector={self.settings.selector.name} is trained on one task after the other"
         if self._needs_competing_logits:
-            return (
-                f"rule={PaperFusion.name} with top_k={self.settings.top_k} trains a module beside those of older tasks"
-            )
+            return f"fusion={PaperFusion.name} with top_k={self.settings.selector.top_k} trains a module beside those of older tasks"
         return None
 
     def learn_batch(self, tasks_data: Sequence[TaskData], contexts: Sequence[TrainContext]) -> list[TaskUpdate]:
@@ -318,14 +319,10 @@ class DynamicMethod(Method):
 
     def _common_settings(self, tasks: Sequence[TaskState]) -> TaskSettings:
         """Return the settings that tasks have in common, with as many steps as they took together."""
-        first, *others = tasks
-        common = {
-            name: value
-            for name, value in first.settings.items()
-            if all(other.settings.get(name) == value for other in others)
-        }
-        steps = sum(steps_of(len(features_of(task)), self.settings.for_task(task.settings)) for task in tasks)
-        return self.settings.for_task({**common, "max_steps": steps, "epochs": steps})
+        own = [flat(nested(task.settings)) for task in tasks]
+        common = {key: value for key, value in own[0].items() if all(other.get(key) == value for other in own[1:])}
+        steps = sum(steps_of(len(features_of(task)), self.settings.for_task(task.settings).training) for task in tasks)
+        return self.settings.for_task(common | {"training.max_steps": steps, "training.epochs": steps})
 
     def prune_labels(self, before: Sequence[TaskState], after: Sequence[TaskState]) -> Mapping[str, Artifact | None]:
         """Return the shared modules that serve fewer labels than before, without those labels; None: it serves none."""
@@ -337,12 +334,12 @@ class DynamicMethod(Method):
 
     def _rehearsal(self, task_data: TaskData, context: TrainContext) -> Rehearsal | None:
         """Prepare the old half of what the selector learns from."""
-        _, replayed = divide_budget(task_data.settings.batch_size, old_share=OLD_SHARE, has_memory=True)
+        _, replayed = divide_budget(task_data.settings.training.batch_size, old_share=OLD_SHARE, has_memory=True)
         return rehearse(
             [one for one in context.memory if one.task != task_data.task.name],
             self.backbone,
-            schedule=self.settings.replay,
-            steps=self.settings.selector_steps,
+            schedule=self.settings.replay.schedule,
+            steps=self.selector.replay_steps,
             per_step=replayed,
             seed=context.seed,
         )
@@ -350,7 +347,7 @@ class DynamicMethod(Method):
     @property
     def _needs_competing_logits(self) -> bool:
         """Whether modules are trained beside those of older tasks."""
-        return self.settings.rule == PaperFusion.name and self.settings.top_k > 1
+        return self.settings.fusion.name == PaperFusion.name and self.settings.selector.top_k > 1
 
     def competing_logits(self, task_data: TaskData) -> Tensor | None:
         """Return the logits `[n, O]` of older tasks' labels beside which a module learns by the paper's rule at k > 1.
@@ -369,7 +366,7 @@ class DynamicMethod(Method):
         ranked = self._selected_by(readings, kind)
         ranked[:, own] = -torch.inf
         units = sum_by_module(ranked, self.units.of_task)
-        logits = self.units.run(readings, kind, _likeliest(units, self.settings.top_k - 1))
+        logits = self.units.run(readings, kind, _likeliest(units, self.settings.selector.top_k - 1))
         return logits[:, self.owner != own].clamp(min=UNSELECTED)
 
     def calibrated(self, context: TrainContext, newest: Sequence[StoredExamples] = ()) -> dict[str, Artifact | None]:
@@ -381,7 +378,7 @@ class DynamicMethod(Method):
             names = {one.task for one in newest}
             old = [one for one in context.memory if one.task not in names]
             of_new, of_old = divide_budget(
-                self.settings.calibration_examples, old_share=OLD_SHARE if newest else 1.0, has_memory=bool(old)
+                self.settings.fusion.calibration_examples, old_share=OLD_SHARE if newest else 1.0, has_memory=bool(old)
             )
             drawn = draw_by_task(old, Subset.VALIDATION, of_old, context.seed)
             for one in newest:
@@ -401,7 +398,7 @@ class DynamicMethod(Method):
             for source, positions in some:
                 labels = source.labels(Subset.VALIDATION)
                 targets += [column[labels[position]] for position in positions]
-        rule: Fusion = FUSIONS[self.settings.rule]()
+        rule: Fusion = FUSIONS[self.settings.fusion.name]()
         return rule.fitted(Evidence.joined(parts), torch.tensor(targets)) if parts else rule
 
 

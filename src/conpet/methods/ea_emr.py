@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from conpet.config import MethodOptions, Positive
+from conpet.config import MethodConfig, Positive
 from conpet.methods.replay_batches import ReplayBatches, TrainingStep
 from conpet.methods.static import METHOD, PER_LABEL, StaticMethod
 from conpet.modules.training import linear_head
@@ -79,6 +79,18 @@ class _Places:
     places: Tensor
 
 
+class EaEmrConfig(MethodConfig):
+    """Options of the method.
+
+    Attributes:
+        alignment_ridge: Penalty on moving the alignment, in units of the mean square of representations.
+        alignment_examples: Most old, and most new, examples it is fitted on.
+    """
+
+    alignment_ridge: Annotated[float, Field(gt=0)] = 1.0
+    alignment_examples: Positive = 256
+
+
 class EaEmrMethod(StaticMethod):
     """Embedding-aligned EMR, EA-EMR (Wang et al. 2019, arXiv 1903.02588), on one PET module.
 
@@ -101,24 +113,14 @@ class EaEmrMethod(StaticMethod):
 
     name = "ea-emr"
 
-    class Options(MethodOptions):
-        """What may be set.
-
-        Attributes:
-            alignment_ridge: Penalty on moving the alignment, in units of the mean square of representations.
-            alignment_examples: Most old, and most new, examples it is fitted on.
-        """
-
-        alignment_ridge: Annotated[float, Field(gt=0)] = 1.0
-        alignment_examples: Positive = 256
-
-    options: Options
+    Config = EaEmrConfig
+    config: EaEmrConfig
 
     def before(self, batches: ReplayBatches) -> None:
         """Note where old examples lie."""
         kept, nothing = self.carried(batches.labels), Alignment.identity(self.backbone.representation_size)
         alignment = Alignment(kept[_WEIGHT], kept[_OFFSET]) if kept else nothing
-        rows = batches.some(batches.old_rows, self.options.alignment_examples)
+        rows = batches.some(batches.old_rows, self.config.alignment_examples)
         batches.notes = _Places(alignment, rows, alignment(batches.represented(rows)))
 
     def loss(self, batches: ReplayBatches, step: TrainingStep) -> Tensor:
@@ -131,10 +133,10 @@ class EaEmrMethod(StaticMethod):
         """Fit the alignment; without old examples it stays as it is."""
         noted: _Places = batches.notes
         if noted.rows:
-            fresh = batches.some(range(batches.new), self.options.alignment_examples)
+            fresh = batches.some(range(batches.new), self.config.alignment_examples)
             new, old = batches.represented(fresh), batches.represented(noted.rows)
             places = torch.cat([noted.alignment(new), noted.places])
-            moved = noted.alignment.moved(torch.cat([new, old]), places, self.options.alignment_ridge)
+            moved = noted.alignment.moved(torch.cat([new, old]), places, self.config.alignment_ridge)
             batches.notes = replace(noted, alignment=moved)
 
     def readout(self, batches: ReplayBatches) -> nn.Linear:

@@ -10,8 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from conpet.config import MethodOptions, Positive
-from conpet.methods.base import SELECTING
+from conpet.config import MethodConfig, Positive
 from conpet.methods.replay_batches import HEAD_PARAMETERS, ReplayBatches, TrainingStep
 from conpet.methods.static import PER_LABEL, StaticMethod
 
@@ -50,6 +49,18 @@ class Quadratic:
         return Quadratic(importance, anchor)
 
 
+class EwcConfig(MethodConfig):
+    """Options of the method.
+
+    Attributes:
+        penalty: The paper's lambda: how much old tasks weigh beside the new one.
+        fisher_examples: Examples of a task its Fisher information is estimated on.
+    """
+
+    penalty: Annotated[float, Field(ge=0)] = 3000.0
+    fisher_examples: Positive = 100
+
+
 class EwcMethod(StaticMethod):
     """Elastic weight consolidation, EWC (Kirkpatrick et al. 2017, arXiv 1612.00796, eq. 3), on one PET module.
 
@@ -71,20 +82,10 @@ class EwcMethod(StaticMethod):
 
     name = "ewc"
     replays: ClassVar[bool] = False
-    unused: ClassVar[frozenset[str]] = SELECTING | {"replay"}
+    sections: ClassVar[frozenset[str]] = StaticMethod.sections - {"replay"}
 
-    class Options(MethodOptions):
-        """What may be set.
-
-        Attributes:
-            penalty: The paper's lambda: how much old tasks weigh beside the new one.
-            fisher_examples: Examples of a task its Fisher information is estimated on.
-        """
-
-        penalty: Annotated[float, Field(ge=0)] = 3000.0
-        fisher_examples: Positive = 100
-
-    options: Options
+    Config = EwcConfig
+    config: EwcConfig
 
     def before(self, batches: ReplayBatches) -> None:
         """Read the penalty of past tasks."""
@@ -99,12 +100,12 @@ class EwcMethod(StaticMethod):
     def loss(self, batches: ReplayBatches, step: TrainingStep) -> Tensor:
         """Return the cross-entropy of new examples and the penalty of past tasks."""
         past: Quadratic = batches.notes
-        return super().loss(batches, step) + self.options.penalty / 2 * past.at(batches.parameters)
+        return super().loss(batches, step) + self.config.penalty / 2 * past.at(batches.parameters)
 
     def after(self, batches: ReplayBatches) -> None:
         """Add the task's Fisher information to the penalty."""
         generator = torch.Generator().manual_seed(batches.context.seed)
-        rows = batches.some(range(batches.new), self.options.fisher_examples)
+        rows = batches.some(range(batches.new), self.config.fisher_examples)
 
         def log_probabilities(row: int) -> Tensor:
             return torch.log_softmax(batches.head(batches.module.represent(batches.collated([row])))[0], dim=0)

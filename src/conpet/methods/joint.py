@@ -34,7 +34,7 @@ class JointMethod(StaticMethod):
         states = [task_data.train, *(one.states(self.backbone, Subset.TRAIN) for one in memory)]
         answers = [*task_data.answers, *(label for one in memory for label in one.labels(Subset.TRAIN))]
         labels = self.labels_with(task_data)
-        steps = steps_of(len(answers), task_data.settings)
+        steps = steps_of(len(answers), task_data.settings.training)
         return ReplayBatches(
             PetModule(self.backbone, self.settings.for_task({}), context.seed),
             zero_head(self.backbone, len(labels)),

@@ -8,13 +8,22 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from conpet.config import MethodOptions
-from conpet.methods.base import SELECTING
+from conpet.config import MethodConfig
 from conpet.methods.replay_batches import ReplayBatches, TrainingStep
 from conpet.methods.static import StaticMethod
 
 TEMPERATURE = 2.0
 """The paper's T, found there by a search."""
+
+
+class LwfConfig(MethodConfig):
+    """Options of the method.
+
+    Attributes:
+        distillation: The paper's lambda_o: how much the old outputs weigh beside the new ones.
+    """
+
+    distillation: Annotated[float, Field(ge=0)] = 1.0
 
 
 class LwfMethod(StaticMethod):
@@ -36,18 +45,10 @@ class LwfMethod(StaticMethod):
 
     name = "lwf"
     replays: ClassVar[bool] = False
-    unused: ClassVar[frozenset[str]] = SELECTING | {"replay"}
+    sections: ClassVar[frozenset[str]] = StaticMethod.sections - {"replay"}
 
-    class Options(MethodOptions):
-        """What may be set.
-
-        Attributes:
-            distillation: The paper's lambda_o: how much the old outputs weigh beside the new ones.
-        """
-
-        distillation: Annotated[float, Field(ge=0)] = 1.0
-
-    options: Options
+    Config = LwfConfig
+    config: LwfConfig
 
     def before(self, batches: ReplayBatches) -> None:
         """Record what the old outputs say of the new examples."""
@@ -64,7 +65,7 @@ class LwfMethod(StaticMethod):
         recorded: Tensor = batches.notes
         then = recorded[step.rows].split(sizes, dim=1)
         for new, old in zip(now, then, strict=True):
-            loss = loss + self.options.distillation * distillation(new, old)
+            loss = loss + self.config.distillation * distillation(new, old)
         return loss
 
 

@@ -9,14 +9,23 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from conpet.config import MethodOptions, Settings, TaskSettings
+from conpet.config import MethodConfig, Settings, TaskSettings
 from conpet.errors import ConfigError
-from conpet.methods.base import SELECTING
 from conpet.methods.replay_batches import ReplayBatches, TrainingStep
 from conpet.methods.static import StaticMethod
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter
-from conpet.modules.kinds.lora import DOWN, Lora, concatenated
+from conpet.modules.kinds.lora import DOWN, LoraConfig, concatenated
 from conpet.modules.module import PetModule
+
+
+class OLoraConfig(MethodConfig):
+    """Options of the method.
+
+    Attributes:
+        orthogonality: The paper's lambda_1.
+    """
+
+    orthogonality: Annotated[float, Field(ge=0)] = 0.5
 
 
 class OLoraMethod(StaticMethod):
@@ -39,24 +48,17 @@ class OLoraMethod(StaticMethod):
 
     name = "o-lora"
     replays: ClassVar[bool] = False
-    unused: ClassVar[frozenset[str]] = SELECTING | {"replay"}
+    sections: ClassVar[frozenset[str]] = StaticMethod.sections - {"replay"}
 
-    class Options(MethodOptions):
-        """What may be set.
-
-        Attributes:
-            orthogonality: The paper's lambda_1.
-        """
-
-        orthogonality: Annotated[float, Field(ge=0)] = 0.5
-
-    options: Options
+    Config = OLoraConfig
+    config: OLoraConfig
 
     @classmethod
     def check_task(cls, settings: Settings, task: TaskSettings) -> None:
         """Raise `ConfigError` unless modules are plain LoRA, of one shape."""
         super().check_task(settings, task)
-        if settings.pet != Lora.name or settings.dora:
+        module = settings.module
+        if not isinstance(module, LoraConfig) or module.dora:
             raise ConfigError(f"method {cls.name!r} sums LoRA modules: use pet=lora, no dora, or another method")
 
     def started(self, seed: int) -> PetModule:
@@ -78,7 +80,7 @@ class OLoraMethod(StaticMethod):
     def loss(self, batches: ReplayBatches, step: TrainingStep) -> Tensor:
         """Return the cross-entropy, and how far the new LoRA reads directions that are taken."""
         taken: Mapping[str, Tensor] = batches.notes
-        return super().loss(batches, step) + self.options.orthogonality * overlap(taken, batches.module.parameters)
+        return super().loss(batches, step) + self.config.orthogonality * overlap(taken, batches.module.parameters)
 
     def answering(self, batches: ReplayBatches) -> Adapter:
         """Return all LoRA modules as one."""

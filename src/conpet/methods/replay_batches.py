@@ -97,9 +97,11 @@ class ReplayBatches:
         """Draw what is replayed within the task's budget, and put new and old examples side by side."""
         backbone = trained.module.backbone
         memory = [one for one in context.memory if replays and one.task != task_data.task.name]
-        steps = steps_of(len(task_data.train), task_data.settings)
-        _, old = divide_budget(task_data.settings.batch_size, old_share=OLD_SHARE, has_memory=bool(memory))
-        rehearsal = rehearse(memory, backbone, schedule=settings.replay, steps=steps, per_step=old, seed=context.seed)
+        steps = steps_of(len(task_data.train), task_data.settings.training)
+        _, old = divide_budget(task_data.settings.training.batch_size, old_share=OLD_SHARE, has_memory=bool(memory))
+        rehearsal = rehearse(
+            memory, backbone, schedule=settings.replay.schedule, steps=steps, per_step=old, seed=context.seed
+        )
         states, answers = [task_data.train], list(task_data.answers)
         if rehearsal:
             states.append(rehearsal.states)
@@ -161,7 +163,7 @@ class ReplayBatches:
     def step(self, number: int) -> TrainingStep:
         """Return the batch of a step."""
         fresh_count, old_count = divide_budget(
-            self.task_data.settings.batch_size, old_share=OLD_SHARE, has_memory=self.rehearsal is not None
+            self.task_data.settings.training.batch_size, old_share=OLD_SHARE, has_memory=self.rehearsal is not None
         )
         fresh = self._fresh(number, fresh_count)
         old = [self.new + row for row in self.rehearsal.rows(number, old_count)] if self.rehearsal else []

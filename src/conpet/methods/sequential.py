@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from conpet.methods.base import SELECTING
 from conpet.methods.static import StaticMethod
 
 
@@ -17,4 +16,4 @@ class SequentialMethod(StaticMethod):
 
     name = "sequential"
     replays: ClassVar[bool] = False
-    unused: ClassVar[frozenset[str]] = SELECTING | {"replay"}
+    sections: ClassVar[frozenset[str]] = StaticMethod.sections - {"replay"}

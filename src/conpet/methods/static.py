@@ -17,7 +17,7 @@ from conpet.config import Settings, TaskSettings
 from conpet.context import TrainContext
 from conpet.data import Kind
 from conpet.errors import ConfigError
-from conpet.methods.base import SELECTING, EncodedInputs, Method, Scores, TaskData, TaskUpdate, count
+from conpet.methods.base import EncodedInputs, Method, Scores, TaskData, TaskUpdate, count
 from conpet.methods.replay_batches import ReplayBatches, Trained, TrainingStep
 from conpet.modules.adapter import ADAPTER_TENSORS, Adapter
 from conpet.modules.logit_cache import LogitCache
@@ -48,7 +48,7 @@ class StaticMethod(Method, ABC):
     removed task cannot be told apart from the rest.
     """
 
-    unused: ClassVar[frozenset[str]] = SELECTING
+    sections: ClassVar[frozenset[str]] = frozenset({"module", "head", "training", "replay"})
     replays: ClassVar[bool] = True
     """Whether half of a batch is old examples."""
     resumable: ClassVar[bool] = True
@@ -64,15 +64,15 @@ class StaticMethod(Method, ABC):
     ) -> None:
         super().__init__(backbone, settings, state, sums)
         self.pool = pool or LogitCache(ModulePool(backbone))
-        self.options = self.Options.parse(settings.options)
 
     @classmethod
     def check_task(cls, settings: Settings, task: TaskSettings) -> None:
         """Raise `ConfigError` if a task asks for a module of its own: there is one for all."""
-        own = [name for name, value in task.shape.items() if value != getattr(settings, name)]
+        there, asked = settings.module, task.module
+        own = [name for name, value in asked.shape.items() if value != there.shape.get(name)]
         if own:
             raise ConfigError(
-                f"{', '.join(own)}: method {cls.name!r} trains one module for all tasks, so a task cannot have its "
+                f"{', '.join(f'module.{name}' for name in own)}: method {cls.name!r} trains one module for all tasks, so a task cannot have its "
                 "own; leave it out, or set it for the workspace (`conpet init`)"
             )
 
@@ -277,7 +277,7 @@ class StaticMethod(Method, ABC):
         log = optimise(
             {**batches.parameters, **self.extra_parameters(batches)},
             lambda step: self.loss(batches, batches.step(step)),
-            Schedule(batches.steps, settings.learning_rate, settings.weight_decay, seed=context.seed),
+            Schedule(batches.steps, settings.training.learning_rate, settings.training.weight_decay, seed=context.seed),
             checkpoint=context.scratch / STATIC if context.scratch and self.resumable and batches.resumable else None,
             on_gradient=lambda step: self.after_backward(batches, step),
             on_step=lambda step: context.progress("module", (step + 1) / batches.steps),

@@ -20,9 +20,9 @@ from conpet.backbone.states import Batch
 from conpet.config import TaskSettings
 from conpet.errors import ConfigError, CorruptionError
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter, MapUpdate
-from conpet.modules.kinds import MODULE_KINDS, check_switches, kind_of_document
+from conpet.modules.kinds import MODULE_KINDS, kind_of_document
 from conpet.modules.kinds.base import ModuleKind
-from conpet.modules.kinds.lora import Lora, freeze_beneath
+from conpet.modules.kinds.lora import LoraConfig, freeze_beneath
 from conpet.modules.low_rank import LowRankLinear, low_rank_maps
 from conpet.readable import Readable
 
@@ -47,17 +47,17 @@ class PetModule:
         ConfigError: Such a module cannot sit on the suffix, or `past` not beneath it.
     """
 
-    _training_tokens: int | None = None
+    _micro_batch_tokens: int | None = None
     _offloads = False
 
     def __init__(self, backbone: Backbone, settings: TaskSettings, seed: int, *, past: Adapter | None = None) -> None:
-        check_switches(settings)
-        kind: ModuleKind = MODULE_KINDS[settings.pet]()
-        self._inject(backbone, kind, kind.document(backbone, settings), seed)
-        self._training_tokens, self._offloads = settings.training_tokens, settings.offload_activations
+        config, training = settings.module, settings.training
+        kind: ModuleKind = MODULE_KINDS[config.kind]()
+        self._inject(backbone, kind, kind.document(backbone, config), seed)
+        self._micro_batch_tokens, self._offloads = training.micro_batch_tokens, training.offload_activations
         if past is not None:
-            if settings.pet != Lora.name or settings.dora:
-                raise ConfigError("only a plain LoRA can be trained over a past one: use pet=lora, no dora")
+            if not isinstance(config, LoraConfig) or config.dora:
+                raise ConfigError("only a plain LoRA can be trained over a past one: use module.kind=lora without dora")
             freeze_beneath(self._suffix, past)
 
     def _inject(self, backbone: Backbone, kind: ModuleKind, document: Mapping[str, Any], seed: int) -> None:
@@ -141,7 +141,7 @@ class PetModule:
             return self._passed(batch)
         self.backbone.meter.trained_tokens += tokens
         rows, width = batch.ids.shape
-        at_once = max(1, (self._training_tokens or batch.ids.numel()) // width)
+        at_once = max(1, (self._micro_batch_tokens or batch.ids.numel()) // width)
         with _kept_for_gradients(self.backbone.device, offload=self._offloads):
             if rows <= at_once:
                 return self._passed(batch)

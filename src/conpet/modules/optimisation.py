@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from conpet.artifact import Artifact, load_checkpoint, save_checkpoint
-from conpet.config import TaskSettings
+from conpet.config import TrainingConfig
 from conpet.errors import DivergedError
 
 CHECKPOINT_SECONDS = 20.0
@@ -252,7 +252,7 @@ def _resume(
         log.losses = [float(loss) for loss in losses]
 
 
-def steps_of(examples: int, settings: TaskSettings) -> int:
+def steps_of(examples: int, settings: TrainingConfig) -> int:
     """Return the optimiser steps of a task of so many new examples: its budget, however many tasks came before."""
     steps = settings.epochs * ceil(examples / settings.batch_size)
     return min(steps, settings.max_steps or steps)

@@ -64,7 +64,7 @@ class TrainingJob:
     @property
     def steps(self) -> int:
         """Optimiser steps it takes."""
-        return steps_of(len(self.states), self.settings)
+        return steps_of(len(self.states), self.settings.training)
 
     @cached_property
     def lengths(self) -> list[int]:
@@ -74,7 +74,7 @@ class TrainingJob:
     @property
     def rows(self) -> int:
         """Examples of a step, at most."""
-        return min(self.settings.batch_size, len(self.states))
+        return min(self.settings.training.batch_size, len(self.states))
 
     @property
     def longest(self) -> int:
@@ -165,7 +165,7 @@ def group_jobs(jobs: Sequence[TrainingJob]) -> list[list[int]]:
     sets: list[list[int]] = []
     open_sets: dict[Hashable, list[int]] = {}
     for index in order:
-        shape = tuple(sorted(jobs[index].settings.shape.items()))
+        shape = jobs[index].settings.module
         some = open_sets.get(shape)
         if some is None or not _fit_together([jobs[one] for one in (*some, index)]):
             some = open_sets[shape] = []
@@ -176,12 +176,14 @@ def group_jobs(jobs: Sequence[TrainingJob]) -> list[list[int]]:
 
 def _fit_together(jobs: Sequence[TrainingJob]) -> bool:
     """Tell whether subjects of one shape can, and should, go through a step together."""
-    kind: ModuleKind = MODULE_KINDS[jobs[0].settings.pet]()
-    if any(one.others is not None or not kind.trains_batched(one.settings) for one in jobs):
+    kind: ModuleKind = MODULE_KINDS[jobs[0].settings.module.kind]()
+    if any(one.others is not None or not kind.trains_batched(one.settings.module) for one in jobs):
         return False
     rows = sum(one.rows for one in jobs)
     tokens = rows * max(one.longest for one in jobs)
-    bounds: list[float] = [one.settings.training_tokens for one in jobs if one.settings.training_tokens is not None]
+    bounds: list[float] = [
+        one.settings.training.micro_batch_tokens for one in jobs if one.settings.training.micro_batch_tokens is not None
+    ]
     bounds.append(MAX_PADDING_RATIO * sum(one.rows * one.longest for one in jobs))
     return rows <= MAX_BATCHED_ROWS and all(tokens <= bound for bound in bounds)
 
@@ -190,14 +192,14 @@ class TrainingRun:
     """A subject while its module is trained."""
 
     def __init__(self, backbone: Backbone, job: TrainingJob) -> None:
-        settings = job.settings
+        training = job.settings.training
         self.job = job
-        self.module = PetModule(backbone, settings, job.seed)
+        self.module = PetModule(backbone, job.settings, job.seed)
         self.head = zero_head(backbone, job.labels)
         head = {f"head.{name}": value for name, value in self.head.named_parameters()}
-        schedule = Schedule(job.steps, settings.learning_rate, settings.weight_decay, seed=job.seed)
+        schedule = Schedule(job.steps, training.learning_rate, training.weight_decay, seed=job.seed)
         self.group = ParameterGroup({**self.module.parameters, **head}, schedule, job.name)
-        self._per_epoch = ceil(len(job.states) / settings.batch_size)
+        self._per_epoch = ceil(len(job.states) / training.batch_size)
         self._orders: dict[int, list[list[int]]] = {}
 
     def rows(self, step: int) -> list[int]:
@@ -207,7 +209,7 @@ class TrainingRun:
         epoch = step // self._per_epoch
         if epoch not in self._orders:
             generator = torch.Generator().manual_seed(self.job.seed + epoch)
-            batches = epoch_batches(self.job.lengths, self.job.settings.batch_size, generator)
+            batches = epoch_batches(self.job.lengths, self.job.settings.training.batch_size, generator)
             self._orders = {epoch: batches}
         return self._orders[epoch][step % self._per_epoch]
 

@@ -15,7 +15,7 @@ from conpet.backbone.backbone import Backbone, Loaded
 from conpet.backbone.states import States
 from conpet.config import TaskSettings
 from conpet.modules.adapter import ADAPTER_TENSORS, digest_tensors
-from conpet.modules.kinds.lora import Lora
+from conpet.modules.kinds.lora import LoraConfig
 from conpet.modules.module import StoredModule, module_artifact
 from conpet.modules.training import TrainedModule, Watch, train_module
 from conpet.modules.warmup_info import WARMUP, WarmupNote
@@ -60,7 +60,9 @@ def train_warmup(
         on_step: Called with the number of steps done and of all steps.
         watch: As in `train_module`.
     """
-    lora = settings.model_copy(update={"pet": Lora.name, "dora": False})
+    module = settings.module
+    plain = module.model_copy(update={"dora": False}) if isinstance(module, LoraConfig) else LoraConfig()
+    lora = settings.model_copy(update={"module": plain})
     return train_module(
         backbone, states, targets, len(labels), lora, seed, checkpoint=checkpoint, on_step=on_step, watch=watch
     )

@@ -4,6 +4,7 @@ from conpet.registry import Registry
 
 SCHEDULES = Registry(
     "replay schedule",
+    "conpet.schedules",
     {
         "fixed": "conpet.replay.fixed:FixedReplay",
         "dynamic": "conpet.replay.dynamic:DynamicReplay",
@@ -13,6 +14,7 @@ SCHEDULES = Registry(
 
 RETENTIONS = Registry(
     "retention",
+    "conpet.retentions",
     {
         "reservoir": "conpet.replay.retention:Reservoir",
         "class-balanced": "conpet.replay.retention:ClassBalanced",

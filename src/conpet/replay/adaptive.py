@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle
 
 from conpet.backbone.backbone import Backbone
+from conpet.config import ScheduleConfig
 from conpet.replay.dynamic import draw_uniformly
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.rehearsal import Budget, Rehearsal
@@ -45,9 +46,11 @@ class AdaptiveReplay(Rehearsal):
     name = "adaptive"
     resumable = False
 
-    def __init__(self, memory: Sequence[StoredExamples], backbone: Backbone, budget: Budget) -> None:
+    def __init__(
+        self, memory: Sequence[StoredExamples], backbone: Backbone, budget: Budget, config: ScheduleConfig
+    ) -> None:
         draws = draw_uniformly(memory, Subset.TRAIN, budget.examples, budget.seed)
-        super().__init__(memory, backbone, budget, draws)
+        super().__init__(memory, backbone, budget, config, draws)
         members: dict[str, list[int]] = {}
         for row, task in enumerate(self.tasks):
             members.setdefault(task, []).append(row)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 
 from conpet.backbone.backbone import Backbone
+from conpet.config import ScheduleConfig
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.rehearsal import Budget, Draw, Predrawn
 
@@ -18,8 +19,12 @@ class DynamicReplay(Predrawn):
 
     name = "dynamic"
 
-    def __init__(self, memory: Sequence[StoredExamples], backbone: Backbone, budget: Budget) -> None:
-        super().__init__(memory, backbone, budget, draw_uniformly(memory, Subset.TRAIN, budget.examples, budget.seed))
+    def __init__(
+        self, memory: Sequence[StoredExamples], backbone: Backbone, budget: Budget, config: ScheduleConfig
+    ) -> None:
+        super().__init__(
+            memory, backbone, budget, config, draw_uniformly(memory, Subset.TRAIN, budget.examples, budget.seed)
+        )
 
 
 def draw_uniformly(memory: Sequence[StoredExamples], subset: Subset, count: int, seed: int) -> list[Draw]:

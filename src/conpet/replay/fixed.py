@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, islice
 
 from conpet.backbone.backbone import Backbone
+from conpet.config import ScheduleConfig
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.rehearsal import Budget, Draw, Predrawn
 
@@ -21,11 +22,15 @@ class FixedReplay(Predrawn):
 
     name = "fixed"
 
-    def __init__(self, memory: Sequence[StoredExamples], backbone: Backbone, budget: Budget) -> None:
+    def __init__(
+        self, memory: Sequence[StoredExamples], backbone: Backbone, budget: Budget, config: ScheduleConfig
+    ) -> None:
         starts = [0, *accumulate(source.count(Subset.TRAIN) for source in memory)]
         drawn = islice(_passes(starts[-1], random.Random(budget.seed)), budget.examples)  # noqa: S311
         tasks = ((bisect_right(starts, number) - 1, number) for number in drawn)
-        super().__init__(memory, backbone, budget, [Draw(task, number - starts[task]) for task, number in tasks])
+        super().__init__(
+            memory, backbone, budget, config, [Draw(task, number - starts[task]) for task, number in tasks]
+        )
 
 
 def _passes(count: int, generator: random.Random) -> Iterator[int]:

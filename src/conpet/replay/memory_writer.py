@@ -40,10 +40,11 @@ def past_examples(tasks: Iterable[TaskRecord]) -> list[StoredExamples]:
 
 def retention_of(settings: Settings) -> Retention:
     """Return a workspace's retention; with `replay="fixed"` it is that of the unstarred methods' own memory."""
-    fixed = settings.replay == FixedReplay.name
-    per_label = settings.memory_per_label if fixed else None
-    limits = Limits(settings.memory_examples, settings.memory_bytes, per_label)
-    retention: Retention = RETENTIONS[KMeans.name if fixed else settings.retention](limits, settings.seed)
+    replay = settings.replay
+    fixed = replay.schedule.name == FixedReplay.name
+    per_label = replay.memory_per_label if fixed else None
+    limits = Limits(replay.memory_examples, replay.memory_bytes, per_label)
+    retention: Retention = RETENTIONS[KMeans.name if fixed else replay.retention](limits, settings.seed)
     return retention
 
 
@@ -59,7 +60,7 @@ class MemoryWriter:
 
     def __init__(self, backbone: Backbone, settings: Settings) -> None:
         self._backbone = backbone
-        self._latent = settings.latent_only
+        self._latent = settings.replay.latent_only
         self._retention = retention_of(settings)
         self._represented = self._retention.needs_representations and not self._retention.limits.unlimited
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
+from conpet.config import ScheduleConfig
 from conpet.replay.memory import StoredExamples, Subset, states_of
 
 
@@ -52,6 +53,7 @@ class Rehearsal(ABC):
         memory: The past tasks, each with at least one training example.
         backbone: The frozen model.
         budget: How much may be drawn.
+        config: The schedule's own settings.
         draws: What may be drawn; each example is read once, and nothing else is.
 
     Attributes:
@@ -64,13 +66,21 @@ class Rehearsal(ABC):
     """
 
     name: ClassVar[str]
+    Config: ClassVar[type[ScheduleConfig]] = ScheduleConfig
+    """The schedule's own settings (`Settings.replay.schedule`)."""
     resumable: ClassVar[bool]
     """Whether rows depend on the step alone. If not, training that was interrupted begins anew: keep no checkpoint."""
 
     def __init__(
-        self, memory: Sequence[StoredExamples], backbone: Backbone, budget: Budget, draws: Sequence[Draw]
+        self,
+        memory: Sequence[StoredExamples],
+        backbone: Backbone,
+        budget: Budget,
+        config: ScheduleConfig,
+        draws: Sequence[Draw],
     ) -> None:
         self.budget = budget
+        self.config = config
         found = sorted(set(draws))
         row_of = {draw: row for row, draw in enumerate(found)}
         self.drawn = tuple(row_of[draw] for draw in draws)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from conpet.backbone.backbone import Backbone
+from conpet.config import ScheduleConfig
 from conpet.replay import SCHEDULES
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.rehearsal import Budget, Rehearsal
@@ -20,14 +21,20 @@ def divide_budget(budget: int, *, old_share: float, has_memory: bool) -> tuple[i
 
 
 def rehearse(
-    memory: Sequence[StoredExamples], backbone: Backbone, *, schedule: str, steps: int, per_step: int, seed: int
+    memory: Sequence[StoredExamples],
+    backbone: Backbone,
+    *,
+    schedule: ScheduleConfig,
+    steps: int,
+    per_step: int,
+    seed: int,
 ) -> Rehearsal | None:
     """Prepare past examples for the training of one task.
 
     Args:
         memory: The past tasks.
         backbone: The frozen model.
-        schedule: A name in `SCHEDULES`.
+        schedule: Name and settings of a schedule.
         steps: Optimiser steps.
         per_step: Past examples in each batch (see `divide_budget`).
         seed: Seed of what is drawn.
@@ -39,5 +46,5 @@ def rehearse(
     budget = Budget(steps, per_step, seed)
     if not sources or not budget.examples:
         return None
-    rehearsal: Rehearsal = SCHEDULES[schedule](sources, backbone, budget)
+    rehearsal: Rehearsal = SCHEDULES[schedule.name](sources, backbone, budget, schedule)
     return rehearsal

@@ -83,12 +83,12 @@ class StageCost(_Frozen):
 
 
 class BackboneInfo(_Frozen):
-    """The frozen model: its first `split` of `layers` carry no PET modules; `warmup` is the task it was tuned with."""
+    """The frozen model: its first `frozen_layers` of `layers` carry no PET modules; `warmup` is the task it was tuned with."""
 
     name: str
     architecture: str
     layers: NonNegativeInt
-    split: NonNegativeInt
+    frozen_layers: NonNegativeInt
     hidden_size: NonNegativeInt
     parameters: NonNegativeInt
     dtype: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
 
@@ -15,11 +15,20 @@ class _Frozen(BaseModel):
 
 
 class Design(_Frozen):
-    """The settings that are searched; each is the setting of the same name (`conpet.config.Settings`)."""
+    """The settings that are searched.
 
-    split: NonNegativeInt
-    rank: int
-    targets: str | tuple[str, ...]
+    Attributes:
+        frozen_layers: `backbone.frozen_layers`.
+        rank: `module.rank`, or None for a kind of module without one.
+        targets: `module.targets`, likewise.
+        learning_rate: `training.learning_rate`.
+        epochs: `training.epochs`.
+        warmup: `backbone.warmup`.
+    """
+
+    frozen_layers: NonNegativeInt
+    rank: int | None
+    targets: str | tuple[str, ...] | None
     learning_rate: float
     epochs: int
     warmup: str = "none"
@@ -27,14 +36,27 @@ class Design(_Frozen):
     @property
     def targets_text(self) -> str:
         """The targets on one line."""
-        return self.targets if isinstance(self.targets, str) else ", ".join(self.targets)
+        targets = self.targets or ""
+        return targets if isinstance(targets, str) else ", ".join(targets)
 
     def __str__(self) -> str:
-        warm = "" if self.warmup == "none" else f", warm-up {self.warmup}"
-        return (
-            f"split {self.split}, rank {self.rank}, targets {self.targets_text}, learning rate "
-            f"{self.learning_rate:g}, {text.plural(self.epochs, 'epoch')}{warm}"
-        )
+        parts = [text.plural(self.frozen_layers, "frozen layer")]
+        parts += [f"rank {self.rank}"] if self.rank is not None else []
+        parts += [f"targets {self.targets_text}"] if self.targets else []
+        parts += [f"learning rate {self.learning_rate:g}", text.plural(self.epochs, "epoch")]
+        return ", ".join(parts + ([] if self.warmup == "none" else [f"warm-up {self.warmup}"]))
+
+    @property
+    def for_task(self) -> dict[str, Any]:
+        """What a task's settings take from it, by dotted keys."""
+        found = {"training.learning_rate": self.learning_rate, "training.epochs": self.epochs}
+        own = {"module.rank": self.rank, "module.targets": self.targets}
+        return found | {key: value for key, value in own.items() if value is not None}
+
+    @property
+    def for_workspace(self) -> dict[str, Any]:
+        """What a workspace's settings take from it, by dotted keys."""
+        return self.for_task | {"backbone.frozen_layers": self.frozen_layers, "backbone.warmup": self.warmup}
 
 
 class Outcome(StrEnum):

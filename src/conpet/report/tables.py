@@ -113,7 +113,7 @@ def trials_table(found: TuneReport, most: int = 10) -> Table:
     """Return the designs that a search tried: the chosen one, then the `most` that did best beside it."""
     table = _table("Designs", "", least=0)
     table.add_column("targets", no_wrap=True)
-    for name in ("split", "rank", "rate", "epochs", "warm", "valid.", "passes/\nexample"):
+    for name in ("frozen", "rank", "rate", "epochs", "warm", "valid.", "passes/\nexample"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("outcome", no_wrap=True)
     for trial in found.ranked[: most + 1]:
@@ -121,7 +121,7 @@ def trials_table(found: TuneReport, most: int = 10) -> Table:
         table.add_row(
             f"{trial.number}{' before' * (trial.number == 1)}",
             Text(text.shorten(design.targets_text, 14)),
-            str(design.split),
+            str(design.frozen_layers),
             str(design.rank),
             f"{design.learning_rate:g}",
             str(design.epochs),

@@ -4,6 +4,7 @@ from conpet.registry import Registry
 
 SELECTORS = Registry(
     "selector",
+    "conpet.selectors",
     {
         "learned": "conpet.selectors.learned:LearnedSelector",
         "closed-form": "conpet.selectors.closed_form:ClosedFormSelector",

@@ -11,7 +11,7 @@ from torch import Tensor
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
-from conpet.config import Settings, TaskSettings
+from conpet.config import SelectorConfig, Settings, TaskSettings
 from conpet.context import TrainContext
 from conpet.features.statistics import ClosedFormState
 from conpet.modules.pool import ModulePool
@@ -69,12 +69,15 @@ class Selector(ABC):
     """
 
     name: ClassVar[str]
+    Config: ClassVar[type[SelectorConfig]] = SelectorConfig
+    """The selector's own settings (`Settings.selector`)."""
     needs_replay: ClassVar[bool] = False
     """Whether it learns from old examples."""
 
     def __init__(self, backbone: Backbone, settings: Settings, pool: ModulePool, state: SelectorState) -> None:
         self.backbone = backbone
         self.settings = settings
+        self.config = settings.selector
         self.pool = pool
         self.state = state
 
@@ -89,6 +92,11 @@ class Selector(ABC):
     def forget(self, name: str) -> Artifact | None:
         """Return the selector's own next object, if it has one and any task is left, without a task."""
         return None
+
+    @property
+    def replay_steps(self) -> int:
+        """Optimiser steps per task for which it needs past examples."""
+        return 0
 
     @property
     def parameters(self) -> int:

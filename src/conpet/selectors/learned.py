@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from conpet.artifact import Artifact
 from conpet.backbone.states import States
-from conpet.config import TaskSettings
+from conpet.config import Positive, SelectorConfig, TaskSettings
 from conpet.modules.adapter import ADAPTER_TENSORS
 from conpet.modules.module import HEAD, PetModule, StoredModule, module_artifact
 from conpet.modules.optimisation import Schedule, optimise
@@ -21,6 +23,22 @@ from conpet.selectors.base import Selector, SelectorData
 _TASKS = "tasks"
 
 
+class LearnedSelectorConfig(SelectorConfig):
+    """Settings of the learned selector.
+
+    Attributes:
+        rank: LoRA rank of its module.
+        steps: Optimiser steps per task, however many tasks there are.
+        learning_rate: Highest learning rate.
+    """
+
+    budget = frozenset({"steps", "learning_rate"})
+
+    rank: Positive = 8
+    steps: Positive = 100
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+
+
 class LearnedSelector(Selector):
     """Dynamic ConPET's selector (Song et al. 2023, section 3.3).
 
@@ -30,6 +48,8 @@ class LearnedSelector(Selector):
     """
 
     name = "learned"
+    Config = LearnedSelectorConfig
+    config: LearnedSelectorConfig
     needs_replay = True
 
     def log_probabilities(self, states: States) -> Tensor:
@@ -39,6 +59,11 @@ class LearnedSelector(Selector):
         logits = torch.stack([found[module] for found in self.pool.logits(states, [[module]] * len(states))])
         known = {name: index for index, name in enumerate(module.reader.document(HEAD)[_TASKS])}
         return torch.log_softmax(logits[:, [known[name] for name in self.state.tasks]], dim=1)
+
+    @property
+    def replay_steps(self) -> int:
+        """Optimiser steps per task."""
+        return self.config.steps
 
     @property
     def parameters(self) -> int:
@@ -78,9 +103,10 @@ class LearnedSelector(Selector):
         return module
 
     def _module_settings(self) -> TaskSettings:
-        rank = self.settings.selector_rank
-        plain = {"pet": "lora", "rslora": False, "dora": False}
-        return self.settings.for_task({**plain, "rank": rank, "alpha": 2.0 * rank})
+        # Whatever kind the tasks' modules are, the selector's is a plain LoRA, on the same maps if theirs is one.
+        rank = self.config.rank
+        plain = {"kind": "lora", "rank": rank, "alpha": 2.0 * rank, "rslora": False, "dora": False}
+        return self.settings.for_task({"module": plain})
 
     def _head(self, tasks: Sequence[str]) -> nn.Linear:
         """Build a head for these tasks: rows of the last head where it has them, zeros for a new one."""
@@ -102,9 +128,9 @@ class LearnedSelector(Selector):
         output_of = {name: output for output, name in enumerate(tasks)}
         targets = torch.tensor([output_of[owner] for owner in owners])
         new, replayed = divide_budget(
-            task_data.settings.batch_size, old_share=OLD_SHARE, has_memory=rehearsal is not None
+            task_data.settings.training.batch_size, old_share=OLD_SHARE, has_memory=rehearsal is not None
         )
-        steps = self.settings.selector_steps
+        steps = self.config.steps
 
         def loss(step: int) -> Tensor:
             generator = torch.Generator().manual_seed(task_data.context.seed + step)
@@ -116,7 +142,7 @@ class LearnedSelector(Selector):
             return mean_loss(nn.functional.cross_entropy(logits, truth, reduction="none"), rehearsal, old)
 
         schedule = Schedule(
-            steps, self.settings.selector_learning_rate, task_data.settings.weight_decay, seed=task_data.context.seed
+            steps, self.config.learning_rate, task_data.settings.training.weight_decay, seed=task_data.context.seed
         )
         parameters = {**module.parameters, **{f"head.{name}": value for name, value in head.named_parameters()}}
         resumable = rehearsal is None or rehearsal.resumable

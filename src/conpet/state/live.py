@@ -31,10 +31,10 @@ def cut_backbone(loaded: Loaded, settings: Settings, cache: StateCache | None = 
     """Return a loaded model cut as the settings say."""
     return Backbone(
         loaded,
-        frozen_layers=settings.frozen_layers,
-        feature_layers=settings.feature_layers,
-        max_tokens=settings.max_tokens,
-        pooling=Pooling(settings.pooling),
+        frozen_layers=settings.backbone.frozen_layers,
+        feature_layers=settings.features.layers,
+        max_tokens=settings.backbone.max_tokens,
+        pooling=Pooling(settings.features.pooling),
         cache=cache,
     )
 
@@ -86,7 +86,7 @@ class LiveState:
             else:  # the first time, or changed since, perhaps by another process
                 if settings != self.settings:
                     self.settings, self._base = settings, None
-                learner: type[Method] = METHODS[settings.method]
+                learner: type[Method] = METHODS[settings.method.name]
                 self._learner = learner(backbone_of(self._unwarmed(), state), settings, state)
             self._snapshot = snapshot
             return self._learner, snapshot
@@ -94,9 +94,11 @@ class LiveState:
     def _unwarmed(self) -> Backbone:
         """Return the backbone as it came from disk, cut as the settings say; one with a warm-up shares its counters."""
         if self._loaded is None:
-            self._loaded = load_backbone(self._backbone, dtype=self.settings.dtype, device=self._device)
+            self._loaded = load_backbone(self._backbone, dtype=self.settings.backbone.dtype, device=self._device)
         if self._base is None:
-            self._base = cut_backbone(self._loaded, self.settings, state_cache() if self.settings.cache else None)
+            self._base = cut_backbone(
+                self._loaded, self.settings, state_cache() if self.settings.backbone.cache else None
+            )
         return self._base
 
 

@@ -29,7 +29,7 @@ def outputs_of(answers: Sequence[str], labels: Sequence[str]) -> Tensor:
 
 def empty_gram(backbone: Backbone, settings: Settings, views: tuple[View, ...]) -> Gram:
     """Return the statistics, over some views of the features, of a workspace that has learned nothing."""
-    return Gram.zero(FeatureMap(backbone.feature_size, settings.projection, settings.seed, views=views))
+    return Gram.zero(FeatureMap(backbone.feature_size, settings.features.projection, settings.seed, views=views))
 
 
 def statistics_tensors(

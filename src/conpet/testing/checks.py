@@ -51,7 +51,7 @@ class Trial:
 
 def method_of(workspace: ConPET) -> Method:
     """Return a new learner of a workspace's present state, with nothing in its memory yet."""
-    learner: type[Method] = METHODS[workspace.settings.method]
+    learner: type[Method] = METHODS[workspace.settings.method.name]
     return learner(workspace.backbone, workspace.settings, state_of(workspace.store.snapshot()))
 
 

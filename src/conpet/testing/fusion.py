@@ -7,7 +7,8 @@ import json
 import torch
 from torch import Tensor
 
-from conpet.fusion.rules import FUSIONS, Evidence, Fusion
+from conpet.fusion import FUSIONS
+from conpet.fusion.rules import Evidence, Fusion
 from conpet.testing.checks import TOLERANCE, require
 
 POSSIBLE = 5

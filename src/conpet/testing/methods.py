@@ -140,7 +140,7 @@ def _honours_templates(trial: Trial) -> None:
     first, second = toy_stream(2, 2, 4, 1, 2)
     workspace = trial.workspace()
     backbone = workspace.backbone
-    if workspace.settings.latent_only:
+    if workspace.settings.replay.latent_only:
         first = replace(first, template=own)
     templates = {first.template, own}
     with patch.object(backbone, "states", wraps=backbone.states) as spied:

@@ -6,6 +6,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from conpet.config import Settings
+from conpet.config.base import flat, nested
 from conpet.data import Example, Kind, Span, Task, TaskStream
 
 _SPLITS = ("train", "validation", "test")
@@ -54,23 +56,21 @@ def tiny_settings(**settings: Any) -> dict[str, Any]:
     """Return arguments of `ConPET.create` with which a toy task is learned in half a second.
 
     Args:
-        settings: Settings to add or to put in their place.
+        settings: Settings to add or to put in their place: sections, or dotted keys.
     """
     quick = {
-        "backbone": "tiny-random",
-        "dtype": "float32",
-        "device": "cpu",
-        "rank": 4,
-        "epochs": 4,
-        "batch_size": 8,
-        "learning_rate": 1e-2,
-        "projection": 64,
-        "selector_rank": 4,
-        "selector_steps": 60,
-        "selector_learning_rate": 5e-3,
-        "calibration_examples": 60,
+        "backbone": {"name": "tiny-random", "dtype": "float32", "device": "cpu"},
+        "module": {"rank": 4},
+        "training": {"epochs": 4, "batch_size": 8, "learning_rate": 1e-2},
+        "features": {"projection": 64},
+        "fusion": {"calibration_examples": 60},
     }
-    return quick | settings
+    asked = Settings.parse(quick).changed(settings)
+    if asked.selector.name == "learned":
+        learned = {"selector.rank": 4, "selector.steps": 60, "selector.learning_rate": 5e-3}
+        given = flat(nested(settings))
+        asked = asked.changed({key: value for key, value in learned.items() if key not in given})
+    return asked.model_dump(mode="json", exclude_unset=True)
 
 
 def _words(draw: random.Random, *, letters: int, count: int, taken: set[str]) -> list[str]:

@@ -191,7 +191,7 @@ class Search:
     @cached_property
     def _first_rung(self) -> int:
         """Optimiser steps to the first rung."""
-        longest = steps_of(self._count, self._settings.for_task({"epochs": self._space.most_epochs}))
+        longest = steps_of(self._count, self._settings.for_task({"training.epochs": self._space.most_epochs}).training)
         return max(1, longest // RUNGS[3])
 
     @property
@@ -213,7 +213,7 @@ class Search:
         asked = study.ask(self._space.distributions)
         design = self._space.design(asked.params)
         settings = self._settings_of(design)
-        steps = steps_of(self._count, settings)
+        steps = steps_of(self._count, settings.training)
         group = _TrialRun(asked, steps * (2 if self._space.warms_up(design) else 1))
         seconds, passes = self.budget.seconds, self.budget.passes
         outcome = self._outcome(design, settings, group)
@@ -296,11 +296,11 @@ class Search:
             study.tell(group.asked, state=TrialState.PRUNED)
 
     def _settings_of(self, design: Design) -> TaskSettings:
-        return self._settings.for_task(design.model_dump(exclude={"split", "warmup"}))
+        return self._settings.for_task(design.for_task)
 
     def _price(self, design: Design, settings: TaskSettings) -> float:
         """Return the forward-pass equivalents of learning, prefix and training, for a training example."""
-        epochs = steps_of(self._count, settings) / ceil(self._count / settings.batch_size)
+        epochs = steps_of(self._count, settings.training) / ceil(self._count / settings.training.batch_size)
         backbone = self._cut(design.frozen_layers)
         trained = (1 + BACKWARD) * epochs
         warm = trained if self._space.warms_up(design) else 0.0

@@ -13,7 +13,7 @@ from conpet.backbone.backbone import Backbone
 from conpet.config import DesignChoices, Settings
 from conpet.errors import ConfigError
 from conpet.methods.base import Method
-from conpet.modules.kinds import MODULE_KINDS, check_settings
+from conpet.modules.kinds import MODULE_KINDS, check_module
 from conpet.modules.kinds.base import ModuleKind
 from conpet.modules.sublayers import linear_maps
 from conpet.report.design import Design
@@ -30,7 +30,7 @@ class SearchSpace:
 
     Attributes:
         before: The design in force.
-        splits: Layers to cut at; empty: the split is not searched.
+        frozen_layers: Layers to cut at; empty: the split is not searched.
         ranks: LoRA ranks; empty likewise.
         targets: Sets of linear maps, as text; empty likewise.
         learning_rates: Lowest and highest.
@@ -40,7 +40,7 @@ class SearchSpace:
     """
 
     before: Design
-    splits: tuple[int, ...]
+    frozen_layers: tuple[int, ...]
     ranks: tuple[int, ...]
     targets: tuple[str, ...]
     learning_rates: tuple[float, float]
@@ -61,7 +61,7 @@ class SearchSpace:
         """
         settings, state = learner.settings, learner.state
         if not learner.tunes:
-            raise ConfigError(f"method {settings.method!r} trains no module: there is no design to search for")
+            raise ConfigError(f"method {settings.method.name!r} trains no module: there is no design to search for")
         backbone, before = learner.backbone, design_of(settings)
         fresh = not state.tasks and not state.shared
         shaped = fresh or _shapes_differ(learner)
@@ -69,13 +69,15 @@ class SearchSpace:
         if not fresh:
             notes.append("split and warm-up stay as they are: states and statistics of learned tasks depend on them")
         if not shaped:
-            notes.append(f"rank and targets stay as they are: method {settings.method} has one module for all tasks")
+            notes.append(
+                f"rank and targets stay as they are: method {settings.method.name} has one module for all tasks"
+            )
         ranks = _with(before.rank, choices.ranks)
         targets = _with(before.targets, _targets(learner, choices))
         lowest, highest = choices.learning_rates
         return cls(
             before=before,
-            splits=_with(before.frozen_layers, _splits(backbone, choices)) if fresh else (),
+            frozen_layers=_with(before.frozen_layers, _frozen_layers(backbone, choices)) if fresh else (),
             ranks=ranks if shaped and _matter(learner, "rank", ranks) else (),
             targets=tuple(map(_text, targets)) if shaped and _matter(learner, "targets", targets) else (),
             learning_rates=(lowest, highest),
@@ -92,7 +94,7 @@ class SearchSpace:
         drawn: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(values)
             for name, values in (
-                ("split", self.splits),
+                ("frozen_layers", self.frozen_layers),
                 ("rank", self.ranks),
                 ("targets", self.targets),
                 ("warmup", self.warmups),
@@ -130,28 +132,34 @@ class SearchSpace:
 
 def design_of(settings: Settings) -> Design:
     """Return the design in force."""
-    return Design(**{name: getattr(settings, name) for name in Design.model_fields})
+    return Design(
+        frozen_layers=settings.backbone.frozen_layers or 0,
+        rank=getattr(settings.module, "rank", None),
+        targets=getattr(settings.module, "targets", None),
+        learning_rate=settings.training.learning_rate,
+        epochs=settings.training.epochs,
+        warmup=settings.backbone.warmup,
+    )
 
 
 def _shapes_differ(learner: Method) -> bool:
     """Tell whether a method lets tasks have modules of different shapes."""
-    settings = learner.settings
-    try:
-        learner.check_task(settings, settings.for_task({"rank": settings.rank + 1}))
-    except ConfigError:
-        return False
-    return True
+    return learner.module_per_task
 
 
-def _splits(backbone: Backbone, choices: DesignChoices) -> tuple[int, ...]:
+def _frozen_layers(backbone: Backbone, choices: DesignChoices) -> tuple[int, ...]:
     layers = backbone.cut.layers
     return tuple(layers - max(1, round(layers * share)) for share in choices.adapted) if layers else ()
 
 
 def _matter(learner: Method, name: str, values: Iterable[Any]) -> bool:
     """Tell whether the workspace's kind of module is another with one of these values than with another."""
-    kind: ModuleKind = MODULE_KINDS[learner.settings.pet]()
-    documents = [kind.document(learner.backbone, learner.settings.for_task({name: value})) for value in values]
+    config = learner.settings.module
+    if name not in type(config).model_fields:
+        return False
+    kind: ModuleKind = MODULE_KINDS[config.kind]()
+    others = [learner.settings.for_task({f"module.{name}": value}).module for value in values]
+    documents = [kind.document(learner.backbone, other) for other in others]
     return any(document != documents[0] for document in documents)
 
 
@@ -160,7 +168,7 @@ def _targets(learner: Method, choices: DesignChoices) -> tuple[str | tuple[str, 
     backbone = learner.backbone
     if choices.targets is not None:
         for targets in choices.targets:
-            check_settings(backbone, learner.settings.for_task({"targets": targets}))
+            check_module(backbone, learner.settings.for_task({"module.targets": targets}).module)
         return choices.targets
     config: Any = backbone.cut.model.config
     usual = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(config.model_type, ())
@@ -176,9 +184,9 @@ def _with(value: Any, others: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys((value, *others)))
 
 
-def _text(targets: str | tuple[str, ...]) -> str:
-    return targets if isinstance(targets, str) else _JOIN.join(targets)
+def _text(targets: str | tuple[str, ...] | None) -> str:
+    return targets if isinstance(targets, str) else _JOIN.join(targets or ())
 
 
 def _names(text: str) -> str | tuple[str, ...]:
-    return text if text == "all-linear" else tuple(text.frozen_layers(_JOIN))
+    return text if text == "all-linear" else tuple(text.split(_JOIN))

@@ -159,7 +159,8 @@ DATA_SETS: Mapping[str, DataSet] = {
     )
 }
 READERS = Registry(
-    "reader of a data set",
+    "data set",
+    "conpet.datasets",
     {
         "clinc150": "conpet.data.benchmarks.intents:read_clinc150",
         "banking77": "conpet.data.benchmarks.intents:read_banking77",

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from conpet.errors import ConfigError, CorruptionError
+from conpet.errors import CorruptionError
 from conpet.registry import Registry
 
 if TYPE_CHECKING:
     from conpet.backbone.backbone import Backbone
-    from conpet.config import TaskSettings
+    from conpet.config import ModuleConfig
     from conpet.modules.kinds.base import ModuleKind
 
 MODULE_KINDS = Registry(
-    "PET kind",
+    "module kind",
+    "conpet.modules",
     {
         "lora": "conpet.modules.kinds.lora:Lora",
         "ia3": "conpet.modules.kinds.ia3:Ia3",
@@ -23,9 +24,6 @@ MODULE_KINDS = Registry(
         "prefix": "conpet.modules.kinds.prefix:Prefix",
     },
 )
-
-_OPTIONAL = ("dropout", "rslora", "dora")
-"""Settings that are off unless asked for, so that asking a kind for one it does not have is a mistake."""
 
 
 def kind_of_document(document: Mapping[str, Any]) -> ModuleKind:
@@ -44,21 +42,7 @@ def kind_of_document(document: Mapping[str, Any]) -> ModuleKind:
     return found()
 
 
-def check_switches(settings: TaskSettings) -> None:
-    """Raise unless the kind is known and has every optional setting that is on.
-
-    Raises:
-        UnknownNameError: There is no such kind.
-        ConfigError: A setting that the kind does not have.
-    """
-    kind: type[ModuleKind] = MODULE_KINDS[settings.pet]
-    strange = [name for name in _OPTIONAL if getattr(settings, name) and name not in kind.optional]
-    if strange:
-        raise ConfigError(f"pet={settings.pet} knows no {', '.join(strange)}: leave it off, or use pet=lora")
-
-
-def check_settings(backbone: Backbone, settings: TaskSettings) -> None:
+def check_module(backbone: Backbone, config: ModuleConfig) -> None:
     """Raise `ConfigError` unless a module of these settings can sit on the backbone's suffix."""
-    check_switches(settings)
-    kind: ModuleKind = MODULE_KINDS[settings.pet]()
-    kind.document(backbone, settings)
+    kind: ModuleKind = MODULE_KINDS[config.kind]()
+    kind.document(backbone, config)

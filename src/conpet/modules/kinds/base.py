@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from peft import PeftConfig, inject_adapter_in_model
@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.cut import Suffix
-from conpet.config import TaskSettings
+from conpet.config import ModuleConfig, NonEmpty
 from conpet.errors import ConfigError, CorruptionError
 from conpet.modules.adapter import Adapter, MapUpdate
 from conpet.modules.sublayers import linear_maps, linear_paths
+
+Targets = Literal["all-linear"] | NonEmpty[str]
+"""Leaf names of linear maps (`("q_proj", "k_proj")`), or all of them."""
 
 ADAPTER = "default"
 PREFIX = "base_model.model."
@@ -43,18 +46,17 @@ class ModuleKind(ABC):
         name: What users call it.
         peft_type: What its documents call it.
         in_peft: Whether plain PEFT loads what is stored of it.
-        optional: The settings off by default that it knows.
         note: What users should know of it, or None.
     """
 
     name: ClassVar[str]
     peft_type: ClassVar[str]
     in_peft: ClassVar[bool] = False
-    optional: ClassVar[frozenset[str]] = frozenset()
+    Config: ClassVar[type[ModuleConfig]] = ModuleConfig
     note: ClassVar[str | None] = None
 
     @abstractmethod
-    def document(self, backbone: Backbone, settings: TaskSettings) -> dict[str, Any]:
+    def document(self, backbone: Backbone, config: ModuleConfig) -> dict[str, Any]:
         """Return what `adapter_config.json` says of a module: all that `inject` needs, JSON-ready.
 
         Raises:
@@ -81,7 +83,7 @@ class ModuleKind(ABC):
         """
         return None
 
-    def trains_batched(self, settings: TaskSettings) -> bool:
+    def trains_batched(self, config: ModuleConfig) -> bool:
         """Tell whether modules of this kind and equal settings can be trained in one pass, each on its own rows."""
         return False
 
@@ -113,8 +115,8 @@ def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     return torch.empty(*shape).uniform_(-bound, bound, generator=generator)
 
 
-def checked_targets(backbone: Backbone, settings: TaskSettings) -> list[str]:
-    """Return the leaf names of the linear maps the settings name, sorted.
+def checked_targets(backbone: Backbone, named: Targets) -> list[str]:
+    """Return the leaf names of the linear maps that are named, sorted.
 
     Raises:
         ConfigError: A target is no linear map of the suffix, or the suffix has none.
@@ -123,18 +125,20 @@ def checked_targets(backbone: Backbone, settings: TaskSettings) -> list[str]:
     if not have:
         raise ConfigError(
             f"{backbone.name} has no linear maps (torch.nn.Linear) above layer {backbone.frozen_layers} for "
-            f"pet={settings.pet} to sit on: use a lower split or another backbone"
+            "a module to sit on: use fewer frozen_layers or another backbone"
         )
-    targets = have if settings.targets == "all-linear" else settings.targets
+    targets = have if named == "all-linear" else named
     unknown = sorted(set(targets) - set(have))
     if unknown:
-        raise ConfigError(f"targets: no linear map {', '.join(unknown)} in {backbone.name}; have: {', '.join(have)}")
+        raise ConfigError(
+            f"module.targets: no linear map {', '.join(unknown)} in {backbone.name}; have: {', '.join(have)}"
+        )
     return sorted(targets)
 
 
-def target_paths(backbone: Backbone, settings: TaskSettings) -> list[str]:
-    """Return the paths of the linear maps the settings name (see `checked_targets`)."""
-    return paths_named(backbone, checked_targets(backbone, settings))
+def target_paths(backbone: Backbone, named: Targets) -> list[str]:
+    """Return the paths of the linear maps that are named (see `checked_targets`)."""
+    return paths_named(backbone, checked_targets(backbone, named))
 
 
 def paths_named(backbone: Backbone, leaves: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.cut import Suffix
-from conpet.config import TaskSettings
+from conpet.config import ModuleConfig, Positive
 from conpet.modules.adapter import Adapter, MapUpdate
 from conpet.modules.kinds.base import InjectedModule, ModuleKind, grouped, uniform
 from conpet.modules.sublayers import Sublayer, find_sublayers
@@ -47,20 +47,33 @@ class AdaptedLinear(nn.Module):
         return output + update
 
 
+class BottleneckConfig(ModuleConfig):
+    """Settings of bottleneck adapters.
+
+    Attributes:
+        width: Width of the bottleneck.
+    """
+
+    width: Positive = 16
+
+
 class _Bottleneck(ModuleKind):
     """A narrow two-layer network with a residual behind sublayers, before the residual sum and norm of the layer."""
+
+    Config = BottleneckConfig
 
     @staticmethod
     @abstractmethod
     def ends(part: Sublayer) -> list[str]:
         """Return the maps of a layer that get an adapter behind them."""
 
-    def document(self, backbone: Backbone, settings: TaskSettings) -> dict[str, Any]:
+    def document(self, backbone: Backbone, config: ModuleConfig) -> dict[str, Any]:
         """Return our own document: the kind, the width and the maps the adapters stand behind."""
+        assert isinstance(config, BottleneckConfig)  # noqa: S101 - as `Config` says
         return {
             "peft_type": self.peft_type,
             "base_model_name_or_path": backbone.name,
-            "bottleneck": settings.bottleneck,
+            "bottleneck": config.width,
             "target_modules": sorted(path for part in find_sublayers(backbone, self.name) for path in self.ends(part)),
         }
 

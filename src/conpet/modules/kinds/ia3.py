@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.cut import Suffix
-from conpet.config import TaskSettings
+from conpet.config import ModuleConfig
 from conpet.modules.adapter import Adapter, MapUpdate
 from conpet.modules.kinds.base import (
     PREFIX,
     InjectedModule,
     ModuleKind,
+    Targets,
     config_document,
     grouped,
     inject_with_peft,
@@ -25,6 +26,16 @@ from conpet.modules.kinds.base import (
 from conpet.modules.sublayers import find_sublayers
 
 _VECTOR = ".ia3_l"
+
+
+class Ia3Config(ModuleConfig):
+    """Settings of (IA)3 modules.
+
+    Attributes:
+        targets: Leaf names of the linear maps that get a vector, or "all-linear" for the choice of the paper.
+    """
+
+    targets: Targets = "all-linear"
 
 
 class Ia3(ModuleKind):
@@ -37,23 +48,25 @@ class Ia3(ModuleKind):
     name = "ia3"
     peft_type = "IA3"
     in_peft = True
+    Config = Ia3Config
 
-    def document(self, backbone: Backbone, settings: TaskSettings) -> dict[str, Any]:
+    def document(self, backbone: Backbone, config: ModuleConfig) -> dict[str, Any]:
         """Return PEFT's configuration; maps are named by their whole paths, since IA3 knows no choice of layers."""
+        assert isinstance(config, Ia3Config)  # noqa: S101 - as `Config` says
         parts = find_sublayers(backbone, self.name)
         feed_forward = [part.feed_forward_out for part in parts]
-        if settings.targets == "all-linear":
+        if config.targets == "all-linear":
             paths = [*(path for part in parts for path in part.keys_values), *feed_forward]
         else:
-            paths = target_paths(backbone, settings)
-        config = IA3Config(
+            paths = target_paths(backbone, config.targets)
+        document = IA3Config(
             target_modules=sorted(paths),
             feedforward_modules=sorted(set(paths) & set(feed_forward)),
             task_type="FEATURE_EXTRACTION",
             inference_mode=True,
             base_model_name_or_path=backbone.name,
         )
-        return config_document(config)
+        return config_document(document)
 
     def inject(
         self, backbone: Backbone, suffix: Suffix, document: Mapping[str, Any], generator: torch.Generator

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from peft import LoraConfig, PeftConfig
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftConfig
 from peft.tuners.lora import LoraLayer
+from pydantic import Field
 from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.cut import Suffix
-from conpet.config import TaskSettings
+from conpet.config import ModuleConfig, Positive
 from conpet.errors import ConfigError
 from conpet.modules.adapter import Adapter, MapUpdate
 from conpet.modules.kinds.base import (
@@ -20,6 +22,7 @@ from conpet.modules.kinds.base import (
     PREFIX,
     InjectedModule,
     ModuleKind,
+    Targets,
     checked_targets,
     config_document,
     grouped,
@@ -35,6 +38,28 @@ DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 _MAGNITUDE = ".lora_magnitude_vector"
 
 
+class LoraConfig(ModuleConfig):
+    """Settings of LoRA modules.
+
+    Attributes:
+        rank: Rank r.
+        alpha: An update is scaled by alpha / rank.
+        dropout: Dropout on the input of the LoRA maps, in training.
+        targets: Leaf names of the linear maps that get LoRA (`("q_proj", "k_proj")`), or "all-linear".
+        rslora: Whether updates are scaled by alpha / sqrt(rank) instead (rsLoRA).
+        dora: Whether the length of every row of the updated maps is trained too (DoRA).
+    """
+
+    budget = frozenset({"dropout"})
+
+    rank: Positive = 8
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Targets = "all-linear"
+    rslora: bool = False
+    dora: bool = False
+
+
 class Lora(ModuleKind):
     """A low-rank update of linear maps: W x + s B A x with A `[r, in]` random and B `[out, r]` zero at first.
 
@@ -45,28 +70,29 @@ class Lora(ModuleKind):
     name = "lora"
     peft_type = "LORA"
     in_peft = True
-    optional = frozenset({"dropout", "rslora", "dora"})
+    Config = LoraConfig
 
-    def document(self, backbone: Backbone, settings: TaskSettings) -> dict[str, Any]:
+    def document(self, backbone: Backbone, config: ModuleConfig) -> dict[str, Any]:
         """Return PEFT's configuration of a LoRA module on the suffix."""
-        targets = checked_targets(backbone, settings)
+        assert isinstance(config, LoraConfig)  # noqa: S101 - as `Config` says
+        targets = checked_targets(backbone, config.targets)
         layers: dict[str, Any] = {}
         if backbone.cut.path:
             layers["layers_to_transform"] = adapted_layers(backbone)
             layers["layers_pattern"] = backbone.cut.path.rpartition(".")[2]
-        config = LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            use_rslora=settings.rslora,
-            use_dora=settings.dora,
+        document = PeftLoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            use_rslora=config.rslora,
+            use_dora=config.dora,
             target_modules=targets,
             task_type="FEATURE_EXTRACTION",
             inference_mode=True,
             base_model_name_or_path=backbone.name,
             **layers,
         )
-        return config_document(config)
+        return config_document(document)
 
     def inject(
         self, backbone: Backbone, suffix: Suffix, document: Mapping[str, Any], generator: torch.Generator
@@ -88,9 +114,9 @@ class Lora(ModuleKind):
             dropouts.append(dropout)
         return InjectedModule(parameters, dropouts)
 
-    def trains_batched(self, settings: TaskSettings) -> bool:
+    def trains_batched(self, config: ModuleConfig) -> bool:
         """Plain LoRA without dropout does: its maps are our own, and dropout would draw for all rows at once."""
-        return not settings.dora and not settings.dropout
+        return isinstance(config, LoraConfig) and not config.dora and not config.dropout
 
     def updates(self, adapter: Adapter, bases: Mapping[str, nn.Linear]) -> Mapping[str, MapUpdate]:
         """Return A and s B of each map; DoRA also scales what W gives."""
@@ -171,7 +197,9 @@ def concatenated(adapters: Sequence[Adapter]) -> Adapter:
 def _plain(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
     """Return A and s B by path."""
     if adapter.document.get("peft_type") != Lora.peft_type or adapter.document.get("use_dora"):
-        raise ConfigError("only plain LoRA modules can stand beneath another one or be joined: use pet=lora, no dora")
+        raise ConfigError(
+            "only plain LoRA modules can stand beneath another one or be joined: use module.kind=lora without dora"
+        )
     scale = scale_of(adapter.document)
     stems = [name.removesuffix(DOWN) for name in adapter.tensors if name.endswith(DOWN)]
     return {

@@ -19,7 +19,7 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.cut import Suffix
-from conpet.config import TaskSettings
+from conpet.config import ModuleConfig, Positive
 from conpet.errors import ConfigError
 from conpet.modules.kinds.base import InjectedModule, ModuleKind
 from conpet.modules.sublayers import adapted_layers, probe
@@ -62,6 +62,16 @@ AttentionInterface.register(_ATTENTION, _attend)
 AttentionMaskInterface.register(_ATTENTION, eager_mask)
 
 
+class PrefixConfig(ModuleConfig):
+    """Settings of prefix tuning.
+
+    Attributes:
+        tokens: Number of trained keys and values before the tokens.
+    """
+
+    tokens: Positive = 16
+
+
 class Prefix(ModuleKind):
     """Trained keys and values before those of the tokens, in every attention above the cut.
 
@@ -71,20 +81,22 @@ class Prefix(ModuleKind):
 
     name = "prefix"
     peft_type = "CONPET_PREFIX"
+    Config = PrefixConfig
     note = (
         "prefix modules cannot share a pass: inputs that need different ones are run module by module, which is slower "
         "where many modules are asked at once"
     )
 
-    def document(self, backbone: Backbone, settings: TaskSettings) -> dict[str, Any]:
+    def document(self, backbone: Backbone, config: ModuleConfig) -> dict[str, Any]:
         """Return our own document: the kind, the length and the shapes `[heads, width]` of each attention."""
+        assert isinstance(config, PrefixConfig)  # noqa: S101 - as `Config` says
         suffix = backbone.suffix()
         found = _attentions(backbone, suffix)
         names = {id(module): name for name, module in suffix.shell.named_modules()}
         return {
             "peft_type": self.peft_type,
             "base_model_name_or_path": backbone.name,
-            "prefix_tokens": settings.prefix_tokens,
+            "prefix_tokens": config.tokens,
             "attentions": {
                 names[id(module)]: {
                     _KEY: [key.shape[1], key.shape[3]],

@@ -1,0 +1,30 @@
+"""Settings: nested by the part that owns them, frozen, typed; unknown keys are refused."""
+
+from conpet.config.base import NonEmpty, Positive, StrictModel
+from conpet.config.components import (
+    ComponentConfig,
+    FusionConfig,
+    HeadConfig,
+    MethodConfig,
+    ModuleConfig,
+    ScheduleConfig,
+    SelectorConfig,
+)
+from conpet.config.settings import DesignChoices, Settings, TaskSettings, TrainingConfig
+
+__all__ = [
+    "ComponentConfig",
+    "DesignChoices",
+    "FusionConfig",
+    "HeadConfig",
+    "MethodConfig",
+    "ModuleConfig",
+    "NonEmpty",
+    "Positive",
+    "ScheduleConfig",
+    "SelectorConfig",
+    "Settings",
+    "StrictModel",
+    "TaskSettings",
+    "TrainingConfig",
+]
