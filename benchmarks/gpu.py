@@ -32,7 +32,7 @@ from conpet.config import Settings  # noqa: E402
 from conpet.modules.module import StoredModule, module_artifact  # noqa: E402
 from conpet.modules.pool import ModulePool  # noqa: E402
 from conpet.modules.training import linear_head, train_module  # noqa: E402
-from conpet.readable import Held  # noqa: E402
+from conpet.artifact import InMemoryObject  # noqa: E402
 
 RESULT = HERE / "results" / "speed-gpu.json"
 ON_CPU = ("open", "stream")
@@ -120,7 +120,7 @@ def mixed_logits(bench: Bench) -> torch.Tensor:
     width = backbone.representation_size
     head = linear_head(torch.linspace(-1, 1, 4 * width).view(4, width), torch.zeros(4))
     modules = [random_module(backbone, seed) for seed in range(rows)]
-    stored = [StoredModule.of(Held(module_artifact(module, head, {}))) for module in modules]
+    stored = [StoredModule.of(InMemoryObject(module_artifact(module, head, {}))) for module in modules]
     states = States(tuple(of_length(backbone, bench, 0)), None, torch.zeros(rows, backbone.feature_size))
     found = ModulePool(backbone, capacity=rows).logits(states, [[key] for key in stored])
     return torch.stack([answer[key] for answer, key in zip(found, stored, strict=True)])

@@ -14,7 +14,7 @@ from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from conpet.artifact import Artifact, ArtifactReader, write_artifact
+from conpet.artifact import Artifact, ArtifactReader, InMemoryObject, write_artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch
 from conpet.config import Settings, TaskSettings
@@ -25,7 +25,6 @@ from conpet.modules.kinds import check_settings
 from conpet.modules.module import HEAD, PetModule, StoredModule, module_artifact
 from conpet.modules.sublayers import linear_maps
 from conpet.modules.training import train_module
-from conpet.readable import Held
 from tests.helpers.backbones import EXAMPLES, LAYERS, custom_model, tiny_backbone, tiny_loaded, tiny_model
 
 TARGETS = torch.tensor([0, 1, 0, 1, 2])
@@ -296,7 +295,7 @@ def test_a_stored_module_with_missing_or_surplus_tensors_is_refused(tmp_path: Pa
     lost = next(name for name in tensors if "lora_B" in name)
 
     def torn(**changed: Any) -> StoredModule:
-        return StoredModule.of(Held(Artifact({**artifact.tensors, **changed}, artifact.documents)))
+        return StoredModule.of(InMemoryObject(Artifact({**artifact.tensors, **changed}, artifact.documents)))
 
     with pytest.raises(CorruptionError, match=lost.replace(".", r"\.")):
         torn(adapter_model={name: value for name, value in tensors.items() if name != lost}).weights(bases)

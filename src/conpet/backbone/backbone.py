@@ -232,17 +232,18 @@ class Backbone:
         keep: bool = True,
         progress: Callable[[int], None] | None = None,
     ) -> States:
-        """Return the prefix states of examples: from the cache, and computed where it has none.
+        """Return the prefix states of examples, from the cache where it has them.
 
         Args:
             examples: n examples.
             template: Template in place of the default one.
-            keep: Whether what is computed goes into the cache.
+            keep: Whether the cache is asked for them, and keeps what is computed. Without it no lock is waited for.
             progress: Called with the number of examples done since the last call.
         """
         encoded = self.encode(examples, template)
         keys = [self._key(one) for one in encoded]
-        rows: dict[bytes, CachedState] = dict(self.cache.get_many(keys)) if self.cache is not None else {}
+        cache = self.cache if keep else None
+        rows: dict[bytes, CachedState] = dict(cache.get_many(keys)) if cache is not None else {}
         missing = {key: one for key, one in zip(keys, encoded, strict=True) if key not in rows}
         cached = {key: len(one.ids) for key, one in zip(keys, encoded, strict=True) if key in rows}
         self.meter.cached_tokens += self.prefix_share * sum(cached.values())
@@ -250,8 +251,8 @@ class Backbone:
             progress(len(encoded) - len(missing))
         for done in self._compute(missing):
             rows |= done
-            if self.cache is not None and keep:
-                self.cache.put_many(done.items())
+            if cache is not None:
+                cache.put_many(done.items())
             if progress:
                 progress(len(done))
         found = [rows[key] for key in keys]

@@ -199,9 +199,7 @@ class _Progress:
             labels=len(learner.labels),
             test_examples=sum(len(task.test) for task in tasks),
             metrics=self._metrics(evaluation, data, tasks),
-            references={
-                name: tally.accuracy for name, tally in evaluation.references.items() if tally.accuracy is not None
-            },
+            references={name: one.value for name, one in evaluation.references.items() if one.n},
             matrix=self._matrix,
             costs=costs,
             totals={

@@ -115,10 +115,10 @@ def _show(texts: list[str], predictions: list[Prediction]) -> None:
     for name in ("text", "label", "score", "from", "runners-up"):
         table.add_column(name, justify="right" if name == "score" else "left", overflow="fold")
     for text, prediction in zip(texts, predictions, strict=True):
-        others = "\n".join(f"{one.label} {words.percent(one.score)}" for one in prediction.runners_up)
+        others = "\n".join(f"{one.shown} {words.percent(one.score)}" for one in prediction.runners_up)
         table.add_row(
             Text(text),
-            Text(prediction.label, "bold"),
+            Text(prediction.shown, "bold"),
             words.percent(prediction.score),
             Text(f"{prediction.task} v{prediction.version}"),
             Text(others, "dim"),

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from conpet.cost import StageCost
-from conpet.store import Cost, Reference
-from conpet.store import Evaluation as StoredEvaluation
+from conpet.store import Cost, Metric, Reference
 from conpet.types import Evaluation
 
 
@@ -17,7 +16,7 @@ from conpet.types import Evaluation
 class Recorded:
     """An event's rows for the store."""
 
-    evaluations: tuple[StoredEvaluation, ...]
+    metrics: tuple[Metric, ...]
     references: tuple[Reference, ...]
     costs: tuple[Cost, ...]
     confusion: dict[str, dict[str, int]] | None
@@ -42,20 +41,14 @@ def recorded(
     )
     if evaluation is None:
         return Recorded((), (), rows, None)
-    evaluations = tuple(
-        StoredEvaluation(
-            task,
-            tally.whole.total,
-            tally.whole.correct,
-            tally.selector.correct if tally.selector else None,
-            tally.preselected.correct if tally.preselected else None,
-            tally.within.correct if tally.within else None,
-        )
-        for task, tally in evaluation.tasks.items()
+    metrics = tuple(
+        Metric(task, name, one.value, one.n)
+        for task, metrics in evaluation.tasks.items()
+        for name, one in metrics.items()
     )
-    references = tuple(Reference(name, tally.total, tally.correct) for name, tally in evaluation.references.items())
+    references = tuple(Reference(name, one.value, one.n) for name, one in evaluation.references.items())
     confusion = {task: dict(row) for task, row in evaluation.confusion.items()}
-    return Recorded(evaluations, references, rows, confusion or None)
+    return Recorded(metrics, references, rows, confusion or None)
 
 
 def peak_memory() -> int:

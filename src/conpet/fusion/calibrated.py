@@ -1,97 +1,24 @@
-"""How what selector, modules and closed form say becomes one ranking over all labels seen."""
+"""The calibrated fusion: a product of experts whose weights are fitted on held-out examples."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from conpet.features.grouped_logsumexp import FLOOR, segment_logsumexp
+from conpet.fusion.base import UNSELECTED, Evidence, Fusion
 
-UNSELECTED = -100.0
-"""The logit of every label of a task that was not pre-selected, by the paper's rule."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Evidence:
-    """What is known of n examples before it is combined.
-
-    Attributes:
-        discriminant: LDA's log-probabilities of the L labels `[n, L]`; -inf for labels that cannot be meant.
-        regression: The outputs of the projected ridge regression for the L labels `[n, L]`, likewise.
-        tasks: The selector's log-probabilities of the T tasks `[n, T]`, likewise.
-        modules: Logits of the modules that were run, in their labels' columns `[n, L]`; -inf elsewhere.
-        owner: Index of the task of each label `[L]`.
-    """
-
-    discriminant: Tensor
-    regression: Tensor
-    tasks: Tensor
-    modules: Tensor
-    owner: Tensor
-
-    @property
-    def ran(self) -> Tensor:
-        """Whether each label's module was run `[n, L]`."""
-        return self.modules > -torch.inf
-
-    @property
-    def impossible(self) -> Tensor:
-        """Whether a label cannot be meant: it belongs to a task of another kind `[n, L]`."""
-        return self.discriminant == -torch.inf
-
-    @classmethod
-    def joined(cls, parts: Sequence[Evidence]) -> Evidence:
-        """Return the evidence on all examples of all parts."""
-        return cls(
-            torch.cat([part.discriminant for part in parts]),
-            torch.cat([part.regression for part in parts]),
-            torch.cat([part.tasks for part in parts]),
-            torch.cat([part.modules for part in parts]),
-            parts[0].owner,
-        )
-
-
-class Fusion(Protocol):
-    """Turns evidence into log-probabilities over all labels."""
-
-    name: ClassVar[str]
-
-    def log_probabilities(self, evidence: Evidence) -> Tensor:
-        """Return log-probabilities `[n, L]`."""
-
-    def fitted(self, evidence: Evidence, targets: Tensor) -> Fusion:
-        """Return the rule with its weights fitted on held-out examples with labels `targets` `[n]`."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the weights, JSON-ready."""
+PRIOR_EXAMPLES = 5.0
+"""Examples that the prior at the default weights counts as, in fitting."""
+CANDIDATES = 32
+"""Number of tasks, beside those whose modules were run, that may be the answer: the likeliest ones."""
 
 
 @dataclass(frozen=True, slots=True)
-class PaperFusion:
-    """Labels of unselected tasks get -100, the others their modules' logits; one softmax (Song et al. 2023)."""
-
-    name: ClassVar[str] = "paper"
-
-    def log_probabilities(self, evidence: Evidence) -> Tensor:
-        """Return log-probabilities `[n, L]`."""
-        logits = evidence.modules.masked_fill(~evidence.ran, UNSELECTED)
-        return torch.log_softmax(logits.masked_fill(evidence.impossible, -torch.inf), dim=1)
-
-    def fitted(self, evidence: Evidence, targets: Tensor) -> PaperFusion:
-        """Return itself: the paper's rule has nothing to fit."""
-        return self
-
-    def to_json(self) -> dict[str, Any]:
-        """Return an empty dictionary."""
-        return {}
-
-
-@dataclass(frozen=True, slots=True)
-class CalibratedFusion:
+class CalibratedFusion(Fusion):
     """A product of experts whose weights are fitted on held-out examples.
 
         closed(label)    = a LDA's log-probability + b ridge output                      (over all labels)
@@ -107,21 +34,21 @@ class CalibratedFusion:
     in fitting as in answering: the rest has next to none, and the cost of working it out would grow with the labels.
 
     Attributes:
-        discriminant: a. Small, for LDA is far too sure of itself.
-        regression: b.
+        lda: a. Small, because LDA is far too confident.
+        ridge: b.
         selector: c.
         module: d.
     """
 
-    discriminant: float = 0.02
-    regression: float = 10.0
+    lda: float = 0.02
+    ridge: float = 10.0
     selector: float = 0.1
     module: float = 0.7
 
     name: ClassVar[str] = "calibrated"
 
     def log_probabilities(self, evidence: Evidence) -> Tensor:
-        """Return log-probabilities `[n, L]`."""
+        """Return log-probabilities `[n, C]`."""
         weights = torch.tensor(self._weights)
         if evidence.tasks.shape[1] <= CANDIDATES:
             return _combine(evidence, _Within.of(evidence), weights).float()
@@ -130,7 +57,7 @@ class CalibratedFusion:
         labels = len(evidence.owner)
         return scores.new_full((len(scores), labels + 1), -torch.inf).scatter_(1, columns, scores)[:, :labels]
 
-    def fitted(self, evidence: Evidence, targets: Tensor) -> CalibratedFusion:
+    def fit(self, evidence: Evidence, targets: Tensor) -> CalibratedFusion:
         """Fit the weights by maximum likelihood, held towards the defaults as if by `PRIOR_EXAMPLES` examples."""
         if not len(targets):
             return self
@@ -162,11 +89,6 @@ class CalibratedFusion:
         return asdict(self)
 
 
-PRIOR_EXAMPLES = 5.0
-CANDIDATES = 32
-"""Tasks whose modules were not run that may be meant by an example, the likeliest ones."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Within:
     """What the modules that were run say within their tasks, for the m labels they speak of.
@@ -194,9 +116,9 @@ class _Within:
 
 
 def _combine(evidence: Evidence, modules: _Within, weights: Tensor) -> Tensor:
-    discriminant, regression, selector, module = weights.unbind()
+    lda, ridge, selector, module = weights.unbind()
     owner, tasks = evidence.owner, evidence.tasks.shape[1]
-    closed = discriminant * evidence.discriminant.clamp(min=FLOOR) + regression * evidence.regression.clamp(min=FLOOR)
+    closed = lda * evidence.lda.clamp(min=FLOOR) + ridge * evidence.ridge.clamp(min=FLOOR)
     closed_of_task = segment_logsumexp(closed, owner, tasks)
     task = torch.log_softmax(closed_of_task + selector * evidence.tasks.clamp(min=FLOOR), dim=1)
     closed_within = closed - closed_of_task.index_select(1, owner)
@@ -234,8 +156,8 @@ def _narrowed(evidence: Evidence, targets: Tensor | None = None) -> tuple[Eviden
         return scores.gather(1, columns).masked_fill(surplus, -torch.inf)
 
     narrow = Evidence(
-        of(evidence.discriminant),
-        of(evidence.regression),
+        of(evidence.lda),
+        of(evidence.ridge),
         tasks.gather(1, kept).masked_fill(beyond, -torch.inf),
         of(evidence.modules),
         torch.arange(kept.shape[1]).repeat_interleave(len(room)),
