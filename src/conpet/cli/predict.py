@@ -12,6 +12,7 @@ import typer
 from conpet.cli.console import counting, line, messages, output
 from conpet.cli.options import AsJson, BackboneMoved, Device, WorkspacePath
 from conpet.cli.workspace import open_workspace
+from conpet.files import written_aside
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
@@ -82,7 +83,7 @@ def _stream(
     form: PredictionFormat | None,
     runners_up: int,
 ) -> None:
-    from conpet.data.prediction_files import PredictionFormat, answered, write_answers, written_aside
+    from conpet.data.prediction_files import PredictionFormat, answered, write_answers
 
     inputs, total = _inputs(texts, source)
     answers = answered(workspace, inputs, runners_up)

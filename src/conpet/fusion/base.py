@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 import torch
@@ -56,16 +56,21 @@ class Evidence:
         )
 
 
+@dataclass(frozen=True)
 class Fusion(ABC):
     """Turns evidence into log-probabilities over all classes. Immutable: `fit` returns another one.
 
-    Args:
-        weights: What `to_json` returned, for a fusion that was fitted before; none: as it is before any fit.
+    A subclass is a dataclass whose fields are its weights, all with defaults: `cls(config=..., **to_json())` is the
+    same fusion again.
+
+    Attributes:
+        config: The fusion's own settings (`Settings.fusion`).
     """
+
+    config: FusionConfig = field(default_factory=FusionConfig, kw_only=True, compare=False, repr=False)
 
     name: ClassVar[str]
     Config: ClassVar[type[FusionConfig]] = FusionConfig
-    """The fusion's own settings (`Settings.fusion`)."""
 
     @abstractmethod
     def log_probabilities(self, evidence: Evidence) -> Tensor:
@@ -77,4 +82,4 @@ class Fusion(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """Return the weights by name, JSON-ready."""
-        return {}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "config"}

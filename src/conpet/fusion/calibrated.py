@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ CANDIDATES = 32
 """Number of tasks, beside those whose modules were run, that may be the answer: the likeliest ones."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CalibratedFusion(Fusion):
     """A product of experts whose weights are fitted on held-out examples.
 
@@ -78,15 +78,11 @@ class CalibratedFusion(Fusion):
             return value
 
         optimizer.step(loss)
-        return CalibratedFusion(*weights.detach().exp().tolist())
+        return CalibratedFusion(*weights.detach().exp().tolist(), config=self.config)
 
     @property
     def _weights(self) -> list[float]:
-        return [getattr(self, field.name) for field in fields(self)]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the weights by name."""
-        return asdict(self)
+        return [self.lda, self.ridge, self.selector, self.module]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from conpet.fusion.base import UNSELECTED, Evidence, Fusion
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PaperFusion(Fusion):
     """Labels of unselected tasks get -100, the others their modules' logits; one softmax (Song et al. 2023)."""
 

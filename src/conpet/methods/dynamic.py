@@ -106,7 +106,7 @@ class DynamicMethod(Method):
         def stored() -> Fusion:
             fusion: type[Fusion] = FUSIONS[self.settings.fusion.name]
             found = state.shared.get(CALIBRATION)
-            return fusion(**found.document(CALIBRATION)) if found else fusion()
+            return fusion(config=self.settings.fusion, **(found.document(CALIBRATION) if found else {}))
 
         return state.fitted("fusion", stored)
 
@@ -448,7 +448,8 @@ class DynamicMethod(Method):
                 classes = tasks[source.task].classes_for(source.labels(Subset.VALIDATION))
                 targets += [column[classes[position]] for position in positions]
         cls: type[Fusion] = FUSIONS[self.settings.fusion.name]
-        return cls().fit(Evidence.joined(parts), torch.tensor(targets)) if parts else cls()
+        fusion = cls(config=self.settings.fusion)
+        return fusion.fit(Evidence.joined(parts), torch.tensor(targets)) if parts else fusion
 
 
 def _likeliest(log_probabilities: Tensor, most: int) -> Tensor:

@@ -70,7 +70,7 @@ def ask(workspace: ConPET, inputs: Sequence[str | Example]) -> list[dict[str, fl
 
 
 def _scores(answer: Prediction) -> dict[str, float]:
-    return {one.label or one.task: one.score for one in (answer, *answer.runners_up)}
+    return {answer.label or answer.task: answer.score} | {one.label or one.task: one.score for one in answer.runners_up}
 
 
 def require(kept: bool, message: str) -> None:
