@@ -14,7 +14,9 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns: list[str] = []
 nitpicky = False  # type hints name torch's and pydantic's classes, whose pages are not part of this site
 default_role = "code"
+highlight_language = "none"
 
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 myst_links_external_new_tab = True
 
@@ -32,7 +34,7 @@ html_show_sourcelink = False
 
 
 def mark_code_blocks(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Turn an indented block after a blank line into a code block, as Markdown has it."""
+    """Turn an indented block after a blank line into a code block, as in Markdown."""
     marked: list[str] = []
     for number, line in enumerate(lines):
         before = next((one for one in reversed(lines[:number]) if one.strip()), "")
@@ -42,6 +44,8 @@ def mark_code_blocks(app: Any, what: str, name: str, obj: Any, options: Any, lin
         elif starts:
             marked[-2] = marked[-2].rstrip().removesuffix(":") + "::"
         marked.append(line)
+    if what in {"attribute", "property"}:
+        marked[0] = marked[0].replace(": ", " – ", 1)  # before a colon, napoleon expects a type
     lines[:] = marked
 
 
