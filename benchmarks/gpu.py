@@ -1,9 +1,9 @@
-"""Check on a machine with CUDA that its GPU gives what its CPU gives, and time the rows of docs/performance.md there.
+"""Check on a machine with CUDA that its GPU agrees with its CPU, and time the rows of docs/benchmarks/performance.md.
 
 python benchmarks/gpu.py [--only ROW ...] [--quick] [--work FOLDER]
 
 Also times the ways in which mixed batches can be multiplied there, and training with activations kept and offloaded.
-Writes benchmarks/results/speed-gpu.json, from which docs/performance.md has its GPU column.
+Writes benchmarks/results/speed-gpu.json, from which docs/benchmarks/performance.md has its GPU column.
 """
 
 from __future__ import annotations
