@@ -19,6 +19,7 @@ from conpet.commands.growing import GrowingCommands
 from conpet.commands.tune import search
 from conpet.config import DesignChoices, Settings
 from conpet.context import Progress, ignore
+from conpet.cost import metered
 from conpet.data import Example, Style, Task, check_example, render
 from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem, UnknownNameError
 from conpet.methods import METHODS
@@ -148,7 +149,7 @@ class ConPET(GrowingVerbs):
 
     @property
     def backbone(self) -> Backbone:
-        """The frozen model with the workspace's warm-up, if any, loaded when first needed; its `cache` counts hits."""
+        """The frozen model with the workspace's warm-up, if any, loaded when first needed."""
         return self._present.learner().backbone
 
     @property
@@ -360,8 +361,8 @@ class ConPET(GrowingVerbs):
         evaluate: bool,
         change: Callable[[GrowingCommands], Done],
     ) -> Done:
-        with self._store.write(verb, wait_seconds) as writer:
-            grower = GrowingCommands(self._store, writer, *self._present.now(), progress or ignore, evaluate)
+        with self._store.write(verb, wait_seconds) as writer, metered() as meter:
+            grower = GrowingCommands(self._store, writer, *self._present.now(), progress or ignore, evaluate, meter)
             done = change(grower)
             self._present.at(grower.snapshot)
             del grower  # so that nobody here reads the former state any more, and what it alone had can go

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from conpet.cost import metered
 from conpet.evaluation import evaluator as evaluating
 from conpet.evaluation.evaluator import Evaluator
 from conpet.features import CLASSIFIERS as CLOSED_FORMS
@@ -97,10 +98,11 @@ def test_labels_of_other_kinds_do_not_compete_in_the_references(tmp_path: Path) 
 def test_evaluating_changes_nothing_and_uses_the_cache(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 2)
     first = learner.evaluate()
-    generation, tokens = learner.store.generation(), learner.backbone.meter.tokens
-    assert learner.evaluate() == first
+    generation = learner.store.generation()
+    with metered() as costs:
+        assert learner.evaluate() == first
     assert learner.store.generation() == generation
-    assert learner.backbone.meter.tokens == tokens  # prefix states from the cache, logits from memory
+    assert (costs.tokens, costs.cached_tokens > 0) == (0, True)  # prefix states from the cache, logits from memory
 
 
 def test_answers_of_a_state_are_not_mixed_up_with_those_of_the_next(tmp_path: Path) -> None:

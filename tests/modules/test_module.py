@@ -18,6 +18,7 @@ from conpet.artifact import Artifact, ArtifactReader, write_artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch
 from conpet.config import Settings, TaskSettings
+from conpet.cost import metered
 from conpet.errors import ConfigError, CorruptionError
 from conpet.modules import module as module_file
 from conpet.modules.adapter import ADAPTER_TENSORS
@@ -64,7 +65,8 @@ def test_a_bound_on_what_training_holds_changes_nothing_learned(
     architecture: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = tiny_backbone(architecture, split=2)
-    whole, expected = trained(backbone, batch_size=len(EXAMPLES), **values)
+    with metered() as free:
+        whole, expected = trained(backbone, batch_size=len(EXAMPLES), **values)
     longest = max(len(one.ids) for one in backbone.encode(EXAMPLES))
     sizes: list[int] = []
     passed = PetModule._passed
@@ -74,10 +76,10 @@ def test_a_bound_on_what_training_holds_changes_nothing_learned(
         return passed(self, batch)
 
     monkeypatch.setattr(PetModule, "_passed", counted)
-    before = backbone.meter.tokens
-    bound, found = trained(backbone, batch_size=len(EXAMPLES), training_tokens=2 * longest, **values)
+    with metered() as bounded:
+        bound, found = trained(backbone, batch_size=len(EXAMPLES), training_tokens=2 * longest, **values)
     assert max(sizes[:-1]) <= 2 * longest  # the last pass is no training
-    assert backbone.meter.tokens > before
+    assert bounded.tokens > free.tokens  # every part is passed again when its gradients are due
     assert bound.keys() == whole.keys()
     for name, tensor in bound.items():
         torch.testing.assert_close(tensor, whole[name], rtol=1e-3, atol=1e-4)
@@ -171,11 +173,12 @@ def test_training_learns_what_it_is_shown() -> None:
     for model in (None, custom_model("named")):
         backbone = Backbone(tiny_loaded(model=model))
         states = backbone.states(EXAMPLES)
-        found = train_module(backbone, states, TARGETS, 3, settings(epochs=20), seed=0)
+        with metered() as costs:
+            found = train_module(backbone, states, TARGETS, 3, settings(epochs=20), seed=0)
         logits = found.head(represented(backbone, found.module))
         assert logits.argmax(1).tolist() == TARGETS.tolist()
         assert found.log.losses[0] == pytest.approx(torch.log(torch.tensor(3.0)).item())
-        assert backbone.meter.steps == found.log.steps == 20 * 3
+        assert costs.steps == found.log.steps == 20 * 3
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:

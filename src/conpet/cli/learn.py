@@ -12,10 +12,12 @@ from conpet.cli.changes import extend_tasks, teach
 from conpet.cli.console import line, messages, output, print_error
 from conpet.cli.options import BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath
 from conpet.cli.workspace import open_workspace
+from conpet.cost import metered
 from conpet.methods import METHODS
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
+    from conpet.cost import Meter
     from conpet.data import Task
     from conpet.methods.base import Method
 
@@ -146,8 +148,9 @@ def learn(
         raise typer.Exit(1) from None
     opened.check(tasks)
     _say_notes(opened, tasks)
-    teach(opened, tasks, together=together, evaluate=not no_evaluate, wait=wait)
-    _say_learned(opened, workspace)
+    with metered() as costs:
+        teach(opened, tasks, together=together, evaluate=not no_evaluate, wait=wait)
+    _say_learned(opened, workspace, costs)
 
 
 def _merged(direct: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
@@ -215,13 +218,12 @@ def _say_notes(workspace: ConPET, tasks: list[Task]) -> None:
     _say_of_kinds(METHODS[workspace.settings.method], kinds)
 
 
-def _say_learned(workspace: ConPET, path: Path) -> None:
+def _say_learned(workspace: ConPET, path: Path, costs: Meter) -> None:
     from conpet.report import text
 
     out = output()
-    cache = workspace.backbone.cache
-    if cache is not None and cache.hits + cache.misses:
-        line(f"states from the cache: {text.percent(cache.hit_rate)} of {cache.hits + cache.misses:,}", out)
+    if costs.cache_lookups:
+        line(f"states from the cache: {text.percent(costs.hit_rate)} of {costs.cache_lookups:,}", out)
     labels = text.plural(len(workspace.labels), "label")
     line(f"{path} knows {labels} in {text.plural(len(workspace.tasks), 'task')}", out)
     line(f'next: conpet predict {path} "some text"   or: conpet report {path}', out, "dim")

@@ -13,7 +13,7 @@ from conpet.commands.rows import recorded
 from conpet.commands.tune import applied, search
 from conpet.config import DesignChoices
 from conpet.context import Progress, TrainContext
-from conpet.cost import CostLedger, StageCost
+from conpet.cost import CostLedger, Meter, StageCost
 from conpet.data import Task
 from conpet.errors import ConfigError, DataError, Problem
 from conpet.evaluation.evaluator import Evaluator
@@ -47,6 +47,7 @@ class BaseCommands:
         snapshot: The present state; after a commit, the one it made.
         progress: Hears how far each stage is.
         evaluate: Whether a change ends with an evaluation of all tasks.
+        meter: Counts what the change computes.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class BaseCommands:
         snapshot: Snapshot,
         progress: Progress,
         evaluate: bool,
+        meter: Meter,
     ) -> None:
         self._store = store
         self._writer = writer
@@ -64,8 +66,8 @@ class BaseCommands:
         self.snapshot = snapshot
         self._progress = progress
         self._evaluate = evaluate
-        self._costs = CostLedger(learner.backbone.meter)
-        self._asked_before = _asked(learner)
+        self._costs = CostLedger()
+        self._meter = meter
 
     def learn(self, task: Task) -> LearnReport:
         """Learn a task; see `ConPET.learn`."""
@@ -260,7 +262,6 @@ class BaseCommands:
         self, evaluation: Evaluation | None, changes: Sequence[Change], costs: Sequence[Sequence[StageCost]]
     ) -> list[EventRecord]:
         """Commit changes, each with its costs; the last also has the evaluation and what is noted of them all."""
-        hits, asked = (now - before for now, before in zip(_asked(self._learner), self._asked_before, strict=True))
         complete = []
         for number, (change, stages) in enumerate(zip(changes, costs, strict=True), start=1):
             last, new = number == len(changes), change.new_version
@@ -281,7 +282,7 @@ class BaseCommands:
             )
         complete[-1] = replace(
             complete[-1],
-            detail={**complete[-1].detail, CACHE: {"hits": hits, "asked": asked}},
+            detail={**complete[-1].detail, CACHE: {"hits": self._meter.cache_hits, "asked": self._meter.cache_lookups}},
             clear_scratch=tuple(self._store.scratches()),  # all of them began in a state that is no more
         )
         events = self._writer.commit_all(complete)
@@ -331,12 +332,6 @@ def counted(progress: Progress, stage: str, total: int) -> Callable[[int], None]
         progress(stage, done / max(1, total))
 
     return add
-
-
-def _asked(learner: Method) -> tuple[int, int]:
-    """Return how many states the cache had, and of how many it was asked, so far."""
-    cache = learner.backbone.cache
-    return (cache.hits, cache.hits + cache.misses) if cache else (0, 0)
 
 
 def _check_distinct(tasks: Sequence[Task]) -> None:

@@ -15,6 +15,7 @@ from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.config import Settings, TaskSettings
 from conpet.context import TrainContext
+from conpet.cost import meter
 from conpet.data import Kind
 from conpet.errors import ConfigError
 from conpet.methods.base import SELECTING, EncodedInputs, Method, Scores, TaskData, TaskUpdate, count
@@ -283,7 +284,7 @@ class StaticMethod(Method, ABC):
             on_step=lambda step: context.progress("module", (step + 1) / batches.steps),
         )
         batches.module.train(False)
-        self.backbone.meter.steps += log.steps - log.resumed_at
+        meter().steps += log.steps - log.resumed_at
         self.after(batches)
         return log
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from conpet.artifact import Artifact
 from conpet.backbone.states import States
 from conpet.config import TaskSettings
+from conpet.cost import meter
 from conpet.modules.adapter import ADAPTER_TENSORS
 from conpet.modules.module import HEAD, PetModule, StoredModule, module_artifact
 from conpet.modules.optimisation import Schedule, optimise
@@ -128,4 +129,4 @@ class LearnedSelector(Selector):
             checkpoint=scratch,
             on_step=lambda step: task_data.context.progress("selector", (step + 1) / steps),
         )
-        self.backbone.meter.steps += log.steps - log.resumed_at
+        meter().steps += log.steps - log.resumed_at

@@ -181,7 +181,7 @@ def _learning_is_no_change(trial: Trial) -> None:
     learner = method_of(workspace)
     readings = learner.readings(first.test, first.kind, keep=False)
     before = learner.score(readings, first.kind).labels
-    context = TrainContext(past_examples(workspace.tasks), CostLedger(workspace.backbone.meter), seed=0)
+    context = TrainContext(past_examples(workspace.tasks), CostLedger(), seed=0)
     added = new_task_state(second, workspace.store.snapshot())
     learner.learn(TaskData.of(added, workspace.settings, new_examples(second), workspace.backbone), context)
     require(learner.labels == first.labels, "a learner has changed its labels by learning")
