@@ -159,3 +159,39 @@ def test_dependencies_are_declared_used_and_explained() -> None:
         r"^\| (?:(?:parquet|tune|bench) \| )?(\w+) \|", (root / "docs" / "dependencies.md").read_text(), re.MULTILINE
     )
     assert declared <= set(explained)
+
+
+def test_no_handler_takes_memory_that_ran_out_for_another_error() -> None:
+    """Torch raises a `RuntimeError` for it: who catches one (or all) asks `check_memory`, or raises what was caught."""
+    allowed = {
+        "conpet.backbone.load.choose_device",  # reads a name
+        "conpet.bench.runner._do",  # puts the whole error into its report
+    }
+    swallowing = {
+        f"{module}.{function.name}"
+        for module in MODULES
+        for function in ast.walk(tree(module))
+        if isinstance(function, ast.FunctionDef)
+        for handler in ast.walk(function)
+        if isinstance(handler, ast.ExceptHandler) and caught(module, handler) & {"RuntimeError", "Exception"}
+        if not {"check_memory", "is_out_of_memory"} & {ast.unparse(node) for node in ast.walk(handler)}
+        if not any(isinstance(node, ast.Raise) and node.exc is None for node in ast.walk(handler))
+    }
+    assert swallowing <= allowed
+
+
+def caught(module: str, handler: ast.ExceptHandler) -> set[str]:
+    """Return the names of the errors that a handler catches; those of a tuple that the module defines, too."""
+    if handler.type is None:
+        return {"Exception"}
+    tuples = {
+        ast.unparse(node.targets[0]): node.value
+        for node in tree(module).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+    }
+    kinds = [handler.type, *(tuples[name] for name in names_in(handler.type) & tuples.keys())]
+    return {name for kind in kinds for name in names_in(kind)}
+
+
+def names_in(node: ast.AST) -> set[str]:
+    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
