@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from conpet.cost import metered
+from conpet.data import Kind
 from conpet.evaluation import evaluator as evaluating
 from conpet.evaluation.evaluator import Evaluator
 from conpet.features import CLASSIFIERS as CLOSED_FORMS
 from conpet.replay.memory_writer import stored_examples
 from conpet.testing import method_of, toy_stream
-from tests.helpers.workspaces import stream, workspace
+from tests.helpers.workspaces import many_tasks, stream, workspace, workspace_of_many_tasks
 
 
 def test_it_counts_what_predicting_one_by_one_counts(tmp_path: Path) -> None:
@@ -65,6 +66,24 @@ def test_references_are_the_closed_forms_over_all_labels(tmp_path: Path) -> None
         best = CLOSED_FORMS[name]().fit(current.closed).scores(features).argmax(dim=1).tolist()
         right = sum(current.labels[column] == example.label for column, example in zip(best, examples, strict=True))
         assert (tally.correct, tally.total) == (right, len(examples))
+
+
+def test_references_are_over_all_labels_of_a_kind_also_where_the_rule_gives_some_no_probability(tmp_path: Path) -> None:
+    learner = workspace_of_many_tasks(tmp_path)
+    current = method_of(learner)
+    references = learner.evaluate().references
+    right: Counter[str] = Counter()
+    for task in many_tasks():
+        readings = current.readings(task.test, task.kind, keep=False)
+        scores, other = current.score(readings, task.kind).labels, current.other_kind[task.kind][current.owner]
+        assert bool((scores[:, ~other] == -torch.inf).any()) == (task.kind is Kind.TEXT)
+        columns = [column for column, label in enumerate(current.labels) if label.startswith(task.kind)]
+        features = readings[task.template].features
+        for name in references:
+            best = CLOSED_FORMS[name]().fit(current.closed).scores(features)[:, columns].argmax(dim=1).tolist()
+            found = [current.labels[columns[index]] for index in best]
+            right[name] += sum(label == one.label for label, one in zip(found, task.test, strict=True))
+    assert {name: tally.correct for name, tally in references.items()} == right
 
 
 def test_the_size_of_the_chunks_makes_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

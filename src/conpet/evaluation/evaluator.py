@@ -85,12 +85,13 @@ class Evaluator:
             self._confusion.setdefault(name, Counter()).update(chosen)
             counts["selector"] = int((first == own).sum())
             counts["preselected"] = int((scores.selected == own).any(dim=1).sum())
-        possible = torch.isfinite(scores.labels)
+        # By kind: a rule may give labels no probability that could be meant.
+        other_kind = learner.other_kind[source.kind][learner.owner]
         for reference in self._closed_forms:
             closed = by_template(
                 learner.label_templates, readings, partial(_features_scored, fitted(learner.closed, reference))
             )
-            self._references[reference] += _hits(closed.masked_fill(~possible, -torch.inf), truth)
+            self._references[reference] += _hits(closed.masked_fill(other_kind, -torch.inf), truth)
         if self._progress:
             self._progress(len(labels))
         return counts

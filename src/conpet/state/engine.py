@@ -58,11 +58,12 @@ def _check_kind(learner: Method, kind: Kind, numbers: Sequence[int]) -> None:
 
 def _of_kind(learner: Method, kind: Kind, examples: Sequence[Example], runners_up: int) -> list[Prediction]:
     scores = learner.score(learner.readings(examples, kind, keep=False), kind).labels
-    possible = int((~learner.other_kind[kind])[learner.owner].sum())
-    best = scores.topk(min(runners_up + 1, possible), dim=1)
+    # By kind, not by score: a rule may give labels no probability that could be meant.
+    possible = (~learner.other_kind[kind])[learner.owner].nonzero().squeeze(1)
+    best = scores[:, possible].topk(min(runners_up + 1, len(possible)), dim=1)
     owners, labels, tasks = learner.owner.tolist(), learner.labels, learner.state.tasks
     answers = []
-    for columns, values in zip(best.indices.tolist(), best.values.exp().tolist(), strict=True):
+    for columns, values in zip(possible[best.indices].tolist(), best.values.exp().tolist(), strict=True):
         first, *others = (
             Candidate(labels[column], value, tasks[owners[column]].name)
             for column, value in zip(columns, values, strict=True)
