@@ -135,6 +135,13 @@ def test_reads_no_file_that_can_carry_code(module: str) -> None:
     assert set(calls(module)) & UNSAFE_CALLS == set()
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_seeds_no_generator_of_its_callers(module: str) -> None:
+    """`conpet.randomness` seeds those in use for a block; torch.manual_seed seeds those of all devices."""
+    seeding = {"torch.manual_seed", "torch.seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all", "random.seed"}
+    assert set(calls(module)) & {*seeding, "np.random.seed", "numpy.random.seed"} == set()
+
+
 @pytest.mark.parametrize("module", [module for module in MODULES if part(module) != "cli"])
 def test_only_the_command_line_prints(module: str) -> None:
     assert "rich.print" not in imported_names(module)
