@@ -111,8 +111,8 @@ def test_imports_only_what_stands_above(module: str) -> None:
 
 
 def test_test_labels_are_opened_only_to_measure_by_them_or_to_store_them_anew() -> None:
-    opening = {module for module in MODULES if "conpet.replay.memory_writer.sighted" in imported_names(module)}
-    assert opening == {f"conpet.workspace.{name}" for name in ("changing", "growing", "relabelling")}
+    opening = {module for module in MODULES if "conpet.replay.memory_writer.stored_examples" in imported_names(module)}
+    assert opening == {f"conpet.commands.{name}" for name in ("changing", "growing", "relabelling")}
 
 
 def test_report_is_drawn_from_plain_values_alone() -> None:

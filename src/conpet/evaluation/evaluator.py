@@ -1,4 +1,8 @@
-"""Evaluate a learner on test examples: the only place where test labels are read."""
+"""Evaluate a method on stored test examples.
+
+Test labels are compared with answers here; elsewhere they are only written, read back and relabelled. Methods,
+selectors and searches get examples without them (`StoredExamples.without_test_labels`).
+"""
 
 from __future__ import annotations
 

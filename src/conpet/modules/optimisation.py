@@ -1,4 +1,7 @@
-"""The only optimisation loop: AdamW over fixed numbers of steps, resumable, its randomness an argument."""
+"""The training loop of modules, heads and selectors: AdamW for a fixed number of steps, resumable, with a given seed.
+
+The weights of the calibrated rule are fitted elsewhere, by L-BFGS (`conpet.fusion.rules`).
+"""
 
 from __future__ import annotations
 
