@@ -109,14 +109,23 @@ def test_offloaded_activations_change_nothing_learned(values: dict[str, Any], mo
 
     found, _ = trained(backbone, offload_activations=True, **values)
     assert packed
+    assert {device.type for device in kept} == {"cpu"}
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
     packed.clear()
     trained(backbone, **values)
     assert not packed
 
 
-def test_an_example_longer_than_the_bound_is_trained_on_by_itself() -> None:
-    trained(tiny_backbone("llama", split=2), training_tokens=1)
+def test_an_example_longer_than_the_bound_is_trained_on_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = tiny_backbone("llama", split=2)
+    whole, _ = trained(backbone, batch_size=len(EXAMPLES))
+    rows: list[int] = []
+    passed = PetModule._passed
+    monkeypatch.setattr(PetModule, "_passed", lambda self, batch: rows.append(len(batch.ids)) or passed(self, batch))
+    alone, _ = trained(backbone, batch_size=len(EXAMPLES), training_tokens=1)
+    assert (set(rows[:-1]), rows[-1]) == ({1}, len(EXAMPLES))  # the last pass is no training
+    for name, tensor in alone.items():
+        torch.testing.assert_close(tensor, whole[name], rtol=1e-3, atol=1e-4)
 
 
 def test_the_linear_maps_are_those_of_the_suffix() -> None:
