@@ -20,6 +20,7 @@ from conpet.commands.export import export_version
 from conpet.commands.tune import search
 from conpet.config import DesignChoices, Settings
 from conpet.context import Progress, ignore
+from conpet.cost import metered
 from conpet.data import Example, Examples, Style, Task, render
 from conpet.errors import BackboneMismatchError, ConfigError, UnknownNameError
 from conpet.methods import METHODS
@@ -602,8 +603,8 @@ class ConPET:
         **more: Given.kwargs,
     ) -> Done:
         """Run a command as the only writer."""
-        with self._store.write(verb, wait_seconds) as writer:
-            tx = Transaction(self._store, writer, self._live, progress or ignore, evaluate=evaluate)
+        with self._store.write(verb, wait_seconds) as writer, metered() as meter:
+            tx = Transaction(self._store, writer, self._live, meter, progress or ignore, evaluate=evaluate)
             done = command(tx, *given, **more)
             del tx  # nothing here reads the former state any more, so what only that had can be deleted
             writer.collect()

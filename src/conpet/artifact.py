@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
-from conpet.errors import ConfigError, CorruptionError, UnknownNameError
+from conpet.errors import ConfigError, CorruptionError, UnknownNameError, check_memory
 
 if TYPE_CHECKING:
     import torch
@@ -212,6 +212,7 @@ class ArtifactReader:
             with safe_open(path, framework="pt") as opened:
                 return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
         except (SafetensorError, FileNotFoundError) as error:
+            check_memory(error, f"{path} was read")
             raise _corrupt(path, f"cannot be read as safetensors ({error})") from error
 
     def document(self, stem: str) -> Any:

@@ -19,6 +19,7 @@ from conpet.backbone import backbone as backbone_module
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batching, States
 from conpet.config import Settings
+from conpet.cost import metered
 from conpet.errors import BackboneError, CorruptionError
 from conpet.modules.adapter import ADAPTER_TENSORS
 from conpet.modules.batched_linear import BatchedLinear
@@ -116,13 +117,13 @@ def test_one_pass_serves_all_modules_of_a_batch(bench: Workbench, monkeypatch: p
     monkeypatch.setattr(backbone_module, "ON_CPU", Batching(tokens=2048, per_pass=2048))
     pool = ModulePool(bench.backbone)
     pool.logits(bench.states, [bench.modules] * N)
-    before = bench.backbone.meter.tokens
     passes: list[int] = []
     monkeypatch.setattr(pool._suffix, "__class__", counting(type(pool._suffix), passes))
-    bench.check(pool, [bench.modules] * N)
+    with metered() as costs:
+        bench.check(pool, [bench.modules] * N)
     assert passes == [N * len(bench.modules)]
     tokens = sum(len(one.ids) for one in bench.states.encoded)
-    assert bench.backbone.meter.tokens - before == tokens * len(bench.modules) / 2
+    assert costs.tokens == tokens * len(bench.modules) / 2
 
 
 def counting(suffix: type, passes: list[int]) -> type:

@@ -10,7 +10,7 @@ from typing import Any
 from conpet.commands.rows import recorded
 from conpet.config import Settings
 from conpet.context import Progress, TrainContext
-from conpet.cost import CostLedger, StageCost
+from conpet.cost import CostLedger, Meter, StageCost
 from conpet.evaluation.evaluator import counted, evaluate
 from conpet.evaluation.history import CACHE, matrix_of
 from conpet.evaluation.metrics import AccuracyMatrix, backward_transfer, forgetting
@@ -34,6 +34,7 @@ class Transaction:
         store: The workspace's store.
         writer: The right to write.
         live: The live state.
+        meter: Counts what the change computes.
         progress: Called with the name of a stage and the share of it that is done.
         evaluate: Whether the change ends with an evaluation of all tasks.
 
@@ -44,18 +45,20 @@ class Transaction:
         costs: What the stages cost.
     """
 
-    def __init__(self, store: Store, writer: Writer, live: LiveState, progress: Progress, *, evaluate: bool) -> None:
+    def __init__(
+        self, store: Store, writer: Writer, live: LiveState, meter: Meter, progress: Progress, *, evaluate: bool
+    ) -> None:
         present = live.now()
         self.store = store
         self.method: Method = present.method
         self.state: State = present.state
         self.snapshot: Snapshot = present.snapshot
         self.progress = progress
-        self.costs = CostLedger(self.method.backbone.meter)
+        self.costs = CostLedger()
         self._writer = writer
         self._live = live
         self._evaluate = evaluate
-        self._asked_before = _asked(self.method)
+        self._meter = meter
 
     @property
     def settings(self) -> Settings:
@@ -129,7 +132,6 @@ class Transaction:
 
         The last event holds the evaluation.
         """
-        hits, asked = (now - before for now, before in zip(_asked(self.method), self._asked_before, strict=True))
         complete = []
         for number, (change, stages) in enumerate(zip(changes, costs, strict=True), start=1):
             new = change.new_version
@@ -150,7 +152,7 @@ class Transaction:
             )
         complete[-1] = replace(
             complete[-1],
-            detail={**complete[-1].detail, CACHE: {"hits": hits, "asked": asked}},
+            detail={**complete[-1].detail, CACHE: {"hits": self._meter.cache_hits, "asked": self._meter.cache_lookups}},
             clear_scratch=tuple(self.store.scratches()),  # all of them started in a state that is no more
         )
         with self._live.committing():
@@ -201,9 +203,3 @@ def evaluate_tests(method: Method, state: State, tests: Mapping[str, StoredExamp
     """Evaluate a state on stored test examples by task."""
     total = sum(source.count(Subset.TEST) for source in tests.values())
     return evaluate(method, state, tests, counted(progress, "evaluation", total))
-
-
-def _asked(method: Method) -> tuple[int, int]:
-    """Return how many states the cache had, and how many it was asked for, so far."""
-    cache = method.backbone.cache
-    return (cache.hits, cache.hits + cache.misses) if cache else (0, 0)

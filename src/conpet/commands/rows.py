@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -35,7 +33,7 @@ def recorded(
             stage.steps,
             parameters=parameters if stage.stage == "module" else 0,
             head_parameters=head_parameters if stage.stage == "module" else 0,
-            peak_bytes=peak_memory(),
+            peak_bytes=stage.peak_bytes,
         )
         for stage in stages
     )
@@ -49,9 +47,3 @@ def recorded(
     references = tuple(Reference(name, one.value, one.n) for name, one in evaluation.references.items())
     confusion = {task: dict(row) for task, row in evaluation.confusion.items()}
     return Recorded(metrics, references, rows, confusion or None)
-
-
-def peak_memory() -> int:
-    """Return the most memory this process has held so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -18,6 +18,7 @@ from conpet.artifact import Artifact, ObjectReader
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch
 from conpet.config import TaskSettings
+from conpet.cost import meter
 from conpet.errors import ConfigError, CorruptionError
 from conpet.heads.base import HEAD
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter, MapUpdate
@@ -133,16 +134,16 @@ class PetModule:
     def represent(self, batch: Batch) -> Tensor:
         """Return the representations `[n, R]`, float32, of a batch."""
         tokens = batch.tokens * self.backbone.suffix_share
-        self.backbone.meter.tokens += tokens
+        meter().tokens += tokens
         if not torch.is_grad_enabled():
             return self._passed(batch)
-        self.backbone.meter.trained_tokens += tokens
+        meter().trained_tokens += tokens
         rows, width = batch.ids.shape
         at_once = max(1, (self._micro_batch_tokens or batch.ids.numel()) // width)
         with _kept_for_gradients(self.backbone.device, offload=self._offloads):
             if rows <= at_once:
                 return self._passed(batch)
-            self.backbone.meter.tokens += tokens  # for each part is passed again when its gradients are due
+            meter().tokens += tokens  # for each part is passed again when its gradients are due
             parts = [batch.rows(start, start + at_once) for start in range(0, rows, at_once)]
             return torch.cat([checkpoint(self._passed, part, use_reentrant=False) for part in parts])
 

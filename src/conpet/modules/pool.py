@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch, States
+from conpet.cost import meter
 from conpet.heads.base import StoredHead
 from conpet.modules.adapter import MapUpdate
 from conpet.modules.batched_linear import BatchedLinear, Shapes, bytes_of, room_for, shapes_of, using
@@ -183,7 +184,7 @@ class ModulePool:
             slots = {slot for slot, _ in pieces}
             products = OneForAll(slots.pop()) if len(slots) == 1 else mixed(pieces, self._backbone.device)
         with using(products, batch.ids.shape[1]), torch.inference_mode():
-            self._backbone.meter.tokens += batch.tokens * self._backbone.suffix_share
+            meter().tokens += batch.tokens * self._backbone.suffix_share
             return self._backbone.pooling(self._suffix(batch.ids, batch.padding, batch.hidden), batch)
 
     @contextmanager

@@ -17,6 +17,7 @@ from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
 from conpet.config import TaskSettings
+from conpet.cost import meter
 from conpet.heads.base import Head
 from conpet.heads.labels import LabelHead, indices_of, label_document
 from conpet.modules.kinds import MODULE_KINDS
@@ -269,7 +270,7 @@ def _train(
         first.share([len(some) for some in rows])
         represented = first.represent(batch).split([len(some) for some in rows])
         of_each = zip(runs, represented, rows, strict=True)
-        backbone.meter.steps += sum(bool(some) for some in rows)
+        meter().steps += sum(bool(some) for some in rows)
         return torch.stack([run.loss(part, some) for run, part, some in of_each if some])
 
     for run in runs:

@@ -28,7 +28,6 @@ def all_layers(loaded: Loaded, like: Backbone) -> Backbone:
         feature_layers=shallowest,
         max_tokens=like.max_tokens,
         pooling=like.pooling,
-        meter=like.meter,
     )
 
 

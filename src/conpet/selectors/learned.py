@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from conpet.artifact import Artifact
 from conpet.backbone.states import States
 from conpet.config import Positive, SelectorConfig, TaskSettings
+from conpet.cost import meter
 from conpet.heads.base import HEAD
 from conpet.heads.labels import label_document, zero_head
 from conpet.modules.adapter import ADAPTER_TENSORS
@@ -155,7 +156,7 @@ class LearnedSelector(Selector):
             checkpoint=scratch,
             on_step=lambda step: task_data.context.progress("selector", (step + 1) / steps),
         )
-        self.backbone.meter.steps += log.steps - log.resumed_at
+        meter().steps += log.steps - log.resumed_at
 
 
 def _artifact(module: PetModule, head: nn.Linear, tasks: Sequence[str]) -> Artifact:

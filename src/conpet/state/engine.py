@@ -116,9 +116,10 @@ def _of_kind(live: Live, kind: Kind, examples: Sequence[Example], runners_up: in
     method, state = live.method, live.state
     inputs = method.encode(state, examples, kind, keep=False)
     scores = method.score(state, inputs, kind).classes
-    possible = int((~state.impossible(kind)).sum())
-    best = scores.topk(min(runners_up + 1, possible), dim=1)
-    columns, values = best.indices.tolist(), best.values.exp().tolist()
+    # By kind, not by score: a fusion may give classes no probability that could be the answer.
+    possible = (~state.impossible(kind)).nonzero().squeeze(1)
+    best = scores[:, possible].topk(min(runners_up + 1, len(possible)), dim=1)
+    columns, values = possible[best.indices].tolist(), best.values.exp().tolist()
     owners, classes = state.owner.tolist(), state.classes
     others = _answers(live, inputs, [owners[row[0]] for row in columns])
 

@@ -194,10 +194,9 @@ class Cost:
         tokens: Tokens the backbone computed.
         cached_tokens: Tokens whose prefix states came from the cache.
         steps: Optimisation steps.
-        examples: Examples seen, repeats counted.
         parameters: Parameters trained, without heads.
         head_parameters: Parameters of heads trained.
-        peak_bytes: Peak memory, or 0 where it was not measured.
+        peak_bytes: Most memory that the process held during the stage; 0: not measured.
     """
 
     stage: str
@@ -205,7 +204,6 @@ class Cost:
     tokens: int = 0
     cached_tokens: int = 0
     steps: int = 0
-    examples: int = 0
     parameters: int = 0
     head_parameters: int = 0
     peak_bytes: int = 0

@@ -105,7 +105,6 @@ class CostRow(LedgerRow):
     tokens: Mapped[int]
     cached_tokens: Mapped[int]
     steps: Mapped[int]
-    examples: Mapped[int]
     parameters: Mapped[int]
     head_parameters: Mapped[int]
     peak_bytes: Mapped[int]

@@ -183,7 +183,7 @@ def _learning_is_no_change(trial: Trial) -> None:
     method, state = live.method, live.state
     inputs = method.encode(state, first.test, first.kind, keep=False)
     before = method.score(state, inputs, first.kind).classes
-    context = TrainContext(past_examples(workspace.tasks), CostLedger(workspace.backbone.meter), seed=0)
+    context = TrainContext(past_examples(workspace.tasks), CostLedger(), seed=0)
     added = new_task_state(second, live.snapshot)
     data = TaskData.of(added, workspace.settings, new_examples(second), method.backbone)
     method.learn_task(state, data, context)

@@ -22,7 +22,7 @@ from conpet.artifact import InMemoryObject
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
 from conpet.config import Settings, TaskSettings
-from conpet.cost import BACKWARD, Meter
+from conpet.cost import BACKWARD, Meter, metered
 from conpet.errors import ConfigError, DivergedError
 from conpet.modules.module import PetModule
 from conpet.modules.optimisation import steps_of
@@ -72,13 +72,14 @@ class Budget:
 
     Args:
         limit: The limit.
-        meter: Counts what the backbone computes.
+
+    Attributes:
+        meter: Counts what the search computes.
     """
 
-    def __init__(self, limit: CostLimit, meter: Meter) -> None:
+    def __init__(self, limit: CostLimit) -> None:
         self._limit = limit
-        self._meter = meter
-        self._began = meter.equivalents
+        self.meter = Meter()
         self._started = time.perf_counter()
         self._tokens = 1.0
 
@@ -94,7 +95,7 @@ class Budget:
     @property
     def passes(self) -> float:
         """Forward-pass equivalents so far."""
-        return (self._meter.equivalents - self._began) / self._tokens
+        return self.meter.equivalents / self._tokens
 
     @property
     def spent(self) -> float:
@@ -170,12 +171,12 @@ class Search:
         self._cuts = {backbone.frozen_layers: backbone}
         self._read: dict[tuple[int, Subset], States] = {}
         self._tried_so_far = 0
-        self.budget = Budget(limit, backbone.meter)
+        self.budget = Budget(limit)
 
     def run(self) -> tuple[DesignTrial, ...]:
         """Try designs until the limit is reached."""
         trials: list[DesignTrial] = []
-        with _study(self._seed, self._first_rung) as study:
+        with metered() as self.budget.meter, _study(self._seed, self._first_rung) as study:
             self.budget.measure_by(self._states(self._backbone, Subset.TRAIN))
             study.enqueue_trial(self._space.first)
             while self.budget.spent < 1 and len(trials) != self._limit.trials:
