@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from conpet.fusion.rules import FUSIONS
 
 from conpet import ConPET
-from conpet.fusion.rules import FUSIONS
 from conpet.methods import METHODS
 from conpet.modules.kinds import MODULE_KINDS
 from conpet.replay import SCHEDULES

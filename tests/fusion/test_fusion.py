@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from conpet.fusion.rules import FUSIONS, UNSELECTED, CalibratedFusion, Evidence, Fusion, PaperFusion
 from torch import Tensor
 
 from conpet.fusion import rules
-from conpet.fusion.rules import FUSIONS, UNSELECTED, CalibratedFusion, Evidence, Fusion, PaperFusion
 from conpet.methods import dynamic
 from conpet.modules.module import StoredModule
 from conpet.modules.pool import ModulePool
