@@ -29,12 +29,10 @@ def test_init_takes_common_settings_as_options_and_all_others_as_yaml(tmp_path: 
     assert made.code == 0
     kept = settings_of(tmp_path / "ws")
     assert {name: kept[name] for name in ("rank", "learning_rate", "seed", "epochs", "projection", "targets")} == {
-        "rank": 4,
-        "learning_rate": 2e-3,
         "seed": 7,
-        "epochs": 2,
-        "projection": 64,
-        "targets": ["q_proj", "v_proj"],
+        "module": {"rank": 4, "targets": ["q_proj", "v_proj"]},
+        "training": {"learning_rate": 2e-3, "epochs": 2},
+        "features": {"projection": 64},
     }
     assert "tiny-random" in made.out
 
@@ -154,7 +152,7 @@ def test_learn_takes_all_rows_where_it_is_told_to(tmp_path: Path) -> None:
     assert learned.code == 0
     assert "split off" not in learned.out
     kept = stored_examples(Store.open(workspace).snapshot().task("fruit").active)
-    assert [kept.count(split) for split in Subset] == [20, 0, 0]
+    assert [kept.count(subset) for subset in Subset] == [20, 0, 0]
     assert conpet("learn", workspace, file, "--all-rows", "--extend").code == 2
 
 

@@ -33,7 +33,7 @@ def test_unknown_and_wrong_settings_are_named_and_nothing_is_made(tmp_path: Path
     with pytest.raises(ConfigError, match=r"unknown setting 'ranks' .*; have: .*rank"):
         ConPET.create(tmp_path / "ws", **tiny_settings(ranks=8))
     with pytest.raises(ConfigError, match=r"'dropout'.*\(got 1.5\)"):
-        ConPET.create(tmp_path / "ws", **tiny_settings(dropout=1.5))
+        ConPET.create(tmp_path / "ws", **tiny_settings(module={"dropout": 1.5}))
     with pytest.raises(UnknownNameError, match="no method 'static'; have: a-gem, crl, der"):
         ConPET.create(tmp_path / "ws", **tiny_settings(method="static"))
     with pytest.raises(UnknownNameError, match="no selector 'oracle'"):
@@ -41,9 +41,9 @@ def test_unknown_and_wrong_settings_are_named_and_nothing_is_made(tmp_path: Path
     with pytest.raises(UnknownNameError, match="no replay schedule 'never'; have: adaptive, dynamic, fixed"):
         ConPET.create(tmp_path / "ws", **tiny_settings(replay="never"))
     with pytest.raises(UnknownNameError, match="no retention 'newest'; have: class-balanced, k-means, reservoir"):
-        ConPET.create(tmp_path / "ws", **tiny_settings(retention="newest"))
+        ConPET.create(tmp_path / "ws", **tiny_settings(replay={"retention": "newest"}))
     with pytest.raises(ConfigError, match=r"no linear map q in tiny-random; have: .*q_proj"):
-        ConPET.create(tmp_path / "ws", **tiny_settings(targets=("q",)))
+        ConPET.create(tmp_path / "ws", **tiny_settings(module={"targets": ("q",)}))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -140,11 +140,13 @@ def test_changed_data_make_a_new_version_and_leave_the_old_one_alone(tmp_path: P
 
 def test_settings_of_one_task_are_its_own(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 1)
-    learner.learn(replace(stream()[1], settings={"rank": 2, "targets": ("q_proj",), "epochs": 1}))
+    learner.learn(
+        replace(stream()[1], settings={"module": {"rank": 2, "targets": ("q_proj",)}, "training": {"epochs": 1}})
+    )
     ranks = [task.active.module.document("adapter_config")["r"] for task in learner.tasks if task.active.module]
     assert ranks == [4, 2]
     with frozen_state(learner), pytest.raises(ConfigError, match="'top_k' is set for a whole workspace"):
-        learner.learn(replace(stream()[2], settings={"top_k": 2}))
+        learner.learn(replace(stream()[2], settings={"selector": {"top_k": 2}}))
 
 
 def test_a_label_has_one_owner(tmp_path: Path) -> None:
@@ -239,7 +241,7 @@ def rows_on_disk(learner: ConPET) -> dict[str, int]:
 
 
 def test_a_limit_in_examples_bounds_what_is_on_disk(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, memory_examples=12, retention="class-balanced")
+    learner = workspace(tmp_path, replay={"memory_examples": 12, "retention": "class-balanced"})
     kept = []
     for task in stream():
         learner.learn(task, evaluate=False)
@@ -254,7 +256,7 @@ def test_a_limit_in_examples_bounds_what_is_on_disk(tmp_path: Path) -> None:
 
 
 def test_a_limit_in_bytes_bounds_what_is_on_disk(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, memory_bytes=1000)
+    learner = workspace(tmp_path, replay={"memory_bytes": 1000})
     for task in stream():
         learner.learn(task, evaluate=False)
         sizes = [path.stat().st_size for path in learner.path.glob("objects/*/train.jsonl")]
@@ -263,7 +265,7 @@ def test_a_limit_in_bytes_bounds_what_is_on_disk(tmp_path: Path) -> None:
 
 
 def test_what_a_smaller_memory_keeps_was_kept_before(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, memory_examples=12)
+    learner = workspace(tmp_path, replay={"memory_examples": 12})
     kept: set[str] = {example.text for example in stream()[0].train}
     for task in stream():
         learner.learn(task, evaluate=False)

@@ -71,7 +71,10 @@ def test_every_task_has_its_event_and_its_share_of_the_cost(tmp_path: Path) -> N
 def test_every_task_is_charged_the_steps_of_its_own_module(tmp_path: Path) -> None:
     learner = workspace(tmp_path)
     first, second, third = stream()
-    longer, shorter = replace(second, settings={"epochs": 5}), replace(third, settings={"max_steps": 1})
+    longer, shorter = (
+        replace(second, settings={"training": {"epochs": 5}}),
+        replace(third, settings={"training": {"max_steps": 1}}),
+    )
     learner.learn_batch([first, longer, shorter], evaluate=False)
     charged = [sum(cost.steps for cost in event.costs) for event in learner.store.events()[-3:]]
     assert charged == [event.detail["steps"] for event in learner.store.events()[-3:]]
@@ -108,7 +111,7 @@ def test_tasks_with_a_name_or_label_in_common_are_refused_before_anything_is_don
     [
         ({"method": "emr"}, "method=emr learns every task on from the one before"),
         (SEPARATE, "selector=learned is trained on one task after the other"),
-        ({"rule": "paper", "top_k": 2}, "rule=paper with top_k=2"),
+        ({"fusion": "paper", "selector": {"top_k": 2}}, "rule=paper with top_k=2"),
     ],
 )
 def test_what_builds_one_task_on_another_refuses(settings: dict[str, Any], why: str, tmp_path: Path) -> None:
@@ -129,7 +132,13 @@ def test_all_of_them_come_or_none(stage: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"warmup": "first-task"}, {"latent_only": True}, {"memory_examples": 10}, {"retention": "k-means"}]
+    "settings",
+    [
+        {"backbone": {"warmup": "first-task"}},
+        {"replay": {"latent_only": True}},
+        {"replay": {"memory_examples": 10}},
+        {"replay": {"retention": "k-means"}},
+    ],
 )
 def test_settings_hold_for_tasks_learned_together(settings: dict[str, Any], tmp_path: Path) -> None:
     learner = workspace(tmp_path, **settings)

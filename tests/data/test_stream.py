@@ -43,7 +43,7 @@ def test_stream_yaml_orders_names_and_sets(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     first, second = read_stream(tmp_path)
-    assert (first.name, first.template, first.settings) == ("二", "{text} ?", {"rank": 4})
+    assert (first.name, first.template, first.settings) == ("二", "{text} ?", {"module": {"rank": 4}})
     assert (second.name, second.template, second.settings) == ("x", None, {})
 
 

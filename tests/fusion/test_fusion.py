@@ -219,7 +219,7 @@ def test_teacher_forcing_trains_beside_the_tasks_the_selector_would_take(
         given.extend(subjects)
         return train(backbone, subjects, **more)
 
-    learner = workspace(tmp_path, 2, rule="paper", top_k=2)
+    learner = workspace(tmp_path, 2, fusion="paper", selector={"top_k": 2})
     newest = replace(stream()[2], template=template)
     monkeypatch.setattr(dynamic, "train_modules", spied)
     learner.learn(newest, evaluate=False)
@@ -241,7 +241,9 @@ def test_teacher_forcing_trains_beside_the_tasks_the_selector_would_take(
         assert subject.others[row].tolist() == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize("settings", [{"rule": "paper", "top_k": 1}, {"rule": "calibrated", "top_k": 2}])
+@pytest.mark.parametrize(
+    "settings", [{"fusion": "paper", "selector": {"top_k": 1}}, {"fusion": "calibrated", "selector": {"top_k": 2}}]
+)
 def test_modules_learn_alone_where_no_other_logits_stand_beside_theirs(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

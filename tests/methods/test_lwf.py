@@ -20,7 +20,7 @@ WEIGHT = 1.7
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> ConPET:
     """Two tasks learned, with dropout in training."""
-    settings = tiny_settings(method="lwf", dropout=0.5, options={"distillation": WEIGHT})
+    settings = tiny_settings(method={"name": "lwf", "distillation": WEIGHT}, module={"dropout": 0.5})
     return Trial(tmp_path_factory.mktemp("lwf"), settings).taught(STREAM[:2])
 
 

@@ -76,9 +76,9 @@ class InjectedModule(NcmMethod):
         self.steal(*context.memory)
         return super().relabel(known, names, context)
 
-    def encode_stored(self, drawn: Sequence[tuple[StoredExamples, Sequence[int]]], split: Subset) -> EncodedInputs:
+    def encode_stored(self, drawn: Sequence[tuple[StoredExamples, Sequence[int]]], subset: Subset) -> EncodedInputs:
         self.steal(*(source for source, _ in drawn))
-        return super().encode_stored(drawn, split)
+        return super().encode_stored(drawn, subset)
 
     def readings(self, examples: Sequence[Example], kind: Kind, *, keep: bool) -> EncodedInputs:
         self.predicted += examples
@@ -134,7 +134,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[InjectedModule]]:
 
 def taught(folder: Path, method: str, *, latent: bool) -> ConPET:
     """Return a workspace in which a stream was learned, and evaluated after each task."""
-    learner = Trial(folder, tiny_settings(method=method, latent_only=latent)).workspace(method)
+    learner = Trial(folder, tiny_settings(method=method, replay={"latent_only": latent})).workspace(method)
     for task in STREAM:
         learner.learn(task)
     return learner
@@ -205,13 +205,13 @@ def test_what_is_kept_of_a_task_has_its_test_labels_and_learners_see_all_but_tho
 ) -> None:
     task = STREAM[0]
     named = replace(task, test=tuple(replace(one, id=f"{one.label}-7") for one in task.test))
-    learner = Trial(tmp_path, tiny_settings(method="ncm", latent_only=latent)).taught([named])
+    learner = Trial(tmp_path, tiny_settings(method="ncm", replay={"latent_only": latent})).taught([named])
     whole, without_test_labels = (
         view(learner.tasks[0].active) for view in (stored_examples, examples_without_test_labels)
     )
     assert whole.labels(Subset.TEST) == [example.label for example in task.test]
-    for split in (Subset.TRAIN, Subset.VALIDATION):
-        assert without_test_labels.labels(split) == whole.labels(split)
+    for subset in (Subset.TRAIN, Subset.VALIDATION):
+        assert without_test_labels.labels(subset) == whole.labels(subset)
     assert without_test_labels.count(Subset.TEST) == len(task.test)
     read, expected = (view.states(learner.backbone, Subset.TEST) for view in (without_test_labels, whole))
     assert torch.equal(read.features, expected.features)
@@ -226,15 +226,15 @@ def test_what_is_kept_of_a_task_has_its_test_labels_and_learners_see_all_but_tho
 def test_neither_the_search_for_a_design_nor_a_merge_is_told_test_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learner = Trial(tmp_path, tiny_settings(max_steps=2)).taught(STREAM[:2])
+    learner = Trial(tmp_path, tiny_settings(training={"max_steps": 2})).taught(STREAM[:2])
     searched = [examples_of(learner.store.snapshot(), one, 0)[0] for one in (STREAM[0].name, STREAM[0])]
     merged: list[StoredExamples] = []
 
     def encode_stored(
-        self: DynamicMethod, drawn: Sequence[tuple[StoredExamples, Sequence[int]]], split: Subset
+        self: DynamicMethod, drawn: Sequence[tuple[StoredExamples, Sequence[int]]], subset: Subset
     ) -> EncodedInputs:
         merged.extend(source for source, _ in drawn)
-        return NcmMethod.encode_stored(self, drawn, split)
+        return NcmMethod.encode_stored(self, drawn, subset)
 
     monkeypatch.setattr(DynamicMethod, "recalled", encode_stored, raising=False)
     learner.merge([task.name for task in STREAM[:2]], bound=100.0)
