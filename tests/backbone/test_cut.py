@@ -1,4 +1,4 @@
-"""The cut: prefix then suffix are the whole model, whatever the architecture, the number of frozen layers, the padding, the thread."""
+"""Prefix then suffix are the whole model, whatever the architecture, the cut, the padding, the thread."""
 
 from __future__ import annotations
 

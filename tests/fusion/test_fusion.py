@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from conpet.fusion import rules
-from conpet.fusion.rules import FUSIONS, UNSELECTED, CalibratedFusion, Evidence, Fusion, PaperFusion
+from conpet.fusion import FUSIONS, rules
+from conpet.fusion.rules import UNSELECTED, CalibratedFusion, Evidence, Fusion, PaperFusion
 from conpet.methods import dynamic
 from conpet.modules.module import StoredModule
 from conpet.modules.pool import ModulePool

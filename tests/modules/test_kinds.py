@@ -16,7 +16,7 @@ from conpet.artifact import ArtifactReader, write_artifact
 from conpet.backbone.backbone import Backbone
 from conpet.errors import ConfigError, CorruptionError, UnknownNameError
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter
-from conpet.modules.kinds import check_settings
+from conpet.modules.kinds import check_module
 from conpet.modules.module import PetModule, StoredModule, adapter_artifact, module_artifact
 from conpet.modules.parameter_count import bottleneck_parameters, ia3_parameters, lora_parameters, prefix_parameters
 from conpet.modules.pool import ModulePool
@@ -183,22 +183,22 @@ def test_a_prefix_can_sit_in_every_architecture_of_transformers(architecture: st
     assert (represented(backbone, plain) - frozen(backbone)).abs().max() > 0.05
 
 
-@pytest.mark.parametrize("pet", ["ia3", "houlsby", "pfeiffer", "prefix"])
-def test_layers_that_have_no_sublayers_are_refused(pet: str) -> None:
+@pytest.mark.parametrize("kind", ["ia3", "houlsby", "pfeiffer", "prefix"])
+def test_layers_that_have_no_sublayers_are_refused(kind: str) -> None:
     for backbone in (
         Backbone(tiny_loaded(model=custom_model("list"))),
         Backbone(tiny_loaded(model=custom_model("named"))),
     ):
-        with pytest.raises(ConfigError, match=rf"pet={pet} .* pet=lora"):
-            check_settings(backbone, settings(pet))
-    with pytest.raises(ConfigError, match=f"pet={pet}"):
-        check_settings(bench("llama", LAYERS), settings(pet))
+        with pytest.raises(ConfigError, match=rf"module.kind={kind} .* module.kind=lora"):
+            check_module(backbone, settings(kind).module)
+    with pytest.raises(ConfigError, match=f"module.kind={kind}"):
+        check_module(bench("llama", LAYERS), settings(kind).module)
 
 
-@pytest.mark.parametrize("pet", ["ia3", "houlsby", "pfeiffer"])
-def test_maps_that_are_no_linear_ones_are_refused(pet: str) -> None:
-    with pytest.raises(ConfigError, match=rf"pet={pet} needs .* a layer has no linear maps"):
-        check_settings(bench("gpt2"), settings(pet))
+@pytest.mark.parametrize("kind", ["ia3", "houlsby", "pfeiffer"])
+def test_maps_that_are_no_linear_ones_are_refused(kind: str) -> None:
+    with pytest.raises(ConfigError, match=rf"module.kind={kind} needs .* a layer has no linear maps"):
+        check_module(bench("gpt2"), settings(kind).module)
 
 
 def test_vectors_sit_on_the_maps_named() -> None:
@@ -215,20 +215,17 @@ def test_vectors_sit_on_the_maps_named() -> None:
 # Settings
 
 
-@pytest.mark.parametrize(
-    "setting", [{"module": {"rslora": True}}, {"module": {"dora": True}}, {"module": {"dropout": 0.1}}]
-)
-@pytest.mark.parametrize("pet", ["ia3", "houlsby", "pfeiffer", "prefix"])
-def test_what_a_kind_does_not_know_is_refused(pet: str, setting: dict[str, Any]) -> None:
+@pytest.mark.parametrize("setting", [{"rslora": True}, {"dora": True}, {"dropout": 0.1}])
+@pytest.mark.parametrize("kind", ["ia3", "houlsby", "pfeiffer", "prefix"])
+def test_what_a_kind_does_not_know_is_refused(kind: str, setting: dict[str, Any]) -> None:
     (name,) = setting
-    for make in (check_settings, lambda *args: PetModule(*args, 0)):
-        with pytest.raises(ConfigError, match=f"pet={pet} knows no {name}"):
-            make(bench("llama"), settings(pet, **setting))
+    with pytest.raises(ConfigError, match=f"unknown setting 'module.{name}'; have: kind, "):
+        settings(kind, module=setting)
 
 
 def test_an_unknown_kind_is_refused_with_those_known() -> None:
-    with pytest.raises(UnknownNameError, match="no PET kind 'adaptor'; have: houlsby, ia3, lora, pfeiffer, prefix"):
-        check_settings(bench("llama"), settings("lora", module="adaptor"))
+    with pytest.raises(UnknownNameError, match="no module kind 'adaptor'; have: houlsby, ia3, lora, pfeiffer, prefix"):
+        settings("lora", module="adaptor")
     module = shaken(bench("llama"), "lora")
     strange = Adapter(module.tensors(), {**module.document, "peft_type": "BONE"})
     with pytest.raises(CorruptionError, match=r"'BONE'.*LORA, IA3"):

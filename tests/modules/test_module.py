@@ -21,7 +21,7 @@ from conpet.config import Settings, TaskSettings
 from conpet.errors import ConfigError, CorruptionError
 from conpet.modules import module as module_file
 from conpet.modules.adapter import ADAPTER_TENSORS
-from conpet.modules.kinds import check_settings
+from conpet.modules.kinds import check_module
 from conpet.modules.module import HEAD, PetModule, StoredModule, module_artifact
 from conpet.modules.sublayers import linear_maps
 from conpet.modules.training import train_module
@@ -150,13 +150,13 @@ def test_targets_and_rank_are_those_of_the_settings() -> None:
 
 def test_a_target_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(ConfigError, match=r"no linear map w_proj .*have: down_proj"):
-        check_settings(tiny_backbone(frozen_layers=2), settings(module={"targets": ("q_proj", "w_proj")}))
+        check_module(tiny_backbone(frozen_layers=2), settings(module={"targets": ("q_proj", "w_proj")}).module)
 
 
 @pytest.mark.parametrize(("architecture", "frozen_layers"), [("llama", LAYERS), ("bert", LAYERS), ("gpt2", 2)])
 def test_a_suffix_without_linear_maps_is_refused(architecture: str, frozen_layers: int) -> None:
     with pytest.raises(ConfigError, match="no linear maps"):
-        check_settings(tiny_backbone(architecture, frozen_layers=frozen_layers), settings())
+        check_module(tiny_backbone(architecture, frozen_layers=frozen_layers), settings().module)
 
 
 # Training

@@ -157,7 +157,9 @@ def test_modules_beyond_a_pass_are_kept_as_memory_allows(bench: Workbench) -> No
         pool.logits(bench.states.select([0]), [alike])
         assert len(pool._resident) == 6
     expected = pool.logits(bench.states, [[alike[0]]] * N)
-    large = StoredModule.of(Held(random_artifact(bench.backbone, 9, rank=6)))  # twice the room, so half as many
+    large = StoredModule.of(
+        Held(random_artifact(bench.backbone, 9, module={"rank": 6}))
+    )  # twice the room, so half as many
     pool.logits(bench.states, [[large]] * N)
     pool.logits(bench.states.select([0]), [alike])
     assert len(pool._resident) == 3
@@ -190,7 +192,9 @@ def test_threads_ask_one_bank_for_different_modules_at_once(bench: Workbench, ca
 def test_a_model_of_flat_tokens_keeps_rows_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = tiny_backbone("llama", frozen_layers=2)
     states = backbone.states(EXAMPLES)
-    modules = [StoredModule.of(Held(random_artifact(backbone, seed, targets=("o_proj",)))) for seed in range(3)]
+    modules = [
+        StoredModule.of(Held(random_artifact(backbone, seed, module={"targets": ("o_proj",)}))) for seed in range(3)
+    ]
     wanted = [[modules[row % 3]] for row in range(N)]
     expected = ModulePool(backbone).logits(states, wanted)
     pool = ModulePool(backbone)
