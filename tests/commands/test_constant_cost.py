@@ -50,7 +50,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     [
         {"method": "lda"},
         {"method": "dynamic"},
-        {"method": "dynamic", "selector": {"name": "learned", "top_k": 2}, "fusion": "paper"},
+        {"method": "dynamic", "selector.name": "learned", "selector.steps": 2, "selector.top_k": 2, "fusion.name": "paper"},
         {"method": "emr"},
         {"method": "emr", "replay": "fixed"},
         {"method": "ewc"},
@@ -62,7 +62,7 @@ def test_a_late_task_costs_what_an_early_one_does(
 ) -> None:
     learner = workspace(
         tmp_path,
-        **{"training.epochs": 1, "training.batch_size": 4, "selector.steps": 2, "fusion.calibration_examples": 4},
+        **{"training.epochs": 1, "training.batch_size": 4, "fusion.calibration_examples": 4},
         **settings,
     )
     costs = []

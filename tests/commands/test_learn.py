@@ -22,7 +22,7 @@ from conpet.errors import (
 )
 from conpet.evaluation.history import matrix_of
 from conpet.methods.dynamic import CALIBRATION
-from conpet.modules import optimisation as training
+from conpet.modules import optimisation
 from conpet.testing import Trial, ask, tiny_settings, toy_stream
 from tests.helpers.workspaces import Stopped, digests, frozen_state, shared_digests, stop_at, stream, workspace
 
@@ -30,9 +30,9 @@ from tests.helpers.workspaces import Stopped, digests, frozen_state, shared_dige
 
 
 def test_unknown_and_wrong_settings_are_named_and_nothing_is_made(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unknown setting 'ranks' .*; have: .*rank"):
-        ConPET.create(tmp_path / "ws", **tiny_settings(ranks=8))
-    with pytest.raises(ConfigError, match=r"'dropout'.*\(got 1.5\)"):
+    with pytest.raises(ConfigError, match=r"unknown setting 'module.ranks' .*; have: .*rank"):
+        ConPET.create(tmp_path / "ws", **tiny_settings(module={"ranks": 8}))
+    with pytest.raises(ConfigError, match=r"'module.dropout'.*\(got 1.5\)"):
         ConPET.create(tmp_path / "ws", **tiny_settings(module={"dropout": 1.5}))
     with pytest.raises(UnknownNameError, match="no method 'static'; have: a-gem, crl, der"):
         ConPET.create(tmp_path / "ws", **tiny_settings(method="static"))
@@ -55,7 +55,7 @@ def test_a_workspace_is_made_once_and_opened_where_it_is(tmp_path: Path) -> None
         ConPET.open(tmp_path / "other")
     opened = ConPET.open(tmp_path / "ws")
     assert opened.settings == made.settings
-    assert opened.settings.split == opened.backbone.split
+    assert opened.settings.backbone.frozen_layers == opened.backbone.frozen_layers
     assert (opened.tasks, opened.labels, opened.owners) == ((), (), {})
 
 
@@ -145,7 +145,7 @@ def test_settings_of_one_task_are_its_own(tmp_path: Path) -> None:
     )
     ranks = [task.active.module.document("adapter_config")["r"] for task in learner.tasks if task.active.module]
     assert ranks == [4, 2]
-    with frozen_state(learner), pytest.raises(ConfigError, match="'top_k' is set for a whole workspace"):
+    with frozen_state(learner), pytest.raises(ConfigError, match="'selector' is set for a whole workspace"):
         learner.learn(replace(stream()[2], settings={"selector": {"top_k": 2}}))
 
 
@@ -281,17 +281,17 @@ def test_what_a_smaller_memory_keeps_was_kept_before(tmp_path: Path) -> None:
     ("stage", "settings"),
     [
         ("module", {}),
-        ("selector", {"selector": "learned"}),
-        ("module", {"selector": "learned"}),
-        ("module", {"selector": "learned", "replay": "adaptive"}),
+        ("selector", {"selector": {"name": "learned", "steps": 8}}),
+        ("module", {"selector": {"name": "learned", "steps": 8}}),
+        ("module", {"selector": {"name": "learned", "steps": 8}, "replay": "adaptive"}),
         ("evaluation", {}),
     ],
 )
 def test_an_interrupted_learn_goes_on_to_the_same_result(
     stage: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
-    settings = {"epochs": 3, "selector_steps": 8, **settings}
+    monkeypatch.setattr(optimisation, "CHECKPOINT_SECONDS", -1.0)
+    settings = {"training.epochs": 3, **settings}
     unbroken = workspace(tmp_path, 1, "unbroken", **settings)
     broken = workspace(tmp_path, 1, "broken", **settings)
     whole = unbroken.learn(stream()[1])
@@ -309,7 +309,7 @@ def test_an_interrupted_learn_goes_on_to_the_same_result(
 def test_an_interruption_leaves_nothing_to_go_wrong_in_another_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(optimisation, "CHECKPOINT_SECONDS", -1.0)
     learner = workspace(tmp_path, 1)
     straight = workspace(tmp_path, 1, "straight")
     with pytest.raises(Stopped):

@@ -9,6 +9,7 @@ import pytest
 
 from conpet import ConPET, Task
 from conpet.commands.report import report_data
+from conpet.config import MethodConfig
 from conpet.data import Kind
 from conpet.errors import AccuracyBoundError, ConfigError, DataError, UnknownNameError
 from conpet.methods import METHODS
@@ -45,7 +46,8 @@ def test_answers_are_the_same_right_after_an_upgrade(tmp_path: Path, method: str
     assert evaluation is not None
     assert evaluation.whole_accuracy == accuracy
     assert evaluation.selector_accuracy is not None
-    assert (learner.settings.method, learner.settings.rule, learner.settings.options) == ("dynamic", "paper", {})
+    settings = learner.settings
+    assert (settings.method, settings.fusion.name) == (MethodConfig(name="dynamic"), "paper")
     require_same(before, ask(learner, TEXTS), "after the upgrade")
     require_same(before, ask(ConPET.open(learner.path), TEXTS), "when it is opened again")
     assert [digests(task.active) for task in learner.tasks] == modules
@@ -71,11 +73,11 @@ def test_old_labels_keep_their_scores_among_each_other_when_a_task_is_learned(tm
     assert learner.evaluate().tasks[THIRD.name].whole.accuracy > 0.5
 
 
-def test_the_calibrated_rule_can_be_asked_for(tmp_path: Path) -> None:
+def test_the_calibrated_fusion_can_be_asked_for(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 2, method="emr")
     before = ask(learner, TEXTS)
     learner.upgrade(fusion="calibrated", selector="prototypes")
-    assert (learner.settings.rule, learner.settings.selector) == ("calibrated", "prototypes")
+    assert (learner.settings.fusion.name, learner.settings.selector.name) == ("calibrated", "prototypes")
     assert ask(learner, TEXTS) != before
     learner.learn(THIRD, evaluate=False)
     assert set(learner.labels) == {label for task in stream() for label in task.labels}
@@ -90,7 +92,7 @@ def test_what_cannot_be_upgraded_is_refused(tmp_path: Path) -> None:
             static.upgrade(selector="learned")
         with pytest.raises(UnknownNameError, match="no selector 'oracle'"):
             static.upgrade(selector="oracle")
-        with pytest.raises(ConfigError, match="'rule'"):
+        with pytest.raises(UnknownNameError, match="no fusion 'mine'"):
             static.upgrade(fusion="mine")
     for method, why in (("dynamic", "already"), ("ridge", "only a workspace with one PET module")):
         other = workspace(tmp_path, 1, method, method=method)

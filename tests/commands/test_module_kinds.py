@@ -41,8 +41,8 @@ def test_tasks_of_every_kind_live_in_one_workspace(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"module": "adaptor"}, "no PET kind 'adaptor'; have: houlsby"),
-        ({"module": {"kind": "houlsby", "dora": True}}, "pet=houlsby knows no dora"),
+        ({"module": "adaptor"}, "no module kind 'adaptor'; have: houlsby"),
+        ({"module": {"kind": "houlsby", "dora": True}}, "unknown setting 'module.dora'; have: kind, width"),
     ],
 )
 def test_a_task_with_settings_its_kind_does_not_know_is_refused_before_anything_is_learned(

@@ -45,7 +45,7 @@ def test_a_report_tells_what_was_recorded(tmp_path: Path) -> None:
     assert last.references == {name: tally.accuracy for name, tally in fresh.references.items()}
     assert data.selector_confusion == fresh.confusion
     assert data.workspace.backbone.parameters == workspace.backbone.parameters
-    assert data.workspace.settings["epochs"] == 2
+    assert data.workspace.settings["training"]["epochs"] == 2
     assert [task.test for task in data.tasks] == [8, 8]
     version = workspace.tasks[-1].active
     assert last.trainable_parameters == version.parameters
