@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import pytest
+
 from conpet.cli import main
 from conpet.testing import toy_stream
 
@@ -73,6 +75,8 @@ def taught(folder: Path) -> Path:
 @cache
 def _taught() -> Path:
     made = Path(_KEPT.name) / "ws"
-    assert conpet("init", made, *QUICK).code == 0
-    assert conpet("learn", made, write_stream(Path(_KEPT.name) / "stream")).code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONPET_HOME", str(Path(_KEPT.name) / "home"))  # whose cache no other test has filled
+        assert conpet("init", made, *QUICK).code == 0
+        assert conpet("learn", made, write_stream(Path(_KEPT.name) / "stream")).code == 0
     return made
