@@ -50,13 +50,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     [
         {"method": "lda"},
         {"method": "dynamic"},
-        {
-            "method": "dynamic",
-            "selector.name": "learned",
-            "selector.steps": 2,
-            "selector.top_k": 2,
-            "fusion.name": "paper",
-        },
+        {"selector.name": "learned", "selector.steps": 2, "selector.top_k": 2, "fusion.name": "paper"},
         {"method": "emr"},
         {"method": "emr", "replay": "fixed"},
         {"method": "ewc"},

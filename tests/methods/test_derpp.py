@@ -23,8 +23,8 @@ NAN = float("nan")
 
 
 def taught(folder: Path, tasks: int, **settings: object) -> ConPET:
-    options = {"alpha": ALPHA, "beta": BETA}
-    return Trial(folder, tiny_settings(method={"name": "der++", **options}, **settings)).taught(STREAM[:tasks])
+    method = {"name": "der++", "alpha": ALPHA, "beta": BETA}
+    return Trial(folder, tiny_settings(method=method, **settings)).taught(STREAM[:tasks])
 
 
 def by_origin(batches: ReplayBatches, labels: slice) -> dict[tuple[str, int], list[float]]:

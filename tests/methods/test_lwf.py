@@ -83,4 +83,4 @@ def test_the_first_task_is_learned_as_by_sequential(tmp_path: Path) -> None:
 def test_nothing_is_replayed(workspace: ConPET) -> None:
     _, batches = start_task(workspace, STREAM[2])
     assert batches.rehearsal is None
-    assert batches.step(0).fresh == len(batches.step(0).rows) == workspace.settings.batch_size
+    assert batches.step(0).fresh == len(batches.step(0).rows) == workspace.settings.training.batch_size

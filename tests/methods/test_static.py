@@ -22,7 +22,7 @@ from tests.helpers.static import outputs, shaken, start_task
 STREAM = toy_stream(3, 2, 8, 2, 4)
 
 
-def taught(folder: Path, tasks: int, method: str = "emr", name: str = "ws", **settings: Any) -> ConPET:
+def taught(folder: Path, tasks: int, method: str | dict[str, Any] = "emr", name: str = "ws", **settings: Any) -> ConPET:
     return Trial(folder, tiny_settings(method=method, **settings)).taught(STREAM[:tasks], name)
 
 
@@ -60,7 +60,7 @@ def test_a_batch_is_half_new_and_half_old_and_the_first_task_all_new(tmp_path: P
 
 @pytest.mark.parametrize("replay", ["dynamic", "fixed", "adaptive"])
 def test_the_budget_of_a_task_does_not_grow(replay: str) -> None:
-    found = reports("emr", 0, replay=replay, memory_per_label=3)
+    found = reports("emr", 0, **{"replay.schedule": replay, "replay.memory_per_label": 3})
     steps = [next(cost.steps for cost in report.cost if cost.stage == "module") for report in found]
     assert len(set(steps)) == 1
 
@@ -175,6 +175,6 @@ def test_the_shared_module_is_exported_with_the_labels_it_serves(tmp_path: Path)
 
 
 def test_options_of_another_method_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown option 'strength'; have: none"):
-        taught(tmp_path, 0, method={"strength": 1})
+    with pytest.raises(ConfigError, match="unknown setting 'method.strength'; have: name"):
+        taught(tmp_path, 0, method={"name": "emr", "strength": 1})
     assert not (tmp_path / "ws").exists()
