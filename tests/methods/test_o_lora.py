@@ -127,7 +127,7 @@ def test_new_directions_lie_beside_the_old_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("settings", [{"module": {"dora": True}}, {"module": "ia3"}], ids=str)
 def test_only_plain_lora_can_be_summed(settings: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="use module.kind=lora without dora"):
+    with pytest.raises(ConfigError, match=r"use module\.kind=lora without dora"):
         Trial(tmp_path, tiny_settings(method="o-lora", **settings)).workspace()
 
 

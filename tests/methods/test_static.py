@@ -175,6 +175,6 @@ def test_the_shared_module_is_exported_with_the_labels_it_serves(tmp_path: Path)
 
 
 def test_options_of_another_method_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown setting 'method.strength'; have: name"):
+    with pytest.raises(ConfigError, match=r"unknown setting 'method\.strength'; have: name"):
         taught(tmp_path, 0, method={"name": "emr", "strength": 1})
     assert not (tmp_path / "ws").exists()
