@@ -20,7 +20,7 @@ from tests.helpers.workspaces import many_tasks, stream, workspace, workspace_of
 
 
 def test_it_counts_what_predicting_one_by_one_counts(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, 3, top_k=2)
+    learner = workspace(tmp_path, 3, selector={"top_k": 2})
     evaluation = learner.evaluate()
     for task in stream():
         tally = evaluation.tasks[task.name]
@@ -30,7 +30,7 @@ def test_it_counts_what_predicting_one_by_one_counts(tmp_path: Path) -> None:
 
 
 def test_selector_and_within_task_tallies_are_those_of_the_scores(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, 3, top_k=2)
+    learner = workspace(tmp_path, 3, selector={"top_k": 2})
     evaluation = learner.evaluate()
     current = method_of(learner)
     names = [task.name for task in current.state.tasks]

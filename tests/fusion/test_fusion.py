@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from conpet.fusion.rules import FUSIONS, UNSELECTED, CalibratedFusion, Evidence, Fusion, PaperFusion
 from torch import Tensor
 
-from conpet.fusion import rules
+from conpet.fusion import FUSIONS, calibrated
+from conpet.fusion.base import UNSELECTED, Evidence, Fusion
+from conpet.fusion.calibrated import CalibratedFusion
+from conpet.fusion.paper import PaperFusion
 from conpet.methods import dynamic
 from conpet.modules.module import StoredModule
 from conpet.modules.pool import ModulePool
@@ -99,7 +101,7 @@ def as_written(evidence: Evidence, row: int, a: float, b: float, c: float, d: fl
     possible = set(evidence.owner[~evidence.impossible[row]].tolist())
     run = set(evidence.owner[evidence.ran[row]].tolist())
     others = sorted(possible - run, key=lambda task: -float(evidence.tasks[row, task]))
-    for task in run | set(others[: rules.CANDIDATES]):
+    for task in run | set(others[: calibrated.CANDIDATES]):
         labels = (evidence.owner == task).nonzero().squeeze(1)
         closed = a * evidence.discriminant[row, labels].double() + b * evidence.regression[row, labels].double()
         module = evidence.modules[row, labels].double().log_softmax(dim=0)
@@ -149,7 +151,7 @@ def test_of_very_many_tasks_all_that_were_run_can_be_meant() -> None:
     wide = many_labels([2] * 320, partly=False)
     finite = CalibratedFusion().log_probabilities(wide) > -torch.inf
     assert finite[wide.ran].all()
-    assert (finite & ~wide.ran).sum(dim=1).tolist() == [2 * rules.CANDIDATES] * len(finite)
+    assert (finite & ~wide.ran).sum(dim=1).tolist() == [2 * calibrated.CANDIDATES] * len(finite)
 
 
 def test_a_module_decides_between_the_labels_of_its_task() -> None:
@@ -194,7 +196,7 @@ def test_fitting_looks_at_the_tasks_that_matter_however_many_there_are(monkeypat
     owner[places] = torch.tensor([7, 7, 1, 1, 30, 30])
     evidence = Evidence(**wide, tasks=tasks, owner=owner)
     narrow = CalibratedFusion().fitted(evidence, places[targets])
-    monkeypatch.setattr(rules, "CANDIDATES", 100)
+    monkeypatch.setattr(calibrated, "CANDIDATES", 100)
     whole = CalibratedFusion().fitted(evidence, places[targets])
     assert narrow.to_json() == pytest.approx(whole.to_json(), rel=0.02)
     assert narrow.to_json() == pytest.approx(CalibratedFusion().fitted(few, targets).to_json(), rel=0.02)
@@ -219,7 +221,7 @@ def test_teacher_forcing_trains_beside_the_tasks_the_selector_would_take(
         given.extend(subjects)
         return train(backbone, subjects, **more)
 
-    learner = workspace(tmp_path, 2, rule="paper", top_k=2)
+    learner = workspace(tmp_path, 2, fusion="paper", selector={"top_k": 2})
     newest = replace(stream()[2], template=template)
     monkeypatch.setattr(dynamic, "train_modules", spied)
     learner.learn(newest, evaluate=False)
@@ -241,7 +243,9 @@ def test_teacher_forcing_trains_beside_the_tasks_the_selector_would_take(
         assert subject.others[row].tolist() == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize("settings", [{"rule": "paper", "top_k": 1}, {"rule": "calibrated", "top_k": 2}])
+@pytest.mark.parametrize(
+    "settings", [{"fusion": "paper", "selector": {"top_k": 1}}, {"fusion": "calibrated", "selector": {"top_k": 2}}]
+)
 def test_modules_learn_alone_where_no_other_logits_stand_beside_theirs(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,27 +19,28 @@ from tests.helpers.backbones import EXAMPLES, tiny_backbone
 
 TARGETS = torch.tensor([0, 1, 0, 1, 2])
 VARIANTS: dict[str, dict[str, Any]] = {
-    "lora": {"pet": "lora"},
-    "rslora": {"pet": "lora", "rslora": True, "rank": 4},
-    "dora": {"pet": "lora", "dora": True},
-    "rsdora": {"pet": "lora", "dora": True, "rslora": True},
-    "ia3": {"pet": "ia3"},
-    "houlsby": {"pet": "houlsby", "bottleneck": 5},
-    "pfeiffer": {"pet": "pfeiffer", "bottleneck": 3},
-    "prefix": {"pet": "prefix", "prefix_tokens": 3},
+    "lora": {"module": "lora"},
+    "rslora": {"module": {"rslora": True, "rank": 4}},
+    "dora": {"module": {"dora": True}},
+    "rsdora": {"module": {"dora": True, "rslora": True}},
+    "ia3": {"module": "ia3"},
+    "houlsby": {"module": {"kind": "houlsby", "width": 5}},
+    "pfeiffer": {"module": {"kind": "pfeiffer", "width": 3}},
+    "prefix": {"module": {"kind": "prefix", "tokens": 3}},
 }
-IN_PEFT = [name for name, values in VARIANTS.items() if MODULE_KINDS[values["pet"]].in_peft]
+SMALL = Settings.parse({"module": {"rank": 2}, "training": {"epochs": 2, "batch_size": 2, "learning_rate": 0.01}})
+IN_PEFT = [name for name, values in VARIANTS.items() if MODULE_KINDS[SMALL.changed(values).module.kind].in_peft]
 ARCHITECTURES = ("llama", "bert")
 
 
 def settings(variant: str, **values: Any) -> TaskSettings:
-    given = {"rank": 2, "epochs": 2, "batch_size": 2, "learning_rate": 0.01, **VARIANTS[variant], **values}
-    return Settings.parse({}).for_task(given)
+    """Return the settings of a variant, with small sizes; `values` are sections or dotted keys in their place."""
+    return SMALL.changed(VARIANTS[variant]).for_task(values)
 
 
 @cache
-def bench(architecture: str, split: int = 2) -> Backbone:
-    return tiny_backbone(architecture, split=split)
+def bench(architecture: str, frozen_layers: int = 2) -> Backbone:
+    return tiny_backbone(architecture, frozen_layers=frozen_layers)
 
 
 def digest(model: nn.Module) -> str:

@@ -30,7 +30,7 @@ STEPS = 7
 
 
 def make_store(path: Path) -> Store:
-    return Store.create(path, settings={"split": 24}, backbone={"sha256": "abc"})
+    return Store.create(path, settings={"backbone": {"frozen_layers": 24}}, backbone={"sha256": "abc"})
 
 
 def module(value: float) -> Artifact:

@@ -68,7 +68,7 @@ def test_klda_keeps_the_view_it_reads_and_no_other_random_one(tmp_path: Path) ->
 
 
 def test_a_model_without_linear_maps_above_the_cut_will_do(tmp_path: Path) -> None:
-    workspace = Trial(tmp_path, tiny_settings(method="lda", split=4)).taught(STREAM[:2])
+    workspace = Trial(tmp_path, tiny_settings(method="lda", backbone={"frozen_layers": 4})).taught(STREAM[:2])
     assert workspace.predict([STREAM[0].test[0]])[0].label in workspace.labels
     with pytest.raises(ConfigError, match="no linear maps"):
-        Trial(tmp_path, tiny_settings(split=4)).workspace("tuned")
+        Trial(tmp_path, tiny_settings(backbone={"frozen_layers": 4})).workspace("tuned")

@@ -20,7 +20,7 @@ WEIGHT = 1.7
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> ConPET:
     """Two tasks learned, with dropout in training."""
-    settings = tiny_settings(method="lwf", dropout=0.5, options={"distillation": WEIGHT})
+    settings = tiny_settings(method={"name": "lwf", "distillation": WEIGHT}, module={"dropout": 0.5})
     return Trial(tmp_path_factory.mktemp("lwf"), settings).taught(STREAM[:2])
 
 
@@ -83,4 +83,4 @@ def test_the_first_task_is_learned_as_by_sequential(tmp_path: Path) -> None:
 def test_nothing_is_replayed(workspace: ConPET) -> None:
     _, batches = start_task(workspace, STREAM[2])
     assert batches.rehearsal is None
-    assert batches.step(0).fresh == len(batches.step(0).rows) == workspace.settings.batch_size
+    assert batches.step(0).fresh == len(batches.step(0).rows) == workspace.settings.training.batch_size

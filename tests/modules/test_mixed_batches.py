@@ -36,9 +36,9 @@ class Mixture:
         self.states = self.backbone.states(EXAMPLES)
         self.expected: dict[StoredModule, Tensor] = {}
         shapes: Mapping[str, list[dict[str, Any]]] = {
-            "lora": [{}, {"rank": 5, "alpha": 3.0}],
-            "houlsby": [{}, {"bottleneck": 2}],
-            "prefix": [{}, {"prefix_tokens": 6}],
+            "lora": [{}, {"module": {"rank": 5, "alpha": 3.0}}],
+            "houlsby": [{}, {"module": {"width": 2}}],
+            "prefix": [{}, {"module": {"tokens": 6}}],
         }
         for variant in VARIANTS:
             for values in shapes.get(variant, [{}]):

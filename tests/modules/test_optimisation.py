@@ -173,12 +173,12 @@ def test_a_run_that_diverges_says_what_to_change() -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-@pytest.mark.parametrize("split", [2, 0])
+@pytest.mark.parametrize("frozen_layers", [2, 0])
 def test_a_module_whose_training_was_killed_ends_byte_for_byte_the_same(
-    dropout: float, split: int, tmp_path: Path
+    dropout: float, frozen_layers: int, tmp_path: Path
 ) -> None:
-    values = {"rank": 2, "epochs": 4, "batch_size": 2, "learning_rate": 0.01, "dropout": dropout}
-    settings = Settings.parse({}).for_task(values)
+    training = {"epochs": 4, "batch_size": 2, "learning_rate": 0.01}
+    settings = Settings.parse({"module": {"rank": 2, "dropout": dropout}, "training": training}).for_task({})
     targets = torch.tensor([0, 1, 0, 1, 2])
 
     def train(folder: Path | None = None, until: int | None = None) -> TrainedModule:
@@ -186,7 +186,7 @@ def test_a_module_whose_training_was_killed_ends_byte_for_byte_the_same(
             if done == until:
                 raise Killed
 
-        backbone = tiny_backbone("llama", split=split)
+        backbone = tiny_backbone("llama", frozen_layers=frozen_layers)
         states = backbone.states(EXAMPLES)
         return train_module(backbone, states, targets, 3, settings, 11, checkpoint=folder, on_step=stop)
 
@@ -298,16 +298,17 @@ def test_of_courses_trained_together_the_one_that_diverges_is_named() -> None:
 
 def subjects(**settings: Any) -> list[TrainingJob]:
     """Four small tasks over the same examples, of unequal numbers of steps."""
-    backbone = tiny_backbone("llama", split=1)
+    backbone = tiny_backbone("llama", frozen_layers=1)
     states = backbone.states(EXAMPLES)
     of_all = torch.arange(len(EXAMPLES)) % 3
+    small = Settings.parse({"module": {"rank": 2}})
     values = [{"epochs": 2}, {"epochs": 4}, {"epochs": 4, "learning_rate": 3e-3}, {"epochs": 1}]
     return [
         TrainingJob(
             states.select(range(number, len(EXAMPLES))),
             of_all[number:],
             3,
-            Settings.parse({"rank": 2, **one, **settings}).for_task({}),
+            small.changed({"training": one}).changed(settings).for_task({}),
             seed=number,
         )
         for number, one in enumerate(values)
@@ -315,7 +316,7 @@ def subjects(**settings: Any) -> list[TrainingJob]:
 
 
 def test_modules_trained_together_are_those_trained_alone() -> None:
-    backbone, given, said = tiny_backbone("llama", split=1), subjects(), []
+    backbone, given, said = tiny_backbone("llama", frozen_layers=1), subjects(), []
     assert len(group_jobs(given)) == 1
     found = train_modules(backbone, given, on_step=lambda done, steps: said.append(done / steps))
     assert said == sorted(said)
@@ -334,12 +335,12 @@ def test_modules_trained_together_are_those_trained_alone() -> None:
     ("settings", "sets"),
     [
         ({}, 1),
-        ({"rslora": True}, 1),
-        ({"dropout": 0.1}, 4),
-        ({"dora": True}, 4),
-        ({"pet": "ia3"}, 4),
-        ({"training_tokens": 8}, 4),
-        ({"batch_size": 64}, 1),
+        ({"module": {"rslora": True}}, 1),
+        ({"module": {"dropout": 0.1}}, 4),
+        ({"module": {"dora": True}}, 4),
+        ({"module": "ia3"}, 4),
+        ({"training": {"micro_batch_tokens": 8}}, 4),
+        ({"training": {"batch_size": 64}}, 1),
     ],
 )
 def test_modules_train_together_only_where_each_learns_as_it_would_alone(settings: dict[str, Any], sets: int) -> None:
@@ -353,7 +354,7 @@ def test_modules_train_together_only_where_each_learns_as_it_would_alone(setting
 
 
 def test_short_and_long_examples_do_not_share_a_step() -> None:
-    backbone = tiny_backbone("llama", split=1)
+    backbone = tiny_backbone("llama", frozen_layers=1)
     texts = ["hi", "ho", " ".join(["word"] * 12), " ".join(["other"] * 10)]
     given = [
         TrainingJob(
@@ -398,11 +399,11 @@ class Waiting(TorchDispatchMode):
 @pytest.mark.parametrize("together", [False, True])
 def test_a_step_waits_for_nothing(padded: bool, together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CUDA device the next step is then queued while this one is computed."""
-    backbone, tolist = tiny_backbone("llama", split=1), Tensor.tolist
+    backbone, tolist = tiny_backbone("llama", frozen_layers=1), Tensor.tolist
     states = backbone.states(EXAMPLES if padded else [EXAMPLES[0]] * 5)
 
     def waited(epochs: int) -> Counter[str]:
-        settings = Settings.parse({"rank": 2, "epochs": epochs}).for_task({})
+        settings = Settings.parse({"module": {"rank": 2}, "training": {"epochs": epochs}}).for_task({})
         some = [TrainingJob(states, torch.arange(5) % 3, 3, settings, seed) for seed in range(1 + together)]
         with Waiting() as waiting:
             monkeypatch.setattr(Tensor, "tolist", lambda one: waiting.found.update([str(one.dtype)]) or tolist(one))

@@ -61,8 +61,8 @@ class TestFewRel:
     def test_every_relation_is_divided_80_10_10_and_no_sentence_is_in_two_splits(self, tmp_path: Path) -> None:
         write_fewrel(tmp_path)
         data = read_data("fewrel", [tmp_path])
-        for split, share in (("train", 16), ("validation", 2), ("test", 2)):
-            counts = Counter(one.label for one in getattr(data, split))
+        for subset, share in (("train", 16), ("validation", 2), ("test", 2)):
+            counts = Counter(one.label for one in getattr(data, subset))
             assert counts["P102"] == share
             assert counts["P118"] == share
         sentences = [{one.tokens for one in part} for part in (data.train, data.validation, data.test)]
