@@ -93,7 +93,7 @@ def measure(bench: Bench, name: str) -> dict[str, Any]:
 def measure_until_clear(bench: Bench, name: str) -> dict[str, Any]:
     """Measure a row; if a bound lies between the quartiles, once more with more pairs.
 
-    What was measured at first is kept with what takes its place, as `first`: a row may not be tried until it looks well.
+    The first ratios are kept beside those that take their place, as `first`.
     """
     first = measure(bench, name)
     unclear = [key for key, found in first.items() if verdict(found) == UNCLEAR]
