@@ -57,7 +57,7 @@ def main() -> int:
         )
         return 2
     sizes = QUICK if asked.quick else Sizes()
-    context = (asked.context / ("gpu-quick" if asked.quick else "gpu")).resolve()
+    context = (asked.work / ("gpu-quick" if asked.quick else "gpu")).resolve()
     own_home(context, [sizes.large, sizes.small])
     try:
         for line in compared(context, sizes, "cpu", "cuda"):

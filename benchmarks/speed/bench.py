@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,16 @@ class Bench:
         self.dtype = dtype
         self._backbones: dict[Any, Backbone] = {}
         self._splits: dict[str, int] = {}
+
+    @contextmanager
+    def more_pairs(self, times: int) -> Iterator[None]:
+        """Run so many times as many pairs of every row inside the block."""
+        sizes = self.sizes
+        self.sizes = replace(sizes, pairs=times * sizes.pairs, learn_pairs=times * sizes.learn_pairs)
+        try:
+            yield
+        finally:
+            self.sizes = sizes
 
     def backbone(self, name: str, *, split: int | None = None, dtype: str | None = None) -> Backbone:
         """Return a backbone without a cache, cut below the top quarter of its layers or at `split`."""
