@@ -55,7 +55,7 @@ def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] =
 
 
 def _check_frozen_layers(run: Run, model: Path) -> None:
-    frozen_layers = run.given.get("split")
+    frozen_layers = run.given["backbone"].get("frozen_layers")
     if frozen_layers is not None and (layers := count_layers(model)) is not None:
         check_frozen_layers(run.backbone, layers, frozen_layers)
 
