@@ -55,7 +55,7 @@ def test_every_run_leaves_a_result_and_nothing_else(done: Path) -> None:
 
 def test_a_result_says_what_was_measured_and_how_it_came_about(done: Path) -> None:
     found = result(done, "emr*")
-    assert found.settings["method"] == "emr"
+    assert found.settings["method"] == {"name": "emr"}
     assert found.protocol.examples == {"train": 6, "validation": 2, "test": 4}
     assert (found.labels, found.test_examples, len(found.tasks)) == (6, 24, 3)
     assert found.made_by["command"].startswith("python ")
@@ -113,20 +113,20 @@ def test_only_what_is_asked_for_is_run(tmp_path: Path) -> None:
 def test_results_of_a_changed_experiment_are_not_taken_for_its_own(done: Path, tmp_path: Path) -> None:
     changed = done / "changed"
     changed.mkdir()
-    path = experiment_file(changed, budget={"epochs": 2, "batch_size": 16})
+    path = experiment_file(changed, budget={"training": {"epochs": 2, "batch_size": 16}})
     ran = conpet("bench", "run", path, "--results", done / "results" / "trial")
     assert ran.code == 1
     assert "the experiment was changed since 4 of its results were made" in ran.err
-    assert "emr-star-o0-s0.json: epochs 1 then, 2 now" in ran.err
+    assert "emr-star-o0-s0.json: training.epochs 1 then, 2 now" in ran.err
 
 
 def test_what_a_learner_does_not_read_is_no_cause_of_a_change(done: Path, tmp_path: Path) -> None:
-    changed = {"epochs": 2, "batch_size": 16}
-    path = experiment_file(tmp_path, budget=changed, pet={"split": 1, "projection": 64, "dtype": "auto"})
+    settings = {"backbone": {"frozen_layers": 1, "dtype": "auto"}, "features": {"projection": 64}}
+    path = experiment_file(tmp_path, budget={"training": {"epochs": 2, "batch_size": 16}}, settings=settings)
     ran = conpet("bench", "run", path, "--results", done / "results" / "trial")
     assert ran.code == 1
     told = [line.partition(": ")[2] for line in ran.err.splitlines() if "lda-o" in line]
-    assert told == ["epochs 1 then, 2 now"] * 2
+    assert told == ["training.epochs 1 then, 2 now"] * 2
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def _arguments(process: Path) -> bytes:
 
 
 def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> None:
-    learners = {"wild": {"method": "emr", "learning_rate": 1e30}, "lda": {"method": "lda"}}
+    learners = {"wild": {"method": "emr", "training": {"learning_rate": 1e30}}, "lda": {"method": "lda"}}
     ran = conpet("bench", "run", experiment_file(tmp_path, learners=learners, orders=1))
     assert ran.code == 1
     assert "toy, wild, order 0: FAILED" in ran.out
@@ -292,10 +292,10 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"learners": {"a": {"method": "a-gem", "options": {"no": 1}}}}, "unknown option 'no'"),
+        ({"learners": {"a": {"method": {"name": "ewc", "no": 1}}}}, "unknown setting 'method.no'; have: fisher_examples"),
         ({"learners": {"a": {"method": "emr", "replay": "fixd"}}}, "did you mean 'fixed'?"),
         ({"backbone": "minilm-l7"}, "no backbone 'minilm-l7'"),
-        ({"variants": {"low": {}, "high": {"pet": {"split": 5}}}}, "high, emr*, order 0: tiny-random has 4 layers, so"),
+        ({"variants": {"low": {}, "high": {"settings": {"backbone": {"frozen_layers": 5}}}}}, "high, emr*, order 0: tiny-random has 4 layers, so"),
         ({"stream": {"by": "random", "tasks": 4}}, "not 4"),
         ({"data": {"toy": {"first_tasks": 4}}}, "'data.toy.first_tasks' is 4, and the stream has 3 tasks: give 3 or"),
         (
@@ -322,8 +322,9 @@ def test_what_is_wrong_is_said_before_the_first_run(tmp_path: Path, changes: dic
         assert not list(tmp_path.rglob("*-s0.json"))
 
 
-def test_a_split_that_no_learner_reads_is_not_refused(tmp_path: Path) -> None:
-    path = experiment_file(tmp_path, pet={"split": 9}, learners={"lda": {"method": "lda"}}, orders=1)
+def test_frozen_layers_that_no_learner_reads_are_not_refused(tmp_path: Path) -> None:
+    settings = {"backbone": {"frozen_layers": 9}}
+    path = experiment_file(tmp_path, settings=settings, learners={"lda": {"method": "lda"}}, orders=1)
     assert conpet("bench", "run", path, "--dry-run").out == "toy, lda, order 0\n"
 
 

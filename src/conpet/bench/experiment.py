@@ -17,7 +17,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from conpet.config import NonEmpty, Positive, Settings, StrictModel
 from conpet.config.base import flat, nested, parse
-from conpet.config.settings import is_budget
+from conpet.config.settings import COMPONENTS, is_budget
 from conpet.data.labelled import PerLabel
 from conpet.data.recipe import StreamRecipe
 from conpet.errors import ConfigError, UnknownNameError, did_you_mean
@@ -221,7 +221,7 @@ class Experiment(StrictModel):
         for name, own in self.learners.items():
             skipped = name not in (changes.learners or self.learners)
             with suppress(ConfigError, UnknownNameError) if skipped else nullcontext():
-                learners[name] = _of_learner(name, shared, own)
+                learners[name] = _of_learner(name, variant, shared, own)
                 known |= _names(learners[name])
         budget = self._budget(variant)
         _check_placed("settings", _dotted(self.settings) | _dotted(changes.settings), known, budget=False)
@@ -297,14 +297,15 @@ class Run:
         return ", ".join(part for part in named if part) + (f", seed {self.seed}" if self.seed else "")
 
 
-def _of_learner(name: str, shared: Settings, given: Mapping[str, Any]) -> Settings:
+def _of_learner(name: str, variant: str, shared: Settings, given: Mapping[str, Any]) -> Settings:
     """Return the settings of a learner, those for all learners included, without the budget."""
+    where = f"learner {name!r}" + (f" in variant {variant!r}" if variant else "")
     if "method" not in nested(given):
         raise ConfigError(f"learner {name!r} names no method; have: {', '.join(METHODS)}")
     for key, reason in _ELSEWHERE.items():
         if key in _dotted(given) and key != "method":
             raise ConfigError(f"learner {name!r} cannot hold {key}: {reason}")
-    return _changed(f"learner {name!r}", shared, given)
+    return _changed(where, shared, given)
 
 
 def _changed(where: str, settings: Settings, given: Mapping[str, Any]) -> Settings:
@@ -387,7 +388,7 @@ def _check_placed(where: str, given: Iterable[str], known: Mapping[str, bool], *
     for key in given:
         if reason := _elsewhere(key):
             wrong.append(f"{key} ({reason})")
-        elif known.get(key, budget) != budget:
+        elif known.get(key, budget and key not in dict(COMPONENTS)) != budget:
             wrong.append(f"{key} (it belongs under {'settings' if budget else 'budget'})")
         elif budget and key not in known:
             wrong.append(f"{key}{did_you_mean(key, fitting)}")
