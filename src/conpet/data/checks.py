@@ -54,11 +54,15 @@ def check_rows(source: str, subsets: Subsets, *, whole: bool = True) -> list[Pro
     if not train:
         return [Problem(source, None, "no usable training example")]
     labels = {row.example.label for row in train if not _no_label(row.example)}
-    sound = {subset: [row for row in rows if not check_example(row.example)] for subset, rows in subsets.items()}
+    reasons = {subset: [check_example(row.example) for row in rows] for subset, rows in subsets.items()}
+    sound = {
+        subset: [row for row, wrong in zip(rows, reasons[subset], strict=True) if not wrong]
+        for subset, rows in subsets.items()
+    }
     trained = {row.example.input_key: row.row for row in reversed(sound["train"])}
     problems = []
     for subset, rows in subsets.items():
-        problems += [row.problem(reason) for row in rows for reason in check_example(row.example)]
+        problems += [row.problem(reason) for row, wrong in zip(rows, reasons[subset], strict=True) for reason in wrong]
         problems += [row.problem("missing label") for row in rows if _no_label(row.example)]
         problems += _check_kinds(rows, train[0].example.kind)
         problems += _check_contradictions(sound[subset])
