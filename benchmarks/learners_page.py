@@ -13,7 +13,7 @@ from typing import Any
 from markdown_page import template
 from study import HERE, TITLES, Study
 
-from conpet.config import MethodOptions
+from conpet.config import MethodConfig
 from conpet.methods import METHODS
 
 PAGE = HERE.parent / "docs" / "learners.md"
@@ -48,17 +48,18 @@ def rendered() -> str:
 
 
 def options() -> list[dict[str, Any]]:
-    """Return what can be set for one method alone, as its `Options` say."""
+    """Return the settings that only one method has, as its `Config` says."""
     return [
-        {"method": method, "name": name, "default": field.default, "meaning": meanings(METHODS[method].Options)[name]}
+        {"method": method, "name": name, "default": field.default, "meaning": meanings(METHODS[method].Config)[name]}
         for method in METHODS
-        for name, field in METHODS[method].Options.model_fields.items()
+        for name, field in METHODS[method].Config.model_fields.items()
+        if name not in MethodConfig.model_fields
     ]
 
 
-def meanings(kind: type[MethodOptions]) -> dict[str, str]:
-    """Return what the docstring of options says of each."""
-    return dict(re.findall(r"^ +(\w+): (.+)$", kind.__doc__ or "", re.MULTILINE))
+def meanings(config: type[MethodConfig]) -> dict[str, str]:
+    """Return what the docstring of settings says of each."""
+    return dict(re.findall(r"^ +(\w+): (.+)$", config.__doc__ or "", re.MULTILINE))
 
 
 if __name__ == "__main__":

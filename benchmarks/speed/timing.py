@@ -35,7 +35,7 @@ class Goal:
         value: The bound.
     """
 
-    context: str
+    work: str
     rival: str
     bound: str
     value: float
@@ -77,7 +77,7 @@ class Measured:
         """Return all of it with medians, quartiles and whether the goal was reached."""
         ratios = [goal.ratio(*pair) for pair in zip(self.ours, self.theirs, strict=True)]
         found = {
-            "work": goal.context,
+            "work": goal.work,
             "rival": goal.rival,
             "bound": goal.bound,
             "wanted": goal.value,

@@ -109,7 +109,7 @@ def test_a_later_run_of_one_row_leaves_the_others_in_the_file(bench: Bench, tmp_
 def test_two_runs_at_once_would_disturb_each_other(
     bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with FileLock(bench.context / "lock"):
+    with FileLock(bench.work / "lock"):
         assert suite.run(bench, ["stream"], None) == 1
     assert "another run uses" in capsys.readouterr().err
 
@@ -245,7 +245,7 @@ def test_texts_are_new_ones_with_every_pair(bench: Bench) -> None:
 
 
 def test_the_floor_of_learning_counts_passes_through_layers(bench: Bench) -> None:
-    backbone, task_data = bench.backbone("tiny-random", split=3), learning.TaskData.of(bench)
+    backbone, task_data = bench.backbone("tiny-random", frozen_layers=3), learning.TaskData.of(bench)
     # 2 epochs: all 4 layers forwards and the top one backwards; against 3 layers once and the top one both ways.
     assert learning.floor(backbone, task_data, range(3, 4)) == {"theirs": 10, "ours": 7, "ratio": 10 / 7}
 
