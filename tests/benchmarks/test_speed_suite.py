@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,12 +16,14 @@ from filelock import FileLock
 
 from benchmarks import gpu, performance_page
 from benchmarks.speed import __main__ as command
-from benchmarks.speed import checking, child, learning, memory, rivals, suite
+from benchmarks.speed import checking, child, learning, memory, predicting, rivals, suite
 from benchmarks.speed.bench import QUICK, Bench
 from benchmarks.speed.choices import Mixture, offloading, product_ways
 from benchmarks.speed.drawing import KINDS, draw, drawable
+from benchmarks.speed.profiling import OUTSIDE, profiled
+from benchmarks.speed.row import Row
 from benchmarks.speed.rows import GOALS, ROWS
-from benchmarks.speed.timing import Goal, Measured, UnequalError, check_close, check_same, in_turns, spread
+from benchmarks.speed.timing import Goal, Measured, UnequalError, check_close, check_same, in_turns, spread, timed
 from conpet.modules.grouped_matmul import Grouped
 
 TINY = replace(QUICK, pairs=2, learn_pairs=1, texts=4, few=2, hundred=3, many=4, modules=3, streamed=(5, 10))
@@ -34,14 +36,34 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 @pytest.fixture(scope="module", autouse=True)
 def _in_this_process() -> Iterator[None]:
-    """Run what has a process of its own in this one: imports take longer than the rest."""
+    """Run child processes in this one, and time both sides where they are profiled: imports and traces take longest."""
 
     def run(verb: str, path: Path, *numbers: int) -> dict[str, Any]:
         return child.opened(str(path)) if verb == "open" else child.streamed(str(path), *numbers)
 
+    def timed_only(sides: Sequence[Callable[[], Any]]) -> list[dict[str, Any]]:
+        return [{"name": "all", "ms": [1e3 * timed(side)[1] for side in sides]}]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "child", run)
+        for rows in (learning, predicting):
+            patch.setattr(rows, "profiled", timed_only)
         yield
+
+
+class Instant(Row):
+    """A row that measures nothing, in the place of a real one, for what the suite does with rows."""
+
+    name = "stream"
+    goals: ClassVar[Mapping[str, Goal]] = {"stream": GOALS["stream"]}
+
+    def measure(self, bench: Bench) -> Mapping[str, Measured]:
+        return {self.name: Measured([1.0], [1.0], "nothing")}
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ROWS, Instant.name, Instant)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +121,7 @@ def test_reasons_are_given_for_goals_that_there_are() -> None:
     assert set(yaml.safe_load(performance_page.REASONS.read_text()) or {}) <= set(GOALS)
 
 
+@pytest.mark.usefixtures("instant")
 def test_a_later_run_of_one_row_leaves_the_others_in_the_file(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "speed.json"
     out.write_text(json.dumps({"rows": {"bf16-forward": {"kept": True}}}))
@@ -114,6 +137,7 @@ def test_two_runs_at_once_would_disturb_each_other(
     assert "another run uses" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("instant")
 def test_a_trial_judges_nothing_and_a_measurement_sums_up(
     bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,6 +200,7 @@ def test_unequal_work_is_not_timed(
         suite.measure(bench, name)
 
 
+@pytest.mark.usefixtures("instant")
 def test_the_suite_goes_on_behind_a_row_that_is_unequal_and_fails_in_the_end(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +244,15 @@ def test_ratios_say_what_the_bound_is_about(
     found = Measured([ours], [theirs], "all").to_json(Goal("work", "rival", bound, value))
     assert found["ratio"]["median"] == pytest.approx(ratio)
     assert found["reached"] is reached
+
+
+def test_a_profile_names_the_operators_in_which_two_sides_differ() -> None:
+    numbers = torch.ones(64, 64)
+    found = profiled([lambda: numbers @ numbers, lambda: numbers.softmax(1)])
+    names = [one["name"] for one in found]
+    assert {"aten::mm", "aten::_softmax"} <= set(names)
+    assert names[-1] == OUTSIDE
+    assert all(len(one["ms"]) == 2 for one in found)
 
 
 def test_spread_gives_median_and_quartiles() -> None:
