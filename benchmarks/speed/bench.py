@@ -220,7 +220,9 @@ class Bench:
         """Return the folder kept for some sizes."""
         sizes = asdict(self.sizes)
         used = [sizes[key] for key in ("large", "small", "few", "hundred", "many", "labels", "examples")]
-        digest = hashlib.sha256(json.dumps([used, MANY_SETTINGS, self.dtype, about], sort_keys=True).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(
+            json.dumps([used, MANY_SETTINGS, self.dtype, about], sort_keys=True).encode()
+        ).hexdigest()[:8]
         return self.work / "kept" / "-".join([name, *map(str, about.values()), digest])
 
     def scratch(self, name: str) -> Path:

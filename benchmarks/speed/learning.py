@@ -156,7 +156,9 @@ class LearnAllLayers(Row):
         task_data, backbone = TaskData.of(bench), bench.backbone(bench.sizes.large)
         rival = PeftLoop(backbone, task_data.settings, None)
         rival.choose_attention(task_data.encoded(backbone), task_data.targets(task_data.task.train))
-        equal = same_losses(bench.backbone(bench.sizes.large, frozen_layers=0), rival, task_data, bench.tolerance(backbone))
+        equal = same_losses(
+            bench.backbone(bench.sizes.large, frozen_layers=0), rival, task_data, bench.tolerance(backbone)
+        )
         epochs = bench.sizes.epochs
         budgets = [*(few for few in BUDGETS if few < epochs), epochs]
         found = [

@@ -173,9 +173,7 @@ class PeftLoop:
                 "layers_to_transform": list(self.layers),
                 "layers_pattern": self.backbone.cut.path.rpartition(".")[2],
             }
-        return LoraConfig(
-            r=module.rank, lora_alpha=module.alpha, target_modules=_maps(self.backbone), **where
-        )
+        return LoraConfig(r=module.rank, lora_alpha=module.alpha, target_modules=_maps(self.backbone), **where)
 
     def _represented(self, model: nn.Module, batch: Padded) -> Tensor:
         half = self.backbone.dtype is not torch.float32

@@ -146,12 +146,15 @@ def test_the_full_size_replaces_what_it_names(tmp_path: Path) -> None:
             {"data": {"train": {"stream": {"tsks": 3}}}},
             "key of a stream 'data.train.stream.tsks' (did you mean 'tasks'?); have: by, g",
         ),
-        ({"variants": {"a": {"budgt": {}}}}, "key of a variant 'variants.a.budgt' (did you mean 'budget'?); have: backbone"),
+        (
+            {"variants": {"a": {"budgt": {}}}},
+            "key of a variant 'variants.a.budgt' (did you mean 'budget'?); have: backbone",
+        ),
         ({"orders": 0}, "'orders': Input should be greater than or equal to 1"),
         ({"budgt": {}}, "(did you mean 'budget'?)"),
         (
             {"budget": {"module": {"rank": 8}}},
-            "budget cannot hold module.rank (it belongs under settings); have: backbone.max_tokens, fusion.calibration_",
+            "budget cannot hold module.rank (it belongs under settings); have: backbone.max_tokens, fusion.cali",
         ),
         (
             {"settings": {"training": {"epochs": 8}}},
@@ -209,7 +212,9 @@ def test_names_whose_results_would_stand_in_one_file_are_refused(tmp_path: Path,
 
 def test_a_key_that_is_there_twice_is_refused_but_not_one_that_is_merged(tmp_path: Path) -> None:
     path = tmp_path / "trial.yaml"
-    text = "title: t\ndata: {toy: {}}\nlearners:\n  a: &a {method: emr, module: {rank: 2}}\n  b: {<<: *a, method: lda}\n"
+    text = (
+        "title: t\ndata: {toy: {}}\nlearners:\n  a: &a {method: emr, module: {rank: 2}}\n  b: {<<: *a, method: lda}\n"
+    )
     path.write_text(text, encoding="utf-8")
     found = {run.learner: (run.settings.method.name, run.given["module"]) for run in Experiment.read(path).runs("t")}
     module = {"kind": "lora", "rank": 2}

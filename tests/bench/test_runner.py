@@ -318,10 +318,16 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"learners": {"a": {"method": {"name": "ewc", "no": 1}}}}, "unknown setting 'method.no'; have: fisher_examples"),
+        (
+            {"learners": {"a": {"method": {"name": "ewc", "no": 1}}}},
+            "unknown setting 'method.no'; have: fisher_examples",
+        ),
         ({"learners": {"a": {"method": "emr", "replay": "fixd"}}}, "did you mean 'fixed'?"),
         ({"backbone": "minilm-l7"}, "no backbone 'minilm-l7'"),
-        ({"variants": {"low": {}, "high": {"settings": {"backbone": {"frozen_layers": 5}}}}}, "high, emr*, order 0: tiny-random has 4 layers, so"),
+        (
+            {"variants": {"low": {}, "high": {"settings": {"backbone": {"frozen_layers": 5}}}}},
+            "high, emr*, order 0: tiny-random has 4 layers, so",
+        ),
         ({"stream": {"by": "random", "tasks": 4}}, "not 4"),
         ({"data": {"toy": {"first_tasks": 4}}}, "'data.toy.first_tasks' is 4, and the stream has 3 tasks: give 3 or"),
         (

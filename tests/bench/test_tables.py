@@ -217,7 +217,10 @@ def test_results_of_an_older_protocol_between_newer_ones_are_refused(tmp_path: P
     stale = made("emr*", protocol={"budget": {"training": {"epochs": 3}}})
     ran = conpet("bench", "table", write(tmp_path, [*orders("dynamic", FIVE), stale]))
     assert ran.code == 1
-    assert "budget.training.epochs: 5 in (main, clinc150, dynamic, order 0, seed 0), 3 in (main, clinc150, emr*," in ran.err
+    assert (
+        "budget.training.epochs: 5 in (main, clinc150, dynamic, order 0, seed 0), 3 in (main, clinc150, emr*,"
+        in ran.err
+    )
 
 
 def test_a_run_that_is_there_twice_is_refused(tmp_path: Path) -> None:
@@ -291,8 +294,13 @@ def test_costs_of_different_machines_are_told_as_such() -> None:
 
 
 def test_a_learner_set_up_in_another_way_is_told_as_such() -> None:
-    group = only([made("dynamic")], [made("dynamic", settings={"method": {"name": "dynamic"}, "module": {"rank": 16}, "seed": 0})])
-    assert "Settings of dynamic differ: module.rank 8 in folder 0, 16 in folder 1." in markdown([build_table(group, ())])
+    group = only(
+        [made("dynamic")],
+        [made("dynamic", settings={"method": {"name": "dynamic"}, "module": {"rank": 16}, "seed": 0})],
+    )
+    assert "Settings of dynamic differ: module.rank 8 in folder 0, 16 in folder 1." in markdown(
+        [build_table(group, ())]
+    )
 
 
 def test_learners_are_tested_against_the_one_that_is_named(folder: Path) -> None:

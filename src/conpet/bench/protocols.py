@@ -16,7 +16,7 @@ Sources = Mapping[str, Sequence[Result]]
 
 
 def differing(one: Protocol, other: Protocol) -> dict[str, tuple[str, str]]:
-    """Return field to both values where two protocols differ; nested fields by dotted names: "budget.training.epochs"."""
+    """Return field to both values where two protocols differ; nested ones by dotted names, "budget.training.epochs"."""
     ours, theirs = (dict(_flat(given)) for given in (one, other))
     pairs = {
         field: (ours.get(field, "not set"), theirs.get(field, "not set")) for field in dict.fromkeys([*ours, *theirs])

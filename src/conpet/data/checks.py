@@ -47,7 +47,7 @@ def check_rows(source: str, subsets: Subsets, *, whole: bool = True) -> list[Pro
 
     Args:
         source: What to name for problems of the training set as a whole.
-        splits: The rows; splits may be missing or empty, but not the training set.
+        subsets: The rows; subsets may be missing or empty, but not the training set.
         whole: Whether they are all examples of a task, so that there must be two labels, each with one to learn from.
     """
     train = subsets["train"]
