@@ -8,7 +8,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test bench lint format typecheck clean
+.PHONY: help install demo test bench docs lint format typecheck clean
 
 PYTHON ?=
 ARGS ?=
@@ -28,8 +28,12 @@ demo: $(INSTALLED) ## teach a language model ten departments' intents, one depar
 test: $(INSTALLED) ## run all tests
 	@$(BIN)/python -m pytest $(ARGS)
 
-bench: $(INSTALLED) ## measure speed against plain Transformers and PEFT (docs/performance.md)
+bench: $(INSTALLED) ## measure speed against plain Transformers and PEFT (docs/benchmarks/performance.md)
 	@$(BIN)/python -m benchmarks.speed $(ARGS)
+
+docs: $(INSTALLED) ## build the documentation site into build/docs; a warning or a broken link is an error
+	@$(BIN)/python -m sphinx -E -W --keep-going --quiet -b html docs build/docs $(ARGS)
+	@echo "build/docs/index.html"
 
 lint: $(INSTALLED) ## check style and types
 	$(BIN)/python -m ruff check .
@@ -69,5 +73,5 @@ $(INSTALLED):
 	echo "Setting up .venv with $$($(BIN)/python --version); this takes a few minutes, once." >&2; \
 	install="$(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt"; \
 	$$install $(TORCH) setuptools; \
-	$$install --no-build-isolation --editable '.[dev,parquet,tune,bench]'; \
+	$$install --no-build-isolation --editable '.[dev,docs,parquet,tune,bench]'; \
 	touch '$@'

@@ -1,9 +1,9 @@
-"""Check on a machine with CUDA that its GPU gives what its CPU gives, and time the rows of docs/performance.md there.
+"""Check on a machine with CUDA that its GPU agrees with its CPU, and time the rows of docs/benchmarks/performance.md.
 
 python benchmarks/gpu.py [--only ROW ...] [--quick] [--work FOLDER]
 
 Also times the ways in which mixed batches can be multiplied there, and training with activations kept and offloaded.
-Writes benchmarks/results/speed-gpu.json, from which docs/performance.md has its GPU column.
+Writes benchmarks/results/speed-gpu.json, from which docs/benchmarks/performance.md has its GPU column.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from conpet.config import Settings  # noqa: E402
 from conpet.modules.module import StoredModule, module_artifact  # noqa: E402
 from conpet.modules.pool import ModulePool  # noqa: E402
 from conpet.modules.training import linear_head, train_module  # noqa: E402
-from conpet.readable import Held  # noqa: E402
+from conpet.artifact import InMemoryObject  # noqa: E402
 
 RESULT = HERE / "results" / "speed-gpu.json"
 ON_CPU = ("open", "stream")
@@ -120,7 +120,7 @@ def mixed_logits(bench: Bench) -> torch.Tensor:
     width = backbone.representation_size
     head = linear_head(torch.linspace(-1, 1, 4 * width).view(4, width), torch.zeros(4))
     modules = [random_module(backbone, seed) for seed in range(rows)]
-    stored = [StoredModule.of(Held(module_artifact(module, head, {}))) for module in modules]
+    stored = [StoredModule.of(InMemoryObject(module_artifact(module, head, {}))) for module in modules]
     states = States(tuple(of_length(backbone, bench, 0)), None, torch.zeros(rows, backbone.feature_size))
     found = ModulePool(backbone, capacity=rows).logits(states, [[key] for key in stored])
     return torch.stack([answer[key] for answer, key in zip(found, stored, strict=True)])

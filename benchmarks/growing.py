@@ -1,4 +1,6 @@
-"""What growing does to accuracy: a static workspace upgraded, and tasks of a dynamic one merged (docs/growing.md).
+"""Measure what upgrading a static workspace and merging tasks of a dynamic one do to accuracy.
+
+The figures are in docs/how-to/merge-and-upgrade.md.
 
 python benchmarks/growing.py
 

@@ -1,4 +1,4 @@
-"""Make docs/benchmarks.md, its plots and README's table from the result files of the experiments.
+"""Make docs/benchmarks/accuracy.md, its plots and README's table from the result files of the experiments.
 
 python benchmarks/page.py [--check]     # --check: fail if a page is not what the files give
 """
@@ -18,9 +18,9 @@ from study import HERE, TITLES, Study, some_of
 from conpet.bench.plots import draw, save
 
 DOCS = HERE.parent / "docs"
-PAGE = DOCS / "benchmarks.md"
+PAGE = DOCS / "benchmarks" / "accuracy.md"
 README = HERE.parent / "README.md"
-BEGIN, END = "  <!-- Made by benchmarks/page.py. -->\n", "  <!-- End of what is made. -->\n"
+BEGIN, END = "<!-- Made by benchmarks/page.py. -->\n", "<!-- End of what is made. -->\n"
 SHOWN = {
     "accuracy": "whole accuracy after each task",
     "cost": "whole accuracy against cost",
@@ -70,10 +70,10 @@ def with_table(readme: str, main: Study) -> str:
         ("`joint`: all data at once", lambda _: "joint"),
     ]
     names = " | ".join(TITLES[data] for data in main.data)
-    lines = [f"  | % of all test examples right | {names} |", f"  |---|{'---|' * len(main.data)}"]
+    lines = [f"| % of all test examples right | {names} |", f"|---|{'---|' * len(main.data)}"]
     for title, learner in rows:
         cells = [main.value(data, learner(data)) for data in main.data]
-        lines.append(f"  | {' | '.join([title, *cells])} |")
+        lines.append(f"| {' | '.join([title, *cells])} |")
     before, _, rest = readme.partition(BEGIN)
     return before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2]
 
@@ -88,13 +88,13 @@ class Page:
     def rendered(self) -> str:
         """Return the page as the result files have it."""
         studies = {name.replace("-", "_"): study for name, study in self.studies.items()}
-        return template("page.md.j2").render(titles=TITLES, figure=self.figure, commits=self.commits, **studies)
+        return template("accuracy.md.j2").render(titles=TITLES, figure=self.figure, commits=self.commits, **studies)
 
     def figure(self, name: str, data: str, kind: str, *, only: tuple[str, ...] = (), **options: Any) -> str:
         """Return the Markdown of a drawing of all learners, or of some."""
-        path = DOCS / "benchmarks" / f"{name}-{data}-{kind}.svg"
+        path = PAGE.parent / "figures" / f"{name}-{data}-{kind}.svg"
         self.figures.append((path, draw(kind, some_of(self.studies[name].joined[data], only), **options)))
-        return f"![{TITLES[data]}: {SHOWN[kind]}]({path.relative_to(DOCS).as_posix()})"
+        return f"![{TITLES[data]}: {SHOWN[kind]}]({path.relative_to(PAGE.parent).as_posix()})"
 
     def commits(self) -> str:
         """Return how many runs each commit made."""

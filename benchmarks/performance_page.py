@@ -1,4 +1,4 @@
-"""Make docs/performance.md and its plots from benchmarks/results/speed.json (see benchmarks/speed).
+"""Make docs/benchmarks/performance.md and its plots from benchmarks/results/speed.json (see benchmarks/speed).
 
 python benchmarks/performance_page.py [--check]     # --check: fail if the page is not what the file gives
 
@@ -25,7 +25,7 @@ from benchmarks.speed.rows import MEASURED_BY  # noqa: E402
 from conpet.bench.plots import save  # noqa: E402
 
 DOCS = HERE.parent / "docs"
-PAGE = DOCS / "performance.md"
+PAGE = DOCS / "benchmarks" / "performance.md"
 RESULT = HERE / "results" / "speed.json"
 GPU = HERE / "results" / "speed-gpu.json"
 REASONS = HERE / "speed" / "reasons.yaml"
@@ -42,7 +42,7 @@ def main() -> int:
         return 0
     result = json.loads(RESULT.read_text(encoding="utf-8"))
     gpu = json.loads(GPU.read_text(encoding="utf-8")) if GPU.exists() else {"rows": {}}
-    page, plots = rendered(result, gpu), {kind: DOCS / "performance" / f"{kind}.svg" for kind in drawable(result)}
+    page, plots = rendered(result, gpu), {kind: PAGE.parent / "figures" / f"{kind}.svg" for kind in drawable(result)}
     if checking:
         stale = not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page
         if stale or not all(path.exists() for path in plots.values()):
@@ -58,7 +58,7 @@ def main() -> int:
 
 def rendered(result: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) -> str:
     """Return the page of a result file, and of that of a GPU if there is one."""
-    return template("performance.md.j2", wanted=wanted, ratio=ratio, value=value, percent=percent).render(
+    return template("performance.md.j2", wanted=wanted, ratio=ratio, value=value, percent=percent, named=named).render(
         rows=[{"key": key, **row} for key, row in result["rows"].items()],
         gpu=gpu["rows"] if gpu else {},
         choices=gpu.get("choices") if gpu else None,
@@ -68,6 +68,11 @@ def rendered(result: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) ->
         figures=drawable(result),
         shares=list(shares(result)),
     )
+
+
+def named(work: str) -> str:
+    """Return what a row does, its options as they are called today."""
+    return work.replace("`--together ", "`--batch ")
 
 
 def wanted(row: Mapping[str, Any]) -> str:

@@ -111,8 +111,8 @@ def test_imports_only_what_stands_above(module: str) -> None:
 
 
 def test_test_labels_are_opened_only_to_measure_by_them_or_to_store_them_anew() -> None:
-    opening = {module for module in MODULES if "conpet.replay.memory_writer.sighted" in imported_names(module)}
-    assert opening == {f"conpet.workspace.{name}" for name in ("changing", "growing", "relabelling")}
+    opening = {module for module in MODULES if "conpet.replay.memory_writer.stored_examples" in imported_names(module)}
+    assert opening == {f"conpet.commands.{name}" for name in ("changing", "growing", "relabelling")}
 
 
 def test_report_is_drawn_from_plain_values_alone() -> None:
@@ -133,6 +133,13 @@ def test_reads_no_file_that_can_carry_code(module: str) -> None:
     imported = set(imported_names(module))
     assert {name for name in imported if name.partition(".")[0] in UNSAFE_MODULES or name in UNSAFE_CALLS} == set()
     assert set(calls(module)) & UNSAFE_CALLS == set()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_seeds_no_generator_of_its_callers(module: str) -> None:
+    """`conpet.randomness` seeds those in use for a block; torch.manual_seed seeds those of all devices."""
+    seeding = {"torch.manual_seed", "torch.seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all", "random.seed"}
+    assert set(calls(module)) & {*seeding, "np.random.seed", "numpy.random.seed"} == set()
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if part(module) != "cli"])
@@ -159,3 +166,39 @@ def test_dependencies_are_declared_used_and_explained() -> None:
         r"^\| (?:(?:parquet|tune|bench) \| )?(\w+) \|", (root / "docs" / "dependencies.md").read_text(), re.MULTILINE
     )
     assert declared <= set(explained)
+
+
+def test_no_handler_takes_memory_that_ran_out_for_another_error() -> None:
+    """Torch raises a `RuntimeError` for it: who catches one (or all) asks `check_memory`, or raises what was caught."""
+    allowed = {
+        "conpet.backbone.load.choose_device",  # reads a name
+        "conpet.bench.runner._do",  # puts the whole error into its report
+    }
+    swallowing = {
+        f"{module}.{function.name}"
+        for module in MODULES
+        for function in ast.walk(tree(module))
+        if isinstance(function, ast.FunctionDef)
+        for handler in ast.walk(function)
+        if isinstance(handler, ast.ExceptHandler) and caught(module, handler) & {"RuntimeError", "Exception"}
+        if not {"check_memory", "is_out_of_memory"} & {ast.unparse(node) for node in ast.walk(handler)}
+        if not any(isinstance(node, ast.Raise) and node.exc is None for node in ast.walk(handler))
+    }
+    assert swallowing <= allowed
+
+
+def caught(module: str, handler: ast.ExceptHandler) -> set[str]:
+    """Return the names of the errors that a handler catches; those of a tuple that the module defines, too."""
+    if handler.type is None:
+        return {"Exception"}
+    tuples = {
+        ast.unparse(node.targets[0]): node.value
+        for node in tree(module).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+    }
+    kinds = [handler.type, *(tuples[name] for name in names_in(handler.type) & tuples.keys())]
+    return {name for kind in kinds for name in names_in(kind)}
+
+
+def names_in(node: ast.AST) -> set[str]:
+    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}

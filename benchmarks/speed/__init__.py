@@ -2,8 +2,8 @@
 
 python -m benchmarks.speed [--only ROW ...] [--quick]     # or: make bench
 
-Every row of docs/performance.md is a subclass of `Row` (rows.py lists them): it runs conpet and its rival in turns in
-one process, checks that both computed the same, and tells the ratio of every pair.
+Every row of docs/benchmarks/performance.md is a subclass of `Row` (rows.py lists them): it runs conpet and its rival in
+turns in one process, checks that both computed the same, and tells the ratio of every pair.
 """
 
 import os

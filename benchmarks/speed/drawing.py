@@ -1,4 +1,4 @@
-"""The drawings of docs/performance.md, as SVG."""
+"""The drawings of docs/benchmarks/performance.md, as SVG."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from conpet.data import Example
 from conpet.methods.base import Method
 from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.pool import ModulePool
-from conpet.readable import Held
+from conpet.artifact import InMemoryObject
 from conpet.state.engine import predictions
 
 
@@ -235,7 +235,7 @@ class MixedBatch(Row):
         backbone, rows = bench.backbone(bench.sizes.large, frozen_layers=0), bench.sizes.modules
         modules = [random_module(backbone, seed) for seed in range(rows)]
         head = nn.Linear(backbone.representation_size, 4)
-        stored = [StoredModule.of(Held(module_artifact(module, head, {}))) for module in modules]
+        stored = [StoredModule.of(InMemoryObject(module_artifact(module, head, {}))) for module in modules]
         mixed = Mixed(backbone, modules[0].document, [module.tensors() for module in modules])
         pool = ModulePool(backbone, capacity=rows)
 

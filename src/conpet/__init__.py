@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         read_task,
     )
     from conpet.errors import ConpetError
+    from conpet.plugins import register
     from conpet.report.design import TuneReport
     from conpet.types import Evaluation, LearnReport, Prediction
 
@@ -43,6 +44,7 @@ _EXPORTS = {
     "read_inputs": "conpet.data",
     "read_stream": "conpet.data",
     "read_task": "conpet.data",
+    "register": "conpet.plugins",
 }
 """Public name to the module it lies in: imported on first use, so that `import conpet` stays quick."""
 
@@ -63,6 +65,7 @@ __all__ = [
     "read_inputs",
     "read_stream",
     "read_task",
+    "register",
 ]
 __version__ = "0.1.0"
 

@@ -6,39 +6,41 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from conpet._verbs_to_merge import Done, GrowingVerbs
+from conpet import commands
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
-from conpet.commands.changing import evaluate_stored
+from conpet.commands.base import Transaction
 from conpet.commands.checks import check_settings
+from conpet.commands.evaluate import evaluate_workspace
 from conpet.commands.export import export_version
-from conpet.commands.growing import GrowingCommands
 from conpet.commands.tune import search
 from conpet.config import DesignChoices, Settings
 from conpet.context import Progress, ignore
-from conpet.data import Example, Style, Task, check_example, render
-from conpet.errors import BackboneMismatchError, ConfigError, DataError, Problem, UnknownNameError
+from conpet.cost import metered
+from conpet.data import Example, Examples, Style, Task, render
+from conpet.errors import BackboneMismatchError, ConfigError, UnknownNameError
 from conpet.methods import METHODS
 from conpet.methods.base import Method
 from conpet.modules.kinds import check_module
 from conpet.replay.memory_writer import check_templates
 from conpet.report.design import TuneReport
-from conpet.state.engine import predictions, several
+from conpet.state.engine import Engine
 from conpet.state.live import LiveState, cut_backbone
 from conpet.state.reading import task_state
 from conpet.state.state import TaskState
 from conpet.store import Store, TaskRecord
 from conpet.tuning.search import CostLimit
-from conpet.types import Evaluation, LearnReport, Prediction
+from conpet.types import Evaluation, LearnReport, MergeReport, Prediction
 
-CHUNK = 256
-"""Inputs predicted at once when they are streamed."""
+Given = ParamSpec("Given")
+Done = TypeVar("Done")
 
 
-class ConPET(GrowingVerbs):
+class ConPET:
     """A workspace on disk, its frozen backbone and what was learned so far.
 
     Use `ConPET.create` or `ConPET.open`. Objects may be shared by threads, and a folder by processes: readers always
@@ -52,15 +54,29 @@ class ConPET(GrowingVerbs):
         store: The workspace's store.
         settings: Its settings.
         backbone: Name or folder of the backbone, where it is not the one in the settings.
-        device: A torch device in place of the settings' one.
+        device: A torch device in place of the one in the settings.
+        wait_for_changes: See `open`.
     """
 
     def __init__(
-        self, store: Store, settings: Settings, backbone: str | None = None, device: str | None = None
+        self,
+        store: Store,
+        settings: Settings,
+        backbone: str | None = None,
+        device: str | None = None,
+        *,
+        wait_for_changes: bool = True,
     ) -> None:
         self._store = store
         self._backbone_name = backbone or settings.backbone.name
-        self._present = LiveState(store, settings, self._backbone_name, device or settings.backbone.device)
+        self._live = LiveState(
+            store,
+            settings,
+            self._backbone_name,
+            device or settings.backbone.device,
+            wait_for_changes=wait_for_changes,
+        )
+        self._engine = Engine(self._live)
 
     @classmethod
     def create(
@@ -115,13 +131,22 @@ class ConPET(GrowingVerbs):
         return cls(store, decided)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, backbone: str | None = None, device: str | None = None) -> Self:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        backbone: str | None = None,
+        device: str | None = None,
+        wait_for_changes: bool = True,
+    ) -> Self:
         """Open a workspace and check that its backbone is the one it was made with.
 
         Args:
             path: The workspace's folder.
             backbone: Where the backbone lies now, if it was moved.
             device: A torch device in place of the workspace's setting.
+            wait_for_changes: Whether a prediction waits for a generation that another process has just committed. If
+                not, predictions go on with the former generation until a background thread has prepared the new one.
 
         Raises:
             WorkspaceNotFoundError: There is no workspace at `path`.
@@ -129,14 +154,14 @@ class ConPET(GrowingVerbs):
         """
         store = Store.open(path)
         header = store.header()
-        workspace = cls(store, Settings.parse(header.settings), backbone, device)
+        workspace = cls(store, Settings.parse(header.settings), backbone, device, wait_for_changes=wait_for_changes)
         workspace._check_backbone(Fingerprint(**header.backbone["fingerprint"]))
         return workspace
 
     @property
     def settings(self) -> Settings:
         """The workspace's settings, as this object last saw them."""
-        return self._present.settings
+        return self._live.settings
 
     @property
     def path(self) -> Path:
@@ -151,7 +176,7 @@ class ConPET(GrowingVerbs):
     @property
     def backbone(self) -> Backbone:
         """The frozen model with the workspace's warm-up, if any, loaded when first needed; its `cache` counts hits."""
-        return self._present.learner().backbone
+        return self._live.now().method.backbone
 
     @property
     def tasks(self) -> tuple[TaskRecord, ...]:
@@ -213,7 +238,7 @@ class ConPET(GrowingVerbs):
             ConfigError: The task's settings or template do not fit.
             WorkspaceBusyError: Another process is still at it after `wait_seconds`.
         """
-        return self._change("learn", wait_seconds, progress, evaluate, lambda changer: changer.learn(task))
+        return self._change(commands.learn, "learn", wait_seconds, progress, evaluate, task)
 
     def rollback(
         self,
@@ -230,9 +255,7 @@ class ConPET(GrowingVerbs):
             UnknownNameError: There is no such task or version.
             DataError: A label of that version belongs to another task by now.
         """
-        return self._change(
-            "rollback", wait_seconds, progress, evaluate, lambda changer: changer.rollback(task, version)
-        )
+        return self._change(commands.rollback, "rollback", wait_seconds, progress, evaluate, task, version)
 
     def remove(
         self,
@@ -249,7 +272,230 @@ class ConPET(GrowingVerbs):
         Raises:
             UnknownNameError: There is no such task.
         """
-        return self._change("remove", wait_seconds, progress, evaluate, lambda changer: changer.remove(task))
+        return self._change(commands.remove, "remove", wait_seconds, progress, evaluate, task)
+
+    def learn_batch(
+        self,
+        tasks: Iterable[Task],
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[LearnReport]:
+        """Learn several tasks in one change, all of them or none: many small ones cost much less so.
+
+        The modules of small tasks pass a training step together, each on its own examples; statistics are written,
+        weights calibrated and tests evaluated once. Each task has its module, version and place in the history as if it
+        had been learned by itself, and modules come out the same but for rounding. Calibration, which is fitted when a
+        change ends, then has no draw from between these tasks.
+
+        Args:
+            tasks: The tasks; those already learned from the same data are skipped.
+            evaluate: As in `ConPET.learn`, once for all; the report of the last task learned has the evaluation.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Returns:
+            A report for each; each is charged the share of the cost that its training examples have.
+
+        Raises:
+            ConfigError: As in `ConPET.learn`; or the method, selector or rule learns each task on from the one before.
+            DataError: As in `ConPET.learn`; or two of the tasks have a name or a label in common. A label that one of
+                them gives up is free for others when the change is made, not before.
+            WorkspaceBusyError: As in `ConPET.learn`.
+        """
+        return self._change(commands.learn_batch, "learn", wait_seconds, progress, evaluate, list(tasks))
+
+    def learn_stream(
+        self,
+        stream: Iterable[Task],
+        *,
+        batch: int = 1,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[LearnReport]:
+        """Learn tasks one after another, yielding a report for each.
+
+        Args:
+            stream: The tasks.
+            batch: Tasks learned in one change (see `learn_batch`), 1 or more.
+            evaluate: As in `ConPET.learn`, after each change.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Raises:
+            ConfigError: `batch` is below 1; else errors as in `learn_batch`.
+        """
+        if not isinstance(batch, int) or batch < 1:
+            raise ConfigError(f"batch={batch!r}: give a whole number, 1 or more")
+        rest = iter(stream)
+        while tasks := list(islice(rest, batch)):
+            yield from self.learn_batch(tasks, evaluate=evaluate, wait_seconds=wait_seconds, progress=progress)
+
+    def extend(
+        self,
+        examples: Examples | Task,
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[LearnReport]:
+        """Learn more examples of labels that are learned already: their tasks get new versions, one commit for each.
+
+        A version is learned from what is stored of its task and the new examples together. Inputs that are stored
+        already are left out, so that doing it again does nothing.
+
+        Args:
+            examples: The new examples, of labels of any tasks.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Returns:
+            A report for each task that owns one of the labels, in the order of the tasks.
+
+        Raises:
+            DataError: A label is not known, an input is stored with another label, or the limit of the replay memory
+                let all training examples of a label go.
+            ConfigError: The workspace keeps no texts to learn from again (`latent_only`).
+        """
+        owners = self._change(commands.owners_of, "extend", wait_seconds, None, False, examples)
+        return [
+            self._change(commands.extend, "extend", wait_seconds, progress, evaluate, task, examples) for task in owners
+        ]
+
+    def rename(
+        self,
+        old: str,
+        new: str,
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> LearnReport:
+        """Give a label another name: a new version of its task, with the same weights. Nothing is trained.
+
+        Older versions keep the former name, and can be rolled back to.
+
+        Raises:
+            UnknownNameError: There is no label `old`.
+            DataError: A task has a label `new` already.
+        """
+        return self._change(commands.rename, "rename", wait_seconds, progress, evaluate, old, new)
+
+    def retire(
+        self,
+        label: str,
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> LearnReport:
+        """Take a label out: its examples, its output, and exactly its share of the statistics. Nothing is trained.
+
+        The task gets a new version without it. All its older versions are deleted, for they hold the label's examples,
+        and so are those of other tasks in which the label was once. A module that was trained with the label keeps
+        having seen it.
+
+        Raises:
+            UnknownNameError: There is no such label.
+            ConfigError: It is the last one of its task.
+        """
+        return self._change(commands.retire, "retire", wait_seconds, progress, evaluate, label)
+
+    def split_label(
+        self,
+        label: str,
+        examples: Examples | Task,
+        *,
+        replace: bool = False,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> LearnReport:
+        """Put finer labels in the place of one: its task is learned anew, as a new version.
+
+        Stored examples of the label that `examples` has too get their finer label and stay where they were (training,
+        validation, test); those it does not have are dropped, and `LearnReport.notes` says how many.
+
+        Args:
+            label: The label.
+            examples: Examples of two finer labels or more, one of which may keep the label's name.
+            replace: Whether `examples` may have none of the label's stored examples, so that all of them are dropped.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Raises:
+            UnknownNameError: There is no such label.
+            DataError: A finer label is known already, or has no training example; an input is stored under a label
+                other than `label`; none is stored under it, without `replace`; or the limit of the replay memory let
+                all training examples of another label of the task go.
+            ConfigError: The workspace keeps no texts to learn from again (`latent_only`).
+        """
+        return self._change(
+            commands.split_label, "split", wait_seconds, progress, evaluate, label, examples, replace=replace
+        )
+
+    def upgrade(
+        self,
+        method: str = "dynamic",
+        *,
+        fusion: str = "paper",
+        selector: str | None = None,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> Evaluation | None:
+        """Let a workspace with one module for all tasks go on with a module for each new one.
+
+        The one module is frozen and serves the labels learned so far; a selector chooses between it and the modules of
+        tasks to come. With the paper's rule answers are what they were until the next task is learned, and the scores
+        of the old labels among each other are so for ever.
+
+        Args:
+            method: What to go on with; "dynamic" is all there is.
+            rule: How scores become one ranking from now on; "calibrated" changes answers at once.
+            selector: What finds an input's task; None: as the settings have it. One that is computed, not trained.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Raises:
+            ConfigError: The workspace's method has no module that could be frozen, or is dynamic already; or nothing
+                was learned yet.
+        """
+        return self._change(commands.upgrade, "upgrade", wait_seconds, progress, evaluate, method, fusion, selector)
+
+    def merge(
+        self,
+        tasks: Sequence[str],
+        *,
+        bound: float = 1.0,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> MergeReport:
+        """Let several tasks share one module, trained on their stored examples, in place of one each.
+
+        The tasks keep their labels, examples and versions. Training takes the sum of their steps. The modules that are
+        replaced are deleted; older versions keep theirs.
+
+        Args:
+            tasks: Two tasks or more.
+            bound: How many points the accuracy on their validation examples, all labels of the workspace competing,
+                may fall at most.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Raises:
+            AccuracyBoundError: It would fall by more; nothing was changed.
+            DataError: A task has no validation or no training examples.
+            ConfigError: The method is not dynamic, or there is nothing to merge.
+        """
+        return self._change(commands.merge, "merge", wait_seconds, progress, evaluate, tasks, bound)
 
     def tune(
         self,
@@ -286,8 +532,9 @@ class ConPET(GrowingVerbs):
         """
         limit, among = CostLimit(seconds, passes, trials), DesignChoices.parse(choices or {})
         if dry_run:
-            return search(*self._present.now(), task, limit, among, progress or ignore)
-        return self._change("tune", wait_seconds, progress, False, lambda changer: changer.tune(task, limit, among))
+            live = self._live.now()
+            return search(live.method, live.state, live.snapshot, task, limit, among, progress or ignore)
+        return self._change(commands.tune, "tune", wait_seconds, progress, False, task, limit, among)
 
     def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
         """Copy a module with its head into a new folder that plain Hugging Face PEFT loads.
@@ -319,15 +566,11 @@ class ConPET(GrowingVerbs):
             ConfigError: `runners_up` is negative.
             DataError: An input is empty or malformed, or no task of its kind was learned.
         """
-        return self._predict(several(inputs), runners_up, first=1)
+        return self._engine.predict(inputs, runners_up=runners_up)
 
     def predict_stream(self, inputs: Iterable[str | Example], *, runners_up: int = 2) -> Iterator[Prediction]:
         """Predict any number of inputs in constant memory; arguments and errors as in `predict`."""
-        rest = iter(several(inputs))
-        first = 1
-        while chunk := list(islice(rest, CHUNK)):
-            yield from self._predict(chunk, runners_up, first)
-            first += len(chunk)
+        return self._engine.predict_stream(inputs, runners_up=runners_up)
 
     def evaluate(self, progress: Progress | None = None) -> Evaluation:
         """Evaluate on the test examples of all tasks; nothing on disk changes.
@@ -335,37 +578,35 @@ class ConPET(GrowingVerbs):
         Args:
             progress: As in `learn`.
         """
-        learner, snapshot = self._present.now()
-        events = [event for event in self._store.events() if event.id <= snapshot.generation]
-        return evaluate_stored(learner, snapshot.tasks, events, progress or ignore)
+        return evaluate_workspace(self._live.now(), self._store, progress or ignore)
 
-    def _predict(self, inputs: Sequence[str | Example], runners_up: int, first: int) -> list[Prediction]:
-        """Predict inputs of which the first has the number `first` in messages."""
-        if runners_up < 0:
-            raise ConfigError(f"runners_up={runners_up}: give 0 or more")
-        examples = [Example.of_text(one) if isinstance(one, str) else one.labelled(None) for one in inputs]
-        problems = [
-            Problem("inputs", number, reason)
-            for number, example in enumerate(examples, start=first)
-            for reason in check_example(example)
-        ]
-        if problems:
-            raise DataError(f"{len(problems)} of {len(examples)} inputs cannot be predicted", problems)
-        return predictions(self._present.learner(), examples, runners_up, first)
+    def close(self) -> None:
+        """Release the model, the modules in memory and the files held open; what is asked next loads them again."""
+        self._live.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _change(
         self,
+        command: Callable[Concatenate[Transaction, Given], Done],
         verb: str,
         wait_seconds: float | None,
         progress: Progress | None,
         evaluate: bool,
-        change: Callable[[GrowingCommands], Done],
+        *given: Given.args,
+        **more: Given.kwargs,
     ) -> Done:
-        with self._store.write(verb, wait_seconds) as writer:
-            grower = GrowingCommands(self._store, writer, *self._present.now(), progress or ignore, evaluate)
-            done = change(grower)
-            self._present.at(grower.snapshot)
-            del grower  # so that nobody here reads the former state any more, and what it alone had can go
+        """Run a command as the only writer."""
+        with self._store.write(verb, wait_seconds) as writer, metered() as meter:
+            tx = Transaction(self._store, writer, self._live, meter, progress or ignore, evaluate=evaluate)
+            done = command(tx, *given, **more)
+            del tx  # nothing here reads the former state any more, so what only that had can be deleted
             writer.collect()
             return done
 

@@ -1,4 +1,4 @@
-"""Artifacts: named tensors, documents and tables written to a folder at once and read back lazily, strictly checked."""
+"""Artifacts: named tensors, documents and tables, in memory or in a folder, and one way to read them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
 
-from conpet.errors import ConfigError, CorruptionError, UnknownNameError
+from conpet.errors import ConfigError, CorruptionError, UnknownNameError, check_memory
 
 if TYPE_CHECKING:
     import torch
@@ -32,21 +33,31 @@ _STEM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _POINTER = "checkpoint.json"
 
 
+class JsonRow(Protocol):
+    """A row that becomes JSON only when it is written (`conpet.Example` is one)."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+
+
+Row = Mapping[str, Any] | JsonRow
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Artifact:
-    """What a learner hands to the store; each key is a file stem.
+    """What a method hands to the store; each key is a file stem.
 
     The stems `adapter_model` (tensors) and `adapter_config` (document) make a folder that plain PEFT loads.
 
     Attributes:
         tensors: Stem to named tensors, written as `<stem>.safetensors`.
         documents: Stem to a JSON-ready value (no NaN, no infinity), written as `<stem>.json`.
-        tables: Stem to JSON-ready rows, written as `<stem>.jsonl`; a one-shot iterable can be written only once.
+        tables: Stem to rows, written as `<stem>.jsonl`; a one-shot iterable can be written only once.
     """
 
     tensors: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     documents: Mapping[str, Any] = field(default_factory=dict)
-    tables: Mapping[str, Iterable[Mapping[str, Any]]] = field(default_factory=dict)
+    tables: Mapping[str, Iterable[Row]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,11 @@ class Manifest:
         return cls({name: FileEntry(int(size), str(sha256)) for name, (size, sha256) in value.items()})
 
 
+def row_json(row: Row) -> dict[str, Any]:
+    """Return a table's row as a JSON-ready dictionary."""
+    return dict(row) if isinstance(row, Mapping) else row.to_json()
+
+
 def write_artifact(folder: Path, artifact: Artifact) -> Manifest:
     """Write `artifact` into the new folder `folder` and return once everything is on the disk.
 
@@ -98,6 +114,56 @@ def write_artifact(folder: Path, artifact: Artifact) -> Manifest:
     return Manifest(entries)
 
 
+class ObjectReader(Protocol):
+    """Reads an artifact, wherever it is: in a folder of the store (`ArtifactReader`) or in memory (`InMemoryObject`)."""
+
+    @property
+    def key(self) -> Hashable:
+        """Identifies the object: equal keys, equal content."""
+
+    def has(self, stem: str) -> bool:
+        """Tell whether there are tensors, a document or a table of this stem."""
+
+    def tensors(self, stem: str) -> Mapping[str, torch.Tensor]:
+        """Return the tensors of `stem`; do not change them."""
+
+    def document(self, stem: str) -> Any:
+        """Return the document of `stem`; do not change it."""
+
+    def rows(self, stem: str, wanted: Container[int] | None = None) -> Iterator[Row]:
+        """Iterate over the rows of the table `stem`, or over those numbered in `wanted`, from 0."""
+
+
+class InMemoryObject:
+    """An artifact in memory, read like one in the store.
+
+    Args:
+        artifact: The artifact; its tables must be readable more than once.
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+        self.key: Hashable = uuid4()
+
+    def has(self, stem: str) -> bool:
+        """Tell whether there are tensors, a document or a table of this stem."""
+        artifact = self.artifact
+        return any(stem in part for part in (artifact.tensors, artifact.documents, artifact.tables))
+
+    def tensors(self, stem: str) -> Mapping[str, torch.Tensor]:
+        """Return the tensors of `stem`."""
+        return self.artifact.tensors[stem]
+
+    def document(self, stem: str) -> Any:
+        """Return the document of `stem`."""
+        return self.artifact.documents[stem]
+
+    def rows(self, stem: str, wanted: Container[int] | None = None) -> Iterator[Row]:
+        """Iterate over the rows of the table `stem`, or over those numbered in `wanted`, from 0."""
+        rows = enumerate(self.artifact.tables[stem])
+        return (row for number, row in rows if wanted is None or number in wanted)
+
+
 @dataclass(frozen=True, eq=False)
 class ArtifactReader:
     """Lazy access to one artifact folder; nothing is touched before the first read.
@@ -110,12 +176,20 @@ class ArtifactReader:
         manifest: What the folder must hold.
         lease: Kept alive as long as the reader, so that the store does not delete the folder meanwhile.
         documents: Small documents read so far, by stem; the store gives all readers of an object the same.
+        memory_key: Key the artifact had in memory before it was stored, or None. Caches that know it by that key go on
+            knowing it.
     """
 
     folder: Path
     manifest: Manifest
     lease: object | None = field(default=None, repr=False)
     documents: dict[str, Any] = field(default_factory=dict, repr=False)
+    memory_key: Hashable | None = None
+
+    @property
+    def key(self) -> Hashable:
+        """Identifies the object: equal keys, equal content."""
+        return self.folder if self.memory_key is None else self.memory_key
 
     @property
     def bytes(self) -> int:
@@ -138,6 +212,7 @@ class ArtifactReader:
             with safe_open(path, framework="pt") as opened:
                 return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
         except (SafetensorError, FileNotFoundError) as error:
+            check_memory(error, f"{path} was read")
             raise _corrupt(path, f"cannot be read as safetensors ({error})") from error
 
     def document(self, stem: str) -> Any:
@@ -275,10 +350,10 @@ def _write_document(path: Path, value: Any) -> Path:
     return path
 
 
-def _write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+def _write_table(path: Path, rows: Iterable[Row]) -> Path:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
-            file.write(json.dumps(dict(row), sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(json.dumps(row_json(row), sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 
 

@@ -27,6 +27,10 @@ class BackboneError(ConpetError, RuntimeError):
     """A backbone cannot be loaded or used as asked."""
 
 
+class OutOfMemoryError(ConpetError, MemoryError):
+    """Memory ran out."""
+
+
 class BackboneMismatchError(ConpetError, ValueError):
     """A workspace is opened with another backbone than the one it was made with."""
 
@@ -94,6 +98,34 @@ class DataError(ConpetError, ValueError):
         if len(self.problems) > self.SHOWN:
             shown.append(f"  ... and {len(self.problems) - self.SHOWN} more")
         super().__init__("\n".join([summary, *shown]))
+
+
+_OUT_OF_MEMORY = ("out of memory", "defaultcpuallocator", "allocate memory", "bad_alloc", "alloc_failed")
+"""What messages of memory that ran out contain: torch's of either device, the system's, C++'s, cuBLAS's."""
+
+
+LESS_MEMORY = "Free some, or use a smaller backbone, bfloat16, smaller batches or another device"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that memory ran out; torch raises a plain `RuntimeError` for that on a CPU."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+def check_memory(error: Exception, doing: str) -> None:
+    """Raise an error on, with a message that helps, if it means that memory ran out; else do nothing.
+
+    To be called where errors are taken for an answer ("it cannot be cut"): out of memory is none.
+
+    Args:
+        error: What was caught.
+        doing: What was under way, after "while".
+
+    Raises:
+        OutOfMemoryError: Memory ran out.
+    """
+    if is_out_of_memory(error):
+        raise OutOfMemoryError(f"memory ran out while {doing} ({error}). {LESS_MEMORY}") from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -54,6 +54,10 @@ class Registry(Mapping[str, Any]):
         with self._lock:
             self._entries.pop(name, None)
 
+    def refresh(self) -> None:
+        """Look for entry points again, after a package was installed into the running process."""
+        self._discovered = False
+
     def require(self, name: str) -> None:
         """Raise `UnknownNameError` unless the name is known; imports nothing."""
         if name not in self:

@@ -1,4 +1,4 @@
-"""What a workspace answers with: predictions, evaluations, reports of learning."""
+"""What users hold in their hands: examples and tasks; predictions, evaluations and reports."""
 
 from __future__ import annotations
 
@@ -7,16 +7,54 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conpet.cost import StageCost
-from conpet.evaluation.metrics import AccuracyMatrix, Tally, average_accuracy, whole_accuracy
+from conpet.data import Example, Examples, Kind, Span, Task, TaskStream
+from conpet.evaluation.metrics import (
+    AccuracyMatrix,
+    Measurement,
+    Tally,
+    average_accuracy,
+    pooled,
+    whole_accuracy,
+)
+
+__all__ = [
+    "Candidate",
+    "Evaluation",
+    "Example",
+    "Examples",
+    "Kind",
+    "LearnReport",
+    "Measurement",
+    "MergeReport",
+    "Prediction",
+    "Span",
+    "Tally",
+    "Task",
+    "TaskStream",
+]
+
+ACCURACY = "accuracy"
+"""Metric: right label among all labels learned."""
+SELECTOR_ACCURACY = "selector_accuracy"
+"""Metric: true task ranked first by the selector."""
+PRESELECTION_ACCURACY = "preselection_accuracy"
+"""Metric: true task among the k selected."""
+WITHIN_TASK = "within_task_"
+"""Prefix of metrics that are measured given the true task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One label with its score and the task it belongs to."""
+    """One possible answer with its score and the task it belongs to; the label is None for a task without labels."""
 
-    label: str
+    label: str | None
     score: float
     task: str
+
+    @property
+    def shown(self) -> str:
+        """The candidate as text."""
+        return f"task {self.task}" if self.label is None else self.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,71 +62,70 @@ class Prediction:
     """The answer for one input, and where it came from.
 
     Attributes:
-        label: The likeliest of all labels learned.
-        score: Its probability among all labels, 0 to 1.
-        task: The task it belongs to.
+        label: The likeliest of all labels learned; None where the answer is no label.
+        score: Probability of the answer among all labels and tasks, 0 to 1.
+        task: The task that answers.
         version: Version of that task's module.
-        runners_up: The next likeliest labels, best first.
+        runners_up: The next likeliest answers, best first.
+        generation: The workspace's generation that answered; None for a state that is not committed.
+        answer: What the task's head answers: the label, or a number, a text, ... (JSON-ready).
     """
 
-    label: str
+    label: str | None
     score: float
     task: str
     version: int
     runners_up: tuple[Candidate, ...] = ()
+    generation: int | None = None
+    answer: Any = None
+
+    @property
+    def shown(self) -> str:
+        """The answer as text."""
+        return str(self.answer if self.label is None else self.label)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
-        return {
+        found = {
             "label": self.label,
             "score": self.score,
             "task": self.task,
             "version": self.version,
+            "generation": self.generation,
             "runners_up": [{"label": one.label, "score": one.score, "task": one.task} for one in self.runners_up],
         }
-
-
-@dataclass(frozen=True, slots=True)
-class TaskTally:
-    """Right answers on the test examples of one task; None where the method has no such part.
-
-    Attributes:
-        whole: Right label among all labels seen.
-        selector: True task ranked first by the selector.
-        preselected: True task among the k selected.
-        within: Right label given the right task.
-    """
-
-    whole: Tally
-    selector: Tally | None = None
-    preselected: Tally | None = None
-    within: Tally | None = None
+        return found if self.label is not None else {"answer": self.answer, **found}
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How a workspace stands on the test examples of its tasks.
+    """How a workspace does on the test examples of its tasks.
 
     Attributes:
-        tasks: Task to its tallies; a task without test examples is not in it.
-        references: Closed-form method to its tally over all those examples.
+        tasks: Task to its metrics by name. A task without test examples is not in it. Which metrics there are depends
+            on the task's head and on the method: "accuracy", "within_task_accuracy", "selector_accuracy", ...
+        references: Closed-form classifier to its accuracy over the test examples of all tasks with labels.
         confusion: True task to the selector's first choice to a number of examples.
         matrix: The accuracy matrix with this evaluation as its last row.
     """
 
-    tasks: Mapping[str, TaskTally]
-    references: Mapping[str, Tally] = field(default_factory=dict)
+    tasks: Mapping[str, Mapping[str, Measurement]]
+    references: Mapping[str, Measurement] = field(default_factory=dict)
     confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     matrix: AccuracyMatrix = field(default_factory=AccuracyMatrix)
 
+    def metric(self, name: str) -> dict[str, Measurement]:
+        """Return one metric of all tasks that have it."""
+        return {task: metrics[name] for task, metrics in self.tasks.items() if name in metrics}
+
     @property
     def tallies(self) -> dict[str, Tally]:
-        """Task to its tally over all labels."""
-        return {task: tally.whole for task, tally in self.tasks.items()}
+        """Task to its right answers among all labels; tasks without labels are not in it."""
+        return {task: one.tally for task, one in self.metric(ACCURACY).items()}
 
     @property
     def whole_accuracy(self) -> float | None:
-        """Right / all over the test examples of all tasks."""
+        """Right / all over the test examples of all tasks with labels."""
         return whole_accuracy(self.tallies)
 
     @property
@@ -99,29 +136,23 @@ class Evaluation:
     @property
     def selector_accuracy(self) -> float | None:
         """Share of inputs whose true task the selector ranks first; None for a method without selector."""
-        return pooled(tally.selector for tally in self.tasks.values())
+        return pooled(self.metric(SELECTOR_ACCURACY).values())
 
     @property
     def preselection_accuracy(self) -> float | None:
         """Share of inputs whose true task is among the k selected; None for a method without selector."""
-        return pooled(tally.preselected for tally in self.tasks.values())
+        return pooled(self.metric(PRESELECTION_ACCURACY).values())
 
     @property
     def within_task_accuracy(self) -> float | None:
         """Share of right labels when the true task is given."""
-        return pooled(tally.within for tally in self.tasks.values())
+        return pooled(self.metric(f"{WITHIN_TASK}{ACCURACY}").values())
 
     @property
     def best_reference(self) -> tuple[str, float] | None:
-        """The closed form that does best, with its whole accuracy."""
-        scored = [(tally.accuracy, name) for name, tally in self.references.items() if tally.accuracy is not None]
+        """The closed-form classifier that does best, with its whole accuracy."""
+        scored = [(one.value, name) for name, one in self.references.items() if one.n]
         return (max(scored)[1], max(scored)[0]) if scored else None
-
-
-def pooled(tallies: Any) -> float | None:
-    """Return the accuracy over all tallies together, or None if there are none."""
-    counted = [tally for tally in tallies if tally is not None]
-    return Tally(sum(one.correct for one in counted), sum(one.total for one in counted)).accuracy if counted else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ import torch
 
 from conpet.backbone import cache_file
 from conpet.backbone.cache import CachedState, StateCache
+from conpet.cost import metered
 from conpet.errors import ConfigError
 
 FORK = multiprocessing.get_context("fork")
@@ -106,12 +107,12 @@ def test_stores_a_view_of_a_larger_tensor(path: Path) -> None:
     assert torch.equal(got.features, batch[:, 0, 0])
 
 
-def test_counts_hits_and_misses(path: Path) -> None:
-    with StateCache(path, limit_bytes=AMPLE) as cache:
-        assert cache.hit_rate == 0.0
+def test_counts_hits_and_lookups(path: Path) -> None:
+    with StateCache(path, limit_bytes=AMPLE) as cache, metered() as costs:
+        assert costs.hit_rate == 0.0
         fill(cache, range(3))
         found(cache, range(4))
-        assert (cache.hits, cache.misses, cache.hit_rate, cache.entries) == (3, 1, 0.75, 3)
+        assert (costs.cache_hits, costs.cache_lookups, costs.hit_rate, cache.entries) == (3, 4, 0.75, 3)
         assert cache.get_many([]) == {}
 
 
@@ -122,13 +123,13 @@ def test_more_keys_than_one_query_takes(path: Path) -> None:
 
 
 def test_an_entry_that_has_become_another_keys_meanwhile_is_a_miss(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with StateCache(path, limit_bytes=1 << 20) as cache:
+    with StateCache(path, limit_bytes=1 << 20) as cache, metered() as costs:
         cache.put_many([(key(1), state(1)), (key(2), state(2))])
         everything = cache_file.locate(cache._open(), [key(1), key(2)])
         monkeypatch.setattr(StateCache, "_located", lambda self, keys: everything)
         assert list(cache.get_many([key(2)])) == [key(2)]
         assert cache.get_many([key(3)]) == {}
-        assert (cache.hits, cache.misses) == (1, 1)
+        assert (costs.cache_hits, costs.cache_lookups) == (1, 2)
 
 
 def test_a_key_that_is_there_keeps_what_it_has(path: Path) -> None:
@@ -333,8 +334,9 @@ def test_a_damaged_row_is_a_miss_and_removed(path: Path) -> None:
         direct.execute("UPDATE blobs SET blob = (SELECT blob FROM blobs WHERE id = 3) WHERE id = 2")
     direct.close()
     with StateCache(path, limit_bytes=AMPLE) as cache:
-        assert found(cache, range(3)) == {2}
-        assert (cache.hits, cache.misses, cache.entries) == (1, 2, 1)
+        with metered() as costs:
+            assert found(cache, range(3)) == {2}
+        assert (costs.cache_hits, costs.cache_lookups, cache.entries) == (1, 3, 1)
         fill(cache, range(3))
         assert found(cache, range(3)) == {0, 1, 2}
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.cache import StateCache
 from conpet.backbone.states import Batching, Encoded, States, pad_ids
+from conpet.cost import metered
 from conpet.data import Example
 from conpet.errors import ConfigError
 from tests.helpers.backbones import EXAMPLES, tiny_backbone, tiny_loaded, tiny_model
@@ -82,21 +83,24 @@ def test_how_examples_are_batched_does_not_matter() -> None:
 
 def test_what_the_cache_gives_is_what_was_computed(cache: StateCache) -> None:
     first, again = (tiny_backbone(split=2, cache=cache) for _ in range(2))
-    computed = first.states(EXAMPLES)
-    assert (cache.hits, cache.misses) == (0, N)
-    assert_same(again.states(EXAMPLES), computed)
-    assert (cache.hits, cache.misses) == (N, N)
+    with metered() as at_first:
+        computed = first.states(EXAMPLES)
+    with metered() as afterwards:
+        assert_same(again.states(EXAMPLES), computed)
+    assert (at_first.cache_hits, at_first.cache_lookups) == (0, N)
+    assert (afterwards.cache_hits, afterwards.cache_lookups) == (N, N)
     assert_same(tiny_backbone(split=2).states(EXAMPLES), computed)
     tokens = sum(len(one.ids) for one in computed.encoded)
-    assert (first.meter.tokens, first.meter.cached_tokens) == (tokens / 2, 0)
-    assert (again.meter.tokens, again.meter.cached_tokens) == (0, tokens / 2)
+    assert (at_first.tokens, at_first.cached_tokens) == (tokens / 2, 0)
+    assert (afterwards.tokens, afterwards.cached_tokens) == (0, tokens / 2)
 
 
 def test_a_cache_that_knows_some_examples_gives_those(cache: StateCache) -> None:
     backbone = tiny_backbone(split=2, cache=cache)
     backbone.states(EXAMPLES[:2])
-    found = backbone.states(EXAMPLES)
-    assert (cache.hits, cache.entries) == (2, N)
+    with metered() as costs:
+        found = backbone.states(EXAMPLES)
+    assert (costs.cache_hits, cache.entries) == (2, N)
     assert_same(found, tiny_backbone(split=2).states(EXAMPLES), 1e-5)
 
 
@@ -105,16 +109,18 @@ def test_keep_false_reads_the_cache_but_adds_nothing(cache: StateCache) -> None:
     backbone.states(EXAMPLES, keep=False)
     assert cache.entries == 0
     backbone.states(EXAMPLES[:1])
-    backbone.states(EXAMPLES, keep=False)
-    assert (cache.hits, cache.entries) == (1, 1)
+    with metered() as costs:
+        backbone.states(EXAMPLES, keep=False)
+    assert (costs.cache_hits, cache.entries) == (1, 1)
 
 
 def test_equal_inputs_are_computed_once_and_progress_counts_them_all(cache: StateCache) -> None:
     done: list[int] = []
     backbone = tiny_backbone(split=2, cache=cache)
-    states = backbone.states([EXAMPLES[0]] * 3, progress=done.append)
+    with metered() as costs:
+        states = backbone.states([EXAMPLES[0]] * 3, progress=done.append)
     assert (sum(done), cache.entries) == (3, 1)
-    assert backbone.meter.tokens == len(states.encoded[0].ids) / 2
+    assert costs.tokens == len(states.encoded[0].ids) / 2
     assert_same(states.select([2]), states.select([0]))
 
 
@@ -130,25 +136,29 @@ def test_states_of_another_backbone_split_feature_or_format_are_never_taken(
     options = {"split": 2, **options}
     loaded = tiny_loaded(weights=options.pop("weights", "w"))
     loaded = replace(loaded, model=loaded.model.to(options.pop("dtype", torch.float32)))
-    other = Backbone(loaded, cache=cache, **options).states(EXAMPLES)
-    assert cache.hits == 0
+    with metered() as costs:
+        other = Backbone(loaded, cache=cache, **options).states(EXAMPLES)
+    assert (costs.cache_hits, costs.cache_lookups) == (0, N)
     assert_same(other, Backbone(loaded, **options).states(EXAMPLES))
 
 
 def test_the_template_and_the_text_decide_what_is_taken_the_label_does_not(cache: StateCache) -> None:
     backbone = tiny_backbone(split=2, cache=cache)
-    backbone.states([Example.of_text("a b", "x")])
-    backbone.states([Example.of_text("a b", "y", "id")])
-    assert (cache.hits, cache.misses) == (1, 1)
-    backbone.states([Example.of_text("a c")])
-    backbone.states([Example.of_text("a b")], "{text} is about")
-    assert (cache.hits, cache.misses) == (1, 3)
+    with metered() as same:
+        backbone.states([Example.of_text("a b", "x")])
+        backbone.states([Example.of_text("a b", "y", "id")])
+    with metered() as others:
+        backbone.states([Example.of_text("a c")])
+        backbone.states([Example.of_text("a b")], "{text} is about")
+    assert (same.cache_hits, same.cache_lookups) == (1, 2)
+    assert (others.cache_hits, others.cache_lookups) == (0, 2)
 
 
 def test_how_long_inputs_may_be_changes_no_features(cache: StateCache) -> None:
     tiny_backbone(split=2, max_tokens=12, cache=cache).states([EXAMPLES[2]])
-    found = tiny_backbone(split=2, cache=cache).states([EXAMPLES[2]])
-    assert cache.hits == 1
+    with metered() as costs:
+        found = tiny_backbone(split=2, cache=cache).states([EXAMPLES[2]])
+    assert costs.cache_hits == 1
     assert_same(found, tiny_backbone(split=2).states([EXAMPLES[2]]))
 
 
@@ -184,10 +194,11 @@ def test_features_are_means_over_tokens_at_the_feature_layers_on_one_fixed_scale
 
 
 def test_a_backbone_starts_without_reading_the_sample_texts_and_meters_only_what_it_was_asked() -> None:
-    backbone = tiny_backbone(split=2)
-    assert backbone.meter.tokens == 0
-    states = backbone.states(EXAMPLES[:1])
-    assert backbone.meter.tokens == len(states.encoded[0].ids) / 2
+    with metered() as costs:
+        backbone = tiny_backbone(split=2)
+        assert costs.tokens == 0
+        states = backbone.states(EXAMPLES[:1])
+    assert costs.tokens == len(states.encoded[0].ids) / 2
 
 
 def test_no_examples_give_no_states() -> None:

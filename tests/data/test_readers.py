@@ -204,14 +204,15 @@ def test_missing_sets_are_split_off_and_said_so(tmp_path: Path) -> None:
 
 
 def test_all_rows_can_be_learned_from(tmp_path: Path) -> None:
-    path = write(tmp_path / "t" / "train.csv", GOOD)
+    write(tmp_path / "t" / "train.csv", GOOD)
     write(tmp_path / "t" / "test.csv", [{"text": "of its own", "label": "a"}])
     for task in (read_task(tmp_path / "t", all_rows=True), *read_stream(tmp_path / "t", all_rows=True)):
         assert [len(split) for split in (task.train, task.validation, task.test)] == [len(GOOD), 0, 1]
         assert not task.notes
     few = write(tmp_path / "few.csv", GOOD[:2])
     assert "0 of 2 training rows were split off by seed 0 (too few for one)" in read_task(few).notes[0]
-    assert path.exists()
+    of_few = read_task(few, all_rows=True)
+    assert ([one.text for one in of_few.train], of_few.notes) == ([row["text"] for row in GOOD[:2]], ())
 
 
 def test_a_label_owned_before_is_refused_at_every_row(tmp_path: Path) -> None:
@@ -322,4 +323,4 @@ def test_nothing_but_a_data_error_on_any_bytes(
         (tmp_path / name).write_bytes(content)
         count_inputs(tmp_path / name)
         with contextlib.suppress(DataError):
-            read_task(tmp_path / name)
+            assert read_task(tmp_path / name).train

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from conpet.cost import metered
+from conpet.data import Kind
 from conpet.evaluation import evaluator as evaluating
 from conpet.evaluation.evaluator import Evaluator
 from conpet.features import CLASSIFIERS as CLOSED_FORMS
 from conpet.replay.memory_writer import stored_examples
 from conpet.testing import method_of, toy_stream
-from tests.helpers.workspaces import stream, workspace
+from tests.helpers.workspaces import many_tasks, stream, workspace, workspace_of_many_tasks
 
 
 def test_it_counts_what_predicting_one_by_one_counts(tmp_path: Path) -> None:
@@ -66,6 +68,24 @@ def test_references_are_the_closed_forms_over_all_labels(tmp_path: Path) -> None
         assert (tally.correct, tally.total) == (right, len(examples))
 
 
+def test_references_are_over_all_labels_of_a_kind_also_where_the_rule_gives_some_no_probability(tmp_path: Path) -> None:
+    learner = workspace_of_many_tasks(tmp_path)
+    current = method_of(learner)
+    references = learner.evaluate().references
+    right: Counter[str] = Counter()
+    for task in many_tasks():
+        readings = current.readings(task.test, task.kind, keep=False)
+        scores, other = current.score(readings, task.kind).labels, current.other_kind[task.kind][current.owner]
+        assert bool((scores[:, ~other] == -torch.inf).any()) == (task.kind is Kind.TEXT)
+        columns = [column for column, label in enumerate(current.labels) if label.startswith(task.kind)]
+        features = readings[task.template].features
+        for name in references:
+            best = CLOSED_FORMS[name]().fit(current.closed).scores(features)[:, columns].argmax(dim=1).tolist()
+            found = [current.labels[columns[index]] for index in best]
+            right[name] += sum(label == one.label for label, one in zip(found, task.test, strict=True))
+    assert {name: tally.correct for name, tally in references.items()} == right
+
+
 def test_the_size_of_the_chunks_makes_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = workspace(tmp_path, 2)
     learner = method_of(made)
@@ -97,10 +117,11 @@ def test_labels_of_other_kinds_do_not_compete_in_the_references(tmp_path: Path) 
 def test_evaluating_changes_nothing_and_uses_the_cache(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 2)
     first = learner.evaluate()
-    generation, tokens = learner.store.generation(), learner.backbone.meter.tokens
-    assert learner.evaluate() == first
+    generation = learner.store.generation()
+    with metered() as costs:
+        assert learner.evaluate() == first
     assert learner.store.generation() == generation
-    assert learner.backbone.meter.tokens == tokens  # prefix states from the cache, logits from memory
+    assert (costs.tokens, costs.cached_tokens > 0) == (0, True)  # prefix states from the cache, logits from memory
 
 
 def test_answers_of_a_state_are_not_mixed_up_with_those_of_the_next(tmp_path: Path) -> None:

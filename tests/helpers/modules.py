@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from conpet.artifact import InMemoryObject
 from conpet.backbone.backbone import Backbone
 from conpet.config import Settings, TaskSettings
 from conpet.modules.kinds import MODULE_KINDS
 from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.pool import ModulePool
-from conpet.readable import Held
 from tests.helpers.backbones import EXAMPLES, tiny_backbone
 
 TARGETS = torch.tensor([0, 1, 0, 1, 2])
@@ -74,4 +74,4 @@ def head_of(backbone: Backbone, seed: int, labels: int) -> nn.Linear:
 
 
 def stored(module: PetModule, head: nn.Linear) -> StoredModule:
-    return StoredModule.of(Held(module_artifact(module, head, {})))
+    return StoredModule.of(InMemoryObject(module_artifact(module, head, {})))

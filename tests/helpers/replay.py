@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
-from conpet.artifact import Artifact
+from conpet.artifact import Artifact, InMemoryObject, ObjectReader
 from conpet.backbone.states import Encoded, States
 from conpet.data import Example, Kind
-from conpet.readable import Held, Readable
 from conpet.replay.memory import StoredExamples, Subset, text_memory
 
 # Upper 0.1% points of the chi-square distribution, by degrees of freedom.
@@ -32,9 +31,9 @@ def artifact(name: str, size: int) -> Artifact:
     return text_memory({Subset.TRAIN: some, Subset.VALIDATION: some[: size // 2], Subset.TEST: []})
 
 
-def past_examples(name: str, size: int, reader: Readable | None = None) -> StoredExamples:
+def past_examples(name: str, size: int, reader: ObjectReader | None = None) -> StoredExamples:
     """Return a memory of `size` training examples, half as many to validate, none to test."""
-    return StoredExamples(name, None, Kind.TEXT, reader or Held(artifact(name, size)))
+    return StoredExamples(name, None, Kind.TEXT, reader or InMemoryObject(artifact(name, size)))
 
 
 class Letters:

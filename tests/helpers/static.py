@@ -38,9 +38,7 @@ def start_task(workspace: ConPET, task: Task) -> tuple[StaticMethod, ReplayBatch
     assert isinstance(learner, StaticMethod)
     added = new_task_state(task, workspace.store.snapshot())
     task_data = TaskData.of(added, workspace.settings, new_examples(task), workspace.backbone)
-    batches = learner.batches(
-        task_data, TrainContext(past_examples(workspace.tasks), CostLedger(workspace.backbone.meter), seed=0)
-    )
+    batches = learner.batches(task_data, TrainContext(past_examples(workspace.tasks), CostLedger(), seed=0))
     learner.before(batches)
     return learner, batches
 

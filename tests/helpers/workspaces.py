@@ -11,7 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from conpet import ConPET, TaskStream
+from conpet.fusion.rules import CANDIDATES
+
+from conpet import ConPET, Task, TaskStream
+from conpet.data import Kind
 from conpet.store import VersionRecord
 from conpet.testing import Trial, tiny_settings, toy_stream
 
@@ -77,3 +80,23 @@ def frozen_state(learner: ConPET) -> Iterator[None]:
     before = (learner.store.generation(), sorted(path.name for path in (learner.path / "objects").iterdir()))
     yield
     assert before == (learner.store.generation(), sorted(path.name for path in (learner.path / "objects").iterdir()))
+
+
+def many_tasks() -> list[Task]:
+    """Return more tasks than the calibrated rule gives probability to, and one of another kind."""
+    relations = toy_stream(1, 2, 3, 1, 2, kind=Kind.RELATION)
+    return [*relations, *toy_stream(CANDIDATES + 8, 2, 3, 1, 2)]
+
+
+def workspace_of_many_tasks(folder: Path) -> ConPET:
+    """Open a workspace of one's own in which `many_tasks` were learned, next to untrained."""
+    return ConPET.open(shutil.copytree(_taught_many_tasks(), folder / "ws"))
+
+
+@cache
+def _taught_many_tasks() -> Path:
+    folder = Path(_KEPT.name) / "many"
+    folder.mkdir()
+    learner = Trial(folder, tiny_settings(epochs=1, max_steps=1)).workspace()
+    learner.learn_batch(many_tasks(), evaluate=False)
+    return learner.path

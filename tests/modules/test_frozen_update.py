@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from conpet.artifact import InMemoryObject
 from conpet.backbone.backbone import Backbone
 from conpet.errors import ConfigError
 from conpet.modules.kinds.lora import concatenated
 from conpet.modules.module import PetModule, StoredModule, adapter_artifact
 from conpet.modules.pool import ModulePool
-from conpet.readable import Held
 from tests.helpers.backbones import EXAMPLES, tiny_loaded, tiny_model
 from tests.helpers.modules import (
     bench,
@@ -47,7 +47,7 @@ def test_concatenated_loras_serve_as_past_and_current_do_together() -> None:
     expected = represented(backbone, module)
     joined = concatenated([past, module.adapter()])
     assert joined.document["r"] == 2 + 4 + 1
-    one = StoredModule.of(Held(adapter_artifact(joined, head_of(backbone, 0, 2), {})))
+    one = StoredModule.of(InMemoryObject(adapter_artifact(joined, head_of(backbone, 0, 2), {})))
     found = ModulePool(backbone).represent(backbone.states(EXAMPLES), one)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(represented(backbone, PetModule.of(backbone, joined)), expected, rtol=0, atol=1e-5)

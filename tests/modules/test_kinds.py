@@ -12,7 +12,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import DynamicCache
 
-from conpet.artifact import ArtifactReader, write_artifact
+from conpet.artifact import ArtifactReader, InMemoryObject, write_artifact
 from conpet.backbone.backbone import Backbone
 from conpet.errors import ConfigError, CorruptionError, UnknownNameError
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter
@@ -22,7 +22,6 @@ from conpet.modules.parameter_count import bottleneck_parameters, ia3_parameters
 from conpet.modules.pool import ModulePool
 from conpet.modules.sublayers import find_sublayers, linear_maps
 from conpet.modules.training import train_module
-from conpet.readable import Held
 from tests.helpers.backbones import CONFIGS, EXAMPLES, LAYERS, custom_model, tiny_loaded, tiny_model
 from tests.helpers.modules import (
     ARCHITECTURES,
@@ -226,7 +225,7 @@ def test_an_unknown_kind_is_refused_with_those_known() -> None:
     module = shaken(bench("llama"), "lora")
     strange = Adapter(module.tensors(), {**module.document, "peft_type": "BONE"})
     with pytest.raises(CorruptionError, match=r"'BONE'.*LORA, IA3"):
-        StoredModule.of(Held(adapter_artifact(strange, head_of(bench("llama"), 0, 2), {}))).kind  # noqa: B018
+        StoredModule.of(InMemoryObject(adapter_artifact(strange, head_of(bench("llama"), 0, 2), {}))).kind  # noqa: B018
 
 
 def test_the_files_of_a_module_hold_nothing_else() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from conpet.backbone import backbone as backbone_module
 from conpet.backbone.states import Batching
+from conpet.cost import metered
 from conpet.modules.kinds import MODULE_KINDS
 from conpet.modules.module import StoredModule
 from conpet.modules.pool import ModulePool
@@ -101,6 +102,6 @@ def test_every_pass_is_counted_whatever_the_kind() -> None:
     length = len(states.encoded[0].ids)
     for variant in VARIANTS:
         module = stored(shaken(backbone, variant), head_of(backbone, 0, 2))
-        before = backbone.meter.tokens
-        ModulePool(backbone).represent(states, module)
-        assert backbone.meter.tokens - before == length * 2 / LAYERS
+        with metered() as costs:
+            ModulePool(backbone).represent(states, module)
+        assert costs.tokens == length * 2 / LAYERS

@@ -14,10 +14,11 @@ from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from conpet.artifact import Artifact, ArtifactReader, write_artifact
+from conpet.artifact import Artifact, ArtifactReader, InMemoryObject, write_artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch
 from conpet.config import Settings, TaskSettings
+from conpet.cost import metered
 from conpet.errors import ConfigError, CorruptionError
 from conpet.modules import module as module_file
 from conpet.modules.adapter import ADAPTER_TENSORS
@@ -25,7 +26,6 @@ from conpet.modules.kinds import check_settings
 from conpet.modules.module import HEAD, PetModule, StoredModule, module_artifact
 from conpet.modules.sublayers import linear_maps
 from conpet.modules.training import train_module
-from conpet.readable import Held
 from tests.helpers.backbones import EXAMPLES, LAYERS, custom_model, tiny_backbone, tiny_loaded, tiny_model
 
 TARGETS = torch.tensor([0, 1, 0, 1, 2])
@@ -64,7 +64,8 @@ def test_a_bound_on_what_training_holds_changes_nothing_learned(
     architecture: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = tiny_backbone(architecture, split=2)
-    whole, expected = trained(backbone, batch_size=len(EXAMPLES), **values)
+    with metered() as free:
+        whole, expected = trained(backbone, batch_size=len(EXAMPLES), **values)
     longest = max(len(one.ids) for one in backbone.encode(EXAMPLES))
     sizes: list[int] = []
     passed = PetModule._passed
@@ -74,10 +75,10 @@ def test_a_bound_on_what_training_holds_changes_nothing_learned(
         return passed(self, batch)
 
     monkeypatch.setattr(PetModule, "_passed", counted)
-    before = backbone.meter.tokens
-    bound, found = trained(backbone, batch_size=len(EXAMPLES), training_tokens=2 * longest, **values)
+    with metered() as bounded:
+        bound, found = trained(backbone, batch_size=len(EXAMPLES), training_tokens=2 * longest, **values)
     assert max(sizes[:-1]) <= 2 * longest  # the last pass is no training
-    assert backbone.meter.tokens > before
+    assert bounded.tokens > free.tokens  # every part is passed again when its gradients are due
     assert bound.keys() == whole.keys()
     for name, tensor in bound.items():
         torch.testing.assert_close(tensor, whole[name], rtol=1e-3, atol=1e-4)
@@ -107,14 +108,23 @@ def test_offloaded_activations_change_nothing_learned(values: dict[str, Any], mo
 
     found, _ = trained(backbone, offload_activations=True, **values)
     assert packed
+    assert {device.type for device in kept} == {"cpu"}
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
     packed.clear()
     trained(backbone, **values)
     assert not packed
 
 
-def test_an_example_longer_than_the_bound_is_trained_on_by_itself() -> None:
-    trained(tiny_backbone("llama", split=2), training_tokens=1)
+def test_an_example_longer_than_the_bound_is_trained_on_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = tiny_backbone("llama", split=2)
+    whole, _ = trained(backbone, batch_size=len(EXAMPLES))
+    rows: list[int] = []
+    passed = PetModule._passed
+    monkeypatch.setattr(PetModule, "_passed", lambda self, batch: rows.append(len(batch.ids)) or passed(self, batch))
+    alone, _ = trained(backbone, batch_size=len(EXAMPLES), training_tokens=1)
+    assert (set(rows[:-1]), rows[-1]) == ({1}, len(EXAMPLES))  # the last pass is no training
+    for name, tensor in alone.items():
+        torch.testing.assert_close(tensor, whole[name], rtol=1e-3, atol=1e-4)
 
 
 def test_the_linear_maps_are_those_of_the_suffix() -> None:
@@ -171,11 +181,12 @@ def test_training_learns_what_it_is_shown() -> None:
     for model in (None, custom_model("named")):
         backbone = Backbone(tiny_loaded(model=model))
         states = backbone.states(EXAMPLES)
-        found = train_module(backbone, states, TARGETS, 3, settings(epochs=20), seed=0)
+        with metered() as costs:
+            found = train_module(backbone, states, TARGETS, 3, settings(epochs=20), seed=0)
         logits = found.head(represented(backbone, found.module))
         assert logits.argmax(1).tolist() == TARGETS.tolist()
         assert found.log.losses[0] == pytest.approx(torch.log(torch.tensor(3.0)).item())
-        assert backbone.meter.steps == found.log.steps == 20 * 3
+        assert costs.steps == found.log.steps == 20 * 3
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
@@ -296,7 +307,7 @@ def test_a_stored_module_with_missing_or_surplus_tensors_is_refused(tmp_path: Pa
     lost = next(name for name in tensors if "lora_B" in name)
 
     def torn(**changed: Any) -> StoredModule:
-        return StoredModule.of(Held(Artifact({**artifact.tensors, **changed}, artifact.documents)))
+        return StoredModule.of(InMemoryObject(Artifact({**artifact.tensors, **changed}, artifact.documents)))
 
     with pytest.raises(CorruptionError, match=lost.replace(".", r"\.")):
         torn(adapter_model={name: value for name, value in tensors.items() if name != lost}).weights(bases)

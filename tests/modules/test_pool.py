@@ -14,17 +14,17 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from conpet.artifact import Artifact, ArtifactReader, write_artifact
+from conpet.artifact import Artifact, ArtifactReader, InMemoryObject, write_artifact
 from conpet.backbone import backbone as backbone_module
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batching, States
 from conpet.config import Settings
+from conpet.cost import metered
 from conpet.errors import BackboneError, CorruptionError
 from conpet.modules.adapter import ADAPTER_TENSORS
 from conpet.modules.batched_linear import BatchedLinear
 from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.pool import ModulePool
-from conpet.readable import Held
 from tests.helpers.backbones import EXAMPLES, custom_model, tiny_backbone, tiny_loaded, tiny_model
 
 N = len(EXAMPLES)
@@ -117,13 +117,13 @@ def test_one_pass_serves_all_modules_of_a_batch(bench: Workbench, monkeypatch: p
     monkeypatch.setattr(backbone_module, "ON_CPU", Batching(tokens=2048, per_pass=2048))
     pool = ModulePool(bench.backbone)
     pool.logits(bench.states, [bench.modules] * N)
-    before = bench.backbone.meter.tokens
     passes: list[int] = []
     monkeypatch.setattr(pool._suffix, "__class__", counting(type(pool._suffix), passes))
-    bench.check(pool, [bench.modules] * N)
+    with metered() as costs:
+        bench.check(pool, [bench.modules] * N)
     assert passes == [N * len(bench.modules)]
     tokens = sum(len(one.ids) for one in bench.states.encoded)
-    assert bench.backbone.meter.tokens - before == tokens * len(bench.modules) / 2
+    assert costs.tokens == tokens * len(bench.modules) / 2
 
 
 def counting(suffix: type, passes: list[int]) -> type:
@@ -145,14 +145,16 @@ def test_more_modules_than_fit_take_turns(bench: Workbench, capacity: int) -> No
 
 
 def test_modules_beyond_a_pass_are_kept_as_memory_allows(bench: Workbench) -> None:
-    alike = [StoredModule.of(Held(random_artifact(bench.backbone, seed))) for seed in range(9)]
+    alike = [StoredModule.of(InMemoryObject(random_artifact(bench.backbone, seed))) for seed in range(9)]
     one = sum(tensor.numel() * 4 for tensor in alike[0].adapter().tensors.values())
     pool = ModulePool(bench.backbone, capacity=2, kept_bytes=6 * one)
     for _ in range(2):
         pool.logits(bench.states.select([0]), [alike])
         assert len(pool._resident) == 6
     expected = pool.logits(bench.states, [[alike[0]]] * N)
-    large = StoredModule.of(Held(random_artifact(bench.backbone, 9, rank=6)))  # twice the room, so half as many
+    large = StoredModule.of(
+        InMemoryObject(random_artifact(bench.backbone, 9, rank=6))
+    )  # twice the room, so half as many
     pool.logits(bench.states, [[large]] * N)
     pool.logits(bench.states.select([0]), [alike])
     assert len(pool._resident) == 3
@@ -185,7 +187,9 @@ def test_threads_ask_one_bank_for_different_modules_at_once(bench: Workbench, ca
 def test_a_model_of_flat_tokens_keeps_rows_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = tiny_backbone("llama", split=2)
     states = backbone.states(EXAMPLES)
-    modules = [StoredModule.of(Held(random_artifact(backbone, seed, targets=("o_proj",)))) for seed in range(3)]
+    modules = [
+        StoredModule.of(InMemoryObject(random_artifact(backbone, seed, targets=("o_proj",)))) for seed in range(3)
+    ]
     wanted = [[modules[row % 3]] for row in range(N)]
     expected = ModulePool(backbone).logits(states, wanted)
     pool = ModulePool(backbone)
@@ -207,7 +211,7 @@ def test_a_model_of_flat_tokens_keeps_rows_apart(monkeypatch: pytest.MonkeyPatch
 def test_a_model_that_cannot_be_cut_runs_many_modules_too() -> None:
     backbone = Backbone(tiny_loaded(model=custom_model("named")))
     states = backbone.states(EXAMPLES)
-    modules = [StoredModule.of(Held(random_artifact(backbone, seed))) for seed in range(3)]
+    modules = [StoredModule.of(InMemoryObject(random_artifact(backbone, seed))) for seed in range(3)]
     pool = ModulePool(backbone)
     alone = [pool.logits(states.select([row]), [modules])[0] for row in range(N)]
     for one, other in zip(alone, pool.logits(states, [modules] * N), strict=True):
@@ -217,8 +221,8 @@ def test_a_model_that_cannot_be_cut_runs_many_modules_too() -> None:
 def test_a_damaged_module_is_refused_and_the_bank_goes_on() -> None:
     backbone = tiny_backbone("llama", split=2)
     states = backbone.states(EXAMPLES[:1])
-    good = StoredModule.of(Held(random_artifact(backbone, 0)))
-    below = StoredModule.of(Held(random_artifact(tiny_backbone("llama", split=1), 0)))
+    good = StoredModule.of(InMemoryObject(random_artifact(backbone, 0)))
+    below = StoredModule.of(InMemoryObject(random_artifact(tiny_backbone("llama", split=1), 0)))
     torn = random_artifact(backbone, 1)
     torn = Artifact(tensors={**torn.tensors, "head": {"weight": torch.zeros(1)}}, documents=torn.documents)
     pool = ModulePool(backbone)
@@ -226,7 +230,7 @@ def test_a_damaged_module_is_refused_and_the_bank_goes_on() -> None:
     with pytest.raises(CorruptionError, match="no linear map above the cut"):
         pool.logits(states, [[good, below]])
     with pytest.raises(CorruptionError, match="missing or surplus"):
-        pool.logits(states, [[StoredModule.of(Held(torn))]])
+        pool.logits(states, [[StoredModule.of(InMemoryObject(torn))]])
     assert torch.equal(pool.logits(states, [[good]])[0][good], before)
 
 
@@ -240,7 +244,7 @@ def test_the_least_recently_used_module_leaves_first() -> None:
     backbone, states = llama_states()
     reads: list[int] = []
 
-    class Counted(Held):
+    class Counted(InMemoryObject):
         def __init__(self, number: int) -> None:
             super().__init__(random_artifact(backbone, number))
             self.number = number

@@ -1,4 +1,4 @@
-"""Test labels are read by the metrics alone: a planted learner tries to get at them, in every change of a workspace."""
+"""What learns or chooses gets no test labels: a planted method tries to get at them, in every change of a workspace."""
 
 from __future__ import annotations
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from conpet import ConPET, Example, Task
+from conpet.artifact import InMemoryObject
 from conpet.backbone.states import Encoded, States
 from conpet.commands.report import report_data
 from conpet.data import Kind
 from conpet.errors import ConfigError
 from conpet.modules import optimisation
-from conpet.readable import Held
 from conpet.replay.latent import pack, unpack
 from conpet.replay.memory import StoredExamples, Subset, latent_memory
 from conpet.replay.memory_writer import examples_without_test_labels
@@ -227,7 +227,7 @@ def test_states_are_read_as_they_were_packed(dtype: torch.dtype) -> None:
     states = States(encoded, hidden, torch.randn(3, 4))
     labels = ["a", "b", "a"]
     artifact = latent_memory(dict.fromkeys(Subset, states), dict.fromkeys(Subset, labels))
-    memory = StoredExamples("t", None, Kind.TEXT, Held(artifact))
+    memory = StoredExamples("t", None, Kind.TEXT, InMemoryObject(artifact))
     found = memory.states(None, Subset.TRAIN, [2, 0, 0])  # type: ignore[arg-type] - no backbone is asked
     assert found.hidden is not None
     assert [one.dtype for one in found.hidden] == [dtype] * 3

@@ -13,10 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conpet.artifact import Artifact, write_artifact
+from conpet.artifact import Artifact, InMemoryObject, write_artifact
 from conpet.config import Settings
 from conpet.data import Kind, Task
-from conpet.readable import Held
 from conpet.replay import RETENTIONS
 from conpet.replay.kmeans import k_means, nearest_to_centres
 from conpet.replay.memory import StoredExamples, Subset, text_memory
@@ -96,7 +95,9 @@ def test_what_was_let_go_is_never_wanted_again(name: str, parts: list[list[str]]
 
 def test_ranks_are_those_of_contents_and_seed() -> None:
     memories = [
-        StoredExamples("t", None, Kind.TEXT, Held(text_memory({split: examples_of(name, 5) for split in Subset})))
+        StoredExamples(
+            "t", None, Kind.TEXT, InMemoryObject(text_memory({split: examples_of(name, 5) for split in Subset}))
+        )
         for name in ("a", "b")
     ]
     first, second = (Holding.of(memories[0], seed, represented=False).ranks for seed in (0, 1))
@@ -108,7 +109,7 @@ def test_ranks_are_those_of_contents_and_seed() -> None:
 def test_bytes_are_those_on_disk(tmp_path: Path) -> None:
     memory = text_memory({split: examples_of('東京 "x"\n', 3) for split in Subset})
     write_artifact(tmp_path / "memory", Artifact(tables=memory.tables))
-    sizes = Holding.of(StoredExamples("t", None, Kind.TEXT, Held(memory)), 0, represented=False).sizes
+    sizes = Holding.of(StoredExamples("t", None, Kind.TEXT, InMemoryObject(memory)), 0, represented=False).sizes
     assert (tmp_path / "memory" / "train.jsonl").stat().st_size == sum(sizes)
 
 
@@ -134,7 +135,7 @@ def test_the_reservoir_keeps_every_example_seen_with_the_same_chance() -> None:
 
 def memory_of(texts: Sequence[str]) -> StoredExamples:
     some = [example for text in texts for example in examples_of(text, 1)]
-    return StoredExamples("t", None, Kind.TEXT, Held(text_memory(dict.fromkeys(Subset, some))))
+    return StoredExamples("t", None, Kind.TEXT, InMemoryObject(text_memory(dict.fromkeys(Subset, some))))
 
 
 def texts_of(memory: StoredExamples) -> list[str]:

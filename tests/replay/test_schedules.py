@@ -12,9 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conpet.artifact import ArtifactReader, write_artifact
+from conpet.artifact import ArtifactReader, InMemoryObject, write_artifact
 from conpet.data import Example, Kind
-from conpet.readable import Held
 from conpet.replay import SCHEDULES
 from conpet.replay.adaptive import EXPLORATION, FLOOR, PROBE_SHARE, PROBES, SMOOTHING, AdaptiveReplay
 from conpet.replay.dynamic import draw_by_task
@@ -176,7 +175,7 @@ def test_dynamic_draws_past_tasks_uniformly_and_their_examples_uniformly() -> No
 def test_only_the_tasks_drawn_are_read() -> None:
     reads: list[str] = []
 
-    class Watched(Held):
+    class Watched(InMemoryObject):
         def rows(self, stem: str, wanted: Any = None) -> Any:
             reads.append(stem)
             return super().rows(stem, wanted)

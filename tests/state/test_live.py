@@ -25,32 +25,62 @@ sys.stdout.write(f"{report.task} {report.tasks_seen}")
 """
 
 
-def test_threads_predict_while_another_learns(tmp_path: Path) -> None:
+def test_threads_predict_while_another_learns_and_go_on_from_what_it_learned(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 1)
     texts = [example.text for example in stream()[0].test]
     before = ask(learner, texts)
-    done = threading.Event()
-    seen: list[list[dict[str, float]]] = []
+    done, answered = threading.Event(), threading.Condition()
+    seen: list[list[list[dict[str, float]]]] = [[], []]
 
-    def read() -> int:
-        count = 0
-        while not done.is_set():
-            seen.append(ask_consistently(learner, texts))
-            count += 1
-        return count
-
-    with ThreadPoolExecutor(2) as pool:
-        readers = [pool.submit(read) for _ in range(2)]
+    def read(own: list[list[dict[str, float]]]) -> None:
         try:
-            for task in stream()[1:]:
-                learner.learn(task)
+            while not done.is_set():
+                rows = ask_consistently(learner, texts)
+                with answered:
+                    own.append(rows)
+                    answered.notify_all()
         finally:
             done.set()
-        assert all(reader.result() > 0 for reader in readers)
-    assert seen[0] == before
-    states = {len(rows[0]) for rows in seen}
-    assert states <= {2, 4, 6}
-    assert len(ask(learner, texts)[0]) == 6
+            with answered:
+                answered.notify_all()
+
+    def wait_for_answers_from(labels: int) -> None:
+        """Wait until every reader answers anew, and from a state of so many labels; what it sees must not be newer."""
+        with answered:
+            counts = [len(own) for own in seen]
+            assert answered.wait_for(
+                lambda: (
+                    done.is_set()
+                    or all(
+                        len(own) > count and len(own[-1][0]) == labels for own, count in zip(seen, counts, strict=True)
+                    )
+                ),
+                timeout=120,
+            ), f"no answers from a state of {labels} labels"
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read, own) for own in seen]
+        try:
+            for known, task in enumerate(stream()[1:], start=1):
+                stages: list[str] = []
+
+                def learning(stage: str, _: float, known: int = known, stages: list[str] = stages) -> None:
+                    if stage not in stages:
+                        stages.append(stage)
+                        wait_for_answers_from(2 * known)
+
+                learner.learn(task, progress=learning)
+                assert "module" in stages
+                wait_for_answers_from(2 * known + 2)
+        finally:
+            done.set()
+        for reader in readers:
+            reader.result()
+    for own in seen:
+        assert own[0] == before
+        sizes = [len(rows[0]) for rows in own]
+        assert sizes == sorted(sizes)
+        assert set(sizes) == {2, 4, 6}
 
 
 def ask_consistently(learner: ConPET, texts: list[str]) -> list[dict[str, float]]:

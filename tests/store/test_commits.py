@@ -172,7 +172,7 @@ def test_contradicting_changes_are_refused(store: Store) -> None:
 def test_the_history_gives_back_what_was_recorded(store: Store) -> None:
     evaluations = (Evaluation("a", 10, 9, 8, 9, 10), Evaluation("b", 4, 4))
     references = (Reference("ridge", 14, 11), Reference("lda", 14, 12))
-    costs = (Cost("selector", 0.25, steps=3), Cost("module", 1.5, 100, 50, 4, 32, 12, 6, 1 << 40))
+    costs = (Cost("selector", 0.25, steps=3), Cost("module", 1.5, 100, 50, 4, 12, 6, 1 << 40))
     change = learn(
         "a", evaluations=evaluations, references=references, costs=costs, detail={"n": 1}, confusion=[[1, 0], [2, 3]]
     )

@@ -184,9 +184,11 @@ def test_test_examples_are_never_looked_at(tmp_path: Path, monkeypatch: pytest.M
     planted = replace(TASK, test=[Example.of_text("planted secret", TASK.labels[0])])
     learner.learn(planted)
     read = StoredExamples.chosen
+    looked_at: set[Subset] = set()
 
     def guarded(self: StoredExamples, split: Subset, positions: Any) -> list[Example]:
         assert split is not Subset.TEST
+        looked_at.add(split)
         examples = read(self, split, positions)
         assert all("planted" not in str(example.text) for example in examples)
         return examples
@@ -194,6 +196,8 @@ def test_test_examples_are_never_looked_at(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(StoredExamples, "chosen", guarded)
     for task in (planted, planted.name):
         assert learner.tune(task, trials=2, choices=QUICK).validation == 24
+        assert looked_at == {Subset.TRAIN, Subset.VALIDATION}
+        looked_at.clear()
 
 
 def test_with_learned_tasks_split_and_warm_up_stay(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from conpet.backbone.frozen_linear import with_frozen_maps
 from conpet.backbone.pooling import Pooling
 from conpet.backbone.sample_texts import SAMPLE_TEXTS
 from conpet.backbone.states import ON_CPU, ON_GPU, Batching, Encoded, States, pad_ids, spans_of
-from conpet.cost import Meter
+from conpet.cost import meter
 from conpet.data import Example
 from conpet.errors import BackboneError, ConfigError
 
@@ -71,7 +71,6 @@ class Backbone:
         max_tokens: Longest input, in tokens.
         pooling: How an example is represented.
         cache: Where prefix states are kept, or None.
-        meter: Counts what is computed; by default a new one.
 
     Raises:
         BackboneError: The model cannot be cut there, or has no such layer.
@@ -87,7 +86,6 @@ class Backbone:
         max_tokens: int = 128,
         pooling: Pooling = Pooling.MARKED,
         cache: StateCache | None = None,
-        meter: Meter | None = None,
     ) -> None:
         self._loaded = loaded
         self.cut = _sound_cut(loaded.tree, frozen_layers)
@@ -96,7 +94,6 @@ class Backbone:
         self.max_tokens = max_tokens
         self.pooling = pooling
         self.cache = cache
-        self.meter = meter or Meter()
         self._check()
         self._depths = tuple(sorted({*self.feature_layers, *([self.frozen_layers] if self.frozen_layers else [])}))
         self._prefix: Prefix | _WholePrefix = self.cut.prefix(self._depths) if self._depths else _WholePrefix(self.cut)
@@ -116,11 +113,11 @@ class Backbone:
             raise ConfigError(f"max_tokens={self.max_tokens}: {name} reads at most {longest} tokens")
 
     def over(self, loaded: Loaded) -> Backbone:
-        """Return a backbone over other weights of the same architecture, alike in all else; cache and meter shared."""
+        """Return a backbone over other weights of the same architecture, alike in all else; the cache is shared."""
         return self._changed(loaded, self.frozen_layers)
 
     def recut(self, frozen_layers: int) -> Backbone:
-        """Return the same model cut at another layer; features stay where they are, cache and meter are shared."""
+        """Return the same model cut at another layer; features stay where they are, the cache is shared."""
         return self._changed(self._loaded, frozen_layers)
 
     def _changed(self, loaded: Loaded, frozen_layers: int) -> Backbone:
@@ -131,7 +128,6 @@ class Backbone:
             max_tokens=self.max_tokens,
             pooling=self.pooling,
             cache=self.cache,
-            meter=self.meter,
         )
 
     @property
@@ -232,26 +228,27 @@ class Backbone:
         keep: bool = True,
         progress: Callable[[int], None] | None = None,
     ) -> States:
-        """Return the prefix states of examples: from the cache, and computed where it has none.
+        """Return the prefix states of examples, from the cache where it has them.
 
         Args:
             examples: n examples.
             template: Template in place of the default one.
-            keep: Whether what is computed goes into the cache.
+            keep: Whether the cache is asked for them, and keeps what is computed. Without it no lock is waited for.
             progress: Called with the number of examples done since the last call.
         """
         encoded = self.encode(examples, template)
         keys = [self._key(one) for one in encoded]
-        rows: dict[bytes, CachedState] = dict(self.cache.get_many(keys)) if self.cache is not None else {}
+        cache = self.cache if keep else None
+        rows: dict[bytes, CachedState] = dict(cache.get_many(keys)) if cache is not None else {}
         missing = {key: one for key, one in zip(keys, encoded, strict=True) if key not in rows}
         cached = {key: len(one.ids) for key, one in zip(keys, encoded, strict=True) if key in rows}
-        self.meter.cached_tokens += self.prefix_share * sum(cached.values())
+        meter().cached_tokens += self.prefix_share * sum(cached.values())
         if progress:
             progress(len(encoded) - len(missing))
         for done in self._compute(missing):
             rows |= done
-            if self.cache is not None and keep:
-                self.cache.put_many(done.items())
+            if cache is not None:
+                cache.put_many(done.items())
             if progress:
                 progress(len(done))
         found = [rows[key] for key in keys]
@@ -264,7 +261,7 @@ class Backbone:
         for batch in self.batching.batches([len(one.ids) for one in encoded]):
             some = [encoded[index] for index in batch]
             seen, mask = self._forward(some)
-            self.meter.tokens += self.prefix_share * sum(len(one.ids) for one in some)
+            meter().tokens += self.prefix_share * sum(len(one.ids) for one in some)
             features = self._features(seen, mask, spans_of(some).to(self.device)).cpu()
             hidden = seen[self.frozen_layers].cpu() if self.frozen_layers else torch.zeros(len(some), 0, 0)
             yield {

@@ -22,6 +22,7 @@ from filelock import FileLock
 
 from conpet.backbone import cache_file
 from conpet.backbone.cache_codec import CachedState, decode, encode
+from conpet.cost import meter
 from conpet.errors import ConfigError
 
 __all__ = ["CachedState", "StateCache"]
@@ -72,8 +73,6 @@ class StateCache:
             )
         self.path = path
         self.limit_bytes = limit_bytes
-        self._hits = 0
-        self._misses = 0
         self._clock = clock
         self._touch_seconds = touch_seconds
         self._connector = connect
@@ -83,22 +82,6 @@ class StateCache:
         self._writable = True
         self._lock = threading.Lock()
         _close_around_forks(self)
-
-    @property
-    def hits(self) -> int:
-        """Keys found by this object."""
-        return self._hits
-
-    @property
-    def misses(self) -> int:
-        """Keys asked of this object and not found."""
-        return self._misses
-
-    @property
-    def hit_rate(self) -> float:
-        """Share of keys found, in [0, 1]; 0 before the first question."""
-        asked = self._hits + self._misses
-        return self._hits / asked if asked else 0.0
 
     @property
     def entries(self) -> int:
@@ -126,10 +109,9 @@ class StateCache:
         for some_ids in _in_queries(ids):
             # An id may be another key's by now.
             found |= {key: state for key, state in self._read(some_ids).items() if key in wanted}
-        hits = sum(key in found for key in keys)
-        with self._lock:
-            self._hits += hits
-            self._misses += len(keys) - hits
+        costs = meter()
+        costs.cache_hits += sum(key in found for key in keys)
+        costs.cache_lookups += len(keys)
         return found
 
     def put_many(self, items: Iterable[tuple[bytes, CachedState]]) -> None:

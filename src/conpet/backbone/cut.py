@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from conpet.errors import BackboneError
+from conpet.errors import BackboneError, check_memory
 
 
 @dataclass(slots=True)
@@ -135,7 +135,8 @@ class Cut:
         try:
             with torch.no_grad(), _calling(_Call()) as call:
                 run(cls(model, path)._first([1]), ids, mask)
-        except _MISFITS:
+        except _MISFITS as error:
+            check_memory(error, "the backbone was cut into layers")
             return cls(model, None)
         return cls(model, path, call.as_tuple)
 
@@ -180,7 +181,8 @@ class Cut:
                 states = self.prefix([depth])(ids, mask)[depth]
                 again = self.suffix(depth)(ids, mask, states)
                 plain = run(self.model, ids, mask)
-        except _MISFITS:
+        except _MISFITS as error:
+            check_memory(error, f"the backbone's cut at layer {depth} was checked")
             return False
         return torch.allclose(again[mask.bool()], plain[mask.bool()], rtol=1e-4, atol=1e-5)
 
@@ -212,7 +214,9 @@ class Cut:
 
 
 _MISFITS = (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError)
-"""What an architecture raises that does something with its layers that the exchange does not fit."""
+"""What an architecture raises that does something with its layers that the exchange does not fit.
+
+A `RuntimeError` may also mean that memory ran out: see `check_memory`."""
 
 
 def _probe(model: nn.Module) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from conpet.backbone.cut import sharing
+from conpet.errors import check_memory
 
 MOST_BYTES = 1024**3
 """Linear maps of more bytes are not held twice: a model of such a size gains less than the memory is worth."""
@@ -92,6 +93,7 @@ def _has_kernels() -> bool:
         rows = torch.linspace(-2, 1, 3 * 32).view(3, 32).to(torch.bfloat16)
         try:
             found = FrozenLinear(plain)(rows)
-        except (AttributeError, NotImplementedError, RuntimeError):
+        except (AttributeError, NotImplementedError, RuntimeError) as error:
+            check_memory(error, "the kernels for frozen weights were tried")
             return False
         return torch.allclose(found, plain(rows), rtol=1e-2, atol=1e-2)

@@ -22,8 +22,9 @@ from conpet.backbone.fingerprint import WEIGHT_SUFFIXES, Fingerprint, tokenizer_
 from conpet.backbone.progress_bars import no_bars
 from conpet.backbone.tiny import TINY_RANDOM, write_tiny_random
 from conpet.data import Style
-from conpet.errors import BackboneError, ConfigError
+from conpet.errors import BackboneError, ConfigError, check_memory
 from conpet.home import conpet_home
+from conpet.randomness import seeded
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.tiktoken", "*.txt", "tokenizer*"]
@@ -138,13 +139,14 @@ def _load_model(folder: Path, name: str, dtype: torch.dtype) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(folder)
         options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True}
-        with no_bars():
+        with no_bars(), seeded(0):  # weights that the file lacks (a pooler's) are drawn
             try:
                 model, info = AutoModel.from_pretrained(folder, config=config, **options)
             except ValueError:  # an architecture without scaled-dot-product attention
                 options["attn_implementation"] = "eager"
                 model, info = AutoModel.from_pretrained(folder, config=config, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        check_memory(error, f"{name} was loaded")
         raise BackboneError(f"{name}: transformers cannot load the model in {folder}: {error}") from error
     missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
     if missing:

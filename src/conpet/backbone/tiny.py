@@ -32,6 +32,8 @@ def _write(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
+    from conpet.randomness import seeded
+
     special = {"bos_token": "<s>", "pad_token": "<pad>"}
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate([*special.values(), *alphabet])}
@@ -51,8 +53,7 @@ def _write(folder: Path) -> None:
         eos_token_id=None,
         pad_token_id=1,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         model = LlamaModel(config)
         for parameter in model.parameters():  # larger than the usual initialisation, so that layers do something
             if parameter.dim() > 1:

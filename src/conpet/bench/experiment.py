@@ -144,6 +144,15 @@ class Experiment(StrictModel):
         return self
 
     @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Check the content of an experiment file; dots in names of data sets, learners and variants are theirs.
+
+        Raises:
+            ConfigError: Something in it is unknown or wrong; the message names it.
+        """
+        return parse(cls, values)
+
+    @classmethod
     def read(cls, path: Path, *, full: bool = False) -> Self:
         """Read an experiment file.
 
@@ -160,7 +169,7 @@ class Experiment(StrictModel):
         if full and not given.get("full"):
             raise ConfigError(f"{path} says nothing of a full size: it has no key 'full'")
         try:
-            experiment = parse(cls, given | given["full"] if full else given)
+            experiment = cls.parse(given | given["full"] if full else given)
             _check_runs(experiment.runs(path.stem))
         except (ConfigError, UnknownNameError) as error:
             raise ConfigError(f"{path}: {error}") from None

@@ -22,7 +22,7 @@ from conpet.bench.similarity import label_vectors
 from conpet.data import Example, Span, Task, TaskStream
 from conpet.data.benchmarks import read_data
 from conpet.data.labelled import LabelledData
-from conpet.errors import ConfigError, ConpetError
+from conpet.errors import ConfigError, ConpetError, OutOfMemoryError
 from conpet.evaluation.metrics import AccuracyMatrix, Row, Tally, auroc, backward_transfer, forgetting
 from conpet.methods import METHODS
 from conpet.report.text import plural
@@ -125,6 +125,8 @@ class _Progress:
                 _forget_checkpoints(folder / _WORKSPACE)
                 _forget_half_a_line(folder / STEPS)
                 return cls(folder, run, learner, lines, len(tasks))
+        except OutOfMemoryError:
+            raise  # what is there is whole
         except (OSError, ValueError, ConpetError):
             pass  # nothing there, or it was killed in between: the run begins anew
         shutil.rmtree(folder, ignore_errors=True)
@@ -199,9 +201,7 @@ class _Progress:
             labels=len(learner.labels),
             test_examples=sum(len(task.test) for task in tasks),
             metrics=self._metrics(evaluation, data, tasks),
-            references={
-                name: tally.accuracy for name, tally in evaluation.references.items() if tally.accuracy is not None
-            },
+            references={name: one.value for name, one in evaluation.references.items() if one.n},
             matrix=self._matrix,
             costs=costs,
             totals={

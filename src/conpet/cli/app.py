@@ -27,7 +27,7 @@ from conpet.cli import (
     upgrade,
 )
 from conpet.cli.console import INTERRUPTED, line, messages, print_error, warnings_as_lines
-from conpet.errors import ConpetError
+from conpet.errors import LESS_MEMORY, ConpetError, OutOfMemoryError, is_out_of_memory
 
 
 @dataclass
@@ -106,6 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(error)
         return 1
     except Exception as error:
+        if is_out_of_memory(error):
+            if invocation.debug:
+                line(traceback.format_exc(), messages())
+            print_error(OutOfMemoryError(f"memory ran out ({error}). {LESS_MEMORY}"))
+            return 1
         error.add_note(
             "This is a mistake in conpet, not yours: please report it with the lines above. "
             "Workspaces change all at once or not at all: yours is as it was."

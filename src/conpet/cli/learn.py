@@ -12,6 +12,7 @@ from conpet.cli.changes import extend_tasks, teach
 from conpet.cli.console import line, messages, output, print_error
 from conpet.cli.options import BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath
 from conpet.cli.workspace import open_workspace
+from conpet.cost import Meter, metered
 from conpet.fusion import FUSIONS
 from conpet.methods import METHODS
 from conpet.modules.kinds import MODULE_KINDS
@@ -20,6 +21,7 @@ from conpet.selectors import SELECTORS
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
+    from conpet.cost import Meter
     from conpet.data import Task
     from conpet.methods.base import Method
 
@@ -155,8 +157,9 @@ def learn(
         raise typer.Exit(1) from None
     opened.check(tasks)
     _say_notes(opened, tasks)
-    teach(opened, tasks, batch=batch, evaluate=not no_evaluate, wait=wait)
-    _say_learned(opened, workspace)
+    with metered() as costs:
+        teach(opened, tasks, batch=batch, evaluate=not no_evaluate, wait=wait)
+    _say_learned(opened, workspace, costs)
 
 
 _WHOLE = {
@@ -239,13 +242,12 @@ def _say_notes(workspace: ConPET, tasks: list[Task]) -> None:
     _say_of_kinds(METHODS[settings.method.name], kinds)
 
 
-def _say_learned(workspace: ConPET, path: Path) -> None:
+def _say_learned(workspace: ConPET, path: Path, costs: Meter) -> None:
     from conpet.report import text
 
     out = output()
-    cache = workspace.backbone.cache
-    if cache is not None and cache.hits + cache.misses:
-        line(f"states from the cache: {text.percent(cache.hit_rate)} of {cache.hits + cache.misses:,}", out)
+    if costs.cache_lookups:
+        line(f"states from the cache: {text.percent(costs.hit_rate)} of {costs.cache_lookups:,}", out)
     labels = text.plural(len(workspace.labels), "label")
     line(f"{path} knows {labels} in {text.plural(len(workspace.tasks), 'task')}", out)
     line(f'next: conpet predict {path} "some text"   or: conpet report {path}', out, "dim")

@@ -12,6 +12,7 @@ import typer
 from conpet.cli.console import counting, line, messages, output
 from conpet.cli.options import AsJson, BackboneMoved, Device, WorkspacePath
 from conpet.cli.workspace import open_workspace
+from conpet.files import written_aside
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
@@ -82,7 +83,7 @@ def _stream(
     form: PredictionFormat | None,
     runners_up: int,
 ) -> None:
-    from conpet.data.prediction_files import PredictionFormat, answered, write_answers, written_aside
+    from conpet.data.prediction_files import PredictionFormat, answered, write_answers
 
     inputs, total = _inputs(texts, source)
     answers = answered(workspace, inputs, runners_up)
@@ -115,10 +116,10 @@ def _show(texts: list[str], predictions: list[Prediction]) -> None:
     for name in ("text", "label", "score", "from", "runners-up"):
         table.add_column(name, justify="right" if name == "score" else "left", overflow="fold")
     for text, prediction in zip(texts, predictions, strict=True):
-        others = "\n".join(f"{one.label} {words.percent(one.score)}" for one in prediction.runners_up)
+        others = "\n".join(f"{one.shown} {words.percent(one.score)}" for one in prediction.runners_up)
         table.add_row(
             Text(text),
-            Text(prediction.label, "bold"),
+            Text(prediction.shown, "bold"),
             words.percent(prediction.score),
             Text(f"{prediction.task} v{prediction.version}"),
             Text(others, "dim"),

@@ -34,11 +34,11 @@ def upgrade(
 
     The one module is frozen and goes on serving the labels learned so far.
     """
-    from conpet.commands.checks import upgraded
+    from conpet.commands.checks import upgraded_settings
 
     opened = open_workspace(workspace, backbone, device)
     with opened.store.snapshot() as snapshot:
-        upgraded(snapshot, method, fusion, selector)
+        upgraded_settings(snapshot, method, fusion, selector)
     former = opened.settings.method.name
     confirm(f"Upgrade from {former} to {method}? Versions of tasks that are not in use lose their module.", yes)
     change = partial(opened.upgrade, method, fusion=fusion, selector=selector)

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from conpet.artifact import Artifact, write_artifact
+from conpet.artifact import Artifact, ObjectReader, write_artifact
 from conpet.errors import ConfigError, WorkspaceExistsError
+from conpet.heads.base import HEAD
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
-from conpet.modules.module import HEAD
 from conpet.modules.warmup_info import WARMUP
-from conpet.readable import Readable
 from conpet.state.state import module_of
 from conpet.store import VersionRecord
 
@@ -21,7 +20,7 @@ WARMUP_FOLDER = "warmup"
 """Where, in an exported folder, the warm-up lies that the backbone needs first."""
 
 
-def export_version(version: VersionRecord, shared: Mapping[str, Readable], folder: Path) -> Path:
+def export_version(version: VersionRecord, shared: Mapping[str, ObjectReader], folder: Path) -> Path:
     """Write the adapter and head that serve a version into a new folder, all or nothing.
 
     Args:
@@ -49,7 +48,7 @@ def export_version(version: VersionRecord, shared: Mapping[str, Readable], folde
     return folder
 
 
-def _adapter(reader: Readable, **documents: Any) -> Artifact:
+def _adapter(reader: ObjectReader, **documents: Any) -> Artifact:
     return Artifact(
         tensors={stem: reader.tensors(stem) for stem in (ADAPTER_TENSORS, HEAD)},
         documents={stem: reader.document(stem) for stem in (ADAPTER_CONFIG, HEAD)} | documents,

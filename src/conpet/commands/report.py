@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from conpet.backbone.fingerprint import Fingerprint
-from conpet.evaluation.history import CACHE, DESIGN, Standing, row_of, tallies_of
-from conpet.evaluation.metrics import AccuracyMatrix, Tally, backward_transfer, forgetting
+from conpet.evaluation.history import CACHE, DESIGN, Standing, metrics_of, row_of
+from conpet.evaluation.metrics import AccuracyMatrix, Measurement, backward_transfer, forgetting
 from conpet.modules.warmup_info import WarmupNote
 from conpet.report.data import (
     BackboneInfo,
@@ -97,10 +97,10 @@ class History:
         self._events.append(event)
 
     def _measures(self, record: EventRecord) -> dict[str, Any]:
-        if not record.evaluations:
+        if not record.metrics:
             return {}
-        references = {one.name: Tally(one.correct, one.total) for one in record.references}
-        return _measures(Evaluation(tallies_of(record), references), self._standing.followed_by(row_of(record)))
+        references = {one.name: Measurement(one.value, one.n) for one in record.references}
+        return _measures(Evaluation(metrics_of(record), references), self._standing.followed_by(row_of(record)))
 
 
 def report_data(store: Store) -> ReportData:
@@ -216,7 +216,6 @@ def _stage_totals(events: Sequence[Event]) -> dict[str, StageCost]:
 
 
 def _measures(evaluation: Evaluation, matrix: AccuracyMatrix) -> dict[str, Any]:
-    references = {name: tally.accuracy for name, tally in evaluation.references.items()}
     return {
         "scores": {task: Score(tally.correct, tally.total) for task, tally in evaluation.tallies.items()},
         "whole_accuracy": evaluation.whole_accuracy,
@@ -225,7 +224,7 @@ def _measures(evaluation: Evaluation, matrix: AccuracyMatrix) -> dict[str, Any]:
         "backward_transfer": backward_transfer(matrix),
         "selector_accuracy": evaluation.selector_accuracy,
         "within_task_accuracy": evaluation.within_task_accuracy,
-        "references": {name: accuracy for name, accuracy in references.items() if accuracy is not None},
+        "references": {name: one.value for name, one in evaluation.references.items() if one.n},
     }
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from conpet.cost import StageCost
-from conpet.store import Cost, Reference
-from conpet.store import Evaluation as StoredEvaluation
+from conpet.store import Cost, Metric, Reference
 from conpet.types import Evaluation
 
 
@@ -17,7 +14,7 @@ from conpet.types import Evaluation
 class Recorded:
     """An event's rows for the store."""
 
-    evaluations: tuple[StoredEvaluation, ...]
+    metrics: tuple[Metric, ...]
     references: tuple[Reference, ...]
     costs: tuple[Cost, ...]
     confusion: dict[str, dict[str, int]] | None
@@ -36,29 +33,17 @@ def recorded(
             stage.steps,
             parameters=parameters if stage.stage == "module" else 0,
             head_parameters=head_parameters if stage.stage == "module" else 0,
-            peak_bytes=peak_memory(),
+            peak_bytes=stage.peak_bytes,
         )
         for stage in stages
     )
     if evaluation is None:
         return Recorded((), (), rows, None)
-    evaluations = tuple(
-        StoredEvaluation(
-            task,
-            tally.whole.total,
-            tally.whole.correct,
-            tally.selector.correct if tally.selector else None,
-            tally.preselected.correct if tally.preselected else None,
-            tally.within.correct if tally.within else None,
-        )
-        for task, tally in evaluation.tasks.items()
+    metrics = tuple(
+        Metric(task, name, one.value, one.n)
+        for task, metrics in evaluation.tasks.items()
+        for name, one in metrics.items()
     )
-    references = tuple(Reference(name, tally.total, tally.correct) for name, tally in evaluation.references.items())
+    references = tuple(Reference(name, one.value, one.n) for name, one in evaluation.references.items())
     confusion = {task: dict(row) for task, row in evaluation.confusion.items()}
-    return Recorded(evaluations, references, rows, confusion or None)
-
-
-def peak_memory() -> int:
-    """Return the most memory this process has held so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return Recorded(metrics, references, rows, confusion or None)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from conpet.config import DesignChoices, Settings
+from conpet.artifact import InMemoryObject
+from conpet.commands.base import Transaction
+from conpet.config import DesignChoices
 from conpet.context import Progress
 from conpet.data import Task
 from conpet.data.held_out import VALIDATION_SHARE, split_off
 from conpet.errors import ConfigError, DataError
+from conpet.evaluation.history import DESIGN, TUNE
 from conpet.methods.base import Method
-from conpet.readable import Held
 from conpet.replay.memory import StoredExamples, Subset, new_examples, text_memory
 from conpet.replay.memory_writer import examples_without_test_labels
-from conpet.report.design import Design, TuneReport
+from conpet.report.design import TuneReport
 from conpet.state.reading import seed_of
+from conpet.state.state import State
 from conpet.store import Snapshot
 from conpet.tuning.search import CostLimit, Search, choose, require_optuna
 from conpet.tuning.space import SearchSpace
 
 
 def search(
-    learner: Method,
+    method: Method,
+    state: State,
     snapshot: Snapshot,
     task: Task | str,
     limit: CostLimit,
@@ -31,8 +35,9 @@ def search(
     """Search for the design of a workspace; nothing is changed.
 
     Args:
-        learner: The learner of its present state.
-        snapshot: Its present state.
+        method: The workspace's method.
+        state: Its present state.
+        snapshot: The store in that state.
         task: A task, or the name of a learned one; its test examples are never looked at.
         limit: What the search may cost.
         choices: Among what to choose.
@@ -44,12 +49,12 @@ def search(
         DataError: The task has no validation examples, and too few others to split some off.
     """
     require_optuna()
-    settings = learner.settings
-    space = SearchSpace.of(learner, choices)
+    settings = method.settings
+    space = SearchSpace.of(method, state, choices)
     source, notes = examples_of(snapshot, task, settings.seed)
     seed = settings.seed
     searched = Search(
-        learner.backbone,
+        method.backbone,
         source,
         settings,
         space,
@@ -83,9 +88,21 @@ def search(
     )
 
 
-def applied(settings: Settings, design: Design) -> Settings:
-    """Return settings with a design in force."""
-    return settings.changed(design.for_workspace)
+def tune(tx: Transaction, task: Task | str, limit: CostLimit, choices: DesignChoices) -> TuneReport:
+    """Search for a design and put it in force; see `ConPET.tune`."""
+    with tx.costs.stage("search"):
+        found = search(tx.method, tx.state, tx.snapshot, task, limit, choices, tx.progress)
+    report = found.model_copy(update={"applied": True})
+    settings = tx.settings.changed(report.choice.design.for_workspace)
+    tx.commit(
+        None,
+        None,
+        TUNE,
+        report.task,
+        settings=settings.to_json(),
+        detail={DESIGN: report.model_dump(mode="json")},
+    )
+    return report
 
 
 def examples_of(snapshot: Snapshot, task: Task | str, seed: int) -> tuple[StoredExamples, tuple[str, ...]]:
@@ -107,6 +124,6 @@ def examples_of(snapshot: Snapshot, task: Task | str, seed: int) -> tuple[Stored
             f"task {source.task!r} has no validation examples to choose a design by, and too few others to split some "
             "off; give it some. Nothing was changed"
         )
-    rest = Held(text_memory({Subset.TRAIN: kept, Subset.VALIDATION: validation, Subset.TEST: ()}))
+    rest = InMemoryObject(text_memory({Subset.TRAIN: kept, Subset.VALIDATION: validation, Subset.TEST: ()}))
     note = f"no validation set: {len(validation)} training examples were split off by seed {seed} for the search"
     return replace(source, reader=rest), (note,)

@@ -42,18 +42,19 @@ def check_example(example: Example) -> list[str]:
     return reasons + [reason for name in names if (reason := _check_span(name, getattr(example, name), example.tokens))]
 
 
-def check_rows(source: str, subsets: Subsets, *, whole: bool = True) -> list[Problem]:
+def check_rows(source: str, subsets: Subsets, *, whole: bool = True, labels: bool = True) -> list[Problem]:
     """List what is wrong with the examples of one task, or with some for tasks that have others already.
 
     Args:
         source: What to name for problems of the training set as a whole.
         subsets: The rows; subsets may be missing or empty, but not the training set.
         whole: Whether they are all examples of a task, so that there must be two labels, each with one to learn from.
+        labels: Whether the answers are labels; else they are whatever the task's head reads.
     """
     train = subsets["train"]
     if not train:
         return [Problem(source, None, "no usable training example")]
-    labels = {row.example.label for row in train if not _no_label(row.example)}
+    known = {row.example.label for row in train if not _no_label(row.example)}
     reasons = {subset: [check_example(row.example) for row in rows] for subset, rows in subsets.items()}
     sound = {
         subset: [row for row, wrong in zip(rows, reasons[subset], strict=True) if not wrong]
@@ -67,14 +68,14 @@ def check_rows(source: str, subsets: Subsets, *, whole: bool = True) -> list[Pro
         problems += _check_kinds(rows, train[0].example.kind)
         problems += _check_contradictions(sound[subset])
         if subset != "train":
-            problems += _check_labels_known(rows, labels) if whole else []
+            problems += _check_labels_known(rows, known) if whole and labels else []
             problems += [
                 row.problem(f"the same input is also a training example (row {at})")
                 for row in sound[subset]
                 if (at := trained.get(row.example.input_key)) is not None
             ]
-    if whole and len(labels) == 1:
-        problems.append(Problem(source, None, f"one label only ({min(map(str, labels))!r}): a task needs two or more"))
+    if whole and labels and len(known) == 1:
+        problems.append(Problem(source, None, f"one label only ({min(map(str, known))!r}): a task needs two or more"))
     return problems
 
 

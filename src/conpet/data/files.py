@@ -14,8 +14,22 @@ from typing import IO, Any, NamedTuple
 
 from conpet.data.rows import FIELDS
 from conpet.errors import ConfigError, Problem
+from conpet.registry import Registry
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
+FORMATS = Registry(
+    "file format",
+    "conpet.readers",
+    {
+        "jsonl": "conpet.data.files:read_jsonl",
+        "jsonl.gz": "conpet.data.files:read_jsonl",
+        "csv": "conpet.data.files:read_csv",
+        "csv.gz": "conpet.data.files:read_csv",
+        "parquet": "conpet.data.files:read_parquet",
+    },
+)
+"""End of a file's name, without the first dot, to its reader: a function of the path that yields `RawRow`s, and a
+`Problem` for each row, or the rest of the file, that cannot be read."""
+
 STDIN = "-"
 _BOM = b"\xef\xbb\xbf"
 _NOT_UTF8 = "is not UTF-8 text; save it as UTF-8"
@@ -32,16 +46,16 @@ class RawRow(NamedTuple):
 
 
 def data_suffix(path: Path) -> str | None:
-    """Return which of `SUFFIXES` a file has, or None."""
-    matching = [suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)]
-    return matching[0] if matching else None
+    """Return with which suffix (".csv.gz") of `FORMATS` a file's name ends, or None."""
+    matching = [f".{name}" for name in FORMATS if path.name.lower().endswith(f".{name}")]
+    return max(matching, key=len, default=None)
 
 
 def raw_rows(path: str | Path) -> Iterator[RawRow | Problem]:
     """Stream a file's rows in constant memory; a row, or the rest of a file, that cannot be read is a problem.
 
     Args:
-        path: A file with one of `SUFFIXES`, or "-" for JSON lines from the standard input.
+        path: A file in one of `FORMATS`, or "-" for JSON lines from the standard input.
 
     Raises:
         ConfigError: A Parquet file is read where pyarrow is not installed.
@@ -52,15 +66,30 @@ def raw_rows(path: str | Path) -> Iterator[RawRow | Problem]:
         if file == STDIN:
             yield from _jsonl(sys.stdin.buffer, "standard input")
         elif suffix is None:
-            yield Problem(file, None, f"not a format conpet reads; have: {', '.join(SUFFIXES)}")
-        elif suffix == ".parquet":
-            yield from _parquet(Path(path), file)
+            have = ", ".join(f".{name}" for name in FORMATS)
+            yield Problem(file, None, f"not a format conpet reads; have: {have}")
         else:
-            with _open(Path(path)) as stream:
-                yield from _csv(stream, file) if suffix.startswith(".csv") else _jsonl(stream, file)
+            yield from FORMATS[suffix.removeprefix(".")](Path(path))
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         yield Problem(file, None, f"cannot be read: {reason or type(error).__name__}")
+
+
+def read_jsonl(path: Path) -> Iterator[RawRow | Problem]:
+    """Read JSON lines, gzipped or not."""
+    with _open(path) as stream:
+        yield from _jsonl(stream, str(path))
+
+
+def read_csv(path: Path) -> Iterator[RawRow | Problem]:
+    """Read comma-separated values with a header, gzipped or not."""
+    with _open(path) as stream:
+        yield from _csv(stream, str(path))
+
+
+def read_parquet(path: Path) -> Iterator[RawRow | Problem]:
+    """Read a Parquet file; needs pyarrow."""
+    yield from _parquet(path, str(path))
 
 
 def count_rows(path: str | Path) -> int | None:
@@ -75,7 +104,9 @@ def count_rows(path: str | Path) -> int | None:
         with _open(Path(path)) as stream:
             if suffix.startswith(".jsonl"):
                 return sum(1 for line in stream if line.strip())
-            return max(0, sum(1 for cells in _csv_reader(stream) if cells) - 1)
+            if suffix.startswith(".csv"):
+                return max(0, sum(1 for cells in _csv_reader(stream) if cells) - 1)
+            return None
     except (OSError, EOFError, zlib.error, csv.Error, *_PARQUET_ERRORS):
         return None
 

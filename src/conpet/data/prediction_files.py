@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from itertools import tee
 from pathlib import Path
@@ -109,30 +107,6 @@ def write_answers(
     return written
 
 
-@contextmanager
-def written_aside(path: Path) -> Iterator[TextIO]:
-    """Give a stream whose content appears at `path` (its folders are made) at the end, or not at all on an error.
-
-    Raises:
-        ConfigError: It cannot be written there.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = aside.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror or error}; name another file") from error
-    try:
-        with stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
 def answer_row(example: Example, prediction: Prediction) -> dict[str, Any]:
     """Return an answer as a JSON-ready row: the input's id and content, then the prediction."""
     given = {key: value for key, value in example.to_json().items() if key not in ("kind", "label", "id")}
@@ -156,9 +130,9 @@ def _csv(stream: TextIO, runners_up: int) -> Write:
     def write(answer: Answer) -> None:
         example, prediction = answer
         text = example.text or " ".join(example.tokens)
-        cells = [cell for one in prediction.runners_up for cell in (one.label, one.score, one.task)]
+        cells = [cell for one in prediction.runners_up for cell in (one.label or "", one.score, one.task)]
         cells += [""] * (len(others) - len(cells))
-        first = (prediction.label, prediction.score, prediction.task, prediction.version)
+        first = (prediction.shown, prediction.score, prediction.task, prediction.version)
         writer.writerow([example.id or "", text, *first, *cells])
 
     return write

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from conpet.config import Settings
-from conpet.data.files import SUFFIXES, data_suffix
+from conpet.data.files import FORMATS, data_suffix
 from conpet.errors import ConfigError, Problem
 
 STREAM_FILE = "stream.yaml"
@@ -95,9 +95,9 @@ def find_stream(path: Path) -> tuple[list[TaskSource], list[Problem]]:
         if entry.is_dir() or data_suffix(entry):
             sources.append(find_task(entry))
         elif entry.suffix.lower() in _FOREIGN:
-            problems.append(Problem(str(entry), None, f"not a format conpet reads; have: {', '.join(SUFFIXES)}"))
+            problems.append(Problem(str(entry), None, f"not a format conpet reads; have: {_endings()}"))
     if not sources and not problems:
-        problems.append(Problem(str(path), None, f"holds no tasks: no folders, no files in {', '.join(SUFFIXES)}"))
+        problems.append(Problem(str(path), None, f"holds no tasks: no folders, no files in {_endings()}"))
     return sources, problems
 
 
@@ -155,6 +155,10 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> list[Problem]:
     except ConfigError as error:
         return [Problem(str(path), None, str(error))]
     return []
+
+
+def _endings() -> str:
+    return ", ".join(f".{name}" for name in FORMATS)
 
 
 def _stem(path: Path) -> str:

@@ -12,6 +12,9 @@ from conpet.data.checks import Located, check_rows, check_stream, check_task_tem
 from conpet.data.example import Example, Kind, digest_examples
 from conpet.errors import DataError, Problem
 
+LABELS = "labels"
+"""Name of the head over labels."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -34,6 +37,7 @@ class Task:
     template: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    _digest: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for subset in ("train", "validation", "test"):
@@ -43,8 +47,16 @@ class Task:
             raise DataError(f"task {self.name!r} cannot be learned; nothing was changed", problems)
 
     @property
+    def head(self) -> str:
+        """Name of the head the task ends in: "labels" unless its settings name another."""
+        given = self.settings.get("head", self.settings.get("head.name", LABELS))
+        return str(given.get("name", LABELS)) if isinstance(given, Mapping) else str(given)
+
+    @property
     def labels(self) -> tuple[str, ...]:
-        """The task's labels, sorted."""
+        """The task's labels, sorted; none where it ends in another head than one over labels."""
+        if self.head != LABELS:
+            return ()
         return tuple(sorted({example.label for example in self.train if example.label is not None}))
 
     @property
@@ -55,6 +67,8 @@ class Task:
     @property
     def digest(self) -> str:
         """Hex digest of everything that is learned from: examples, template, settings. Ids and notes do not count."""
+        if self._digest:
+            return self._digest[0]
         parts = {
             "train": digest_examples(self.train),
             "validation": digest_examples(self.validation),
@@ -62,7 +76,8 @@ class Task:
             "template": self.template,
             "settings": dict(self.settings),
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        self._digest.append(hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest())
+        return self._digest[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +108,7 @@ def check_task(task: Task) -> list[Problem]:
     problems = [] if task.name.strip() else [Problem(source, None, "a task needs a name")]
     if task.train:
         problems += check_task_template(source, task.template, task.train[0].kind)
-    return problems + check_rows(source, _located(source, task))
+    return problems + check_rows(source, _located(source, task), labels=task.head == LABELS)
 
 
 def _located(source: str, task: Task | Examples) -> dict[str, list[Located]]:
@@ -114,7 +129,11 @@ class TaskStream(Sequence[Task]):
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
         problems = check_stream(
-            ((task.name, _located(f"task {task.name!r}", task)["train"]) for task in self.tasks), owned={}
+            (
+                (task.name, _located(f"task {task.name!r}", task)["train"] if task.head == LABELS else [])
+                for task in self.tasks
+            ),
+            owned={},
         )
         if problems:
             raise DataError("the stream cannot be learned; nothing was changed", problems)

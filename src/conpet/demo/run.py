@@ -163,9 +163,9 @@ class Demo:
 
 def _answer(example: Example, prediction: Prediction) -> Text:
     answer = Text()
-    answer.append(prediction.label, "bold")
+    answer.append(prediction.shown, "bold")
     answer.append(f" {text.percent(prediction.score)}, from {prediction.task} version {prediction.version}")
-    others = ", ".join(f"{one.label} {text.percent(one.score)}" for one in prediction.runners_up)
+    others = ", ".join(f"{one.shown} {text.percent(one.score)}" for one in prediction.runners_up)
     answer.append(f"; then {others}" if others else "", "dim")
     if example.label is None:
         answer.append(" (none of the intents fits)", "yellow")

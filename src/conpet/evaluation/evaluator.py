@@ -1,104 +1,179 @@
-"""Evaluate a learner on test examples: the only place where test labels are read."""
+"""Evaluate a state on test examples."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from conpet.backbone.states import States
-from conpet.evaluation.metrics import Tally
-from conpet.features.classifiers import ClosedFormClassifier
-from conpet.features.fitting import fitted, methods_of
-from conpet.methods.base import Method, by_template
+from conpet.context import Progress
+from conpet.evaluation.metrics import Measurement, Tally
+from conpet.features.classifiers import ClosedFormClassifier, classifiers_for, fitted_classifier
+from conpet.heads.base import make_head
 from conpet.replay.memory import StoredExamples, Subset
-from conpet.types import Evaluation, TaskTally
+from conpet.state.inputs import EncodedInputs, by_template
+from conpet.state.state import State, TaskState
+from conpet.types import PRESELECTION_ACCURACY, SELECTOR_ACCURACY, WITHIN_TASK, Evaluation
+
+if TYPE_CHECKING:
+    from conpet.methods.base import Method, Scores
 
 CHUNK = 512
 """Examples evaluated at once: bounds the memory, whatever the size of a test set."""
 
 
-class Evaluator:
-    """Evaluates one learner.
+def evaluate(
+    method: Method, state: State, tests: Mapping[str, StoredExamples], progress: Callable[[int], None] | None = None
+) -> Evaluation:
+    """Evaluate a state on the stored test examples of tasks; tasks without any are left out.
+
+    Test labels are read here, to measure by them. The method is given states alone; for the accuracy within the true
+    task, which by definition knows that task, the task as well.
 
     Args:
-        learner: The learner.
+        method: The method.
+        state: The state.
+        tests: Test examples by task, with their labels.
         progress: Called with the number of examples done since the last call.
     """
+    statistics = method.statistics(state) if state.tasks else None
+    names = classifiers_for(statistics.feature_map.views) if statistics else ()
+    references: Counter[str] = Counter()
+    tasks: dict[str, dict[str, Measurement]] = {}
+    confusion: dict[str, dict[str, int]] = {}
+    labelled = 0
+    for name, source in tests.items():
+        if not source.count(Subset.TEST):
+            continue
+        evaluation = _TaskEvaluation(method, state, state.index(name), source, names)
+        tasks[name] = evaluation.measure(progress)
+        references += evaluation.references
+        labelled += evaluation.compared
+        if evaluation.chosen:
+            confusion[name] = dict(evaluation.chosen)
+    return Evaluation(
+        tasks,
+        {name: Measurement.of(Tally(references[name], labelled)) for name in names} if labelled else {},
+        confusion,
+    )
 
-    def __init__(self, learner: Method, progress: Callable[[int], None] | None = None) -> None:
-        self._learner = learner
-        self._progress = progress
-        self._columns = {label: column for column, label in enumerate(learner.labels)}
-        self._closed_forms = methods_of(learner.closed.feature_map.views)
-        self._references: Counter[str] = Counter()
-        self._confusion: dict[str, Counter[str]] = {}
 
-    def evaluate(self, tests: Mapping[str, StoredExamples]) -> Evaluation:
-        """Evaluate on the stored test examples of tasks, by name, none of them blind; tasks without any are left out.
+@dataclass(slots=True)
+class _TaskEvaluation:
+    """The test examples of one task, as far as they are evaluated.
 
-        The learner is given states alone; for the accuracy within the true task, which by definition knows that task,
-        the task as well.
-        """
-        tasks = {name: self._task(name, source) for name, source in tests.items() if source.count(Subset.TEST)}
-        total = sum(tally.whole.total for tally in tasks.values())
-        references = {name: Tally(self._references[name], total) for name in self._closed_forms} if total else {}
-        confusion = {task: dict(choices) for task, choices in self._confusion.items()}
-        return Evaluation(tasks, references, confusion)
+    Attributes:
+        method: The method.
+        state: The state.
+        own: Index of the task.
+        source: Its examples.
+        classifiers: Closed-form classifiers to compare with.
+        references: Right answers of each of them.
+        compared: Number of examples they answered.
+        chosen: Task that the selector ranks first, to a number of examples.
+    """
 
-    def _task(self, name: str, source: StoredExamples) -> TaskTally:
-        counts: Counter[str] = Counter()
-        labels = source.labels(Subset.TEST)
-        total = len(labels)
+    method: Method
+    state: State
+    own: int
+    source: StoredExamples
+    classifiers: Sequence[str]
+    references: Counter[str] = field(default_factory=Counter)
+    compared: int = 0
+    chosen: Counter[str] = field(default_factory=Counter)
+    _answers: list[Any] = field(default_factory=list)
+    _within: list[Any] = field(default_factory=list)
+    _found: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def task(self) -> TaskState:
+        """The task."""
+        return self.state.tasks[self.own]
+
+    def measure(self, progress: Callable[[int], None] | None) -> dict[str, Measurement]:
+        """Return all metrics of the task, by name."""
+        truth = self.source.labels(Subset.TEST)
+        total = len(truth)
         for start in range(0, total, CHUNK):
             positions = range(start, min(start + CHUNK, total))
-            counts += self._chunk(name, source, positions, labels[start : start + CHUNK])
-        with_selector = name in self._confusion
-        return TaskTally(
-            Tally(counts["whole"], total),
-            Tally(counts["selector"], total) if with_selector else None,
-            Tally(counts["preselected"], total) if with_selector else None,
-            Tally(counts["within"], total),
-        )
+            self._chunk(positions, truth[start : start + CHUNK])
+            if progress:
+                progress(len(positions))
+        head = make_head(self.method.settings.for_task(self.task.settings).head)
+        found = dict(head.measure(self._answers, truth))
+        if self.chosen:
+            found[SELECTOR_ACCURACY] = Measurement.of(Tally(self._found["selector"], total))
+            found[PRESELECTION_ACCURACY] = Measurement.of(Tally(self._found["preselected"], total))
+        within = head.measure(self._within, truth)
+        return found | {f"{WITHIN_TASK}{name}": measured for name, measured in within.items()}
 
-    def _chunk(
-        self, name: str, source: StoredExamples, positions: Sequence[int], labels: Sequence[str]
-    ) -> Counter[str]:
-        learner = self._learner
-        tasks = [task.name for task in learner.state.tasks]
-        own = tasks.index(name)
-        truth = torch.tensor([self._columns[label] for label in labels])
-        # Read here, and blind: the learner is told neither a label nor whose examples they are.
-        readings = {
-            template: source.without_test_labels.states(learner.backbone, Subset.TEST, positions, template)
-            for template in learner.templates(source.kind)
+    def _chunk(self, positions: Sequence[int], truth: Sequence[str]) -> None:
+        method, state, kind = self.method, self.state, self.source.kind
+        examples = self.source.without_test_labels()
+        inputs = {
+            template: examples.states(method.backbone, Subset.TEST, positions, template)
+            for template in state.templates(kind)
         }
-        scores = learner.score(readings, source.kind)
-        within = learner.within_task(readings, torch.full((len(labels),), own))
-        counts = Counter(whole=_hits(scores.labels, truth), within=_hits(within, truth))
-        if scores.tasks is not None and scores.selected is not None:
-            first = scores.tasks.argmax(dim=1)
-            chosen = Counter(tasks[index] for index in first.tolist())
-            self._confusion.setdefault(name, Counter()).update(chosen)
-            counts["selector"] = int((first == own).sum())
-            counts["preselected"] = int((scores.selected == own).any(dim=1).sum())
-        possible = torch.isfinite(scores.labels)
-        for reference in self._closed_forms:
-            closed = by_template(
-                learner.label_templates, readings, partial(_features_scored, fitted(learner.closed, reference))
-            )
-            self._references[reference] += _hits(closed.masked_fill(~possible, -torch.inf), truth)
-        if self._progress:
-            self._progress(len(labels))
-        return counts
+        scores = method.score(state, inputs, kind)
+        within = method.within_task(state, inputs, torch.full((len(truth),), self.own))
+        self._count_selector(scores)
+        if self.task.labels:
+            self._answers += [self._label(column) for column in scores.classes.argmax(dim=1).tolist()]
+            self._within += [self._label(column) for column in within.argmax(dim=1).tolist()]
+            self._compare(inputs, truth)
+        else:
+            owners = state.owner[scores.classes.argmax(dim=1)]
+            values = [one.value for one in method.answers(state, inputs, range(len(truth)), self.own)]
+            self._answers += [value if owner == self.own else None for value, owner in zip(values, owners, strict=True)]
+            self._within += values
+
+    def _label(self, column: int) -> str | None:
+        """Return the label of a column of scores; None where it stands for a task without labels."""
+        return self.state.classes[column] if self.state.tasks[int(self.state.owner[column])].labels else None
+
+    def _count_selector(self, scores: Scores) -> None:
+        if scores.tasks is None or scores.selected is None:
+            return
+        first = scores.tasks.argmax(dim=1)
+        self.chosen.update(self.state.tasks[index].name for index in first.tolist())
+        self._found["selector"] += int((first == self.own).sum())
+        self._found["preselected"] += int((scores.selected == self.own).any(dim=1).sum())
+
+    def _compare(self, inputs: EncodedInputs, truth: Sequence[str]) -> None:
+        """Count the right answers of the classifiers; every class of the inputs' kind is possible for them."""
+        column = {name: index for index, name in enumerate(self.state.classes)}
+        right = torch.tensor([column[label] for label in truth])
+        impossible = self.state.impossible(self.source.kind)
+        statistics = self.method.statistics(self.state)
+        for name in self.classifiers:
+            scores = _scored(fitted_classifier(statistics, name), self.state, inputs)
+            self.references[name] += _hits(scores.masked_fill(impossible, -torch.inf), right)
+        self.compared += len(truth)
 
 
-def _features_scored(classifier: ClosedFormClassifier, states: States) -> Tensor:
-    return classifier.scores(states.features)
+def _scored(classifier: ClosedFormClassifier, state: State, inputs: EncodedInputs) -> Tensor:
+    def score(states: States) -> Tensor:
+        return classifier.scores(states.features)
+
+    return by_template(state.class_templates, inputs, score)
 
 
 def _hits(scores: Tensor, truth: Tensor) -> int:
     return int((scores.argmax(dim=1) == truth).sum())
+
+
+def counted(progress: Progress, stage: str, total: int) -> Callable[[int], None]:
+    """Return a function that adds up how many of `total` examples are done and reports the share."""
+    done = 0
+
+    def add(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(stage, done / max(1, total))
+
+    return add

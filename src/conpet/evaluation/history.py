@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from conpet.evaluation.metrics import AccuracyMatrix, Row, Tally
+from conpet.evaluation.metrics import AccuracyMatrix, Measurement, Row, Tally
 from conpet.store import EventRecord
-from conpet.types import TaskTally
+from conpet.types import ACCURACY
 
 CACHE = "cache"
 """Key of an event's detail: how many states the cache was asked for, and how many of them it had."""
@@ -22,12 +22,13 @@ _ANEW = frozenset({"learn", "split", "retire"})
 
 def matrix_of(events: Sequence[EventRecord]) -> AccuracyMatrix:
     """Return the accuracy matrix of a workspace's history; events without an evaluation have no row."""
-    return AccuracyMatrix(tuple(row_of(event) for event in events if event.evaluations))
+    return AccuracyMatrix(tuple(row_of(event) for event in events if event.metrics))
 
 
 def row_of(event: EventRecord) -> Row:
     """Return an event's row of the accuracy matrix."""
-    return Row(learned_by(event), {one.task: Tally(one.correct, one.total) for one in event.evaluations})
+    right = {one.task: Measurement(one.value, one.n).tally for one in event.metrics if one.metric == ACCURACY}
+    return Row(learned_by(event), right)
 
 
 def learned_by(event: EventRecord) -> str | None:
@@ -35,21 +36,12 @@ def learned_by(event: EventRecord) -> str | None:
     return event.task if event.verb in _ANEW else None
 
 
-def tallies_of(event: EventRecord) -> dict[str, TaskTally]:
-    """Return an event's tallies by task."""
-
-    def tally(correct: int | None, total: int) -> Tally | None:
-        return None if correct is None else Tally(correct, total)
-
-    return {
-        one.task: TaskTally(
-            Tally(one.correct, one.total),
-            tally(one.selector_correct, one.total),
-            tally(one.preselected, one.total),
-            tally(one.within_correct, one.total),
-        )
-        for one in event.evaluations
-    }
+def metrics_of(event: EventRecord) -> dict[str, dict[str, Measurement]]:
+    """Return an event's metrics by task and name."""
+    found: dict[str, dict[str, Measurement]] = {}
+    for one in event.metrics:
+        found.setdefault(one.task, {})[one.metric] = Measurement(one.value, one.n)
+    return found
 
 
 class Standing:

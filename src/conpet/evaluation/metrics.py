@@ -15,6 +15,35 @@ from conpet.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
+class Measurement:
+    """The mean of a metric over test examples.
+
+    Attributes:
+        value: The mean.
+        n: Number of examples, 0 or more.
+    """
+
+    value: float
+    n: int
+
+    @property
+    def total(self) -> float:
+        """The sum over the examples; of shares a whole number, without the rounding of their quotient."""
+        total = self.value * self.n
+        return float(round(total)) if abs(total - round(total)) < 1e-6 else total
+
+    @property
+    def tally(self) -> Tally:
+        """The counts behind a share of right answers."""
+        return Tally(round(self.value * self.n), self.n)
+
+    @classmethod
+    def of(cls, tally: Tally) -> Measurement:
+        """Return the share of right answers."""
+        return cls(tally.accuracy or 0.0, tally.total)
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """How many of how many test examples were right.
 
@@ -87,6 +116,13 @@ class AccuracyMatrix:
     def table(self) -> list[list[float | None]]:
         """Return R as rows over `tasks`; None where a task was not measured, not yet seen, or removed."""
         return [[row.accuracy(task) for task in self.tasks] for row in self.rows]
+
+
+def pooled(measurements: Iterable[Measurement]) -> float | None:
+    """Return the mean of a metric over the examples of all tasks, or None where there are none."""
+    found = list(measurements)
+    examples = sum(one.n for one in found)
+    return fsum(one.total for one in found) / examples if examples else None
 
 
 def whole_accuracy(tallies: Mapping[str, Tally]) -> float | None:

@@ -5,5 +5,5 @@ from conpet.registry import Registry
 FUSIONS = Registry(
     "fusion",
     "conpet.fusion",
-    {"paper": "conpet.fusion.rules:PaperFusion", "calibrated": "conpet.fusion.rules:CalibratedFusion"},
+    {"paper": "conpet.fusion.paper:PaperFusion", "calibrated": "conpet.fusion.calibrated:CalibratedFusion"},
 )

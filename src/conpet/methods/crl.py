@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from conpet.config import MethodConfig, Positive
+from conpet.heads.labels import linear_head
 from conpet.methods.replay_batches import ReplayBatches, TrainingStep
-from conpet.methods.static import PER_LABEL, StaticMethod
-from conpet.modules.training import linear_head
+from conpet.methods.static import PER_LABEL, StaticMethod, carried_tensors
 
 TEMPERATURE = 0.1
 """tau of the contrastive loss."""
@@ -39,7 +39,7 @@ class _Notes:
     """
 
     projection: dict[str, nn.Parameter]
-    pool: Tensor
+    bank: Tensor
     prototypes: Tensor
     similar: Tensor
     learned: Tensor
@@ -89,20 +89,20 @@ class CrlMethod(StaticMethod):
     Config = CrlConfig
     config: CrlConfig
 
-    def before(self, batches: ReplayBatches) -> None:
+    def before_training(self, batches: ReplayBatches) -> None:
         """Fill the bank, and note how similar old examples are to the prototypes."""
         device, older = batches.backbone.device, batches.labels[: batches.older]
         found = batches.represented(range(len(batches.states)))
-        kept = self.carried(older)
+        kept = carried_tensors(batches.state, older)
         first = _new_projection(found.shape[1], batches.context.seed)
         weights = {name: kept.get(f"{_PROJECTION}{name}", value) for name, value in first.items()}
         projection = {name: nn.Parameter(value.to(device, copy=True)) for name, value in weights.items()}
         prototypes = kept.get(_PROTOTYPES, torch.zeros(0, found.shape[1]))
         with torch.no_grad():
-            pool = projected(found.to(device), projection)
+            bank = projected(found.to(device), projection)
         similar = similarity(found[batches.new :], prototypes)
         learned = torch.tensor([*range(batches.new), *batches.old_rows])
-        batches.notes = _Notes(projection, pool, prototypes.to(device), similar.to(device), learned)
+        batches.notes = _Notes(projection, bank, prototypes.to(device), similar.to(device), learned)
 
     def extra_parameters(self, batches: ReplayBatches) -> Mapping[str, nn.Parameter]:
         """Return the projection's weights."""
@@ -118,15 +118,15 @@ class CrlMethod(StaticMethod):
         same = batches.targets[step.rows].unsqueeze(1) == batches.targets[rows]
         other = torch.tensor(step.rows).unsqueeze(1) != rows
         device = z.device
-        losses = contrast(z, noted.pool[rows.to(device)], same.to(device), other.to(device))
+        losses = contrast(z, noted.bank[rows.to(device)], same.to(device), other.to(device))
         if batches.older and step.fresh < len(step.rows):
             then = noted.similar[batches.replayed(step)]
             changed = divergence(then, similarity(represented[step.fresh :], noted.prototypes))
             losses = torch.cat([losses[: step.fresh], losses[step.fresh :] + changed])
-        noted.pool[step.rows] = z.detach()
-        return batches.reduced(step, losses)
+        noted.bank[step.rows] = z.detach()
+        return batches.mean_loss(step, losses)
 
-    def after(self, batches: ReplayBatches) -> None:
+    def after_training(self, batches: ReplayBatches) -> None:
         """Compute prototypes and what is read out of them."""
         noted: _Notes = batches.notes
         found, targets = batches.represented(noted.learned.tolist()), batches.targets[noted.learned]
@@ -135,13 +135,13 @@ class CrlMethod(StaticMethod):
         noted.prototypes = means(found, targets, before)
         noted.readout = nearest_prototype(noted.prototypes, spread(found, targets, noted.prototypes))
 
-    def readout(self, batches: ReplayBatches) -> nn.Linear:
+    def answering_head(self, batches: ReplayBatches) -> nn.Linear:
         """Return the scores by the nearest prototype."""
         noted: _Notes = batches.notes
         assert noted.readout is not None, "prototypes are computed after training"  # noqa: S101
         return linear_head(*noted.readout)
 
-    def kept(self, batches: ReplayBatches) -> Mapping[str, Tensor]:
+    def keep(self, batches: ReplayBatches) -> Mapping[str, Tensor]:
         """Return the prototypes and the projection."""
         noted: _Notes = batches.notes
         projection = {f"{_PROJECTION}{name}": value.detach().cpu() for name, value in noted.projection.items()}
@@ -167,7 +167,7 @@ def sampled(rows: Tensor, most: int, seed: int) -> Tensor:
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:most]]
 
 
-def contrast(z: Tensor, pool: Tensor, same: Tensor, other: Tensor) -> Tensor:
+def contrast(z: Tensor, bank: Tensor, same: Tensor, other: Tensor) -> Tensor:
     """Return the contrastive loss of each of n examples `[n]`; 0 for one that has no other of its label in the bank.
 
     Args:
@@ -177,7 +177,7 @@ def contrast(z: Tensor, pool: Tensor, same: Tensor, other: Tensor) -> Tensor:
         other: Whether it is another example `[n, m]`.
     """
     positive = same & other
-    log_shares = torch.log_softmax((z @ pool.T / TEMPERATURE).masked_fill(~other, -torch.inf), dim=1)
+    log_shares = torch.log_softmax((z @ bank.T / TEMPERATURE).masked_fill(~other, -torch.inf), dim=1)
     sums = log_shares.masked_fill(~positive, 0.0).sum(dim=1)
     return -sums / positive.sum(dim=1).clamp(min=1)
 

@@ -53,7 +53,7 @@ class DerppMethod(StaticMethod):
     Config = DerppConfig
     config: DerppConfig
 
-    def before(self, batches: ReplayBatches) -> None:
+    def before_training(self, batches: ReplayBatches) -> None:
         """Read the outputs that were recorded for old examples."""
         batches.notes = self.recorded(batches).to(batches.backbone.device)
 
@@ -62,7 +62,7 @@ class DerppMethod(StaticMethod):
         tasks, indices = (batches.rehearsal.tasks, batches.rehearsal.indices) if batches.rehearsal else ((), ())
         found = torch.full((len(tasks), len(batches.labels)), torch.nan)
         column = {label: index for index, label in enumerate(batches.labels)}
-        for task in self.state.tasks:
+        for task in batches.state.tasks:
             if task.name not in tasks or not task.objects[MODULE].has(_LOGITS):
                 continue
             rows = [row for row, name in enumerate(tasks) if name == task.name]
@@ -87,7 +87,7 @@ class DerppMethod(StaticMethod):
             loss = loss + self.config.beta * losses[step.fresh :][answered].mean()
         return loss
 
-    def kept_with_task(
+    def keep_with_task(
         self, batches: ReplayBatches, representations: Callable[[], Tensor]
     ) -> dict[str, dict[str, Tensor]]:
         """Return the outputs of the task's training examples, by label."""
@@ -95,10 +95,10 @@ class DerppMethod(StaticMethod):
             logits = batches.head(representations().to(batches.backbone.device))
         return {_LOGITS: dict(zip(batches.labels, logits.T, strict=True))}
 
-    def kept_relabelled(self, known: TaskState, names: Names, stay: Sequence[int]) -> dict[str, dict[str, Tensor]]:
+    def relabel_kept(self, task: TaskState, names: Names, rows: Sequence[int]) -> dict[str, dict[str, Tensor]]:
         """Return the outputs of the examples that stay, for the labels that do."""
-        recorded = known.objects[MODULE].tensors(_LOGITS) if known.objects[MODULE].has(_LOGITS) else {}
-        renamed = {names.get(label, label): values[list(stay)] for label, values in recorded.items()}
+        recorded = task.objects[MODULE].tensors(_LOGITS) if task.objects[MODULE].has(_LOGITS) else {}
+        renamed = {names.get(label, label): values[list(rows)] for label, values in recorded.items()}
         return {_LOGITS: {label: values for label, values in renamed.items() if label is not None}}
 
 

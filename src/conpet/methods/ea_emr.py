@@ -10,11 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from conpet.artifact import ObjectReader
 from conpet.config import MethodConfig, Positive
+from conpet.heads.labels import linear_head
 from conpet.methods.replay_batches import ReplayBatches, TrainingStep
-from conpet.methods.static import METHOD, PER_LABEL, StaticMethod
-from conpet.modules.training import linear_head
-from conpet.readable import Readable
+from conpet.methods.static import METHOD, PER_LABEL, StaticMethod, carried_tensors
 
 _WEIGHT, _OFFSET = "alignment.weight", "alignment.offset"
 _HEAD_WEIGHT, _HEAD_BIAS = f"{PER_LABEL}weight", f"{PER_LABEL}bias"
@@ -116,9 +116,12 @@ class EaEmrMethod(StaticMethod):
     Config = EaEmrConfig
     config: EaEmrConfig
 
-    def before(self, batches: ReplayBatches) -> None:
+    def before_training(self, batches: ReplayBatches) -> None:
         """Note where old examples lie."""
-        kept, nothing = self.carried(batches.labels), Alignment.identity(self.backbone.representation_size)
+        kept, nothing = (
+            carried_tensors(batches.state, batches.labels),
+            Alignment.identity(self.backbone.representation_size),
+        )
         alignment = Alignment(kept[_WEIGHT], kept[_OFFSET]) if kept else nothing
         rows = batches.some(batches.old_rows, self.config.alignment_examples)
         batches.notes = _Places(alignment, rows, alignment(batches.represented(rows)))
@@ -127,9 +130,9 @@ class EaEmrMethod(StaticMethod):
         """Return the cross-entropy of the head on aligned representations."""
         noted: _Places = batches.notes
         logits = batches.head(noted.alignment(batches.represent(step)))
-        return batches.reduced(step, nn.functional.cross_entropy(logits, step.targets, reduction="none"))
+        return batches.mean_loss(step, nn.functional.cross_entropy(logits, step.targets, reduction="none"))
 
-    def after(self, batches: ReplayBatches) -> None:
+    def after_training(self, batches: ReplayBatches) -> None:
         """Fit the alignment; without old examples it stays as it is."""
         noted: _Places = batches.notes
         if noted.rows:
@@ -139,13 +142,13 @@ class EaEmrMethod(StaticMethod):
             moved = noted.alignment.moved(torch.cat([new, old]), places, self.config.alignment_ridge)
             batches.notes = replace(noted, alignment=moved)
 
-    def readout(self, batches: ReplayBatches) -> nn.Linear:
+    def answering_head(self, batches: ReplayBatches) -> nn.Linear:
         """Return the head with the alignment in it: W (A z + c) + b = (W A) z + (W c + b)."""
         noted: _Places = batches.notes
         weight, bias = batches.head.weight.detach().cpu(), batches.head.bias.detach().cpu()
         return linear_head(weight @ noted.alignment.weight, weight @ noted.alignment.offset + bias)
 
-    def kept(self, batches: ReplayBatches) -> Mapping[str, Tensor]:
+    def keep(self, batches: ReplayBatches) -> Mapping[str, Tensor]:
         """Return the alignment, and the head without it."""
         noted: _Places = batches.notes
         return {
@@ -155,7 +158,7 @@ class EaEmrMethod(StaticMethod):
             _HEAD_BIAS: batches.head.bias.detach().cpu(),
         }
 
-    def last_head(self, stored: Readable) -> Mapping[str, Tensor]:
+    def trained_head(self, stored: ObjectReader) -> Mapping[str, Tensor]:
         """Return the head as it was trained, without the alignment."""
         kept = stored.tensors(METHOD)
         return {"weight": kept[_HEAD_WEIGHT], "bias": kept[_HEAD_BIAS]}

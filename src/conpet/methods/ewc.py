@@ -12,7 +12,7 @@ from torch import Tensor
 
 from conpet.config import MethodConfig, Positive
 from conpet.methods.replay_batches import HEAD_PARAMETERS, ReplayBatches, TrainingStep
-from conpet.methods.static import PER_LABEL, StaticMethod
+from conpet.methods.static import PER_LABEL, StaticMethod, carried_tensors
 
 _IMPORTANCE, _ANCHOR = "importance.", "anchor."
 
@@ -87,9 +87,12 @@ class EwcMethod(StaticMethod):
     Config = EwcConfig
     config: EwcConfig
 
-    def before(self, batches: ReplayBatches) -> None:
+    def before_training(self, batches: ReplayBatches) -> None:
         """Read the penalty of past tasks."""
-        carried = {name: value.to(batches.backbone.device) for name, value in self.carried(batches.labels).items()}
+        carried = {
+            name: value.to(batches.backbone.device)
+            for name, value in carried_tensors(batches.state, batches.labels).items()
+        }
 
         def of(kind: str) -> dict[str, Tensor]:
             keys = {name: _key(kind, name) for name in batches.parameters}
@@ -102,7 +105,7 @@ class EwcMethod(StaticMethod):
         past: Quadratic = batches.notes
         return super().loss(batches, step) + self.config.penalty / 2 * past.at(batches.parameters)
 
-    def after(self, batches: ReplayBatches) -> None:
+    def after_training(self, batches: ReplayBatches) -> None:
         """Add the task's Fisher information to the penalty."""
         generator = torch.Generator().manual_seed(batches.context.seed)
         rows = batches.some(range(batches.new), self.config.fisher_examples)
@@ -114,7 +117,7 @@ class EwcMethod(StaticMethod):
         fisher = diagonal_fisher(batches.parameters, log_probabilities, rows, generator)
         batches.notes = past.plus(fisher, {name: value.detach() for name, value in batches.parameters.items()})
 
-    def kept(self, batches: ReplayBatches) -> dict[str, Tensor]:
+    def keep(self, batches: ReplayBatches) -> dict[str, Tensor]:
         """Return the penalty of all tasks so far."""
         past: Quadratic = batches.notes
         importance = {_key(_IMPORTANCE, name): value for name, value in past.importance.items()}

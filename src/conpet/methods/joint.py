@@ -6,14 +6,14 @@ from typing import ClassVar
 
 from conpet.backbone.states import States
 from conpet.context import TrainContext
+from conpet.heads.labels import indices_of, zero_head
 from conpet.methods.base import TaskData
 from conpet.methods.replay_batches import ReplayBatches
-from conpet.methods.static import StaticMethod
+from conpet.methods.static import StaticMethod, labels_with
 from conpet.modules.module import PetModule
 from conpet.modules.optimisation import steps_of
-from conpet.modules.training import zero_head
 from conpet.replay.memory import Subset
-from conpet.state.statistics import outputs_of
+from conpet.state.state import State
 
 
 class JointMethod(StaticMethod):
@@ -28,21 +28,22 @@ class JointMethod(StaticMethod):
     replays: ClassVar[bool] = False
     retrains: ClassVar[bool] = True
 
-    def batches(self, task_data: TaskData, context: TrainContext) -> ReplayBatches:
+    def batches(self, state: State, task_data: TaskData, context: TrainContext) -> ReplayBatches:
         """Return a new module and head, with all examples of all tasks to be learned."""
         memory = [one for one in context.memory if one.task != task_data.task.name]
         states = [task_data.train, *(one.states(self.backbone, Subset.TRAIN) for one in memory)]
         answers = [*task_data.answers, *(label for one in memory for label in one.labels(Subset.TRAIN))]
-        labels = self.labels_with(task_data)
+        labels = labels_with(state, task_data)
         steps = steps_of(len(answers), task_data.settings.training)
         return ReplayBatches(
             PetModule(self.backbone, self.settings.for_task({}), context.seed),
-            zero_head(self.backbone, len(labels)),
+            zero_head(self.backbone.representation_size, len(labels), self.backbone.device),
+            state,
             task_data,
             context,
             labels,
             States.concatenated(states),
-            outputs_of(answers, labels),
+            indices_of(answers, labels),
             len(answers),
             steps,
         )

@@ -50,7 +50,7 @@ class LwfMethod(StaticMethod):
     Config = LwfConfig
     config: LwfConfig
 
-    def before(self, batches: ReplayBatches) -> None:
+    def before_training(self, batches: ReplayBatches) -> None:
         """Record what the old outputs say of the new examples."""
         found = batches.represented(range(batches.new))
         with torch.no_grad():
@@ -60,7 +60,7 @@ class LwfMethod(StaticMethod):
         """Return the cross-entropy of the new outputs and what the old ones of each task moved."""
         logits = batches.head(batches.represent(step))
         loss = nn.functional.cross_entropy(logits[:, batches.older :], step.targets - batches.older)
-        sizes = [len(task.labels) for task in self.state.tasks if task.name != batches.task_data.task.name]
+        sizes = [len(task.labels) for task in batches.state.tasks if task.name != batches.task_data.task.name]
         now = logits[:, : batches.older].split(sizes, dim=1)
         recorded: Tensor = batches.notes
         then = recorded[step.rows].split(sizes, dim=1)

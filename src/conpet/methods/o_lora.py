@@ -12,10 +12,11 @@ from torch import Tensor
 from conpet.config import MethodConfig, Settings, TaskSettings
 from conpet.errors import ConfigError
 from conpet.methods.replay_batches import ReplayBatches, TrainingStep
-from conpet.methods.static import StaticMethod
+from conpet.methods.static import StaticMethod, stored_module
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter
 from conpet.modules.kinds.lora import DOWN, LoraConfig, concatenated
 from conpet.modules.module import PetModule
+from conpet.state.state import State
 
 
 class OLoraConfig(MethodConfig):
@@ -61,20 +62,14 @@ class OLoraMethod(StaticMethod):
         if not isinstance(module, LoraConfig) or module.dora:
             raise ConfigError(f"method {cls.name!r} sums LoRA modules: use pet=lora, no dora, or another method")
 
-    def started(self, seed: int) -> PetModule:
+    def initial_module(self, state: State, seed: int) -> PetModule:
         """Return a new LoRA over the stored ones."""
-        return PetModule(self.backbone, self.settings.for_task({}), seed, past=self.past)
+        return PetModule(self.backbone, self.settings.for_task({}), seed, past=past_updates(state))
 
-    @property
-    def past(self) -> Adapter | None:
-        """The sum of the LoRA modules of all tasks so far, as one."""
-        if self.last is None:
-            return None
-        return Adapter(self.last.tensors(ADAPTER_TENSORS), self.last.document(ADAPTER_CONFIG))
-
-    def before(self, batches: ReplayBatches) -> None:
+    def before_training(self, batches: ReplayBatches) -> None:
         """Note the directions that are taken: all earlier A of a map, one below the other `[r (t - 1), in]`."""
-        taken = self.past.tensors if self.past else {}
+        past = past_updates(batches.state)
+        taken = past.tensors if past else {}
         batches.notes = {name: a.to(batches.backbone.device) for name, a in taken.items() if name.endswith(DOWN)}
 
     def loss(self, batches: ReplayBatches, step: TrainingStep) -> Tensor:
@@ -82,10 +77,16 @@ class OLoraMethod(StaticMethod):
         taken: Mapping[str, Tensor] = batches.notes
         return super().loss(batches, step) + self.config.orthogonality * overlap(taken, batches.module.parameters)
 
-    def answering(self, batches: ReplayBatches) -> Adapter:
+    def answering_adapter(self, batches: ReplayBatches) -> Adapter:
         """Return all LoRA modules as one."""
-        new = batches.module.adapter()
-        return concatenated([self.past, new] if self.past else [new])
+        past, new = past_updates(batches.state), batches.module.adapter()
+        return concatenated([past, new] if past else [new])
+
+
+def past_updates(state: State) -> Adapter | None:
+    """Return the sum of the LoRA modules of all tasks so far, as one module."""
+    stored = stored_module(state)
+    return Adapter(stored.tensors(ADAPTER_TENSORS), stored.document(ADAPTER_CONFIG)) if stored else None
 
 
 def overlap(taken: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> Tensor:

@@ -14,13 +14,14 @@ from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch, States
 from conpet.config import Settings
 from conpet.context import TrainContext
+from conpet.heads.labels import indices_of
 from conpet.methods.base import TaskData
 from conpet.modules.module import PetModule
 from conpet.modules.optimisation import epoch_batches, steps_of
 from conpet.modules.training import represented
 from conpet.replay.rehearsal import Rehearsal, learned_from, mean_loss
 from conpet.replay.schedule import OLD_SHARE, divide_budget, rehearse
-from conpet.state.statistics import outputs_of
+from conpet.state.state import State
 
 HEAD_PARAMETERS = "head."
 """Names of the head's parameters begin so; they have one row for each label."""
@@ -45,7 +46,7 @@ class TrainingStep:
     targets: Tensor
 
 
-class Trained(NamedTuple):
+class ModuleWithHead(NamedTuple):
     """What is trained: a module and a head on it."""
 
     module: PetModule
@@ -59,6 +60,7 @@ class ReplayBatches:
     Attributes:
         module: The module that is trained.
         head: The head that is trained.
+        state: The state without the task.
         lesson: The task.
         work: Seed, past examples, checkpoints, progress.
         labels: Labels of the head's outputs: those of older tasks, then the task's own.
@@ -72,6 +74,7 @@ class ReplayBatches:
 
     module: PetModule
     head: nn.Linear
+    state: State
     task_data: TaskData
     context: TrainContext
     labels: tuple[str, ...]
@@ -86,8 +89,9 @@ class ReplayBatches:
     @classmethod
     def begin(
         cls,
-        trained: Trained,
+        trained: ModuleWithHead,
         settings: Settings,
+        state: State,
         task_data: TaskData,
         context: TrainContext,
         labels: Sequence[str],
@@ -109,11 +113,12 @@ class ReplayBatches:
         return cls(
             trained.module,
             trained.head,
+            state,
             task_data,
             context,
             tuple(labels),
             States.concatenated(states),
-            outputs_of(answers, labels),
+            indices_of(answers, labels),
             len(task_data.train),
             steps,
             rehearsal,
@@ -178,7 +183,7 @@ class ReplayBatches:
         """Return the module's representations `[n, R]` of a step's examples."""
         return self.module.represent(step.batch)
 
-    def reduced(self, step: TrainingStep, losses: Tensor) -> Tensor:
+    def mean_loss(self, step: TrainingStep, losses: Tensor) -> Tensor:
         """Return the mean of a step's losses `[n]` over all that is learned from; the replay schedule sees them too."""
         return mean_loss(losses, self.rehearsal, self.replayed(step))
 

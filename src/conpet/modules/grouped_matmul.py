@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from conpet.errors import check_memory
+
 
 class Run(NamedTuple):
     """Rows of a batch that matrices following one another have equal shares in.
@@ -231,10 +233,15 @@ def _quickest(size: Hashable, seconds: Callable[[], Sequence[float]]) -> int:
 
 
 def seconds_of(way: GroupedMatmul, left: Tensor, stack: Tensor, times: int = 5) -> float:
-    """Return how long a way takes to multiply; infinity if the device or the shapes are not for it."""
+    """Return how long a way takes to multiply; infinity if the device or the shapes are not for it.
+
+    Raises:
+        OutOfMemoryError: The device's memory is full.
+    """
     try:
         way.multiply(left, stack)
-    except (NotImplementedError, RuntimeError):
+    except (NotImplementedError, RuntimeError) as error:
+        check_memory(error, "the ways to multiply a mixed batch were timed")
         return float("inf")
     _synchronise(left.device)
     started = time.perf_counter()

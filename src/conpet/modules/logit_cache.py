@@ -27,8 +27,8 @@ class LogitCache:
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[Hashable, Encoded], Tensor] = OrderedDict()
 
-    def logits(self, states: States, wanted: Sequence[Sequence[StoredModule]]) -> list[dict[StoredModule, Tensor]]:
-        """Return, as `ModulePool.logits` does, each wanted module's logits of each of n examples."""
+    def outputs(self, states: States, wanted: Sequence[Sequence[StoredModule]]) -> list[dict[StoredModule, Tensor]]:
+        """Return, as `ModulePool.outputs` does, each wanted module's logits of each of n examples."""
         results = [self._remembered(one, modules) for one, modules in zip(states.encoded, wanted, strict=True)]
         missing = [
             [module for module in modules if module not in found]
@@ -36,7 +36,7 @@ class LogitCache:
         ]
         rows = [row for row, modules in enumerate(missing) if modules]
         if rows:
-            computed = self.pool.logits(states.select(rows), [missing[row] for row in rows])
+            computed = self.pool.outputs(states.select(rows), [missing[row] for row in rows])
             for row, logits in zip(rows, computed, strict=True):
                 results[row] |= logits
                 self._remember(states.encoded[row], logits)

@@ -14,23 +14,21 @@ from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from conpet.artifact import Artifact
+from conpet.artifact import Artifact, ObjectReader
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch
 from conpet.config import TaskSettings
+from conpet.cost import meter
 from conpet.errors import ConfigError, CorruptionError
+from conpet.heads.base import HEAD
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter, MapUpdate
 from conpet.modules.kinds import MODULE_KINDS, kind_of_document
 from conpet.modules.kinds.base import ModuleKind
 from conpet.modules.kinds.lora import LoraConfig, freeze_beneath
 from conpet.modules.low_rank import LowRankLinear, low_rank_maps
-from conpet.readable import Readable
 
 EAGER_TOKENS = 256
 """Up to this length plain attention trains faster than the fused kernel on a CPU in bfloat16 (5 times at 16 tokens)."""
-
-HEAD = "head"
-"""Stem of a module's head: its tensors, and a document that says of what kind it is."""
 
 
 class PetModule:
@@ -136,16 +134,16 @@ class PetModule:
     def represent(self, batch: Batch) -> Tensor:
         """Return the representations `[n, R]`, float32, of a batch."""
         tokens = batch.tokens * self.backbone.suffix_share
-        self.backbone.meter.tokens += tokens
+        meter().tokens += tokens
         if not torch.is_grad_enabled():
             return self._passed(batch)
-        self.backbone.meter.trained_tokens += tokens
+        meter().trained_tokens += tokens
         rows, width = batch.ids.shape
         at_once = max(1, (self._micro_batch_tokens or batch.ids.numel()) // width)
         with _kept_for_gradients(self.backbone.device, offload=self._offloads):
             if rows <= at_once:
                 return self._passed(batch)
-            self.backbone.meter.tokens += tokens  # for each part is passed again when its gradients are due
+            meter().tokens += tokens  # for each part is passed again when its gradients are due
             parts = [batch.rows(start, start + at_once) for start in range(0, rows, at_once)]
             return torch.cat([checkpoint(self._passed, part, use_reentrant=False) for part in parts])
 
@@ -174,21 +172,6 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class ModuleWeights:
-    """A batched module with its head, as the bank wants it.
-
-    Attributes:
-        maps: Path of a linear map in the backbone to what the module does to it.
-        weight: The head's weight `[labels, R]`.
-        bias: The head's bias `[labels]`.
-    """
-
-    maps: Mapping[str, MapUpdate]
-    weight: Tensor
-    bias: Tensor
-
-
 @dataclass(frozen=True)
 class StoredModule:
     """A module in the store, read when it is needed.
@@ -199,12 +182,12 @@ class StoredModule:
     """
 
     name: Hashable
-    reader: Readable = field(compare=False)
+    reader: ObjectReader = field(compare=False)
 
     @classmethod
-    def of(cls, reader: Readable) -> StoredModule:
+    def of(cls, reader: ObjectReader) -> StoredModule:
         """Name a module by the object it lies in."""
-        return cls(reader.folder, reader)
+        return cls(reader.key, reader)
 
     @cached_property
     def document(self) -> Mapping[str, Any]:
@@ -225,44 +208,29 @@ class StoredModule:
         """Read the module without its head."""
         return Adapter(self.reader.tensors(ADAPTER_TENSORS), self.document)
 
-    def head(self) -> tuple[Tensor, Tensor]:
-        """Read the head: weight `[labels, R]` and bias `[labels]`.
-
-        Raises:
-            CorruptionError: A tensor is missing or surplus.
-        """
-        head = self.reader.tensors(HEAD)
-        if wrong := sorted(head.keys() ^ {"weight", "bias"}):
-            raise CorruptionError(f"a stored module has missing or surplus tensors: {', '.join(wrong)}")
-        return head["weight"], head["bias"]
-
-    def weights(self, bases: Mapping[str, nn.Linear]) -> ModuleWeights:
-        """Read a module of a batched kind, over the linear maps of a suffix, by path.
+    def weights(self, bases: Mapping[str, nn.Linear]) -> Mapping[str, MapUpdate]:
+        """Read what a module of a batched kind does to the linear maps of a suffix, by path.
 
         Raises:
             CorruptionError: A tensor is missing or surplus, or sits on a map that is not there.
         """
         maps = self.kind.updates(self.adapter(), bases)
         assert maps is not None, f"{self.kind.name} is not batched"  # noqa: S101
-        return ModuleWeights(maps, *self.head())
+        return maps
 
 
-def module_artifact(module: PetModule, head: nn.Linear, head_document: Mapping[str, Any], **more: Any) -> Artifact:
-    """Put a trained module and its linear head into an artifact (see `adapter_artifact`)."""
-    return adapter_artifact(module.adapter(), head, head_document, **more)
-
-
-def adapter_artifact(adapter: Adapter, head: nn.Linear, head_document: Mapping[str, Any], **more: Any) -> Artifact:
-    """Put an adapter and a linear head into an artifact.
+def module_artifact(
+    adapter: Adapter, head: Mapping[str, Tensor], document: Mapping[str, Any], **more: Mapping[str, Tensor]
+) -> Artifact:
+    """Put a module and its head into an artifact.
 
     Args:
         adapter: The module.
-        head: The head.
-        head_document: What its outputs stand for; stored beside its kind.
+        head: The head's tensors.
+        document: The head's document (see `conpet.heads.base`).
         more: Further tensors, by stem.
     """
-    head_tensors = {"weight": head.weight.detach().cpu().clone(), "bias": head.bias.detach().cpu().clone()}
     return Artifact(
-        tensors={ADAPTER_TENSORS: adapter.tensors, HEAD: head_tensors, **more},
-        documents={ADAPTER_CONFIG: adapter.document, HEAD: {"kind": "linear", **head_document}},
+        tensors={ADAPTER_TENSORS: adapter.tensors, HEAD: head, **more},
+        documents={ADAPTER_CONFIG: adapter.document, HEAD: dict(document)},
     )

@@ -1,4 +1,7 @@
-"""The only optimisation loop: AdamW over fixed numbers of steps, resumable, its randomness an argument."""
+"""The training loop of modules, heads and selectors: AdamW for a fixed number of steps, resumable, with a given seed.
+
+The weights of the calibrated rule are fitted elsewhere, by L-BFGS (`conpet.fusion.rules`).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 from conpet.artifact import Artifact, load_checkpoint, save_checkpoint
 from conpet.config import TrainingConfig
 from conpet.errors import DivergedError
+from conpet.randomness import seeded
 
 CHECKPOINT_SECONDS = 20.0
 """Least time between two checkpoints: at most this much training is lost by a kill."""
@@ -136,7 +140,7 @@ def optimise_batch(
         DivergedError: A loss is no longer a finite number.
     """
     optimizer = torch.optim.AdamW([_group(group) for group in groups], eps=1e-6, fused=True)
-    devices = {one.device for one in _named(groups).values() if one.is_cuda}
+    devices = {one.device for one in _named(groups).values()}
     logs = [TrainLog() for _ in groups]
     if checkpoint is not None:
         _resume(checkpoint, groups, optimizer, logs)
@@ -146,8 +150,7 @@ def optimise_batch(
         lasting = [number for number, group in enumerate(groups) if group.lasts(step)]
         for group, own in zip(groups, optimizer.param_groups, strict=True):
             own["lr"] = group.schedule.rate(step)
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(groups[0].schedule.seed + step)
+        with seeded(groups[0].schedule.seed + step, devices):
             losses = losses_of_step(step).reshape(-1)
         unread.append(losses.detach())
         optimizer.zero_grad(set_to_none=True)  # so that what lasts no longer has no gradient, and is left as it is

@@ -13,20 +13,35 @@ from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch, States
+from conpet.cost import meter
+from conpet.heads.base import StoredHead
+from conpet.modules.adapter import MapUpdate
 from conpet.modules.batched_linear import BatchedLinear, Shapes, bytes_of, room_for, shapes_of, using
 from conpet.modules.grouped_matmul import GroupedMatmul, OneForAll, mixed, piece_size
-from conpet.modules.module import ModuleWeights, PetModule, StoredModule
+from conpet.modules.module import PetModule, StoredModule
 
 _FEWEST_SLOTS = 4
 KEPT_BYTES = 512 * 1024**2
 """Memory up to which modules stay there, though no pass needs so many."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Weights:
+    """What is read of a stored module before it takes a slot.
+
+    Attributes:
+        maps: Path of a linear map in the backbone to what the module does to it.
+        head: Its head.
+    """
+
+    maps: Mapping[str, MapUpdate]
+    head: StoredHead
+
+
 @dataclass(slots=True)
 class _Resident:
     slot: int
-    weight: Tensor
-    bias: Tensor
+    head: StoredHead
     users: int = 0
 
 
@@ -35,8 +50,7 @@ class _Alone:
     """A module of a kind that shares no pass with others, in a suffix of its own."""
 
     module: PetModule
-    weight: Tensor
-    bias: Tensor
+    head: StoredHead
 
 
 class ModulePool:
@@ -70,7 +84,7 @@ class ModulePool:
         self._slots = 0
         self._matrix_bytes = 0.0  # of one of the two matrices that a module has on a map, on average
 
-    def logits(self, states: States, wanted: Sequence[Sequence[StoredModule]]) -> list[dict[StoredModule, Tensor]]:
+    def outputs(self, states: States, wanted: Sequence[Sequence[StoredModule]]) -> list[dict[StoredModule, Tensor]]:
         """Run the modules each example wants.
 
         Args:
@@ -78,7 +92,7 @@ class ModulePool:
             wanted: Per example the keys of the modules to run, possibly none.
 
         Returns:
-            Per example, key to logits `[labels]`, float32, over the module's own labels.
+            Per example, module to its head's outputs `[O]`, float32.
         """
         results: list[dict[StoredModule, Tensor]] = [{} for _ in wanted]
         together = [[key for key in keys if key.kind.batched] for keys in wanted]
@@ -88,11 +102,11 @@ class ModulePool:
                 batch = states.collate(rows, pad=self._backbone.encoder.pad, device=self._backbone.device)
                 shares = [(residents[key], len(some)) for key, some in pieces]
                 represented = self._represent(batch, [(resident.slot, count) for resident, count in shares])
-                for (key, some), logits in zip(pieces, _apply_heads(represented, shares), strict=True):
-                    for row, values in zip(some, logits, strict=True):
+                for (key, some), outputs in zip(pieces, _apply_heads(represented, shares), strict=True):
+                    for row, values in zip(some, outputs, strict=True):
                         results[row][key] = values
-        for row, key, logits in self._alone_logits(states, wanted):
-            results[row][key] = logits
+        for row, key, outputs in self._alone_outputs(states, wanted):
+            results[row][key] = outputs
         return results
 
     def represent(self, states: States, module: StoredModule | None) -> Tensor:
@@ -117,10 +131,10 @@ class ModulePool:
             with torch.inference_mode():
                 yield alone.module.represent
 
-    def _alone_logits(
+    def _alone_outputs(
         self, states: States, wanted: Sequence[Sequence[StoredModule]]
     ) -> Iterator[tuple[int, StoredModule, Tensor]]:
-        """Run, one after the other, the modules that share no pass; yield row, key and logits."""
+        """Run, one after the other, the modules that share no pass; yield row, key and outputs."""
         rows_of: dict[StoredModule, list[int]] = {}
         for row, keys in enumerate(wanted):
             for key in keys:
@@ -128,19 +142,17 @@ class ModulePool:
                     rows_of.setdefault(key, []).append(row)
         for key, rows in rows_of.items():
             alone = self._by_itself(key)
-            represented = self.represent(states.select(rows), key).to(alone.weight.device)
-            for row, logits in zip(rows, nn.functional.linear(represented, alone.weight, alone.bias), strict=True):
-                yield row, key, logits.cpu()
+            represented = self.represent(states.select(rows), key).to(self._backbone.device)
+            for row, outputs in zip(rows, alone.head.outputs(represented), strict=True):
+                yield row, key, outputs.cpu()
 
     def _by_itself(self, key: StoredModule) -> _Alone:
         """Return a module in a suffix of its own, kept while it is among the last used."""
         with self._lock:
             found = self._alone.get(key.name)
             if found is None:
-                weight, bias = key.head()
-                device = self._backbone.device
-                module = PetModule.of(self._backbone, key.adapter())
-                found = _Alone(module, weight.float().to(device), bias.float().to(device))
+                head = StoredHead.read(key.reader, self._backbone.device)
+                found = _Alone(PetModule.of(self._backbone, key.adapter()), head)
                 while len(self._alone) >= self.capacity:
                     self._alone.popitem(last=False)  # whoever is running it keeps it until then
                 self._alone[key.name] = found
@@ -172,14 +184,16 @@ class ModulePool:
             slots = {slot for slot, _ in pieces}
             products = OneForAll(slots.pop()) if len(slots) == 1 else mixed(pieces, self._backbone.device)
         with using(products, batch.ids.shape[1]), torch.inference_mode():
-            self._backbone.meter.tokens += batch.tokens * self._backbone.suffix_share
+            meter().tokens += batch.tokens * self._backbone.suffix_share
             return self._backbone.pooling(self._suffix(batch.ids, batch.padding, batch.hidden), batch)
 
     @contextmanager
     def _pinned(self, keys: Sequence[StoredModule]) -> Iterator[dict[StoredModule, _Resident]]:
         """Bring all modules of a call into memory and keep them there while it runs."""
+        # Read before anything is locked: other calls go on meanwhile.
+        weights = {key: self._weights(key) for key in keys if key.name not in self._resident}
         with self._entrance:  # held while waiting: whoever comes later pins nothing, so those inside will finish
-            weights = {key: key.weights(self._bases) for key in keys if key.name not in self._resident}
+            weights |= {k: self._weights(k) for k in keys if k.name not in self._resident and k not in weights}
             with self._lock:
                 while not self._bring(keys, weights):
                     self._lock.wait()
@@ -195,7 +209,7 @@ class ModulePool:
                     resident.users -= 1
                 self._lock.notify_all()
 
-    def _bring(self, keys: Sequence[StoredModule], weights: dict[StoredModule, ModuleWeights]) -> bool:
+    def _bring(self, keys: Sequence[StoredModule], weights: dict[StoredModule, _Weights]) -> bool:
         """Place what is missing, given its weights; False while modules in use stand in the way. The lock is held."""
         if all(key.name in self._resident for key in keys):
             return True
@@ -207,7 +221,7 @@ class ModulePool:
                 return False
             self._rebuild(slots, rooms)
             gone = [key for key in keys if key.name not in self._resident and key not in weights]
-            weights |= {key: key.weights(self._bases) for key in gone}
+            weights |= {key: self._weights(key) for key in gone}
         names = {key.name for key in keys}
         missing = [key for key in keys if key.name not in self._resident]
         free = set(range(self._slots)) - {resident.slot for resident in self._resident.values()}
@@ -220,11 +234,14 @@ class ModulePool:
             self._place(key, weights[key], free.pop())
         return True
 
-    def _place(self, key: StoredModule, weights: ModuleWeights, slot: int) -> None:
+    def _weights(self, key: StoredModule) -> _Weights:
+        """Read a module and its head from disk."""
+        return _Weights(key.weights(self._bases), StoredHead.read(key.reader, self._backbone.device))
+
+    def _place(self, key: StoredModule, weights: _Weights, slot: int) -> None:
         for name, batched in self._maps.items():
             batched.put(slot, weights.maps.get(name))
-        device = self._backbone.device
-        self._resident[key.name] = _Resident(slot, weights.weight.float().to(device), weights.bias.float().to(device))
+        self._resident[key.name] = _Resident(slot, weights.head)
 
     def _slots_for(self, modules: int, rooms: Mapping[str, Shapes]) -> int:
         """Return how many slots there should be: those there are, or twice as many as needed, as memory allows."""
@@ -249,7 +266,7 @@ class ModulePool:
         self._matrix_bytes = sum(both) / 2 / max(1, len(both))
 
 
-def _rooms(present: dict[str, Shapes], coming: Iterable[ModuleWeights]) -> dict[str, Shapes]:
+def _rooms(present: dict[str, Shapes], coming: Iterable[_Weights]) -> dict[str, Shapes]:
     """Return the room each map needs, by path, for what is there and what is coming."""
     rooms = dict(present)
     for weights in coming:
@@ -270,8 +287,8 @@ def _in_pieces(rows_of: Mapping[StoredModule, list[int]], matrix_bytes: float) -
 
 
 def _apply_heads(represented: Tensor, shares: Sequence[tuple[_Resident, int]]) -> Iterator[Tensor]:
-    """Apply each piece's own head `[labels, R]` to its rows; yield logits `[k, labels]`."""
+    """Apply each piece's own head to its rows; yield outputs `[k, O]`."""
     start = 0
     for resident, count in shares:
-        yield nn.functional.linear(represented[start : start + count], resident.weight, resident.bias).cpu()
+        yield resident.head.outputs(represented[start : start + count]).cpu()
         start += count

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate
 from math import ceil
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
 from conpet.config import TaskSettings
+from conpet.cost import meter
+from conpet.heads.base import Head
+from conpet.heads.labels import LabelHead, indices_of, label_document
 from conpet.modules.kinds import MODULE_KINDS
 from conpet.modules.kinds.base import ModuleKind
-from conpet.modules.module import PetModule
+from conpet.modules.module import PetModule, module_artifact
 from conpet.modules.optimisation import (
     READ_STEPS,
     ParameterGroup,
@@ -28,7 +33,7 @@ from conpet.modules.optimisation import (
     steps_of,
 )
 
-Watch = Callable[[int, PetModule, nn.Linear], None]
+Watch = Callable[[int, PetModule, nn.Module], None]
 """Looks at a module and its head in training: called with the number of steps done. It may raise."""
 
 
@@ -44,22 +49,31 @@ class TrainingJob:
 
     Attributes:
         states: Prefix states of n examples.
-        targets: Index of each one's label `[n]`.
-        labels: Number of labels.
+        targets: What the head's loss compares with, a row for each example `[n, ...]`.
+        head: The head.
+        document: What is stored beside its tensors.
         settings: Module, epochs, rates.
         seed: Seed of the first weights and of the order of examples.
-        others: Fixed logits of the labels of older tasks `[n, O]` that stand beside the new ones in the softmax (the
-            paper's training at k > 1), or None.
-        name: What messages call it, or None where there is but one.
+        competing_logits: Fixed logits of the labels of older tasks `[n, K]` that share the softmax (the paper's
+            training at top_k > 1), or None. Only the head over labels takes them.
+        name: What messages call it, or None where there is only one.
     """
 
     states: States
     targets: Tensor
-    labels: int
+    head: Head
+    document: Mapping[str, Any]
     settings: TaskSettings
     seed: int
-    others: Tensor | None = None
+    competing_logits: Tensor | None = None
     name: str | None = None
+
+    @classmethod
+    def over_labels(
+        cls, states: States, answers: Sequence[str], labels: Sequence[str], settings: TaskSettings, seed: int
+    ) -> Self:
+        """Return a job that ends in a head over labels, given each example's label."""
+        return cls(states, indices_of(answers, labels), LabelHead(), label_document(labels), settings, seed)
 
     @property
     def steps(self) -> int:
@@ -84,41 +98,53 @@ class TrainingJob:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedModule:
-    """A module with its linear head, and how training went."""
+    """A module with its head, and how training went.
+
+    Attributes:
+        module: The module.
+        head: The head.
+        log: Steps and losses.
+        job: What was learned.
+    """
 
     module: PetModule
-    head: nn.Linear
+    head: nn.Module
     log: TrainLog
+    job: TrainingJob
+
+    @property
+    def parameters(self) -> int:
+        """Trained parameters of the module."""
+        return sum(parameter.numel() for parameter in self.module.parameters.values())
+
+    @property
+    def head_parameters(self) -> int:
+        """Trained parameters of the head."""
+        return sum(parameter.numel() for parameter in self.head.parameters())
+
+    def artifact(self, **more: Mapping[str, Tensor]) -> Artifact:
+        """Return module and head as they are stored, with further tensors by stem."""
+        return module_artifact(self.module.adapter(), self.job.head.tensors(self.head), self.job.document, **more)
 
 
 def train_module(
     backbone: Backbone,
-    states: States,
-    targets: Tensor,
-    labels: int,
-    settings: TaskSettings,
-    seed: int,
+    job: TrainingJob,
     *,
-    others: Tensor | None = None,
     checkpoint: Path | None = None,
     on_step: Callable[[int, float], None] | None = None,
     watch: Watch | None = None,
 ) -> TrainedModule:
-    """Train a new module and head by cross-entropy.
+    """Train a new module and head.
 
     Args:
         backbone: The frozen model.
-        states: As in `TrainingJob`.
-        targets: As in `TrainingJob`.
-        labels: As in `TrainingJob`.
-        settings: As in `TrainingJob`.
-        seed: As in `TrainingJob`.
-        others: As in `TrainingJob`.
+        job: What to learn.
         checkpoint: Folder for checkpoints, or None.
         on_step: Called with the number of steps done and of all steps.
-        watch: Called behind every step; what it raises ends the training.
+        watch: Called after every step; an exception it raises ends the training.
     """
-    run = TrainingRun(backbone, TrainingJob(states, targets, labels, settings, seed, others))
+    run = TrainingRun(backbone, job)
 
     def report(done: int) -> None:
         if on_step:
@@ -177,7 +203,7 @@ def group_jobs(jobs: Sequence[TrainingJob]) -> list[list[int]]:
 def _fit_together(jobs: Sequence[TrainingJob]) -> bool:
     """Tell whether subjects of one shape can, and should, go through a step together."""
     kind: ModuleKind = MODULE_KINDS[jobs[0].settings.module.kind]()
-    if any(one.others is not None or not kind.trains_batched(one.settings.module) for one in jobs):
+    if any(one.competing_logits is not None or not kind.trains_batched(one.settings.module) for one in jobs):
         return False
     rows = sum(one.rows for one in jobs)
     tokens = rows * max(one.longest for one in jobs)
@@ -195,7 +221,7 @@ class TrainingRun:
         training = job.settings.training
         self.job = job
         self.module = PetModule(backbone, job.settings, job.seed)
-        self.head = zero_head(backbone, job.labels)
+        self.head = job.head.build(backbone.representation_size, job.document, backbone.device)
         head = {f"head.{name}": value for name, value in self.head.named_parameters()}
         schedule = Schedule(job.steps, training.learning_rate, training.weight_decay, seed=job.seed)
         self.group = ParameterGroup({**self.module.parameters, **head}, schedule, job.name)
@@ -215,10 +241,12 @@ class TrainingRun:
 
     def loss(self, represented: Tensor, rows: Sequence[int]) -> Tensor:
         """Return the loss of some examples, given their representations."""
-        logits, others = self.head(represented), self.job.others
-        if others is not None:
-            logits = torch.cat([logits, others[rows].to(logits.device)], dim=1)
-        return nn.functional.cross_entropy(logits, self.job.targets[rows].to(logits.device))
+        job = self.job
+        targets = job.targets[rows].to(represented.device)
+        if job.competing_logits is None:
+            return job.head.loss(self.head, represented, targets).mean()
+        assert isinstance(job.head, LabelHead), "only labels compete"  # noqa: S101
+        return job.head.loss(self.head, represented, targets, job.competing_logits[rows]).mean()
 
 
 def _train(
@@ -242,7 +270,7 @@ def _train(
         first.share([len(some) for some in rows])
         represented = first.represent(batch).split([len(some) for some in rows])
         of_each = zip(runs, represented, rows, strict=True)
-        backbone.meter.steps += sum(bool(some) for some in rows)
+        meter().steps += sum(bool(some) for some in rows)
         return torch.stack([run.loss(part, some) for run, part, some in of_each if some])
 
     for run in runs:
@@ -257,7 +285,7 @@ def _train(
     first.batch_with([])
     for run in runs:
         run.module.train(False)
-    return [TrainedModule(run.module, run.head, log) for run, log in zip(runs, logs, strict=True)]
+    return [TrainedModule(run.module, run.head, log, run.job) for run, log in zip(runs, logs, strict=True)]
 
 
 def _tell(on_step: Callable[[int, float], None] | None, total: int, before: int, done: int) -> None:
@@ -273,20 +301,3 @@ def represented(backbone: Backbone, module: PetModule, states: States) -> Tensor
             batch = states.collate(rows, pad=backbone.encoder.pad, device=backbone.device)
             out[rows] = module.represent(batch).cpu()
     return out
-
-
-def zero_head(backbone: Backbone, outputs: int) -> nn.Linear:
-    """Return a head of zeros: its first prediction is uniform, and nothing is drawn from the global generator."""
-    head: nn.Linear = nn.utils.skip_init(nn.Linear, backbone.representation_size, outputs, device=backbone.device)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    return head
-
-
-def linear_head(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """Return the head of a weight `[labels, R]` and a bias `[labels]`."""
-    head: nn.Linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], device=weight.device)
-    with torch.no_grad():
-        head.weight.copy_(weight)
-        head.bias.copy_(bias)
-    return head

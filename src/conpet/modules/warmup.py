@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from conpet.artifact import Artifact
+from conpet.artifact import Artifact, ObjectReader
 from conpet.backbone.backbone import Backbone, Loaded
-from conpet.backbone.states import States
-from conpet.config import TaskSettings
 from conpet.modules.adapter import ADAPTER_TENSORS, digest_tensors
 from conpet.modules.kinds.lora import LoraConfig
-from conpet.modules.module import StoredModule, module_artifact
-from conpet.modules.training import TrainedModule, Watch, train_module
+from conpet.modules.module import StoredModule
+from conpet.modules.training import TrainedModule, TrainingJob, Watch, train_module
 from conpet.modules.warmup_info import WARMUP, WarmupNote
-from conpet.readable import Readable
 
 
 def all_layers(loaded: Loaded, like: Backbone) -> Backbone:
@@ -31,17 +28,12 @@ def all_layers(loaded: Loaded, like: Backbone) -> Backbone:
         feature_layers=shallowest,
         max_tokens=like.max_tokens,
         pooling=like.pooling,
-        meter=like.meter,
     )
 
 
 def train_warmup(
     backbone: Backbone,
-    states: States,
-    targets: Tensor,
-    labels: Sequence[str],
-    settings: TaskSettings,
-    seed: int,
+    job: TrainingJob,
     *,
     checkpoint: Path | None = None,
     on_step: Callable[[int, float], None] | None = None,
@@ -51,31 +43,25 @@ def train_warmup(
 
     Args:
         backbone: See `all_layers`.
-        states: Its states of the n training examples.
-        targets: Index of each one's label `[n]`.
-        labels: The labels.
-        settings: Rank, targets, epochs, rates; the kind is plain LoRA whatever they say, for it can be folded in.
-        seed: Seed of the first weights and of the order of examples.
-        checkpoint: Folder for checkpoints, or None.
-        on_step: Called with the number of steps done and of all steps.
+        job: What to learn. The module is a plain LoRA whatever its settings say, for it can be folded in.
+        checkpoint: As in `train_module`.
+        on_step: As in `train_module`.
         watch: As in `train_module`.
     """
-    module = settings.module
+    module = job.settings.module
     plain = module.model_copy(update={"dora": False}) if isinstance(module, LoraConfig) else LoraConfig()
-    lora = settings.model_copy(update={"module": plain})
-    return train_module(
-        backbone, states, targets, len(labels), lora, seed, checkpoint=checkpoint, on_step=on_step, watch=watch
-    )
+    lora = replace(job, settings=job.settings.model_copy(update={"module": plain}))
+    return train_module(backbone, lora, checkpoint=checkpoint, on_step=on_step, watch=watch)
 
 
-def warmup_artifact(trained: TrainedModule, task: str, labels: Sequence[str]) -> Artifact:
+def warmup_artifact(trained: TrainedModule, task: str) -> Artifact:
     """Return what is stored of a warm-up: a module in PEFT's format, and its digest."""
-    artifact = module_artifact(trained.module, trained.head, {"labels": list(labels)})
+    artifact = trained.artifact()
     note = WarmupNote(task, digest_tensors(artifact.tensors[ADAPTER_TENSORS]))
     return replace(artifact, documents={**artifact.documents, WARMUP: note.to_json()})
 
 
-def warmed(loaded: Loaded, stored: Readable) -> Loaded:
+def warmed(loaded: Loaded, stored: ObjectReader) -> Loaded:
     """Return a copy of a model with a warm-up folded into its weights; the model itself stays as it is.
 
     Every adapted map becomes `W + scale B A`, added in float32. The fingerprint changes with the warm-up's digest, so
@@ -84,7 +70,7 @@ def warmed(loaded: Loaded, stored: Readable) -> Loaded:
     model: nn.Module = copy.deepcopy(loaded.model)
     maps = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
     with torch.no_grad():
-        for path, update in StoredModule.of(stored).weights(maps).maps.items():
+        for path, update in StoredModule.of(stored).weights(maps).items():
             assert update.down is not None and update.up is not None, "a warm-up is a LoRA"  # noqa: S101, PT018
             weight = maps[path].weight
             change = update.up.float() @ update.down.float()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
-from conpet.readable import Readable
+from conpet.artifact import ObjectReader
 
 WARMUP = "warmup"
 """Shared slot of the warm-up module; its document of this stem says what it was tuned on, and its digest."""
@@ -23,12 +23,12 @@ class WarmupNote(NamedTuple):
     digest: str
 
     @classmethod
-    def of(cls, stored: Readable) -> Self:
+    def of(cls, stored: ObjectReader) -> Self:
         """Read it from a stored warm-up."""
         return cls(**stored.document(WARMUP))
 
     @classmethod
-    def among(cls, shared: Mapping[str, Readable]) -> Self | None:
+    def among(cls, shared: Mapping[str, ObjectReader]) -> Self | None:
         """Read it from a workspace's shared objects; None where there was no warm-up."""
         return cls.of(shared[WARMUP]) if WARMUP in shared else None
 

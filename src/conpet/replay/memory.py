@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from itertools import groupby
 from typing import Any, Final, Literal, NamedTuple
 
 from torch import Tensor
 
-from conpet.artifact import Artifact
+from conpet.artifact import Artifact, InMemoryObject, ObjectReader, Row, row_json
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
 from conpet.data import Example, Kind, Task
 from conpet.errors import ConfigError, HiddenLabelsError
-from conpet.readable import Held, Readable
 from conpet.replay.latent import latent_rows, pack, selected, unpack
 
 MEMORY = "memory"
@@ -70,9 +69,8 @@ class StoredExamples:
     task: str
     template: str | None
     kind: Kind
-    reader: Readable
+    reader: ObjectReader
 
-    @property
     def without_test_labels(self) -> StoredExamples:
         """The same examples without the labels of the test ones, and with no way back to them.
 
@@ -155,7 +153,7 @@ class StoredExamples:
             raise self._no_text("their texts cannot be read")
         wanted = set(positions)
         rows = zip(sorted(wanted), self.reader.rows(subset, wanted), strict=True)
-        found = {position: Example.from_json(row) for position, row in rows}
+        found = {position: _example(row) for position, row in rows}
         return [found[position] for position in positions]
 
     def stored_rows(self) -> Iterator[StoredRow]:
@@ -163,9 +161,9 @@ class StoredExamples:
         if self.latent:
             yield from (StoredRow(*row) for row in latent_rows(self.reader.tensors(Subset.TRAIN)))
             return
-        for row in self.reader.rows(Subset.TRAIN):
-            # Not of its label or id: an example that is relabelled keeps its rank.
-            yield StoredRow(_line(_input(row)), len(_line(row)) + 1)  # a line of the table, with its end
+        for row in map(row_json, self.reader.rows(Subset.TRAIN)):
+            # Without label and id: an example that is relabelled keeps its rank.
+            yield StoredRow(_line(_without_label(row)), len(_line(row)) + 1)  # a line of the table, with its end
 
     def _no_text(self, therefore: str) -> ConfigError:
         return ConfigError(
@@ -212,12 +210,12 @@ class _WithoutTestLabels:
 
     __slots__ = ("_reader",)
 
-    def __init__(self, reader: Readable) -> None:
+    def __init__(self, reader: ObjectReader) -> None:
         self._reader = reader
 
     @property
-    def folder(self) -> Hashable:
-        return self._reader.folder
+    def key(self) -> Hashable:
+        return self._reader.key
 
     def has(self, stem: str) -> bool:
         return self._reader.has(stem)
@@ -231,15 +229,17 @@ class _WithoutTestLabels:
             return {subset: labels for subset, labels in document.items() if subset != Subset.TEST}
         return document
 
-    def rows(self, stem: str, wanted: Container[int] | None = None) -> Iterator[dict[str, Any]]:
+    def rows(self, stem: str, wanted: Container[int] | None = None) -> Iterator[Row]:
         rows = self._reader.rows(stem, wanted)
-        return map(_input, rows) if stem == Subset.TEST else rows
+        return map(_unlabelled, rows) if stem == Subset.TEST else rows
 
 
 def new_examples(task: Task) -> StoredExamples:
     """Return all examples of a task that is not stored yet, blind to its test labels."""
     examples = {Subset.TRAIN: task.train, Subset.VALIDATION: task.validation, Subset.TEST: task.test}
-    return StoredExamples(task.name, task.template, task.kind, Held(text_memory(examples))).without_test_labels
+    return StoredExamples(
+        task.name, task.template, task.kind, InMemoryObject(text_memory(examples))
+    ).without_test_labels()
 
 
 def text_memory(examples: Mapping[Subset, Sequence[Example]], representations: Tensor | None = None) -> Artifact:
@@ -249,7 +249,7 @@ def text_memory(examples: Mapping[Subset, Sequence[Example]], representations: T
         examples: Its examples by split.
         representations: What the k-means retention is to cluster `[n, R]`, a row for each training example, or None.
     """
-    tables = {str(subset): [example.to_json() for example in some] for subset, some in examples.items()}
+    tables: dict[str, Iterable[Row]] = {str(subset): tuple(some) for subset, some in examples.items()}
     labels = {subset: [str(example.label) for example in some] for subset, some in examples.items()}
     return Artifact(
         tables=tables,
@@ -321,15 +321,28 @@ def relabel(memory: StoredExamples, names: Mapping[str, str | None], stay: Seque
         return Artifact(tensors=tensors, documents=documents)
     tables = {
         str(subset): [
-            {**row, "label": label} for row, label in zip(reader.rows(subset, set(rows)), labels[subset], strict=True)
+            _relabelled(row, label) for row, label in zip(reader.rows(subset, set(rows)), labels[subset], strict=True)
         ]
         for subset, rows in chosen.items()
     }
     return Artifact(tables=tables, documents=documents, tensors=tensors)
 
 
-def _input(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored example without label and id."""
+def _example(row: Row) -> Example:
+    """Return a stored row as an example; rows still in memory are examples already."""
+    return row if isinstance(row, Example) else Example.from_json(row_json(row))
+
+
+def _relabelled(row: Row, label: str) -> Row:
+    return row.labelled(label) if isinstance(row, Example) else {**row_json(row), "label": label}
+
+
+def _unlabelled(row: Row) -> Row:
+    """Return a stored row without label and id."""
+    return replace(row, label=None, id=None) if isinstance(row, Example) else _without_label(row_json(row))
+
+
+def _without_label(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in ("label", "id")}
 
 

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from conpet.artifact import Artifact
+from conpet.artifact import Artifact, InMemoryObject
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
 from conpet.config import Settings
 from conpet.data import Kind, Task
 from conpet.errors import ConfigError
-from conpet.readable import Held
 from conpet.replay import RETENTIONS
 from conpet.replay.fixed import FixedReplay
 from conpet.replay.memory import MEMORY, StoredExamples, Subset, cut_to, latent_memory, text_memory
@@ -24,7 +23,7 @@ from conpet.store import SideObject, TaskRecord, VersionRecord
 
 def examples_without_test_labels(version: VersionRecord) -> StoredExamples:
     """Return the replay memory of a version, blind to its test labels: for all that learns and chooses."""
-    return stored_examples(version).without_test_labels
+    return stored_examples(version).without_test_labels()
 
 
 def stored_examples(version: VersionRecord) -> StoredExamples:
@@ -64,7 +63,7 @@ class MemoryWriter:
         self._retention = retention_of(settings)
         self._represented = self._retention.needs_representations and not self._retention.limits.unlimited
 
-    def whole(self, task: Task, train: States, representations: Callable[[], Tensor] | None) -> StoredExamples:
+    def all_examples(self, task: Task, train: States, representations: Callable[[], Tensor] | None) -> StoredExamples:
         """Return all examples of a task just learned, in memory, test labels too.
 
         Args:
@@ -81,9 +80,9 @@ class MemoryWriter:
         else:
             labels = {subset: [str(example.label) for example in some] for subset, some in examples.items()}
             artifact = latent_memory(self._states_of(task, train), labels, clustered)
-        return StoredExamples(task.name, task.template, task.kind, Held(artifact))
+        return StoredExamples(task.name, task.template, task.kind, InMemoryObject(artifact))
 
-    def kept(
+    def retained(
         self, newest: Sequence[StoredExamples], older: Sequence[VersionRecord]
     ) -> tuple[list[Artifact], tuple[SideObject, ...]]:
         """Return what is kept of the newest tasks, and the memory objects of older versions that must make room.
@@ -107,7 +106,7 @@ class MemoryWriter:
 
     def notes(self, whole: StoredExamples, kept: Artifact) -> list[str]:
         """Return what the user should know of what is kept of a task just learned: that it is nothing, if so."""
-        if replace(whole, reader=Held(kept)).count(Subset.TRAIN):
+        if replace(whole, reader=InMemoryObject(kept)).count(Subset.TRAIN):
             return []
         limits = {"memory_examples": self._retention.limits.examples, "memory_bytes": self._retention.limits.bytes}
         told = ", ".join(f"{name}={limit}" for name, limit in limits.items() if limit is not None)

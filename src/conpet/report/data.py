@@ -164,7 +164,7 @@ class Event(_Frozen):
         trainable_parameters: Parameters trained in this event, without heads.
         trainable_parameters_with_heads: The same, with heads.
         bytes_stored: Bytes of the workspace on disk.
-        peak_memory: Most bytes of memory held while it ran.
+        peak_memory: Most bytes that the process held in memory while it ran, all threads together; None: not measured.
         cache_hit_rate: Share of states that came from the cache.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from conpet.data.prediction_files import written_aside
+from conpet.files import written_aside
 from conpet.report.data import ReportData
 from conpet.report.page import render_page
 

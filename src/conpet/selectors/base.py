@@ -8,14 +8,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from conpet.artifact import Artifact
+from conpet.artifact import Artifact, ObjectReader
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
 from conpet.config import SelectorConfig, Settings, TaskSettings
 from conpet.context import TrainContext
 from conpet.features.statistics import ClosedFormState
 from conpet.modules.pool import ModulePool
-from conpet.readable import Readable
 from conpet.replay.rehearsal import Rehearsal
 
 SELECTOR = "selector"
@@ -28,15 +27,15 @@ class SelectorState:
 
     Attributes:
         tasks: Names of the T tasks, in order.
-        sizes: Number of labels of each; the labels of the closed-form state follow one another task by task.
-        closed: The closed-form statistics over all tasks.
+        sizes: Number of classes of each; the classes of the statistics follow one another task by task.
+        statistics: The statistics over all tasks.
         stored: The selector's own object, or None if it has none or nothing was learned.
     """
 
     tasks: tuple[str, ...]
     sizes: tuple[int, ...]
-    closed: ClosedFormState
-    stored: Readable | None
+    statistics: ClosedFormState
+    stored: ObjectReader | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

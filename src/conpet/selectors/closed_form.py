@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from conpet.backbone.states import States
-from conpet.features.classifiers import LinearDiscriminant, NearestMean, ProjectedRidge
-from conpet.features.fitting import fitted
+from conpet.features.classifiers import LinearDiscriminant, NearestMean, ProjectedRidge, fitted_classifier
 from conpet.features.grouped_logsumexp import segment_logsumexp
 from conpet.selectors.base import Selector
 
@@ -47,8 +46,8 @@ class ClosedFormSelector(_ByLabels):
 
     def label_scores(self, states: States) -> Tensor:
         """Return a tenth of LDA's log-probabilities, for they are far too sure, plus ten times the regression."""
-        discriminant = fitted(self.state.closed, LinearDiscriminant.name).scores(states.features)
-        regression = fitted(self.state.closed, ProjectedRidge.name).scores(states.features)
+        discriminant = fitted_classifier(self.state.statistics, LinearDiscriminant.name).scores(states.features)
+        regression = fitted_classifier(self.state.statistics, ProjectedRidge.name).scores(states.features)
         return 0.1 * discriminant + 10.0 * regression
 
 
@@ -59,4 +58,4 @@ class PrototypeSelector(_ByLabels):
 
     def label_scores(self, states: States) -> Tensor:
         """Return the cosines, made as sure as the means allow."""
-        return 50.0 * fitted(self.state.closed, NearestMean.name).scores(states.features)
+        return 50.0 * fitted_classifier(self.state.statistics, NearestMean.name).scores(states.features)

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from conpet.artifact import Artifact
 from conpet.backbone.states import States
 from conpet.config import Positive, SelectorConfig, TaskSettings
+from conpet.cost import meter
+from conpet.heads.base import HEAD
+from conpet.heads.labels import label_document, zero_head
 from conpet.modules.adapter import ADAPTER_TENSORS
-from conpet.modules.module import HEAD, PetModule, StoredModule, module_artifact
+from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.optimisation import Schedule, optimise
-from conpet.modules.training import zero_head
 from conpet.replay.rehearsal import mean_loss
 from conpet.replay.schedule import OLD_SHARE, divide_budget
 from conpet.selectors.base import Selector, SelectorData
@@ -56,7 +58,7 @@ class LearnedSelector(Selector):
         """Return the log-softmax of the head's outputs; all selector work of a batch is one pass of the suffix."""
         module = self._module()
         assert module is not None, "a learned selector was asked before anything was learned"  # noqa: S101
-        logits = torch.stack([found[module] for found in self.pool.logits(states, [[module]] * len(states))])
+        logits = torch.stack([found[module] for found in self.pool.outputs(states, [[module]] * len(states))])
         known = {name: index for index, name in enumerate(module.reader.document(HEAD)[_TASKS])}
         return torch.log_softmax(logits[:, [known[name] for name in self.state.tasks]], dim=1)
 
@@ -86,12 +88,12 @@ class LearnedSelector(Selector):
         head = self._head(tasks)
         if len(tasks) > 1:
             self._train(module, head, tasks, task_data)
-        return module_artifact(module, head, {_TASKS: tasks})
+        return _artifact(module, head, tasks)
 
     def forget(self, name: str) -> Artifact | None:
         """Take a task's output out of the head; what the LoRA learned from its examples cannot be told apart."""
         tasks = [task for task in self._head_tasks() if task != name]
-        return module_artifact(self._last_module(seed=0), self._head(tasks), {_TASKS: tasks}) if tasks else None
+        return _artifact(self._last_module(seed=0), self._head(tasks), tasks) if tasks else None
 
     def _head_tasks(self) -> list[str]:
         return list(self.state.stored.document(HEAD)[_TASKS]) if self.state.stored else []
@@ -110,7 +112,7 @@ class LearnedSelector(Selector):
 
     def _head(self, tasks: Sequence[str]) -> nn.Linear:
         """Build a head for these tasks: rows of the last head where it has them, zeros for a new one."""
-        head = zero_head(self.backbone, len(tasks))
+        head = zero_head(self.backbone.representation_size, len(tasks), self.backbone.device)
         if self.state.stored is not None:
             last = self.state.stored.tensors(HEAD)
             row_of = {name: row for row, name in enumerate(self._head_tasks())}
@@ -154,4 +156,10 @@ class LearnedSelector(Selector):
             checkpoint=scratch,
             on_step=lambda step: task_data.context.progress("selector", (step + 1) / steps),
         )
-        self.backbone.meter.steps += log.steps - log.resumed_at
+        meter().steps += log.steps - log.resumed_at
+
+
+def _artifact(module: PetModule, head: nn.Linear, tasks: Sequence[str]) -> Artifact:
+    """Return what is stored of a selector: its module, and a head with an output for each task."""
+    tensors = {name: value.detach().cpu().clone() for name, value in head.named_parameters()}
+    return module_artifact(module.adapter(), tensors, {**label_document(()), _TASKS: list(tasks)})

@@ -1,36 +1,91 @@
-"""From a learner's scores to predictions a user reads."""
+"""The engine: answers inputs from the live state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
-from conpet.data import Example, Kind
-from conpet.errors import DataError, Problem
-from conpet.methods.base import Method
+from conpet.data import Example, Kind, check_example
+from conpet.errors import ConfigError, DataError, Problem
+from conpet.heads.base import Answer
+from conpet.state.inputs import EncodedInputs
+from conpet.state.live import Live, LiveState
 from conpet.types import Candidate, Prediction
+
+CHUNK = 256
+"""Inputs predicted at once when they are streamed."""
 
 Inputs = TypeVar("Inputs", bound=Iterable[str | Example])
 
 
-def several(inputs: Inputs) -> Inputs:
-    """Return the inputs unless they are but one.
+class Engine:
+    """Answers inputs; one object serves any number of threads.
+
+    Every call takes the live state once and answers all its inputs from that generation.
+
+    Args:
+        live: The live state.
+    """
+
+    def __init__(self, live: LiveState) -> None:
+        self._live = live
+
+    def predict(self, inputs: Sequence[str | Example], *, runners_up: int = 2, first: int = 1) -> list[Prediction]:
+        """Predict inputs: texts, or examples of any kind.
+
+        Args:
+            inputs: The inputs.
+            runners_up: Number of further candidates to give with each answer, 0 or more.
+            first: Number of the first input, for messages.
+
+        Raises:
+            ConfigError: `runners_up` is negative.
+            DataError: An input is empty or malformed, or no task of its kind was learned.
+        """
+        if runners_up < 0:
+            raise ConfigError(f"runners_up={runners_up}: give 0 or more")
+        examples = [
+            Example.of_text(one) if isinstance(one, str) else one.labelled(None) for one in require_several(inputs)
+        ]
+        problems = [
+            Problem("inputs", number, reason)
+            for number, example in enumerate(examples, start=first)
+            for reason in check_example(example)
+        ]
+        if problems:
+            raise DataError(f"{len(problems)} of {len(examples)} inputs cannot be predicted", problems)
+        return answer(self._live.now(), examples, runners_up, first)
+
+    def predict_stream(self, inputs: Iterable[str | Example], *, runners_up: int = 2) -> Iterator[Prediction]:
+        """Predict any number of inputs in constant memory; arguments and errors as in `predict`."""
+        rest = iter(require_several(inputs))
+        first = 1
+        while chunk := list(islice(rest, CHUNK)):
+            yield from self.predict(chunk, runners_up=runners_up, first=first)
+            first += len(chunk)
+
+
+def require_several(inputs: Inputs) -> Inputs:
+    """Return the inputs unless they are a single one.
 
     Raises:
         DataError: They are a text (each character would be an input) or an example.
     """
     if isinstance(inputs, str | Example):
-        raise DataError("one input was given where a list of inputs is expected; put it into one: predict([...])")
+        raise DataError(
+            "predict takes a list of inputs, and was given a single one; put it into a list: predict([...])"
+        )
     return inputs
 
 
-def predictions(learner: Method, examples: Sequence[Example], runners_up: int, first: int = 1) -> list[Prediction]:
-    """Predict examples, each among the labels of the tasks of its kind.
+def answer(live: Live, examples: Sequence[Example], runners_up: int, first: int = 1) -> list[Prediction]:
+    """Answer examples, each among the tasks of its kind.
 
     Args:
-        learner: The learner.
+        live: What answers.
         examples: Sound examples (see `conpet.data.check_example`).
-        runners_up: Number of further labels to give.
+        runners_up: Number of further candidates to give.
         first: Number of the first example, for messages.
 
     Raises:
@@ -40,33 +95,55 @@ def predictions(learner: Method, examples: Sequence[Example], runners_up: int, f
     for kind in Kind:
         rows = [row for row, example in enumerate(examples) if example.kind is kind]
         if rows:
-            _check_kind(learner, kind, [first + row for row in rows])
-            found = _of_kind(learner, kind, [examples[row] for row in rows], runners_up)
+            _check_kind(live, kind, [first + row for row in rows])
+            found = _of_kind(live, kind, [examples[row] for row in rows], runners_up)
             answers |= dict(zip(rows, found, strict=True))
     return [answers[row] for row in range(len(examples))]
 
 
-def _check_kind(learner: Method, kind: Kind, numbers: Sequence[int]) -> None:
-    if not learner.state.tasks:
-        raise DataError("nothing was learned yet, so nothing can be predicted; learn a task first")
-    if bool(learner.other_kind[kind].all()):
-        learned = sorted({str(task.kind) for task in learner.state.tasks})
+def _check_kind(live: Live, kind: Kind, numbers: Sequence[int]) -> None:
+    tasks = live.state.tasks
+    if not tasks:
+        raise DataError("the workspace has learned nothing yet; learn a task first")
+    if bool(live.state.other_kind[kind].all()):
+        learned = sorted({str(task.kind) for task in tasks})
         problems = [Problem("inputs", number, f"is of kind {kind}") for number in numbers]
         have = f"the tasks learned are of kind {', '.join(learned)}"
         raise DataError(f"no task of kind {kind} was learned: {have}", problems)
 
 
-def _of_kind(learner: Method, kind: Kind, examples: Sequence[Example], runners_up: int) -> list[Prediction]:
-    scores = learner.score(learner.readings(examples, kind, keep=False), kind).labels
-    possible = int((~learner.other_kind[kind])[learner.owner].sum())
-    best = scores.topk(min(runners_up + 1, possible), dim=1)
-    owners, labels, tasks = learner.owner.tolist(), learner.labels, learner.state.tasks
-    answers = []
-    for columns, values in zip(best.indices.tolist(), best.values.exp().tolist(), strict=True):
-        first, *others = (
-            Candidate(labels[column], value, tasks[owners[column]].name)
-            for column, value in zip(columns, values, strict=True)
+def _of_kind(live: Live, kind: Kind, examples: Sequence[Example], runners_up: int) -> list[Prediction]:
+    method, state = live.method, live.state
+    inputs = method.encode(state, examples, kind, keep=False)
+    scores = method.score(state, inputs, kind).classes
+    # By kind, not by score: a fusion may give classes no probability that could be the answer.
+    possible = (~state.impossible(kind)).nonzero().squeeze(1)
+    best = scores[:, possible].topk(min(runners_up + 1, len(possible)), dim=1)
+    columns, values = possible[best.indices].tolist(), best.values.exp().tolist()
+    owners, classes = state.owner.tolist(), state.classes
+    others = _answers(live, inputs, [owners[row[0]] for row in columns])
+
+    def candidate(column: int, score: float) -> Candidate:
+        task = state.tasks[owners[column]]
+        return Candidate(classes[column] if task.labels else None, score, task.name)
+
+    predictions = []
+    for row, (some, shares) in enumerate(zip(columns, values, strict=True)):
+        first, *rest = (candidate(column, score) for column, score in zip(some, shares, strict=True))
+        own = others.get(row)
+        version = state.tasks[owners[some[0]]].version
+        value = first.label if own is None else own.value
+        predictions.append(
+            Prediction(first.label, first.score, first.task, version, tuple(rest), live.generation, value)
         )
-        version = tasks[owners[columns[0]]].version
-        answers.append(Prediction(first.label, first.score, first.task, version, tuple(others)))
-    return answers
+    return predictions
+
+
+def _answers(live: Live, inputs: EncodedInputs, owners: Sequence[int]) -> dict[int, Answer]:
+    """Return the answers of rows that belong to a task without labels, by row."""
+    found: dict[int, Answer] = {}
+    for index in dict.fromkeys(owners):
+        if not live.state.tasks[index].labels:
+            rows = [row for row, owner in enumerate(owners) if owner == index]
+            found |= dict(zip(rows, live.method.answers(live.state, inputs, rows, index), strict=True))
+    return found

@@ -1,4 +1,4 @@
-"""Which modules there are and whom they serve: most serve one task, some serve several."""
+"""Which module serves which tasks, and running modules."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from conpet.artifact import Artifact
+from conpet.artifact import Artifact, ObjectReader
+from conpet.backbone.states import States
 from conpet.data import Kind
 from conpet.features.grouped_logsumexp import segment_logsumexp
-from conpet.methods.base import EncodedInputs, count
-from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
+from conpet.heads.base import HEAD, Answer, head_for
+from conpet.heads.labels import LABELS, with_labels
 from conpet.modules.logit_cache import LogitCache
-from conpet.modules.module import HEAD, StoredModule
-from conpet.readable import Readable
+from conpet.modules.module import StoredModule
 from conpet.state.state import MODULE, State, TaskState, module_of
-
-LABELS = "labels"
-"""Key of a head's document: the labels of its outputs, in order."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,99 +34,94 @@ class AssignedModule:
 
 
 class ModuleAssignment:
-    """All modules of a state, and running them.
+    """The modules of a state, and which tasks each serves: one task in most cases, several after a merge.
 
     Args:
-        state: The state; each of its tasks has a module of its own or names the one that serves it.
-        bank: Runs modules.
+        state: The state; each of its tasks has a module of its own, or names the shared slot of the one that serves it.
+        cache: Runs modules.
 
     Attributes:
-        all: The units, in the order of their first tasks.
-        of_task: Index of the unit of each of the T tasks `[T]`, int64.
+        modules: In the order of their first tasks, M of them.
+        of_task: Index of the module of each of the T tasks `[T]`, int64.
     """
 
-    def __init__(self, state: State, pool: LogitCache) -> None:
-        self._state = state
-        self._pool = pool
+    def __init__(self, state: State, cache: LogitCache) -> None:
+        self._tasks = state.tasks
+        self._cache = cache
         members: dict[str, list[int]] = {}
         for index, task in enumerate(state.tasks):
-            members.setdefault(task.unit or f"{MODULE}/{index}", []).append(index)
-        self.all = tuple(
+            members.setdefault(task.shared_slot or f"{MODULE}/{index}", []).append(index)
+        self.modules = tuple(
             AssignedModule(StoredModule.of(module_of(state.tasks[tasks[0]].objects, state.shared)), tuple(tasks))
             for tasks in members.values()
         )
-        index_of = {task: number for number, unit in enumerate(self.all) for task in unit.tasks}
+        index_of = {task: number for number, module in enumerate(self.modules) for task in module.tasks}
         self.of_task = torch.tensor([index_of[task] for task in range(len(state.tasks))], dtype=torch.int64)
-        self._starts = [0, *accumulate(len(task.labels) for task in state.tasks)]
+        self._starts = [0, *accumulate(len(task.classes) for task in state.tasks)]
         self._columns: dict[tuple[int, Kind, str | None], tuple[list[int], list[int]]] = {}
 
-    def run(self, readings: EncodedInputs, kind: Kind, wanted: Tensor) -> Tensor:
-        """Run the units each of n examples wants.
+    def run(self, inputs: Mapping[str | None, States], kind: Kind, wanted: Tensor) -> Tensor:
+        """Run modules on inputs.
 
         Args:
-            readings: The examples' states, by template.
+            inputs: The states of n examples, by template.
             kind: The kind of the examples.
-            wanted: Indices of units `[n, k]`.
+            wanted: Indices of the modules each example wants `[n, k]`.
 
         Returns:
-            Logits in their labels' columns `[n, L]`, -inf elsewhere.
+            Logits in the columns of their classes `[n, C]`, -inf elsewhere. The single class of a task without labels
+            gets 0: its module has nothing to choose between.
         """
-        out = torch.full((count(readings), self._starts[-1]), -torch.inf)
-        for template, states in readings.items():
-            rows = [[unit for unit in row if self._outputs(unit, kind, template)[0]] for row in wanted.tolist()]
-            found = self._pool.logits(states, [[self.all[unit].module for unit in row] for row in rows])
+        out = torch.full((len(wanted), self._starts[-1]), -torch.inf)
+        for template, states in inputs.items():
+            rows = [[module for module in row if self._outputs(module, kind, template)[1]] for row in wanted.tolist()]
+            found = self._cache.outputs(states, [[self.modules[module].module for module in row] for row in rows])
             places: tuple[list[int], list[int]] = [], []
             values: list[Tensor] = []
-            for row, units in enumerate(rows):
-                for unit in units:
-                    outputs, columns = self._outputs(unit, kind, template)
-                    logits = found[row][self.all[unit].module]
+            for row, modules in enumerate(rows):
+                for module in modules:
+                    outputs, columns = self._outputs(module, kind, template)
+                    logits = found[row][self.modules[module].module]
                     places[0].extend([row] * len(columns))
                     places[1].extend(columns)
-                    values.append(logits if outputs == list(range(len(logits))) else logits[outputs])
+                    if not outputs:
+                        values.append(torch.zeros(len(columns)))
+                    else:
+                        values.append(logits if outputs == list(range(len(logits))) else logits[outputs])
             if values:
                 out[places] = torch.cat(values)
         return out
 
-    def _outputs(self, unit: int, kind: Kind, template: str | None) -> tuple[list[int], list[int]]:
-        """Return which outputs of a unit's head answer for a reading, and which columns they belong in."""
-        key = (unit, kind, template)
+    def answers(self, inputs: Mapping[str | None, States], rows: Sequence[int], task: int) -> list[Answer]:
+        """Return what the head of a task answers for some rows of the inputs."""
+        module = self.modules[int(self.of_task[task])].module
+        states = inputs[self._tasks[task].template].select(rows)
+        document = module.reader.document(HEAD)
+        head = head_for(document)
+        return [head.answer(found[module], document) for found in self._cache.outputs(states, [[module]] * len(rows))]
+
+    def _outputs(self, module: int, kind: Kind, template: str | None) -> tuple[list[int], list[int]]:
+        """Return which outputs of a module's head score classes for a template, and the columns of these classes."""
+        key = (module, kind, template)
         if key not in self._columns:
-            document = self.all[unit].module.reader.document(HEAD)
-            output_of = {label: output for output, label in enumerate(document[LABELS])}
-            pairs = [
-                (output_of[name], self._starts[index] + position)
-                for index in self.all[unit].tasks
-                for position, name in enumerate(self._state.tasks[index].outputs)
-                if self._state.tasks[index].kind is kind and self._state.tasks[index].template == template
+            tasks = [
+                index
+                for index in self.modules[module].tasks
+                if self._tasks[index].kind is kind and self._tasks[index].template == template
             ]
-            self._columns[key] = ([output for output, _ in pairs], [column for _, column in pairs])
+            labelled = [index for index in tasks if self._tasks[index].labels]
+            document = self.modules[module].module.reader.document(HEAD) if labelled else {LABELS: ()}
+            output_of = {label: output for output, label in enumerate(document[LABELS])}
+            outputs = [output_of[name] for index in labelled for name in self._tasks[index].outputs]
+            columns = [column for index in tasks for column in range(self._starts[index], self._starts[index + 1])]
+            self._columns[key] = (outputs, columns)
         return self._columns[key]
 
 
-def with_labels(stored: Readable, outputs: Mapping[str, str]) -> Artifact:
-    """Return a stored module with a head for some labels.
-
-    Args:
-        stored: The object with the module.
-        outputs: Label to its name in the present head.
-    """
-    row_of = {name: row for row, name in enumerate(stored.document(HEAD)[LABELS])}
-    rows = [row_of[output] for output in outputs.values()]
-    head = {name: value[rows] for name, value in stored.tensors(HEAD).items()}
-    return Artifact(
-        tensors={ADAPTER_TENSORS: stored.tensors(ADAPTER_TENSORS), HEAD: head},
-        documents={
-            ADAPTER_CONFIG: stored.document(ADAPTER_CONFIG),
-            HEAD: {**stored.document(HEAD), LABELS: list(outputs)},
-        },
-    )
-
-
 def prune_labels(
-    shared: Mapping[str, Readable], before: Sequence[TaskState], after: Sequence[TaskState]
+    shared: Mapping[str, ObjectReader], before: Sequence[TaskState], after: Sequence[TaskState]
 ) -> dict[str, Artifact | None]:
-    """Return the shared modules that serve fewer labels after a change than before it; see `Method.prune_labels`."""
+    """Return the shared modules that serve fewer labels after a change than before it; see `conpet.methods.base.Method.prune_labels`."""
     was, now = _served(before), _served(after)
     return {
         slot: with_labels(shared[slot], {name: name for name in sorted(now[slot])}) if slot in now else None
@@ -142,19 +134,27 @@ def _served(versions: Sequence[TaskState]) -> dict[str, set[str]]:
     """Return the outputs of each shared module's head that any version needs, by slot."""
     served: dict[str, set[str]] = {}
     for version in versions:
-        if version.unit is not None:
-            served.setdefault(version.unit, set()).update(version.outputs)
+        if version.shared_slot is not None:
+            served.setdefault(version.shared_slot, set()).update(version.outputs)
     return served
 
 
 def sum_by_module(log_probabilities: Tensor, of_task: Tensor) -> Tensor:
-    """Sum probabilities of tasks over each unit's tasks, in logs: `[n, T]` to `[n, U]`; -inf where all are."""
-    units = int(of_task.max()) + 1
-    if units == len(of_task):  # each task has its own
+    """Sum the probabilities of tasks over the tasks of each module, in logs.
+
+    Args:
+        log_probabilities: `[n, T]`.
+        of_task: Index of the module of each task `[T]`.
+
+    Returns:
+        `[n, M]`; -inf where all tasks of a module have -inf.
+    """
+    modules = int(of_task.max()) + 1
+    if modules == len(of_task):  # each task has its own
         return log_probabilities
     index = of_task.expand(len(log_probabilities), -1)
-    likeliest = torch.full((len(log_probabilities), units), -torch.inf).scatter_reduce(
+    likeliest = torch.full((len(log_probabilities), modules), -torch.inf).scatter_reduce(
         1, index, log_probabilities, "amax"
     )
-    sums = segment_logsumexp(log_probabilities, of_task, units)
+    sums = segment_logsumexp(log_probabilities, of_task, modules)
     return sums.masked_fill(likeliest == -torch.inf, -torch.inf)

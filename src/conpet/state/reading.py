@@ -1,23 +1,31 @@
-"""From the store's records to what learners work with, and back."""
+"""From the store's records to a state, and back."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from conpet.artifact import ArtifactReader, InMemoryObject, ObjectReader
 from conpet.data import Kind, Task
-from conpet.readable import Readable
 from conpet.replay.memory import MEMORY
-from conpet.state.state import State, TaskState
+from conpet.state.state import OF_FEATURES, State, TaskState
 from conpet.store import Snapshot, VersionRecord
 
 ORIGINS = "origins"
 """Key of a version's description: digests of the data it was made from by renaming, retiring, splitting, extending."""
 
+MemoryKeys = Mapping[Path, Hashable]
+"""Folder of a stored object to the key it had in memory before it was stored."""
 
-def task_state(version: VersionRecord) -> TaskState:
-    """Return a version as a learner sees it: what was learned of it, not its examples."""
+_TAKEN_OVER = (*OF_FEATURES, "fusion")
+"""Names of fits that a committed state takes over: those that hold no reader of the store."""
+
+
+def task_state(version: VersionRecord, keys: MemoryKeys | None = None) -> TaskState:
+    """Return what was learned in a version, without its examples."""
     description = version.description
     return TaskState(
         version.task,
@@ -25,23 +33,26 @@ def task_state(version: VersionRecord) -> TaskState:
         version.labels,
         Kind(description["kind"]),
         description["template"],
+        description["head"],
         description["settings"],
-        _LearnedObjects(version.objects),
+        _Objects(version.objects, keys or {}),
     )
 
 
-class _LearnedObjects(Mapping[str, Readable]):
-    """The objects of a version but for its examples; they are looked up when asked for, as most never are."""
+class _Objects(Mapping[str, ObjectReader]):
+    """Objects by slot, without the examples; a reader is made when it is asked for, since most never are."""
 
-    __slots__ = ("_objects",)
+    __slots__ = ("_keys", "_objects")
 
-    def __init__(self, objects: Mapping[str, Readable]) -> None:
+    def __init__(self, objects: Mapping[str, ArtifactReader], keys: MemoryKeys) -> None:
         self._objects = objects
+        self._keys = keys
 
-    def __getitem__(self, slot: str) -> Readable:
+    def __getitem__(self, slot: str) -> ObjectReader:
         if slot == MEMORY:
             raise KeyError(slot)
-        return self._objects[slot]
+        reader = self._objects[slot]
+        return replace(reader, memory_key=self._keys[reader.folder]) if reader.folder in self._keys else reader
 
     def __contains__(self, slot: object) -> bool:
         return slot != MEMORY and slot in self._objects
@@ -54,19 +65,51 @@ class _LearnedObjects(Mapping[str, Readable]):
 
 
 def task_states(versions: Iterable[VersionRecord]) -> list[TaskState]:
-    """Return versions as a learner sees them."""
+    """Return what was learned in versions."""
     return [task_state(version) for version in versions]
 
 
 def new_task_state(task: Task, snapshot: Snapshot) -> TaskState:
-    """Return a task that is to be learned as a learner will know it; the store gives the version its final number."""
+    """Return a task that is to be learned as it will be known; the store gives the version its final number."""
     version = next((known.active.number for known in snapshot.tasks if known.name == task.name), 0) + 1
-    return TaskState(task.name, version, task.labels, task.kind, task.template, task.settings)
+    return TaskState(task.name, version, task.labels, task.kind, task.template, task.head, task.settings)
 
 
-def state_of(snapshot: Snapshot) -> State:
-    """Return all active versions as a learner's state."""
-    return State(tuple(task_state(task.active) for task in snapshot.tasks), snapshot.shared)
+def state_of(snapshot: Snapshot, keys: MemoryKeys | None = None) -> State:
+    """Return the state of a snapshot: all active versions, and the shared objects.
+
+    Args:
+        snapshot: The snapshot.
+        keys: Keys of objects that were in memory before they were stored, so that caches go on knowing them.
+    """
+    tasks = tuple(task_state(task.active, keys) for task in snapshot.tasks)
+    return State(tasks, _Objects(snapshot.shared, keys or {}), snapshot.generation)
+
+
+def committed(state: State, snapshot: Snapshot, keys: MemoryKeys) -> tuple[State, MemoryKeys]:
+    """Return a state as it was committed: its objects are read from the store from now on, its fits are kept.
+
+    Args:
+        state: The state that the commit made visible.
+        snapshot: The store after the commit.
+        keys: As in `state_of`, for objects stored before.
+
+    Returns:
+        The state, and the keys with those of the objects just stored.
+    """
+    added: dict[Path, Hashable] = {}
+    stored = {task.name: task.active for task in snapshot.tasks}
+    for task in state.tasks:
+        for slot, held in task.objects.items():
+            if isinstance(held, InMemoryObject):
+                added[stored[task.name].objects[slot].folder] = held.key
+    for slot, held in state.shared.items():
+        if isinstance(held, InMemoryObject):
+            added[snapshot.shared[slot].folder] = held.key
+    there = {reader.folder for reader in snapshot.readers()} if keys else set()
+    known = {folder: key for folder, key in keys.items() if folder in there} | added
+    fits = {name: state.fits[name] for name in _TAKEN_OVER if name in state.fits}
+    return replace(state_of(snapshot, known), fits=fits), known
 
 
 def describe(task: Task) -> dict[str, Any]:
@@ -74,6 +117,7 @@ def describe(task: Task) -> dict[str, Any]:
     return {
         "kind": str(task.kind),
         "template": task.template,
+        "head": task.head,
         "settings": dict(task.settings),
         "notes": list(task.notes),
         "counts": {"train": len(task.train), "validation": len(task.validation), "test": len(task.test)},
@@ -81,10 +125,10 @@ def describe(task: Task) -> dict[str, Any]:
 
 
 def origins(version: VersionRecord) -> list[str]:
-    """Return the digests of the data that whatever is made of a version derives from: its own and those before it."""
+    """Return the digests of all data that a version derives from: its own and those before it."""
     return [*version.description.get(ORIGINS, ()), version.digest]
 
 
 def seed_of(seed: int, name: str) -> int:
-    """Return the seed of a task: fixed by the workspace's seed and the task's name, whatever the order of tasks."""
+    """Return the seed of a task: it depends on the workspace's seed and the task's name, not on the order of tasks."""
     return int.from_bytes(hashlib.blake2b(f"{seed}|{name}".encode(), digest_size=4).digest()) >> 1

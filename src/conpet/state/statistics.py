@@ -1,70 +1,75 @@
-"""What a learner stores for the closed forms: features and class sums with each task, one Gram matrix for all."""
+"""The statistics of a state: features and class sums stored with each task, and one Gram matrix for all."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from conpet.artifact import Artifact
-from conpet.backbone.backbone import Backbone
-from conpet.config import Settings
-from conpet.features.feature_map import FeatureMap, View
-from conpet.features.statistics import ClassSums, Gram, Scatter
-from conpet.state.state import MODULE, Names, TaskState
+from conpet.features.feature_map import FeatureMap
+from conpet.features.statistics import ClassSums, ClosedFormState, Gram, Scatter
+from conpet.heads.labels import indices_of
+from conpet.state.state import MODULE, STATISTICS, Names, State, TaskState
 
-STATISTICS = "statistics"
-"""Shared slot, and stem in it, of the Gram matrix."""
 CLASSES = "classes"
 FEATURES = "features"
 _ANSWERS = "answers"
 
 
-def outputs_of(answers: Sequence[str], labels: Sequence[str]) -> Tensor:
-    """Return the index of each of n answers among `labels`, which is its output in a head for them: `[n]`, int64."""
-    column = {label: index for index, label in enumerate(labels)}
-    return torch.tensor([column[answer] for answer in answers], dtype=torch.int64)
+class StatisticsReader:
+    """Reads the statistics of states; what was read or computed for the last state is not read again. Safe for threads.
 
-
-def empty_gram(backbone: Backbone, settings: Settings, views: tuple[View, ...]) -> Gram:
-    """Return the statistics, over some views of the features, of a workspace that has learned nothing."""
-    return Gram.zero(FeatureMap(backbone.feature_size, settings.features.projection, settings.seed, views=views))
-
-
-def statistics_tensors(
-    feature_map: FeatureMap, features: Tensor, labels: Sequence[str]
-) -> Mapping[str, Mapping[str, Tensor]]:
-    """Return what is kept with a task, by stem: features `[n, F]` and labels, to take out examples by, and sums."""
-    sums = ClassSums.of(feature_map, features, labels)
-    return {FEATURES: {FEATURES: features, _ANSWERS: outputs_of(labels, sums.labels)}, CLASSES: sums.to_tensors()}
-
-
-def classes_of(task: TaskState) -> ClassSums:
-    """Read a task's class sums."""
-    return ClassSums.from_tensors(task.objects[MODULE].tensors(CLASSES), task.labels)
-
-
-class ClassSumsCache:
-    """Reads class sums, but for those of the tasks it was last asked for: one state differs from the next in few.
-
-    Attributes:
-        scatter: What is kept of them beside.
+    Args:
+        feature_map: The map of a workspace that has learned nothing.
     """
 
-    def __init__(self) -> None:
-        self.scatter = Scatter()
+    def __init__(self, feature_map: FeatureMap) -> None:
+        self._feature_map = feature_map
+        self._scatter = Scatter()
         self._last: Mapping[Hashable, ClassSums] = {}
+        self._lock = threading.Lock()
 
-    def of(self, tasks: Sequence[TaskState]) -> tuple[ClassSums, ...]:
-        """Return the class sums of some tasks."""
-        last = self._last  # another thread may exchange it meanwhile
-        found = {}
+    def gram(self, state: State) -> Gram:
+        """Return the part whose size does not depend on the number of tasks."""
+        return state.fitted("gram", lambda: self._read_gram(state))
+
+    def statistics(self, state: State) -> ClosedFormState:
+        """Return the statistics over all tasks, and what was fitted from them so far."""
+        return state.fitted(
+            STATISTICS, lambda: ClosedFormState(self.gram(state), self._class_sums(state.tasks), self._scatter)
+        )
+
+    def _read_gram(self, state: State) -> Gram:
+        stored = state.shared.get(STATISTICS)
+        return Gram.zero(self._feature_map) if stored is None else Gram.from_tensors(stored.tensors(STATISTICS))
+
+    def _class_sums(self, tasks: Sequence[TaskState]) -> tuple[ClassSums, ...]:
+        last, found = self._last, {}
         for task in tasks:
-            key = task.objects[MODULE].folder
-            found[key] = last.get(key) or classes_of(task)
-        self._last = found
+            key = task.objects[MODULE].key
+            found[key] = last.get(key) or class_sums_of(task)
+        with self._lock:
+            self._last = found
         return tuple(found.values())
+
+
+def statistics_tensors(sums: ClassSums, features: Tensor, classes: Sequence[str]) -> dict[str, Mapping[str, Tensor]]:
+    """Return what is stored with a task, by stem.
+
+    Args:
+        sums: Its class sums.
+        features: Features of its training examples `[n, F]`: examples are taken out again by them.
+        classes: The class of each.
+    """
+    return {FEATURES: {FEATURES: features, _ANSWERS: indices_of(classes, sums.labels)}, CLASSES: sums.to_tensors()}
+
+
+def class_sums_of(task: TaskState) -> ClassSums:
+    """Read a task's class sums."""
+    return ClassSums.from_tensors(task.objects[MODULE].tensors(CLASSES), task.classes)
 
 
 def features_of(task: TaskState) -> Tensor:
@@ -72,16 +77,30 @@ def features_of(task: TaskState) -> Tensor:
     return task.objects[MODULE].tensors(FEATURES)[FEATURES]
 
 
-def staying(task: TaskState, names: Names) -> list[int]:
-    """Return the rows of the examples a task was learned from whose label is not gone under new names."""
-    return [row for row, label in enumerate(answers_of(task)) if names.get(label, label) is not None]
+def classes_of(task: TaskState) -> list[str]:
+    """Read the class of each example a task was learned from, in the order of its features."""
+    return [task.classes[index] for index in task.objects[MODULE].tensors(FEATURES)[_ANSWERS].tolist()]
+
+
+def remaining_rows(task: TaskState, names: Names) -> list[int]:
+    """Return the rows of the examples a task was learned from whose label is not removed under new names."""
+    return [row for row, label in enumerate(classes_of(task)) if names.get(label, label) is not None]
 
 
 def statistics_alone(task: TaskState) -> Artifact:
-    """Return of what is stored with a task that which the closed forms need, without its module."""
+    """Return what the classifiers need of what is stored with a task, without its module."""
     return Artifact(tensors={stem: task.objects[MODULE].tensors(stem) for stem in (FEATURES, CLASSES)})
 
 
-def answers_of(task: TaskState) -> list[str]:
-    """Read the label of each example a task was learned from, in the order of its features."""
-    return [task.labels[index] for index in task.objects[MODULE].tensors(FEATURES)[_ANSWERS].tolist()]
+def moved_gram(gram: Gram, removed: Sequence[TaskState], added: Sequence[Tensor]) -> Gram:
+    """Return the sums without some tasks and with the features `[n, F]` of others."""
+    if removed:
+        gram = gram.minus(torch.cat([features_of(task) for task in removed]))
+    if added:
+        gram = gram.plus(torch.cat(list(added)) if len(added) > 1 else added[0])
+    return gram
+
+
+def gram_artifact(gram: Gram) -> Artifact:
+    """Return the shared object that holds the sums."""
+    return Artifact(tensors={STATISTICS: gram.to_tensors()})

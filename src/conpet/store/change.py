@@ -8,7 +8,7 @@ from typing import Any
 
 from conpet.artifact import Artifact, check_stem
 from conpet.errors import ConfigError
-from conpet.store.records import Cost, Evaluation, Reference
+from conpet.store.records import Cost, Metric, Reference
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +58,7 @@ class Change:
         dropped: Task and number of versions that are not in use after the change and go, with their objects.
         side_objects: New objects for slots of existing versions.
         shared: Slot to artifact that replaces what stands there, or None to empty the slot.
-        evaluations: Test results after the change.
+        metrics: Test results after the change.
         references: Results of the closed-form references after the change.
         costs: What it cost, by stage.
         confusion: The selector's confusion (JSON-ready).
@@ -75,7 +75,7 @@ class Change:
     dropped: tuple[tuple[str, int], ...] = ()
     side_objects: tuple[SideObject, ...] = ()
     shared: Mapping[str, Artifact | None] = field(default_factory=dict)
-    evaluations: tuple[Evaluation, ...] = ()
+    metrics: tuple[Metric, ...] = ()
     references: tuple[Reference, ...] = ()
     costs: tuple[Cost, ...] = ()
     confusion: Any = None

@@ -8,18 +8,18 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, func, select
 
-from conpet.store.records import Cost, Evaluation, EventRecord, Header, Reference
+from conpet.store.records import Cost, EventRecord, Header, Metric, Reference
 from conpet.store.schema import (
     SCHEMA_VERSION,
     CostRow,
-    EvaluationRow,
     EventRow,
     HeaderRow,
     LedgerRow,
+    MetricRow,
     ReferenceRow,
 )
 
-RecordT = TypeVar("RecordT", Evaluation, Reference, Cost)
+RecordT = TypeVar("RecordT", Metric, Reference, Cost)
 
 
 def read_generation(connection: Connection) -> int:
@@ -35,7 +35,7 @@ def read_header(connection: Connection) -> Header:
 
 def read_events(connection: Connection, after: int) -> list[EventRecord]:
     """Return all events later than `after`, oldest first."""
-    evaluations = _read_ledger(connection, EvaluationRow, Evaluation, after)
+    metrics = _read_ledger(connection, MetricRow, Metric, after)
     references = _read_ledger(connection, ReferenceRow, Reference, after)
     costs = _read_ledger(connection, CostRow, Cost, after)
     rows = connection.execute(select(EventRow).where(EventRow.id > after).order_by(EventRow.id))
@@ -47,7 +47,7 @@ def read_events(connection: Connection, after: int) -> list[EventRecord]:
             task=row.task,
             version=row.version,
             detail=row.detail,
-            evaluations=tuple(evaluations[row.id]),
+            metrics=tuple(metrics[row.id]),
             references=tuple(references[row.id]),
             costs=tuple(costs[row.id]),
             confusion=row.confusion,

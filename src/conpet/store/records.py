@@ -159,33 +159,29 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Counts on the test examples of one task; None where the method has no such part.
+class Metric:
+    """The mean of a metric over the test examples of a task.
 
     Attributes:
         task: Name of the task whose test examples were predicted.
-        total: How many.
-        correct: Right label among all labels seen.
-        selector_correct: True task ranked first.
-        preselected: True task among the k selected.
-        within_correct: Right label given the right task.
+        metric: Name of the metric, as the task's head or the method calls it.
+        value: The mean.
+        n: Number of examples.
     """
 
     task: str
-    total: int
-    correct: int
-    selector_correct: int | None = None
-    preselected: int | None = None
-    within_correct: int | None = None
+    metric: str
+    value: float
+    n: int
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Counts of a closed-form reference over the test examples of all tasks seen."""
+    """Accuracy of a closed-form classifier over the test examples of all tasks seen."""
 
     name: str
-    total: int
-    correct: int
+    value: float
+    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +194,9 @@ class Cost:
         tokens: Tokens the backbone computed.
         cached_tokens: Tokens whose prefix states came from the cache.
         steps: Optimisation steps.
-        examples: Examples seen, repeats counted.
         parameters: Parameters trained, without heads.
         head_parameters: Parameters of heads trained.
-        peak_bytes: Peak memory, or 0 where it was not measured.
+        peak_bytes: Most memory that the process held during the stage; 0: not measured.
     """
 
     stage: str
@@ -209,7 +204,6 @@ class Cost:
     tokens: int = 0
     cached_tokens: int = 0
     steps: int = 0
-    examples: int = 0
     parameters: int = 0
     head_parameters: int = 0
     peak_bytes: int = 0
@@ -226,7 +220,7 @@ class EventRecord:
         task: Name of the task it was about, if any; the task may have been removed since.
         version: The version it made or activated, if any.
         detail: Whatever the caller gave.
-        evaluations: Test results after the event.
+        metrics: Test results after the event.
         references: Results of the closed-form references after the event.
         costs: What it cost, by stage.
         confusion: The selector's confusion, as the caller gave it.
@@ -239,7 +233,7 @@ class EventRecord:
     task: str | None
     version: int | None
     detail: Mapping[str, Any]
-    evaluations: tuple[Evaluation, ...]
+    metrics: tuple[Metric, ...]
     references: tuple[Reference, ...]
     costs: tuple[Cost, ...]
     confusion: Any

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, Dialect, ForeignKey, Index, String, TypeDecorator, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -74,17 +74,15 @@ class LedgerRow(Base):
     position: Mapped[int] = mapped_column(primary_key=True)
 
 
-class EvaluationRow(LedgerRow):
-    """A `records.Evaluation`."""
+class MetricRow(LedgerRow):
+    """A `records.Metric`."""
 
-    __tablename__ = "evaluation"
+    __tablename__ = "metric"
 
     task: Mapped[str]
-    total: Mapped[int]
-    correct: Mapped[int]
-    selector_correct: Mapped[int | None]
-    preselected: Mapped[int | None]
-    within_correct: Mapped[int | None]
+    metric: Mapped[str]
+    value: Mapped[float]
+    n: Mapped[int]
 
 
 class ReferenceRow(LedgerRow):
@@ -93,8 +91,8 @@ class ReferenceRow(LedgerRow):
     __tablename__ = "reference"
 
     name: Mapped[str]
-    total: Mapped[int]
-    correct: Mapped[int]
+    value: Mapped[float]
+    n: Mapped[int]
 
 
 class CostRow(LedgerRow):
@@ -107,7 +105,6 @@ class CostRow(LedgerRow):
     tokens: Mapped[int]
     cached_tokens: Mapped[int]
     steps: Mapped[int]
-    examples: Mapped[int]
     parameters: Mapped[int]
     head_parameters: Mapped[int]
     peak_bytes: Mapped[int]

@@ -12,13 +12,13 @@ from conpet.artifact import Manifest
 from conpet.errors import ConfigError
 from conpet.store.change import Change, NewVersion
 from conpet.store.plan import Placement, Plan, Target, find_version
-from conpet.store.records import MODULE, Cost, Evaluation, Reference
+from conpet.store.records import MODULE, Cost, Metric, Reference
 from conpet.store.schema import (
     CostRow,
-    EvaluationRow,
     EventRow,
     HeaderRow,
     LedgerRow,
+    MetricRow,
     ObjectRow,
     ReferenceRow,
     SharedRow,
@@ -57,7 +57,7 @@ def apply_change(connection: Connection, change: Change, plan: Plan, manifests: 
         if placement.target.slot == MODULE:
             _check_module(placement.target, former, manifest)
         _place(connection, placement, manifest, event_id)
-    _add_ledger(connection, EvaluationRow, event_id, change.evaluations)
+    _add_ledger(connection, MetricRow, event_id, change.metrics)
     _add_ledger(connection, ReferenceRow, event_id, change.references)
     _add_ledger(connection, CostRow, event_id, change.costs)
     in_use = _bytes_before(connection, event_id) + sum(manifest.bytes for manifest in manifests)
@@ -187,7 +187,7 @@ def _add_ledger(
     connection: Connection,
     table: type[LedgerRow],
     event_id: int,
-    records: Sequence[Evaluation | Reference | Cost],
+    records: Sequence[Metric | Reference | Cost],
 ) -> None:
     rows = [{"event_id": event_id, "position": place, **asdict(record)} for place, record in enumerate(records)]
     if rows:

@@ -6,7 +6,7 @@ def test_my_method():
 check_learner_contract("my-method")
 """
 
-from conpet.testing.checks import ContractError, Trial, ask, method_of
+from conpet.testing.checks import ContractError, Trial, ask, live_of
 from conpet.testing.fusion import check_fusion_contract, random_evidence
 from conpet.testing.methods import METHOD_CHECKS, check_method_contract
 from conpet.testing.selectors import check_selector_contract, check_selector_scores
@@ -21,7 +21,7 @@ __all__ = [
     "check_fusion_contract",
     "check_selector_contract",
     "check_selector_scores",
-    "method_of",
+    "live_of",
     "random_evidence",
     "tiny_settings",
     "toy_stream",

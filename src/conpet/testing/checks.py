@@ -14,6 +14,7 @@ from conpet.errors import ConpetError
 from conpet.methods import METHODS
 from conpet.methods.base import Method
 from conpet.modules.adapter import digest_tensors
+from conpet.state.live import Live
 from conpet.state.reading import state_of
 from conpet.types import Prediction
 
@@ -49,10 +50,17 @@ class Trial:
         return workspace
 
 
-def method_of(workspace: ConPET) -> Method:
-    """Return a new learner of a workspace's present state, with nothing in its memory yet."""
-    learner: type[Method] = METHODS[workspace.settings.method.name]
-    return learner(workspace.backbone, workspace.settings, state_of(workspace.store.snapshot()))
+def live_of(workspace: ConPET, **changes: Any) -> Live:
+    """Return a new method with a workspace's present state, with nothing in memory yet.
+
+    Args:
+        workspace: The workspace.
+        changes: Settings in place of the workspace's, by dotted keys.
+    """
+    settings = workspace.settings.changed(changes) if changes else workspace.settings
+    method: type[Method] = METHODS[settings.method.name]
+    snapshot = workspace.store.snapshot()
+    return Live(method(workspace.backbone, settings), state_of(snapshot), snapshot)
 
 
 def ask(workspace: ConPET, inputs: Sequence[str | Example]) -> list[dict[str, float]]:
@@ -62,7 +70,7 @@ def ask(workspace: ConPET, inputs: Sequence[str | Example]) -> list[dict[str, fl
 
 
 def _scores(answer: Prediction) -> dict[str, float]:
-    return {answer.label: answer.score} | {other.label: other.score for other in answer.runners_up}
+    return {answer.label or answer.task: answer.score} | {one.label or one.task: one.score for one in answer.runners_up}
 
 
 def require(kept: bool, message: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from conpet.fusion import FUSIONS
-from conpet.fusion.rules import Evidence, Fusion
+from conpet.fusion.base import Evidence, Fusion
 from conpet.testing.checks import TOLERANCE, require
 
 POSSIBLE = 5
@@ -29,7 +29,7 @@ def check_fusion_contract(name: str) -> None:
         evidence = random_evidence(selected=selected)
         before = [tensor.clone() for tensor in _tensors(evidence)]
         targets = torch.arange(len(evidence.tasks)) % POSSIBLE
-        fitted = rule.fitted(evidence, targets)
+        fitted = rule.fit(evidence, targets)
         for one in (rule, fitted):
             scores = one.log_probabilities(evidence)
             require(not bool(scores.isnan().any()), "there is a NaN among the scores")
@@ -42,7 +42,7 @@ def check_fusion_contract(name: str) -> None:
         require(type(rule)(**rule.to_json()) == rule, "fitting has changed the rule itself")
         require(all(map(torch.equal, before, _tensors(evidence))), "the rule has changed its evidence")
     nothing = _rows(random_evidence(), slice(0, 0))
-    require(rule.fitted(nothing, torch.zeros(0, dtype=torch.int64)) == rule, "fitting to nothing must change nothing")
+    require(rule.fit(nothing, torch.zeros(0, dtype=torch.int64)) == rule, "fitting to nothing must change nothing")
 
 
 def random_evidence(rows: int = 40, selected: int = 1, seed: int = 0) -> Evidence:
@@ -55,9 +55,9 @@ def random_evidence(rows: int = 40, selected: int = 1, seed: int = 0) -> Evidenc
     """
     generator = torch.Generator().manual_seed(seed)
     owner = torch.tensor([0, 0, 0, 1, 1, 2, 2])
-    discriminant = torch.log_softmax(torch.randn(rows, len(owner), generator=generator), dim=1)
-    regression = torch.rand(rows, len(owner), generator=generator)
-    for closed in (discriminant, regression):
+    lda = torch.log_softmax(torch.randn(rows, len(owner), generator=generator), dim=1)
+    ridge = torch.rand(rows, len(owner), generator=generator)
+    for closed in (lda, ridge):
         closed[:, POSSIBLE:] = -torch.inf
     tasks = torch.randn(rows, 3, generator=generator)
     tasks[:, 2] = -torch.inf
@@ -65,14 +65,14 @@ def random_evidence(rows: int = 40, selected: int = 1, seed: int = 0) -> Evidenc
     modules = 5 * torch.randn(rows, len(owner), generator=generator)
     chosen = torch.zeros(rows, 3, dtype=torch.bool).scatter_(1, tasks.topk(selected, dim=1).indices, value=True)
     modules[~chosen[:, owner]] = -torch.inf
-    return Evidence(discriminant, regression, tasks, modules, owner)
+    return Evidence(lda, ridge, tasks, modules, owner)
 
 
 def _tensors(evidence: Evidence) -> list[Tensor]:
     """Return all that belongs to examples."""
-    return [evidence.discriminant, evidence.regression, evidence.tasks, evidence.modules]
+    return [evidence.lda, evidence.ridge, evidence.tasks, evidence.modules]
 
 
 def _rows(evidence: Evidence, rows: slice) -> Evidence:
-    discriminant, regression, tasks, modules = (tensor[rows] for tensor in _tensors(evidence))
-    return Evidence(discriminant, regression, tasks, modules, evidence.owner)
+    lda, ridge, tasks, modules = (tensor[rows] for tensor in _tensors(evidence))
+    return Evidence(lda, ridge, tasks, modules, evidence.owner)

@@ -31,7 +31,7 @@ from conpet.testing.checks import (
     different,
     digest_of_weights,
     files,
-    method_of,
+    live_of,
     require,
     require_same,
 )
@@ -122,13 +122,14 @@ def _scores_are_probabilities(trial: Trial) -> None:
     """Scores over all labels of an input's kind sum to 1, and labels of another kind are never answers."""
     streams = {kind: toy_stream(2, 2, 4, 1, 2, kind=kind) for kind in Kind}
     workspace = trial.taught(task for pair in zip(*streams.values(), strict=True) for task in pair)
-    learner = method_of(workspace)
+    live = live_of(workspace)
+    method, state = live.method, live.state
     for kind, stream in streams.items():
         examples = [example for task in stream for example in task.test]
         own = {label for task in stream for label in task.labels}
         require(all(set(row) == own for row in ask(workspace, examples)), f"a {kind} input got labels of another kind")
-        scores = learner.score(learner.readings(examples, kind, keep=False), kind).labels
-        other = torch.tensor([label not in own for label in learner.labels])
+        scores = method.score(state, method.encode(state, examples, kind, keep=False), kind).classes
+        other = torch.tensor([label not in own for label in state.classes])
         require(bool((scores[:, other] == -torch.inf).all()), f"a label of another kind is possible for {kind} inputs")
         sums = scores.exp().sum(dim=1)
         require(bool(((sums - 1).abs() < TOLERANCE).all()), f"scores sum to {sums.tolist()} and not to 1")
@@ -175,17 +176,20 @@ def _batches_do_not_matter(trial: Trial) -> None:
 
 
 def _learning_is_no_change(trial: Trial) -> None:
-    """A learner object answers the same after `learn`: nothing is in force until it is stored."""
+    """A state answers the same after learning on it: nothing is in force until it is stored."""
     first, second = toy_stream(2, 2, 4, 1, 2)
     workspace = trial.taught([first])
-    learner = method_of(workspace)
-    readings = learner.readings(first.test, first.kind, keep=False)
-    before = learner.score(readings, first.kind).labels
-    context = TrainContext(past_examples(workspace.tasks), CostLedger(workspace.backbone.meter), seed=0)
-    added = new_task_state(second, workspace.store.snapshot())
-    learner.learn(TaskData.of(added, workspace.settings, new_examples(second), workspace.backbone), context)
-    require(learner.labels == first.labels, "a learner has changed its labels by learning")
-    require(torch.equal(before, learner.score(readings, first.kind).labels), "a learner has changed itself by learning")
+    live = live_of(workspace)
+    method, state = live.method, live.state
+    inputs = method.encode(state, first.test, first.kind, keep=False)
+    before = method.score(state, inputs, first.kind).classes
+    context = TrainContext(past_examples(workspace.tasks), CostLedger(), seed=0)
+    added = new_task_state(second, live.snapshot)
+    data = TaskData.of(added, workspace.settings, new_examples(second), method.backbone)
+    method.learn_task(state, data, context)
+    require(state.labels == first.labels, "learning has changed the labels of a state")
+    after = method.score(state, inputs, first.kind).classes
+    require(torch.equal(before, after), "learning has changed the state it started from")
 
 
 METHOD_CHECKS: Mapping[str, Callable[[Trial], None]] = {

@@ -12,7 +12,7 @@ from torch import Tensor
 from conpet.api import ConPET
 from conpet.data import Example
 from conpet.selectors import SELECTORS
-from conpet.testing.checks import TOLERANCE, Trial, method_of, require
+from conpet.testing.checks import TOLERANCE, Trial, live_of, require
 from conpet.testing.methods import check_method_contract
 from conpet.testing.toy import tiny_settings, toy_stream
 
@@ -47,8 +47,9 @@ def check_selector_scores(trial: Trial) -> None:
 
 
 def _task_scores(workspace: ConPET, examples: Sequence[Example]) -> Tensor:
-    learner = method_of(workspace)
+    live = live_of(workspace)
+    method, state = live.method, live.state
     kind = examples[0].kind
-    tasks = learner.score(learner.readings(examples, kind, keep=False), kind).tasks
+    tasks = method.score(state, method.encode(state, examples, kind, keep=False), kind).tasks
     require(tasks is not None, "the method has no selector")
     return torch.zeros(0) if tasks is None else tasks

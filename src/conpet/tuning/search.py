@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from conpet.artifact import InMemoryObject
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
 from conpet.config import Settings, TaskSettings
-from conpet.cost import BACKWARD, Meter
+from conpet.cost import BACKWARD, Meter, metered
 from conpet.errors import ConfigError, DivergedError
 from conpet.modules.module import PetModule
 from conpet.modules.optimisation import steps_of
-from conpet.modules.training import represented, train_module
+from conpet.modules.training import TrainingJob, represented, train_module
 from conpet.modules.warmup import all_layers, train_warmup, warmed, warmup_artifact
-from conpet.readable import Held
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.report.design import Design, DesignTrial, Outcome, Rung
 from conpet.tuning.space import SearchSpace
@@ -72,13 +72,14 @@ class Budget:
 
     Args:
         limit: The limit.
-        meter: Counts what the backbone computes.
+
+    Attributes:
+        meter: Counts what the search computes.
     """
 
-    def __init__(self, limit: CostLimit, meter: Meter) -> None:
+    def __init__(self, limit: CostLimit) -> None:
         self._limit = limit
-        self._meter = meter
-        self._began = meter.equivalents
+        self.meter = Meter()
         self._started = time.perf_counter()
         self._tokens = 1.0
 
@@ -94,7 +95,7 @@ class Budget:
     @property
     def passes(self) -> float:
         """Forward-pass equivalents so far."""
-        return (self._meter.equivalents - self._began) / self._tokens
+        return self.meter.equivalents / self._tokens
 
     @property
     def spent(self) -> float:
@@ -170,12 +171,12 @@ class Search:
         self._cuts = {backbone.frozen_layers: backbone}
         self._read: dict[tuple[int, Subset], States] = {}
         self._tried_so_far = 0
-        self.budget = Budget(limit, backbone.meter)
+        self.budget = Budget(limit)
 
     def run(self) -> tuple[DesignTrial, ...]:
         """Try designs until the limit is reached."""
         trials: list[DesignTrial] = []
-        with _study(self._seed, self._first_rung) as study:
+        with metered() as self.budget.meter, _study(self._seed, self._first_rung) as study:
             self.budget.measure_by(self._states(self._backbone, Subset.TRAIN))
             study.enqueue_trial(self._space.first)
             while self.budget.spent < 1 and len(trials) != self._limit.trials:
@@ -237,7 +238,7 @@ class Search:
                 backbone = self._warmed_up(backbone, settings, group)
             train, validation = (self._states(backbone, subset) for subset in (Subset.TRAIN, Subset.VALIDATION))
             watch = self._watch(backbone, validation, group)
-            train_module(backbone, train, self._targets, len(self._labels), settings, self._task_seed, watch=watch)
+            train_module(backbone, self._job(train, settings), watch=watch)
         except _Halved:
             return Outcome.HALVED
         except _Stopped:
@@ -246,22 +247,27 @@ class Search:
             return Outcome.DIVERGED
         return Outcome.FINISHED
 
+    def _job(self, states: States, settings: TaskSettings) -> TrainingJob:
+        """Return what a module is to learn by some settings."""
+        answers = self._source.labels(Subset.TRAIN)
+        return TrainingJob.over_labels(states, answers, self._labels, settings, self._task_seed)
+
     def _warmed_up(self, backbone: Backbone, settings: TaskSettings, group: _TrialRun) -> Backbone:
         """Return the backbone with a warm-up folded in, trained as `learn` would: by the design's own settings."""
         whole = all_layers(backbone.loaded, backbone)
         train, validation = (self._source.states(whole, subset) for subset in (Subset.TRAIN, Subset.VALIDATION))
         watch = self._watch(whole, validation, group)
-        trained = train_warmup(whole, train, self._targets, self._labels, settings, self._task_seed, watch=watch)
+        trained = train_warmup(whole, self._job(train, settings), watch=watch)
         group.warmup_steps = group.done
-        artifact = warmup_artifact(trained, self._source.task, self._labels)
-        return backbone.over(warmed(backbone.loaded, Held(artifact)))
+        artifact = warmup_artifact(trained, self._source.task)
+        return backbone.over(warmed(backbone.loaded, InMemoryObject(artifact)))
 
     def _watch(
         self, backbone: Backbone, validation: States, group: _TrialRun
-    ) -> Callable[[int, PetModule, nn.Linear], None]:
+    ) -> Callable[[int, PetModule, nn.Module], None]:
         rungs = {self._first_rung * factor for factor in RUNGS}
 
-        def watch(steps: int, module: PetModule, head: nn.Linear) -> None:
+        def watch(steps: int, module: PetModule, head: nn.Module) -> None:
             group.done = group.warmup_steps + steps
             group.parameters = sum(one.numel() for one in module.parameters.values())
             last = group.done == group.total
@@ -279,7 +285,7 @@ class Search:
 
         return watch
 
-    def _correct(self, backbone: Backbone, module: PetModule, head: nn.Linear, validation: States) -> int:
+    def _correct(self, backbone: Backbone, module: PetModule, head: nn.Module, validation: States) -> int:
         module.train(False)
         with torch.no_grad():
             logits = head(represented(backbone, module, validation).to(backbone.device))
@@ -305,10 +311,6 @@ class Search:
         trained = (1 + BACKWARD) * epochs
         warm = trained if self._space.warms_up(design) else 0.0
         return round(warm + backbone.prefix_share + trained * backbone.suffix_share, 3)
-
-    @cached_property
-    def _targets(self) -> Tensor:
-        return self._truth(Subset.TRAIN)
 
     def _truth(self, subset: Subset) -> Tensor:
         column = {label: index for index, label in enumerate(self._labels)}

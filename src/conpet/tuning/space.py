@@ -17,6 +17,7 @@ from conpet.modules.kinds import MODULE_KINDS, check_module
 from conpet.modules.kinds.base import ModuleKind
 from conpet.modules.sublayers import linear_maps
 from conpet.report.design import Design
+from conpet.state.state import State
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -49,7 +50,7 @@ class SearchSpace:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, learner: Method, choices: DesignChoices) -> SearchSpace:
+    def of(cls, method: Method, state: State, choices: DesignChoices) -> SearchSpace:
         """Return what may be chosen in a workspace.
 
         Once anything was learned, the split and the warm-up stay as they are, for states and statistics of the learned
@@ -59,12 +60,12 @@ class SearchSpace:
         Raises:
             ConfigError: The workspace's method trains no module, or a target is no linear map of the backbone.
         """
-        settings, state = learner.settings, learner.state
-        if not learner.tunes:
+        settings = method.settings
+        if not method.tunes:
             raise ConfigError(f"method {settings.method.name!r} trains no module: there is no design to search for")
-        backbone, before = learner.backbone, design_of(settings)
+        backbone, before = method.backbone, design_of(settings)
         fresh = not state.tasks and not state.shared
-        shaped = fresh or _shapes_differ(learner)
+        shaped = fresh or _shapes_differ(method)
         notes = []
         if not fresh:
             notes.append("split and warm-up stay as they are: states and statistics of learned tasks depend on them")
@@ -73,13 +74,13 @@ class SearchSpace:
                 f"rank and targets stay as they are: method {settings.method.name} has one module for all tasks"
             )
         ranks = _with(before.rank, choices.ranks)
-        targets = _with(before.targets, _targets(learner, choices))
+        targets = _with(before.targets, _targets(method, choices))
         lowest, highest = choices.learning_rates
         return cls(
             before=before,
             frozen_layers=_with(before.frozen_layers, _frozen_layers(backbone, choices)) if fresh else (),
-            ranks=ranks if shaped and _matter(learner, "rank", ranks) else (),
-            targets=tuple(map(_text, targets)) if shaped and _matter(learner, "targets", targets) else (),
+            ranks=ranks if shaped and _matter(method, "rank", ranks) else (),
+            targets=tuple(map(_text, targets)) if shaped and _matter(method, "targets", targets) else (),
             learning_rates=(lowest, highest),
             most_epochs=choices.epochs,
             warmups=_with(before.warmup, choices.warmups) if fresh else (),
@@ -142,9 +143,9 @@ def design_of(settings: Settings) -> Design:
     )
 
 
-def _shapes_differ(learner: Method) -> bool:
+def _shapes_differ(method: Method) -> bool:
     """Tell whether a method lets tasks have modules of different shapes."""
-    return learner.module_per_task
+    return method.module_per_task
 
 
 def _frozen_layers(backbone: Backbone, choices: DesignChoices) -> tuple[int, ...]:
@@ -152,23 +153,23 @@ def _frozen_layers(backbone: Backbone, choices: DesignChoices) -> tuple[int, ...
     return tuple(layers - max(1, round(layers * share)) for share in choices.adapted) if layers else ()
 
 
-def _matter(learner: Method, name: str, values: Iterable[Any]) -> bool:
+def _matter(method: Method, name: str, values: Iterable[Any]) -> bool:
     """Tell whether the workspace's kind of module is another with one of these values than with another."""
-    config = learner.settings.module
+    config = method.settings.module
     if name not in type(config).model_fields:
         return False
     kind: ModuleKind = MODULE_KINDS[config.kind]()
-    others = [learner.settings.for_task({f"module.{name}": value}).module for value in values]
-    documents = [kind.document(learner.backbone, other) for other in others]
+    others = [method.settings.for_task({f"module.{name}": value}).module for value in values]
+    documents = [kind.document(method.backbone, other) for other in others]
     return any(document != documents[0] for document in documents)
 
 
-def _targets(learner: Method, choices: DesignChoices) -> tuple[str | tuple[str, ...], ...]:
+def _targets(method: Method, choices: DesignChoices) -> tuple[str | tuple[str, ...], ...]:
     """Return the sets of linear maps to choose from."""
-    backbone = learner.backbone
+    backbone = method.backbone
     if choices.targets is not None:
         for targets in choices.targets:
-            check_module(backbone, learner.settings.for_task({"module.targets": targets}).module)
+            check_module(backbone, method.settings.for_task({"module.targets": targets}).module)
         return choices.targets
     config: Any = backbone.cut.model.config
     usual = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(config.model_type, ())

@@ -1,4 +1,4 @@
-"""The kinds of PET modules, by name: one file and one line here each (`docs/pet.md`)."""
+"""The kinds of PET modules, by name: one file and one line here each (`docs/reference/module-kinds.md`)."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from conpet.config import ModuleConfig, NonEmpty
 from conpet.errors import ConfigError, CorruptionError
 from conpet.modules.adapter import Adapter, MapUpdate
 from conpet.modules.sublayers import linear_maps, linear_paths
+from conpet.randomness import kept
 
 Targets = Literal["all-linear"] | NonEmpty[str]
 """Leaf names of linear maps (`("q_proj", "k_proj")`), or all of them."""
@@ -98,7 +99,7 @@ def inject_with_peft(config: PeftConfig, suffix: Suffix, device: torch.device) -
 
     What PEFT draws from the global generator is to be overwritten.
     """
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with kept([device]):
         inject_adapter_in_model(config, suffix.shell, adapter_name=ADAPTER)
     return {_peft_name(name): parameter for name, parameter in suffix.shell.named_parameters() if f".{ADAPTER}" in name}
 

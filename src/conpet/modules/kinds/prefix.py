@@ -20,7 +20,7 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.cut import Suffix
 from conpet.config import ModuleConfig, Positive
-from conpet.errors import ConfigError
+from conpet.errors import ConfigError, check_memory
 from conpet.modules.kinds.base import InjectedModule, ModuleKind
 from conpet.modules.sublayers import adapted_layers, probe
 
@@ -130,6 +130,7 @@ def _attentions(backbone: Backbone, suffix: Suffix) -> list[tuple[nn.Module, Ten
         try:
             probe(backbone, suffix)
         except (RuntimeError, TypeError, ValueError) as error:
+            check_memory(error, "the backbone's attentions were looked for")
             raise _refused(backbone, str(error)) from error
     if not found or len(found) != len(adapted_layers(backbone)):
         raise _refused(backbone, f"{len(found)} attentions ran in {len(adapted_layers(backbone))} layers")

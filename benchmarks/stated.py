@@ -1,0 +1,195 @@
+"""The sentences of hand-written pages that state a measured figure, made from the result files.
+
+python benchmarks/stated.py             # print them, page by page
+python benchmarks/stated.py --check     # fail if a page lacks one of its sentences
+
+When a measurement was repeated, copy the new sentence into the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from conpet.modules.parameter_count import llama_7b_count
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true")
+    checking = parser.parse_args().check
+    missing = 0
+    for page, sentences in stated().items():
+        text = squeezed((ROOT / page).read_text(encoding="utf-8"))
+        for sentence in sentences:
+            if checking and squeezed(sentence) not in text:
+                print(f"{page} lacks what the result files give:\n{sentence}\n", file=sys.stderr)
+                missing += 1
+            elif not checking:
+                print(f"{page}:\n{sentence}\n")
+    return int(bool(missing))
+
+
+def stated() -> Mapping[str, Sequence[str]]:
+    """Return what each page states, by its path."""
+    demo, speed, selectors, growing = (result(name) for name in ("demo", "speed", "selectors", "growing"))
+    return {
+        "README.md": [*demo_sentences(demo), *speed_in_short(speed["rows"])],
+        "docs/how-to/small-tasks.md": [
+            "With `smollm2-135m` on two CPU cores, ten tasks of 8 examples are learned "
+            f"{ratio(speed['rows'], 'learn-together', 1)} "
+            "times as fast in one batch as one by one"
+        ],
+        "docs/how-to/merge-and-upgrade.md": growing_lines(growing),
+        "docs/explanation/storage.md": parameter_sentences(demo),
+        "docs/explanation/defaults.md": [*selector_sentences(selectors), *speed_in_full(speed["rows"])],
+    }
+
+
+def result(name: str) -> dict[str, Any]:
+    """Return the content of a result file."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def squeezed(text: str) -> str:
+    """Return text with all white space as single blanks, since pages wrap lines."""
+    return " ".join(text.split())
+
+
+def demo_sentences(demo: Mapping[str, Any]) -> list[str]:
+    """Return the demo's result: ten lines as it prints them, and what README says about them."""
+    summary, cost = demo["summary"], demo["summary"]["cost"]
+    best = max(summary["references"], key=summary["references"].get)
+    reference = summary["references"][best]
+    low, high = demo["whole_accuracy_interval_95_over_examples"]
+    tests = sum(total for _, total in demo["report"]["events"][-1]["scores"].values())
+    labels = sum(map(len, summary["labels"].values()))
+    minutes, seconds = divmod(round(demo["seconds"]), 60)
+    lines = {
+        "whole accuracy": percent(summary["whole_accuracy"]),
+        "average accuracy": percent(summary["average_accuracy"]),
+        "forgetting": points(summary["forgetting"]),
+        "backward transfer": points(summary["backward_transfer"]),
+        "selector accuracy": percent(summary["selector_accuracy"]),
+        "within-task accuracy": percent(summary["within_task_accuracy"]),
+        f"reference: {best}": f"{percent(reference)} ({100 * (summary['whole_accuracy'] - reference):+.1f})",
+        "trained parameters": f"{cost['trainable_parameters']:,} ({cost['times_fewer']:.0f}× fewer than the backbone)",
+        "stored": f"{cost['bytes_stored'] / 1e6:.1f} MB",
+        "peak memory": f"{cost['peak_memory'] / 1e9:.2f} GB",
+    }
+    return [
+        f"the {labels} intents of CLINC150 as {words(len(summary['tasks']))} tasks",
+        f"On two CPU cores it took {minutes} min {seconds} s",
+        " ".join(f"{name} {value}" for name, value in lines.items()),
+        f"Over the {tests:,} test examples, the 95% interval of the whole accuracy is {percent(low)} to "
+        f"{percent(high)}.",
+    ]
+
+
+def speed_in_short(rows: Mapping[str, Any]) -> list[str]:
+    """Return README's sentences on speed."""
+    return [
+        f"Predicting with 10 tasks takes {ratio(rows, 'predict-few-tasks')} times as long as a plain forward pass "
+        "of the "
+        "backbone.",
+        "A batch of 32 inputs that need 32 different modules runs "
+        f"{ratio(rows, 'mixed-batch', 1)} times as fast as with PEFT's `adapter_names`.",
+        f"Learning a task is {ratio(rows, 'learn-same-layers', 1)} times as fast as training a LoRA on the same layers "
+        "with PEFT in a standard loop.",
+        f"Learning task 100 takes {ratio(rows, 'learn-late-task')} times as long as learning task 2.",
+    ]
+
+
+def speed_in_full(rows: Mapping[str, Any]) -> list[str]:
+    """Return the sentences on speed of the page on defaults."""
+    few, many = sorted(ratio(rows, f"predict-many-tasks{hot}") for hot in ("", "-hot"))
+    return [
+        *speed_in_short(rows),
+        f"One short text takes {ratio(rows, 'predict-one-text')} times as long as a plain forward pass of that text.",
+        f"With `selector.top_k=3` predicting takes {ratio(rows, 'predict-top-3')} times as long as a plain pass.",
+        f"With `minilm-l6`, predicting with 1,000 tasks takes {few} to {many} times as long as with 10.",
+        f"Learning is {ratio(rows, 'learn-all-layers', 1)} times as fast as with PEFT on all layers for as many "
+        "epochs. "
+        "LoRA on all layers learns more per epoch, though: to the same accuracy, conpet is "
+        f"{ratio(rows, 'learn-equally-well', 1)} times as fast.",
+        f"Ten tasks of 8 examples are learned {ratio(rows, 'learn-together', 1)} times as fast in one batch as one "
+        "by one.",
+    ]
+
+
+def selector_sentences(found: Mapping[str, Any]) -> list[str]:
+    """Return how often each selector ranks the true task first."""
+    names = {"closed-form": "closed-form", "prototypes": "prototypes", "learned": "learned, 100 steps a task"}
+    shown = {name: found["selectors"][key] for name, key in names.items()}
+    first = {
+        name: f"{percent(one['selector_accuracy_mean'])} ± {100 * one['interval_95']:.1f}"
+        for name, one in shown.items()
+    }
+    return [
+        f"On the demo's stream it ranks the true task first for {first['closed-form']} of "
+        f"{shown['closed-form']['examples']} validation examples, `prototypes` for {first['prototypes']}, and "
+        "`learned` "
+        f"(the paper's, 100 steps a task) for {first['learned']} (one order each, 95% intervals over examples)."
+    ]
+
+
+def growing_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return the table and the paragraph on upgrading and merging."""
+    upgrade, merge = found["upgrade"], found["merge"]
+    paper, calibrated = upgrade["paper"], upgrade["calibrated"]
+    return [
+        f"| `emr`, 4 tasks | {percent(paper['before'])} |",
+        f"| the same workspace after the upgrade, `fusion=paper` | {percent(paper['upgraded'])} |",
+        f"| and with a fifth task learned | {percent(paper['and_one_more_task'])} (`emr` without the upgrade: "
+        f"{percent(upgrade['static']['and_one_more_task'])}) |",
+        f"| upgraded with `--fusion calibrated` | {percent(calibrated['upgraded'])} |",
+        f"| and with a fifth task learned | {percent(calibrated['and_one_more_task'])} |",
+        f"{percent(merge['accuracy_after'])} of {merge['validation_examples']} validation examples correct after "
+        "the merge, "
+        f"{percent(merge['accuracy_before'])} before; {merge['bytes_after'] / 1e6:.1f} MB stored after it, "
+        f"{merge['bytes_before'] / 1e6:.1f} MB before.",
+    ]
+
+
+def parameter_sentences(demo: Mapping[str, Any]) -> list[str]:
+    """Return the counts for LLaMA-7B's configuration, and for the demo."""
+    count, cost = llama_7b_count(), demo["summary"]["cost"]
+    return [
+        f"For LLaMA-7B, LoRA of rank 4 on the query and key maps trains {count.module:,} of {count.backbone:,} "
+        "parameters, "
+        f"{count.ratio:,.0f} times fewer; with a head over {count.labels} labels, {count.module + count.head:,} "
+        "parameters, "
+        f"{count.ratio_with_head:,.0f} times fewer.",
+        f"SmolLM2 is {count.backbone / cost['backbone_parameters']:.0f} times smaller, and conpet's default is "
+        "rank 8 on all "
+        f"linear maps of the suffix, so the ratio there is {cost['times_fewer']:.0f}.",
+    ]
+
+
+def ratio(rows: Mapping[str, Any], row: str, digits: int = 2) -> str:
+    """Return the median ratio of a row of speed.json."""
+    return f"{rows[row]['ratio']['median']:.{digits}f}"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def points(difference: float) -> str:
+    return f"{100 * difference:.1f} points".replace("-", "−")
+
+
+def words(number: int) -> str:
+    return {10: "ten"}.get(number, str(number))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

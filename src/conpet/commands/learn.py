@@ -1,0 +1,147 @@
+"""Learn tasks: one, or several in a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from conpet.artifact import Artifact
+from conpet.commands import warmup
+from conpet.commands.base import Transaction
+from conpet.commands.checks import check_answers, check_distinct, check_labels, check_related
+from conpet.context import TrainContext
+from conpet.cost import StageCost
+from conpet.data import Task
+from conpet.errors import ConfigError
+from conpet.evaluation.history import BATCH
+from conpet.methods.base import TaskData
+from conpet.modules.warmup_info import WARMUP
+from conpet.replay.memory import MEMORY, new_examples
+from conpet.replay.memory_writer import MemoryWriter, check_templates
+from conpet.state.reading import ORIGINS, describe, new_task_state, origins, seed_of, task_state
+from conpet.state.update import TaskUpdate
+from conpet.store import Change, NewVersion
+from conpet.types import Evaluation, LearnReport
+
+
+def learn(tx: Transaction, task: Task) -> LearnReport:
+    """Learn a task; see `ConPET.learn`."""
+    return learn_batch(tx, [task])[0]
+
+
+def learn_batch(tx: Transaction, tasks: Sequence[Task]) -> list[LearnReport]:
+    """Learn tasks in one change; see `ConPET.learn_batch`."""
+    known = {task.name: task.active for task in tx.snapshot.tasks}
+    due = [task for task in tasks if task.name not in known or task.digest not in origins(known[task.name])]
+    check_distinct(tasks)
+    for task in due:
+        check_labels(tx.snapshot, task.name, task.labels)
+        check_answers(tx.settings, task)
+        tx.method.check_task(tx.settings, tx.settings.for_task(task.settings))
+        if task.name in known:
+            check_related(task, known[task.name])
+    learned = {report.task: report for report in learn_sound(tx, due, "learn")} if due else {}
+    return [
+        learned.get(task.name)
+        or tx.report(known[task.name], skipped=True, cost=(), changed_since=task.digest != known[task.name].digest)
+        for task in tasks
+    ]
+
+
+def learn_sound(
+    tx: Transaction, tasks: Sequence[Task], verb: str, *, derived_from: Sequence[str] = ()
+) -> list[LearnReport]:
+    """Learn checked tasks as new versions.
+
+    Args:
+        tx: The transaction.
+        tasks: One or more.
+        verb: What is done, for the history.
+        derived_from: Digests of the data that they were made from.
+    """
+    _check_batch(tx, tasks)
+    contexts = _contexts(tx, tasks)
+    added = [new_task_state(task, tx.snapshot) for task in tasks]
+    sources, warm = [new_examples(task) for task in tasks], {}
+    if warmup.is_due(tx.method, tx.state):
+        tx.method, tx.state, warm[WARMUP] = warmup.warm_up(tx.method, tx.state, added[0], sources[0], contexts[0])
+    method = tx.method
+    with tx.costs.stage("prefix"):
+        progress = tx.counted("prefix", sum(len(task.train) for task in tasks))
+        batch = [
+            TaskData.of(task, tx.settings, source, method.backbone, progress=progress)
+            for task, source in zip(added, sources, strict=True)
+        ]
+    # A single task is learned by `learn_task`, which is what a method of a user defines.
+    if len(batch) == 1:
+        updates = [method.learn_task(tx.state, batch[0], contexts[0])]
+    else:
+        updates = method.learn_batch(tx.state, batch, contexts)
+    with tx.costs.stage("memory"):
+        writer = MemoryWriter(method.backbone, tx.settings)
+        examples = [
+            writer.all_examples(task, data.train, update.representations)
+            for task, data, update in zip(tasks, batch, updates, strict=True)
+        ]
+        memories, smaller = writer.retained(examples, tx.snapshot.versions)
+    state = tx.state.apply(*updates)
+    evaluation = tx.evaluate(state, {one.task: one for one in examples})
+    changes = []
+    for task, update, whole, memory in zip(tasks, updates, examples, memories, strict=True):
+        description = describe(task) | {ORIGINS: list(derived_from)}
+        description["notes"] += writer.notes(whole, memory)
+        new = _version(task, update, memory, description)
+        changes.append(Change(verb, task.name, new_version=new, detail={**update.detail, **_batch_note(tasks)}))
+    changes[0] = replace(changes[0], side_objects=smaller, shared={**warm, **updates[-1].shared})
+    events = _charged(tx, tasks, changes)
+    committed = tx.commit_all(state, evaluation, changes, events)
+    reports = []
+    for task, event, cost in zip(tasks, committed, events, strict=True):
+        version = tx.snapshot.task(task.name).active
+        notes = tuple(version.description["notes"])
+        of_all: Evaluation | None = evaluation if task is tasks[-1] else None
+        reports.append(tx.report(version, event=event, evaluation=of_all, cost=cost, notes=notes))
+    return reports
+
+
+def _check_batch(tx: Transaction, tasks: Sequence[Task]) -> None:
+    """Check that tasks can be learned in one change, and beside those that are learned."""
+    blocker = tx.method.batch_blocker(tx.state) if len(tasks) > 1 else None
+    if blocker:
+        raise ConfigError(
+            f"{len(tasks)} tasks cannot be learned in one batch: {blocker}; learn them one after the other. "
+            "Nothing was changed"
+        )
+    if tx.settings.replay.latent_only:
+        for number, task in enumerate(tasks):
+            check_templates(task, [*map(task_state, tx.snapshot.versions), *tasks[:number]])
+
+
+def _contexts(tx: Transaction, tasks: Sequence[Task]) -> list[TrainContext]:
+    """Return the circumstances in which each of some tasks is learned; they share everything except the seed."""
+    names = [task.name for task in tasks]
+    context = tx.context(*names, scratch=tx.scratch_name([task.digest for task in tasks]))
+    return [replace(context, seed=seed_of(tx.settings.seed, name)) for name in names]
+
+
+def _charged(tx: Transaction, tasks: Sequence[Task], changes: Sequence[Change]) -> list[list[StageCost]]:
+    """Divide the costs among the tasks of a batch, by their training examples; steps are those of a task's own module."""
+    examples = sum(len(task.train) for task in tasks)
+    costs = [[stage.share(len(task.train) / examples) for stage in tx.costs.stages] for task in tasks]
+    if len(tasks) == 1:
+        return costs
+    return [
+        [replace(one, steps=change.detail["steps"]) if one.stage == "module" else one for one in stages]
+        for stages, change in zip(costs, changes, strict=True)
+    ]
+
+
+def _batch_note(tasks: Sequence[Task]) -> dict[str, list[str]]:
+    """Return what the history notes of tasks learned in one batch."""
+    return {BATCH: [task.name for task in tasks]} if len(tasks) > 1 else {}
+
+
+def _version(task: Task, update: TaskUpdate, memory: Artifact, description: Mapping[str, Any]) -> NewVersion:
+    objects = {**update.objects, MEMORY: memory}
+    return NewVersion(task.digest, task.labels, objects, description, update.parameters, update.head_parameters)

@@ -1,0 +1,110 @@
+"""Let several tasks share one module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from conpet.commands.base import Transaction
+from conpet.commands.checks import mergeable
+from conpet.errors import AccuracyBoundError, ConfigError, DataError, Problem
+from conpet.evaluation.evaluator import CHUNK
+from conpet.evaluation.metrics import Tally
+from conpet.methods.base import Method
+from conpet.methods.dynamic import DynamicMethod
+from conpet.replay.memory import StoredExamples, Subset
+from conpet.replay.memory_writer import examples_without_test_labels
+from conpet.state.reading import task_states
+from conpet.state.state import State
+from conpet.store import SideObject
+from conpet.types import MergeReport
+
+_SLOT = "merged-"
+"""Prefix of the shared slots of modules that serve several tasks."""
+
+
+def merge(tx: Transaction, names: Sequence[str], bound: float) -> MergeReport:
+    """Let tasks share one module; see `ConPET.merge`."""
+    wanted, method = mergeable(tx.snapshot, names, bound), tx.method
+    assert isinstance(method, DynamicMethod), "only tasks of such a workspace can be merged"  # noqa: S101
+    slot, sources = _free_slot(tx), _sources(tx, wanted)
+    context = tx.context(scratch=tx.scratch_name(["|".join(sorted(sources)), "merge"]))
+    merged = method.merge(tx.state, sources, slot, context)
+    before, after = (_validated(method, state, sources.values()) for state in (tx.state, merged.state))
+    _check_bound(before, after, bound, sources)
+    versions = task_states(tx.snapshot.versions)
+    active = {task.name: task for task in merged.state.tasks}
+    following = [
+        active[task.name] if version.active else task
+        for version, task in zip(tx.snapshot.versions, versions, strict=True)
+    ]
+    pruned = method.prune_labels(tx.state, versions, following)
+    state = merged.state.with_shared(pruned) if pruned else merged.state
+    bytes_before = tx.store.events()[-1].bytes_stored
+    evaluation = tx.evaluate(state)
+    event = tx.commit(
+        state,
+        evaluation,
+        "merge",
+        side_objects=tuple(
+            SideObject(name, tx.snapshot.task(name).active.number, part, artifact)
+            for name, objects in merged.objects.items()
+            for part, artifact in objects.items()
+        ),
+        shared={**merged.shared, **pruned},
+        detail={"tasks": list(sources), "steps": merged.steps, "bound": bound},
+    )
+    return MergeReport(tuple(sources), before, after, bytes_before, event.bytes_stored, evaluation)
+
+
+def _sources(tx: Transaction, names: Sequence[str]) -> dict[str, StoredExamples]:
+    """Return the examples of tasks to be merged, by name."""
+    records = [tx.snapshot.task(name).active for name in names]
+    slots = {task.shared_slot for task in task_states(records)}
+    if len(slots) == 1 and None not in slots:
+        raise ConfigError(f"{', '.join(sorted(names))} share one module already; nothing to merge")
+    sources = {record.task: examples_without_test_labels(record) for record in records}
+    problems = [
+        Problem(f"task {name!r}", None, f"has no {subset} examples stored")
+        for name, source in sources.items()
+        for subset in (Subset.TRAIN, Subset.VALIDATION)
+        if not source.count(subset)
+    ]
+    if problems:
+        raise DataError(
+            "merging needs training examples, and validation examples to compare by; learn these tasks again with "
+            "some, or leave them out. Nothing was changed",
+            problems,
+        )
+    return sources
+
+
+def _free_slot(tx: Transaction) -> str:
+    used = [int(slot.removeprefix(_SLOT)) for slot in tx.snapshot.shared if slot.startswith(_SLOT)]
+    return f"{_SLOT}{max(used, default=0) + 1}"
+
+
+def _validated(method: Method, state: State, sources: Iterable[StoredExamples]) -> Tally:
+    """Return the right answers on the validation examples of tasks, all labels competing."""
+    correct = total = 0
+    for source in sources:
+        labels = source.labels(Subset.VALIDATION)
+        for start in range(0, len(labels), CHUNK):
+            rows = range(start, min(start + CHUNK, len(labels)))
+            inputs = method.encode_stored(state, [(source, rows)], Subset.VALIDATION)
+            best = method.score(state, inputs, source.kind).classes.argmax(dim=1)
+            correct += sum(
+                state.classes[column] == labels[row] for row, column in zip(rows, best.tolist(), strict=True)
+            )
+        total += len(labels)
+    return Tally(correct, total)
+
+
+def _check_bound(before: Tally, after: Tally, bound: float, names: Iterable[str]) -> None:
+    fall = 100 * (before.correct - after.correct) / before.total
+    if fall > bound:
+        raise AccuracyBoundError(
+            f"one module for {', '.join(names)} answers {after.correct / after.total:.1%} of their {after.total:,} "
+            f"validation examples right, the modules they have {before.correct / before.total:.1%}: a fall of "
+            f"{fall:.1f} points, and {bound:g} are allowed. Nothing was changed; allow more (`--bound`), or merge "
+            "other tasks"
+        )

@@ -1,0 +1,85 @@
+"""The contract of every fusion: evidence about inputs becomes one ranking over all classes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from conpet.config import FusionConfig
+
+UNSELECTED = -100.0
+"""Logit of every label of a task that was not pre-selected (Song et al. 2023)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What selector, modules and classifiers say of n examples.
+
+    Attributes:
+        lda: LDA's log-probabilities of the C classes `[n, C]`; -inf for classes that cannot be the answer.
+        ridge: Outputs of the ridge regression on the random projection `[n, C]`, likewise.
+        tasks: The selector's log-probabilities of the T tasks `[n, T]`, likewise.
+        modules: Logits of the modules that were run, in the columns of their classes `[n, C]`; -inf elsewhere.
+        owner: Index of the task of each class `[C]`.
+    """
+
+    lda: Tensor
+    ridge: Tensor
+    tasks: Tensor
+    modules: Tensor
+    owner: Tensor
+
+    @property
+    def ran(self) -> Tensor:
+        """Whether the module of each class was run `[n, C]`."""
+        return self.modules > -torch.inf
+
+    @property
+    def impossible(self) -> Tensor:
+        """Whether a class cannot be the answer, because its task is of another kind `[n, C]`."""
+        return self.lda == -torch.inf
+
+    @classmethod
+    def joined(cls, parts: Sequence[Evidence]) -> Evidence:
+        """Return the evidence on all examples of all parts."""
+        return cls(
+            torch.cat([part.lda for part in parts]),
+            torch.cat([part.ridge for part in parts]),
+            torch.cat([part.tasks for part in parts]),
+            torch.cat([part.modules for part in parts]),
+            parts[0].owner,
+        )
+
+
+@dataclass(frozen=True)
+class Fusion(ABC):
+    """Turns evidence into log-probabilities over all classes. Immutable: `fit` returns another one.
+
+    A subclass is a dataclass whose fields are its weights, all with defaults: `cls(config=..., **to_json())` is the
+    same fusion again.
+
+    Attributes:
+        config: The fusion's own settings (`Settings.fusion`).
+    """
+
+    config: FusionConfig = field(default_factory=FusionConfig, kw_only=True, compare=False, repr=False)
+
+    name: ClassVar[str]
+    Config: ClassVar[type[FusionConfig]] = FusionConfig
+
+    @abstractmethod
+    def log_probabilities(self, evidence: Evidence) -> Tensor:
+        """Return log-probabilities `[n, C]`, float32."""
+
+    def fit(self, evidence: Evidence, targets: Tensor) -> Self:
+        """Return the fusion with its weights fitted on held-out examples with classes `targets` `[n]`."""
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the weights by name, JSON-ready."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "config"}

@@ -1,0 +1,161 @@
+"""The calibrated fusion: a product of experts whose weights are fitted on held-out examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from conpet.features.grouped_logsumexp import FLOOR, segment_logsumexp
+from conpet.fusion.base import UNSELECTED, Evidence, Fusion
+
+PRIOR_EXAMPLES = 5.0
+"""Examples that the prior at the default weights counts as, in fitting."""
+CANDIDATES = 32
+"""Number of tasks, beside those whose modules were run, that may be the answer: the likeliest ones."""
+
+
+@dataclass(frozen=True)
+class CalibratedFusion(Fusion):
+    """A product of experts whose weights are fitted on held-out examples.
+
+        closed(label)    = a LDA's log-probability + b ridge output                      (over all labels)
+        p(task)          ~ closed(task) p_selector(task)^c
+        p(label | task)  ~ closed(label | task) p_module(label | task)^d                 if the module was run
+                         ~ closed(label | task)^(1 + d)                                  if not
+        p(label)         = p(task) p(label | task)
+
+    closed(task) sums closed over the task's labels. As p(label | task) is normalised within its task, modules never
+    compete by the scale of their logits, which is what costs the paper's rule accuracy at k > 1.
+
+    Of very many tasks, those whose modules were run and the `CANDIDATES` likeliest of the others share all probability,
+    in fitting as in answering: the rest has next to none, and the cost of working it out would grow with the labels.
+
+    Attributes:
+        lda: a. Small, because LDA is far too confident.
+        ridge: b.
+        selector: c.
+        module: d.
+    """
+
+    lda: float = 0.02
+    ridge: float = 10.0
+    selector: float = 0.1
+    module: float = 0.7
+
+    name: ClassVar[str] = "calibrated"
+
+    def log_probabilities(self, evidence: Evidence) -> Tensor:
+        """Return log-probabilities `[n, C]`."""
+        weights = torch.tensor(self._weights)
+        if evidence.tasks.shape[1] <= CANDIDATES:
+            return _combine(evidence, _Within.of(evidence), weights).float()
+        narrow, columns = _narrowed(evidence)
+        scores = _combine(narrow, _Within.of(narrow), weights).float()
+        labels = len(evidence.owner)
+        return scores.new_full((len(scores), labels + 1), -torch.inf).scatter_(1, columns, scores)[:, :labels]
+
+    def fit(self, evidence: Evidence, targets: Tensor) -> CalibratedFusion:
+        """Fit the weights by maximum likelihood, held towards the defaults as if by `PRIOR_EXAMPLES` examples."""
+        if not len(targets):
+            return self
+        if evidence.tasks.shape[1] > CANDIDATES:
+            evidence, columns = _narrowed(evidence, targets)
+            targets = (columns == targets.unsqueeze(1)).int().argmax(dim=1)
+        modules = _Within.of(evidence)
+        start = torch.tensor(CalibratedFusion()._weights).log()
+        weights = start.clone().requires_grad_(True)
+        optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            scores = _combine(evidence, modules, weights.exp())
+            nll = -scores[torch.arange(len(targets)), targets].clamp(min=UNSELECTED).sum()
+            value = (nll + PRIOR_EXAMPLES * (weights - start).square().sum()) / (len(targets) + PRIOR_EXAMPLES)
+            value.backward()
+            return value
+
+        optimizer.step(loss)
+        return CalibratedFusion(*weights.detach().exp().tolist(), config=self.config)
+
+    @property
+    def _weights(self) -> list[float]:
+        return [self.lda, self.ridge, self.selector, self.module]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Within:
+    """What the modules that were run say within their tasks, for the m labels they speak of.
+
+    These are few of all, however many labels there are, so what is dense over labels need not be computed of them.
+
+    Attributes:
+        rows: Their examples `[m]`.
+        columns: Their labels `[m]`.
+        scores: Log-probabilities, of the labels of one task that its module speaks of `[m]`.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    scores: Tensor
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> _Within:
+        """Normalise the logits of modules."""
+        rows, columns = evidence.ran.nonzero(as_tuple=True)
+        runs, run = torch.unique(rows * evidence.tasks.shape[1] + evidence.owner[columns], return_inverse=True)
+        logits = evidence.modules[rows, columns]
+        sums = segment_logsumexp(logits.unsqueeze(0), run, len(runs)).squeeze(0)
+        return cls(rows, columns, logits - sums[run])
+
+
+def _combine(evidence: Evidence, modules: _Within, weights: Tensor) -> Tensor:
+    lda, ridge, selector, module = weights.unbind()
+    owner, tasks = evidence.owner, evidence.tasks.shape[1]
+    closed = lda * evidence.lda.clamp(min=FLOOR) + ridge * evidence.ridge.clamp(min=FLOOR)
+    closed_of_task = segment_logsumexp(closed, owner, tasks)
+    task = torch.log_softmax(closed_of_task + selector * evidence.tasks.clamp(min=FLOOR), dim=1)
+    closed_within = closed - closed_of_task.index_select(1, owner)
+    second = closed_within.index_put((modules.rows, modules.columns), modules.scores)
+    within = closed_within + module * second
+    shift = task - segment_logsumexp(within, owner, tasks)
+    return (within + shift.index_select(1, owner)).masked_fill(evidence.impossible, -torch.inf)
+
+
+def _narrowed(evidence: Evidence, targets: Tensor | None = None) -> tuple[Evidence, Tensor]:
+    """Keep of each example's tasks its target's, those whose modules were run, and of the others the likeliest.
+
+    The c labels of the largest task are the room of each: columns beyond a task's own labels can be no answer.
+
+    Returns:
+        The evidence on what was kept `[n, k c]`, and the label of each of its columns; L where there is none.
+    """
+    tasks, owner = evidence.tasks, evidence.owner
+    certain = torch.zeros_like(tasks, dtype=torch.bool)
+    rows, labels = evidence.ran.nonzero(as_tuple=True)
+    certain[rows, owner[labels]] = True
+    if targets is not None:
+        certain.scatter_(1, owner[targets].unsqueeze(1), True)
+    wanted = certain.sum(dim=1, keepdim=True) + CANDIDATES
+    kept = tasks.masked_fill(certain, torch.inf).topk(min(int(wanted.max()), tasks.shape[1]), dim=1).indices
+    sizes = torch.bincount(owner, minlength=tasks.shape[1])
+    room = torch.arange(int(sizes.max()))
+    starts = sizes.cumsum(dim=0) - sizes
+    beyond = torch.arange(kept.shape[1]) >= wanted
+    surplus = ((room >= sizes[kept].unsqueeze(2)) | beyond.unsqueeze(2)).flatten(1)
+    places = (starts[kept].unsqueeze(2) + room).flatten(1).masked_fill(surplus, 0)
+    columns = owner.argsort(stable=True)[places]
+
+    def of(scores: Tensor) -> Tensor:
+        return scores.gather(1, columns).masked_fill(surplus, -torch.inf)
+
+    narrow = Evidence(
+        of(evidence.lda),
+        of(evidence.ridge),
+        tasks.gather(1, kept).masked_fill(beyond, -torch.inf),
+        of(evidence.modules),
+        torch.arange(kept.shape[1]).repeat_interleave(len(room)),
+    )
+    return narrow, columns.masked_fill(surplus, len(owner))

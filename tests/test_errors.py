@@ -1,0 +1,133 @@
+"""Memory that ran out is said to have run out, wherever an error is otherwise taken for an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from conpet.artifact import Artifact, ArtifactReader, write_artifact
+from conpet.backbone import cut, frozen_linear
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.load import load_backbone
+from conpet.config import Settings
+from conpet.errors import BackboneError, OutOfMemoryError, check_memory, is_out_of_memory
+from conpet.modules.grouped_matmul import InRuns, seconds_of
+from conpet.modules.kinds import prefix
+from conpet.modules.module import PetModule
+from conpet.store import Store
+from tests.helpers.backbones import tiny_backbone, tiny_loaded
+from tests.helpers.cli import conpet
+from tests.helpers.workspaces import workspace
+
+
+def of_the_cpu() -> Exception:
+    """Return what torch raises when it asks the system for more than there is."""
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    return raised.value
+
+
+FULL = {
+    "cpu": of_the_cpu(),
+    "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "system": OSError(12, "Cannot allocate memory"),
+    "python": MemoryError(),
+}
+of_torch = pytest.mark.parametrize("full", [FULL["cpu"], FULL["cuda"]], ids=["cpu", "cuda"])
+
+
+def raising(error: Exception) -> Callable[..., NoReturn]:
+    def fail(*_: Any, **__: Any) -> NoReturn:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("full", FULL.values(), ids=FULL)
+def test_memory_that_ran_out_is_known_from_other_errors(full: Exception) -> None:
+    assert is_out_of_memory(full)
+    with pytest.raises(OutOfMemoryError, match=r"while this was done .*smaller backbone") as raised:
+        check_memory(full, "this was done")
+    assert isinstance(raised.value, MemoryError)
+    for other in (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), OSError(28, "No space left on device")):
+        assert not is_out_of_memory(other)
+        check_memory(other, "this was done")
+
+
+@of_torch
+def test_a_backbone_is_not_uncuttable_because_memory_ran_out(full: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = tiny_loaded()
+    whole = cut.Cut.of(loaded.model)
+    monkeypatch.setattr(cut, "run", raising(full))
+    with pytest.raises(OutOfMemoryError, match="cut into layers"):
+        Backbone(loaded)
+    with pytest.raises(OutOfMemoryError, match="cut at layer 2"):
+        whole.holds(2)
+    monkeypatch.setattr(cut, "run", raising(RuntimeError("shapes cannot be multiplied")))
+    assert Backbone(loaded).cut.path is None
+
+
+@of_torch
+def test_a_model_that_does_not_fit_is_not_called_broken(
+    full: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", raising(full))
+    with pytest.raises(OutOfMemoryError, match="tiny-random was loaded"):
+        load_backbone("tiny-random", dtype="float32", device="cpu")
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", raising(RuntimeError("wrong shapes")))
+    with pytest.raises(BackboneError, match="wrong shapes"):
+        load_backbone("tiny-random", dtype="float32", device="cpu")
+
+
+@of_torch
+def test_kernels_and_ways_to_multiply_are_not_given_up_because_memory_ran_out(
+    full: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way, given = InRuns([(0, 1)], torch.device("cpu")), torch.ones(1, 2, 2)
+    monkeypatch.setattr(frozen_linear.FrozenLinear, "forward", raising(full))
+    monkeypatch.setattr(InRuns, "multiply", raising(full))
+    with pytest.raises(OutOfMemoryError, match="kernels"):
+        frozen_linear._has_kernels.__wrapped__()
+    with pytest.raises(OutOfMemoryError, match="mixed batch"):
+        seconds_of(way, given, given)
+    monkeypatch.setattr(frozen_linear.FrozenLinear, "forward", raising(RuntimeError("no such kernel")))
+    monkeypatch.setattr(InRuns, "multiply", raising(NotImplementedError()))
+    assert not frozen_linear._has_kernels.__wrapped__()
+    assert seconds_of(way, given, given) == float("inf")
+
+
+@of_torch
+def test_a_kind_of_module_is_not_refused_because_memory_ran_out(
+    full: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = tiny_backbone()
+    monkeypatch.setattr(prefix, "probe", raising(full))
+    with pytest.raises(OutOfMemoryError, match="attentions"):
+        PetModule(backbone, Settings.parse({}).for_task({"pet": "prefix"}), seed=0)
+
+
+def test_a_file_is_not_called_damaged_because_memory_ran_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = write_artifact(tmp_path / "it", Artifact(tensors={"some": {"one": torch.ones(3)}}))
+    full = SafetensorError("Error: Cannot allocate memory (os error 12)")
+    monkeypatch.setattr("safetensors.torch.load", raising(full))
+    with pytest.raises(OutOfMemoryError, match="was read"):
+        ArtifactReader(tmp_path / "it", manifest).tensors("some")
+
+
+def test_the_command_line_tells_what_helps_and_calls_it_no_mistake_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = workspace(tmp_path, 1).path
+    monkeypatch.setattr(Store, "events", raising(FULL["cpu"]))
+    done = conpet("report", path)
+    assert done.code == 1
+    assert "memory ran out" in done.err
+    assert "smaller batches" in done.err
+    assert "report it" not in done.err
