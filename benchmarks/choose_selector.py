@@ -25,37 +25,37 @@ from conpet.testing import method_of
 
 ORDERS = 1
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "closed-form": {"selector": "closed-form"},
-    "prototypes": {"selector": "prototypes"},
-    "learned, 100 steps a task": {"selector": "learned", "selector_steps": 100},
+    "closed-form": {"name": "closed-form"},
+    "prototypes": {"name": "prototypes"},
+    "learned, 100 steps a task": {"name": "learned", "steps": 100},
 }
 
 
 def main() -> None:
     made_by = provenance()
-    rows = {name: measure(settings) for name, settings in CONFIGURATIONS.items()}
+    rows = {name: measure(selector) for name, selector in CONFIGURATIONS.items()}
     for name, row in rows.items():
         print(f"{name}: {row['selector_accuracy_mean']:.4f} +- {row['interval_95']:.4f}, {row['seconds_mean']:.1f} s")
     print(write_result("selectors", {"data": "CLINC150, validation", "orders": ORDERS, "selectors": rows}, made_by))
 
 
-def measure(settings: dict[str, Any]) -> dict[str, Any]:
+def measure(selector: dict[str, Any]) -> dict[str, Any]:
     """Learn the stream in several orders; return accuracy of the first choice and seconds of the selector's stage."""
     accuracies, within_three, seconds = [], [], []
     # The computed selectors do not depend on the order: one is enough.
-    orders = ORDERS if settings["selector"] == "learned" else 1
+    orders = ORDERS if selector["name"] == "learned" else 1
     for order in range(orders):
         tasks = list(demo_stream())
         random.Random(order).shuffle(tasks)
         with tempfile.TemporaryDirectory() as folder:
-            learner = ConPET.create(Path(folder) / "w", max_steps=1, seed=order, **settings)
+            learner = ConPET.create(Path(folder) / "w", training={"max_steps": 1}, selector=selector, seed=order)
             reports = list(learner.learn_stream(TaskStream(tuple(tasks)), evaluate=False))
             right, near, total = accuracy(learner, [(task.name, task.validation) for task in tasks])
         accuracies.append(right / total)
         within_three.append(near / total)
         stages = [stage for report in reports for stage in report.cost if stage.stage in ("selector", "statistics")]
         seconds.append(sum(stage.seconds for stage in stages))
-        print(settings, order, accuracies[-1], flush=True)
+        print(selector, order, accuracies[-1], flush=True)
     spread = stdev(accuracies) if len(accuracies) > 1 else sqrt(mean(accuracies) * (1 - mean(accuracies)) / total)
     return {
         "selector_accuracy": accuracies,

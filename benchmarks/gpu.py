@@ -27,12 +27,12 @@ from benchmarks.speed.rows import ROWS  # noqa: E402
 from benchmarks.speed.suite import run  # noqa: E402
 from benchmarks.speed.timing import UnequalError, check_close  # noqa: E402
 from conpet import ConPET  # noqa: E402
+from conpet.artifact import InMemoryObject  # noqa: E402
 from conpet.backbone.states import States  # noqa: E402
 from conpet.config import Settings  # noqa: E402
 from conpet.modules.module import StoredModule, module_artifact  # noqa: E402
 from conpet.modules.pool import ModulePool  # noqa: E402
 from conpet.modules.training import linear_head, train_module  # noqa: E402
-from conpet.artifact import InMemoryObject  # noqa: E402
 
 RESULT = HERE / "results" / "speed-gpu.json"
 ON_CPU = ("open", "stream")
@@ -57,12 +57,12 @@ def main() -> int:
         )
         return 2
     sizes = QUICK if asked.quick else Sizes()
-    context = (asked.work / ("gpu-quick" if asked.quick else "gpu")).resolve()
-    own_home(context, [sizes.large, sizes.small])
+    work = (asked.work / ("gpu-quick" if asked.quick else "gpu")).resolve()
+    own_home(work, [sizes.large, sizes.small])
     try:
-        for line in compared(context, sizes, "cpu", "cuda"):
+        for line in compared(work, sizes, "cpu", "cuda"):
             print("equal:", line, flush=True)
-        bench = Bench(context, sizes, device="cuda")
+        bench = Bench(work, sizes, device="cuda")
         choices = {"products": product_ways("cuda"), "offloading": offloading(bench)}
     except UnequalError as error:
         print(f"these are to be equal and differ: {error}", file=sys.stderr)
@@ -72,7 +72,7 @@ def main() -> int:
     return run(bench, asked.only, None if asked.quick else RESULT, choices=choices)
 
 
-def compared(context: Path, sizes: Sizes, one: str, other: str) -> Iterator[str]:
+def compared(work: Path, sizes: Sizes, one: str, other: str) -> Iterator[str]:
     """Compare two devices in float32: a few steps of learning, a mixed batch, predictions.
 
     Yields:
@@ -81,12 +81,12 @@ def compared(context: Path, sizes: Sizes, one: str, other: str) -> Iterator[str]
     Raises:
         UnequalError: Something is not.
     """
-    benches = [Bench(context, sizes, device=device, dtype="float32") for device in (one, other)]
+    benches = [Bench(work, sizes, device=device, dtype="float32") for device in (one, other)]
     losses, logits = zip(*((losses_of(bench), mixed_logits(bench)) for bench in benches), strict=True)
     yield check_close(f"losses of {COMPARED_STEPS} steps", *losses, TOLERANCE)
     yield check_close(f"logits of {sizes.modules} modules", *logits, TOLERANCE)
     path = benches[0].scratch("compared")
-    learner = benches[0].create(path, sizes.large, epochs=2)
+    learner = benches[0].create(path, sizes.large, training={"epochs": 2})
     for task in benches[0].tasks[:2]:
         learner.learn(task, evaluate=False)
     yield check_close("scores of predictions", *(scores_of(bench, path) for bench in benches), TOLERANCE)
@@ -108,7 +108,7 @@ def told(choices: Mapping[str, Any]) -> Iterator[str]:
 def losses_of(bench: Bench) -> torch.Tensor:
     """Return the losses of the first steps of learning a task."""
     backbone, task = bench.backbone(bench.sizes.large), bench.tasks[0]
-    settings = Settings.parse({"batch_size": BATCH, "max_steps": COMPARED_STEPS}).for_task({})
+    settings = Settings.parse({"training": {"batch_size": BATCH, "max_steps": COMPARED_STEPS}}).for_task({})
     targets = torch.tensor([task.labels.index(str(one.label)) for one in task.train])
     trained = train_module(backbone, backbone.states(task.train), targets, len(task.labels), settings, seed=0)
     return torch.tensor(trained.log.losses)
@@ -116,7 +116,7 @@ def losses_of(bench: Bench) -> torch.Tensor:
 
 def mixed_logits(bench: Bench) -> torch.Tensor:
     """Return the logits of a batch of which every row has a module of its own."""
-    backbone, rows = bench.backbone(bench.sizes.large, split=0), bench.sizes.modules
+    backbone, rows = bench.backbone(bench.sizes.large, frozen_layers=0), bench.sizes.modules
     width = backbone.representation_size
     head = linear_head(torch.linspace(-1, 1, 4 * width).view(4, width), torch.zeros(4))
     modules = [random_module(backbone, seed) for seed in range(rows)]

@@ -34,11 +34,11 @@ def upgrade() -> dict[str, Any]:
     tasks = demo_stream()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, rule in (("static", None), ("paper", "paper"), ("calibrated", "calibrated")):
+        for name, fusion in (("static", None), ("paper", "paper"), ("calibrated", "calibrated")):
             learner = _taught(Path(folder) / name, tasks[:STATIC_TASKS], method="emr")
             found[name] = {"before": learner.evaluate().whole_accuracy}
-            if rule is not None:
-                learner.upgrade("dynamic", rule=rule)
+            if fusion is not None:
+                learner.upgrade("dynamic", fusion=fusion)
                 found[name]["upgraded"] = learner.evaluate().whole_accuracy
             learner.learn(tasks[STATIC_TASKS], evaluate=False)
             found[name]["and_one_more_task"] = learner.evaluate().whole_accuracy

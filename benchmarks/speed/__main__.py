@@ -33,9 +33,9 @@ def main() -> int:
     asked = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # PEFT asks what is deprecated
     sizes = QUICK if asked.quick else Sizes()
-    context = (asked.work / ("quick" if asked.quick else "full")).resolve()
-    own_home(context, [sizes.large, sizes.small])
-    bench = Bench(context, sizes, device=asked.device, dtype=asked.dtype)
+    work = (asked.work / ("quick" if asked.quick else "full")).resolve()
+    own_home(work, [sizes.large, sizes.small])
+    bench = Bench(work, sizes, device=asked.device, dtype=asked.dtype)
     return run(bench, rows_named(asked.only), asked.out or (None if asked.quick else RESULT))
 
 

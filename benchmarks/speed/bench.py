@@ -22,6 +22,7 @@ from conpet.backbone.backbone import Backbone
 from conpet.backbone.load import find_folder, load_backbone
 from conpet.backbone.tiny import TINY_RANDOM
 from conpet.bench.provenance import provenance
+from conpet.config.base import flat, nested
 from conpet.data import Example, Task, TaskStream
 from conpet.demo.stream import demo_stream
 from conpet.home import conpet_home
@@ -77,7 +78,11 @@ QUICK = Sizes(
     large=TINY_RANDOM, small=TINY_RANDOM, pairs=2, learn_pairs=2, texts=8, few=3, hundred=5, many=8, labels=2,
     examples=4, epochs=2, projection=64, tested=4, modules=4, tokens=8, streamed=(300, 600), matrix=64, seconds=0.05,
 )  # fmt: skip
-MANY_SETTINGS: dict[str, Any] = {"projection": 256, "epochs": 2, "batch_size": 8, "calibration_examples": 40}
+MANY_SETTINGS: dict[str, Any] = {
+    "features": {"projection": 256},
+    "training": {"epochs": 2, "batch_size": 8},
+    "fusion": {"calibration_examples": 40},
+}
 """Settings of the workspace of very many tiny tasks: it has to be filled in minutes."""
 BATCH = 16
 
@@ -92,13 +97,13 @@ class Bench:
         dtype: Number format of backbones and rivals; "auto" as in `conpet.config.Settings`.
     """
 
-    def __init__(self, context: Path, sizes: Sizes, *, device: str = "cpu", dtype: str = "auto") -> None:
-        self.context = context
+    def __init__(self, work: Path, sizes: Sizes, *, device: str = "cpu", dtype: str = "auto") -> None:
+        self.work = work
         self.sizes = sizes
         self.device = device
         self.dtype = dtype
         self._backbones: dict[Any, Backbone] = {}
-        self._splits: dict[str, int] = {}
+        self._frozen_layers: dict[str, int] = {}
 
     @contextmanager
     def more_pairs(self, times: int) -> Iterator[None]:
@@ -110,20 +115,22 @@ class Bench:
         finally:
             self.sizes = sizes
 
-    def backbone(self, name: str, *, split: int | None = None, dtype: str | None = None) -> Backbone:
-        """Return a backbone without a cache, cut below the top quarter of its layers or at `split`."""
-        key = (name, split, dtype)
+    def backbone(self, name: str, *, frozen_layers: int | None = None, dtype: str | None = None) -> Backbone:
+        """Return a backbone without a cache, by default without the top quarter of its layers frozen."""
+        key = (name, frozen_layers, dtype)
         if key not in self._backbones:
             loaded = load_backbone(name, dtype=dtype or self.dtype, device=self.device)
-            self._backbones[key] = Backbone(loaded, split=self.split(name) if split is None else split)
+            self._backbones[key] = Backbone(
+                loaded, frozen_layers=self.frozen_layers(name) if frozen_layers is None else frozen_layers
+            )
         return self._backbones[key]
 
-    def split(self, name: str) -> int:
-        """Return the cut below the top quarter of the layers, at least one."""
-        if name not in self._splits:
+    def frozen_layers(self, name: str) -> int:
+        """Return the number of layers below the top quarter, which has one at least."""
+        if name not in self._frozen_layers:
             layers = Backbone(load_backbone(name, dtype="float32", device="cpu")).cut.layers
-            self._splits[name] = layers - max(1, layers // 4)
-        return self._splits[name]
+            self._frozen_layers[name] = layers - max(1, layers // 4)
+        return self._frozen_layers[name]
 
     def tolerance(self, backbone: Backbone) -> float:
         """Return how far equal results may be apart: by rounding alone, over all layers."""
@@ -162,20 +169,21 @@ class Bench:
     def create(self, path: Path, backbone: str, **settings: Any) -> ConPET:
         """Make an empty workspace whose top quarter of the layers is adapted."""
         given = {
-            "batch_size": BATCH,
-            "split": self.split(backbone),
-            "projection": self.sizes.projection,
-            "dtype": self.dtype,
-            "device": self.device,
+            "backbone.name": backbone,
+            "backbone.frozen_layers": self.frozen_layers(backbone),
+            "backbone.dtype": self.dtype,
+            "backbone.device": self.device,
+            "features.projection": self.sizes.projection,
+            "training.batch_size": BATCH,
         }
-        return ConPET.create(path, backbone, **(given | settings))
+        return ConPET.create(path, **nested(given | flat(settings)))
 
     def few(self) -> ConPET:
         """Return a workspace that has learned some real tasks."""
         path = self._kept("few", {})
         if not path.exists():
             with building(path) as folder:
-                learner = self.create(folder, self.sizes.large, epochs=3)
+                learner = self.create(folder, self.sizes.large, training={"epochs": 3})
                 for task in self.tasks[: self.sizes.few]:
                     learner.learn(task, evaluate=False)
         return ConPET.open(path, device=self.device)
@@ -222,12 +230,14 @@ class Bench:
         """Return the folder kept for some sizes."""
         sizes = asdict(self.sizes)
         used = [sizes[key] for key in ("large", "small", "few", "hundred", "many", "labels", "examples")]
-        digest = hashlib.sha256(json.dumps([used, self.dtype, about], sort_keys=True).encode()).hexdigest()[:8]
-        return self.context / "kept" / "-".join([name, *map(str, about.values()), digest])
+        digest = hashlib.sha256(
+            json.dumps([used, MANY_SETTINGS, self.dtype, about], sort_keys=True).encode()
+        ).hexdigest()[:8]
+        return self.work / "kept" / "-".join([name, *map(str, about.values()), digest])
 
     def scratch(self, name: str) -> Path:
         """Return a folder, not there yet, for one run."""
-        path = self.context / "runs" / name
+        path = self.work / "runs" / name
         shutil.rmtree(path, ignore_errors=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -243,14 +253,14 @@ def building(path: Path) -> Iterator[Path]:
     aside.rename(path)
 
 
-def own_home(context: Path, names: Sequence[str]) -> None:
+def own_home(work: Path, names: Sequence[str]) -> None:
     """Give this process and its children a `CONPET_HOME` of their own, so that no state is known from before.
 
     The models are those of the user's home: they are fetched there if need be.
     """
     for name in names:
         find_folder(name)
-    home = context / "home"
+    home = work / "home"
     home.mkdir(parents=True, exist_ok=True)
     models = home / "models"
     if not models.is_symlink():

@@ -18,9 +18,9 @@ CHECKED = 4
 """Inputs that are put to plain PEFT, one at a time."""
 
 
-def method_of(workspace: ConPET, **settings: object) -> DynamicMethod:
-    """Return a learner of the workspace's state that remembers nothing, with other settings where they are given."""
-    changed = workspace.settings.model_copy(update=settings)
+def method_of(workspace: ConPET, top_k: int = 1) -> DynamicMethod:
+    """Return the method in the workspace's state, with nothing cached, for so many modules an input."""
+    changed = workspace.settings.changed({"selector.top_k": top_k})
     return DynamicMethod(workspace.backbone, changed, state_of(workspace.store.snapshot()))
 
 
@@ -37,7 +37,7 @@ def same_answers(bench: Bench, workspace: ConPET, texts: Sequence[str], labels: 
     Raises:
         UnequalError: Something is not the same.
     """
-    learner, some = method_of(workspace, top_k=top_k), texts[:CHECKED]
+    learner, some = method_of(workspace, top_k), texts[:CHECKED]
     readings = learner.readings([Example.of_text(text) for text in texts], Kind.TEXT, keep=False)
     scores = learner.score(readings, Kind.TEXT)
     said = check_same("labels", labels, [learner.labels[column] for column in scores.labels.argmax(1).tolist()])

@@ -79,7 +79,7 @@ def offloading(bench: Bench) -> dict[str, Any]:
     losses, sides = [], {}
     for name, offload in (("kept", False), ("offloaded", True)):
         given = {"epochs": bench.sizes.epochs, "batch_size": BATCH, "offload_activations": offload}
-        settings = Settings.parse(given).for_task({})
+        settings = Settings.parse({"training": given}).for_task({})
         on_gpu = backbone.device.type == "cuda"
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()

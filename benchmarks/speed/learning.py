@@ -50,7 +50,7 @@ class TaskData:
     def of(cls, bench: Bench) -> TaskData:
         """Return the first task with the settings that all rows have."""
         task = bench.tasks[0]
-        settings = Settings.parse({"epochs": bench.sizes.epochs, "batch_size": BATCH})
+        settings = Settings.parse({"training": {"epochs": bench.sizes.epochs, "batch_size": BATCH}})
         return cls(task, settings.for_task({}), seed_of(settings.seed, task.name))
 
     @property
@@ -64,7 +64,7 @@ class TaskData:
 
     def lasting(self, epochs: int) -> Task:
         """Return the task to be learned in so many epochs."""
-        return replace(self.task, settings={"epochs": epochs})
+        return replace(self.task, settings={"training": {"epochs": epochs}})
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
         """Return labels as indices into the task's."""
@@ -76,17 +76,17 @@ class TaskData:
             "backbone": backbone.name,
             "dtype": str(backbone.dtype).removeprefix("torch."),
             "layers": backbone.cut.layers,
-            "split": backbone.split,
+            "frozen_layers": backbone.frozen_layers,
             "examples": len(self.task.train),
             "tokens": sum(len(one.ids) for one in self.encoded(backbone)),
-            "epochs": self.settings.epochs,
-            "batch_size": self.settings.batch_size,
+            "epochs": self.settings.training.epochs,
+            "batch_size": self.settings.training.batch_size,
         }
 
 
 def fresh(bench: Bench, number: int) -> ConPET:
     """Return an empty workspace whose backbone is in memory and whose cache of states is empty."""
-    learner = bench.create(bench.scratch(f"learn-{number}"), bench.sizes.large, epochs=bench.sizes.epochs)
+    learner = bench.create(bench.scratch(f"learn-{number}"), bench.sizes.large, training={"epochs": bench.sizes.epochs})
     learner.backbone.states([Example.of_text("what is done once a process")], keep=False)
     clear_states(learner)
     return learner
@@ -111,7 +111,7 @@ class LearnSameLayers(Row):
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
         task_data, backbone = TaskData.of(bench), bench.backbone(bench.sizes.large)
-        adapted = range(backbone.split, backbone.cut.layers)
+        adapted = range(backbone.frozen_layers, backbone.cut.layers)
         rival, targets = PeftLoop(backbone, task_data.settings, adapted), task_data.targets(task_data.task.train)
         rival.choose_attention(task_data.encoded(backbone), targets)
         equal = same_losses(backbone, rival, task_data, bench.tolerance(backbone))
@@ -156,7 +156,9 @@ class LearnAllLayers(Row):
         task_data, backbone = TaskData.of(bench), bench.backbone(bench.sizes.large)
         rival = PeftLoop(backbone, task_data.settings, None)
         rival.choose_attention(task_data.encoded(backbone), task_data.targets(task_data.task.train))
-        equal = same_losses(bench.backbone(bench.sizes.large, split=0), rival, task_data, bench.tolerance(backbone))
+        equal = same_losses(
+            bench.backbone(bench.sizes.large, frozen_layers=0), rival, task_data, bench.tolerance(backbone)
+        )
         epochs = bench.sizes.epochs
         budgets = [*(few for few in BUDGETS if few < epochs), epochs]
         found = [
@@ -242,7 +244,8 @@ def same_losses(backbone: Backbone, rival: PeftLoop, task_data: TaskData, tolera
     Raises:
         UnequalError: They do not.
     """
-    settings = task_data.settings.model_copy(update={"max_steps": COMPARED_STEPS})
+    training = task_data.settings.training.model_copy(update={"max_steps": COMPARED_STEPS})
+    settings = task_data.settings.model_copy(update={"training": training})
     targets = task_data.targets(task_data.task.train)
     ours = train_module(
         backbone, backbone.states(task_data.task.train), targets, len(task_data.task.labels), settings, task_data.seed
@@ -259,12 +262,12 @@ def training_work(backbone: Backbone, task_data: TaskData) -> dict[str, float]:
     lengths = [len(one.ids) for one in task_data.encoded(backbone)]
     batches = [
         len(rows) * max(lengths[row] for row in rows)
-        for epoch in range(task_data.settings.epochs)
+        for epoch in range(task_data.settings.training.epochs)
         for rows in epoch_batches(
-            lengths, task_data.settings.batch_size, torch.Generator().manual_seed(task_data.seed + epoch)
+            lengths, task_data.settings.training.batch_size, torch.Generator().manual_seed(task_data.seed + epoch)
         )
     ]
-    return pass_work(backbone, batches, range(backbone.split, backbone.cut.layers), backward=True)
+    return pass_work(backbone, batches, range(backbone.frozen_layers, backbone.cut.layers), backward=True)
 
 
 def floor(
@@ -278,14 +281,14 @@ def floor(
 
     Args:
         backbone: The model.
-        lesson: What is learned.
+        task_data: What is learned.
         adapted: The rival's layers.
-        ours: conpet's epochs, if not the lesson's.
+        ours: conpet's epochs, if not the task's.
         theirs: The rival's.
     """
-    layers, epochs, above = backbone.cut.layers, task_data.settings.epochs, backbone.cut.layers - backbone.split
+    layers, below, epochs = backbone.cut.layers, backbone.frozen_layers, task_data.settings.training.epochs
     passed = (theirs or epochs) * (layers + len(adapted))
-    needed = backbone.split + (ours or epochs) * 2 * above
+    needed = below + (ours or epochs) * 2 * (layers - below)
     return {"theirs": passed, "ours": needed, "ratio": passed / needed}
 
 
@@ -293,7 +296,7 @@ class LearnTogether(Row):
     name = "learn-together"
     goals: ClassVar[Mapping[str, Goal]] = {
         "learn-together": Goal(
-            "learn 10 tasks of 8 examples in one change (`--together 10`)",
+            "learn 10 tasks of 8 examples in one change (`--batch 10`)",
             "conpet: one after the other",
             "at least",
             2.0,
@@ -311,9 +314,9 @@ class LearnTogether(Row):
                 learner.backbone.states([Example.of_text("what is done once a process")], keep=False)
             return one, other
 
-        def learn(learner: ConPET, together: int) -> list[LearnReport]:
+        def learn(learner: ConPET, batch: int) -> list[LearnReport]:
             clear_states(learner)
-            return list(learner.learn_stream(tasks, together=together, evaluate=False))
+            return list(learner.learn_stream(tasks, batch=batch, evaluate=False))
 
         pairs = in_turns(
             prepare,
@@ -357,7 +360,7 @@ class LearnLateTask(Row):
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
         sources = {"late": bench.many(bench.sizes.hundred - 1), "early": bench.many(1)}
-        task = replace(bench.tasks[0], settings={"epochs": 3})
+        task = replace(bench.tasks[0], settings={"training": {"epochs": 3}})
 
         def prepare(number: int) -> tuple[ConPET, ConPET]:
             found = []

@@ -27,9 +27,9 @@ def measure_machine(device: str, side: int, seconds: float) -> dict[str, Any]:
     for dtype in (torch.float32, torch.bfloat16):
         left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         out = torch.empty(side, side, dtype=dtype, device=device)
-        context = 2 * side**3
+        operations = 2 * side**3
         quickest = _best(lambda a=left, b=right, c=out: torch.mm(a, b, out=c), seconds)
-        found["flops"][str(dtype).removeprefix("torch.")] = context / quickest
+        found["flops"][str(dtype).removeprefix("torch.")] = operations / quickest
     return found
 
 
@@ -70,6 +70,6 @@ def pass_work(backbone: Backbone, batches: Sequence[int], layers: range, *, back
     }
 
 
-def achieved(context: dict[str, float], seconds: float, dtype: torch.dtype) -> dict[str, Any]:
+def achieved(work: dict[str, float], seconds: float, dtype: torch.dtype) -> dict[str, Any]:
     """Return a point of the roofline."""
-    return {**context, "seconds": seconds, "dtype": str(dtype).removeprefix("torch.")}
+    return {**work, "seconds": seconds, "dtype": str(dtype).removeprefix("torch.")}

@@ -79,7 +79,7 @@ class Stream(Row):
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
         path = bench.scratch("stream")
-        learner = ConPET.create(path, **tiny_settings(cache=False))
+        learner = ConPET.create(path, **tiny_settings(backbone={"cache": False}))
         for task in toy_stream(2, labels=2, train=4, validation=2, test=0):
             learner.learn(task, evaluate=False)
         first, last = bench.sizes.streamed

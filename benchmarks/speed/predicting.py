@@ -17,6 +17,7 @@ from benchmarks.speed.rivals import Mixed, Padded, by_length, padded, plain_forw
 from benchmarks.speed.row import Row
 from benchmarks.speed.timing import Goal, Measured, Pairs, check_close, in_turns, timed
 from conpet import ConPET
+from conpet.artifact import InMemoryObject
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Encoded, States
 from conpet.config import Settings
@@ -24,7 +25,6 @@ from conpet.data import Example
 from conpet.methods.base import Method
 from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.pool import ModulePool
-from conpet.artifact import InMemoryObject
 from conpet.state.engine import predictions
 
 
@@ -57,8 +57,8 @@ def against_forward(bench: Bench, learner: Method, texts: int, pairs: int) -> Pa
 
 def point(backbone: Backbone, given: Sequence[Padded], seconds: float) -> dict[str, Any]:
     """Return where a pass through all layers stands on the roofline."""
-    context = pass_work(backbone, [batch.ids.numel() for batch in given], range(backbone.cut.layers))
-    return achieved(context, seconds, backbone.dtype)
+    work = pass_work(backbone, [batch.ids.numel() for batch in given], range(backbone.cut.layers))
+    return achieved(work, seconds, backbone.dtype)
 
 
 class Predict(Row):
@@ -232,7 +232,7 @@ class MixedBatch(Row):
     }
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
-        backbone, rows = bench.backbone(bench.sizes.large, split=0), bench.sizes.modules
+        backbone, rows = bench.backbone(bench.sizes.large, frozen_layers=0), bench.sizes.modules
         modules = [random_module(backbone, seed) for seed in range(rows)]
         head = nn.Linear(backbone.representation_size, 4)
         stored = [StoredModule.of(InMemoryObject(module_artifact(module, head, {}))) for module in modules]
@@ -339,6 +339,6 @@ def about(backbone: Backbone, inputs: int) -> dict[str, Any]:
         "backbone": backbone.name,
         "dtype": str(backbone.dtype).removeprefix("torch."),
         "layers": backbone.cut.layers,
-        "split": backbone.split,
+        "frozen_layers": backbone.frozen_layers,
         "inputs": inputs,
     }

@@ -128,7 +128,7 @@ class PeftLoop:
             save: Where the module is saved.
             done: Called when all is learned, with a function of examples to logits.
         """
-        settings, device = self.settings, self.backbone.device
+        training, device = self.settings.training, self.backbone.device
         self.base.set_attn_implementation(self.attention)
         model: Any = get_peft_model(self.base, self._config())
         if start is not None:
@@ -138,16 +138,16 @@ class PeftLoop:
         nn.init.zeros_(head.bias)
         trained = [*(one for one in model.parameters() if one.requires_grad), *head.parameters()]
         optimizer = torch.optim.AdamW(
-            trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, eps=1e-6, fused=True
+            trained, lr=training.learning_rate, weight_decay=training.weight_decay, eps=1e-6, fused=True
         )
         lengths = [len(one.ids) for one in encoded]
-        per_epoch = -(-len(encoded) // settings.batch_size)
-        total = steps or (epochs or settings.epochs) * per_epoch
+        per_epoch = -(-len(encoded) // training.batch_size)
+        total = steps or (epochs or training.epochs) * per_epoch
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, total))
         losses: list[float] = []
         model.eval()  # there is no dropout to switch on
         for epoch in range(-(-total // per_epoch)):
-            order = epoch_batches(lengths, settings.batch_size, torch.Generator().manual_seed(seed + epoch))
+            order = epoch_batches(lengths, training.batch_size, torch.Generator().manual_seed(seed + epoch))
             for rows in order[: total - len(losses)]:
                 logits = head(self._represented(model, padded(encoded, rows, self.backbone)))
                 loss = nn.functional.cross_entropy(logits, targets[rows].to(device))
@@ -165,6 +165,7 @@ class PeftLoop:
         return losses
 
     def _config(self) -> LoraConfig:
+        module: Any = self.settings.module
         where: dict[str, Any] = {}
         if self.layers is not None:
             assert self.backbone.cut.path is not None
@@ -172,9 +173,7 @@ class PeftLoop:
                 "layers_to_transform": list(self.layers),
                 "layers_pattern": self.backbone.cut.path.rpartition(".")[2],
             }
-        return LoraConfig(
-            r=self.settings.rank, lora_alpha=self.settings.alpha, target_modules=_maps(self.backbone), **where
-        )
+        return LoraConfig(r=module.rank, lora_alpha=module.alpha, target_modules=_maps(self.backbone), **where)
 
     def _represented(self, model: nn.Module, batch: Padded) -> Tensor:
         half = self.backbone.dtype is not torch.float32

@@ -34,12 +34,12 @@ def run(bench: Bench, names: Sequence[str], out: Path | None, **more: Any) -> in
     Rows that are in the file already and are not measured now stay in it, each with its own provenance. Without a file
     it is a trial: what the ratios are is told, but not judged. `more` is what else the file is to hold.
     """
-    bench.context.mkdir(parents=True, exist_ok=True)
+    bench.work.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(bench.context / "lock", timeout=0):
+        with FileLock(bench.work / "lock", timeout=0):
             return _run(bench, names, out, more)
     except Timeout:
-        print(f"another run uses {bench.context}, and would be measured too: wait for it to end", file=sys.stderr)
+        print(f"another run uses {bench.work}, and would be measured too: wait for it to end", file=sys.stderr)
         return 1
 
 

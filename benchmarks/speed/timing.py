@@ -39,7 +39,7 @@ class Goal:
         value: The bound.
     """
 
-    context: str
+    work: str
     rival: str
     bound: str
     value: float
@@ -82,7 +82,7 @@ class Measured:
         """Return all of it with medians and quartiles; `verdict` tells what they say."""
         ratios = [goal.ratio(*pair) for pair in zip(self.ours, self.theirs, strict=True)]
         found = {
-            "work": goal.context,
+            "work": goal.work,
             "rival": goal.rival,
             "bound": goal.bound,
             "wanted": goal.value,

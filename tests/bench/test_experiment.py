@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import yaml
 from conpet.bench import checks as checking
 from conpet.bench.checks import check_runs
 from conpet.bench.experiment import Experiment, Run
+from conpet.bench.run import stream_of_run
+from conpet.data import TaskStream
+from conpet.data.labelled import LabelledData
 from conpet.errors import ConfigError
 from tests.helpers.bench import TOY
 
@@ -51,14 +55,48 @@ def test_each_run_has_a_file_and_a_seed_of_its_own(tmp_path: Path) -> None:
 def test_what_is_nearer_to_the_learner_counts(tmp_path: Path) -> None:
     experiment = read(
         tmp_path,
-        budget={"epochs": 3, "batch_size": 4},
-        variants={"long": {"budget": {"epochs": 9}}, "short": {}},
-        learners={"plain": {"method": "emr"}, "own": {"method": "emr", "epochs": 1}},
+        budget={"training": {"epochs": 3, "batch_size": 4}},
+        variants={"long": {"budget": {"training": {"epochs": 9}}}, "short": {}},
+        learners={"plain": {"method": "emr"}, "own": {"method": "emr", "training": {"epochs": 1}}},
         orders=1,
     )
-    epochs = {(run.variant, run.learner): run.settings.epochs for run in runs(experiment)}
+    epochs = {(run.variant, run.learner): run.settings.training.epochs for run in runs(experiment)}
     assert epochs == {("long", "plain"): 9, ("long", "own"): 1, ("short", "plain"): 3, ("short", "own"): 1}
-    assert {run.settings.batch_size for run in runs(experiment)} == {4}
+    assert {run.settings.training.batch_size for run in runs(experiment)} == {4}
+
+
+def test_settings_are_merged_section_by_section(tmp_path: Path) -> None:
+    experiment = read(
+        tmp_path,
+        settings={"module": {"rank": 2, "alpha": 4}, "selector": {"top_k": 2}},
+        variants={
+            "": {"settings": {"module": {"rank": 3}}},
+            "other kind": {"settings": {"module": "houlsby"}, "learners": ["other"]},
+        },
+        learners={
+            "own": {"method": {"name": "ewc", "penalty": 5.0}, "module": {"alpha": 6}, "replay": "fixed"},
+            "other": {"method": "dynamic", "selector": "prototypes"},
+        },
+        orders=1,
+    )
+    found = {(run.variant, run.learner): run.settings for run in runs(experiment)}
+    own, other = found["", "own"], found["", "other"]
+    assert (own.method.name, own.replay.schedule.name) == ("ewc", "fixed")
+    assert own.method.model_dump()["penalty"] == 5.0
+    assert own.module.shape == {"kind": "lora", "rank": 3, "alpha": 6, "targets": "all-linear"} | {
+        "rslora": False, "dora": False
+    }  # fmt: skip
+    assert (other.selector.name, other.selector.top_k) == ("prototypes", 2)
+    assert found["other kind", "other"].module.shape == {"kind": "houlsby", "width": 16}
+
+
+def test_a_budget_is_for_the_learners_that_have_the_setting(tmp_path: Path) -> None:
+    learners = {"learned": {"method": "dynamic", "selector": "learned"}, "closed": {"method": "dynamic"}}
+    budget = {"selector": {"steps": 7}, "training": {"epochs": 1}}
+    found = {run.learner: run for run in runs(read(tmp_path, learners=learners, budget=budget, orders=1))}
+    assert found["learned"].given["selector"] == {"name": "learned", "steps": 7}
+    assert "steps" not in found["closed"].settings.selector.model_dump()
+    assert found["learned"].budget == found["closed"].budget == budget
 
 
 def test_a_data_set_may_have_a_stream_of_its_own_and_a_variant_one_for_all(tmp_path: Path) -> None:
@@ -79,8 +117,8 @@ def test_a_run_asked_for_in_another_way_is_known_by_its_digest(tmp_path: Path) -
     same = asked()
     assert asked(title="Another title", metrics=["forgetting"], orders=5) == same
     others = [
-        asked(budget={"epochs": 2}),
-        asked(pet={"split": 1}),
+        asked(budget={"training": {"epochs": 2}}),
+        asked(settings={"backbone": {"frozen_layers": 2}}),
         asked(data={"toy": {"train": 7}}),
         asked(stream={"by": "random", "tasks": 2}),
         asked(backbone="minilm-l6"),
@@ -108,20 +146,45 @@ def test_the_full_size_replaces_what_it_names(tmp_path: Path) -> None:
             {"data": {"train": {"stream": {"tsks": 3}}}},
             "key of a stream 'data.train.stream.tsks' (did you mean 'tasks'?); have: by, g",
         ),
-        ({"variants": {"a": {"pte": {}}}}, "key of a variant 'variants.a.pte' (did you mean 'pet'?); have: backbone"),
+        (
+            {"variants": {"a": {"budgt": {}}}},
+            "key of a variant 'variants.a.budgt' (did you mean 'budget'?); have: backbone",
+        ),
         ({"orders": 0}, "'orders': Input should be greater than or equal to 1"),
         ({"budgt": {}}, "(did you mean 'budget'?)"),
-        ({"budget": {"rank": 8}}, "budget cannot hold rank (rank: under pet); have: batch_size"),
-        ({"pet": {"epochs": 8}}, "pet cannot hold epochs (epochs: under budget); have:"),
-        ({"budget": {"epoch": 8}}, "budget cannot hold epoch (did you mean 'epochs'?); have: batch_size"),
-        ({"pet": {"splt": 8}}, "pet cannot hold splt (did you mean 'split'?); have:"),
-        ({"variants": {"a": {"pet": {"method": "emr"}}}}, "pet cannot hold method"),
+        (
+            {"budget": {"module": {"rank": 8}}},
+            "budget cannot hold module.rank (it belongs under settings); have: backbone.max_tokens, fusion.cali",
+        ),
+        (
+            {"settings": {"training": {"epochs": 8}}},
+            "settings cannot hold training.epochs (it belongs under budget); have: backbone.cache",
+        ),
+        (
+            {"budget": {"training": {"epoch": 8}}},
+            "budget cannot hold training.epoch (did you mean 'training.epochs'?); have: backbone.max_tokens",
+        ),
+        (
+            {"settings": {"backbone": {"frozen_layer": 8}}},
+            "settings: unknown setting 'backbone.frozen_layer' (did you mean 'frozen_layers'?); have: cache",
+        ),
+        ({"settings": {"modul": "ia3"}}, "settings: unknown setting 'modul' (did you mean 'module'?)"),
+        ({"settings": {"module": "ia4"}}, "settings: no module kind 'ia4' (did you mean 'ia3'?)"),
+        ({"budget": {"training": {"epochs": 0}}}, "budget: setting 'training.epochs': Input should be greater"),
+        ({"budget": {"selector": {"steps": 5}}}, "budget cannot hold selector.steps; have: "),
+        ({"variants": {"a": {"settings": {"method": "emr"}}}}, "settings cannot hold method (a learner names it)"),
+        ({"settings": {"backbone": "minilm-l6"}}, "cannot hold backbone.name (the key 'backbone' of the experiment"),
+        ({"settings": {"seed": 3}}, "settings cannot hold seed (it follows from 'seeds' and 'orders'); have"),
+        ({"learners": {"a": {"method": "emr", "seed": 3}}}, "learner 'a' cannot hold seed: it follows from"),
+        ({"learners": {"a": {"method": "emr", "backbone": "x"}}}, "learner 'a' cannot hold backbone.name: the key"),
+        ({"variants": {"a": {"budget": {"replay": {"schedule": "fixed"}}}}}, "replay.schedule (it belongs under set"),
         ({"variants": {"a": {"learners": ["emr"]}}}, "no learner emr (did you mean 'emr*'?); have: emr*, lda"),
         ({"variants": {"a": {"data": ["tyo"]}}}, "no data set tyo (did you mean 'toy'?); have: toy"),
         ({"metrics": ["accuracy"]}, "no metric accuracy (did you mean 'whole_accuracy'?); have: whole_accuracy"),
-        ({"learners": {"a": {"rank": 8}}}, "learner 'a' names no method"),
-        ({"learners": {"a": {"method": "emrr"}}}, "no method 'emrr' (did you mean 'emr'?)"),
-        ({"learners": {"a": {"method": "emr", "rnak": 8}}}, "learner 'a': unknown setting 'rnak'"),
+        ({"learners": {"a": {"module": {"rank": 8}}}}, "learner 'a' names no method"),
+        ({"learners": {"a": {"method": "emrr"}}}, "learner 'a': no method 'emrr' (did you mean 'emr'?)"),
+        ({"learners": {"a": {"method": "emr", "module": {"rnak": 8}}}}, "learner 'a': unknown setting 'module.rnak'"),
+        ({"learners": {"a": {"method": {"name": "ewc", "penlty": 8}}}}, "learner 'a': unknown setting 'method.penlty'"),
         ({"learners": {}}, "learners"),
         ({"evaluate_after": "never"}, "evaluate_after"),
     ],
@@ -149,9 +212,13 @@ def test_names_whose_results_would_stand_in_one_file_are_refused(tmp_path: Path,
 
 def test_a_key_that_is_there_twice_is_refused_but_not_one_that_is_merged(tmp_path: Path) -> None:
     path = tmp_path / "trial.yaml"
-    text = "title: t\ndata: {toy: {}}\nlearners:\n  a: &a {method: emr, rank: 2}\n  b: {<<: *a, rank: 4}\n"
+    text = (
+        "title: t\ndata: {toy: {}}\nlearners:\n  a: &a {method: emr, module: {rank: 2}}\n  b: {<<: *a, method: lda}\n"
+    )
     path.write_text(text, encoding="utf-8")
-    assert {run.learner: run.settings.rank for run in Experiment.read(path).runs("t")} == {"a": 2, "b": 4}
+    found = {run.learner: (run.settings.method.name, run.given["module"]) for run in Experiment.read(path).runs("t")}
+    module = {"kind": "lora", "rank": 2}
+    assert found == {"a": ("emr", module), "b": ("lda", module)}
     path.write_text(text + "  a: {method: lda}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="line 6, column 3: the key 'a' is there twice"):
         Experiment.read(path)
@@ -172,11 +239,26 @@ def test_the_experiments_of_the_paper_can_be_read(name: str) -> None:
         assert list(Experiment.read(path, full=True).runs(name))
 
 
+@pytest.fixture(scope="module")
+def made_once() -> Callable[[Run, LabelledData], TaskStream]:
+    """Return `stream_of_run`, which makes no stream twice: the experiments share most of theirs."""
+    made: dict[str, TaskStream] = {}
+
+    def stream(run: Run, data: LabelledData) -> TaskStream:
+        key = f"{run.data} {run.source!r} {run.stream!r}"
+        if key not in made:
+            made[key] = stream_of_run(run, data)
+        return made[key]
+
+    return stream
+
+
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_nothing_is_said_against_the_experiments_that_come_with_the_source(
-    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, path: Path, made_once: Callable[[Run, LabelledData], TaskStream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checking, "find_folder", lambda _: tmp_path)  # no model is fetched for this
+    monkeypatch.setattr(checking, "stream_of_run", made_once)
     text = yaml.safe_load(path.read_text(encoding="utf-8"))
     for full in (False, True) if "full" in text else (False,):
         check_runs(Experiment.read(path, full=full).runs(path.stem), tmp_path)

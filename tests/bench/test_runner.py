@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -27,13 +28,64 @@ from tests.helpers.cli import conpet
 RIGHT = made("lda").model_dump(mode="json")
 
 
+ORDERS = 4
+"""Orders of the experiment that is killed: so many that it is not finished before."""
+
+
+class Killed(NamedTuple):
+    """What an experiment said and left when it was killed with all its processes."""
+
+    said: str
+    results: dict[Path, int]
+    """Its result files, each with the time it was written."""
+
+
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of an experiment that was run whole."""
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Killed]:
+    """Return the folder of an experiment that is killed after its first result."""
     folder = tmp_path_factory.mktemp("done")
-    ran = conpet("bench", "run", experiment_file(folder), "--workers", 2)
+    path = experiment_file(folder, orders=ORDERS)
+    command = [sys.executable, "-m", "conpet", "bench", "run", str(path), "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    workers = _children(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _wait_for(workers)
+    return folder, Killed(first, {one: one.stat().st_mtime_ns for one in folder.rglob("*-s0.json")})
+
+
+@pytest.fixture(scope="module")
+def done(killed: tuple[Path, Killed]) -> Path:
+    """Return the folder of that experiment, gone on with until it was finished."""
+    folder, _ = killed
+    ran = conpet("bench", "run", folder / "trial.yaml")
     assert ran.code == 0, ran.err
     return folder
+
+
+def _children(process: int) -> list[Path]:
+    """Return the processes that a process has started, as folders below /proc."""
+    ids = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()
+    return [Path("/proc", number) for number in ids]
+
+
+def _wait_for(workers: Sequence[Path]) -> None:
+    """Wait until the workers of a killed run have ended, as they do with the process that started them."""
+    assert workers
+    deadline = time.monotonic() + 30
+    while any(_runs(one) for one in workers):
+        assert time.monotonic() < deadline, "a worker outlives the process that started it"
+        time.sleep(0.05)
+
+
+def _runs(process: Path) -> bool:
+    """Tell whether a process is there, and not only waiting for its parent to take its exit status."""
+    try:
+        return (process / "stat").read_text(encoding="utf-8").rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
 
 
 def result(folder: Path, learner: str, order: int = 0) -> Result:
@@ -50,12 +102,12 @@ def measure(folder: Path, learner: str = "emr*", order: int = 0, scratch: str = 
 
 def test_every_run_leaves_a_result_and_nothing_else(done: Path) -> None:
     files = {path.relative_to(done / "results" / "trial").as_posix() for path in (done / "results").rglob("*.*")}
-    assert files == {f"toy/{name}-o{order}-s0.json" for name in ("emr-star", "lda") for order in (0, 1)}
+    assert files == {f"toy/{name}-o{order}-s0.json" for name in ("emr-star", "lda") for order in range(ORDERS)}
 
 
 def test_a_result_says_what_was_measured_and_how_it_came_about(done: Path) -> None:
     found = result(done, "emr*")
-    assert found.settings["method"] == "emr"
+    assert found.settings["method"] == {"name": "emr"}
     assert found.protocol.examples == {"train": 6, "validation": 2, "test": 4}
     assert (found.labels, found.test_examples, len(found.tasks)) == (6, 24, 3)
     assert found.made_by["command"].startswith("python ")
@@ -91,7 +143,7 @@ def test_finished_runs_are_not_repeated(done: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (done / "results").rglob("*.json")}
     ran = conpet("bench", "run", done / "trial.yaml")
     assert ran.code == 0
-    assert "4 runs, 4 have a result, 0 to do" in ran.err
+    assert "8 runs, 8 have a result, 0 to do" in ran.err
     assert before == {path: path.stat().st_mtime_ns for path in (done / "results").rglob("*.json")}
 
 
@@ -113,20 +165,20 @@ def test_only_what_is_asked_for_is_run(tmp_path: Path) -> None:
 def test_results_of_a_changed_experiment_are_not_taken_for_its_own(done: Path, tmp_path: Path) -> None:
     changed = done / "changed"
     changed.mkdir()
-    path = experiment_file(changed, budget={"epochs": 2, "batch_size": 16})
+    path = experiment_file(changed, budget={"training": {"epochs": 2, "batch_size": 16}})
     ran = conpet("bench", "run", path, "--results", done / "results" / "trial")
     assert ran.code == 1
     assert "the experiment was changed since 4 of its results were made" in ran.err
-    assert "emr-star-o0-s0.json: epochs 1 then, 2 now" in ran.err
+    assert "emr-star-o0-s0.json: training.epochs 1 then, 2 now" in ran.err
 
 
 def test_what_a_learner_does_not_read_is_no_cause_of_a_change(done: Path, tmp_path: Path) -> None:
-    changed = {"epochs": 2, "batch_size": 16}
-    path = experiment_file(tmp_path, budget=changed, pet={"split": 1, "projection": 64, "dtype": "auto"})
+    settings = {"backbone": {"frozen_layers": 1, "dtype": "auto"}, "features": {"projection": 64}}
+    path = experiment_file(tmp_path, budget={"training": {"epochs": 2, "batch_size": 16}}, settings=settings)
     ran = conpet("bench", "run", path, "--results", done / "results" / "trial")
     assert ran.code == 1
     told = [line.partition(": ")[2] for line in ran.err.splitlines() if "lda-o" in line]
-    assert told == ["epochs 1 then, 2 now"] * 2
+    assert told == ["training.epochs 1 then, 2 now"] * 2
 
 
 @pytest.mark.parametrize(
@@ -245,42 +297,16 @@ def test_interrupted_while_it_is_evaluated_a_run_learns_no_task_again(
     assert learned == ["text-0", "text-1", "text-2"]
 
 
-def test_killed_with_all_its_processes_it_goes_on(tmp_path: Path) -> None:
-    path = experiment_file(tmp_path, orders=4)
-    command = [sys.executable, "-m", "conpet", "bench", "run", str(path), "--workers", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    first = process.stdout.readline()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert first.startswith("[1/8] toy")
-    finished = {one: one.stat().st_mtime_ns for one in (tmp_path / "results").rglob("*-s0.json")}
-    assert 1 <= len(finished) < 8
-    _wait_for_workers(tmp_path)
-    finished = {one: one.stat().st_mtime_ns for one in (tmp_path / "results").rglob("*-s0.json")}
-    ran = conpet("bench", "run", path, "--workers", 2)
-    assert ran.code == 0, ran.err
-    assert len(read_results(tmp_path / "results")) == 8
-    assert all(one.stat().st_mtime_ns == when for one, when in finished.items())
-
-
-def _wait_for_workers(folder: Path) -> None:
-    """Wait until the workers of a killed run have ended, as they do with the one that started them."""
-    deadline = time.monotonic() + 30
-    while any(str(folder).encode() in _arguments(one) for one in Path("/proc").glob("[0-9]*")):
-        assert time.monotonic() < deadline, "a worker outlives the process that started it"
-        time.sleep(0.05)
-
-
-def _arguments(process: Path) -> bytes:
-    try:
-        return (process / "cmdline").read_bytes()
-    except OSError:
-        return b""
+def test_killed_with_all_its_processes_it_goes_on(killed: tuple[Path, Killed], done: Path) -> None:
+    _, before = killed
+    assert before.said.startswith(f"[1/{2 * ORDERS}] toy")
+    assert 1 <= len(before.results) < 2 * ORDERS
+    assert len(read_results(done / "results")) == 2 * ORDERS
+    assert all(one.stat().st_mtime_ns == when for one, when in before.results.items())
 
 
 def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> None:
-    learners = {"wild": {"method": "emr", "learning_rate": 1e30}, "lda": {"method": "lda"}}
+    learners = {"wild": {"method": "emr", "training": {"learning_rate": 1e30}}, "lda": {"method": "lda"}}
     ran = conpet("bench", "run", experiment_file(tmp_path, learners=learners, orders=1))
     assert ran.code == 1
     assert "toy, wild, order 0: FAILED" in ran.out
@@ -292,10 +318,16 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"learners": {"a": {"method": "a-gem", "options": {"no": 1}}}}, "unknown option 'no'"),
+        (
+            {"learners": {"a": {"method": {"name": "ewc", "no": 1}}}},
+            "unknown setting 'method.no'; have: fisher_examples",
+        ),
         ({"learners": {"a": {"method": "emr", "replay": "fixd"}}}, "did you mean 'fixed'?"),
         ({"backbone": "minilm-l7"}, "no backbone 'minilm-l7'"),
-        ({"variants": {"low": {}, "high": {"pet": {"split": 5}}}}, "high, emr*, order 0: tiny-random has 4 layers, so"),
+        (
+            {"variants": {"low": {}, "high": {"settings": {"backbone": {"frozen_layers": 5}}}}},
+            "high, emr*, order 0: tiny-random has 4 layers, so",
+        ),
         ({"stream": {"by": "random", "tasks": 4}}, "not 4"),
         ({"data": {"toy": {"first_tasks": 4}}}, "'data.toy.first_tasks' is 4, and the stream has 3 tasks: give 3 or"),
         (
@@ -322,8 +354,9 @@ def test_what_is_wrong_is_said_before_the_first_run(tmp_path: Path, changes: dic
         assert not list(tmp_path.rglob("*-s0.json"))
 
 
-def test_a_split_that_no_learner_reads_is_not_refused(tmp_path: Path) -> None:
-    path = experiment_file(tmp_path, pet={"split": 9}, learners={"lda": {"method": "lda"}}, orders=1)
+def test_frozen_layers_that_no_learner_reads_are_not_refused(tmp_path: Path) -> None:
+    settings = {"backbone": {"frozen_layers": 9}}
+    path = experiment_file(tmp_path, settings=settings, learners={"lda": {"method": "lda"}}, orders=1)
     assert conpet("bench", "run", path, "--dry-run").out == "toy, lda, order 0\n"
 
 
@@ -400,9 +433,13 @@ def test_the_first_tasks_alone_can_be_measured_on_validation(tmp_path: Path) -> 
     assert found.test_examples == 2 * 2 * 2
 
 
-def test_threads_are_divided_among_the_workers(done: Path) -> None:
-    assert result(done, "lda").made_by["workers"] == 2
-    assert result(done, "lda").made_by["threads"] == max(1, (os.cpu_count() or 1) // 2)
+def test_threads_are_divided_among_the_workers(killed: tuple[Path, Killed], done: Path) -> None:
+    cores = os.cpu_count() or 1
+    divided = {2: max(1, cores // 2), 1: cores}
+    for path in (done / "results" / "trial").rglob("*.json"):
+        made_by = Result.read(path).made_by
+        assert made_by["workers"] == (2 if path in killed[1].results else 1)
+        assert made_by["threads"] == divided[made_by["workers"]]
 
 
 def test_two_processes_do_not_run_into_one_folder(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_a_cell_is_the_mean_in_points_with_half_its_interval(folder: Path) -> No
     assert rows[2] == ["joint", "99.0 ± 0.0"]
     assert "over 5 orders" in ran.out
     assert "minilm-l6; 3 tasks (by given); 6 labels, 100 test examples; examples of a label: 20 train, 5 " in ran.out
-    assert "5 validation, all test; epochs 5" in ran.out
+    assert "5 validation, all test; training: epochs 5" in ran.out
     assert "Intervals hold the noise of orders and seeds, not that of the choice of examples." in ran.out
 
 
@@ -127,7 +128,7 @@ def test_variants_of_different_protocols_are_joined_on_request_and_that_is_said(
     ran = conpet("bench", "table", write(tmp_path, results), "--join-variants", "--metric", "whole_accuracy")
     assert lines_of(ran.out)[2:] == [["a", "5 tasks", "90.0"], ["a", "10 tasks", "90.0"]]
     assert "Protocol: minilm-l6; 6 labels, 100 test examples; examples of a label: 20 train, 5 val" in ran.out
-    assert "5 validation, all test; epochs 5; rank 8." in ran.out
+    assert "5 validation, all test; training: epochs 5; modules: rank 8." in ran.out
     assert "Not one protocol: variants differ in stream." in ran.out
     bold = conpet("bench", "table", tmp_path, "--join-variants", "--format", "latex").out
     assert "textbf" not in bold
@@ -213,10 +214,13 @@ def test_a_file_that_is_no_result_is_named(folder: Path) -> None:
 
 
 def test_results_of_an_older_protocol_between_newer_ones_are_refused(tmp_path: Path) -> None:
-    stale = made("emr*", protocol={"budget": {"epochs": 3}})
+    stale = made("emr*", protocol={"budget": {"training": {"epochs": 3}}})
     ran = conpet("bench", "table", write(tmp_path, [*orders("dynamic", FIVE), stale]))
     assert ran.code == 1
-    assert "budget.epochs: 5 in (main, clinc150, dynamic, order 0, seed 0), 3 in (main, clinc150, emr*," in ran.err
+    assert (
+        "budget.training.epochs: 5 in (main, clinc150, dynamic, order 0, seed 0), 3 in (main, clinc150, emr*,"
+        in ran.err
+    )
 
 
 def test_a_run_that_is_there_twice_is_refused(tmp_path: Path) -> None:
@@ -290,8 +294,13 @@ def test_costs_of_different_machines_are_told_as_such() -> None:
 
 
 def test_a_learner_set_up_in_another_way_is_told_as_such() -> None:
-    group = only([made("dynamic")], [made("dynamic", settings={"method": "dynamic", "rank": 16, "seed": 0})])
-    assert "Settings of dynamic differ: rank 8 in folder 0, 16 in folder 1." in markdown([build_table(group, ())])
+    group = only(
+        [made("dynamic")],
+        [made("dynamic", settings={"method": {"name": "dynamic"}, "module": {"rank": 16}, "seed": 0})],
+    )
+    assert "Settings of dynamic differ: module.rank 8 in folder 0, 16 in folder 1." in markdown(
+        [build_table(group, ())]
+    )
 
 
 def test_learners_are_tested_against_the_one_that_is_named(folder: Path) -> None:
@@ -357,23 +366,26 @@ def test_only_the_variants_that_are_named_are_shown(tmp_path: Path) -> None:
         assert [row[1] for row in rows[2:4]] == ["rank 4", "rank 1"]
 
 
+def lora(*, rank: int, **backbone: Any) -> dict[str, Any]:
+    return {"backbone": backbone, "module": {"kind": "lora", "rank": rank}}
+
+
 def test_the_modules_of_all_rows_are_named_where_they_are_alike() -> None:
-    rows = [made("a", settings={"pet": "lora", "rank": rank, "split": 4}) for rank in (8, 8)]
-    assert "epochs 5; pet lora, rank 8, split 4." in markdown([build_table(only(rows[:1], rows[1:]), ())])
-    mixed = [made("a"), made("b", settings={"pet": "lora", "rank": 16, "split": 4})]
+    rows = [made("a", settings=lora(rank=rank, frozen_layers=4)) for rank in (8, 8)]
+    told = "training: epochs 5; modules: lora, rank 8, 4 frozen layers."
+    assert told in markdown([build_table(only(rows[:1], rows[1:]), ())])
+    mixed = [made("a"), made("b", settings=lora(rank=16, frozen_layers=4))]
     assert "rank" not in markdown([build_table(only(mixed), ())])
 
 
 def test_the_modules_are_those_of_the_rows_that_train_some() -> None:
     untrained = {"trainable_parameters": 0}
-    dynamic = made("dynamic", settings={"pet": "lora", "rank": 8, "split": 4})
-    lda = made("lda", settings={"pet": "lora", "rank": 8, "split": 5}, totals=untrained)
-    warm = made(
-        "lda + warm-up", settings={"pet": "lora", "rank": 2, "split": 5, "warmup": "first-task"}, totals=untrained
-    )
+    dynamic = made("dynamic", settings=lora(rank=8, frozen_layers=1))
+    lda = made("lda", settings=lora(rank=8, frozen_layers=5), totals=untrained)
+    warm = made("lda + warm-up", settings=lora(rank=2, frozen_layers=5, warmup="first-task"), totals=untrained)
     assert "epochs 5." in markdown([build_table(only([lda]), ())])
-    assert "epochs 5; pet lora, rank 8, split 4." in markdown([build_table(only([dynamic, lda]), ())])
-    assert "epochs 5; rank 2." in markdown([build_table(only([lda, warm]), ())])
+    assert "epochs 5; modules: lora, rank 8, 1 frozen layer." in markdown([build_table(only([dynamic, lda]), ())])
+    assert "epochs 5; modules: rank 2." in markdown([build_table(only([lda, warm]), ())])
 
 
 def test_tables_are_made_without_torch(folder: Path) -> None:

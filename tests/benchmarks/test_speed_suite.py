@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -16,10 +16,11 @@ from filelock import FileLock
 
 from benchmarks import gpu, performance_page
 from benchmarks.speed import __main__ as command
-from benchmarks.speed import checking, child, learning, memory, rivals, suite
+from benchmarks.speed import checking, child, learning, memory, predicting, rivals, suite
 from benchmarks.speed.bench import QUICK, Bench
 from benchmarks.speed.choices import Mixture, offloading, product_ways
 from benchmarks.speed.drawing import KINDS, draw, drawable
+from benchmarks.speed.profiling import OUTSIDE, profiled
 from benchmarks.speed.row import Row
 from benchmarks.speed.rows import GOALS, ROWS
 from benchmarks.speed.timing import (
@@ -30,6 +31,7 @@ from benchmarks.speed.timing import (
     check_same,
     in_turns,
     spread,
+    timed,
     verdict,
 )
 from conpet.modules.grouped_matmul import Grouped
@@ -46,14 +48,34 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 @pytest.fixture(scope="module", autouse=True)
 def _in_this_process() -> Iterator[None]:
-    """Run what has a process of its own in this one: imports take longer than the rest."""
+    """Run child processes in this one, and time both sides where they are profiled: imports and traces take longest."""
 
     def run(verb: str, path: Path, *numbers: int) -> dict[str, Any]:
         return child.opened(str(path)) if verb == "open" else child.streamed(str(path), *numbers)
 
+    def timed_only(sides: Sequence[Callable[[], Any]]) -> list[dict[str, Any]]:
+        return [{"name": "all", "ms": [1e3 * timed(side)[1] for side in sides]}]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "child", run)
+        for rows in (learning, predicting):
+            patch.setattr(rows, "profiled", timed_only)
         yield
+
+
+class Instant(Row):
+    """A row that measures nothing, in the place of a real one, for what the suite does with rows."""
+
+    name = "stream"
+    goals: ClassVar[Mapping[str, Goal]] = {"stream": GOALS["stream"]}
+
+    def measure(self, bench: Bench) -> Mapping[str, Measured]:
+        return {self.name: Measured([1.0], [1.0], "nothing")}
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ROWS, Instant.name, Instant)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +153,7 @@ def test_reasons_are_given_for_goals_that_there_are() -> None:
     assert set(yaml.safe_load(performance_page.REASONS.read_text()) or {}) <= set(GOALS)
 
 
+@pytest.mark.usefixtures("instant")
 def test_a_later_run_of_one_row_leaves_the_others_in_the_file(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "speed.json"
     out.write_text(json.dumps({"rows": {"bf16-forward": {"kept": True}}}))
@@ -141,11 +164,12 @@ def test_a_later_run_of_one_row_leaves_the_others_in_the_file(bench: Bench, tmp_
 def test_two_runs_at_once_would_disturb_each_other(
     bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with FileLock(bench.context / "lock"):
+    with FileLock(bench.work / "lock"):
         assert suite.run(bench, ["stream"], None) == 1
     assert "another run uses" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("instant")
 def test_a_trial_judges_nothing_and_a_measurement_sums_up(
     bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -238,6 +262,7 @@ def test_unequal_work_is_not_timed(
         suite.measure(bench, name)
 
 
+@pytest.mark.usefixtures("instant")
 def test_the_suite_goes_on_behind_a_row_that_is_unequal_and_fails_in_the_end(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -301,6 +326,15 @@ def test_quartiles_on_both_sides_of_a_bound_leave_it_unclear(bound: str, ratios:
     assert verdict(Measured(ours, theirs, "all").to_json(Goal("work", "rival", bound, 1.3))) == said
 
 
+def test_a_profile_names_the_operators_in_which_two_sides_differ() -> None:
+    numbers = torch.ones(64, 64)
+    found = profiled([lambda: numbers @ numbers, lambda: numbers.softmax(1)])
+    names = [one["name"] for one in found]
+    assert {"aten::mm", "aten::_softmax"} <= set(names)
+    assert names[-1] == OUTSIDE
+    assert all(len(one["ms"]) == 2 for one in found)
+
+
 def test_spread_gives_median_and_quartiles() -> None:
     assert spread([5.0, 1.0, 3.0, 2.0, 4.0]) == {"median": 3.0, "low": 2.0, "high": 4.0, "values": [5, 1, 3, 2, 4]}
 
@@ -325,7 +359,7 @@ def test_texts_are_new_ones_with_every_pair(bench: Bench) -> None:
 
 
 def test_the_floor_of_learning_counts_passes_through_layers(bench: Bench) -> None:
-    backbone, task_data = bench.backbone("tiny-random", split=3), learning.TaskData.of(bench)
+    backbone, task_data = bench.backbone("tiny-random", frozen_layers=3), learning.TaskData.of(bench)
     # 2 epochs: all 4 layers forwards and the top one backwards; against 3 layers once and the top one both ways.
     assert learning.floor(backbone, task_data, range(3, 4)) == {"theirs": 10, "ours": 7, "ratio": 10 / 7}
 

@@ -15,7 +15,7 @@ PROTOCOL: dict[str, Any] = {
     "digest": "d1" * 16,
     "backbone": "minilm-l6",
     "fingerprint": "f1" * 16,
-    "budget": {"epochs": 5},
+    "budget": {"training": {"epochs": 5}},
 }
 MACHINE = {"system": "Linux", "processor": "A fast one", "cores": 2, "memory_gib": 24, "load_before": 0.3}
 
@@ -75,7 +75,7 @@ def made(
         "seed": seed,
         "asked": "a" * 8,
         "protocol": under,
-        "settings": {"method": learner, "rank": 8, "seed": 1000 * seed + order},
+        "settings": {"method": {"name": learner}, "module": {"rank": 8}, "seed": 1000 * seed + order},
         "tasks": [f"task-{number}" for number in range(len(seconds))],
         "labels": 6,
         "test_examples": 100,

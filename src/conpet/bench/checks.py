@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from conpet.backbone.backbone import check_frozen_layers
@@ -33,7 +34,7 @@ def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] =
         ConfigError: Something is wrong with a run; the message names the run.
         DataError: Something is wrong with its data.
     """
-    digests: dict[str, str | None] = {}
+    digests: dict[str, Callable[[], str] | None] = {}
     notes: dict[str, None] = {}
     checked: set[str] = set()
     for run in runs:
@@ -55,13 +56,18 @@ def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] =
 
 
 def _check_frozen_layers(run: Run, model: Path) -> None:
-    frozen_layers = run.given.get("split")
+    frozen_layers = run.given["backbone"].get("frozen_layers")
     if frozen_layers is not None and (layers := count_layers(model)) is not None:
         check_frozen_layers(run.backbone, layers, frozen_layers)
 
 
-def _looked_at(run: Run, data_folders: Sequence[Path]) -> tuple[str | None, Sequence[str]]:
-    """Return the digest of a run's stream, None if it takes a backbone to make it, and what should be known of it."""
+def _looked_at(run: Run, data_folders: Sequence[Path]) -> tuple[Callable[[], str] | None, Sequence[str]]:
+    """Make a run's stream.
+
+    Returns:
+        A function that computes the stream's digest, which takes a while, or None for a stream that only a backbone can
+        make; and what should be known of the data.
+    """
     data = read_source(run.data, tuple(data_folders))
     if run.source.out_of_scope and not data.out_of_scope:
         raise ConfigError(
@@ -70,17 +76,17 @@ def _looked_at(run: Run, data_folders: Sequence[Path]) -> tuple[str | None, Sequ
         )
     if not run.stream.by_similarity:
         stream = stream_of_run(run, data)
-        return stream.digest, (*data.notes, *untested(stream))
+        return cache(lambda: stream.digest), (*data.notes, *untested(stream))
     if run.stream.tasks is not None:
         check_first_tasks(run, run.stream.tasks)
     return None, data.notes
 
 
-def _check_same_data(path: Path, digest: str | None) -> None:
+def _check_same_data(path: Path, digest: Callable[[], str] | None) -> None:
     if digest is None or not path.exists():
         return
     found = Result.read(path)
-    if found.protocol.digest != digest:
+    if found.protocol.digest != digest():
         raise ConfigError(
             f"the data of {found.data} are not those that {path} was made of: a file of the data set was changed "
             "since. Remove the results on this data set, or give another folder for the new ones (--results)"

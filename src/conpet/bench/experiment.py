@@ -6,7 +6,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,31 +16,13 @@ import yaml
 from pydantic import Field, JsonValue, model_validator
 
 from conpet.config import NonEmpty, Positive, Settings, StrictModel
+from conpet.config.base import flat, nested, parse
+from conpet.config.settings import COMPONENTS, is_budget
 from conpet.data.labelled import PerLabel
 from conpet.data.recipe import StreamRecipe
 from conpet.errors import ConfigError, UnknownNameError, did_you_mean
 from conpet.methods import METHODS
 
-BUDGET = frozenset(
-    {
-        "epochs",
-        "max_steps",
-        "batch_size",
-        "learning_rate",
-        "weight_decay",
-        "dropout",
-        "max_tokens",
-        "memory_examples",
-        "memory_bytes",
-        "memory_per_label",
-        "calibration_examples",
-        "selector_steps",
-        "selector_learning_rate",
-    }
-)
-"""Settings of how much is trained and kept: equal for all learners compared, unless a learner names its own."""
-_OWN = frozenset({"backbone", "method", "options", "seed"})
-"""Settings that neither `pet` nor `budget` may hold."""
 METRICS = (
     "whole_accuracy",
     "average_accuracy",
@@ -52,6 +36,12 @@ METRICS = (
 """What a run can measure in the end."""
 _SEED_STEP = 1000
 _NOT_IN_A_NAME = re.compile(r"[^\w.=-]+")
+_ELSEWHERE = {
+    "backbone.name": "the key 'backbone' of the experiment or of a variant names it",
+    "method": "a learner names it",
+    "seed": "it follows from 'seeds' and 'orders'",
+}
+"""Settings that an experiment does not give under `settings` or `budget`, and where they come from."""
 
 
 class Source(StrictModel):
@@ -90,8 +80,8 @@ class Variant(StrictModel):
     Attributes:
         stream: The recipe, for all data sets.
         backbone: The backbone.
-        pet: More of the experiment's `pet`.
-        budget: More of its `budget`.
+        settings: Settings added to the experiment's, or in their place.
+        budget: Budget settings added to the experiment's, or in their place.
         learners: Names of the learners it is run with; None: all.
         data: Names of the data sets it is run on; None: all.
     """
@@ -100,7 +90,7 @@ class Variant(StrictModel):
 
     stream: StreamRecipe | None = None
     backbone: str | None = None
-    pet: Mapping[str, JsonValue] = {}
+    settings: Mapping[str, JsonValue] = {}
     budget: Mapping[str, JsonValue] = {}
     learners: tuple[str, ...] | None = None
     data: tuple[str, ...] | None = None
@@ -116,9 +106,12 @@ class Experiment(StrictModel):
         orders: Number of orders of the tasks: 0 is that of the source, the others are shuffled.
         seeds: Number of seeds for each order.
         backbone: The frozen model.
-        pet: Settings of what is trained and where: PET kind, rank, split, and so on.
-        budget: Settings of how much is trained and kept (`BUDGET`).
-        learners: Name of a learner to its settings beside these: `method` at least.
+        settings: Settings of all learners, nested by section: module, frozen layers and so on.
+        budget: Settings of how much is trained and kept, nested too; equal for all learners, unless one gives its own.
+            Which settings these are, the `budget` of each settings class says. A learner whose components do not have
+            a setting (the steps of another selector) is run without it.
+        learners: Name of a learner to its own settings, which count most: `method` at least, by its name or as a
+            section with its options.
         variants: Name to what is changed, where several settings of the experiment are compared.
         metrics: Columns of its table.
         evaluate_after: After which tasks it is evaluated: every one, the last, or those of these numbers. Numbers have
@@ -134,7 +127,7 @@ class Experiment(StrictModel):
     orders: Positive = 5
     seeds: Positive = 1
     backbone: str = "minilm-l6"
-    pet: Mapping[str, JsonValue] = {}
+    settings: Mapping[str, JsonValue] = {}
     budget: Mapping[str, JsonValue] = {}
     learners: Annotated[Mapping[str, Mapping[str, JsonValue]], Field(min_length=1)]
     variants: Annotated[Mapping[str, Variant], Field(min_length=1)] = {"": Variant()}
@@ -146,11 +139,18 @@ class Experiment(StrictModel):
     def _check(self) -> Self:
         _check_names("metric", self.metrics, METRICS)
         for variant in self.variants.values():
-            _check_keys("budget", {**self.budget, **variant.budget}, BUDGET, "pet")
-            _check_keys("pet", {**self.pet, **variant.pet}, frozenset(Settings.model_fields) - BUDGET - _OWN, "budget")
             _check_names("learner", variant.learners or (), self.learners)
             _check_names("data set", variant.data or (), self.data)
         return self
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Check the content of an experiment file; dots in names of data sets, learners and variants are theirs.
+
+        Raises:
+            ConfigError: Something in it is unknown or wrong; the message names it.
+        """
+        return parse(cls, values)
 
     @classmethod
     def read(cls, path: Path, *, full: bool = False) -> Self:
@@ -185,19 +185,18 @@ class Experiment(StrictModel):
             ConfigError: A setting is unknown or out of range, or a method is missing.
             UnknownNameError: There is no such method.
         """
+        settings_of = cache(self._settings)
         for seed in range(self.seeds):
             for order in range(self.orders):
                 for variant, changes in self.variants.items():
                     for data in changes.data or self.data:
                         for learner in changes.learners or self.learners:
-                            yield self._run(name, variant, data, learner, order, seed)
+                            settings = settings_of(variant)[learner]
+                            yield self._run(name, variant, data, learner, order, seed, settings)
 
-    def _run(self, name: str, variant: str, data: str, learner: str, order: int, seed: int) -> Run:
+    def _run(self, name: str, variant: str, data: str, learner: str, order: int, seed: int, settings: Settings) -> Run:
         changes = self.variants[variant]
         source = self.data[data]
-        backbone = changes.backbone or self.backbone
-        budget = {**self.budget, **changes.budget}
-        given = {"backbone": backbone, **self.pet, **changes.pet, **budget}
         return Run(
             experiment=name,
             data=data,
@@ -207,11 +206,41 @@ class Experiment(StrictModel):
             seed=seed,
             source=source,
             stream=changes.stream or source.stream or self.stream,
-            backbone=backbone,
-            budget=budget,
-            settings=_settings(learner, {**given, **self.learners[learner], "seed": _SEED_STEP * seed + order}),
+            backbone=settings.backbone.name,
+            budget=nested(self._budget(variant)),
+            settings=settings.changed({"seed": _SEED_STEP * seed + order}),
             evaluate_after=self.evaluate_after,
         )
+
+    def _budget(self, variant: str) -> dict[str, Any]:
+        """Return the budget of a variant by dotted names."""
+        return _dotted(self.budget) | _dotted(self.variants[variant].budget)
+
+    def _settings(self, variant: str) -> dict[str, Settings]:
+        """Return the settings of every learner of a variant, by the learner's name.
+
+        What is nearer to the learner counts: its own settings, then the variant's, then the experiment's.
+        """
+        changes = self.variants[variant]
+        shared = Settings.parse({"backbone.name": changes.backbone or self.backbone})
+        for given in (self.settings, changes.settings):
+            shared = _changed("settings", shared, given)
+        learners: dict[str, Settings] = {}
+        known: dict[str, bool] = {}
+        for name, own in self.learners.items():
+            skipped = name not in (changes.learners or self.learners)
+            with suppress(ConfigError, UnknownNameError) if skipped else nullcontext():
+                learners[name] = _of_learner(name, variant, shared, own)
+                known |= _names(learners[name])
+        budget = self._budget(variant)
+        _check_placed("settings", _dotted(self.settings) | _dotted(changes.settings), known, budget=False)
+        _check_placed("budget", budget, known, budget=True)
+        found = {}
+        for name, settings in learners.items():
+            own, names = _dotted(self.learners[name]), _names(settings)
+            applied = {key: value for key, value in budget.items() if key in names and key not in own}
+            found[name] = _changed("budget", settings, applied)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +257,7 @@ class Run:
         source: How much of the data is used.
         stream: How they become a stream.
         backbone: The frozen model.
-        budget: Settings of how much is trained and kept.
+        budget: Settings of how much is trained and kept, nested, as they are given to all learners.
         settings: Settings of its workspace.
         evaluate_after: As in `Experiment`.
     """
@@ -265,10 +294,11 @@ class Run:
 
     @property
     def given(self) -> dict[str, Any]:
-        """Settings that its workspace is given, beside which all have their defaults."""
+        """Settings that its workspace is given, nested; all others have their defaults."""
         given = self.settings.model_dump(mode="json", exclude_unset=True)
         if not METHODS[self.settings.method.name].tunes:
-            given.pop("split", None)  # no module sits above it: the default one, below which features may be taken
+            # Without modules, the default cut leaves most layers to take features from.
+            given["backbone"].pop("frozen_layers", None)
         return given
 
     def __str__(self) -> str:
@@ -276,14 +306,36 @@ class Run:
         return ", ".join(part for part in named if part) + (f", seed {self.seed}" if self.seed else "")
 
 
-def _settings(learner: str, given: Mapping[str, Any]) -> Settings:
-    if "method" not in given:
-        raise ConfigError(f"learner {learner!r} names no method; have: {', '.join(METHODS)}")
-    METHODS.require(str(given["method"]))
+def _of_learner(name: str, variant: str, shared: Settings, given: Mapping[str, Any]) -> Settings:
+    """Return the settings of a learner, those for all learners included, without the budget."""
+    where = f"learner {name!r}" + (f" in variant {variant!r}" if variant else "")
+    if "method" not in nested(given):
+        raise ConfigError(f"learner {name!r} names no method; have: {', '.join(METHODS)}")
+    for key, reason in _ELSEWHERE.items():
+        if key in _dotted(given) and key != "method":
+            raise ConfigError(f"learner {name!r} cannot hold {key}: {reason}")
+    return _changed(where, shared, given)
+
+
+def _changed(where: str, settings: Settings, given: Mapping[str, Any]) -> Settings:
+    """Return settings with others in their place; what is wrong with these is said with where they are given."""
     try:
-        return Settings.parse(given)
-    except ConfigError as error:
-        raise ConfigError(f"learner {learner!r}: {error}") from None
+        return settings.changed(given)
+    except (ConfigError, UnknownNameError) as error:
+        raise type(error)(f"{where}: {error}") from None
+
+
+def _dotted(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by dotted names; a backbone given as a string is its name."""
+    found = flat(nested(given))
+    if "backbone" in found:
+        found["backbone.name"] = found.pop("backbone")
+    return found
+
+
+def _names(settings: Settings) -> dict[str, bool]:
+    """Return the dotted names of all settings, with whether they are of the budget."""
+    return {key: is_budget(settings, key) for key in flat(settings.to_json())}
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -331,12 +383,31 @@ def _spelled(name: str) -> str:
     return name.replace("*", "-star").replace("+", "-plus")
 
 
-def _check_keys(where: str, given: Mapping[str, Any], known: frozenset[str], other: str) -> None:
-    if unknown := sorted(given.keys() - known):
-        elsewhere = sorted(set(unknown) & (frozenset(Settings.model_fields) - known - _OWN))
-        hint = f" ({', '.join(elsewhere)}: under {other})" if elsewhere else ""
-        named = ", ".join(name + did_you_mean(name, known) * (name not in elsewhere) for name in unknown)
-        raise ValueError(f"{where} cannot hold {named}{hint}; have: {', '.join(sorted(known))}")
+def _check_placed(where: str, given: Iterable[str], known: Mapping[str, bool], *, budget: bool) -> None:
+    """Refuse settings that do not belong under `settings` or `budget`, each with the key where they do.
+
+    Args:
+        where: The key they are given under.
+        given: Their dotted names.
+        known: The names of all settings that any learner has, with whether they are of the budget.
+        budget: Whether settings of the budget belong here, or the others.
+    """
+    fitting = sorted(key for key, is_of_budget in known.items() if is_of_budget == budget and not _elsewhere(key))
+    wrong = []
+    for key in given:
+        if reason := _elsewhere(key):
+            wrong.append(f"{key} ({reason})")
+        elif known.get(key, budget and key not in dict(COMPONENTS)) != budget:
+            wrong.append(f"{key} (it belongs under {'settings' if budget else 'budget'})")
+        elif budget and key not in known:
+            wrong.append(f"{key}{did_you_mean(key, fitting)}")
+    if wrong:
+        raise ConfigError(f"{where} cannot hold {', '.join(wrong)}; have: {', '.join(fitting)}")
+
+
+def _elsewhere(key: str) -> str | None:
+    """Say where a setting comes from that an experiment gives neither under `settings` nor under `budget`."""
+    return _ELSEWHERE.get(key) or _ELSEWHERE.get(key.partition(".")[0])
 
 
 def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from conpet.bench.measures import Measure
 from conpet.bench.protocols import Sources, differing, listed, protocol_key, refuse_mixture, shared
 from conpet.bench.results import Protocol, Result
 from conpet.bench.statistics import FEWEST, Key, Summary, by_order, summarise
+from conpet.config.base import flat
 from conpet.errors import ConfigError, UnknownNameError, did_you_mean
 from conpet.report.text import plural
 
@@ -132,8 +133,8 @@ class Group:
             "stream": f"{tasks} ({stream})",
             "sizes": self._sizes,
             "examples": f"examples of a label: {', '.join(examples)}",
-            "budget": "; ".join(f"{name} {value}" for name, value in self.protocol.budget.items()),
-            "modules": ", ".join(self._modules()),
+            "budget": "; ".join(_section(name, values) for name, values in self.protocol.budget.items()),
+            "modules": f"modules: {modules}" if (modules := ", ".join(self._modules())) else "",
         }
         return "; ".join(text for part, text in parts.items() if text and part not in self.varied)
 
@@ -144,13 +145,19 @@ class Group:
         return ", ".join(sizes.pop()) if len(sizes) == 1 else ""
 
     def _modules(self) -> Iterator[str]:
-        """Name what the modules of all runs that train some have in common, though it is not in the protocol."""
-        tuned = [result for result in self.results if result.totals.get("trainable_parameters") != 0]
-        warmed = [result for result in self.results if result.settings.get("warmup") == "first-task"]
-        for name, trained in {"pet": tuned, "rank": [*tuned, *warmed], "split": tuned}.items():
-            values = {result.settings.get(name) for result in trained}
+        """Say what the modules of all runs that train any have in common, though it is not in the protocol."""
+        runs = [(result, flat(result.settings)) for result in self.results]
+        tuned = [settings for result, settings in runs if result.totals.get("trainable_parameters") != 0]
+        warmed = [settings for _, settings in runs if settings.get("backbone.warmup") == "first-task"]
+        told: dict[str, tuple[list[dict[str, Any]], Callable[[Any], str]]] = {
+            "module.kind": (tuned, str),
+            "module.rank": ([*tuned, *warmed], lambda rank: f"rank {rank}"),
+            "backbone.frozen_layers": (tuned, lambda layers: plural(layers, "frozen layer")),
+        }
+        for name, (trained, text) in told.items():
+            values = {settings.get(name) for settings in trained}
             if len(values) == 1 and (value := values.pop()) is not None:
-                yield f"{name} {value}"
+                yield text(value)
 
     @property
     def has_intervals(self) -> bool:
@@ -236,6 +243,13 @@ def grouped(
         for group in groups:
             _refuse_other_orders(group)
     return _told_apart(groups)
+
+
+def _section(name: str, values: Any) -> str:
+    """Write a section of settings: "training: epochs 5, batch_size 16"."""
+    if not isinstance(values, Mapping):
+        return f"{name} {values}"
+    return f"{name}: {', '.join(f'{key} {value}' for key, value in flat(values).items())}"
 
 
 def _check(kind: str, asked: Iterable[str], there: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from conpet.bench.results import Protocol, Result
+from conpet.config.base import flat
 from conpet.errors import ConfigError
 
 Sources = Mapping[str, Sequence[Result]]
@@ -15,7 +16,7 @@ Sources = Mapping[str, Sequence[Result]]
 
 
 def differing(one: Protocol, other: Protocol) -> dict[str, tuple[str, str]]:
-    """Return field to both values where two protocols differ; "budget.epochs" is a field within another."""
+    """Return field to both values where two protocols differ; nested ones by dotted names, "budget.training.epochs"."""
     ours, theirs = (dict(_flat(given)) for given in (one, other))
     pairs = {
         field: (ours.get(field, "not set"), theirs.get(field, "not set")) for field in dict.fromkeys([*ours, *theirs])
@@ -99,11 +100,9 @@ def shared(sources: Sources) -> Sources:
 
 
 def _flat(protocol: Protocol) -> Iterator[tuple[str, str]]:
-    for field, value in protocol.model_dump(mode="json").items():
-        if isinstance(value, dict):
-            yield from ((f"{field}.{name}", "all" if part is None else str(part)) for name, part in value.items())
-        else:
-            yield field, str(value)
+    for field, value in flat(protocol.model_dump(mode="json")).items():
+        if value != {}:  # nothing was given
+            yield field, "all" if value is None else str(value)
 
 
 def listed(lines: Iterable[str]) -> str:

@@ -33,7 +33,7 @@ class Protocol(_Record):
         digest: Digest of all examples of all tasks, in the order of the source.
         backbone: Its name.
         fingerprint: Digest of its weights, tokenizer and configuration.
-        budget: Settings of how much is trained and kept, as asked for.
+        budget: Settings of how much is trained and kept, nested by section, as the experiment gives them.
     """
 
     data: str
@@ -82,7 +82,7 @@ class Result(_Record):
         seed: Number of the seed.
         asked: Digest of all that was asked for, by which a changed experiment is noticed.
         protocol: What a comparable run has in common with this one.
-        settings: All settings of the workspace.
+        settings: All settings of the workspace, nested by section.
         tasks: Names of the tasks, in the order they were learned.
         labels: Number of labels.
         test_examples: Number of test examples.
@@ -93,6 +93,9 @@ class Result(_Record):
         totals: "cpu_seconds", "seconds", "tokens" and "steps" of learning over all tasks; "run_cpu_seconds" with the
             evaluations; "trainable_parameters" and "head_parameters" of the last task; "bytes_stored" by the learner
             and "bytes_on_disk" in the end.
+        migrated: What was changed in the file after the run, and when; None for a file as the run wrote it. Values of
+            settings that the nested form has no place for (a LoRA rank beside bottleneck modules, the steps of a
+            selector that is not trained) were left out. What was measured is never changed.
     """
 
     made_by: Mapping[str, Any]
@@ -113,6 +116,7 @@ class Result(_Record):
     matrix: Sequence[Mapping[str, tuple[int, int]] | None]
     costs: Sequence[TaskCost | None]
     totals: Mapping[str, float]
+    migrated: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -132,7 +136,8 @@ class Result(_Record):
         """Write the file aside and put it in place at once."""
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        text = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False)
+        left_out = {"migrated"} if self.migrated is None else None
+        text = json.dumps(self.model_dump(mode="json", exclude=left_out), indent=1, ensure_ascii=False)
         with aside.open("w", encoding="utf-8") as file:
             file.write(text + "\n")
             file.flush()

@@ -23,13 +23,14 @@ from filelock import FileLock, Timeout
 from conpet.bench.experiment import Run
 from conpet.bench.provenance import provenance
 from conpet.bench.results import STEPS, Result
+from conpet.config.base import flat
 from conpet.errors import ConfigError, ConpetError, WorkspaceBusyError
 
 SCRATCH = ".running"
 """Folder, beside the results, of runs that are not finished."""
 _QUIET_SECONDS = 60.0
-_FOUND_OUT = {"split": None, "feature_layers": None, "dtype": "auto"}
-"""Settings to the value in whose place a result holds what was found out from the backbone."""
+_FOUND_OUT = {"backbone.frozen_layers": None, "features.layers": None, "backbone.dtype": "auto"}
+"""Settings that creating a workspace derives from the backbone, each with the value that asks for that."""
 Outcome = tuple[Result | None, str, float]
 """Result, or what went wrong, and the seconds it took."""
 
@@ -85,11 +86,12 @@ def missing(runs: Iterable[Run], folder: Path) -> list[Run]:
 
 
 def _changes(found: Result, run: Run) -> str:
-    """Say in which settings a result differs from what is asked for now, as far as they tell."""
+    """Say in which settings and sizes a result differs from what is asked for now."""
+    before = flat(found.settings)
     changed = [
-        f"{name} {found.settings.get(name)} then, {value} now"
-        for name, value in run.given.items()
-        if found.settings.get(name) != value and (name, value) not in _FOUND_OUT.items()
+        f"{name} {before.get(name)} then, {value} now"
+        for name, value in flat(run.given).items()
+        if before.get(name) != value and not (name in _FOUND_OUT and value == _FOUND_OUT[name])
     ]
     sizes = {split: getattr(run.source, split) for split in found.protocol.examples}
     changed += [

@@ -13,6 +13,7 @@ from typing import Any
 from conpet.bench.groups import Entry, Group
 from conpet.bench.measures import Measure
 from conpet.bench.statistics import Summary
+from conpet.config.base import flat
 from conpet.errors import ConfigError
 from conpet.report.text import NONE, plural
 
@@ -128,17 +129,18 @@ def _other_settings(group: Group) -> Iterable[str]:
         other = first.setdefault((entry.learner, entry.variant), entry)
         ours, theirs = (_settings(one) for one in (other, entry))
         changed = [
-            f"{name} {ours.get(name)} in {group.short[other.source]}, {theirs.get(name)} in {group.short[entry.source]}"
-            for name in dict.fromkeys([*ours, *theirs])
-            if ours.get(name) != theirs.get(name)
+            f"{name} {ours[name]} in {group.short[other.source]}, {theirs[name]} in {group.short[entry.source]}"
+            for name in ours
+            if name in theirs and ours[name] != theirs[name]  # a file from before a setting was there does not have it
         ]
         if changed:
             yield f"Settings of {entry.learner} differ: {'; '.join(changed)}."
 
 
 def _settings(entry: Entry) -> dict[str, Any]:
-    settings = dict(next(iter(entry.results.values())).settings)
-    settings.pop("seed", None)  # follows from order and seed
+    """Return the settings of an entry by dotted names, except for the seed, which follows from order and seed."""
+    settings = flat(next(iter(entry.results.values())).settings)
+    settings.pop("seed", None)
     return settings
 
 

@@ -47,7 +47,7 @@ def check_rows(source: str, subsets: Subsets, *, whole: bool = True, labels: boo
 
     Args:
         source: What to name for problems of the training set as a whole.
-        splits: The rows; splits may be missing or empty, but not the training set.
+        subsets: The rows; subsets may be missing or empty, but not the training set.
         whole: Whether they are all examples of a task, so that there must be two labels, each with one to learn from.
         labels: Whether the answers are labels; else they are whatever the task's head reads.
     """
@@ -55,11 +55,15 @@ def check_rows(source: str, subsets: Subsets, *, whole: bool = True, labels: boo
     if not train:
         return [Problem(source, None, "no usable training example")]
     known = {row.example.label for row in train if not _no_label(row.example)}
-    sound = {subset: [row for row in rows if not check_example(row.example)] for subset, rows in subsets.items()}
+    reasons = {subset: [check_example(row.example) for row in rows] for subset, rows in subsets.items()}
+    sound = {
+        subset: [row for row, wrong in zip(rows, reasons[subset], strict=True) if not wrong]
+        for subset, rows in subsets.items()
+    }
     trained = {row.example.input_key: row.row for row in reversed(sound["train"])}
     problems = []
     for subset, rows in subsets.items():
-        problems += [row.problem(reason) for row in rows for reason in check_example(row.example)]
+        problems += [row.problem(reason) for row, wrong in zip(rows, reasons[subset], strict=True) for reason in wrong]
         problems += [row.problem("missing label") for row in rows if _no_label(row.example)]
         problems += _check_kinds(rows, train[0].example.kind)
         problems += _check_contradictions(sound[subset])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -89,9 +89,15 @@ class Example:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary in the field names the readers accept; empty fields are left out."""
-        filled = {key: value for key, value in asdict(self).items() if value not in (None, "", ())}
-        filled["kind"] = str(self.kind)
-        return filled
+        spans = {"head": self.head, "tail": self.tail, "mention": self.mention}
+        fields = {
+            "text": self.text,
+            "tokens": self.tokens,
+            **{name: span and {"start": span.start, "end": span.end} for name, span in spans.items()},
+            "label": self.label,
+            "id": self.id,
+        }
+        return {"kind": str(self.kind)} | {key: value for key, value in fields.items() if value}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Example:

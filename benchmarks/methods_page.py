@@ -1,6 +1,6 @@
 """Make docs/benchmarks/methods.md from the result files of `learners.yaml`, `main.yaml` and `depth.yaml`.
 
-python benchmarks/learners_page.py [--check]     # --check: fail if the page is not what the files give
+python benchmarks/methods_page.py [--check]     # --check: fail if the page is not what the files give
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> int:
     page = rendered()
     if parser.parse_args().check:
         if PAGE.read_text(encoding="utf-8") != page:
-            print(f"{PAGE} is stale: run python benchmarks/learners_page.py", file=sys.stderr)
+            print(f"{PAGE} is stale: run python benchmarks/methods_page.py", file=sys.stderr)
             return 1
         return 0
     PAGE.write_text(page, encoding="utf-8")
