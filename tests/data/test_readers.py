@@ -179,7 +179,7 @@ def test_bad_bytes_in_a_parquet_string_are_a_wrong_row(tmp_path: Path) -> None:
     assert problems(tmp_path / "t.parquet") == [("t.parquet", 5, "is not UTF-8 text; save it as UTF-8")]
 
 
-def test_duplicates_between_the_splits_and_unknown_labels(tmp_path: Path) -> None:
+def test_duplicates_between_the_subsets_and_unknown_labels(tmp_path: Path) -> None:
     write(tmp_path / "t" / "train.jsonl", GOOD)
     write(tmp_path / "t" / "valid.jsonl", [{"text": "v", "label": "c"}])
     write(tmp_path / "t" / "test.csv", [{"text": "w", "label": "a"}, GOOD[2]])
