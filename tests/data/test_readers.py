@@ -154,7 +154,7 @@ def test_a_csv_counts_its_header_as_row_one(tmp_path: Path) -> None:
         ("t.csv", b'text,label\n"never closed,a\nb,c\n', "not valid CSV"),
         ("t.csv", b"", "no usable training example"),
         ("t.jsonl.gz", b"plain", "cannot be read: Not a gzipped file"),
-        ("t.jsonl.gz", gzip.compress(b"{}\n" * 9)[:-9], "cannot be read"),
+        ("t.jsonl.gz", gzip.compress(b"{}\n" * 9, mtime=0)[:-9], "cannot be read"),
         ("t.parquet", b"PAR1 and no more", "not a readable Parquet file"),
         ("t.parquet", b"", "not a readable Parquet file"),
         ("t.json", b"{}", "not a format conpet reads; have: .jsonl"),

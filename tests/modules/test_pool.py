@@ -1,4 +1,4 @@
-"""The module pool: rows of one batch that use different modules get what plain PEFT gives, in every mixture and thread."""
+"""The module pool: rows of one batch with different modules get what plain PEFT gives, in every mixture and thread."""
 
 from __future__ import annotations
 
