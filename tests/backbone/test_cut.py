@@ -24,7 +24,7 @@ def plain(model: nn.Module, ids: Tensor, mask: Tensor, **options: bool) -> Tenso
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
-def test_prefix_then_suffix_is_the_plain_forward_at_every_split(architecture: str) -> None:
+def test_prefix_then_suffix_is_the_plain_forward_at_every_cut(architecture: str) -> None:
     model = tiny_model(architecture)
     cut = Cut.of(model)
     ids, mask = mixed_lengths()
@@ -84,7 +84,7 @@ def test_threads_with_different_inputs_share_one_prefix_and_suffix(architecture:
             assert all(torch.equal(result, expected[number]) for result in results)
 
 
-def test_halves_share_the_weights_and_pet_layers_in_one_suffix_touch_nothing_else() -> None:
+def test_halves_share_the_weights_and_module_layers_in_one_suffix_touch_nothing_else() -> None:
     model = tiny_model("llama")
     cut = Cut.of(model)
     ids, mask = mixed_lengths()

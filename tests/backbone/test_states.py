@@ -135,7 +135,7 @@ def test_equal_inputs_are_computed_once_and_progress_counts_them_all(cache: Stat
     ],
     ids=str,
 )
-def test_states_of_another_backbone_split_feature_or_format_are_never_taken(
+def test_states_of_another_backbone_cut_feature_or_format_are_never_taken(
     options: dict[str, Any], cache: StateCache
 ) -> None:
     tiny_backbone(frozen_layers=2, cache=cache).states(EXAMPLES)

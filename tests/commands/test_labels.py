@@ -212,7 +212,7 @@ def test_versions_of_other_tasks_that_held_a_retired_label_go_too(tmp_path: Path
 
 @BOTH
 def test_the_rows_of_other_labels_stay_as_they_were_trained(tmp_path: Path, method: str) -> None:
-    """Without the label, the softmax over the others is what it was, whatever else a rule adds."""
+    """Without the label, the softmax over the others is what it was, whatever else a fusion adds."""
     learner = taught(tmp_path, [FIRST], method=method, fusion="paper")
     before = ask(learner, TEXTS)
     learner.retire(GONE)

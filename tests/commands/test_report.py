@@ -119,7 +119,7 @@ def test_a_merged_module_is_counted_once_and_its_head_label_by_label(tmp_path: P
     assert kept.with_heads == text.count(last.parameters + first.head_parameters + last.head_parameters)
 
 
-def test_a_warm_up_shows_in_the_fingerprint_and_behind_the_split(tmp_path: Path) -> None:
+def test_a_warm_up_shows_in_the_fingerprint_and_behind_the_cut(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 1, backbone={"warmup": "first-task"})
     data = report_data(learner.store)
     assert data.workspace.backbone.fingerprint == learner.backbone.fingerprint.digest

@@ -154,7 +154,7 @@ def test_a_csv_counts_its_header_as_row_one(tmp_path: Path) -> None:
         ("t.csv", b'text,label\n"never closed,a\nb,c\n', "not valid CSV"),
         ("t.csv", b"", "no usable training example"),
         ("t.jsonl.gz", b"plain", "cannot be read: Not a gzipped file"),
-        ("t.jsonl.gz", gzip.compress(b"{}\n" * 9)[:-9], "cannot be read"),
+        ("t.jsonl.gz", gzip.compress(b"{}\n" * 9, mtime=0)[:-9], "cannot be read"),
         ("t.parquet", b"PAR1 and no more", "not a readable Parquet file"),
         ("t.parquet", b"", "not a readable Parquet file"),
         ("t.json", b"{}", "not a format conpet reads; have: .jsonl"),
@@ -179,7 +179,7 @@ def test_bad_bytes_in_a_parquet_string_are_a_wrong_row(tmp_path: Path) -> None:
     assert problems(tmp_path / "t.parquet") == [("t.parquet", 5, "is not UTF-8 text; save it as UTF-8")]
 
 
-def test_duplicates_between_the_splits_and_unknown_labels(tmp_path: Path) -> None:
+def test_duplicates_between_the_subsets_and_unknown_labels(tmp_path: Path) -> None:
     write(tmp_path / "t" / "train.jsonl", GOOD)
     write(tmp_path / "t" / "valid.jsonl", [{"text": "v", "label": "c"}])
     write(tmp_path / "t" / "test.csv", [{"text": "w", "label": "a"}, GOOD[2]])

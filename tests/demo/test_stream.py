@@ -39,7 +39,7 @@ def test_every_intent_has_its_full_share_of_examples(stream: TaskStream) -> None
             assert Counter(example.label for example in examples) == dict.fromkeys(task.labels, number)
 
 
-def test_no_input_stands_in_two_splits_of_whatever_tasks(stream: TaskStream) -> None:
+def test_no_input_stands_in_two_subsets_of_whatever_tasks(stream: TaskStream) -> None:
     subsets = [
         {normalised(example.text) for task in stream for example in getattr(task, subset)}
         for subset in ("train", "validation", "test")

@@ -1,4 +1,4 @@
-"""How evidence becomes one ranking: the paper's rule as written down, the calibrated one by what it promises."""
+"""How evidence becomes one ranking: the paper's fusion as written down, the calibrated one by what it promises."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def rows_of(evidence: Evidence, rows: slice | Tensor) -> Evidence:
     return Evidence(*(one[rows] for one in per_row), owner=evidence.owner)
 
 
-def nll(rule: Fusion, evidence: Evidence, targets: Tensor) -> float:
-    return -float(rule.log_probabilities(evidence)[torch.arange(len(targets)), targets].mean())
+def nll(fusion: Fusion, evidence: Evidence, targets: Tensor) -> float:
+    return -float(fusion.log_probabilities(evidence)[torch.arange(len(targets)), targets].mean())
 
 
 def informative(rows: int, seed: int, modules: float = 4.0) -> tuple[Evidence, Tensor]:
@@ -54,12 +54,12 @@ def informative(rows: int, seed: int, modules: float = 4.0) -> tuple[Evidence, T
 
 
 @pytest.mark.parametrize("name", FUSIONS)
-def test_every_rule_keeps_its_contract(name: str) -> None:
+def test_every_fusion_keeps_its_contract(name: str) -> None:
     check_fusion_contract(name)
 
 
 @pytest.mark.parametrize("selected", [1, 2])
-def test_the_papers_rule_is_one_softmax_with_minus_100_for_tasks_not_selected(selected: int) -> None:
+def test_the_papers_fusion_is_one_softmax_with_minus_100_for_tasks_not_selected(selected: int) -> None:
     evidence = random_evidence(rows=10, selected=selected)
     scores = PaperFusion().log_probabilities(evidence)
     for row in range(10):
@@ -75,16 +75,16 @@ def test_the_papers_rule_is_one_softmax_with_minus_100_for_tasks_not_selected(se
         assert (scores[row, 5:] == -math.inf).all()
 
 
-def test_the_papers_rule_has_nothing_to_fit() -> None:
+def test_the_papers_fusion_has_nothing_to_fit() -> None:
     evidence, targets = informative(20, seed=0)
     assert PaperFusion().fitted(evidence, targets) == PaperFusion()
 
 
-@pytest.mark.parametrize("rule", [CalibratedFusion(), PaperFusion()])
-def test_all_modules_run_is_a_case_like_any_other(rule: Fusion) -> None:
+@pytest.mark.parametrize("fusion", [CalibratedFusion(), PaperFusion()])
+def test_all_modules_run_is_a_case_like_any_other(fusion: Fusion) -> None:
     evidence, _ = informative(30, seed=1)
     assert evidence.ran.all()
-    assert rule.log_probabilities(evidence).exp().sum(dim=1).tolist() == pytest.approx([1.0] * 30, abs=1e-5)
+    assert fusion.log_probabilities(evidence).exp().sum(dim=1).tolist() == pytest.approx([1.0] * 30, abs=1e-5)
 
 
 def test_modules_do_not_compete_by_the_scale_of_their_logits() -> None:
@@ -138,11 +138,11 @@ def many_labels(sizes: list[int], *, partly: bool) -> Evidence:
 
 @pytest.mark.parametrize("partly", [False, True])
 @pytest.mark.parametrize("sizes", [[2] * 320, [1] * 8, [4, 1, 2, 30, 3, 1], [1 + index % 5 for index in range(220)]])
-def test_the_calibrated_rule_is_what_is_written_of_it(sizes: list[int], partly: bool) -> None:
+def test_the_calibrated_fusion_is_what_is_written_of_it(sizes: list[int], partly: bool) -> None:
     evidence = many_labels(sizes, partly=partly)
-    rule = CalibratedFusion()
-    scores = rule.log_probabilities(evidence)
-    weights = rule.discriminant, rule.regression, rule.selector, rule.module
+    fusion = CalibratedFusion()
+    scores = fusion.log_probabilities(evidence)
+    weights = fusion.discriminant, fusion.regression, fusion.selector, fusion.module
     for row in range(len(scores)):
         assert scores[row].tolist() == pytest.approx(as_written(evidence, row, *weights), rel=1e-5, abs=1e-4)
 
@@ -217,9 +217,9 @@ def test_teacher_forcing_trains_beside_the_tasks_the_selector_would_take(
     given: list[TrainingJob] = []
     train = dynamic.train_modules
 
-    def spied(backbone: Any, subjects: list[TrainingJob], **more: Any) -> Any:
-        given.extend(subjects)
-        return train(backbone, subjects, **more)
+    def spied(backbone: Any, jobs: list[TrainingJob], **more: Any) -> Any:
+        given.extend(jobs)
+        return train(backbone, jobs, **more)
 
     learner = workspace(tmp_path, 2, fusion="paper", selector={"top_k": 2})
     newest = replace(stream()[2], template=template)
@@ -232,15 +232,15 @@ def test_teacher_forcing_trains_beside_the_tasks_the_selector_would_take(
     assert ranking is not None
     older = after.state.tasks[:2]
     pool = ModulePool(learner.backbone)
-    (subject,) = given
-    assert subject.others is not None
+    (job,) = given
+    assert job.others is not None
     for row in range(len(newest.train)):
         rival = int(ranking[row, :2].argmax())
         module = StoredModule.of(older[rival].objects[MODULE])
         logits = pool.logits(readings[None].select([row]), [[module]])[0][module].tolist()
         expected = [UNSELECTED] * 4
         expected[2 * rival : 2 * rival + 2] = logits
-        assert subject.others[row].tolist() == pytest.approx(expected, abs=1e-3)
+        assert job.others[row].tolist() == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -254,4 +254,4 @@ def test_modules_learn_alone_where_no_other_logits_stand_beside_theirs(
     learner = workspace(tmp_path, 1, **settings)
     monkeypatch.setattr(dynamic, "train_modules", lambda a, some, **more: given.extend(some) or train(a, some, **more))
     learner.learn(stream()[1], evaluate=False)
-    assert [subject.others for subject in given] == [None]
+    assert [job.others for job in given] == [None]

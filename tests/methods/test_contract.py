@@ -67,7 +67,7 @@ def test_every_selector_keeps_its_contract(selector: str, tmp_path: Path) -> Non
     check_selector_scores(Trial(tmp_path, tiny_settings(selector=selector)))
 
 
-def test_a_learner_that_adds_up_to_more_than_one_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_that_adds_up_to_more_than_one_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def greedy(self: PaperFusion, evidence: Any) -> torch.Tensor:
         return torch.where(evidence.impossible, -torch.inf, evidence.modules.clamp(min=0))
 
@@ -78,7 +78,7 @@ def test_a_learner_that_adds_up_to_more_than_one_is_found(tmp_path: Path, monkey
         check_fusion_contract("paper")
 
 
-def test_a_learner_that_depends_on_the_batch_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_that_depends_on_the_batch_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ClosedFormSelector.log_probabilities
 
     def centred(self: ClosedFormSelector, states: Any) -> torch.Tensor:
@@ -90,7 +90,7 @@ def test_a_learner_that_depends_on_the_batch_is_found(tmp_path: Path, monkeypatc
         METHOD_CHECKS["batches_do_not_matter"](Trial(tmp_path, tiny_settings()))
 
 
-def test_a_learner_that_learns_by_chance_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_that_learns_by_chance_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learn = DynamicMethod.learn
 
     def unseeded(self: DynamicMethod, task_data: Any, context: Any) -> Any:

@@ -127,7 +127,7 @@ def test_without_a_penalty_it_is_sequential(folder: Path) -> None:
 
 
 def test_rows_follow_their_labels_when_a_task_leaves(folder: Path) -> None:
-    workspace = Trial(folder, tiny_settings(method="ewc")).taught(STREAM[:2], "leaving")
+    workspace = Trial(folder, tiny_settings(method="ewc")).taught(STREAM[:2], "removing")
     before = importance(workspace)
     workspace.remove(STREAM[0].name)
     after = importance(workspace)

@@ -229,11 +229,11 @@ def several() -> list[ParameterGroup]:
         Schedule(12, 0.3, weight_decay=0.1, clip=0.5),
         Schedule(20, 0.02, clip=0.5),
     ]
-    return [ParameterGroup(line(), schedule, f"course {number}") for number, schedule in enumerate(schedules)]
+    return [ParameterGroup(line(), schedule, f"group {number}") for number, schedule in enumerate(schedules)]
 
 
 def fitting(groups: list[ParameterGroup]) -> Callable[[int], Tensor]:
-    """The losses of courses that each fit another line; nothing is drawn."""
+    """The losses of groups that each fit another line; nothing is drawn."""
 
     def losses(step: int) -> Tensor:
         inputs = torch.linspace(-1, 1, 24).view(8, 3) * (1 + step % 3)
@@ -255,7 +255,7 @@ def trained_alone(number: int) -> tuple[ParameterGroup, TrainLog]:
     return group, optimise(group.parameters, loss, group.schedule)
 
 
-def test_courses_trained_together_end_as_each_does_alone() -> None:
+def test_groups_trained_in_one_batch_end_as_each_does_alone() -> None:
     groups = several()
     logs = optimise_batch(groups, fitting(groups))
     for number, (group, log) in enumerate(zip(groups, logs, strict=True)):
@@ -267,7 +267,7 @@ def test_courses_trained_together_end_as_each_does_alone() -> None:
 
 
 @pytest.mark.parametrize("until", [3, 11, 15])
-def test_courses_killed_together_go_on_together(until: int, tmp_path: Path) -> None:
+def test_groups_killed_together_go_on_together(until: int, tmp_path: Path) -> None:
     def stop(step: int) -> None:
         if step == until:
             raise Killed
@@ -285,18 +285,18 @@ def test_courses_killed_together_go_on_together(until: int, tmp_path: Path) -> N
         assert all(torch.equal(group.parameters[name], expected.parameters[name]) for name in expected.parameters)
 
 
-def test_of_courses_trained_together_the_one_that_diverges_is_named() -> None:
+def test_of_groups_trained_in_one_batch_the_one_that_diverges_is_named() -> None:
     groups = several()
 
     def losses(step: int) -> Tensor:
         found = fitting(groups)(step)
         return found * torch.tensor([1.0, torch.nan if step == 2 else 1.0, 1.0])[: len(found)]
 
-    with pytest.raises(DivergedError, match="training of course 1 diverged: the loss at step 3 of 12 is nan"):
+    with pytest.raises(DivergedError, match="training of group 1 diverged: the loss at step 3 of 12 is nan"):
         optimise_batch(groups, losses)
 
 
-def subjects(**settings: Any) -> list[TrainingJob]:
+def jobs(**settings: Any) -> list[TrainingJob]:
     """Four small tasks over the same examples, of unequal numbers of steps."""
     backbone = tiny_backbone("llama", frozen_layers=1)
     states = backbone.states(EXAMPLES)
@@ -315,19 +315,19 @@ def subjects(**settings: Any) -> list[TrainingJob]:
     ]
 
 
-def test_modules_trained_together_are_those_trained_alone() -> None:
-    backbone, given, said = tiny_backbone("llama", frozen_layers=1), subjects(), []
+def test_modules_trained_in_one_batch_are_those_trained_alone() -> None:
+    backbone, given, said = tiny_backbone("llama", frozen_layers=1), jobs(), []
     assert len(group_jobs(given)) == 1
     found = train_modules(backbone, given, on_step=lambda done, steps: said.append(done / steps))
     assert said == sorted(said)
     assert said[-1] == 1.0
-    for subject, one in zip(given, found, strict=True):
-        alone = train_module(backbone, subject.states, subject.targets, subject.labels, subject.settings, subject.seed)
+    for job, one in zip(given, found, strict=True):
+        alone = train_module(backbone, job.states, job.targets, job.labels, job.settings, job.seed)
         assert one.log.steps == alone.log.steps
         assert one.log.losses == pytest.approx(alone.log.losses, rel=1e-3)
         torch.testing.assert_close(one.module.tensors(), alone.module.tensors(), rtol=1e-2, atol=1e-4)
         torch.testing.assert_close(one.head.weight, alone.head.weight, rtol=1e-2, atol=1e-4)
-        batch = subject.states.collate([0, 1], pad=backbone.encoder.pad, device=backbone.device)
+        batch = job.states.collate([0, 1], pad=backbone.encoder.pad, device=backbone.device)
         torch.testing.assert_close(one.module.represent(batch), alone.module.represent(batch), rtol=1e-2, atol=1e-3)
 
 
@@ -343,8 +343,8 @@ def test_modules_trained_together_are_those_trained_alone() -> None:
         ({"training": {"batch_size": 64}}, 1),
     ],
 )
-def test_modules_train_together_only_where_each_learns_as_it_would_alone(settings: dict[str, Any], sets: int) -> None:
-    given = subjects(**settings)
+def test_modules_train_in_one_batch_where_each_learns_as_it_would_alone(settings: dict[str, Any], sets: int) -> None:
+    given = jobs(**settings)
     found = group_jobs(given)
     assert len(found) == sets
     assert sorted(index for some in found for index in some) == [0, 1, 2, 3]
@@ -366,7 +366,7 @@ def test_short_and_long_examples_do_not_share_a_step() -> None:
 
 
 def test_many_small_modules_are_trained_so_many_at_a_time_that_a_step_is_not_too_large() -> None:
-    given = subjects() * 30
+    given = jobs() * 30
     rows = [sum(given[index].rows for index in some) for some in group_jobs(given)]
     assert max(rows) <= MAX_BATCHED_ROWS < sum(rows)
 

@@ -1,4 +1,4 @@
-"""The bank: rows of one batch that use different modules get what plain PEFT gives, in any mixture, in any thread."""
+"""The module pool: rows of one batch with different modules get what plain PEFT gives, in every mixture and thread."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_long_batches_are_cut_into_several_passes(bench: Workbench, monkeypatch:
 
 
 @pytest.mark.parametrize("capacity", [2, 64])
-def test_threads_ask_one_bank_for_different_modules_at_once(bench: Workbench, capacity: int) -> None:
+def test_threads_ask_one_pool_for_different_modules_at_once(bench: Workbench, capacity: int) -> None:
     pool = ModulePool(bench.backbone, capacity=capacity, kept_bytes=0)
     together = Barrier(6)
 
@@ -224,7 +224,7 @@ def test_a_model_that_cannot_be_cut_runs_many_modules_too() -> None:
         assert all(torch.allclose(one[module], other[module], rtol=0, atol=1e-5) for module in modules)
 
 
-def test_a_damaged_module_is_refused_and_the_bank_goes_on() -> None:
+def test_a_damaged_module_is_refused_and_the_pool_goes_on() -> None:
     backbone = tiny_backbone("llama", frozen_layers=2)
     states = backbone.states(EXAMPLES[:1])
     good = StoredModule.of(InMemoryObject(random_artifact(backbone, 0)))

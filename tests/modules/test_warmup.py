@@ -69,7 +69,7 @@ def test_it_is_what_plain_peft_gives_when_its_adapter_is_merged(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("method", ["dynamic", "emr", "ranpac"])
-def test_every_kind_of_learner_can_have_it_and_gives_the_same_after_reopening(method: str, tmp_path: Path) -> None:
+def test_every_kind_of_method_can_have_it_and_gives_the_same_after_reopening(method: str, tmp_path: Path) -> None:
     workspace = taught(tmp_path, 2, method=method)
     texts = [example.text for example in STREAM[0].test + STREAM[1].test]
     assert WARMUP in workspace.store.snapshot().shared

@@ -276,11 +276,11 @@ def test_fixed_replay_keeps_as_many_of_every_label_as_set(tmp_path: Path) -> Non
         assert texts == [task.train[index].text for index in memory.indices]
 
 
-def test_a_learner_says_in_which_space_examples_are_clustered() -> None:
+def test_a_method_says_in_which_space_examples_are_clustered() -> None:
     task = Task("t", tuple(examples_of("x", 12, labels=2)))
     points = torch.tensor([[0.0] if number in (2, 3) else [100.0 + number // 2] for number in range(12)])
-    keeper = MemoryWriter(Letters(), Settings(replay={"retention": "k-means", "memory_examples": 4}))  # type: ignore[arg-type]
-    (artifact,), _ = keeper.kept([keeper.whole(task, Letters().states(task.train), lambda: points)], [])
+    writer = MemoryWriter(Letters(), Settings(replay={"retention": "k-means", "memory_examples": 4}))  # type: ignore[arg-type]
+    (artifact,), _ = writer.kept([writer.whole(task, Letters().states(task.train), lambda: points)], [])
     # Of each label one example stands far off; the mean of the others is 102.8.
     assert [row["text"] for row in artifact.tables["train"]] == ["x 2", "x 3", "x 6", "x 7"]
 

@@ -199,7 +199,7 @@ def test_only_the_tasks_drawn_are_read() -> None:
     assert len(reads) == len(set(one.tasks)) <= 3
 
 
-def test_each_split_is_drawn_from_itself_and_tasks_without_any_are_left_out() -> None:
+def test_each_subset_is_drawn_from_itself_and_tasks_without_any_are_left_out() -> None:
     memory = [past_examples("one", 1), past_examples("many", 20)]
     drawn = draw_by_task(memory, Subset.VALIDATION, 40, seed=0)
     assert [source.task for source, _ in drawn] == ["many"]
