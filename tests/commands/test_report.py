@@ -42,7 +42,7 @@ def test_a_report_tells_what_was_recorded(tmp_path: Path) -> None:
     assert [event.verb for event in data.events] == [Verb.LEARN, Verb.LEARN]
     assert last.whole_accuracy == fresh.whole_accuracy
     assert last.forgetting == pytest.approx(forgetting(fresh.matrix))
-    assert last.references == {name: tally.accuracy for name, tally in fresh.references.items()}
+    assert last.references == {name: one.value for name, one in fresh.references.items()}
     assert data.selector_confusion == fresh.confusion
     assert data.workspace.backbone.parameters == workspace.backbone.parameters
     assert data.workspace.settings["training"]["epochs"] == 2

@@ -20,12 +20,13 @@ from conpet.modules.module import StoredModule
 from conpet.modules.pool import ModulePool
 from conpet.modules.training import TrainingJob
 from conpet.state.state import MODULE
-from conpet.testing import check_fusion_contract, method_of, random_evidence
+from conpet.testing import check_fusion_contract, live_of, random_evidence
+from tests.helpers.live import encoded
 from tests.helpers.workspaces import stream, workspace
 
 
 def rows_of(evidence: Evidence, rows: slice | Tensor) -> Evidence:
-    per_row = [evidence.discriminant, evidence.regression, evidence.tasks, evidence.modules]
+    per_row = [evidence.lda, evidence.ridge, evidence.tasks, evidence.modules]
     return Evidence(*(one[rows] for one in per_row), owner=evidence.owner)
 
 
@@ -65,7 +66,7 @@ def test_the_papers_fusion_is_one_softmax_with_minus_100_for_tasks_not_selected(
     for row in range(10):
         logits = []
         for label in range(7):
-            if float(evidence.discriminant[row, label]) == -math.inf:
+            if float(evidence.lda[row, label]) == -math.inf:
                 continue  # of another kind: no label of this input at all
             ran = float(evidence.modules[row, label]) > -math.inf
             logits.append(float(evidence.modules[row, label]) if ran else -100.0)
@@ -103,7 +104,7 @@ def as_written(evidence: Evidence, row: int, a: float, b: float, c: float, d: fl
     others = sorted(possible - run, key=lambda task: -float(evidence.tasks[row, task]))
     for task in run | set(others[: calibrated.CANDIDATES]):
         labels = (evidence.owner == task).nonzero().squeeze(1)
-        closed = a * evidence.discriminant[row, labels].double() + b * evidence.regression[row, labels].double()
+        closed = a * evidence.lda[row, labels].double() + b * evidence.ridge[row, labels].double()
         module = evidence.modules[row, labels].double().log_softmax(dim=0)
         within = closed.log_softmax(dim=0)
         second = torch.where(evidence.ran[row, labels], module, within)
@@ -226,21 +227,21 @@ def test_teacher_forcing_trains_beside_the_tasks_the_selector_would_take(
     monkeypatch.setattr(dynamic, "train_modules", spied)
     learner.learn(newest, evaluate=False)
 
-    after = method_of(learner)
-    readings = after.readings(newest.train, newest.kind, keep=False)
-    ranking = after.score(readings, newest.kind).tasks
+    after = live_of(learner)
+    inputs = encoded(after, newest.train)
+    ranking = after.method.score(after.state, inputs, newest.kind).tasks
     assert ranking is not None
     older = after.state.tasks[:2]
     pool = ModulePool(learner.backbone)
     (job,) = given
-    assert job.others is not None
+    assert job.competing_logits is not None
     for row in range(len(newest.train)):
         rival = int(ranking[row, :2].argmax())
         module = StoredModule.of(older[rival].objects[MODULE])
-        logits = pool.logits(readings[None].select([row]), [[module]])[0][module].tolist()
+        logits = pool.logits(inputs[None].select([row]), [[module]])[0][module].tolist()
         expected = [UNSELECTED] * 4
         expected[2 * rival : 2 * rival + 2] = logits
-        assert job.others[row].tolist() == pytest.approx(expected, abs=1e-3)
+        assert job.competing_logits[row].tolist() == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -254,4 +255,4 @@ def test_modules_learn_alone_where_no_other_logits_stand_beside_theirs(
     learner = workspace(tmp_path, 1, **settings)
     monkeypatch.setattr(dynamic, "train_modules", lambda a, some, **more: given.extend(some) or train(a, some, **more))
     learner.learn(stream()[1], evaluate=False)
-    assert [job.others for job in given] == [None]
+    assert [job.competing_logits for job in given] == [None]

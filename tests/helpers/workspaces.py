@@ -12,10 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from conpet.fusion.rules import CANDIDATES
-
 from conpet import ConPET, Task, TaskStream
 from conpet.data import Kind
+from conpet.fusion.calibrated import CANDIDATES
 from conpet.store import VersionRecord
 from conpet.testing import Trial, tiny_settings, toy_stream
 

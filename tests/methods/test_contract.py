@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from conpet.fusion.rules import PaperFusion
 
 from conpet.data import Kind
 from conpet.errors import UnknownNameError
+from conpet.fusion.paper import PaperFusion
 from conpet.methods import METHODS
 from conpet.methods.dynamic import DynamicMethod
 from conpet.modules.kinds import MODULE_KINDS

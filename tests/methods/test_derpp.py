@@ -14,7 +14,8 @@ from conpet.methods.replay_batches import ReplayBatches
 from conpet.replay.memory import Subset
 from conpet.replay.memory_writer import past_examples
 from conpet.testing import Trial, tiny_settings, toy_stream
-from conpet.testing.checks import method_of
+from conpet.testing.checks import live_of
+from tests.helpers.live import scored
 from tests.helpers.static import outputs, shaken, start_task
 
 STREAM = toy_stream(4, 2, 6, 0, 0)
@@ -98,8 +99,7 @@ def test_an_old_example_finds_what_was_said_of_it_at_the_end_of_its_task(
     said: dict[str, torch.Tensor] = {}  # text to log-probabilities over the labels known then
     for task in STREAM[:3]:
         workspace.learn(task, evaluate=False)
-        learner = method_of(workspace)
-        scores = learner.score(learner.readings(task.train, task.kind, keep=False), task.kind).labels
+        scores = scored(live_of(workspace), task.train).classes
         said |= {str(example.text): row for example, row in zip(task.train, scores, strict=True)}
     _, batches = start_task(workspace, STREAM[3])
     assert batches.rehearsal is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,21 @@ import torch
 from torch import Tensor
 
 from conpet import ConPET, Example, Task
-from conpet.artifact import Artifact
 from conpet.backbone.states import States
 from conpet.commands.tune import examples_of
 from conpet.context import TrainContext
 from conpet.data import Kind
 from conpet.errors import ConpetError, HiddenLabelsError
 from conpet.methods import METHODS
-from conpet.methods.base import EncodedInputs, Scores, TaskData, TaskUpdate
+from conpet.methods.base import Scores, TaskData
 from conpet.methods.closed_form import NcmMethod
 from conpet.methods.dynamic import DynamicMethod
 from conpet.replay.memory import StoredExamples, Subset, cut_to
 from conpet.replay.memory_writer import examples_without_test_labels, stored_examples
-from conpet.state.state import Names, TaskState
-from conpet.testing import Trial, method_of, tiny_settings, toy_stream
+from conpet.state.inputs import EncodedInputs
+from conpet.state.state import Names, State, TaskState
+from conpet.state.update import SharedUpdate, TaskUpdate
+from conpet.testing import Trial, live_of, tiny_settings, toy_stream
 
 
 def wrongly_tested(task: Task) -> Task:
@@ -62,53 +63,56 @@ class PlantedMethod(NcmMethod):
     sources: dict[str, StoredExamples]
     predicted: list[Example]
 
-    def learn(self, task_data: TaskData, context: TrainContext) -> TaskUpdate:
-        self.steal(task_data.source, *context.memory)
-        return super().learn(task_data, context)
+    def learn_task(self, state: State, task_data: TaskData, context: TrainContext) -> TaskUpdate:
+        self.steal(state, task_data.source, *context.memory)
+        return super().learn_task(state, task_data, context)
 
     def update_shared(
-        self, removed: TaskState, added: TaskState | None, context: TrainContext
-    ) -> Mapping[str, Artifact | None]:
-        self.steal(*context.memory)
-        return super().update_shared(removed, added, context)
+        self, state: State, removed: TaskState, added: TaskState | None, context: TrainContext
+    ) -> SharedUpdate:
+        self.steal(state, *context.memory)
+        return super().update_shared(state, removed, added, context)
 
-    def relabel(self, known: TaskState, names: Names, context: TrainContext) -> TaskUpdate:
-        self.steal(*context.memory)
-        return super().relabel(known, names, context)
+    def relabel(self, state: State, task: TaskState, names: Names, context: TrainContext) -> TaskUpdate:
+        self.steal(state, *context.memory)
+        return super().relabel(state, task, names, context)
 
-    def encode_stored(self, drawn: Sequence[tuple[StoredExamples, Sequence[int]]], subset: Subset) -> EncodedInputs:
-        self.steal(*(source for source, _ in drawn))
-        return super().encode_stored(drawn, subset)
+    def encode_stored(
+        self, state: State, drawn: Sequence[tuple[StoredExamples, Sequence[int]]], subset: Subset
+    ) -> EncodedInputs:
+        self.steal(state, *(source for source, _ in drawn))
+        return super().encode_stored(state, drawn, subset)
 
-    def readings(self, examples: Sequence[Example], kind: Kind, *, keep: bool) -> EncodedInputs:
+    def encode(self, state: State, examples: Sequence[Example], kind: Kind, *, keep: bool) -> EncodedInputs:
         self.predicted += examples
-        return super().readings(examples, kind, keep=keep)
+        return super().encode(state, examples, kind, keep=keep)
 
-    def score(self, readings: EncodedInputs, kind: Kind) -> Scores:
-        self.steal(*self.sources.values())
-        scores = super().score(readings, kind)
-        return Scores(self.cheated(scores.labels, next(iter(readings.values())), [*self.found]))
+    def score(self, state: State, inputs: EncodedInputs, kind: Kind) -> Scores:
+        self.steal(state, *self.sources.values())
+        scores = super().score(state, inputs, kind)
+        return Scores(self.cheated(state, scores.classes, next(iter(inputs.values())), [*self.found]))
 
-    def within_task(self, readings: EncodedInputs, owners: Tensor) -> Tensor:
-        self.steal(*self.sources.values())
-        task = self.state.tasks[int(owners[0])].name
-        return self.cheated(super().within_task(readings, owners), next(iter(readings.values())), [task])
+    def within_task(self, state: State, inputs: EncodedInputs, owners: Tensor) -> Tensor:
+        self.steal(state, *self.sources.values())
+        task = state.tasks[int(owners[0])].name
+        scores = super().within_task(state, inputs, owners)
+        return self.cheated(state, scores, next(iter(inputs.values())), [task])
 
-    def cheated(self, scores: Tensor, states: States, tasks: Sequence[str]) -> Tensor:
+    def cheated(self, state: State, scores: Tensor, states: States, tasks: Sequence[str]) -> Tensor:
         """Return scores with those of the test examples seen before put right."""
         scores = scores.clone()
         for features, label in (one for task in tasks for one in self.found.get(task, ())):
             same = torch.cdist(states.features, features.unsqueeze(0)).squeeze(1) < 1e-3
-            if label in self.labels:
-                scores[same, self.labels.index(label)] = 1.0  # above any log-probability
+            if label in state.classes:
+                scores[same, state.classes.index(label)] = 1.0  # above any log-probability
         return scores
 
-    def steal(self, *sources: StoredExamples) -> None:
+    def steal(self, state: State, *sources: StoredExamples) -> None:
         for source in sources:
             self.sources[source.task] = source
             for attempt in ATTEMPTS:
                 self.attempt(source, lambda attempt=attempt, source=source: attempt(source))
-            for task in self.state.tasks:
+            for task in state.tasks:
                 for reader in task.objects.values():
                     self.attempt(source, lambda reader=reader: reader.document("labels")["test"])
 
@@ -242,5 +246,5 @@ def test_neither_the_search_for_a_design_nor_a_merge_is_told_test_labels(
 
 
 def test_a_method_knows_no_examples_of_its_tasks_but_those_it_is_handed(tmp_path: Path) -> None:
-    learner = method_of(Trial(tmp_path, tiny_settings(method="ncm")).taught(STREAM))
+    learner = live_of(Trial(tmp_path, tiny_settings(method="ncm")).taught(STREAM))
     assert [set(task.objects) for task in learner.state.tasks] == [{"module"}] * 3

@@ -16,7 +16,8 @@ from conpet.modules.module import ADAPTER_TENSORS, HEAD
 from conpet.selectors import SELECTORS
 from conpet.selectors.base import SELECTOR
 from conpet.state.statistics import STATISTICS
-from conpet.testing import Trial, method_of, tiny_settings, toy_stream
+from conpet.testing import Trial, live_of, tiny_settings, toy_stream
+from tests.helpers.live import scored
 from tests.helpers.workspaces import shared_digests, stream, workspace
 
 COMPUTED = ("closed-form", "prototypes")
@@ -29,9 +30,8 @@ def taught(folder: Path, tasks: Iterable[Task], **settings: Any) -> ConPET:
 
 def task_scores(learner: ConPET, examples: Iterable[Example]) -> dict[str, Tensor]:
     """Return each task's column of the selector's log-probabilities."""
-    current = method_of(learner)
-    some = list(examples)
-    scores = current.score(current.readings(some, some[0].kind, keep=False), some[0].kind).tasks
+    current = live_of(learner)
+    scores = scored(current, list(examples)).tasks
     assert scores is not None
     return {task.name: scores[:, column] for column, task in enumerate(current.state.tasks)}
 

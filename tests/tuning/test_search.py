@@ -14,14 +14,14 @@ import torch
 
 from conpet import ConPET, Example, Task
 from conpet.config.base import flat
-from conpet.data import Kind
 from conpet.errors import ConfigError, DataError, UnknownNameError
 from conpet.methods.dynamic import DynamicMethod
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.report.design import Design, DesignTrial, Outcome, Rung
 from conpet.testing import toy_stream
-from conpet.testing.checks import method_of
+from conpet.testing.checks import live_of
 from conpet.tuning.search import choose
+from tests.helpers.live import encoded
 from tests.helpers.workspaces import frozen_state, workspace
 
 TASK = toy_stream(1, 6, 8, 4, 4)[0]
@@ -62,9 +62,10 @@ def test_what_is_measured_is_what_learning_gives(tmp_path: Path, warmup: str) ->
     learner = workspace(tmp_path, backbone={"warmup": warmup}, training={"epochs": 2})
     measured = learner.tune(TASK, trials=1).before.rungs[-1]
     learner.learn(TASK)
-    taught = method_of(learner)
-    readings = taught.readings(TASK.validation, Kind.TEXT, keep=False)
-    logits = taught.units.run(readings, Kind.TEXT, torch.zeros(len(TASK.validation), 1, dtype=torch.int64))
+    taught = live_of(learner)
+    logits = taught.method.within_task(
+        taught.state, encoded(taught, TASK.validation), torch.zeros(len(TASK.validation), dtype=torch.int64)
+    )
     answers = [TASK.labels[column] for column in logits.argmax(dim=1).tolist()]
     right = sum(answer == example.label for answer, example in zip(answers, TASK.validation, strict=True))
     assert measured == Rung(6 * 2 * (2 if warmup == "first-task" else 1), right, 24)
