@@ -21,7 +21,7 @@ from provenance import provenance, write_result
 from conpet import ConPET, Example, TaskStream
 from conpet.data import Kind
 from conpet.demo.stream import demo_stream
-from conpet.testing import method_of
+from conpet.testing import live_of
 
 ORDERS = 1
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -71,10 +71,11 @@ def measure(selector: dict[str, Any]) -> dict[str, Any]:
 def accuracy(learner: ConPET, examples: list[tuple[str, tuple[Example, ...]]]) -> tuple[int, int, int]:
     """Return how often the selector ranks the true task first, how often within three, and of how many."""
     right = near = total = 0
-    current = method_of(learner)
-    names = [task.name for task in current.state.tasks]
+    live = live_of(learner)
+    names = [task.name for task in live.state.tasks]
     for task, some in examples:
-        ranked = current.score(current.readings(some, Kind.TEXT, keep=True), Kind.TEXT).tasks
+        inputs = live.method.encode(live.state, some, Kind.TEXT, keep=True)
+        ranked = live.method.score(live.state, inputs, Kind.TEXT).tasks
         assert ranked is not None
         best = ranked.topk(3, dim=1).indices
         own = torch.tensor(names.index(task))

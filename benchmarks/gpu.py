@@ -21,18 +21,17 @@ sys.path.insert(0, str(HERE.parent))
 
 from benchmarks.speed.bench import BATCH, QUICK, Bench, Sizes, own_home  # noqa: E402 - the path is set above
 from benchmarks.speed.choices import offloading, product_ways  # noqa: E402
-from benchmarks.speed.learning import COMPARED_STEPS  # noqa: E402
-from benchmarks.speed.predicting import examples, of_length, random_module  # noqa: E402
+from benchmarks.speed.learning import COMPARED_STEPS, TaskData  # noqa: E402
+from benchmarks.speed.predicting import examples, of_length, random_module, stored_module  # noqa: E402
 from benchmarks.speed.rows import ROWS  # noqa: E402
 from benchmarks.speed.suite import run  # noqa: E402
 from benchmarks.speed.timing import UnequalError, check_close  # noqa: E402
 from conpet import ConPET  # noqa: E402
-from conpet.artifact import InMemoryObject  # noqa: E402
 from conpet.backbone.states import States  # noqa: E402
 from conpet.config import Settings  # noqa: E402
-from conpet.modules.module import StoredModule, module_artifact  # noqa: E402
+from conpet.heads.labels import linear_head  # noqa: E402
 from conpet.modules.pool import ModulePool  # noqa: E402
-from conpet.modules.training import linear_head, train_module  # noqa: E402
+from conpet.modules.training import train_module  # noqa: E402
 
 RESULT = HERE / "results" / "speed-gpu.json"
 ON_CPU = ("open", "stream")
@@ -107,11 +106,9 @@ def told(choices: Mapping[str, Any]) -> Iterator[str]:
 
 def losses_of(bench: Bench) -> torch.Tensor:
     """Return the losses of the first steps of learning a task."""
-    backbone, task = bench.backbone(bench.sizes.large), bench.tasks[0]
+    backbone, task_data = bench.backbone(bench.sizes.large), TaskData.of(bench)
     settings = Settings.parse({"training": {"batch_size": BATCH, "max_steps": COMPARED_STEPS}}).for_task({})
-    targets = torch.tensor([task.labels.index(str(one.label)) for one in task.train])
-    trained = train_module(backbone, backbone.states(task.train), targets, len(task.labels), settings, seed=0)
-    return torch.tensor(trained.log.losses)
+    return torch.tensor(train_module(backbone, task_data.job(backbone, settings)).log.losses)
 
 
 def mixed_logits(bench: Bench) -> torch.Tensor:
@@ -119,10 +116,9 @@ def mixed_logits(bench: Bench) -> torch.Tensor:
     backbone, rows = bench.backbone(bench.sizes.large, frozen_layers=0), bench.sizes.modules
     width = backbone.representation_size
     head = linear_head(torch.linspace(-1, 1, 4 * width).view(4, width), torch.zeros(4))
-    modules = [random_module(backbone, seed) for seed in range(rows)]
-    stored = [StoredModule.of(InMemoryObject(module_artifact(module, head, {}))) for module in modules]
+    stored = [stored_module(random_module(backbone, seed), head) for seed in range(rows)]
     states = States(tuple(of_length(backbone, bench, 0)), None, torch.zeros(rows, backbone.feature_size))
-    found = ModulePool(backbone, capacity=rows).logits(states, [[key] for key in stored])
+    found = ModulePool(backbone, capacity=rows).outputs(states, [[key] for key in stored])
     return torch.stack([answer[key] for answer, key in zip(found, stored, strict=True)])
 
 

@@ -60,7 +60,7 @@ def main() -> int:
 def rendered(result: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) -> str:
     """Return the page of a result file, and of that of a GPU if there is one."""
     rows = [{"key": key, **row, "verdict": verdict(row)} for key, row in result["rows"].items()]
-    return template("performance.md.j2", wanted=wanted, ratio=ratio, value=value, percent=percent, named=named).render(
+    return template("performance.md.j2", wanted=wanted, ratio=ratio, value=value, percent=percent).render(
         rows=rows,
         counts={found: sum(row["verdict"] == found for row in rows) for found in (REACHED, MISSED, UNCLEAR)},
         gpu=gpu["rows"] if gpu else {},
@@ -71,11 +71,6 @@ def rendered(result: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) ->
         figures=drawable(result),
         shares=list(shares(result)),
     )
-
-
-def named(work: str) -> str:
-    """Return what a row does, its options as they are called today."""
-    return work.replace("`--together ", "`--batch ")
 
 
 def wanted(row: Mapping[str, Any]) -> str:

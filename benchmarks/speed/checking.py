@@ -12,20 +12,14 @@ from benchmarks.speed.timing import check_close, check_same
 from conpet import ConPET
 from conpet.data import Example, Kind
 from conpet.methods.dynamic import DynamicMethod
-from conpet.state.reading import state_of
+from conpet.testing import live_of
 
 CHECKED = 4
 """Inputs that are put to plain PEFT, one at a time."""
 
 
-def method_of(workspace: ConPET, top_k: int = 1) -> DynamicMethod:
-    """Return the method in the workspace's state, with nothing cached, for so many modules an input."""
-    changed = workspace.settings.changed({"selector.top_k": top_k})
-    return DynamicMethod(workspace.backbone, changed, state_of(workspace.store.snapshot()))
-
-
 def same_answers(bench: Bench, workspace: ConPET, texts: Sequence[str], labels: Sequence[str], top_k: int = 1) -> str:
-    """Check answers: each module by plain PEFT, and what was answered by a learner of its own.
+    """Check answers: each module by plain PEFT, and all labels by a method of its own, with nothing in memory.
 
     Args:
         bench: Where to export modules.
@@ -37,18 +31,21 @@ def same_answers(bench: Bench, workspace: ConPET, texts: Sequence[str], labels: 
     Raises:
         UnequalError: Something is not the same.
     """
-    learner, some = method_of(workspace, top_k), texts[:CHECKED]
-    readings = learner.readings([Example.of_text(text) for text in texts], Kind.TEXT, keep=False)
-    scores = learner.score(readings, Kind.TEXT)
-    said = check_same("labels", labels, [learner.labels[column] for column in scores.labels.argmax(1).tolist()])
+    live, some = live_of(workspace, **{"selector.top_k": top_k}), texts[:CHECKED]
+    method, state = live.method, live.state
+    assert isinstance(method, DynamicMethod)
+    inputs = method.encode(state, [Example.of_text(text) for text in texts], Kind.TEXT, keep=False)
+    scores = method.score(state, inputs, Kind.TEXT)
+    said = check_same("labels", labels, [state.classes[column] for column in scores.classes.argmax(1).tolist()])
     assert scores.selected is not None
-    logits = learner.units.run(readings, Kind.TEXT, learner.units.of_task[scores.selected])
+    modules = method.modules(state)
+    logits = modules.run(inputs, Kind.TEXT, modules.of_task[scores.selected])
     encoded, ours, theirs = workspace.backbone.encode([Example.of_text(text) for text in some]), [], []
     for row, one in enumerate(encoded):
         for task in scores.selected[row].tolist():
-            known = learner.state.tasks[task]
+            known = state.tasks[task]
             folder = workspace.export(known.name, bench.scratch("exported"))
-            ours.append(logits[row, learner.owner == task])
+            ours.append(logits[row, state.owner == task])
             plain = exported_logits(workspace.backbone, folder, one)
             theirs.append(plain[[exported_labels(folder).index(label) for label in known.labels]])
     close = check_close(

@@ -75,7 +75,6 @@ def offloading(bench: Bench) -> dict[str, Any]:
         UnequalError: The losses differ.
     """
     backbone, task_data = bench.backbone(bench.sizes.large), TaskData.of(bench)
-    states, targets = backbone.states(task_data.task.train), task_data.targets(task_data.task.train)
     losses, sides = [], {}
     for name, offload in (("kept", False), ("offloaded", True)):
         given = {"epochs": bench.sizes.epochs, "batch_size": BATCH, "offload_activations": offload}
@@ -83,7 +82,7 @@ def offloading(bench: Bench) -> dict[str, Any]:
         on_gpu = backbone.device.type == "cuda"
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        trained, seconds, _ = timed(train_module, backbone, states, targets, len(task_data.task.labels), settings, 0)
+        trained, seconds, _ = timed(train_module, backbone, task_data.job(backbone, settings))
         losses.append(torch.tensor(trained.log.losses))
         sides[name] = {"seconds": seconds, "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else None}
     equal = check_close("losses with activations offloaded", losses[1], losses[0], bench.tolerance(backbone))

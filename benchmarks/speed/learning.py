@@ -24,10 +24,11 @@ from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Encoded
 from conpet.config import Settings, TaskSettings
 from conpet.data import Example, Task
+from conpet.heads.labels import indices_of
 from conpet.modules.adapter import ADAPTER_TENSORS
 from conpet.modules.module import PetModule
 from conpet.modules.optimisation import epoch_batches
-from conpet.modules.training import train_module
+from conpet.modules.training import TrainingJob, train_module
 from conpet.state.reading import seed_of
 from conpet.state.state import MODULE
 from conpet.types import LearnReport
@@ -68,7 +69,13 @@ class TaskData:
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
         """Return labels as indices into the task's."""
-        return torch.tensor([self.task.labels.index(str(one.label)) for one in examples])
+        return indices_of([str(one.label) for one in examples], self.task.labels)
+
+    def job(self, backbone: Backbone, settings: TaskSettings) -> TrainingJob:
+        """Return the training of a module and head on the task."""
+        answers = [str(one.label) for one in self.task.train]
+        states = backbone.states(self.task.train)
+        return TrainingJob.over_labels(states, answers, self.task.labels, settings, self.seed)
 
     def about(self, backbone: Backbone) -> dict[str, Any]:
         """Return what was learned."""
@@ -247,9 +254,7 @@ def same_losses(backbone: Backbone, rival: PeftLoop, task_data: TaskData, tolera
     training = task_data.settings.training.model_copy(update={"max_steps": COMPARED_STEPS})
     settings = task_data.settings.model_copy(update={"training": training})
     targets = task_data.targets(task_data.task.train)
-    ours = train_module(
-        backbone, backbone.states(task_data.task.train), targets, len(task_data.task.labels), settings, task_data.seed
-    )
+    ours = train_module(backbone, task_data.job(backbone, settings))
     start = PetModule(backbone, settings, task_data.seed).tensors()
     theirs = rival.train(
         task_data.encoded(backbone), targets, seed=task_data.seed, start=start, steps=len(ours.log.losses)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.speed.bench import Bench
-from benchmarks.speed.checking import method_of, same_answers
+from benchmarks.speed.checking import same_answers
 from benchmarks.speed.machine import achieved, pass_work
 from benchmarks.speed.profiling import profiled
 from benchmarks.speed.rivals import Mixed, Padded, by_length, padded, plain_forward
@@ -22,10 +22,12 @@ from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Encoded, States
 from conpet.config import Settings
 from conpet.data import Example
-from conpet.methods.base import Method
+from conpet.heads.labels import LabelHead, label_document
 from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.pool import ModulePool
-from conpet.state.engine import predictions
+from conpet.state.engine import answer
+from conpet.state.live import Live
+from conpet.testing import live_of
 
 
 def examples(texts: Sequence[str]) -> list[Example]:
@@ -38,9 +40,9 @@ def batches_of(backbone: Backbone, texts: Sequence[str]) -> list[Padded]:
     return by_length(backbone.encode(examples(texts)), backbone)
 
 
-def against_forward(bench: Bench, learner: Method, texts: int, pairs: int) -> Pairs[Any, Any, Any]:
+def against_forward(bench: Bench, live: Live, texts: int, pairs: int) -> Pairs[Any, Any, Any]:
     """Answer texts in turns with plain passes of the backbone over the same batches."""
-    backbone = learner.backbone
+    backbone = live.method.backbone
 
     def prepare(number: int) -> tuple[list[str], list[Padded]]:
         asked = bench.texts(number, texts)
@@ -48,7 +50,7 @@ def against_forward(bench: Bench, learner: Method, texts: int, pairs: int) -> Pa
 
     return in_turns(
         prepare,
-        lambda given: predictions(learner, examples(given[0]), runners_up=2),
+        lambda given: answer(live, examples(given[0]), runners_up=2),
         lambda given: plain_forward(backbone.loaded.model, given[1]),
         pairs,
         profile=profiled,
@@ -71,8 +73,7 @@ class Predict(Row):
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
         workspace = bench.few()
-        learner = method_of(workspace)
-        pairs = against_forward(bench, learner, bench.sizes.texts, bench.sizes.pairs)
+        pairs = against_forward(bench, live_of(workspace), bench.sizes.texts, bench.sizes.pairs)
         texts, batches = pairs.given[-1]
         equal = same_answers(bench, workspace, texts, [one.label for one in pairs.ours[-1]])
         backbone = workspace.backbone
@@ -99,8 +100,8 @@ class PredictTopThree(Row):
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
         workspace = bench.few()
-        learner = method_of(workspace, top_k=3)
-        pairs = against_forward(bench, learner, bench.sizes.texts, bench.sizes.pairs)
+        live = live_of(workspace, **{"selector.top_k": 3})
+        pairs = against_forward(bench, live, bench.sizes.texts, bench.sizes.pairs)
         texts, _ = pairs.given[-1]
         equal = same_answers(bench, workspace, texts, [one.label for one in pairs.ours[-1]], top_k=3)
         share = workspace.backbone.suffix_share
@@ -235,7 +236,7 @@ class MixedBatch(Row):
         backbone, rows = bench.backbone(bench.sizes.large, frozen_layers=0), bench.sizes.modules
         modules = [random_module(backbone, seed) for seed in range(rows)]
         head = nn.Linear(backbone.representation_size, 4)
-        stored = [StoredModule.of(InMemoryObject(module_artifact(module, head, {}))) for module in modules]
+        stored = [stored_module(module, head) for module in modules]
         mixed = Mixed(backbone, modules[0].document, [module.tensors() for module in modules])
         pool = ModulePool(backbone, capacity=rows)
 
@@ -245,8 +246,8 @@ class MixedBatch(Row):
             return states, padded(encoded, range(rows), backbone)
 
         def ours(given: tuple[States, Padded]) -> list[Tensor]:
-            found = pool.logits(given[0], [[key] for key in stored])
-            return [answer[key] for answer, key in zip(found, stored, strict=True)]
+            found = pool.outputs(given[0], [[key] for key in stored])
+            return [outputs[key] for outputs, key in zip(found, stored, strict=True)]
 
         peft = in_turns(prepare, ours, lambda given: mixed(given[1]), bench.sizes.pairs)
         weight = head.weight.detach().to(backbone.device)
@@ -271,6 +272,12 @@ def random_module(backbone: Backbone, seed: int) -> PetModule:
             drawn = torch.empty(parameter.shape).normal_(std=0.02, generator=generator)
             parameter.copy_(drawn)
     return module
+
+
+def stored_module(module: PetModule, head: nn.Linear) -> StoredModule:
+    """Return a module with its head as the pool reads it, held in memory."""
+    document = label_document([str(label) for label in range(head.out_features)])
+    return StoredModule.of(InMemoryObject(module_artifact(module.adapter(), LabelHead().tensors(head), document)))
 
 
 def of_length(backbone: Backbone, bench: Bench, number: int) -> list[Encoded]:
@@ -301,31 +308,34 @@ class HalfFormat(Row):
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
         workspace = bench.few()
-        state = method_of(workspace)
-        learners = [
-            type(state)(bench.backbone(bench.sizes.large, dtype=dtype), state.settings, state.state)
-            for dtype in ("bfloat16", "float32")
-        ]
+        half, full = (in_format(bench, workspace, dtype) for dtype in ("bfloat16", "float32"))
         pairs = in_turns(
             bench.texts,
-            lambda texts: predictions(learners[0], examples(texts), 2),
-            lambda texts: predictions(learners[1], examples(texts), 2),
+            lambda texts: answer(half, examples(texts), 2),
+            lambda texts: answer(full, examples(texts), 2),
             bench.sizes.pairs,
         )
         tests = [one for task in bench.tasks[: bench.sizes.few] for one in some_of(task.test, bench.sizes.tested)]
         inputs = [one.labelled(None) for one in tests]
-        answers = [predictions(learner, inputs, 0) for learner in learners]
+        answers = [answer(live, inputs, 0) for live in (half, full)]
         right = [
-            100 * sum(answer.label == test.label for answer, test in zip(found, tests, strict=True)) / len(tests)
+            100 * sum(one.label == test.label for one, test in zip(found, tests, strict=True)) / len(tests)
             for found in answers
         ]
         same = sum(one.label == other.label for one, other in zip(*answers, strict=True)) / len(tests)
         equal = f"{100 * same:.1f}% of {len(tests)} answers"
-        detail = {**about(learners[0].backbone, bench.sizes.texts), "tested": len(tests)}
+        detail = {**about(half.method.backbone, bench.sizes.texts), "tested": len(tests)}
         return {
             "bf16-forward": pairs.measured(equal, **detail),
             "bf16-accuracy": Measured(right[:1], right[1:], equal, unit="%", detail=detail),
         }
+
+
+def in_format(bench: Bench, workspace: ConPET, dtype: str) -> Live:
+    """Return what a workspace has learned over a backbone in a number format."""
+    live = live_of(workspace)  # with a state of its own: what is fitted from it depends on the backbone
+    method = type(live.method)(bench.backbone(bench.sizes.large, dtype=dtype), live.method.settings)
+    return Live(method, live.state, live.snapshot)
 
 
 def some_of(found: Sequence[Example], count: int) -> Sequence[Example]:

@@ -112,7 +112,7 @@ def test_the_page_tells_of_every_row_and_draws_what_was_measured(result: dict[st
         assert goal.rival in page
     assert drawable(result) == list(KINDS)
     for kind in KINDS:
-        assert f"performance/{kind}.svg" in page
+        assert f"figures/{kind}.svg" in page
         assert draw(kind, result).axes
 
 
@@ -125,7 +125,7 @@ def test_a_missed_goal_is_shown_with_its_reason_or_without_one(
     monkeypatch.setattr(performance_page, "REASONS", reasons)
     page = performance_page.rendered(result | missed)
     assert "the floor is made of stone" in page
-    assert page.count("not been worked out yet") == len(GOALS) - 1
+    assert page.count("not been analysed yet") == len(GOALS) - 1
     assert page.count("**not reached**") == len(GOALS)
 
 
@@ -410,7 +410,7 @@ def test_the_page_has_a_column_and_the_choices_of_a_gpu(result: dict[str, Any], 
     page = performance_page.rendered(result, {"rows": result["rows"], "choices": found})
     assert "| GPU |" in page
     assert "| InRuns | Grouped |" in page
-    assert "| not there |" in page
+    assert "| not available |" in page
     assert "300 MB. Equal: losses." in page
     assert "InRuns" not in performance_page.rendered(result)
 

@@ -19,6 +19,7 @@ from conpet.features.classifiers import (
     NearestMean,
     ProjectedRidge,
     Ridge,
+    classifiers_for,
 )
 from conpet.features.feature_map import FeatureMap, View
 from conpet.features.statistics import ClassSums, ClosedFormState, Gram, Scatter

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from conpet.artifact import InMemoryObject
+from conpet.artifact import Artifact, InMemoryObject
 from conpet.backbone.backbone import Backbone
 from conpet.config import Settings, TaskSettings
+from conpet.heads.labels import LabelHead, label_document
 from conpet.modules.kinds import MODULE_KINDS
 from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.pool import ModulePool
+from conpet.modules.training import TrainingJob
 from tests.helpers.backbones import EXAMPLES, tiny_backbone
 
 TARGETS = torch.tensor([0, 1, 0, 1, 2])
@@ -74,5 +77,18 @@ def head_of(backbone: Backbone, seed: int, labels: int) -> nn.Linear:
     return nn.Linear(backbone.representation_size, labels)
 
 
+def job(backbone: Backbone, settings: TaskSettings, seed: int = 0, **more: Any) -> TrainingJob:
+    """Return the job of learning the labels of the examples."""
+    answers = [str(target) for target in TARGETS.tolist()]
+    job = TrainingJob.over_labels(backbone.states(EXAMPLES), answers, ["0", "1", "2"], settings, seed)
+    return replace(job, **more)
+
+
+def artifact(module: PetModule, head: nn.Linear) -> Artifact:
+    """Return a module and its head as they are stored."""
+    labels = [str(label) for label in range(head.out_features)]
+    return module_artifact(module.adapter(), LabelHead().tensors(head), label_document(labels))
+
+
 def stored(module: PetModule, head: nn.Linear) -> StoredModule:
-    return StoredModule.of(InMemoryObject(module_artifact(module, head, {})))
+    return StoredModule.of(InMemoryObject(artifact(module, head)))

@@ -11,13 +11,12 @@ from conpet.artifact import InMemoryObject
 from conpet.backbone.backbone import Backbone
 from conpet.errors import ConfigError
 from conpet.modules.kinds.lora import concatenated
-from conpet.modules.module import PetModule, StoredModule, adapter_artifact
+from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.pool import ModulePool
 from tests.helpers.backbones import EXAMPLES, tiny_loaded, tiny_model
 from tests.helpers.modules import (
     bench,
     frozen,
-    head_of,
     represented,
     settings,
     shaken,
@@ -51,7 +50,7 @@ def test_concatenated_loras_serve_as_past_and_current_do_together() -> None:
     expected = represented(backbone, module)
     joined = concatenated([past, module.adapter()])
     assert joined.document["r"] == 2 + 4 + 1
-    one = StoredModule.of(InMemoryObject(adapter_artifact(joined, head_of(backbone, 0, 2), {})))
+    one = StoredModule.of(InMemoryObject(module_artifact(joined, {}, {})))
     found = ModulePool(backbone).represent(backbone.states(EXAMPLES), one)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(represented(backbone, PetModule.of(backbone, joined)), expected, rtol=0, atol=1e-5)

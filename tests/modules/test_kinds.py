@@ -17,7 +17,7 @@ from conpet.backbone.backbone import Backbone
 from conpet.errors import ConfigError, CorruptionError, UnknownNameError
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter
 from conpet.modules.kinds import check_module
-from conpet.modules.module import PetModule, StoredModule, adapter_artifact, module_artifact
+from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.parameter_count import bottleneck_parameters, ia3_parameters, lora_parameters, prefix_parameters
 from conpet.modules.pool import ModulePool
 from conpet.modules.sublayers import find_sublayers, linear_maps
@@ -28,10 +28,12 @@ from tests.helpers.modules import (
     IN_PEFT,
     TARGETS,
     VARIANTS,
+    artifact,
     bench,
     digest,
     frozen,
     head_of,
+    job,
     represented,
     settings,
     shaken,
@@ -43,11 +45,11 @@ from tests.helpers.modules import (
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_same_seed_gives_the_same_bytes_and_the_backbone_keeps_its_own(variant: str, architecture: str) -> None:
     backbone = bench(architecture)
-    before, states = digest(backbone.cut.model), backbone.states(EXAMPLES)
+    before = digest(backbone.cut.model)
     runs = []
     for seed in (7, 7, 8):
         torch.manual_seed(len(runs))
-        module = train_module(backbone, states, TARGETS, 3, settings(variant), seed).module
+        module = train_module(backbone, job(backbone, settings(variant), seed)).module
         runs.append(module.tensors())
         drawn = torch.rand(1)
         torch.manual_seed(len(runs) - 1)
@@ -73,9 +75,7 @@ def test_an_untrained_module_changes_nothing_where_its_kind_promises_it(variant:
 def test_training_moves_every_parameter_and_learns_what_it_is_shown(variant: str, architecture: str) -> None:
     backbone = bench(architecture)
     first = PetModule(backbone, settings(variant), seed=0).tensors()
-    found = train_module(
-        backbone, backbone.states(EXAMPLES), TARGETS, 3, settings(variant, training={"epochs": 20}), seed=0
-    )
+    found = train_module(backbone, job(backbone, settings(variant, training={"epochs": 20})))
     assert found.head(represented(backbone, found.module)).argmax(1).tolist() == TARGETS.tolist()
     after = found.module.tensors()
     assert [name for name in after if torch.equal(after[name], first[name])] == []
@@ -88,7 +88,7 @@ def test_what_is_stored_gives_what_was_trained(variant: str, architecture: str, 
     module, head = shaken(backbone, variant), head_of(backbone, 0, 3)
     expected = represented(backbone, module)
     assert (expected - frozen(backbone)).abs().max() > 0.05
-    manifest = write_artifact(tmp_path / "module", module_artifact(module, head, {}))
+    manifest = write_artifact(tmp_path / "module", artifact(module, head))
     reread = StoredModule.of(ArtifactReader(tmp_path / "module", manifest))
     assert torch.equal(represented(backbone, PetModule.of(backbone, reread.adapter())), expected)
     pool, states = ModulePool(backbone), backbone.states(EXAMPLES)
@@ -105,7 +105,7 @@ def test_what_is_stored_loads_in_plain_peft(
 ) -> None:
     backbone = bench(architecture, frozen_layers)
     module = shaken(backbone, variant)
-    write_artifact(tmp_path / "module", module_artifact(module, head_of(backbone, 0, 3), {}))
+    write_artifact(tmp_path / "module", artifact(module, head_of(backbone, 0, 3)))
     peft = PeftModel.from_pretrained(tiny_model(architecture), tmp_path / "module").eval()
     batch = backbone.states(EXAMPLES).collate(range(len(EXAMPLES)), pad=1, device=backbone.device)
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_what_is_stored_loads_in_plain_peft(
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in IN_PEFT])
 def test_plain_peft_refuses_what_is_not_its_own(variant: str, tmp_path: Path) -> None:
     backbone = bench("llama")
-    write_artifact(tmp_path / "module", module_artifact(shaken(backbone, variant), head_of(backbone, 0, 3), {}))
+    write_artifact(tmp_path / "module", artifact(shaken(backbone, variant), head_of(backbone, 0, 3)))
     with pytest.raises((KeyError, ValueError, TypeError)):
         PeftModel.from_pretrained(tiny_model("llama"), tmp_path / "module")
 
@@ -228,14 +228,14 @@ def test_an_unknown_kind_is_refused_with_those_known() -> None:
     module = shaken(bench("llama"), "lora")
     strange = Adapter(module.tensors(), {**module.document, "peft_type": "BONE"})
     with pytest.raises(CorruptionError, match=r"'BONE'.*LORA, IA3"):
-        StoredModule.of(InMemoryObject(adapter_artifact(strange, head_of(bench("llama"), 0, 2), {}))).kind  # noqa: B018
+        StoredModule.of(InMemoryObject(module_artifact(strange, {}, {}))).kind  # noqa: B018
 
 
 def test_the_files_of_a_module_hold_nothing_else() -> None:
     for variant in VARIANTS:
-        artifact = module_artifact(shaken(bench("llama"), variant), head_of(bench("llama"), 0, 2), {})
-        assert set(artifact.tensors) == {ADAPTER_TENSORS, "head"}
-        assert set(artifact.documents) == {ADAPTER_CONFIG, "head"}
+        files = artifact(shaken(bench("llama"), variant), head_of(bench("llama"), 0, 2))
+        assert set(files.tensors) == {ADAPTER_TENSORS, "head"}
+        assert set(files.documents) == {ADAPTER_CONFIG, "head"}
 
 
 # Against slow, plain computations
@@ -294,6 +294,6 @@ def test_a_bfloat16_backbone_serves_close_to_a_float32_one(variant: str) -> None
         module = stored(shaken(backbone, variant), head_of(backbone, 0, 2))
         states = backbone.states(EXAMPLES)
         found[dtype] = ModulePool(backbone).represent(states, module)
-        trained = train_module(backbone, states, TARGETS, 3, settings(variant, training={"epochs": 1}), seed=0).module
+        trained = train_module(backbone, job(backbone, settings(variant, training={"epochs": 1}))).module
         assert {tensor.dtype for tensor in trained.tensors().values()} == {torch.float32}
     assert (found[torch.float32] - found[torch.bfloat16]).norm() / found[torch.float32].norm() < 0.05

@@ -20,15 +20,16 @@ from conpet.backbone.states import Batch
 from conpet.config import Settings, TaskSettings
 from conpet.cost import metered
 from conpet.errors import ConfigError, CorruptionError
+from conpet.heads.labels import label_document
 from conpet.modules import module as module_file
 from conpet.modules.adapter import ADAPTER_TENSORS
 from conpet.modules.kinds import check_module
-from conpet.modules.module import HEAD, PetModule, StoredModule, module_artifact
+from conpet.modules.module import HEAD, PetModule, StoredModule
 from conpet.modules.sublayers import linear_maps
 from conpet.modules.training import train_module
 from tests.helpers.backbones import EXAMPLES, LAYERS, custom_model, tiny_backbone, tiny_loaded, tiny_model
+from tests.helpers.modules import TARGETS, artifact, job
 
-TARGETS = torch.tensor([0, 1, 0, 1, 2])
 SMALL = Settings.parse({"module": {"rank": 2}, "training": {"epochs": 3, "batch_size": 2, "learning_rate": 0.01}})
 
 
@@ -45,8 +46,7 @@ def digest(model: nn.Module) -> str:
 
 def trained(backbone: Backbone, seed: int = 0, **values: Any) -> tuple[dict[str, Tensor], Tensor]:
     """Train a module; return its tensors and the representations it gives."""
-    states = backbone.states(EXAMPLES)
-    found = train_module(backbone, states, TARGETS, 3, settings(**values), seed)
+    found = train_module(backbone, job(backbone, settings(**values), seed))
     return found.module.tensors(), represented(backbone, found.module)
 
 
@@ -189,9 +189,8 @@ def test_training_changes_the_module_and_not_one_byte_of_the_backbone(architectu
 def test_training_learns_what_it_is_shown() -> None:
     for model in (None, custom_model("named")):
         backbone = Backbone(tiny_loaded(model=model))
-        states = backbone.states(EXAMPLES)
         with metered() as costs:
-            found = train_module(backbone, states, TARGETS, 3, settings(training={"epochs": 20}), seed=0)
+            found = train_module(backbone, job(backbone, settings(training={"epochs": 20})))
         logits = found.head(represented(backbone, found.module))
         assert logits.argmax(1).tolist() == TARGETS.tolist()
         assert found.log.losses[0] == pytest.approx(torch.log(torch.tensor(3.0)).item())
@@ -212,9 +211,7 @@ def test_training_leaves_the_global_generator_alone() -> None:
     expected = torch.rand(1)
     backbone = tiny_backbone(frozen_layers=2)
     torch.manual_seed(3)
-    module = train_module(
-        backbone, backbone.states(EXAMPLES), TARGETS, 3, settings(module={"dropout": 0.5}, training={"epochs": 1}), 0
-    ).module
+    module = train_module(backbone, job(backbone, settings(module={"dropout": 0.5}, training={"epochs": 1}))).module
     drawn = torch.rand(1)
     PetModule(backbone, settings(), seed=1)
     assert module.parameters
@@ -223,15 +220,16 @@ def test_training_leaves_the_global_generator_alone() -> None:
 
 def test_steps_are_bounded() -> None:
     backbone = tiny_backbone(frozen_layers=2)
-    found = train_module(backbone, backbone.states(EXAMPLES), TARGETS, 3, settings(training={"max_steps": 4}), 0)
+    found = train_module(backbone, job(backbone, settings(training={"max_steps": 4})))
     assert found.log.steps == 4
 
 
-def test_logits_of_rival_labels_stand_in_the_softmax() -> None:
+def test_competing_logits_share_the_softmax() -> None:
     backbone = tiny_backbone(frozen_layers=2)
     others = torch.full((len(EXAMPLES), 2), 5.0)
-    args = (backbone, backbone.states(EXAMPLES), TARGETS, 3, settings(), 0)
-    alone, beside = train_module(*args), train_module(*args, others=others)
+    alone, beside = (
+        train_module(backbone, job(backbone, settings(), competing_logits=logits)) for logits in (None, others)
+    )
     assert beside.log.losses[0] > alone.log.losses[0] + 1
     assert beside.head.out_features == 3
 
@@ -274,8 +272,8 @@ def test_a_stored_module_loads_in_plain_peft_and_gives_the_same_states(
 ) -> None:
     backbone = tiny_backbone(architecture, frozen_layers=frozen_layers)
     states = backbone.states(EXAMPLES)
-    found = train_module(backbone, states, TARGETS, 3, settings(module={"targets": "all-linear"}), seed=0)
-    write_artifact(tmp_path / "module", module_artifact(found.module, found.head, {}))
+    found = train_module(backbone, job(backbone, settings(module={"targets": "all-linear"})))
+    write_artifact(tmp_path / "module", found.artifact())
     peft = PeftModel.from_pretrained(tiny_model(architecture), tmp_path / "module").eval()
     batch = states.collate(range(len(EXAMPLES)), pad=1, device=backbone.device)
     with torch.no_grad():
@@ -308,17 +306,17 @@ def test_a_module_goes_on_from_stored_weights(tmp_path: Path) -> None:
 def test_a_stored_module_with_missing_or_surplus_tensors_is_refused(tmp_path: Path) -> None:
     backbone = tiny_backbone(frozen_layers=3)
     bases = {name: module for name, module in backbone.cut.model.named_modules() if isinstance(module, nn.Linear)}
-    artifact = module_artifact(PetModule(backbone, settings(), seed=0), nn.Linear(32, 3), {"labels": ["a", "b", "c"]})
-    manifest = write_artifact(tmp_path / "module", artifact)
+    files = artifact(PetModule(backbone, settings(), seed=0), nn.Linear(32, 3))
+    manifest = write_artifact(tmp_path / "module", files)
     stored = StoredModule.of(ArtifactReader(tmp_path / "module", manifest))
     assert len(stored.weights(bases).maps) == 7
     assert stored == StoredModule.of(ArtifactReader(tmp_path / "module", manifest))
-    assert stored.reader.document(HEAD) == {"kind": "linear", "labels": ["a", "b", "c"]}
-    tensors, head = artifact.tensors[ADAPTER_TENSORS], artifact.tensors[HEAD]
+    assert stored.reader.document(HEAD) == label_document(["0", "1", "2"])
+    tensors, head = files.tensors[ADAPTER_TENSORS], files.tensors[HEAD]
     lost = next(name for name in tensors if "lora_B" in name)
 
     def torn(**changed: Any) -> StoredModule:
-        return StoredModule.of(InMemoryObject(Artifact({**artifact.tensors, **changed}, artifact.documents)))
+        return StoredModule.of(InMemoryObject(Artifact({**files.tensors, **changed}, files.documents)))
 
     with pytest.raises(CorruptionError, match=lost.replace(".", r"\.")):
         torn(adapter_model={name: value for name, value in tensors.items() if name != lost}).weights(bases)

@@ -37,6 +37,7 @@ from conpet.modules.training import (
     train_modules,
 )
 from tests.helpers.backbones import EXAMPLES, tiny_backbone
+from tests.helpers.modules import job
 
 
 class Killed(BaseException):
@@ -179,7 +180,6 @@ def test_a_module_whose_training_was_killed_ends_byte_for_byte_the_same(
 ) -> None:
     training = {"epochs": 4, "batch_size": 2, "learning_rate": 0.01}
     settings = Settings.parse({"module": {"rank": 2, "dropout": dropout}, "training": training}).for_task({})
-    targets = torch.tensor([0, 1, 0, 1, 2])
 
     def train(folder: Path | None = None, until: int | None = None) -> TrainedModule:
         def stop(done: int, _steps: int) -> None:
@@ -187,8 +187,7 @@ def test_a_module_whose_training_was_killed_ends_byte_for_byte_the_same(
                 raise Killed
 
         backbone = tiny_backbone("llama", frozen_layers=frozen_layers)
-        states = backbone.states(EXAMPLES)
-        return train_module(backbone, states, targets, 3, settings, 11, checkpoint=folder, on_step=stop)
+        return train_module(backbone, job(backbone, settings, 11), checkpoint=folder, on_step=stop)
 
     whole = train()
     for until in (5, 8):
@@ -300,14 +299,14 @@ def jobs(**settings: Any) -> list[TrainingJob]:
     """Four small tasks over the same examples, of unequal numbers of steps."""
     backbone = tiny_backbone("llama", frozen_layers=1)
     states = backbone.states(EXAMPLES)
-    of_all = torch.arange(len(EXAMPLES)) % 3
+    answers = [str(number % 3) for number in range(len(EXAMPLES))]
     small = Settings.parse({"module": {"rank": 2}})
     values = [{"epochs": 2}, {"epochs": 4}, {"epochs": 4, "learning_rate": 3e-3}, {"epochs": 1}]
     return [
-        TrainingJob(
+        TrainingJob.over_labels(
             states.select(range(number, len(EXAMPLES))),
-            of_all[number:],
-            3,
+            answers[number:],
+            ["0", "1", "2"],
             small.changed({"training": one}).changed(settings).for_task({}),
             seed=number,
         )
@@ -321,13 +320,13 @@ def test_modules_trained_in_one_batch_are_those_trained_alone() -> None:
     found = train_modules(backbone, given, on_step=lambda done, steps: said.append(done / steps))
     assert said == sorted(said)
     assert said[-1] == 1.0
-    for job, one in zip(given, found, strict=True):
-        alone = train_module(backbone, job.states, job.targets, job.labels, job.settings, job.seed)
+    for one_job, one in zip(given, found, strict=True):
+        alone = train_module(backbone, one_job)
         assert one.log.steps == alone.log.steps
         assert one.log.losses == pytest.approx(alone.log.losses, rel=1e-3)
         torch.testing.assert_close(one.module.tensors(), alone.module.tensors(), rtol=1e-2, atol=1e-4)
         torch.testing.assert_close(one.head.weight, alone.head.weight, rtol=1e-2, atol=1e-4)
-        batch = job.states.collate([0, 1], pad=backbone.encoder.pad, device=backbone.device)
+        batch = one_job.states.collate([0, 1], pad=backbone.encoder.pad, device=backbone.device)
         torch.testing.assert_close(one.module.represent(batch), alone.module.represent(batch), rtol=1e-2, atol=1e-3)
 
 

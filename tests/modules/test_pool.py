@@ -23,9 +23,10 @@ from conpet.cost import metered
 from conpet.errors import BackboneError, CorruptionError
 from conpet.modules.adapter import ADAPTER_TENSORS
 from conpet.modules.batched_linear import BatchedLinear
-from conpet.modules.module import PetModule, StoredModule, module_artifact
+from conpet.modules.module import PetModule, StoredModule
 from conpet.modules.pool import ModulePool
 from tests.helpers.backbones import EXAMPLES, custom_model, tiny_backbone, tiny_loaded, tiny_model
+from tests.helpers.modules import artifact
 
 N = len(EXAMPLES)
 SHAPES: dict[str, list[dict[str, object]]] = {
@@ -53,7 +54,7 @@ def random_artifact(backbone: Backbone, seed: int, labels: int = 3, **values: ob
     with torch.no_grad():
         for parameter in [*module.parameters.values(), *head.parameters()]:
             parameter.normal_(std=0.2, generator=generator)
-    return module_artifact(module, head, {})
+    return artifact(module, head)
 
 
 class Workbench:
