@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,13 +86,25 @@ def test_links_lead_to_files_and_nothing_is_left_to_fill_in(page: Path) -> None:
     assert "{{" not in text
 
 
+def error_of(parse: Callable[[str], object], text: str) -> str | None:
+    """Return what is wrong with a piece of code, if anything."""
+    try:
+        parse(text)
+    except (SyntaxError, yaml.YAMLError) as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_code_in_pages_can_be_parsed(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        ast.parse(block)
-    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
-        yaml.safe_load(block)
+    wrong = [
+        f"{error}\n{block}"
+        for language, parse in (("python", ast.parse), ("yaml", yaml.safe_load))
+        for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+        if (error := error_of(parse, block))
+    ]
+    assert wrong == []
 
 
 def test_files_named_in_the_architecture_exist() -> None:
