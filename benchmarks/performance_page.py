@@ -22,6 +22,7 @@ sys.path.insert(0, str(HERE.parent))
 from benchmarks.markdown_page import template  # noqa: E402 - the folder above is put on the path first
 from benchmarks.speed.drawing import draw, drawable, shares  # noqa: E402
 from benchmarks.speed.rows import MEASURED_BY  # noqa: E402
+from benchmarks.speed.timing import MISSED, REACHED, UNCLEAR, verdict  # noqa: E402
 from conpet.bench.plots import save  # noqa: E402
 
 DOCS = HERE.parent / "docs"
@@ -58,8 +59,10 @@ def main() -> int:
 
 def rendered(result: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) -> str:
     """Return the page of a result file, and of that of a GPU if there is one."""
+    rows = [{"key": key, **row, "verdict": verdict(row)} for key, row in result["rows"].items()]
     return template("performance.md.j2", wanted=wanted, ratio=ratio, value=value, percent=percent).render(
-        rows=[{"key": key, **row} for key, row in result["rows"].items()],
+        rows=rows,
+        counts={found: sum(row["verdict"] == found for row in rows) for found in (REACHED, MISSED, UNCLEAR)},
         gpu=gpu["rows"] if gpu else {},
         choices=gpu.get("choices") if gpu else None,
         machine=result["machine"],

@@ -1,6 +1,6 @@
-"""Make docs/reference/command-line.md from the commands themselves.
+"""Make the reference of commands and settings from the commands and the settings classes themselves.
 
-python scripts/make_reference.py [--check]     # --check: fail if the page is not what the commands say
+python scripts/make_reference.py [--check]     # --check: fail if a page is not what the code says
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from typing import Any
 import typer
 
 from conpet.cli.app import app
+from conpet.config.describe import describe_settings
 
-PAGE = Path(__file__).parents[1] / "docs" / "reference" / "command-line.md"
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+COMMANDS, SETTINGS = REFERENCE / "command-line.md", REFERENCE / "settings.md"
+BEGIN, END = "<!-- settings -->\n", "<!-- end of settings -->"
 INTRODUCTION = """# Command line
 
 <!-- Made by `python scripts/make_reference.py` from the commands' own help. -->
@@ -26,22 +29,37 @@ else on the standard error. They exit with 0 on success, 1 on an error, 2 on wro
 """
 
 
-def rendered() -> str:
-    """Return the page as the commands have it."""
-    return "\n".join([INTRODUCTION, *sections(typer.main.get_command(app), "conpet")])
+def pages() -> dict[Path, str]:
+    """Return the pages as the code has them."""
+    before, _, rest = SETTINGS.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return {
+        COMMANDS: "\n".join([INTRODUCTION, *sections(typer.main.get_command(app), "conpet")]),
+        SETTINGS: f"{before}{BEGIN}{settings_table()}{END}{after}",
+    }
+
+
+def settings_table() -> str:
+    """Return the table of all settings."""
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
+    for row in describe_settings():
+        owner = f" ({', '.join(f'`{name}`' for name in row.component.split(', '))})" if row.component else ""
+        task = " Also per task." if row.per_task else ""
+        lines.append(f"| `{row.name}`{owner} | `{row.default}` | {cell(row.meaning)}{task} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
-    """Write the page, or check it."""
+    """Write the pages, or check them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true")
-    page = rendered()
-    if parser.parse_args().check:
-        if PAGE.read_text(encoding="utf-8") != page:
-            sys.stderr.write(f"{PAGE} is stale: run python scripts/make_reference.py\n")
+    check = parser.parse_args().check
+    for path, page in pages().items():
+        if not check:
+            path.write_text(page, encoding="utf-8")
+        elif path.read_text(encoding="utf-8") != page:
+            sys.stderr.write(f"{path.name} is stale: run python scripts/make_reference.py\n")
             return 1
-        return 0
-    PAGE.write_text(page, encoding="utf-8")
     return 0
 
 

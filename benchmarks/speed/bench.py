@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,16 @@ class Bench:
         self.dtype = dtype
         self._backbones: dict[Any, Backbone] = {}
         self._frozen_layers: dict[str, int] = {}
+
+    @contextmanager
+    def more_pairs(self, times: int) -> Iterator[None]:
+        """Run so many times as many pairs of every row inside the block."""
+        sizes = self.sizes
+        self.sizes = replace(sizes, pairs=times * sizes.pairs, learn_pairs=times * sizes.learn_pairs)
+        try:
+            yield
+        finally:
+            self.sizes = sizes
 
     def backbone(self, name: str, *, frozen_layers: int | None = None, dtype: str | None = None) -> Backbone:
         """Return a backbone without a cache, by default without the top quarter of its layers frozen."""

@@ -16,13 +16,15 @@ from filelock import FileLock, Timeout
 from benchmarks.speed.bench import Bench
 from benchmarks.speed.machine import measure_machine
 from benchmarks.speed.rows import GOALS, ROWS
-from benchmarks.speed.timing import UnequalError, load
+from benchmarks.speed.timing import MISSED, REACHED, UNCLEAR, UnequalError, load, verdict
 from conpet.bench.provenance import provenance
 
 LEGEND = (
     "Each row does its work by conpet and by a rival in turns. Where at least so much is wanted, the ratio is how many "
     "times as fast conpet is; where at most, its time as a multiple of the rival's. [quartiles over pairs]"
 )
+AGAIN = 2
+"""How many times as many pairs a row is given that is measured again because a bound lies between its quartiles."""
 TRIAL = "Tiny sizes, to see that every row runs and both sides compute the same: the ratios mean nothing."
 
 
@@ -49,10 +51,11 @@ def _run(bench: Bench, names: Sequence[str], out: Path | None, more: Mapping[str
         **measure_machine(bench.device, bench.sizes.matrix, bench.sizes.seconds),
     }
     print(TRIAL if out is None else LEGEND, flush=True)
-    failed, judged = [], []
+    failed: list[str] = []
+    judged: list[str] = []
     for name in names:
         try:
-            measured = measure(bench, name)
+            measured = measure(bench, name) if out is None else measure_until_clear(bench, name)
         except UnequalError as error:
             print(f"{name}: {error}", file=sys.stderr)
             failed.append(name)
@@ -60,12 +63,13 @@ def _run(bench: Bench, names: Sequence[str], out: Path | None, more: Mapping[str
         rows = result["rows"] | measured
         result["rows"] = {key: rows[key] for key in GOALS if key in rows}
         for key, found in measured.items():
-            judged.append(found["reached"])
+            judged.append(verdict(found))
             print(told(key, found, judge=out is not None), flush=True)
         if out:
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    kept = f"{sum(judged)} of {len(judged)} goals reached; written to {out}" if out else "nothing written"
+    counts = f"{judged.count(REACHED)} of {len(judged)} goals reached, {judged.count(UNCLEAR)} unclear"
+    kept = f"{counts}; written to {out}" if out else "nothing written"
     wrong = f"; NOT equal, so not measured: {', '.join(failed)}" if failed else ", both sides computed the same in each"
     print(f"{len(judged)} goals measured{wrong}; {kept}")
     return int(bool(failed))
@@ -86,6 +90,21 @@ def measure(bench: Bench, name: str) -> dict[str, Any]:
     return {key: {**one.to_json(row.goals[key]), **circumstances} for key, one in found.items()}
 
 
+def measure_until_clear(bench: Bench, name: str) -> dict[str, Any]:
+    """Measure a row; if a bound lies between the quartiles, once more with more pairs.
+
+    The first ratios are kept beside those that take their place, as `first`.
+    """
+    first = measure(bench, name)
+    unclear = [key for key, found in first.items() if verdict(found) == UNCLEAR]
+    if not unclear:
+        return first
+    print(f"{', '.join(unclear)}: unclear, so measured again with {AGAIN} times as many pairs", flush=True)
+    with bench.more_pairs(AGAIN):
+        again = measure(bench, name)
+    return {key: {**found, "first": first[key]["ratio"]} for key, found in again.items()}
+
+
 def told(key: str, found: dict[str, Any], *, judge: bool) -> str:
     """Return a line for the screen."""
     ratio, cpu = found["ratio"], found.get("cpu_ratio")
@@ -93,5 +112,5 @@ def told(key: str, found: dict[str, Any], *, judge: bool) -> str:
     if cpu:
         line += f", of processor time {cpu['median']:.2f}"
     if judge:
-        line += f"; wanted {found['bound']} {found['wanted']:g}: {'reached' if found['reached'] else 'NOT reached'}"
+        line += f"; wanted {found['bound']} {found['wanted']:g}: {verdict(found).replace(MISSED, MISSED.upper())}"
     return f"{line}. Equal: {found['equal']}. {found['took']} s, load {found['load'][1]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from statistics import median
@@ -17,6 +17,10 @@ from torch import Tensor
 Given = TypeVar("Given")
 Ours = TypeVar("Ours")
 Theirs = TypeVar("Theirs")
+
+
+REACHED, MISSED, UNCLEAR = "reached", "not reached", "unclear"
+"""What pairs of runs say of a bound."""
 
 
 class UnequalError(AssertionError):
@@ -48,9 +52,10 @@ class Goal:
             "within": lambda: theirs - ours,
         }[self.bound]()
 
-    def reached(self, ratio: float) -> bool:
-        """Tell whether a ratio is good enough."""
-        return ratio >= self.value if self.bound == "at least" else ratio <= self.value
+    def verdict(self, low: float, high: float) -> str:
+        """Return what the quartiles of the ratios say: unclear if the bound lies between them."""
+        enough = [ratio >= self.value if self.bound == "at least" else ratio <= self.value for ratio in (low, high)]
+        return REACHED if all(enough) else UNCLEAR if any(enough) else MISSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ class Measured:
     detail: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self, goal: Goal) -> dict[str, Any]:
-        """Return all of it with medians, quartiles and whether the goal was reached."""
+        """Return all of it with medians and quartiles; `verdict` tells what they say."""
         ratios = [goal.ratio(*pair) for pair in zip(self.ours, self.theirs, strict=True)]
         found = {
             "work": goal.work,
@@ -82,7 +87,6 @@ class Measured:
             "bound": goal.bound,
             "wanted": goal.value,
             "ratio": spread(ratios),
-            "reached": goal.reached(median(ratios)),
             "unit": self.unit,
             "ours": spread(self.ours),
             "theirs": spread(self.theirs),
@@ -92,6 +96,12 @@ class Measured:
         if self.cpu:
             found["cpu_ratio"] = spread([goal.ratio(*pair) for pair in zip(*self.cpu, strict=True)])
         return found
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """Return whether a row of a result file reached its bound: "reached", "not reached" or "unclear"."""
+    goal = Goal(row["work"], row["rival"], row["bound"], row["wanted"])
+    return goal.verdict(row["ratio"]["low"], row["ratio"]["high"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The cut: prefix then suffix are the whole model, whatever the architecture, the split, the padding, the thread."""
+"""Prefix then suffix are the whole model, whatever the architecture, the cut, the padding, the thread."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def plain(model: nn.Module, ids: Tensor, mask: Tensor, **options: bool) -> Tenso
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
-def test_prefix_then_suffix_is_the_plain_forward_at_every_split(architecture: str) -> None:
+def test_prefix_then_suffix_is_the_plain_forward_at_every_cut(architecture: str) -> None:
     model = tiny_model(architecture)
     cut = Cut.of(model)
     ids, mask = mixed_lengths()
     expected = plain(model, ids, mask).last_hidden_state
     assert cut.layers == LAYERS
-    for split in range(LAYERS + 1):
+    for frozen_layers in range(LAYERS + 1):
         with torch.no_grad():
-            states = cut.prefix([split])(ids, mask)[split] if split else None
-            found = cut.suffix(split)(ids, mask, states)
+            states = cut.prefix([frozen_layers])(ids, mask)[frozen_layers] if frozen_layers else None
+            found = cut.suffix(frozen_layers)(ids, mask, states)
         torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], rtol=0, atol=1e-5)
 
 
@@ -84,7 +84,7 @@ def test_threads_with_different_inputs_share_one_prefix_and_suffix(architecture:
             assert all(torch.equal(result, expected[number]) for result in results)
 
 
-def test_halves_share_the_weights_and_pet_layers_in_one_suffix_touch_nothing_else() -> None:
+def test_halves_share_the_weights_and_module_layers_in_one_suffix_touch_nothing_else() -> None:
     model = tiny_model("llama")
     cut = Cut.of(model)
     ids, mask = mixed_lengths()
@@ -113,18 +113,18 @@ def test_a_model_no_library_knows_is_cut_if_its_layers_stand_in_one_list(layers:
     ids, mask = mixed_lengths()
     expected = plain(model, ids, mask).last_hidden_state
     assert cut.layers == 3
-    for split in (1, 2, 3):
-        assert cut.holds(split)
+    for frozen_layers in (1, 2, 3):
+        assert cut.holds(frozen_layers)
         with torch.no_grad():
-            states = cut.prefix([split])(ids, mask)[split]
-            assert torch.equal(cut.suffix(split)(ids, mask, states), expected)
+            states = cut.prefix([frozen_layers])(ids, mask)[frozen_layers]
+            assert torch.equal(cut.suffix(frozen_layers)(ids, mask, states), expected)
 
 
 @pytest.mark.parametrize("layers", ["named", "sum"])
 def test_a_model_that_cannot_be_cut_works_whole_and_says_so(layers: str) -> None:
     loaded = tiny_loaded("llama", model=custom_model(layers))
     backbone = Backbone(loaded)
-    assert (backbone.split, backbone.feature_layers, backbone.cut.layers) == (0, (), 0)
+    assert (backbone.frozen_layers, backbone.feature_layers, backbone.cut.layers) == (0, (), 0)
     states = backbone.states(EXAMPLES)
     assert states.hidden is None
     assert states.features.shape == (len(EXAMPLES), 16)
@@ -132,18 +132,18 @@ def test_a_model_that_cannot_be_cut_works_whole_and_says_so(layers: str) -> None
     with torch.no_grad():
         found = backbone.suffix()(batch.ids, batch.mask, batch.hidden)
     assert torch.equal(found, plain(loaded.model, batch.ids, batch.mask).last_hidden_state)
-    with pytest.raises(BackboneError, match="split=0"):
-        Backbone(loaded, split=2)
-    with pytest.raises(BackboneError, match="split=0"):
-        Backbone(loaded, split=0, feature_layers=(1,))
+    with pytest.raises(BackboneError, match="frozen_layers=0"):
+        Backbone(loaded, frozen_layers=2)
+    with pytest.raises(BackboneError, match="frozen_layers=0"):
+        Backbone(loaded, frozen_layers=0, feature_layers=(1,))
 
 
 def test_a_layer_that_is_not_there_is_refused_by_name() -> None:
     loaded = tiny_loaded("bert")
-    for wrong in ({"split": 5}, {"split": -1}, {"feature_layers": (2, 7)}, {"feature_layers": (0,)}):
+    for wrong in ({"frozen_layers": 5}, {"frozen_layers": -1}, {"feature_layers": (2, 7)}, {"feature_layers": (0,)}):
         with pytest.raises(BackboneError, match="has 4 layers"):
             Backbone(loaded, **wrong)
     with pytest.raises(BackboneError, match="has 4 layers"):
         Cut.of(loaded.model).suffix(5)
-    with pytest.raises(BackboneError, match="use split=0"):
+    with pytest.raises(BackboneError, match="use frozen_layers=0"):
         Cut(loaded.model, None).prefix([1])

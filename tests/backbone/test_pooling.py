@@ -50,7 +50,7 @@ def standardised(value: Tensor, sample: list[Tensor]) -> Tensor:
 
 
 def test_frozen_features_of_a_relation_are_the_top_mean_and_the_spans_in_the_middle() -> None:
-    backbone = tiny_backbone(split=3, feature_layers=(1, 2, 3))
+    backbone = tiny_backbone(frozen_layers=3, feature_layers=(1, 2, 3))
     texts = [states_by_layer(backbone, Example.of_text(text)) for text in SAMPLE_TEXTS]
     means = [[layers[depth][1:].mean(0) for layers in texts] for depth in range(3)]
     tokens = [token for layers in texts for token in layers[1]]
@@ -75,20 +75,20 @@ def test_frozen_features_of_a_relation_are_the_top_mean_and_the_spans_in_the_mid
 
 
 def test_with_fewer_than_three_feature_layers_spans_take_no_part() -> None:
-    backbone = tiny_backbone(split=3, feature_layers=(1, 3))
+    backbone = tiny_backbone(frozen_layers=3, feature_layers=(1, 3))
     other = Example.of_relation(LONG, head=Span(0, 1), tail=Span(75, 76))
     assert backbone.states([RELATION, other]).features.shape == (2, backbone.feature_size)
 
 
 def test_the_same_words_with_other_spans_are_other_states() -> None:
-    backbone = tiny_backbone(split=3, feature_layers=(1, 2, 3))
+    backbone = tiny_backbone(frozen_layers=3, feature_layers=(1, 2, 3))
     swapped = Example.of_relation(LONG, head=Span(75, 76), tail=Span(33, 35))
     one, two = backbone.states([RELATION, swapped]).features
     assert not torch.allclose(one, two)
 
 
 def test_heads_read_head_and_tail_slot_and_mention_or_slot_and_mean() -> None:
-    backbone = tiny_backbone(split=2, pooling=Pooling.MARKED)
+    backbone = tiny_backbone(frozen_layers=2, pooling=Pooling.MARKED)
     examples = [RELATION, MENTION, TEXT]
     states = backbone.states(examples)
     batch = states.collate(range(3), pad=1, device=backbone.device)

@@ -57,7 +57,7 @@ def test_ids_are_padded_on_the_right() -> None:
 
 
 def test_a_batch_holds_the_chosen_examples_in_order() -> None:
-    states = tiny_backbone(split=2).states(EXAMPLES)
+    states = tiny_backbone(frozen_layers=2).states(EXAMPLES)
     assert states.hidden is not None
     batch = states.collate([1, 2], pad=1, device=torch.device("cpu"))
     assert batch.hidden is not None
@@ -71,7 +71,7 @@ def test_a_batch_holds_the_chosen_examples_in_order() -> None:
 
 def test_how_examples_are_batched_does_not_matter() -> None:
     for architecture in ("llama", "bert"):
-        backbone = tiny_backbone(architecture, split=3)
+        backbone = tiny_backbone(architecture, frozen_layers=3)
         together = backbone.states(EXAMPLES)
         alone = States.concatenated([backbone.states([example]) for example in EXAMPLES])
         assert_same(together, alone, 1e-5)
@@ -82,30 +82,30 @@ def test_how_examples_are_batched_does_not_matter() -> None:
 
 
 def test_what_the_cache_gives_is_what_was_computed(cache: StateCache) -> None:
-    first, again = (tiny_backbone(split=2, cache=cache) for _ in range(2))
+    first, again = (tiny_backbone(frozen_layers=2, cache=cache) for _ in range(2))
     with metered() as at_first:
         computed = first.states(EXAMPLES)
     with metered() as afterwards:
         assert_same(again.states(EXAMPLES), computed)
     assert (at_first.cache_hits, at_first.cache_lookups) == (0, N)
     assert (afterwards.cache_hits, afterwards.cache_lookups) == (N, N)
-    assert_same(tiny_backbone(split=2).states(EXAMPLES), computed)
+    assert_same(tiny_backbone(frozen_layers=2).states(EXAMPLES), computed)
     tokens = sum(len(one.ids) for one in computed.encoded)
     assert (at_first.tokens, at_first.cached_tokens) == (tokens / 2, 0)
     assert (afterwards.tokens, afterwards.cached_tokens) == (0, tokens / 2)
 
 
 def test_a_cache_that_knows_some_examples_gives_those(cache: StateCache) -> None:
-    backbone = tiny_backbone(split=2, cache=cache)
+    backbone = tiny_backbone(frozen_layers=2, cache=cache)
     backbone.states(EXAMPLES[:2])
     with metered() as costs:
         found = backbone.states(EXAMPLES)
     assert (costs.cache_hits, cache.entries) == (2, N)
-    assert_same(found, tiny_backbone(split=2).states(EXAMPLES), 1e-5)
+    assert_same(found, tiny_backbone(frozen_layers=2).states(EXAMPLES), 1e-5)
 
 
 def test_keep_false_reads_the_cache_but_adds_nothing(cache: StateCache) -> None:
-    backbone = tiny_backbone(split=2, cache=cache)
+    backbone = tiny_backbone(frozen_layers=2, cache=cache)
     backbone.states(EXAMPLES, keep=False)
     assert cache.entries == 0
     backbone.states(EXAMPLES[:1])
@@ -116,7 +116,7 @@ def test_keep_false_reads_the_cache_but_adds_nothing(cache: StateCache) -> None:
 
 def test_equal_inputs_are_computed_once_and_progress_counts_them_all(cache: StateCache) -> None:
     done: list[int] = []
-    backbone = tiny_backbone(split=2, cache=cache)
+    backbone = tiny_backbone(frozen_layers=2, cache=cache)
     with metered() as costs:
         states = backbone.states([EXAMPLES[0]] * 3, progress=done.append)
     assert (sum(done), cache.entries) == (3, 1)
@@ -126,14 +126,20 @@ def test_equal_inputs_are_computed_once_and_progress_counts_them_all(cache: Stat
 
 @pytest.mark.parametrize(
     "options",
-    [{"split": 3}, {"split": 0}, {"feature_layers": (1,)}, {"weights": "other"}, {"dtype": torch.bfloat16}],
+    [
+        {"frozen_layers": 3},
+        {"frozen_layers": 0},
+        {"feature_layers": (1,)},
+        {"weights": "other"},
+        {"dtype": torch.bfloat16},
+    ],
     ids=str,
 )
-def test_states_of_another_backbone_split_feature_or_format_are_never_taken(
+def test_states_of_another_backbone_cut_feature_or_format_are_never_taken(
     options: dict[str, Any], cache: StateCache
 ) -> None:
-    tiny_backbone(split=2, cache=cache).states(EXAMPLES)
-    options = {"split": 2, **options}
+    tiny_backbone(frozen_layers=2, cache=cache).states(EXAMPLES)
+    options = {"frozen_layers": 2, **options}
     loaded = tiny_loaded(weights=options.pop("weights", "w"))
     loaded = replace(loaded, model=loaded.model.to(options.pop("dtype", torch.float32)))
     with metered() as costs:
@@ -143,7 +149,7 @@ def test_states_of_another_backbone_split_feature_or_format_are_never_taken(
 
 
 def test_the_template_and_the_text_decide_what_is_taken_the_label_does_not(cache: StateCache) -> None:
-    backbone = tiny_backbone(split=2, cache=cache)
+    backbone = tiny_backbone(frozen_layers=2, cache=cache)
     with metered() as same:
         backbone.states([Example.of_text("a b", "x")])
         backbone.states([Example.of_text("a b", "y", "id")])
@@ -155,16 +161,16 @@ def test_the_template_and_the_text_decide_what_is_taken_the_label_does_not(cache
 
 
 def test_how_long_inputs_may_be_changes_no_features(cache: StateCache) -> None:
-    tiny_backbone(split=2, max_tokens=12, cache=cache).states([EXAMPLES[2]])
+    tiny_backbone(frozen_layers=2, max_tokens=12, cache=cache).states([EXAMPLES[2]])
     with metered() as costs:
-        found = tiny_backbone(split=2, cache=cache).states([EXAMPLES[2]])
+        found = tiny_backbone(frozen_layers=2, cache=cache).states([EXAMPLES[2]])
     assert costs.cache_hits == 1
-    assert_same(found, tiny_backbone(split=2).states([EXAMPLES[2]]))
+    assert_same(found, tiny_backbone(frozen_layers=2).states([EXAMPLES[2]]))
 
 
 def test_states_keep_the_backbones_number_format(cache: StateCache) -> None:
     loaded = replace(tiny_loaded(), model=tiny_model("llama").bfloat16())
-    backbone = Backbone(loaded, split=2, cache=cache)
+    backbone = Backbone(loaded, frozen_layers=2, cache=cache)
     for _ in range(2):
         states = backbone.states(EXAMPLES)
         assert states.hidden is not None
@@ -176,7 +182,7 @@ def test_states_keep_the_backbones_number_format(cache: StateCache) -> None:
 
 
 def test_features_are_means_over_tokens_at_the_feature_layers_on_one_fixed_scale() -> None:
-    backbone = tiny_backbone(split=3, feature_layers=(1, 2))
+    backbone = tiny_backbone(frozen_layers=3, feature_layers=(1, 2))
     states = backbone.states(EXAMPLES)
     assert states.features.shape == (N, backbone.feature_size) == (N, 64)
     batch = states.collate(range(N), pad=1, device=torch.device("cpu"))
@@ -195,16 +201,16 @@ def test_features_are_means_over_tokens_at_the_feature_layers_on_one_fixed_scale
 
 def test_a_backbone_starts_without_reading_the_sample_texts_and_meters_only_what_it_was_asked() -> None:
     with metered() as costs:
-        backbone = tiny_backbone(split=2)
+        backbone = tiny_backbone(frozen_layers=2)
         assert costs.tokens == 0
         states = backbone.states(EXAMPLES[:1])
     assert costs.tokens == len(states.encoded[0].ids) / 2
 
 
 def test_no_examples_give_no_states() -> None:
-    states = tiny_backbone(split=2).states([])
+    states = tiny_backbone(frozen_layers=2).states([])
     assert len(states) == 0
-    assert states.features.shape == (0, tiny_backbone(split=2).feature_size)
+    assert states.features.shape == (0, tiny_backbone(frozen_layers=2).feature_size)
 
 
 def test_inputs_longer_than_the_model_reads_are_refused_when_the_backbone_is_made() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from conpet import ConPET
-from conpet.fusion.rules import FUSIONS
+from conpet.config.base import flat
+from conpet.fusion import FUSIONS
 from conpet.methods import METHODS
 from conpet.modules.kinds import MODULE_KINDS
 from conpet.replay import SCHEDULES
@@ -25,34 +26,35 @@ def settings_of(workspace: Path) -> dict:
 
 
 def test_init_takes_common_settings_as_options_and_all_others_as_yaml(tmp_path: Path) -> None:
-    made = conpet("init", tmp_path / "ws", *QUICK, "--rank", 4, "--learning-rate", "2e-3", "--seed", 7, "--set", "targets=[q_proj, v_proj]")  # fmt: skip # noqa: E501
+    made = conpet("init", tmp_path / "ws", *QUICK, "--rank", 4, "--learning-rate", "2e-3", "--seed", 7, "--set", "module.targets=[q_proj, v_proj]")  # fmt: skip # noqa: E501
     assert made.code == 0
-    kept = settings_of(tmp_path / "ws")
-    assert {name: kept[name] for name in ("rank", "learning_rate", "seed", "epochs", "projection", "targets")} == {
-        "rank": 4,
-        "learning_rate": 2e-3,
+    expected = {
+        "module.rank": 4,
+        "training.learning_rate": 2e-3,
         "seed": 7,
-        "epochs": 2,
-        "projection": 64,
-        "targets": ["q_proj", "v_proj"],
+        "training.epochs": 2,
+        "features.projection": 64,
+        "module.targets": ["q_proj", "v_proj"],
     }
+    kept = flat(settings_of(tmp_path / "ws"))
+    assert {key: kept[key] for key in expected} == expected
     assert "tiny-random" in made.out
 
 
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--set", "rnak=3"], 1, "unknown setting 'rnak' (did you mean 'rank'?); have: "),
-        (["--rank", "0"], 1, "setting 'rank'"),
+        (["--set", "module.rnak=3"], 1, "unknown setting 'module.rnak' (did you mean 'rank'?); have: "),
+        (["--rank", "0"], 1, "setting 'module.rank'"),
         (["--method", "nope"], 1, "no method 'nope'; have: a-gem, crl, der"),
         (["--method", "lad"], 1, "no method 'lad' (did you mean 'lda'?); have: a-gem"),
         (["--selector", "closed_form"], 1, "(did you mean 'closed-form'?)"),
         (["--backbone", "nope"], 1, "no backbone 'nope'"),
-        (["--pet", "nope"], 1, "no PET kind 'nope'; have: houlsby, ia3, lora, pfeiffer, prefix"),
-        (["--pet", "ia3", "--set", "rslora=true"], 1, "pet=ia3 knows no rslora"),
-        (["--set", "rank"], 2, "KEY=VALUE"),
-        (["--rank", "4", "--set", "rank=5"], 2, "given twice"),
-        (["--set", "targets=[q_proj"], 2, "not YAML"),
+        (["--module", "nope"], 1, "no module kind 'nope'; have: houlsby, ia3, lora, pfeiffer, prefix"),
+        (["--module", "ia3", "--set", "module.rslora=true"], 1, "unknown setting 'module.rslora'; have: kind, targets"),
+        (["--set", "module.rank"], 2, "KEY=VALUE"),
+        (["--rank", "4", "--set", "module.rank=5"], 2, "given twice"),
+        (["--set", "module.targets=[q_proj"], 2, "not YAML"),
         (["--rank", "many"], 2, "--rank"),
     ],
 )
@@ -66,7 +68,7 @@ def test_init_refuses_wrong_settings_and_makes_nothing(
     assert not (tmp_path / "ws").exists()
 
 
-def test_init_names_every_selector_rule_schedule_and_kind_in_its_help() -> None:
+def test_init_names_every_selector_fusion_schedule_and_kind_in_its_help() -> None:
     told = conpet("init", "--help").out
     assert all(name in told for name in [*METHODS, *SELECTORS, *FUSIONS, *SCHEDULES, *MODULE_KINDS])
 
@@ -74,10 +76,10 @@ def test_init_names_every_selector_rule_schedule_and_kind_in_its_help() -> None:
 @pytest.mark.parametrize(
     ("options", "unused"),
     [
-        (["--method", "lda", "--rank", "3"], "rank"),
-        (["--method", "lda", "--rank", "3", "--pet", "prefix", "--set", "warmup=first-task"], "pet"),
-        (["--method", "emr", "--selector", "learned", "--replay", "fixed"], "selector"),
-        (["--method", "ewc", "--replay", "adaptive", "--top-k", "2", "--rank", "3"], "replay, top_k"),
+        (["--method", "lda", "--rank", "3"], "module.rank"),
+        (["--method", "lda", "--rank", "3", "--module", "prefix", "--set", "backbone.warmup=first-task"], None),
+        (["--method", "emr", "--selector", "learned", "--replay", "fixed"], "selector.name"),
+        (["--method", "ewc", "--replay", "adaptive", "--top-k", "2", "--rank", "3"], "replay.schedule, selector.top_k"),
         (["--method", "emr", "--rank", "3"], None),
         (["--rank", "3", "--selector", "learned"], None),
     ],
@@ -94,7 +96,7 @@ def test_init_says_which_settings_the_method_never_reads(
 
 def test_a_memory_without_room_is_told(tmp_path: Path) -> None:
     workspace, folder = tmp_path / "ws", write_stream(tmp_path / "stream")
-    conpet("init", workspace, *QUICK, "--method", "lda", "--set", "memory_bytes=1")
+    conpet("init", workspace, *QUICK, "--method", "lda", "--set", "replay.memory_bytes=1")
     learned = conpet("learn", workspace, folder / NAMES[0])
     assert f"{NAMES[0]}: the replay memory (memory_bytes=1) has no room for any of its training examples" in learned.out
     assert "no room" in Store.open(workspace).snapshot().task(NAMES[0]).active.description["notes"][-1]
@@ -103,12 +105,12 @@ def test_a_memory_without_room_is_told(tmp_path: Path) -> None:
 
 def test_modules_that_cannot_share_a_pass_are_announced_once(tmp_path: Path) -> None:
     note = "prefix modules cannot share a pass"
-    assert note in " ".join(conpet("init", tmp_path / "ws", *QUICK, "--pet", "prefix").out.split())
+    assert note in " ".join(conpet("init", tmp_path / "ws", *QUICK, "--module", "prefix").out.split())
     learned = conpet("learn", tmp_path / "ws", write_stream(tmp_path / "stream"))
     assert learned.code == 0
     assert note not in learned.out
-    assert note not in conpet("init", tmp_path / "other", *QUICK, "--pet", "ia3").out
-    assert note not in conpet("init", tmp_path / "one", *QUICK, "--pet", "prefix", "--method", "emr").out
+    assert note not in conpet("init", tmp_path / "other", *QUICK, "--module", "ia3").out
+    assert note not in conpet("init", tmp_path / "one", *QUICK, "--module", "prefix", "--method", "emr").out
 
 
 def test_init_leaves_a_workspace_that_is_there_alone(tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_learn_takes_all_rows_where_it_is_told_to(tmp_path: Path) -> None:
     assert learned.code == 0
     assert "split off" not in learned.out
     kept = stored_examples(Store.open(workspace).snapshot().task("fruit").active)
-    assert [kept.count(split) for split in Subset] == [20, 0, 0]
+    assert [kept.count(subset) for subset in Subset] == [20, 0, 0]
     assert conpet("learn", workspace, file, "--all-rows", "--extend").code == 2
 
 
@@ -201,7 +203,7 @@ def test_interrupted_learn_says_what_is_kept(tmp_path: Path, monkeypatch: pytest
             raise KeyboardInterrupt
         return learn(self, tasks, **options)
 
-    monkeypatch.setattr(ConPET, "learn_together", interrupted)
+    monkeypatch.setattr(ConPET, "learn_batch", interrupted)
     stopped = conpet("learn", workspace, write_stream(tmp_path / "stream"))
     assert stopped.code == 130
     assert "1 of 2 tasks are learned and kept" in stopped.err

@@ -91,7 +91,7 @@ def test_modules_remove_asks_first(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_modules_remove_says_what_of_the_task_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr("typer.confirm", lambda question, **_: asked.append(question) or _refuse(question))
-    one_for_all = ("--method", "sequential", "--set", "warmup=first-task")
+    one_for_all = ("--method", "sequential", "--set", "backbone.warmup=first-task")
     assert conpet("init", tmp_path / "ws", *QUICK, *one_for_all).code == 0
     assert conpet("learn", tmp_path / "ws", write_stream(tmp_path / "stream")).code == 0
     for workspace, task in ((tmp_path / "ws", FIRST), (tmp_path / "ws", SECOND), (taught(tmp_path / "own"), FIRST)):
@@ -119,7 +119,7 @@ def test_modules_export_makes_a_folder_that_plain_peft_loads(tmp_path: Path) -> 
 
 
 def test_modules_export_says_whose_format_it_is(tmp_path: Path) -> None:
-    assert conpet("init", tmp_path / "ws", *QUICK, "--pet", "pfeiffer").code == 0
+    assert conpet("init", tmp_path / "ws", *QUICK, "--module", "pfeiffer").code == 0
     assert conpet("learn", tmp_path / "ws", write_stream(tmp_path / "stream")).code == 0
     made = conpet("modules", "export", tmp_path / "ws", FIRST, tmp_path / "exported")
     assert "conpet's own format (PEFT knows no pfeiffer)" in " ".join(made.out.split())

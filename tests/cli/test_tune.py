@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from conpet import ConPET
 from conpet.commands.report import History, evaluated, overall, report_data
+from conpet.config.base import flat
 from conpet.report.data import ReportData, Verb
+from conpet.report.design import Design
 from conpet.report.page import render_page
 from tests.helpers.cli import QUICK, conpet, write_rows, write_stream
 from tests.helpers.workspaces import frozen_state, stream, workspace
@@ -51,13 +54,13 @@ def test_the_report_holds_what_was_tried_and_chosen(tuned: ConPET) -> None:
     data = report_data(tuned.store)
     assert ReportData.from_json(data.to_json()) == data
     assert (data.design.task, len(data.design.trials), data.design.applied) == ("text-2", 2, True)
-    assert data.design.choice.design.rank == tuned.settings.rank
-    assert data.workspace.backbone.split == tuned.settings.split
+    assert data.design.choice.design.rank == tuned.settings.module.rank
+    assert data.workspace.backbone.frozen_layers == tuned.settings.backbone.frozen_layers
     assert History(tuned.store).events()[:2] == data.events[:2]
     page = Page(render_page(data))
     assert ("href", "#design") in page.attributes
     assert "2 designs tried on task text-2" in page.text
-    assert "Split and warm-up stay as they are" in page.text
+    assert "Frozen layers and warm-up stay as they are" in page.text
     assert "tune: text-0" in page.text
     assert "learn text-0" in page.text
     assert "tune text-2 v" not in page.text
@@ -88,12 +91,12 @@ def test_the_first_task_of_a_stream_is_searched_on_from_the_command_line(tmp_pat
     assert "nothing was changed" in tried.out
     found = conpet("tune", made, tasks, "--trials", 2, "--json")
     assert (found.code, found.json["task"], len(found.json["trials"])) == (0, "text-0", 2)
-    chosen = found.json["trials"][found.json["chosen"] - 1]["design"]
-    settings = ConPET.open(made).settings.model_dump(mode="json")
-    assert {name: settings[name] for name in chosen} == chosen
+    chosen = Design.model_validate(found.json["trials"][found.json["chosen"] - 1]["design"]).for_workspace
+    settings = flat(ConPET.open(made).settings.to_json())
+    assert {key: settings[key] for key in chosen} == json.loads(json.dumps(chosen))
     assert conpet("learn", made, tasks).code == 0
     by_name = conpet("tune", made, "text-1", "--trials", 1)
-    assert "split and warm-up stay" in by_name.out
+    assert "frozen layers and warm-up stay" in by_name.out
     assert "nothing better found: the settings are what they were" in by_name.out
     assert "example" in by_name.out
     shown = conpet("modules", "show", made, "text-1", "--json").json

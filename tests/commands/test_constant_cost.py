@@ -50,7 +50,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     [
         {"method": "lda"},
         {"method": "dynamic"},
-        {"method": "dynamic", "selector": "learned", "rule": "paper", "top_k": 2},
+        {"selector.name": "learned", "selector.steps": 2, "selector.top_k": 2, "fusion.name": "paper"},
         {"method": "emr"},
         {"method": "emr", "replay": "fixed"},
         {"method": "ewc"},
@@ -60,7 +60,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 def test_a_late_task_costs_what_an_early_one_does(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learner = workspace(tmp_path, epochs=1, batch_size=4, selector_steps=2, calibration_examples=4, **settings)
+    learner = workspace(
+        tmp_path,
+        **{"training.epochs": 1, "training.batch_size": 4, "fusion.calibration_examples": 4},
+        **settings,
+    )
     costs = []
     for number, task in enumerate(TASKS):
         with counted(monkeypatch) as counts:

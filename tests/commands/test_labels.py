@@ -31,27 +31,30 @@ TEXTS = [example.text for task in (FIRST, SECOND) for example in task.test]
 
 def marked(task: Task, label: str) -> Task:
     """Return a task in which a word stands in all texts of a label and nowhere else."""
-    splits = {
-        split: [replace(one, text=f"{WORD} {one.text}") if one.label == label else one for one in getattr(task, split)]
-        for split in ("train", "validation", "test")
+    subsets = {
+        subset: [
+            replace(one, text=f"{WORD} {one.text}") if one.label == label else one for one in getattr(task, subset)
+        ]
+        for subset in ("train", "validation", "test")
     }
-    return replace(task, **splits)
+    return replace(task, **subsets)
 
 
 def without(task: Task, label: str) -> Task:
-    splits = {
-        split: [one for one in getattr(task, split) if one.label != label] for split in ("train", "validation", "test")
+    subsets = {
+        subset: [one for one in getattr(task, subset) if one.label != label]
+        for subset in ("train", "validation", "test")
     }
-    return replace(task, **splits)
+    return replace(task, **subsets)
 
 
 def taught(folder: Path, tasks: Sequence[Task], name: str = "ws", **settings: object) -> ConPET:
-    return Trial(folder, tiny_settings(max_steps=3, **settings)).taught(tasks, name)
+    return Trial(folder, tiny_settings(**{"training.max_steps": 3}, **settings)).taught(tasks, name)
 
 
 def stored(learner: ConPET, task: str) -> dict[Subset, list[Example]]:
     memory = stored_examples(learner.store.snapshot().task(task).active)
-    return {split: memory.examples(split) for split in Subset}
+    return {subset: memory.examples(subset) for subset in Subset}
 
 
 def renamed(answers: Sequence[Mapping[str, float]], old: str, new: str) -> list[dict[str, float]]:
@@ -115,7 +118,7 @@ def test_names_that_cannot_be_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("retention", ["reservoir", "class-balanced"])
 def test_a_renamed_label_keeps_its_share_of_a_limited_memory(tmp_path: Path, retention: str) -> None:
-    learner = taught(tmp_path, [FIRST], memory_examples=12, retention=retention)
+    learner = taught(tmp_path, [FIRST], replay={"memory_examples": 12, "retention": retention})
     before = stored(learner, FIRST.name)[Subset.TRAIN]
     learner.rename(GONE, "other", evaluate=False)
     older, newer = (
@@ -209,8 +212,8 @@ def test_versions_of_other_tasks_that_held_a_retired_label_go_too(tmp_path: Path
 
 @BOTH
 def test_the_rows_of_other_labels_stay_as_they_were_trained(tmp_path: Path, method: str) -> None:
-    """Without the label, the softmax over the others is what it was, whatever else a rule adds."""
-    learner = taught(tmp_path, [FIRST], method=method, rule="paper")
+    """Without the label, the softmax over the others is what it was, whatever else a fusion adds."""
+    learner = taught(tmp_path, [FIRST], method=method, fusion="paper")
     before = ask(learner, TEXTS)
     learner.retire(GONE)
     for row, now in zip(before, ask(learner, TEXTS), strict=True):
@@ -229,7 +232,7 @@ def test_the_last_label_of_a_task_is_not_retired(tmp_path: Path) -> None:
 
 
 def test_a_memory_with_a_limit_forgets_the_label_and_keeps_its_place_for_the_rest(tmp_path: Path) -> None:
-    learner = taught(tmp_path, [FIRST, SECOND], memory_examples=18)
+    learner = taught(tmp_path, [FIRST, SECOND], replay={"memory_examples": 18})
     learner.retire(GONE, evaluate=False)
     version = learner.tasks[0].active
     memory = examples_without_test_labels(version)
@@ -244,13 +247,13 @@ def test_a_memory_with_a_limit_forgets_the_label_and_keeps_its_place_for_the_res
 
 
 def test_states_alone_are_relabelled_too(tmp_path: Path) -> None:
-    learner = taught(tmp_path, [FIRST, SECOND], latent_only=True)
+    learner = taught(tmp_path, [FIRST, SECOND], replay={"latent_only": True})
     before = ask(learner, TEXTS)
     learner.rename(FIRST.labels[0], "other")
     require_same(renamed(before, FIRST.labels[0], "other"), ask(learner, TEXTS), "after renaming")
     learner.retire(GONE)
     memory = examples_without_test_labels(learner.tasks[0].active)
-    assert {split: memory.count(split) for split in Subset} == {"train": 12, "validation": 4, "test": 6}
+    assert {subset: memory.count(subset) for subset in Subset} == {"train": 12, "validation": 4, "test": 6}
     assert set(memory.labels(Subset.TRAIN)) == {"other", FIRST.labels[2]}
     assert torch.equal(
         memory.states(learner.backbone, Subset.TRAIN).features,
@@ -295,7 +298,7 @@ def test_examples_that_cannot_be_added_are_refused_before_anything_is_learned(tm
 
 
 def test_what_a_limited_memory_let_go_is_said(tmp_path: Path) -> None:
-    learner = taught(tmp_path, [FIRST], memory_examples=10)
+    learner = taught(tmp_path, [FIRST], replay={"memory_examples": 10})
     (report,) = learner.extend(Examples((Example.of_text("quite new", FIRST.labels[0]),)), evaluate=False)
     assert report.notes == (
         "of the 18 training examples of version 1, 10 were still stored: the replay memory has no room for more",
@@ -306,7 +309,7 @@ def test_what_a_limited_memory_let_go_is_said(tmp_path: Path) -> None:
 
 
 def test_a_task_with_a_label_of_which_nothing_is_left_is_not_learned_again_without_it(tmp_path: Path) -> None:
-    learner = taught(tmp_path, [FIRST], memory_examples=1)
+    learner = taught(tmp_path, [FIRST], replay={"memory_examples": 1})
     left = stored(learner, FIRST.name)[Subset.TRAIN][0].label
     lost = [label for label in FIRST.labels if label != left]
     finer = tuple(Example.of_text(f"new {name}", name) for name in ("x", "y"))
@@ -320,7 +323,7 @@ def test_a_task_with_a_label_of_which_nothing_is_left_is_not_learned_again_witho
 
 
 def test_without_texts_nothing_is_learned_again(tmp_path: Path) -> None:
-    learner = taught(tmp_path, [FIRST], latent_only=True)
+    learner = taught(tmp_path, [FIRST], replay={"latent_only": True})
     with frozen_state(learner):
         with pytest.raises(ConfigError, match="latent_only=true"):
             learner.extend(Examples((Example.of_text("quite new", FIRST.labels[0]),)))

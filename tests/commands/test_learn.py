@@ -22,7 +22,7 @@ from conpet.errors import (
 )
 from conpet.evaluation.history import matrix_of
 from conpet.methods.dynamic import CALIBRATION
-from conpet.modules import optimisation as training
+from conpet.modules import optimisation
 from conpet.testing import Trial, ask, tiny_settings, toy_stream
 from tests.helpers.workspaces import Stopped, digests, frozen_state, shared_digests, stop_at, stream, workspace
 
@@ -30,10 +30,10 @@ from tests.helpers.workspaces import Stopped, digests, frozen_state, shared_dige
 
 
 def test_unknown_and_wrong_settings_are_named_and_nothing_is_made(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unknown setting 'ranks' .*; have: .*rank"):
-        ConPET.create(tmp_path / "ws", **tiny_settings(ranks=8))
-    with pytest.raises(ConfigError, match=r"'dropout'.*\(got 1.5\)"):
-        ConPET.create(tmp_path / "ws", **tiny_settings(dropout=1.5))
+    with pytest.raises(ConfigError, match=r"unknown setting 'module.ranks' .*; have: .*rank"):
+        ConPET.create(tmp_path / "ws", **tiny_settings(module={"ranks": 8}))
+    with pytest.raises(ConfigError, match=r"'module.dropout'.*\(got 1.5\)"):
+        ConPET.create(tmp_path / "ws", **tiny_settings(module={"dropout": 1.5}))
     with pytest.raises(UnknownNameError, match="no method 'static'; have: a-gem, crl, der"):
         ConPET.create(tmp_path / "ws", **tiny_settings(method="static"))
     with pytest.raises(UnknownNameError, match="no selector 'oracle'"):
@@ -41,9 +41,9 @@ def test_unknown_and_wrong_settings_are_named_and_nothing_is_made(tmp_path: Path
     with pytest.raises(UnknownNameError, match="no replay schedule 'never'; have: adaptive, dynamic, fixed"):
         ConPET.create(tmp_path / "ws", **tiny_settings(replay="never"))
     with pytest.raises(UnknownNameError, match="no retention 'newest'; have: class-balanced, k-means, reservoir"):
-        ConPET.create(tmp_path / "ws", **tiny_settings(retention="newest"))
+        ConPET.create(tmp_path / "ws", **tiny_settings(replay={"retention": "newest"}))
     with pytest.raises(ConfigError, match=r"no linear map q in tiny-random; have: .*q_proj"):
-        ConPET.create(tmp_path / "ws", **tiny_settings(targets=("q",)))
+        ConPET.create(tmp_path / "ws", **tiny_settings(module={"targets": ("q",)}))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -55,7 +55,7 @@ def test_a_workspace_is_made_once_and_opened_where_it_is(tmp_path: Path) -> None
         ConPET.open(tmp_path / "other")
     opened = ConPET.open(tmp_path / "ws")
     assert opened.settings == made.settings
-    assert opened.settings.split == opened.backbone.split
+    assert opened.settings.backbone.frozen_layers == opened.backbone.frozen_layers
     assert (opened.tasks, opened.labels, opened.owners) == ((), (), {})
 
 
@@ -140,11 +140,13 @@ def test_changed_data_make_a_new_version_and_leave_the_old_one_alone(tmp_path: P
 
 def test_settings_of_one_task_are_its_own(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 1)
-    learner.learn(replace(stream()[1], settings={"rank": 2, "targets": ("q_proj",), "epochs": 1}))
+    learner.learn(
+        replace(stream()[1], settings={"module": {"rank": 2, "targets": ("q_proj",)}, "training": {"epochs": 1}})
+    )
     ranks = [task.active.module.document("adapter_config")["r"] for task in learner.tasks if task.active.module]
     assert ranks == [4, 2]
-    with frozen_state(learner), pytest.raises(ConfigError, match="'top_k' is set for a whole workspace"):
-        learner.learn(replace(stream()[2], settings={"top_k": 2}))
+    with frozen_state(learner), pytest.raises(ConfigError, match="'selector' is set for a whole workspace"):
+        learner.learn(replace(stream()[2], settings={"selector": {"top_k": 2}}))
 
 
 def test_a_label_has_one_owner(tmp_path: Path) -> None:
@@ -239,7 +241,7 @@ def rows_on_disk(learner: ConPET) -> dict[str, int]:
 
 
 def test_a_limit_in_examples_bounds_what_is_on_disk(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, memory_examples=12, retention="class-balanced")
+    learner = workspace(tmp_path, replay={"memory_examples": 12, "retention": "class-balanced"})
     kept = []
     for task in stream():
         learner.learn(task, evaluate=False)
@@ -254,7 +256,7 @@ def test_a_limit_in_examples_bounds_what_is_on_disk(tmp_path: Path) -> None:
 
 
 def test_a_limit_in_bytes_bounds_what_is_on_disk(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, memory_bytes=1000)
+    learner = workspace(tmp_path, replay={"memory_bytes": 1000})
     for task in stream():
         learner.learn(task, evaluate=False)
         sizes = [path.stat().st_size for path in learner.path.glob("objects/*/train.jsonl")]
@@ -263,7 +265,7 @@ def test_a_limit_in_bytes_bounds_what_is_on_disk(tmp_path: Path) -> None:
 
 
 def test_what_a_smaller_memory_keeps_was_kept_before(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, memory_examples=12)
+    learner = workspace(tmp_path, replay={"memory_examples": 12})
     kept: set[str] = {example.text for example in stream()[0].train}
     for task in stream():
         learner.learn(task, evaluate=False)
@@ -279,17 +281,17 @@ def test_what_a_smaller_memory_keeps_was_kept_before(tmp_path: Path) -> None:
     ("stage", "settings"),
     [
         ("module", {}),
-        ("selector", {"selector": "learned"}),
-        ("module", {"selector": "learned"}),
-        ("module", {"selector": "learned", "replay": "adaptive"}),
+        ("selector", {"selector": {"name": "learned", "steps": 8}}),
+        ("module", {"selector": {"name": "learned", "steps": 8}}),
+        ("module", {"selector": {"name": "learned", "steps": 8}, "replay": "adaptive"}),
         ("evaluation", {}),
     ],
 )
 def test_an_interrupted_learn_goes_on_to_the_same_result(
     stage: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
-    settings = {"epochs": 3, "selector_steps": 8, **settings}
+    monkeypatch.setattr(optimisation, "CHECKPOINT_SECONDS", -1.0)
+    settings = {"training.epochs": 3, **settings}
     unbroken = workspace(tmp_path, 1, "unbroken", **settings)
     broken = workspace(tmp_path, 1, "broken", **settings)
     whole = unbroken.learn(stream()[1])
@@ -307,7 +309,7 @@ def test_an_interrupted_learn_goes_on_to_the_same_result(
 def test_an_interruption_leaves_nothing_to_go_wrong_in_another_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(optimisation, "CHECKPOINT_SECONDS", -1.0)
     learner = workspace(tmp_path, 1)
     straight = workspace(tmp_path, 1, "straight")
     with pytest.raises(Stopped):

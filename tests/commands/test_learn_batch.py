@@ -27,22 +27,22 @@ def weights(learner: ConPET, task: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("method", ["dynamic", "lda", "ranpac"])
-def test_together_tasks_come_out_as_one_after_the_other(method: str, tmp_path: Path) -> None:
+def test_tasks_of_a_batch_come_out_as_one_after_the_other(method: str, tmp_path: Path) -> None:
     one_by_one = workspace(tmp_path, 3, "one-by-one", method=method)
-    together = workspace(tmp_path, 0, "together", method=method)
-    reports = together.learn_batch(list(stream()))
+    in_batch = workspace(tmp_path, 0, "in-batch", method=method)
+    reports = in_batch.learn_batch(list(stream()))
     assert [(report.task, report.version, report.skipped) for report in reports] == [
         (task.name, 1, False) for task in stream()
     ]
-    assert together.labels == one_by_one.labels
-    assert shared_digests(together, STATISTICS) == shared_digests(one_by_one, STATISTICS)
+    assert in_batch.labels == one_by_one.labels
+    assert shared_digests(in_batch, STATISTICS) == shared_digests(one_by_one, STATISTICS)
     texts = [example.text for task in stream() for example in task.test]
-    found, expected = together.predict(texts), one_by_one.predict(texts)
+    found, expected = in_batch.predict(texts), one_by_one.predict(texts)
     assert [one.task for one in found] == [one.task for one in expected]
     if method == "dynamic":
         for task in stream():
             torch.testing.assert_close(
-                weights(together, task.name), weights(one_by_one, task.name), rtol=1e-2, atol=1e-3
+                weights(in_batch, task.name), weights(one_by_one, task.name), rtol=1e-2, atol=1e-3
             )
 
 
@@ -71,7 +71,10 @@ def test_every_task_has_its_event_and_its_share_of_the_cost(tmp_path: Path) -> N
 def test_every_task_is_charged_the_steps_of_its_own_module(tmp_path: Path) -> None:
     learner = workspace(tmp_path)
     first, second, third = stream()
-    longer, shorter = replace(second, settings={"epochs": 5}), replace(third, settings={"max_steps": 1})
+    longer, shorter = (
+        replace(second, settings={"training": {"epochs": 5}}),
+        replace(third, settings={"training": {"max_steps": 1}}),
+    )
     learner.learn_batch([first, longer, shorter], evaluate=False)
     charged = [sum(cost.steps for cost in event.costs) for event in learner.store.events()[-3:]]
     assert charged == [event.detail["steps"] for event in learner.store.events()[-3:]]
@@ -108,7 +111,7 @@ def test_tasks_with_a_name_or_label_in_common_are_refused_before_anything_is_don
     [
         ({"method": "emr"}, "method=emr learns every task on from the one before"),
         (SEPARATE, "selector=learned is trained on one task after the other"),
-        ({"rule": "paper", "top_k": 2}, "rule=paper with top_k=2"),
+        ({"fusion": "paper", "selector": {"top_k": 2}}, "fusion=paper with .*top_k=2"),
     ],
 )
 def test_what_builds_one_task_on_another_refuses(settings: dict[str, Any], why: str, tmp_path: Path) -> None:
@@ -129,20 +132,26 @@ def test_all_of_them_come_or_none(stage: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"warmup": "first-task"}, {"latent_only": True}, {"memory_examples": 10}, {"retention": "k-means"}]
+    "settings",
+    [
+        {"backbone": {"warmup": "first-task"}},
+        {"replay": {"latent_only": True}},
+        {"replay": {"memory_examples": 10}},
+        {"replay": {"retention": "k-means"}},
+    ],
 )
-def test_settings_hold_for_tasks_learned_together(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_settings_hold_for_tasks_of_a_batch(settings: dict[str, Any], tmp_path: Path) -> None:
     learner = workspace(tmp_path, **settings)
     reports = learner.learn_batch(list(stream()))
     assert reports[-1].evaluation is not None
     kept = [task.active.objects["memory"] for task in learner.tasks]
     assert len(kept) == 3
-    if "memory_examples" in settings:
-        rows = sum(len(list(one.rows("train"))) for one in kept)
-        assert 0 < rows <= settings["memory_examples"]
+    limit = settings.get("replay", {}).get("memory_examples")
+    if limit is not None:
+        assert 0 < sum(len(list(one.rows("train"))) for one in kept) <= limit
 
 
-def test_a_task_learned_together_can_be_removed_and_rolled_back_like_any(tmp_path: Path) -> None:
+def test_a_task_of_a_batch_can_be_removed_and_rolled_back_like_any(tmp_path: Path) -> None:
     learner = workspace(tmp_path)
     first, second, third = stream()
     learner.learn_batch([first, second, third], evaluate=False)
@@ -156,34 +165,34 @@ def test_a_task_learned_together_can_be_removed_and_rolled_back_like_any(tmp_pat
 def test_a_stream_is_learned_so_many_at_a_time(tmp_path: Path) -> None:
     learner = workspace(tmp_path)
     tasks: list[Task] = list(toy_stream(5, 2, 8, 2, 4))
-    reports = list(learner.learn_stream(iter(tasks), together=2))
+    reports = list(learner.learn_stream(iter(tasks), batch=2))
     assert [report.tasks_seen for report in reports] == [2, 2, 4, 4, 5]
     assert [report.evaluation is not None for report in reports] == [False, True, False, True, True]
     for wrong in (0, -1, 2.5, "x"):
-        with pytest.raises(ConfigError, match=f"together={wrong!r}: give a whole number"):
-            next(learner.learn_stream(tasks, together=wrong))  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=f"batch={wrong!r}: give a whole number"):
+            next(learner.learn_stream(tasks, batch=wrong))  # type: ignore[arg-type]
     assert all(report.skipped for report in learner.learn_batch(task for task in tasks))
 
 
-def test_the_command_line_learns_together(tmp_path: Path) -> None:
+def test_the_command_line_learns_in_batches(tmp_path: Path) -> None:
     made = tmp_path / "ws"
     assert conpet("init", made, *QUICK).code == 0
-    learned = conpet("learn", made, write_stream(tmp_path / "stream"), "--together", 2)
+    learned = conpet("learn", made, write_stream(tmp_path / "stream"), "--batch", 2)
     assert learned.code == 0, learned.err
     assert all(f"{task.name}: learned" in learned.out for task in STREAM)
     opened = ConPET.open(made)
     assert len(opened.tasks) == len(STREAM)
     rows = [event for event in opened.store.events() if event.evaluations]
     assert len(rows) == -(-len(STREAM) // 2)
-    again = conpet("learn", made, tmp_path / "stream", "--together", 2)
+    again = conpet("learn", made, tmp_path / "stream", "--batch", 2)
     assert again.out.count("nothing done") == len(STREAM)
 
 
-@pytest.mark.parametrize("wrong", [["--together", "0"], ["--together", "2", "--extend"]])
+@pytest.mark.parametrize("wrong", [["--batch", "0"], ["--batch", "2", "--extend"]])
 def test_the_command_line_refuses_what_makes_no_sense(wrong: list[str], tmp_path: Path) -> None:
     made = tmp_path / "ws"
     assert conpet("init", made, *QUICK).code == 0
     refused = conpet("learn", made, write_stream(tmp_path / "stream"), *wrong)
     assert refused.code == 2
-    assert "--together" in refused.err
+    assert "--batch" in refused.err
     assert not ConPET.open(made).tasks

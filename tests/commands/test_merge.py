@@ -9,6 +9,7 @@ import pytest
 
 from conpet import ConPET, Task
 from conpet.commands.report import report_data
+from conpet.config import MethodConfig
 from conpet.data import Kind
 from conpet.errors import AccuracyBoundError, ConfigError, DataError, UnknownNameError
 from conpet.methods import METHODS
@@ -45,7 +46,8 @@ def test_answers_are_the_same_right_after_an_upgrade(tmp_path: Path, method: str
     assert evaluation is not None
     assert evaluation.whole_accuracy == accuracy
     assert evaluation.selector_accuracy is not None
-    assert (learner.settings.method, learner.settings.rule, learner.settings.options) == ("dynamic", "paper", {})
+    settings = learner.settings
+    assert (settings.method, settings.fusion.name) == (MethodConfig(name="dynamic"), "paper")
     require_same(before, ask(learner, TEXTS), "after the upgrade")
     require_same(before, ask(ConPET.open(learner.path), TEXTS), "when it is opened again")
     assert [digests(task.active) for task in learner.tasks] == modules
@@ -71,11 +73,11 @@ def test_old_labels_keep_their_scores_among_each_other_when_a_task_is_learned(tm
     assert learner.evaluate().tasks[THIRD.name].whole.accuracy > 0.5
 
 
-def test_the_calibrated_rule_can_be_asked_for(tmp_path: Path) -> None:
+def test_the_calibrated_fusion_can_be_asked_for(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 2, method="emr")
     before = ask(learner, TEXTS)
-    learner.upgrade(rule="calibrated", selector="prototypes")
-    assert (learner.settings.rule, learner.settings.selector) == ("calibrated", "prototypes")
+    learner.upgrade(fusion="calibrated", selector="prototypes")
+    assert (learner.settings.fusion.name, learner.settings.selector.name) == ("calibrated", "prototypes")
     assert ask(learner, TEXTS) != before
     learner.learn(THIRD, evaluate=False)
     assert set(learner.labels) == {label for task in stream() for label in task.labels}
@@ -90,8 +92,8 @@ def test_what_cannot_be_upgraded_is_refused(tmp_path: Path) -> None:
             static.upgrade(selector="learned")
         with pytest.raises(UnknownNameError, match="no selector 'oracle'"):
             static.upgrade(selector="oracle")
-        with pytest.raises(ConfigError, match="'rule'"):
-            static.upgrade(rule="mine")
+        with pytest.raises(UnknownNameError, match="no fusion 'mine'"):
+            static.upgrade(fusion="mine")
     for method, why in (("dynamic", "already"), ("ridge", "only a workspace with one PET module")):
         other = workspace(tmp_path, 1, method, method=method)
         with frozen_state(other), pytest.raises(ConfigError, match=f"{method!r}.*{why}"):
@@ -140,7 +142,7 @@ def test_removed_tasks_leave_the_shared_module_and_the_last_takes_it_along(tmp_p
 
 def test_labels_of_the_shared_module_are_renamed_and_retired(tmp_path: Path) -> None:
     first, second = toy_stream(2, 3, 6, 2, 3)
-    learner = Trial(tmp_path, tiny_settings(method="emr", epochs=1)).taught([first, second])
+    learner = Trial(tmp_path, tiny_settings(method="emr", training={"epochs": 1})).taught([first, second])
     learner.upgrade()
     before, module = ask(learner, TEXTS), shared_digests(learner, STATIC)
     learner.rename(first.labels[0], "zz-last")
@@ -209,7 +211,7 @@ def sum_of_bytes(learner: ConPET, event: int) -> int:
 
 def test_what_accuracy_a_merge_may_cost_is_a_bound(tmp_path: Path) -> None:
     """A replay memory of four examples is too little to learn six labels from, and what that costs is said."""
-    settings = tiny_settings(rule="paper", memory_examples=4, retention="class-balanced")
+    settings = tiny_settings(fusion="paper", replay={"memory_examples": 4, "retention": "class-balanced"})
     learner = Trial(tmp_path, settings).taught(toy_stream(2, 3, 8, 6, 4))
     names = [task.name for task in learner.tasks]
     with frozen_state(learner), pytest.raises(AccuracyBoundError) as refused:
@@ -285,7 +287,7 @@ def test_an_interrupted_merge_changes_nothing_and_goes_on(tmp_path: Path, monkey
 def test_tasks_of_two_kinds_can_share_a_module(tmp_path: Path) -> None:
     relations = toy_stream(1, 2, 6, 2, 2, kind=Kind.RELATION)[0]
     own = replace(SECOND, template="{text}. They want:")
-    learner = Trial(tmp_path, tiny_settings(epochs=2)).taught([FIRST, relations, own])
+    learner = Trial(tmp_path, tiny_settings(training={"epochs": 2})).taught([FIRST, relations, own])
     learner.merge([FIRST.name, relations.name, own.name], bound=100)
     assert learner.predict([relations.test[0]])[0].label in relations.labels
     assert learner.predict([own.test[0]])[0].label in {*FIRST.labels, *own.labels}
@@ -295,7 +297,9 @@ def test_settings_that_merged_tasks_have_in_common_are_theirs(tmp_path: Path) ->
     def own(task: Task, **settings: object) -> Task:
         return replace(task, settings=settings)
 
-    learner = Trial(tmp_path, tiny_settings(epochs=1)).taught([own(FIRST, rank=2, epochs=2), own(SECOND, rank=2)])
+    learner = Trial(tmp_path, tiny_settings(training={"epochs": 1})).taught(
+        [own(FIRST, module={"rank": 2}, training={"epochs": 2}), own(SECOND, module={"rank": 2})]
+    )
     learner.merge([FIRST.name, SECOND.name], bound=100)
     assert learner.store.snapshot().shared["unit-1"].document("adapter_config")["r"] == 2
     assert learner.store.events()[-1].detail["steps"] == 2 * 2 + 2

@@ -16,11 +16,11 @@ from conpet.testing import ask, toy_stream
 from tests.helpers.workspaces import workspace
 
 STREAM = toy_stream(len(MODULE_KINDS), 2, 4, 1, 2)
-MIXED = [replace(task, settings={"pet": name}) for task, name in zip(STREAM, MODULE_KINDS, strict=True)]
+MIXED = [replace(task, settings={"module": name}) for task, name in zip(STREAM, MODULE_KINDS, strict=True)]
 
 
 def test_tasks_of_every_kind_live_in_one_workspace(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, top_k=len(MIXED), epochs=1)
+    learner = workspace(tmp_path, selector={"top_k": len(MIXED)}, training={"epochs": 1})
     for task in MIXED:
         learner.learn(task, evaluate=False)
     texts = [task.test[0].text for task in STREAM]
@@ -41,8 +41,8 @@ def test_tasks_of_every_kind_live_in_one_workspace(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"pet": "adaptor"}, "no PET kind 'adaptor'; have: houlsby"),
-        ({"pet": "houlsby", "dora": True}, "pet=houlsby knows no dora"),
+        ({"module": "adaptor"}, "no module kind 'adaptor'; have: houlsby"),
+        ({"module": {"kind": "houlsby", "dora": True}}, "unknown setting 'module.dora'; have: kind, width"),
     ],
 )
 def test_a_task_with_settings_its_kind_does_not_know_is_refused_before_anything_is_learned(
@@ -56,7 +56,7 @@ def test_a_task_with_settings_its_kind_does_not_know_is_refused_before_anything_
 
 
 def test_the_papers_selector_stays_a_lora_whatever_the_modules_are(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, pet="pfeiffer", selector="learned", selector_steps=2, epochs=1)
+    learner = workspace(tmp_path, module="pfeiffer", selector={"name": "learned", "steps": 2}, training={"epochs": 1})
     for task in STREAM[:2]:
         learner.learn(task, evaluate=False)
     document = learner.store.snapshot().shared["selector"].document("adapter_config")

@@ -42,10 +42,10 @@ def test_a_report_tells_what_was_recorded(tmp_path: Path) -> None:
     assert [event.verb for event in data.events] == [Verb.LEARN, Verb.LEARN]
     assert last.whole_accuracy == fresh.whole_accuracy
     assert last.forgetting == pytest.approx(forgetting(fresh.matrix))
-    assert last.references == {name: tally.accuracy for name, tally in fresh.references.items()}
+    assert last.references == {name: one.value for name, one in fresh.references.items()}
     assert data.selector_confusion == fresh.confusion
     assert data.workspace.backbone.parameters == workspace.backbone.parameters
-    assert data.workspace.settings["epochs"] == 2
+    assert data.workspace.settings["training"]["epochs"] == 2
     assert [task.test for task in data.tasks] == [8, 8]
     version = workspace.tasks[-1].active
     assert last.trainable_parameters == version.parameters
@@ -119,8 +119,8 @@ def test_a_merged_module_is_counted_once_and_its_head_label_by_label(tmp_path: P
     assert kept.with_heads == text.count(last.parameters + first.head_parameters + last.head_parameters)
 
 
-def test_a_warm_up_shows_in_the_fingerprint_and_behind_the_split(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, 1, warmup="first-task")
+def test_a_warm_up_shows_in_the_fingerprint_and_behind_the_cut(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 1, backbone={"warmup": "first-task"})
     data = report_data(learner.store)
     assert data.workspace.backbone.fingerprint == learner.backbone.fingerprint.digest
     assert f"all layers were tuned once, on task {learner.tasks[0].name}, before that" in render_page(data)

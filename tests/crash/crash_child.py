@@ -13,7 +13,9 @@ from conpet.modules import optimisation
 from conpet.store.writer import Writer
 from conpet.testing import Trial, tiny_settings, toy_stream
 
-SETTINGS = tiny_settings(selector="learned", selector_steps=6, epochs=2, memory_examples=9)
+SETTINGS = tiny_settings(
+    selector={"name": "learned", "steps": 6}, training={"epochs": 2}, replay={"memory_examples": 9}
+)
 STREAM = toy_stream(3, 2, 4, 1, 2)
 
 

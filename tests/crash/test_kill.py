@@ -95,7 +95,7 @@ def monkeypatch_for_module() -> Iterator[pytest.MonkeyPatch]:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory, monkeypatch_for_module: pytest.MonkeyPatch) -> Scene:
     # Set for the fork server, which is started by the first child and keeps its environment.
-    monkeypatch_for_module.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch_for_module.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
     monkeypatch_for_module.setenv("OMP_NUM_THREADS", "1")
     multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.crash.crash_warm"])
     folder = tmp_path_factory.mktemp("scene")

@@ -39,9 +39,9 @@ def test_sound_examples_pass_and_lists_become_tuples() -> None:
     assert Example.from_json(relation.to_json()) == relation
 
 
-def reasons(**splits: tuple[Example, ...]) -> list[tuple[str, int | None, str]]:
+def reasons(**subsets: tuple[Example, ...]) -> list[tuple[str, int | None, str]]:
     with pytest.raises(DataError) as caught:
-        Task("t", **splits)
+        Task("t", **subsets)
     return [(problem.file, problem.row, problem.reason) for problem in caught.value.problems]
 
 

@@ -54,13 +54,13 @@ def problems(path: Path, **options: Any) -> list[tuple[str, int | None, str]]:
 def test_every_format_reads_the_same(tmp_path: Path, suffix: str) -> None:
     rows = [{**row, "text": row["text"] + ' 請求書, "x"\n', "id": str(at), "extra": 1} for at, row in enumerate(GOOD)]
     folder = tmp_path / "billing"
-    for split in ("train", "dev", "test"):
-        write(folder / f"{split}.{suffix}", [{**row, "text": split + row["text"]} for row in rows])
+    for subset in ("train", "dev", "test"):
+        write(folder / f"{subset}.{suffix}", [{**row, "text": subset + row["text"]} for row in rows])
     task = read_task(folder)
     assert task.name == "billing"
     assert task.labels == ("a", "b")
     assert task.train[3] == Example.of_text('traintext 3 請求書, "x"\n', "b", "3")
-    assert [len(split) for split in (task.train, task.validation, task.test)] == [20, 20, 20]
+    assert [len(subset) for subset in (task.train, task.validation, task.test)] == [20, 20, 20]
     assert task.notes == ()
 
 
@@ -154,7 +154,7 @@ def test_a_csv_counts_its_header_as_row_one(tmp_path: Path) -> None:
         ("t.csv", b'text,label\n"never closed,a\nb,c\n', "not valid CSV"),
         ("t.csv", b"", "no usable training example"),
         ("t.jsonl.gz", b"plain", "cannot be read: Not a gzipped file"),
-        ("t.jsonl.gz", gzip.compress(b"{}\n" * 9)[:-9], "cannot be read"),
+        ("t.jsonl.gz", gzip.compress(b"{}\n" * 9, mtime=0)[:-9], "cannot be read"),
         ("t.parquet", b"PAR1 and no more", "not a readable Parquet file"),
         ("t.parquet", b"", "not a readable Parquet file"),
         ("t.json", b"{}", "not a format conpet reads; have: .jsonl"),
@@ -179,7 +179,7 @@ def test_bad_bytes_in_a_parquet_string_are_a_wrong_row(tmp_path: Path) -> None:
     assert problems(tmp_path / "t.parquet") == [("t.parquet", 5, "is not UTF-8 text; save it as UTF-8")]
 
 
-def test_duplicates_between_the_splits_and_unknown_labels(tmp_path: Path) -> None:
+def test_duplicates_between_the_subsets_and_unknown_labels(tmp_path: Path) -> None:
     write(tmp_path / "t" / "train.jsonl", GOOD)
     write(tmp_path / "t" / "valid.jsonl", [{"text": "v", "label": "c"}])
     write(tmp_path / "t" / "test.csv", [{"text": "w", "label": "a"}, GOOD[2]])
@@ -192,7 +192,7 @@ def test_duplicates_between_the_splits_and_unknown_labels(tmp_path: Path) -> Non
 def test_missing_sets_are_split_off_and_said_so(tmp_path: Path) -> None:
     path = write(tmp_path / "cards.jsonl", GOOD)
     task = read_task(path, seed=3)
-    assert [len(split) for split in (task.train, task.validation, task.test)] == [14, 2, 4]
+    assert [len(subset) for subset in (task.train, task.validation, task.test)] == [14, 2, 4]
     assert task.notes == (
         "no test set: 4 of 20 training rows were split off by seed 3",
         "no validation set: 2 of 16 training rows were split off by seed 3",
@@ -207,7 +207,7 @@ def test_all_rows_can_be_learned_from(tmp_path: Path) -> None:
     write(tmp_path / "t" / "train.csv", GOOD)
     write(tmp_path / "t" / "test.csv", [{"text": "of its own", "label": "a"}])
     for task in (read_task(tmp_path / "t", all_rows=True), *read_stream(tmp_path / "t", all_rows=True)):
-        assert [len(split) for split in (task.train, task.validation, task.test)] == [len(GOOD), 0, 1]
+        assert [len(subset) for subset in (task.train, task.validation, task.test)] == [len(GOOD), 0, 1]
         assert not task.notes
     few = write(tmp_path / "few.csv", GOOD[:2])
     assert "0 of 2 training rows were split off by seed 0 (too few for one)" in read_task(few).notes[0]
@@ -228,7 +228,9 @@ def test_wrong_template_settings_and_place(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", GOOD)
     assert "unknown field" in problems(path, template="{txt}")[0][2]
     assert "unknown setting 'rnak'" in problems(path, settings={"rnak": 2})[0][2]
-    assert read_task(path, name="n", template="{text}:", settings={"rank": 2}).settings == {"rank": 2}
+    assert read_task(path, name="n", template="{text}:", settings={"module": {"rank": 2}}).settings == {
+        "module": {"rank": 2}
+    }
     assert problems(tmp_path / "none.jsonl") == [("none.jsonl", None, "no such file or folder")]
     assert "holds no train file" in problems(tmp_path)[0][2]
     write(tmp_path / "u" / "train.csv", GOOD)

@@ -39,11 +39,11 @@ def test_stream_yaml_orders_names_and_sets(tmp_path: Path) -> None:
     write_task(tmp_path / "x.jsonl", "a", "b")
     write_task(tmp_path / "y.jsonl", "c", "d")
     (tmp_path / "stream.yaml").write_text(
-        "tasks:\n- {path: y.jsonl, name: 二, template: '{text} ?', settings: {rank: 4}}\n- path: x.jsonl\n",
+        "tasks:\n- {path: y.jsonl, name: 二, template: '{text} ?', settings: {module: {rank: 4}}}\n- path: x.jsonl\n",
         encoding="utf-8",
     )
     first, second = read_stream(tmp_path)
-    assert (first.name, first.template, first.settings) == ("二", "{text} ?", {"rank": 4})
+    assert (first.name, first.template, first.settings) == ("二", "{text} ?", {"module": {"rank": 4}})
     assert (second.name, second.template, second.settings) == ("x", None, {})
 
 

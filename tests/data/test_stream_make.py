@@ -30,15 +30,15 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "data"
 
 def data_of(sizes: Mapping[str, int], **groupings: Mapping[str, tuple[str, ...]]) -> LabelledData:
     """Return data with so many training examples a label, and half as many others."""
-    splits = [
+    subsets = [
         tuple(
-            Example.of_text(f"{split} input {number} of {label}", label)
+            Example.of_text(f"{subset} input {number} of {label}", label)
             for label, size in sizes.items()
             for number in range(math.ceil(size * share))
         )
-        for split, share in (("train", 1), ("validation", 0.5), ("test", 0.5))
+        for subset, share in (("train", 1), ("validation", 0.5), ("test", 0.5))
     ]
-    return LabelledData("made-up", *splits, groupings=groupings)
+    return LabelledData("made-up", *subsets, groupings=groupings)
 
 
 def groups_of(stream: TaskStream) -> list[set[str]]:
@@ -221,7 +221,9 @@ def test_a_written_folder_is_the_same_stream_whatever_its_names_and_examples(tmp
         Example.of_relation(tokens, Span(0, 1), Span(2, 3), "r1"),
         Example.of_relation(tokens, Span(2, 3), Span(0, 1), "r2"),
     ]
-    texts = Task("texts", (Example.of_text(" a\r\nb ", "t/1"), Example.of_text("c", "t/2")), settings={"rank": 2})
+    texts = Task(
+        "texts", (Example.of_text(" a\r\nb ", "t/1"), Example.of_text("c", "t/2")), settings={"module": {"rank": 2}}
+    )
     stream = TaskStream((*tasks, Task("relations", tuple(relations)), texts))
     folder = write_stream(stream, tmp_path / "out", {"LICENSE": b"free"})
     assert read_stream(folder) == stream
@@ -292,7 +294,7 @@ def test_what_is_left_out_of_a_stream_is_counted() -> None:
     )
     stream = StreamRecipe().stream_of(data, ALL)
     assert left_out(data, stream) == {"train": LeftOut(2, 0), "validation": LeftOut(1, 1), "test": LeftOut(1, 3)}
-    assert [len(getattr(stream[0], split)) for split in ("train", "validation", "test")] == [4, 2, 2]
+    assert [len(getattr(stream[0], subset)) for subset in ("train", "validation", "test")] == [4, 2, 2]
     fewer = StreamRecipe().stream_of(data, PerLabel(train=1))
     trained = {example.text for example in fewer[0].train}
     held = [text for text in ("1", "2", "3") if text in trained]
@@ -304,14 +306,14 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a small `clinc150` of four labels in two groups, with its licence."""
     folder = tmp_path_factory.mktemp("shelf")
     rows = [
-        {"text": f"{split} {number} about {label}", "label": label, "group": "ab" if label in "ab" else "cd"}
-        for split in ("train", "validation", "test")
+        {"text": f"{subset} {number} about {label}", "label": label, "group": "ab" if label in "ab" else "cd"}
+        for subset in ("train", "validation", "test")
         for label in "abcd"
         for number in range(6)
     ]
     (folder / "clinc150").mkdir()
-    for split in ("train", "validation", "test"):
-        write_gz(folder / "clinc150" / f"{split}.jsonl.gz", [row for row in rows if row["text"].startswith(split)])
+    for subset in ("train", "validation", "test"):
+        write_gz(folder / "clinc150" / f"{subset}.jsonl.gz", [row for row in rows if row["text"].startswith(subset)])
     write_gz(folder / "clinc150" / "out_of_scope_test.jsonl.gz", [{"text": "what is love"}])
     (folder / "clinc150" / "LICENSE").write_text("as you like", encoding="utf-8")
     return folder
@@ -346,8 +348,8 @@ def test_the_folder_says_how_it_was_made_and_the_same_command_may_be_repeated(sh
     source = shelf / "banking77"
     source.mkdir()
     rows = [{"text": f"{label} {number}", "label": label} for label in "abcd" for number in range(6)]
-    for split, shared in (("train", rows[6:8]), ("validation", []), ("test", rows[6:8])):
-        write_gz(source / f"{split}.jsonl.gz", [{**row, "text": f"{row['text']} {split}"} for row in rows] + shared)
+    for subset, shared in (("train", rows[6:8]), ("validation", []), ("test", rows[6:8])):
+        write_gz(source / f"{subset}.jsonl.gz", [{**row, "text": f"{row['text']} {subset}"} for row in rows] + shared)
     (source / "SOURCE.md").write_text("26 training rows", encoding="utf-8")
     command = ("stream", "make", "banking77", tmp_path / "out", "--data-folder", shelf, "--by", "random", "--tasks", 2)
     done = conpet(*command, "--test", 7)

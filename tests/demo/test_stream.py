@@ -39,13 +39,13 @@ def test_every_intent_has_its_full_share_of_examples(stream: TaskStream) -> None
             assert Counter(example.label for example in examples) == dict.fromkeys(task.labels, number)
 
 
-def test_no_input_stands_in_two_splits_of_whatever_tasks(stream: TaskStream) -> None:
-    splits = [
-        {normalised(example.text) for task in stream for example in getattr(task, split)}
-        for split in ("train", "validation", "test")
+def test_no_input_stands_in_two_subsets_of_whatever_tasks(stream: TaskStream) -> None:
+    subsets = [
+        {normalised(example.text) for task in stream for example in getattr(task, subset)}
+        for subset in ("train", "validation", "test")
     ]
-    assert [len(split) for split in splits] == [3000, 750, 4500]
-    assert len(set.union(*splits)) == 8250
+    assert [len(subset) for subset in subsets] == [3000, 750, 4500]
+    assert len(set.union(*subsets)) == 8250
 
 
 def test_live_examples_are_new_and_the_last_belongs_to_no_task(stream: TaskStream) -> None:

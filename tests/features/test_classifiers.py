@@ -19,6 +19,7 @@ from conpet.features.classifiers import (
     NearestMean,
     ProjectedRidge,
     Ridge,
+    classifiers_for,
 )
 from conpet.features.feature_map import FeatureMap, View
 from conpet.features.statistics import ClassSums, ClosedFormState, Gram, Scatter
@@ -257,9 +258,9 @@ def test_impossible_strengths_are_refused(wrong: float) -> None:
 
 
 def test_methods_are_those_whose_view_is_kept() -> None:
-    assert methods_of(FeatureMap(dim=1).views) == ("nearest-mean", "lda", "ridge", "projected-ridge")
-    assert methods_of([View.RAW, View.FOURIER]) == ("nearest-mean", "lda", "ridge", "klda")
-    assert methods_of(list(View)) == tuple(CLASSIFIERS)
+    assert classifiers_for(FeatureMap(dim=1).views) == ("nearest-mean", "lda", "ridge", "projected-ridge")
+    assert classifiers_for([View.RAW, View.FOURIER]) == ("nearest-mean", "lda", "ridge", "klda")
+    assert classifiers_for(list(View)) == tuple(CLASSIFIERS)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

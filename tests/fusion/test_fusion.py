@@ -1,4 +1,4 @@
-"""How evidence becomes one ranking: the paper's rule as written down, the calibrated one by what it promises."""
+"""How evidence becomes one ranking: the paper's fusion as written down, the calibrated one by what it promises."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from conpet.fusion import rules
-from conpet.fusion.rules import FUSIONS, UNSELECTED, CalibratedFusion, Evidence, Fusion, PaperFusion
+from conpet.fusion import FUSIONS, calibrated
+from conpet.fusion.base import UNSELECTED, Evidence, Fusion
+from conpet.fusion.calibrated import CalibratedFusion
+from conpet.fusion.paper import PaperFusion
 from conpet.methods import dynamic
 from conpet.modules.module import StoredModule
 from conpet.modules.pool import ModulePool
 from conpet.modules.training import TrainingJob
 from conpet.state.state import MODULE
-from conpet.testing import check_fusion_contract, method_of, random_evidence
+from conpet.testing import check_fusion_contract, live_of, random_evidence
+from tests.helpers.live import encoded
 from tests.helpers.workspaces import stream, workspace
 
 
 def rows_of(evidence: Evidence, rows: slice | Tensor) -> Evidence:
-    per_row = [evidence.discriminant, evidence.regression, evidence.tasks, evidence.modules]
+    per_row = [evidence.lda, evidence.ridge, evidence.tasks, evidence.modules]
     return Evidence(*(one[rows] for one in per_row), owner=evidence.owner)
 
 
-def nll(rule: Fusion, evidence: Evidence, targets: Tensor) -> float:
-    return -float(rule.log_probabilities(evidence)[torch.arange(len(targets)), targets].mean())
+def nll(fusion: Fusion, evidence: Evidence, targets: Tensor) -> float:
+    return -float(fusion.log_probabilities(evidence)[torch.arange(len(targets)), targets].mean())
 
 
 def informative(rows: int, seed: int, modules: float = 4.0) -> tuple[Evidence, Tensor]:
@@ -52,18 +55,18 @@ def informative(rows: int, seed: int, modules: float = 4.0) -> tuple[Evidence, T
 
 
 @pytest.mark.parametrize("name", FUSIONS)
-def test_every_rule_keeps_its_contract(name: str) -> None:
+def test_every_fusion_keeps_its_contract(name: str) -> None:
     check_fusion_contract(name)
 
 
 @pytest.mark.parametrize("selected", [1, 2])
-def test_the_papers_rule_is_one_softmax_with_minus_100_for_tasks_not_selected(selected: int) -> None:
+def test_the_papers_fusion_is_one_softmax_with_minus_100_for_tasks_not_selected(selected: int) -> None:
     evidence = random_evidence(rows=10, selected=selected)
     scores = PaperFusion().log_probabilities(evidence)
     for row in range(10):
         logits = []
         for label in range(7):
-            if float(evidence.discriminant[row, label]) == -math.inf:
+            if float(evidence.lda[row, label]) == -math.inf:
                 continue  # of another kind: no label of this input at all
             ran = float(evidence.modules[row, label]) > -math.inf
             logits.append(float(evidence.modules[row, label]) if ran else -100.0)
@@ -73,16 +76,16 @@ def test_the_papers_rule_is_one_softmax_with_minus_100_for_tasks_not_selected(se
         assert (scores[row, 5:] == -math.inf).all()
 
 
-def test_the_papers_rule_has_nothing_to_fit() -> None:
+def test_the_papers_fusion_has_nothing_to_fit() -> None:
     evidence, targets = informative(20, seed=0)
     assert PaperFusion().fitted(evidence, targets) == PaperFusion()
 
 
-@pytest.mark.parametrize("rule", [CalibratedFusion(), PaperFusion()])
-def test_all_modules_run_is_a_case_like_any_other(rule: Fusion) -> None:
+@pytest.mark.parametrize("fusion", [CalibratedFusion(), PaperFusion()])
+def test_all_modules_run_is_a_case_like_any_other(fusion: Fusion) -> None:
     evidence, _ = informative(30, seed=1)
     assert evidence.ran.all()
-    assert rule.log_probabilities(evidence).exp().sum(dim=1).tolist() == pytest.approx([1.0] * 30, abs=1e-5)
+    assert fusion.log_probabilities(evidence).exp().sum(dim=1).tolist() == pytest.approx([1.0] * 30, abs=1e-5)
 
 
 def test_modules_do_not_compete_by_the_scale_of_their_logits() -> None:
@@ -99,9 +102,9 @@ def as_written(evidence: Evidence, row: int, a: float, b: float, c: float, d: fl
     possible = set(evidence.owner[~evidence.impossible[row]].tolist())
     run = set(evidence.owner[evidence.ran[row]].tolist())
     others = sorted(possible - run, key=lambda task: -float(evidence.tasks[row, task]))
-    for task in run | set(others[: rules.CANDIDATES]):
+    for task in run | set(others[: calibrated.CANDIDATES]):
         labels = (evidence.owner == task).nonzero().squeeze(1)
-        closed = a * evidence.discriminant[row, labels].double() + b * evidence.regression[row, labels].double()
+        closed = a * evidence.lda[row, labels].double() + b * evidence.ridge[row, labels].double()
         module = evidence.modules[row, labels].double().log_softmax(dim=0)
         within = closed.log_softmax(dim=0)
         second = torch.where(evidence.ran[row, labels], module, within)
@@ -136,11 +139,11 @@ def many_labels(sizes: list[int], *, partly: bool) -> Evidence:
 
 @pytest.mark.parametrize("partly", [False, True])
 @pytest.mark.parametrize("sizes", [[2] * 320, [1] * 8, [4, 1, 2, 30, 3, 1], [1 + index % 5 for index in range(220)]])
-def test_the_calibrated_rule_is_what_is_written_of_it(sizes: list[int], partly: bool) -> None:
+def test_the_calibrated_fusion_is_what_is_written_of_it(sizes: list[int], partly: bool) -> None:
     evidence = many_labels(sizes, partly=partly)
-    rule = CalibratedFusion()
-    scores = rule.log_probabilities(evidence)
-    weights = rule.discriminant, rule.regression, rule.selector, rule.module
+    fusion = CalibratedFusion()
+    scores = fusion.log_probabilities(evidence)
+    weights = fusion.discriminant, fusion.regression, fusion.selector, fusion.module
     for row in range(len(scores)):
         assert scores[row].tolist() == pytest.approx(as_written(evidence, row, *weights), rel=1e-5, abs=1e-4)
 
@@ -149,7 +152,7 @@ def test_of_very_many_tasks_all_that_were_run_can_be_meant() -> None:
     wide = many_labels([2] * 320, partly=False)
     finite = CalibratedFusion().log_probabilities(wide) > -torch.inf
     assert finite[wide.ran].all()
-    assert (finite & ~wide.ran).sum(dim=1).tolist() == [2 * rules.CANDIDATES] * len(finite)
+    assert (finite & ~wide.ran).sum(dim=1).tolist() == [2 * calibrated.CANDIDATES] * len(finite)
 
 
 def test_a_module_decides_between_the_labels_of_its_task() -> None:
@@ -194,7 +197,7 @@ def test_fitting_looks_at_the_tasks_that_matter_however_many_there_are(monkeypat
     owner[places] = torch.tensor([7, 7, 1, 1, 30, 30])
     evidence = Evidence(**wide, tasks=tasks, owner=owner)
     narrow = CalibratedFusion().fitted(evidence, places[targets])
-    monkeypatch.setattr(rules, "CANDIDATES", 100)
+    monkeypatch.setattr(calibrated, "CANDIDATES", 100)
     whole = CalibratedFusion().fitted(evidence, places[targets])
     assert narrow.to_json() == pytest.approx(whole.to_json(), rel=0.02)
     assert narrow.to_json() == pytest.approx(CalibratedFusion().fitted(few, targets).to_json(), rel=0.02)
@@ -215,33 +218,35 @@ def test_teacher_forcing_trains_beside_the_tasks_the_selector_would_take(
     given: list[TrainingJob] = []
     train = dynamic.train_modules
 
-    def spied(backbone: Any, subjects: list[TrainingJob], **more: Any) -> Any:
-        given.extend(subjects)
-        return train(backbone, subjects, **more)
+    def spied(backbone: Any, jobs: list[TrainingJob], **more: Any) -> Any:
+        given.extend(jobs)
+        return train(backbone, jobs, **more)
 
-    learner = workspace(tmp_path, 2, rule="paper", top_k=2)
+    learner = workspace(tmp_path, 2, fusion="paper", selector={"top_k": 2})
     newest = replace(stream()[2], template=template)
     monkeypatch.setattr(dynamic, "train_modules", spied)
     learner.learn(newest, evaluate=False)
 
-    after = method_of(learner)
-    readings = after.readings(newest.train, newest.kind, keep=False)
-    ranking = after.score(readings, newest.kind).tasks
+    after = live_of(learner)
+    inputs = encoded(after, newest.train)
+    ranking = after.method.score(after.state, inputs, newest.kind).tasks
     assert ranking is not None
     older = after.state.tasks[:2]
     pool = ModulePool(learner.backbone)
-    (subject,) = given
-    assert subject.others is not None
+    (job,) = given
+    assert job.competing_logits is not None
     for row in range(len(newest.train)):
         rival = int(ranking[row, :2].argmax())
         module = StoredModule.of(older[rival].objects[MODULE])
-        logits = pool.logits(readings[None].select([row]), [[module]])[0][module].tolist()
+        logits = pool.logits(inputs[None].select([row]), [[module]])[0][module].tolist()
         expected = [UNSELECTED] * 4
         expected[2 * rival : 2 * rival + 2] = logits
-        assert subject.others[row].tolist() == pytest.approx(expected, abs=1e-3)
+        assert job.competing_logits[row].tolist() == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize("settings", [{"rule": "paper", "top_k": 1}, {"rule": "calibrated", "top_k": 2}])
+@pytest.mark.parametrize(
+    "settings", [{"fusion": "paper", "selector": {"top_k": 1}}, {"fusion": "calibrated", "selector": {"top_k": 2}}]
+)
 def test_modules_learn_alone_where_no_other_logits_stand_beside_theirs(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,4 +255,4 @@ def test_modules_learn_alone_where_no_other_logits_stand_beside_theirs(
     learner = workspace(tmp_path, 1, **settings)
     monkeypatch.setattr(dynamic, "train_modules", lambda a, some, **more: given.extend(some) or train(a, some, **more))
     learner.learn(stream()[1], evaluate=False)
-    assert [subject.others for subject in given] == [None]
+    assert [job.competing_logits for job in given] == [None]

@@ -12,12 +12,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import pytest
+
 from conpet.cli import main
 from conpet.testing import toy_stream
 
 _KEPT = TemporaryDirectory(prefix="conpet-cli-")
 STREAM = toy_stream(2, 2, 8, 2, 4)
-QUICK = ("--backbone", "tiny-random", "--epochs", "2", "--set", "projection=64", "--set", "calibration_examples=8")
+QUICK = (
+    "--backbone",
+    "tiny-random",
+    "--epochs",
+    "2",
+    "--set",
+    "features.projection=64",
+    "--set",
+    "fusion.calibration_examples=8",
+)
 
 
 class Result(NamedTuple):
@@ -50,9 +61,9 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
 def write_stream(folder: Path) -> Path:
     """Write `STREAM` as a stream folder."""
     for task in STREAM:
-        for split in ("train", "validation", "test"):
-            rows = [{"text": one.text, "label": one.label} for one in getattr(task, split)]
-            write_rows(folder / task.name / f"{split}.jsonl", rows)
+        for subset in ("train", "validation", "test"):
+            rows = [{"text": one.text, "label": one.label} for one in getattr(task, subset)]
+            write_rows(folder / task.name / f"{subset}.jsonl", rows)
     return folder
 
 
@@ -64,6 +75,8 @@ def taught(folder: Path) -> Path:
 @cache
 def _taught() -> Path:
     made = Path(_KEPT.name) / "ws"
-    assert conpet("init", made, *QUICK).code == 0
-    assert conpet("learn", made, write_stream(Path(_KEPT.name) / "stream")).code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONPET_HOME", str(Path(_KEPT.name) / "home"))  # whose cache no other test has filled
+        assert conpet("init", made, *QUICK).code == 0
+        assert conpet("learn", made, write_stream(Path(_KEPT.name) / "stream")).code == 0
     return made

@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from conpet.artifact import InMemoryObject
+from conpet.artifact import Artifact, InMemoryObject
 from conpet.backbone.backbone import Backbone
 from conpet.config import Settings, TaskSettings
+from conpet.heads.labels import LabelHead, label_document
 from conpet.modules.kinds import MODULE_KINDS
 from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.pool import ModulePool
+from conpet.modules.training import TrainingJob
 from tests.helpers.backbones import EXAMPLES, tiny_backbone
 
 TARGETS = torch.tensor([0, 1, 0, 1, 2])
 VARIANTS: dict[str, dict[str, Any]] = {
-    "lora": {"pet": "lora"},
-    "rslora": {"pet": "lora", "rslora": True, "rank": 4},
-    "dora": {"pet": "lora", "dora": True},
-    "rsdora": {"pet": "lora", "dora": True, "rslora": True},
-    "ia3": {"pet": "ia3"},
-    "houlsby": {"pet": "houlsby", "bottleneck": 5},
-    "pfeiffer": {"pet": "pfeiffer", "bottleneck": 3},
-    "prefix": {"pet": "prefix", "prefix_tokens": 3},
+    "lora": {"module": "lora"},
+    "rslora": {"module": {"rslora": True, "rank": 4}},
+    "dora": {"module": {"dora": True}},
+    "rsdora": {"module": {"dora": True, "rslora": True}},
+    "ia3": {"module": "ia3"},
+    "houlsby": {"module": {"kind": "houlsby", "width": 5}},
+    "pfeiffer": {"module": {"kind": "pfeiffer", "width": 3}},
+    "prefix": {"module": {"kind": "prefix", "tokens": 3}},
 }
-IN_PEFT = [name for name, values in VARIANTS.items() if MODULE_KINDS[values["pet"]].in_peft]
+SMALL = Settings.parse({"module": {"rank": 2}, "training": {"epochs": 2, "batch_size": 2, "learning_rate": 0.01}})
+IN_PEFT = [name for name, values in VARIANTS.items() if MODULE_KINDS[SMALL.changed(values).module.kind].in_peft]
 ARCHITECTURES = ("llama", "bert")
 
 
 def settings(variant: str, **values: Any) -> TaskSettings:
-    given = {"rank": 2, "epochs": 2, "batch_size": 2, "learning_rate": 0.01, **VARIANTS[variant], **values}
-    return Settings.parse({}).for_task(given)
+    """Return the settings of a variant, with small sizes; `values` are sections or dotted keys in their place."""
+    return SMALL.changed(VARIANTS[variant]).for_task(values)
 
 
 @cache
-def bench(architecture: str, split: int = 2) -> Backbone:
-    return tiny_backbone(architecture, split=split)
+def bench(architecture: str, frozen_layers: int = 2) -> Backbone:
+    return tiny_backbone(architecture, frozen_layers=frozen_layers)
 
 
 def digest(model: nn.Module) -> str:
@@ -73,5 +77,18 @@ def head_of(backbone: Backbone, seed: int, labels: int) -> nn.Linear:
     return nn.Linear(backbone.representation_size, labels)
 
 
+def job(backbone: Backbone, settings: TaskSettings, seed: int = 0, **more: Any) -> TrainingJob:
+    """Return the job of learning the labels of the examples."""
+    answers = [str(target) for target in TARGETS.tolist()]
+    job = TrainingJob.over_labels(backbone.states(EXAMPLES), answers, ["0", "1", "2"], settings, seed)
+    return replace(job, **more)
+
+
+def artifact(module: PetModule, head: nn.Linear) -> Artifact:
+    """Return a module and its head as they are stored."""
+    labels = [str(label) for label in range(head.out_features)]
+    return module_artifact(module.adapter(), LabelHead().tensors(head), label_document(labels))
+
+
 def stored(module: PetModule, head: nn.Linear) -> StoredModule:
-    return StoredModule.of(InMemoryObject(module_artifact(module, head, {})))
+    return StoredModule.of(InMemoryObject(artifact(module, head)))

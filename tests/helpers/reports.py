@@ -17,7 +17,7 @@ from conpet.report.data import (
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 LLAMA_7B = BackboneInfo(
-    name="llama-7b", architecture="LlamaForCausalLM", layers=32, split=24, hidden_size=4096,
+    name="llama-7b", architecture="LlamaForCausalLM", layers=32, frozen_layers=24, hidden_size=4096,
     parameters=6_738_415_616, dtype="bfloat16", fingerprint="0123abcd",
 )  # fmt: skip
 
@@ -68,7 +68,7 @@ def report(names: list[str], *, tested: bool = True, references: bool = True, la
     return ReportData(
         workspace=WorkspaceInfo(
             name="support", backbone=LLAMA_7B, method="dynamic",
-            settings={"seed": 7, "pet": {"rank": 4}}, created=START, conpet_version="0.1.0",
+            settings={"seed": 7, "module": {"rank": 4}}, created=START, conpet_version="0.1.0",
         ),
         tasks=tasks,
         events=tuple(event(names, size, tested=tested, references=references) for size in sizes),

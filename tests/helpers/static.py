@@ -22,7 +22,7 @@ from conpet.replay.memory import new_examples
 from conpet.replay.memory_writer import past_examples
 from conpet.state.reading import new_task_state
 from conpet.testing import Trial, tiny_settings
-from conpet.testing.checks import method_of
+from conpet.testing.checks import live_of
 
 
 def representations(workspace: ConPET, examples: Sequence[Example]) -> Tensor:
@@ -33,18 +33,20 @@ def representations(workspace: ConPET, examples: Sequence[Example]) -> Tensor:
 
 
 def start_task(workspace: ConPET, task: Task) -> tuple[StaticMethod, ReplayBatches]:
-    """Return a workspace's learner and the session in which it is about to learn a task, all but the training."""
-    learner = method_of(workspace)
-    assert isinstance(learner, StaticMethod)
+    """Return a workspace's method and the batches from which it is about to learn a task, all but the training."""
+    live = live_of(workspace)
+    method = live.method
+    assert isinstance(method, StaticMethod)
     added = new_task_state(task, workspace.store.snapshot())
     task_data = TaskData.of(added, workspace.settings, new_examples(task), workspace.backbone)
-    batches = learner.batches(task_data, TrainContext(past_examples(workspace.tasks), CostLedger(), seed=0))
-    learner.before(batches)
-    return learner, batches
+    context = TrainContext(past_examples(workspace.tasks), CostLedger(), seed=0)
+    batches = method.batches(live.state, task_data, context)
+    method.before_training(batches)
+    return method, batches
 
 
 def shaken(batches: ReplayBatches) -> ReplayBatches:
-    """Move all parameters of a session a little, so that nothing is where it was."""
+    """Move all parameters of a training a little, so that nothing is where it was."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in batches.parameters.values():
@@ -59,7 +61,7 @@ def outputs(batches: ReplayBatches, step: TrainingStep) -> list[list[float]]:
 
 
 def gradients(loss: Tensor, batches: ReplayBatches) -> dict[str, Tensor]:
-    """Return the gradient of a loss by every parameter of a session."""
+    """Return the gradient of a loss by every parameter of a training."""
     return dict(zip(batches.parameters, torch.autograd.grad(loss, list(batches.parameters.values())), strict=True))
 
 

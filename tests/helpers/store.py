@@ -18,7 +18,7 @@ from conpet.store import (
     ArtifactReader,
     Change,
     Cost,
-    Evaluation,
+    Metric,
     NewVersion,
     Reference,
     SideObject,
@@ -30,7 +30,7 @@ STEPS = 7
 
 
 def make_store(path: Path) -> Store:
-    return Store.create(path, settings={"split": 24}, backbone={"sha256": "abc"})
+    return Store.create(path, settings={"backbone": {"frozen_layers": 24}}, backbone={"sha256": "abc"})
 
 
 def module(value: float) -> Artifact:
@@ -59,8 +59,12 @@ def history(step: int) -> Change:
     """Return the change that leads from state `step` to state `step + 1`; uses every part of a change."""
     shared = {"statistics": module(float(step)), "selector": module(-float(step)) if step % 2 else None}
     ledger: dict[str, Any] = {
-        "evaluations": (Evaluation("a", 10, 9, 8, 9, 10), Evaluation("b", 5, step)),
-        "references": (Reference("ridge", 15, step),),
+        "metrics": (
+            Metric("a", "accuracy", 0.9, 10),
+            Metric("a", "selector_accuracy", 0.8, 10),
+            Metric("b", "accuracy", step / STEPS, STEPS),
+        ),
+        "references": (Reference("ridge", 0.5, 15),),
         "costs": (Cost("module", 0.5, tokens=step),),
         "detail": {"step": step},
         "confusion": [[step, 0], [0, step]],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from conpet.fusion.rules import CANDIDATES
-
 from conpet import ConPET, Task, TaskStream
 from conpet.data import Kind
+from conpet.fusion.calibrated import CANDIDATES
 from conpet.store import VersionRecord
 from conpet.testing import Trial, tiny_settings, toy_stream
 
@@ -28,15 +28,15 @@ def stream() -> TaskStream:
 
 def workspace(folder: Path, tasks: int = 0, name: str = "ws", **settings: Any) -> ConPET:
     """Open a workspace of one's own in which the first tasks of `stream` were learned."""
-    made = _taught(tasks, tuple(sorted(settings.items())))
+    made = _taught(tasks, json.dumps(settings, sort_keys=True))
     return ConPET.open(shutil.copytree(made, folder / name))
 
 
 @cache
-def _taught(tasks: int, settings: tuple[tuple[str, Any], ...]) -> Path:
+def _taught(tasks: int, settings: str) -> Path:
     folder = Path(_KEPT.name) / str(_taught.cache_info().misses)
     folder.mkdir()
-    trial = Trial(folder, tiny_settings(**dict(settings)))
+    trial = Trial(folder, tiny_settings(**json.loads(settings)))
     learner = trial.workspace()
     for task in stream()[:tasks]:
         learner.learn(task)

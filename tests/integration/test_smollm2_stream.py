@@ -23,13 +23,13 @@ COUNTS = {"train": 8, "validation": 3, "test": 8}
 def small(task: Task) -> Task:
     """Keep a few intents of a task, and of each of them a few examples."""
     intents = task.labels[::4]  # four of fifteen; neighbours (bill_balance, bill_due) are near in meaning too
-    splits: dict[str, tuple[Example, ...]] = {}
-    for split, count in COUNTS.items():
+    subsets: dict[str, tuple[Example, ...]] = {}
+    for subset, count in COUNTS.items():
         of: dict[str | None, list[Example]] = defaultdict(list)
-        for example in getattr(task, split):
+        for example in getattr(task, subset):
             of[example.label].append(example)
-        splits[split] = tuple(example for intent in intents for example in of[intent][:count])
-    return replace(task, train=splits["train"], validation=splits["validation"], test=splits["test"])
+        subsets[subset] = tuple(example for intent in intents for example in of[intent][:count])
+    return replace(task, train=subsets["train"], validation=subsets["validation"], test=subsets["test"])
 
 
 TASKS = [small(task) for task in demo_stream()[:2]]
@@ -47,7 +47,7 @@ def _all_cores() -> Iterator[None]:
 def test_a_real_model_learns_two_departments(backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The states of other runs do not count: what is cached here is seen below.
     monkeypatch.setattr("conpet.state.live.conpet_home", lambda: tmp_path)
-    learner = ConPET.create(tmp_path / "ws", backbone=backbone, epochs=4, batch_size=8)
+    learner = ConPET.create(tmp_path / "ws", backbone=backbone, training={"epochs": 4, "batch_size": 8})
     first, second = (learner.learn(task) for task in TASKS)
 
     for report in (first, second):

@@ -11,7 +11,7 @@ from conpet.errors import ConfigError
 from conpet.features import CLASSIFIERS as CLOSED_FORMS
 from conpet.methods import METHODS
 from conpet.methods.closed_form import ClosedFormMethod
-from conpet.testing import Trial, method_of, tiny_settings, toy_stream
+from conpet.testing import Trial, live_of, tiny_settings, toy_stream
 from conpet.testing.checks import files
 
 STREAM = toy_stream(3, 2, 8, 0, 6)
@@ -29,11 +29,11 @@ def test_they_are_five() -> None:
 @pytest.mark.parametrize("method", LEARNERS)
 def test_answers_are_those_of_the_classifier(method: str, tmp_path: Path) -> None:
     workspace = taught(tmp_path, method)
-    learner = method_of(workspace)
+    live = live_of(workspace)
     examples = [example for task in STREAM for example in task.test]
-    classifier = CLOSED_FORMS[METHODS[method].form]().fit(learner.closed)
+    classifier = CLOSED_FORMS[METHODS[method].form]().fit(live.method.statistics(live.state))
     best = classifier.scores(workspace.backbone.states(examples).features).argmax(dim=1).tolist()
-    assert [one.label for one in workspace.predict(examples)] == [learner.labels[column] for column in best]
+    assert [one.label for one in workspace.predict(examples)] == [live.state.classes[column] for column in best]
     evaluation = workspace.evaluate()
     assert evaluation.whole_accuracy == evaluation.references[METHODS[method].form].accuracy
     assert evaluation.whole_accuracy > 0.6  # chance: 0.17
@@ -68,7 +68,7 @@ def test_klda_keeps_the_view_it_reads_and_no_other_random_one(tmp_path: Path) ->
 
 
 def test_a_model_without_linear_maps_above_the_cut_will_do(tmp_path: Path) -> None:
-    workspace = Trial(tmp_path, tiny_settings(method="lda", split=4)).taught(STREAM[:2])
+    workspace = Trial(tmp_path, tiny_settings(method="lda", backbone={"frozen_layers": 4})).taught(STREAM[:2])
     assert workspace.predict([STREAM[0].test[0]])[0].label in workspace.labels
     with pytest.raises(ConfigError, match="no linear maps"):
-        Trial(tmp_path, tiny_settings(split=4)).workspace("tuned")
+        Trial(tmp_path, tiny_settings(backbone={"frozen_layers": 4})).workspace("tuned")

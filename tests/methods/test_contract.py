@@ -10,7 +10,7 @@ import torch
 
 from conpet.data import Kind
 from conpet.errors import UnknownNameError
-from conpet.fusion.rules import PaperFusion
+from conpet.fusion.paper import PaperFusion
 from conpet.methods import METHODS
 from conpet.methods.dynamic import DynamicMethod
 from conpet.modules.kinds import MODULE_KINDS
@@ -30,15 +30,16 @@ from conpet.testing import (
 ELSEWHERE = "reloaded_elsewhere"
 VARIANTS: dict[str, dict[str, Any]] = {
     "learned": {"selector": "learned"},
-    "paper's rule, k=2": {"rule": "paper", "top_k": 2},
-    "no prefix": {"split": 0},
+    "the paper's fusion, k=2": {"fusion": "paper", "selector": {"top_k": 2}},
+    "no prefix": {"backbone": {"frozen_layers": 0}},
     "adaptive replay": {"replay": "adaptive", "selector": "learned"},
-    "a small memory by k-means": {"retention": "k-means", "memory_examples": 6, "selector": "learned"},
-    "latent only": {"latent_only": True, "selector": "learned"},
+    "a small memory by k-means": {"replay": {"retention": "k-means", "memory_examples": 6}, "selector": "learned"},
+    "latent only": {"replay": {"latent_only": True}, "selector": "learned"},
 }
 """Settings that take other ways through the code; they need not be checked in another process as well."""
 
-KINDS = {name: {"pet": name} for name in MODULE_KINDS if name != "lora"} | {"dora": {"dora": True, "rslora": True}}
+KINDS: dict[str, dict[str, Any]] = {name: {"module": name} for name in MODULE_KINDS if name != "lora"}
+KINDS["dora"] = {"module": {"dora": True, "rslora": True}}
 KIND_CHECKS = ("changes_nothing", "same_seed_same_bytes", "batches_do_not_matter")
 """What a kind of module could break."""
 
@@ -57,7 +58,7 @@ def test_other_settings_keep_it_too(variant: str, check: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("check", KIND_CHECKS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_pet_kind_keeps_it(kind: str, check: str, tmp_path: Path) -> None:
+def test_every_module_kind_keeps_it(kind: str, check: str, tmp_path: Path) -> None:
     METHOD_CHECKS[check](Trial(tmp_path, tiny_settings(**KINDS[kind])))
 
 
@@ -66,18 +67,18 @@ def test_every_selector_keeps_its_contract(selector: str, tmp_path: Path) -> Non
     check_selector_scores(Trial(tmp_path, tiny_settings(selector=selector)))
 
 
-def test_a_learner_that_adds_up_to_more_than_one_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_that_adds_up_to_more_than_one_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def greedy(self: PaperFusion, evidence: Any) -> torch.Tensor:
         return torch.where(evidence.impossible, -torch.inf, evidence.modules.clamp(min=0))
 
     monkeypatch.setattr(PaperFusion, "log_probabilities", greedy)
     with pytest.raises(ContractError, match="sum to"):
-        METHOD_CHECKS["scores_are_probabilities"](Trial(tmp_path, tiny_settings(rule="paper")))
+        METHOD_CHECKS["scores_are_probabilities"](Trial(tmp_path, tiny_settings(fusion="paper")))
     with pytest.raises(ContractError, match="do not sum to 1"):
         check_fusion_contract("paper")
 
 
-def test_a_learner_that_depends_on_the_batch_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_that_depends_on_the_batch_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ClosedFormSelector.log_probabilities
 
     def centred(self: ClosedFormSelector, states: Any) -> torch.Tensor:
@@ -89,7 +90,7 @@ def test_a_learner_that_depends_on_the_batch_is_found(tmp_path: Path, monkeypatc
         METHOD_CHECKS["batches_do_not_matter"](Trial(tmp_path, tiny_settings()))
 
 
-def test_a_learner_that_learns_by_chance_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_that_learns_by_chance_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learn = DynamicMethod.learn
 
     def unseeded(self: DynamicMethod, task_data: Any, context: Any) -> Any:

@@ -14,7 +14,8 @@ from conpet.methods.replay_batches import ReplayBatches
 from conpet.replay.memory import Subset
 from conpet.replay.memory_writer import past_examples
 from conpet.testing import Trial, tiny_settings, toy_stream
-from conpet.testing.checks import method_of
+from conpet.testing.checks import live_of
+from tests.helpers.live import scored
 from tests.helpers.static import outputs, shaken, start_task
 
 STREAM = toy_stream(4, 2, 6, 0, 0)
@@ -23,8 +24,8 @@ NAN = float("nan")
 
 
 def taught(folder: Path, tasks: int, **settings: object) -> ConPET:
-    options = {"alpha": ALPHA, "beta": BETA}
-    return Trial(folder, tiny_settings(method="der++", options=options, **settings)).taught(STREAM[:tasks])
+    method = {"name": "der++", "alpha": ALPHA, "beta": BETA}
+    return Trial(folder, tiny_settings(method=method, **settings)).taught(STREAM[:tasks])
 
 
 def by_origin(batches: ReplayBatches, labels: slice) -> dict[tuple[str, int], list[float]]:
@@ -90,7 +91,7 @@ def test_the_loss_of_a_step(tmp_path: Path) -> None:
         assert float(learner.loss(batches, step)) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("settings", [{}, {"memory_examples": 6}], ids=["all kept", "few kept"])
+@pytest.mark.parametrize("settings", [{}, {"replay": {"memory_examples": 6}}], ids=["all kept", "few kept"])
 def test_an_old_example_finds_what_was_said_of_it_at_the_end_of_its_task(
     settings: dict[str, int], tmp_path: Path
 ) -> None:
@@ -98,8 +99,7 @@ def test_an_old_example_finds_what_was_said_of_it_at_the_end_of_its_task(
     said: dict[str, torch.Tensor] = {}  # text to log-probabilities over the labels known then
     for task in STREAM[:3]:
         workspace.learn(task, evaluate=False)
-        learner = method_of(workspace)
-        scores = learner.score(learner.readings(task.train, task.kind, keep=False), task.kind).labels
+        scores = scored(live_of(workspace), task.train).classes
         said |= {str(example.text): row for example, row in zip(task.train, scores, strict=True)}
     _, batches = start_task(workspace, STREAM[3])
     assert batches.rehearsal is not None
@@ -137,5 +137,5 @@ def test_the_first_task_has_nothing_to_compare_with(tmp_path: Path) -> None:
 
 
 def test_one_old_example_a_step_may_be_a_probe(tmp_path: Path) -> None:
-    workspace = taught(tmp_path, 3, replay="adaptive", batch_size=2)
+    workspace = taught(tmp_path, 3, replay="adaptive", training={"batch_size": 2})
     assert len(workspace.tasks) == 3

@@ -134,7 +134,7 @@ def test_the_alignment_is_fitted_to_old_places_and_new_ones(tmp_path: Path) -> N
 
 def test_probes_are_not_learned_from_and_no_more_examples_are_used_than_asked(tmp_path: Path) -> None:
     stream = toy_stream(2, 2, 12, 0, 0)
-    settings = tiny_settings(method="ea-emr", replay="adaptive", options={"alignment_examples": 5})
+    settings = tiny_settings(method={"name": "ea-emr", "alignment_examples": 5}, replay="adaptive")
     _, batches = start_task(Trial(tmp_path, settings).taught(stream[:1]), stream[1])
     assert batches.rehearsal is not None
     learned = batches.rehearsal.trained(range(len(batches.states) - batches.new))

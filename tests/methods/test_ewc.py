@@ -26,13 +26,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def once(folder: Path) -> ConPET:
     """One task learned."""
-    return Trial(folder, tiny_settings(method="ewc", options={"penalty": PENALTY})).taught(STREAM[:1], "once")
+    return Trial(folder, tiny_settings(method={"name": "ewc", "penalty": PENALTY})).taught(STREAM[:1], "once")
 
 
 @pytest.fixture(scope="module")
 def twice(folder: Path) -> ConPET:
     """The same task and a second one learned."""
-    return Trial(folder, tiny_settings(method="ewc", options={"penalty": PENALTY})).taught(STREAM[:2], "twice")
+    return Trial(folder, tiny_settings(method={"name": "ewc", "penalty": PENALTY})).taught(STREAM[:2], "twice")
 
 
 def importance(workspace: ConPET) -> dict[str, torch.Tensor]:
@@ -122,12 +122,12 @@ def test_the_loss_pulls_every_parameter_towards_every_task(once: ConPET, twice: 
 
 
 def test_without_a_penalty_it_is_sequential(folder: Path) -> None:
-    settings = {"method": "ewc", "options": {"penalty": 0.0, "fisher_examples": 2}}
+    settings = {"method": {"name": "ewc", "penalty": 0.0, "fisher_examples": 2}}
     assert taught_alike(folder, STREAM[:2], {"method": "sequential"}, settings)
 
 
 def test_rows_follow_their_labels_when_a_task_leaves(folder: Path) -> None:
-    workspace = Trial(folder, tiny_settings(method="ewc")).taught(STREAM[:2], "leaving")
+    workspace = Trial(folder, tiny_settings(method="ewc")).taught(STREAM[:2], "removing")
     before = importance(workspace)
     workspace.remove(STREAM[0].name)
     after = importance(workspace)

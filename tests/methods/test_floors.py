@@ -63,13 +63,14 @@ def test_selectors_find_the_task(selector: str) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_more_modules_cost_the_calibrated_rule_nothing(seed: int) -> None:
-    assert whole(seed, top_k=3) > whole(seed) - 0.05
+def test_more_modules_cost_the_calibrated_fusion_nothing(seed: int) -> None:
+    assert whole(seed, **{"selector.top_k": 3}) > whole(seed) - 0.05
 
 
-def test_the_papers_rule_works_at_k_1_and_the_calibrated_one_beats_it_beyond() -> None:
-    assert whole(0, rule="paper") > 0.7
-    assert whole(0, top_k=3) > whole(0, rule="paper", top_k=3) + 0.1
+def test_the_papers_fusion_works_at_k_1_and_the_calibrated_one_beats_it_beyond() -> None:
+    more = {"selector.top_k": 3}
+    assert whole(0, fusion="paper") > 0.7
+    assert whole(0, **more) > whole(0, fusion="paper", **more) + 0.1
 
 
 def test_parameters_a_task_do_not_grow() -> None:
@@ -79,7 +80,8 @@ def test_parameters_a_task_do_not_grow() -> None:
 @pytest.mark.parametrize("replay", SCHEDULES)
 def test_steps_and_tokens_of_learning_a_task_do_not_grow(replay: str) -> None:
     # A budget that is small beside one task: an example drawn twice is read once, and few are.
-    learned = reports(0, selector="learned", selector_steps=4, replay=replay, memory_per_label=12)
+    replayed = {"replay.schedule": replay, "replay.memory_per_label": 12}
+    learned = reports(0, **{"selector.name": "learned", "selector.steps": 4}, **replayed)
     stages = [{stage.stage: stage for stage in report.cost} for report in learned[1:]]
     for name in ("selector", "module"):
         assert len({stage[name].steps for stage in stages}) == 1

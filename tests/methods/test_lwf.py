@@ -10,7 +10,8 @@ import torch
 
 from conpet.api import ConPET
 from conpet.methods.lwf import distillation
-from conpet.testing import Trial, tiny_settings, toy_stream
+from conpet.testing import Trial, live_of, tiny_settings, toy_stream
+from tests.helpers.live import scored
 from tests.helpers.static import outputs, shaken, start_task, taught_alike
 
 STREAM = toy_stream(3, 3, 6, 0, 0)
@@ -20,7 +21,7 @@ WEIGHT = 1.7
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> ConPET:
     """Two tasks learned, with dropout in training."""
-    settings = tiny_settings(method="lwf", dropout=0.5, options={"distillation": WEIGHT})
+    settings = tiny_settings(method={"name": "lwf", "distillation": WEIGHT}, module={"dropout": 0.5})
     return Trial(tmp_path_factory.mktemp("lwf"), settings).taught(STREAM[:2])
 
 
@@ -56,8 +57,8 @@ def test_distillation_is_the_papers_formula_and_rests_where_nothing_moved() -> N
 
 
 def test_what_is_recorded_is_what_the_old_model_answers(workspace: ConPET) -> None:
-    learner, batches = start_task(workspace, STREAM[2])
-    scores = learner.score(learner.readings(STREAM[2].train, STREAM[2].kind, keep=False), STREAM[2].kind).labels
+    _, batches = start_task(workspace, STREAM[2])
+    scores = scored(live_of(workspace), STREAM[2].train).classes
     assert batches.notes.shape == (len(STREAM[2].train), 6)
     assert torch.allclose(batches.notes.log_softmax(dim=1), scores, atol=1e-4)
 
@@ -83,4 +84,4 @@ def test_the_first_task_is_learned_as_by_sequential(tmp_path: Path) -> None:
 def test_nothing_is_replayed(workspace: ConPET) -> None:
     _, batches = start_task(workspace, STREAM[2])
     assert batches.rehearsal is None
-    assert batches.step(0).fresh == len(batches.step(0).rows) == workspace.settings.batch_size
+    assert batches.step(0).fresh == len(batches.step(0).rows) == workspace.settings.training.batch_size

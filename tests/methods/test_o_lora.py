@@ -37,7 +37,9 @@ def stored(workspace: ConPET) -> dict[str, torch.Tensor]:
 
 def taught(folder: Path, tasks: int, name: str = "workspace", **settings: Any) -> ConPET:
     stream = toy_stream(tasks, 3, 12, 0, 8)
-    return Trial(folder, tiny_settings(method="o-lora", rank=RANK, **settings)).taught(stream, name)
+    return Trial(folder, tiny_settings(**{"method.name": "o-lora", "module.rank": RANK}, **settings)).taught(
+        stream, name
+    )
 
 
 def test_the_overlap_is_the_papers_sum_over_tasks_and_maps() -> None:
@@ -62,7 +64,7 @@ def test_directions_at_right_angles_do_not_overlap_and_like_ones_do() -> None:
 
 
 def test_the_loss_of_a_step_is_cross_entropy_and_what_directions_share(tmp_path: Path) -> None:
-    workspace = taught(tmp_path, 2, options={"orthogonality": 0.3})
+    workspace = taught(tmp_path, 2, **{"method.orthogonality": 0.3})
     past = stored(workspace)
     learner, batches = start_task(workspace, toy_stream(3, 3, 12, 0, 8)[2])
     step = shaken(batches).step(0)
@@ -115,7 +117,7 @@ def test_the_module_grows_and_what_is_trained_does_not(tmp_path: Path) -> None:
 
 def test_new_directions_lie_beside_the_old_ones(tmp_path: Path) -> None:
     def shared(name: str, orthogonality: float) -> float:
-        tensors = stored(taught(tmp_path, 2, name, options={"orthogonality": orthogonality}))
+        tensors = stored(taught(tmp_path, 2, name, **{"method.orthogonality": orthogonality}))
         downs = {key: value for key, value in tensors.items() if key.endswith(A)}
         old = {key: value[:RANK] for key, value in downs.items()}
         return float(overlap(old, {key: value[RANK:] for key, value in downs.items()}))
@@ -123,9 +125,9 @@ def test_new_directions_lie_beside_the_old_ones(tmp_path: Path) -> None:
     assert shared("kept apart", 0.5) < 0.1 * shared("left alone", 0.0)
 
 
-@pytest.mark.parametrize("settings", [{"dora": True}, {"pet": "ia3"}], ids=str)
+@pytest.mark.parametrize("settings", [{"module": {"dora": True}}, {"module": "ia3"}], ids=str)
 def test_only_plain_lora_can_be_summed(settings: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="use pet=lora, no dora"):
+    with pytest.raises(ConfigError, match=r"use module\.kind=lora without dora"):
         Trial(tmp_path, tiny_settings(method="o-lora", **settings)).workspace()
 
 

@@ -22,7 +22,7 @@ from tests.helpers.static import outputs, shaken, start_task
 STREAM = toy_stream(3, 2, 8, 2, 4)
 
 
-def taught(folder: Path, tasks: int, method: str = "emr", name: str = "ws", **settings: Any) -> ConPET:
+def taught(folder: Path, tasks: int, method: str | dict[str, Any] = "emr", name: str = "ws", **settings: Any) -> ConPET:
     return Trial(folder, tiny_settings(method=method, **settings)).taught(STREAM[:tasks], name)
 
 
@@ -60,7 +60,7 @@ def test_a_batch_is_half_new_and_half_old_and_the_first_task_all_new(tmp_path: P
 
 @pytest.mark.parametrize("replay", ["dynamic", "fixed", "adaptive"])
 def test_the_budget_of_a_task_does_not_grow(replay: str) -> None:
-    found = reports("emr", 0, replay=replay, memory_per_label=3)
+    found = reports("emr", 0, **{"replay.schedule": replay, "replay.memory_per_label": 3})
     steps = [next(cost.steps for cost in report.cost if cost.stage == "module") for report in found]
     assert len(set(steps)) == 1
 
@@ -118,7 +118,7 @@ def test_the_replayed_forget_less(tmp_path: Path) -> None:
 
 
 def test_the_starred_form_draws_from_more_than_the_unstarred_keeps(tmp_path: Path) -> None:
-    fixed = taught(tmp_path, 2, name="fixed", replay="fixed", memory_per_label=2)
+    fixed = taught(tmp_path, 2, name="fixed", replay={"schedule": "fixed", "memory_per_label": 2})
     dynamic = taught(tmp_path, 2, name="dynamic")
     sizes = [len(start_task(workspace, STREAM[2])[1].rehearsal.states) for workspace in (fixed, dynamic)]  # type: ignore[union-attr]
     assert sizes[0] == 2 * 4 < sizes[1]
@@ -157,13 +157,13 @@ def test_going_back_to_a_version_learns_it_anew(tmp_path: Path) -> None:
 
 def test_a_task_with_a_module_of_its_own_is_refused_and_nothing_learned(tmp_path: Path) -> None:
     workspace = taught(tmp_path, 1)
-    wide = Task("wide", STREAM[1].train, settings={"rank": 2, "epochs": 1})
+    wide = Task("wide", STREAM[1].train, settings={"module": {"rank": 2}, "training": {"epochs": 1}})
     with pytest.raises(ConfigError, match=r"rank: method 'emr' trains one module for all tasks"):
         workspace.check([wide])
     with pytest.raises(ConfigError, match="one module for all tasks"):
         workspace.learn(wide)
     assert len(workspace.tasks) == 1
-    short = Task("short", STREAM[1].train, settings={"epochs": 1, "learning_rate": 1e-3})
+    short = Task("short", STREAM[1].train, settings={"training": {"epochs": 1, "learning_rate": 1e-3}})
     assert workspace.learn(short).tasks_seen == 2
 
 
@@ -175,6 +175,6 @@ def test_the_shared_module_is_exported_with_the_labels_it_serves(tmp_path: Path)
 
 
 def test_options_of_another_method_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown option 'strength'; have: none"):
-        taught(tmp_path, 0, options={"strength": 1})
+    with pytest.raises(ConfigError, match=r"unknown setting 'method\.strength'; have: name"):
+        taught(tmp_path, 0, method={"name": "emr", "strength": 1})
     assert not (tmp_path / "ws").exists()

@@ -11,13 +11,12 @@ from conpet.artifact import InMemoryObject
 from conpet.backbone.backbone import Backbone
 from conpet.errors import ConfigError
 from conpet.modules.kinds.lora import concatenated
-from conpet.modules.module import PetModule, StoredModule, adapter_artifact
+from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.pool import ModulePool
 from tests.helpers.backbones import EXAMPLES, tiny_loaded, tiny_model
 from tests.helpers.modules import (
     bench,
     frozen,
-    head_of,
     represented,
     settings,
     shaken,
@@ -40,14 +39,18 @@ def test_a_past_lora_is_added_and_stays_as_it_is() -> None:
 
 def test_concatenated_loras_serve_as_past_and_current_do_together() -> None:
     backbone = bench("bert")
-    parts = [shaken(backbone, "lora", 1, alpha=3.0), shaken(backbone, "rslora", 2), shaken(backbone, "lora", 3, rank=1)]
+    parts = [
+        shaken(backbone, "lora", 1, module={"alpha": 3.0}),
+        shaken(backbone, "rslora", 2),
+        shaken(backbone, "lora", 3, module={"rank": 1}),
+    ]
     past = concatenated([part.adapter() for part in parts[:2]])
-    module = PetModule(backbone, settings("lora", rank=1), seed=0, past=past)
+    module = PetModule(backbone, settings("lora", module={"rank": 1}), seed=0, past=past)
     module.load(parts[2].tensors())
     expected = represented(backbone, module)
     joined = concatenated([past, module.adapter()])
     assert joined.document["r"] == 2 + 4 + 1
-    one = StoredModule.of(InMemoryObject(adapter_artifact(joined, head_of(backbone, 0, 2), {})))
+    one = StoredModule.of(InMemoryObject(module_artifact(joined, {}, {})))
     found = ModulePool(backbone).represent(backbone.states(EXAMPLES), one)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(represented(backbone, PetModule.of(backbone, joined)), expected, rtol=0, atol=1e-5)
@@ -64,7 +67,7 @@ def test_concatenated_loras_serve_as_past_and_current_do_together() -> None:
 def test_only_plain_loras_on_the_same_maps_can_be_joined() -> None:
     backbone = bench("llama")
     lora, dora = shaken(backbone, "lora").adapter(), shaken(backbone, "dora").adapter()
-    few = shaken(backbone, "lora", targets=("q_proj",)).adapter()
+    few = shaken(backbone, "lora", module={"targets": ("q_proj",)}).adapter()
     for wrong in (dora, shaken(backbone, "ia3").adapter()):
         with pytest.raises(ConfigError, match="plain LoRA"):
             concatenated([lora, wrong])
@@ -84,7 +87,7 @@ def test_only_plain_loras_on_the_same_maps_can_be_joined() -> None:
 def test_a_past_lora_stands_beneath_one_trained_in_bfloat16() -> None:
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
-        backbone = Backbone(replace(tiny_loaded(), model=tiny_model("llama").to(dtype)), split=2)
+        backbone = Backbone(replace(tiny_loaded(), model=tiny_model("llama").to(dtype)), frozen_layers=2)
         past = shaken(backbone, "lora", seed=1).adapter()
         found[dtype] = represented(backbone, PetModule(backbone, settings("lora"), 0, past=past))
     assert (found[torch.float32] - found[torch.bfloat16]).norm() / found[torch.float32].norm() < 0.05

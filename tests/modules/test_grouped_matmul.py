@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conpet.modules import grouped_matmul as products
+from conpet.modules import grouped_matmul
 from conpet.modules.grouped_matmul import Grouped, GroupedMatmul, InRuns, OneForAll, Quickest, mixed, piece_size
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def test_every_way_multiplies_each_example_by_its_own_matrix(
     generator = torch.Generator().manual_seed(0)
     examples = sum(size for _, size in pieces)
     left = torch.randn(examples, tokens, 16, generator=generator).to(dtype)
-    stack = torch.randn(4, 8, 16, generator=generator).to(dtype).mT  # as `down` lies in the bank
+    stack = torch.randn(4, 8, 16, generator=generator).to(dtype).mT  # as `down` lies in the pool
     total = torch.randn(examples, tokens, 8, generator=generator).to(dtype)
     expected = one_by_one(pieces, left, stack)
     near = {"rtol": 2e-2, "atol": 0.1} if dtype is torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}
@@ -71,14 +71,14 @@ def test_large_matrices_are_gathered_for_several_rows(counts: list[int], matrix_
 
 
 def test_the_quickest_way_is_found_once_for_products_of_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "_found", {})
+    monkeypatch.setattr(grouped_matmul, "_found", {})
     timed: list[type[GroupedMatmul]] = []
 
     def seconds(way: GroupedMatmul, left: Tensor, stack: Tensor) -> float:
         timed.append(type(way))
         return 1.0 if isinstance(way, Grouped) else 2.0
 
-    monkeypatch.setattr(products, "seconds_of", seconds)
+    monkeypatch.setattr(grouped_matmul, "seconds_of", seconds)
     multiplied: list[str] = []
     multiply = Grouped.multiply
     monkeypatch.setattr(
@@ -96,7 +96,7 @@ def test_the_quickest_way_is_found_once_for_products_of_a_size(monkeypatch: pyte
 
 
 def test_a_way_that_a_device_does_not_have_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "_found", {})
+    monkeypatch.setattr(grouped_matmul, "_found", {})
 
     def refused(self: Grouped, left: Tensor, stack: Tensor) -> Tensor:
         raise RuntimeError("strides should be multiple of 16 bytes")

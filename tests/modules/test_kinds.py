@@ -16,8 +16,8 @@ from conpet.artifact import ArtifactReader, InMemoryObject, write_artifact
 from conpet.backbone.backbone import Backbone
 from conpet.errors import ConfigError, CorruptionError, UnknownNameError
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter
-from conpet.modules.kinds import check_settings
-from conpet.modules.module import PetModule, StoredModule, adapter_artifact, module_artifact
+from conpet.modules.kinds import check_module
+from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.parameter_count import bottleneck_parameters, ia3_parameters, lora_parameters, prefix_parameters
 from conpet.modules.pool import ModulePool
 from conpet.modules.sublayers import find_sublayers, linear_maps
@@ -28,10 +28,12 @@ from tests.helpers.modules import (
     IN_PEFT,
     TARGETS,
     VARIANTS,
+    artifact,
     bench,
     digest,
     frozen,
     head_of,
+    job,
     represented,
     settings,
     shaken,
@@ -43,11 +45,11 @@ from tests.helpers.modules import (
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_same_seed_gives_the_same_bytes_and_the_backbone_keeps_its_own(variant: str, architecture: str) -> None:
     backbone = bench(architecture)
-    before, states = digest(backbone.cut.model), backbone.states(EXAMPLES)
+    before = digest(backbone.cut.model)
     runs = []
     for seed in (7, 7, 8):
         torch.manual_seed(len(runs))
-        module = train_module(backbone, states, TARGETS, 3, settings(variant), seed).module
+        module = train_module(backbone, job(backbone, settings(variant), seed)).module
         runs.append(module.tensors())
         drawn = torch.rand(1)
         torch.manual_seed(len(runs) - 1)
@@ -73,7 +75,7 @@ def test_an_untrained_module_changes_nothing_where_its_kind_promises_it(variant:
 def test_training_moves_every_parameter_and_learns_what_it_is_shown(variant: str, architecture: str) -> None:
     backbone = bench(architecture)
     first = PetModule(backbone, settings(variant), seed=0).tensors()
-    found = train_module(backbone, backbone.states(EXAMPLES), TARGETS, 3, settings(variant, epochs=20), seed=0)
+    found = train_module(backbone, job(backbone, settings(variant, training={"epochs": 20})))
     assert found.head(represented(backbone, found.module)).argmax(1).tolist() == TARGETS.tolist()
     after = found.module.tensors()
     assert [name for name in after if torch.equal(after[name], first[name])] == []
@@ -86,7 +88,7 @@ def test_what_is_stored_gives_what_was_trained(variant: str, architecture: str, 
     module, head = shaken(backbone, variant), head_of(backbone, 0, 3)
     expected = represented(backbone, module)
     assert (expected - frozen(backbone)).abs().max() > 0.05
-    manifest = write_artifact(tmp_path / "module", module_artifact(module, head, {}))
+    manifest = write_artifact(tmp_path / "module", artifact(module, head))
     reread = StoredModule.of(ArtifactReader(tmp_path / "module", manifest))
     assert torch.equal(represented(backbone, PetModule.of(backbone, reread.adapter())), expected)
     pool, states = ModulePool(backbone), backbone.states(EXAMPLES)
@@ -96,12 +98,14 @@ def test_what_is_stored_gives_what_was_trained(variant: str, architecture: str, 
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-@pytest.mark.parametrize(("architecture", "split"), [("llama", 2), ("llama", 0), ("bert", 2)])
+@pytest.mark.parametrize(("architecture", "frozen_layers"), [("llama", 2), ("llama", 0), ("bert", 2)])
 @pytest.mark.parametrize("variant", IN_PEFT)
-def test_what_is_stored_loads_in_plain_peft(variant: str, architecture: str, split: int, tmp_path: Path) -> None:
-    backbone = bench(architecture, split)
+def test_what_is_stored_loads_in_plain_peft(
+    variant: str, architecture: str, frozen_layers: int, tmp_path: Path
+) -> None:
+    backbone = bench(architecture, frozen_layers)
     module = shaken(backbone, variant)
-    write_artifact(tmp_path / "module", module_artifact(module, head_of(backbone, 0, 3), {}))
+    write_artifact(tmp_path / "module", artifact(module, head_of(backbone, 0, 3)))
     peft = PeftModel.from_pretrained(tiny_model(architecture), tmp_path / "module").eval()
     batch = backbone.states(EXAMPLES).collate(range(len(EXAMPLES)), pad=1, device=backbone.device)
     with torch.no_grad():
@@ -112,7 +116,7 @@ def test_what_is_stored_loads_in_plain_peft(variant: str, architecture: str, spl
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in IN_PEFT])
 def test_plain_peft_refuses_what_is_not_its_own(variant: str, tmp_path: Path) -> None:
     backbone = bench("llama")
-    write_artifact(tmp_path / "module", module_artifact(shaken(backbone, variant), head_of(backbone, 0, 3), {}))
+    write_artifact(tmp_path / "module", artifact(shaken(backbone, variant), head_of(backbone, 0, 3)))
     with pytest.raises((KeyError, ValueError, TypeError)):
         PeftModel.from_pretrained(tiny_model("llama"), tmp_path / "module")
 
@@ -171,33 +175,33 @@ def test_sublayers_are_found_by_watching_the_model_run(architecture: str) -> Non
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_a_prefix_can_sit_in_every_architecture_of_transformers(architecture: str) -> None:
     backbone = bench(architecture, 2)
-    plain = PetModule(backbone, settings("prefix", prefix_tokens=1), 0)
+    plain = PetModule(backbone, settings("prefix", module={"tokens": 1}), 0)
     with torch.no_grad():
         for name, parameter in plain.parameters.items():
             parameter.fill_(0.0 if name.endswith("key") else 5.0)
     assert (represented(backbone, plain) - frozen(backbone)).abs().max() > 0.05
 
 
-@pytest.mark.parametrize("pet", ["ia3", "houlsby", "pfeiffer", "prefix"])
-def test_layers_that_have_no_sublayers_are_refused(pet: str) -> None:
+@pytest.mark.parametrize("kind", ["ia3", "houlsby", "pfeiffer", "prefix"])
+def test_layers_that_have_no_sublayers_are_refused(kind: str) -> None:
     for backbone in (
         Backbone(tiny_loaded(model=custom_model("list"))),
         Backbone(tiny_loaded(model=custom_model("named"))),
     ):
-        with pytest.raises(ConfigError, match=rf"pet={pet} .* pet=lora"):
-            check_settings(backbone, settings(pet))
-    with pytest.raises(ConfigError, match=f"pet={pet}"):
-        check_settings(bench("llama", LAYERS), settings(pet))
+        with pytest.raises(ConfigError, match=rf"module.kind={kind} .* module.kind=lora"):
+            check_module(backbone, settings(kind).module)
+    with pytest.raises(ConfigError, match=f"module.kind={kind}"):
+        check_module(bench("llama", LAYERS), settings(kind).module)
 
 
-@pytest.mark.parametrize("pet", ["ia3", "houlsby", "pfeiffer"])
-def test_maps_that_are_no_linear_ones_are_refused(pet: str) -> None:
-    with pytest.raises(ConfigError, match=rf"pet={pet} needs .* a layer has no linear maps"):
-        check_settings(bench("gpt2"), settings(pet))
+@pytest.mark.parametrize("kind", ["ia3", "houlsby", "pfeiffer"])
+def test_maps_that_are_no_linear_ones_are_refused(kind: str) -> None:
+    with pytest.raises(ConfigError, match=rf"module.kind={kind} needs .* a layer has no linear maps"):
+        check_module(bench("gpt2"), settings(kind).module)
 
 
 def test_vectors_sit_on_the_maps_named() -> None:
-    module = PetModule(bench("bert", 3), settings("ia3", targets=("dense", "query")), 0)
+    module = PetModule(bench("bert", 3), settings("ia3", module={"targets": ("dense", "query")}), 0)
     shapes = {name.split("layer.3.")[1]: tuple(value.shape) for name, value in module.parameters.items()}
     assert shapes == {
         "attention.self.query.ia3_l": (32, 1),
@@ -211,28 +215,27 @@ def test_vectors_sit_on_the_maps_named() -> None:
 
 
 @pytest.mark.parametrize("setting", [{"rslora": True}, {"dora": True}, {"dropout": 0.1}])
-@pytest.mark.parametrize("pet", ["ia3", "houlsby", "pfeiffer", "prefix"])
-def test_what_a_kind_does_not_know_is_refused(pet: str, setting: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kind", ["ia3", "houlsby", "pfeiffer", "prefix"])
+def test_what_a_kind_does_not_know_is_refused(kind: str, setting: dict[str, Any]) -> None:
     (name,) = setting
-    for make in (check_settings, lambda *args: PetModule(*args, 0)):
-        with pytest.raises(ConfigError, match=f"pet={pet} knows no {name}"):
-            make(bench("llama"), settings(pet, **setting))
+    with pytest.raises(ConfigError, match=f"unknown setting 'module.{name}'; have: kind, "):
+        settings(kind, module=setting)
 
 
 def test_an_unknown_kind_is_refused_with_those_known() -> None:
-    with pytest.raises(UnknownNameError, match="no PET kind 'adaptor'; have: houlsby, ia3, lora, pfeiffer, prefix"):
-        check_settings(bench("llama"), settings("lora", pet="adaptor"))
+    with pytest.raises(UnknownNameError, match="no module kind 'adaptor'; have: houlsby, ia3, lora, pfeiffer, prefix"):
+        settings("lora", module="adaptor")
     module = shaken(bench("llama"), "lora")
     strange = Adapter(module.tensors(), {**module.document, "peft_type": "BONE"})
     with pytest.raises(CorruptionError, match=r"'BONE'.*LORA, IA3"):
-        StoredModule.of(InMemoryObject(adapter_artifact(strange, head_of(bench("llama"), 0, 2), {}))).kind  # noqa: B018
+        StoredModule.of(InMemoryObject(module_artifact(strange, {}, {}))).kind  # noqa: B018
 
 
 def test_the_files_of_a_module_hold_nothing_else() -> None:
     for variant in VARIANTS:
-        artifact = module_artifact(shaken(bench("llama"), variant), head_of(bench("llama"), 0, 2), {})
-        assert set(artifact.tensors) == {ADAPTER_TENSORS, "head"}
-        assert set(artifact.documents) == {ADAPTER_CONFIG, "head"}
+        files = artifact(shaken(bench("llama"), variant), head_of(bench("llama"), 0, 2))
+        assert set(files.tensors) == {ADAPTER_TENSORS, "head"}
+        assert set(files.documents) == {ADAPTER_CONFIG, "head"}
 
 
 # Against slow, plain computations
@@ -287,10 +290,10 @@ def test_a_bottleneck_is_what_its_formula_says(variant: str) -> None:
 def test_a_bfloat16_backbone_serves_close_to_a_float32_one(variant: str) -> None:
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
-        backbone = Backbone(replace(tiny_loaded(), model=tiny_model("llama").to(dtype)), split=2)
+        backbone = Backbone(replace(tiny_loaded(), model=tiny_model("llama").to(dtype)), frozen_layers=2)
         module = stored(shaken(backbone, variant), head_of(backbone, 0, 2))
         states = backbone.states(EXAMPLES)
         found[dtype] = ModulePool(backbone).represent(states, module)
-        trained = train_module(backbone, states, TARGETS, 3, settings(variant, epochs=1), seed=0).module
+        trained = train_module(backbone, job(backbone, settings(variant, training={"epochs": 1}))).module
         assert {tensor.dtype for tensor in trained.tensors().values()} == {torch.float32}
     assert (found[torch.float32] - found[torch.bfloat16]).norm() / found[torch.float32].norm() < 0.05

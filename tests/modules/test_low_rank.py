@@ -75,7 +75,7 @@ def test_half_formats_are_computed_in_theirs_and_learned_in_float32() -> None:
 
 
 @pytest.mark.parametrize("shares", [(2, 2, 2), (1, 3, 2), (4, 0, 2), (0, 3, 3)])
-def test_updates_trained_together_each_see_their_own_rows_alone(shares: tuple[int, int, int]) -> None:
+def test_updates_trained_in_one_batch_each_see_their_own_rows_alone(shares: tuple[int, int, int]) -> None:
     layers = [made(bias=True) for _ in shares]
     for number, layer in enumerate(layers):
         layer.up.data *= number + 1

@@ -1,4 +1,4 @@
-"""Modules of all kinds in one bank: each gives what it gives alone, whatever else is asked."""
+"""Modules of all kinds in one pool: each gives what it gives alone, whatever else is asked."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Mixture:
         self.states = self.backbone.states(EXAMPLES)
         self.expected: dict[StoredModule, Tensor] = {}
         shapes: Mapping[str, list[dict[str, Any]]] = {
-            "lora": [{}, {"rank": 5, "alpha": 3.0}],
-            "houlsby": [{}, {"bottleneck": 2}],
-            "prefix": [{}, {"prefix_tokens": 6}],
+            "lora": [{}, {"module": {"rank": 5, "alpha": 3.0}}],
+            "houlsby": [{}, {"module": {"width": 2}}],
+            "prefix": [{}, {"module": {"tokens": 6}}],
         }
         for variant in VARIANTS:
             for values in shapes.get(variant, [{}]):
@@ -67,7 +67,7 @@ def test_every_mixture_of_kinds_gives_what_each_module_gives_alone(mixture: Mixt
         mixture.check(pool, turn)
 
 
-def test_a_bank_that_holds_two_modules_serves_all_kinds(mixture: Mixture) -> None:
+def test_a_pool_that_holds_two_modules_serves_all_kinds(mixture: Mixture) -> None:
     pool = ModulePool(mixture.backbone, capacity=2, kept_bytes=0)
     for turn in range(4):
         mixture.check(pool, turn)
@@ -75,7 +75,7 @@ def test_a_bank_that_holds_two_modules_serves_all_kinds(mixture: Mixture) -> Non
 
 
 @pytest.mark.parametrize("capacity", [2, 64])
-def test_threads_ask_one_bank_for_all_kinds(mixture: Mixture, capacity: int) -> None:
+def test_threads_ask_one_pool_for_all_kinds(mixture: Mixture, capacity: int) -> None:
     pool = ModulePool(mixture.backbone, capacity=capacity, kept_bytes=0)
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda turn: mixture.check(pool, turn), range(12)))

@@ -20,19 +20,21 @@ from conpet.backbone.states import Batch
 from conpet.config import Settings, TaskSettings
 from conpet.cost import metered
 from conpet.errors import ConfigError, CorruptionError
+from conpet.heads.labels import label_document
 from conpet.modules import module as module_file
 from conpet.modules.adapter import ADAPTER_TENSORS
-from conpet.modules.kinds import check_settings
-from conpet.modules.module import HEAD, PetModule, StoredModule, module_artifact
+from conpet.modules.kinds import check_module
+from conpet.modules.module import HEAD, PetModule, StoredModule
 from conpet.modules.sublayers import linear_maps
 from conpet.modules.training import train_module
 from tests.helpers.backbones import EXAMPLES, LAYERS, custom_model, tiny_backbone, tiny_loaded, tiny_model
+from tests.helpers.modules import TARGETS, artifact, job
 
-TARGETS = torch.tensor([0, 1, 0, 1, 2])
+SMALL = Settings.parse({"module": {"rank": 2}, "training": {"epochs": 3, "batch_size": 2, "learning_rate": 0.01}})
 
 
 def settings(**values: Any) -> TaskSettings:
-    return Settings.parse({}).for_task({"rank": 2, "epochs": 3, "batch_size": 2, "learning_rate": 0.01, **values})
+    return SMALL.for_task(values)
 
 
 def digest(model: nn.Module) -> str:
@@ -44,8 +46,7 @@ def digest(model: nn.Module) -> str:
 
 def trained(backbone: Backbone, seed: int = 0, **values: Any) -> tuple[dict[str, Tensor], Tensor]:
     """Train a module; return its tensors and the representations it gives."""
-    states = backbone.states(EXAMPLES)
-    found = train_module(backbone, states, TARGETS, 3, settings(**values), seed)
+    found = train_module(backbone, job(backbone, settings(**values), seed))
     return found.module.tensors(), represented(backbone, found.module)
 
 
@@ -59,13 +60,13 @@ def represented(backbone: Backbone, module: PetModule) -> Tensor:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "bert"])
-@pytest.mark.parametrize("values", [{}, {"pet": "houlsby"}, {"pet": "prefix"}], ids=str)
+@pytest.mark.parametrize("values", [{}, {"module": "houlsby"}, {"module": "prefix"}], ids=str)
 def test_a_bound_on_what_training_holds_changes_nothing_learned(
     architecture: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backbone = tiny_backbone(architecture, split=2)
+    backbone = tiny_backbone(architecture, frozen_layers=2)
     with metered() as free:
-        whole, expected = trained(backbone, batch_size=len(EXAMPLES), **values)
+        whole, expected = trained(backbone, **{"training.batch_size": len(EXAMPLES)}, **values)
     longest = max(len(one.ids) for one in backbone.encode(EXAMPLES))
     sizes: list[int] = []
     passed = PetModule._passed
@@ -76,7 +77,9 @@ def test_a_bound_on_what_training_holds_changes_nothing_learned(
 
     monkeypatch.setattr(PetModule, "_passed", counted)
     with metered() as bounded:
-        bound, found = trained(backbone, batch_size=len(EXAMPLES), training_tokens=2 * longest, **values)
+        bound, found = trained(
+            backbone, **{"training.batch_size": len(EXAMPLES), "training.micro_batch_tokens": 2 * longest}, **values
+        )
     assert max(sizes[:-1]) <= 2 * longest  # the last pass is no training
     assert bounded.tokens > free.tokens  # every part is passed again when its gradients are due
     assert bound.keys() == whole.keys()
@@ -85,11 +88,13 @@ def test_a_bound_on_what_training_holds_changes_nothing_learned(
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("values", [{}, {"pet": "houlsby"}, {"training_tokens": 32}], ids=str)
+@pytest.mark.parametrize("values", [{}, {"module": "houlsby"}, {"training": {"micro_batch_tokens": 32}}], ids=str)
 def test_offloaded_activations_change_nothing_learned(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = tiny_backbone("llama", split=2)
+    backbone = tiny_backbone("llama", frozen_layers=2)
     expected, _ = trained(backbone, **values)
-    found, _ = trained(backbone, offload_activations=True, **values)  # on the CPU they are in its memory anyway
+    found, _ = trained(
+        backbone, **{"training.offload_activations": True}, **values
+    )  # on the CPU they are in its memory anyway
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
     kept: list[torch.device] = []
 
@@ -106,7 +111,7 @@ def test_offloaded_activations_change_nothing_learned(values: dict[str, Any], mo
         packed.append(tensor)
         return tensor.clone()
 
-    found, _ = trained(backbone, offload_activations=True, **values)
+    found, _ = trained(backbone, **{"training.offload_activations": True}, **values)
     assert packed
     assert {device.type for device in kept} == {"cpu"}
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
@@ -116,12 +121,12 @@ def test_offloaded_activations_change_nothing_learned(values: dict[str, Any], mo
 
 
 def test_an_example_longer_than_the_bound_is_trained_on_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = tiny_backbone("llama", split=2)
-    whole, _ = trained(backbone, batch_size=len(EXAMPLES))
+    backbone = tiny_backbone("llama", frozen_layers=2)
+    whole, _ = trained(backbone, **{"training.batch_size": len(EXAMPLES)})
     rows: list[int] = []
     passed = PetModule._passed
     monkeypatch.setattr(PetModule, "_passed", lambda self, batch: rows.append(len(batch.ids)) or passed(self, batch))
-    alone, _ = trained(backbone, batch_size=len(EXAMPLES), training_tokens=1)
+    alone, _ = trained(backbone, **{"training.batch_size": len(EXAMPLES), "training.micro_batch_tokens": 1})
     assert (set(rows[:-1]), rows[-1]) == ({1}, len(EXAMPLES))  # the last pass is no training
     for name, tensor in alone.items():
         torch.testing.assert_close(tensor, whole[name], rtol=1e-3, atol=1e-4)
@@ -129,15 +134,15 @@ def test_an_example_longer_than_the_bound_is_trained_on_by_itself(monkeypatch: p
 
 def test_the_linear_maps_are_those_of_the_suffix() -> None:
     llama = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
-    assert linear_maps(tiny_backbone("llama", split=2)) == llama
-    assert linear_maps(tiny_backbone("llama", split=0)) == llama
-    assert linear_maps(tiny_backbone("bert", split=3)) == ("dense", "key", "query", "value")
+    assert linear_maps(tiny_backbone("llama", frozen_layers=2)) == llama
+    assert linear_maps(tiny_backbone("llama", frozen_layers=0)) == llama
+    assert linear_maps(tiny_backbone("bert", frozen_layers=3)) == ("dense", "key", "query", "value")
     assert linear_maps(Backbone(tiny_loaded(model=custom_model("named")))) == ("mix",)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "bert", "gpt-neox", "modernbert", "distilbert"])
 def test_a_module_sits_on_the_layers_above_the_cut_alone(architecture: str) -> None:
-    backbone = tiny_backbone(architecture, split=3)
+    backbone = tiny_backbone(architecture, frozen_layers=3)
     module = PetModule(backbone, settings(), seed=0)
     path = f"base_model.model.{backbone.cut.path}."
     assert {name.removeprefix(path).split(".")[0] for name in module.parameters} == {"3"}
@@ -145,7 +150,9 @@ def test_a_module_sits_on_the_layers_above_the_cut_alone(architecture: str) -> N
 
 
 def test_targets_and_rank_are_those_of_the_settings() -> None:
-    module = PetModule(tiny_backbone(split=2), settings(targets=("q_proj", "v_proj"), rank=3), seed=0)
+    module = PetModule(
+        tiny_backbone(frozen_layers=2), settings(module={"targets": ("q_proj", "v_proj"), "rank": 3}), seed=0
+    )
     assert len(module.parameters) == 2 * 2 * 2
     shapes = {name.split(".")[-3]: tuple(value.shape) for name, value in module.parameters.items() if "lora_A" in name}
     assert shapes == {"q_proj": (3, 32), "v_proj": (3, 32)}
@@ -153,21 +160,23 @@ def test_targets_and_rank_are_those_of_the_settings() -> None:
 
 def test_a_target_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(ConfigError, match=r"no linear map w_proj .*have: down_proj"):
-        check_settings(tiny_backbone(split=2), settings(targets=("q_proj", "w_proj")))
+        check_module(tiny_backbone(frozen_layers=2), settings(module={"targets": ("q_proj", "w_proj")}).module)
 
 
-@pytest.mark.parametrize(("architecture", "split"), [("llama", LAYERS), ("bert", LAYERS), ("gpt2", 2)])
-def test_a_suffix_without_linear_maps_is_refused(architecture: str, split: int) -> None:
+@pytest.mark.parametrize(("architecture", "frozen_layers"), [("llama", LAYERS), ("bert", LAYERS), ("gpt2", 2)])
+def test_a_suffix_without_linear_maps_is_refused(architecture: str, frozen_layers: int) -> None:
     with pytest.raises(ConfigError, match="no linear maps"):
-        check_settings(tiny_backbone(architecture, split=split), settings())
+        check_module(tiny_backbone(architecture, frozen_layers=frozen_layers), settings().module)
 
 
 # Training
 
 
-@pytest.mark.parametrize(("architecture", "split"), [("llama", 2), ("llama", 0), ("bert", 2), ("modernbert", 1)])
-def test_training_changes_the_module_and_not_one_byte_of_the_backbone(architecture: str, split: int) -> None:
-    backbone = tiny_backbone(architecture, split=split)
+@pytest.mark.parametrize(
+    ("architecture", "frozen_layers"), [("llama", 2), ("llama", 0), ("bert", 2), ("modernbert", 1)]
+)
+def test_training_changes_the_module_and_not_one_byte_of_the_backbone(architecture: str, frozen_layers: int) -> None:
+    backbone = tiny_backbone(architecture, frozen_layers=frozen_layers)
     before, fresh = digest(backbone.cut.model), PetModule(backbone, settings(), seed=0)
     first = fresh.tensors()
     tensors, _ = trained(backbone)
@@ -180,9 +189,8 @@ def test_training_changes_the_module_and_not_one_byte_of_the_backbone(architectu
 def test_training_learns_what_it_is_shown() -> None:
     for model in (None, custom_model("named")):
         backbone = Backbone(tiny_loaded(model=model))
-        states = backbone.states(EXAMPLES)
         with metered() as costs:
-            found = train_module(backbone, states, TARGETS, 3, settings(epochs=20), seed=0)
+            found = train_module(backbone, job(backbone, settings(training={"epochs": 20})))
         logits = found.head(represented(backbone, found.module))
         assert logits.argmax(1).tolist() == TARGETS.tolist()
         assert found.log.losses[0] == pytest.approx(torch.log(torch.tensor(3.0)).item())
@@ -193,7 +201,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
     runs = []
     for seed in (7, 7, 8):
         torch.manual_seed(len(runs))  # whatever else was drawn before does not matter
-        runs.append(trained(tiny_backbone(split=2), seed=seed, dropout=0.3)[0])
+        runs.append(trained(tiny_backbone(frozen_layers=2), seed=seed, module={"dropout": 0.3})[0])
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
     assert not all(torch.equal(runs[0][name], runs[2][name]) for name in runs[0])
 
@@ -201,9 +209,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
 def test_training_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
-    backbone = tiny_backbone(split=2)
+    backbone = tiny_backbone(frozen_layers=2)
     torch.manual_seed(3)
-    module = train_module(backbone, backbone.states(EXAMPLES), TARGETS, 3, settings(dropout=0.5, epochs=1), 0).module
+    module = train_module(backbone, job(backbone, settings(module={"dropout": 0.5}, training={"epochs": 1}))).module
     drawn = torch.rand(1)
     PetModule(backbone, settings(), seed=1)
     assert module.parameters
@@ -211,23 +219,24 @@ def test_training_leaves_the_global_generator_alone() -> None:
 
 
 def test_steps_are_bounded() -> None:
-    backbone = tiny_backbone(split=2)
-    found = train_module(backbone, backbone.states(EXAMPLES), TARGETS, 3, settings(max_steps=4), 0)
+    backbone = tiny_backbone(frozen_layers=2)
+    found = train_module(backbone, job(backbone, settings(training={"max_steps": 4})))
     assert found.log.steps == 4
 
 
-def test_logits_of_rival_labels_stand_in_the_softmax() -> None:
-    backbone = tiny_backbone(split=2)
+def test_competing_logits_share_the_softmax() -> None:
+    backbone = tiny_backbone(frozen_layers=2)
     others = torch.full((len(EXAMPLES), 2), 5.0)
-    args = (backbone, backbone.states(EXAMPLES), TARGETS, 3, settings(), 0)
-    alone, beside = train_module(*args), train_module(*args, others=others)
+    alone, beside = (
+        train_module(backbone, job(backbone, settings(), competing_logits=logits)) for logits in (None, others)
+    )
     assert beside.log.losses[0] > alone.log.losses[0] + 1
     assert beside.head.out_features == 3
 
 
 def test_dropout_is_off_but_in_training_and_never_touches_the_frozen_layers() -> None:
-    backbone = tiny_backbone("bert", split=2)
-    module = PetModule(backbone, settings(dropout=0.5), seed=0)
+    backbone = tiny_backbone("bert", frozen_layers=2)
+    module = PetModule(backbone, settings(module={"dropout": 0.5}), seed=0)
     with torch.no_grad():
         for parameter in module.parameters.values():
             parameter.fill_(0.1)
@@ -246,8 +255,8 @@ def test_a_bfloat16_backbone_trains_float32_modules_close_to_a_float32_one() -> 
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
         loaded = replace(tiny_loaded(), model=tiny_model("llama").to(dtype))
-        backbone = Backbone(loaded, split=2)
-        tensors, found[dtype] = trained(backbone, epochs=1, learning_rate=1e-3)
+        backbone = Backbone(loaded, frozen_layers=2)
+        tensors, found[dtype] = trained(backbone, training={"epochs": 1, "learning_rate": 1e-3})
         assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
         assert {parameter.dtype for parameter in backbone.cut.model.parameters()} == {dtype}
     apart = (found[torch.float32] - found[torch.bfloat16]).norm() / found[torch.float32].norm()
@@ -257,14 +266,14 @@ def test_a_bfloat16_backbone_trains_float32_modules_close_to_a_float32_one() -> 
 # On disk
 
 
-@pytest.mark.parametrize(("architecture", "split"), [("llama", 2), ("llama", 0), ("bert", 2), ("gpt-neox", 3)])
+@pytest.mark.parametrize(("architecture", "frozen_layers"), [("llama", 2), ("llama", 0), ("bert", 2), ("gpt-neox", 3)])
 def test_a_stored_module_loads_in_plain_peft_and_gives_the_same_states(
-    architecture: str, split: int, tmp_path: Path
+    architecture: str, frozen_layers: int, tmp_path: Path
 ) -> None:
-    backbone = tiny_backbone(architecture, split=split)
+    backbone = tiny_backbone(architecture, frozen_layers=frozen_layers)
     states = backbone.states(EXAMPLES)
-    found = train_module(backbone, states, TARGETS, 3, settings(targets="all-linear"), seed=0)
-    write_artifact(tmp_path / "module", module_artifact(found.module, found.head, {}))
+    found = train_module(backbone, job(backbone, settings(module={"targets": "all-linear"})))
+    write_artifact(tmp_path / "module", found.artifact())
     peft = PeftModel.from_pretrained(tiny_model(architecture), tmp_path / "module").eval()
     batch = states.collate(range(len(EXAMPLES)), pad=1, device=backbone.device)
     with torch.no_grad():
@@ -279,7 +288,7 @@ def test_a_stored_module_loads_in_plain_peft_and_gives_the_same_states(
 
 
 def test_a_module_goes_on_from_stored_weights(tmp_path: Path) -> None:
-    backbone = tiny_backbone(split=2)
+    backbone = tiny_backbone(frozen_layers=2)
     tensors, expected = trained(backbone)
     again = PetModule(backbone, settings(), seed=99)
     again.load(tensors)
@@ -295,19 +304,19 @@ def test_a_module_goes_on_from_stored_weights(tmp_path: Path) -> None:
 
 
 def test_a_stored_module_with_missing_or_surplus_tensors_is_refused(tmp_path: Path) -> None:
-    backbone = tiny_backbone(split=3)
+    backbone = tiny_backbone(frozen_layers=3)
     bases = {name: module for name, module in backbone.cut.model.named_modules() if isinstance(module, nn.Linear)}
-    artifact = module_artifact(PetModule(backbone, settings(), seed=0), nn.Linear(32, 3), {"labels": ["a", "b", "c"]})
-    manifest = write_artifact(tmp_path / "module", artifact)
+    files = artifact(PetModule(backbone, settings(), seed=0), nn.Linear(32, 3))
+    manifest = write_artifact(tmp_path / "module", files)
     stored = StoredModule.of(ArtifactReader(tmp_path / "module", manifest))
     assert len(stored.weights(bases).maps) == 7
     assert stored == StoredModule.of(ArtifactReader(tmp_path / "module", manifest))
-    assert stored.reader.document(HEAD) == {"kind": "linear", "labels": ["a", "b", "c"]}
-    tensors, head = artifact.tensors[ADAPTER_TENSORS], artifact.tensors[HEAD]
+    assert stored.reader.document(HEAD) == label_document(["0", "1", "2"])
+    tensors, head = files.tensors[ADAPTER_TENSORS], files.tensors[HEAD]
     lost = next(name for name in tensors if "lora_B" in name)
 
     def torn(**changed: Any) -> StoredModule:
-        return StoredModule.of(InMemoryObject(Artifact({**artifact.tensors, **changed}, artifact.documents)))
+        return StoredModule.of(InMemoryObject(Artifact({**files.tensors, **changed}, files.documents)))
 
     with pytest.raises(CorruptionError, match=lost.replace(".", r"\.")):
         torn(adapter_model={name: value for name, value in tensors.items() if name != lost}).weights(bases)

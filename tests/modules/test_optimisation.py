@@ -37,6 +37,7 @@ from conpet.modules.training import (
     train_modules,
 )
 from tests.helpers.backbones import EXAMPLES, tiny_backbone
+from tests.helpers.modules import job
 
 
 class Killed(BaseException):
@@ -173,22 +174,20 @@ def test_a_run_that_diverges_says_what_to_change() -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-@pytest.mark.parametrize("split", [2, 0])
+@pytest.mark.parametrize("frozen_layers", [2, 0])
 def test_a_module_whose_training_was_killed_ends_byte_for_byte_the_same(
-    dropout: float, split: int, tmp_path: Path
+    dropout: float, frozen_layers: int, tmp_path: Path
 ) -> None:
-    values = {"rank": 2, "epochs": 4, "batch_size": 2, "learning_rate": 0.01, "dropout": dropout}
-    settings = Settings.parse({}).for_task(values)
-    targets = torch.tensor([0, 1, 0, 1, 2])
+    training = {"epochs": 4, "batch_size": 2, "learning_rate": 0.01}
+    settings = Settings.parse({"module": {"rank": 2, "dropout": dropout}, "training": training}).for_task({})
 
     def train(folder: Path | None = None, until: int | None = None) -> TrainedModule:
         def stop(done: int, _steps: int) -> None:
             if done == until:
                 raise Killed
 
-        backbone = tiny_backbone("llama", split=split)
-        states = backbone.states(EXAMPLES)
-        return train_module(backbone, states, targets, 3, settings, 11, checkpoint=folder, on_step=stop)
+        backbone = tiny_backbone("llama", frozen_layers=frozen_layers)
+        return train_module(backbone, job(backbone, settings, 11), checkpoint=folder, on_step=stop)
 
     whole = train()
     for until in (5, 8):
@@ -229,11 +228,11 @@ def several() -> list[ParameterGroup]:
         Schedule(12, 0.3, weight_decay=0.1, clip=0.5),
         Schedule(20, 0.02, clip=0.5),
     ]
-    return [ParameterGroup(line(), schedule, f"course {number}") for number, schedule in enumerate(schedules)]
+    return [ParameterGroup(line(), schedule, f"group {number}") for number, schedule in enumerate(schedules)]
 
 
 def fitting(groups: list[ParameterGroup]) -> Callable[[int], Tensor]:
-    """The losses of courses that each fit another line; nothing is drawn."""
+    """The losses of groups that each fit another line; nothing is drawn."""
 
     def losses(step: int) -> Tensor:
         inputs = torch.linspace(-1, 1, 24).view(8, 3) * (1 + step % 3)
@@ -255,7 +254,7 @@ def trained_alone(number: int) -> tuple[ParameterGroup, TrainLog]:
     return group, optimise(group.parameters, loss, group.schedule)
 
 
-def test_courses_trained_together_end_as_each_does_alone() -> None:
+def test_groups_trained_in_one_batch_end_as_each_does_alone() -> None:
     groups = several()
     logs = optimise_batch(groups, fitting(groups))
     for number, (group, log) in enumerate(zip(groups, logs, strict=True)):
@@ -267,7 +266,7 @@ def test_courses_trained_together_end_as_each_does_alone() -> None:
 
 
 @pytest.mark.parametrize("until", [3, 11, 15])
-def test_courses_killed_together_go_on_together(until: int, tmp_path: Path) -> None:
+def test_groups_killed_together_go_on_together(until: int, tmp_path: Path) -> None:
     def stop(step: int) -> None:
         if step == until:
             raise Killed
@@ -285,48 +284,49 @@ def test_courses_killed_together_go_on_together(until: int, tmp_path: Path) -> N
         assert all(torch.equal(group.parameters[name], expected.parameters[name]) for name in expected.parameters)
 
 
-def test_of_courses_trained_together_the_one_that_diverges_is_named() -> None:
+def test_of_groups_trained_in_one_batch_the_one_that_diverges_is_named() -> None:
     groups = several()
 
     def losses(step: int) -> Tensor:
         found = fitting(groups)(step)
         return found * torch.tensor([1.0, torch.nan if step == 2 else 1.0, 1.0])[: len(found)]
 
-    with pytest.raises(DivergedError, match="training of course 1 diverged: the loss at step 3 of 12 is nan"):
+    with pytest.raises(DivergedError, match="training of group 1 diverged: the loss at step 3 of 12 is nan"):
         optimise_batch(groups, losses)
 
 
-def subjects(**settings: Any) -> list[TrainingJob]:
+def jobs(**settings: Any) -> list[TrainingJob]:
     """Four small tasks over the same examples, of unequal numbers of steps."""
-    backbone = tiny_backbone("llama", split=1)
+    backbone = tiny_backbone("llama", frozen_layers=1)
     states = backbone.states(EXAMPLES)
-    of_all = torch.arange(len(EXAMPLES)) % 3
+    answers = [str(number % 3) for number in range(len(EXAMPLES))]
+    small = Settings.parse({"module": {"rank": 2}})
     values = [{"epochs": 2}, {"epochs": 4}, {"epochs": 4, "learning_rate": 3e-3}, {"epochs": 1}]
     return [
-        TrainingJob(
+        TrainingJob.over_labels(
             states.select(range(number, len(EXAMPLES))),
-            of_all[number:],
-            3,
-            Settings.parse({"rank": 2, **one, **settings}).for_task({}),
+            answers[number:],
+            ["0", "1", "2"],
+            small.changed({"training": one}).changed(settings).for_task({}),
             seed=number,
         )
         for number, one in enumerate(values)
     ]
 
 
-def test_modules_trained_together_are_those_trained_alone() -> None:
-    backbone, given, said = tiny_backbone("llama", split=1), subjects(), []
+def test_modules_trained_in_one_batch_are_those_trained_alone() -> None:
+    backbone, given, said = tiny_backbone("llama", frozen_layers=1), jobs(), []
     assert len(group_jobs(given)) == 1
     found = train_modules(backbone, given, on_step=lambda done, steps: said.append(done / steps))
     assert said == sorted(said)
     assert said[-1] == 1.0
-    for subject, one in zip(given, found, strict=True):
-        alone = train_module(backbone, subject.states, subject.targets, subject.labels, subject.settings, subject.seed)
+    for one_job, one in zip(given, found, strict=True):
+        alone = train_module(backbone, one_job)
         assert one.log.steps == alone.log.steps
         assert one.log.losses == pytest.approx(alone.log.losses, rel=1e-3)
         torch.testing.assert_close(one.module.tensors(), alone.module.tensors(), rtol=1e-2, atol=1e-4)
         torch.testing.assert_close(one.head.weight, alone.head.weight, rtol=1e-2, atol=1e-4)
-        batch = subject.states.collate([0, 1], pad=backbone.encoder.pad, device=backbone.device)
+        batch = one_job.states.collate([0, 1], pad=backbone.encoder.pad, device=backbone.device)
         torch.testing.assert_close(one.module.represent(batch), alone.module.represent(batch), rtol=1e-2, atol=1e-3)
 
 
@@ -334,16 +334,16 @@ def test_modules_trained_together_are_those_trained_alone() -> None:
     ("settings", "sets"),
     [
         ({}, 1),
-        ({"rslora": True}, 1),
-        ({"dropout": 0.1}, 4),
-        ({"dora": True}, 4),
-        ({"pet": "ia3"}, 4),
-        ({"training_tokens": 8}, 4),
-        ({"batch_size": 64}, 1),
+        ({"module": {"rslora": True}}, 1),
+        ({"module": {"dropout": 0.1}}, 4),
+        ({"module": {"dora": True}}, 4),
+        ({"module": "ia3"}, 4),
+        ({"training": {"micro_batch_tokens": 8}}, 4),
+        ({"training": {"batch_size": 64}}, 1),
     ],
 )
-def test_modules_train_together_only_where_each_learns_as_it_would_alone(settings: dict[str, Any], sets: int) -> None:
-    given = subjects(**settings)
+def test_modules_train_in_one_batch_where_each_learns_as_it_would_alone(settings: dict[str, Any], sets: int) -> None:
+    given = jobs(**settings)
     found = group_jobs(given)
     assert len(found) == sets
     assert sorted(index for some in found for index in some) == [0, 1, 2, 3]
@@ -353,7 +353,7 @@ def test_modules_train_together_only_where_each_learns_as_it_would_alone(setting
 
 
 def test_short_and_long_examples_do_not_share_a_step() -> None:
-    backbone = tiny_backbone("llama", split=1)
+    backbone = tiny_backbone("llama", frozen_layers=1)
     texts = ["hi", "ho", " ".join(["word"] * 12), " ".join(["other"] * 10)]
     given = [
         TrainingJob(
@@ -365,7 +365,7 @@ def test_short_and_long_examples_do_not_share_a_step() -> None:
 
 
 def test_many_small_modules_are_trained_so_many_at_a_time_that_a_step_is_not_too_large() -> None:
-    given = subjects() * 30
+    given = jobs() * 30
     rows = [sum(given[index].rows for index in some) for some in group_jobs(given)]
     assert max(rows) <= MAX_BATCHED_ROWS < sum(rows)
 
@@ -398,11 +398,11 @@ class Waiting(TorchDispatchMode):
 @pytest.mark.parametrize("together", [False, True])
 def test_a_step_waits_for_nothing(padded: bool, together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CUDA device the next step is then queued while this one is computed."""
-    backbone, tolist = tiny_backbone("llama", split=1), Tensor.tolist
+    backbone, tolist = tiny_backbone("llama", frozen_layers=1), Tensor.tolist
     states = backbone.states(EXAMPLES if padded else [EXAMPLES[0]] * 5)
 
     def waited(epochs: int) -> Counter[str]:
-        settings = Settings.parse({"rank": 2, "epochs": epochs}).for_task({})
+        settings = Settings.parse({"module": {"rank": 2}, "training": {"epochs": epochs}}).for_task({})
         some = [TrainingJob(states, torch.arange(5) % 3, 3, settings, seed) for seed in range(1 + together)]
         with Waiting() as waiting:
             monkeypatch.setattr(Tensor, "tolist", lambda one: waiting.found.update([str(one.dtype)]) or tolist(one))

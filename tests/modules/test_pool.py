@@ -1,4 +1,4 @@
-"""The bank: rows of one batch that use different modules get what plain PEFT gives, in any mixture, in any thread."""
+"""The module pool: rows of one batch with different modules get what plain PEFT gives, in every mixture and thread."""
 
 from __future__ import annotations
 
@@ -23,39 +23,45 @@ from conpet.cost import metered
 from conpet.errors import BackboneError, CorruptionError
 from conpet.modules.adapter import ADAPTER_TENSORS
 from conpet.modules.batched_linear import BatchedLinear
-from conpet.modules.module import PetModule, StoredModule, module_artifact
+from conpet.modules.module import PetModule, StoredModule
 from conpet.modules.pool import ModulePool
 from tests.helpers.backbones import EXAMPLES, custom_model, tiny_backbone, tiny_loaded, tiny_model
+from tests.helpers.modules import artifact
 
 N = len(EXAMPLES)
 SHAPES: dict[str, list[dict[str, object]]] = {
     "llama": [
         {},
-        {"rank": 1, "targets": ("q_proj", "v_proj")},
-        {"rank": 7, "alpha": 3.0},
-        {"targets": ("down_proj",)},
-        {"rank": 4, "targets": ("gate_proj", "k_proj"), "alpha": 1.0},
+        {"module": {"rank": 1, "targets": ("q_proj", "v_proj")}},
+        {"module": {"rank": 7, "alpha": 3.0}},
+        {"module": {"targets": ("down_proj",)}},
+        {"module": {"rank": 4, "targets": ("gate_proj", "k_proj"), "alpha": 1.0}},
     ],
-    "bert": [{}, {"rank": 1, "targets": ("query", "value")}, {"rank": 7, "alpha": 3.0}, {"targets": ("dense",)}],
+    "bert": [
+        {},
+        {"module": {"rank": 1, "targets": ("query", "value")}},
+        {"module": {"rank": 7, "alpha": 3.0}},
+        {"module": {"targets": ("dense",)}},
+    ],
 }
 
 
 def random_artifact(backbone: Backbone, seed: int, labels: int = 3, **values: object) -> Artifact:
     """Return a module none of whose maps is zero, with a random head."""
-    module = PetModule(backbone, Settings.parse({}).for_task({"rank": 3, **values}), seed)
+    module = PetModule(backbone, Settings.parse({"module": {"rank": 3}}).for_task(values), seed)
     generator = torch.Generator().manual_seed(seed)
     head = nn.Linear(backbone.representation_size, labels)
     with torch.no_grad():
         for parameter in [*module.parameters.values(), *head.parameters()]:
             parameter.normal_(std=0.2, generator=generator)
-    return module_artifact(module, head, {})
+    return artifact(module, head)
 
 
 class Workbench:
     """Modules of mixed shapes on disk, and what plain PEFT makes of every example with each of them."""
 
     def __init__(self, architecture: str, folder: Path) -> None:
-        self.backbone = tiny_backbone(architecture, split=2)
+        self.backbone = tiny_backbone(architecture, frozen_layers=2)
         self.states = self.backbone.states(EXAMPLES)
         self.modules: list[StoredModule] = []
         for number, shape in enumerate(SHAPES[architecture]):
@@ -153,7 +159,7 @@ def test_modules_beyond_a_pass_are_kept_as_memory_allows(bench: Workbench) -> No
         assert len(pool._resident) == 6
     expected = pool.logits(bench.states, [[alike[0]]] * N)
     large = StoredModule.of(
-        InMemoryObject(random_artifact(bench.backbone, 9, rank=6))
+        InMemoryObject(random_artifact(bench.backbone, 9, module={"rank": 6}))
     )  # twice the room, so half as many
     pool.logits(bench.states, [[large]] * N)
     pool.logits(bench.states.select([0]), [alike])
@@ -168,7 +174,7 @@ def test_long_batches_are_cut_into_several_passes(bench: Workbench, monkeypatch:
 
 
 @pytest.mark.parametrize("capacity", [2, 64])
-def test_threads_ask_one_bank_for_different_modules_at_once(bench: Workbench, capacity: int) -> None:
+def test_threads_ask_one_pool_for_different_modules_at_once(bench: Workbench, capacity: int) -> None:
     pool = ModulePool(bench.backbone, capacity=capacity, kept_bytes=0)
     together = Barrier(6)
 
@@ -185,10 +191,11 @@ def test_threads_ask_one_bank_for_different_modules_at_once(bench: Workbench, ca
 
 
 def test_a_model_of_flat_tokens_keeps_rows_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = tiny_backbone("llama", split=2)
+    backbone = tiny_backbone("llama", frozen_layers=2)
     states = backbone.states(EXAMPLES)
     modules = [
-        StoredModule.of(InMemoryObject(random_artifact(backbone, seed, targets=("o_proj",)))) for seed in range(3)
+        StoredModule.of(InMemoryObject(random_artifact(backbone, seed, module={"targets": ("o_proj",)})))
+        for seed in range(3)
     ]
     wanted = [[modules[row % 3]] for row in range(N)]
     expected = ModulePool(backbone).logits(states, wanted)
@@ -218,11 +225,11 @@ def test_a_model_that_cannot_be_cut_runs_many_modules_too() -> None:
         assert all(torch.allclose(one[module], other[module], rtol=0, atol=1e-5) for module in modules)
 
 
-def test_a_damaged_module_is_refused_and_the_bank_goes_on() -> None:
-    backbone = tiny_backbone("llama", split=2)
+def test_a_damaged_module_is_refused_and_the_pool_goes_on() -> None:
+    backbone = tiny_backbone("llama", frozen_layers=2)
     states = backbone.states(EXAMPLES[:1])
     good = StoredModule.of(InMemoryObject(random_artifact(backbone, 0)))
-    below = StoredModule.of(InMemoryObject(random_artifact(tiny_backbone("llama", split=1), 0)))
+    below = StoredModule.of(InMemoryObject(random_artifact(tiny_backbone("llama", frozen_layers=1), 0)))
     torn = random_artifact(backbone, 1)
     torn = Artifact(tensors={**torn.tensors, "head": {"weight": torch.zeros(1)}}, documents=torn.documents)
     pool = ModulePool(backbone)
@@ -236,7 +243,7 @@ def test_a_damaged_module_is_refused_and_the_bank_goes_on() -> None:
 
 @cache
 def llama_states() -> tuple[Backbone, States]:
-    backbone = tiny_backbone("llama", split=2)
+    backbone = tiny_backbone("llama", frozen_layers=2)
     return backbone, backbone.states(EXAMPLES)
 
 

@@ -20,11 +20,13 @@ STREAM = toy_stream(3, 2, 8, 2, 4)
 
 
 def taught(folder: Path, tasks: int, name: str = "ws", **settings: Any) -> ConPET:
-    return Trial(folder, tiny_settings(**{"warmup": "first-task", **settings})).taught(STREAM[:tasks], name)
+    return Trial(folder, tiny_settings(**{"backbone": {"warmup": "first-task"}, **settings})).taught(
+        STREAM[:tasks], name
+    )
 
 
 def test_the_first_task_tunes_the_backbone_and_later_ones_leave_it(tmp_path: Path) -> None:
-    cold = digest_of_weights(taught(tmp_path, 1, "cold", warmup="none"))
+    cold = digest_of_weights(taught(tmp_path, 1, "cold", backbone={"warmup": "none"}))
     workspace = taught(tmp_path, 1)
     once = digest_of_weights(workspace)
     assert once != cold
@@ -45,7 +47,7 @@ def test_what_was_asked_of_the_cache_before_the_warm_up_is_not_forgotten(tmp_pat
 
 
 def test_the_warm_up_is_part_of_the_fingerprint_and_of_what_states_are_kept_by(tmp_path: Path) -> None:
-    warm, cold = taught(tmp_path, 1), taught(tmp_path, 1, "cold", warmup="none")
+    warm, cold = taught(tmp_path, 1), taught(tmp_path, 1, "cold", backbone={"warmup": "none"})
     other = taught(tmp_path, 1, "other", seed=5)
     assert len({one.backbone.fingerprint.digest for one in (warm, cold, other)}) == 3
     assert warm.backbone.fingerprint == taught(tmp_path, 1, "again").backbone.fingerprint
@@ -67,7 +69,7 @@ def test_it_is_what_plain_peft_gives_when_its_adapter_is_merged(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("method", ["dynamic", "emr", "ranpac"])
-def test_every_kind_of_learner_can_have_it_and_gives_the_same_after_reopening(method: str, tmp_path: Path) -> None:
+def test_every_kind_of_method_can_have_it_and_gives_the_same_after_reopening(method: str, tmp_path: Path) -> None:
     workspace = taught(tmp_path, 2, method=method)
     texts = [example.text for example in STREAM[0].test + STREAM[1].test]
     assert WARMUP in workspace.store.snapshot().shared

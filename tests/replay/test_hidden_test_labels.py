@@ -1,8 +1,8 @@
-"""What learns or chooses gets no test labels: a planted method tries to get at them, in every change of a workspace."""
+"""Test labels are read by the metrics alone: a planted method tries to get at them, in every change of a workspace."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,21 @@ import torch
 from torch import Tensor
 
 from conpet import ConPET, Example, Task
-from conpet.artifact import Artifact
 from conpet.backbone.states import States
 from conpet.commands.tune import examples_of
 from conpet.context import TrainContext
 from conpet.data import Kind
 from conpet.errors import ConpetError, HiddenLabelsError
 from conpet.methods import METHODS
-from conpet.methods.base import EncodedInputs, Scores, TaskData, TaskUpdate
+from conpet.methods.base import Scores, TaskData
 from conpet.methods.closed_form import NcmMethod
 from conpet.methods.dynamic import DynamicMethod
 from conpet.replay.memory import StoredExamples, Subset, cut_to
 from conpet.replay.memory_writer import examples_without_test_labels, stored_examples
-from conpet.state.state import Names, TaskState
-from conpet.testing import Trial, method_of, tiny_settings, toy_stream
+from conpet.state.inputs import EncodedInputs
+from conpet.state.state import Names, State, TaskState
+from conpet.state.update import SharedUpdate, TaskUpdate
+from conpet.testing import Trial, live_of, tiny_settings, toy_stream
 
 
 def wrongly_tested(task: Task) -> Task:
@@ -50,7 +51,7 @@ ATTEMPTS: Sequence[Callable[[StoredExamples], list[Any]]] = (
 )
 
 
-class InjectedModule(NcmMethod):
+class PlantedMethod(NcmMethod):
     """Nearest class means, but for the test examples it finds a label of: to them it gives that label.
 
     It tries whatever it is handed, in every call, and keeps all of it for later ones.
@@ -62,53 +63,56 @@ class InjectedModule(NcmMethod):
     sources: dict[str, StoredExamples]
     predicted: list[Example]
 
-    def learn(self, task_data: TaskData, context: TrainContext) -> TaskUpdate:
-        self.steal(task_data.source, *context.memory)
-        return super().learn(task_data, context)
+    def learn_task(self, state: State, task_data: TaskData, context: TrainContext) -> TaskUpdate:
+        self.steal(state, task_data.source, *context.memory)
+        return super().learn_task(state, task_data, context)
 
     def update_shared(
-        self, removed: TaskState, added: TaskState | None, context: TrainContext
-    ) -> Mapping[str, Artifact | None]:
-        self.steal(*context.memory)
-        return super().update_shared(removed, added, context)
+        self, state: State, removed: TaskState, added: TaskState | None, context: TrainContext
+    ) -> SharedUpdate:
+        self.steal(state, *context.memory)
+        return super().update_shared(state, removed, added, context)
 
-    def relabel(self, known: TaskState, names: Names, context: TrainContext) -> TaskUpdate:
-        self.steal(*context.memory)
-        return super().relabel(known, names, context)
+    def relabel(self, state: State, task: TaskState, names: Names, context: TrainContext) -> TaskUpdate:
+        self.steal(state, *context.memory)
+        return super().relabel(state, task, names, context)
 
-    def encode_stored(self, drawn: Sequence[tuple[StoredExamples, Sequence[int]]], split: Subset) -> EncodedInputs:
-        self.steal(*(source for source, _ in drawn))
-        return super().encode_stored(drawn, split)
+    def encode_stored(
+        self, state: State, drawn: Sequence[tuple[StoredExamples, Sequence[int]]], subset: Subset
+    ) -> EncodedInputs:
+        self.steal(state, *(source for source, _ in drawn))
+        return super().encode_stored(state, drawn, subset)
 
-    def readings(self, examples: Sequence[Example], kind: Kind, *, keep: bool) -> EncodedInputs:
+    def encode(self, state: State, examples: Sequence[Example], kind: Kind, *, keep: bool) -> EncodedInputs:
         self.predicted += examples
-        return super().readings(examples, kind, keep=keep)
+        return super().encode(state, examples, kind, keep=keep)
 
-    def score(self, readings: EncodedInputs, kind: Kind) -> Scores:
-        self.steal(*self.sources.values())
-        scores = super().score(readings, kind)
-        return Scores(self.cheated(scores.labels, next(iter(readings.values())), [*self.found]))
+    def score(self, state: State, inputs: EncodedInputs, kind: Kind) -> Scores:
+        self.steal(state, *self.sources.values())
+        scores = super().score(state, inputs, kind)
+        return Scores(self.cheated(state, scores.classes, next(iter(inputs.values())), [*self.found]))
 
-    def within_task(self, readings: EncodedInputs, owners: Tensor) -> Tensor:
-        self.steal(*self.sources.values())
-        task = self.state.tasks[int(owners[0])].name
-        return self.cheated(super().within_task(readings, owners), next(iter(readings.values())), [task])
+    def within_task(self, state: State, inputs: EncodedInputs, owners: Tensor) -> Tensor:
+        self.steal(state, *self.sources.values())
+        task = state.tasks[int(owners[0])].name
+        scores = super().within_task(state, inputs, owners)
+        return self.cheated(state, scores, next(iter(inputs.values())), [task])
 
-    def cheated(self, scores: Tensor, states: States, tasks: Sequence[str]) -> Tensor:
+    def cheated(self, state: State, scores: Tensor, states: States, tasks: Sequence[str]) -> Tensor:
         """Return scores with those of the test examples seen before put right."""
         scores = scores.clone()
         for features, label in (one for task in tasks for one in self.found.get(task, ())):
             same = torch.cdist(states.features, features.unsqueeze(0)).squeeze(1) < 1e-3
-            if label in self.labels:
-                scores[same, self.labels.index(label)] = 1.0  # above any log-probability
+            if label in state.classes:
+                scores[same, state.classes.index(label)] = 1.0  # above any log-probability
         return scores
 
-    def steal(self, *sources: StoredExamples) -> None:
+    def steal(self, state: State, *sources: StoredExamples) -> None:
         for source in sources:
             self.sources[source.task] = source
             for attempt in ATTEMPTS:
                 self.attempt(source, lambda attempt=attempt, source=source: attempt(source))
-            for task in self.state.tasks:
+            for task in state.tasks:
                 for reader in task.objects.values():
                     self.attempt(source, lambda reader=reader: reader.document("labels")["test"])
 
@@ -124,25 +128,26 @@ class InjectedModule(NcmMethod):
 
 
 @pytest.fixture(autouse=True)
-def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[InjectedModule]]:
-    """Register the planted learner, which has found nothing yet."""
-    monkeypatch.setitem(METHODS.entries, "planted", f"{__name__}:Planted")
+def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[PlantedMethod]]:
+    """Register the planted method, which has found nothing yet."""
+    METHODS.register("planted", PlantedMethod)
     for name, empty in {"found": {}, "failed": [], "sources": {}, "predicted": []}.items():
-        monkeypatch.setattr(InjectedModule, name, empty, raising=False)
-    return InjectedModule
+        monkeypatch.setattr(PlantedMethod, name, empty, raising=False)
+    yield PlantedMethod
+    METHODS.unregister("planted")
 
 
 def taught(folder: Path, method: str, *, latent: bool) -> ConPET:
     """Return a workspace in which a stream was learned, and evaluated after each task."""
-    learner = Trial(folder, tiny_settings(method=method, latent_only=latent)).workspace(method)
+    learner = Trial(folder, tiny_settings(method=method, replay={"latent_only": latent})).workspace(method)
     for task in STREAM:
         learner.learn(task)
     return learner
 
 
 @LATENT
-def test_a_learner_that_tries_finds_nothing_and_scores_as_the_honest_one(
-    tmp_path: Path, planted: type[InjectedModule], latent: bool
+def test_a_method_that_tries_finds_nothing_and_scores_as_the_honest_one(
+    tmp_path: Path, planted: type[PlantedMethod], latent: bool
 ) -> None:
     learner, honest = (taught(tmp_path, method, latent=latent) for method in ("planted", "ncm"))
     assert learner.evaluate() == honest.evaluate()
@@ -152,8 +157,8 @@ def test_a_learner_that_tries_finds_nothing_and_scores_as_the_honest_one(
 
 
 @LATENT
-def test_no_change_of_a_workspace_tells_a_learner_test_labels(
-    tmp_path: Path, planted: type[InjectedModule], latent: bool
+def test_no_change_of_a_workspace_tells_a_method_test_labels(
+    tmp_path: Path, planted: type[PlantedMethod], latent: bool
 ) -> None:
     learner = taught(tmp_path, "planted", latent=latent)
     first, second, third = STREAM
@@ -168,19 +173,19 @@ def test_no_change_of_a_workspace_tells_a_learner_test_labels(
 
 
 @LATENT
-def test_the_same_learner_is_right_about_all_where_it_is_not_kept_from_it(
-    tmp_path: Path, planted: type[InjectedModule], monkeypatch: pytest.MonkeyPatch, latent: bool
+def test_the_same_method_is_right_about_all_where_it_is_not_kept_from_it(
+    tmp_path: Path, planted: type[PlantedMethod], monkeypatch: pytest.MonkeyPatch, latent: bool
 ) -> None:
     """So the attempts above are such that would succeed."""
-    monkeypatch.setattr(StoredExamples, "blind", property(lambda source: source))
+    monkeypatch.setattr(StoredExamples, "without_test_labels", property(lambda source: source))
     learner = taught(tmp_path, "planted", latent=latent)
     assert set(planted.found) == {task.name for task in STREAM}
     assert learner.evaluate().whole_accuracy == 1.0
     assert taught(tmp_path, "ncm", latent=latent).evaluate().whole_accuracy < 0.5
 
 
-def test_a_learner_that_is_evaluated_is_not_told_whose_examples_they_are(
-    tmp_path: Path, planted: type[InjectedModule], monkeypatch: pytest.MonkeyPatch
+def test_a_method_that_is_evaluated_is_not_told_whose_examples_they_are(
+    tmp_path: Path, planted: type[PlantedMethod], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = taught(tmp_path, "planted", latent=False)
     monkeypatch.setattr(planted, "sources", {})
@@ -188,9 +193,7 @@ def test_a_learner_that_is_evaluated_is_not_told_whose_examples_they_are(
     assert planted.sources == {}
 
 
-def test_a_learner_is_asked_without_the_labels_of_what_it_is_asked(
-    tmp_path: Path, planted: type[InjectedModule]
-) -> None:
+def test_a_method_is_asked_without_the_labels_of_what_it_is_asked(tmp_path: Path, planted: type[PlantedMethod]) -> None:
     learner = taught(tmp_path, "planted", latent=False)
     inputs = [example for task in STREAM for example in task.test]
     learner.predict(inputs)
@@ -200,18 +203,16 @@ def test_a_learner_is_asked_without_the_labels_of_what_it_is_asked(
 
 
 @LATENT
-def test_what_is_kept_of_a_task_has_its_test_labels_and_learners_see_all_but_those(
-    tmp_path: Path, latent: bool
-) -> None:
+def test_what_is_kept_of_a_task_has_its_test_labels_and_methods_see_all_but_those(tmp_path: Path, latent: bool) -> None:
     task = STREAM[0]
     named = replace(task, test=tuple(replace(one, id=f"{one.label}-7") for one in task.test))
-    learner = Trial(tmp_path, tiny_settings(method="ncm", latent_only=latent)).taught([named])
+    learner = Trial(tmp_path, tiny_settings(method="ncm", replay={"latent_only": latent})).taught([named])
     whole, without_test_labels = (
         view(learner.tasks[0].active) for view in (stored_examples, examples_without_test_labels)
     )
     assert whole.labels(Subset.TEST) == [example.label for example in task.test]
-    for split in (Subset.TRAIN, Subset.VALIDATION):
-        assert without_test_labels.labels(split) == whole.labels(split)
+    for subset in (Subset.TRAIN, Subset.VALIDATION):
+        assert without_test_labels.labels(subset) == whole.labels(subset)
     assert without_test_labels.count(Subset.TEST) == len(task.test)
     read, expected = (view.states(learner.backbone, Subset.TEST) for view in (without_test_labels, whole))
     assert torch.equal(read.features, expected.features)
@@ -226,17 +227,17 @@ def test_what_is_kept_of_a_task_has_its_test_labels_and_learners_see_all_but_tho
 def test_neither_the_search_for_a_design_nor_a_merge_is_told_test_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learner = Trial(tmp_path, tiny_settings(max_steps=2)).taught(STREAM[:2])
+    learner = Trial(tmp_path, tiny_settings(training={"max_steps": 2})).taught(STREAM[:2])
     searched = [examples_of(learner.store.snapshot(), one, 0)[0] for one in (STREAM[0].name, STREAM[0])]
     merged: list[StoredExamples] = []
 
     def encode_stored(
-        self: DynamicMethod, drawn: Sequence[tuple[StoredExamples, Sequence[int]]], split: Subset
+        self: DynamicMethod, drawn: Sequence[tuple[StoredExamples, Sequence[int]]], subset: Subset
     ) -> EncodedInputs:
         merged.extend(source for source, _ in drawn)
-        return NcmMethod.encode_stored(self, drawn, split)
+        return NcmMethod.encode_stored(self, drawn, subset)
 
-    monkeypatch.setattr(DynamicMethod, "recalled", encode_stored, raising=False)
+    monkeypatch.setattr(DynamicMethod, "encode_stored", encode_stored)
     learner.merge([task.name for task in STREAM[:2]], bound=100.0)
     assert {source.task for source in merged} == {task.name for task in STREAM[:2]}
     for source in (*searched, *merged):
@@ -244,6 +245,6 @@ def test_neither_the_search_for_a_design_nor_a_merge_is_told_test_labels(
             source.labels(Subset.TEST)
 
 
-def test_a_learner_knows_no_examples_of_its_tasks_but_those_it_is_handed(tmp_path: Path) -> None:
-    learner = method_of(Trial(tmp_path, tiny_settings(method="ncm")).taught(STREAM))
+def test_a_method_knows_no_examples_of_its_tasks_but_those_it_is_handed(tmp_path: Path) -> None:
+    learner = live_of(Trial(tmp_path, tiny_settings(method="ncm")).taught(STREAM))
     assert [set(task.objects) for task in learner.state.tasks] == [{"module"}] * 3

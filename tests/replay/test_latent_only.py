@@ -25,7 +25,7 @@ from conpet.testing import ask, tiny_settings, toy_stream
 from conpet.testing.checks import TOLERANCE
 from tests.helpers.workspaces import Stopped, frozen_state, stop_at, stream, workspace
 
-LATENT: dict[str, Any] = {"latent_only": True, "selector": "learned"}
+LATENT: dict[str, Any] = {"replay.latent_only": True, "selector": "learned"}
 ID = "customer-4711"
 
 
@@ -69,7 +69,7 @@ def files_with(folder: Path, patterns: set[bytes]) -> set[str]:
 # Nothing of a text
 
 
-@pytest.mark.parametrize("more", [{}, {"retention": "k-means", "memory_examples": 8}])
+@pytest.mark.parametrize("more", [{}, {"replay.retention": "k-means", "replay.memory_examples": 8}])
 def test_no_file_holds_a_word_or_the_token_ids_of_an_example(
     more: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,7 +111,7 @@ def test_the_history_and_the_report_say_nothing_of_texts(tmp_path: Path) -> None
 
 def test_answers_and_accuracies_are_those_of_a_workspace_with_texts(tmp_path: Path) -> None:
     latent = workspace(tmp_path, 3, "latent", **LATENT)
-    plain = workspace(tmp_path, 3, "plain", **{**LATENT, "latent_only": False})
+    plain = workspace(tmp_path, 3, "plain", **{**LATENT, "replay.latent_only": False})
     assert latent.evaluate() == plain.evaluate()
     texts = [example.text for task in stream() for example in task.test]
     for one, other in zip(ask(latent, texts), ask(plain, texts), strict=True):
@@ -122,7 +122,7 @@ def test_answers_and_accuracies_are_those_of_a_workspace_with_texts(tmp_path: Pa
 def test_past_examples_never_pass_the_prefix_again(
     replay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learner = workspace(tmp_path, 2, cache=False, replay=replay, **LATENT)
+    learner = workspace(tmp_path, 2, **{"replay.schedule": replay, "backbone.cache": False}, **LATENT)
     new = stream()[2]
     backbone, seen = learner.backbone, []
     states = backbone.states
@@ -163,7 +163,7 @@ def test_all_kinds_of_examples_live_beside_each_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize("retention", ["reservoir", "class-balanced", "k-means"])
 def test_a_limit_in_bytes_is_one_of_states(retention: str, tmp_path: Path) -> None:
     limit = 60_000
-    learner = workspace(tmp_path, memory_bytes=limit, retention=retention, **LATENT)
+    learner = workspace(tmp_path, **{"replay.memory_bytes": limit, "replay.retention": retention}, **LATENT)
     counts = []
     for task in stream():
         learner.learn(task, evaluate=False)
@@ -183,8 +183,10 @@ def test_a_limit_in_bytes_is_one_of_states(retention: str, tmp_path: Path) -> No
 
 
 def test_without_a_prefix_there_is_nothing_to_keep(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"latent_only=true with split=0: .*use a split of 1 or more"):
-        ConPET.create(tmp_path / "ws", **tiny_settings(latent_only=True, split=0))
+    with pytest.raises(
+        ConfigError, match=r"latent_only=true with backbone.frozen_layers=0: .*use 1 frozen layer or more"
+    ):
+        ConPET.create(tmp_path / "ws", **tiny_settings(replay={"latent_only": True}, backbone={"frozen_layers": 0}))
     assert list(tmp_path.iterdir()) == []
 
 

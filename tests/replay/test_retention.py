@@ -96,7 +96,7 @@ def test_what_was_let_go_is_never_wanted_again(name: str, parts: list[list[str]]
 def test_ranks_are_those_of_contents_and_seed() -> None:
     memories = [
         StoredExamples(
-            "t", None, Kind.TEXT, InMemoryObject(text_memory({split: examples_of(name, 5) for split in Subset}))
+            "t", None, Kind.TEXT, InMemoryObject(text_memory({subset: examples_of(name, 5) for subset in Subset}))
         )
         for name in ("a", "b")
     ]
@@ -107,7 +107,7 @@ def test_ranks_are_those_of_contents_and_seed() -> None:
 
 
 def test_bytes_are_those_on_disk(tmp_path: Path) -> None:
-    memory = text_memory({split: examples_of('東京 "x"\n', 3) for split in Subset})
+    memory = text_memory({subset: examples_of('東京 "x"\n', 3) for subset in Subset})
     write_artifact(tmp_path / "memory", Artifact(tables=memory.tables))
     sizes = Holding.of(StoredExamples("t", None, Kind.TEXT, InMemoryObject(memory)), 0, represented=False).sizes
     assert (tmp_path / "memory" / "train.jsonl").stat().st_size == sum(sizes)
@@ -260,14 +260,14 @@ def test_k_means_clusters_each_label_on_its_own() -> None:
 
 def test_fixed_replay_has_a_memory_of_its_own_whatever_the_retention() -> None:
     for retention in RETENTIONS:
-        found = retention_of(Settings(replay="fixed", retention=retention, memory_per_label=7))
+        found = retention_of(Settings(replay={"schedule": "fixed", "retention": retention, "memory_per_label": 7}))
         assert (found.name, found.limits) == ("k-means", Limits(per_label=7))
-        other = retention_of(Settings(retention=retention, memory_examples=5, memory_per_label=7))
+        other = retention_of(Settings(replay={"retention": retention, "memory_examples": 5, "memory_per_label": 7}))
         assert (other.name, other.limits) == (retention, Limits(examples=5))
 
 
 def test_fixed_replay_keeps_as_many_of_every_label_as_set(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, 2, replay="fixed", memory_per_label=3, selector="learned")
+    learner = workspace(tmp_path, 2, replay={"schedule": "fixed", "memory_per_label": 3}, selector="learned")
     for record, task in zip(learner.tasks, stream(), strict=False):
         memory = stored_examples(record.active)
         assert Counter(memory.labels(Subset.TRAIN)) == dict.fromkeys(task.labels, 3)
@@ -276,17 +276,17 @@ def test_fixed_replay_keeps_as_many_of_every_label_as_set(tmp_path: Path) -> Non
         assert texts == [task.train[index].text for index in memory.indices]
 
 
-def test_a_learner_says_in_which_space_examples_are_clustered() -> None:
+def test_a_method_says_in_which_space_examples_are_clustered() -> None:
     task = Task("t", tuple(examples_of("x", 12, labels=2)))
     points = torch.tensor([[0.0] if number in (2, 3) else [100.0 + number // 2] for number in range(12)])
-    keeper = MemoryWriter(Letters(), Settings(retention="k-means", memory_examples=4))  # type: ignore[arg-type]
-    (artifact,), _ = keeper.kept([keeper.whole(task, Letters().states(task.train), lambda: points)], [])
+    writer = MemoryWriter(Letters(), Settings(replay={"retention": "k-means", "memory_examples": 4}))  # type: ignore[arg-type]
+    (artifact,), _ = writer.kept([writer.whole(task, Letters().states(task.train), lambda: points)], [])
     # Of each label one example stands far off; the mean of the others is 102.8.
     assert [row["text"] for row in artifact.tables["train"]] == ["x 2", "x 3", "x 6", "x 7"]
 
 
 def test_what_is_clustered_is_kept_so_that_it_can_be_clustered_again(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, 0, retention="k-means", memory_examples=8)
+    learner = workspace(tmp_path, 0, replay={"retention": "k-means", "memory_examples": 8})
     first, second, third = stream()
     sizes, kept = [], {example.text for example in first.train}
     for task in (first, second, third):

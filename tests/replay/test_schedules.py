@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conpet.artifact import ArtifactReader, InMemoryObject, write_artifact
+from conpet.config import ScheduleConfig
 from conpet.data import Example, Kind
 from conpet.replay import SCHEDULES
 from conpet.replay.adaptive import EXPLORATION, FLOOR, PROBE_SHARE, PROBES, SMOOTHING, AdaptiveReplay
@@ -30,7 +31,9 @@ def rehearsal(
     sizes: dict[str, int], schedule: str, steps: int = 100, per_step: int = 4, seed: int = 1, backbone: Any = None
 ) -> Rehearsal:
     memory = [past_examples(name, size) for name, size in sizes.items()]
-    found = rehearse(memory, backbone or Letters(), schedule=schedule, steps=steps, per_step=per_step, seed=seed)
+    found = rehearse(
+        memory, backbone or Letters(), schedule=ScheduleConfig(name=schedule), steps=steps, per_step=per_step, seed=seed
+    )
     assert found is not None
     return found
 
@@ -98,9 +101,19 @@ def test_a_step_draws_the_same_whenever_it_is_asked_if_training_can_be_resumed_t
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_without_a_past_there_is_no_rehearsal(schedule: str) -> None:
-    assert rehearse([], Letters(), schedule=schedule, steps=5, per_step=2, seed=0) is None
-    assert rehearse([past_examples("a", 0)], Letters(), schedule=schedule, steps=5, per_step=2, seed=0) is None
-    assert rehearse([past_examples("a", 5)], Letters(), schedule=schedule, steps=5, per_step=0, seed=0) is None
+    assert rehearse([], Letters(), schedule=ScheduleConfig(name=schedule), steps=5, per_step=2, seed=0) is None
+    assert (
+        rehearse(
+            [past_examples("a", 0)], Letters(), schedule=ScheduleConfig(name=schedule), steps=5, per_step=2, seed=0
+        )
+        is None
+    )
+    assert (
+        rehearse(
+            [past_examples("a", 5)], Letters(), schedule=ScheduleConfig(name=schedule), steps=5, per_step=0, seed=0
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -181,12 +194,12 @@ def test_only_the_tasks_drawn_are_read() -> None:
             return super().rows(stem, wanted)
 
     memory = [past_examples(str(number), 5, Watched(artifact(str(number), 5))) for number in range(50)]
-    one = rehearse(memory, Letters(), schedule="dynamic", steps=1, per_step=3, seed=0)  # type: ignore[arg-type]
+    one = rehearse(memory, Letters(), schedule=ScheduleConfig(name="dynamic"), steps=1, per_step=3, seed=0)  # type: ignore[arg-type]
     assert one is not None
     assert len(reads) == len(set(one.tasks)) <= 3
 
 
-def test_each_split_is_drawn_from_itself_and_tasks_without_any_are_left_out() -> None:
+def test_each_subset_is_drawn_from_itself_and_tasks_without_any_are_left_out() -> None:
     memory = [past_examples("one", 1), past_examples("many", 20)]
     drawn = draw_by_task(memory, Subset.VALIDATION, 40, seed=0)
     assert [source.task for source, _ in drawn] == ["many"]

@@ -16,7 +16,8 @@ from conpet.modules.module import ADAPTER_TENSORS, HEAD
 from conpet.selectors import SELECTORS
 from conpet.selectors.base import SELECTOR
 from conpet.state.statistics import STATISTICS
-from conpet.testing import Trial, method_of, tiny_settings, toy_stream
+from conpet.testing import Trial, live_of, tiny_settings, toy_stream
+from tests.helpers.live import scored
 from tests.helpers.workspaces import shared_digests, stream, workspace
 
 COMPUTED = ("closed-form", "prototypes")
@@ -29,9 +30,8 @@ def taught(folder: Path, tasks: Iterable[Task], **settings: Any) -> ConPET:
 
 def task_scores(learner: ConPET, examples: Iterable[Example]) -> dict[str, Tensor]:
     """Return each task's column of the selector's log-probabilities."""
-    current = method_of(learner)
-    some = list(examples)
-    scores = current.score(current.readings(some, some[0].kind, keep=False), some[0].kind).tasks
+    current = live_of(learner)
+    scores = scored(current, list(examples)).tasks
     assert scores is not None
     return {task.name: scores[:, column] for column, task in enumerate(current.state.tasks)}
 
@@ -77,7 +77,7 @@ def test_a_task_learned_again_takes_its_own_place_in_the_statistics(tmp_path: Pa
 
 def test_it_goes_on_from_its_last_weights_and_grows_by_one_output(tmp_path: Path) -> None:
     """With a learning rate of almost nothing the new weights are the old ones, and a row for the new task."""
-    learner = workspace(tmp_path, 2, selector="learned", selector_learning_rate=1e-9)
+    learner = workspace(tmp_path, 2, selector={"name": "learned", "learning_rate": 1e-9})
     before = learner.store.snapshot().shared[SELECTOR]
     learner.learn(stream()[2], evaluate=False)
     after = learner.store.snapshot().shared[SELECTOR]
@@ -121,7 +121,9 @@ def test_half_of_each_batch_is_new_and_half_is_old_whatever_the_number_of_tasks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard = Listener(monkeypatch)
-    learner = Trial(tmp_path, tiny_settings(selector="learned", selector_steps=10, batch_size=8)).workspace()
+    learner = Trial(
+        tmp_path, tiny_settings(selector={"name": "learned", "steps": 10}, training={"batch_size": 8})
+    ).workspace()
     for index, task in enumerate(toy_stream(5, 2, 6, 0, 0)):
         heard.batches.clear()
         report = learner.learn(task, evaluate=False, progress=heard.progress)
@@ -137,7 +139,9 @@ def test_past_tasks_are_drawn_alike_however_many_examples_they_have(
     heard = Listener(monkeypatch)
     large, small, newest = toy_stream(3, 2, 30, 0, 0)
     small = Task(small.name, (*small.train[:1], *small.train[-1:]))
-    learner = Trial(tmp_path, tiny_settings(selector="learned", selector_steps=60, epochs=1)).taught([large, small])
+    learner = Trial(tmp_path, tiny_settings(selector={"name": "learned", "steps": 60}, training={"epochs": 1})).taught(
+        [large, small]
+    )
     learner.learn(newest, evaluate=False, progress=heard.progress)
     old = Counter(target for batch in heard.batches for target in batch if target != 2)
     assert sum(old.values()) == 240
@@ -146,7 +150,9 @@ def test_past_tasks_are_drawn_alike_however_many_examples_they_have(
 
 def test_what_is_read_of_old_tasks_does_not_grow_with_their_number(tmp_path: Path) -> None:
     """Every old example that is drawn passes the prefix or the cache: count them."""
-    settings = tiny_settings(selector="learned", selector_steps=4, batch_size=8, epochs=1, cache=False)
+    settings = tiny_settings(
+        selector={"name": "learned", "steps": 4}, training={"batch_size": 8, "epochs": 1}, backbone={"cache": False}
+    )
     learner = Trial(tmp_path, settings).workspace()
     tokens = []
     for task in toy_stream(6, 2, 12, 0, 0):
@@ -183,7 +189,9 @@ def test_a_task_learned_again_keeps_its_output(tmp_path: Path) -> None:
 
 
 def test_it_still_works_when_the_memory_is_too_small_for_every_task(tmp_path: Path) -> None:
-    learner = Trial(tmp_path, tiny_settings(selector="learned", selector_steps=10, memory_examples=2)).taught(stream())
+    learner = Trial(
+        tmp_path, tiny_settings(selector={"name": "learned", "steps": 10}, replay={"memory_examples": 2})
+    ).taught(stream())
     assert {answer.task for answer in learner.predict([task.train[0] for task in stream()])} <= {
         task.name for task in stream()
     }

@@ -121,7 +121,7 @@ def test_two_processes_learn_one_after_the_other_and_see_each_others_work(tmp_pa
     assert ask(learner, ["a"]) == ask(ConPET.open(learner.path), ["a"])
 
 
-def test_a_learner_decides_on_the_state_it_finds_when_its_turn_comes(tmp_path: Path) -> None:
+def test_a_writer_decides_on_the_state_it_finds_when_its_turn_comes(tmp_path: Path) -> None:
     first, second = workspace(tmp_path, 1), ConPET.open(tmp_path / "ws")
     first.learn(stream()[1], evaluate=False)
     assert second.learn(stream()[1], evaluate=False).skipped

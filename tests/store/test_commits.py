@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from conpet.errors import ConfigError, CorruptionError, UnknownNameError
-from conpet.store import MODULE, Artifact, Change, Cost, Evaluation, NewVersion, Reference, SideObject, Store
+from conpet.store import MODULE, Artifact, Change, Cost, Metric, NewVersion, Reference, SideObject, Store
 from tests.helpers.store import (
     commit,
     describe_snapshot,
@@ -170,18 +170,22 @@ def test_contradicting_changes_are_refused(store: Store) -> None:
 
 
 def test_the_history_gives_back_what_was_recorded(store: Store) -> None:
-    evaluations = (Evaluation("a", 10, 9, 8, 9, 10), Evaluation("b", 4, 4))
-    references = (Reference("ridge", 14, 11), Reference("lda", 14, 12))
+    metrics = (
+        Metric("a", "accuracy", 0.9, 10),
+        Metric("a", "selector_accuracy", 0.8, 10),
+        Metric("b", "mean_absolute_error", 12.25, 4),
+    )
+    references = (Reference("ridge", 11 / 14, 14), Reference("lda", 12 / 14, 14))
     costs = (Cost("selector", 0.25, steps=3), Cost("module", 1.5, 100, 50, 4, 12, 6, 1 << 40))
     change = learn(
-        "a", evaluations=evaluations, references=references, costs=costs, detail={"n": 1}, confusion=[[1, 0], [2, 3]]
+        "a", metrics=metrics, references=references, costs=costs, detail={"n": 1}, confusion=[[1, 0], [2, 3]]
     )
     with store.write("learn") as writer:
         made = writer.commit(change)
         later = writer.commit(learn("b"))
     created, first, second = store.events()
     assert (created.verb, created.id, created.confusion) == ("create", 1, None)
-    assert (first.evaluations, first.references, first.costs) == (evaluations, references, costs)
+    assert (first.metrics, first.references, first.costs) == (metrics, references, costs)
     assert (first.detail, first.confusion) == ({"n": 1}, [[1, 0], [2, 3]])
     assert [made, later] == [first, second] == store.events(after=1)
     assert created.time <= first.time <= second.time

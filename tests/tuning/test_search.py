@@ -13,14 +13,15 @@ import pytest
 import torch
 
 from conpet import ConPET, Example, Task
-from conpet.data import Kind
+from conpet.config.base import flat
 from conpet.errors import ConfigError, DataError, UnknownNameError
 from conpet.methods.dynamic import DynamicMethod
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.report.design import Design, DesignTrial, Outcome, Rung
 from conpet.testing import toy_stream
-from conpet.testing.checks import method_of
+from conpet.testing.checks import live_of
 from conpet.tuning.search import choose
+from tests.helpers.live import encoded
 from tests.helpers.workspaces import frozen_state, workspace
 
 TASK = toy_stream(1, 6, 8, 4, 4)[0]
@@ -39,29 +40,32 @@ def told(found: Any) -> dict[str, Any]:
 
 
 def test_a_better_design_than_the_planted_one_is_chosen_and_put_in_force(tmp_path: Path) -> None:
-    planted = workspace(tmp_path, learning_rate=1e-9, epochs=1)
+    planted = workspace(tmp_path, training={"learning_rate": 1e-9, "epochs": 1})
     beside = ConPET.open(planted.path)
     found = planted.tune(TASK, trials=6, choices=QUICK)
     design = found.choice.design
-    assert found.before.design == Design(split=3, rank=4, targets="all-linear", learning_rate=1e-9, epochs=1)
+    assert found.before.design == Design(frozen_layers=3, rank=4, targets="all-linear", learning_rate=1e-9, epochs=1)
     assert found.choice.accuracy > found.before.accuracy + 0.3
     assert 3e-3 <= design.learning_rate <= 3e-2
     script = f"import conpet; print(conpet.ConPET.open({str(planted.path)!r}).settings.model_dump_json())"
     elsewhere = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    for settings in (planted.settings.model_dump(mode="json"), json.loads(elsewhere)):
-        assert {name: settings[name] for name in Design.model_fields} == json.loads(design.model_dump_json())
+    for settings in (planted.settings.to_json(), json.loads(elsewhere)):
+        chosen = {key: flat(settings)[key] for key in design.for_workspace}
+        assert chosen == json.loads(json.dumps(design.for_workspace))
+        assert len(chosen) == len(Design.model_fields)
     assert beside.learn(TASK).trainable_parameters == found.choice.parameters
-    assert beside.backbone.split == design.split
+    assert beside.backbone.frozen_layers == design.frozen_layers
 
 
 @pytest.mark.parametrize("warmup", ["none", "first-task"])
 def test_what_is_measured_is_what_learning_gives(tmp_path: Path, warmup: str) -> None:
-    learner = workspace(tmp_path, warmup=warmup, epochs=2)
+    learner = workspace(tmp_path, backbone={"warmup": warmup}, training={"epochs": 2})
     measured = learner.tune(TASK, trials=1).before.rungs[-1]
     learner.learn(TASK)
-    taught = method_of(learner)
-    readings = taught.readings(TASK.validation, Kind.TEXT, keep=False)
-    logits = taught.units.run(readings, Kind.TEXT, torch.zeros(len(TASK.validation), 1, dtype=torch.int64))
+    taught = live_of(learner)
+    logits = taught.method.within_task(
+        taught.state, encoded(taught, TASK.validation), torch.zeros(len(TASK.validation), dtype=torch.int64)
+    )
     answers = [TASK.labels[column] for column in logits.argmax(dim=1).tolist()]
     right = sum(answer == example.label for answer, example in zip(answers, TASK.validation, strict=True))
     assert measured == Rung(6 * 2 * (2 if warmup == "first-task" else 1), right, 24)
@@ -70,7 +74,7 @@ def test_what_is_measured_is_what_learning_gives(tmp_path: Path, warmup: str) ->
 def trial(number: int, correct: int, price: float, *, parameters: int = 10, outcome: str = "finished") -> DesignTrial:
     return DesignTrial(
         number=number,
-        design=Design(split=0, rank=1, targets="all-linear", learning_rate=0.1, epochs=1),
+        design=Design(frozen_layers=0, rank=1, targets="all-linear", learning_rate=0.1, epochs=1),
         outcome=Outcome(outcome),
         rungs=(Rung(8, correct, 100),),
         steps=8,
@@ -101,7 +105,7 @@ def test_the_cheapest_within_one_standard_error_of_the_best_is_chosen(trials: li
 
 
 def test_designs_that_fall_behind_are_left_early(tmp_path: Path) -> None:
-    found = workspace(tmp_path, learning_rate=1e-2, epochs=4).tune(
+    found = workspace(tmp_path, training={"learning_rate": 1e-2, "epochs": 4}).tune(
         TASK, trials=12, choices={"warmups": ["none"], "learning_rates": [1e-9, 1e-2], "epochs": 4}
     )
     halved = [trial for trial in found.trials if trial.outcome is Outcome.HALVED]
@@ -123,7 +127,9 @@ def test_a_design_that_diverges_does_not_end_the_search(tmp_path: Path) -> None:
 
 
 def test_passes_are_those_of_the_formula(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, split=2, feature_layers=(1, 3), epochs=2, cache=False)
+    learner = workspace(
+        tmp_path, backbone={"frozen_layers": 2, "cache": False}, features={"layers": (1, 3)}, training={"epochs": 2}
+    )
     found = learner.tune(TASK, trials=1)
     train, validation = (
         sum(len(one.ids) for one in learner.backbone.encode(examples)) for examples in (TASK.train, TASK.validation)
@@ -149,7 +155,7 @@ def test_a_limit_in_passes_is_kept_and_the_search_is_the_same_again(tmp_path: Pa
 
 
 def test_a_limit_in_seconds_ends_the_search(tmp_path: Path) -> None:
-    found = workspace(tmp_path, epochs=1).tune(TASK, seconds=1.5, choices=QUICK)
+    found = workspace(tmp_path, training={"epochs": 1}).tune(TASK, seconds=1.5, choices=QUICK)
     assert found.seconds >= 1.5
     assert found.seconds_limit == 1.5
 
@@ -186,10 +192,10 @@ def test_test_examples_are_never_looked_at(tmp_path: Path, monkeypatch: pytest.M
     read = StoredExamples.chosen
     looked_at: set[Subset] = set()
 
-    def guarded(self: StoredExamples, split: Subset, positions: Any) -> list[Example]:
-        assert split is not Subset.TEST
-        looked_at.add(split)
-        examples = read(self, split, positions)
+    def guarded(self: StoredExamples, subset: Subset, positions: Any) -> list[Example]:
+        assert subset is not Subset.TEST
+        looked_at.add(subset)
+        examples = read(self, subset, positions)
         assert all("planted" not in str(example.text) for example in examples)
         return examples
 
@@ -200,18 +206,18 @@ def test_test_examples_are_never_looked_at(tmp_path: Path, monkeypatch: pytest.M
         looked_at.clear()
 
 
-def test_with_learned_tasks_split_and_warm_up_stay(tmp_path: Path) -> None:
+def test_with_learned_tasks_frozen_layers_and_warm_up_stay(tmp_path: Path) -> None:
     learner = workspace(tmp_path, tasks=1)
     before = learner.predict(["a b c"])
     found = learner.tune("text-0", trials=8, choices={"epochs": 2})
-    assert {(trial.design.split, trial.design.warmup) for trial in found.trials} == {(3, "none")}
+    assert {(trial.design.frozen_layers, trial.design.warmup) for trial in found.trials} == {(3, "none")}
     assert len({trial.design.rank for trial in found.trials}) > 2
-    assert "split and warm-up stay" in found.notes[0]
+    assert "frozen layers and warm-up stay" in found.notes[0]
     assert learner.predict(["a b c"]) == before
 
 
 def test_a_warm_up_that_was_made_is_not_made_again(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, tasks=1, warmup="first-task")
+    learner = workspace(tmp_path, tasks=1, backbone={"warmup": "first-task"})
     warmed = learner.backbone.fingerprint
     found = learner.tune(TASK, trials=2, choices={"epochs": 2})
     assert {trial.design.warmup for trial in found.trials} == {"first-task"}
@@ -231,9 +237,9 @@ def test_with_one_module_for_all_tasks_its_shape_stays_once_it_is_learned(tmp_pa
 
 
 def test_what_a_kind_of_module_does_not_have_is_not_searched(tmp_path: Path) -> None:
-    found = workspace(tmp_path, pet="pfeiffer").tune(TASK, trials=5, choices=QUICK)
-    assert {(trial.design.rank, trial.design.targets) for trial in found.trials} == {(4, "all-linear")}
-    assert len({trial.design.split for trial in found.trials}) > 1
+    found = workspace(tmp_path, module="pfeiffer").tune(TASK, trials=5, choices=QUICK)
+    assert {(trial.design.rank, trial.design.targets) for trial in found.trials} == {(None, None)}
+    assert len({trial.design.frozen_layers for trial in found.trials}) > 1
 
 
 # Wrong input, and examples

@@ -209,7 +209,7 @@ class Cut:
 
     def _check(self, depth: int) -> None:
         if not 1 <= depth <= self.layers:
-            reason = "cannot be cut: use split=0" if self.path is None else f"has {self.layers} layers"
+            reason = "cannot be cut: use frozen_layers=0" if self.path is None else f"has {self.layers} layers"
             raise BackboneError(f"cannot cut at layer {depth}: {type(self.model).__name__} {reason}")
 
 

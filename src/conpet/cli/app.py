@@ -22,6 +22,7 @@ from conpet.cli import (
     modules,
     predict,
     report,
+    settings,
     stream,
     tune,
     upgrade,
@@ -49,6 +50,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("init")(learn.init)
 app.command("learn")(learn.learn)
+app.command("settings")(settings.settings)
 app.command("tune")(tune.tune)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)

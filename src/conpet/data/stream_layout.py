@@ -151,7 +151,8 @@ def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
 
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> list[Problem]:
     try:
-        Settings().for_task(settings)
+        if settings:  # else the classes of modules and heads would be imported for nothing
+            Settings().for_task(settings)
     except ConfigError as error:
         return [Problem(str(path), None, str(error))]
     return []

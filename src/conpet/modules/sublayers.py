@@ -69,8 +69,8 @@ def find_sublayers(backbone: Backbone, kind: str) -> list[Sublayer]:
     layers = adapted_layers(backbone)
     if not layers:
         raise ConfigError(
-            f"pet={kind} sits on transformer layers, of which {backbone.name} has none above the cut: use a lower "
-            "split, another backbone, or pet=lora with split=0"
+            f"module.kind={kind} sits on transformer layers, of which {backbone.name} has none above the cut: use fewer "
+            "frozen layers, another backbone, or module.kind=lora with backbone.frozen_layers=0"
         )
     suffix = backbone.suffix()
     every = linear_paths(backbone)
@@ -81,8 +81,8 @@ def find_sublayers(backbone: Backbone, kind: str) -> list[Sublayer]:
         return [_dissected(backbone, suffix, seen, inside) for inside in paths]
     except _UnlikeError as error:
         raise ConfigError(
-            f"pet={kind} needs layers of an attention and a feed-forward sublayer made of linear maps "
-            f"(torch.nn.Linear); those of {backbone.name} are not: {error}. Use pet=lora or another backbone"
+            f"module.kind={kind} needs layers of an attention and a feed-forward sublayer made of linear maps "
+            f"(torch.nn.Linear); those of {backbone.name} are not: {error}. Use module.kind=lora or another backbone"
         ) from None
 
 

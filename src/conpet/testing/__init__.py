@@ -1,12 +1,15 @@
-"""For whoever adds a method: a stream that is learned in a second, and the contracts everything registered keeps.
+"""For whoever adds a component: a stream that is learned in a second, and the contracts every component keeps.
 
-from conpet.testing import check_learner_contract
+    from conpet.testing import check_method_contract
 
-def test_my_method():
-check_learner_contract("my-method")
+    def test_my_method():
+        check_method_contract(MyMethod)
+
+Each check takes a registered name, a class, or an instance.
 """
 
 from conpet.testing.checks import ContractError, Trial, ask, live_of
+from conpet.testing.components import check_head_contract, check_module_contract, check_schedule_contract
 from conpet.testing.fusion import check_fusion_contract, random_evidence
 from conpet.testing.methods import METHOD_CHECKS, check_method_contract
 from conpet.testing.selectors import check_selector_contract, check_selector_scores
@@ -17,8 +20,11 @@ __all__ = [
     "ContractError",
     "Trial",
     "ask",
-    "check_method_contract",
     "check_fusion_contract",
+    "check_head_contract",
+    "check_method_contract",
+    "check_module_contract",
+    "check_schedule_contract",
     "check_selector_contract",
     "check_selector_scores",
     "live_of",

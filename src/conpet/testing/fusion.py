@@ -1,4 +1,4 @@
-"""The contract of rules."""
+"""The contract of fusions."""
 
 from __future__ import annotations
 
@@ -10,39 +10,46 @@ from torch import Tensor
 from conpet.fusion import FUSIONS
 from conpet.fusion.base import Evidence, Fusion
 from conpet.testing.checks import TOLERANCE, require
+from conpet.testing.registration import registered
 
 POSSIBLE = 5
 """How many of the 7 labels of `random_evidence` can be meant."""
 
 
-def check_fusion_contract(name: str) -> None:
-    """Check a registered rule on random evidence.
+def check_fusion_contract(fusion: str | type[Fusion] | Fusion) -> None:
+    """Check a fusion on random evidence.
 
     Args:
-        name: Its name in `conpet.fusion.rules.FUSIONS`.
+        fusion: Its registered name, its class, or an instance.
 
     Raises:
         ContractError: It breaks a promise; the message says which.
     """
-    rule: Fusion = FUSIONS[name]()
+    with registered("fusion", fusion) as (name, _):
+        _check(FUSIONS[name](config=FUSIONS[name].Config(name=name)) if isinstance(fusion, str | type) else fusion)
+
+
+def _check(fusion: Fusion) -> None:
     for selected in (1, 2):
         evidence = random_evidence(selected=selected)
         before = [tensor.clone() for tensor in _tensors(evidence)]
         targets = torch.arange(len(evidence.tasks)) % POSSIBLE
-        fitted = rule.fit(evidence, targets)
-        for one in (rule, fitted):
+        fitted = fusion.fit(evidence, targets)
+        for one in (fusion, fitted):
             scores = one.log_probabilities(evidence)
             require(not bool(scores.isnan().any()), "there is a NaN among the scores")
             require(bool(((scores.exp().sum(dim=1) - 1).abs() < TOLERANCE).all()), "scores do not sum to 1")
             require(bool((scores[evidence.impossible] == -torch.inf).all()), "a label that cannot be meant has a score")
             single = one.log_probabilities(_rows(evidence, slice(3, 4)))
             require(torch.allclose(scores[3:4], single, atol=TOLERANCE), "a row's scores depend on other rows")
-            again = type(one)(**json.loads(json.dumps(one.to_json())))
-            require(torch.equal(scores, again.log_probabilities(evidence)), "the rule is lost by way of JSON")
-        require(type(rule)(**rule.to_json()) == rule, "fitting has changed the rule itself")
-        require(all(map(torch.equal, before, _tensors(evidence))), "the rule has changed its evidence")
+            again = type(one)(config=one.config, **json.loads(json.dumps(one.to_json())))
+            require(torch.equal(scores, again.log_probabilities(evidence)), "the fusion is lost by way of JSON")
+        require(
+            type(fusion)(config=fusion.config, **fusion.to_json()) == fusion, "fitting has changed the fusion itself"
+        )
+        require(all(map(torch.equal, before, _tensors(evidence))), "the fusion has changed its evidence")
     nothing = _rows(random_evidence(), slice(0, 0))
-    require(rule.fit(nothing, torch.zeros(0, dtype=torch.int64)) == rule, "fitting to nothing must change nothing")
+    require(fusion.fit(nothing, torch.zeros(0, dtype=torch.int64)) == fusion, "fitting to nothing must change nothing")
 
 
 def random_evidence(rows: int = 40, selected: int = 1, seed: int = 0) -> Evidence:

@@ -1,12 +1,13 @@
-"""The contract of learners."""
+"""The contract of methods."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,7 @@ from conpet.api import ConPET
 from conpet.context import TrainContext
 from conpet.cost import CostLedger
 from conpet.data import Kind
-from conpet.methods import METHODS
-from conpet.methods.base import TaskData
+from conpet.methods.base import Method, TaskData
 from conpet.replay.memory import new_examples
 from conpet.replay.memory_writer import past_examples
 from conpet.state.reading import new_task_state
@@ -35,23 +35,29 @@ from conpet.testing.checks import (
     require,
     require_same,
 )
+from conpet.testing.registration import Registration, registered
 from conpet.testing.toy import tiny_settings, toy_stream
 
 
-def check_method_contract(method: str, **settings: Any) -> None:
-    """Check a registered method on `tiny-random`, within some seconds.
+def check_method_contract(method: str | type[Method] | Method, **settings: Any) -> None:
+    """Check a method on `tiny-random`, within some seconds.
 
     Args:
-        method: Its name in `conpet.methods.METHODS`.
+        method: Its registered name, its class, or an instance.
         settings: Settings in place of those of `tiny_settings`.
 
     Raises:
         ContractError: It breaks a promise; the message says which.
     """
-    METHODS.require(method)
+    with registered("method", method) as (name, registrations):
+        run_method_checks(tiny_settings(**{**settings, "method": name}), registrations)
+
+
+def run_method_checks(settings: Mapping[str, Any], registrations: Sequence[Registration] = ()) -> None:
+    """Run all checks of methods in workspaces with these settings."""
     for check in METHOD_CHECKS.values():
         with tempfile.TemporaryDirectory() as folder:
-            check(Trial(Path(folder), tiny_settings(**settings, method=method)))
+            check(Trial(Path(folder), settings, registrations))
 
 
 def _changes_nothing(trial: Trial) -> None:
@@ -82,17 +88,27 @@ def _reloaded_elsewhere(trial: Trial) -> None:
     stream = toy_stream(2, 2, 4, 1, 2)
     workspace = trial.taught(stream)
     texts = [example.text for task in stream for example in task.test]
-    command = [sys.executable, "-c", _ASK_ELSEWHERE, str(workspace.path), json.dumps(texts)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    given = json.dumps([str(workspace.path), texts, [list(one) for one in trial.registrations]])
+    path = os.pathsep.join(one for one in sys.path if one)
+    done = subprocess.run(
+        [sys.executable, "-c", _ASK_ELSEWHERE, given],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
     require(done.returncode == 0, f"a new process cannot open the workspace: {done.stderr}")
     require_same(ask(workspace, texts), json.loads(done.stdout.splitlines()[-1]), "in another process")
 
 
 _ASK_ELSEWHERE = """
 import json, sys
-from conpet import ConPET
+import conpet
 from conpet.testing import ask
-sys.stdout.write(json.dumps(ask(ConPET.open(sys.argv[1]), json.loads(sys.argv[2]))) + chr(10))
+path, texts, registrations = json.loads(sys.argv[1])
+for registration in registrations:
+    conpet.register(*registration)
+sys.stdout.write(json.dumps(ask(conpet.ConPET.open(path), texts)) + chr(10))
 """
 
 

@@ -11,25 +11,27 @@ from torch import Tensor
 
 from conpet.api import ConPET
 from conpet.data import Example
-from conpet.selectors import SELECTORS
+from conpet.selectors.base import Selector
 from conpet.testing.checks import TOLERANCE, Trial, live_of, require
-from conpet.testing.methods import check_method_contract
+from conpet.testing.methods import run_method_checks
+from conpet.testing.registration import registered
 from conpet.testing.toy import tiny_settings, toy_stream
 
 
-def check_selector_contract(name: str) -> None:
-    """Check a registered selector within the method `dynamic`: all that is asked of learners, and its own scores.
+def check_selector_contract(selector: str | type[Selector] | Selector) -> None:
+    """Check a selector within the method `dynamic`: everything that methods promise, and its own scores.
 
     Args:
-        name: Its name in `conpet.selectors.SELECTORS`.
+        selector: Its registered name, its class, or an instance.
 
     Raises:
         ContractError: It breaks a promise; the message says which.
     """
-    SELECTORS.require(name)
-    check_method_contract("dynamic", selector=name)
-    with tempfile.TemporaryDirectory() as folder:
-        check_selector_scores(Trial(Path(folder), tiny_settings(selector=name)))
+    with registered("selector", selector) as (name, registrations):
+        settings = tiny_settings(method="dynamic", selector=name)
+        run_method_checks(settings, registrations)
+        with tempfile.TemporaryDirectory() as folder:
+            check_selector_scores(Trial(Path(folder), settings, registrations))
 
 
 def check_selector_scores(trial: Trial) -> None:

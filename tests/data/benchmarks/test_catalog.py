@@ -152,9 +152,9 @@ class TestOwnData:
         assert data.grouping() == {"a": ("ab", "ac")}
         assert len(data.notes) == 2
 
-    def test_a_folder_with_splits(self, tmp_path: Path) -> None:
-        for split in ("train", "dev", "test"):
-            write_rows(tmp_path / f"mine/{split}.jsonl", [{"text": f"{split} {one}", "label": one} for one in "ab"])
+    def test_a_folder_with_subsets(self, tmp_path: Path) -> None:
+        for subset in ("train", "dev", "test"):
+            write_rows(tmp_path / f"mine/{subset}.jsonl", [{"text": f"{subset} {one}", "label": one} for one in "ab"])
         data = read_data(str(tmp_path / "mine"))
         assert [len(part) for part in (data.train, data.validation, data.test)] == [2, 2, 2]
 

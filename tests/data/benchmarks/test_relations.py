@@ -58,17 +58,17 @@ class TestFewRel:
         assert data.grouping() == {"task-01": ("P102", "P105"), "task-02": ("P118",)}
         assert any("P1001" in note for note in data.notes), "labels of the paper that are not in the data are named"
 
-    def test_every_relation_is_divided_80_10_10_and_no_sentence_is_in_two_splits(self, tmp_path: Path) -> None:
+    def test_every_relation_is_divided_80_10_10_and_no_sentence_is_in_two_subsets(self, tmp_path: Path) -> None:
         write_fewrel(tmp_path)
         data = read_data("fewrel", [tmp_path])
-        for split, share in (("train", 16), ("validation", 2), ("test", 2)):
-            counts = Counter(one.label for one in getattr(data, split))
+        for subset, share in (("train", 16), ("validation", 2), ("test", 2)):
+            counts = Counter(one.label for one in getattr(data, subset))
             assert counts["P102"] == share
             assert counts["P118"] == share
         sentences = [{one.tokens for one in part} for part in (data.train, data.validation, data.test)]
         assert sum(map(len, sentences)) == len(set.union(*sentences)) == 54
 
-    def test_a_split_does_not_depend_on_the_order_in_the_file(self, tmp_path: Path) -> None:
+    def test_the_subsets_do_not_depend_on_the_order_in_the_file(self, tmp_path: Path) -> None:
         content = write_fewrel(tmp_path / "a")
         put(tmp_path / "b/fewrel/train_wiki.json", {one: rows[::-1] for one, rows in reversed(content.items())})
         put(tmp_path / "b/fewrel/val_wiki.json", {})

@@ -49,8 +49,8 @@ Roe\tperson-soldier
 
 def write_fewnerd(folder: Path, train: str = FEWNERD) -> None:
     put(folder / "fewnerd/supervised/train.txt", train)
-    for split in ("dev", "test"):
-        put(folder / f"fewnerd/supervised/{split}.txt", f"Bo\tperson-actor\nof\tO\n{split}\tlocation-GPE\n\n")
+    for subset in ("dev", "test"):
+        put(folder / f"fewnerd/supervised/{subset}.txt", f"Bo\tperson-actor\nof\tO\n{subset}\tlocation-GPE\n\n")
 
 
 class TestFewNerd:
@@ -157,9 +157,9 @@ class TestEntityTyping:
     def test_every_form_gives_the_same(self, tmp_path: Path, form: str) -> None:
         write_ontonotes(tmp_path, *FORMS[form])
         data = read_data("ontonotes", [tmp_path])
-        for split in (data.train, data.validation, data.test):
-            assert found(split) == [("New York", "/location/city"), ("Ann Lee", "/person")]
-            assert split[0].tokens == ("The", "mayor", "of", "New", "York", "(", "Ann", "Lee", ")", "spoke")
+        for subset in (data.train, data.validation, data.test):
+            assert found(subset) == [("New York", "/location/city"), ("Ann Lee", "/person")]
+            assert subset[0].tokens == ("The", "mayor", "of", "New", "York", "(", "Ann", "Lee", ")", "spoke")
         assert sorted(label for labels in data.grouping("paper").values() for label in labels) == [
             "/location/city",
             "/person",

@@ -155,6 +155,6 @@ def _looking() -> Iterator[list[tuple[nn.Module, Tensor, Tensor]]]:
 
 def _refused(backbone: Backbone, reason: str) -> ConfigError:
     return ConfigError(
-        f"pet=prefix needs layers above the cut that attend through transformers' attention interface; {backbone.name} "
-        f"has none: {reason}. Use pet=lora or another backbone"
+        f"module.kind=prefix needs layers above the cut that attend through transformers' attention interface; "
+        f"{backbone.name} has none: {reason}. Use module.kind=lora or another backbone"
     )

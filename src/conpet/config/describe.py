@@ -1,0 +1,112 @@
+"""All settings with their defaults and meanings, read off the settings classes: for help and documentation."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from conpet.config.base import StrictModel
+from conpet.config.components import ChosenBy
+from conpet.config.settings import Settings, TaskSettings
+
+
+class SettingRow(NamedTuple):
+    """One setting.
+
+    Attributes:
+        name: Its dotted name.
+        default: Its default, as it is written in YAML.
+        meaning: What it does, in plain text.
+        component: Names of the components that have it, where not all components of its section do.
+        per_task: Whether a task may have its own.
+    """
+
+    name: str
+    default: str
+    meaning: str
+    component: str | None
+    per_task: bool
+
+
+def describe_settings() -> list[SettingRow]:
+    """Return all settings, section by section, those of components that other packages registered too."""
+    rows: list[SettingRow] = []
+    for section in _SECTIONS:
+        field = Settings.model_fields[section]
+        per_task = section in TaskSettings.model_fields
+        choice = _choice(field)
+        if choice is not None:
+            rows += _component_rows(section, choice, per_task)
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, StrictModel):
+            rows += _rows(section, field.annotation, per_task)
+        else:
+            rows.append(SettingRow(section, _shown(field.default), _meanings(Settings)[section], None, per_task))
+    return rows
+
+
+_SECTIONS = (
+    "backbone",
+    "features",
+    "method",
+    "module",
+    "head",
+    "training",
+    "selector",
+    "fusion",
+    "replay",
+    "seed",
+)
+
+
+def _component_rows(section: str, choice: ChosenBy, per_task: bool) -> Iterator[SettingRow]:
+    """Yield the settings that all components of a section have, then those of single ones."""
+    base = choice.base
+    own = [f"`{name}`" for name in choice.registry]
+    for row in _rows(section, base, per_task):
+        chosen = row.name == f"{section}.{base.key}"
+        yield row._replace(meaning=f"{row.meaning.partition(':')[0]}: {', '.join(own)}.") if chosen else row
+    owners: dict[SettingRow, list[str]] = {}
+    for name in choice.registry:
+        for row in _rows(section, choice.config_of(name), per_task):
+            if row.name.removeprefix(f"{section}.") not in base.model_fields:
+                owners.setdefault(row, []).append(name)
+    for row, names in owners.items():
+        yield row._replace(component=", ".join(names))
+
+
+def _rows(section: str, cls: type[StrictModel], per_task: bool) -> Iterator[SettingRow]:
+    meanings = _meanings(cls)
+    for name, field in cls.model_fields.items():
+        key = f"{section}.{name}"
+        choice = _choice(field)
+        if choice is not None:
+            rows = list(_component_rows(key, choice, per_task))
+            named = rows[0]._replace(name=key)  # a schedule may be given by its name alone
+            yield from (named, *rows[1:])
+        else:
+            default = field.get_default(call_default_factory=True)
+            yield SettingRow(key, _shown(default), meanings.get(name, ""), None, per_task)
+
+
+def _choice(field: Any) -> ChosenBy | None:
+    return next((mark for mark in field.metadata if isinstance(mark, ChosenBy)), None)
+
+
+def _meanings(cls: type[StrictModel]) -> dict[str, str]:
+    """Return what the docstrings of a settings class and its bases say of its fields."""
+    found: dict[str, str] = {}
+    for one in reversed(cls.__mro__):
+        section = inspect.cleandoc(one.__dict__.get("__doc__") or "").partition("Attributes:")[2]
+        for name, text in re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", section, re.DOTALL | re.MULTILINE):
+            found[name] = " ".join(text.split())
+    return found
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
