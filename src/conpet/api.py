@@ -117,8 +117,8 @@ class ConPET:
             check_module(built, asked.module)
         if asked.replay.latent_only and not built.frozen_layers:
             raise ConfigError(
-                f"replay.latent_only=true with backbone.frozen_layers=0: {built.name} would have no frozen prefix whose states could be kept "
-                "in place of texts; use 1 frozen layer or more, or leave latent_only out"
+                "replay.latent_only=true stores the states of the frozen layers in place of texts, but "
+                f"backbone.frozen_layers=0 leaves {built.name} without any: freeze 1 layer or more, or drop latent_only"
             )
         decided = asked.changed(
             {

@@ -102,7 +102,8 @@ class Backbone:
         name, layers = self.name, self.cut.layers
         if self.cut.path is None and (self.frozen_layers or self.feature_layers):
             raise BackboneError(
-                f"{name} ({type(self.cut.model).__name__}) cannot be cut into layers: use backbone.frozen_layers=0 and no features.layers"
+                f"{name} ({type(self.cut.model).__name__}) cannot be cut into layers: use backbone.frozen_layers=0 and "
+                "no features.layers"
             )
         check_frozen_layers(name, layers, self.frozen_layers)
         unknown = [layer for layer in self.feature_layers if not 1 <= layer <= layers]

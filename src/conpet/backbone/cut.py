@@ -254,8 +254,8 @@ class Suffix:
     def __call__(self, ids: Tensor, mask: Tensor | None, states: Tensor | None) -> Tensor:
         """Return the last hidden states `[n, T, d]` from the states `[n, T, d]` behind layer `frozen_layers`.
 
-        `ids` `[n, T]` only give shapes, masks and positions when `frozen_layers > 0`; with `frozen_layers=0` they are the input. `mask`
-        is None where there is no padding.
+        With `frozen_layers > 0`, `ids` `[n, T]` only give shapes, masks and positions; with `frozen_layers=0` they are
+        the input. `mask` is None where there is no padding.
         """
         with _calling(_Call(given=states)):
             return run(self.shell, ids, mask)

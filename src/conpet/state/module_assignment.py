@@ -121,7 +121,7 @@ class ModuleAssignment:
 def prune_labels(
     shared: Mapping[str, ObjectReader], before: Sequence[TaskState], after: Sequence[TaskState]
 ) -> dict[str, Artifact | None]:
-    """Return the shared modules that serve fewer labels after a change than before it; see `conpet.methods.base.Method.prune_labels`."""
+    """Return the shared modules that serve fewer labels after a change than before it; see `Method.prune_labels`."""
     was, now = _served(before), _served(after)
     return {
         slot: with_labels(shared[slot], {name: name for name in sorted(now[slot])}) if slot in now else None
