@@ -117,11 +117,28 @@ def test_files_named_in_the_architecture_exist() -> None:
     assert missing - {"serve/"} == set()  # planned
 
 
-def test_parts_in_the_tree_exist() -> None:
-    tree = ARCHITECTURE.partition("src/conpet/\n")[2].partition("\ntests/")[0]
-    parts = re.findall(r"^  (\w+(?:/|\.py))", tree, re.MULTILINE)
-    assert len(parts) > 20
-    assert [part for part in parts if not (ROOT / "src" / "conpet" / part).exists()] == []
+def test_parts_and_files_in_the_tree_exist() -> None:
+    tree = ARCHITECTURE.partition("src/conpet/\n")[2].partition("  (planned)")[0]
+    folder, named = Path(), []
+    for line in tree.splitlines():
+        if line.startswith("  ") and line[2] != " ":
+            folder = Path(line.split()[0]) if "/" in line.split()[0] else Path()
+        inner = re.match(r"    (\w+)/", line)
+        files = re.findall(r"(?<![\w/.])(\w+\.py)\b", line)
+        named += [folder / inner[1] / path if inner else folder / path for path in files]
+        named.append(folder)
+    assert len(named) > 100
+    assert [str(path) for path in named if not (ROOT / "src" / "conpet" / path).exists()] == []
+
+
+def test_every_part_is_in_the_tree() -> None:
+    tree = ARCHITECTURE.partition("src/conpet/\n")[2].partition("  (planned)")[0]
+    parts = {
+        path.name
+        for path in (ROOT / "src" / "conpet").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert {part for part in parts - {"__main__.py"} if not re.search(rf"(?<!\w){re.escape(part)}", tree)} == set()
 
 
 @pytest.mark.parametrize(
