@@ -67,7 +67,9 @@ class SearchSpace:
         shaped = fresh or _shapes_differ(learner)
         notes = []
         if not fresh:
-            notes.append("frozen layers and warm-up stay as they are: states and statistics of learned tasks depend on them")
+            notes.append(
+                "frozen layers and warm-up stay as they are: states and statistics of learned tasks depend on them"
+            )
         if not shaped:
             notes.append(
                 f"rank and targets stay as they are: method {settings.method.name} has one module for all tasks"
