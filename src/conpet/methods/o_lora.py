@@ -59,7 +59,9 @@ class OLoraMethod(StaticMethod):
         super().check_task(settings, task)
         module = settings.module
         if not isinstance(module, LoraConfig) or module.dora:
-            raise ConfigError(f"method {cls.name!r} sums LoRA modules: use module.kind=lora without dora, or another method")
+            raise ConfigError(
+                f"method {cls.name!r} sums LoRA modules: use module.kind=lora without dora, or another method"
+            )
 
     def started(self, seed: int) -> PetModule:
         """Return a new LoRA over the stored ones."""

@@ -69,8 +69,8 @@ def find_sublayers(backbone: Backbone, kind: str) -> list[Sublayer]:
     layers = adapted_layers(backbone)
     if not layers:
         raise ConfigError(
-            f"module.kind={kind} sits on transformer layers, of which {backbone.name} has none above the cut: use fewer "
-            "frozen layers, another backbone, or module.kind=lora with backbone.frozen_layers=0"
+            f"module.kind={kind} sits on transformer layers, of which {backbone.name} has none above the cut: use "
+            "fewer frozen layers, another backbone, or module.kind=lora with backbone.frozen_layers=0"
         )
     suffix = backbone.suffix()
     every = linear_paths(backbone)
