@@ -44,7 +44,8 @@ def upgrade(
     change = partial(opened.upgrade, method, fusion=fusion, selector=selector)
     evaluation = made("upgrade", wait, no_evaluate, change)
     line(
-        f"{workspace}: method {method} in place of {former}, fusion {fusion}; one frozen module serves all labels so far"
+        f"{workspace}: method {method} in place of {former}, fusion {fusion}; "
+        "one frozen module serves all labels so far"
     )
     if evaluation is not None:
         say_accuracy(evaluation.whole_accuracy, len(opened.labels))
