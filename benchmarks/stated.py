@@ -89,7 +89,7 @@ def demo_sentences(demo: Mapping[str, Any]) -> list[str]:
         f"the {labels} intents of CLINC150 as {words(len(summary['tasks']))} tasks",
         f"On two CPU cores it took {minutes} min {seconds} s",
         " ".join(f"{name} {value}" for name, value in lines.items()),
-        f"Over the {tests:,} test examples, the 95% interval of the whole accuracy is {percent(low)} to "
+        f"The 95% confidence interval of the whole accuracy over the {tests:,} test examples is {percent(low)} to "
         f"{percent(high)}.",
     ]
 
@@ -101,7 +101,7 @@ def speed_in_short(rows: Mapping[str, Any]) -> list[str]:
         "of the "
         "backbone.",
         "A batch of 32 inputs that need 32 different modules runs "
-        f"{ratio(rows, 'mixed-batch', 1)} times as fast as with PEFT's `adapter_names`.",
+        f"{ratio(rows, 'mixed-batch', 1)} times as fast as it does with PEFT's `adapter_names`.",
         f"Learning a task is {ratio(rows, 'learn-same-layers', 1)} times as fast as training a LoRA on the same layers "
         "with PEFT in a standard loop.",
         f"Learning task 100 takes {ratio(rows, 'learn-late-task')} times as long as learning task 2.",
@@ -114,14 +114,13 @@ def speed_in_full(rows: Mapping[str, Any]) -> list[str]:
     return [
         *speed_in_short(rows),
         f"One short text takes {ratio(rows, 'predict-one-text')} times as long as a plain forward pass of that text.",
-        f"With `selector.top_k=3` predicting takes {ratio(rows, 'predict-top-3')} times as long as a plain pass.",
+        f"With `selector.top_k=3`, predicting takes {ratio(rows, 'predict-top-3')} times as long as a plain forward pass.",
         f"With `minilm-l6`, predicting with 1,000 tasks takes {few} to {many} times as long as with 10.",
-        f"Learning is {ratio(rows, 'learn-all-layers', 1)} times as fast as with PEFT on all layers for as many "
-        "epochs. "
-        "LoRA on all layers learns more per epoch, though: to the same accuracy, conpet is "
+        f"Learning is {ratio(rows, 'learn-all-layers', 1)} times as fast as training a LoRA on all layers with PEFT for "
+        "the same number of epochs. LoRA on all layers learns more per epoch, though: conpet reaches the same accuracy "
         f"{ratio(rows, 'learn-equally-well', 1)} times as fast.",
-        f"Ten tasks of 8 examples are learned {ratio(rows, 'learn-together', 1)} times as fast in one batch as one "
-        "by one.",
+        f"Learning ten tasks of 8 examples in one batch is {ratio(rows, 'learn-together', 1)} times as fast as learning "
+        "them one by one.",
     ]
 
 
@@ -135,9 +134,9 @@ def selector_sentences(found: Mapping[str, Any]) -> list[str]:
     }
     return [
         f"On the demo's stream it ranks the true task first for {first['closed-form']} of "
-        f"{shown['closed-form']['examples']} validation examples, `prototypes` for {first['prototypes']}, and "
-        "`learned` "
-        f"(the paper's, 100 steps a task) for {first['learned']} (one order each, 95% intervals over examples)."
+        f"{shown['closed-form']['examples']} validation examples, compared with {first['prototypes']} for `prototypes` "
+        f"and {first['learned']} for `learned` (the paper's selector, 100 steps per task); one order each, 95% intervals "
+        "over examples."
     ]
 
 
@@ -163,14 +162,11 @@ def parameter_sentences(demo: Mapping[str, Any]) -> list[str]:
     """Return the counts for LLaMA-7B's configuration, and for the demo."""
     count, cost = llama_7b_count(), demo["summary"]["cost"]
     return [
-        f"For LLaMA-7B, LoRA of rank 4 on the query and key maps trains {count.module:,} of {count.backbone:,} "
-        "parameters, "
-        f"{count.ratio:,.0f} times fewer; with a head over {count.labels} labels, {count.module + count.head:,} "
-        "parameters, "
-        f"{count.ratio_with_head:,.0f} times fewer.",
+        f"For LLaMA-7B, LoRA of rank 4 on the query and key projections trains {count.module:,} of {count.backbone:,} "
+        f"parameters ({count.ratio:,.0f} times fewer), or {count.module + count.head:,} with a head over {count.labels} "
+        f"labels ({count.ratio_with_head:,.0f} times fewer).",
         f"SmolLM2 is {count.backbone / cost['backbone_parameters']:.0f} times smaller, and conpet's default is "
-        "rank 8 on all "
-        f"linear maps of the suffix, so the ratio there is {cost['times_fewer']:.0f}.",
+        f"rank 8 on all linear layers of the suffix, so the ratio in the demo is {cost['times_fewer']:.0f}.",
     ]
 
 
