@@ -21,7 +21,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from benchmarks.markdown_page import template  # noqa: E402 - the folder above is put on the path first
 from benchmarks.speed.drawing import draw, drawable, shares  # noqa: E402
-from benchmarks.speed.rows import MEASURED_BY  # noqa: E402
+from benchmarks.speed.rows import GOALS, MEASURED_BY  # noqa: E402
 from benchmarks.speed.timing import MISSED, REACHED, UNCLEAR, verdict  # noqa: E402
 from conpet.bench.plots import save  # noqa: E402
 
@@ -59,7 +59,10 @@ def main() -> int:
 
 def rendered(result: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) -> str:
     """Return the page of a result file, and of that of a GPU if there is one."""
-    rows = [{"key": key, **row, "verdict": verdict(row)} for key, row in result["rows"].items()]
+    rows = [
+        {**row, "key": key, "work": GOALS[key].work, "rival": GOALS[key].rival, "verdict": verdict(row)}
+        for key, row in result["rows"].items()
+    ]
     return template("performance.md.j2", wanted=wanted, ratio=ratio, value=value, percent=percent).render(
         rows=rows,
         counts={found: sum(row["verdict"] == found for row in rows) for found in (REACHED, MISSED, UNCLEAR)},
@@ -77,8 +80,8 @@ def wanted(row: Mapping[str, Any]) -> str:
     """Return the bound of a row."""
     number = f"{row['wanted']:g}"
     return {
-        "at least": f"≥ {number}x faster",
-        "at most": f"≤ {number} of it",
+        "at least": f"≥ {number}× as fast",
+        "at most": f"≤ {number}×",
         "within": f"within {number} points",
     }[row["bound"]]
 

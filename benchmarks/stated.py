@@ -135,8 +135,8 @@ def selector_sentences(found: Mapping[str, Any]) -> list[str]:
     return [
         f"On the demo's stream it ranks the true task first for {first['closed-form']} of "
         f"{shown['closed-form']['examples']} validation examples, compared with {first['prototypes']} for `prototypes` "
-        f"and {first['learned']} for `learned` (the paper's selector, 100 steps per task); one order each, 95% intervals "
-        "over examples."
+        f"and {first['learned']} for `learned` (the paper's selector, 100 steps per task); one order each, 95% "
+        "intervals over examples."
     ]
 
 
@@ -163,8 +163,8 @@ def parameter_sentences(demo: Mapping[str, Any]) -> list[str]:
     count, cost = llama_7b_count(), demo["summary"]["cost"]
     return [
         f"For LLaMA-7B, LoRA of rank 4 on the query and key projections trains {count.module:,} of {count.backbone:,} "
-        f"parameters ({count.ratio:,.0f} times fewer), or {count.module + count.head:,} with a head over {count.labels} "
-        f"labels ({count.ratio_with_head:,.0f} times fewer).",
+        f"parameters ({count.ratio:,.0f} times fewer), or {count.module + count.head:,} with a head over "
+        f"{count.labels} labels ({count.ratio_with_head:,.0f} times fewer).",
         f"SmolLM2 is {count.backbone / cost['backbone_parameters']:.0f} times smaller, and conpet's default is "
         f"rank 8 on all linear layers of the suffix, so the ratio in the demo is {cost['times_fewer']:.0f}.",
     ]

@@ -111,8 +111,8 @@ class Study:
         """Return what a task and a prediction cost early and late in one order of a long stream, and the slopes."""
         group = self.joined[data]
         header = (
-            "| learner | CPU ms of a task: 1 to 10 | 91 to 100 | 991 to 1,000 | more with every task | "
-            "kB on the disk with every task | CPU ms of a prediction: after 10 | after 100 | after 1,000 |"
+            "| learner | CPU time per task (ms): tasks 1 to 10 | 91 to 100 | 991 to 1,000 | increase per task (ms) | "
+            "disk growth per task (kB) | CPU time per prediction (ms): after 10 tasks | after 100 | after 1,000 |"
         )
         lines = [header, "|---|" + "--:|" * 8]
         for entry in group.entries:

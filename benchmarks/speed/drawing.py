@@ -36,9 +36,9 @@ def drawable(result: Mapping[str, Any]) -> list[str]:
 
 def _growth(result: Mapping[str, Any]) -> Figure:
     seconds = np.array(result["rows"]["learn-late-task"]["detail"]["growth"]["seconds"])
-    figure, axes = _sheet("Time to learn a task, as the stream grows", "number of the task", "seconds")
+    figure, axes = _sheet("Time to learn a task as the stream grows", "task number", "seconds")
     numbers = np.arange(1, len(seconds) + 1)
-    axes.plot(numbers, seconds, ".", color=_BLUE, markersize=3, alpha=0.4, label="a task")
+    axes.plot(numbers, seconds, ".", color=_BLUE, markersize=3, alpha=0.4, label="single task")
     window = min(_WINDOW, len(seconds))
     middles = np.median(np.lib.stride_tricks.sliding_window_view(seconds, window), axis=1)
     axes.plot(numbers[window - 1 :], middles, color=_ORANGE, label=f"median of the last {window}")
@@ -49,7 +49,7 @@ def _growth(result: Mapping[str, Any]) -> Figure:
 
 def _modules(result: Mapping[str, Any]) -> Figure:
     found = result["rows"]["predict-many-tasks"]["detail"]["by_tasks"]
-    figure, axes = _sheet("Time of a prediction, inputs of all tasks in turn", "modules", "milliseconds")
+    figure, axes = _sheet("Prediction time, inputs of all tasks in turn", "modules", "milliseconds")
     counts = np.array([int(count) for count in found])
     times = 1e3 * np.array([np.median(values) for values in found.values()])
     low, high = (1e3 * np.array([np.percentile(values, share) for values in found.values()]) for share in (25, 75))
@@ -63,11 +63,11 @@ def _modules(result: Mapping[str, Any]) -> Figure:
 
 def _roofline(result: Mapping[str, Any]) -> Figure:
     machine, points = result["machine"], list(_points(result["rows"]))
-    figure, axes = _sheet("What the machine could do, and what is done", "operations a byte", "GFLOP/s")
+    figure, axes = _sheet("Limits of the machine and achieved rates", "operations per byte", "GFLOP/s")
     intensity = np.logspace(-1, 3, 200)
     for colour, (name, peak) in zip((_MUTED, _INK), machine["flops"].items(), strict=True):
         roof = np.minimum(peak, intensity * machine["bandwidth"])
-        axes.plot(intensity, roof / 1e9, color=colour, label=f"measured roof, {name}")
+        axes.plot(intensity, roof / 1e9, color=colour, label=f"measured limit, {name}")
     for (name, one), colour in zip(points, (_BLUE, _ORANGE, _GREEN, _PURPLE), strict=False):
         rate = one["flops"] / one["seconds"] / 1e9
         axes.plot(one["flops"] / one["bytes"], rate, "o", color=colour, label=f"{name}, {one['dtype']}")

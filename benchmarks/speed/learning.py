@@ -109,7 +109,7 @@ class LearnSameLayers(Row):
     name = "learn-same-layers"
     goals: ClassVar[Mapping[str, Goal]] = {
         "learn-same-layers": Goal(
-            "learn one task, 10 epochs, top quarter of the layers adapted; first pass and storing included",
+            "learn one task (10 epochs, top quarter of the layers), including the first pass and saving",
             "PEFT LoRA on the same layers, standard loop",
             "at least",
             4.0,
@@ -150,9 +150,9 @@ class LearnSameLayers(Row):
 class LearnAllLayers(Row):
     name = "learn-all-layers"
     goals: ClassVar[Mapping[str, Goal]] = {
-        "learn-all-layers": Goal("learn that task", "PEFT LoRA on all layers, 10 epochs too", "at least", 5.0),
+        "learn-all-layers": Goal("learn that task", "PEFT LoRA on all layers, also 10 epochs", "at least", 5.0),
         "learn-equally-well": Goal(
-            "learn that task, each side in the fewest epochs that reach one accuracy",
+            "learn that task, each side in the fewest epochs that reach the same accuracy",
             "PEFT LoRA on all layers, to the same accuracy",
             "at least",
             5.0,
@@ -302,7 +302,7 @@ class LearnTogether(Row):
     goals: ClassVar[Mapping[str, Goal]] = {
         "learn-together": Goal(
             "learn 10 tasks of 8 examples in one change (`--batch 10`)",
-            "conpet: one after the other",
+            "conpet: one by one",
             "at least",
             2.0,
         )

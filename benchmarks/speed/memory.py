@@ -34,15 +34,18 @@ def child(*arguments: object) -> dict[str, Any]:
 class OpenManyModules(Row):
     name = "open"
     goals: ClassVar[Mapping[str, Goal]] = {
-        "open-time": Goal("open a workspace of 1,000 modules", "conpet: one of 10 modules", "at most", 1.1),
+        "open-time": Goal("open a workspace with 1,000 modules", "conpet: a workspace with 10 modules", "at most", 1.1),
         "open-answer": Goal(
-            "open it, load the backbone and ask it one thing, which takes the sums of all labels",
-            "conpet: one of 10 modules",
+            "open it, load the backbone and make one prediction, which reads the class sums of all labels",
+            "conpet: a workspace with 10 modules",
             "at most",
             1.1,
         ),
         "open-memory": Goal(
-            "open it and ask it one thing: peak memory of the process", "conpet: one of 10 modules", "at most", 1.1
+            "open it and make one prediction: peak memory of the process",
+            "conpet: a workspace with 10 modules",
+            "at most",
+            1.1,
         ),
     }
 

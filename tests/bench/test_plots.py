@@ -75,7 +75,7 @@ def test_the_drawing_names_learners_units_and_conditions(results: list[Result], 
     written = words(target)
     assert {"dynamic", "emr*", "joint", "tasks learned", "whole accuracy (%)"} <= set(written)
     assert "clinc150 (main): whole accuracy after each task" in written
-    assert "Means over 3 orders; bands: 95% Student intervals of the mean. minilm-l6; 3 tasks" in " ".join(written)
+    assert "Means over 3 orders; bands: 95% t-intervals of the mean. minilm-l6; 3 tasks" in " ".join(written)
 
 
 def test_the_same_results_make_the_same_file(results: list[Result], tmp_path: Path) -> None:

@@ -49,9 +49,9 @@ def test_a_cell_is_the_mean_in_points_with_half_its_interval(folder: Path) -> No
     assert rows[0] == ["dynamic", "94.0 ± 3.9"]
     assert rows[2] == ["joint", "99.0 ± 0.0"]
     assert "over 5 orders" in ran.out
-    assert "minilm-l6; 3 tasks (by given); 6 labels, 100 test examples; examples of a label: 20 train, 5 " in ran.out
+    assert "minilm-l6; 3 tasks (by given); 6 labels, 100 test examples; examples per label: 20 train, 5 " in ran.out
     assert "5 validation, all test; training: epochs 5" in ran.out
-    assert "Intervals hold the noise of orders and seeds, not that of the choice of examples." in ran.out
+    assert "Intervals cover the variation over orders and seeds, not over the choice of examples." in ran.out
 
 
 def test_costs_are_shown_in_their_units() -> None:
@@ -127,9 +127,9 @@ def test_variants_of_different_protocols_are_joined_on_request_and_that_is_said(
     results = [made("a", variant=f"{tasks} tasks", protocol={"stream": {"tasks": tasks}}) for tasks in (5, 10)]
     ran = conpet("bench", "table", write(tmp_path, results), "--join-variants", "--metric", "whole_accuracy")
     assert lines_of(ran.out)[2:] == [["a", "5 tasks", "90.0"], ["a", "10 tasks", "90.0"]]
-    assert "Protocol: minilm-l6; 6 labels, 100 test examples; examples of a label: 20 train, 5 val" in ran.out
+    assert "Protocol: minilm-l6; 6 labels, 100 test examples; examples per label: 20 train, 5 val" in ran.out
     assert "5 validation, all test; training: epochs 5; modules: rank 8." in ran.out
-    assert "Not one protocol: variants differ in stream." in ran.out
+    assert "The protocol differs between variants: stream." in ran.out
     bold = conpet("bench", "table", tmp_path, "--join-variants", "--format", "latex").out
     assert "textbf" not in bold
 
@@ -354,8 +354,8 @@ def test_in_one_folder_differences_are_over_what_both_have_and_that_is_said(tmp_
 def test_a_metric_that_was_asked_for_and_not_measured_is_named(folder: Path) -> None:
     ran = conpet("bench", "table", folder, "--metric", "whole_accuracy", "--metric", "forgetting")
     assert lines_of(ran.out)[0] == ["learner", "whole accuracy (%)"]
-    assert "Measured by no run here: forgetting." in ran.out
-    assert "Measured by no run" not in conpet("bench", "table", folder, "--metric", "whole_accuracy").out
+    assert "Not measured: forgetting." in ran.out
+    assert "Not measured" not in conpet("bench", "table", folder, "--metric", "whole_accuracy").out
 
 
 def test_only_the_variants_that_are_named_are_shown(tmp_path: Path) -> None:

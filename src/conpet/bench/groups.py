@@ -132,7 +132,7 @@ class Group:
             "backbone": self.protocol.backbone,
             "stream": f"{tasks} ({stream})",
             "sizes": self._sizes,
-            "examples": f"examples of a label: {', '.join(examples)}",
+            "examples": f"examples per label: {', '.join(examples)}",
             "budget": "; ".join(_section(name, values) for name, values in self.protocol.budget.items()),
             "modules": f"modules: {modules}" if (modules := ", ".join(self._modules())) else "",
         }

@@ -103,11 +103,11 @@ def _slopes(entries: Sequence[Entry]) -> str:
         over.append("orders")
     if any(entry.orders == 1 for entry in entries):
         single = " of a single order" if any(entry.orders > 1 for entry in entries) else ""
-        over.append(f"tasks{single}, taken for independent")
-    intervals = f"; slopes ± half the width of their 95% interval over {' or '.join(over)}" if over else ""
+        over.append(f"tasks{single}, assumed independent")
+    intervals = f"; slopes ± half-width of the 95% interval over {' or '.join(over)}" if over else ""
     most = max(len(result.tasks) for entry in entries for result in entry.results.values())
     points = f"points: medians of {ceil(most / _MOST_POINTS)} tasks each; " if most > _MOST_POINTS else ""
-    return f"{points}lines: least squares, drawn in turns where they lie on each other{intervals}"
+    return f"{points}lines: least squares, dashed in turns where they overlap{intervals}"
 
 
 def _growing(group: Group, entries: Sequence[Entry], panel: _Panel) -> list[_Course]:

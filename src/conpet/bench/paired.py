@@ -115,12 +115,12 @@ def _p(value: float | None) -> str:
 def _notes(paired: Paired) -> list[str]:
     counts = sorted({one.comparison.difference.n for one in paired.pairs if one.comparison})
     tested = any(n >= FEWEST for n in counts)
-    interval = " ± half the width of its 95% Student interval" if tested else ""
-    notes = [f"Mean difference to {paired.against}{interval}, over the orders and seeds that both have."]
+    interval = " ± half-width of the 95% t-interval" if tested else ""
+    notes = [f"Mean difference to {paired.against}{interval}, over the orders and seeds common to both."]
     if tested:
         notes.append(
-            "Two-sided p-values of the paired t test and of the exact sign-flip test, each beside its value corrected "
-            "by Holm for all tests of its kind in this table."
+            "Two-sided p-values of the paired t test and of the exact sign-flip test, each followed by its value with "
+            "Holm's correction for all tests of its kind in this table."
         )
     if paired.uneven:
         notes.append(
@@ -129,7 +129,7 @@ def _notes(paired: Paired) -> list[str]:
         )
     floors = [f"{flip_floor(n):.3g} with {plural(n, 'order')}" for n in counts if FEWEST <= n <= MOST_FLIPPED]
     if floors:
-        notes.append(f"A sign-flip p-value cannot be below {', '.join(floors)}, whatever the difference.")
+        notes.append(f"A sign-flip p-value cannot be below {', '.join(floors)}, however large the difference.")
     if any(n < FEWEST for n in counts):
         notes.append(f"Fewer than {FEWEST} orders give no useful interval and no test.")
     if any(one.comparison and one.comparison.difference.n >= FEWEST and one.t_holm is None for one in paired.pairs):

@@ -64,7 +64,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _draw_accuracy(group: Group, entries: Sequence[Entry], _: str) -> Figure:
-    how = _intervals(group, "bands: 95% Student intervals of the mean")
+    how = _intervals(group, "bands: 95% t-intervals of the mean")
     figure, axes = sheet(group, entries, "whole accuracy after each task", how)
     alpha = min(0.15, 0.6 / len(entries))
     ends: list[Named] = []
@@ -154,7 +154,7 @@ def _intervals(group: Group, what: str) -> str:
 
 def _draw_cost(group: Group, entries: Sequence[Entry], cost: str) -> Figure:
     accuracy, price = measures(["whole_accuracy", cost], group.results)
-    how = _intervals(group, "bars: 95% Student intervals of the means")
+    how = _intervals(group, "bars: 95% t-intervals of the means")
     figure, axes = sheet(group, entries, f"whole accuracy against {price.title}", how)
     points: list[Named] = []
     bars: list[tuple[float, float, float, float]] = []

@@ -80,18 +80,18 @@ def build_table(group: Group, columns: Sequence[Measure]) -> Table:
 
 
 def _notes(group: Group, columns: Sequence[Measure]) -> Iterable[str]:
-    interval = " ± half the width of its 95% Student interval" if group.has_intervals else ""
+    interval = " ± half-width of the 95% t-interval" if group.has_intervals else ""
     yield f"Mean{interval} over {group.repeated}{'; ' if group.caveat else ''}{group.caveat}."
     if group.has_intervals:
-        yield "Intervals hold the noise of orders and seeds, not that of the choice of examples."
+        yield "Intervals cover the variation over orders and seeds, not over the choice of examples."
     yield f"Protocol: {group.conditions}."
     if group.varied:
-        yield f"Not one protocol: variants differ in {', '.join(group.varied)}."
+        yield f"The protocol differs between variants: {', '.join(group.varied)}."
     if group.dropped:
         yield "Only the orders and seeds that all rows have."
     measured = [column for column in columns if any(entry.values(column) for entry in group.entries)]
     if missing := [column.title for column in columns if column not in measured]:
-        yield f"Measured by no run here: {', '.join(missing)}."
+        yield f"Not measured: {', '.join(missing)}."
     if any(column.is_cost for column in measured) and (machines := _machines(group)):
         yield (
             "Times were measured on different machines or with different numbers of threads, and tell little of each "
