@@ -10,6 +10,7 @@ import torch
 from conpet.artifact import InMemoryObject
 from conpet.backbone.backbone import Backbone
 from conpet.errors import ConfigError
+from conpet.heads.labels import LabelHead, label_document
 from conpet.modules.kinds.lora import concatenated
 from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.pool import ModulePool
@@ -50,7 +51,11 @@ def test_concatenated_loras_serve_as_past_and_current_do_together() -> None:
     expected = represented(backbone, module)
     joined = concatenated([past, module.adapter()])
     assert joined.document["r"] == 2 + 4 + 1
-    one = StoredModule.of(InMemoryObject(module_artifact(joined, {}, {})))
+    one = StoredModule.of(
+        InMemoryObject(
+            module_artifact(joined, LabelHead().tensors(head_of(backbone, 0, 2)), label_document(["a", "b"]))
+        )
+    )
     found = ModulePool(backbone).represent(backbone.states(EXAMPLES), one)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(represented(backbone, PetModule.of(backbone, joined)), expected, rtol=0, atol=1e-5)

@@ -21,6 +21,7 @@ from conpet.config import Settings, TaskSettings
 from conpet.cost import metered
 from conpet.errors import ConfigError, CorruptionError
 from conpet.heads.labels import label_document
+from conpet.heads.stored import StoredHead
 from conpet.modules import module as module_file
 from conpet.modules.adapter import ADAPTER_TENSORS
 from conpet.modules.kinds import check_module
@@ -309,7 +310,7 @@ def test_a_stored_module_with_missing_or_surplus_tensors_is_refused(tmp_path: Pa
     files = artifact(PetModule(backbone, settings(), seed=0), nn.Linear(32, 3))
     manifest = write_artifact(tmp_path / "module", files)
     stored = StoredModule.of(ArtifactReader(tmp_path / "module", manifest))
-    assert len(stored.weights(bases).maps) == 7
+    assert len(stored.weights(bases)) == 7
     assert stored == StoredModule.of(ArtifactReader(tmp_path / "module", manifest))
     assert stored.reader.document(HEAD) == label_document(["0", "1", "2"])
     tensors, head = files.tensors[ADAPTER_TENSORS], files.tensors[HEAD]
@@ -323,4 +324,4 @@ def test_a_stored_module_with_missing_or_surplus_tensors_is_refused(tmp_path: Pa
     with pytest.raises(CorruptionError, match="more"):
         torn(adapter_model={**tensors, "more": torch.zeros(1)}).weights(bases)
     with pytest.raises(CorruptionError, match="bias"):
-        torn(head={"weight": head["weight"]}).weights(bases)
+        StoredHead.read(torn(head={"weight": head["weight"]}).reader)
