@@ -105,30 +105,30 @@ class ConPET:
             BackboneError: The backbone cannot be used so.
             DownloadError: An embedded model could not be fetched.
         """
-        asked = Settings.parse({"backbone": backbone, "method": method}).changed(settings)
-        check_settings(asked)
-        learner: type[Method] = METHODS[asked.method.name]
+        requested = Settings.parse({"backbone": backbone, "method": method}).changed(settings)
+        check_settings(requested)
+        method_class: type[Method] = METHODS[requested.method.name]
         Store.require_free(path)
         loaded = load_backbone(
-            asked.backbone.name, dtype=asked.backbone.dtype, device=asked.backbone.device, progress=progress
+            requested.backbone.name, dtype=requested.backbone.dtype, device=requested.backbone.device, progress=progress
         )
-        built = cut_backbone(loaded, asked)
-        if learner.tunes:
-            check_module(built, asked.module)
-        if asked.replay.latent_only and not built.frozen_layers:
+        cut = cut_backbone(loaded, requested)
+        if method_class.tunes:
+            check_module(cut, requested.module)
+        if requested.replay.latent_only and not cut.frozen_layers:
             raise ConfigError(
                 "replay.latent_only=true stores the states of the frozen layers in place of texts, but "
-                f"backbone.frozen_layers=0 leaves {built.name} without any: freeze 1 layer or more, or drop latent_only"
+                f"backbone.frozen_layers=0 leaves {cut.name} without any: freeze 1 layer or more, or drop latent_only"
             )
-        decided = asked.changed(
+        resolved = requested.changed(
             {
-                "backbone.dtype": str(built.dtype).removeprefix("torch."),
-                "backbone.frozen_layers": built.frozen_layers,
-                "features.layers": built.feature_layers,
+                "backbone.dtype": str(cut.dtype).removeprefix("torch."),
+                "backbone.frozen_layers": cut.frozen_layers,
+                "features.layers": cut.feature_layers,
             }
         )
-        store = Store.create(path, settings=decided.to_json(), backbone=built.describe())
-        return cls(store, decided)
+        store = Store.create(path, settings=resolved.to_json(), backbone=cut.describe())
+        return cls(store, resolved)
 
     @classmethod
     def open(

@@ -55,8 +55,8 @@ class Meter:
 
     def add(self, other: Meter) -> None:
         """Add the counts of another meter."""
-        for one in fields(self):
-            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+        for counter in fields(self):
+            setattr(self, counter.name, getattr(self, counter.name) + getattr(other, counter.name))
 
 
 _meter: ContextVar[Meter | None] = ContextVar("conpet_meter", default=None)

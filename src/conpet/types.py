@@ -92,7 +92,10 @@ class Prediction:
             "task": self.task,
             "version": self.version,
             "generation": self.generation,
-            "runners_up": [{"label": one.label, "score": one.score, "task": one.task} for one in self.runners_up],
+            "runners_up": [
+                {"label": candidate.label, "score": candidate.score, "task": candidate.task}
+                for candidate in self.runners_up
+            ],
         }
         return found if self.label is not None else {"answer": self.answer, **found}
 
@@ -121,7 +124,7 @@ class Evaluation:
     @property
     def tallies(self) -> dict[str, Tally]:
         """Task to its right answers among all labels; tasks without labels are not in it."""
-        return {task: one.tally for task, one in self.metric(ACCURACY).items()}
+        return {task: measurement.tally for task, measurement in self.metric(ACCURACY).items()}
 
     @property
     def whole_accuracy(self) -> float | None:
@@ -151,7 +154,7 @@ class Evaluation:
     @property
     def best_reference(self) -> tuple[str, float] | None:
         """The closed-form classifier that does best, with its whole accuracy."""
-        scored = [(one.value, name) for name, one in self.references.items() if one.n]
+        scored = [(reference.value, name) for name, reference in self.references.items() if reference.n]
         return (max(scored)[1], max(scored)[0]) if scored else None
 
 

@@ -109,9 +109,9 @@ def test_tasks_with_a_name_or_label_in_common_are_refused_before_anything_is_don
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"method": "emr"}, "method=emr learns every task on from the one before"),
-        (SEPARATE, "selector=learned is trained on one task after the other"),
-        ({"fusion": "paper", "selector": {"top_k": 2}}, "fusion=paper with .*top_k=2"),
+        ({"method": "emr"}, "method 'emr' starts each task from the result of the previous one"),
+        (SEPARATE, "selector.name=learned is trained on one task after another"),
+        ({"fusion": "paper", "selector": {"top_k": 2}}, "fusion.name=paper with .*top_k=2"),
     ],
 )
 def test_what_builds_one_task_on_another_refuses(settings: dict[str, Any], why: str, tmp_path: Path) -> None:

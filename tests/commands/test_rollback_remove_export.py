@@ -159,7 +159,7 @@ def test_a_removed_task_can_be_learned_again_and_all_can_be_removed(tmp_path: Pa
         learner.remove(task.name)
     assert (learner.tasks, learner.labels) == ((), ())
     assert learner.evaluate().whole_accuracy is None
-    with pytest.raises(DataError, match="nothing was learned"):
+    with pytest.raises(DataError, match="learn a task first"):
         learner.predict(["a"])
     report = learner.learn(stream()[0])
     assert (report.version, report.tasks_seen) == (2, 1)  # numbers are never used twice

@@ -50,7 +50,7 @@ def test_the_gradient_of_a_step(workspace: ConPET) -> None:
     conflicts = []
     for number in range(4):
         step = batches.step(number)
-        new, old = (gradient_of(batches, rows) for rows in (step.rows[: step.fresh], step.rows[step.fresh :]))
+        new, old = (gradient_of(batches, rows) for rows in (step.rows[: step.new_count], step.rows[step.new_count :]))
         expected, conflict = plain(new, old)
         conflicts.append(conflict)
         for parameter in batches.parameters.values():
@@ -69,7 +69,7 @@ def test_agreeing_gradients_are_left_alone(workspace: ConPET) -> None:
     learner, batches = start_task(workspace, STREAM[2])
     assert batches.rehearsal is not None
     step = batches.step(0)
-    twins = step.rows[step.fresh :]
+    twins = step.rows[step.new_count :]
     both = batches.collated([*twins, *twins])
     targets = batches.targets[[*twins, *twins]]
     step = type(step)(0, [*twins, *twins], len(twins), both, targets)  # the old examples as new ones too

@@ -193,13 +193,13 @@ def test_without_a_prefix_there_is_nothing_to_keep(tmp_path: Path) -> None:
 def test_a_second_template_for_a_kind_is_refused_before_anything_is_learned(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 1, **LATENT)
     other = replace(stream()[1], template="{text}? It is")
-    message = "template, '{text}[?] It is', is not that of task 'text-0', the default one: .*one template"
+    message = "template, '{text}[?] It is', differs from that of task 'text-0', the default one: .*the same template"
     with frozen_state(learner):
         with pytest.raises(ConfigError, match=message):
             learner.check([other])
         with pytest.raises(ConfigError, match=message):
             learner.learn(other)
-        with pytest.raises(ConfigError, match="'text-2': its template, the default one, is not that of task 'text-1'"):
+        with pytest.raises(ConfigError, match="'text-2': its template, the default one, differs from that of task"):
             workspace(tmp_path, 0, "empty", **LATENT).check([other, stream()[2]])
         with pytest.raises(ConfigError, match="'text-0'"):  # its first version may be gone back to
             learner.learn(replace(stream()[0], template="{text}? It is"))

@@ -162,7 +162,7 @@ def test_a_limit_in_seconds_ends_the_search(tmp_path: Path) -> None:
 
 def test_a_limit_too_small_for_one_design_changes_nothing(tmp_path: Path) -> None:
     learner = workspace(tmp_path)
-    with frozen_state(learner), pytest.raises(ConfigError, match=r"the one in force alone takes [\d,]+\. Raise"):
+    with frozen_state(learner), pytest.raises(ConfigError, match=r"the present design alone needs [\d,]+\. Raise"):
         learner.tune(TASK, passes=100)
 
 
