@@ -49,7 +49,7 @@ def test_learning_the_stream_again_says_what_changed_since(tmp_path: Path) -> No
     conpet("labels", "rename", workspace, LABEL, "other", "--no-evaluate")
     again = conpet("learn", workspace, folder, "--no-evaluate")
     assert again.code == 0
-    assert f"{FIRST.name}: learned from this data already, and changed since" in again.out
+    assert f"{FIRST.name}: already learned from this data, and changed since" in again.out
     assert f"{SECOND.name}: already learned from the same data" in again.out
     assert "other" in conpet("labels", "list", workspace).out
 

@@ -345,9 +345,7 @@ def test_a_split_label_gives_way_to_finer_ones(tmp_path: Path, method: str) -> N
     report = learner.split_label(GONE, Examples((*finer, added)))
     assert (report.task, report.version, report.labels) == (FIRST.name, 2, 4)
     dropped = len(coarse) - 4 + len(tested) - 1 + 2
-    assert report.notes == (
-        f"{dropped} stored examples of the split label have no finer label and were dropped",
-    )
+    assert report.notes == (f"{dropped} stored examples of the split label have no finer label and were dropped",)
     kept = stored(learner, FIRST.name)
     assert [one for one in kept[Subset.TRAIN] if one.label not in FIRST.labels] == [*finer[:4], added]
     assert [one for one in kept[Subset.TEST] if one.label not in FIRST.labels] == [finer[4]]
