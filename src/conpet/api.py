@@ -612,9 +612,9 @@ class ConPET:
             return result
 
     def _check_backbone(self, stored: Fingerprint) -> None:
-        found = fingerprint_of(find_folder(self._backbone_name))
-        if found != stored:
-            parts = ", ".join(stored.differences(found))
+        present = fingerprint_of(find_folder(self._backbone_name))
+        if present != stored:
+            parts = ", ".join(stored.differences(present))
             raise BackboneMismatchError(
                 f"the workspace {self.path} was made with another {parts} than {self._backbone_name!r} has now; "
                 "open it with its original backbone (folder or id, as `backbone`), or make a new workspace"

@@ -42,7 +42,7 @@ class Transaction:
         method: The method.
         state: The present state; after the commit, the new one.
         snapshot: The store in that state.
-        progress: As given.
+        progress: Called with the name of a stage and the share of it that is done.
         costs: The costs of the stages so far.
     """
 

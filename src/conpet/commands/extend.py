@@ -51,7 +51,7 @@ def _extended(tx: Transaction, name: str, examples: Examples | Task) -> Task | N
     present = tx.snapshot.task(name).active
     stored = all_stored(present)
     labels = {example.input_key: example.label for subset_examples in stored.values() for example in subset_examples}
-    own = {
+    new_examples = {
         subset: [example for example in subset_examples if example.label in present.labels]
         for subset, subset_examples in by_subset(examples).items()
     }
@@ -61,7 +61,7 @@ def _extended(tx: Transaction, name: str, examples: Examples | Task) -> Task | N
             None,
             f"label {example.label!r} contradicts the stored label {labels[example.input_key]!r} of the same input",
         )
-        for subset, subset_examples in own.items()
+        for subset, subset_examples in new_examples.items()
         for example in subset_examples
         if labels.get(example.input_key, example.label) != example.label
     ]
@@ -69,7 +69,7 @@ def _extended(tx: Transaction, name: str, examples: Examples | Task) -> Task | N
         raise DataError(f"task {name!r} cannot be extended; nothing was changed", problems)
     new = {
         subset: distinct(example for example in subset_examples if example.input_key not in labels)
-        for subset, subset_examples in own.items()
+        for subset, subset_examples in new_examples.items()
     }
     if not any(new.values()):
         return None

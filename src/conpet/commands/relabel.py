@@ -81,11 +81,11 @@ def relabel_task(tx: Transaction, verb: str, present: VersionRecord, names: Name
     context = tx.context(name)
     context = replace(context, memory=[*context.memory, memory.without_test_labels()])
     update = method.relabel(tx.state, task, names, context)
-    kept = [version for version in tx.snapshot.versions if not change.drops(version)]
-    (retained,), smaller = MemoryWriter(method.backbone, tx.settings).retained([memory], kept)
+    remaining_versions = [version for version in tx.snapshot.versions if not change.drops(version)]
+    (retained,), smaller = MemoryWriter(method.backbone, tx.settings).retained([memory], remaining_versions)
     state = tx.state.apply(update)
     (added,) = state.known(name)
-    pruned = method.prune_labels(tx.state, task_states(tx.snapshot.versions), [*task_states(kept), added])
+    pruned = method.prune_labels(tx.state, task_states(tx.snapshot.versions), [*task_states(remaining_versions), added])
     state = state.with_shared(pruned) if pruned else state
     evaluation = tx.evaluate(state, {name: memory})
     row = method.backbone.representation_size + 1

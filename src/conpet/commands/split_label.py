@@ -18,8 +18,8 @@ from conpet.types import LearnReport
 def split_label(tx: Transaction, label: str, examples: Examples | Task, *, replace: bool) -> LearnReport:
     """Split a label into finer ones; see `ConPET.split_label`."""
     record = owner_of(tx.snapshot, label)
-    given = by_subset(examples)
-    finer = {str(example.label) for subset_examples in given.values() for example in subset_examples}
+    new_examples = by_subset(examples)
+    finer = {str(example.label) for subset_examples in new_examples.values() for example in subset_examples}
     for new_label in sorted(finer - {label}):
         check_new_label(tx.snapshot, new_label)
     if len(finer) < 2:
@@ -28,7 +28,9 @@ def split_label(tx: Transaction, label: str, examples: Examples | Task, *, repla
             "more labels, or rename the label. Nothing was changed"
         )
     stored = all_stored(record.active)
-    answers = {example.input_key: example.label for subset_examples in given.values() for example in subset_examples}
+    answers = {
+        example.input_key: example.label for subset_examples in new_examples.values() for example in subset_examples
+    }
     coarse = {
         example.input_key
         for subset_examples in stored.values()
@@ -40,17 +42,17 @@ def split_label(tx: Transaction, label: str, examples: Examples | Task, *, repla
             f"the new examples contain none of the {len(coarse):,} stored examples of label {label!r}, so all of these "
             "would be dropped. Check the label; to drop them, use `--replace`. Nothing was changed"
         )
-    _check_not_elsewhere(tx, label, given)
+    _check_not_elsewhere(tx, label, new_examples)
     joined, dropped = {}, 0
     for subset in Subset:
-        kept = [example for example in stored[subset] if example.label != label]
+        unchanged = [example for example in stored[subset] if example.label != label]
         old = [example for example in stored[subset] if example.label == label]
         moved = [example.labelled(answers[example.input_key]) for example in old if example.input_key in answers]
         dropped += len(old) - len(moved)
         joined[subset] = [
-            *kept,
+            *unchanged,
             *moved,
-            *distinct(example for example in given[subset] if example.input_key not in coarse),
+            *distinct(example for example in new_examples[subset] if example.input_key not in coarse),
         ]
     note = (f"{dropped:,} stored examples of the split label have no finer label and were dropped",)
     remaining = [name for name in record.active.labels if name != label]
@@ -58,7 +60,7 @@ def split_label(tx: Transaction, label: str, examples: Examples | Task, *, repla
     return learn_checked(tx, [task], "split", derived_from=origins(record.active))[0]
 
 
-def _check_not_elsewhere(tx: Transaction, label: str, given: Mapping[Subset, Sequence[Example]]) -> None:
+def _check_not_elsewhere(tx: Transaction, label: str, new_examples: Mapping[Subset, Sequence[Example]]) -> None:
     """Refuse inputs that any task stores under a label other than the one to split."""
     elsewhere = {
         example.input_key: f"{example.label!r} of task {task.name!r}"
@@ -71,7 +73,7 @@ def _check_not_elsewhere(tx: Transaction, label: str, given: Mapping[Subset, Seq
         Problem(
             f"examples ({subset})", None, f"an input of {example.label!r} is stored as {elsewhere[example.input_key]}"
         )
-        for subset, subset_examples in given.items()
+        for subset, subset_examples in new_examples.items()
         for example in subset_examples
         if example.input_key in elsewhere
     ]

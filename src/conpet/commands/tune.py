@@ -118,12 +118,12 @@ def examples_of(snapshot: Snapshot, task: Task | str, seed: int) -> tuple[Stored
         source = examples_without_test_labels(snapshot.task(task).active)
     if source.count(Subset.VALIDATION):
         return source, ()
-    kept, validation = ((), ()) if source.latent else split_off(source.examples(Subset.TRAIN), VALIDATION_SHARE, seed)
+    train, validation = ((), ()) if source.latent else split_off(source.examples(Subset.TRAIN), VALIDATION_SHARE, seed)
     if not validation:
         raise DataError(
             f"task {source.task!r} has no validation examples, which a search needs, and too few training examples to "
             "split some off; add validation examples. Nothing was changed"
         )
-    rest = InMemoryObject(text_memory({Subset.TRAIN: kept, Subset.VALIDATION: validation, Subset.TEST: ()}))
+    rest = InMemoryObject(text_memory({Subset.TRAIN: train, Subset.VALIDATION: validation, Subset.TEST: ()}))
     note = f"no validation set: {len(validation)} training examples were split off by seed {seed} for the search"
     return replace(source, reader=rest), (note,)

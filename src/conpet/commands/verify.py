@@ -39,9 +39,9 @@ def verify(store: Store, backbone: str | None = None) -> Verification:
     if folder is not None:
         stored = Fingerprint(**header.backbone["fingerprint"])
         with tempfile.TemporaryDirectory() as empty:  # without cached hashes, so that every byte is read
-            found = Fingerprint.of_folder(folder, Path(empty) / "hashes.json")
-        if found != stored:
-            parts = ", ".join(stored.differences(found))
+            present = Fingerprint.of_folder(folder, Path(empty) / "hashes.json")
+        if present != stored:
+            parts = ", ".join(stored.differences(present))
             problems.append(
                 BackboneMismatchError(
                     f"{folder}: the backbone's {parts} differ from those the workspace was made with; fetch the "
@@ -54,7 +54,7 @@ def verify(store: Store, backbone: str | None = None) -> Verification:
 def backbone_folder(name: str) -> Path | None:
     """Return the folder of a backbone, by name or path, or None if it is not on this machine; fetches nothing."""
     if name in EMBEDDED:
-        found = status(name)
-        return found.path if found.present else None
+        model = status(name)
+        return model.path if model.present else None
     folder = Path(name).expanduser()
     return folder if (folder / "config.json").is_file() else None

@@ -70,7 +70,7 @@ class _TaskEvaluation:
     Attributes:
         method: The method.
         state: The state.
-        own: Index of the task.
+        index: Index of the task.
         source: Its examples.
         classifiers: Closed-form classifiers to compare with.
         references: Number of correct answers of each classifier.
@@ -80,7 +80,7 @@ class _TaskEvaluation:
 
     method: Method
     state: State
-    own: int
+    index: int
     source: StoredExamples
     classifiers: Sequence[str]
     references: Counter[str] = field(default_factory=Counter)
@@ -93,7 +93,7 @@ class _TaskEvaluation:
     @property
     def task(self) -> TaskState:
         """The task."""
-        return self.state.tasks[self.own]
+        return self.state.tasks[self.index]
 
     def measure(self, progress: Callable[[int], None] | None) -> dict[str, Measurement]:
         """Return all metrics of the task, by name."""
@@ -120,7 +120,7 @@ class _TaskEvaluation:
             for template in state.templates(kind)
         }
         scores = method.score(state, inputs, kind)
-        within = method.within_task(state, inputs, torch.full((len(truth),), self.own))
+        within = method.within_task(state, inputs, torch.full((len(truth),), self.index))
         self._count_selector(scores)
         if self.task.labels:
             self._answers += [self._label(column) for column in scores.classes.argmax(dim=1).tolist()]
@@ -128,8 +128,10 @@ class _TaskEvaluation:
             self._compare(inputs, truth)
         else:
             owners = state.owner[scores.classes.argmax(dim=1)]
-            values = [answer.value for answer in method.answers(state, inputs, range(len(truth)), self.own)]
-            self._answers += [value if owner == self.own else None for value, owner in zip(values, owners, strict=True)]
+            values = [answer.value for answer in method.answers(state, inputs, range(len(truth)), self.index)]
+            self._answers += [
+                value if owner == self.index else None for value, owner in zip(values, owners, strict=True)
+            ]
             self._within += values
 
     def _label(self, column: int) -> str | None:
@@ -141,8 +143,8 @@ class _TaskEvaluation:
             return
         first = scores.tasks.argmax(dim=1)
         self.chosen.update(self.state.tasks[index].name for index in first.tolist())
-        self._correct["selector"] += int((first == self.own).sum())
-        self._correct["preselected"] += int((scores.selected == self.own).any(dim=1).sum())
+        self._correct["selector"] += int((first == self.index).sum())
+        self._correct["preselected"] += int((scores.selected == self.index).any(dim=1).sum())
 
     def _compare(self, inputs: EncodedInputs, truth: Sequence[str]) -> None:
         """Count the correct answers of the classifiers among all classes of the inputs' kind."""

@@ -30,9 +30,9 @@ from conpet.state.statistics import (
     classes_of,
     features_of,
     gram_artifact,
-    moved_gram,
     remaining_rows,
     statistics_tensors,
+    updated_gram,
 )
 from conpet.state.update import SharedUpdate, TaskUpdate
 
@@ -202,11 +202,11 @@ class Method(ABC):
             gone = sorted(set(range(len(features))).difference(stay))
             classes = [label for name in classes_of(task) if (label := names.get(name, name)) is not None]
             sums = ClassSums.of(gram.feature_map, features[stay], classes)
-            kept = statistics_tensors(sums, features[stay], classes)
+            tensors = statistics_tensors(sums, features[stay], classes)
             left = gram.minus(features[gone]) if gone else None
         return TaskUpdate(
             task.renamed(names),
-            {MODULE: Artifact(tensors=kept)},
+            {MODULE: Artifact(tensors=tensors)},
             {STATISTICS: gram_artifact(left)} if left else {},
             fits={"gram": left or gram},
         )
@@ -241,16 +241,16 @@ class Method(ABC):
             ClassSums.of(gram.feature_map, task_features, data.classes)
             for task_features, data in zip(features, batch, strict=True)
         ]
-        kept = [
+        stored = [
             statistics_tensors(task_sums, task_features, data.classes)
             for task_sums, task_features, data in zip(sums, features, batch, strict=True)
         ]
-        moved = moved_gram(gram, state.known(*(data.task.name for data in batch)), features)
-        return kept, SharedUpdate({STATISTICS: gram_artifact(moved)}, {"gram": moved})
+        updated = updated_gram(gram, state.known(*(data.task.name for data in batch)), features)
+        return stored, SharedUpdate({STATISTICS: gram_artifact(updated)}, {"gram": updated})
 
-    def moved_statistics(self, state: State, removed: Sequence[TaskState], added: Sequence[Tensor]) -> SharedUpdate:
+    def updated_statistics(self, state: State, removed: Sequence[TaskState], added: Sequence[Tensor]) -> SharedUpdate:
         """Return the shared statistics without the `removed` tasks and with the `added` features `[n, F]`."""
-        gram = moved_gram(self.gram(state), removed, added)
+        gram = updated_gram(self.gram(state), removed, added)
         return SharedUpdate({STATISTICS: gram_artifact(gram)}, {"gram": gram})
 
     # Answering

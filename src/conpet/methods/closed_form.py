@@ -64,8 +64,8 @@ class ClosedFormMethod(Method, ABC):
     ) -> list[TaskUpdate]:
         """Add tasks to the statistics."""
         with contexts[0].costs.stage("statistics"):
-            kept, update = self.add_to_statistics(state, batch)
-        objects = [{MODULE: Artifact(tensors=tensors)} for tensors in kept]
+            tensors_by_task, update = self.add_to_statistics(state, batch)
+        objects = [{MODULE: Artifact(tensors=tensors)} for tensors in tensors_by_task]
         last = len(batch) - 1
         return [
             TaskUpdate(
@@ -82,7 +82,7 @@ class ClosedFormMethod(Method, ABC):
     ) -> SharedUpdate:
         """Return the statistics of the state in which `added`, if any, replaces `removed`."""
         with context.costs.stage("statistics"):
-            return self.moved_statistics(state, [removed], [features_of(added)] if added else [])
+            return self.updated_statistics(state, [removed], [features_of(added)] if added else [])
 
 
 class NcmMethod(ClosedFormMethod):

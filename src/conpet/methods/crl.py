@@ -129,11 +129,11 @@ class CrlMethod(StaticMethod):
     def after_training(self, batches: ReplayBatches) -> None:
         """Compute the prototypes and the scores of the nearest prototype."""
         data: _CrlData = batches.method_data
-        found, targets = batches.represented(data.learned.tolist()), batches.targets[data.learned]
-        before = torch.zeros(len(batches.labels), found.shape[1])
-        before[: batches.old_label_count] = data.prototypes.cpu()
-        data.prototypes = means(found, targets, before)
-        data.readout = nearest_prototype(data.prototypes, spread(found, targets, data.prototypes))
+        representations, targets = batches.represented(data.learned.tolist()), batches.targets[data.learned]
+        former = torch.zeros(len(batches.labels), representations.shape[1])
+        former[: batches.old_label_count] = data.prototypes.cpu()
+        data.prototypes = means(representations, targets, former)
+        data.readout = nearest_prototype(data.prototypes, spread(representations, targets, data.prototypes))
 
     def answering_head(self, batches: ReplayBatches) -> nn.Linear:
         """Return the linear map that scores labels by their prototypes' distance."""

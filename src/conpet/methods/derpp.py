@@ -60,7 +60,7 @@ class DerppMethod(StaticMethod):
     def recorded(self, batches: ReplayBatches) -> Tensor:
         """Return the recorded outputs of the examples that may be replayed, in their order `[m, L]`; NaN if missing."""
         tasks, indices = (batches.rehearsal.tasks, batches.rehearsal.indices) if batches.rehearsal else ((), ())
-        found = torch.full((len(tasks), len(batches.labels)), torch.nan)
+        recorded = torch.full((len(tasks), len(batches.labels)), torch.nan)
         column = {label: index for index, label in enumerate(batches.labels)}
         for task in batches.state.tasks:
             if task.name not in tasks or not task.objects[MODULE].has(_LOGITS):
@@ -69,8 +69,8 @@ class DerppMethod(StaticMethod):
             positions = [indices[row] for row in rows]
             for label, values in task.objects[MODULE].tensors(_LOGITS).items():
                 if label in column:
-                    found[rows, column[label]] = values[positions]
-        return found
+                    recorded[rows, column[label]] = values[positions]
+        return recorded
 
     def loss(self, batches: ReplayBatches, step: TrainingStep) -> Tensor:
         """Return the cross-entropy of the new examples plus both terms of the old ones."""

@@ -105,8 +105,8 @@ class DynamicMethod(Method):
 
         def stored() -> Fusion:
             fusion: type[Fusion] = FUSIONS[self.settings.fusion.name]
-            found = state.shared.get(CALIBRATION)
-            return fusion(config=self.settings.fusion, **(found.document(CALIBRATION) if found else {}))
+            calibration = state.shared.get(CALIBRATION)
+            return fusion(config=self.settings.fusion, **(calibration.document(CALIBRATION) if calibration else {}))
 
         return state.fitted("fusion", stored)
 
@@ -207,8 +207,8 @@ class DynamicMethod(Method):
                 shared |= {SELECTOR: selector} if selector else {}
         with context.costs.stage("module"):
             jobs = [
-                self.training_job(state, data, own.seed, SharedUpdate(shared, statistics.fits), stored)
-                for data, own, stored in zip(batch, contexts, tensors, strict=True)
+                self.training_job(state, data, task_context.seed, SharedUpdate(shared, statistics.fits), stored)
+                for data, task_context, stored in zip(batch, contexts, tensors, strict=True)
             ]
             trained = train_modules(
                 self.backbone,
@@ -282,7 +282,7 @@ class DynamicMethod(Method):
                 "was upgraded, and its shared module was trained further. Learn the data of that version again"
             )
         with context.costs.stage("statistics"):
-            update = self.moved_statistics(state, [removed], [features_of(added)] if added else [])
+            update = self.updated_statistics(state, [removed], [features_of(added)] if added else [])
         if added is None and SELECTOR in state.shared:
             update = update.plus({SELECTOR: self.selector(state).forget(removed.name)})
         following = state.with_task(added, update) if added else state.without(removed.name, update)
@@ -348,8 +348,12 @@ class DynamicMethod(Method):
 
     def _common_settings(self, tasks: Sequence[TaskState]) -> TaskSettings:
         """Return the settings that tasks have in common, with the sum of their steps."""
-        own = [flat(nested(task.settings)) for task in tasks]
-        common = {key: value for key, value in own[0].items() if all(other.get(key) == value for other in own[1:])}
+        settings_by_task = [flat(nested(task.settings)) for task in tasks]
+        common = {
+            key: value
+            for key, value in settings_by_task[0].items()
+            if all(other.get(key) == value for other in settings_by_task[1:])
+        }
         steps = sum(steps_of(len(features_of(task)), self.settings.for_task(task.settings).training) for task in tasks)
         return self.settings.for_task(common | {"training.max_steps": steps, "training.epochs": steps})
 
@@ -400,13 +404,13 @@ class DynamicMethod(Method):
         templates = {other.template for other in others} - {task.template}
         inputs = {task.template: task_data.train}
         inputs |= {other: task_data.source.states(self.backbone, Subset.TRAIN, template=other) for other in templates}
-        own = state.index(task.name)
+        new_task = state.index(task.name)
         ranked = self._selected(state, inputs, kind)
-        ranked[:, own] = -torch.inf
+        ranked[:, new_task] = -torch.inf
         modules = self.modules(state)
         chosen = _likeliest(sum_by_module(ranked, modules.of_task), self.settings.selector.top_k - 1)
         logits = modules.run(inputs, kind, chosen)
-        return logits[:, state.owner != own].clamp(min=UNSELECTED)
+        return logits[:, state.owner != new_task].clamp(min=UNSELECTED)
 
     def calibrate(self, state: State, context: TrainContext, newest: Sequence[StoredExamples] = ()) -> SharedUpdate:
         """Fit the fusion on validation examples within its budget: half from the newest tasks, half from older ones.

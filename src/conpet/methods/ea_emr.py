@@ -160,5 +160,5 @@ class EaEmrMethod(StaticMethod):
 
     def trained_head(self, stored: ObjectReader) -> Mapping[str, Tensor]:
         """Return the head as it was trained, without the alignment."""
-        kept = stored.tensors(METHOD)
-        return {"weight": kept[_HEAD_WEIGHT], "bias": kept[_HEAD_BIAS]}
+        carried = stored.tensors(METHOD)
+        return {"weight": carried[_HEAD_WEIGHT], "bias": carried[_HEAD_BIAS]}

@@ -155,7 +155,7 @@ class ReplayBatches:
         if self.rehearsal is None:
             return []
         learned = self.rehearsal.trained(range(len(self.rehearsal.states)))
-        return [self.new_count + row for row, kept in enumerate(learned) if kept]
+        return [self.new_count + row for row, is_learned in enumerate(learned) if is_learned]
 
     def sample(self, rows: Sequence[int], limit: int) -> list[int]:
         """Draw at most `limit` of these rows; every call draws the same ones."""

@@ -65,8 +65,8 @@ class StaticMethod(Method, ABC):
     def check_task(cls, settings: Settings, task: TaskSettings) -> None:
         """Raise `ConfigError` if a task sets its own module or head: all tasks share one."""
         super().check_task(settings, task)
-        workspace, own = settings.module, task.module
-        different = [name for name, value in own.shape.items() if value != workspace.shape.get(name)]
+        shared_module, task_module = settings.module, task.module
+        different = [name for name, value in task_module.shape.items() if value != shared_module.shape.get(name)]
         if different:
             raise ConfigError(
                 f"{', '.join(f'module.{name}' for name in different)}: method {cls.name!r} trains one module for all "
@@ -162,13 +162,13 @@ class StaticMethod(Method, ABC):
             representations = cache(lambda: represented(self.backbone, batches.module, task_data.train))
             with_task = self.keep_with_task(batches, representations)
         heads = {**batches.head_parameters, **self.extra_parameters(batches)}
-        kept = self.keep(batches)
+        carried = self.keep(batches)
         answering = self.answering_head(batches)
         module = module_artifact(
             self.answering_adapter(batches),
             {"weight": answering.weight.detach().cpu().clone(), "bias": answering.bias.detach().cpu().clone()},
             label_document(batches.labels),
-            **({METHOD: kept} if kept else {}),
+            **({METHOD: carried} if carried else {}),
         )
         return TaskUpdate(
             task_data.task,
@@ -192,7 +192,7 @@ class StaticMethod(Method, ABC):
         The labels of `removed` are dropped from the head; the stored examples of `added` are learned again.
         """
         with context.costs.stage("statistics"):
-            update = self.moved_statistics(state, [removed], [])
+            update = self.updated_statistics(state, [removed], [])
         labels = [label for task in state.tasks if task.name != removed.name for label in task.labels]
         kept = self.with_head_for(state, {label: label for label in labels}) if labels or added else None
         update = update.plus({STATIC: kept})
@@ -202,7 +202,7 @@ class StaticMethod(Method, ABC):
         task_data = TaskData.of(added, self.settings, source, self.backbone)
         others = replace(context, memory=[other for other in context.memory if other is not source])
         learned = self.learn_task(state.without(removed.name, update), task_data, others)
-        moved = self.moved_statistics(state, [removed], [features_of(added)])
+        moved = self.updated_statistics(state, [removed], [features_of(added)])
         return SharedUpdate({**learned.shared, **moved.shared}, moved.fits)
 
     def freeze(self, state: State) -> Mapping[str, Artifact | None]:
@@ -218,17 +218,17 @@ class StaticMethod(Method, ABC):
         labels = {label: names.get(label, label) for known in state.tasks for label in known.labels}
         shared = self.with_head_for(state, {new: old for old, new in labels.items() if new is not None})
         module = update.objects[MODULE]
-        more = self.relabel_kept(task, names, remaining_rows(task, names))
-        kept = replace(module, tensors={**module.tensors, **more})
-        objects = {MODULE: kept, ASSIGNMENT: assignment_artifact(STATIC)}
+        relabelled = self.relabel_kept(task, names, remaining_rows(task, names))
+        module = replace(module, tensors={**module.tensors, **relabelled})
+        objects = {MODULE: module, ASSIGNMENT: assignment_artifact(STATIC)}
         return replace(update, objects=objects, shared={**update.shared, STATIC: shared})
 
     def with_head_for(self, state: State, outputs: Mapping[str, str]) -> Artifact:
         """Return the stored module with a head for these labels: new name to name in the present head."""
         stored = stored_module(state)
         assert stored is not None, "a task was learned before, so a module is stored"  # noqa: S101
-        module, kept = with_labels(stored, outputs), carried_tensors(state, list(outputs.values()))
-        return replace(module, tensors={**module.tensors, METHOD: kept}) if kept else module
+        module, carried = with_labels(stored, outputs), carried_tensors(state, list(outputs.values()))
+        return replace(module, tensors={**module.tensors, METHOD: carried}) if carried else module
 
     # Preparing the training
 

@@ -29,8 +29,8 @@ def nearest_to_centres(points: Tensor, k: int, seed: int) -> list[int]:
     distances = torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist")
     owners = distances.argmin(dim=1)
     # Only points of its own cluster count: a point of another cluster may lie nearer to the centre.
-    own = distances.masked_fill(owners.unsqueeze(1) != torch.arange(k), torch.inf)
-    nearest = [index for cluster, index in enumerate(own.argmin(dim=0).tolist()) if owners[index] == cluster]
+    own_distances = distances.masked_fill(owners.unsqueeze(1) != torch.arange(k), torch.inf)
+    nearest = [index for cluster, index in enumerate(own_distances.argmin(dim=0).tolist()) if owners[index] == cluster]
     rest = (index for index in range(len(points)) if index not in nearest)
     return sorted([*nearest, *(index for index, _ in zip(rest, range(k - len(nearest)), strict=False))])
 

@@ -32,10 +32,10 @@ def selected(tensors: Mapping[str, Tensor], rows: Sequence[int]) -> dict[str, Te
     """Return the tensors of these examples only; `rows` ascending, without duplicates."""
     if len(rows) == len(tensors["lengths"]):
         return dict(tensors)
-    hidden, kept = _hidden(tensors), list(rows)
+    hidden, chosen = _hidden(tensors), list(rows)
     return {
-        "hidden": torch.cat([hidden[row] for row in kept]) if kept else tensors["hidden"][:0],
-        **{name: tensors[name][kept] for name in ("lengths", "slots", "spans", "features")},
+        "hidden": torch.cat([hidden[row] for row in chosen]) if chosen else tensors["hidden"][:0],
+        **{name: tensors[name][chosen] for name in ("lengths", "slots", "spans", "features")},
     }
 
 

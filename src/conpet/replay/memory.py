@@ -153,8 +153,8 @@ class StoredExamples:
             raise self._no_text("their texts cannot be read")
         wanted = set(positions)
         rows = zip(sorted(wanted), self.reader.rows(subset, wanted), strict=True)
-        found = {position: _example(row) for position, row in rows}
-        return [found[position] for position in positions]
+        examples = {position: _example(row) for position, row in rows}
+        return [examples[position] for position in positions]
 
     def stored_rows(self) -> Iterator[StoredRow]:
         """Iterate over the stored training examples as retention sees them."""

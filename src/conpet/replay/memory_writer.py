@@ -108,9 +108,9 @@ class MemoryWriter:
         new = zip(newest, kept[len(competing) :], strict=True)
         return [self._cut(memory, positions) for memory, positions in new], smaller
 
-    def notes(self, whole: StoredExamples, kept: Artifact) -> list[str]:
+    def notes(self, whole: StoredExamples, stored: Artifact) -> list[str]:
         """Return a note for the user if the memory has no room for any training example of a task just learned."""
-        if replace(whole, reader=InMemoryObject(kept)).count(Subset.TRAIN):
+        if replace(whole, reader=InMemoryObject(stored)).count(Subset.TRAIN):
             return []
         limits = {"memory_examples": self._retention.limits.examples, "memory_bytes": self._retention.limits.bytes}
         settings = ", ".join(f"{name}={limit}" for name, limit in limits.items() if limit is not None)

@@ -173,8 +173,8 @@ class State:
 
         Unchanged statistics are taken over, with everything fitted from them.
         """
-        kept = {} if STATISTICS in shared else {name: self.fits[name] for name in OF_FEATURES if name in self.fits}
-        return State(self.tasks, self._held(shared), fits=kept)
+        fits = {} if STATISTICS in shared else {name: self.fits[name] for name in OF_FEATURES if name in self.fits}
+        return State(self.tasks, self._held(shared), fits=fits)
 
     def without(self, name: str, update: SharedUpdate) -> State:
         """Return the state without a task and with new shared objects."""
@@ -189,12 +189,12 @@ class State:
             else task
             for task in self.tasks
         )
-        kept = {name: self.fits[name] for name in OF_FEATURES if name in self.fits}
-        return State(tasks, self.shared, fits=kept)
+        fits = {name: self.fits[name] for name in OF_FEATURES if name in self.fits}
+        return State(tasks, self.shared, fits=fits)
 
     def _held(self, shared: Mapping[str, Artifact | None]) -> dict[str, ObjectReader]:
-        kept = {slot: reader for slot, reader in self.shared.items() if slot not in shared}
-        return kept | {slot: InMemoryObject(artifact) for slot, artifact in shared.items() if artifact is not None}
+        unchanged = {slot: reader for slot, reader in self.shared.items() if slot not in shared}
+        return unchanged | {slot: InMemoryObject(artifact) for slot, artifact in shared.items() if artifact is not None}
 
     # Looking up
 

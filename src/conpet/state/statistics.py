@@ -92,7 +92,7 @@ def statistics_alone(task: TaskState) -> Artifact:
     return Artifact(tensors={stem: task.objects[MODULE].tensors(stem) for stem in (FEATURES, CLASSES)})
 
 
-def moved_gram(gram: Gram, removed: Sequence[TaskState], added: Sequence[Tensor]) -> Gram:
+def updated_gram(gram: Gram, removed: Sequence[TaskState], added: Sequence[Tensor]) -> Gram:
     """Return the Gram matrix without the `removed` tasks and with the `added` features `[n, F]`."""
     if removed:
         gram = gram.minus(torch.cat([features_of(task) for task in removed]))
