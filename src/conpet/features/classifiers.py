@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Protocol
@@ -13,7 +12,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from conpet.errors import ConfigError, DataError
-from conpet.features import CLASSIFIERS
 from conpet.features.cholesky import Factor
 from conpet.features.feature_map import FeatureMap, View
 from conpet.features.last_result import Latest
@@ -342,22 +340,3 @@ def _check(state: ClosedFormState, method: ClosedFormEstimator) -> None:
         )
     if not state.labels:
         raise DataError("a closed-form classifier needs one label or more; none was learned yet")
-
-
-def classifiers_for(views: Collection[View]) -> tuple[str, ...]:
-    """Return the names of `CLASSIFIERS` that can be computed from statistics of these views."""
-    return tuple(name for name in CLASSIFIERS if CLASSIFIERS[name].view in views)
-
-
-def fitted_classifier(state: ClosedFormState, name: str) -> ClosedFormClassifier:
-    """Return a classifier of `CLASSIFIERS`, fitted once and kept as long as the statistics are.
-
-    Raises:
-        UnknownNameError: There is no such classifier.
-        ConfigError: The statistics do not keep the view that it reads; see `classifiers_for`.
-        DataError: The statistics hold no label.
-    """
-    if name not in state.fitted:
-        state.fitted[name] = CLASSIFIERS[name]().fit(state)
-    classifier: ClosedFormClassifier = state.fitted[name]
-    return classifier

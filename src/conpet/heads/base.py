@@ -10,11 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from conpet.artifact import ObjectReader
 from conpet.config import HeadConfig
-from conpet.errors import CorruptionError
 from conpet.evaluation.metrics import Measurement
-from conpet.heads import HEADS
 
 HEAD = "head"
 """Stem of a stored head: its tensors, and a document that names its class and says what its outputs stand for."""
@@ -114,54 +111,3 @@ class Head(ABC):
             answers: For each test example the answer; None where another task answered.
             truth: The right answers, as they stand in files.
         """
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredHead:
-    """A trained head, ready to answer.
-
-    Attributes:
-        head: Says what the outputs mean.
-        tensors: Its trained parameters, float32.
-        document: What is stored beside them.
-    """
-
-    head: Head
-    tensors: Mapping[str, Tensor]
-    document: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, stored: ObjectReader, device: torch.device | None = None) -> StoredHead:
-        """Read a head from an object that holds one.
-
-        Raises:
-            CorruptionError: A parameter is missing or surplus.
-            UnknownNameError: No head of its name is registered.
-        """
-        document = stored.document(HEAD)
-        head = head_for(document)
-        tensors = {name: value.float().to(device) for name, value in stored.tensors(HEAD).items()}
-        if wrong := sorted(tensors.keys() ^ head.parameters):
-            raise CorruptionError(f"a stored head has missing or surplus tensors: {', '.join(wrong)}")
-        return cls(head, tensors, document)
-
-    def outputs(self, representations: Tensor) -> Tensor:
-        """Return the outputs `[n, O]` for representations `[n, R]`."""
-        return self.head.outputs(self.tensors, representations)
-
-
-def head_for(document: Mapping[str, Any]) -> Head:
-    """Return the head whose stored document this is."""
-    return make_head(document[CONFIG])
-
-
-def make_head(config: HeadConfig | Mapping[str, Any]) -> Head:
-    """Return the head with these settings."""
-    name = config.name if isinstance(config, HeadConfig) else str(config["name"])
-    cls: type[Head] = HEADS[name]
-    return cls(config if isinstance(config, HeadConfig) else cls.Config.model_validate(dict(config)))
-
-
-def head_document(head: Head, answers: Sequence[str]) -> dict[str, Any]:
-    """Return the document that is stored with a head trained on these answers."""
-    return {CONFIG: head.config.model_dump(mode="json"), **head.document(answers)}
