@@ -50,7 +50,7 @@ class CrlConfig(MethodConfig):
     """Options of the method.
 
     Attributes:
-        contrasted: Number of rows of the memory bank, drawn for each step, to contrast with; at most all of them.
+        contrasted: Largest number of rows of the memory bank to draw at each step and contrast with.
     """
 
     contrasted: Positive = 1024

@@ -84,7 +84,7 @@ class EaEmrConfig(MethodConfig):
 
     Attributes:
         alignment_ridge: Penalty on changing the alignment, relative to the mean square of the representations.
-        alignment_examples: Number of old, and of new, examples to fit the alignment on, at most.
+        alignment_examples: Largest number of old, and of new, examples to fit the alignment on.
     """
 
     alignment_ridge: Annotated[float, Field(gt=0)] = 1.0

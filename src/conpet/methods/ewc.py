@@ -53,7 +53,7 @@ class EwcConfig(MethodConfig):
 
     Attributes:
         penalty: The paper's lambda: weight of old tasks relative to the new one.
-        fisher_examples: Examples of a task on which its Fisher information is estimated, at most.
+        fisher_examples: Largest number of examples on which to estimate the Fisher information of a task.
     """
 
     penalty: Annotated[float, Field(ge=0)] = 3000.0
