@@ -114,7 +114,7 @@ def check_labels(snapshot: Snapshot, name: str, labels: Sequence[str]) -> None:
 
 
 def check_answers(settings: Settings, task: Task) -> None:
-    """Refuse a task with answers that its head cannot read.
+    """Refuse a task with answers that its head does not accept.
 
     Raises:
         ConfigError: The head in the settings is not the head that the task was read for.
@@ -123,8 +123,8 @@ def check_answers(settings: Settings, task: Task) -> None:
     config = settings.for_task(task.settings).head
     if config.name != task.head:
         raise ConfigError(
-            f"task {task.name!r}: the workspace has head.name={config.name}, and the task was read for head "
-            f"{task.head!r}; say which in the task's settings (`head: {config.name}`)"
+            f"task {task.name!r}: the workspace has head.name={config.name}, but the task was read for head "
+            f"{task.head!r}; set `head: {config.name}` in the task's settings"
         )
     head = make_head(config)
     problems = []

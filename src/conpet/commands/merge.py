@@ -25,7 +25,7 @@ _SLOT = "merged-"
 def merge(tx: Transaction, names: Sequence[str], bound: float) -> MergeReport:
     """Merge tasks; see `ConPET.merge`."""
     wanted, method = mergeable(tx.snapshot, names, bound), tx.method
-    assert isinstance(method, DynamicMethod), "only tasks of such a workspace can be merged"  # noqa: S101
+    assert isinstance(method, DynamicMethod), "`mergeable` refuses other methods"  # noqa: S101
     slot, sources = _free_slot(tx), _sources(tx, wanted)
     context = tx.context(scratch=tx.scratch_name(["|".join(sorted(sources)), "merge"]))
     merged = method.merge(tx.state, sources, slot, context)
