@@ -1,4 +1,4 @@
-"""What surprised the first people who used a workspace."""
+"""Refusals and messages that surprised the first users of a workspace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels that are renamed, retired, split, or come again: what changes, and what must not."""
+"""Renaming, retiring, splitting and extending labels: what changes, and what must not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TEXTS = [example.text for task in (FIRST, SECOND) for example in task.test]
 
 
 def marked(task: Task, label: str) -> Task:
-    """Return a task in which a word stands in all texts of a label and nowhere else."""
+    """Return a task with a word that occurs in all texts of a label and nowhere else."""
     subsets = {
         subset: [
             replace(one, text=f"{WORD} {one.text}") if one.label == label else one for one in getattr(task, subset)
@@ -212,7 +212,7 @@ def test_versions_of_other_tasks_that_held_a_retired_label_go_too(tmp_path: Path
 
 @BOTH
 def test_the_rows_of_other_labels_stay_as_they_were_trained(tmp_path: Path, method: str) -> None:
-    """Without the label, the softmax over the others is what it was, whatever else a fusion adds."""
+    """Without the label, the softmax over the other labels does not change, with any fusion."""
     learner = taught(tmp_path, [FIRST], method=method, fusion="paper")
     before = ask(learner, TEXTS)
     learner.retire(GONE)

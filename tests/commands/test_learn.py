@@ -1,4 +1,4 @@
-"""What a user sees of learning: reports, versions, refusals, limits, kinds, and going on after an interruption."""
+"""Learning as users see it: reports, versions, refusals, limits, kinds, and resuming after an interruption."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ def test_an_interruption_leaves_nothing_to_go_wrong_in_another_task(
         learner.learn(stream()[2], progress=stop_at("module", 0.5))
     for one in (learner, straight):
         one.learn(stream()[1])
-        assert one.store.scratches() == []  # nobody can go on from there any more
+        assert one.store.scratches() == []  # no training can be resumed from there
         one.learn(stream()[2])
     assert [digests(task.active) for task in learner.tasks] == [digests(task.active) for task in straight.tasks]
     texts = [example.text for task in stream() for example in task.test]

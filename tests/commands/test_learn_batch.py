@@ -1,4 +1,4 @@
-"""Several tasks in one change: what each gets is what it would get alone, and all of them come or none."""
+"""Several tasks in one change: each gets the result it would get alone, and all are learned or none."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_every_task_has_its_event_and_its_share_of_the_cost(tmp_path: Path) -> N
     assert all(report.trainable_parameters > 0 for report in reports)
     stored = [event.bytes_stored for event in events]
     assert stored == sorted(stored)
-    assert stored[-1] < 2 * stored[0]  # what all share is there from the first on
+    assert stored[-1] < 2 * stored[0]  # shared objects are stored once, with the first task
 
 
 def test_every_task_is_charged_the_steps_of_its_own_module(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_what_builds_one_task_on_another_refuses(settings: dict[str, Any], why: 
     learner = workspace(tmp_path, 1, **settings)
     with frozen_state(learner), pytest.raises(ConfigError, match=why):
         learner.learn_batch(list(stream())[1:])
-    learner.learn_batch(list(stream())[1:2], evaluate=False)  # one is no company
+    learner.learn_batch(list(stream())[1:2], evaluate=False)  # a single task is not a batch
     assert len(learner.tasks) == 2
 
 

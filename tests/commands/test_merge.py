@@ -210,7 +210,7 @@ def sum_of_bytes(learner: ConPET, event: int) -> int:
 
 
 def test_what_accuracy_a_merge_may_cost_is_a_bound(tmp_path: Path) -> None:
-    """A replay memory of four examples is too little to learn six labels from, and what that costs is said."""
+    """A replay memory of four examples is too small for six labels, and the message states the loss of accuracy."""
     settings = tiny_settings(fusion="paper", replay={"memory_examples": 4, "retention": "class-balanced"})
     learner = Trial(tmp_path, settings).taught(toy_stream(2, 3, 8, 6, 4))
     names = [task.name for task in learner.tasks]

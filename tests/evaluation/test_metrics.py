@@ -1,4 +1,4 @@
-"""Metrics against hand calculations, and the odd lives tasks lead."""
+"""Metrics compared with hand calculations, also for tasks that are removed or learned again."""
 
 from __future__ import annotations
 

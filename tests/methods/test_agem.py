@@ -1,4 +1,4 @@
-"""A-GEM: the gradient of new examples loses what would raise the loss of old ones, and nothing else."""
+"""A-GEM: the gradient of new examples loses only the part that would raise the loss of old ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_projection_by_hand() -> None:
 
 
 def gradient_of(batches: ReplayBatches, rows: list[int]) -> list[float]:
-    """The gradient of the mean cross-entropy of some examples, in a batch of their own, over all parameters."""
+    """Return the gradient of the mean cross-entropy of these rows, as one batch, for all parameters."""
     logits = batches.head(batches.module.represent(batches.collated(rows)))
     found = gradients(nn.functional.cross_entropy(logits, batches.targets[rows]), batches)
     return [value for part in found.values() for value in part.flatten().tolist()]

@@ -1,4 +1,4 @@
-"""CRL: its losses are the paper's sums, its answers the nearest prototype's."""
+"""CRL: its losses equal the paper's sums, and it answers with the nearest prototype."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def shares(point: torch.Tensor, prototypes: torch.Tensor) -> list[float]:
 
 
 def test_the_contrastive_loss_is_the_papers_sum() -> None:
-    """Examples 0 to 3 lie in rows 2, 0, 5 and 6 of the bank; the label of the last is nowhere else."""
+    """Examples 0 to 3 lie in rows 2, 0, 5 and 6 of the memory bank; the label of the last occurs nowhere else."""
     pool = torch.nn.functional.normalize(random(7, 5, seed=1), dim=1)
     z = torch.nn.functional.normalize(random(4, 5, seed=2), dim=1)
     labels, rows = [0, 1, 0, 1, 2, 2, 3], [2, 0, 5, 6]

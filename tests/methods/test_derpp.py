@@ -1,4 +1,4 @@
-"""DER++: outputs are recorded with a task, found again by example and by label, and compared as in the equation."""
+"""DER++: outputs are recorded with a task, looked up by example and label, and compared as in the equation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def taught(folder: Path, tasks: int, **settings: object) -> ConPET:
 
 
 def by_origin(batches: ReplayBatches, labels: slice) -> dict[tuple[str, int], list[float]]:
-    """What was recorded for some labels, by task and index of the example."""
+    """Return the recorded outputs for these labels, by task and index of the example."""
     assert batches.rehearsal is not None
     origins = zip(batches.rehearsal.tasks, batches.rehearsal.indices, strict=True)
     return dict(zip(origins, batches.method_data[:, labels].tolist(), strict=True))

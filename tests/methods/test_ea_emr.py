@@ -1,4 +1,4 @@
-"""EA-EMR: the alignment is the minimiser of the paper's squared error, and answers are given through it."""
+"""EA-EMR: the alignment minimises the paper's squared error, and the head answers through it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stored_alignment(workspace: ConPET) -> Alignment:
 def squared_error(
     alignment: Alignment, last: Alignment, points: torch.Tensor, places: torch.Tensor, ridge: float
 ) -> float:
-    """What is minimised, number by number."""
+    """Return the error to minimise, number by number."""
     total, squares = 0.0, 0.0
     size = points.shape[1]
     for point, place in zip(points.tolist(), places.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""LwF: old outputs on new examples are recorded before training, and every task's are held by a softmax of its own."""
+"""LwF: old outputs for new examples are recorded before training; each old task has its own softmax."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WEIGHT = 1.7
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> ConPET:
-    """Two tasks learned, with dropout in training."""
+    """Return a workspace with two tasks, trained with dropout."""
     settings = tiny_settings(method={"name": "lwf", "distillation": WEIGHT}, module={"dropout": 0.5})
     return Trial(tmp_path_factory.mktemp("lwf"), settings).taught(STREAM[:2])
 
@@ -64,7 +64,7 @@ def test_what_is_recorded_is_what_the_old_model_answers(workspace: ConPET) -> No
 
 
 def test_the_loss_of_a_step(workspace: ConPET) -> None:
-    """Cross-entropy among the new labels, and lambda_o times the distillation of each old task by itself."""
+    """Cross-entropy among the new labels, and lambda_o times the distillation loss of each old task."""
     learner, batches = start_task(workspace, STREAM[2])
     recorded = batches.method_data.tolist()
     step = shaken(batches).step(1)

@@ -1,4 +1,4 @@
-"""The frame of all static methods, and those that are the frame alone: emr, sequential, joint."""
+"""The base class of static methods, and methods that add little to it: emr, sequential, joint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def taught(folder: Path, tasks: int, method: str | dict[str, Any] = "emr", name:
 
 @cache
 def reports(method: str, seed: int, **settings: Any) -> list[LearnReport]:
-    """Learn five tasks of three labels, with a budget that is not generous."""
+    """Learn five tasks of three labels, with a small budget."""
     with TemporaryDirectory() as folder:
         learner = Trial(Path(folder), tiny_settings(method=method, seed=seed, **settings)).workspace()
         return list(learner.learn_stream(toy_stream(5, 3, 12, 2, 10, seed=seed)))
