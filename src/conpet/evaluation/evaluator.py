@@ -33,8 +33,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a state on the stored test examples of tasks; tasks without test examples are left out.
 
-    Only this function reads test labels. The method sees prefix states without labels, and for the accuracy within the
-    true task also that task.
+    Test labels are only compared with the answers: the method sees prefix states without labels and, for the accuracy
+    within the true task, that task.
 
     Args:
         method: The method.

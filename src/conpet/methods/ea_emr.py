@@ -94,7 +94,7 @@ class EaEmrConfig(MethodConfig):
 class EaEmrMethod(StaticMethod):
     """Embedding-aligned EMR, EA-EMR (Wang et al. 2019, arXiv 1903.02588), on one PET module.
 
-    Task k is learned as by `emr`, with the head on representations that the last alignment maps and that stays fixed:
+    Task k is learned as by `emr`, with the head on representations mapped by the last alignment, which stays fixed:
 
         L = -1/n sum_i log softmax(W a_(k-1)(f_k(x_i)) + b)[y_i]
 
