@@ -98,7 +98,7 @@ def test_tasks_with_a_name_or_label_in_common_are_refused_before_anything_is_don
     _, second, third = stream()
     clash = replace(third, train=(*third.train, Example.of_text("clash", second.labels[0])))
     with frozen_state(learner):
-        with pytest.raises(DataError, match=rf"label '{second.labels[0]}' is that of task '{second.name}' too"):
+        with pytest.raises(DataError, match=rf"label '{second.labels[0]}' also belongs to task '{second.name}'"):
             learner.learn_batch([second, clash])
         with pytest.raises(DataError, match="is given twice"):
             learner.learn_batch([second, second])
