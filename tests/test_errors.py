@@ -1,4 +1,4 @@
-"""Memory that ran out is said to have run out, wherever an error is otherwise taken for an answer."""
+"""Out-of-memory errors are reported as such, also where other errors are treated as a result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.helpers.workspaces import workspace
 
 
 def of_the_cpu() -> Exception:
-    """Return what torch raises when it asks the system for more than there is."""
+    """Return the error that torch raises when the system cannot allocate the memory."""
     with pytest.raises(RuntimeError) as raised:
         torch.empty(1 << 60, dtype=torch.uint8)
     return raised.value

@@ -60,7 +60,7 @@ def test_the_report_holds_what_was_tried_and_chosen(tuned: ConPET) -> None:
     page = Page(render_page(data))
     assert ("href", "#design") in page.attributes
     assert "2 designs tried on task text-2" in page.text
-    assert "Frozen layers and warm-up stay as they are" in page.text
+    assert "Frozen layers and warm-up stay unchanged" in page.text
     assert "tune: text-0" in page.text
     assert "learn text-0" in page.text
     assert "tune text-2 v" not in page.text

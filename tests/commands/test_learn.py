@@ -1,4 +1,4 @@
-"""What a user sees of learning: reports, versions, refusals, limits, kinds, and going on after an interruption."""
+"""Learning as users see it: reports, versions, refusals, limits, kinds, and resuming after an interruption."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_an_input_of_a_kind_nobody_taught_is_refused(tmp_path: Path) -> None:
         learner.predict(["hello"])
     learner.learn(stream()[0], evaluate=False)
     mention = Example.of_mention(["Paris"], Span(0, 1))
-    with pytest.raises(DataError, match="no task of kind typing was learned: the tasks learned are of kind text") as e:
+    with pytest.raises(DataError, match="no task of kind typing was learned; the tasks are of kind text") as e:
         learner.predict(["hello", mention])
     assert [problem.row for problem in e.value.problems] == [2]
 
@@ -316,7 +316,7 @@ def test_an_interruption_leaves_nothing_to_go_wrong_in_another_task(
         learner.learn(stream()[2], progress=stop_at("module", 0.5))
     for one in (learner, straight):
         one.learn(stream()[1])
-        assert one.store.scratches() == []  # nobody can go on from there any more
+        assert one.store.scratches() == []  # no training can be resumed from there
         one.learn(stream()[2])
     assert [digests(task.active) for task in learner.tasks] == [digests(task.active) for task in straight.tasks]
     texts = [example.text for task in stream() for example in task.test]

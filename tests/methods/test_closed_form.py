@@ -1,4 +1,4 @@
-"""Closed-form learners: the classifier of the same name over all that was learned, in any order, exactly."""
+"""Closed-form methods give exactly the classifier of the same name over all data, in any order of tasks."""
 
 from __future__ import annotations
 
