@@ -272,7 +272,9 @@ def test_a_method_needs_its_own_view_and_no_other(name: str) -> None:
     )
     others = tuple(other for other in View if other is not view)
     without = state_of(*TASKS, feature_map=FeatureMap(dim=12, projection=64, views=others))
-    with pytest.raises(ConfigError, match=f"{name} reads the {view} view, but these statistics include only {', '.join(others)}"):
+    with pytest.raises(
+        ConfigError, match=f"{name} reads the {view} view, but these statistics include only {', '.join(others)}"
+    ):
         CLASSIFIERS[name]().fit(without)
 
 
@@ -283,8 +285,8 @@ def test_unknown_names_are_listed() -> None:
 
 def test_the_scatter_of_labels_is_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = {view: Scatter().of(view, STATE.classes).tril() for view in View}
-    monkeypatch.setattr("conpet.features.statistics._LABELS_AT_ONCE", 2)
-    monkeypatch.setattr("conpet.features.statistics._ROWS_AT_ONCE", 5)
+    monkeypatch.setattr("conpet.features.statistics._LABELS_PER_CHUNK", 2)
+    monkeypatch.setattr("conpet.features.statistics._ROWS_PER_BLOCK", 5)
     pieces = state_of(*TASKS)
     assert all(torch.equal(pieces.between(view).tril(), whole[view]) for view in View)
 

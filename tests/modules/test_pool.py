@@ -234,9 +234,9 @@ def test_a_damaged_module_is_refused_and_the_pool_goes_on() -> None:
     torn = Artifact(tensors={**torn.tensors, "head": {"weight": torch.zeros(1)}}, documents=torn.documents)
     pool = ModulePool(backbone)
     before = pool.logits(states, [[good]])[0][good]
-    with pytest.raises(CorruptionError, match="no linear map above the cut"):
+    with pytest.raises(CorruptionError, match="not a linear map above the cut"):
         pool.logits(states, [[good, below]])
-    with pytest.raises(CorruptionError, match="missing or surplus"):
+    with pytest.raises(CorruptionError, match="missing or unexpected"):
         pool.logits(states, [[StoredModule.of(InMemoryObject(torn))]])
     assert torch.equal(pool.logits(states, [[good]])[0][good], before)
 

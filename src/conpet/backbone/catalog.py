@@ -117,5 +117,5 @@ def embedded_model(name: str, catalog: Mapping[str, EmbeddedModel] = EMBEDDED) -
         UnknownNameError: No embedded model has that name.
     """
     if name not in catalog:
-        raise UnknownNameError(f"no embedded model {name!r}; available: {', '.join(sorted(catalog))}")
+        raise UnknownNameError(f"no embedded model {name!r}; have: {', '.join(sorted(catalog))}")
     return catalog[name]

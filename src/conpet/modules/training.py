@@ -230,7 +230,7 @@ class TrainingRun:
 
     def rows(self, step: int) -> list[int]:
         """Return the examples of a step; none where there are no steps left."""
-        if not self.group.lasts(step):
+        if not self.group.is_active(step):
             return []
         epoch = step // self._per_epoch
         if epoch not in self._orders:
