@@ -199,7 +199,7 @@ def _finite(value: float, step: int, group: ParameterGroup) -> float:
         subject = f" of {group.name}" if group.name else ""
         raise DivergedError(
             f"training{subject} diverged: the loss at step {step + 1} of {group.schedule.steps} is {value}; "
-            f"use a learning rate below {group.schedule.learning_rate:g}"
+            f"use a learning_rate below {group.schedule.learning_rate:g}"
         )
     return value
 

@@ -165,8 +165,8 @@ def grouped_tensors(
     unknown = sorted(paths.keys() - bases.keys())
     if unknown:
         raise CorruptionError(
-            f"a stored module adapts {unknown[0]}, which is not a linear map above the cut; restore the workspace from a "
-            "backup"
+            f"a stored module adapts {unknown[0]}, which is not a linear map above the cut; restore the "
+            "workspace from a backup"
         )
     return {path: {end: tensors[stem + end] for end in ends} for path, stem in paths.items()}
 

@@ -39,7 +39,7 @@ class Ia3Config(ModuleConfig):
 
 
 class Ia3(ModuleKind):
-    """Trained vectors, initially ones, scale the output of key and value maps and the input of the last feed-forward map.
+    """Trained vectors, initially ones, scale keys, values and the input of the last feed-forward map.
 
     With `targets`, they scale the named maps instead: the input of a map that ends a feed-forward sublayer, the output
     of any other. If one map computes query, key and value together, its whole output is scaled, as in PEFT.

@@ -63,8 +63,8 @@ class LoraConfig(ModuleConfig):
 class Lora(ModuleKind):
     """A low-rank update of linear maps: W x + s B A x where A `[r, in]` starts random and B `[out, r]` zero.
 
-    s is alpha / r, or alpha / sqrt(r) with `rslora`. With `dora`, each row of W + s B A is rescaled to a trained norm m,
-    initially that of the row of W: m (W + s B A) x / |W + s B A|.
+    s is alpha / r, or alpha / sqrt(r) with `rslora`. With `dora`, each row of W + s B A is rescaled to a trained norm
+    m, initially that of the row of W: m (W + s B A) x / |W + s B A|.
     """
 
     name = "lora"
@@ -115,7 +115,7 @@ class Lora(ModuleKind):
         return InjectedModule(parameters, dropouts)
 
     def trains_batched(self, config: ModuleConfig) -> bool:
-        """Return True for plain LoRA without dropout: DoRA uses PEFT's maps, and dropout would draw for all rows at once."""
+        """Return True for plain LoRA without dropout. DoRA uses PEFT's maps; dropout draws for all rows at once."""
         return isinstance(config, LoraConfig) and not config.dora and not config.dropout
 
     def updates(self, adapter: Adapter, bases: Mapping[str, nn.Linear]) -> Mapping[str, MapUpdate]:
