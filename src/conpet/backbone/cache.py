@@ -115,7 +115,7 @@ class StateCache:
         return found
 
     def put_many(self, items: Iterable[tuple[bytes, CachedState]]) -> None:
-        """Store states; existing keys keep their state. The least recently used rows are deleted if the file is full."""
+        """Store states; existing keys keep theirs. The least recently used rows are deleted if the file is full."""
         batch_bytes = min(_BYTES_PER_TRANSACTION, self.limit_bytes // 4)
         rows: list[tuple[bytes, bytes]] = []
         size = 0
@@ -219,7 +219,7 @@ class StateCache:
         if self._connection is not None:
             return self._connection
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Two processes must not both set up a new file, and neither may discard a file that the other has just replaced.
+        # Two processes must not both set up a new file, nor one discard a file that the other has just replaced.
         with FileLock(f"{self.path}.lock", timeout=_BUSY_SECONDS):
             try:
                 self._connection = self._set_up()
@@ -277,7 +277,9 @@ class StateCache:
             return
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-        reason = f"the state cache {self.path} was damaged ({error}) and has been replaced by an empty one; nothing else is lost"
+        reason = (
+            f"the state cache {self.path} was damaged ({error}) and is replaced by an empty one; nothing else is lost"
+        )
         warnings.warn(reason, RuntimeWarning, stacklevel=2)
 
     def _drop(self) -> None:

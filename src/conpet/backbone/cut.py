@@ -194,7 +194,7 @@ class Cut:
         return list(layers)
 
     def _truncated(self, depths: Sequence[int]) -> nn.Module:
-        """Copy the model without the layers above the deepest of `depths`; the others are shared, those in `depths` record."""
+        """Copy the model without the layers above the deepest of `depths`; layers in `depths` record their output."""
         memo = sharing(self.model)
         layers = self._layers()[: max(depths)]
         for depth in depths:

@@ -35,7 +35,7 @@ class Encoder:
         self._pad = int(tokenizer.pad_token_id or 0)
         if style is Style.MASKED and tokenizer.mask_token_id is None:
             raise BackboneError(
-                "the model is bidirectional, but its tokenizer has no mask token to use as the slot: use another backbone"
+                "the model is bidirectional, but its tokenizer has no mask token for the slot: use another backbone"
             )
         if style is Style.CAUSAL:
             self._end = ()  # the slot is the last token: it must belong to the text, not be an end mark

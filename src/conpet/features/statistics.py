@@ -18,7 +18,7 @@ from conpet.features.triangle import packed, unpacked
 
 _ROUNDING_VARIANCE = 1 / 12
 _STEPS_PER_GRID_UNIT = 256
-"""Each label's row is rounded to this fraction of a grid unit, so that sums of products do not depend on their order."""
+"""Each label's row is rounded to this fraction of a grid unit, so that sums of products do not depend on order."""
 _LABELS_PER_CHUNK = 512
 """Approximate number of labels whose sums are copied at a time."""
 _ROWS_PER_BLOCK = 128
@@ -198,8 +198,8 @@ class ClassSums:
 class Scatter:
     """The between-class scatter `[D, D]`: the sum over labels of `s s^T / n`, for the sum s of a label's n rows.
 
-    Consecutive states differ by few tasks, so only the labels of those are added or removed: the cost does not grow with
-    the number of tasks. Safe for threads.
+    Consecutive states differ by few tasks, so only the labels of those are added or removed: the cost does not grow
+    with the number of tasks. Safe for threads.
     """
 
     def __init__(self) -> None:

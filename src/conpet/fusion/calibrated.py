@@ -30,8 +30,8 @@ class CalibratedFusion(Fusion):
     closed(task) sums closed over the task's labels. As p(label | task) is normalised within its task, modules do not
     compete by the scale of their logits, which costs the paper's fusion accuracy at top_k > 1.
 
-    With very many tasks, only those whose modules were run and the `CANDIDATES` likeliest others get any probability, in
-    fitting and in answering. The rest would get almost none, at a cost that grows with the number of labels.
+    With very many tasks, only those whose modules were run and the `CANDIDATES` likeliest others get any probability,
+    in fitting and in answering. The rest would get almost none, at a cost that grows with the number of labels.
 
     Attributes:
         lda: a. Small, because LDA is overconfident.
@@ -127,7 +127,7 @@ def _combine(evidence: Evidence, modules: _ModuleScores, weights: Tensor) -> Ten
 def _narrowed(evidence: Evidence, targets: Tensor | None = None) -> tuple[Evidence, Tensor]:
     """Keep, for each example, the task of its target, the tasks whose modules were run, and the likeliest others.
 
-    Each of the k tasks takes c columns, where c is the size of the largest task; columns beyond its own labels are -inf.
+    Each of the k tasks takes c columns, the size of the largest task; columns beyond its own labels are -inf.
 
     Returns:
         The evidence on the tasks kept `[n, k c]`, and the label of each column `[n, k c]`; L for a column without one.

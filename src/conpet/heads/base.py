@@ -143,7 +143,8 @@ class StoredHead:
         tensors = {name: value.float().to(device) for name, value in stored.tensors(HEAD).items()}
         if wrong := sorted(tensors.keys() ^ head.parameters):
             raise CorruptionError(
-                f"a stored head has missing or unexpected tensors: {', '.join(wrong)}; restore the workspace from a backup"
+                f"a stored head has missing or unexpected tensors: {', '.join(wrong)}; restore the workspace from a "
+                "backup"
             )
         return cls(head, tensors, document)
 

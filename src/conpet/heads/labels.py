@@ -47,8 +47,8 @@ class LabelHead(Head):
             head: The result of `build`.
             representations: `[n, R]`.
             targets: `[n]`.
-            competing_logits: Fixed logits `[n, K]` of the labels of other tasks, which share the softmax (as Song et al.
-                2023 train for top_k > 1), or None.
+            competing_logits: Fixed logits `[n, K]` of the labels of other tasks, which share the softmax (Song et al.
+                2023, training at top_k > 1), or None.
         """
         logits = head(representations)
         if competing_logits is not None:

@@ -77,8 +77,8 @@ def piece_size(counts: Sequence[int], matrix_bytes: float) -> int:
 def add_product(total: Tensor, left: Tensor, right: Tensor, scale: float = 1.0) -> None:
     """Add `scale * left @ right` to `total` in place, with one `right` for all rows or one per row.
 
-    `total` must not be shared with other code. No temporary of its size is written, which would cost more than the product on
-    a CPU.
+    `total` must not be shared with other code. No temporary of its size is written: on a CPU that would cost more than
+    the product.
     """
     if right.dim() == 2:
         total.view(-1, total.shape[-1]).addmm_(left.reshape(-1, left.shape[-1]), right, alpha=scale)

@@ -56,8 +56,8 @@ class _UnbatchedModule:
 class ModulePool:
     """Holds a bounded number of modules in memory and runs any mixture of them.
 
-    Rows with different modules share one pass if their kinds allow it (`ModuleKind.batched`); modules of other kinds run
-    one by one, each in its own suffix.
+    Rows with different modules share one pass if their kinds allow it (`ModuleKind.batched`); modules of other kinds
+    run one by one, each in its own suffix.
 
     Safe for threads: a call pins the modules it uses, and a slot is refilled only when it is unused. Calls that need
     modules that are not in memory wait in a queue, so that no call is starved by others.

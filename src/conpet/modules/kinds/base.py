@@ -71,9 +71,10 @@ class ModuleKind(ABC):
         """Insert an untrained module into a suffix; must not use the global random generator."""
 
     def updates(self, adapter: Adapter, bases: Mapping[str, nn.Linear]) -> Mapping[str, MapUpdate] | None:
-        """Return a module's updates of the linear maps of a suffix, by path, so that rows of a batch can use different ones.
+        """Return a module's updates of the linear maps of a suffix, by path.
 
-        None if the module cannot be expressed as such updates: its rows then run in a separate pass and suffix.
+        With such updates, rows of one batch can use different modules. None if the module cannot be expressed so: its
+        rows then run in a separate pass and suffix.
 
         Args:
             adapter: The stored module.
@@ -159,7 +160,8 @@ def grouped_tensors(
     wrong = sorted({f"{stem}{end}" for stem in stems for end in ends} ^ tensors.keys())
     if wrong:
         raise CorruptionError(
-            f"a stored module has missing or unexpected tensors: {', '.join(wrong)}; restore the workspace from a backup"
+            f"a stored module has missing or unexpected tensors: {', '.join(wrong)}; restore the workspace from a "
+            "backup"
         )
     paths = {stem.removeprefix(prefix): stem for stem in stems}
     unknown = sorted(paths.keys() - bases.keys())
