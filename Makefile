@@ -25,8 +25,8 @@ install: $(INSTALLED) ## make .venv with the command and all that the other targ
 demo: $(INSTALLED) ## teach a language model ten departments' intents, one department after another
 	@$(BIN)/conpet demo $(ARGS)
 
-test: $(INSTALLED) ## run all tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(INSTALLED) ## run all tests, a process for each core
+	@$(BIN)/python -m pytest --numprocesses logical --dist worksteal $(ARGS)
 
 bench: $(INSTALLED) ## measure speed against plain Transformers and PEFT (docs/benchmarks/performance.md)
 	@$(BIN)/python -m benchmarks.speed $(ARGS)

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,13 +86,25 @@ def test_links_lead_to_files_and_nothing_is_left_to_fill_in(page: Path) -> None:
     assert "{{" not in text
 
 
+def error_of(parse: Callable[[str], object], text: str) -> str | None:
+    """Return what is wrong with a piece of code, if anything."""
+    try:
+        parse(text)
+    except (SyntaxError, yaml.YAMLError) as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_code_in_pages_can_be_parsed(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        ast.parse(block)
-    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
-        yaml.safe_load(block)
+    wrong = [
+        f"{error}\n{block}"
+        for language, parse in (("python", ast.parse), ("yaml", yaml.safe_load))
+        for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+        if (error := error_of(parse, block))
+    ]
+    assert wrong == []
 
 
 def test_files_named_in_the_architecture_exist() -> None:
@@ -104,11 +117,28 @@ def test_files_named_in_the_architecture_exist() -> None:
     assert missing - {"serve/"} == set()  # planned
 
 
-def test_parts_in_the_tree_exist() -> None:
-    tree = ARCHITECTURE.partition("src/conpet/\n")[2].partition("\ntests/")[0]
-    parts = re.findall(r"^  (\w+(?:/|\.py))", tree, re.MULTILINE)
-    assert len(parts) > 20
-    assert [part for part in parts if not (ROOT / "src" / "conpet" / part).exists()] == []
+def test_parts_and_files_in_the_tree_exist() -> None:
+    tree = ARCHITECTURE.partition("src/conpet/\n")[2].partition("  (planned)")[0]
+    folder, named = Path(), []
+    for line in tree.splitlines():
+        if line.startswith("  ") and line[2] != " ":
+            folder = Path(line.split()[0]) if "/" in line.split()[0] else Path()
+        inner = re.match(r"    (\w+)/", line)
+        files = re.findall(r"(?<![\w/.])(\w+\.py)\b", line)
+        named += [folder / inner[1] / path if inner else folder / path for path in files]
+        named.append(folder)
+    assert len(named) > 100
+    assert [str(path) for path in named if not (ROOT / "src" / "conpet" / path).exists()] == []
+
+
+def test_every_part_is_in_the_tree() -> None:
+    tree = ARCHITECTURE.partition("src/conpet/\n")[2].partition("  (planned)")[0]
+    parts = {
+        path.name
+        for path in (ROOT / "src" / "conpet").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert {part for part in parts - {"__main__.py"} if not re.search(rf"(?<!\w){re.escape(part)}", tree)} == set()
 
 
 @pytest.mark.parametrize(

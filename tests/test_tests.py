@@ -86,7 +86,15 @@ def unread(function: ast.FunctionDef) -> Iterator[str]:
         if node.func.attr in ("append", "extend", "add")
     )
     elsewhere = set(chain.from_iterable(node.names for node in nodes if isinstance(node, ast.Nonlocal | ast.Global)))
-    for name in {node.id for node in names if isinstance(node.ctx, ast.Store)} - elsewhere:
+    attributes = {
+        target.id
+        for node in nodes
+        if isinstance(node, ast.ClassDef)
+        for statement in node.body
+        for target in ast.walk(statement)
+        if isinstance(target, ast.Name) and isinstance(statement, ast.Assign | ast.AnnAssign)
+    }
+    for name in {node.id for node in names if isinstance(node.ctx, ast.Store)} - elsewhere - attributes:
         if read[name] == filled[name] and not name.startswith("_"):
             yield name
 

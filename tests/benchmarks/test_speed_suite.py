@@ -136,7 +136,7 @@ def test_a_bound_between_the_quartiles_is_unclear_on_the_page_and_not_counted_as
     overhead = rows["mixed-batch-overhead"]
     overhead["ratio"] = spread([2.41, 2.03, 2.46, 1.12, 1.11, 1.12, 1.1])  # as it once was: against a bound of 1.3
     page = performance_page.rendered(result | {"rows": rows})
-    assert f"Of {len(GOALS)} bounds, 0 reached, {len(GOALS) - 1} not reached, 1 unclear." in page
+    assert f"Of {len(GOALS)} goals: 0 reached, {len(GOALS) - 1} not reached, 1 unclear." in page
     assert page.count("**unclear**") == 1
     assert page.count("**not reached**") == len(GOALS) - 1
     assert "7 pairs (2.41, 2.03, 2.46, 1.12, 1.11, 1.12, 1.10)" in page

@@ -13,15 +13,9 @@ from torch import Tensor
 from conpet.errors import ConfigError, DataError, UnknownNameError
 from conpet.features import CLASSIFIERS, classifiers
 from conpet.features.cholesky import Factor
-from conpet.features.classifiers import (
-    KernelDiscriminant,
-    LinearDiscriminant,
-    NearestMean,
-    ProjectedRidge,
-    Ridge,
-    classifiers_for,
-)
+from conpet.features.classifiers import KernelDiscriminant, LinearDiscriminant, NearestMean, ProjectedRidge, Ridge
 from conpet.features.feature_map import FeatureMap, View
+from conpet.features.fitted import classifiers_for
 from conpet.features.statistics import ClassSums, ClosedFormState, Gram, Scatter
 
 MAP = FeatureMap(dim=12, projection=64, views=tuple(View))

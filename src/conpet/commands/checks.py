@@ -8,7 +8,7 @@ from unicodedata import category
 from conpet.config import Settings
 from conpet.data import Task
 from conpet.errors import ConfigError, DataError, Problem, UnknownNameError
-from conpet.heads.base import make_head
+from conpet.heads.stored import make_head
 from conpet.methods import METHODS
 from conpet.methods.base import Method
 from conpet.methods.dynamic import DynamicMethod

@@ -13,8 +13,9 @@ from torch import Tensor
 from conpet.backbone.states import States
 from conpet.context import Progress
 from conpet.evaluation.metrics import Measurement, Tally
-from conpet.features.classifiers import ClosedFormClassifier, classifiers_for, fitted_classifier
-from conpet.heads.base import make_head
+from conpet.features.classifiers import ClosedFormClassifier
+from conpet.features.fitted import classifiers_for, fitted_classifier
+from conpet.heads.stored import make_head
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.state.inputs import EncodedInputs, by_template
 from conpet.state.state import State, TaskState

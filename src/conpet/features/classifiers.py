@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Protocol
@@ -13,7 +12,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from conpet.errors import ConfigError, DataError
-from conpet.features import CLASSIFIERS
 from conpet.features.cholesky import Factor
 from conpet.features.feature_map import FeatureMap, View
 from conpet.features.last_result import LastResult
@@ -292,9 +290,9 @@ class Ridge:
 
     Args:
         strength: The penalty as a share of the mean variance over dimensions times the number of examples
-            (`trace / D` of the centred Gram), so that its meaning does not depend on the number or order of examples. Above 0.
-            The default was within one point of the best from 0.01 to 3 on the intents of CLINC150 with states of
-            SmolLM2, for both views.
+            (`trace / D` of the centred Gram), so that its meaning does not depend on the number or order of examples.
+            Above 0. The default was within one point of the best from 0.01 to 3 on the intents of CLINC150 with states
+            of SmolLM2, for both views.
     """
 
     strength: float = 0.1
@@ -340,25 +338,4 @@ def _check(state: ClosedFormState, method: ClosedFormEstimator) -> None:
             f"{', '.join(state.feature_map.views)}: a view must be included from the first task on"
         )
     if not state.labels:
-        raise DataError(
-            "a closed-form classifier needs at least one label, and no task has been learned: learn one first"
-        )
-
-
-def classifiers_for(views: Collection[View]) -> tuple[str, ...]:
-    """Return the names in `CLASSIFIERS` that need no other views than these."""
-    return tuple(name for name in CLASSIFIERS if CLASSIFIERS[name].view in views)
-
-
-def fitted_classifier(state: ClosedFormState, name: str) -> ClosedFormClassifier:
-    """Return the classifier with this name, fitted on first use and kept with the statistics.
-
-    Raises:
-        UnknownNameError: No classifier has that name.
-        ConfigError: The statistics do not include the view it reads; see `classifiers_for`.
-        DataError: The statistics have no labels.
-    """
-    if name not in state.fitted:
-        state.fitted[name] = CLASSIFIERS[name]().fit(state)
-    classifier: ClosedFormClassifier = state.fitted[name]
-    return classifier
+        raise DataError("a closed-form classifier needs at least one label, but no task has been learned: learn one")

@@ -237,7 +237,7 @@ class ClosedFormState:
         gram: Sums over the examples of all tasks.
         classes: Class sums of each task, in the order of the tasks.
         scatter: Between-class scatter, updated from state to state.
-        fitted: Classifiers fitted so far, by name; see `conpet.features.classifiers.fitted_classifier`.
+        fitted: Classifiers fitted so far, by name; see `conpet.features.fitted.fitted_classifier`.
 
     Raises:
         DataError: Two tasks share a label.

@@ -20,8 +20,9 @@ from conpet.data import Example, Kind
 from conpet.errors import ConfigError
 from conpet.features.feature_map import FeatureMap, View
 from conpet.features.statistics import ClassSums, ClosedFormState, Gram
-from conpet.heads.base import Head, make_head
+from conpet.heads.base import Head
 from conpet.heads.labels import LabelHead, indices_of
+from conpet.heads.stored import make_head
 from conpet.replay.memory import StoredExamples, Subset, states_of
 from conpet.state.inputs import EncodedInputs
 from conpet.state.state import MODULE, STATISTICS, Names, State, TaskState

@@ -11,15 +11,9 @@ import torch
 from conpet.artifact import Artifact
 from conpet.context import TrainContext
 from conpet.data import Kind
-from conpet.features.classifiers import (
-    KernelDiscriminant,
-    LinearDiscriminant,
-    NearestMean,
-    ProjectedRidge,
-    Ridge,
-    fitted_classifier,
-)
+from conpet.features.classifiers import KernelDiscriminant, LinearDiscriminant, NearestMean, ProjectedRidge, Ridge
 from conpet.features.feature_map import View
+from conpet.features.fitted import fitted_classifier
 from conpet.methods.base import Method, Scores, TaskData
 from conpet.state.inputs import EncodedInputs, by_template
 from conpet.state.state import MODULE, State, TaskState

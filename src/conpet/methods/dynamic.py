@@ -18,12 +18,14 @@ from conpet.config.base import flat, nested
 from conpet.context import TrainContext
 from conpet.data import Kind
 from conpet.errors import ConfigError
-from conpet.features.classifiers import LinearDiscriminant, ProjectedRidge, fitted_classifier
+from conpet.features.classifiers import LinearDiscriminant, ProjectedRidge
+from conpet.features.fitted import fitted_classifier
 from conpet.fusion import FUSIONS
 from conpet.fusion.base import UNSELECTED, Evidence, Fusion
 from conpet.fusion.paper import PaperFusion
-from conpet.heads.base import Answer, head_document
+from conpet.heads.base import Answer
 from conpet.heads.labels import with_labels
+from conpet.heads.stored import head_document
 from conpet.methods.base import Method, Scores, TaskData
 from conpet.modules.adapter import ADAPTER_CONFIG
 from conpet.modules.logit_cache import LogitCache

@@ -114,8 +114,8 @@ class BatchedLinear(nn.Module):
             return self._apply_updates(hidden, call.matmul)
         if hidden.shape[:-1] not in ((rows, tokens), (rows * tokens,)):
             raise BackboneError(
-                f"a linear map of this architecture reads shape {tuple(hidden.shape)}, but the batch has {rows} rows of "
-                f"{tokens} tokens: cannot tell which module to use. Leave this map out of module.targets"
+                f"a linear map of this architecture reads shape {tuple(hidden.shape)}, but the batch has {rows} rows "
+                f"of {tokens} tokens: cannot tell which module to use. Leave this map out of module.targets"
             )
         output = self._apply_updates(hidden.reshape(rows, tokens, -1), call.matmul)
         return output.view(*hidden.shape[:-1], -1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch, States
 from conpet.cost import meter
-from conpet.heads.base import StoredHead
+from conpet.heads.stored import StoredHead
 from conpet.modules.adapter import MapUpdate
 from conpet.modules.batched_linear import BatchedLinear, Shapes, bytes_of, room_for, shapes_of, using
 from conpet.modules.grouped_matmul import GroupedMatmul, SingleMatmul, matmul_of, piece_size

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from conpet.backbone.states import States
-from conpet.features.classifiers import LinearDiscriminant, NearestMean, ProjectedRidge, fitted_classifier
+from conpet.features.classifiers import LinearDiscriminant, NearestMean, ProjectedRidge
+from conpet.features.fitted import fitted_classifier
 from conpet.features.grouped_logsumexp import segment_logsumexp
 from conpet.selectors.base import Selector
 

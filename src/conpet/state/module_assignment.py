@@ -13,8 +13,9 @@ from conpet.artifact import Artifact, ObjectReader
 from conpet.backbone.states import States
 from conpet.data import Kind
 from conpet.features.grouped_logsumexp import segment_logsumexp
-from conpet.heads.base import HEAD, Answer, head_for
+from conpet.heads.base import HEAD, Answer
 from conpet.heads.labels import LABELS, with_labels
+from conpet.heads.stored import head_for
 from conpet.modules.logit_cache import LogitCache
 from conpet.modules.module import StoredModule
 from conpet.state.state import MODULE, State, TaskState, module_of

@@ -14,7 +14,8 @@ import torch
 
 from conpet.api import ConPET
 from conpet.data import Example, Task
-from conpet.heads.base import Head, make_head
+from conpet.heads.base import Head
+from conpet.heads.stored import make_head
 from conpet.modules.kinds.base import ModuleKind
 from conpet.replay.memory import new_examples
 from conpet.replay.rehearsal import Rehearsal

@@ -14,7 +14,8 @@ from conpet.config import FusionConfig, HeadConfig, MethodConfig, ModuleConfig, 
 from conpet.data.files import RawRow
 from conpet.errors import Problem
 from conpet.evaluation.metrics import Measurement
-from conpet.features.classifiers import LinearDiscriminant, fitted_classifier
+from conpet.features.classifiers import LinearDiscriminant
+from conpet.features.fitted import fitted_classifier
 from conpet.features.grouped_logsumexp import segment_logsumexp
 from conpet.fusion.base import Evidence, Fusion
 from conpet.heads.base import Answer, Head

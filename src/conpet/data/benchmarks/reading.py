@@ -63,10 +63,10 @@ class Reading:
         groupings: Mapping[str, Grouping] | None = None,
         out_of_scope: Sequence[Example] = (),
     ) -> LabelledData:
-        """Return what was read. An input that comes again with another label within a split is left out.
+        """Return what was read. An input that comes again with another label within a subset is left out.
 
         Args:
-            splits: Examples of "train" and, where there are any, of "validation" and "test".
+            subsets: Examples of "train" and, where there are any, of "validation" and "test".
             groupings: As in `LabelledData`; labels without a training example are left out of them.
             out_of_scope: As in `LabelledData`.
 
