@@ -56,7 +56,7 @@ class PetModule:
         if past is not None:
             if not isinstance(config, LoraConfig) or config.dora:
                 raise ConfigError(
-                    "only a plain LoRA can be trained on top of a past one: use module.kind=lora, module.dora=false"
+                    "only a plain LoRA can be trained on top of a past one: use module.kind=lora with module.dora=false"
                 )
             freeze_beneath(self._suffix, past)
 
