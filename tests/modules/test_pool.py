@@ -211,7 +211,7 @@ def test_a_model_of_flat_tokens_keeps_rows_apart(monkeypatch: pytest.MonkeyPatch
             torch.testing.assert_close(other[module], one[module], rtol=0, atol=1e-5)
     # An expert that sees only some of the tokens cannot know whose they are.
     monkeypatch.setattr(BatchedLinear, "forward", lambda self, x: batched(self, x.flatten(0, 1)[:-1]))
-    with pytest.raises(BackboneError, match="Leave this map out of module.targets"):
+    with pytest.raises(BackboneError, match=r"Leave this map out of module\.targets"):
         pool.logits(states, wanted)
 
 
