@@ -11,7 +11,7 @@ from benchmarks.speed.bench import BATCH, Bench
 from benchmarks.speed.learning import TaskData
 from benchmarks.speed.timing import check_close, timed
 from conpet.config import Settings
-from conpet.modules.grouped_matmul import WAYS, seconds_of
+from conpet.modules.grouped_matmul import IMPLEMENTATIONS, time_multiply
 from conpet.modules.training import train_module
 
 
@@ -54,11 +54,11 @@ def product_ways(device: str, mixtures: Sequence[Mixture] = MIXTURES) -> list[di
         pieces = [(slot, mixture.rows // mixture.modules) for slot in range(mixture.modules)]
         spent, products = {}, []
         with torch.inference_mode():
-            for way in WAYS:
-                seconds = seconds_of(way(pieces, where), *given)
-                spent[way.__name__] = 1e3 * seconds if seconds < float("inf") else None
+            for implementation in IMPLEMENTATIONS:
+                seconds = time_multiply(implementation(pieces, where), *given)
+                spent[implementation.__name__] = 1e3 * seconds if seconds < float("inf") else None
                 if seconds < float("inf"):
-                    products.append(way(pieces, where).multiply(*given))
+                    products.append(implementation(pieces, where).multiply(*given))
         for other in products[1:]:
             check_close(f"products of {mixture}", other, products[0], CLOSE)
         found.append({**mixture._asdict(), "ms": spent})

@@ -104,7 +104,7 @@ def test_a_memory_without_room_is_told(tmp_path: Path) -> None:
 
 
 def test_modules_that_cannot_share_a_pass_are_announced_once(tmp_path: Path) -> None:
-    note = "prefix modules cannot share a pass"
+    note = "prefix modules cannot share a forward pass"
     assert note in " ".join(conpet("init", tmp_path / "ws", *QUICK, "--module", "prefix").out.split())
     learned = conpet("learn", tmp_path / "ws", write_stream(tmp_path / "stream"))
     assert learned.code == 0

@@ -42,7 +42,7 @@ def test_unknown_and_wrong_settings_are_named_and_nothing_is_made(tmp_path: Path
         ConPET.create(tmp_path / "ws", **tiny_settings(replay="never"))
     with pytest.raises(UnknownNameError, match="no retention 'newest'; have: class-balanced, k-means, reservoir"):
         ConPET.create(tmp_path / "ws", **tiny_settings(replay={"retention": "newest"}))
-    with pytest.raises(ConfigError, match=r"no linear map q in tiny-random; have: .*q_proj"):
+    with pytest.raises(ConfigError, match=r"tiny-random has no linear map q; have: .*q_proj"):
         ConPET.create(tmp_path / "ws", **tiny_settings(module={"targets": ("q",)}))
     assert list(tmp_path.iterdir()) == []
 

@@ -15,7 +15,7 @@ from conpet.modules.kinds.lora import concatenated
 from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.pool import ModulePool
 from tests.helpers.backbones import EXAMPLES, tiny_loaded, tiny_model
-from tests.helpers.modules import (
+from tests.helpers.modules import head_of, (
     bench,
     frozen,
     represented,
@@ -81,9 +81,9 @@ def test_only_plain_loras_on_the_same_maps_can_be_joined() -> None:
     for variant in ("dora", "ia3"):
         with pytest.raises(ConfigError, match="plain LoRA"):
             PetModule(backbone, settings(variant), 0, past=lora)
-    with pytest.raises(ConfigError, match=r"same maps.*apart: .*down_proj"):
+    with pytest.raises(ConfigError, match=r"same maps.*only one adapts: .*down_proj"):
         concatenated([lora, few])
-    with pytest.raises(ConfigError, match=r"maps of the present one; apart: .*down_proj"):
+    with pytest.raises(ConfigError, match=r"same maps as the new one; only one adapts: .*down_proj"):
         PetModule(backbone, settings("lora"), 0, past=few)
     with pytest.raises(ConfigError, match="at least one"):
         concatenated([])

@@ -71,7 +71,7 @@ def test_a_pool_that_holds_two_modules_serves_all_kinds(mixture: Mixture) -> Non
     pool = ModulePool(mixture.backbone, capacity=2, kept_bytes=0)
     for turn in range(4):
         mixture.check(pool, turn)
-        assert max(len(pool._resident), len(pool._alone)) <= 2
+        assert max(len(pool._resident), len(pool._unbatched)) <= 2
 
 
 @pytest.mark.parametrize("capacity", [2, 64])

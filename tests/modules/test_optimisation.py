@@ -240,7 +240,7 @@ def fitting(groups: list[ParameterGroup]) -> Callable[[int], Tensor]:
         wanted = [inputs @ torch.tensor([1.0, -2.0, 3.0]) + number for number in range(len(groups))]
         found = [inputs @ group.parameters["slope"] + group.parameters["shift"] for group in groups]
         every = zip(groups, found, wanted, strict=True)
-        return torch.stack([(one - right).square().mean() for group, one, right in every if group.lasts(step)])
+        return torch.stack([(one - right).square().mean() for group, one, right in every if group.is_active(step)])
 
     return losses
 
@@ -250,7 +250,7 @@ def trained_alone(number: int) -> tuple[ParameterGroup, TrainLog]:
     group = groups[number]
 
     def loss(step: int) -> Tensor:
-        return fitting(groups)(step)[sum(one.lasts(step) for one in groups[:number])]
+        return fitting(groups)(step)[sum(one.is_active(step) for one in groups[:number])]
 
     return group, optimise(group.parameters, loss, group.schedule)
 
