@@ -26,7 +26,8 @@ def settings_of(workspace: Path) -> dict:
 
 
 def test_init_takes_common_settings_as_options_and_all_others_as_yaml(tmp_path: Path) -> None:
-    made = conpet("init", tmp_path / "ws", *QUICK, "--rank", 4, "--learning-rate", "2e-3", "--seed", 7, "--set", "module.targets=[q_proj, v_proj]")  # fmt: skip
+    options = ["--rank", 4, "--learning-rate", "2e-3", "--seed", 7, "--set", "module.targets=[q_proj, v_proj]"]
+    made = conpet("init", tmp_path / "ws", *QUICK, *options)
     assert made.code == 0
     expected = {
         "module.rank": 4,

@@ -15,9 +15,10 @@ from conpet.modules.kinds.lora import concatenated
 from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.pool import ModulePool
 from tests.helpers.backbones import EXAMPLES, tiny_loaded, tiny_model
-from tests.helpers.modules import head_of, (
+from tests.helpers.modules import (
     bench,
     frozen,
+    head_of,
     represented,
     settings,
     shaken,
