@@ -156,10 +156,10 @@ def test_only_what_is_asked_for_is_run(tmp_path: Path) -> None:
     assert wrong.code == 1
     assert "no learner ldaa (did you mean 'lda'?); have: emr*, lda" in wrong.err
     none = conpet("bench", "run", path, "--variant", "foo")
-    assert "the experiment has no variant foo, for it names no variants; leave --variant out" in none.err
+    assert "the experiment has no variant foo, because it defines no variants; leave --variant out" in none.err
     more = conpet("bench", "run", path, "--orders", 3, "--dry-run")
     assert more.code == 1
-    assert f"--orders 3: the experiment has orders 0 to 1; ask for 2 at most, or raise 'orders' in {path}" in more.err
+    assert f"--orders 3: the experiment has orders 0 to 1; give at most 2, or raise 'orders' in {path}" in more.err
 
 
 def test_results_of_a_changed_experiment_are_not_taken_for_its_own(done: Path, tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> Non
             "and the stream has 2 tasks",
         ),
         ({"data": {"toy": {"out_of_scope": 5}}}, "'data.toy.out_of_scope' is 5, and the data has no input out of"),
-        ({"data": {"toyy": {}}}, "no data set 'toyy', nor such a file or folder in FOLDER or "),
+        ({"data": {"toyy": {}}}, "no data set, file or folder 'toyy' in FOLDER or "),
         ({"data": {"clinc15": {}}}, "no data set 'clinc15' (did you mean 'clinc150'?)"),
         ({"data": {"tacred": {}}}, "LDC2018T24; put into FOLDER/tacred: train.json"),
         ({"stream": {"grouping": "nope"}}, "toy has no grouping 'nope'; have: tasks"),
@@ -367,9 +367,9 @@ def test_what_should_be_known_of_the_data_is_said_once(tmp_path: Path) -> None:
     ran = conpet("bench", "run", path, "--dry-run")
     assert ran.code == 0, ran.err
     assert [line for line in ran.err.splitlines() if line.startswith("note: ")] == [
-        "note: mine.csv: no test set: 12 training rows were split off by seed 0",
-        "note: mine.csv: no validation set: 6 training rows were split off by seed 0",
-        "note: mine.csv: 2 of 5 labels have no test example, so that accuracy tells nothing of them: few, lone",
+        "note: mine.csv: no test set: 12 training rows were split off with seed 0",
+        "note: mine.csv: no validation set: 6 training rows were split off with seed 0",
+        "note: mine.csv: 2 of 5 labels have no test example, so accuracy does not cover them: few, lone",
     ]
 
 

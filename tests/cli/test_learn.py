@@ -180,7 +180,7 @@ def test_learn_lists_every_wrong_row_and_learns_nothing(tmp_path: Path) -> None:
     refused = conpet("learn", workspace, stream)
     assert refused.code == 1
     assert refused.err.count("empty text") == 30
-    assert f"row 31: label '{STREAM[0].labels[0]}' is owned by the earlier task '{NAMES[0]}'" in refused.err
+    assert f"row 31: label '{STREAM[0].labels[0]}' belongs to the earlier task '{NAMES[0]}'" in refused.err
     assert "Traceback" not in refused.err
     assert Store.open(workspace).generation() == before
 
@@ -206,7 +206,7 @@ def test_interrupted_learn_says_what_is_kept(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(ConPET, "learn_batch", interrupted)
     stopped = conpet("learn", workspace, write_stream(tmp_path / "stream"))
     assert stopped.code == 130
-    assert "1 of 2 tasks are learned and kept" in stopped.err
+    assert "1 of 2 tasks are learned and stored" in stopped.err
     assert "same command again" in stopped.err
 
 

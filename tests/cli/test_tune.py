@@ -97,7 +97,7 @@ def test_the_first_task_of_a_stream_is_searched_on_from_the_command_line(tmp_pat
     assert conpet("learn", made, tasks).code == 0
     by_name = conpet("tune", made, "text-1", "--trials", 1)
     assert "frozen layers and warm-up stay" in by_name.out
-    assert "nothing better found: the settings are what they were" in by_name.out
+    assert "no better design: the settings are unchanged" in by_name.out
     assert "example" in by_name.out
     shown = conpet("modules", "show", made, "text-1", "--json").json
     assert [event["verb"] for event in shown["history"]] == ["learn", "tune"]
@@ -125,4 +125,4 @@ def test_ctrl_c_leaves_the_workspace_as_it_was(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(ConPET, "tune", interrupted)
     with frozen_state(learner):
         result = conpet("tune", learner.path, "text-0", "--trials", 1)
-    assert (result.code, result.err.splitlines()[-1]) == (130, "stopped: nothing was changed")
+    assert (result.code, result.err.splitlines()[-1]) == (130, "stopped: nothing changed")

@@ -14,11 +14,11 @@ WORDS = ("Ada", "met", "Bob", " ")
         (Example.of_text("  \n"), "empty text"),
         (Example.of_text("a", "\ud800"), "label is not valid Unicode (half a surrogate pair)"),
         (Example.of_mention([], Span(0, 1)), "empty tokens"),
-        (Example.of_mention(WORDS, Span(2, 5)), "mention span 2:5 lies outside the 4 tokens"),
-        (Example.of_mention(WORDS, Span(-1, 1)), "mention span -1:1 lies outside the 4 tokens"),
+        (Example.of_mention(WORDS, Span(2, 5)), "mention span 2:5 is outside the 4 tokens"),
+        (Example.of_mention(WORDS, Span(-1, 1)), "mention span -1:1 is outside the 4 tokens"),
         (Example.of_mention(WORDS, Span(1, 1)), "mention span 1:1 is empty (its end is exclusive)"),
-        (Example.of_mention(WORDS, Span(3, 4)), "mention span 3:4 holds only blanks"),
-        (Example.of_relation(WORDS, Span(0, 1), Span(9, 10)), "tail span 9:10 lies outside the 4 tokens"),
+        (Example.of_mention(WORDS, Span(3, 4)), "mention span 3:4 contains only blanks"),
+        (Example.of_relation(WORDS, Span(0, 1), Span(9, 10)), "tail span 9:10 is outside the 4 tokens"),
     ],
 )
 def test_a_wrong_example_is_named(example: Example, reason: str) -> None:
@@ -48,7 +48,7 @@ def reasons(**subsets: tuple[Example, ...]) -> list[tuple[str, int | None, str]]
 def test_every_problem_of_a_task_is_listed() -> None:
     x, y = Example.of_text("x", "1"), Example.of_text("y", "2")
     assert reasons(train=()) == [("task 't'", None, "no usable training example")]
-    assert reasons(train=(x,)) == [("task 't'", None, "one label only ('1'): a task needs two or more")]
+    assert reasons(train=(x,)) == [("task 't'", None, "only one label ('1'): a task needs two or more")]
     assert reasons(train=(x, y, x.labelled("2"), y.labelled(" "))) == [
         ("task 't' (train)", 4, "missing label"),
         ("task 't' (train)", 3, "label '2' contradicts row 1: the same input has '1'"),

@@ -157,7 +157,7 @@ def test_a_larger_label_is_cut_into_more_pieces_and_no_piece_is_empty() -> None:
     [
         ({"by": "given", "tasks": 2}, "the groups say how many"),
         ({"by": "random"}, "needs the number of tasks"),
-        ({"by": "frequency", "tasks": 6}, "11 labels make 5 tasks of two labels at most, not 6"),
+        ({"by": "frequency", "tasks": 6}, "11 labels are enough for at most 5 tasks of two labels, not 6"),
         ({"by": "random", "tasks": 2, "grouping": "paper"}, "the grouping 'paper' is for by 'given'"),
     ],
 )
@@ -356,13 +356,13 @@ def test_the_folder_says_how_it_was_made_and_the_same_command_may_be_repeated(sh
     assert done.code == 0, done.err
     written = everything_below(tmp_path / "out")
     assert written["stream.yaml"].decode().splitlines()[:5] == [
-        "# Made by conpet stream make of the data set banking77.",
+        "# Made by conpet stream make from the data set banking77.",
         "# Recipe: by random, tasks 2, seed 0.",
-        "# Examples of a label, at most: train all, validation all, test 7.",
-        "# Counts in SOURCE.md are those of the whole data set, not of this stream.",
+        "# Most examples per label: train all, validation all, test 7.",
+        "# Counts in SOURCE.md refer to the whole data set, not to this stream.",
         "# The order in which the tasks are learned.",
     ]
-    assert "note: held-out inputs that are training examples as well are left out: 2 test; so which" in done.err
+    assert "note: held-out inputs that are also training examples are left out: 2 test; the" in done.err
     again = conpet(*command, "--test", 7)
     assert (again.code, everything_below(tmp_path / "out")) == (0, written)
     other = conpet(*command, "--test", 5)
@@ -410,14 +410,14 @@ def test_the_command_names_labels_without_a_test_example(tmp_path: Path) -> None
     (tmp_path / "mine.csv").write_text("\n".join(["text,label", *rows, *lone]), encoding="utf-8")
     done = conpet("stream", "make", tmp_path / "mine.csv", tmp_path / "out", "--by", "random", "--tasks", 2)
     assert done.code == 0, done.err
-    assert "note: 12 of 15 labels have no test example, so that accuracy tells nothing of them: lone 00, " in done.err
+    assert "note: 12 of 15 labels have no test example, so accuracy does not cover them: lone 00, " in done.err
     assert "lone 09 and 2 more\n" in done.err
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--by", "random", "--tasks", 3), "4 labels make 2 tasks of two labels at most, not 3"),
+        (("--by", "random", "--tasks", 3), "4 labels are enough for at most 2 tasks of two labels, not 3"),
         (("--by", "random"), "by 'random' needs the number of tasks"),
         (("--tasks", 2), "the groups say how many"),
         (

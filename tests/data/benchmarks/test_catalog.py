@@ -164,7 +164,7 @@ class TestOwnData:
             ({"text": "a"}, "row 2: missing label"),
             ({"label": "a"}, "row 2: missing text"),
             ({"text": "b", "label": "a", "group": "y"}, "row 2: label 'a' belongs to group 'x', here to 'y'"),
-            ({"tokens": ["a"], "mention": [0, 2], "label": "a"}, "row 2: mention span 0:2 lies outside the 1 tokens"),
+            ({"tokens": ["a"], "mention": [0, 2], "label": "a"}, "row 2: mention span 0:2 is outside the 1 tokens"),
         ],
     )
     def test_says_which_row_is_wrong(self, tmp_path: Path, row: dict[str, Any], said: str) -> None:

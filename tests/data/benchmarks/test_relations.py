@@ -120,13 +120,13 @@ class TestTacred:
         first = ("organization founded", "person origin", "organization number of employees members")
         assert data.grouping("paper") == {"task-01": first}
         assert "left out: 2 rows labelled no_relation" in data.notes
-        assert "labels that stand in none of the paper's tasks: person identity" in data.notes
+        assert "labels in none of the paper's tasks: person identity" in data.notes
         assert data.train[0].id == "e0"
 
     @pytest.mark.parametrize(
         ("row", "said"),
         [
-            (tacred_row("per:origin", obj_end=10), "row 2: obj_start 6 and obj_end 10 lie outside the 10 tokens"),
+            (tacred_row("per:origin", obj_end=10), "row 2: obj_start 6 and obj_end 10 are outside the 10 tokens"),
             (
                 tacred_row("per:origin", subj_end=1),
                 "row 2: subj_start 2 and subj_end 1: the end, which is inclusive, is before",
@@ -322,8 +322,8 @@ class TestDygie:
         ("change", "said"),
         [
             ({"relations": [[], [[0, 1, 8, 8, "Located"]]]}, "row 1: relation [0, 1, 8, 8, 'Located'] lies outside"),
-            ({"relations": [[], [[4, 5, 8, 8, "PHYS"]]]}, "row 1: 'PHYS' is no subtype of a relation; known: Artifact"),
-            ({"relations": [[]]}, "row 1: 2 sentences, but relations of 1"),
+            ({"relations": [[], [[4, 5, 8, 8, "PHYS"]]]}, "row 1: 'PHYS' is not a subtype of a relation; known: Artifact"),
+            ({"relations": [[]]}, "row 1: 2 sentences, but lists of relations for 1"),
             ({"relations": [[], [[4, 5, "Located"]]]}, "expected [head start, head end, tail start, tail end, label]"),
             ({"relations": None}, "relations must be a list of relations"),
         ],

@@ -191,7 +191,7 @@ class TestEntityTyping:
     @pytest.mark.parametrize(
         ("text", "said"),
         [
-            ("0\t9\tCapri is small\t/person\n", "row 1: mention span 0:9 lies outside the 3 tokens"),
+            ("0\t9\tCapri is small\t/person\n", "row 1: mention span 0:9 is outside the 3 tokens"),
             ("2\t2\tCapri is small\t/person\n", "row 1: mention span 2:2 is empty (its end is exclusive)"),
             ("Capri\tLOC\n", "row 1: expected a JSON object with tokens and mentions, one with mention_span"),
             ('{"text": "a", "label": "b"}\n', "found an object with text, label"),
