@@ -172,7 +172,7 @@ def test_the_full_size_replaces_what_it_names(tmp_path: Path) -> None:
         ({"settings": {"module": "ia4"}}, "settings: no module kind 'ia4' (did you mean 'ia3'?)"),
         ({"budget": {"training": {"epochs": 0}}}, "budget: setting 'training.epochs': Input should be greater"),
         ({"budget": {"selector": {"steps": 5}}}, "budget cannot hold selector.steps; have: "),
-        ({"variants": {"a": {"settings": {"method": "emr"}}}}, "settings cannot hold method (a learner names it)"),
+        ({"variants": {"a": {"settings": {"method": "emr"}}}}, "settings cannot contain method (it belongs to a learner)"),
         ({"settings": {"backbone": "minilm-l6"}}, "cannot hold backbone.name (the key 'backbone' of the experiment"),
         ({"settings": {"seed": 3}}, "settings cannot hold seed (it follows from 'seeds' and 'orders'); have"),
         ({"learners": {"a": {"method": "emr", "seed": 3}}}, "learner 'a' cannot hold seed: it follows from"),
@@ -220,7 +220,7 @@ def test_a_key_that_is_there_twice_is_refused_but_not_one_that_is_merged(tmp_pat
     module = {"kind": "lora", "rank": 2}
     assert found == {"a": ("emr", module), "b": ("lda", module)}
     path.write_text(text + "  a: {method: lda}\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="line 6, column 3: the key 'a' is there twice"):
+    with pytest.raises(ConfigError, match="line 6, column 3: the key 'a' occurs twice"):
         Experiment.read(path)
 
 

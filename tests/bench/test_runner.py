@@ -168,7 +168,7 @@ def test_results_of_a_changed_experiment_are_not_taken_for_its_own(done: Path, t
     path = experiment_file(changed, budget={"training": {"epochs": 2, "batch_size": 16}})
     ran = conpet("bench", "run", path, "--results", done / "results" / "trial")
     assert ran.code == 1
-    assert "the experiment was changed since 4 of its results were made" in ran.err
+    assert "the experiment changed after 4 of its results were written" in ran.err
     assert "emr-star-o0-s0.json: training.epochs 1 then, 2 now" in ran.err
 
 
@@ -329,7 +329,7 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> Non
             "high, emr*, order 0: tiny-random has 4 layers, so",
         ),
         ({"stream": {"by": "random", "tasks": 4}}, "not 4"),
-        ({"data": {"toy": {"first_tasks": 4}}}, "'data.toy.first_tasks' is 4, and the stream has 3 tasks: give 3 or"),
+        ({"data": {"toy": {"first_tasks": 4}}}, "'data.toy.first_tasks' is 4, but the stream has 3 tasks: give at most 3"),
         (
             {"data": {"toy": {"first_tasks": 3}}, "stream": {"by": "similar-apart", "tasks": 2}},
             "and the stream has 2 tasks",

@@ -51,7 +51,7 @@ def test_a_cell_is_the_mean_in_points_with_half_its_interval(folder: Path) -> No
     assert "over 5 orders" in ran.out
     assert "minilm-l6; 3 tasks (by given); 6 labels, 100 test examples; examples of a label: 20 train, 5 " in ran.out
     assert "5 validation, all test; training: epochs 5" in ran.out
-    assert "Intervals hold the noise of orders and seeds, not that of the choice of examples." in ran.out
+    assert "Intervals cover the variation over orders and seeds, not over the choice of examples." in ran.out
 
 
 def test_costs_are_shown_in_their_units() -> None:
@@ -227,7 +227,7 @@ def test_a_run_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "a", [made("lda")])
     write(tmp_path / "b", [made("lda")])
     told = conpet("bench", "table", tmp_path).err
-    assert "(main, clinc150, lda, order 0, seed 0) is there twice" in told
+    assert "(main, clinc150, lda, order 0, seed 0) occurs twice" in told
     assert all(str(tmp_path / name / "clinc150" / "lda-o0-s0.json") in told for name in ("a", "b"))
 
 
@@ -267,7 +267,7 @@ def test_folders_with_other_orders_are_refused_unless_the_common_ones_are_asked_
     assert "dynamic [theirs]: o0-s0, o1-s0" in ran.err
     ran = conpet("bench", "compare", mine, theirs, "--common-orders", "--metric", "whole_accuracy")
     assert [row[2].split()[0] for row in lines_of(ran.out)[2:4]] == ["91.0", "91.0"]
-    assert "Only the orders and seeds that all rows have." in ran.out
+    assert "Only orders and seeds common to all rows." in ran.out
 
 
 def test_folders_with_nothing_in_common_are_refused(tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_in_one_folder_differences_are_over_what_both_have_and_that_is_said(tmp_
 def test_a_metric_that_was_asked_for_and_not_measured_is_named(folder: Path) -> None:
     ran = conpet("bench", "table", folder, "--metric", "whole_accuracy", "--metric", "forgetting")
     assert lines_of(ran.out)[0] == ["learner", "whole accuracy (%)"]
-    assert "Measured by no run here: forgetting." in ran.out
+    assert "Not measured: forgetting." in ran.out
     assert "Measured by no run" not in conpet("bench", "table", folder, "--metric", "whole_accuracy").out
 
 

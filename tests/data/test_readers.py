@@ -104,7 +104,7 @@ def test_words_that_look_like_json_stay_words(tmp_path: Path) -> None:
         ({"tokens": ["x", 1], "mention": [0, 1], "label": "a"}, "tokens must be a list of words"),
         ({"head": [0, 1], "tail": [1, 2], "label": "a"}, "missing tokens: head and tail refer to them by position"),
         ({"tokens": ["x"], "head": [0, 1], "label": "a"}, "missing tail span"),
-        (RELATION | {"mention": [0, 1], "label": "a"}, "head and tail and mention contradict each other"),
+        (RELATION | {"mention": [0, 1], "label": "a"}, "head and tail and mention cannot be combined"),
         (RELATION | {"head": [2, 4], "label": "a"}, "head span 2:4 is outside the 3 tokens"),
         (RELATION | {"head": "x", "label": "a"}, "head must be a span"),
         (RELATION | {"head": [0, True], "label": "a"}, "head must be a span"),

@@ -56,13 +56,13 @@ def test_one_file_or_task_folder_is_a_stream_of_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "row", "says"),
     [
-        ("task: []", None, "task: unknown key; have: tasks"),
-        ("tasks: [{path: x.jsonl, nmae: y}]", None, "tasks.0.nmae: unknown key; have: path, name, template, settings"),
+        ("task: []", None, "task: unknown key; known: tasks"),
+        ("tasks: [{path: x.jsonl, nmae: y}]", None, "tasks.0.nmae: unknown key; known: path, name, template, settings"),
         ("tasks: [{name: y}]", None, "tasks.0.path: Field required"),
         ("tasks: [{path: x.jsonl, settings: {rnak: 1}}]", None, "unknown setting 'rnak'"),
         ("tasks: [{path: x.jsonl, template: '{txt}'}]", None, "unknown field"),
         ("tasks: [{path: none.jsonl}]", None, "no such file or folder"),
-        ("tasks: []", None, "names no task"),
+        ("tasks: []", None, "the list is empty"),
         ("", None, "tasks: Field required"),
         ("- a", None, "the file: Input should be"),
         ("a: b\ntasks: [", 2, "not valid YAML"),

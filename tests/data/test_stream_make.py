@@ -155,10 +155,10 @@ def test_a_larger_label_is_cut_into_more_pieces_and_no_piece_is_empty() -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ({"by": "given", "tasks": 2}, "the groups say how many"),
+        ({"by": "given", "tasks": 2}, "because the groups determine it"),
         ({"by": "random"}, "needs the number of tasks"),
         ({"by": "frequency", "tasks": 6}, "11 labels are enough for at most 5 tasks of two labels, not 6"),
-        ({"by": "random", "tasks": 2, "grouping": "paper"}, "the grouping 'paper' is for by 'given'"),
+        ({"by": "random", "tasks": 2, "grouping": "paper"}, "the grouping 'paper' needs by 'given'"),
     ],
 )
 def test_what_contradicts_itself_is_refused(recipe: dict[str, Any], message: str) -> None:
@@ -419,15 +419,15 @@ def test_the_command_names_labels_without_a_test_example(tmp_path: Path) -> None
     [
         (("--by", "random", "--tasks", 3), "4 labels are enough for at most 2 tasks of two labels, not 3"),
         (("--by", "random"), "by 'random' needs the number of tasks"),
-        (("--tasks", 2), "the groups say how many"),
+        (("--tasks", 2), "because the groups determine it"),
         (
             ("--by", "randm", "--tasks", 2),
-            "--by randm is no way to make tasks; have: given, random, frequency, similar",
+            "--by randm is not a way to make tasks; available: given, random, frequency, similar",
         ),
-        (("--by", "pieces", "--tasks", 2), "--by pieces is no way to make tasks; have: given"),
-        (("--grouping", "paper"), "no grouping 'paper'; have: groups"),
-        (("--groups", "GROUPS", "--by", "random", "--tasks", 2), "and so does --by random"),
-        (("--groups", "GROUPS", "--grouping", "groups"), "and so does --grouping"),
+        (("--by", "pieces", "--tasks", 2), "--by pieces is not a way to make tasks; available: given"),
+        (("--grouping", "paper"), "no grouping 'paper'; available: groups"),
+        (("--groups", "GROUPS", "--by", "random", "--tasks", 2), "and --by random both define the tasks"),
+        (("--groups", "GROUPS", "--grouping", "groups"), "and --grouping both define the tasks"),
         (("--groups", "GROUPS"), "'e'"),
         (("--groups", "MISSING"), "none: No such file or directory; name a YAML or JSON file"),
     ],

@@ -140,7 +140,7 @@ def learn(
         raise typer.BadParameter("tasks are extended one by one: give either --extend or --batch", param_hint="--batch")
     if extend and (name is not None or template is not None or seed is not None or all_rows):
         raise typer.BadParameter(
-            "learned tasks keep their name, template and test split: leave out --name, --template, --seed and --all-rows",
+            "a task keeps its name, template and test split: leave out --name, --template, --seed and --all-rows",
             param_hint="--extend",
         )
     opened = open_workspace(workspace, backbone, device)

@@ -19,9 +19,9 @@ def in_pieces(data: LabelledData, tasks: int, labels_per_task: int, seed: int = 
     The pieces of a label are random, so accuracy on such a stream has no meaning. It measures the cost of learning many
     tasks on real inputs.
 
-    In each subset, the distinct inputs of a label are ordered by a seeded hash and dealt to its pieces; a piece may have
-    no validation or test example. Labels with more training examples are cut into more pieces; labels with very few may
-    be left out. Where possible, a task gets pieces of different labels.
+    In each subset, the distinct inputs of a label are ordered by a seeded hash and dealt to its pieces; a piece can
+    have no validation or test example. Labels with more training examples are cut into more pieces; labels with
+    very few may be left out. Where possible, a task gets pieces of different labels.
 
     Args:
         data: The data.

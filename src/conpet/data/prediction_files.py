@@ -39,7 +39,7 @@ class PredictionFormat(StrEnum):
             if path.suffix.lower() == f".{form}":
                 return form
         raise ConfigError(
-            f"{path}: unknown format for predictions; use a file name ending in {' or '.join(f'.{form}' for form in cls)}"
+            f"{path}: unknown output format; use a file name ending in {' or '.join(f'.{form}' for form in cls)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Read tasks, streams and inputs from files. If any row is wrong, all wrong rows are reported and nothing is returned."""
+"""Read tasks, streams and inputs from files. Any wrong row is an error, and all wrong rows are reported."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read_stream(
 ) -> TaskStream:
     """Read a folder of tasks, or one task as a stream of one.
 
-    The tasks are the files and subfolders in natural order ("task-2" before "task-10"), or those listed in `stream.yaml`:
+    The tasks are the files and subfolders in natural order ("task-2" before "task-10"), or those in `stream.yaml`:
     `tasks: [{path: ..., name: ..., template: ..., settings: {...}}]`. Paths are relative to the folder; only `path` is
     required.
 

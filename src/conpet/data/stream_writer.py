@@ -83,7 +83,7 @@ def _has_content(path: Path, content: bytes) -> bool:
 
 
 def _surplus(folder: Path, files: Collection[Path], folders: Collection[Path]) -> Iterator[Path]:
-    """Yield the paths below a folder that are not wanted, except hidden files; an unwanted folder is yielded as a whole."""
+    """Yield unwanted paths below a folder, except hidden files; an unwanted folder is yielded as a whole."""
     for path in sorted(folder.iterdir()):
         if path in folders and path.is_dir():
             yield from _surplus(path, files, folders)

@@ -28,8 +28,8 @@ class Fitted(NamedTuple):
 def fit(pieces: Sequence[TokenPiece], limit: int) -> Fitted:
     """Join pieces and truncate them to at most `limit` tokens.
 
-    Text left and right of the marked spans (or the plain text) is cut first, the longer side before the shorter, so that
-    the context stays balanced. Text between marked spans is cut only when nothing else is left.
+    Text left and right of the marked spans (or the plain text) is cut first, the longer side before the shorter, to
+    keep the context balanced. Text between marked spans is cut only when nothing else is left.
 
     Args:
         pieces: In order, with at most one slot of exactly one token. Without a slot, the last token is the slot.

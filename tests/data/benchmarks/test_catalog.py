@@ -106,7 +106,7 @@ class TestIntents:
     @pytest.mark.parametrize(
         ("content", "said"),
         [
-            ({"train": CLINC["train"]}, "missing field 'val'; have: train"),
+            ({"train": CLINC["train"]}, "missing field 'val'; fields: train"),
             (CLINC | {"val": [["pay it"]]}, r"val, entry 0 \(from 0\): expected \[text, intent\], found a list of 1"),
             (CLINC["train"], "expected an object"),
             (json.dumps(CLINC)[:40], "is the file complete"),
@@ -163,7 +163,7 @@ class TestOwnData:
         [
             ({"text": "a"}, "row 2: missing label"),
             ({"label": "a"}, "row 2: missing text"),
-            ({"text": "b", "label": "a", "group": "y"}, "row 2: label 'a' belongs to group 'x', here to 'y'"),
+            ({"text": "b", "label": "a", "group": "y"}, "row 2: label 'a' is in group 'x' in an earlier row, here in 'y'"),
             ({"tokens": ["a"], "mention": [0, 2], "label": "a"}, "row 2: mention span 0:2 is outside the 1 tokens"),
         ],
     )

@@ -79,7 +79,7 @@ class TestFewRel:
         ("content", "said"),
         [
             ([{"tokens": []}], "expected an object"),
-            ({"P102": [{"tokens": ["a"], "h": ["a", "Q1", [[0]]]}]}, "P102, instance 1: missing field 't'; have: tok"),
+            ({"P102": [{"tokens": ["a"], "h": ["a", "Q1", [[0]]]}]}, "P102, instance 1: missing field 't'; fields: tok"),
             ({"P102": [{"tokens": ["a"], "h": ["a", "Q1", []], "t": ["a", "Q1", [[0]]]}]}, "h must be [name, id, [["),
             ({"P102": [{"tokens": ["a"], "h": ["a", "Q1", [[0]]], "t": ["a", "Q1", [[7]]]}]}, "outside the 1 tokens"),
             ({"per:title": []}, "expected Wikidata relations such as P931, found 'per:title'"),
@@ -129,11 +129,11 @@ class TestTacred:
             (tacred_row("per:origin", obj_end=10), "row 2: obj_start 6 and obj_end 10 are outside the 10 tokens"),
             (
                 tacred_row("per:origin", subj_end=1),
-                "row 2: subj_start 2 and subj_end 1: the end, which is inclusive, is before",
+                "row 2: subj_start 2 and subj_end 1: the end (inclusive) is before",
             ),
             (tacred_row("per:origin", subj_start="2"), "row 2: subj_start must be a whole number, not '2'"),
             (tacred_row("P102"), "row 2: unknown relation 'P102'; expected per:..., org:..."),
-            ({"relation": "per:origin", "tokens": []}, "row 2: missing field 'token'; have: relation, tokens"),
+            ({"relation": "per:origin", "tokens": []}, "row 2: missing field 'token'; fields: relation, tokens"),
             ("text", "row 2: expected a JSON object, found 'text'"),
         ],
     )
@@ -273,11 +273,11 @@ class TestAce:
     @pytest.mark.parametrize(
         ("annotation", "said"),
         [
-            (apf(relation("PHYS", "Nowhere", "E3", "E4")), "relation_mention R-1: 'Nowhere' is no subtype"),
+            (apf(relation("PHYS", "Nowhere", "E3", "E4")), "relation_mention R-1: 'Nowhere' is not a subtype"),
             (apf(relation("PHYS", "Located", "E3", "E99")), "relation_mention R-1: no entity_mention 'E99'"),
             (apf(mentions='<entity_mention ID="E1"/>'), "entity_mention 'E1' has no head/charseq"),
             (apf()[:-30], "cannot be read: unclosed token"),
-            ('<!DOCTYPE a [<!ENTITY b "c">]><a/>', "declares entities"),
+            ('<!DOCTYPE a [<!ENTITY b "c">]><a/>', "declares XML entities"),
             (apf(), "no usable training example"),
         ],
     )

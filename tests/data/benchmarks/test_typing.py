@@ -83,11 +83,11 @@ class TestFewNerd:
         [
             (
                 FEWNERD + "\nBo B-person\n",
-                "row 13: the sentence that begins here: expected 'token<TAB>type', found 'Bo",
+                "row 13: in the sentence that begins here: expected 'token<TAB>type', found 'Bo",
             ),
             (
                 FEWNERD + "\nBo\tB-person-actor\n",
-                "row 13: the sentence that begins here: unknown type 'B-person-actor'",
+                "row 13: in the sentence that begins here: unknown type 'B-person-actor'",
             ),
             ("\n\n", "is empty"),
             ("all\tO\n", "no usable training example"),

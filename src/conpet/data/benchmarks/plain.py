@@ -45,7 +45,7 @@ def read_plain(name: str | None, path: Path) -> LabelledData:
         group = row.get("group")
         if group not in (None, "") and group_of.setdefault(example.label, str(group)) != str(group):
             raise RowError(
-                f"label {example.label!r} belongs to group {group_of[example.label]!r} in an earlier row, but to {group!r} here"
+                f"label {example.label!r} is in group {group_of[example.label]!r} in an earlier row, here in {group!r}"
             )
         return [example]
 
