@@ -115,7 +115,7 @@ def write_artifact(folder: Path, artifact: Artifact) -> Manifest:
 
 
 class ObjectReader(Protocol):
-    """Reads an artifact, wherever it is: in a folder of the store (`ArtifactReader`) or in memory (`InMemoryObject`)."""
+    """Reads an artifact from a folder of the store (`ArtifactReader`) or from memory (`InMemoryObject`)."""
 
     @property
     def key(self) -> Hashable:
@@ -262,7 +262,7 @@ class ArtifactReader:
 
 
 def save_checkpoint(folder: Path, artifact: Artifact) -> None:
-    """Replace the checkpoint in `folder` (made if missing) by `artifact`; a crash leaves either the old or the new one."""
+    """Replace the checkpoint in `folder` (created if missing); a crash leaves either the old or the new one."""
     folder.mkdir(parents=True, exist_ok=True)
     former = [path for path in folder.iterdir() if path.name.isdecimal()]
     number = str(1 + max((int(path.name) for path in former), default=0))

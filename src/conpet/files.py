@@ -13,7 +13,7 @@ from conpet.errors import ConfigError
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[TextIO]:
-    """Yield a stream whose content replaces `path` at the end, or is discarded on an error; missing folders are created.
+    """Yield a stream that replaces `path` at the end, or is discarded on an error; missing folders are created.
 
     Raises:
         ConfigError: The path cannot be written.

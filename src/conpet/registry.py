@@ -14,8 +14,8 @@ from conpet.errors import ConfigError, UnknownNameError, did_you_mean
 class Registry(Mapping[str, Any]):
     """A mapping from a name to a class or function, imported on first access: listing names costs nothing.
 
-    Entries have three sources: conpet, `register` in this process, and the entry points of installed packages. A name can
-    be registered only once.
+    Entries have three sources: conpet, `register` in this process, and the entry points of installed packages. A name
+    can be registered only once.
 
     Args:
         kind: The kind of entries, for messages ("selector").

@@ -39,7 +39,7 @@ class _Object:
 class _Readers(Mapping[str, ArtifactReader]):
     """Readers by slot, with a lease; each is created on first access."""
 
-    __slots__ = ("_lease", "_created", "_objects")
+    __slots__ = ("_created", "_lease", "_objects")
 
     def __init__(self, objects: Mapping[str, _Object], lease: Lease) -> None:
         self._objects = objects

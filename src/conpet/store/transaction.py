@@ -159,7 +159,7 @@ def _check_module(target: Target, former: Manifest | None, new: Manifest) -> Non
     """Check that a new module of a version only drops files of the former one."""
     if former is not None and not new.files.items() <= former.files.items():
         raise ConfigError(
-            f"version {target.version} of task {target.task!r} already has a module, which cannot change; create a new version"
+            f"version {target.version} of task {target.task!r} already has a module; create a new version to change it"
         )
 
 
