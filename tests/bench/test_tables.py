@@ -188,11 +188,11 @@ def test_a_table_is_written_to_a_file(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--metric", "acc"], "no metric acc in the results; have: whole_accuracy, forgetting"),
-        (["--learner", "crl"], "no results of learner crl; have: dynamic, emr*, joint"),
-        (["--variant", "rank 3"], "no results of variant rank 3; have: none"),
-        (["--data", "ace"], "no results of data set ace; have: clinc150"),
-        (["--format", "html"], "no format 'html'; have: markdown, csv, latex"),
+        (["--metric", "acc"], "no metric acc in the results; available: whole_accuracy, forgetting"),
+        (["--learner", "crl"], "no results of learner crl; available: dynamic, emr*, joint"),
+        (["--variant", "rank 3"], "no results of variant rank 3; available: none"),
+        (["--data", "ace"], "no results of data set ace; available: clinc150"),
+        (["--format", "html"], "no format 'html'; available: markdown, csv, latex"),
     ],
 )
 def test_what_is_unknown_is_refused_with_what_there_is(folder: Path, options: list[str], told: str) -> None:
@@ -321,7 +321,7 @@ def test_learners_are_tested_against_the_best_and_that_is_said(folder: Path) -> 
     assert "**clinc150 (main): whole accuracy (%) against joint**" in ran.out
     assert "joint is the best of these same runs" in ran.out
     wrong = conpet("bench", "compare", folder, "--against", "crl")
-    assert "no learner crl; have: dynamic, emr*, joint" in wrong.err
+    assert "no learner crl; available: dynamic, emr*, joint" in wrong.err
     assert wrong.out == ""
 
 
@@ -346,9 +346,9 @@ def test_in_one_folder_differences_are_over_what_both_have_and_that_is_said(tmp_
     results = [*orders("a", FIVE), *orders("b", [0.80, 0.81, 0.83])]
     ran = conpet("bench", "compare", write(tmp_path, results), "--metric", "whole_accuracy")
     assert lines_of(ran.out)[-1][:3] == ["b", "−10.7 ± 1.4", "3"]  # of 0.92 in the same three, not of 0.94 in five
-    assert "Not all have the same orders and seeds" in ran.out
+    assert "Not all learners have the same orders and seeds" in ran.out
     even = conpet("bench", "compare", tmp_path, "--metric", "whole_accuracy", "--common-orders")
-    assert "Not all have the same orders and seeds" not in even.out
+    assert "Not all learners have the same orders and seeds" not in even.out
 
 
 def test_a_metric_that_was_asked_for_and_not_measured_is_named(folder: Path) -> None:
@@ -394,5 +394,5 @@ def test_tables_are_made_without_torch(folder: Path) -> None:
 
 
 def test_sources_of_several_experiments_are_refused() -> None:
-    with pytest.raises(ConfigError, match="holds several experiments; give the folder of one: a, b"):
+    with pytest.raises(ConfigError, match="contains several experiments; give the folder of one: a, b"):
         grouped({"x": [made("lda", experiment="a"), made("lda", experiment="b")], "y": [made("lda")]})

@@ -68,7 +68,7 @@ def test_modules_rollback_takes_an_older_version_into_use(tmp_path: Path) -> Non
     learn_again(workspace, tmp_path)
     back = conpet("modules", "rollback", workspace, FIRST, 1)
     assert back.code == 0
-    assert "version 1 is in use" in back.out
+    assert "version 1 is active" in back.out
     assert "whole accuracy" in back.out
     assert Store.open(workspace).snapshot().task(FIRST).active.number == 1
     assert "already; nothing changed" in conpet("modules", "rollback", workspace, FIRST, 1).out
@@ -97,7 +97,7 @@ def test_modules_remove_says_what_of_the_task_stays(tmp_path: Path, monkeypatch:
     for workspace, task in ((tmp_path / "ws", FIRST), (tmp_path / "ws", SECOND), (taught(tmp_path / "own"), FIRST)):
         conpet("modules", "remove", workspace, task)
     assert ["serves other tasks too" in question for question in asked] == [True, True, False]
-    assert ["warmed up with it, and stays so" in question for question in asked] == [True, False, False]
+    assert ["warmed up with this task" in question for question in asked] == [True, False, False]
 
 
 def _refuse(question: str, **_: object) -> bool:

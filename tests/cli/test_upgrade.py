@@ -129,7 +129,7 @@ def test_upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert conpet("upgrade", workspace).code == 1
     done = conpet("upgrade", workspace, "--method", "dynamic", "--yes")
     assert done.code == 0
-    assert "method dynamic in place of emr, fusion paper; one frozen module serves all labels so far" in done.out
+    assert "method dynamic instead of emr, fusion paper; one frozen module serves all labels so far" in done.out
     again = conpet("upgrade", workspace, "--yes")
     assert (again.code, "has method 'dynamic' already" in again.err) == (1, True)
     assert conpet("learn", workspace, tmp_path / "stream" / SECOND.name).code == 0

@@ -70,7 +70,7 @@ def test_exact_copies_in_training_are_fine() -> None:
 def test_a_stream_names_the_owner_of_a_label() -> None:
     first = Task("first", (Example.of_text("a", "1"), Example.of_text("b", "2")))
     second = Task("second", (Example.of_text("c", "3"), Example.of_text("d", "2")))
-    with pytest.raises(DataError, match=r"task 'second' \(train\): row 2: label '2' is owned by .* 'first'"):
+    with pytest.raises(DataError, match=r"task 'second' \(train\): row 2: label '2' belongs to .* 'first'"):
         TaskStream((first, second))
     with pytest.raises(DataError, match="a task of this name stands earlier"):
         TaskStream((first, first))

@@ -232,7 +232,7 @@ def test_wrong_template_settings_and_place(tmp_path: Path) -> None:
         "module": {"rank": 2}
     }
     assert problems(tmp_path / "none.jsonl") == [("none.jsonl", None, "no such file or folder")]
-    assert "holds no train file" in problems(tmp_path)[0][2]
+    assert "contains no train file" in problems(tmp_path)[0][2]
     write(tmp_path / "u" / "train.csv", GOOD)
     write(tmp_path / "u" / "train.jsonl", GOOD)
     assert problems(tmp_path / "u") == [("train.jsonl", None, "is a second train file beside train.csv; keep one")]

@@ -98,7 +98,7 @@ def test_all_problems_of_all_tasks_come_together(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_holds_no_tasks(tmp_path: Path) -> None:
-    assert "holds no tasks" in problems(tmp_path)[0][2]
+    assert "contains no tasks" in problems(tmp_path)[0][2]
     assert problems(tmp_path / "none") == [("none", None, "no such file or folder")]
 
 

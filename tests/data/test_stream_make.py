@@ -104,7 +104,7 @@ def test_vectors_are_asked_for_only_where_they_decide() -> None:
         raise AssertionError
 
     StreamRecipe(by="random", tasks=2).stream_of(LETTERS, ALL, vectors=refuse)
-    with pytest.raises(ConfigError, match="11 labels make 5 tasks"):
+    with pytest.raises(ConfigError, match="11 labels are enough for at most 5 tasks"):
         StreamRecipe(by="similar-apart", tasks=6).stream_of(LETTERS, ALL, vectors=refuse)
     with pytest.raises(ConfigError, match="a vector for each label"):
         StreamRecipe(by="similar-apart", tasks=2).stream_of(LETTERS, ALL)
@@ -148,7 +148,7 @@ def test_a_larger_label_is_cut_into_more_pieces_and_no_piece_is_empty() -> None:
     sizes = Counter(example.label for task in stream for example in task.train)
     assert Counter(label.partition("#")[0] for label in sizes) == {"big": 7, "small": 2}
     assert sorted(sizes.values()) == [1, 1, 2, 2, 2, 2, 2, 2, 3]
-    with pytest.raises(ConfigError, match=r"7 tasks of 3 labels need 21 training examples.*18"):
+    with pytest.raises(ConfigError, match=r"7 tasks of 3 labels need at least 21 training examples.*18"):
         StreamRecipe(by="pieces", tasks=7, labels_per_task=3).stream_of(data_of({"big": 12, "small": 5, "one": 1}), ALL)
 
 
@@ -250,7 +250,7 @@ def everything_below(folder: Path) -> dict[str, bytes]:
 def test_a_folder_with_anything_else_in_it_is_refused_as_it_is(tmp_path: Path, foreign: str) -> None:
     (tmp_path / foreign).parent.mkdir(exist_ok=True)
     (tmp_path / foreign).write_text("hi", encoding="utf-8")
-    with pytest.raises(DataError, match=r"name a new or empty folder(.|\n)*is no part of what would be") as refused:
+    with pytest.raises(DataError, match=r"name a new or empty folder(.|\n)*is not part of what would be") as refused:
         write_stream(StreamRecipe(by="random", tasks=2).stream_of(LETTERS, ALL), tmp_path)
     assert str(tmp_path / foreign.removesuffix("/train.jsonl")) in str(refused.value)
     assert everything_below(tmp_path) == {foreign: b"hi"}

@@ -79,7 +79,10 @@ class TestFewRel:
         ("content", "said"),
         [
             ([{"tokens": []}], "expected an object"),
-            ({"P102": [{"tokens": ["a"], "h": ["a", "Q1", [[0]]]}]}, "P102, instance 1: missing field 't'; fields: tok"),
+            (
+                {"P102": [{"tokens": ["a"], "h": ["a", "Q1", [[0]]]}]},
+                "P102, instance 1: missing field 't'; fields: tok",
+            ),
             ({"P102": [{"tokens": ["a"], "h": ["a", "Q1", []], "t": ["a", "Q1", [[0]]]}]}, "h must be [name, id, [["),
             ({"P102": [{"tokens": ["a"], "h": ["a", "Q1", [[0]]], "t": ["a", "Q1", [[7]]]}]}, "outside the 1 tokens"),
             ({"per:title": []}, "expected Wikidata relations such as P931, found 'per:title'"),
@@ -156,7 +159,9 @@ class TestTacred:
         )
 
     def test_a_missing_data_set_says_where_to_get_it(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"LDC2018T24; put into .*tacred: train\.json, dev\.json, test\.json"):
+        with pytest.raises(
+            DataError, match=r"LDC2018T24; put these files into .*tacred: train\.json, dev\.json, test\.json"
+        ):
             read_data("tacred", [tmp_path])
 
     def test_an_input_with_two_labels_keeps_its_first(self, tmp_path: Path) -> None:
@@ -268,7 +273,7 @@ class TestAce:
         write_ldc(tmp_path, apf(*found, mentions=moved))
         data = read_ace(tmp_path)
         assert [one.label for one in data.train] == ["Employment"]
-        assert any("1 relations whose offsets do not lead to the words" in note for note in data.notes)
+        assert any("1 relations whose offsets do not match the annotated words" in note for note in data.notes)
 
     @pytest.mark.parametrize(
         ("annotation", "said"),
@@ -322,7 +327,10 @@ class TestDygie:
         ("change", "said"),
         [
             ({"relations": [[], [[0, 1, 8, 8, "Located"]]]}, "row 1: relation [0, 1, 8, 8, 'Located'] lies outside"),
-            ({"relations": [[], [[4, 5, 8, 8, "PHYS"]]]}, "row 1: 'PHYS' is not a subtype of a relation; known: Artifact"),
+            (
+                {"relations": [[], [[4, 5, 8, 8, "PHYS"]]]},
+                "row 1: 'PHYS' is not a subtype of a relation; known: Artifact",
+            ),
             ({"relations": [[]]}, "row 1: 2 sentences, but lists of relations for 1"),
             ({"relations": [[], [[4, 5, "Located"]]]}, "expected [head start, head end, tail start, tail end, label]"),
             ({"relations": None}, "relations must be a list of relations"),

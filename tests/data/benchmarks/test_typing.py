@@ -207,11 +207,11 @@ class TestEntityTyping:
 
     def test_two_training_files_are_one_too_many(self, tmp_path: Path) -> None:
         write_ontonotes(tmp_path, one_label_form(), "train.txt", "train.json", "test.txt")
-        assert "several train files (train.json, train.txt): keep one" in reasons("ontonotes", tmp_path)
+        assert "several train files (train.json, train.txt); keep one" in reasons("ontonotes", tmp_path)
 
     def test_a_file_of_a_foreign_kind_is_not_taken_for_data(self, tmp_path: Path) -> None:
         write_ontonotes(tmp_path, one_label_form(), "train.txt", "test.docx")
-        assert "holds no test file" in reasons("ontonotes", tmp_path)
+        assert "contains no test file" in reasons("ontonotes", tmp_path)
 
 
 def test_training_inputs_are_not_tested_on(tmp_path: Path) -> None:
