@@ -62,7 +62,7 @@ def rendered(result: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) ->
     rows = [{"key": key, **row, "verdict": verdict(row)} for key, row in result["rows"].items()]
     return template("performance.md.j2", wanted=wanted, ratio=ratio, value=value, percent=percent).render(
         rows=rows,
-        counts={found: sum(row["verdict"] == found for row in rows) for found in (REACHED, MISSED, UNCLEAR)},
+        counts={outcome: sum(row["verdict"] == outcome for row in rows) for outcome in (REACHED, MISSED, UNCLEAR)},
         gpu=gpu["rows"] if gpu else {},
         choices=gpu.get("choices") if gpu else None,
         machine=result["machine"],
@@ -85,17 +85,17 @@ def wanted(row: Mapping[str, Any]) -> str:
 
 def ratio(row: Mapping[str, Any]) -> str:
     """Format the measured ratio, with quartiles if there are several pairs."""
-    found = row["ratio"]
+    measured = row["ratio"]
     if row["bound"] == "within":
-        return f"{abs(found['median']):.2f} points {'lower' if found['median'] > 0 else 'higher'}"
-    if len(found["values"]) == 1:
-        return f"{found['median']:.2f}"
-    return f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+        return f"{abs(measured['median']):.2f} points {'lower' if measured['median'] > 0 else 'higher'}"
+    if len(measured["values"]) == 1:
+        return f"{measured['median']:.2f}"
+    return f"{measured['median']:.2f} ({measured['low']:.2f} to {measured['high']:.2f})"
 
 
-def value(found: Mapping[str, Any], unit: str) -> str:
+def value(measured: Mapping[str, Any], unit: str) -> str:
     """Format a median with its unit."""
-    middle = found["median"]
+    middle = measured["median"]
     return f"{1e3 * middle:.3g} ms" if unit == "s" and middle < 1 else f"{middle:.4g} {unit}"
 
 

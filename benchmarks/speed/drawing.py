@@ -48,11 +48,13 @@ def _growth(result: Mapping[str, Any]) -> Figure:
 
 
 def _modules(result: Mapping[str, Any]) -> Figure:
-    found = result["rows"]["predict-many-tasks"]["detail"]["by_tasks"]
+    seconds_by_modules = result["rows"]["predict-many-tasks"]["detail"]["by_tasks"]
     figure, axes = _sheet("Time of a prediction, inputs of all tasks in turn", "modules", "milliseconds")
-    counts = np.array([int(count) for count in found])
-    times = 1e3 * np.array([np.median(values) for values in found.values()])
-    low, high = (1e3 * np.array([np.percentile(values, share) for values in found.values()]) for share in (25, 75))
+    counts = np.array([int(count) for count in seconds_by_modules])
+    times = 1e3 * np.array([np.median(values) for values in seconds_by_modules.values()])
+    low, high = (
+        1e3 * np.array([np.percentile(values, share) for values in seconds_by_modules.values()]) for share in (25, 75)
+    )
     axes.errorbar(counts, times, (times - low, high - times), color=_BLUE, marker="o", capsize=3)
     axes.set_xscale("log")
     axes.set_xticks(counts, [f"{count:,}" for count in counts])

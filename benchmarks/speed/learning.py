@@ -168,19 +168,19 @@ class LearnAllLayers(Row):
         )
         epochs = bench.sizes.epochs
         budgets = [*(few for few in BUDGETS if few < epochs), epochs]
-        found = [
+        by_side = [
             {budget: accuracy(budget) for budget in budgets}
             for accuracy in (
                 partial(our_accuracy, bench, task_data),
                 partial(their_accuracy, rival, task_data, backbone),
             )
         ]
-        wanted = min(accuracies[epochs] for accuracies in found)
-        enough = [min(budget for budget in budgets if accuracies[budget] >= wanted) for accuracies in found]
+        wanted = min(accuracies[epochs] for accuracies in by_side)
+        enough = [min(budget for budget in budgets if accuracies[budget] >= wanted) for accuracies in by_side]
         detail = {
             **task_data.about(backbone),
             "attention": rival.attention,
-            "accuracies": {"budgets": budgets, "ours": [*found[0].values()], "theirs": [*found[1].values()]},
+            "accuracies": {"budgets": budgets, "ours": [*by_side[0].values()], "theirs": [*by_side[1].values()]},
         }
         reached = f"{equal}; held-out accuracy of {100 * wanted:.1f}% or more by both"
         floors = {

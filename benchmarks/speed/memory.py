@@ -51,9 +51,9 @@ class OpenManyModules(Row):
         pairs = in_turns(
             lambda _: None, lambda _: child("open", many), lambda _: child("open", few), bench.sizes.learn_pairs
         )
-        for found, tasks in ((pairs.ours[-1], bench.sizes.many), (pairs.theirs[-1], bench.sizes.few)):
-            if found["tasks"] != tasks or not found["known"]:
-                raise UnequalError(f"a workspace of {tasks} tasks opened as one of {found['tasks']}")
+        for opened, tasks in ((pairs.ours[-1], bench.sizes.many), (pairs.theirs[-1], bench.sizes.few)):
+            if opened["tasks"] != tasks or not opened["known"]:
+                raise UnequalError(f"a workspace of {tasks} tasks opened as one of {opened['tasks']}")
         opening = [[run["open"] for run in runs] for runs in (pairs.ours, pairs.theirs)]
         seconds = [[run["open"] + run["first_answer"] for run in runs] for runs in (pairs.ours, pairs.theirs)]
         peaks = [[run["peak"] / MB for run in runs] for runs in (pairs.ours, pairs.theirs)]
@@ -83,9 +83,9 @@ class Stream(Row):
         for task in toy_stream(2, labels=2, train=4, validation=2, test=0):
             learner.learn(task, evaluate=False)
         first, last = bench.sizes.streamed
-        found = child("stream", path.resolve(), first, last)
-        if found["rows"] != [first, last - first]:
-            raise UnequalError(f"asked for {last} rows, got {sum(found['rows'])}")
-        early, late = (peak / MB for peak in found["peaks"])
-        detail = {"backbone": "tiny-random", "seconds": found["seconds"], "rows": found["rows"]}
+        streamed = child("stream", path.resolve(), first, last)
+        if streamed["rows"] != [first, last - first]:
+            raise UnequalError(f"expected {last} predictions, got {sum(streamed['rows'])}")
+        early, late = (peak / MB for peak in streamed["peaks"])
+        detail = {"backbone": "tiny-random", "seconds": streamed["seconds"], "rows": streamed["rows"]}
         return {"stream": Measured([late], [early], f"{last:,} answers for as many rows", unit="MB", detail=detail)}

@@ -45,8 +45,8 @@ def against_forward(bench: Bench, live: Live, texts: int, pairs: int) -> Pairs[A
     backbone = live.method.backbone
 
     def prepare(number: int) -> tuple[list[str], list[Padded]]:
-        asked = bench.texts(number, texts)
-        return asked, batches_of(backbone, asked)
+        inputs = bench.texts(number, texts)
+        return inputs, batches_of(backbone, inputs)
 
     return in_turns(
         prepare,
@@ -81,7 +81,7 @@ class Predict(Row):
             self.name: pairs.measured(
                 equal,
                 **about(backbone, len(texts)),
-                tokens=sum(len(one.ids) for one in backbone.encode(examples(texts))),
+                tokens=sum(len(encoded.ids) for encoded in backbone.encode(examples(texts))),
                 roofline={
                     "prediction": point(backbone, batches, median(pairs.seconds[0])),
                     "plain forward": point(backbone, batches, median(pairs.seconds[1])),
@@ -122,8 +122,8 @@ class OneText(Row):
         backbone = workspace.backbone
 
         def prepare(number: int) -> tuple[list[str], list[Padded]]:
-            asked = bench.texts(number, 1)
-            return asked, batches_of(backbone, asked)
+            inputs = bench.texts(number, 1)
+            return inputs, batches_of(backbone, inputs)
 
         pairs = in_turns(
             prepare,
@@ -160,7 +160,7 @@ class PredictManyTasks(Row):
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
         counts = bench.sizes.few, bench.sizes.many
         (few, _), (many, first_use) = (asked_before(bench, tasks) for tasks in counts)
-        found = {}
+        measured = {}
         # New inputs, because outputs of modules are cached.
         for key, asked, first in (("predict-many-tasks", counts[1], 0), ("predict-many-tasks-hot", counts[0], 100)):
             pairs = in_turns(
@@ -177,10 +177,10 @@ class PredictManyTasks(Row):
             equal = same_answers(bench, many, texts, [prediction.label for prediction in pairs.ours[-1]])
             used = {prediction.task for prediction in pairs.ours[-1]}
             detail = {**about(many.backbone, len(texts)), "modules_used": len(used)}
-            found[key] = pairs.measured(equal, **detail)
-        found["predict-many-tasks"].detail["first_use_seconds"] = first_use
-        found["predict-many-tasks"].detail["by_tasks"] = prediction_times(bench)
-        return found
+            measured[key] = pairs.measured(equal, **detail)
+        measured["predict-many-tasks"].detail["first_use_seconds"] = first_use
+        measured["predict-many-tasks"].detail["by_tasks"] = prediction_times(bench)
+        return measured
 
 
 def asked_before(bench: Bench, tasks: int) -> tuple[ConPET, float]:
@@ -246,8 +246,8 @@ class MixedBatch(Row):
             return states, padded(encoded, range(rows), backbone)
 
         def ours(given: tuple[States, Padded]) -> list[Tensor]:
-            found = pool.outputs(given[0], [[key] for key in stored])
-            return [outputs[key] for outputs, key in zip(found, stored, strict=True)]
+            outputs = pool.outputs(given[0], [[key] for key in stored])
+            return [logits[key] for logits, key in zip(outputs, stored, strict=True)]
 
         peft = in_turns(prepare, ours, lambda given: mixed(given[1]), bench.sizes.pairs)
         weight = head.weight.detach().to(backbone.device)
@@ -285,8 +285,8 @@ def of_length(backbone: Backbone, bench: Bench, number: int) -> list[Encoded]:
     rows, length = bench.sizes.modules, bench.sizes.tokens
     ids = [
         token
-        for one in backbone.encode(examples(bench.texts(number, min(1000, rows * length // 4))))
-        for token in one.ids
+        for encoded in backbone.encode(examples(bench.texts(number, min(1000, rows * length // 4))))
+        for token in encoded.ids
     ]
     ids = ids * (1 + rows * length // len(ids))
     return [Encoded(tuple(ids[row * length : (row + 1) * length]), length - 1) for row in range(rows)]

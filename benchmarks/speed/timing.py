@@ -81,7 +81,7 @@ class Measured:
     def to_json(self, goal: Goal) -> dict[str, Any]:
         """Return the measurement with medians and quartiles, in the form that `verdict` reads."""
         ratios = [goal.ratio(*pair) for pair in zip(self.ours, self.theirs, strict=True)]
-        found = {
+        summary = {
             "work": goal.work,
             "rival": goal.rival,
             "bound": goal.bound,
@@ -94,8 +94,8 @@ class Measured:
             "detail": self.detail,
         }
         if self.cpu:
-            found["cpu_ratio"] = spread([goal.ratio(*pair) for pair in zip(*self.cpu, strict=True)])
-        return found
+            summary["cpu_ratio"] = spread([goal.ratio(*pair) for pair in zip(*self.cpu, strict=True)])
+        return summary
 
 
 def verdict(row: Mapping[str, Any]) -> str:
@@ -150,8 +150,8 @@ def in_turns(
         warm: Whether to run and discard a pair with number -1 first, to load what is loaded once.
         profile: Profiles both sides of one more pair (`profiling.profiled`).
     """
-    found: Pairs[Given, Ours, Theirs] = Pairs([], [], [], ([], []), ([], []))
-    sides: tuple[tuple[Callable[[Given], Any], list[Any]], ...] = ((ours, found.ours), (theirs, found.theirs))
+    collected: Pairs[Given, Ours, Theirs] = Pairs([], [], [], ([], []), ([], []))
+    sides: tuple[tuple[Callable[[Given], Any], list[Any]], ...] = ((ours, collected.ours), (theirs, collected.theirs))
     for number in range(-1 if warm else 0, pairs):
         given = prepare(number)
         for side in (0, 1) if number % 2 == 0 else (1, 0):
@@ -159,14 +159,14 @@ def in_turns(
             result, seconds, cpu = timed(run, given)
             if number >= 0:
                 results.append(result)
-                found.seconds[side].append(seconds)
-                found.cpu[side].append(cpu)
+                collected.seconds[side].append(seconds)
+                collected.cpu[side].append(cpu)
         if number >= 0:
-            found.given.append(given)
+            collected.given.append(given)
     if profile:
         given = prepare(pairs)
-        found.profile.extend(profile([lambda: ours(given), lambda: theirs(given)]))
-    return found
+        collected.profile.extend(profile([lambda: ours(given), lambda: theirs(given)]))
+    return collected
 
 
 def timed(run: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:

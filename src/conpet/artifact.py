@@ -358,12 +358,12 @@ def _write_table(path: Path, rows: Iterable[Row]) -> Path:
 
 def _check_sizes(folder: Path, manifest: Manifest) -> None:
     try:
-        found = {path.name for path in folder.iterdir()}
+        present = {path.name for path in folder.iterdir()}
     except (FileNotFoundError, NotADirectoryError):
         raise _corrupt(folder, "is missing") from None
     for name, entry in manifest.files.items():
         _check_size(folder / name, entry)
-    surplus = sorted(found - manifest.files.keys())
+    surplus = sorted(present - manifest.files.keys())
     if surplus:
         raise _corrupt(folder, f"contains unexpected files: {', '.join(surplus)}")
 

@@ -60,7 +60,7 @@ class _Curve:
     @property
     def values(self) -> list[float]:
         """All costs plotted."""
-        return [value for found in map(_thinned, self.orders) for value in found.values()]
+        return [value for costs in map(_thinned, self.orders) for value in costs.values()]
 
     @property
     def ends(self) -> tuple[int, int]:
@@ -114,7 +114,7 @@ def _growing(group: Group, entries: Sequence[Entry], panel: _Panel) -> list[_Cur
     curves = []
     for entry in entries:
         if orders := _points(entry, panel):
-            lines = [line for found in orders if (line := fit_line(list(found), list(found.values()))) is not None]
+            lines = [line for costs in orders if (line := fit_line(list(costs), list(costs.values()))) is not None]
             line = mean_line(lines) if lines else None
             curves.append(_Curve(group.label(entry), Look.of(group, entry), orders, line))
     return curves
@@ -128,9 +128,9 @@ def _draw_panel(axes: Any, panel: _Panel, curves: Sequence[_Curve], last: int) -
     for curve in curves:
         dash = dashes.get(curve.name)
         many = sum(map(len, curve.orders)) > 60
-        for found in map(_thinned, curve.orders):
+        for costs in map(_thinned, curve.orders):
             axes.plot(
-                list(found), list(found.values()), curve.look.marker, color=curve.look.colour,
+                list(costs), list(costs.values()), curve.look.marker, color=curve.look.colour,
                 markersize=2 if many else 4, alpha=0.35 if many else 0.7, markeredgewidth=0, zorder=2,
             )  # fmt: skip
         if curve.line:
@@ -145,12 +145,12 @@ def _draw_panel(axes: Any, panel: _Panel, curves: Sequence[_Curve], last: int) -
     axes.set_ylim(0, top or 1)
 
 
-def _thinned(found: Mapping[int, float]) -> Mapping[int, float]:
+def _thinned(costs: Mapping[int, float]) -> Mapping[int, float]:
     """Return medians over blocks of consecutive tasks, at most `_MOST_POINTS`."""
-    each = ceil(len(found) / _MOST_POINTS)
-    tasks = list(found)
+    each = ceil(len(costs) / _MOST_POINTS)
+    tasks = list(costs)
     parts = [tasks[start : start + each] for start in range(0, len(tasks), each)]
-    return {part[len(part) // 2]: median(found[task] for task in part) for part in parts}
+    return {part[len(part) // 2]: median(costs[task] for task in part) for part in parts}
 
 
 def _dashes(lines: Sequence[_Curve], near: float) -> dict[str, Any]:

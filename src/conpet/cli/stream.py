@@ -116,8 +116,8 @@ def _documents(source: str, folders: Sequence[Path]) -> dict[str, bytes]:
 
     places = (*(folder / source for folder in data_folders(folders)), Path(source).expanduser())
     home = next((place for place in places if place.is_dir()), None)
-    found = [path for pattern in _DOCUMENTS for path in home.glob(pattern)] if home else []
-    return {path.name: path.read_bytes() for path in found if path.is_file()}
+    paths = [path for pattern in _DOCUMENTS for path in home.glob(pattern)] if home else []
+    return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
 
 def _about(data: LabelledData, recipe: StreamRecipe, per_label: PerLabel, backbone: str) -> Iterator[str]:

@@ -189,13 +189,13 @@ class Store:
 
     def _require_schema(self) -> None:
         with self._database.read() as connection:
-            found = connection.execute(text("PRAGMA user_version")).scalar_one()
-            if not found:
+            schema = connection.execute(text("PRAGMA user_version")).scalar_one()
+            if not schema:
                 raise CorruptionError(f"{self._layout.database} was not written by conpet; restore a backup")
-            if found != SCHEMA_VERSION:
+            if schema != SCHEMA_VERSION:
                 maker = connection.execute(text("SELECT conpet_version FROM header")).scalar_one()
                 raise CorruptionError(
-                    f"{self.path} has schema {found}, written by conpet {maker}; conpet {version('conpet')} "
+                    f"{self.path} has schema {schema}, written by conpet {maker}; conpet {version('conpet')} "
                     f"reads schema {SCHEMA_VERSION}: open it with the conpet that wrote it"
                 )
 

@@ -39,10 +39,10 @@ def documents(folder: Path) -> list[Path]:
     LDC ships every document in several versions and three languages. The final annotation is `timex2norm`; if there are
     folders with these names, only the English documents of `timex2norm` are returned.
     """
-    found = sorted(folder.rglob(f"*{ANNOTATION}"))
+    paths = sorted(folder.rglob(f"*{ANNOTATION}"))
     for part in _PREFERRED:
-        found = [path for path in found if part in path.relative_to(folder).parts] or found
-    return found
+        paths = [path for path in paths if part in path.relative_to(folder).parts] or paths
+    return paths
 
 
 def read_document(reading: Reading, path: Path, subtype: Callable[[str], str]) -> tuple[Example, ...]:

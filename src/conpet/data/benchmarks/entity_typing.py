@@ -55,14 +55,14 @@ def read_entity_typing(name: str, folder: Path) -> LabelledData:
 def _files(reading: Reading) -> dict[str, Path]:
     files = {}
     for subset, stems in STEMS.items():
-        found = [path for path in sorted(reading.folder.iterdir()) if path.stem in stems and path.suffix in SUFFIXES]
-        if len(found) > 1:
-            both = ", ".join(path.name for path in found)
+        matches = [path for path in sorted(reading.folder.iterdir()) if path.stem in stems and path.suffix in SUFFIXES]
+        if len(matches) > 1:
+            both = ", ".join(path.name for path in matches)
             reading.problems.append(
                 Problem(str(reading.folder), None, f"contains several {subset} files ({both}); keep one")
             )
-        elif found:
-            files[subset] = found[0]
+        elif matches:
+            files[subset] = matches[0]
         elif subset != "validation":
             names = ", ".join(f"{stem}{{{','.join(SUFFIXES)}}}" for stem in stems)
             reading.problems.append(
