@@ -72,7 +72,7 @@ def test_a_stream_names_the_owner_of_a_label() -> None:
     second = Task("second", (Example.of_text("c", "3"), Example.of_text("d", "2")))
     with pytest.raises(DataError, match=r"task 'second' \(train\): row 2: label '2' belongs to .* 'first'"):
         TaskStream((first, second))
-    with pytest.raises(DataError, match="a task of this name stands earlier"):
+    with pytest.raises(DataError, match="an earlier task of the stream has the same name"):
         TaskStream((first, first))
     assert TaskStream((first,))[0] is first
     assert list(TaskStream((first,))[:1]) == [first]

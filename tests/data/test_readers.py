@@ -235,7 +235,7 @@ def test_wrong_template_settings_and_place(tmp_path: Path) -> None:
     assert "contains no train file" in problems(tmp_path)[0][2]
     write(tmp_path / "u" / "train.csv", GOOD)
     write(tmp_path / "u" / "train.jsonl", GOOD)
-    assert problems(tmp_path / "u") == [("train.jsonl", None, "is a second train file beside train.csv; keep one")]
+    assert problems(tmp_path / "u") == [("train.jsonl", None, "is a second train file, next to train.csv; keep one")]
 
 
 def test_inputs_stream_and_stop_at_the_first_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

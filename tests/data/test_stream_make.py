@@ -170,7 +170,7 @@ def test_wrong_groups_are_explained() -> None:
     def given(groups: Mapping[str, tuple[str, ...]]) -> TaskStream:
         return StreamRecipe().stream_of(data_of({"cards": 2, "loans": 2, "taxes": 2}, mine=groups), ALL)
 
-    with pytest.raises(DataError, match=r"label 'loans': stands in 'one' and in 'two'"):
+    with pytest.raises(DataError, match=r"label 'loans': is in 'one' and in 'two'"):
         given({"one": ("cards", "loans"), "two": ("loans", "taxes")})
     with pytest.raises(UnknownNameError, match=r"'card' \(did you mean 'cards'\?\)"):
         given({"one": ("card", "loans")})

@@ -90,7 +90,7 @@ def test_japanese_and_literal_braces() -> None:
     ("template", "kind", "style", "says"),
     [
         ("{txt} Intent:", Kind.TEXT, Style.CAUSAL, "unknown field in a text template; available: {text}, {slot}"),
-        ("{head} of", Kind.TYPING, Style.CAUSAL, "have: {sentence}, {mention}, {slot}"),
+        ("{head} of", Kind.TYPING, Style.CAUSAL, "available: {sentence}, {mention}, {slot}"),
         ("{text!r}", Kind.TEXT, Style.CAUSAL, "unknown field"),
         ("Intent:", Kind.TEXT, Style.CAUSAL, "needs {text} exactly once"),
         ("{tail} of {head}", Kind.RELATION, Style.CAUSAL, "needs {sentence} exactly once"),

@@ -219,7 +219,8 @@ class TestList:
         assert f"tacred: {tmp_path / 'tacred'} lacks dev.json, test.json; get it from https://catalog.ldc" in done.out
         assert "their content is checked when they are read" in done.out
         assert (
-            f"fewrel: get it from https://github.com/thunlp/FewRel; put into {tmp_path / 'fewrel'}: train" in done.out
+            f"fewrel: get it from https://github.com/thunlp/FewRel; put these files into {tmp_path / 'fewrel'}: train"
+            in done.out
         )
 
     def test_as_json(self, tmp_path: Path) -> None:

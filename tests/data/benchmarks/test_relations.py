@@ -168,7 +168,7 @@ class TestTacred:
         write_tacred(tmp_path, [tacred_row("per:origin"), tacred_row("per:title"), tacred_row("org:founded", 1)])
         data = read_data("tacred", [tmp_path])
         assert [one.label for one in data.train] == ["person origin", "organization founded"]
-        assert any("1 inputs that stand earlier in the same split" in note for note in data.notes)
+        assert any("1 inputs that occur earlier in the same subset" in note for note in data.notes)
 
 
 SGM = """<DOC>
