@@ -70,7 +70,7 @@ class Instant(Row):
     goals: ClassVar[Mapping[str, Goal]] = {"stream": GOALS["stream"]}
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
-        return {self.name: Measured([1.0], [1.0], "does not exist")}
+        return {self.name: Measured([1.0], [1.0], "nothing")}
 
 
 @pytest.fixture

@@ -186,7 +186,7 @@ def test_learn_lists_every_wrong_row_and_learns_nothing(tmp_path: Path) -> None:
 
 
 def test_learn_names_a_missing_file_or_workspace(tmp_path: Path) -> None:
-    assert "no such file" in conpet("learn", taught(tmp_path), tmp_path / "does not exist").err
+    assert "no such file" in conpet("learn", taught(tmp_path), tmp_path / "nothing").err
     missing = conpet("learn", tmp_path / "nowhere", tmp_path)
     assert missing.code == 1
     assert "no workspace at" in missing.err

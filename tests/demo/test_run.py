@@ -57,7 +57,7 @@ def test_an_interrupted_demo_is_continued_and_a_finished_one_shown_again(
     assert "1 of 2 departments are already learned" in shown(path)
     assert "already learned from the same data" in capsys.readouterr().out
     finished = shown(path)
-    assert "learned before" in finished
+    assert "already learned" in finished
     assert "Accuracy by task" in finished
     assert len(Store.open(path).events()) == 3
     assert "Stop it at any time" in shown(path, fresh=True)

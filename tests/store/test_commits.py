@@ -207,10 +207,10 @@ def test_a_long_lived_reader_notices_a_change_and_keeps_its_own_view(store: Stor
     assert describe_snapshot(old) == expected  # read for the first time now
     selector = old.shared["selector"]
     del old
-    commit(store, Change("does not exist"))
+    commit(store, Change("nothing"))
     assert read_all(selector)["config"] == {"r": 1.0}  # a reader alone holds the lease, too
     del selector
-    commit(store, Change("does not exist"))
+    commit(store, Change("nothing"))
     assert folders(store) == folders_in_use(store)
 
 
