@@ -60,7 +60,7 @@ def test_an_interrupted_demo_is_continued_and_a_finished_one_shown_again(
     assert "already learned" in finished
     assert "Accuracy by task" in finished
     assert len(Store.open(path).events()) == 3
-    assert "Stop it at any time" in shown(path, fresh=True)
+    assert "You can stop at any time" in shown(path, fresh=True)
     assert len(Store.open(path).events()) == 3
 
 
