@@ -236,7 +236,7 @@ def test_a_key_that_is_there_twice_is_refused_but_not_one_that_is_merged(tmp_pat
 def test_a_missing_file_and_a_missing_full_size_are_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file or directory; give the YAML file"):
         Experiment.read(tmp_path / "none.yaml")
-    with pytest.raises(ConfigError, match="no key 'full'"):
+    with pytest.raises(ConfigError, match="add a key 'full'"):
         read(tmp_path, whole=True)
 
 
