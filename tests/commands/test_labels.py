@@ -98,7 +98,7 @@ def test_a_former_name_that_was_taken_meanwhile_bars_the_way_back(tmp_path: Path
     learner.rename(GONE, "other", evaluate=False)
     heir = [replace(one, label=GONE if index % 2 else "new") for index, one in enumerate(SECOND.train)]
     learner.learn(Task("heir", tuple(heir)), evaluate=False)
-    with frozen_state(learner), pytest.raises(DataError, match="is owned by the earlier task 'heir'"):
+    with frozen_state(learner), pytest.raises(DataError, match="belongs to the earlier task 'heir'"):
         learner.rollback(FIRST.name, 1)
 
 

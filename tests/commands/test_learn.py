@@ -153,7 +153,7 @@ def test_a_label_has_one_owner(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 1)
     taken = learner.labels[0]
     train = (Example.of_text("one", taken), Example.of_text("two", "new"))
-    with frozen_state(learner), pytest.raises(DataError, match=f"{taken!r} is owned by the earlier task 'text-0'"):
+    with frozen_state(learner), pytest.raises(DataError, match=f"{taken!r} belongs to the earlier task 'text-0'"):
         learner.learn(Task("other", train))
 
 

@@ -248,7 +248,7 @@ def test_what_a_kind_of_module_does_not_have_is_not_searched(tmp_path: Path) -> 
 def test_validation_examples_are_split_off_where_there_are_none(tmp_path: Path) -> None:
     found = workspace(tmp_path).tune(replace(TASK, validation=()), trials=1)
     assert (found.train, found.validation) == (42, 6)
-    assert "6 training examples were split off by seed 0" in found.notes[0]
+    assert "6 training examples were split off with seed 0" in found.notes[0]
 
 
 def test_wrong_input_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
