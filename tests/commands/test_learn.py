@@ -162,7 +162,7 @@ def test_learning_without_evaluation_measures_nothing(tmp_path: Path) -> None:
     for task in stream():
         report = learner.learn(task, evaluate=False)
         assert (report.evaluation, report.forgetting, report.backward_transfer) == (None, None, None)
-    assert not any(event.evaluations for event in learner.store.events())
+    assert not any(event.metrics for event in learner.store.events())
     evaluation = learner.evaluate()
     assert evaluation.tasks.keys() == {task.name for task in stream()}
 

@@ -54,7 +54,7 @@ def test_every_task_has_its_event_and_its_share_of_the_cost(tmp_path: Path) -> N
     events = learner.store.events()[-3:]
     assert [event.task for event in events] == [first.name, second.name, larger.name]
     assert all(event.detail[BATCH] == [event.task for event in events] for event in events)
-    assert [bool(event.evaluations) for event in events] == [False, False, True]
+    assert [bool(event.metrics) for event in events] == [False, False, True]
     assert [report.evaluation is None for report in reports] == [True, True, False]
     assert reports[-1].evaluation is not None
     assert set(reports[-1].evaluation.tasks) == {first.name, second.name, larger.name}
@@ -182,7 +182,7 @@ def test_the_command_line_learns_in_batches(tmp_path: Path) -> None:
     assert all(f"{task.name}: learned" in learned.out for task in STREAM)
     opened = ConPET.open(made)
     assert len(opened.tasks) == len(STREAM)
-    rows = [event for event in opened.store.events() if event.evaluations]
+    rows = [event for event in opened.store.events() if event.metrics]
     assert len(rows) == -(-len(STREAM) // 2)
     again = conpet("learn", made, tmp_path / "stream", "--batch", 2)
     assert again.out.count("nothing done") == len(STREAM)

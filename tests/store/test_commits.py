@@ -101,8 +101,8 @@ def test_a_module_can_be_added_once_and_never_replaced(store: Store) -> None:
     commit(store, Change("learn", "a", NewVersion("d", ("x", "y"))))
     assert store.snapshot().task("a").active.module is None
     commit(store, Change("train", side_objects=(SideObject("a", 1, MODULE, module(1.0)),)))
-    for artifact in (module(2.0), None):
-        with pytest.raises(ConfigError, match="already has a module"):
+    for artifact, message in ((module(2.0), "already has a module"), (None, "cannot be changed or removed")):
+        with pytest.raises(ConfigError, match=message):
             commit(store, Change("train", side_objects=(SideObject("a", 1, MODULE, artifact),)))
     assert read_all(store.snapshot().task("a").active.objects[MODULE])["config"] == {"r": 1.0}
 
