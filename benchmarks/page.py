@@ -1,6 +1,6 @@
 """Make docs/benchmarks/accuracy.md, its plots and README's table from the result files of the experiments.
 
-python benchmarks/page.py [--check]     # --check: fail if a page is not what the files give
+python benchmarks/page.py [--check]     # --check: fail if a page is out of date
 """
 
 from __future__ import annotations
@@ -79,27 +79,27 @@ def with_table(readme: str, main: Study) -> str:
 
 
 class Page:
-    """The page, and the drawings it shows."""
+    """The page and its figures."""
 
     def __init__(self) -> None:
         self.studies = {name: Study(name) for name in STUDIES}
         self.figures: list[tuple[Path, Any]] = []
 
     def rendered(self) -> str:
-        """Return the page as the result files have it."""
+        """Return the page for the present result files."""
         studies = {name.replace("-", "_"): study for name, study in self.studies.items()}
         return template("accuracy.md.j2").render(titles=TITLES, figure=self.figure, commits=self.commits, **studies)
 
     def figure(self, name: str, data: str, kind: str, *, only: tuple[str, ...] = (), **options: Any) -> str:
-        """Return the Markdown of a drawing of all learners, or of some."""
+        """Draw a figure of all or some learners and return its Markdown."""
         path = PAGE.parent / "figures" / f"{name}-{data}-{kind}.svg"
         self.figures.append((path, draw(kind, some_of(self.studies[name].joined[data], only), **options)))
         return f"![{TITLES[data]}: {SHOWN[kind]}]({path.relative_to(PAGE.parent).as_posix()})"
 
     def commits(self) -> str:
-        """Return how many runs each commit made."""
-        found = sum((study.commits() for study in self.studies.values()), Counter[str]())
-        return ", ".join(f"{commit} ({count})" for commit, count in found.most_common())
+        """Return the number of runs by commit."""
+        commits = sum((study.commits() for study in self.studies.values()), Counter[str]())
+        return ", ".join(f"{commit} ({count})" for commit, count in commits.most_common())
 
 
 if __name__ == "__main__":

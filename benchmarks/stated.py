@@ -3,7 +3,7 @@
 python benchmarks/stated.py             # print them, page by page
 python benchmarks/stated.py --check     # fail if a page lacks one of its sentences
 
-When a measurement was repeated, copy the new sentence into the page.
+After repeating a measurement, copy the new sentence into the page.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> int:
         text = squeezed((ROOT / page).read_text(encoding="utf-8"))
         for sentence in sentences:
             if checking and squeezed(sentence) not in text:
-                print(f"{page} lacks what the result files give:\n{sentence}\n", file=sys.stderr)
+                print(f"{page} lacks this sentence from the result files:\n{sentence}\n", file=sys.stderr)
                 missing += 1
             elif not checking:
                 print(f"{page}:\n{sentence}\n")
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def stated() -> Mapping[str, Sequence[str]]:
-    """Return what each page states, by its path."""
+    """Return the sentences of each page, by its path."""
     demo, speed, selectors, growing = (result(name) for name in ("demo", "speed", "selectors", "growing"))
     return {
         "README.md": [*demo_sentences(demo), *speed_in_short(speed["rows"])],
@@ -55,8 +55,8 @@ def stated() -> Mapping[str, Sequence[str]]:
 
 def result(name: str) -> dict[str, Any]:
     """Return the content of a result file."""
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return found
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return content
 
 
 def squeezed(text: str) -> str:
@@ -65,7 +65,7 @@ def squeezed(text: str) -> str:
 
 
 def demo_sentences(demo: Mapping[str, Any]) -> list[str]:
-    """Return the demo's result: ten lines as it prints them, and what README says about them."""
+    """Return the demo's result: ten lines of its output, and the sentences of README."""
     summary, cost = demo["summary"], demo["summary"]["cost"]
     best = max(summary["references"], key=summary["references"].get)
     reference = summary["references"][best]
@@ -114,18 +114,20 @@ def speed_in_full(rows: Mapping[str, Any]) -> list[str]:
     return [
         *speed_in_short(rows),
         f"One short text takes {ratio(rows, 'predict-one-text')} times as long as a plain forward pass of that text.",
-        f"With `selector.top_k=3`, predicting takes {ratio(rows, 'predict-top-3')} times as long as a plain forward pass.",
+        f"With `selector.top_k=3`, predicting takes {ratio(rows, 'predict-top-3')} times as long as a plain forward "
+        "pass.",
         f"With `minilm-l6`, predicting with 1,000 tasks takes {few} to {many} times as long as with 10.",
-        f"Learning is {ratio(rows, 'learn-all-layers', 1)} times as fast as training a LoRA on all layers with PEFT for "
-        "the same number of epochs. LoRA on all layers learns more per epoch, though: conpet reaches the same accuracy "
+        f"Learning is {ratio(rows, 'learn-all-layers', 1)} times as fast as training a LoRA on all layers with PEFT "
+        "for the same number of epochs. LoRA on all layers learns more per epoch, though: conpet reaches the same "
+        "accuracy "
         f"{ratio(rows, 'learn-equally-well', 1)} times as fast.",
-        f"Learning ten tasks of 8 examples in one batch is {ratio(rows, 'learn-together', 1)} times as fast as learning "
-        "them one by one.",
+        f"Learning ten tasks of 8 examples in one batch is {ratio(rows, 'learn-together', 1)} times as fast as "
+        "learning them one by one.",
     ]
 
 
 def selector_sentences(found: Mapping[str, Any]) -> list[str]:
-    """Return how often each selector ranks the true task first."""
+    """Return the sentences on how often each selector ranks the true task first."""
     names = {"closed-form": "closed-form", "prototypes": "prototypes", "learned": "learned, 100 steps a task"}
     shown = {name: found["selectors"][key] for name, key in names.items()}
     first = {
@@ -159,7 +161,7 @@ def growing_lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def parameter_sentences(demo: Mapping[str, Any]) -> list[str]:
-    """Return the counts for LLaMA-7B's configuration, and for the demo."""
+    """Return the sentences on parameters, for LLaMA-7B and for the demo."""
     count, cost = llama_7b_count(), demo["summary"]["cost"]
     return [
         f"For LLaMA-7B, LoRA of rank 4 on the query and key projections trains {count.module:,} of {count.backbone:,} "

@@ -1,4 +1,4 @@
-"""What surprised the first people who used a workspace."""
+"""Refusals and messages that surprised the first users of a workspace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_another_task_under_a_taken_name_is_refused_and_nothing_changes(tmp_path
     workspace = ConPET.create(tmp_path / "w", **tiny_settings())
     workspace.learn(first, evaluate=False)
     impostor = Task(first.name, second.train, second.validation, second.test)
-    with pytest.raises(DataError, match="give this one another name"):
+    with pytest.raises(DataError, match="give the new task another name"):
         workspace.learn(impostor, evaluate=False)
     assert workspace.labels == first.labels
 
@@ -41,9 +41,9 @@ def test_a_negative_number_of_runners_up_is_refused(tmp_path: Path) -> None:
 def test_one_input_in_place_of_a_list_is_refused(tmp_path: Path) -> None:
     learner = ConPET.create(tmp_path / "w", **tiny_settings())
     for one in ("a string", Example.of_text("a string")):
-        with pytest.raises(DataError, match=r"one input .* where a list .*predict\(\[\.\.\.\]\)"):
+        with pytest.raises(DataError, match=r"a list .* a single one.*predict\(\[\.\.\.\]\)"):
             learner.predict(one)  # type: ignore[arg-type]
-        with pytest.raises(DataError, match="one input"):
+        with pytest.raises(DataError, match="a single one"):
             next(learner.predict_stream(one))  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Costs are those of one operation, whatever other threads do; peak memory is that of a stage."""
+"""Costs belong to one operation, whatever other threads do; peak memory belongs to a stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory that ran out is said to have run out, wherever an error is otherwise taken for an answer."""
+"""Out-of-memory errors are reported as such, also where other errors are treated as a result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from conpet.backbone.backbone import Backbone
 from conpet.backbone.load import load_backbone
 from conpet.config import Settings
 from conpet.errors import BackboneError, OutOfMemoryError, check_memory, is_out_of_memory
-from conpet.modules.grouped_matmul import InRuns, seconds_of
+from conpet.modules.grouped_matmul import BatchedMatmul, time_multiply
 from conpet.modules.kinds import prefix
 from conpet.modules.module import PetModule
 from conpet.store import Store
@@ -27,7 +27,7 @@ from tests.helpers.workspaces import workspace
 
 
 def of_the_cpu() -> Exception:
-    """Return what torch raises when it asks the system for more than there is."""
+    """Return the error that torch raises when the system cannot allocate the memory."""
     with pytest.raises(RuntimeError) as raised:
         torch.empty(1 << 60, dtype=torch.uint8)
     return raised.value
@@ -90,17 +90,17 @@ def test_a_model_that_does_not_fit_is_not_called_broken(
 def test_kernels_and_ways_to_multiply_are_not_given_up_because_memory_ran_out(
     full: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    way, given = InRuns([(0, 1)], torch.device("cpu")), torch.ones(1, 2, 2)
+    way, given = BatchedMatmul([(0, 1)], torch.device("cpu")), torch.ones(1, 2, 2)
     monkeypatch.setattr(frozen_linear.FrozenLinear, "forward", raising(full))
-    monkeypatch.setattr(InRuns, "multiply", raising(full))
+    monkeypatch.setattr(BatchedMatmul, "multiply", raising(full))
     with pytest.raises(OutOfMemoryError, match="kernels"):
         frozen_linear._has_kernels.__wrapped__()
     with pytest.raises(OutOfMemoryError, match="mixed batch"):
-        seconds_of(way, given, given)
+        time_multiply(way, given, given)
     monkeypatch.setattr(frozen_linear.FrozenLinear, "forward", raising(RuntimeError("no such kernel")))
-    monkeypatch.setattr(InRuns, "multiply", raising(NotImplementedError()))
+    monkeypatch.setattr(BatchedMatmul, "multiply", raising(NotImplementedError()))
     assert not frozen_linear._has_kernels.__wrapped__()
-    assert seconds_of(way, given, given) == float("inf")
+    assert time_multiply(way, given, given) == float("inf")
 
 
 @of_torch
@@ -109,8 +109,8 @@ def test_a_kind_of_module_is_not_refused_because_memory_ran_out(
 ) -> None:
     backbone = tiny_backbone()
     monkeypatch.setattr(prefix, "probe", raising(full))
-    with pytest.raises(OutOfMemoryError, match="attentions"):
-        PetModule(backbone, Settings.parse({}).for_task({"pet": "prefix"}), seed=0)
+    with pytest.raises(OutOfMemoryError, match="attention modules"):
+        PetModule(backbone, Settings.parse({}).for_task({"module": "prefix"}), seed=0)
 
 
 def test_a_file_is_not_called_damaged_because_memory_ran_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`ConPET`: a workspace in which one frozen backbone learns task after task."""
+"""`ConPET`: a workspace in which a frozen backbone learns one task after another."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ from conpet.store import Store, TaskRecord
 from conpet.tuning.search import CostLimit
 from conpet.types import Evaluation, LearnReport, MergeReport, Prediction
 
-Given = ParamSpec("Given")
-Done = TypeVar("Done")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 class ConPET:
-    """A workspace on disk, its frozen backbone and what was learned so far.
+    """A workspace on disk: a frozen backbone and the tasks learned so far.
 
-    Use `ConPET.create` or `ConPET.open`. Objects may be shared by threads, and a folder by processes: readers always
-    see a whole state, writers wait for one another.
+    Use `ConPET.create` or `ConPET.open`. Threads may share an object, and processes a folder: readers always see a
+    complete state, and writers wait for each other.
 
-        learner = ConPET.create("support")
-        print(learner.learn(read_stream("tasks/")[0]))
-        print(learner.predict(["my card was swallowed"])[0].label)
+        workspace = ConPET.create("support")
+        print(workspace.learn(read_stream("tasks/")[0]))
+        print(workspace.predict(["my card was swallowed"])[0].label)
 
     Args:
         store: The workspace's store.
         settings: Its settings.
-        backbone: Name or folder of the backbone, where it is not the one in the settings.
-        device: A torch device in place of the one in the settings.
+        backbone: Name or folder of the backbone, if it differs from the settings.
+        device: A torch device that overrides the settings.
         wait_for_changes: See `open`.
     """
 
@@ -91,44 +91,45 @@ class ConPET:
         """Make an empty workspace.
 
         Args:
-            path: Its folder; must not exist, or be empty.
+            path: Folder of the workspace; it must not exist, or be empty.
             backbone: An embedded model (`smollm2-135m`, `minilm-l6`), `tiny-random`, a folder in Hugging Face format,
                 or a hub id.
-            method: The learner, a name in `conpet.methods.METHODS`.
+            method: The method: a name in `conpet.methods.METHODS`, or its settings.
             progress: Called with a line at each slow step.
             settings: Any field of `conpet.config.Settings`.
 
         Raises:
             ConfigError: A setting is unknown or wrong.
             UnknownNameError: There is no such method, selector, replay schedule or retention.
-            WorkspaceExistsError: Something stands at `path`.
-            BackboneError: The backbone cannot be used so.
-            DownloadError: An embedded model could not be fetched.
+            WorkspaceExistsError: `path` exists and is not an empty folder.
+            BackboneError: The backbone cannot be used with these settings.
+            DownloadError: An embedded model could not be downloaded.
         """
-        asked = Settings.parse({"backbone": backbone, "method": method}).changed(settings)
-        check_settings(asked)
-        learner: type[Method] = METHODS[asked.method.name]
+        requested = Settings.parse({"backbone": backbone, "method": method}).changed(settings)
+        check_settings(requested)
+        method_class: type[Method] = METHODS[requested.method.name]
         Store.require_free(path)
         loaded = load_backbone(
-            asked.backbone.name, dtype=asked.backbone.dtype, device=asked.backbone.device, progress=progress
+            requested.backbone.name, dtype=requested.backbone.dtype, device=requested.backbone.device, progress=progress
         )
-        built = cut_backbone(loaded, asked)
-        if learner.tunes:
-            check_module(built, asked.module)
-        if asked.replay.latent_only and not built.frozen_layers:
+        cut = cut_backbone(loaded, requested)
+        if method_class.tunes:
+            check_module(cut, requested.module)
+        if requested.replay.latent_only and not cut.frozen_layers:
             raise ConfigError(
-                "replay.latent_only=true stores the states of the frozen layers in place of texts, but "
-                f"backbone.frozen_layers=0 leaves {built.name} without any: freeze 1 layer or more, or drop latent_only"
+                "replay.latent_only=true stores the states of the frozen layers instead of texts, but "
+                f"backbone.frozen_layers=0 leaves {cut.name} without any; freeze at least one "
+                "layer, or leave out latent_only"
             )
-        decided = asked.changed(
+        resolved = requested.changed(
             {
-                "backbone.dtype": str(built.dtype).removeprefix("torch."),
-                "backbone.frozen_layers": built.frozen_layers,
-                "features.layers": built.feature_layers,
+                "backbone.dtype": str(cut.dtype).removeprefix("torch."),
+                "backbone.frozen_layers": cut.frozen_layers,
+                "features.layers": cut.feature_layers,
             }
         )
-        store = Store.create(path, settings=decided.to_json(), backbone=built.describe())
-        return cls(store, decided)
+        store = Store.create(path, settings=resolved.to_json(), backbone=cut.describe())
+        return cls(store, resolved)
 
     @classmethod
     def open(
@@ -143,14 +144,14 @@ class ConPET:
 
         Args:
             path: The workspace's folder.
-            backbone: Where the backbone lies now, if it was moved.
-            device: A torch device in place of the workspace's setting.
+            backbone: Present location of the backbone, if it was moved.
+            device: A torch device that overrides the workspace's setting.
             wait_for_changes: Whether a prediction waits for a generation that another process has just committed. If
-                not, predictions go on with the former generation until a background thread has prepared the new one.
+                not, predictions use the former generation until a background thread has prepared the new one.
 
         Raises:
             WorkspaceNotFoundError: There is no workspace at `path`.
-            BackboneMismatchError: The backbone found has other weights, tokenizer or configuration.
+            BackboneMismatchError: The backbone differs in its weights, tokenizer or configuration.
         """
         store = Store.open(path)
         header = store.header()
@@ -160,7 +161,7 @@ class ConPET:
 
     @property
     def settings(self) -> Settings:
-        """The workspace's settings, as this object last saw them."""
+        """The workspace's settings when this object last read them."""
         return self._live.settings
 
     @property
@@ -170,17 +171,17 @@ class ConPET:
 
     @property
     def store(self) -> Store:
-        """The workspace on disk: every version, every event."""
+        """The workspace's store on disk, with all versions and events."""
         return self._store
 
     @property
     def backbone(self) -> Backbone:
-        """The frozen model with the workspace's warm-up, if any, loaded when first needed; its `cache` counts hits."""
+        """The frozen model with the workspace's warm-up, if any; loaded on first use."""
         return self._live.now().method.backbone
 
     @property
     def tasks(self) -> tuple[TaskRecord, ...]:
-        """The tasks learned, in order, with all their versions."""
+        """The learned tasks, in order, with all their versions."""
         return self._store.snapshot().tasks
 
     @property
@@ -190,16 +191,16 @@ class ConPET:
 
     @property
     def owners(self) -> dict[str, str]:
-        """Label to the name of the task it belongs to."""
+        """The name of each label's task."""
         return {label: task.name for task in self.tasks for label in task.active.labels}
 
     # Changing
 
     def check(self, tasks: Iterable[Task]) -> None:
-        """Check that tasks fit this workspace: their settings, and their templates for its backbone; learns nothing.
+        """Check that the settings and templates of tasks fit this workspace, without learning them.
 
         Raises:
-            ConfigError: One does not; the message names the task.
+            ConfigError: A task does not fit; the message names it.
         """
         style = Style(self._store.header().backbone["style"])
         others: list[Task | TaskState] = [task_state(version) for version in self._store.snapshot().versions]
@@ -222,21 +223,21 @@ class ConPET:
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> LearnReport:
-        """Learn a task; one already learned from the same data is skipped, a changed one becomes a new version.
+        """Learn a task. A task already learned from the same data is skipped; changed data makes a new version.
 
-        All or nothing: until the last moment the workspace is as before. If the process is killed, learning the task
-        again goes on from the last checkpoint.
+        All or nothing: the workspace does not change before the final commit. If the process is killed, learning the
+        task again resumes from the last checkpoint.
 
         Args:
             task: The task.
-            evaluate: Whether to evaluate on the test examples of all tasks seen; its cost grows with their number.
-            wait_seconds: How long to wait for another process that is changing the workspace; None: for ever.
-            progress: Called with the name of a stage and the share of it that is done, 0 to 1.
+            evaluate: Whether to evaluate on the test examples of all tasks; the cost grows with the number of tasks.
+            wait_seconds: How long to wait while another process changes the workspace; None to wait without limit.
+            progress: Called with the name of a stage and the share done, 0 to 1.
 
         Raises:
             DataError: A label belongs to another task.
             ConfigError: The task's settings or template do not fit.
-            WorkspaceBusyError: Another process is still at it after `wait_seconds`.
+            WorkspaceBusyError: Another process is still changing the workspace after `wait_seconds`.
         """
         return self._change(commands.learn, "learn", wait_seconds, progress, evaluate, task)
 
@@ -249,11 +250,11 @@ class ConPET:
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> LearnReport:
-        """Go back (or forth) to another version of a task; arguments as in `learn`.
+        """Make another version of a task active; arguments as in `learn`.
 
         Raises:
             UnknownNameError: There is no such task or version.
-            DataError: A label of that version belongs to another task by now.
+            DataError: A label of that version now belongs to another task.
         """
         return self._change(commands.rollback, "rollback", wait_seconds, progress, evaluate, task, version)
 
@@ -265,9 +266,10 @@ class ConPET:
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> Evaluation | None:
-        """Take a task out: its labels, all its versions, its examples, and its share of the closed-form statistics.
+        """Remove a task with its labels, all its versions, its examples, and its share of the closed-form statistics.
 
-        Arguments as in `learn`. A learned selector loses the task's output; its LoRA keeps having seen the examples.
+        Arguments as in `learn`. A learned selector loses the output of the task, but its LoRA, which was trained on the
+        examples, does not change.
 
         Raises:
             UnknownNameError: There is no such task.
@@ -282,26 +284,26 @@ class ConPET:
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> list[LearnReport]:
-        """Learn several tasks in one change, all of them or none: many small ones cost much less so.
+        """Learn several tasks in one change, all or nothing, which is much faster for many small tasks.
 
-        The modules of small tasks pass a training step together, each on its own examples; statistics are written,
-        weights calibrated and tests evaluated once. Each task has its module, version and place in the history as if it
-        had been learned by itself, and modules come out the same but for rounding. Calibration, which is fitted when a
-        change ends, then has no draw from between these tasks.
+        The modules of small tasks share training steps, each on its own examples; statistics, calibration and
+        evaluation are done once. Each task gets its own module, version and event in the history, as if it had been
+        learned alone, and modules are equal up to rounding. The calibration is fitted once at the end, not after each
+        task.
 
         Args:
             tasks: The tasks; those already learned from the same data are skipped.
-            evaluate: As in `ConPET.learn`, once for all; the report of the last task learned has the evaluation.
+            evaluate: As in `ConPET.learn`, once for all; the report of the last task has the evaluation.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
         Returns:
-            A report for each; each is charged the share of the cost that its training examples have.
+            A report for each task; the cost is divided by the number of training examples.
 
         Raises:
-            ConfigError: As in `ConPET.learn`; or the method, selector or rule learns each task on from the one before.
-            DataError: As in `ConPET.learn`; or two of the tasks have a name or a label in common. A label that one of
-                them gives up is free for others when the change is made, not before.
+            ConfigError: As in `ConPET.learn`; or the method, selector or fusion needs the result of the previous task.
+            DataError: As in `ConPET.learn`; or two of the tasks share a name or a label. A label that a new version
+                gives up cannot be used by another task in the same change.
             WorkspaceBusyError: As in `ConPET.learn`.
         """
         return self._change(commands.learn_batch, "learn", wait_seconds, progress, evaluate, list(tasks))
@@ -315,22 +317,22 @@ class ConPET:
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> Iterator[LearnReport]:
-        """Learn tasks one after another, yielding a report for each.
+        """Learn tasks in order, yielding a report for each.
 
         Args:
             stream: The tasks.
-            batch: Tasks learned in one change (see `learn_batch`), 1 or more.
+            batch: Number of tasks to learn in each change (see `learn_batch`), 1 or more.
             evaluate: As in `ConPET.learn`, after each change.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
         Raises:
-            ConfigError: `batch` is below 1; else errors as in `learn_batch`.
+            ConfigError: `batch` is below 1; other errors as in `learn_batch`.
         """
         if not isinstance(batch, int) or batch < 1:
             raise ConfigError(f"batch={batch!r}: give a whole number, 1 or more")
-        rest = iter(stream)
-        while tasks := list(islice(rest, batch)):
+        remaining = iter(stream)
+        while tasks := list(islice(remaining, batch)):
             yield from self.learn_batch(tasks, evaluate=evaluate, wait_seconds=wait_seconds, progress=progress)
 
     def extend(
@@ -341,13 +343,13 @@ class ConPET:
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> list[LearnReport]:
-        """Learn more examples of labels that are learned already: their tasks get new versions, one commit for each.
+        """Learn more examples of known labels: each of their tasks gets a new version, in one commit per task.
 
-        A version is learned from what is stored of its task and the new examples together. Inputs that are stored
-        already are left out, so that doing it again does nothing.
+        A new version is learned from the stored examples of its task and the new ones. Inputs that are already stored
+        are ignored, so that a second call with the same examples does nothing.
 
         Args:
-            examples: The new examples, of labels of any tasks.
+            examples: The new examples, with labels of any tasks.
             evaluate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
@@ -356,9 +358,9 @@ class ConPET:
             A report for each task that owns one of the labels, in the order of the tasks.
 
         Raises:
-            DataError: A label is not known, an input is stored with another label, or the limit of the replay memory
-                let all training examples of a label go.
-            ConfigError: The workspace keeps no texts to learn from again (`latent_only`).
+            DataError: A label is unknown, an input is stored with another label, or the limited replay memory holds no
+                training example of another label of the task.
+            ConfigError: The workspace stores no texts (`latent_only`).
         """
         owners = self._change(commands.owners_of, "extend", wait_seconds, None, False, examples)
         return [
@@ -374,13 +376,13 @@ class ConPET:
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> LearnReport:
-        """Give a label another name: a new version of its task, with the same weights. Nothing is trained.
+        """Rename a label: a new version of its task with the same weights, without training.
 
-        Older versions keep the former name, and can be rolled back to.
+        Older versions keep the former name and can be rolled back to.
 
         Raises:
             UnknownNameError: There is no label `old`.
-            DataError: A task has a label `new` already.
+            DataError: The label `new` already exists.
         """
         return self._change(commands.rename, "rename", wait_seconds, progress, evaluate, old, new)
 
@@ -392,15 +394,15 @@ class ConPET:
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> LearnReport:
-        """Take a label out: its examples, its output, and exactly its share of the statistics. Nothing is trained.
+        """Remove a label with its examples, its output and exactly its share of the statistics, without training.
 
-        The task gets a new version without it. All its older versions are deleted, for they hold the label's examples,
-        and so are those of other tasks in which the label was once. A module that was trained with the label keeps
-        having seen it.
+        The task gets a new version without the label. All its older versions are deleted because they hold examples of
+        the label, and so are versions of other tasks that once had the label. The module was trained with the label and
+        is not trained again.
 
         Raises:
             UnknownNameError: There is no such label.
-            ConfigError: It is the last one of its task.
+            ConfigError: It is the last label of its task.
         """
         return self._change(commands.retire, "retire", wait_seconds, progress, evaluate, label)
 
@@ -414,25 +416,25 @@ class ConPET:
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> LearnReport:
-        """Put finer labels in the place of one: its task is learned anew, as a new version.
+        """Replace a label by finer ones: its task is learned again, as a new version.
 
-        Stored examples of the label that `examples` has too get their finer label and stay where they were (training,
-        validation, test); those it does not have are dropped, and `LearnReport.notes` says how many.
+        Stored examples of the label that are also in `examples` get their finer label and stay in their subset
+        (training, validation, test); the others are dropped, and `LearnReport.notes` says how many.
 
         Args:
-            label: The label.
-            examples: Examples of two finer labels or more, one of which may keep the label's name.
-            replace: Whether `examples` may have none of the label's stored examples, so that all of them are dropped.
+            label: The label to split.
+            examples: Examples of two or more finer labels; one of them may have the former name.
+            replace: Whether to drop all stored examples of the label if `examples` contains none of them.
             evaluate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
         Raises:
             UnknownNameError: There is no such label.
-            DataError: A finer label is known already, or has no training example; an input is stored under a label
-                other than `label`; none is stored under it, without `replace`; or the limit of the replay memory let
-                all training examples of another label of the task go.
-            ConfigError: The workspace keeps no texts to learn from again (`latent_only`).
+            DataError: A finer label already exists or has no training example; an input is stored under a label other
+                than `label`; no input is stored under `label`, without `replace`; or the limited replay memory holds no
+                training example of another label of the task.
+            ConfigError: The workspace stores no texts (`latent_only`).
         """
         return self._change(
             commands.split_label, "split", wait_seconds, progress, evaluate, label, examples, replace=replace
@@ -448,23 +450,22 @@ class ConPET:
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> Evaluation | None:
-        """Let a workspace with one module for all tasks go on with a module for each new one.
+        """Change a workspace with one module for all tasks to a module for each new task.
 
-        The one module is frozen and serves the labels learned so far; a selector chooses between it and the modules of
-        tasks to come. With the paper's rule answers are what they were until the next task is learned, and the scores
-        of the old labels among each other are so for ever.
+        The present module is frozen and serves the labels learned so far; a selector chooses between it and the modules
+        of later tasks. With the fusion "paper", predictions do not change until the next task is learned, and the
+        relative scores of the old labels never change.
 
         Args:
-            method: What to go on with; "dynamic" is all there is.
-            rule: How scores become one ranking from now on; "calibrated" changes answers at once.
-            selector: What finds an input's task; None: as the settings have it. One that is computed, not trained.
+            method: The new method; only "dynamic" is possible.
+            fusion: The new fusion; "calibrated" changes predictions immediately.
+            selector: The new selector, which must need no training; None keeps the one in the settings.
             evaluate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
         Raises:
-            ConfigError: The workspace's method has no module that could be frozen, or is dynamic already; or nothing
-                was learned yet.
+            ConfigError: The workspace's method has no module to freeze, or is already dynamic; or there are no tasks.
         """
         return self._change(commands.upgrade, "upgrade", wait_seconds, progress, evaluate, method, fusion, selector)
 
@@ -477,23 +478,23 @@ class ConPET:
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> MergeReport:
-        """Let several tasks share one module, trained on their stored examples, in place of one each.
+        """Replace the modules of several tasks by one module, trained on all their stored examples.
 
-        The tasks keep their labels, examples and versions. Training takes the sum of their steps. The modules that are
-        replaced are deleted; older versions keep theirs.
+        The tasks keep their labels, examples and versions. Training takes the sum of their steps. The replaced modules
+        are deleted; older versions keep theirs.
 
         Args:
-            tasks: Two tasks or more.
-            bound: How many points the accuracy on their validation examples, all labels of the workspace competing,
-                may fall at most.
+            tasks: Names of two or more tasks.
+            bound: Largest accepted fall of the accuracy on their validation examples, among all labels of the
+                workspace, in points.
             evaluate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
         Raises:
-            AccuracyBoundError: It would fall by more; nothing was changed.
+            AccuracyBoundError: The accuracy would fall by more than `bound`; nothing was changed.
             DataError: A task has no validation or no training examples.
-            ConfigError: The method is not dynamic, or there is nothing to merge.
+            ConfigError: The method is not dynamic, or the tasks already share a module.
         """
         return self._change(commands.merge, "merge", wait_seconds, progress, evaluate, tasks, bound)
 
@@ -509,18 +510,18 @@ class ConPET:
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> TuneReport:
-        """Search for the design that suits a task, and put it in force for all that is learned from now on.
+        """Search for the design that suits a task, and apply it to the settings for all tasks learned later.
 
-        Split, rank, targets, learning rate, epochs and warm-up are chosen by accuracy on validation examples; once a
-        task was learned, split and warm-up stay as they are. All or nothing, as `learn` is.
+        The search chooses frozen layers, rank, targets, learning rate, epochs and warm-up by accuracy on validation
+        examples; once a task was learned, frozen layers and warm-up are fixed. All or nothing, as in `learn`.
 
         Args:
-            task: A task, or the name of a learned one. Its test examples are never looked at.
-            seconds: Limit in wall time.
-            passes: Limit in forward-pass equivalents (see `TuneReport.passes`); equal seeds then find equal designs.
-            trials: Limit in designs. At least one of the three must be given.
-            choices: Any field of `conpet.config.DesignChoices`.
-            dry_run: Whether to leave the settings as they are.
+            task: A task, or the name of a learned one. Its test examples are never read.
+            seconds: Limit on wall time.
+            passes: Limit on forward-pass equivalents (see `TuneReport.passes`); equal seeds then find equal designs.
+            trials: Limit on the number of designs. At least one of the three limits is required.
+            choices: Any fields of `conpet.config.DesignChoices`.
+            dry_run: Whether to leave the settings unchanged.
             wait_seconds: As in `learn`.
             progress: As in `learn`.
 
@@ -530,37 +531,37 @@ class ConPET:
             UnknownNameError: No task of this name was learned.
             WorkspaceBusyError: As in `learn`.
         """
-        limit, among = CostLimit(seconds, passes, trials), DesignChoices.parse(choices or {})
+        limit, design_choices = CostLimit(seconds, passes, trials), DesignChoices.parse(choices or {})
         if dry_run:
             live = self._live.now()
-            return search(live.method, live.state, live.snapshot, task, limit, among, progress or ignore)
-        return self._change(commands.tune, "tune", wait_seconds, progress, False, task, limit, among)
+            return search(live.method, live.state, live.snapshot, task, limit, design_choices, progress or ignore)
+        return self._change(commands.tune, "tune", wait_seconds, progress, False, task, limit, design_choices)
 
     def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
-        """Copy a module with its head into a new folder that plain Hugging Face PEFT loads.
+        """Export a module with its head to a new folder that Hugging Face PEFT can load.
 
         Args:
             task: The task.
             folder: A folder that does not exist yet.
-            version: The module's version; by default the one in use.
+            version: The version; by default the active one.
 
         Raises:
             UnknownNameError: There is no such task or version.
-            WorkspaceExistsError: Something stands at `folder`.
+            WorkspaceExistsError: `folder` exists.
         """
         snapshot = self._store.snapshot()
         record = snapshot.task(task)
         chosen = record.active if version is None else record.version(version)
         return export_version(chosen, snapshot.shared, Path(folder).expanduser())
 
-    # Asking
+    # Predicting
 
     def predict(self, inputs: Sequence[str | Example], *, runners_up: int = 2) -> list[Prediction]:
         """Predict inputs: texts, or examples of any kind.
 
         Args:
             inputs: The inputs.
-            runners_up: Number of further labels to give with each answer, 0 or more.
+            runners_up: Number of further candidates to return with each answer, 0 or more.
 
         Raises:
             ConfigError: `runners_up` is negative.
@@ -581,7 +582,7 @@ class ConPET:
         return evaluate_workspace(self._live.now(), self._store, progress or ignore)
 
     def close(self) -> None:
-        """Release the model, the modules in memory and the files held open; what is asked next loads them again."""
+        """Release the model, the modules in memory and open files; the next call loads them again."""
         self._live.close()
 
     def __enter__(self) -> Self:
@@ -594,27 +595,27 @@ class ConPET:
 
     def _change(
         self,
-        command: Callable[Concatenate[Transaction, Given], Done],
+        command: Callable[Concatenate[Transaction, Arguments], Result],
         verb: str,
         wait_seconds: float | None,
         progress: Progress | None,
         evaluate: bool,
-        *given: Given.args,
-        **more: Given.kwargs,
-    ) -> Done:
+        *arguments: Arguments.args,
+        **options: Arguments.kwargs,
+    ) -> Result:
         """Run a command as the only writer."""
         with self._store.write(verb, wait_seconds) as writer, metered() as meter:
             tx = Transaction(self._store, writer, self._live, meter, progress or ignore, evaluate=evaluate)
-            done = command(tx, *given, **more)
-            del tx  # nothing here reads the former state any more, so what only that had can be deleted
+            result = command(tx, *arguments, **options)
+            del tx  # releases the former state, so that objects used only by it can be deleted
             writer.collect()
-            return done
+            return result
 
     def _check_backbone(self, stored: Fingerprint) -> None:
-        found = fingerprint_of(find_folder(self._backbone_name))
-        if found != stored:
-            parts = ", ".join(stored.differences(found))
+        present = fingerprint_of(find_folder(self._backbone_name))
+        if present != stored:
+            parts = ", ".join(stored.differences(present))
             raise BackboneMismatchError(
                 f"the workspace {self.path} was made with another {parts} than {self._backbone_name!r} has now; "
-                "give the backbone it was made with (its folder or id, as `backbone`), or make a new workspace"
+                "open it with its original backbone (folder or id, as `backbone`), or make a new workspace"
             )

@@ -1,4 +1,4 @@
-"""The circumstances of one change to a workspace: past examples, costs, seed, checkpoints, progress."""
+"""The context of one change to a workspace: past examples, costs, seed, checkpoints, progress."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from conpet.cost import CostLedger
 from conpet.replay.memory import StoredExamples
 
 Progress = Callable[[str, float], None]
-"""Called with the name of a stage and the share of it that is done, 0 to 1."""
+"""Called with the name of a stage and the share done, 0 to 1."""
 
 
 def ignore(stage: str, share: float) -> None:
-    """Report progress to nobody."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainContext:
-    """Where and how one change is worked out.
+    """The context in which a method learns or updates tasks.
 
     Attributes:
-        memory: The past tasks' examples, blind to test labels.
-        costs: Collects what the stages cost.
-        seed: Seed of everything random in this change: the workspace's seed and the task's name decide it.
+        memory: The examples of past tasks, without test labels.
+        costs: Collects the costs of the stages.
+        seed: Seed of all randomness in this change, derived from the workspace's seed and the task's name.
         scratch: Folder for checkpoints, or None.
         progress: Called with a stage's name and the share done, 0 to 1.
     """

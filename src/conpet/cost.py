@@ -1,7 +1,7 @@
-"""What an operation costs: counted per operation, and by stage.
+"""The cost of operations, by stage.
 
-`metered()` starts an operation. Whatever is computed in it, in the same context (thread or asyncio task), is counted in
-its meter; what other threads compute meanwhile is not. Outside of an operation nothing is counted.
+`metered()` starts an operation. Its meter counts all computation in the same context (thread or asyncio task), but not
+that of other threads. Outside an operation nothing is counted.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 BACKWARD = 2
-"""Forward passes that a backward pass counts as: one for the gradients of inputs, one for those of weights.
+"""A backward pass counts as this many forward passes: one for the gradients of inputs, one for those of weights.
 
-That is the usual count; with frozen weights it is less in truth, so this is a bound."""
+This is the usual count. With frozen weights the true cost is lower, so it is an upper bound."""
 
 
 @dataclass(slots=True)
 class Meter:
-    """Counts what is computed in an operation.
+    """Counts the computation of an operation.
 
     Attributes:
-        tokens: Tokens that went through the backbone forwards, each weighted by the share of the layers it passed.
-        cached_tokens: Tokens whose prefix states came from the cache instead, weighted alike.
-        trained_tokens: Those of `tokens` that gradients were carried back through as well.
+        tokens: Tokens passed forward through the backbone, each weighted by the share of the layers it passed.
+        cached_tokens: Tokens whose prefix states came from the cache instead, weighted in the same way.
+        trained_tokens: Tokens among `tokens` that also had a backward pass.
         steps: Optimiser steps.
-        cache_hits: Examples whose prefix states the cache had.
+        cache_hits: Examples whose prefix states were found in the cache.
         cache_lookups: Examples whose prefix states were looked up in the cache.
     """
 
@@ -42,38 +42,38 @@ class Meter:
 
     @property
     def equivalents(self) -> float:
-        """Tokens through the whole backbone that all of this is worth, on whatever machine and with whatever cache.
+        """The total in tokens through the whole backbone; the same on every machine and with any cache.
 
-        A backward pass counts as two forward passes, and states from the cache as if they had been computed.
+        A backward pass counts as two forward passes, and cached states as if they were computed.
         """
         return self.tokens + self.cached_tokens + BACKWARD * self.trained_tokens
 
     @property
     def hit_rate(self) -> float:
-        """Share of the lookups that the cache could answer, 0 to 1; 0 before the first lookup."""
+        """Share of the cache lookups that were hits, 0 to 1; 0 before the first lookup."""
         return self.cache_hits / self.cache_lookups if self.cache_lookups else 0.0
 
     def add(self, other: Meter) -> None:
         """Add the counts of another meter."""
-        for one in fields(self):
-            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+        for counter in fields(self):
+            setattr(self, counter.name, getattr(self, counter.name) + getattr(other, counter.name))
 
 
 _meter: ContextVar[Meter | None] = ContextVar("conpet_meter", default=None)
 
 
 def meter() -> Meter:
-    """Return the meter of the current operation, or outside of any operation a new one that nobody reads."""
+    """Return the meter of the current operation, or an unused new one outside any operation."""
     return _meter.get() or Meter()
 
 
 @contextmanager
 def metered() -> Iterator[Meter]:
-    """Count what the current context computes until the block ends.
+    """Count the computation of the current context until the block ends.
 
-    Operations may be nested: at its end an inner one is added to the outer one. A thread that is started in an
-    operation counts there only if it runs in a copy of the context (`contextvars.copy_context().run`). Do not yield
-    from a generator inside the block: the caller's work would be counted.
+    Operations may be nested: an inner one is added to the outer one when it ends. A thread started in an operation is
+    counted only if it runs in a copy of the context (`contextvars.copy_context().run`). Do not yield from a generator
+    inside the block: the caller's computation would be counted.
 
     Example:
         >>> with metered() as costs:
@@ -101,7 +101,7 @@ class StageCost:
         tokens: See `Meter`.
         cached_tokens: See `Meter`.
         steps: Optimiser steps.
-        peak_bytes: Most memory that the process held during the stage, other threads' included; 0: not measured.
+        peak_bytes: Highest memory use of the whole process, with all its threads, during the stage; 0 if not measured.
     """
 
     stage: str
@@ -112,7 +112,7 @@ class StageCost:
     peak_bytes: int = 0
 
     def share(self, part: float) -> StageCost:
-        """Return a share of it, 0 to 1: what one of several tasks learned together is charged. Memory is not shared."""
+        """Return a share of the cost, 0 to 1, to charge one task of a batch. Peak memory is not divided."""
         return StageCost(
             self.stage,
             self.seconds * part,
@@ -125,17 +125,17 @@ class StageCost:
 
 @dataclass(slots=True)
 class CostLedger:
-    """Collects the cost of the stages of one event.
+    """Collects the costs of the stages of one event.
 
     Attributes:
-        stages: What was collected, in order.
+        stages: The costs so far, in order.
     """
 
     stages: list[StageCost] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Charge what happens inside to a stage."""
+        """Charge the computation inside the block to a stage."""
         started = time.perf_counter()
         with metered() as spent, peak_memory() as peak:
             try:
@@ -155,49 +155,49 @@ class CostLedger:
 
 _PROCESS = Path("/proc/self")
 _running: dict[object, list[int]] = {}
-"""For each interval being measured, the high-water marks read in it. Per process, because Linux keeps one mark for it.
+"""The high-water marks read in each running measurement. Global, because Linux keeps one mark for each process.
 
-Only single operations on the dictionary and its lists, no lock: so threads may share it, and a fork finds it usable."""
+Threads share it without a lock, by atomic operations on the dictionary and its lists, so it also survives a fork."""
 
 
 @contextmanager
 def peak_memory() -> Iterator[Callable[[], int]]:
-    """Measure the most memory that the process holds while the block runs, all of its threads together.
+    """Measure the highest memory use of the process, with all its threads, while the block runs.
 
-    Linux keeps a high-water mark for each process (`VmHWM`). It is set back to what is held now when the block begins;
-    blocks of other threads that are running then keep what the mark was before. Takes some 50 microseconds.
+    Linux keeps a high-water mark for each process (`VmHWM`). It is reset to the present use when the block begins,
+    after the former mark is saved for measurements running in other threads. Takes about 50 microseconds.
 
     Yields:
-        A function that returns the peak so far, in bytes; 0 where the platform does not let it be measured.
+        A function that returns the peak so far, in bytes; 0 if the platform cannot measure it.
     """
-    me = object()
+    key = object()
     marks: list[int] = []
     before = _high_water_mark()
-    for others in tuple(_running.values()):
-        others.append(before)
+    for other_marks in tuple(_running.values()):
+        other_marks.append(before)
     measurable = before > 0 and _reset_high_water_mark()
 
     def peak() -> int:
         return max(*marks, _high_water_mark(), 0) if measurable else 0
 
-    _running[me] = marks
+    _running[key] = marks
     try:
         yield peak
     finally:
-        del _running[me]
+        del _running[key]
 
 
 def _high_water_mark() -> int:
-    """Return the most memory held since the mark was last set back, in bytes; 0 where the system does not tell."""
+    """Return the highest memory use since the last reset of the mark, in bytes; 0 if the system does not report it."""
     try:
-        found = re.search(rb"VmHWM:\s*(\d+) kB", (_PROCESS / "status").read_bytes())
+        match = re.search(rb"VmHWM:\s*(\d+) kB", (_PROCESS / "status").read_bytes())
     except OSError:
         return 0
-    return 1024 * int(found[1]) if found else 0
+    return 1024 * int(match[1]) if match else 0
 
 
 def _reset_high_water_mark() -> bool:
-    """Set the mark back to what is held now; tell whether the system lets us."""
+    """Reset the mark to the present memory use; return whether the system allows it."""
     try:
         (_PROCESS / "clear_refs").write_text("5", encoding="ascii")
     except OSError:

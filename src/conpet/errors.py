@@ -1,4 +1,4 @@
-"""Every error conpet raises on purpose: a `ConpetError` that is also the built-in a caller would catch."""
+"""The errors of conpet: each is a `ConpetError` and also the built-in error that a caller would catch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 
 class ConpetError(Exception):
-    """Base of all errors raised on purpose; its message says what, where and what to do."""
+    """Base class of conpet's errors. Messages say what is wrong, where, and what to do."""
 
 
 class ConfigError(ConpetError, ValueError):
@@ -16,15 +16,15 @@ class ConfigError(ConpetError, ValueError):
 
 
 class DivergedError(ConfigError):
-    """Training has left the finite numbers: its learning rate is too high."""
+    """Training diverged to infinite or undefined numbers; usually the learning rate is too high."""
 
 
 class UnknownNameError(ConpetError, LookupError):
-    """A name (backbone, method, selector, task, module version, label) is not known here."""
+    """A name (backbone, method, selector, task, module version, label) is unknown."""
 
 
 class BackboneError(ConpetError, RuntimeError):
-    """A backbone cannot be loaded or used as asked."""
+    """A backbone cannot be loaded or used in this way."""
 
 
 class OutOfMemoryError(ConpetError, MemoryError):
@@ -32,7 +32,7 @@ class OutOfMemoryError(ConpetError, MemoryError):
 
 
 class BackboneMismatchError(ConpetError, ValueError):
-    """A workspace is opened with another backbone than the one it was made with."""
+    """A workspace was opened with a backbone that differs from its own."""
 
 
 class AccuracyBoundError(ConpetError, ValueError):
@@ -40,19 +40,19 @@ class AccuracyBoundError(ConpetError, ValueError):
 
 
 class HiddenLabelsError(ConpetError, PermissionError):
-    """What learns or chooses asked for labels of test examples, which are for the metrics alone."""
+    """Code that learns or chooses tried to read labels of test examples, which only the metrics may read."""
 
 
 class DownloadError(ConpetError, OSError):
-    """An embedded model could not be fetched, or what came is not what was pinned."""
+    """An embedded model could not be downloaded, or differs from its pinned version."""
 
 
 class WorkspaceExistsError(ConpetError, FileExistsError):
-    """A workspace is created where one, or something else, already stands."""
+    """The path for a new workspace or folder already exists."""
 
 
 class WorkspaceNotFoundError(ConpetError, FileNotFoundError):
-    """There is no workspace at the path given."""
+    """There is no workspace at the path."""
 
 
 class WorkspaceBusyError(ConpetError, TimeoutError):
@@ -60,17 +60,17 @@ class WorkspaceBusyError(ConpetError, TimeoutError):
 
 
 class CorruptionError(ConpetError, OSError):
-    """Something on disk is not what was written: a wrong hash, a missing or surplus tensor, another schema."""
+    """Data on disk differs from what was written: a wrong hash, a missing or extra tensor, another schema."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with the data a user gave.
+    """One problem in the user's data.
 
     Attributes:
         file: Path of the file as the user named it, or a description of the source.
         row: Row number counted from 1 as the user sees it (a CSV's header is row 1), or None for the whole file.
-        reason: What is wrong and, where it helps, what would be right.
+        reason: What is wrong and, if it helps, what would be right.
     """
 
     file: str
@@ -82,9 +82,9 @@ class Problem:
 
 
 class DataError(ConpetError, ValueError):
-    """Data given by the user is wrong; `problems` lists every wrong row. Nothing was learned from it.
+    """The user's data is wrong, and nothing was learned from it; `problems` lists every wrong row.
 
-    The message shows the first of them, file by file in the order of rows.
+    The message shows the first 20 problems, by file and row.
     """
 
     SHOWN = 20
@@ -92,8 +92,8 @@ class DataError(ConpetError, ValueError):
     def __init__(self, summary: str, problems: Sequence[Problem] = ()) -> None:
         self.summary = summary
         self.problems = tuple(problems)
-        place = {file: number for number, file in enumerate(dict.fromkeys(problem.file for problem in self.problems))}
-        by_row = sorted(self.problems, key=lambda problem: (place[problem.file], problem.row or 0))
+        order = {file: number for number, file in enumerate(dict.fromkeys(problem.file for problem in self.problems))}
+        by_row = sorted(self.problems, key=lambda problem: (order[problem.file], problem.row or 0))
         shown = [f"  {problem}" for problem in by_row[: self.SHOWN]]
         if len(self.problems) > self.SHOWN:
             shown.append(f"  ... and {len(self.problems) - self.SHOWN} more")
@@ -101,25 +101,25 @@ class DataError(ConpetError, ValueError):
 
 
 _OUT_OF_MEMORY = ("out of memory", "defaultcpuallocator", "allocate memory", "bad_alloc", "alloc_failed")
-"""What messages of memory that ran out contain: torch's of either device, the system's, C++'s, cuBLAS's."""
+"""Parts of out-of-memory messages of torch (CPU and CUDA), the operating system, C++ and cuBLAS."""
 
 
-LESS_MEMORY = "Free some, or use a smaller backbone, bfloat16, smaller batches or another device"
+LESS_MEMORY = "Free some memory, or use a smaller backbone, bfloat16, smaller batches or another device"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error means that memory ran out; torch raises a plain `RuntimeError` for that on a CPU."""
+    """Return whether an error means that memory ran out; on a CPU, torch raises a plain `RuntimeError` for that."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
 def check_memory(error: Exception, doing: str) -> None:
-    """Raise an error on, with a message that helps, if it means that memory ran out; else do nothing.
+    """Raise `OutOfMemoryError`, with advice, if an error means that memory ran out; otherwise do nothing.
 
-    To be called where errors are taken for an answer ("it cannot be cut"): out of memory is none.
+    Call it in an `except` block that treats errors as a result ("this model cannot be cut").
 
     Args:
-        error: What was caught.
-        doing: What was under way, after "while".
+        error: The caught error.
+        doing: The operation, as it continues "memory ran out while".
 
     Raises:
         OutOfMemoryError: Memory ran out.
@@ -129,6 +129,6 @@ def check_memory(error: Exception, doing: str) -> None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" where a known name is close to one that is not known, else "" (for messages)."""
+    """Return " (did you mean 'x'?)" if a known name is close to an unknown one, otherwise "" (for messages)."""
     close = get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

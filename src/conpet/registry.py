@@ -1,4 +1,4 @@
-"""Names to classes that are imported on first use; other packages add their own."""
+"""Registries: names of classes that are imported on first use, extensible by other packages."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from conpet.errors import ConfigError, UnknownNameError, did_you_mean
 class Registry(Mapping[str, Any]):
     """A mapping from a name to a class or function, imported on first access: listing names costs nothing.
 
-    Three sources, in this order: what conpet brings, what `register` adds in this process, and the entry points of
-    installed packages. A name has one meaning: a second registration under it is refused.
+    Entries have three sources: conpet, `register` in this process, and the entry points of installed packages. A name
+    can be registered only once.
 
     Args:
-        kind: What the names stand for, for messages ("selector").
+        kind: The kind of entries, for messages ("selector").
         group: Name of the entry point group of other packages ("conpet.selectors").
-        builtin: Name to a `module:attribute` path.
+        builtin: `module:attribute` paths by name.
     """
 
     def __init__(self, kind: str, group: str, builtin: Mapping[str, str]) -> None:
@@ -34,23 +34,23 @@ class Registry(Mapping[str, Any]):
         """Add a name.
 
         Args:
-            name: The name users give.
-            target: The class or function, or its `module:attribute` path, which is imported when first used.
+            name: The name in the settings.
+            target: The class or function, or its `module:attribute` path, imported on first use.
 
         Raises:
-            ConfigError: The name is taken by something else, or the path is not `module:attribute`.
+            ConfigError: The name is taken by another target, or the path is not `module:attribute`.
         """
         if isinstance(target, str) and not all(target.partition(":")):
             raise ConfigError(f"{self.kind} {name!r}: {target!r} is not a path of the form 'package.module:attribute'")
         with self._lock:
             if self._entries.get(name, target) != target:
                 raise ConfigError(
-                    f"{self.kind} {name!r} is registered already, as {_shown(self._entries[name])}; choose another name"
+                    f"{self.kind} {name!r} is already registered as {_shown(self._entries[name])}; choose another name"
                 )
             self._entries[name] = target
 
     def unregister(self, name: str) -> None:
-        """Take a name out again, in tests for example; a name that is not there is ignored."""
+        """Remove a name, for example in tests; unknown names are ignored."""
         with self._lock:
             self._entries.pop(name, None)
 
@@ -84,9 +84,9 @@ class Registry(Mapping[str, Any]):
     def _discover(self) -> Mapping[str, Any]:
         """Add the entry points of installed packages, once; return all entries."""
         if not self._discovered:
-            found = {point.name: point.value for point in entry_points(group=self.group)}
+            discovered = {point.name: point.value for point in entry_points(group=self.group)}
             with self._lock:
-                self._entries = {**found, **self._entries}  # an installed package cannot replace what conpet brings
+                self._entries = {**discovered, **self._entries}  # packages cannot replace built-in entries
                 self._discovered = True
         return self._entries
 

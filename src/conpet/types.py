@@ -1,4 +1,4 @@
-"""What users hold in their hands: examples and tasks; predictions, evaluations and reports."""
+"""The data types of the public API: examples and tasks; predictions, evaluations and reports."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ __all__ = [
 ]
 
 ACCURACY = "accuracy"
-"""Metric: right label among all labels learned."""
+"""Metric: the correct label is ranked first among all labels learned."""
 SELECTOR_ACCURACY = "selector_accuracy"
-"""Metric: true task ranked first by the selector."""
+"""Metric: the selector ranks the true task first."""
 PRESELECTION_ACCURACY = "preselection_accuracy"
-"""Metric: true task among the k selected."""
+"""Metric: the true task is among the k pre-selected tasks."""
 WITHIN_TASK = "within_task_"
 """Prefix of metrics that are measured given the true task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One possible answer with its score and the task it belongs to; the label is None for a task without labels."""
+    """A possible answer with its score and task; the label is None for a task without labels."""
 
     label: str | None
     score: float
@@ -59,16 +59,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer for one input, and where it came from.
+    """The answer for one input, and its source.
 
     Attributes:
-        label: The likeliest of all labels learned; None where the answer is no label.
+        label: The likeliest of all labels learned; None if the answering task has no labels.
         score: Probability of the answer among all labels and tasks, 0 to 1.
-        task: The task that answers.
-        version: Version of that task's module.
+        task: Name of the task that answers.
+        version: Version of that task.
         runners_up: The next likeliest answers, best first.
         generation: The workspace's generation that answered; None for a state that is not committed.
-        answer: What the task's head answers: the label, or a number, a text, ... (JSON-ready).
+        answer: The answer of the task's head: the label, or a number, a text, ... (JSON-ready).
     """
 
     label: str | None
@@ -86,26 +86,29 @@ class Prediction:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
-        found = {
+        document = {
             "label": self.label,
             "score": self.score,
             "task": self.task,
             "version": self.version,
             "generation": self.generation,
-            "runners_up": [{"label": one.label, "score": one.score, "task": one.task} for one in self.runners_up],
+            "runners_up": [
+                {"label": candidate.label, "score": candidate.score, "task": candidate.task}
+                for candidate in self.runners_up
+            ],
         }
-        return found if self.label is not None else {"answer": self.answer, **found}
+        return document if self.label is not None else {"answer": self.answer, **document}
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How a workspace does on the test examples of its tasks.
+    """The metrics of a workspace on the test examples of its tasks.
 
     Attributes:
-        tasks: Task to its metrics by name. A task without test examples is not in it. Which metrics there are depends
-            on the task's head and on the method: "accuracy", "within_task_accuracy", "selector_accuracy", ...
-        references: Closed-form classifier to its accuracy over the test examples of all tasks with labels.
-        confusion: True task to the selector's first choice to a number of examples.
+        tasks: Metrics by task and name, without tasks that have no test examples. The metrics depend on the task's head
+            and on the method: "accuracy", "within_task_accuracy", "selector_accuracy", ...
+        references: Accuracy of each closed-form classifier over the test examples of all tasks with labels.
+        confusion: Number of examples by true task, then by the task that the selector ranks first.
         matrix: The accuracy matrix with this evaluation as its last row.
     """
 
@@ -115,22 +118,22 @@ class Evaluation:
     matrix: AccuracyMatrix = field(default_factory=AccuracyMatrix)
 
     def metric(self, name: str) -> dict[str, Measurement]:
-        """Return one metric of all tasks that have it."""
+        """Return one metric, by task, for the tasks that have it."""
         return {task: metrics[name] for task, metrics in self.tasks.items() if name in metrics}
 
     @property
     def tallies(self) -> dict[str, Tally]:
-        """Task to its right answers among all labels; tasks without labels are not in it."""
-        return {task: one.tally for task, one in self.metric(ACCURACY).items()}
+        """Correct answers among all labels, by task, without tasks that have no labels."""
+        return {task: measurement.tally for task, measurement in self.metric(ACCURACY).items()}
 
     @property
     def whole_accuracy(self) -> float | None:
-        """Right / all over the test examples of all tasks with labels."""
+        """Share of correct labels over the test examples of all tasks with labels; None without test examples."""
         return whole_accuracy(self.tallies)
 
     @property
     def average_accuracy(self) -> float | None:
-        """Mean of the tasks' accuracies."""
+        """Mean of the tasks' accuracies; None without test examples."""
         return average_accuracy(self.tallies)
 
     @property
@@ -140,32 +143,32 @@ class Evaluation:
 
     @property
     def preselection_accuracy(self) -> float | None:
-        """Share of inputs whose true task is among the k selected; None for a method without selector."""
+        """Share of inputs whose true task is among the k pre-selected tasks; None for a method without selector."""
         return pooled(self.metric(PRESELECTION_ACCURACY).values())
 
     @property
     def within_task_accuracy(self) -> float | None:
-        """Share of right labels when the true task is given."""
+        """Share of correct labels when the true task is given."""
         return pooled(self.metric(f"{WITHIN_TASK}{ACCURACY}").values())
 
     @property
     def best_reference(self) -> tuple[str, float] | None:
-        """The closed-form classifier that does best, with its whole accuracy."""
-        scored = [(one.value, name) for name, one in self.references.items() if one.n]
+        """Name and whole accuracy of the best closed-form classifier, or None."""
+        scored = [(reference.value, name) for name, reference in self.references.items() if reference.n]
         return (max(scored)[1], max(scored)[0]) if scored else None
 
 
 @dataclass(frozen=True, slots=True)
 class MergeReport:
-    """What merging tasks did.
+    """The result of merging tasks.
 
     Attributes:
-        tasks: Names of the tasks that share a module now.
-        before: Right answers on their validation examples, all labels competing, by the modules they had.
-        after: The same by the one they share.
-        bytes_before: Size of the workspace's learned objects before.
-        bytes_after: The same after it.
-        evaluation: How the workspace stands now, or None where it was not asked for.
+        tasks: Names of the tasks that now share a module.
+        before: Correct answers on their validation examples, among all labels, with the former modules.
+        after: The same with the shared module.
+        bytes_before: Size of the workspace's learned objects before the merge.
+        bytes_after: The same after the merge.
+        evaluation: The evaluation after the merge, or None if none was requested.
     """
 
     tasks: tuple[str, ...]
@@ -190,26 +193,26 @@ class MergeReport:
 
 @dataclass(frozen=True, slots=True)
 class LearnReport:
-    """What learning one task did; `print` it for one line.
+    """The result of learning one task; `str(report)` is a one-line summary.
 
     Attributes:
         task: The task's name.
-        version: Version of its module.
-        skipped: Whether it was already learned from the same data, so that nothing was done.
+        version: The version learned, or the active one if it was skipped.
+        skipped: Whether the task was already learned from the same data, so that nothing was done.
         labels: Number of its labels.
         tasks_seen: Number of tasks in the workspace.
         labels_seen: Number of labels in the workspace.
-        evaluation: How the workspace stands now, or None where it was not asked for.
-        forgetting: Mean fall of older tasks from their best accuracy, or None likewise.
-        backward_transfer: Mean change of older tasks since they were learned, or None likewise.
-        cost: What each stage cost.
+        evaluation: The evaluation after the change, or None if none was requested.
+        forgetting: Mean fall of older tasks from their best accuracy; None without an evaluation.
+        backward_transfer: Mean change of older tasks' accuracy since they were learned; None without an evaluation.
+        cost: The cost of each stage.
         trainable_parameters: Trained parameters of the PET module.
         head_parameters: Trained parameters of its head.
         backbone_parameters: Frozen parameters.
         bytes_stored: Size of the workspace's learned objects.
-        notes: What the user should know of what was just learned.
-        changed_since: Whether it was skipped because it was learned from the same data, and renamed, extended, split
-            or retired from since.
+        notes: Notes for the user on the data just learned.
+        changed_since: Whether it was skipped, and labels were renamed, extended, split or retired since it was learned
+            from this data.
     """
 
     task: str
@@ -237,9 +240,9 @@ class LearnReport:
     def __str__(self) -> str:
         if self.changed_since:
             return (
-                f"{self.task}: learned from this data already, and changed since by rename, extend, split or retire "
-                f"(version {self.version}); nothing done. To go back: `conpet modules rollback` (not after retire); to "
-                "learn it anew: `conpet modules remove` first, or under another name, with labels that no task has"
+                f"{self.task}: already learned from this data, and changed since by rename, extend, split or retire "
+                f"(version {self.version}); nothing done. To go back, use `conpet modules rollback` (not after "
+                "retire). To learn it again, first use `conpet modules remove`, or give it another name and new labels"
             )
         if self.skipped:
             return f"{self.task}: already learned from the same data (version {self.version}); nothing done"

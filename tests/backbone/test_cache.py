@@ -273,7 +273,7 @@ def test_a_database_that_is_not_ours_is_made_anew(path: Path) -> None:
         other.execute("PRAGMA user_version = 77")
     other.close()
     with StateCache(path, limit_bytes=AMPLE) as cache:
-        with pytest.warns(RuntimeWarning, match="schema 77"):
+        with pytest.warns(RuntimeWarning, match="schema version is 77"):
             fill(cache, range(5))
         assert found(cache, range(5)) == set(range(5))
 
@@ -362,7 +362,7 @@ def test_on_a_read_only_file_what_is_there_is_still_found(path: Path) -> None:
         return connection
 
     with StateCache(path, limit_bytes=AMPLE, connect=connect) as cache:
-        with pytest.warns(RuntimeWarning, match="no more states are kept"):
+        with pytest.warns(RuntimeWarning, match="no more states are cached"):
             fill(cache, range(3, 6))
         with no_warnings():
             fill(cache, range(6, 9))

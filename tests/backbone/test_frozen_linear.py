@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from conpet.backbone.frozen_linear import MOST_BYTES, FrozenLinear, pulled_back, with_frozen_maps
+from conpet.backbone.frozen_linear import MAX_WEIGHT_BYTES, FrozenLinear, pulled_back, with_frozen_maps
 
 
 def network(dtype: torch.dtype = torch.bfloat16, bias: bool = True) -> nn.Module:
@@ -62,7 +62,7 @@ def test_it_shares_the_weights_and_leaves_the_model_alone() -> None:
 def test_copies_of_a_map_share_what_was_put_in_order() -> None:
     one = FrozenLinear(network()[0])  # type: ignore[index]
     other = copy.deepcopy(one)
-    assert other._forwards is one._forwards
+    assert other._forward_weight is one._forward_weight
     assert other.weight is not one.weight
 
 
@@ -74,8 +74,8 @@ def test_other_number_formats_keep_their_plain_maps(dtype: torch.dtype) -> None:
 
 def test_a_model_too_large_to_be_held_twice_keeps_its_plain_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network()
-    monkeypatch.setattr("conpet.backbone.frozen_linear.MOST_BYTES", 1000)
-    assert MOST_BYTES > 1000
+    monkeypatch.setattr("conpet.backbone.frozen_linear.MAX_WEIGHT_BYTES", 1000)
+    assert MAX_WEIGHT_BYTES > 1000
     assert with_frozen_maps(model) is model
 
 

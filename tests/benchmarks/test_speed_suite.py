@@ -34,7 +34,7 @@ from benchmarks.speed.timing import (
     timed,
     verdict,
 )
-from conpet.modules.grouped_matmul import Grouped
+from conpet.modules.grouped_matmul import GroupedKernelMatmul
 
 TINY = replace(QUICK, pairs=2, learn_pairs=1, texts=4, few=2, hundred=3, many=4, modules=3, streamed=(5, 10))
 
@@ -175,7 +175,7 @@ def test_a_trial_judges_nothing_and_a_measurement_sums_up(
 ) -> None:
     assert suite.run(bench, ["stream"], None) == 0
     trial = capsys.readouterr().out
-    assert "the ratios mean nothing" in trial
+    assert "The ratios have no meaning" in trial
     assert "reached" not in trial
     assert "nothing written" in trial
     assert suite.run(bench, ["stream"], tmp_path / "speed.json") == 0
@@ -389,30 +389,30 @@ def test_ways_that_a_device_may_choose_from_are_timed_and_compared(choices: dict
     assert [one["modules"] for one in choices["products"]] == [2, 4]
     assert all(ms > 0 for one in choices["products"] for ms in one["ms"].values())
     assert choices["offloading"]["equal"].endswith("(0.0e+00 apart)")  # on a CPU nothing is copied
-    lines = list(gpu.told(choices))
-    assert "InRuns" in lines[0]
-    assert "Grouped" in lines[0]
+    lines = list(gpu.choice_lines(choices))
+    assert "BatchedMatmul" in lines[0]
+    assert "GroupedKernelMatmul" in lines[0]
     assert lines[-1].startswith("activations offloaded: ")
 
 
 def test_ways_that_differ_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    multiply = Grouped.multiply
-    monkeypatch.setattr(Grouped, "multiply", lambda self, *given: multiply(self, *given) + 1)
+    multiply = GroupedKernelMatmul.multiply
+    monkeypatch.setattr(GroupedKernelMatmul, "multiply", lambda self, *given: multiply(self, *given) + 1)
     with pytest.raises(UnequalError, match="Mixture"):
         product_ways("cpu", [Mixture(2, 4, 3, 16, 8)])
 
 
 def test_the_page_has_a_column_and_the_choices_of_a_gpu(result: dict[str, Any], choices: dict[str, Any]) -> None:
     missing, *others = choices["products"]
-    products = [{**missing, "ms": {**missing["ms"], "Grouped": None}}, *others]
+    products = [{**missing, "ms": {**missing["ms"], "GroupedKernelMatmul": None}}, *others]
     sides = {name: {"seconds": 2.0, "peak_bytes": size} for name, size in (("kept", 9e8), ("offloaded", 3e8))}
     found = {"products": products, "offloading": {"equal": "losses", **sides}}
     page = performance_page.rendered(result, {"rows": result["rows"], "choices": found})
     assert "| GPU |" in page
-    assert "| InRuns | Grouped |" in page
+    assert "| BatchedMatmul | GroupedKernelMatmul |" in page
     assert "| not available |" in page
     assert "300 MB. Equal: losses." in page
-    assert "InRuns" not in performance_page.rendered(result)
+    assert "BatchedMatmul" not in performance_page.rendered(result)
 
 
 def test_without_cuda_the_script_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

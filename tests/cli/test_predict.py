@@ -108,8 +108,8 @@ def test_an_input_of_a_kind_not_learned_is_named_by_its_number(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        ([], 2, "give texts"),
-        (["hello", "-i", "x.jsonl"], 2, "give texts"),
+        ([], 2, "give either texts"),
+        (["hello", "-i", "x.jsonl"], 2, "give either texts"),
         (["hello", "-o", "out.xlsx"], 1, ".jsonl or .csv"),
         (["hello", "--format", "xml"], 2, "jsonl, csv"),
         (["-i", "missing.csv"], 1, "No such file"),

@@ -27,7 +27,7 @@ def test_labels_rename(tmp_path: Path) -> None:
     workspace = taught(tmp_path)
     done = conpet("labels", "rename", workspace, LABEL, "other")
     assert done.code == 0
-    assert f"{LABEL}: is other from now on ({FIRST.name} version 2)" in done.out
+    assert f"{LABEL}: renamed to other ({FIRST.name} version 2)" in done.out
     assert "whole accuracy" in done.out
     assert "other" in [row["label"] for row in conpet("labels", "list", workspace, "--json").json]
     taken = conpet("labels", "rename", workspace, "other", SECOND.labels[0])
@@ -49,7 +49,7 @@ def test_learning_the_stream_again_says_what_changed_since(tmp_path: Path) -> No
     conpet("labels", "rename", workspace, LABEL, "other", "--no-evaluate")
     again = conpet("learn", workspace, folder, "--no-evaluate")
     assert again.code == 0
-    assert f"{FIRST.name}: learned from this data already, and changed since" in again.out
+    assert f"{FIRST.name}: already learned from this data, and changed since" in again.out
     assert f"{SECOND.name}: already learned from the same data" in again.out
     assert "other" in conpet("labels", "list", workspace).out
 
@@ -63,7 +63,7 @@ def test_arguments_are_checked_before_the_question(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr("builtins.input", asked)
     for arguments, why in (
-        (("merge", workspace, FIRST.name, FIRST.name), "two tasks or more"),
+        (("merge", workspace, FIRST.name, FIRST.name), "at least two different tasks"),
         (("merge", workspace, FIRST.name, SECOND.name, "--bound", -1), "0 or more"),
         (("upgrade", workspace), "already"),
         (("upgrade", static, "--selector", "oracle"), "no selector 'oracle'"),
@@ -79,12 +79,12 @@ def test_labels_split(tmp_path: Path) -> None:
     rows = [{"text": one.text, "label": f"fine-{index % 2}"} for index, one in enumerate(mine)]
     done = conpet("labels", "split", workspace, LABEL, write_rows(tmp_path / "finer.jsonl", rows))
     assert done.code == 0
-    assert "6 stored examples of the label that was split have no finer one and were dropped" in done.out
+    assert "6 stored examples of the split label have no finer label and were dropped" in done.out
     assert f"{LABEL}: split; {FIRST.name} version 2 has 3 labels" in done.out
     rows = [{"text": f"new {name}", "label": name} for name in "xy"]
     wrong = ("labels", "split", workspace, "fine-0", write_rows(tmp_path / "wrong.jsonl", rows), "--no-evaluate")
     refused = conpet(*wrong)
-    assert (refused.code, "is it the right label?" in refused.err) == (1, True)
+    assert (refused.code, "Check the label" in refused.err) == (1, True)
     assert conpet(*wrong, "--replace").code == 0
 
 
@@ -110,14 +110,14 @@ def test_merge_shows_what_it_cost_and_freed(tmp_path: Path) -> None:
     assert {row["unit"] for row in conpet("modules", "list", workspace, "--json").json} == {"unit-1"}
     assert conpet("modules", "list", workspace).out.count("unit-1") == 2
     again = conpet("merge", workspace, FIRST.name, SECOND.name, "--yes")
-    assert (again.code, "share one module already" in again.err) == (1, True)
+    assert (again.code, "already share one module" in again.err) == (1, True)
 
 
 def test_merge_in_words(tmp_path: Path) -> None:
     done = conpet("merge", taught(tmp_path), FIRST.name, SECOND.name, "--bound", 100, "--yes")
     assert done.code == 0
-    assert f"{FIRST.name}, {SECOND.name}: one module serves them all" in done.out
-    assert "right on their validation examples: " in done.out
+    assert f"{FIRST.name}, {SECOND.name}: now share one module" in done.out
+    assert "accuracy on their validation examples: " in done.out
     assert "stored: " in done.out
 
 
@@ -129,8 +129,8 @@ def test_upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert conpet("upgrade", workspace).code == 1
     done = conpet("upgrade", workspace, "--method", "dynamic", "--yes")
     assert done.code == 0
-    assert "method dynamic in place of emr, fusion paper; one frozen module serves all labels so far" in done.out
+    assert "method dynamic instead of emr, fusion paper; one frozen module serves all labels so far" in done.out
     again = conpet("upgrade", workspace, "--yes")
-    assert (again.code, "has method 'dynamic' already" in again.err) == (1, True)
+    assert (again.code, "already has method 'dynamic'" in again.err) == (1, True)
     assert conpet("learn", workspace, tmp_path / "stream" / SECOND.name).code == 0
     assert conpet("report", workspace, "--output", tmp_path / "report.html").code == 0

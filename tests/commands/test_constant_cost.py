@@ -1,4 +1,4 @@
-"""What learning a task costs beside the task itself does not grow with the number of tasks; counted, not timed."""
+"""The overhead of learning a task does not grow with the number of tasks; counted, not timed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels that are renamed, retired, split, or come again: what changes, and what must not."""
+"""Renaming, retiring, splitting and extending labels: what changes, and what must not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TEXTS = [example.text for task in (FIRST, SECOND) for example in task.test]
 
 
 def marked(task: Task, label: str) -> Task:
-    """Return a task in which a word stands in all texts of a label and nowhere else."""
+    """Return a task with a word that occurs in all texts of a label and nowhere else."""
     subsets = {
         subset: [
             replace(one, text=f"{WORD} {one.text}") if one.label == label else one for one in getattr(task, subset)
@@ -98,14 +98,14 @@ def test_a_former_name_that_was_taken_meanwhile_bars_the_way_back(tmp_path: Path
     learner.rename(GONE, "other", evaluate=False)
     heir = [replace(one, label=GONE if index % 2 else "new") for index, one in enumerate(SECOND.train)]
     learner.learn(Task("heir", tuple(heir)), evaluate=False)
-    with frozen_state(learner), pytest.raises(DataError, match="is owned by the earlier task 'heir'"):
+    with frozen_state(learner), pytest.raises(DataError, match="belongs to the earlier task 'heir'"):
         learner.rollback(FIRST.name, 1)
 
 
 def test_names_that_cannot_be_are_refused(tmp_path: Path) -> None:
     learner = taught(tmp_path, [FIRST, SECOND])
     with frozen_state(learner):
-        with pytest.raises(DataError, match=f"{SECOND.labels[0]!r} is owned by task {SECOND.name!r}"):
+        with pytest.raises(DataError, match=f"{SECOND.labels[0]!r} is already owned by task {SECOND.name!r}"):
             learner.rename(GONE, SECOND.labels[0])
         for wrong in (" ", "a\nb", "\x1b[31m", "\ud800"):
             with pytest.raises(ConfigError, match="not blank"):
@@ -212,7 +212,7 @@ def test_versions_of_other_tasks_that_held_a_retired_label_go_too(tmp_path: Path
 
 @BOTH
 def test_the_rows_of_other_labels_stay_as_they_were_trained(tmp_path: Path, method: str) -> None:
-    """Without the label, the softmax over the others is what it was, whatever else a fusion adds."""
+    """Without the label, the softmax over the other labels does not change, with any fusion."""
     learner = taught(tmp_path, [FIRST], method=method, fusion="paper")
     before = ask(learner, TEXTS)
     learner.retire(GONE)
@@ -291,7 +291,7 @@ def test_examples_that_cannot_be_added_are_refused_before_anything_is_learned(tm
         with pytest.raises(DataError, match=r"without --extend(.|\n)*no task has a label 'unheard'"):
             learner.extend(Examples((good, replace(good, label="unheard", text="b"))))
         wrong = replace(SECOND.train[0], label=SECOND.labels[1])
-        with pytest.raises(DataError, match=r"cannot be extended(.|\n)*contradicts what is stored"):
+        with pytest.raises(DataError, match=r"cannot be extended(.|\n)*contradicts the stored label"):
             learner.extend(Examples((good, wrong)))
         with pytest.raises(DataError, match="empty text"):
             Examples((replace(good, text=" "),))
@@ -314,9 +314,9 @@ def test_a_task_with_a_label_of_which_nothing_is_left_is_not_learned_again_witho
     lost = [label for label in FIRST.labels if label != left]
     finer = tuple(Example.of_text(f"new {name}", name) for name in ("x", "y"))
     with frozen_state(learner):
-        with pytest.raises(DataError, match=rf"limit of the replay memory let all(.|\n)*{lost[0]!r}(.|\n)*{lost[1]!r}"):
+        with pytest.raises(DataError, match=rf"holds no training examples of(.|\n)*{lost[0]!r}(.|\n)*{lost[1]!r}"):
             learner.extend(Examples((Example.of_text("quite new", left),)))
-        with pytest.raises(DataError, match=rf"limit of the replay memory let all(.|\n)*{lost[1]!r}"):
+        with pytest.raises(DataError, match=rf"holds no training examples of(.|\n)*{lost[1]!r}"):
             learner.split_label(lost[0], Examples(finer), replace=True)
     more = tuple(Example.of_text(f"quite new {label}", label) for label in lost)
     assert learner.extend(Examples(more), evaluate=False)[0].version == 2
@@ -345,9 +345,7 @@ def test_a_split_label_gives_way_to_finer_ones(tmp_path: Path, method: str) -> N
     report = learner.split_label(GONE, Examples((*finer, added)))
     assert (report.task, report.version, report.labels) == (FIRST.name, 2, 4)
     dropped = len(coarse) - 4 + len(tested) - 1 + 2
-    assert report.notes == (
-        f"{dropped} stored examples of the label that was split have no finer one and were dropped",
-    )
+    assert report.notes == (f"{dropped} stored examples of the split label have no finer label and were dropped",)
     kept = stored(learner, FIRST.name)
     assert [one for one in kept[Subset.TRAIN] if one.label not in FIRST.labels] == [*finer[:4], added]
     assert [one for one in kept[Subset.TEST] if one.label not in FIRST.labels] == [finer[4]]
@@ -366,16 +364,16 @@ def test_splits_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         return Examples(tuple(Example.of_text(f"new {label}", label) for label in labels))
 
     with frozen_state(learner):
-        with pytest.raises(DataError, match="into 'x' alone; give examples of two labels or more"):
+        with pytest.raises(DataError, match="into 'x' only; give examples of two or more labels"):
             learner.split_label(GONE, examples("x"))
-        with pytest.raises(DataError, match=f"{SECOND.labels[0]!r} is owned by task"):
+        with pytest.raises(DataError, match=f"{SECOND.labels[0]!r} is already owned by task"):
             learner.split_label(GONE, examples("x", SECOND.labels[0]))
         with pytest.raises(UnknownNameError, match="no label 'nope'"):
             learner.split_label("nope", examples("x", "y"))
         with pytest.raises(DataError, match="label 'z' has no training example"):
             learner.split_label(GONE, replace(examples("x", "y"), test=examples("z").train), replace=True)
         count = sum(one.label == GONE for some in stored(learner, FIRST.name).values() for one in some)
-        with pytest.raises(DataError, match=f"none of the {count} stored examples of label {GONE!r}.*the right label"):
+        with pytest.raises(DataError, match=f"none of the {count} stored examples of label {GONE!r}.*Check the label"):
             learner.split_label(GONE, examples("x", "y"))
         foreign = SECOND.train[0]
         mine = next(one for one in FIRST.train if one.label == GONE)

@@ -1,4 +1,4 @@
-"""What a user sees of learning: reports, versions, refusals, limits, kinds, and going on after an interruption."""
+"""Learning as users see it: reports, versions, refusals, limits, kinds, and resuming after an interruption."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_unknown_and_wrong_settings_are_named_and_nothing_is_made(tmp_path: Path
         ConPET.create(tmp_path / "ws", **tiny_settings(replay="never"))
     with pytest.raises(UnknownNameError, match="no retention 'newest'; have: class-balanced, k-means, reservoir"):
         ConPET.create(tmp_path / "ws", **tiny_settings(replay={"retention": "newest"}))
-    with pytest.raises(ConfigError, match=r"no linear map q in tiny-random; have: .*q_proj"):
+    with pytest.raises(ConfigError, match=r"tiny-random has no linear map q; have: .*q_proj"):
         ConPET.create(tmp_path / "ws", **tiny_settings(module={"targets": ("q",)}))
     assert list(tmp_path.iterdir()) == []
 
@@ -153,7 +153,7 @@ def test_a_label_has_one_owner(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 1)
     taken = learner.labels[0]
     train = (Example.of_text("one", taken), Example.of_text("two", "new"))
-    with frozen_state(learner), pytest.raises(DataError, match=f"{taken!r} is owned by the earlier task 'text-0'"):
+    with frozen_state(learner), pytest.raises(DataError, match=f"{taken!r} belongs to the earlier task 'text-0'"):
         learner.learn(Task("other", train))
 
 
@@ -162,7 +162,7 @@ def test_learning_without_evaluation_measures_nothing(tmp_path: Path) -> None:
     for task in stream():
         report = learner.learn(task, evaluate=False)
         assert (report.evaluation, report.forgetting, report.backward_transfer) == (None, None, None)
-    assert not any(event.evaluations for event in learner.store.events())
+    assert not any(event.metrics for event in learner.store.events())
     evaluation = learner.evaluate()
     assert evaluation.tasks.keys() == {task.name for task in stream()}
 
@@ -211,7 +211,7 @@ def test_an_input_of_a_kind_nobody_taught_is_refused(tmp_path: Path) -> None:
         learner.predict(["hello"])
     learner.learn(stream()[0], evaluate=False)
     mention = Example.of_mention(["Paris"], Span(0, 1))
-    with pytest.raises(DataError, match="no task of kind typing was learned: the tasks learned are of kind text") as e:
+    with pytest.raises(DataError, match="no task of kind typing was learned; the tasks are of kind text") as e:
         learner.predict(["hello", mention])
     assert [problem.row for problem in e.value.problems] == [2]
 
@@ -316,7 +316,7 @@ def test_an_interruption_leaves_nothing_to_go_wrong_in_another_task(
         learner.learn(stream()[2], progress=stop_at("module", 0.5))
     for one in (learner, straight):
         one.learn(stream()[1])
-        assert one.store.scratches() == []  # nobody can go on from there any more
+        assert one.store.scratches() == []  # no training can be resumed from there
         one.learn(stream()[2])
     assert [digests(task.active) for task in learner.tasks] == [digests(task.active) for task in straight.tasks]
     texts = [example.text for task in stream() for example in task.test]

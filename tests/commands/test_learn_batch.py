@@ -1,4 +1,4 @@
-"""Several tasks in one change: what each gets is what it would get alone, and all of them come or none."""
+"""Several tasks in one change: each gets the result it would get alone, and all are learned or none."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_task_has_its_event_and_its_share_of_the_cost(tmp_path: Path) -> N
     events = learner.store.events()[-3:]
     assert [event.task for event in events] == [first.name, second.name, larger.name]
     assert all(event.detail[BATCH] == [event.task for event in events] for event in events)
-    assert [bool(event.evaluations) for event in events] == [False, False, True]
+    assert [bool(event.metrics) for event in events] == [False, False, True]
     assert [report.evaluation is None for report in reports] == [True, True, False]
     assert reports[-1].evaluation is not None
     assert set(reports[-1].evaluation.tasks) == {first.name, second.name, larger.name}
@@ -65,7 +65,7 @@ def test_every_task_has_its_event_and_its_share_of_the_cost(tmp_path: Path) -> N
     assert all(report.trainable_parameters > 0 for report in reports)
     stored = [event.bytes_stored for event in events]
     assert stored == sorted(stored)
-    assert stored[-1] < 2 * stored[0]  # what all share is there from the first on
+    assert stored[-1] < 2 * stored[0]  # shared objects are stored once, with the first task
 
 
 def test_every_task_is_charged_the_steps_of_its_own_module(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_tasks_with_a_name_or_label_in_common_are_refused_before_anything_is_don
     _, second, third = stream()
     clash = replace(third, train=(*third.train, Example.of_text("clash", second.labels[0])))
     with frozen_state(learner):
-        with pytest.raises(DataError, match=rf"label '{second.labels[0]}' is that of task '{second.name}' too"):
+        with pytest.raises(DataError, match=rf"label '{second.labels[0]}' also belongs to task '{second.name}'"):
             learner.learn_batch([second, clash])
         with pytest.raises(DataError, match="is given twice"):
             learner.learn_batch([second, second])
@@ -109,16 +109,16 @@ def test_tasks_with_a_name_or_label_in_common_are_refused_before_anything_is_don
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"method": "emr"}, "method=emr learns every task on from the one before"),
-        (SEPARATE, "selector=learned is trained on one task after the other"),
-        ({"fusion": "paper", "selector": {"top_k": 2}}, "fusion=paper with .*top_k=2"),
+        ({"method": "emr"}, "method 'emr' starts each task from the result of the previous one"),
+        (SEPARATE, "selector.name=learned is trained on one task after another"),
+        ({"fusion": "paper", "selector": {"top_k": 2}}, "fusion.name=paper with .*top_k=2"),
     ],
 )
 def test_what_builds_one_task_on_another_refuses(settings: dict[str, Any], why: str, tmp_path: Path) -> None:
     learner = workspace(tmp_path, 1, **settings)
     with frozen_state(learner), pytest.raises(ConfigError, match=why):
         learner.learn_batch(list(stream())[1:])
-    learner.learn_batch(list(stream())[1:2], evaluate=False)  # one is no company
+    learner.learn_batch(list(stream())[1:2], evaluate=False)  # a single task is not a batch
     assert len(learner.tasks) == 2
 
 
@@ -182,7 +182,7 @@ def test_the_command_line_learns_in_batches(tmp_path: Path) -> None:
     assert all(f"{task.name}: learned" in learned.out for task in STREAM)
     opened = ConPET.open(made)
     assert len(opened.tasks) == len(STREAM)
-    rows = [event for event in opened.store.events() if event.evaluations]
+    rows = [event for event in opened.store.events() if event.metrics]
     assert len(rows) == -(-len(STREAM) // 2)
     again = conpet("learn", made, tmp_path / "stream", "--batch", 2)
     assert again.out.count("nothing done") == len(STREAM)

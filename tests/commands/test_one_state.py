@@ -1,4 +1,4 @@
-"""A learn builds one state and hands it on: nothing is fitted twice, nothing is packed and parsed back."""
+"""Learning builds one state and hands it on: nothing is fitted twice, serialised and parsed again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIRST, SECOND = toy_stream(2, 2, 4, 2, 3)
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Count factorisations, statistics that are put together, and conversions of examples."""
+    """Count factorisations, assembled statistics, and conversions of examples."""
     counts: Counter[str] = Counter()
 
     def count(owner: object, name: str, kept: object, key: str) -> None:

@@ -123,7 +123,7 @@ def test_a_warm_up_shows_in_the_fingerprint_and_behind_the_cut(tmp_path: Path) -
     learner = workspace(tmp_path, 1, backbone={"warmup": "first-task"})
     data = report_data(learner.store)
     assert data.workspace.backbone.fingerprint == learner.backbone.fingerprint.digest
-    assert f"all layers were tuned once, on task {learner.tasks[0].name}, before that" in render_page(data)
+    assert f"all layers were first tuned once, on task {learner.tasks[0].name}" in render_page(data)
 
 
 def test_of_a_closed_form_nothing_is_said_about_tuning(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rolling back, removing, exporting: what is in use, and what is gone for good."""
+"""Rollback, removal and export: which version is active, and what is deleted for good."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORD, LABEL = "qqzyzzyva", "qqlabelqq"
 
 
 def marked() -> Task:
-    """Return a task in which a word and a label stand that are nowhere else."""
+    """Return a task with a word and a label that occur nowhere else."""
     names = (LABEL + "-a", LABEL + "-b")
     train = [Example.of_text(f"{WORD} {index} {name[-1] * 5}", name) for name in names for index in range(4)]
     test = [Example.of_text(f"{WORD} test {name[-1] * 5}", name) for name in names]
@@ -84,7 +84,7 @@ def test_a_version_whose_label_has_gone_to_another_task_cannot_come_back(tmp_pat
     learner.learn(Task(first.name, staying + renamed), evaluate=False)
     more = tuple(replace(example, label="more") for example in stream()[1].train[:2])
     learner.learn(Task("heir", freed + more), evaluate=False)
-    with frozen_state(learner), pytest.raises(DataError, match="is owned by the earlier task 'heir'"):
+    with frozen_state(learner), pytest.raises(DataError, match="belongs to the earlier task 'heir'"):
         learner.rollback(first.name, 1)
 
 
@@ -125,7 +125,7 @@ def test_a_removed_task_leaves_no_trace_in_any_file(tmp_path: Path, monkeypatch:
 
 
 def test_a_reader_that_goes_on_lets_go_of_what_was_removed(tmp_path: Path) -> None:
-    """Not at once, for it may be at work on it; but with its next answer, and the next change clears it away."""
+    """Not immediately, because it may be using them, but with its next answer; the next change deletes the files."""
     learner = workspace(tmp_path, 1)
     learner.learn(marked())
     reader = ConPET.open(learner.path)
@@ -159,7 +159,7 @@ def test_a_removed_task_can_be_learned_again_and_all_can_be_removed(tmp_path: Pa
         learner.remove(task.name)
     assert (learner.tasks, learner.labels) == ((), ())
     assert learner.evaluate().whole_accuracy is None
-    with pytest.raises(DataError, match="nothing was learned"):
+    with pytest.raises(DataError, match="learn a task first"):
         learner.predict(["a"])
     report = learner.learn(stream()[0])
     assert (report.version, report.tasks_seen) == (2, 1)  # numbers are never used twice

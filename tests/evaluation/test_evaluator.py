@@ -1,4 +1,4 @@
-"""Evaluation counts what a plain loop over predictions counts."""
+"""Evaluation gives the same counts as a plain loop over predictions."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_evaluating_changes_nothing_and_uses_the_cache(tmp_path: Path) -> None:
 
 
 def test_answers_of_a_state_are_not_mixed_up_with_those_of_the_next(tmp_path: Path) -> None:
-    """What modules said is remembered by module: a new version is another module."""
+    """Cached outputs belong to a module: a new version is another module."""
     learner = workspace(tmp_path, 2)
     first = stream()[0]
     current = live_of(learner)

@@ -1,4 +1,4 @@
-"""Metrics against hand calculations, and the odd lives tasks lead."""
+"""Metrics compared with hand calculations, also for tasks that are removed or learned again."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_within_task_accuracy() -> None:
 
 
 def test_counts_that_cannot_be_are_refused() -> None:
-    with pytest.raises(DataError, match="3 right of 2"):
+    with pytest.raises(DataError, match="3 correct of 2"):
         Tally(3, 2)
     with pytest.raises(DataError, match="1 predictions for 2 test examples"):
         within_task_accuracy(["x"], ["x", "y"])

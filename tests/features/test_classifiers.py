@@ -72,7 +72,7 @@ def test_scores_of_very_many_labels_are_the_same_with_and_without_weights(
     method: Ridge | LinearDiscriminant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = method.fit(STATE).scores(TEST.features)
-    monkeypatch.setattr(classifiers, "SOLVED_AT_ONCE", 0)
+    monkeypatch.setattr(classifiers, "MAX_EAGER_LABELS", 0)
     found = method.fit(STATE)
     parts = [found.scores(TEST.features[first : first + 2]) for first in range(0, 10, 2)]
     assert "_weights" in vars(found)  # with as many rows as labels they are worth it
@@ -86,14 +86,14 @@ def test_scores_of_very_many_labels_are_the_same_with_and_without_weights(
 def test_hundreds_of_labels_more_are_scored_as_if_they_were_few(
     method: Ridge | LinearDiscriminant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights for more than `SOLVED_AT_ONCE` labels are rounded: not so that it shows in an answer or with a batch."""
-    labels = [f"label {index}" for index in range(classifiers.SOLVED_AT_ONCE + 100)]
+    """With more than `MAX_EAGER_LABELS` labels weights are rounded: answers do not change, alone or in a batch."""
+    labels = [f"label {index}" for index in range(classifiers.MAX_EAGER_LABELS + 100)]
     features = 2.0 + torch.randn(2 * len(labels), MAP.dim, generator=torch.Generator().manual_seed(3))
     state = state_of(Data(features, labels * 2))
     scores = method.fit(state).scores(features)
     halves = method.fit(state)
     torch.testing.assert_close(torch.cat([halves.scores(half) for half in features.split(700)]), scores, **NEAR)
-    monkeypatch.setattr(classifiers, "SOLVED_AT_ONCE", len(labels))
+    monkeypatch.setattr(classifiers, "MAX_EAGER_LABELS", len(labels))
     exact = method.fit(state).scores(features)
     torch.testing.assert_close(scores, exact, **NEAR)
     found = scores.argmax(dim=1, keepdim=True)
@@ -212,7 +212,7 @@ class TestEveryMethod:
         assert CLASSIFIERS[name]().fit(STATE).scores(torch.zeros(0, 12)).shape == (0, 6)
 
     def test_nothing_learned_is_an_error(self, name: str) -> None:
-        with pytest.raises(DataError, match="none was learned yet"):
+        with pytest.raises(DataError, match="no task has been learned"):
             CLASSIFIERS[name]().fit(ClosedFormState(Gram.zero(MAP), ()))
 
 
@@ -266,7 +266,9 @@ def test_a_method_needs_its_own_view_and_no_other(name: str) -> None:
     )
     others = tuple(other for other in View if other is not view)
     without = state_of(*TASKS, feature_map=FeatureMap(dim=12, projection=64, views=others))
-    with pytest.raises(ConfigError, match=f"{name} reads the {view} view; these statistics keep {', '.join(others)}"):
+    with pytest.raises(
+        ConfigError, match=f"{name} reads the {view} view, but these statistics include only {', '.join(others)}"
+    ):
         CLASSIFIERS[name]().fit(without)
 
 
@@ -277,8 +279,8 @@ def test_unknown_names_are_listed() -> None:
 
 def test_the_scatter_of_labels_is_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = {view: Scatter().of(view, STATE.classes).tril() for view in View}
-    monkeypatch.setattr("conpet.features.statistics._LABELS_AT_ONCE", 2)
-    monkeypatch.setattr("conpet.features.statistics._ROWS_AT_ONCE", 5)
+    monkeypatch.setattr("conpet.features.statistics._LABELS_PER_CHUNK", 2)
+    monkeypatch.setattr("conpet.features.statistics._ROWS_PER_BLOCK", 5)
     pieces = state_of(*TASKS)
     assert all(torch.equal(pieces.between(view).tril(), whole[view]) for view in View)
 

@@ -226,7 +226,7 @@ def test_a_state_whose_sums_are_not_those_of_its_tasks_is_refused() -> None:
     gram = Gram.zero(MAP).plus(features_of(0))
     assert ClosedFormState(gram.plus(features_of(1)), (second, first)).labels == ("c", "d", "a", "b")
     for classes in ((), (first, second), (second,)):
-        with pytest.raises(CorruptionError, match="not those of the tasks given"):
+        with pytest.raises(CorruptionError, match="do not match the tasks"):
             ClosedFormState(gram, classes)
     with pytest.raises(DataError, match=r"two tasks.*: a, b"):
         ClosedFormState(gram.plus(features_of(0)), (first, first))

@@ -78,7 +78,7 @@ def test_the_papers_fusion_is_one_softmax_with_minus_100_for_tasks_not_selected(
 
 def test_the_papers_fusion_has_nothing_to_fit() -> None:
     evidence, targets = informative(20, seed=0)
-    assert PaperFusion().fitted(evidence, targets) == PaperFusion()
+    assert PaperFusion().fit(evidence, targets) == PaperFusion()
 
 
 @pytest.mark.parametrize("fusion", [CalibratedFusion(), PaperFusion()])
@@ -143,7 +143,7 @@ def test_the_calibrated_fusion_is_what_is_written_of_it(sizes: list[int], partly
     evidence = many_labels(sizes, partly=partly)
     fusion = CalibratedFusion()
     scores = fusion.log_probabilities(evidence)
-    weights = fusion.discriminant, fusion.regression, fusion.selector, fusion.module
+    weights = fusion.lda, fusion.ridge, fusion.selector, fusion.module
     for row in range(len(scores)):
         assert scores[row].tolist() == pytest.approx(as_written(evidence, row, *weights), rel=1e-5, abs=1e-4)
 
@@ -165,7 +165,7 @@ def test_a_module_decides_between_the_labels_of_its_task() -> None:
 @pytest.mark.parametrize("examples", [20, 200])
 def test_fitting_makes_held_out_labels_likelier(examples: int) -> None:
     for seed in range(3):
-        fitted = CalibratedFusion().fitted(*informative(examples, seed=seed))
+        fitted = CalibratedFusion().fit(*informative(examples, seed=seed))
         held_out, targets = informative(300, seed=100 + seed)
         assert nll(fitted, held_out, targets) < nll(CalibratedFusion(), held_out, targets)
 
@@ -174,7 +174,7 @@ def test_one_example_moves_the_weights_less_than_many() -> None:
     evidence, targets = informative(200, seed=4)
 
     def moved(rows: int) -> float:
-        fitted = CalibratedFusion().fitted(rows_of(evidence, slice(0, rows)), targets[:rows])
+        fitted = CalibratedFusion().fit(rows_of(evidence, slice(0, rows)), targets[:rows])
         start = CalibratedFusion().to_json()
         return sum(abs(math.log(value / start[name])) for name, value in fitted.to_json().items())
 
@@ -184,7 +184,7 @@ def test_one_example_moves_the_weights_less_than_many() -> None:
 def test_fitting_looks_at_the_tasks_that_matter_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     few, targets = informative(60, seed=3)
     rows, many = len(targets), 50
-    others = {"discriminant": -30.0, "regression": -1.0, "modules": -torch.inf}
+    others = {"lda": -30.0, "ridge": -1.0, "modules": -torch.inf}
     wide = {name: torch.full((rows, 6 + many), value) for name, value in others.items()}
     places = torch.tensor([3, 20, 41, 42, 50, 55])  # a module's labels may stand apart
     for name, scores in wide.items():
@@ -196,17 +196,17 @@ def test_fitting_looks_at_the_tasks_that_matter_however_many_there_are(monkeypat
     owner[[place for place in range(6 + many) if place not in places]] = torch.tensor(unused)
     owner[places] = torch.tensor([7, 7, 1, 1, 30, 30])
     evidence = Evidence(**wide, tasks=tasks, owner=owner)
-    narrow = CalibratedFusion().fitted(evidence, places[targets])
+    narrow = CalibratedFusion().fit(evidence, places[targets])
     monkeypatch.setattr(calibrated, "CANDIDATES", 100)
-    whole = CalibratedFusion().fitted(evidence, places[targets])
+    whole = CalibratedFusion().fit(evidence, places[targets])
     assert narrow.to_json() == pytest.approx(whole.to_json(), rel=0.02)
-    assert narrow.to_json() == pytest.approx(CalibratedFusion().fitted(few, targets).to_json(), rel=0.02)
+    assert narrow.to_json() == pytest.approx(CalibratedFusion().fit(few, targets).to_json(), rel=0.02)
 
 
 def test_fitting_survives_examples_nobody_can_explain() -> None:
     evidence = random_evidence(rows=20)
     targets = torch.full((20,), 6)  # a label of another kind: its probability is 0 whatever the weights
-    fitted = CalibratedFusion().fitted(evidence, targets)
+    fitted = CalibratedFusion().fit(evidence, targets)
     assert all(math.isfinite(weight) for weight in fitted.to_json().values())
 
 
@@ -238,7 +238,7 @@ def test_teacher_forcing_trains_beside_the_tasks_the_selector_would_take(
     for row in range(len(newest.train)):
         rival = int(ranking[row, :2].argmax())
         module = StoredModule.of(older[rival].objects[MODULE])
-        logits = pool.logits(inputs[None].select([row]), [[module]])[0][module].tolist()
+        logits = pool.outputs(inputs[None].select([row]), [[module]])[0][module].tolist()
         expected = [UNSELECTED] * 4
         expected[2 * rival : 2 * rival + 2] = logits
         assert job.competing_logits[row].tolist() == pytest.approx(expected, abs=1e-3)

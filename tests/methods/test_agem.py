@@ -1,4 +1,4 @@
-"""A-GEM: the gradient of new examples loses what would raise the loss of old ones, and nothing else."""
+"""A-GEM: the gradient of new examples loses only the part that would raise the loss of old ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_projection_by_hand() -> None:
 
 
 def gradient_of(batches: ReplayBatches, rows: list[int]) -> list[float]:
-    """The gradient of the mean cross-entropy of some examples, in a batch of their own, over all parameters."""
+    """Return the gradient of the mean cross-entropy of these rows, as one batch, for all parameters."""
     logits = batches.head(batches.module.represent(batches.collated(rows)))
     found = gradients(nn.functional.cross_entropy(logits, batches.targets[rows]), batches)
     return [value for part in found.values() for value in part.flatten().tolist()]
@@ -50,7 +50,7 @@ def test_the_gradient_of_a_step(workspace: ConPET) -> None:
     conflicts = []
     for number in range(4):
         step = batches.step(number)
-        new, old = (gradient_of(batches, rows) for rows in (step.rows[: step.fresh], step.rows[step.fresh :]))
+        new, old = (gradient_of(batches, rows) for rows in (step.rows[: step.new_count], step.rows[step.new_count :]))
         expected, conflict = plain(new, old)
         conflicts.append(conflict)
         for parameter in batches.parameters.values():
@@ -69,7 +69,7 @@ def test_agreeing_gradients_are_left_alone(workspace: ConPET) -> None:
     learner, batches = start_task(workspace, STREAM[2])
     assert batches.rehearsal is not None
     step = batches.step(0)
-    twins = step.rows[step.fresh :]
+    twins = step.rows[step.new_count :]
     both = batches.collated([*twins, *twins])
     targets = batches.targets[[*twins, *twins]]
     step = type(step)(0, [*twins, *twins], len(twins), both, targets)  # the old examples as new ones too

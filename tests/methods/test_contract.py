@@ -1,4 +1,4 @@
-"""Everything registered keeps its contract, and the contracts find what does not."""
+"""All registered components fulfil their contracts, and the contract suites find components that do not."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "a small memory by k-means": {"replay": {"retention": "k-means", "memory_examples": 6}, "selector": "learned"},
     "latent only": {"replay": {"latent_only": True}, "selector": "learned"},
 }
-"""Settings that take other ways through the code; they need not be checked in another process as well."""
+"""Settings that take other paths through the code; no check in a second process is needed for them."""
 
 KINDS: dict[str, dict[str, Any]] = {name: {"module": name} for name in MODULE_KINDS if name != "lora"}
 KINDS["dora"] = {"module": {"dora": True, "rslora": True}}
 KIND_CHECKS = ("changes_nothing", "same_seed_same_bytes", "batches_do_not_matter")
-"""What a kind of module could break."""
+"""The checks that a module kind could break."""
 
 
 @pytest.mark.parametrize("check", METHOD_CHECKS)

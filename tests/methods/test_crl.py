@@ -1,4 +1,4 @@
-"""CRL: its losses are the paper's sums, its answers the nearest prototype's."""
+"""CRL: its losses equal the paper's sums, and it answers with the nearest prototype."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def shares(point: torch.Tensor, prototypes: torch.Tensor) -> list[float]:
 
 
 def test_the_contrastive_loss_is_the_papers_sum() -> None:
-    """Examples 0 to 3 lie in rows 2, 0, 5 and 6 of the bank; the label of the last is nowhere else."""
+    """Examples 0 to 3 lie in rows 2, 0, 5 and 6 of the memory bank; the label of the last occurs nowhere else."""
     pool = torch.nn.functional.normalize(random(7, 5, seed=1), dim=1)
     z = torch.nn.functional.normalize(random(4, 5, seed=2), dim=1)
     labels, rows = [0, 1, 0, 1, 2, 2, 3], [2, 0, 5, 6]
@@ -114,37 +114,40 @@ def test_linear_scores_are_distances_to_prototypes() -> None:
 def test_the_loss_of_a_step_is_contrast_and_for_old_examples_what_their_similarities_changed(tmp_path: Path) -> None:
     stream = toy_stream(3, 2, 6, 0, 0)
     learner, batches = start_task(Trial(tmp_path, tiny_settings(method="crl")).taught(stream[:2]), stream[2])
-    noted, everyone = batches.notes, range(len(batches.states))
-    pool, before, targets = noted.pool.clone(), batches.represented(everyone), batches.targets.tolist()
+    data, everyone = batches.method_data, range(len(batches.states))
+    pool, before, targets = data.memory_bank.clone(), batches.represented(everyone), batches.targets.tolist()
     after = shaken(batches).represented(everyone)
-    z = projected(after, noted.projection)
+    z = projected(after, data.projection)
     step = batches.step(0)
-    assert 0 < step.fresh < len(step.rows)
+    assert 0 < step.new_count < len(step.rows)
     losses = []
     for row in step.rows:
         others = [other for other in everyone if other != row]
         below = sum(exp(dot(z[row], pool[other]) / 0.1) for other in others)
         terms = [log(exp(dot(z[row], pool[other]) / 0.1) / below) for other in others if targets[other] == targets[row]]
         losses.append(-sum(terms) / len(terms))
-        if row >= batches.new:
-            then, now = ([exp(10 * cosine(at[row], mu)) for mu in noted.prototypes] for at in (before, after))
+        if row >= batches.new_count:
+            then, now = ([exp(10 * cosine(at[row], mu)) for mu in data.prototypes] for at in (before, after))
             losses[-1] += sum(
                 p / sum(then) * log(p / sum(then) / (q / sum(now))) for p, q in zip(then, now, strict=True)
             )
     assert float(learner.loss(batches, step).detach()) == pytest.approx(sum(losses) / len(losses), abs=1e-3)
     seen = torch.tensor([row in step.rows for row in everyone])
-    assert torch.allclose(noted.pool[seen], z[seen], atol=1e-4)
-    assert torch.equal(noted.pool[~seen], pool[~seen])
+    assert torch.allclose(data.memory_bank[seen], z[seen], atol=1e-4)
+    assert torch.equal(data.memory_bank[~seen], pool[~seen])
 
 
 def test_old_examples_are_as_similar_to_prototypes_as_before_when_nothing_has_moved(tmp_path: Path) -> None:
     stream = toy_stream(2, 2, 6, 0, 0)
     _, batches = start_task(Trial(tmp_path, tiny_settings(method="crl")).taught(stream[:1]), stream[1])
-    old = batches.represented(range(batches.new, len(batches.states)))
-    assert float(divergence(batches.notes.similar, similarity(old, batches.notes.prototypes)).abs().max()) < 1e-5
+    old = batches.represented(range(batches.new_count, len(batches.states)))
+    assert (
+        float(divergence(batches.method_data.similar, similarity(old, batches.method_data.prototypes)).abs().max())
+        < 1e-5
+    )
 
 
-def test_the_bank_is_sampled_where_it_is_large() -> None:
+def test_the_memory_bank_is_sampled_where_it_is_large() -> None:
     assert sorted(sampled(torch.tensor([4, 6, 9]), 8, seed=0).tolist()) == [4, 6, 9]
     draws = [sampled(torch.arange(10, 18), 3, seed).tolist() for seed in range(600)]
     assert all(len(set(rows)) == 3 for rows in draws)
@@ -156,12 +159,12 @@ def test_nothing_is_contrasted_with_probes(tmp_path: Path) -> None:
     stream = toy_stream(2, 2, 12, 0, 0)
     settings = tiny_settings(method="crl", replay="adaptive")
     learner, batches = start_task(Trial(tmp_path, settings).taught(stream[:1]), stream[1])
-    probes = sorted(set(range(batches.new, len(batches.states))) - set(batches.old_rows))
+    probes = sorted(set(range(batches.new_count, len(batches.states))) - set(batches.old_rows))
     assert probes
-    step, pool = batches.step(0), batches.notes.pool.clone()
+    step, pool = batches.step(0), batches.method_data.memory_bank.clone()
     loss = learner.loss(batches, step).detach()
     pool[probes] *= -1
-    batches.notes.pool = pool
+    batches.method_data.memory_bank = pool
     assert torch.equal(learner.loss(batches, step).detach(), loss)
 
 
@@ -205,7 +208,7 @@ def test_a_label_with_another_name_keeps_its_prototype(tmp_path: Path) -> None:
     workspace.rename(first.labels[1], "renamed")
     _, batches = start_task(workspace, second)
     assert batches.labels[:2] == ("renamed", first.labels[0])
-    assert torch.equal(batches.notes.prototypes, before[[1, 0]])
+    assert torch.equal(batches.method_data.prototypes, before[[1, 0]])
 
 
 def test_it_forgets_less_than_sequential(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""DER++: outputs are recorded with a task, found again by example and by label, and compared as in the equation."""
+"""DER++: outputs are recorded with a task, looked up by example and label, and compared as in the equation."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def taught(folder: Path, tasks: int, **settings: object) -> ConPET:
 
 
 def by_origin(batches: ReplayBatches, labels: slice) -> dict[tuple[str, int], list[float]]:
-    """What was recorded for some labels, by task and index of the example."""
+    """Return the recorded outputs for these labels, by task and index of the example."""
     assert batches.rehearsal is not None
     origins = zip(batches.rehearsal.tasks, batches.rehearsal.indices, strict=True)
-    return dict(zip(origins, batches.notes[:, labels].tolist(), strict=True))
+    return dict(zip(origins, batches.method_data[:, labels].tolist(), strict=True))
 
 
 def cross_entropy(logits: list[float], target: int) -> float:
@@ -77,12 +77,12 @@ def test_the_loss_of_a_step(tmp_path: Path) -> None:
     learner, batches = start_task(taught(tmp_path, 2), STREAM[2])
     assert batches.rehearsal is not None
     step = shaken(batches).step(0)
-    assert (step.fresh, len(step.rows)) == (4, 8)
+    assert (step.new_count, len(step.rows)) == (4, 8)
     logits, targets = outputs(batches, step), step.targets.tolist()
     losses = [cross_entropy(*pair) for pair in zip(logits, targets, strict=True)]
     distances = []
     for place in (4, 5):
-        then = batches.notes[step.rows[place] - batches.new].tolist()
+        then = batches.method_data[step.rows[place] - batches.new_count].tolist()
         pairs = [(now, old) for now, old in zip(logits[place], then, strict=True) if not isnan(old)]
         assert len(pairs) in (2, 4)  # the first task knew two labels, the second four
         distances.append(sum((now - old) ** 2 for now, old in pairs))
@@ -107,9 +107,9 @@ def test_an_old_example_finds_what_was_said_of_it_at_the_end_of_its_task(
     for source in past_examples(workspace.tasks):
         for index, example in zip(source.indices, source.examples(Subset.TRAIN), strict=True):
             texts[source.task, index] = str(example.text)
-    assert len(batches.notes) == len(batches.rehearsal.states) > 0
+    assert len(batches.method_data) == len(batches.rehearsal.states) > 0
     origins = zip(batches.rehearsal.tasks, batches.rehearsal.indices, strict=True)
-    for row, origin in zip(batches.notes, origins, strict=True):
+    for row, origin in zip(batches.method_data, origins, strict=True):
         expected = said[texts[origin]]
         assert torch.allclose(row[: len(expected)].log_softmax(dim=0), expected, atol=1e-4)
         assert bool(row[len(expected) :].isnan().all())

@@ -1,4 +1,4 @@
-"""EA-EMR: the alignment is the minimiser of the paper's squared error, and answers are given through it."""
+"""EA-EMR: the alignment minimises the paper's squared error, and the head answers through it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stored_alignment(workspace: ConPET) -> Alignment:
 def squared_error(
     alignment: Alignment, last: Alignment, points: torch.Tensor, places: torch.Tensor, ridge: float
 ) -> float:
-    """What is minimised, number by number."""
+    """Return the error to minimise, number by number."""
     total, squares = 0.0, 0.0
     size = points.shape[1]
     for point, place in zip(points.tolist(), places.tolist(), strict=True):
@@ -44,7 +44,7 @@ def squared_error(
 def test_nothing_near_it_has_a_smaller_error(examples: int) -> None:
     last = Alignment(random(4, 4, seed=1), random(4, seed=2))
     points, places = 3 * random(examples, 4, seed=3) + 1, random(examples, 4, seed=4)
-    fitted = last.moved(points, places, 0.05)
+    fitted = last.fitted(points, places, 0.05)
     best = squared_error(fitted, last, points, places, 0.05)
     assert best < squared_error(last, last, points, places, 0.05)
     for seed in range(40):
@@ -65,7 +65,7 @@ def test_gradient_descent_gets_there_in_the_end() -> None:
         with torch.no_grad():
             weight -= 0.05 * slopes[0]
             offset -= 0.05 * slopes[1]
-    fitted = last.moved(points, places, 0.1)
+    fitted = last.fitted(points, places, 0.1)
     assert torch.allclose(fitted.weight, weight.detach(), atol=1e-4)
     assert torch.allclose(fitted.offset, offset.detach(), atol=1e-4)
 
@@ -74,15 +74,15 @@ def test_a_rotation_is_turned_back_and_what_lies_right_stays() -> None:
     """Hand-sized: old examples at (1, 0), (0, 1), (2, 1) were turned by a quarter to (0, 1), (-1, 0), (-1, 2)."""
     was = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 1.0]])
     now = torch.tensor([[0.0, 1.0], [-1.0, 0.0], [-1.0, 2.0]])
-    back = Alignment.identity(2).moved(now, was, 1e-9)
+    back = Alignment.identity(2).fitted(now, was, 1e-9)
     assert torch.allclose(back.weight, torch.tensor([[0.0, 1.0], [-1.0, 0.0]]), atol=1e-4)
     assert torch.allclose(back.offset, torch.zeros(2), atol=1e-4)
-    still = back.moved(now, back(now), 1e-9)
+    still = back.fitted(now, back(now), 1e-9)
     assert torch.allclose(still.weight, back.weight, atol=1e-5)
 
 
 def test_one_example_moves_the_offset_alone() -> None:
-    moved = Alignment.identity(2).moved(torch.tensor([[1.0, 2.0]]), torch.tensor([[4.0, 6.0]]), 0.1)
+    moved = Alignment.identity(2).fitted(torch.tensor([[1.0, 2.0]]), torch.tensor([[4.0, 6.0]]), 0.1)
     assert torch.equal(moved.weight, torch.eye(2))
     assert torch.allclose(moved.offset, torch.tensor([3.0, 4.0]))
 
@@ -121,15 +121,15 @@ def test_the_alignment_is_fitted_to_old_places_and_new_ones(tmp_path: Path) -> N
     workspace = Trial(tmp_path, tiny_settings(method="ea-emr")).taught(stream[:2])
     last = stored_alignment(workspace)
     learner, batches = start_task(workspace, stream[2])
-    rows = sorted(batches.notes.rows)
-    assert rows == list(range(batches.new, len(batches.states)))
+    rows = sorted(batches.method_data.rows)
+    assert rows == list(range(batches.new_count, len(batches.states)))
     was = last(batches.represented(rows))
     learner.after(shaken(batches))
-    new = batches.represented(range(batches.new))
+    new = batches.represented(range(batches.new_count))
     points = torch.cat([new, batches.represented(rows)])
-    wanted = last.moved(points, torch.cat([last(new), was]), 1.0)
-    assert torch.allclose(batches.notes.alignment.weight, wanted.weight, atol=1e-3)
-    assert torch.allclose(batches.notes.alignment.offset, wanted.offset, atol=1e-3)
+    wanted = last.fitted(points, torch.cat([last(new), was]), 1.0)
+    assert torch.allclose(batches.method_data.alignment.weight, wanted.weight, atol=1e-3)
+    assert torch.allclose(batches.method_data.alignment.offset, wanted.offset, atol=1e-3)
 
 
 def test_probes_are_not_learned_from_and_no_more_examples_are_used_than_asked(tmp_path: Path) -> None:
@@ -137,11 +137,11 @@ def test_probes_are_not_learned_from_and_no_more_examples_are_used_than_asked(tm
     settings = tiny_settings(method={"name": "ea-emr", "alignment_examples": 5}, replay="adaptive")
     _, batches = start_task(Trial(tmp_path, settings).taught(stream[:1]), stream[1])
     assert batches.rehearsal is not None
-    learned = batches.rehearsal.trained(range(len(batches.states) - batches.new))
+    learned = batches.rehearsal.trained(range(len(batches.states) - batches.new_count))
     assert not all(learned)
-    assert batches.old_rows == [batches.new + row for row, kept in enumerate(learned) if kept]
-    assert len(set(batches.notes.rows)) == 5
-    assert set(batches.notes.rows) <= set(batches.old_rows)
+    assert batches.old_rows == [batches.new_count + row for row, kept in enumerate(learned) if kept]
+    assert len(set(batches.method_data.rows)) == 5
+    assert set(batches.method_data.rows) <= set(batches.old_rows)
 
 
 def test_the_first_task_aligns_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""EWC: the Fisher information is the true one, and the penalty is the sum over tasks however it is stored."""
+"""EWC: the Fisher information is the true one, and the stored penalty equals the sum over tasks."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def once(folder: Path) -> ConPET:
-    """One task learned."""
+    """Return a workspace with one task."""
     return Trial(folder, tiny_settings(method={"name": "ewc", "penalty": PENALTY})).taught(STREAM[:1], "once")
 
 
 @pytest.fixture(scope="module")
 def twice(folder: Path) -> ConPET:
-    """The same task and a second one learned."""
+    """Return a workspace with the same task and a second one."""
     return Trial(folder, tiny_settings(method={"name": "ewc", "penalty": PENALTY})).taught(STREAM[:2], "twice")
 
 
@@ -42,7 +42,7 @@ def importance(workspace: ConPET) -> dict[str, torch.Tensor]:
 
 
 def grown(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Put zeros for the rows of labels that came later."""
+    """Add zero rows for labels learned later."""
     return torch.cat([tensor, torch.zeros(len(like) - len(tensor), *tensor.shape[1:])])
 
 

@@ -1,4 +1,4 @@
-"""Floors under behaviour: how good the methods are on the toy stream, so that no change makes them worse unseen."""
+"""Lower bounds on the accuracy of the methods on a toy stream, so that no change makes them worse unnoticed."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_parameters_a_task_do_not_grow() -> None:
 
 @pytest.mark.parametrize("replay", SCHEDULES)
 def test_steps_and_tokens_of_learning_a_task_do_not_grow(replay: str) -> None:
-    # A budget that is small beside one task: an example drawn twice is read once, and few are.
+    # A budget that is small compared with a task, so that few examples are drawn twice (and read once).
     replayed = {"replay.schedule": replay, "replay.memory_per_label": 12}
     learned = reports(0, **{"selector.name": "learned", "selector.steps": 4}, **replayed)
     stages = [{stage.stage: stage for stage in report.cost} for report in learned[1:]]

@@ -1,4 +1,4 @@
-"""LwF: old outputs on new examples are recorded before training, and every task's are held by a softmax of its own."""
+"""LwF: old outputs for new examples are recorded before training; each old task has its own softmax."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WEIGHT = 1.7
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> ConPET:
-    """Two tasks learned, with dropout in training."""
+    """Return a workspace with two tasks, trained with dropout."""
     settings = tiny_settings(method={"name": "lwf", "distillation": WEIGHT}, module={"dropout": 0.5})
     return Trial(tmp_path_factory.mktemp("lwf"), settings).taught(STREAM[:2])
 
@@ -59,14 +59,14 @@ def test_distillation_is_the_papers_formula_and_rests_where_nothing_moved() -> N
 def test_what_is_recorded_is_what_the_old_model_answers(workspace: ConPET) -> None:
     _, batches = start_task(workspace, STREAM[2])
     scores = scored(live_of(workspace), STREAM[2].train).classes
-    assert batches.notes.shape == (len(STREAM[2].train), 6)
-    assert torch.allclose(batches.notes.log_softmax(dim=1), scores, atol=1e-4)
+    assert batches.method_data.shape == (len(STREAM[2].train), 6)
+    assert torch.allclose(batches.method_data.log_softmax(dim=1), scores, atol=1e-4)
 
 
 def test_the_loss_of_a_step(workspace: ConPET) -> None:
-    """Cross-entropy among the new labels, and lambda_o times the distillation of each old task by itself."""
+    """Cross-entropy among the new labels, and lambda_o times the distillation loss of each old task."""
     learner, batches = start_task(workspace, STREAM[2])
-    recorded = batches.notes.tolist()
+    recorded = batches.method_data.tolist()
     step = shaken(batches).step(1)
     total = 0.0
     for row, target, logits in zip(step.rows, step.targets.tolist(), outputs(batches, step), strict=True):
@@ -84,4 +84,4 @@ def test_the_first_task_is_learned_as_by_sequential(tmp_path: Path) -> None:
 def test_nothing_is_replayed(workspace: ConPET) -> None:
     _, batches = start_task(workspace, STREAM[2])
     assert batches.rehearsal is None
-    assert batches.step(0).fresh == len(batches.step(0).rows) == workspace.settings.training.batch_size
+    assert batches.step(0).new_count == len(batches.step(0).rows) == workspace.settings.training.batch_size

@@ -1,4 +1,4 @@
-"""O-LoRA: what earlier tasks read and write stays as it is, and new ones read other directions."""
+"""O-LoRA: the LoRA of earlier tasks does not change, and new ones read other directions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def random(*shape: int, seed: int) -> torch.Tensor:
 
 
 def stored(workspace: ConPET) -> dict[str, torch.Tensor]:
-    """Return the stored module's tensors; its updates need no scale."""
+    """Return the stored module's tensors, whose updates have scale 1."""
     reader = workspace.store.snapshot().shared[STATIC]
     document = reader.document(ADAPTER_CONFIG)
     assert document["lora_alpha"] == document["r"]
@@ -132,7 +132,7 @@ def test_only_plain_lora_can_be_summed(settings: dict[str, Any], tmp_path: Path)
 
 
 def test_it_tells_labels_of_a_task_apart_longer_than_sequential(tmp_path: Path) -> None:
-    """The representation forgets less; the head, which no replay holds, forgets which task is meant all the same."""
+    """The representation forgets less; the head, without replay, still forgets which task an input belongs to."""
     stream = toy_stream(3, 3, 12, 0, 8)
     found = {}
     for method in ("o-lora", "sequential"):

@@ -1,4 +1,4 @@
-"""The frame of all static methods, and those that are the frame alone: emr, sequential, joint."""
+"""The base class of static methods, and methods that add little to it: emr, sequential, joint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def taught(folder: Path, tasks: int, method: str | dict[str, Any] = "emr", name:
 
 @cache
 def reports(method: str, seed: int, **settings: Any) -> list[LearnReport]:
-    """Learn five tasks of three labels, with a budget that is not generous."""
+    """Learn five tasks of three labels, with a small budget."""
     with TemporaryDirectory() as folder:
         learner = Trial(Path(folder), tiny_settings(method=method, seed=seed, **settings)).workspace()
         return list(learner.learn_stream(toy_stream(5, 3, 12, 2, 10, seed=seed)))
@@ -48,14 +48,14 @@ def test_a_batch_is_half_new_and_half_old_and_the_first_task_all_new(tmp_path: P
     _, batches = start_task(workspace, STREAM[2])
     for number in range(batches.steps):
         step = batches.step(number)
-        assert (step.fresh, len(step.rows) - step.fresh) == (4, 4)
-        assert all(row < batches.new for row in step.rows[: step.fresh])
-        assert all(row >= batches.new for row in step.rows[step.fresh :])
+        assert (step.new_count, len(step.rows) - step.new_count) == (4, 4)
+        assert all(row < batches.new_count for row in step.rows[: step.new_count])
+        assert all(row >= batches.new_count for row in step.rows[step.new_count :])
     seen = [row for number in range(4) for row in batches.step(number).rows[:4]]
     assert sorted(seen) == list(range(16))  # an epoch of the new examples: each of them once
     _, first = start_task(taught(tmp_path, 0, name="empty"), STREAM[0])
     assert first.rehearsal is None
-    assert first.step(0).fresh == len(first.step(0).rows) == 8
+    assert first.step(0).new_count == len(first.step(0).rows) == 8
 
 
 @pytest.mark.parametrize("replay", ["dynamic", "fixed", "adaptive"])
@@ -94,7 +94,7 @@ def _adapter(stored: Any) -> dict[str, torch.Tensor]:
 def test_joint_begins_anew_with_all_examples_of_all_tasks(tmp_path: Path) -> None:
     workspace = taught(tmp_path, 2, "joint")
     _, batches = start_task(workspace, STREAM[2])
-    assert batches.new == len(batches.states) == 48
+    assert batches.new_count == len(batches.states) == 48
     assert sorted(batches.targets.tolist()) == [label for label in range(6) for _ in range(8)]
     assert batches.steps == 4 * 48 // 8
     assert not batches.head.weight.any()

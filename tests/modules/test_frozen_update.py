@@ -10,6 +10,7 @@ import torch
 from conpet.artifact import InMemoryObject
 from conpet.backbone.backbone import Backbone
 from conpet.errors import ConfigError
+from conpet.heads.labels import LabelHead, label_document
 from conpet.modules.kinds.lora import concatenated
 from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.pool import ModulePool
@@ -17,6 +18,7 @@ from tests.helpers.backbones import EXAMPLES, tiny_loaded, tiny_model
 from tests.helpers.modules import (
     bench,
     frozen,
+    head_of,
     represented,
     settings,
     shaken,
@@ -50,7 +52,11 @@ def test_concatenated_loras_serve_as_past_and_current_do_together() -> None:
     expected = represented(backbone, module)
     joined = concatenated([past, module.adapter()])
     assert joined.document["r"] == 2 + 4 + 1
-    one = StoredModule.of(InMemoryObject(module_artifact(joined, {}, {})))
+    one = StoredModule.of(
+        InMemoryObject(
+            module_artifact(joined, LabelHead().tensors(head_of(backbone, 0, 2)), label_document(["a", "b"]))
+        )
+    )
     found = ModulePool(backbone).represent(backbone.states(EXAMPLES), one)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(represented(backbone, PetModule.of(backbone, joined)), expected, rtol=0, atol=1e-5)
@@ -76,9 +82,9 @@ def test_only_plain_loras_on_the_same_maps_can_be_joined() -> None:
     for variant in ("dora", "ia3"):
         with pytest.raises(ConfigError, match="plain LoRA"):
             PetModule(backbone, settings(variant), 0, past=lora)
-    with pytest.raises(ConfigError, match=r"same maps.*apart: .*down_proj"):
+    with pytest.raises(ConfigError, match=r"same maps.*only one adapts: .*down_proj"):
         concatenated([lora, few])
-    with pytest.raises(ConfigError, match=r"maps of the present one; apart: .*down_proj"):
+    with pytest.raises(ConfigError, match=r"same maps as the new one; only one adapts: .*down_proj"):
         PetModule(backbone, settings("lora"), 0, past=few)
     with pytest.raises(ConfigError, match="at least one"):
         concatenated([])

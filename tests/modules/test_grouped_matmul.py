@@ -1,4 +1,4 @@
-"""Products by matrices of a stack: every way gives what example by example gives; the quickest is found by trying."""
+"""Products with matrices of a stack: all implementations agree with one product per example; the fastest is used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from conpet.modules import grouped_matmul
-from conpet.modules.grouped_matmul import Grouped, GroupedMatmul, InRuns, OneForAll, Quickest, mixed, piece_size
+from conpet.modules.grouped_matmul import (
+    BatchedMatmul,
+    FastestMatmul,
+    GroupedKernelMatmul,
+    GroupedMatmul,
+    SingleMatmul,
+    matmul_of,
+    piece_size,
+)
 
 CPU = torch.device("cpu")
 MIXTURES = [
@@ -18,7 +26,11 @@ MIXTURES = [
     [(3, 4), (1, 4), (3, 2), (0, 1), (1, 1)],
     [(1, 3), (0, 5), (2, 5)],
 ]
-WAYS: Sequence[type[InRuns | Grouped | Quickest]] = (InRuns, Grouped, Quickest)
+IMPLEMENTATIONS: Sequence[type[BatchedMatmul | GroupedKernelMatmul | FastestMatmul]] = (
+    BatchedMatmul,
+    GroupedKernelMatmul,
+    FastestMatmul,
+)
 
 
 def one_by_one(pieces: Sequence[tuple[int, int]], left: Tensor, stack: Tensor) -> Tensor:
@@ -29,22 +41,25 @@ def one_by_one(pieces: Sequence[tuple[int, int]], left: Tensor, stack: Tensor) -
 @pytest.mark.parametrize("tokens", [1, 5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("pieces", MIXTURES)
-@pytest.mark.parametrize("way", WAYS)
-def test_every_way_multiplies_each_example_by_its_own_matrix(
-    way: type[InRuns | Grouped | Quickest], pieces: list[tuple[int, int]], dtype: torch.dtype, tokens: int
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_every_implementation_multiplies_each_example_by_its_own_matrix(
+    implementation: type[BatchedMatmul | GroupedKernelMatmul | FastestMatmul],
+    pieces: list[tuple[int, int]],
+    dtype: torch.dtype,
+    tokens: int,
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     examples = sum(size for _, size in pieces)
     left = torch.randn(examples, tokens, 16, generator=generator).to(dtype)
-    stack = torch.randn(4, 8, 16, generator=generator).to(dtype).mT  # as `down` lies in the pool
+    stack = torch.randn(4, 8, 16, generator=generator).to(dtype).mT  # strides as in the pool
     total = torch.randn(examples, tokens, 8, generator=generator).to(dtype)
     expected = one_by_one(pieces, left, stack)
     near = {"rtol": 2e-2, "atol": 0.1} if dtype is torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}
     with torch.inference_mode():
-        found = way(pieces, CPU)
-        torch.testing.assert_close(found.multiply(left, stack).double(), expected, **near)
+        matmul = implementation(pieces, CPU)
+        torch.testing.assert_close(matmul.multiply(left, stack).double(), expected, **near)
         added = total.clone()
-        found.add(added, left, stack)
+        matmul.add(added, left, stack)
         torch.testing.assert_close(added.double(), total.double() + expected, **near)
 
 
@@ -52,8 +67,8 @@ def test_every_way_multiplies_each_example_by_its_own_matrix(
 def test_each_example_has_the_row_of_its_slot(pieces: list[tuple[int, int]]) -> None:
     stack = torch.arange(4.0).view(4, 1, 1)
     expected = [slot for slot, size in pieces for _ in range(size)]
-    assert mixed(pieces, CPU).of_rows(stack).flatten().tolist() == expected
-    assert OneForAll(2).of_rows(stack).tolist() == [[2.0]]
+    assert matmul_of(pieces, CPU).gather(stack).flatten().tolist() == expected
+    assert SingleMatmul(2).gather(stack).tolist() == [[2.0]]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +76,7 @@ def test_each_example_has_the_row_of_its_slot(pieces: list[tuple[int, int]]) -> 
     [
         ([1, 1, 1], 1e6, 1),  # nothing can be shared
         ([5, 6, 7, 4], 1e3, 1),  # small matrices are gathered for every row
-        ([5, 6, 7, 4], 1e6, 4),  # large ones but once for four rows
+        ([5, 6, 7, 4], 1e6, 4),  # large ones once for four rows
         ([8, 8], 1e4, 8),  # pieces of one size are one run
         ([64, 1], 1e5, 64),
     ],
@@ -70,37 +85,39 @@ def test_large_matrices_are_gathered_for_several_rows(counts: list[int], matrix_
     assert piece_size(counts, matrix_bytes) == size
 
 
-def test_the_quickest_way_is_found_once_for_products_of_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grouped_matmul, "_found", {})
+def test_the_fastest_implementation_is_determined_once_per_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouped_matmul, "_fastest_by_size", {})
     timed: list[type[GroupedMatmul]] = []
 
-    def seconds(way: GroupedMatmul, left: Tensor, stack: Tensor) -> float:
-        timed.append(type(way))
-        return 1.0 if isinstance(way, Grouped) else 2.0
+    def seconds(matmul: GroupedMatmul, left: Tensor, stack: Tensor) -> float:
+        timed.append(type(matmul))
+        return 1.0 if isinstance(matmul, GroupedKernelMatmul) else 2.0
 
-    monkeypatch.setattr(grouped_matmul, "seconds_of", seconds)
+    monkeypatch.setattr(grouped_matmul, "time_multiply", seconds)
     multiplied: list[str] = []
-    multiply = Grouped.multiply
+    multiply = GroupedKernelMatmul.multiply
     monkeypatch.setattr(
-        Grouped, "multiply", lambda self, *given: multiplied.append("grouped") or multiply(self, *given)
+        GroupedKernelMatmul,
+        "multiply",
+        lambda self, *operands: multiplied.append("grouped") or multiply(self, *operands),
     )
     left, stack = torch.ones(3, 2, 8), torch.ones(2, 8, 8)
     for _ in range(2):  # another batch of that size
-        found = Quickest([(0, 2), (1, 1)], CPU)
-        found.multiply(left, stack)
-        found.add(torch.zeros(3, 2, 8), left, stack)
-    assert timed == [InRuns, Grouped]
+        matmul = FastestMatmul([(0, 2), (1, 1)], CPU)
+        matmul.multiply(left, stack)
+        matmul.add(torch.zeros(3, 2, 8), left, stack)
+    assert timed == [BatchedMatmul, GroupedKernelMatmul]
     assert multiplied == ["grouped"] * 4
-    Quickest([(0, 2), (1, 1)], CPU).multiply(left.repeat(1, 8, 1), stack)  # more tokens may be another matter
-    assert timed == [InRuns, Grouped] * 2
+    FastestMatmul([(0, 2), (1, 1)], CPU).multiply(left.repeat(1, 8, 1), stack)  # more tokens are another size
+    assert timed == [BatchedMatmul, GroupedKernelMatmul] * 2
 
 
-def test_a_way_that_a_device_does_not_have_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grouped_matmul, "_found", {})
+def test_an_implementation_the_device_does_not_support_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouped_matmul, "_fastest_by_size", {})
 
-    def refused(self: Grouped, left: Tensor, stack: Tensor) -> Tensor:
+    def refused(self: GroupedKernelMatmul, left: Tensor, stack: Tensor) -> Tensor:
         raise RuntimeError("strides should be multiple of 16 bytes")
 
-    monkeypatch.setattr(Grouped, "multiply", refused)
+    monkeypatch.setattr(GroupedKernelMatmul, "multiply", refused)
     pieces, left, stack = [(0, 1), (1, 1)], torch.ones(2, 3, 4), torch.ones(2, 4, 4)
-    assert torch.equal(Quickest(pieces, CPU).multiply(left, stack), torch.full((2, 3, 4), 4.0))
+    assert torch.equal(FastestMatmul(pieces, CPU).multiply(left, stack), torch.full((2, 3, 4), 4.0))

@@ -93,7 +93,7 @@ def test_what_is_stored_gives_what_was_trained(variant: str, architecture: str, 
     assert torch.equal(represented(backbone, PetModule.of(backbone, reread.adapter())), expected)
     pool, states = ModulePool(backbone), backbone.states(EXAMPLES)
     torch.testing.assert_close(pool.represent(states, reread), expected, rtol=0, atol=1e-5)
-    logits = torch.stack([found[reread] for found in pool.logits(states, [[reread]] * len(states))])
+    logits = torch.stack([found[reread] for found in pool.outputs(states, [[reread]] * len(states))])
     torch.testing.assert_close(logits, head(expected).detach(), rtol=0, atol=1e-5)
 
 

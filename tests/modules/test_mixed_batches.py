@@ -50,7 +50,7 @@ class Mixture:
     def check(self, pool: ModulePool, turn: int = 0) -> None:
         count = len(self.modules)
         wanted = [[self.modules[(row + turn + step * 3) % count] for step in range(3)] for row in range(len(EXAMPLES))]
-        for row, found in enumerate(pool.logits(self.states, wanted)):
+        for row, found in enumerate(pool.outputs(self.states, wanted)):
             assert set(found) == set(wanted[row])
             for module, logits in found.items():
                 torch.testing.assert_close(logits, self.expected[module][row], rtol=0, atol=1e-5)
@@ -71,7 +71,7 @@ def test_a_pool_that_holds_two_modules_serves_all_kinds(mixture: Mixture) -> Non
     pool = ModulePool(mixture.backbone, capacity=2, kept_bytes=0)
     for turn in range(4):
         mixture.check(pool, turn)
-        assert max(len(pool._resident), len(pool._alone)) <= 2
+        assert max(len(pool._resident), len(pool._unbatched)) <= 2
 
 
 @pytest.mark.parametrize("capacity", [2, 64])
@@ -92,7 +92,7 @@ def test_modules_share_a_pass_or_their_kind_says_that_they_cannot(
     assert len(together) == len(mixture.modules) - 2
     pool, passes = ModulePool(mixture.backbone), []
     pool._suffix.shell.register_forward_pre_hook(lambda *_: passes.append(1))
-    pool.logits(mixture.states.select([0, 2, 4]), [together] * 3)
+    pool.outputs(mixture.states.select([0, 2, 4]), [together] * 3)
     assert passes == [1]
 
 

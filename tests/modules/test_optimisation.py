@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,7 @@ def fitting(groups: list[ParameterGroup]) -> Callable[[int], Tensor]:
         wanted = [inputs @ torch.tensor([1.0, -2.0, 3.0]) + number for number in range(len(groups))]
         found = [inputs @ group.parameters["slope"] + group.parameters["shift"] for group in groups]
         every = zip(groups, found, wanted, strict=True)
-        return torch.stack([(one - right).square().mean() for group, one, right in every if group.lasts(step)])
+        return torch.stack([(one - right).square().mean() for group, one, right in every if group.is_active(step)])
 
     return losses
 
@@ -249,7 +250,7 @@ def trained_alone(number: int) -> tuple[ParameterGroup, TrainLog]:
     group = groups[number]
 
     def loss(step: int) -> Tensor:
-        return fitting(groups)(step)[sum(one.lasts(step) for one in groups[:number])]
+        return fitting(groups)(step)[sum(one.is_active(step) for one in groups[:number])]
 
     return group, optimise(group.parameters, loss, group.schedule)
 
@@ -356,8 +357,12 @@ def test_short_and_long_examples_do_not_share_a_step() -> None:
     backbone = tiny_backbone("llama", frozen_layers=1)
     texts = ["hi", "ho", " ".join(["word"] * 12), " ".join(["other"] * 10)]
     given = [
-        TrainingJob(
-            backbone.states([Example.of_text(text)] * 3), torch.arange(3), 3, Settings.parse({}).for_task({}), seed
+        TrainingJob.over_labels(
+            backbone.states([Example.of_text(text)] * 3),
+            list("abc"),
+            list("abc"),
+            Settings.parse({}).for_task({}),
+            seed,
         )
         for seed, text in enumerate(texts)
     ]
@@ -403,10 +408,10 @@ def test_a_step_waits_for_nothing(padded: bool, together: bool, monkeypatch: pyt
 
     def waited(epochs: int) -> Counter[str]:
         settings = Settings.parse({"module": {"rank": 2}, "training": {"epochs": epochs}}).for_task({})
-        some = [TrainingJob(states, torch.arange(5) % 3, 3, settings, seed) for seed in range(1 + together)]
-        with Waiting() as waiting:
-            monkeypatch.setattr(Tensor, "tolist", lambda one: waiting.found.update([str(one.dtype)]) or tolist(one))
-            train_modules(backbone, some)
+        jobs = [replace(job(backbone, settings, seed), states=states) for seed in range(1 + together)]
+        with Waiting() as waiting, monkeypatch.context() as patch:
+            patch.setattr(Tensor, "tolist", lambda one: waiting.found.update([str(one.dtype)]) or tolist(one))
+            train_modules(backbone, jobs)
         del waiting.found["torch.int64"]  # the order of examples, which no device computes
         return waiting.found
 

@@ -82,7 +82,7 @@ class Workbench:
         self, pool: ModulePool, wanted: Sequence[Sequence[StoredModule]], rows: Sequence[int] | None = None
     ) -> None:
         rows = range(N) if rows is None else rows
-        found = pool.logits(self.states.select(rows), wanted)
+        found = pool.outputs(self.states.select(rows), wanted)
         assert [set(one) for one in found] == [set(keys) for keys in wanted]
         for row, logits in zip(rows, found, strict=True):
             for module, values in logits.items():
@@ -115,14 +115,14 @@ def test_rows_of_one_batch_use_any_mixture_of_modules(bench: Workbench) -> None:
     bench.check(pool, [every] * N)
     bench.check(pool, [every[::-1]] * N)
     bench.check(pool, [[], [every[1]], [], every[1:3], []])
-    assert pool.logits(bench.states, [[]] * N) == [{}] * N
-    assert pool.logits(bench.states.select([]), []) == []
+    assert pool.outputs(bench.states, [[]] * N) == [{}] * N
+    assert pool.outputs(bench.states.select([]), []) == []
 
 
 def test_one_pass_serves_all_modules_of_a_batch(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbone_module, "ON_CPU", Batching(tokens=2048, per_pass=2048))
     pool = ModulePool(bench.backbone)
-    pool.logits(bench.states, [bench.modules] * N)
+    pool.outputs(bench.states, [bench.modules] * N)
     passes: list[int] = []
     monkeypatch.setattr(pool._suffix, "__class__", counting(type(pool._suffix), passes))
     with metered() as costs:
@@ -155,16 +155,16 @@ def test_modules_beyond_a_pass_are_kept_as_memory_allows(bench: Workbench) -> No
     one = sum(tensor.numel() * 4 for tensor in alike[0].adapter().tensors.values())
     pool = ModulePool(bench.backbone, capacity=2, kept_bytes=6 * one)
     for _ in range(2):
-        pool.logits(bench.states.select([0]), [alike])
+        pool.outputs(bench.states.select([0]), [alike])
         assert len(pool._resident) == 6
-    expected = pool.logits(bench.states, [[alike[0]]] * N)
+    expected = pool.outputs(bench.states, [[alike[0]]] * N)
     large = StoredModule.of(
         InMemoryObject(random_artifact(bench.backbone, 9, module={"rank": 6}))
     )  # twice the room, so half as many
-    pool.logits(bench.states, [[large]] * N)
-    pool.logits(bench.states.select([0]), [alike])
+    pool.outputs(bench.states, [[large]] * N)
+    pool.outputs(bench.states.select([0]), [alike])
     assert len(pool._resident) == 3
-    again = pool.logits(bench.states, [[alike[0]]] * N)
+    again = pool.outputs(bench.states, [[alike[0]]] * N)
     torch.testing.assert_close([one[alike[0]] for one in again], [one[alike[0]] for one in expected])
 
 
@@ -198,21 +198,21 @@ def test_a_model_of_flat_tokens_keeps_rows_apart(monkeypatch: pytest.MonkeyPatch
         for seed in range(3)
     ]
     wanted = [[modules[row % 3]] for row in range(N)]
-    expected = ModulePool(backbone).logits(states, wanted)
+    expected = ModulePool(backbone).outputs(states, wanted)
     pool = ModulePool(backbone)
-    pool.logits(states, wanted)
+    pool.outputs(states, wanted)
     batched = BatchedLinear.forward
     monkeypatch.setattr(  # as some architectures do: all tokens of all rows in one list
         BatchedLinear, "forward", lambda self, x: batched(self, x.flatten(0, 1)).view(*x.shape[:2], -1)
     )
-    found = pool.logits(states, wanted)
+    found = pool.outputs(states, wanted)
     for one, other in zip(expected, found, strict=True):
         for module in one:
             torch.testing.assert_close(other[module], one[module], rtol=0, atol=1e-5)
     # An expert that sees only some of the tokens cannot know whose they are.
     monkeypatch.setattr(BatchedLinear, "forward", lambda self, x: batched(self, x.flatten(0, 1)[:-1]))
-    with pytest.raises(BackboneError, match="leave it out of `targets`"):
-        pool.logits(states, wanted)
+    with pytest.raises(BackboneError, match=r"Leave this map out of module\.targets"):
+        pool.outputs(states, wanted)
 
 
 def test_a_model_that_cannot_be_cut_runs_many_modules_too() -> None:
@@ -220,8 +220,8 @@ def test_a_model_that_cannot_be_cut_runs_many_modules_too() -> None:
     states = backbone.states(EXAMPLES)
     modules = [StoredModule.of(InMemoryObject(random_artifact(backbone, seed))) for seed in range(3)]
     pool = ModulePool(backbone)
-    alone = [pool.logits(states.select([row]), [modules])[0] for row in range(N)]
-    for one, other in zip(alone, pool.logits(states, [modules] * N), strict=True):
+    alone = [pool.outputs(states.select([row]), [modules])[0] for row in range(N)]
+    for one, other in zip(alone, pool.outputs(states, [modules] * N), strict=True):
         assert all(torch.allclose(one[module], other[module], rtol=0, atol=1e-5) for module in modules)
 
 
@@ -233,12 +233,12 @@ def test_a_damaged_module_is_refused_and_the_pool_goes_on() -> None:
     torn = random_artifact(backbone, 1)
     torn = Artifact(tensors={**torn.tensors, "head": {"weight": torch.zeros(1)}}, documents=torn.documents)
     pool = ModulePool(backbone)
-    before = pool.logits(states, [[good]])[0][good]
-    with pytest.raises(CorruptionError, match="no linear map above the cut"):
-        pool.logits(states, [[good, below]])
-    with pytest.raises(CorruptionError, match="missing or surplus"):
-        pool.logits(states, [[StoredModule.of(InMemoryObject(torn))]])
-    assert torch.equal(pool.logits(states, [[good]])[0][good], before)
+    before = pool.outputs(states, [[good]])[0][good]
+    with pytest.raises(CorruptionError, match="not a linear map above the cut"):
+        pool.outputs(states, [[good, below]])
+    with pytest.raises(CorruptionError, match="missing or unexpected"):
+        pool.outputs(states, [[StoredModule.of(InMemoryObject(torn))]])
+    assert torch.equal(pool.outputs(states, [[good]])[0][good], before)
 
 
 @cache
@@ -264,5 +264,5 @@ def test_the_least_recently_used_module_leaves_first() -> None:
     first, second, third = (StoredModule.of(Counted(number)) for number in range(3))
     pool = ModulePool(backbone, capacity=2, kept_bytes=0)
     for module in (first, second, first, third, first, second):
-        pool.logits(states.select([0]), [[module]])
+        pool.outputs(states.select([0]), [[module]])
     assert reads == [0, 1, 2, 1]

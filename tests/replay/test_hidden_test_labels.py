@@ -1,4 +1,4 @@
-"""Test labels are read by the metrics alone: a planted method tries to get at them, in every change of a workspace."""
+"""Only the metrics read test labels: a planted method tries to read them in every change of a workspace."""
 
 from __future__ import annotations
 
@@ -30,29 +30,35 @@ from conpet.testing import Trial, live_of, tiny_settings, toy_stream
 
 
 def wrongly_tested(task: Task) -> Task:
-    """Return a task with each test label exchanged for the next one: who is right about many of them has seen them."""
+    """Return a task with each test label replaced by the next one, so that only a method that saw them is right."""
     following = dict(zip(task.labels, [*task.labels[1:], task.labels[0]], strict=True))
     return replace(task, test=tuple(one.labelled(following[str(one.label)]) for one in task.test))
 
 
 STREAM = [wrongly_tested(task) for task in toy_stream(3, 3, 8, 2, 4)]
 MORE = toy_stream(1, 3, 9, 2, 4, seed=1)[0]
-"""Examples to extend the first task by: other words under labels of the same names."""
+"""Examples to extend the first task: other words under the same labels."""
 LATENT = pytest.mark.parametrize("latent", [False, True], ids=["texts", "latent"])
+
+
+def label_of(row: Any) -> Any:
+    """Return the label in a row of a table, on disk or in memory."""
+    return row.label if isinstance(row, Example) else row["label"]
+
 
 ATTEMPTS: Sequence[Callable[[StoredExamples], list[Any]]] = (
     lambda source: source.labels(Subset.TEST),
     lambda source: [example.label for example in source.examples(Subset.TEST)],
     lambda source: [example.label for example in source.chosen(Subset.TEST, range(source.count(Subset.TEST)))],
     lambda source: source.reader.document("labels")["test"],
-    lambda source: [row["label"] for row in source.reader.rows("test")],
+    lambda source: [label_of(row) for row in source.reader.rows("test")],
     lambda source: replace(source, task="mine").labels(Subset.TEST),
     lambda source: cut_to(source, [], represented=False).documents["labels"]["test"],
 )
 
 
 class PlantedMethod(NcmMethod):
-    """Nearest class means, but for the test examples it finds a label of: to them it gives that label.
+    """Answers with the nearest class mean, except for test examples whose label it managed to read.
 
     It tries whatever it is handed, in every call, and keeps all of it for later ones.
     """
@@ -129,7 +135,7 @@ class PlantedMethod(NcmMethod):
 
 @pytest.fixture(autouse=True)
 def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[PlantedMethod]]:
-    """Register the planted method, which has found nothing yet."""
+    """Register the planted method, before it has read any label."""
     METHODS.register("planted", PlantedMethod)
     for name, empty in {"found": {}, "failed": [], "sources": {}, "predicted": []}.items():
         monkeypatch.setattr(PlantedMethod, name, empty, raising=False)
@@ -138,7 +144,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[PlantedMethod]]:
 
 
 def taught(folder: Path, method: str, *, latent: bool) -> ConPET:
-    """Return a workspace in which a stream was learned, and evaluated after each task."""
+    """Return a workspace that learned a stream with an evaluation after each task."""
     learner = Trial(folder, tiny_settings(method=method, replay={"latent_only": latent})).workspace(method)
     for task in STREAM:
         learner.learn(task)
@@ -176,8 +182,8 @@ def test_no_change_of_a_workspace_tells_a_method_test_labels(
 def test_the_same_method_is_right_about_all_where_it_is_not_kept_from_it(
     tmp_path: Path, planted: type[PlantedMethod], monkeypatch: pytest.MonkeyPatch, latent: bool
 ) -> None:
-    """So the attempts above are such that would succeed."""
-    monkeypatch.setattr(StoredExamples, "without_test_labels", property(lambda source: source))
+    """This shows that the attempts above would succeed if labels were not hidden."""
+    monkeypatch.setattr(StoredExamples, "without_test_labels", lambda source: source)
     learner = taught(tmp_path, "planted", latent=latent)
     assert set(planted.found) == {task.name for task in STREAM}
     assert learner.evaluate().whole_accuracy == 1.0
@@ -216,7 +222,7 @@ def test_what_is_kept_of_a_task_has_its_test_labels_and_methods_see_all_but_thos
     assert without_test_labels.count(Subset.TEST) == len(task.test)
     read, expected = (view.states(learner.backbone, Subset.TEST) for view in (without_test_labels, whole))
     assert torch.equal(read.features, expected.features)
-    with pytest.raises(HiddenLabelsError, match=rf"task {task.name!r}: .* metrics alone"):
+    with pytest.raises(HiddenLabelsError, match=rf"task {task.name!r}: .* except the metrics"):
         without_test_labels.labels(Subset.TEST)
     if not latent:
         assert whole.examples(Subset.TEST) == list(named.test)
@@ -232,10 +238,10 @@ def test_neither_the_search_for_a_design_nor_a_merge_is_told_test_labels(
     merged: list[StoredExamples] = []
 
     def encode_stored(
-        self: DynamicMethod, drawn: Sequence[tuple[StoredExamples, Sequence[int]]], subset: Subset
+        self: DynamicMethod, state: State, drawn: Sequence[tuple[StoredExamples, Sequence[int]]], subset: Subset
     ) -> EncodedInputs:
         merged.extend(source for source, _ in drawn)
-        return NcmMethod.encode_stored(self, drawn, subset)
+        return NcmMethod.encode_stored(self, state, drawn, subset)
 
     monkeypatch.setattr(DynamicMethod, "encode_stored", encode_stored)
     learner.merge([task.name for task in STREAM[:2]], bound=100.0)

@@ -1,4 +1,4 @@
-"""Latent-only mode: no text and no token id on disk, the same answers as with texts, and what it rules out."""
+"""Latent-only mode: no texts or token ids on disk, the same answers as with texts, and its limitations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ID = "customer-4711"
 
 
 def named_stream() -> list[Task]:
-    """Return the stream, its examples with ids."""
+    """Return the stream, with ids on its examples."""
 
     def named(examples: Sequence[Example]) -> tuple[Example, ...]:
         return tuple(replace(example, id=f"{ID}-{number}") for number, example in enumerate(examples))
@@ -46,12 +46,12 @@ def examples_of(tasks: Iterable[Task]) -> list[Example]:
 
 
 def words_of(tasks: Iterable[Task]) -> set[bytes]:
-    """Return the words of five letters: those of the topics and labels."""
+    """Return the words of five letters, which are those of topics and labels."""
     return {word.encode() for example in examples_of(tasks) for word in example.text.split() if len(word) == 5}
 
 
 def ids_of(learner: ConPET, tasks: Iterable[Task]) -> set[bytes]:
-    """Return six token ids from the middle of every text, in each form in which somebody might write them."""
+    """Return six token ids from the middle of every text, in every form in which they might be written."""
     found = set()
     for one in learner.backbone.encode(examples_of(tasks)):
         middle = one.ids[len(one.ids) // 3 :][:6]
@@ -80,7 +80,7 @@ def test_no_file_holds_a_word_or_the_token_ids_of_an_example(
     learner.learn(replace(first, train=first.train[::2]))
     learner.rollback(first.name, 1)
     monkeypatch.setattr(optimisation, "CHECKPOINT_SECONDS", -1.0)
-    with pytest.raises(Stopped):  # what an interruption leaves is looked at as well
+    with pytest.raises(Stopped):  # files left by an interruption are searched as well
         learner.learn(third, progress=stop_at("module", 0.5))
     assert learner.store.scratches()
     tasks = [first, second, third]
@@ -183,9 +183,7 @@ def test_a_limit_in_bytes_is_one_of_states(retention: str, tmp_path: Path) -> No
 
 
 def test_without_a_prefix_there_is_nothing_to_keep(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"latent_only=true with backbone.frozen_layers=0: .*use 1 frozen layer or more"
-    ):
+    with pytest.raises(ConfigError, match=r"latent_only=true .*frozen_layers=0 .*freeze at least one layer"):
         ConPET.create(tmp_path / "ws", **tiny_settings(replay={"latent_only": True}, backbone={"frozen_layers": 0}))
     assert list(tmp_path.iterdir()) == []
 
@@ -193,15 +191,15 @@ def test_without_a_prefix_there_is_nothing_to_keep(tmp_path: Path) -> None:
 def test_a_second_template_for_a_kind_is_refused_before_anything_is_learned(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 1, **LATENT)
     other = replace(stream()[1], template="{text}? It is")
-    message = "template, '{text}[?] It is', is not that of task 'text-0', the default one: .*one template"
+    message = "template, '{text}[?] It is', differs from that of task 'text-0', the default one: .*the same template"
     with frozen_state(learner):
         with pytest.raises(ConfigError, match=message):
             learner.check([other])
         with pytest.raises(ConfigError, match=message):
             learner.learn(other)
-        with pytest.raises(ConfigError, match="'text-2': its template, the default one, is not that of task 'text-1'"):
+        with pytest.raises(ConfigError, match="'text-2': its template, the default one, differs from that of task"):
             workspace(tmp_path, 0, "empty", **LATENT).check([other, stream()[2]])
-        with pytest.raises(ConfigError, match="'text-0'"):  # its first version may be gone back to
+        with pytest.raises(ConfigError, match="'text-0'"):  # its first version can be rolled back to
             learner.learn(replace(stream()[0], template="{text}? It is"))
     relations = replace(toy_stream(1, 2, 4, 0, 0, kind=Kind.RELATION)[0], template="{sentence} So {head} is to {tail}")
     learner.check([stream()[1], relations])

@@ -1,4 +1,4 @@
-"""Retention: what stays when the memory is full, against plain computations of each rule."""
+"""Retention: the examples kept in a full memory, compared with plain computations for each retention."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def cut(one: Holding, kept: Sequence[int]) -> Holding:
 
 
 def groups(some: Sequence[Holding], kept: Sequence[Sequence[int]]) -> Counter[tuple[int, str]]:
-    """Count what is kept of each label of each holding."""
+    """Count the kept examples by holding and label."""
     return Counter((number, some[number].labels[row]) for number, rows in enumerate(kept) for row in rows)
 
 
@@ -82,7 +82,7 @@ def test_limits_hold_and_without_any_everything_stays(name: str, parts: list[lis
 @pytest.mark.parametrize("name", ["reservoir", "class-balanced"])
 @given(parts=st.lists(LABELS, min_size=1, max_size=5), examples=st.integers(1, 20))
 def test_what_was_let_go_is_never_wanted_again(name: str, parts: list[list[str]], examples: int) -> None:
-    """Task by task, with only what was kept at hand, the memory is what it would be with all examples at hand."""
+    """Task by task, with only the kept examples, the memory equals the one computed from all examples."""
     retention = RETENTIONS[name](Limits(examples=examples), 0)
     some = holdings(parts)
     kept: list[list[int]] = []
@@ -117,7 +117,7 @@ def test_bytes_are_those_on_disk(tmp_path: Path) -> None:
 
 
 def test_the_reservoir_keeps_every_example_seen_with_the_same_chance() -> None:
-    """Tasks of 6, 14 and 20 examples come one after another into a memory of 10; only what was kept is at hand."""
+    """Tasks of 6, 14 and 20 examples enter a memory of 10 in turn; only kept examples are available."""
     sizes = {"a": 6, "b": 14, "c": 20}
     counts: Counter[str] = Counter()
     for seed in range(800):
@@ -147,7 +147,7 @@ def texts_of(memory: StoredExamples) -> list[str]:
 
 @given(parts=st.lists(LABELS, max_size=4), examples=st.integers(1, 30))
 def test_class_balanced_deals_the_places_out_label_by_label(parts: list[list[str]], examples: int) -> None:
-    """A plain deal: one place for each label in turn, as long as it has examples and there are places."""
+    """Reference: deal one place to each label in turn while it has examples and places are left."""
     some = holdings(parts)
     left = Counter((number, label) for number, labels in enumerate(parts) for label in labels)
     dealt: Counter[tuple[int, str]] = Counter()
@@ -157,7 +157,7 @@ def test_class_balanced_deals_the_places_out_label_by_label(parts: list[list[str
             left[group] -= 1
     kept = groups(some, RETENTIONS["class-balanced"](Limits(examples=examples), 0).keep(some))
     assert kept.total() == min(examples, sum(map(len, parts)))
-    # What is over after the last whole turn goes to some labels, one each.
+    # Places left after the last full turn go to different labels.
     assert all(dealt[group] <= kept[group] <= dealt[group] + 1 for group in {*dealt, *kept})
 
 
@@ -280,9 +280,9 @@ def test_a_method_says_in_which_space_examples_are_clustered() -> None:
     task = Task("t", tuple(examples_of("x", 12, labels=2)))
     points = torch.tensor([[0.0] if number in (2, 3) else [100.0 + number // 2] for number in range(12)])
     writer = MemoryWriter(Letters(), Settings(replay={"retention": "k-means", "memory_examples": 4}))  # type: ignore[arg-type]
-    (artifact,), _ = writer.kept([writer.whole(task, Letters().states(task.train), lambda: points)], [])
+    (artifact,), _ = writer.retained([writer.all_examples(task, Letters().states(task.train), lambda: points)], [])
     # Of each label one example stands far off; the mean of the others is 102.8.
-    assert [row["text"] for row in artifact.tables["train"]] == ["x 2", "x 3", "x 6", "x 7"]
+    assert [example.text for example in artifact.tables["train"]] == ["x 2", "x 3", "x 6", "x 7"]
 
 
 def test_what_is_clustered_is_kept_so_that_it_can_be_clustered_again(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_threads_predict_while_another_learns_and_go_on_from_what_it_learned(tmp
 
 
 def ask_consistently(learner: ConPET, texts: list[str]) -> list[dict[str, float]]:
-    """Ask for all labels; all rows must come from one state and sum to 1."""
+    """Predict all labels; all rows must come from the same state and sum to 1."""
     rows = [
         {answer.label: answer.score} | {other.label: other.score for other in answer.runners_up}
         for answer in learner.predict(texts, runners_up=99)
@@ -117,7 +117,7 @@ def test_two_processes_learn_one_after_the_other_and_see_each_others_work(tmp_pa
     assert child.returncode == 0
     assert sorted([report.tasks_seen, int(said.split()[-1])]) == [2, 3]
     assert {task.name for task in learner.tasks} == {task.name for task in stream()}
-    assert len(ask(learner, ["a"])[0]) == 6  # without being opened anew
+    assert len(ask(learner, ["a"])[0]) == 6  # without opening it again
     assert ask(learner, ["a"]) == ask(ConPET.open(learner.path), ["a"])
 
 

@@ -1,4 +1,4 @@
-"""`ConPET.tune`: what it chooses, what it costs, and what it leaves alone."""
+"""`ConPET.tune`: the chosen design, the cost, and what does not change."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUICK = {"epochs": 4, "warmups": ["none"], "learning_rates": [3e-3, 3e-2]}
 
 
 def told(found: Any) -> dict[str, Any]:
-    """Return all that a search says but its times."""
+    """Return the report of a search without its times."""
     document = found.model_dump(mode="json")
     for part in (document, *document["trials"]):
         del part["seconds"]
@@ -162,7 +162,7 @@ def test_a_limit_in_seconds_ends_the_search(tmp_path: Path) -> None:
 
 def test_a_limit_too_small_for_one_design_changes_nothing(tmp_path: Path) -> None:
     learner = workspace(tmp_path)
-    with frozen_state(learner), pytest.raises(ConfigError, match=r"the one in force alone takes [\d,]+\. Raise"):
+    with frozen_state(learner), pytest.raises(ConfigError, match=r"the present design alone needs [\d,]+\. Raise"):
         learner.tune(TASK, passes=100)
 
 
@@ -248,7 +248,7 @@ def test_what_a_kind_of_module_does_not_have_is_not_searched(tmp_path: Path) -> 
 def test_validation_examples_are_split_off_where_there_are_none(tmp_path: Path) -> None:
     found = workspace(tmp_path).tune(replace(TASK, validation=()), trials=1)
     assert (found.train, found.validation) == (42, 6)
-    assert "6 training examples were split off by seed 0" in found.notes[0]
+    assert "6 training examples were split off with seed 0" in found.notes[0]
 
 
 def test_wrong_input_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

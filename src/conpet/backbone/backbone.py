@@ -1,4 +1,4 @@
-"""The frozen large language model: loaded once, cut in two, never changed."""
+"""The frozen language model: loaded once, cut into prefix and suffix, never changed."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from conpet.data import Example
 from conpet.errors import BackboneError, ConfigError
 
 SAMPLE_TOKENS = 128
-"""Longer sample texts are cut: a number of its own, because features must not depend on `Backbone.max_tokens`."""
+"""Longest sample text in tokens. Independent of `Backbone.max_tokens`, so that features do not depend on it."""
 
 STATES_FORMAT = 2
-"""Raised whenever the same backbone gives other states or features than before, so that no cache gives the old ones."""
+"""Part of every cache key. Increase it when the computation of states or features changes: old entries then miss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model as it came from disk, before it is cut."""
+    """A model as loaded from disk, before it is cut."""
 
     name: str
     model: nn.Module
@@ -42,7 +42,7 @@ class Loaded:
     fingerprint: Fingerprint
     device: torch.device
     tree: nn.Module = field(init=False, repr=False, compare=False)
-    """The model's tree over the same weights, with quicker maps where there are such (`with_frozen_maps`)."""
+    """A copy of the module tree over the same weights, with faster linear maps where available (`with_frozen_maps`)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tree", with_frozen_maps(self.model))
@@ -54,7 +54,7 @@ class Loaded:
 
 
 def check_frozen_layers(name: str, layers: int, frozen_layers: int) -> None:
-    """Raise `BackboneError` unless a model of so many layers can be cut there."""
+    """Raise `BackboneError` unless `frozen_layers` is between 0 and `layers`."""
     if not 0 <= frozen_layers <= layers:
         raise BackboneError(
             f"{name} has {layers} layers, so backbone.frozen_layers={frozen_layers} is not possible: use 0 to {layers}"
@@ -62,18 +62,18 @@ def check_frozen_layers(name: str, layers: int, frozen_layers: int) -> None:
 
 
 class Backbone:
-    """A frozen model cut at layer `frozen_layers`; computes and keeps prefix states.
+    """A frozen model cut at layer `frozen_layers`; computes prefix states and caches them.
 
     Args:
         loaded: The model.
-        frozen_layers: Number of layers of the prefix; None takes `default_frozen_layers`.
-        feature_layers: Layers behind which features are taken; None takes `default_feature_layers`.
+        frozen_layers: Number of layers in the prefix; None takes `default_frozen_layers`.
+        feature_layers: Layers after which features are read; None takes `default_feature_layers`.
         max_tokens: Longest input, in tokens.
-        pooling: How an example is represented.
-        cache: Where prefix states are kept, or None.
+        pooling: How the last hidden states become a representation.
+        cache: Cache of prefix states, or None.
 
     Raises:
-        BackboneError: The model cannot be cut there, or has no such layer.
+        BackboneError: The model cannot be cut at that layer, or a feature layer does not exist.
         ConfigError: The model cannot read inputs of `max_tokens`.
     """
 
@@ -88,7 +88,7 @@ class Backbone:
         cache: StateCache | None = None,
     ) -> None:
         self._loaded = loaded
-        self.cut = _sound_cut(loaded.tree, frozen_layers)
+        self.cut = _verified_cut(loaded.tree, frozen_layers)
         self.frozen_layers = default_frozen_layers(self.cut.layers) if frozen_layers is None else frozen_layers
         self.feature_layers = feature_layers or default_feature_layers(self.cut.layers, self.frozen_layers)
         self.max_tokens = max_tokens
@@ -111,17 +111,19 @@ class Backbone:
             raise BackboneError(f"{name} has {layers} layers; features.layers names {unknown[0]}: use 1 to {layers}")
         longest = longest_input(self.cut.model)
         if longest is not None and self.max_tokens > longest:
-            raise ConfigError(f"max_tokens={self.max_tokens}: {name} reads at most {longest} tokens")
+            raise ConfigError(
+                f"backbone.max_tokens={self.max_tokens}: {name} reads at most {longest} tokens; use {longest} or less"
+            )
 
     def over(self, loaded: Loaded) -> Backbone:
-        """Return a backbone over other weights of the same architecture, alike in all else; the cache is shared."""
-        return self._changed(loaded, self.frozen_layers)
+        """Return the same backbone over other weights of the same architecture; the cache is shared."""
+        return self._with(loaded, self.frozen_layers)
 
     def recut(self, frozen_layers: int) -> Backbone:
-        """Return the same model cut at another layer; features stay where they are, the cache is shared."""
-        return self._changed(self._loaded, frozen_layers)
+        """Return the same model cut at another layer, with the same feature layers; the cache is shared."""
+        return self._with(self._loaded, frozen_layers)
 
-    def _changed(self, loaded: Loaded, frozen_layers: int) -> Backbone:
+    def _with(self, loaded: Loaded, frozen_layers: int) -> Backbone:
         return Backbone(
             loaded,
             frozen_layers=frozen_layers,
@@ -133,22 +135,22 @@ class Backbone:
 
     @property
     def loaded(self) -> Loaded:
-        """The model as it came from disk."""
+        """The model as loaded from disk."""
         return self._loaded
 
     @property
     def name(self) -> str:
-        """The name it was loaded by."""
+        """The name under which it was loaded."""
         return self._loaded.name
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What identifies the frozen weights, the tokenizer and the configuration."""
+        """Digests of the frozen weights, the tokenizer and the configuration."""
         return self._loaded.fingerprint
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that computes."""
         return self._loaded.device
 
     @property
@@ -158,12 +160,12 @@ class Backbone:
 
     @property
     def batching(self) -> Batching:
-        """How examples are put into batches on its device."""
+        """How examples are batched on this device."""
         return ON_CPU if self.device.type == "cpu" else ON_GPU
 
     @property
     def encoder(self) -> Encoder:
-        """What turns examples into token ids."""
+        """Turns examples into token ids."""
         return self._loaded.encoder
 
     @property
@@ -189,16 +191,16 @@ class Backbone:
 
     @property
     def suffix_share(self) -> float:
-        """Share of the layers that lies above the cut: the cost of one suffix pass in forward passes."""
+        """Share of the layers above the cut: the cost of a suffix pass relative to a full forward pass."""
         return 1.0 if not self.cut.layers else 1 - self.frozen_layers / self.cut.layers
 
     @property
     def prefix_share(self) -> float:
-        """Share of the layers the prefix passes: up to the cut, and to the last layer features are taken behind."""
+        """Share of the layers that the prefix runs: up to the cut or the highest feature layer."""
         return max(self._depths) / self.cut.layers if self._depths else 1.0
 
     def describe(self) -> dict[str, Any]:
-        """Return what is worth knowing of it, JSON-ready."""
+        """Return the backbone's properties, JSON-ready."""
         return {
             "name": self.name,
             "architecture": type(self.cut.model).__name__,
@@ -214,11 +216,11 @@ class Backbone:
         }
 
     def suffix(self) -> Suffix:
-        """Return a new suffix that shares the frozen weights; PET layers may be put into it."""
+        """Return a new suffix that shares the frozen weights; PET layers can be inserted into it."""
         return self.cut.suffix(self.frozen_layers)
 
     def encode(self, examples: Sequence[Example], template: str | None = None) -> list[Encoded]:
-        """Turn examples into token ids by a template (None: the default one of their kind)."""
+        """Turn examples into token ids with a template (None: the default for their kind)."""
         return self.encoder.encode(examples, template, self.max_tokens)
 
     def states(
@@ -229,67 +231,67 @@ class Backbone:
         keep: bool = True,
         progress: Callable[[int], None] | None = None,
     ) -> States:
-        """Return the prefix states of examples, from the cache where it has them.
+        """Return the prefix states of examples, from the cache where possible.
 
         Args:
             examples: n examples.
-            template: Template in place of the default one.
-            keep: Whether the cache is asked for them, and keeps what is computed. Without it no lock is waited for.
-            progress: Called with the number of examples done since the last call.
+            template: Template to use instead of the default.
+            keep: Whether to read from and write to the cache. False never waits for the cache's lock.
+            progress: Called with the number of examples finished since the last call.
         """
         encoded = self.encode(examples, template)
-        keys = [self._key(one) for one in encoded]
+        keys = [self._key(example) for example in encoded]
         cache = self.cache if keep else None
         rows: dict[bytes, CachedState] = dict(cache.get_many(keys)) if cache is not None else {}
-        missing = {key: one for key, one in zip(keys, encoded, strict=True) if key not in rows}
-        cached = {key: len(one.ids) for key, one in zip(keys, encoded, strict=True) if key in rows}
+        missing = {key: example for key, example in zip(keys, encoded, strict=True) if key not in rows}
+        cached = {key: len(example.ids) for key, example in zip(keys, encoded, strict=True) if key in rows}
         meter().cached_tokens += self.prefix_share * sum(cached.values())
         if progress:
             progress(len(encoded) - len(missing))
-        for done in self._compute(missing):
-            rows |= done
+        for computed in self._compute(missing):
+            rows |= computed
             if cache is not None:
-                cache.put_many(done.items())
+                cache.put_many(computed.items())
             if progress:
-                progress(len(done))
-        found = [rows[key] for key in keys]
-        hidden = tuple(row.hidden for row in found) if self.frozen_layers else None
-        features = torch.stack([row.features for row in found]) if found else torch.zeros(0, self.feature_size)
+                progress(len(computed))
+        in_order = [rows[key] for key in keys]
+        hidden = tuple(row.hidden for row in in_order) if self.frozen_layers else None
+        features = torch.stack([row.features for row in in_order]) if in_order else torch.zeros(0, self.feature_size)
         return States(tuple(encoded), hidden, features)
 
     def _compute(self, missing: Mapping[bytes, Encoded]) -> Iterator[dict[bytes, CachedState]]:
         keys, encoded = list(missing), list(missing.values())
-        for batch in self.batching.batches([len(one.ids) for one in encoded]):
-            some = [encoded[index] for index in batch]
-            seen, mask = self._forward(some)
-            meter().tokens += self.prefix_share * sum(len(one.ids) for one in some)
-            features = self._features(seen, mask, spans_of(some).to(self.device)).cpu()
-            hidden = seen[self.frozen_layers].cpu() if self.frozen_layers else torch.zeros(len(some), 0, 0)
+        for batch in self.batching.batches([len(example.ids) for example in encoded]):
+            examples = [encoded[index] for index in batch]
+            states, mask = self._forward(examples)
+            meter().tokens += self.prefix_share * sum(len(example.ids) for example in examples)
+            features = self._features(states, mask, spans_of(examples).to(self.device)).cpu()
+            hidden = states[self.frozen_layers].cpu() if self.frozen_layers else torch.zeros(len(examples), 0, 0)
             yield {
                 keys[index]: CachedState(hidden[row, : len(encoded[index].ids)].clone(), features[row].clone())
                 for row, index in enumerate(batch)
             }
 
     def _forward(self, encoded: Sequence[Encoded]) -> tuple[Mapping[int, Tensor], Tensor]:
-        """Return the states `[n, T, d]` behind the layers recorded, and the mask `[n, T]`."""
+        """Return the states `[n, T, d]` after each recorded layer, by layer, and the mask `[n, T]`."""
         ids, mask = pad_ids(encoded, self.encoder.pad)
         ids, mask = ids.to(self.device), mask.to(self.device)
         with torch.inference_mode():
-            padded = len({len(one.ids) for one in encoded}) > 1
+            padded = len({len(example.ids) for example in encoded}) > 1
             return self._prefix(ids, mask if padded else None), mask
 
     @cached_property
     def _features(self) -> FrozenFeatures:
-        """What turns states into features. It takes a pass over the sample texts, so it waits until it is needed."""
+        """Turns states into features. Computed on first use, because it needs a pass over the sample texts."""
         longest = longest_input(self.cut.model) or SAMPLE_TOKENS
         samples = [Example.of_text(text) for text in SAMPLE_TEXTS]
         texts = self.encoder.encode(samples, None, min(SAMPLE_TOKENS, longest))
-        batches = self.batching.batches([len(one.ids) for one in texts])
+        batches = self.batching.batches([len(text.ids) for text in texts])
         sample = [self._forward([texts[index] for index in batch]) for batch in batches]
         return FrozenFeatures.fitted(self.feature_layers or (0,), sample)
 
     def _key(self, encoded: Encoded) -> bytes:
-        """Everything the prefix states of an example depend on."""
+        """Hash everything that an example's prefix states depend on."""
         parts = (
             STATES_FORMAT,
             self.fingerprint.digest,
@@ -303,14 +305,14 @@ class Backbone:
         return hashlib.blake2b(repr(parts).encode(), digest_size=20).digest()
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Return the context in which PET modules with float32 weights compute in the backbone's number format."""
+        """Return a context in which PET modules with float32 weights compute in the backbone's number format."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
 
 class _WholePrefix:
-    """Stands for the prefix of a model that cannot be cut: features come from its last layer."""
+    """Replaces the prefix of a model that cannot be cut: features come from its last layer."""
 
     def __init__(self, cut: Cut) -> None:
         self._suffix = cut.suffix(0)
@@ -319,8 +321,8 @@ class _WholePrefix:
         return {0: self._suffix(ids, mask, None)}
 
 
-def _sound_cut(model: nn.Module, frozen_layers: int | None) -> Cut:
-    """Return how a model is cut, proved where it is to be cut; one that fails the proof counts as uncuttable."""
+def _verified_cut(model: nn.Module, frozen_layers: int | None) -> Cut:
+    """Return the model's cut after verifying it at the layer used; a model that fails counts as uncuttable."""
     cut = Cut.of(model)
     depth = (default_frozen_layers(cut.layers) if frozen_layers is None else frozen_layers) or cut.layers
     if 1 <= depth <= cut.layers and not cut.holds(depth):
@@ -329,12 +331,12 @@ def _sound_cut(model: nn.Module, frozen_layers: int | None) -> Cut:
 
 
 def longest_input(model: nn.Module) -> int | None:
-    """Return how many tokens a model can read, special tokens included; None where nothing sets a bound."""
+    """Return how many tokens a model can read, special tokens included; None if its configuration sets no limit."""
     config: Any = getattr(model, "config", None)
     positions: int | None = getattr(config, "max_position_embeddings", None)
     if positions is None:
         return None
-    # RoBERTa and its kin count positions from behind the padding index, so their table is that much longer.
+    # RoBERTa and its relatives number positions from padding_idx + 1, so the first rows of the table are unused.
     unused = [
         module.padding_idx + 1
         for name, module in model.named_modules()
@@ -344,12 +346,12 @@ def longest_input(model: nn.Module) -> int | None:
 
 
 def default_frozen_layers(layers: int) -> int:
-    """Cut below the top fifth of the layers, at least one."""
+    """Return all layers but the top fifth (at least one layer stays above the cut); 0 for an uncuttable model."""
     return layers - max(1, round(layers / 5)) if layers else 0
 
 
 def default_feature_layers(layers: int, frozen_layers: int) -> tuple[int, ...]:
-    """Three depths spread over the prefix; none for a model that cannot be cut."""
+    """Return three depths spread over the prefix; none for a model that cannot be cut."""
     if not layers:
         return ()
     top = frozen_layers or layers

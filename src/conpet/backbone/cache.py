@@ -1,7 +1,7 @@
-"""Prefix states kept on disk: a byte-limited, least-recently-used SQLite file shared by processes and threads.
+"""Prefix states on disk: a size-limited, least-recently-used SQLite file shared by processes and threads.
 
-A cache must never stop the work it speeds up. Nothing that happens to the file reaches the caller: a damaged row is
-a miss, a damaged file is made anew, and where the disk cannot be used there is one warning and no cache.
+The cache must never stop the work it speeds up, so no failure of the file reaches the caller: a damaged row is a miss,
+a damaged file is replaced, and if the disk cannot be used, there is one warning and no cache.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 class StateCache:
-    """States on disk by key; safe to share between threads and processes, and after a fork or a kill.
+    """States on disk by key; safe for threads and processes, and after a fork or a kill.
 
-    Closing frees the file; a closed cache opens again when used.
+    A closed cache reopens its file on the next use.
 
     Args:
-        path: The SQLite file; made where missing, with its folders.
-        limit_bytes: Largest size of the file, above 0; its write-ahead log (some 16 MB at most) comes on top.
-        clock: Gives the time in seconds.
-        touch_seconds: How exact the order of use is: a row's time of use is written at most once in so many seconds,
-            so that reading hardly ever writes.
+        path: The SQLite file; created with its folders if missing.
+        limit_bytes: Largest size of the file, above 0, without its write-ahead log (at most about 16 MB).
+        clock: Returns the time in seconds.
+        touch_seconds: Shortest time between two updates of a row's time of use, so that reading rarely writes. The
+            order of use is exact to this many seconds.
         connect: Opens the file.
 
     Example:
@@ -69,7 +69,7 @@ class StateCache:
     ) -> None:
         if limit_bytes <= 0:
             raise ConfigError(
-                f"limit_bytes is {limit_bytes}; a cache needs at least 1 (leave the cache out to have none)"
+                f"limit_bytes is {limit_bytes}; a cache needs at least 1 (pass no cache to disable caching)"
             )
         self.path = path
         self.limit_bytes = limit_bytes
@@ -98,34 +98,34 @@ class StateCache:
         return 0
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, CachedState]:
-        """Return the states of those keys that are there.
+        """Return the states of the keys that are in the cache.
 
-        They are read in the order in which they lie in the file, so that the system reads ahead. (To map the file into
-        memory was no quicker then, and a damaged one could end the process.)
+        Rows are read in file order, so that the system reads ahead. (Mapping the file into memory was not faster, and a
+        damaged file could then end the process.)
         """
-        ids = sorted(row for some in _in_queries(keys) for row in self._located(some))
-        wanted = set(keys)
+        ids = sorted(row for part in _in_queries(keys) for row in self._located(part))
+        requested = set(keys)
         found: dict[bytes, CachedState] = {}
-        for some_ids in _in_queries(ids):
-            # An id may be another key's by now.
-            found |= {key: state for key, state in self._read(some_ids).items() if key in wanted}
+        for part in _in_queries(ids):
+            # An id may have been reused for another key.
+            found |= {key: state for key, state in self._read(part).items() if key in requested}
         costs = meter()
         costs.cache_hits += sum(key in found for key in keys)
         costs.cache_lookups += len(keys)
         return found
 
     def put_many(self, items: Iterable[tuple[bytes, CachedState]]) -> None:
-        """Store states; a key that is there keeps what it has. Those used longest ago make room."""
-        most = min(_BYTES_PER_TRANSACTION, self.limit_bytes // 4)
+        """Store states; existing keys keep theirs. The least recently used rows are deleted if the file is full."""
+        batch_bytes = min(_BYTES_PER_TRANSACTION, self.limit_bytes // 4)
         rows: list[tuple[bytes, bytes]] = []
         size = 0
-        # Rows are encoded before a transaction begins: `items` may compute for long, and must not hold up the others.
+        # Encode rows before a transaction begins: `items` may compute for long and must not block other processes.
         for key, state in items:
             blob = encode(key, state)
             cost = cache_file.cost(blob)
             if cost > self.limit_bytes:
                 continue
-            if rows and size + cost > most:
+            if rows and size + cost > batch_bytes:
                 self._put(rows)
                 rows, size = [], 0
             rows.append((key, blob))
@@ -134,7 +134,7 @@ class StateCache:
             self._put(rows)
 
     def clear(self) -> None:
-        """Forget every example and give the file's space back."""
+        """Delete every example and return the file's space to the disk."""
         with self._guarded(writing=True) as connection:
             if connection is None:
                 return
@@ -161,7 +161,7 @@ class StateCache:
         return []
 
     def _read(self, ids: Sequence[int]) -> dict[bytes, CachedState]:
-        rows: list[cache_file.Found] = []
+        rows: list[cache_file.Row] = []
         with self._guarded() as connection:
             if connection is not None:
                 rows = cache_file.read(connection, ids)
@@ -178,10 +178,10 @@ class StateCache:
             if now - (used or 0) >= self._touch_seconds:
                 stale.append(row)
         if self._writable and (damaged or stale):
-            self._keep_books(now, stale, damaged)
+            self._update_rows(now, stale, damaged)
         return found
 
-    def _keep_books(self, now: int, stale: Sequence[int], damaged: Sequence[int]) -> None:
+    def _update_rows(self, now: int, stale: Sequence[int], damaged: Sequence[int]) -> None:
         with self._guarded(writing=True) as connection:
             if connection is None:
                 return
@@ -202,24 +202,24 @@ class StateCache:
 
     @contextmanager
     def _guarded(self, *, writing: bool = False) -> Iterator[sqlite3.Connection | None]:
-        """Give the open connection, or None where there is no cache; swallow every failure of the file."""
+        """Yield the open connection, or None if the cache cannot be used; suppress every failure of the file."""
         with self._lock:
             connection = None
             try:
                 if self._readable and (self._writable or not writing):
                     connection = self._open()
             except (*cache_file.FAILURES, OSError) as error:
-                self._suffer(error, writing=False)
+                self._handle(error, writing=False)
             try:
                 yield connection
             except cache_file.FAILURES as error:
-                self._suffer(error, writing=writing)
+                self._handle(error, writing=writing)
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is not None:
             return self._connection
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Two processes must not both set up a new file, or one throw away what the other has just made anew.
+        # Two processes must not both set up a new file, nor one discard a file that the other has just replaced.
         with FileLock(f"{self.path}.lock", timeout=_BUSY_SECONDS):
             try:
                 self._connection = self._set_up()
@@ -245,39 +245,41 @@ class StateCache:
         self._inode = self.path.stat().st_ino
         return connection
 
-    def _suffer(self, error: Exception, *, writing: bool) -> None:
-        """Take a failure of the file: make it anew, let it pass, or stop caching."""
+    def _handle(self, error: Exception, *, writing: bool) -> None:
+        """Handle a failure of the file: replace it, ignore the failure, or stop caching."""
         if cache_file.is_damage(error):
-            self._make_anew(error)
+            self._replace(error)
             return
         if cache_file.is_busy(error):
-            return  # others write: this time without the cache
+            return  # other processes are writing: continue without the cache this time
         self._writable = False
         self._readable = writing and self._connection is not None
-        off = "no more states are kept" if self._readable else "states are not cached"
+        effect = "no more states are cached" if self._readable else "states are not cached"
         warnings.warn(
-            f"the state cache {self.path} cannot be used ({error}): {off} and will be computed again when needed; "
-            "make room there or choose another folder with CONPET_HOME",
+            f"the state cache {self.path} cannot be used ({error}): {effect} and will be computed again when needed; "
+            "free some space, or set CONPET_HOME to another folder",
             RuntimeWarning,
             stacklevel=2,
         )
 
-    def _make_anew(self, error: Exception) -> None:
+    def _replace(self, error: Exception) -> None:
         self._drop()
         try:
             with FileLock(f"{self.path}.lock", timeout=_BUSY_SECONDS):
                 self._discard(error)
         except OSError as failure:
-            self._suffer(failure, writing=False)
+            self._handle(failure, writing=False)
 
     def _discard(self, error: Exception) -> None:
-        """Remove the damaged file, unless another process has already put a new one in its place."""
+        """Remove the damaged file, unless another process has already replaced it."""
         self._drop()
         if self._inode and self.path.exists() and self.path.stat().st_ino != self._inode:
             return
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-        reason = f"the state cache {self.path} was damaged ({error}); it starts empty, nothing else is lost"
+        reason = (
+            f"the state cache {self.path} was damaged ({error}) and is replaced by an empty one; nothing else is lost"
+        )
         warnings.warn(reason, RuntimeWarning, stacklevel=2)
 
     def _drop(self) -> None:
@@ -287,26 +289,26 @@ class StateCache:
 
 
 def _in_queries(values: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """Cut values into as many as a statement takes at once."""
+    """Divide values into parts that fit one SQL statement."""
     return (values[start : start + _ROWS_PER_QUERY] for start in range(0, len(values), _ROWS_PER_QUERY))
 
 
 def _close_around_forks(cache: StateCache) -> None:
-    """Close the file before each fork; parent and child open it again. SQLite's locks do not survive a fork."""
+    """Close the file before each fork; parent and child reopen it. SQLite's locks do not survive a fork."""
     if not hasattr(os, "register_at_fork"):
         return
     reference = weakref.ref(cache)
-    held: list[StateCache] = []
+    locked: list[StateCache] = []
 
     def before() -> None:
-        living = reference()
-        if living is not None:
-            living._lock.acquire()
-            living._drop()
-            held.append(living)
+        live_cache = reference()
+        if live_cache is not None:
+            live_cache._lock.acquire()
+            live_cache._drop()
+            locked.append(live_cache)
 
     def after() -> None:
-        while held:
-            held.pop()._lock.release()
+        while locked:
+            locked.pop()._lock.release()
 
     os.register_at_fork(before=before, after_in_parent=after, after_in_child=after)

@@ -1,4 +1,4 @@
-"""One example's prefix states as bytes: a checksummed header, the features, the hidden states."""
+"""The prefix states of an example as bytes: checksum, header, features, hidden states."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_HEADER = struct.Struct("<4sIIII4x")  # checksum of all that follows, rows, width, features, dtype: 24 bytes
+_HEADER = struct.Struct("<4sIIII4x")  # checksum of the rest, rows, width, features, dtype: 24 bytes
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, slots=True)
 class CachedState:
-    """What the prefix computed for one example.
+    """The prefix states and features of one example.
 
     Attributes:
-        hidden: States behind layer `frozen_layers` `[T, d]`; float32, bfloat16 or float16, on any device.
+        hidden: States after layer `frozen_layers` `[T, d]`; float32, bfloat16 or float16, on any device.
         features: Frozen features `[F]`, float32.
     """
 
@@ -27,7 +27,7 @@ class CachedState:
 
 
 def encode(key: bytes, state: CachedState) -> bytes:
-    """Return the bytes to keep; their checksum covers the key too."""
+    """Return a state as bytes; their checksum also covers the key."""
     hidden, features = state.hidden.detach().cpu().contiguous(), state.features.detach().cpu().contiguous()
     if hidden.dtype not in _DTYPES or features.dtype is not torch.float32 or hidden.dim() != 2 or features.dim() != 1:
         raise TypeError(
@@ -40,14 +40,14 @@ def encode(key: bytes, state: CachedState) -> bytes:
 
 
 def decode(key: bytes, blob: bytes) -> CachedState | None:
-    """Invert `encode`; None where the bytes are not what was written under this key."""
+    """Invert `encode`; None if the bytes are not those written under this key."""
     if len(blob) < _HEADER.size or zlib.crc32(memoryview(blob)[4:], zlib.crc32(key)).to_bytes(4, "little") != blob[:4]:
         return None
     _, rows, width, features, code = _HEADER.unpack_from(blob)
-    memory = bytearray(blob)  # torch wants memory that it may write to
+    memory = bytearray(blob)  # torch requires writable memory
     middle = _HEADER.size + 4 * features
     hidden = _view(memory, middle, rows * width, _DTYPES[code]).view(rows, width)
-    # A copy: whoever keeps only the features must not hold the hidden states in memory.
+    # A copy: a caller that keeps only the features must not keep the hidden states in memory.
     return CachedState(hidden, _view(memory, _HEADER.size, features, torch.float32).clone())
 
 

@@ -1,4 +1,4 @@
-"""The state cache's SQLite file: its tables, the statements on them, and what its errors mean."""
+"""The SQLite file of the state cache: tables, statements, and the meaning of errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CREATE TABLE entries (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, used INT
 CREATE INDEX entries_by_use ON entries (used, id);
 CREATE TABLE blobs (id INTEGER PRIMARY KEY, blob BLOB NOT NULL);
 """
-# The casts hold the types even where the file is damaged: SQLite gives what it finds.
+# The casts guarantee the types even if the file is damaged: SQLite returns whatever it finds.
 _LOCATE = "SELECT id FROM entries WHERE key IN ({})"
 _SELECT = """
 SELECT id, CAST(key AS BLOB), CAST(used AS INTEGER), CAST(blob AS BLOB)
@@ -22,7 +22,7 @@ FROM entries JOIN blobs USING (id) WHERE id IN ({}) ORDER BY id
 """
 _OLDEST = "SELECT id, CAST(coalesce(bytes, 0) AS INTEGER) FROM entries ORDER BY used, id"
 _INSERT = "INSERT INTO entries (key, used, bytes) VALUES (?, ?, ?) ON CONFLICT DO NOTHING RETURNING id"
-# Our statements never change, so one that fails of itself has met tables that are not (or no longer) ours.
+# These statements never change, so an error in one of them means that the tables are not as this module wrote them.
 _DAMAGED = {
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
@@ -31,15 +31,15 @@ _DAMAGED = {
     sqlite3.SQLITE_MISMATCH,
     sqlite3.SQLITE_TOOBIG,
 }
-# What a statement may raise: sqlite3 fails to decode the name in SQLite's message where the tables' names are damaged.
+# Exceptions of a statement; sqlite3 cannot decode SQLite's error message if the tables' names are damaged.
 FAILURES = (sqlite3.Error, UnicodeDecodeError)
-Found = tuple[int, bytes | None, int | None, bytes | None]
-"""Id, key, time of last use and blob of an entry; None only where the file is damaged."""
+Row = tuple[int, bytes | None, int | None, bytes | None]
+"""Id, key, time of last use and blob of an entry; None only if the file is damaged."""
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 class DamageError(sqlite3.DatabaseError):
-    """SQLite itself sees nothing wrong, yet the file is not what this module wrote."""
+    """SQLite reports no error, but the file is not what this module wrote."""
 
 
 def _code(error: Exception) -> int:
@@ -47,18 +47,18 @@ def _code(error: Exception) -> int:
 
 
 def is_damage(error: Exception) -> bool:
-    """Say whether the file itself is at fault, so that only a new one helps."""
+    """Tell whether the file is damaged and must be replaced."""
     cut_short = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHORT_READ
     return cut_short or isinstance(error, (DamageError, UnicodeDecodeError)) or _code(error) in _DAMAGED
 
 
 def is_busy(error: Exception) -> bool:
-    """Say whether others held the file for too long."""
+    """Tell whether other processes locked the file for too long."""
     return _code(error) in _BUSY
 
 
 def set_up(connection: sqlite3.Connection, log_bytes: int) -> None:
-    """Prepare a fresh connection; make the tables where the file is new."""
+    """Prepare a new connection; create the tables if the file is new."""
     if not _scalar(connection, "PRAGMA page_count"):
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -69,7 +69,7 @@ def set_up(connection: sqlite3.Connection, log_bytes: int) -> None:
     if version == 0 and not _scalar(connection, "SELECT count(*) FROM sqlite_master"):
         connection.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {_SCHEMA_VERSION};COMMIT;")
     elif version != _SCHEMA_VERSION:
-        raise DamageError(f"it has schema {version}, wanted {_SCHEMA_VERSION}")
+        raise DamageError(f"its schema version is {version}, expected {_SCHEMA_VERSION}")
 
 
 def _scalar(connection: sqlite3.Connection, query: str) -> int:
@@ -77,7 +77,7 @@ def _scalar(connection: sqlite3.Connection, query: str) -> int:
 
 
 def cost(blob: bytes) -> int:
-    """Return how many bytes of the file a blob takes with its entry, at most: whole pages."""
+    """Return an upper bound on the bytes of the file that a blob and its entry take, in whole pages."""
     return -(-(len(blob) + _ENTRY_BYTES) // _PAGE_BYTES) * _PAGE_BYTES
 
 
@@ -110,30 +110,30 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def locate(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[int]:
-    """Return the ids of the entries under some keys. Blobs lie in the file in the order of their ids."""
+    """Return the ids of the entries with these keys. Blobs are stored in the file in order of id."""
     return [row for (row,) in connection.execute(_LOCATE.format(",".join("?" * len(keys))), keys)]
 
 
-def read(connection: sqlite3.Connection, ids: Sequence[int]) -> list[Found]:
-    """Return those of some entries that are still there, in the order in which they lie in the file."""
+def read(connection: sqlite3.Connection, ids: Sequence[int]) -> list[Row]:
+    """Return the entries with these ids that still exist, in file order."""
     return connection.execute(_SELECT.format(",".join("?" * len(ids))), ids).fetchall()
 
 
 def insert(connection: sqlite3.Connection, rows: Iterable[tuple[bytes, bytes]], now: int) -> None:
-    """Insert keys with their blobs; those that are there stay as they are."""
+    """Insert keys with their blobs; existing keys are left unchanged."""
     for key, blob in rows:
-        made = connection.execute(_INSERT, (key, now, cost(blob))).fetchone()
-        if made is not None:
-            connection.execute("INSERT INTO blobs (id, blob) VALUES (?, ?)", (made[0], blob))
+        inserted = connection.execute(_INSERT, (key, now, cost(blob))).fetchone()
+        if inserted is not None:
+            connection.execute("INSERT INTO blobs (id, blob) VALUES (?, ?)", (inserted[0], blob))
 
 
 def touch(connection: sqlite3.Connection, ids: Iterable[int], now: int) -> None:
-    """Note that some entries were used."""
+    """Set the time of last use of entries."""
     connection.executemany("UPDATE entries SET used = ? WHERE id = ?", [(now, row) for row in ids])
 
 
 def delete(connection: sqlite3.Connection, ids: Iterable[int]) -> int:
-    """Delete some entries; return how many there were."""
+    """Delete entries; return how many existed."""
     rows = [(row,) for row in ids]
     connection.executemany("DELETE FROM blobs WHERE id = ?", rows)
     return connection.executemany("DELETE FROM entries WHERE id = ?", rows).rowcount
@@ -146,9 +146,9 @@ def clear(connection: sqlite3.Connection) -> None:
 
 
 def make_room(connection: sqlite3.Connection, limit: int, incoming: int) -> None:
-    """Delete the rows used longest ago until `incoming` bytes fit (or nothing is left).
+    """Delete the least recently used rows until `incoming` bytes fit (or no row is left).
 
-    What a row frees is known only roughly, never too low: hence the loop, which measures the file each time.
+    The recorded size of a row is an upper bound on what it frees, so the loop measures the file each time.
     """
     while (excess := bytes_used(connection) + incoming - limit) > 0:
         oldest = connection.execute(_OLDEST)
@@ -162,11 +162,11 @@ def make_room(connection: sqlite3.Connection, limit: int, incoming: int) -> None
         if not rows:
             return
         if not delete(connection, rows):
-            raise DamageError("its index names rows that are not there")
+            raise DamageError("its index refers to rows that do not exist")
 
 
 def shrink(connection: sqlite3.Connection, limit: int) -> None:
-    """Give free pages above `limit` bytes back to the disk; those below are used again by later rows."""
+    """Return free pages above `limit` bytes to the disk; those below are reused by later rows."""
     surplus = _scalar(connection, "PRAGMA page_count") - limit // _PAGE_BYTES
     if surplus > 0:
         # As a script: `execute` stops after the first page.

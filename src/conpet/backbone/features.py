@@ -1,4 +1,4 @@
-"""Frozen features: what closed forms, selectors and k-means read of an example, standardised once and for all."""
+"""Frozen features: fixed, standardised vectors read by closed-form classifiers, selectors and k-means."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from conpet.backbone.pooling import mean_of_spans, mean_of_tokens, number_of_spans
 
 MAX_SPANS = 2
-"""Marked spans an example may have: head and tail."""
+"""Most marked spans in an example: head and tail."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Mean and deviation of each dimension `[d]` over general sentences."""
+    """Mean and standard deviation of each dimension `[d]` over general sentences."""
 
     mean: Tensor
     deviation: Tensor
@@ -31,19 +31,19 @@ class _Scale:
 
 @dataclass(frozen=True, slots=True)
 class FrozenFeatures:
-    """Features `[n, F]` of examples from the states behind some layers, with F = d times the number of layers k.
+    """Features `[n, F]` of examples, from the states after k layers: F = k d.
 
-    A plain text: the mean over its tokens at every layer. An example with marked spans: with k of three or more, the
-    means of its spans' tokens at the middle layer stand in place of the token means at the lowest layers, as many as it
-    has spans (head and tail of a relation, or the mention to be typed).
+    Plain text: the mean over all tokens at each layer. An example with marked spans, if k is 3 or more: the mean over
+    each span at the middle layer replaces the token mean at one of the lowest layers (head and tail of a relation, or
+    the mention to be typed).
 
-    Every dimension is standardised by what the backbone gives for general sentences: it depends on the backbone alone,
-    so features never change as tasks come and go.
+    Every dimension is standardised by its mean and deviation over general sentences. These depend on the backbone
+    alone, so features do not change as tasks are added or removed.
 
     Attributes:
         layers: The k layers, ascending.
-        means: Scale of the token means at each.
-        tokens: Scale of single tokens at the middle one.
+        means: Scale of the token means at each layer.
+        tokens: Scale of single tokens at the middle layer.
     """
 
     layers: tuple[int, ...]
@@ -52,19 +52,21 @@ class FrozenFeatures:
 
     @classmethod
     def fitted(cls, layers: Sequence[int], sample: Sequence[tuple[Mapping[int, Tensor], Tensor]]) -> FrozenFeatures:
-        """Take the scales from batches of general sentences: their states by layer `[n, T, d]` and masks `[n, T]`."""
+        """Compute the scales from batches of general sentences: states `[n, T, d]` by layer, and masks `[n, T]`."""
         middle = layers[len(layers) // 2]
-        tokens = torch.cat([seen[middle][mask.bool()].float() for seen, mask in sample])
-        means = [torch.cat([mean_of_tokens(seen[layer], mask) for seen, mask in sample]) for layer in layers]
-        return cls(tuple(layers), tuple(_Scale.of(one) for one in means), _Scale.of(tokens))
+        tokens = torch.cat([states[middle][mask.bool()].float() for states, mask in sample])
+        means = [torch.cat([mean_of_tokens(states[layer], mask) for states, mask in sample]) for layer in layers]
+        return cls(tuple(layers), tuple(_Scale.of(mean) for mean in means), _Scale.of(tokens))
 
-    def __call__(self, seen: Mapping[int, Tensor], mask: Tensor, spans: Tensor) -> Tensor:
-        """Return the features `[n, F]`, float32, of a batch from its states by layer, mask and spans `[n, 2, 2]`."""
-        means = [scale(mean_of_tokens(seen[layer], mask)) for layer, scale in zip(self.layers, self.means, strict=True)]
+    def __call__(self, states: Mapping[int, Tensor], mask: Tensor, spans: Tensor) -> Tensor:
+        """Return the features `[n, F]`, float32, of a batch, given its states by layer, mask and spans `[n, 2, 2]`."""
+        means = [
+            scale(mean_of_tokens(states[layer], mask)) for layer, scale in zip(self.layers, self.means, strict=True)
+        ]
         count = number_of_spans(spans)
         if len(self.layers) <= MAX_SPANS or not int(count.max()):
             return torch.cat(means, dim=1)
-        spanned = self.tokens(mean_of_spans(seen[self.layers[len(self.layers) // 2]], spans))
+        spanned = self.tokens(mean_of_spans(states[self.layers[len(self.layers) // 2]], spans))
         rows = []
         for row, spans_of_row in enumerate(count.tolist()):
             blocks = [mean[row] for mean in means[spans_of_row:]]

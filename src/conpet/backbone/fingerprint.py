@@ -1,4 +1,4 @@
-"""What identifies a backbone: hashes of its weights, tokenizer and configuration."""
+"""Fingerprint of a backbone: hashes of its weights, tokenizer and configuration."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
 TOKENIZER_SUFFIXES = (".model", ".tiktoken")
 TOKENIZER_CONFIG = "tokenizer_config.json"
 VOLATILE_KEYS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
-"""Keys of `config.json` that say how a model was saved, not what it computes."""
+"""Keys of `config.json` that describe how a model was saved, not what it computes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """SHA-256 digests, in hex, of what a frozen backbone is made of."""
+    """SHA-256 digests, in hex, of a backbone's weights, tokenizer and configuration."""
 
     weights: str
     tokenizer: str
@@ -37,52 +37,55 @@ class Fingerprint:
         return asdict(self)
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """Name the parts that differ."""
-        mine, others = self.to_json(), other.to_json()
-        return [part for part in mine if mine[part] != others[part]]
+        """Return the names of the parts that differ."""
+        own, others = self.to_json(), other.to_json()
+        return [part for part in own if own[part] != others[part]]
 
     def changed_by(self, digest: str) -> Fingerprint:
-        """Return the fingerprint of the same backbone with a module of this digest folded into its weights."""
+        """Return the fingerprint of the backbone after a module with this digest was merged into its weights."""
         return replace(self, weights=_digest([self.weights, digest]))
 
     @classmethod
-    def of_folder(cls, folder: Path, memory: Path) -> Fingerprint:
+    def of_folder(cls, folder: Path, hash_cache: Path) -> Fingerprint:
         """Fingerprint a model folder in Hugging Face format.
 
         Args:
             folder: The folder.
-            memory: A JSON file in which hashes are remembered by path, size and time of change, so that weights are
-                read only once.
+            hash_cache: A JSON file that caches hashes by path, size and modification time, so that weights are read
+                only once.
         """
-        known = _HashMemory(memory)
+        hashes = _HashCache(hash_cache)
         weights = sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
         tokenizer = tokenizer_files(folder)
         fingerprint = cls(
-            weights=_digest(known.hash(path) for path in weights),
+            weights=_digest(hashes.hash(path) for path in weights),
             tokenizer=_digest(
-                [*(f"{path.name}:{known.hash(path)}" for path in tokenizer), _special_tokens(folder / TOKENIZER_CONFIG)]
+                [
+                    *(f"{path.name}:{hashes.hash(path)}" for path in tokenizer),
+                    _special_tokens(folder / TOKENIZER_CONFIG),
+                ]
             ),
             config=digest_config(json.loads((folder / "config.json").read_text(encoding="utf-8"))),
         )
-        known.save()
+        hashes.save()
         return fingerprint
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """List the files that hold a model's vocabulary, sorted."""
+    """Return the files that hold a model's vocabulary, sorted."""
     return sorted(
         path for path in folder.iterdir() if path.name in TOKENIZER_FILES or path.suffix in TOKENIZER_SUFFIXES
     )
 
 
 def digest_config(config: dict[str, Any]) -> str:
-    """Hash a model configuration without what only says how it was saved."""
+    """Hash a model configuration, without `VOLATILE_KEYS`."""
     kept = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
     return _digest([json.dumps(kept, sort_keys=True)])
 
 
 def _special_tokens(path: Path) -> str:
-    """Return what a tokenizer's configuration says of special tokens and letter case; the rest is how it was saved."""
+    """Return the special tokens and letter case in a tokenizer's configuration; the rest does not affect token ids."""
     if not path.is_file():
         return ""
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -95,34 +98,34 @@ def _digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-class _HashMemory:
-    """Hashes of files, remembered; losing or garbling the memory costs time only."""
+class _HashCache:
+    """A file of known hashes; losing or damaging it costs only time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._changed = False
         try:
-            self._known: dict[str, str] = dict(json.loads(path.read_text(encoding="utf-8")))
+            self._hashes: dict[str, str] = dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
-            self._known = {}
+            self._hashes = {}
 
     def hash(self, path: Path) -> str:
-        real = path.resolve()  # hub caches link to files named by content
+        real = path.resolve()  # files in the hub cache are links to files named by content
         stat = real.stat()
         key = f"{real}|{stat.st_size}|{stat.st_mtime_ns}"
-        if key not in self._known:
+        if key not in self._hashes:
             with real.open("rb") as file:
-                self._known[key] = hashlib.file_digest(file, "sha256").hexdigest()
+                self._hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
             self._changed = True
-        return self._known[key]
+        return self._hashes[key]
 
     def save(self) -> None:
         if not self._changed:
             return
-        aside = self._path.with_name(f"{self._path.name}.{os.getpid()}.{threading.get_ident()}")
+        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(self._known), encoding="utf-8")
-            aside.replace(self._path)
+            temporary.write_text(json.dumps(self._hashes), encoding="utf-8")
+            temporary.replace(self._path)
         except OSError:
-            return  # a read-only home: the hashes are computed again next time
+            return  # the home is read-only: hashes are computed again next time

@@ -1,4 +1,4 @@
-"""Find a backbone by name, load it, freeze it."""
+"""Find a backbone by name, load and freeze it."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def load_backbone(
         name: An embedded model, `tiny-random`, a folder in Hugging Face format, or a hub id.
         dtype: "float32", "bfloat16", "float16" or "auto".
         device: A torch device or "auto".
-        progress: Called with a line at each slow step.
+        progress: Called with a message at each slow step.
 
     Raises:
-        BackboneError: There is no such model, or it cannot serve as a backbone.
-        DownloadError: An embedded model could not be fetched.
+        BackboneError: The model does not exist or cannot be used as a backbone.
+        DownloadError: An embedded model could not be downloaded.
     """
     folder = find_folder(name, progress)
     place = choose_device(device)
@@ -57,12 +57,12 @@ def load_backbone(
 
 
 def fingerprint_of(folder: Path) -> Fingerprint:
-    """Fingerprint a model folder; hashes of files that have not changed are remembered in conpet's home."""
+    """Fingerprint a model folder; hashes of unchanged files are cached in conpet's home."""
     return Fingerprint.of_folder(folder, conpet_home() / "hashes.json")
 
 
 def find_folder(name: str, progress: Callable[[str], None] | None = None) -> Path:
-    """Return the folder a backbone's files lie in; embedded and hub models are fetched where needed."""
+    """Return the folder of a backbone's files; embedded and hub models are downloaded if needed."""
     if name in EMBEDDED:
         return ensure(name, progress=progress)
     if name == TINY_RANDOM:
@@ -70,11 +70,13 @@ def find_folder(name: str, progress: Callable[[str], None] | None = None) -> Pat
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise BackboneError(f"{name} is a folder without config.json: not a model in Hugging Face format")
+            raise BackboneError(f"{name} has no config.json: it is not a model folder in Hugging Face format")
         return path
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        have = ", ".join([*EMBEDDED, TINY_RANDOM])
-        raise BackboneError(f"no backbone {name!r}: no such folder, and not one of {have}, nor a hub id (owner/model)")
+        available = ", ".join([*EMBEDDED, TINY_RANDOM])
+        raise BackboneError(
+            f"no backbone {name!r}: not an existing folder, not a hub id (owner/model), and not one of {available}"
+        )
     return _from_hub(name)
 
 
@@ -83,24 +85,24 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, HFValidationError, OSError) as error:
         raise BackboneError(
-            f"could not fetch {name!r} from the model hub ({type(error).__name__}). Check the id and the network; "
-            "a gated model needs HF_TOKEN; without network, give the folder of a copy, or an embedded model: "
+            f"could not download {name!r} from the model hub ({type(error).__name__}). Check the id and the network; "
+            "a gated model needs HF_TOKEN. Without a network, use the folder of a local copy or an embedded model: "
             f"{', '.join(EMBEDDED)}"
         ) from error
 
 
 def count_layers(folder: Path) -> int | None:
-    """Return a model's number of layers as its configuration has it, no weights read; None where it does not tell."""
+    """Return the number of layers in a model's configuration, without reading weights; None if it is not given."""
     from transformers import AutoConfig
 
     try:
         return getattr(AutoConfig.from_pretrained(folder), "num_hidden_layers", None)
     except (OSError, ValueError, KeyError):
-        return None  # what is wrong with the folder is said when the model is loaded
+        return None  # loading the model reports what is wrong with the folder
 
 
 def choose_device(device: str) -> torch.device:
-    """Resolve "auto" and check that the device is there."""
+    """Resolve "auto" and check that the device is available."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -108,15 +110,15 @@ def choose_device(device: str) -> torch.device:
     except RuntimeError:
         raise BackboneError(f"no device {device!r}; use auto, cpu, cuda or cuda:N") from None
     if place.type == "cuda" and not torch.cuda.is_available():
-        raise BackboneError(f"device {device!r}: torch {torch.__version__} sees no CUDA here; use device=cpu")
+        raise BackboneError(f"device {device!r}: torch {torch.__version__} finds no CUDA device; use device=cpu")
     return place
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Resolve "auto": bfloat16 where the hardware multiplies it, else float32."""
+    """Resolve "auto": bfloat16 if the hardware supports it, else float32."""
     if dtype != "auto":
         if dtype not in DTYPES:
-            raise ConfigError(f"no number format {dtype!r}; use auto, {', '.join(DTYPES)}")
+            raise ConfigError(f"no dtype {dtype!r}; use auto, {', '.join(DTYPES)}")
         chosen = DTYPES[dtype]
         if chosen is torch.float16 and device.type == "cpu":
             warnings.warn("float16 is several times slower than float32 on a CPU; use bfloat16", stacklevel=2)
@@ -139,7 +141,7 @@ def _load_model(folder: Path, name: str, dtype: torch.dtype) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(folder)
         options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True}
-        with no_bars(), seeded(0):  # weights that the file lacks (a pooler's) are drawn
+        with no_bars(), seeded(0):  # weights missing from the file (of a pooler) are drawn at random
             try:
                 model, info = AutoModel.from_pretrained(folder, config=config, **options)
             except ValueError:  # an architecture without scaled-dot-product attention
@@ -150,9 +152,11 @@ def _load_model(folder: Path, name: str, dtype: torch.dtype) -> nn.Module:
         raise BackboneError(f"{name}: transformers cannot load the model in {folder}: {error}") from error
     missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
     if missing:
-        raise BackboneError(f"{name}: the weights lack {len(missing)} tensors, {missing[0]} first; get a whole copy")
+        raise BackboneError(
+            f"{name}: {len(missing)} tensors are missing from the weights ({missing[0]}, ...); download the model again"
+        )
     if getattr(model.config, "is_encoder_decoder", False):
-        raise BackboneError(f"{name} is an encoder-decoder model; conpet needs a causal LM or an encoder")
+        raise BackboneError(f"{name} is an encoder-decoder model; use a causal language model or an encoder")
     frozen: nn.Module = model.eval().requires_grad_(False)
     return frozen
 
@@ -160,8 +164,8 @@ def _load_model(folder: Path, name: str, dtype: torch.dtype) -> nn.Module:
 def _load_tokenizer(folder: Path, name: str) -> Any:
     from transformers import AutoTokenizer
 
-    if not tokenizer_files(folder):  # transformers would make an empty one
-        raise BackboneError(f"{name}: no tokenizer (tokenizer.json or the like) in {folder}")
+    if not tokenizer_files(folder):  # transformers would create an empty one
+        raise BackboneError(f"{name}: no tokenizer (tokenizer.json or similar) in {folder}")
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
@@ -169,7 +173,7 @@ def _load_tokenizer(folder: Path, name: str) -> Any:
 
 
 def _style(model: nn.Module) -> Style:
-    """Read a model at its mask token if its first token sees the last one, else at its last token."""
+    """Return MASKED if a model's first token attends to the last one, else CAUSAL."""
     ids = torch.tensor([[5, 6, 7], [5, 6, 8]], device=next(model.parameters()).device)
     with torch.no_grad():
         first = run(model, ids, None)[:, 0].float()

@@ -1,4 +1,4 @@
-"""From the last hidden states of an example to the one vector that represents it."""
+"""Pooling: the last hidden states of an example become one representation vector."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from conpet.backbone.states import Batch
 
 
 class Pooling(StrEnum):
-    """How an example is represented.
+    """How the last hidden states become a representation.
 
-    `SLOT` is the paper's: the state at the slot, width d. The others are 2d wide. `SLOT_MEAN` puts the mean over the
-    tokens beside it: a causal model's slot alone says little of what it was not trained to say. `MARKED` does that for
-    plain text, and for examples with marked spans puts together the means over what was asked about: head and tail of a
-    relation (entity states: Baldini Soares et al. 2019), slot and mention in entity typing.
+    `SLOT` is the paper's: the state at the slot, width d. The others are 2d wide. `SLOT_MEAN` appends the mean over the
+    tokens, because the slot of a causal model alone carries little beyond next-token prediction. `MARKED` does the same
+    for plain text; for examples with marked spans it concatenates the means over the spans: head and tail of a relation
+    (entity states: Baldini Soares et al. 2019), slot and mention in entity typing.
     """
 
     SLOT = "slot"
@@ -41,16 +41,16 @@ class Pooling(StrEnum):
 
 def _marked(slot: Tensor, mean: Tensor, hidden: Tensor, spans: Tensor) -> Tensor:
     count = number_of_spans(spans).unsqueeze(1)
-    one, other = mean_of_spans(hidden, spans).unbind(dim=1)
-    first = torch.where(count == 2, one, slot)
-    second = torch.where(count == 2, other, torch.where(count == 1, one, mean))
+    first_span, second_span = mean_of_spans(hidden, spans).unbind(dim=1)
+    first = torch.where(count == 2, first_span, slot)
+    second = torch.where(count == 2, second_span, torch.where(count == 1, first_span, mean))
     return torch.cat([first, second], dim=1)
 
 
 def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean `[n, d]`, float32, of states `[n, T, d]` over tokens, without the first where there are more.
+    """Return the mean `[n, d]`, float32, of states `[n, T, d]` over all tokens but the first (a single token counts).
 
-    The first token of a causal model is an attention sink whose state dwarfs the others and says nothing.
+    The first token of a causal model is an attention sink: its state dwarfs the others and carries no meaning.
     """
     weight = mask.float()
     weight[:, 0] *= mask.sum(1) <= 1
@@ -59,7 +59,7 @@ def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 def mean_of_spans(hidden: Tensor, spans: Tensor) -> Tensor:
-    """Return the mean `[n, 2, d]`, float32, of states `[n, T, d]` over each of the spans `[n, 2, 2]`; 0 without one."""
+    """Return the mean `[n, 2, d]`, float32, of states `[n, T, d]` over each span `[n, 2, 2]`; 0 for a missing span."""
     at = torch.arange(hidden.shape[1], device=hidden.device)
     inside = ((at >= spans[..., :1]) & (at < spans[..., 1:])).float()
     weight = inside / inside.sum(dim=2, keepdim=True).clamp(min=1)
@@ -67,5 +67,5 @@ def mean_of_spans(hidden: Tensor, spans: Tensor) -> Tensor:
 
 
 def number_of_spans(spans: Tensor) -> Tensor:
-    """Return how many of the spans `[n, 2, 2]` each example has: `[n]`, 0 to 2."""
+    """Return the number of spans of each example `[n]`, 0 to 2, given spans `[n, 2, 2]`."""
     return (spans[..., 1] > spans[..., 0]).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Keep transformers quiet while conpet loads and writes models."""
+"""Hide the progress bars of transformers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_bars() -> Iterator[None]:
-    """Keep transformers from drawing progress bars of its own; the setting comes back afterwards."""
+    """Hide the progress bars of transformers while the context lasts, then restore the setting."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

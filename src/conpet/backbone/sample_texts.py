@@ -1,6 +1,6 @@
-"""General sentences that set the scale of a backbone's features, whatever tasks come later.
+"""General sentences from which a backbone's features are standardised, independently of any task.
 
-Changing them changes every feature: it needs a new version of the workspace schema.
+Changing them changes every feature, so it requires a new version of the workspace schema.
 """
 
 SAMPLE_TEXTS = (

@@ -1,4 +1,4 @@
-"""A tiny random Llama with a byte tokenizer, for tests: it knows nothing, but all works on it in milliseconds."""
+"""A tiny random Llama with a byte tokenizer, for tests that need a backbone that runs in milliseconds."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _VERSION = "tiny-random-1"
 
 
 def write_tiny_random(home: Path) -> Path:
-    """Return the folder of the tiny model, written on first use (the same bytes everywhere)."""
+    """Return the folder of the tiny model, written on first use (with the same bytes on every machine)."""
     folder = home / "models" / _VERSION
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f"{_VERSION}.", dir=folder.parent))
-    _write(aside)
+    temporary = Path(tempfile.mkdtemp(prefix=f"{_VERSION}.", dir=folder.parent))
+    _write(temporary)
     try:
-        aside.rename(folder)
-    except OSError:  # another process was first
-        shutil.rmtree(aside)
+        temporary.rename(folder)
+    except OSError:  # another process has written it first
+        shutil.rmtree(temporary)
     return folder
 
 
@@ -55,7 +55,7 @@ def _write(folder: Path) -> None:
     )
     with seeded(0):
         model = LlamaModel(config)
-        for parameter in model.parameters():  # larger than the usual initialisation, so that layers do something
+        for parameter in model.parameters():  # larger than usual, so that layers have an effect
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=0.2)
     with no_bars():

@@ -1,4 +1,4 @@
-"""What changes a workspace: one function per command, each a transaction that ends in a commit."""
+"""The commands that change a workspace: one function each, run in a transaction that ends in a commit."""
 
 from conpet.commands.extend import extend, owners_of
 from conpet.commands.learn import learn, learn_batch

@@ -1,4 +1,4 @@
-"""What every command shares: the transaction it works in."""
+"""The transaction in which every command runs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from conpet.types import Evaluation, LearnReport
 
 
 class Transaction:
-    """One change of a workspace, from the state it starts in to the commit.
+    """One change of a workspace, from its initial state to the commit.
 
-    A command is a function of a transaction: it works out the next state, evaluates it and commits it. Until then the
-    workspace is as before.
+    A command is a function of a transaction: it computes the next state, evaluates it and commits it. Until the commit
+    the workspace does not change.
 
     Args:
         store: The workspace's store.
-        writer: The right to write.
+        writer: The store's only writer.
         live: The live state.
         meter: Counts what the change computes.
         progress: Called with the name of a stage and the share of it that is done.
@@ -40,9 +40,10 @@ class Transaction:
 
     Attributes:
         method: The method.
-        state: The state; after the commit, the one it made.
+        state: The present state; after the commit, the new one.
         snapshot: The store in that state.
-        costs: What the stages cost.
+        progress: Called with the name of a stage and the share of it that is done.
+        costs: The costs of the stages so far.
     """
 
     def __init__(
@@ -66,10 +67,10 @@ class Transaction:
         return self.method.settings
 
     def context(self, *names: str, scratch: str | None = None) -> TrainContext:
-        """Return the circumstances of a change to tasks; its seed is that of the first.
+        """Return the training context of a change to tasks, with the seed of the first.
 
         Args:
-            names: Names of the tasks; the examples of all others are its memory.
+            names: Names of the tasks; the memory contains the examples of all other tasks.
             scratch: Name of the folder for checkpoints, or None.
         """
         others = [task for task in self.snapshot.tasks if task.name not in names]
@@ -82,28 +83,28 @@ class Transaction:
         )
 
     def scratch_name(self, parts: Sequence[str]) -> str:
-        """Return the name of the folder for checkpoints of work on some data.
+        """Return the name of the checkpoint folder for these parts, usually digests of data.
 
-        Training may be resumed only from the very state it started in.
+        It contains the generation, because training may be resumed only from the state it started in.
         """
         digest = parts[0] if len(parts) == 1 else hashlib.sha256("|".join(parts).encode()).hexdigest()
         return f"{digest[:32]}-{self.snapshot.generation}"
 
     def counted(self, stage: str, total: int) -> Callable[[int], None]:
-        """Return a function that adds up examples that are done and reports their share of the total."""
+        """Return a function that takes numbers of examples just done and reports the share done of `total`."""
         return counted(self.progress, stage, total)
 
     def evaluate(self, state: State, changed: Mapping[str, StoredExamples] | None = None) -> Evaluation | None:
-        """Evaluate the next state, if that was asked for.
+        """Evaluate the next state, if the caller requested an evaluation.
 
         Args:
             state: The next state.
-            changed: Test examples of tasks whose stored ones are to be replaced, by name.
+            changed: Test examples that replace the stored ones of tasks, by name.
         """
         if not self._evaluate:
             return None
-        known = {task.name: stored_examples(task.active) for task in self.snapshot.tasks} | dict(changed or {})
-        tests = {task.name: known[task.name] for task in state.tasks}
+        stored = {task.name: stored_examples(task.active) for task in self.snapshot.tasks} | dict(changed or {})
+        tests = {task.name: stored[task.name] for task in state.tasks}
         with self.costs.stage("evaluation"):
             return evaluate_tests(self.method, state, tests, self.progress)
 
@@ -113,10 +114,10 @@ class Transaction:
         """Commit one change; see `commit_all`.
 
         Args:
-            state: The state it makes, or None where it is to be read from the store (other settings, say).
-            evaluation: How that state does, or None.
-            verb: What is done, for the history.
-            task: The task it is about.
+            state: The new state, or None to read it from the store (for example after a change of settings).
+            evaluation: The evaluation of the new state, or None.
+            verb: Name of the change in the history.
+            task: The task that changes.
             change: Further fields of `conpet.store.Change`.
         """
         return self.commit_all(state, evaluation, [Change(verb, task, **change)], [self.costs.stages])[0]
@@ -128,9 +129,9 @@ class Transaction:
         changes: Sequence[Change],
         costs: Sequence[Sequence[StageCost]],
     ) -> list[EventRecord]:
-        """Make changes visible in one step, each with its costs, and put the new state in.
+        """Commit changes in one step, each with its costs, and make the new state live.
 
-        The last event holds the evaluation.
+        The evaluation goes into the last event.
         """
         complete = []
         for number, (change, stages) in enumerate(zip(changes, costs, strict=True), start=1):
@@ -153,7 +154,7 @@ class Transaction:
         complete[-1] = replace(
             complete[-1],
             detail={**complete[-1].detail, CACHE: {"hits": self._meter.cache_hits, "asked": self._meter.cache_lookups}},
-            clear_scratch=tuple(self.store.scratches()),  # all of them started in a state that is no more
+            clear_scratch=tuple(self.store.scratches()),  # all of them started in a former state
         )
         with self._live.committing():
             events = self._writer.commit_all(complete)
@@ -176,7 +177,7 @@ class Transaction:
         changed_since: bool = False,
         notes: Sequence[str] = (),
     ) -> LearnReport:
-        """Return what a change did to a task."""
+        """Return the report of a change to a task."""
         tasks = self.snapshot.tasks
         matrix = matrix_of(self.store.events()) if evaluation else AccuracyMatrix()
         return LearnReport(
@@ -201,5 +202,5 @@ class Transaction:
 
 def evaluate_tests(method: Method, state: State, tests: Mapping[str, StoredExamples], progress: Progress) -> Evaluation:
     """Evaluate a state on stored test examples by task."""
-    total = sum(source.count(Subset.TEST) for source in tests.values())
+    total = sum(examples.count(Subset.TEST) for examples in tests.values())
     return evaluate(method, state, tests, counted(progress, "evaluation", total))

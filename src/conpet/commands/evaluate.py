@@ -1,4 +1,4 @@
-"""Evaluate a workspace as it is."""
+"""Evaluate a workspace without changing it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conpet.types import Evaluation
 
 
 def evaluate_workspace(live: Live, store: Store, progress: Progress) -> Evaluation:
-    """Evaluate the live state on the stored test examples; the result replaces the last event's own row."""
+    """Evaluate the live state on the stored test examples; its row replaces the last event's in the matrix."""
     tasks = live.snapshot.tasks
     evaluation = evaluate_tests(
         live.method, live.state, {task.name: stored_examples(task.active) for task in tasks}, progress

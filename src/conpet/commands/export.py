@@ -1,4 +1,4 @@
-"""Copy a module out of a workspace, in the format of Hugging Face PEFT."""
+"""Export a module in the format of Hugging Face PEFT."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from conpet.state.state import module_of
 from conpet.store import VersionRecord
 
 WARMUP_FOLDER = "warmup"
-"""Where, in an exported folder, the warm-up lies that the backbone needs first."""
+"""Subfolder of an exported module for the warm-up, which must be applied to the backbone first."""
 
 
 def export_version(version: VersionRecord, shared: Mapping[str, ObjectReader], folder: Path) -> Path:
-    """Write the adapter and head that serve a version into a new folder, all or nothing.
+    """Write the adapter and head of a version into a new folder, all or nothing.
 
     Args:
         version: The version.
-        shared: Slot to reader of the objects that belong to no task.
+        shared: Readers of the shared objects, by slot.
         folder: The new folder.
 
     Raises:
-        WorkspaceExistsError: Something stands at `folder`.
+        WorkspaceExistsError: `folder` exists.
         ConfigError: The workspace's method has no PET modules.
     """
     if folder.exists():
         raise WorkspaceExistsError(f"{folder} exists; name a new folder for the module")
     reader = module_of(version.objects, shared)
     if not reader.has(ADAPTER_CONFIG):
-        raise ConfigError(f"task {version.task!r} has no PET module to export: its method computes, and tunes nothing")
+        raise ConfigError(f"task {version.task!r} has no PET module to export: its method trains none")
     about = {"name": version.task, "version": version.number, "labels": list(version.labels)}
     artifact = _adapter(reader, task=about | dict(version.description))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as aside:
-        write_artifact(Path(aside) / "module", artifact)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        write_artifact(Path(temporary) / "module", artifact)
         if WARMUP in shared:
-            write_artifact(Path(aside) / "module" / WARMUP_FOLDER, _adapter(shared[WARMUP]))
-        shutil.move(Path(aside) / "module", folder)
+            write_artifact(Path(temporary) / "module" / WARMUP_FOLDER, _adapter(shared[WARMUP]))
+        shutil.move(Path(temporary) / "module", folder)
     return folder
 
 

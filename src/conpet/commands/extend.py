@@ -1,11 +1,11 @@
-"""Learn more examples of labels that are learned already."""
+"""Learn more examples of known labels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from conpet.commands.base import Transaction
-from conpet.commands.learn import learn_sound
+from conpet.commands.learn import learn_checked
 from conpet.data import Example, Examples, Task
 from conpet.errors import DataError, Problem
 from conpet.replay.memory import Subset
@@ -16,22 +16,21 @@ from conpet.types import LearnReport
 
 
 def owners_of(tx: Transaction, examples: Examples | Task) -> list[str]:
-    """Return the tasks whose labels examples have, in order, once it is clear that all of them can be extended.
+    """Return the names of the tasks that own the labels of examples, after checking that all can be extended.
 
     Raises:
-        DataError: A label is not known, or an input is stored with another label.
+        DataError: A label is unknown, or an input is stored with another label.
         ConfigError: A task's texts are not stored.
     """
     owners = {label: task.name for task in tx.snapshot.tasks for label in task.active.labels}
-    given = {str(example.label) for some in by_subset(examples).values() for example in some}
-    if unknown := sorted(given - owners.keys()):
+    labels = {str(example.label) for subset_examples in by_subset(examples).values() for example in subset_examples}
+    if unknown := sorted(labels - owners.keys()):
         problems = [Problem("examples", None, f"no task has a label {label!r}") for label in unknown]
         raise DataError(
-            "these labels are new; learn them as a task of their own (without --extend), or correct them. "
-            "Nothing was changed",
+            "these labels are new; learn them as a new task (without --extend), or correct them. Nothing was changed",
             problems,
         )
-    wanted = {owners[label] for label in given}
+    wanted = {owners[label] for label in labels}
     names = [task.name for task in tx.snapshot.tasks if task.name in wanted]
     for name in names:
         _extended(tx, name, examples)
@@ -44,31 +43,34 @@ def extend(tx: Transaction, name: str, examples: Examples | Task) -> LearnReport
     present = tx.snapshot.task(name).active
     if task is None:
         return tx.report(present, skipped=True)
-    return learn_sound(tx, [task], "learn", derived_from=origins(present))[0]
+    return learn_checked(tx, [task], "learn", derived_from=origins(present))[0]
 
 
 def _extended(tx: Transaction, name: str, examples: Examples | Task) -> Task | None:
-    """Return a task with new examples beside its stored ones, or None where there are no new ones."""
+    """Return a task with its stored examples and the new ones, or None if there are no new ones."""
     present = tx.snapshot.task(name).active
     stored = all_stored(present)
-    labels = {example.input_key: example.label for some in stored.values() for example in some}
-    own = {
-        subset: [example for example in some if example.label in present.labels]
-        for subset, some in by_subset(examples).items()
+    labels = {example.input_key: example.label for subset_examples in stored.values() for example in subset_examples}
+    new_examples = {
+        subset: [example for example in subset_examples if example.label in present.labels]
+        for subset, subset_examples in by_subset(examples).items()
     }
     problems = [
         Problem(
             f"examples ({subset})",
             None,
-            f"label {one.label!r} contradicts what is stored: {labels[one.input_key]!r}",
+            f"label {example.label!r} contradicts the stored label {labels[example.input_key]!r} of the same input",
         )
-        for subset, some in own.items()
-        for one in some
-        if labels.get(one.input_key, one.label) != one.label
+        for subset, subset_examples in new_examples.items()
+        for example in subset_examples
+        if labels.get(example.input_key, example.label) != example.label
     ]
     if problems:
         raise DataError(f"task {name!r} cannot be extended; nothing was changed", problems)
-    new = {subset: distinct(one for one in some if one.input_key not in labels) for subset, some in own.items()}
+    new = {
+        subset: distinct(example for example in subset_examples if example.input_key not in labels)
+        for subset, subset_examples in new_examples.items()
+    }
     if not any(new.values()):
         return None
     joined = {subset: [*stored[subset], *new[subset]] for subset in Subset}
@@ -76,8 +78,8 @@ def _extended(tx: Transaction, name: str, examples: Examples | Task) -> Task | N
 
 
 def all_stored(version: VersionRecord) -> dict[Subset, list[Example]]:
-    """Return the stored examples of a version; `ConfigError` where their texts are not kept."""
-    memory = stored_examples(version)  # the task is made anew from them, test examples too
+    """Return the stored examples of a version; `ConfigError` if their texts are not stored."""
+    memory = stored_examples(version)  # with test labels: the new version stores them again
     return {subset: memory.examples(subset) for subset in Subset}
 
 
@@ -87,29 +89,29 @@ def task_again(
     remaining: Iterable[str],
     notes: Sequence[str],
 ) -> Task:
-    """Return a task as it was learned, with other examples.
+    """Return a task for a new version, with other examples.
 
     Args:
-        present: Its version in use.
-        examples: All its examples from now on.
-        remaining: Labels that must all have some to train on.
-        notes: What the user should know.
+        present: Its active version.
+        examples: All examples of the new version.
+        remaining: Labels of which each must have a training example.
+        notes: Notes for the user.
 
     Raises:
-        DataError: The replay memory let all training examples of a label go.
+        DataError: The replay memory holds no training example of a label.
     """
-    gone = sorted(set(remaining) - {str(example.label) for example in examples[Subset.TRAIN]})
-    if gone:
-        problems = [Problem(f"label {label!r}", None, "has no training example left") for label in gone]
+    missing = sorted(set(remaining) - {str(example.label) for example in examples[Subset.TRAIN]})
+    if missing:
+        problems = [Problem(f"label {label!r}", None, "has no training example left") for label in missing]
         raise DataError(
-            f"task {present.task!r} cannot be learned again: the limit of the replay memory let all training "
-            "examples of some labels go; add new ones of them first, or together with yours (`conpet learn "
-            "WORKSPACE FILE --extend`), or retire these labels. Nothing was changed",
+            f"task {present.task!r} cannot be learned again: its limited replay memory holds no training examples of "
+            "some labels. Add examples of these labels (`conpet learn WORKSPACE FILE --extend`), or retire the labels. "
+            "Nothing was changed",
             problems,
         )
     description, stored = present.description, examples_without_test_labels(present).count(Subset.TRAIN)
     learned = description["counts"][Subset.TRAIN]
-    lost = (
+    loss = (
         f"of the {learned:,} training examples of version {present.number}, {stored:,} were still stored: "
         "the replay memory has no room for more"
     )
@@ -120,7 +122,7 @@ def task_again(
         tuple(examples[Subset.TEST]),
         template=description["template"],
         settings=description["settings"],
-        notes=(*notes, lost) if stored < learned else tuple(notes),
+        notes=(*notes, loss) if stored < learned else tuple(notes),
     )
 
 
@@ -130,5 +132,5 @@ def by_subset(examples: Examples | Task) -> dict[Subset, tuple[Example, ...]]:
 
 
 def distinct(examples: Iterable[Example]) -> list[Example]:
-    """Return examples without the second of any two with the same input."""
+    """Return the first example of each input."""
     return list({example.input_key: example for example in reversed(list(examples))}.values())[::-1]

@@ -41,7 +41,7 @@ def learn_batch(tx: Transaction, tasks: Sequence[Task]) -> list[LearnReport]:
         tx.method.check_task(tx.settings, tx.settings.for_task(task.settings))
         if task.name in known:
             check_related(task, known[task.name])
-    learned = {report.task: report for report in learn_sound(tx, due, "learn")} if due else {}
+    learned = {report.task: report for report in learn_checked(tx, due, "learn")} if due else {}
     return [
         learned.get(task.name)
         or tx.report(known[task.name], skipped=True, cost=(), changed_since=task.digest != known[task.name].digest)
@@ -49,23 +49,25 @@ def learn_batch(tx: Transaction, tasks: Sequence[Task]) -> list[LearnReport]:
     ]
 
 
-def learn_sound(
+def learn_checked(
     tx: Transaction, tasks: Sequence[Task], verb: str, *, derived_from: Sequence[str] = ()
 ) -> list[LearnReport]:
-    """Learn checked tasks as new versions.
+    """Learn tasks that have been checked, as new versions.
 
     Args:
         tx: The transaction.
         tasks: One or more.
-        verb: What is done, for the history.
-        derived_from: Digests of the data that they were made from.
+        verb: Name of the change in the history.
+        derived_from: Digests of the data that the tasks were derived from.
     """
     _check_batch(tx, tasks)
     contexts = _contexts(tx, tasks)
     added = [new_task_state(task, tx.snapshot) for task in tasks]
-    sources, warm = [new_examples(task) for task in tasks], {}
+    sources, warmup_objects = [new_examples(task) for task in tasks], {}
     if warmup.is_due(tx.method, tx.state):
-        tx.method, tx.state, warm[WARMUP] = warmup.warm_up(tx.method, tx.state, added[0], sources[0], contexts[0])
+        tx.method, tx.state, warmup_objects[WARMUP] = warmup.warm_up(
+            tx.method, tx.state, added[0], sources[0], contexts[0]
+        )
     method = tx.method
     with tx.costs.stage("prefix"):
         progress = tx.counted("prefix", sum(len(task.train) for task in tasks))
@@ -73,7 +75,7 @@ def learn_sound(
             TaskData.of(task, tx.settings, source, method.backbone, progress=progress)
             for task, source in zip(added, sources, strict=True)
         ]
-    # A single task is learned by `learn_task`, which is what a method of a user defines.
+    # A single task goes to `learn_task`, the only one of the two that a method must define.
     if len(batch) == 1:
         updates = [method.learn_task(tx.state, batch[0], contexts[0])]
     else:
@@ -86,31 +88,31 @@ def learn_sound(
         ]
         memories, smaller = writer.retained(examples, tx.snapshot.versions)
     state = tx.state.apply(*updates)
-    evaluation = tx.evaluate(state, {one.task: one for one in examples})
+    evaluation = tx.evaluate(state, {stored.task: stored for stored in examples})
     changes = []
     for task, update, whole, memory in zip(tasks, updates, examples, memories, strict=True):
         description = describe(task) | {ORIGINS: list(derived_from)}
         description["notes"] += writer.notes(whole, memory)
         new = _version(task, update, memory, description)
         changes.append(Change(verb, task.name, new_version=new, detail={**update.detail, **_batch_note(tasks)}))
-    changes[0] = replace(changes[0], side_objects=smaller, shared={**warm, **updates[-1].shared})
-    events = _charged(tx, tasks, changes)
-    committed = tx.commit_all(state, evaluation, changes, events)
+    changes[0] = replace(changes[0], side_objects=smaller, shared={**warmup_objects, **updates[-1].shared})
+    costs = _divided_costs(tx, tasks, changes)
+    committed = tx.commit_all(state, evaluation, changes, costs)
     reports = []
-    for task, event, cost in zip(tasks, committed, events, strict=True):
+    for task, event, cost in zip(tasks, committed, costs, strict=True):
         version = tx.snapshot.task(task.name).active
         notes = tuple(version.description["notes"])
-        of_all: Evaluation | None = evaluation if task is tasks[-1] else None
-        reports.append(tx.report(version, event=event, evaluation=of_all, cost=cost, notes=notes))
+        measured: Evaluation | None = evaluation if task is tasks[-1] else None
+        reports.append(tx.report(version, event=event, evaluation=measured, cost=cost, notes=notes))
     return reports
 
 
 def _check_batch(tx: Transaction, tasks: Sequence[Task]) -> None:
-    """Check that tasks can be learned in one change, and beside those that are learned."""
+    """Check that tasks can be learned in one change, and that their templates fit those of stored tasks."""
     blocker = tx.method.batch_blocker(tx.state) if len(tasks) > 1 else None
     if blocker:
         raise ConfigError(
-            f"{len(tasks)} tasks cannot be learned in one batch: {blocker}; learn them one after the other. "
+            f"{len(tasks)} tasks cannot be learned in one batch: {blocker}. Learn them one at a time. "
             "Nothing was changed"
         )
     if tx.settings.replay.latent_only:
@@ -119,26 +121,26 @@ def _check_batch(tx: Transaction, tasks: Sequence[Task]) -> None:
 
 
 def _contexts(tx: Transaction, tasks: Sequence[Task]) -> list[TrainContext]:
-    """Return the circumstances in which each of some tasks is learned; they share everything except the seed."""
+    """Return the training context of each task; they share everything except the seed."""
     names = [task.name for task in tasks]
     context = tx.context(*names, scratch=tx.scratch_name([task.digest for task in tasks]))
     return [replace(context, seed=seed_of(tx.settings.seed, name)) for name in names]
 
 
-def _charged(tx: Transaction, tasks: Sequence[Task], changes: Sequence[Change]) -> list[list[StageCost]]:
-    """Divide the costs among the tasks of a batch, by their training examples; steps are those of a task's own module."""
+def _divided_costs(tx: Transaction, tasks: Sequence[Task], changes: Sequence[Change]) -> list[list[StageCost]]:
+    """Divide the costs of a batch among its tasks, by training examples; each module's own steps are charged."""
     examples = sum(len(task.train) for task in tasks)
     costs = [[stage.share(len(task.train) / examples) for stage in tx.costs.stages] for task in tasks]
     if len(tasks) == 1:
         return costs
     return [
-        [replace(one, steps=change.detail["steps"]) if one.stage == "module" else one for one in stages]
+        [replace(stage, steps=change.detail["steps"]) if stage.stage == "module" else stage for stage in stages]
         for stages, change in zip(costs, changes, strict=True)
     ]
 
 
 def _batch_note(tasks: Sequence[Task]) -> dict[str, list[str]]:
-    """Return what the history notes of tasks learned in one batch."""
+    """Return the detail that the history records for tasks learned in one batch."""
     return {BATCH: [task.name for task in tasks]} if len(tasks) > 1 else {}
 
 

@@ -1,4 +1,4 @@
-"""Let several tasks share one module."""
+"""Merge tasks: train one module to replace theirs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from conpet.store import SideObject
 from conpet.types import MergeReport
 
 _SLOT = "merged-"
-"""Prefix of the shared slots of modules that serve several tasks."""
+"""Prefix of the shared slots of merged modules."""
 
 
 def merge(tx: Transaction, names: Sequence[str], bound: float) -> MergeReport:
-    """Let tasks share one module; see `ConPET.merge`."""
+    """Merge tasks; see `ConPET.merge`."""
     wanted, method = mergeable(tx.snapshot, names, bound), tx.method
-    assert isinstance(method, DynamicMethod), "only tasks of such a workspace can be merged"  # noqa: S101
+    assert isinstance(method, DynamicMethod), "`mergeable` refuses other methods"  # noqa: S101
     slot, sources = _free_slot(tx), _sources(tx, wanted)
     context = tx.context(scratch=tx.scratch_name(["|".join(sorted(sources)), "merge"]))
     merged = method.merge(tx.state, sources, slot, context)
@@ -57,22 +57,22 @@ def merge(tx: Transaction, names: Sequence[str], bound: float) -> MergeReport:
 
 
 def _sources(tx: Transaction, names: Sequence[str]) -> dict[str, StoredExamples]:
-    """Return the examples of tasks to be merged, by name."""
+    """Return the examples of the tasks to merge, by name."""
     records = [tx.snapshot.task(name).active for name in names]
     slots = {task.shared_slot for task in task_states(records)}
     if len(slots) == 1 and None not in slots:
-        raise ConfigError(f"{', '.join(sorted(names))} share one module already; nothing to merge")
+        raise ConfigError(f"{', '.join(sorted(names))} already share one module; there is nothing to merge")
     sources = {record.task: examples_without_test_labels(record) for record in records}
     problems = [
-        Problem(f"task {name!r}", None, f"has no {subset} examples stored")
+        Problem(f"task {name!r}", None, f"has no stored {subset} examples")
         for name, source in sources.items()
         for subset in (Subset.TRAIN, Subset.VALIDATION)
         if not source.count(subset)
     ]
     if problems:
         raise DataError(
-            "merging needs training examples, and validation examples to compare by; learn these tasks again with "
-            "some, or leave them out. Nothing was changed",
+            "merging needs training examples, and validation examples to compare accuracies; learn these tasks again "
+            "with such examples, or leave them out. Nothing was changed",
             problems,
         )
     return sources
@@ -84,7 +84,7 @@ def _free_slot(tx: Transaction) -> str:
 
 
 def _validated(method: Method, state: State, sources: Iterable[StoredExamples]) -> Tally:
-    """Return the right answers on the validation examples of tasks, all labels competing."""
+    """Return the number of correct answers on the tasks' validation examples, among all labels of the workspace."""
     correct = total = 0
     for source in sources:
         labels = source.labels(Subset.VALIDATION)
@@ -103,8 +103,7 @@ def _check_bound(before: Tally, after: Tally, bound: float, names: Iterable[str]
     fall = 100 * (before.correct - after.correct) / before.total
     if fall > bound:
         raise AccuracyBoundError(
-            f"one module for {', '.join(names)} answers {after.correct / after.total:.1%} of their {after.total:,} "
-            f"validation examples right, the modules they have {before.correct / before.total:.1%}: a fall of "
-            f"{fall:.1f} points, and {bound:g} are allowed. Nothing was changed; allow more (`--bound`), or merge "
-            "other tasks"
+            f"merging {', '.join(names)} would lower their accuracy on {after.total:,} validation examples from "
+            f"{before.correct / before.total:.1%} to {after.correct / after.total:.1%}, by {fall:.1f} points; the "
+            f"bound is {bound:g}. Nothing was changed; raise the bound (`--bound`), or merge other tasks"
         )

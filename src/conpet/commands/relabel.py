@@ -1,4 +1,4 @@
-"""New names for labels, or labels removed: a new version of their task, nothing trained."""
+"""Rename or remove labels: a new version of their task, without training."""
 
 from __future__ import annotations
 
@@ -21,59 +21,59 @@ from conpet.types import LearnReport
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Relabelling:
-    """New labels for a task.
+    """New names of a task's labels.
 
     Attributes:
-        present: The task's version in use.
-        names: Label to its new name, or to None where it goes.
-        stay: Indices of the training examples whose label does not go.
+        present: The task's active version.
+        names: Label to its new name, or to None if it is removed.
+        remaining: Indices of the training examples whose label is not removed.
     """
 
     present: VersionRecord
     names: Names
-    stay: Sequence[int]
+    remaining: Sequence[int]
 
     @classmethod
     def of(cls, present: VersionRecord, names: Names) -> _Relabelling:
-        """Find which training examples stay."""
+        """Find the remaining training examples."""
         return cls(present, names, remaining_rows(task_state(present), names))
 
     def drops(self, version: VersionRecord) -> bool:
-        """Whether a version goes: one that holds a label that goes, or may hold its examples under a former name."""
-        return bool(self.gone) and (version.task == self.present.task or bool(self.gone & set(version.labels)))
+        """Whether to delete a version because it has, or may have under a former name, examples of a removed label."""
+        return bool(self.removed) and (version.task == self.present.task or bool(self.removed & set(version.labels)))
 
     @property
-    def gone(self) -> frozenset[str]:
-        """The labels that go."""
+    def removed(self) -> frozenset[str]:
+        """The removed labels."""
         return frozenset(label for label, name in self.names.items() if name is None)
 
     @property
     def memory(self) -> StoredExamples:
-        """The examples that stay, under their new labels, test ones too."""
+        """The remaining examples with their new labels, including test labels."""
         memory = stored_examples(self.present)
-        return replace(memory, reader=InMemoryObject(relabel(memory, self.names, self.stay)))
+        return replace(memory, reader=InMemoryObject(relabel(memory, self.names, self.remaining)))
 
     @property
     def digest(self) -> str:
-        """Digest of the data, made of that of the data before: not all of it need be stored any more."""
+        """Digest of the new data, derived from the former digest because not all of the data may be stored."""
         parts = [self.present.digest, dict(self.names)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def description(self, memory: StoredExamples) -> dict[str, Any]:
-        """Return the description of the new version, given its examples."""
+        """Return the description of the new version with these examples."""
         held_out = {str(subset): memory.count(subset) for subset in (Subset.VALIDATION, Subset.TEST)}
-        counts = {str(Subset.TRAIN): len(self.stay), **held_out}
+        counts = {str(Subset.TRAIN): len(self.remaining), **held_out}
         return {**self.present.description, "counts": counts, ORIGINS: origins(self.present)}
 
 
 def relabel_task(tx: Transaction, verb: str, present: VersionRecord, names: Names) -> LearnReport:
-    """Give labels of a task other names, or remove them, and commit.
+    """Rename or remove labels of a task, and commit.
 
     Args:
         tx: The transaction.
-        verb: What is done, for the history.
-        present: The task's version in use.
-        names: Label to its new name, or to None where it is removed.
+        verb: Name of the change in the history.
+        present: The task's active version.
+        names: Label to its new name, or to None if it is removed.
     """
     method, name = tx.method, present.task
     change, task = _Relabelling.of(present, names), task_state(present)
@@ -81,11 +81,11 @@ def relabel_task(tx: Transaction, verb: str, present: VersionRecord, names: Name
     context = tx.context(name)
     context = replace(context, memory=[*context.memory, memory.without_test_labels()])
     update = method.relabel(tx.state, task, names, context)
-    kept = [version for version in tx.snapshot.versions if not change.drops(version)]
-    (retained,), smaller = MemoryWriter(method.backbone, tx.settings).retained([memory], kept)
+    remaining_versions = [version for version in tx.snapshot.versions if not change.drops(version)]
+    (retained,), smaller = MemoryWriter(method.backbone, tx.settings).retained([memory], remaining_versions)
     state = tx.state.apply(update)
     (added,) = state.known(name)
-    pruned = method.prune_labels(tx.state, task_states(tx.snapshot.versions), [*task_states(kept), added])
+    pruned = method.prune_labels(tx.state, task_states(tx.snapshot.versions), [*task_states(remaining_versions), added])
     state = state.with_shared(pruned) if pruned else state
     evaluation = tx.evaluate(state, {name: memory})
     row = method.backbone.representation_size + 1
@@ -100,10 +100,10 @@ def relabel_task(tx: Transaction, verb: str, present: VersionRecord, names: Name
             {**update.objects, MEMORY: retained},
             change.description(memory),
             present.parameters,
-            max(0, present.head_parameters - row * len(change.gone)),
+            max(0, present.head_parameters - row * len(change.removed)),
         ),
-        dropped=tuple((one.task, one.number) for one in tx.snapshot.versions if change.drops(one)),
+        dropped=tuple((version.task, version.number) for version in tx.snapshot.versions if change.drops(version)),
         side_objects=smaller,
-        shared={**update.shared, **pruned},  # no names in the history: it would keep them
+        shared={**update.shared, **pruned},  # no detail: the history must not keep removed labels
     )
     return tx.report(tx.snapshot.task(name).active, event=event, evaluation=evaluation)

@@ -1,4 +1,4 @@
-"""From a workspace's store to what a report shows and what `evaluate` returns; loads no backbone, and not torch."""
+"""Build the data of reports and of `conpet evaluate --json` from the store; imports no torch, loads no backbone."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _CREATE = "create"
 
 
 class History:
-    """A workspace's history as reports show it; asked again, it reads only what is new.
+    """A workspace's history as reports show it; later calls read only new events.
 
     Args:
         store: The workspace's store.
 
     Attributes:
-        confusion: The selector's confusion as recorded with the last event read that changed answers, or empty.
-        design: The last search for a design read, if there was one.
+        confusion: The selector's confusion recorded with the last event that changed predictions, or empty.
+        design: The report of the last search for a design, or None.
     """
 
     def __init__(self, store: Store) -> None:
@@ -56,11 +56,11 @@ class History:
 
     @property
     def cache_hit_rate(self) -> float | None:
-        """Share of states that came from the cache, over all events read; None where it was never asked."""
+        """Share of cache lookups that were hits, over all events read; None if there were no lookups."""
         return self._hits / self._asked if self._asked else None
 
     def events(self, until: int | None = None) -> tuple[Event, ...]:
-        """Return every change so far, oldest first; none later than generation `until`."""
+        """Return all changes so far, oldest first, up to generation `until`."""
         for record in self._store.events(after=self._read):
             if until is not None and record.id > until:
                 break
@@ -99,12 +99,12 @@ class History:
     def _measures(self, record: EventRecord) -> dict[str, Any]:
         if not record.metrics:
             return {}
-        references = {one.name: Measurement(one.value, one.n) for one in record.references}
+        references = {reference.name: Measurement(reference.value, reference.n) for reference in record.references}
         return _measures(Evaluation(metrics_of(record), references), self._standing.followed_by(row_of(record)))
 
 
 def report_data(store: Store) -> ReportData:
-    """Return everything a report shows, as it was recorded; nothing is evaluated."""
+    """Return the data of a report as recorded, without evaluating anything."""
     with store.snapshot() as snapshot:
         tasks = _task_infos(snapshot.tasks)
         history = History(store)
@@ -122,7 +122,7 @@ def report_data(store: Store) -> ReportData:
 
 
 def evaluated(data: ReportData, evaluation: Evaluation) -> ReportData:
-    """Return a report with a fresh evaluation in place of the one recorded with the last event, if there was any."""
+    """Return a report with a new evaluation instead of the one recorded with the last event."""
     if not data.answering:
         return data
     last = data.answering[-1]
@@ -138,9 +138,9 @@ def evaluated(data: ReportData, evaluation: Evaluation) -> ReportData:
 
 
 def overall(data: ReportData) -> Event | None:
-    """Return the last event that changed answers, with what describes the whole workspace in place of its own doing.
+    """Return the last event that changed predictions, with figures of the whole workspace instead of its own.
 
-    Trained parameters are those of the last task learned, cost and cache hit rate are over the whole history.
+    Trained parameters are those of the last task learned; cost and cache hit rate cover the whole history.
     """
     if not data.answering:
         return None
@@ -160,11 +160,11 @@ def overall(data: ReportData) -> Event | None:
 def summarise(
     events: Sequence[Event], tasks: Sequence[TaskInfo], backbone: BackboneInfo, cache_hit_rate: float | None
 ) -> dict[str, JsonValue]:
-    """Return what `conpet evaluate --json` prints.
+    """Return the output of `conpet evaluate --json`.
 
-    Row i of `accuracy_matrix` is what was measured after `events[i]`, its column j the accuracy on `tasks[j]` (null
-    where the task was not there or has no test examples). `tasks` are all tasks ever learned; `labels` tells those
-    there now. All metrics are fractions. `cost` is that of the whole history.
+    Row i of `accuracy_matrix` was measured after `events[i]`; its column j is the accuracy on `tasks[j]` (null if the
+    task was not present or has no test examples). `tasks` are all tasks ever learned, `labels` those of present tasks.
+    All metrics are fractions. `cost` covers the whole history.
     """
     last = next((event for event in reversed(events) if event.changes_answers), None)
     measured = [event for event in events if event.scores]
@@ -224,15 +224,15 @@ def _measures(evaluation: Evaluation, matrix: AccuracyMatrix) -> dict[str, Any]:
         "backward_transfer": backward_transfer(matrix),
         "selector_accuracy": evaluation.selector_accuracy,
         "within_task_accuracy": evaluation.within_task_accuracy,
-        "references": {name: one.value for name, one in evaluation.references.items() if one.n},
+        "references": {name: reference.value for name, reference in evaluation.references.items() if reference.n},
     }
 
 
 def _costs(costs: Iterable[Cost]) -> dict[str, StageCost]:
     stages: dict[str, StageCost] = {}
     for cost in costs:
-        one = StageCost(seconds=cost.seconds, backbone_tokens=cost.tokens, optimiser_steps=cost.steps)
-        stages[cost.stage] = StageCost.total([stages[cost.stage], one]) if cost.stage in stages else one
+        stage_cost = StageCost(seconds=cost.seconds, backbone_tokens=cost.tokens, optimiser_steps=cost.steps)
+        stages[cost.stage] = StageCost.total([stages[cost.stage], stage_cost]) if cost.stage in stages else stage_cost
     return stages
 
 
@@ -255,9 +255,8 @@ def _workspace_info(store: Store, snapshot: Snapshot) -> WorkspaceInfo:
             name=backbone["name"],
             architecture=backbone["architecture"],
             layers=backbone["layers"],
-            frozen_layers=header.settings["backbone"][
-                "frozen_layers"
-            ],  # the one in force: a search may have moved it since
+            # From the settings, not from the recorded backbone: a search may have changed it.
+            frozen_layers=header.settings["backbone"]["frozen_layers"],
             hidden_size=backbone["hidden_size"],
             parameters=backbone["parameters"],
             dtype=backbone["dtype"],
@@ -272,21 +271,21 @@ def _workspace_info(store: Store, snapshot: Snapshot) -> WorkspaceInfo:
 
 
 def _task_infos(tasks: Sequence[TaskRecord]) -> tuple[TaskInfo, ...]:
-    """Describe tasks; a module that serves several is counted with that whose version has the largest head.
+    """Describe tasks; a shared module is counted with the task whose version has the largest head.
 
-    That is the one learned last: a version that was only relabelled since, or gone back to, has the head of its day.
+    That task was learned last: a version that was relabelled or rolled back to has the smaller head of its time.
     """
-    units = {task.name: shared_slot_of(task.active.objects) for task in tasks}
+    slots = {task.name: shared_slot_of(task.active.objects) for task in tasks}
     largest: dict[str | None, VersionRecord] = {}
     for active in sorted((task.active for task in tasks), key=lambda active: (active.head_parameters, active.id)):
-        largest[units[active.task]] = active
-    return tuple(_task_info(task, unit, largest[unit].task) for task, unit in zip(tasks, units.values(), strict=True))
+        largest[slots[active.task]] = active
+    return tuple(_task_info(task, slot, largest[slot].task) for task, slot in zip(tasks, slots.values(), strict=True))
 
 
-def _task_info(task: TaskRecord, unit: str | None, counting: str) -> TaskInfo:
+def _task_info(task: TaskRecord, slot: str | None, counting: str) -> TaskInfo:
     active = task.active
     counts = active.description["counts"]
-    elsewhere = unit is not None and counting != task.name
+    elsewhere = slot is not None and counting != task.name
     return TaskInfo(
         name=task.name,
         labels=active.labels,
@@ -295,9 +294,9 @@ def _task_info(task: TaskRecord, unit: str | None, counting: str) -> TaskInfo:
         validation=counts["validation"],
         test=counts["test"],
         module_parameters=0 if elsewhere else active.parameters,
-        # The one head of a static method was trained with every task; a merged one has its rows from each.
-        head_parameters=0 if elsewhere and unit == STATIC else active.head_parameters,
-        bytes_stored=sum(one.bytes for one in task.versions),
+        # A static method trains its one head with every task; a merged head has separate rows for each task.
+        head_parameters=0 if elsewhere and slot == STATIC else active.head_parameters,
+        bytes_stored=sum(version.bytes for version in task.versions),
         counted_with=counting if elsewhere else None,
         notes=tuple(active.description["notes"]),
     )

@@ -1,4 +1,4 @@
-"""Use another version of a task."""
+"""Make another version of a task active."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conpet.types import LearnReport
 
 
 def rollback(tx: Transaction, name: str, number: int) -> LearnReport:
-    """Use another version of a task; see `ConPET.rollback`."""
+    """Make another version of a task active; see `ConPET.rollback`."""
     record = tx.snapshot.task(name)
     chosen = record.version(number)
     if chosen.active:

@@ -1,4 +1,4 @@
-"""What of an evaluation and its cost goes into the store's history."""
+"""Turn evaluations and costs into rows of the store's history."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conpet.types import Evaluation
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """An event's rows for the store."""
+    """The rows of an event for the store."""
 
     metrics: tuple[Metric, ...]
     references: tuple[Reference, ...]
@@ -23,7 +23,7 @@ class Recorded:
 def recorded(
     evaluation: Evaluation | None, stages: Iterable[StageCost], *, parameters: int = 0, head_parameters: int = 0
 ) -> Recorded:
-    """Turn an evaluation and the costs into rows; the trained parameters stand in the row of the stage "module"."""
+    """Turn an evaluation and its costs into rows; trained parameters go into the row of the stage "module"."""
     rows = tuple(
         Cost(
             stage.stage,
@@ -40,10 +40,12 @@ def recorded(
     if evaluation is None:
         return Recorded((), (), rows, None)
     metrics = tuple(
-        Metric(task, name, one.value, one.n)
+        Metric(task, name, measurement.value, measurement.n)
         for task, metrics in evaluation.tasks.items()
-        for name, one in metrics.items()
+        for name, measurement in metrics.items()
     )
-    references = tuple(Reference(name, one.value, one.n) for name, one in evaluation.references.items())
+    references = tuple(
+        Reference(name, measurement.value, measurement.n) for name, measurement in evaluation.references.items()
+    )
     confusion = {task: dict(row) for task, row in evaluation.confusion.items()}
     return Recorded(metrics, references, rows, confusion or None)

@@ -1,4 +1,4 @@
-"""`ConPET.tune`: which examples a design is searched on, the search, and what becomes of its result."""
+"""Search for a design, and apply it to the settings."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def search(
     choices: DesignChoices,
     progress: Progress,
 ) -> TuneReport:
-    """Search for the design of a workspace; nothing is changed.
+    """Search for a design for a workspace, without changing anything.
 
     Args:
         method: The workspace's method.
         state: Its present state.
         snapshot: The store in that state.
-        task: A task, or the name of a learned one; its test examples are never looked at.
-        limit: What the search may cost.
-        choices: Among what to choose.
-        progress: Called with "search" and the share of the limit that is spent.
+        task: A task, or the name of a learned one; its test examples are never read.
+        limit: Limits on the cost of the search.
+        choices: The choices to search.
+        progress: Called with "search" and the share of the limit spent, 0 to 1.
 
     Raises:
-        ConfigError: There is nothing to choose, Optuna is not installed, or the limit does not suffice for one design.
+        ConfigError: There is nothing to choose, Optuna is not installed, or the limit is too low to finish one design.
         UnknownNameError: No task of this name was learned.
-        DataError: The task has no validation examples, and too few others to split some off.
+        DataError: The task has no validation examples, and too few training examples to split some off.
     """
     require_optuna()
     settings = method.settings
@@ -67,8 +67,8 @@ def search(
     chosen = choose(trials)
     if chosen is None:
         raise ConfigError(
-            f"the limit was reached after {searched.budget.seconds:.1f} s, {searched.budget.passes:,.0f} forward-pass "
-            f"equivalents, before a design was trained to its end; the one in force alone takes "
+            f"the search reached its limit after {searched.budget.seconds:.1f} s and {searched.budget.passes:,.0f} "
+            "forward-pass equivalents, before it finished training any design; the present design alone needs "
             f"{searched.least_passes:,.0f}. Raise the limit; nothing was changed"
         )
     return TuneReport(
@@ -89,10 +89,10 @@ def search(
 
 
 def tune(tx: Transaction, task: Task | str, limit: CostLimit, choices: DesignChoices) -> TuneReport:
-    """Search for a design and put it in force; see `ConPET.tune`."""
+    """Search for a design and apply it; see `ConPET.tune`."""
     with tx.costs.stage("search"):
-        found = search(tx.method, tx.state, tx.snapshot, task, limit, choices, tx.progress)
-    report = found.model_copy(update={"applied": True})
+        result = search(tx.method, tx.state, tx.snapshot, task, limit, choices, tx.progress)
+    report = result.model_copy(update={"applied": True})
     settings = tx.settings.changed(report.choice.design.for_workspace)
     tx.commit(
         None,
@@ -106,11 +106,11 @@ def tune(tx: Transaction, task: Task | str, limit: CostLimit, choices: DesignCho
 
 
 def examples_of(snapshot: Snapshot, task: Task | str, seed: int) -> tuple[StoredExamples, tuple[str, ...]]:
-    """Return the training and validation examples to search with, and what to say of them.
+    """Return the training and validation examples for a search, and notes on them for the user.
 
     Raises:
         UnknownNameError: No task of this name was learned.
-        DataError: There are no validation examples, and too few others (or no texts) to split some off.
+        DataError: There are no validation examples, and too few training examples (or no texts) to split some off.
     """
     if isinstance(task, Task):
         source = new_examples(replace(task, test=()))
@@ -118,12 +118,12 @@ def examples_of(snapshot: Snapshot, task: Task | str, seed: int) -> tuple[Stored
         source = examples_without_test_labels(snapshot.task(task).active)
     if source.count(Subset.VALIDATION):
         return source, ()
-    kept, validation = ((), ()) if source.latent else split_off(source.examples(Subset.TRAIN), VALIDATION_SHARE, seed)
+    train, validation = ((), ()) if source.latent else split_off(source.examples(Subset.TRAIN), VALIDATION_SHARE, seed)
     if not validation:
         raise DataError(
-            f"task {source.task!r} has no validation examples to choose a design by, and too few others to split some "
-            "off; give it some. Nothing was changed"
+            f"task {source.task!r} has no validation examples, which a search needs, and too few training examples to "
+            "split some off; add validation examples. Nothing was changed"
         )
-    rest = InMemoryObject(text_memory({Subset.TRAIN: kept, Subset.VALIDATION: validation, Subset.TEST: ()}))
+    rest = InMemoryObject(text_memory({Subset.TRAIN: train, Subset.VALIDATION: validation, Subset.TEST: ()}))
     note = f"no validation set: {len(validation)} training examples were split off by seed {seed} for the search"
     return replace(source, reader=rest), (note,)

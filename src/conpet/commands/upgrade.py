@@ -1,4 +1,4 @@
-"""Continue a static workspace with a module for each new task."""
+"""Upgrade a static workspace to dynamic: each new task gets its own module."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from conpet.types import Evaluation
 
 
 def upgrade(tx: Transaction, method: str, fusion: str, selector: str | None) -> Evaluation | None:
-    """Freeze a static method's module and continue with new ones; see `ConPET.upgrade`."""
+    """Freeze the module of a static workspace and change its method to dynamic; see `ConPET.upgrade`."""
     settings, static = upgraded_settings(tx.snapshot, method, fusion, selector), tx.method
-    assert isinstance(static, StaticMethod), "only such a workspace can be upgraded"  # noqa: S101
+    assert isinstance(static, StaticMethod), "`upgraded_settings` refuses other methods"  # noqa: S101
     tx.method = dynamic = DynamicMethod(static.backbone, settings)
     frozen = static.freeze(tx.state)
     state = tx.state.with_shared(frozen)
     calibration = dynamic.calibrate(state, tx.context())
     state = state.with_shared(calibration.shared)
     evaluation = tx.evaluate(state)
-    # The module that served versions not in use is gone: it was trained further.
+    # The module of inactive versions does not exist any more, because it was trained further.
     older = [version for version in tx.snapshot.versions if not version.active]
     tx.commit(
         state,
         evaluation,
         "upgrade",
-        side_objects=tuple(SideObject(one.task, one.number, ASSIGNMENT, None) for one in older),
+        side_objects=tuple(SideObject(version.task, version.number, ASSIGNMENT, None) for version in older),
         shared={**frozen, **calibration.shared},
         settings=settings.to_json(),
         detail={

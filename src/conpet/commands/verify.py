@@ -1,4 +1,4 @@
-"""Check every byte a workspace depends on: what it stores, and its backbone."""
+"""Check the integrity of a workspace: every byte it stores, and its backbone."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from conpet.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was found.
+    """The result of a check.
 
     Attributes:
-        problems: What is damaged; nothing where all is well.
-        backbone_checked: Whether the backbone lies on this machine, so that its files were read too.
+        problems: An error for each damaged object or file; empty if everything is intact.
+        backbone_checked: Whether the files of the backbone were found on this machine and checked.
     """
 
     problems: tuple[ConpetError, ...]
@@ -27,34 +27,34 @@ class Verification:
 
 
 def verify(store: Store, backbone: str | None = None) -> Verification:
-    """Hash every object of the workspace and, where they lie on this machine, the files of its backbone.
+    """Hash every object of the workspace and, if they are on this machine, the files of its backbone.
 
     Args:
         store: The workspace's store.
-        backbone: Folder of the backbone, where it is not the one in the settings.
+        backbone: Folder of the backbone, if it differs from the settings.
     """
     header = store.header()
     problems: list[ConpetError] = [*store.verify()]
     folder = backbone_folder(backbone or str(header.settings["backbone"]["name"]))
     if folder is not None:
         stored = Fingerprint(**header.backbone["fingerprint"])
-        with tempfile.TemporaryDirectory() as forgotten:  # no remembered hashes: every byte is read
-            found = Fingerprint.of_folder(folder, Path(forgotten) / "hashes.json")
-        if found != stored:
-            parts = ", ".join(stored.differences(found))
+        with tempfile.TemporaryDirectory() as empty:  # without cached hashes, so that every byte is read
+            present = Fingerprint.of_folder(folder, Path(empty) / "hashes.json")
+        if present != stored:
+            parts = ", ".join(stored.differences(present))
             problems.append(
                 BackboneMismatchError(
-                    f"{folder}: the backbone's {parts} are not those the workspace was made with; "
-                    "fetch it anew (`conpet backbones pull --verify` for an embedded one), or name its folder"
+                    f"{folder}: the backbone's {parts} differ from those the workspace was made with; fetch the "
+                    "backbone again (`conpet backbones pull --verify` for an embedded one), or name its folder"
                 )
             )
     return Verification(tuple(problems), folder is not None)
 
 
 def backbone_folder(name: str) -> Path | None:
-    """Return the folder of a backbone that lies on this machine by name or path; fetch and write nothing."""
+    """Return the folder of a backbone, by name or path, or None if it is not on this machine; fetches nothing."""
     if name in EMBEDDED:
-        found = status(name)
-        return found.path if found.present else None
+        model = status(name)
+        return model.path if model.present else None
     folder = Path(name).expanduser()
     return folder if (folder / "config.json").is_file() else None

@@ -1,4 +1,4 @@
-"""The warm-up: before the first task is learned, the backbone itself is tuned on it, once."""
+"""The warm-up: before the first task is learned, the backbone itself is tuned on that task once."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from conpet.state.state import State, TaskState
 
 
 def is_due(method: Method, state: State) -> bool:
-    """Tell whether the next task is the one to warm up with."""
+    """Return whether the next task learned needs a warm-up first."""
     return method.settings.backbone.warmup == "first-task" and not state.tasks and WARMUP not in state.shared
 
 
 def warm_up(
     method: Method, state: State, task: TaskState, source: StoredExamples, context: TrainContext
 ) -> tuple[Method, State, Artifact]:
-    """Tune a module on all layers with a task, and fold it into the backbone.
+    """Train a module on all layers with a task, and fold it into the backbone.
 
     Args:
-        method: The method over the backbone as it came from disk.
-        state: A state in which nothing is learned.
-        task: The first task, as it will be known; it has labels.
+        method: The method over the backbone without warm-up.
+        state: A state without tasks.
+        task: The first task as the state will hold it; it has labels.
         source: Its examples.
         context: Costs (stage "warm-up"), seed, checkpoints, progress.
 

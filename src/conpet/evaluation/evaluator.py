@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from conpet.methods.base import Method, Scores
 
 CHUNK = 512
-"""Examples evaluated at once: bounds the memory, whatever the size of a test set."""
+"""Examples per evaluation batch, which limits the memory."""
 
 
 def evaluate(
     method: Method, state: State, tests: Mapping[str, StoredExamples], progress: Callable[[int], None] | None = None
 ) -> Evaluation:
-    """Evaluate a state on the stored test examples of tasks; tasks without any are left out.
+    """Evaluate a state on the stored test examples of tasks; tasks without test examples are left out.
 
-    Test labels are read here, to measure by them. The method is given states alone; for the accuracy within the true
-    task, which by definition knows that task, the task as well.
+    Test labels are only compared with the answers: the method sees prefix states without labels and, for the accuracy
+    within the true task, that task.
 
     Args:
         method: The method.
@@ -66,22 +66,22 @@ def evaluate(
 
 @dataclass(slots=True)
 class _TaskEvaluation:
-    """The test examples of one task, as far as they are evaluated.
+    """The running evaluation of one task.
 
     Attributes:
         method: The method.
         state: The state.
-        own: Index of the task.
+        index: Index of the task.
         source: Its examples.
         classifiers: Closed-form classifiers to compare with.
-        references: Right answers of each of them.
-        compared: Number of examples they answered.
-        chosen: Task that the selector ranks first, to a number of examples.
+        references: Number of correct answers of each classifier.
+        compared: Number of examples that the classifiers answered.
+        chosen: Number of examples by the task that the selector ranks first.
     """
 
     method: Method
     state: State
-    own: int
+    index: int
     source: StoredExamples
     classifiers: Sequence[str]
     references: Counter[str] = field(default_factory=Counter)
@@ -89,12 +89,12 @@ class _TaskEvaluation:
     chosen: Counter[str] = field(default_factory=Counter)
     _answers: list[Any] = field(default_factory=list)
     _within: list[Any] = field(default_factory=list)
-    _found: Counter[str] = field(default_factory=Counter)
+    _correct: Counter[str] = field(default_factory=Counter)
 
     @property
     def task(self) -> TaskState:
         """The task."""
-        return self.state.tasks[self.own]
+        return self.state.tasks[self.index]
 
     def measure(self, progress: Callable[[int], None] | None) -> dict[str, Measurement]:
         """Return all metrics of the task, by name."""
@@ -106,12 +106,12 @@ class _TaskEvaluation:
             if progress:
                 progress(len(positions))
         head = make_head(self.method.settings.for_task(self.task.settings).head)
-        found = dict(head.measure(self._answers, truth))
+        measurements = dict(head.measure(self._answers, truth))
         if self.chosen:
-            found[SELECTOR_ACCURACY] = Measurement.of(Tally(self._found["selector"], total))
-            found[PRESELECTION_ACCURACY] = Measurement.of(Tally(self._found["preselected"], total))
+            measurements[SELECTOR_ACCURACY] = Measurement.of(Tally(self._correct["selector"], total))
+            measurements[PRESELECTION_ACCURACY] = Measurement.of(Tally(self._correct["preselected"], total))
         within = head.measure(self._within, truth)
-        return found | {f"{WITHIN_TASK}{name}": measured for name, measured in within.items()}
+        return measurements | {f"{WITHIN_TASK}{name}": measured for name, measured in within.items()}
 
     def _chunk(self, positions: Sequence[int], truth: Sequence[str]) -> None:
         method, state, kind = self.method, self.state, self.source.kind
@@ -121,7 +121,7 @@ class _TaskEvaluation:
             for template in state.templates(kind)
         }
         scores = method.score(state, inputs, kind)
-        within = method.within_task(state, inputs, torch.full((len(truth),), self.own))
+        within = method.within_task(state, inputs, torch.full((len(truth),), self.index))
         self._count_selector(scores)
         if self.task.labels:
             self._answers += [self._label(column) for column in scores.classes.argmax(dim=1).tolist()]
@@ -129,12 +129,14 @@ class _TaskEvaluation:
             self._compare(inputs, truth)
         else:
             owners = state.owner[scores.classes.argmax(dim=1)]
-            values = [one.value for one in method.answers(state, inputs, range(len(truth)), self.own)]
-            self._answers += [value if owner == self.own else None for value, owner in zip(values, owners, strict=True)]
+            values = [answer.value for answer in method.answers(state, inputs, range(len(truth)), self.index)]
+            self._answers += [
+                value if owner == self.index else None for value, owner in zip(values, owners, strict=True)
+            ]
             self._within += values
 
     def _label(self, column: int) -> str | None:
-        """Return the label of a column of scores; None where it stands for a task without labels."""
+        """Return the label of a column of scores; None for the class of a task without labels."""
         return self.state.classes[column] if self.state.tasks[int(self.state.owner[column])].labels else None
 
     def _count_selector(self, scores: Scores) -> None:
@@ -142,18 +144,18 @@ class _TaskEvaluation:
             return
         first = scores.tasks.argmax(dim=1)
         self.chosen.update(self.state.tasks[index].name for index in first.tolist())
-        self._found["selector"] += int((first == self.own).sum())
-        self._found["preselected"] += int((scores.selected == self.own).any(dim=1).sum())
+        self._correct["selector"] += int((first == self.index).sum())
+        self._correct["preselected"] += int((scores.selected == self.index).any(dim=1).sum())
 
     def _compare(self, inputs: EncodedInputs, truth: Sequence[str]) -> None:
-        """Count the right answers of the classifiers; every class of the inputs' kind is possible for them."""
+        """Count the correct answers of the classifiers among all classes of the inputs' kind."""
         column = {name: index for index, name in enumerate(self.state.classes)}
-        right = torch.tensor([column[label] for label in truth])
+        targets = torch.tensor([column[label] for label in truth])
         impossible = self.state.impossible(self.source.kind)
         statistics = self.method.statistics(self.state)
         for name in self.classifiers:
             scores = _scored(fitted_classifier(statistics, name), self.state, inputs)
-            self.references[name] += _hits(scores.masked_fill(impossible, -torch.inf), right)
+            self.references[name] += _hits(scores.masked_fill(impossible, -torch.inf), targets)
         self.compared += len(truth)
 
 
@@ -169,12 +171,12 @@ def _hits(scores: Tensor, truth: Tensor) -> int:
 
 
 def counted(progress: Progress, stage: str, total: int) -> Callable[[int], None]:
-    """Return a function that adds up how many of `total` examples are done and reports the share."""
+    """Return a function that takes numbers of examples just done and reports the share done of `total`."""
     done = 0
 
-    def add(more: int) -> None:
+    def add(count: int) -> None:
         nonlocal done
-        done += more
+        done += count
         progress(stage, done / max(1, total))
 
     return add

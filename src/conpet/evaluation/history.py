@@ -1,4 +1,4 @@
-"""A workspace's history as the metrics see it; loads no torch, so that reading a workspace stays quick."""
+"""A workspace's history as the metrics need it; imports no torch, so that reading a workspace is fast."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from conpet.store import EventRecord
 from conpet.types import ACCURACY
 
 CACHE = "cache"
-"""Key of an event's detail: how many states the cache was asked for, and how many of them it had."""
+"""Key of an event's detail: lookups in the state cache ("asked"), and hits."""
 BATCH = "batch"
-"""Key of an event's detail: the tasks learned in the same change, of whose cost the event has the task's share."""
+"""Key of an event's detail: all tasks learned in the same change; the event has its task's share of the cost."""
 DESIGN = "design"
-"""Key of an event's detail: a `TuneReport`, of a search for a design."""
+"""Key of an event's detail: the `TuneReport` of a search for a design."""
 TUNE = "tune"
-"""Verb of such an event: it changes the settings, and no answer that the workspace gives."""
+"""Verb of the event of a search for a design; it changes the settings, but no predictions."""
 
-_ANEW = frozenset({"learn", "split", "retire"})
+_LEARNING = frozenset({"learn", "split", "retire"})
 
 
 def matrix_of(events: Sequence[EventRecord]) -> AccuracyMatrix:
@@ -27,27 +27,29 @@ def matrix_of(events: Sequence[EventRecord]) -> AccuracyMatrix:
 
 def row_of(event: EventRecord) -> Row:
     """Return an event's row of the accuracy matrix."""
-    right = {one.task: Measurement(one.value, one.n).tally for one in event.metrics if one.metric == ACCURACY}
-    return Row(learned_by(event), right)
+    tallies = {
+        metric.task: Measurement(metric.value, metric.n).tally for metric in event.metrics if metric.metric == ACCURACY
+    }
+    return Row(learned_by(event), tallies)
 
 
 def learned_by(event: EventRecord) -> str | None:
-    """Return the task that is another than before, so that its earlier accuracies do not compare; None for none."""
-    return event.task if event.verb in _ANEW else None
+    """Return the task whose data the event changed, so that earlier accuracies are not comparable; None for none."""
+    return event.task if event.verb in _LEARNING else None
 
 
 def metrics_of(event: EventRecord) -> dict[str, dict[str, Measurement]]:
     """Return an event's metrics by task and name."""
-    found: dict[str, dict[str, Measurement]] = {}
-    for one in event.metrics:
-        found.setdefault(one.task, {})[one.metric] = Measurement(one.value, one.n)
-    return found
+    measurements: dict[str, dict[str, Measurement]] = {}
+    for metric in event.metrics:
+        measurements.setdefault(metric.task, {})[metric.metric] = Measurement(metric.value, metric.n)
+    return measurements
 
 
 class Standing:
-    """Follows a history row by row and keeps of it only what forgetting and backward transfer need.
+    """Follows a history row by row, with only the tallies that forgetting and backward transfer need.
 
-    Working these out after each of n events from the whole matrix would take n times as long.
+    Computing these from the whole matrix after each of n events would take n times as long.
     """
 
     def __init__(self) -> None:
@@ -55,7 +57,7 @@ class Standing:
         self._best: dict[str, Tally] = {}
 
     def followed_by(self, row: Row) -> AccuracyMatrix:
-        """Take a row in; return a matrix of three rows that has the whole matrix's forgetting and backward transfer."""
+        """Add a row; return a matrix of three rows with the forgetting and backward transfer of the whole matrix."""
         matrix = AccuracyMatrix((Row(None, dict(self._first)), Row(None, dict(self._best)), row))
         if row.learned is not None:
             self._first.pop(row.learned, None)

@@ -1,7 +1,7 @@
 """The metrics of continual learning: pure functions of counts, each with its definition.
 
 R[i][j] is the accuracy on the test set of task j after learning event i, and n the last event. None always means that
-nothing was measured: no test examples.
+there were no test examples to measure on.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ class Measurement:
 
     @property
     def total(self) -> float:
-        """The sum over the examples; of shares a whole number, without the rounding of their quotient."""
+        """The sum over the examples, rounded to a whole number if it is one up to rounding errors."""
         total = self.value * self.n
         return float(round(total)) if abs(total - round(total)) < 1e-6 else total
 
     @property
     def tally(self) -> Tally:
-        """The counts behind a share of right answers."""
+        """The number of correct answers, if the metric is their share."""
         return Tally(round(self.value * self.n), self.n)
 
     @classmethod
     def of(cls, tally: Tally) -> Measurement:
-        """Return the share of right answers."""
+        """Return the share of correct answers."""
         return cls(tally.accuracy or 0.0, tally.total)
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many of how many test examples were right.
+    """The number of correct answers out of a number of test examples.
 
     Attributes:
         correct: From 0 to `total`.
-        total: 0 where there were no test examples.
+        total: Number of test examples, 0 or more.
     """
 
     correct: int
@@ -57,40 +57,42 @@ class Tally:
 
     def __post_init__(self) -> None:
         if not 0 <= self.correct <= self.total:
-            raise DataError(f"{self.correct} right of {self.total}: give a count between 0 and the total")
+            raise DataError(f"{self.correct} correct of {self.total}: give a count between 0 and the total")
 
     @classmethod
     def of(cls, predicted: Sequence[str], truth: Sequence[str]) -> Tally:
-        """Count the predictions that are the truth."""
+        """Count the predictions that equal the truth."""
         return cls.within([[name] for name in predicted], truth, k=1)
 
     @classmethod
     def within(cls, ranked: Sequence[Sequence[str]], truth: Sequence[str], k: int) -> Tally:
-        """Count the rankings, best first, that hold the truth among their first k."""
+        """Count the rankings, best first, that contain the truth among their first k."""
         if len(ranked) != len(truth):
-            raise DataError(f"{len(ranked)} predictions for {len(truth)} test examples: give one each")
+            raise DataError(
+                f"{len(ranked)} predictions for {len(truth)} test examples: give one prediction for each example"
+            )
         return cls(sum(true in names[:k] for names, true in zip(ranked, truth, strict=True)), len(truth))
 
     @property
     def accuracy(self) -> float | None:
-        """Share of right ones, 0 to 1."""
+        """Share of correct answers, 0 to 1; None without test examples."""
         return self.correct / self.total if self.total else None
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What was measured after one event.
+    """The measurements after one event.
 
     Attributes:
         learned: The task the event learned, or None (a task was removed or rolled back).
-        tallies: Of every task present after the event.
+        tallies: The tally of each task present after the event.
     """
 
     learned: str | None
     tallies: Mapping[str, Tally] = field(default_factory=dict)
 
     def accuracy(self, task: str) -> float | None:
-        """Return the accuracy on a task, or None where it was not measured or not present."""
+        """Return the accuracy on a task, or None if it was not measured or not present."""
         return self.tallies[task].accuracy if task in self.tallies else None
 
 
@@ -110,23 +112,23 @@ class AccuracyMatrix:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """All tasks ever seen, in the order they were first measured in."""
+        """All tasks ever seen, in the order of their first measurement."""
         return tuple(dict.fromkeys(task for row in self.rows for task in row.tallies))
 
     def table(self) -> list[list[float | None]]:
-        """Return R as rows over `tasks`; None where a task was not measured, not yet seen, or removed."""
+        """Return R with a column for each of `tasks`; None if a task was not measured, not yet learned, or removed."""
         return [[row.accuracy(task) for task in self.tasks] for row in self.rows]
 
 
 def pooled(measurements: Iterable[Measurement]) -> float | None:
-    """Return the mean of a metric over the examples of all tasks, or None where there are none."""
-    found = list(measurements)
-    examples = sum(one.n for one in found)
-    return fsum(one.total for one in found) / examples if examples else None
+    """Return the mean of a metric over the examples of all tasks, or None if there are none."""
+    pool = list(measurements)
+    examples = sum(measurement.n for measurement in pool)
+    return fsum(measurement.total for measurement in pool) / examples if examples else None
 
 
 def whole_accuracy(tallies: Mapping[str, Tally]) -> float | None:
-    """Return right / all over the test examples of all tasks together: large tasks weigh more."""
+    """Return the share of correct answers over the test examples of all tasks: large tasks weigh more."""
     return _pooled(tallies.values()).accuracy
 
 
@@ -138,16 +140,16 @@ def average_accuracy(tallies: Mapping[str, Tally]) -> float | None:
 def forgetting(matrix: AccuracyMatrix) -> float | None:
     """Return the mean over earlier tasks j of (best R[i][j] for j <= i < n) - R[n][j].
 
-    Negative where the last event made earlier tasks better than they ever were. The last event's own task does not
-    count, nor does a task that is gone. What a task scored before it was last learned does not count either: that was
-    another version of it. 0.0 where no earlier task was measured, so after the first task; None for an empty matrix or
-    a last row without any test example.
+    Negative if the last event made earlier tasks better than ever before. The last event's own task and removed tasks
+    do not count, nor do measurements of a task from before it was last learned, because that was another version. 0.0
+    if no earlier task was measured, as after the first task; None for an empty matrix or a last row without test
+    examples.
     """
     return _mean_change(matrix, lambda earlier, now: max(earlier) - now)
 
 
 def backward_transfer(matrix: AccuracyMatrix) -> float | None:
-    """Return the mean over earlier tasks j of R[n][j] - R[j][j]; negative where learning more has harmed.
+    """Return the mean over earlier tasks j of R[n][j] - R[j][j]; negative if later learning did harm.
 
     R[j][j] is the first measurement since task j was last learned. Which tasks count, 0.0 and None: as in `forgetting`.
     """
@@ -181,9 +183,9 @@ def within_task_accuracy(predicted: Sequence[str], truth: Sequence[str]) -> floa
 
 
 def auroc(inside: Sequence[float], outside: Sequence[float]) -> float | None:
-    """Return the probability that a score of `inside` is above one of `outside`, equal ones counting half.
+    """Return the probability that a score of `inside` is above one of `outside`, with ties counting half.
 
-    That is the area under the ROC curve of telling the two apart by a threshold; 0.5 is chance. None if one is empty.
+    This is the area under the ROC curve of separating the two by a threshold; 0.5 is chance. None if either is empty.
     """
     if not inside or not outside:
         return None
@@ -203,7 +205,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _mean_change(matrix: AccuracyMatrix, change: Callable[[list[float], float], float]) -> float | None:
-    """Average over tasks `change(accuracies since it was last learned, but for the last row; accuracy in the last)`."""
+    """Average over tasks `change(accuracies since last learned, without the last row; accuracy in the last row)`."""
     if not matrix.rows or whole_accuracy(matrix.rows[-1].tallies) is None:
         return None
     last = matrix.rows[-1]
@@ -217,7 +219,7 @@ def _mean_change(matrix: AccuracyMatrix, change: Callable[[list[float], float], 
 
 
 def _accuracies_since_learned(rows: Sequence[Row], task: str) -> list[float]:
-    """Accuracies on a task in every row from the one that last learned it, or else from the first that measured it."""
+    """Return the accuracies on a task from the row that last learned it, or from its first measurement."""
     learned = [index for index, row in enumerate(rows) if row.learned == task]
     since = (row.accuracy(task) for row in rows[learned[-1] if learned else 0 :])
     return [accuracy for accuracy in since if accuracy is not None]

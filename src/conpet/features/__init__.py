@@ -1,4 +1,4 @@
-"""Classifiers that are computed, not trained, from exact additive statistics of frozen features."""
+"""Closed-form classifiers: computed, not trained, from exact additive statistics of frozen features."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ CLASSIFIERS = Registry(
         "klda": "conpet.features.classifiers:KernelDiscriminant",
     },
 )
-"""Name to the class of a `ClosedFormEstimator`; every one can be built without arguments."""
+"""Names of the `ClosedFormEstimator` classes; each class can be built without arguments."""

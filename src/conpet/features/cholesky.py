@@ -1,4 +1,4 @@
-"""Symmetric positive definite systems, solved in float64."""
+"""Solve symmetric positive definite systems in float64."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Factor:
     def of(cls, matrix: Tensor, ridge: float) -> Factor:
         """Factor `matrix + ridge * I`.
 
-        The ridge grows tenfold for as long as rounding leaves the sum short of positive definite.
+        If rounding errors leave the sum not positive definite, the ridge is multiplied by 10 until it is.
 
         Args:
-            matrix: Symmetric, positive semi-definite but for rounding, float64 `[D, D]`; the sum is made in its place.
-                Nothing above the diagonal is read.
+            matrix: Symmetric, positive semi-definite up to rounding, float64 `[D, D]`; changed in place. Only its lower
+                triangle is read.
             ridge: Above 0.
         """
         added = 0.0
@@ -38,15 +38,15 @@ class Factor:
             added, ridge = ridge, ridge * 10
 
     def solve(self, right: Tensor) -> Tensor:
-        """Return x of `(matrix + ridge * I) x = right`, for `right` of shape `[D, C]`."""
+        """Return the solution x of `(matrix + ridge * I) x = right`, for `right` of shape `[D, C]`."""
         return torch.cholesky_solve(right, self.lower)
 
-    def half(self, right: Tensor) -> Tensor:
-        """Return `L^-1 right` for the factor L: the inner products of its columns are those of a Mahalanobis metric."""
+    def solve_lower(self, right: Tensor) -> Tensor:
+        """Return `L^-1 right` for the factor L; inner products of its columns are those of the Mahalanobis metric."""
         solved: Tensor = torch.linalg.solve_triangular(self.lower, right, upper=False)
         return solved
 
-    def other_half(self, right: Tensor) -> Tensor:
-        """Return `L^-T right`: of what `half` returned, the solution."""
+    def solve_upper(self, right: Tensor) -> Tensor:
+        """Return `L^-T right`; applied to the result of `solve_lower`, this is the solution."""
         solved: Tensor = torch.linalg.solve_triangular(self.lower.T, right, upper=True)
         return solved

@@ -1,4 +1,4 @@
-"""The closed-form classifiers: pure functions of a `ClosedFormState`, so independent of the order of tasks."""
+"""The closed-form classifiers: pure functions of a `ClosedFormState`, so the order of tasks does not matter."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from torch.nn.functional import normalize
 from conpet.errors import ConfigError, DataError
 from conpet.features.cholesky import Factor
 from conpet.features.feature_map import FeatureMap, View
-from conpet.features.last_result import Latest
+from conpet.features.last_result import LastResult
 from conpet.features.statistics import ClosedFormState, mean_variance
 
 
 class ClosedFormClassifier(Protocol):
-    """What `fit` returns: scores over the labels of its state, in the state's order."""
+    """A fitted classifier: scores over the labels of its state, in the state's order."""
 
     @property
     def name(self) -> str:
-        """The method's registered name."""
+        """The registered name."""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels scored, one a column."""
+        """The label of each column of the scores."""
 
     def scores(self, features: Tensor) -> Tensor:
-        """Score features of shape `[n, dim]`; float32 `[n, C]`, higher is better."""
+        """Return scores `[n, C]`, float32, for features `[n, dim]`; higher is better."""
 
 
 class ClosedFormEstimator(Protocol):
-    """A way to classify from statistics; registered in `conpet.features.CLASSIFIERS`."""
+    """A closed-form method, registered in `conpet.features.CLASSIFIERS`."""
 
     @property
     def name(self) -> str:
@@ -42,23 +42,22 @@ class ClosedFormEstimator(Protocol):
 
     @property
     def view(self) -> View:
-        """The view read; the state's feature map must keep it."""
+        """The view it reads; the state's feature map must include it."""
 
     def fit(self, state: ClosedFormState) -> ClosedFormClassifier:
         """Compute the classifier.
 
         Raises:
-            ConfigError: The state does not keep the method's view.
-            DataError: The state holds no label.
+            ConfigError: The state does not include the view it reads.
+            DataError: The state has no labels.
         """
 
 
-SOLVED_AT_ONCE = 512
-"""Labels up to which weights are solved for whatever is asked: it takes some hundredths of a second.
+MAX_EAGER_LABELS = 512
+"""Up to this many labels, weights are solved for at the first use, which takes a few hundredths of a second.
 
-Beyond it scores are computed in float32, in half the time. They then differ from those in float64 in the last digits
-that float32 has at the size of the sums: by 5e-8 of ridge outputs, by 5e-4 of log-probabilities down to -2,000 (2,000
-labels, states of MiniLM).
+With more labels, scores are computed in float32, in half the time. They then differ from float64 by rounding: by 5e-8
+in ridge outputs, by 5e-4 in log-probabilities down to -2,000 (2,000 labels, states of MiniLM).
 """
 
 
@@ -67,10 +66,10 @@ class _Scores(ABC):
     """Scores of one view of the features.
 
     Attributes:
-        name: The method that computed it.
-        labels: One a column, in the state's order.
+        name: Registered name of the method.
+        labels: The label of each column, in the state's order.
         feature_map: Maps features to the view.
-        view: What is read.
+        view: The view that is read.
     """
 
     name: str
@@ -79,26 +78,26 @@ class _Scores(ABC):
     view: View
 
     def scores(self, features: Tensor) -> Tensor:
-        """Score features of shape `[n, dim]`; float32 `[n, C]`, not to be changed in place."""
-        return self._latest.of(features, self._computed)
+        """Return scores `[n, C]`, float32, for features `[n, dim]`; do not change them in place."""
+        return self._last_result.of(features, self._compute)
 
     @cached_property
-    def _latest(self) -> Latest:
-        """The scores computed last: a selector and a rule ask for the same ones."""
-        return Latest()
+    def _last_result(self) -> LastResult:
+        """The last scores: selector and fusion read the scores of the same features."""
+        return LastResult()
 
-    def _computed(self, features: Tensor) -> Tensor:
+    def _compute(self, features: Tensor) -> Tensor:
         chunks = self.feature_map.chunks(features)
-        return torch.cat([self._of_rows(self.feature_map.view(self.view, chunk)) for chunk in chunks]).float()
+        return torch.cat([self._score_rows(self.feature_map.view(self.view, chunk)) for chunk in chunks]).float()
 
     @abstractmethod
-    def _of_rows(self, rows: Tensor) -> Tensor:
-        """Score rows of the view, in grid units, float64 `[n, D]`."""
+    def _score_rows(self, rows: Tensor) -> Tensor:
+        """Return scores `[n, C]` for rows of the view, float64 `[n, D]` in grid units."""
 
 
 @dataclass(frozen=True, eq=False)
 class CosineScores(_Scores):
-    """Cosines to the columns of a matrix.
+    """Cosines with the columns of a matrix.
 
     Attributes:
         weights: Columns of norm 1, float64 `[D, C]`.
@@ -106,92 +105,92 @@ class CosineScores(_Scores):
 
     weights: Tensor
 
-    def _of_rows(self, rows: Tensor) -> Tensor:
+    def _score_rows(self, rows: Tensor) -> Tensor:
         return normalize(rows) @ self.weights
 
 
 @dataclass(frozen=True, eq=False)
 class _Solved(_Scores):
-    """Scores whose weights are the solution of a system for every label.
+    """Scores whose weights are the solution of a linear system for every label.
 
-    That costs D^2 for each of C labels; the scores of n rows can be had without them, for D^2 a row. So with very many
-    labels they are not solved before as many rows were asked for: to learn a task takes a few hundred rows, however
+    Solving costs D^2 for each of C labels; scoring a row without the weights costs D^2 too. So with very many labels,
+    the weights are solved for only after C rows have been scored: learning a task scores a few hundred rows, however
     many labels there are.
 
     Attributes:
-        factor: Of the system F `[D, D]`.
-        moments: Its right sides, float64 `[D, C]`.
+        factor: Factor of the system's matrix F `[D, D]`.
+        moments: Right-hand sides, float64 `[D, C]`.
     """
 
     factor: Factor
     moments: Tensor
-    _asked: list[int] = field(default_factory=lambda: [0], init=False, repr=False)
+    _rows_scored: list[int] = field(default_factory=lambda: [0], init=False, repr=False)
 
-    def _of_rows(self, rows: Tensor) -> Tensor:
-        self._asked[0] += len(rows)
-        solve = len(self.labels) <= max(SOLVED_AT_ONCE, self._asked[0])
-        return self._with_weights(rows) if solve else self._without(rows)
+    def _score_rows(self, rows: Tensor) -> Tensor:
+        self._rows_scored[0] += len(rows)
+        solve = len(self.labels) <= max(MAX_EAGER_LABELS, self._rows_scored[0])
+        return self._with_weights(rows) if solve else self._without_weights(rows)
 
     @property
-    def _format(self) -> torch.dtype:
-        """The format of the weights."""
-        return torch.float64 if len(self.labels) <= SOLVED_AT_ONCE else torch.float32
+    def _dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return torch.float64 if len(self.labels) <= MAX_EAGER_LABELS else torch.float32
 
     @abstractmethod
     def _with_weights(self, rows: Tensor) -> Tensor:
-        """Score rows, the weights solved for once."""
+        """Score rows with the weights, solved for on first use."""
 
     @abstractmethod
-    def _without(self, rows: Tensor) -> Tensor:
-        """Score rows without weights."""
+    def _without_weights(self, rows: Tensor) -> Tensor:
+        """Score rows without solving for the weights."""
 
 
 @dataclass(frozen=True, eq=False)
 class RidgeScores(_Solved):
-    """The outputs of a ridge regression, `(x - mean) F^-1 R + share`, with R the moments.
+    """Outputs of a ridge regression, `(x - mean) F^-1 R + share`, where R are the moments.
 
     Attributes:
-        mean: Of all rows learned `[D]`.
-        share: Of the examples, each label's `[C]`.
+        mean: Mean of all rows learned `[D]`.
+        share: Share of the examples with each label `[C]`.
     """
 
     mean: Tensor
     share: Tensor
 
     def _with_weights(self, rows: Tensor) -> Tensor:
-        return torch.addmm(self._bias, rows.to(self._format), self._weights)
+        return torch.addmm(self._bias, rows.to(self._dtype), self._weights)
 
-    def _without(self, rows: Tensor) -> Tensor:
-        solved = self.factor.solve((rows - self.mean).T).T.to(self._format)
-        return torch.addmm(self.share.to(self._format), solved, self._right)
+    def _without_weights(self, rows: Tensor) -> Tensor:
+        solved = self.factor.solve((rows - self.mean).T).T.to(self._dtype)
+        return torch.addmm(self.share.to(self._dtype), solved, self._right)
 
     @cached_property
     def _right(self) -> Tensor:
-        return self.moments.to(self._format)
+        return self.moments.to(self._dtype)
 
     @cached_property
     def _weights(self) -> Tensor:
-        return self.factor.solve(self.moments).to(self._format)
+        return self.factor.solve(self.moments).to(self._dtype)
 
     @cached_property
     def _bias(self) -> Tensor:
-        return (self.share - self.mean @ self._weights.double()).to(self._format)
+        return (self.share - self.mean @ self._weights.double()).to(self._dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class DiscriminantScores(_Solved):
-    """Log-probabilities of Gaussian classes of the covariance F, whose means M are the moments, all equally likely.
+    """Log-probabilities of equally likely Gaussian classes with covariance F, whose means M are the moments.
 
-    All is taken from the mean of the means: that changes no probability, and sums stay small.
+    Rows and means are centred at the mean of the means, which changes no probability and keeps sums small.
     """
 
     def _with_weights(self, rows: Tensor) -> Tensor:
-        centred = (rows - self._centre).to(self._format)
-        return torch.addmm(self._bias.to(self._format), centred, self._weights).log_softmax(dim=1)
+        centred = (rows - self._centre).to(self._dtype)
+        return torch.addmm(self._bias.to(self._dtype), centred, self._weights).log_softmax(dim=1)
 
-    def _without(self, rows: Tensor) -> Tensor:
-        solved = self.factor.half((rows - self._centre).T).T.to(self._format)
-        return torch.addmm(self._bias.to(self._format), solved, self._right).log_softmax(dim=1)
+    def _without_weights(self, rows: Tensor) -> Tensor:
+        solved = self.factor.solve_lower((rows - self._centre).T).T.to(self._dtype)
+        return torch.addmm(self._bias.to(self._dtype), solved, self._right).log_softmax(dim=1)
 
     @cached_property
     def _centre(self) -> Tensor:
@@ -199,34 +198,34 @@ class DiscriminantScores(_Solved):
 
     @cached_property
     def _right(self) -> Tensor:
-        return self._half.to(self._format)
+        return self._whitened.to(self._dtype)
 
     @cached_property
-    def _half(self) -> Tensor:
-        return self.factor.half(self.moments - self._centre.unsqueeze(1))
+    def _whitened(self) -> Tensor:
+        return self.factor.solve_lower(self.moments - self._centre.unsqueeze(1))
 
     @cached_property
     def _weights(self) -> Tensor:
-        return self.factor.other_half(self._half).to(self._format)
+        return self.factor.solve_upper(self._whitened).to(self._dtype)
 
     @cached_property
     def _bias(self) -> Tensor:
-        return self._half.square().sum(dim=0) / -2
+        return self._whitened.square().sum(dim=0) / -2
 
 
 @dataclass(frozen=True)
 class NearestMean:
     """The label with the nearest class mean; scores are cosines, -1 to 1.
 
-    Cosine and not Euclidean distance: a few examples with very large states then weigh less. On the intents of CLINC150
-    with states of SmolLM2 it was better at every depth tried, by 0.3 to 11 points.
+    Cosine instead of Euclidean distance reduces the weight of the few examples with very large states. On the intents
+    of CLINC150 with states of SmolLM2 it was better at every depth tried, by 0.3 to 11 points.
     """
 
     name: ClassVar[str] = "nearest-mean"
     view: ClassVar[View] = View.RAW
 
     def fit(self, state: ClosedFormState) -> CosineScores:
-        """Compute the unit means."""
+        """Compute the normalised means."""
         _check(state, self)
         weights = normalize(state.means(self.view)).T.contiguous()
         return CosineScores(self.name, state.labels, state.feature_map, self.view, weights)
@@ -234,10 +233,10 @@ class NearestMean:
 
 @dataclass(frozen=True)
 class LinearDiscriminant:
-    """Gaussian classes of one covariance; scores are log-probabilities of the labels.
+    """Linear discriminant analysis: Gaussian classes with a shared covariance; scores are log-probabilities.
 
-    The covariance is pooled over labels and shrunk: `(1 - s) S + s tr(S)/D I`. All labels are equally likely
-    beforehand: how often a label was given for training says nothing about how often it will be asked.
+    The covariance is pooled over labels and shrunk: `(1 - s) S + s tr(S)/D I`. The prior over labels is uniform: label
+    frequencies in training do not predict those in use.
 
     Args:
         shrinkage: `s`, above 0 and up to 1. The default was within half a point of the best from 0.01 to 0.5 on the
@@ -253,17 +252,17 @@ class LinearDiscriminant:
             raise ConfigError(f"{self.name}: shrinkage is {self.shrinkage}; give a number above 0 and up to 1")
 
     def fit(self, state: ClosedFormState) -> DiscriminantScores:
-        """Compute what the discriminants take."""
+        """Compute the factor and the means."""
         _check(state, self)
         within = state.gram.products[self.view] - state.between(self.view)  # its lower triangle
         freedom = max(state.gram.count - len(state.labels), 1)
-        kept = (1 - self.shrinkage) / freedom * within
+        shrunk = (1 - self.shrinkage) / freedom * within
         return DiscriminantScores(
             self.name,
             state.labels,
             state.feature_map,
             self.view,
-            factor=Factor.of(kept, self.shrinkage * mean_variance(within, freedom)),
+            factor=Factor.of(shrunk, self.shrinkage * mean_variance(within, freedom)),
             moments=state.means(self.view).T,
         )
 
@@ -272,9 +271,9 @@ class LinearDiscriminant:
 class KernelDiscriminant(LinearDiscriminant):
     """`LinearDiscriminant` on random Fourier features of the RBF kernel: KLDA (Momeni et al. 2024, arXiv 2412.15571).
 
-    KLDA inverts the pooled scatter by a pseudo-inverse and searches the kernel's width for each data set; here the
-    covariance is shrunk as for LDA, and the width is fixed relative to that of the features (`FeatureMap.bandwidth`).
-    Its ensembles over several random maps are left out.
+    KLDA inverts the pooled scatter with a pseudo-inverse and tunes the kernel's width for each data set; here the
+    covariance is shrunk as for LDA, and the width is fixed relative to the features (`FeatureMap.bandwidth`). KLDA's
+    ensembles over several random maps are not implemented.
     """
 
     name: ClassVar[str] = "klda"
@@ -283,17 +282,17 @@ class KernelDiscriminant(LinearDiscriminant):
 
 @dataclass(frozen=True)
 class Ridge:
-    """Ridge regression of one-hot labels; scores are the regression's outputs, about 0 to 1.
+    """Ridge regression on one-hot labels; scores are the outputs of the regression, about 0 to 1.
 
-    The intercept is not penalised. It is had by centring, exactly, from the sums: a constant feature would need a
-    scale to be chosen for it, and a large common mean would make the system ill-conditioned. As outputs are linear in
-    the targets, the output for a group of labels (a task) is the sum of theirs.
+    The intercept is not penalised. It comes from exact centring with the sums: a constant feature would need a scale,
+    and a large common mean would make the system ill-conditioned. As outputs are linear in the targets, the output for
+    a group of labels (a task) is the sum of their outputs.
 
     Args:
         strength: The penalty as a share of the mean variance over dimensions times the number of examples
-            (`trace / D` of the centred Gram), so that it keeps its meaning as examples come in, in any order. Above 0.
-            The default was within one point of the best from 0.01 to 3 on the intents of CLINC150 with states of
-            SmolLM2, for both views.
+            (`trace / D` of the centred Gram), so that its meaning does not depend on the number or order of examples.
+            Above 0. The default was within one point of the best from 0.01 to 3 on the intents of CLINC150 with states
+            of SmolLM2, for both views.
     """
 
     strength: float = 0.1
@@ -305,7 +304,7 @@ class Ridge:
             raise ConfigError(f"{self.name}: strength is {self.strength}; give a number above 0")
 
     def fit(self, state: ClosedFormState) -> RidgeScores:
-        """Compute what its scores take; as long as the state's Gram is the same object, without factoring it again."""
+        """Compute factor and moments; the factor is reused as long as the state's Gram is the same object."""
         _check(state, self)
         total, share = state.gram.sums[self.view], state.counts.double() / state.gram.count
         return RidgeScores(
@@ -324,8 +323,8 @@ class Ridge:
 class ProjectedRidge(Ridge):
     """`Ridge` on the rectified random projection: RanPAC (McDonnell et al. 2023, arXiv 2307.02251).
 
-    RanPAC scores `h (G + penalty I)^-1 C`, with `C` the class sums of `h`; here there is an intercept, and the penalty,
-    which RanPAC chooses on held-out data after every task, is fixed relative to the variance of `h`.
+    RanPAC scores `h (G + penalty I)^-1 C`, where `C` are the class sums of `h`. This class adds an intercept and fixes
+    the penalty relative to the variance of `h`; RanPAC tunes it on held-out data after every task.
     """
 
     name: ClassVar[str] = "projected-ridge"
@@ -335,8 +334,8 @@ class ProjectedRidge(Ridge):
 def _check(state: ClosedFormState, method: ClosedFormEstimator) -> None:
     if method.view not in state.feature_map.views:
         raise ConfigError(
-            f"{method.name} reads the {method.view} view; these statistics keep {', '.join(state.feature_map.views)}: "
-            "keep that view from the first task on"
+            f"{method.name} reads the {method.view} view, but these statistics include only "
+            f"{', '.join(state.feature_map.views)}: a view must be included from the first task on"
         )
     if not state.labels:
-        raise DataError("a closed-form classifier needs one label or more; none was learned yet")
+        raise DataError("a closed-form classifier needs at least one label, but no task has been learned: learn one")

@@ -11,17 +11,17 @@ from conpet.features.statistics import ClosedFormState
 
 
 def classifiers_for(views: Collection[View]) -> tuple[str, ...]:
-    """Return the names of `CLASSIFIERS` that can be computed from statistics of these views."""
+    """Return the names in `CLASSIFIERS` that need no other views than these."""
     return tuple(name for name in CLASSIFIERS if CLASSIFIERS[name].view in views)
 
 
 def fitted_classifier(state: ClosedFormState, name: str) -> ClosedFormClassifier:
-    """Return a classifier of `CLASSIFIERS`, fitted once and kept as long as the statistics are.
+    """Return the classifier with this name, fitted on first use and kept with the statistics.
 
     Raises:
-        UnknownNameError: There is no such classifier.
-        ConfigError: The statistics do not keep the view that it reads; see `classifiers_for`.
-        DataError: The statistics hold no label.
+        UnknownNameError: No classifier has that name.
+        ConfigError: The statistics do not include the view it reads; see `classifiers_for`.
+        DataError: The statistics have no labels.
     """
     if name not in state.fitted:
         state.fitted[name] = CLASSIFIERS[name]().fit(state)

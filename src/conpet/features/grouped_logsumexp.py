@@ -1,4 +1,4 @@
-"""Sums of probabilities over the labels of each task."""
+"""Log-sum-exp over the labels of each task."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 
 FLOOR = -1e4
-"""Stands for the log of nothing, where -inf would make NaN of a difference or a gradient."""
+"""Used for the log of 0, because -inf would turn differences and gradients into NaN."""
 
 
 def segment_logsumexp(values: Tensor, owner: Tensor, tasks: int) -> Tensor:
-    """Sum probabilities over the labels of each task, in logs.
+    """Sum probabilities over the labels of each task, in log space.
 
     Args:
-        values: Logs of probabilities, or of what is proportional to them `[n, L]`; -inf where there is none.
-        owner: Index of the task of each label, in any order `[L]`, int64.
+        values: Logarithms of (possibly unnormalised) probabilities `[n, L]`; -inf for 0.
+        owner: Task index of each label `[L]`, int64, in any order.
         tasks: Number of tasks, T.
 
     Returns:
-        The sums `[n, T]`, `FLOOR` for a task without any; they can be differentiated by `values`.
+        Log-sums `[n, T]`, differentiable; `FLOOR` for a task without labels or probability.
     """
     index = owner.expand(len(values), -1)
     top = values.new_full((len(values), tasks), -torch.inf).scatter_reduce(1, index, values.detach(), "amax")

@@ -1,4 +1,4 @@
-"""One result that is kept for as long as the tensor it was computed from lives."""
+"""Cache of the last result computed from a tensor."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Callable
 from torch import Tensor
 
 
-class Latest:
-    """Keeps the last result: several parts of a prediction ask for the same of the same features in turn."""
+class LastResult:
+    """Caches the last result: several steps of a prediction read the same result for the same features."""
 
     def __init__(self) -> None:
-        self._found: tuple[weakref.ref[Tensor], Tensor] | None = None
+        self._entry: tuple[weakref.ref[Tensor], Tensor] | None = None
 
-    def of(self, given: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return what `compute` makes of a tensor, without computing it again for the very tensor asked for last.
+    def of(self, tensor: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return `compute(tensor)`, cached while the same tensor object is passed.
 
-        The result must not be changed in place. Safe for threads.
+        Do not change the result in place. Safe for threads.
         """
-        found = self._found
-        if found is not None and found[0]() is given:
-            return found[1]
-        result = compute(given)
-        self._found = (weakref.ref(given, self._forget), result)
+        entry = self._entry
+        if entry is not None and entry[0]() is tensor:
+            return entry[1]
+        result = compute(tensor)
+        self._entry = (weakref.ref(tensor, self._drop), result)
         return result
 
-    def _forget(self, gone: weakref.ref[Tensor]) -> None:
-        found = self._found
-        if found is not None and found[0] is gone:
-            self._found = None
+    def _drop(self, dead: weakref.ref[Tensor]) -> None:
+        entry = self._entry
+        if entry is not None and entry[0] is dead:
+            self._entry = None

@@ -1,4 +1,4 @@
-"""Exact additive statistics: any order of learning, and learning then removing, ends in the same bytes."""
+"""Exact additive statistics: the result is the same, to the bit, for any order of learning and after removal."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from conpet.features.feature_map import MAX_EXAMPLES, STEPS, FeatureMap, View
 from conpet.features.triangle import packed, unpacked
 
 _ROUNDING_VARIANCE = 1 / 12
-_FINE = 256
-"""Each label's row is rounded to this part of a grid unit, so that sums of products come out the same in any order."""
-_LABELS_AT_ONCE = 512
-"""About so many labels' sums are copied at a time where those of all tasks are gone through."""
-_ROWS_AT_ONCE = 128
-"""So many rows of a scatter are added up at a time, each up to the last one's diagonal: about half the work of all."""
+_STEPS_PER_GRID_UNIT = 256
+"""Each label's row is rounded to this fraction of a grid unit, so that sums of products do not depend on order."""
+_LABELS_PER_CHUNK = 512
+"""Approximate number of labels whose sums are copied at a time."""
+_ROWS_PER_BLOCK = 128
+"""Rows of a scatter that are summed at a time, only up to the diagonal of the last: about half the work."""
 _MAP_SHAPES: Mapping[str, tuple[int, ...]] = {"map": (3,), "map.bandwidth": (), "map.views": (len(View),)}
 _DTYPES = {"map": torch.int64, "map.views": torch.bool, "count": torch.int64, "counts": torch.int64}
-"""All other tensors are float64."""
+"""Dtypes; all other tensors are float64."""
 
 
 @dataclass(frozen=True, eq=False)
 class Gram:
-    """Sums over all examples of a workspace: of their views, and of the products of each view with itself.
+    """Sums over all examples of a workspace: of each view, and of its products with itself.
 
-    Only one is kept, whatever the number of tasks: a task is added, or taken out, with its features alone. Never
-    changed in place, so the factors it keeps stay right.
+    A workspace has one, whatever the number of tasks: adding or removing a task needs only the features of that task.
+    Never changed in place, so cached factors remain valid.
 
     Attributes:
-        feature_map: The map the sums were taken with; its `views` are those summed.
+        feature_map: The map that computed the views; sums include its `views`.
         count: Number of examples.
         sums: Per view, float64 `[D]` of whole numbers.
         products: Per view, float64 `[D, D]` of whole numbers.
@@ -60,33 +60,33 @@ class Gram:
         )
 
     def plus(self, features: Tensor) -> Gram:
-        """Return the sums with the examples of these features, `[n, dim]`, added.
+        """Return the sums after adding examples with features `[n, dim]`.
 
         Raises:
-            DataError: The features do not fit the map, or there are more examples than can be summed exactly.
+            DataError: The features do not fit the map, or there are too many examples for exact sums.
         """
         if self.count + len(features) > MAX_EXAMPLES:
             raise DataError(
-                f"closed-form statistics are exact for up to {MAX_EXAMPLES:,} examples; {self.count:,} are in them and "
-                f"{len(features):,} more were given: start another workspace"
+                f"closed-form statistics are exact for up to {MAX_EXAMPLES:,} examples; there are {self.count:,}, and "
+                f"{len(features):,} more do not fit: create another workspace for them"
             )
-        return self._moved(features, 1)
+        return self._added(features, 1)
 
     def minus(self, features: Tensor) -> Gram:
-        """Return the sums with the examples of these features, `[n, dim]`, taken out exactly.
+        """Return the sums after removing, exactly, examples with features `[n, dim]`.
 
         Raises:
             DataError: The features do not fit the map, or were never added.
         """
-        moved = self._moved(features, -1)
-        if moved.count < 0 or any(bool((moved.products[view].diagonal() < 0).any()) for view in moved.products):
+        reduced = self._added(features, -1)
+        if reduced.count < 0 or any(bool((reduced.products[view].diagonal() < 0).any()) for view in reduced.products):
             raise DataError(
-                f"{len(features):,} examples cannot be taken out of statistics over {self.count:,}: "
-                "they were never added; give the very features that were learned"
+                f"cannot remove {len(features):,} examples from statistics over {self.count:,}: they were never added; "
+                "pass the same features that were learned"
             )
-        return moved
+        return reduced
 
-    def _moved(self, features: Tensor, sign: int) -> Gram:
+    def _added(self, features: Tensor, sign: int) -> Gram:
         sums = {view: total.clone() for view, total in self.sums.items()}
         products = {view: total.clone() for view, total in self.products.items()}
         for chunk in self.feature_map.chunks(features):
@@ -99,8 +99,7 @@ class Gram:
     def factor(self, view: View, strength: float) -> Factor:
         """Return the factor of the centred products plus a ridge of `strength` times the mean of their diagonal.
 
-        It is computed once, and kept for as long as these statistics are. There must be one example or more, and the
-        view must be one of the map's.
+        Computed once and kept with these statistics. Requires at least one example and a view in the map's `views`.
         """
         key = (view, strength)
         if key not in self._factors:
@@ -109,7 +108,7 @@ class Gram:
         return self._factors[key]
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Return named tensors for storage; of each symmetric matrix the upper triangle."""
+        """Return named tensors for storage; symmetric matrices as upper triangles."""
         tensors = {**_pack_map(self.feature_map), "count": torch.tensor(self.count)}
         for view in self.feature_map.views:
             tensors[f"{view}.sum"] = self.sums[view]
@@ -121,7 +120,7 @@ class Gram:
         """Invert `to_tensors`.
 
         Raises:
-            CorruptionError: A tensor is missing, surplus, or of another shape or dtype.
+            CorruptionError: A tensor is missing or unexpected, or has the wrong shape or dtype.
         """
         feature_map = _unpack_map(tensors, "closed-form statistics")
         shapes: dict[str, tuple[int, ...]] = {"count": ()}
@@ -139,10 +138,10 @@ class Gram:
 
 @dataclass(frozen=True, eq=False)
 class ClassSums:
-    """Sums over the examples of each label of one task: the small part, kept with the task.
+    """Sums over the examples of each label of a task; stored with the task.
 
     Attributes:
-        feature_map: The map the sums were taken with.
+        feature_map: The map that computed the views.
         labels: The task's labels, sorted.
         counts: Examples per label, int64 `[C]`.
         sums: Per view, float64 `[C, D]` of whole numbers.
@@ -158,10 +157,10 @@ class ClassSums:
         """Sum features, `[n, dim]`, by the label of each row.
 
         Raises:
-            DataError: The features do not fit the map, or there are more or fewer rows than labels.
+            DataError: The features do not fit the map, or the numbers of rows and labels differ.
         """
         if len(features) != len(labels):
-            raise DataError(f"{len(features)} rows of features for {len(labels)} labels; give one label a row")
+            raise DataError(f"{len(features)} rows of features for {len(labels)} labels; pass one label per row")
         names = tuple(sorted(set(labels)))
         position = {name: index for index, name in enumerate(names)}
         owners = torch.tensor([position[label] for label in labels], dtype=torch.int64)
@@ -177,16 +176,16 @@ class ClassSums:
         return cls(feature_map, names, torch.bincount(owners, minlength=len(names)), sums)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Return named tensors for storage; the labels are the caller's to keep."""
+        """Return named tensors for storage; the caller stores the labels."""
         views = {f"{view}.sums": self.sums[view] for view in self.feature_map.views}
         return {**_pack_map(self.feature_map), "counts": self.counts, **views}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], labels: Sequence[str]) -> Self:
-        """Invert `to_tensors`, given the labels in their order.
+        """Invert `to_tensors`, given the labels in the same order.
 
         Raises:
-            CorruptionError: A tensor is missing, surplus, or of another shape or dtype.
+            CorruptionError: A tensor is missing or unexpected, or has the wrong shape or dtype.
         """
         what = f"class sums of {len(labels)} labels"
         feature_map = _unpack_map(tensors, what)
@@ -197,52 +196,52 @@ class ClassSums:
 
 
 class Scatter:
-    """The sum over labels of `s s^T / n`, of the sum s of n rows of a view, `[D, D]`.
+    """The between-class scatter `[D, D]`: the sum over labels of `s s^T / n`, for the sum s of a label's n rows.
 
-    A state differs from the one before by a task or few: only their labels are added, or taken out, so that the cost
-    does not grow with the number of tasks. Safe for threads.
+    Consecutive states differ by few tasks, so only the labels of those are added or removed: the cost does not grow
+    with the number of tasks. Safe for threads.
     """
 
     def __init__(self) -> None:
         self._last: Mapping[View, tuple[Mapping[int, ClassSums], Tensor]] = {}
 
     def of(self, view: View, classes: Sequence[ClassSums]) -> Tensor:
-        """Return the lower triangle of the scatter of a view over some tasks' labels, float64 in grid units.
+        """Return the scatter of a view over all labels of some tasks, float64 in grid units.
 
-        What is above the diagonal means nothing. Do not change it.
+        Only the lower triangle is valid. Do not change it in place.
 
         Args:
-            view: One of the view of the tasks' feature map.
-            classes: The class sums of each task, at least one.
+            view: One of the feature map's `views`.
+            classes: The class sums of each task; at least one task.
         """
-        now = {id(one): one for one in classes}
-        known, total = self._last.get(view, ({}, None))
-        coming = [one for key, one in now.items() if key not in known]
-        leaving = [one for key, one in known.items() if key not in now]
-        if total is None or len(coming) + len(leaving) >= len(now):
+        current = {id(sums): sums for sums in classes}
+        previous, total = self._last.get(view, ({}, None))
+        added = [sums for key, sums in current.items() if key not in previous]
+        removed = [sums for key, sums in previous.items() if key not in current]
+        if total is None or len(added) + len(removed) >= len(current):
             width = classes[0].feature_map.width(view)
-            coming, leaving, total = list(now.values()), [], torch.zeros(width, width, dtype=torch.float64)
-        total = _moved(_moved(total, view, coming, 1), view, leaving, -1)
-        self._last = {**self._last, view: (now, total)}
-        return total / _FINE**2
+            added, removed, total = list(current.values()), [], torch.zeros(width, width, dtype=torch.float64)
+        total = _add_scatter(_add_scatter(total, view, added, 1), view, removed, -1)
+        self._last = {**self._last, view: (current, total)}
+        return total / _STEPS_PER_GRID_UNIT**2
 
 
 @dataclass(frozen=True, eq=False)
 class ClosedFormState:
-    """All that closed-form classifiers are computed from.
+    """The statistics that closed-form classifiers are computed from.
 
-    As sums are exact, that of the classes must equal that of the Gram to the last bit; it is checked here, so that
-    statistics that have parted from their tasks are found before they classify anything.
+    Sums are exact, so the class sums must add up to those of the Gram, to the bit. The constructor checks this, so that
+    statistics that do not match their tasks are detected before they classify anything.
 
     Attributes:
-        gram: Over the examples of all tasks.
-        classes: Of each task, in the order of the tasks.
-        scatter: Keeps the scatter of the labels' means from state to state.
-        fitted: Classifiers computed from it so far, by method; see `conpet.features.fitting`.
+        gram: Sums over the examples of all tasks.
+        classes: Class sums of each task, in the order of the tasks.
+        scatter: Between-class scatter, updated from state to state.
+        fitted: Classifiers fitted so far, by name; see `conpet.features.fitted.fitted_classifier`.
 
     Raises:
         DataError: Two tasks share a label.
-        CorruptionError: The Gram is not over the examples of just these classes.
+        CorruptionError: The Gram does not match the class sums.
     """
 
     gram: Gram
@@ -253,32 +252,36 @@ class ClosedFormState:
     def __post_init__(self) -> None:
         labels = self.labels
         if len(set(labels)) < len(labels):
-            twice = sorted({label for label in labels if labels.count(label) > 1})
-            raise DataError(f"labels in two tasks of one closed-form state: {', '.join(twice)}; give each once")
+            shared = sorted({label for label in labels if labels.count(label) > 1})
+            raise DataError(
+                f"closed-form statistics: two tasks share labels: {', '.join(shared)}; each label belongs to one task"
+            )
         if any(classes.feature_map != self.feature_map for classes in self.classes):
-            raise CorruptionError(f"class sums of another feature map than the statistics' {self.feature_map}")
-        same = int(self.counts.sum()) == self.gram.count and all(
+            raise CorruptionError(
+                f"class sums have another feature map than the statistics, {self.feature_map}: compute them again"
+            )
+        consistent = int(self.counts.sum()) == self.gram.count and all(
             torch.equal(self._total(view), total) for view, total in self.gram.sums.items()
         )
-        if not same:
+        if not consistent:
             raise CorruptionError(
-                f"closed-form statistics over {self.gram.count} examples are not those of the tasks given "
-                f"({len(self.classes)} tasks, {int(self.counts.sum())} examples); compute them again"
+                f"closed-form statistics over {self.gram.count} examples do not match the tasks "
+                f"({len(self.classes)} tasks, {int(self.counts.sum())} examples): compute them again"
             )
 
     def _total(self, view: View) -> Tensor:
-        """Return the sum over all examples `[D]`, from those over the examples of each label."""
-        none = torch.zeros(self.feature_map.width(view), dtype=torch.float64)
-        return sum((sums.sum(dim=0) for sums, _ in _copies(view, self.classes)), none)
+        """Return the sum over all examples `[D]`, computed from the class sums."""
+        zero = torch.zeros(self.feature_map.width(view), dtype=torch.float64)
+        return sum((sums.sum(dim=0) for sums, _ in _copies(view, self.classes)), zero)
 
     @property
     def feature_map(self) -> FeatureMap:
-        """The map all sums were taken with."""
+        """The map that computed the views."""
         return self.gram.feature_map
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The labels of all tasks, task by task."""
+        """The labels of all tasks, in the order of the tasks."""
         return tuple(chain.from_iterable(classes.labels for classes in self.classes))
 
     @cached_property
@@ -287,43 +290,43 @@ class ClosedFormState:
         return torch.cat([torch.zeros(0, dtype=torch.int64), *(classes.counts for classes in self.classes)])
 
     def sums(self, view: View) -> Tensor:
-        """Return a copy of the sums of one of the map's views over each label's examples, float64 `[C, D]`."""
-        none = torch.zeros(0, self.feature_map.width(view), dtype=torch.float64)
-        return torch.cat([none, *(classes.sums[view] for classes in self.classes)])
+        """Return the sums of a view over the examples of each label, float64 `[C, D]`, as a copy."""
+        empty = torch.zeros(0, self.feature_map.width(view), dtype=torch.float64)
+        return torch.cat([empty, *(classes.sums[view] for classes in self.classes)])
 
     def between(self, view: View) -> Tensor:
-        """Return the scatter of the labels' means about 0, each as often as it has examples; see `Scatter.of`."""
+        """Return the scatter of the label means about 0, weighted by number of examples; see `Scatter.of`."""
         return self.scatter.of(view, self.classes)
 
     def means(self, view: View) -> Tensor:
-        """Return the mean of one of the map's views over the examples of each label, float64 `[C, D]` in grid units."""
+        """Return the mean of a view over the examples of each label, float64 `[C, D]` in grid units."""
         return self.sums(view).div_(self.counts.unsqueeze(1))
 
 
-def _moved(total: Tensor, view: View, classes: Sequence[ClassSums], sign: int) -> Tensor:
+def _add_scatter(total: Tensor, view: View, classes: Sequence[ClassSums], sign: int) -> Tensor:
     if not classes:
         return total
-    moved = total.clone()
+    result = total.clone()
     for sums, counts in _copies(view, classes):
-        rows = sums.div_(counts.sqrt().unsqueeze(1)).mul_(_FINE).round_()
-        for first in range(0, len(moved), _ROWS_AT_ONCE):
-            end = first + _ROWS_AT_ONCE
-            moved[first:end, :end].addmm_(rows[:, first:end].T, rows[:, :end], alpha=sign)
-    return moved
+        rows = sums.div_(counts.sqrt().unsqueeze(1)).mul_(_STEPS_PER_GRID_UNIT).round_()
+        for first in range(0, len(result), _ROWS_PER_BLOCK):
+            end = first + _ROWS_PER_BLOCK
+            result[first:end, :end].addmm_(rows[:, first:end].T, rows[:, :end], alpha=sign)
+    return result
 
 
 def _copies(view: View, classes: Sequence[ClassSums]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Copy the sums of a view `[c, D]` and the counts `[c]` of tasks' labels, task after task, some tasks at a time."""
-    ends = accumulate(len(one.labels) for one in classes)
-    for _, group in groupby(zip(ends, classes, strict=True), lambda found: found[0] // _LABELS_AT_ONCE):
-        some = [one for _, one in group]
-        yield torch.cat([one.sums[view] for one in some]), torch.cat([one.counts for one in some])
+    """Yield copies of the sums `[c, D]` and counts `[c]` of the labels of a few tasks at a time, in order."""
+    ends = accumulate(len(sums.labels) for sums in classes)
+    for _, group in groupby(zip(ends, classes, strict=True), lambda pair: pair[0] // _LABELS_PER_CHUNK):
+        chunk = [sums for _, sums in group]
+        yield torch.cat([sums.sums[view] for sums in chunk]), torch.cat([sums.counts for sums in chunk])
 
 
 def mean_variance(scatter: Tensor, count: int) -> float:
-    """Return the variance of a dimension, on average, from a scatter matrix over `count` examples; in grid units.
+    """Return the mean variance per dimension, in grid units, from a scatter matrix over `count` examples.
 
-    Where there is none but rounding (one example, say), that of standardised features stands in.
+    If it is 0 up to rounding (for a single example, say), return the variance of standardised features instead.
     """
     variance = float(scatter.diagonal().mean()) / count
     return variance if variance > _ROUNDING_VARIANCE else float(STEPS**2)
@@ -338,26 +341,27 @@ def _pack_map(feature_map: FeatureMap) -> dict[str, Tensor]:
 
 
 def _unpack_map(tensors: Mapping[str, Tensor], what: str) -> FeatureMap:
-    kept = {name: tensor for name, tensor in tensors.items() if name in _MAP_SHAPES}
-    _check_shapes(kept, {}, what)
-    dim, projection, seed = kept["map"].tolist()
-    views = tuple(compress(View, kept["map.views"].tolist()))
+    entries = {name: tensor for name, tensor in tensors.items() if name in _MAP_SHAPES}
+    _check_shapes(entries, {}, what)
+    dim, projection, seed = entries["map"].tolist()
+    views = tuple(compress(View, entries["map.views"].tolist()))
     try:
-        return _feature_map(dim, projection, seed, kept["map.bandwidth"].item(), views)
+        return _feature_map(dim, projection, seed, entries["map.bandwidth"].item(), views)
     except ConfigError as error:
-        raise CorruptionError(f"{what}: {error}; restore or compute again") from error
+        raise CorruptionError(f"{what}: {error}; restore a backup or compute them again") from error
 
 
 _feature_map = lru_cache(maxsize=4)(FeatureMap)
-"""All tasks of a workspace have the same map: it is checked, and kept, once."""
+"""All tasks of a workspace share one map, which is checked and kept once."""
 
 
 def _check_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
-    """Check that there are tensors of just these shapes, and those of the feature map."""
+    """Raise `CorruptionError` unless the tensors have exactly these shapes, besides those of the feature map."""
     expected = {name: (shape, _DTYPES.get(name, torch.float64)) for name, shape in {**_MAP_SHAPES, **shapes}.items()}
-    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
-    if found != expected:
-        wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+    actual = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    if actual != expected:
+        wrong = sorted(name for name in expected | actual if expected.get(name) != actual.get(name))
         raise CorruptionError(
-            f"{what}: tensors missing, surplus or of another shape: {', '.join(wrong)}; restore or compute again"
+            f"{what}: tensors are missing, unexpected or of the wrong shape: {', '.join(wrong)}; restore a backup or "
+            "compute them again"
         )

@@ -1,4 +1,4 @@
-"""Symmetric matrices as their upper triangles, row by row: half the bytes on disk."""
+"""Store symmetric matrices as upper triangles, row by row: half the bytes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ _BLOCK = 64
 
 
 def packed(matrix: Tensor) -> Tensor:
-    """Return the upper triangle of a symmetric matrix, float64 `[D, D]`, row after row: `[D (D + 1) / 2]`."""
+    """Return the upper triangle of a symmetric matrix, float64 `[D, D]`, row by row: `[D (D + 1) / 2]`."""
     width, rows = len(matrix), matrix.numpy()
     upper = np.empty(width * (width + 1) // 2)
-    for row, (first, last) in enumerate(_places(width)):
+    for row, (first, last) in enumerate(_row_bounds(width)):
         upper[first:last] = rows[row, row:]
     return torch.from_numpy(upper)
 
 
 def unpacked(upper: Tensor, width: int) -> Tensor:
-    """Return the symmetric matrix, float64 `[width, width]`, whose upper triangle `packed` returned."""
+    """Invert `packed`: return the symmetric matrix, float64 `[width, width]`."""
     values, matrix = upper.numpy(), np.empty((width, width))
-    for row, (first, last) in enumerate(_places(width)):
+    for row, (first, last) in enumerate(_row_bounds(width)):
         matrix[row, row:] = values[first:last]
-    for start in range(0, width, _BLOCK):  # in blocks, so that what is read across rows stays in the processor's cache
+    for start in range(0, width, _BLOCK):  # block by block, so that column reads stay in the processor's cache
         end = start + _BLOCK
         matrix[end:, start:end] = matrix[start:end, end:].T
         square = matrix[start:end, start:end]
@@ -32,6 +32,6 @@ def unpacked(upper: Tensor, width: int) -> Tensor:
     return torch.from_numpy(matrix)
 
 
-def _places(width: int) -> list[tuple[int, int]]:
+def _row_bounds(width: int) -> list[tuple[int, int]]:
     ends = np.arange(width, 0, -1).cumsum().tolist()
     return list(zip([0, *ends], ends, strict=False))

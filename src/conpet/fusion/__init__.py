@@ -1,4 +1,4 @@
-"""Fusion: how scores of selector, modules and classifiers become one ranking over all labels."""
+"""Fusion: combine the scores of selector, modules and classifiers into one ranking over all labels."""
 
 from conpet.registry import Registry
 

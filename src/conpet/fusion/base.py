@@ -1,4 +1,4 @@
-"""The contract of every fusion: evidence about inputs becomes one ranking over all classes."""
+"""The contract of every fusion: combine evidence about inputs into one ranking over all classes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ UNSELECTED = -100.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """What selector, modules and classifiers say of n examples.
+    """Scores of selector, modules and classifiers for n examples.
 
     Attributes:
-        lda: LDA's log-probabilities of the C classes `[n, C]`; -inf for classes that cannot be the answer.
-        ridge: Outputs of the ridge regression on the random projection `[n, C]`, likewise.
-        tasks: The selector's log-probabilities of the T tasks `[n, T]`, likewise.
+        lda: Log-probabilities of the C classes by LDA `[n, C]`; -inf for classes that cannot be the answer.
+        ridge: Outputs of the ridge regression on the random projection `[n, C]`; -inf as in `lda`.
+        tasks: Log-probabilities of the T tasks by the selector `[n, T]`; -inf for tasks that cannot be the answer.
         modules: Logits of the modules that were run, in the columns of their classes `[n, C]`; -inf elsewhere.
-        owner: Index of the task of each class `[C]`.
+        owner: Task index of each class `[C]`.
     """
 
     lda: Tensor
@@ -36,17 +36,17 @@ class Evidence:
 
     @property
     def ran(self) -> Tensor:
-        """Whether the module of each class was run `[n, C]`."""
+        """True for each class whose module was run `[n, C]`."""
         return self.modules > -torch.inf
 
     @property
     def impossible(self) -> Tensor:
-        """Whether a class cannot be the answer, because its task is of another kind `[n, C]`."""
+        """True for each class that cannot be the answer, because its task takes another kind of input `[n, C]`."""
         return self.lda == -torch.inf
 
     @classmethod
     def joined(cls, parts: Sequence[Evidence]) -> Evidence:
-        """Return the evidence on all examples of all parts."""
+        """Return the evidence of all parts, concatenated over examples."""
         return cls(
             torch.cat([part.lda for part in parts]),
             torch.cat([part.ridge for part in parts]),
@@ -58,10 +58,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Fusion(ABC):
-    """Turns evidence into log-probabilities over all classes. Immutable: `fit` returns another one.
+    """Turns evidence into log-probabilities over all classes. Immutable: `fit` returns a new instance.
 
-    A subclass is a dataclass whose fields are its weights, all with defaults: `cls(config=..., **to_json())` is the
-    same fusion again.
+    A subclass is a dataclass whose fields are its weights, all with defaults: `cls(config=..., **to_json())` restores
+    it.
 
     Attributes:
         config: The fusion's own settings (`Settings.fusion`).
@@ -77,9 +77,9 @@ class Fusion(ABC):
         """Return log-probabilities `[n, C]`, float32."""
 
     def fit(self, evidence: Evidence, targets: Tensor) -> Self:
-        """Return the fusion with its weights fitted on held-out examples with classes `targets` `[n]`."""
+        """Return the fusion with weights fitted on held-out examples, whose classes are `targets` `[n]`."""
         return self
 
     def to_json(self) -> dict[str, Any]:
         """Return the weights by name, JSON-ready."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "config"}
+        return {weight.name: getattr(self, weight.name) for weight in fields(self) if weight.name != "config"}

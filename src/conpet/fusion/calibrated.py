@@ -12,9 +12,9 @@ from conpet.features.grouped_logsumexp import FLOOR, segment_logsumexp
 from conpet.fusion.base import UNSELECTED, Evidence, Fusion
 
 PRIOR_EXAMPLES = 5.0
-"""Examples that the prior at the default weights counts as, in fitting."""
+"""Strength of the prior that holds the weights near their defaults, in examples."""
 CANDIDATES = 32
-"""Number of tasks, beside those whose modules were run, that may be the answer: the likeliest ones."""
+"""Number of likeliest tasks that may be the answer, in addition to those whose modules were run."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class CalibratedFusion(Fusion):
                          ~ closed(label | task)^(1 + d)                                  if not
         p(label)         = p(task) p(label | task)
 
-    closed(task) sums closed over the task's labels. As p(label | task) is normalised within its task, modules never
-    compete by the scale of their logits, which is what costs the paper's rule accuracy at k > 1.
+    closed(task) sums closed over the task's labels. As p(label | task) is normalised within its task, modules do not
+    compete by the scale of their logits, which costs the paper's fusion accuracy at top_k > 1.
 
-    Of very many tasks, those whose modules were run and the `CANDIDATES` likeliest of the others share all probability,
-    in fitting as in answering: the rest has next to none, and the cost of working it out would grow with the labels.
+    With very many tasks, only those whose modules were run and the `CANDIDATES` likeliest others get any probability,
+    in fitting and in answering. The rest would get almost none, at a cost that grows with the number of labels.
 
     Attributes:
-        lda: a. Small, because LDA is far too confident.
+        lda: a. Small, because LDA is overconfident.
         ridge: b.
         selector: c.
         module: d.
@@ -51,20 +51,20 @@ class CalibratedFusion(Fusion):
         """Return log-probabilities `[n, C]`."""
         weights = torch.tensor(self._weights)
         if evidence.tasks.shape[1] <= CANDIDATES:
-            return _combine(evidence, _Within.of(evidence), weights).float()
+            return _combine(evidence, _ModuleScores.of(evidence), weights).float()
         narrow, columns = _narrowed(evidence)
-        scores = _combine(narrow, _Within.of(narrow), weights).float()
+        scores = _combine(narrow, _ModuleScores.of(narrow), weights).float()
         labels = len(evidence.owner)
         return scores.new_full((len(scores), labels + 1), -torch.inf).scatter_(1, columns, scores)[:, :labels]
 
     def fit(self, evidence: Evidence, targets: Tensor) -> CalibratedFusion:
-        """Fit the weights by maximum likelihood, held towards the defaults as if by `PRIOR_EXAMPLES` examples."""
+        """Fit the weights by maximum likelihood, with a prior at the defaults worth `PRIOR_EXAMPLES` examples."""
         if not len(targets):
             return self
         if evidence.tasks.shape[1] > CANDIDATES:
             evidence, columns = _narrowed(evidence, targets)
             targets = (columns == targets.unsqueeze(1)).int().argmax(dim=1)
-        modules = _Within.of(evidence)
+        modules = _ModuleScores.of(evidence)
         start = torch.tensor(CalibratedFusion()._weights).log()
         weights = start.clone().requires_grad_(True)
         optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
@@ -86,15 +86,15 @@ class CalibratedFusion(Fusion):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Within:
-    """What the modules that were run say within their tasks, for the m labels they speak of.
+class _ModuleScores:
+    """Log-probabilities within their tasks by the modules that were run: m (example, label) pairs, stored sparsely.
 
-    These are few of all, however many labels there are, so what is dense over labels need not be computed of them.
+    Few labels have such scores, however many labels there are, so no dense matrix over labels is needed.
 
     Attributes:
-        rows: Their examples `[m]`.
-        columns: Their labels `[m]`.
-        scores: Log-probabilities, of the labels of one task that its module speaks of `[m]`.
+        rows: Example of each pair `[m]`.
+        columns: Label of each pair `[m]`.
+        scores: Log-probability of the label among the labels of its module `[m]`.
     """
 
     rows: Tensor
@@ -102,8 +102,8 @@ class _Within:
     scores: Tensor
 
     @classmethod
-    def of(cls, evidence: Evidence) -> _Within:
-        """Normalise the logits of modules."""
+    def of(cls, evidence: Evidence) -> _ModuleScores:
+        """Normalise the logits of each module that was run."""
         rows, columns = evidence.ran.nonzero(as_tuple=True)
         runs, run = torch.unique(rows * evidence.tasks.shape[1] + evidence.owner[columns], return_inverse=True)
         logits = evidence.modules[rows, columns]
@@ -111,51 +111,51 @@ class _Within:
         return cls(rows, columns, logits - sums[run])
 
 
-def _combine(evidence: Evidence, modules: _Within, weights: Tensor) -> Tensor:
+def _combine(evidence: Evidence, modules: _ModuleScores, weights: Tensor) -> Tensor:
     lda, ridge, selector, module = weights.unbind()
     owner, tasks = evidence.owner, evidence.tasks.shape[1]
     closed = lda * evidence.lda.clamp(min=FLOOR) + ridge * evidence.ridge.clamp(min=FLOOR)
     closed_of_task = segment_logsumexp(closed, owner, tasks)
     task = torch.log_softmax(closed_of_task + selector * evidence.tasks.clamp(min=FLOOR), dim=1)
     closed_within = closed - closed_of_task.index_select(1, owner)
-    second = closed_within.index_put((modules.rows, modules.columns), modules.scores)
-    within = closed_within + module * second
+    expert = closed_within.index_put((modules.rows, modules.columns), modules.scores)
+    within = closed_within + module * expert
     shift = task - segment_logsumexp(within, owner, tasks)
     return (within + shift.index_select(1, owner)).masked_fill(evidence.impossible, -torch.inf)
 
 
 def _narrowed(evidence: Evidence, targets: Tensor | None = None) -> tuple[Evidence, Tensor]:
-    """Keep of each example's tasks its target's, those whose modules were run, and of the others the likeliest.
+    """Keep, for each example, the task of its target, the tasks whose modules were run, and the likeliest others.
 
-    The c labels of the largest task are the room of each: columns beyond a task's own labels can be no answer.
+    Each of the k tasks takes c columns, the size of the largest task; columns beyond its own labels are -inf.
 
     Returns:
-        The evidence on what was kept `[n, k c]`, and the label of each of its columns; L where there is none.
+        The evidence on the tasks kept `[n, k c]`, and the label of each column `[n, k c]`; L for a column without one.
     """
     tasks, owner = evidence.tasks, evidence.owner
-    certain = torch.zeros_like(tasks, dtype=torch.bool)
+    required = torch.zeros_like(tasks, dtype=torch.bool)
     rows, labels = evidence.ran.nonzero(as_tuple=True)
-    certain[rows, owner[labels]] = True
+    required[rows, owner[labels]] = True
     if targets is not None:
-        certain.scatter_(1, owner[targets].unsqueeze(1), True)
-    wanted = certain.sum(dim=1, keepdim=True) + CANDIDATES
-    kept = tasks.masked_fill(certain, torch.inf).topk(min(int(wanted.max()), tasks.shape[1]), dim=1).indices
+        required.scatter_(1, owner[targets].unsqueeze(1), True)
+    tasks_kept = required.sum(dim=1, keepdim=True) + CANDIDATES
+    kept = tasks.masked_fill(required, torch.inf).topk(min(int(tasks_kept.max()), tasks.shape[1]), dim=1).indices
     sizes = torch.bincount(owner, minlength=tasks.shape[1])
-    room = torch.arange(int(sizes.max()))
+    offsets = torch.arange(int(sizes.max()))
     starts = sizes.cumsum(dim=0) - sizes
-    beyond = torch.arange(kept.shape[1]) >= wanted
-    surplus = ((room >= sizes[kept].unsqueeze(2)) | beyond.unsqueeze(2)).flatten(1)
-    places = (starts[kept].unsqueeze(2) + room).flatten(1).masked_fill(surplus, 0)
+    beyond = torch.arange(kept.shape[1]) >= tasks_kept
+    surplus = ((offsets >= sizes[kept].unsqueeze(2)) | beyond.unsqueeze(2)).flatten(1)
+    places = (starts[kept].unsqueeze(2) + offsets).flatten(1).masked_fill(surplus, 0)
     columns = owner.argsort(stable=True)[places]
 
-    def of(scores: Tensor) -> Tensor:
+    def gathered(scores: Tensor) -> Tensor:
         return scores.gather(1, columns).masked_fill(surplus, -torch.inf)
 
     narrow = Evidence(
-        of(evidence.lda),
-        of(evidence.ridge),
+        gathered(evidence.lda),
+        gathered(evidence.ridge),
         tasks.gather(1, kept).masked_fill(beyond, -torch.inf),
-        of(evidence.modules),
-        torch.arange(kept.shape[1]).repeat_interleave(len(room)),
+        gathered(evidence.modules),
+        torch.arange(kept.shape[1]).repeat_interleave(len(offsets)),
     )
     return narrow, columns.masked_fill(surplus, len(owner))

@@ -1,4 +1,4 @@
-"""The fusion of the paper."""
+"""The fusion of the ConPET paper."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conpet.fusion.base import UNSELECTED, Evidence, Fusion
 
 @dataclass(frozen=True)
 class PaperFusion(Fusion):
-    """Labels of unselected tasks get -100, the others their modules' logits; one softmax (Song et al. 2023)."""
+    """One softmax over the modules' logits, with -100 for the labels of unselected tasks (Song et al. 2023)."""
 
     name: ClassVar[str] = "paper"
 

@@ -1,4 +1,4 @@
-"""Heads: what a task ends in."""
+"""Heads: the output layer of a task."""
 
 from conpet.registry import Registry
 

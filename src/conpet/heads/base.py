@@ -1,4 +1,4 @@
-"""The contract of every head: what a task ends in."""
+"""The contract of every head, the output layer of a task."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from conpet.config import HeadConfig
 from conpet.evaluation.metrics import Measurement
 
 HEAD = "head"
-"""Stem of a stored head: its tensors, and a document that names its class and says what its outputs stand for."""
+"""Stem of a stored head: its tensors, and a document with its settings and the meaning of its outputs."""
 
 CONFIG = "head"
-"""Key of that document: the head's name and settings."""
+"""Key of the head's name and settings in that document."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a head says of one input.
+    """A head's answer for one input.
 
     Attributes:
-        value: The answer, JSON-ready: a label, a number, a text.
-        score: How sure the head is, 0 to 1, given that the input belongs to the task.
+        value: A label, number or text; JSON-ready.
+        score: Confidence, 0 to 1, given that the input belongs to the task.
     """
 
     value: Any
@@ -34,11 +34,11 @@ class Answer:
 
 
 class Head(ABC):
-    """Turns representations into answers, learns to, and says how good they are.
+    """Turns representations into answers; defines its loss and its metrics.
 
-    A head has no state: its trained parameters are an `nn.Module` while it is trained, and named tensors with a
-    document afterwards. One with `owns_labels` answers with labels that compete with those of all other tasks. Any
-    other head answers alone for its task, and competes with other tasks as a whole.
+    A head is stateless: its trained parameters are an `nn.Module` during training, and named tensors with a document
+    afterwards. A head with `owns_labels` answers with labels that compete with the labels of all other tasks. Any other
+    head gives one answer for its task, and the task competes with other tasks as a whole.
 
     Args:
         config: The head's own settings (`Settings.head`).
@@ -57,29 +57,29 @@ class Head(ABC):
     # Learning
 
     def check(self, answers: Sequence[str]) -> list[str | None]:
-        """Say of each answer, as it stands in a file, what is wrong with it; None: nothing."""
+        """Return, for each answer as read from a file, what is wrong with it, or None."""
         return [None] * len(answers)
 
     def document(self, answers: Sequence[str]) -> dict[str, Any]:
-        """Return what is stored of the head beside its tensors, JSON-ready, given the training answers."""
+        """Return the JSON-ready document stored with the head's tensors, given the training answers."""
         return {}
 
     @abstractmethod
     def build(self, width: int, document: Mapping[str, Any], device: torch.device) -> nn.Module:
-        """Return an untrained head on representations `[n, width]`; nothing is drawn from the global generator."""
+        """Return an untrained head for representations `[n, width]`; must not use the global random generator."""
 
     @abstractmethod
     def targets(self, answers: Sequence[str], document: Mapping[str, Any]) -> Tensor:
-        """Return what `loss` compares with, a row for each answer `[n, ...]`."""
+        """Return the targets of `loss`, one row per answer `[n, ...]`."""
 
     @abstractmethod
     def loss(self, head: nn.Module, representations: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of each of n examples `[n]`.
 
         Args:
-            head: What `build` returned.
+            head: The result of `build`.
             representations: `[n, R]`, float32.
-            targets: Rows of what `targets` returned, on the same device.
+            targets: Rows of the result of `targets`, on the same device.
         """
 
     def tensors(self, head: nn.Module) -> dict[str, Tensor]:
@@ -93,7 +93,7 @@ class Head(ABC):
         """Return the outputs `[n, O]`, float32, for representations `[n, R]`.
 
         Args:
-            tensors: What `tensors` returned, float32, on the representations' device.
+            tensors: The result of `tensors`, float32, on the representations' device.
             representations: `[n, R]`, float32.
         """
 
@@ -108,6 +108,6 @@ class Head(ABC):
         """Return the metrics of a task, by name.
 
         Args:
-            answers: For each test example the answer; None where another task answered.
-            truth: The right answers, as they stand in files.
+            answers: The answer for each test example; None if another task answered.
+            truth: The correct answers, as read from files.
         """

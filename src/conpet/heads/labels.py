@@ -15,7 +15,7 @@ from conpet.heads.base import CONFIG, HEAD, Answer, Head
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
 
 LABELS = "labels"
-"""Key of the stored document: the labels of the outputs, in order."""
+"""Key of the labels in the stored document, in the order of the outputs."""
 
 ACCURACY = "accuracy"
 
@@ -27,11 +27,11 @@ class LabelHead(Head):
     owns_labels: ClassVar[bool] = True
 
     def document(self, answers: Sequence[str]) -> dict[str, Any]:
-        """Return the labels, sorted: the outputs stand for them in this order."""
+        """Return the labels, sorted, in the order of the outputs."""
         return {LABELS: sorted(set(answers))}
 
     def build(self, width: int, document: Mapping[str, Any], device: torch.device) -> nn.Linear:
-        """Return a map of zeros: its first prediction is uniform."""
+        """Return a linear map of zeros, whose predictions are uniform."""
         return zero_head(width, len(document[LABELS]), device)
 
     def targets(self, answers: Sequence[str], document: Mapping[str, Any]) -> Tensor:
@@ -44,11 +44,11 @@ class LabelHead(Head):
         """Return the cross-entropy of each example `[n]`.
 
         Args:
-            head: What `build` returned.
+            head: The result of `build`.
             representations: `[n, R]`.
             targets: `[n]`.
-            competing_logits: Fixed logits `[n, K]` of labels of other tasks that share the softmax (the training of
-                Song et al. 2023 at top_k > 1), or None.
+            competing_logits: Fixed logits `[n, K]` of the labels of other tasks, which share the softmax (Song et al.
+                2023, training at top_k > 1), or None.
         """
         logits = head(representations)
         if competing_logits is not None:
@@ -60,14 +60,14 @@ class LabelHead(Head):
         return nn.functional.linear(representations, tensors["weight"], tensors["bias"])
 
     def answer(self, outputs: Tensor, document: Mapping[str, Any]) -> Answer:
-        """Return the likeliest label."""
+        """Return the most likely label."""
         best = int(outputs.argmax())
         return Answer(document[LABELS][best], float(outputs.softmax(dim=0)[best]))
 
     def measure(self, answers: Sequence[Any], truth: Sequence[str]) -> Mapping[str, Measurement]:
-        """Return the share of right labels."""
-        right = sum(answer == true for answer, true in zip(answers, truth, strict=True))
-        return {ACCURACY: Measurement(right / len(truth), len(truth))} if truth else {}
+        """Return the accuracy: the share of correct labels."""
+        correct = sum(answer == true for answer, true in zip(answers, truth, strict=True))
+        return {ACCURACY: Measurement(correct / len(truth), len(truth))} if truth else {}
 
 
 def indices_of(answers: Sequence[str], labels: Sequence[str]) -> Tensor:
@@ -77,7 +77,7 @@ def indices_of(answers: Sequence[str], labels: Sequence[str]) -> Tensor:
 
 
 def zero_head(width: int, outputs: int, device: torch.device | None = None) -> nn.Linear:
-    """Return a linear map of zeros; nothing is drawn from the global generator."""
+    """Return a linear map of zeros; does not use the global random generator."""
     head: nn.Linear = nn.utils.skip_init(nn.Linear, width, outputs, device=device)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
@@ -85,7 +85,7 @@ def zero_head(width: int, outputs: int, device: torch.device | None = None) -> n
 
 
 def linear_head(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """Return the head with a weight `[labels, R]` and a bias `[labels]`."""
+    """Return a head with this weight `[labels, R]` and bias `[labels]`."""
     head: nn.Linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], device=weight.device)
     with torch.no_grad():
         head.weight.copy_(weight)
@@ -94,19 +94,19 @@ def linear_head(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 def label_document(labels: Sequence[str]) -> dict[str, Any]:
-    """Return the stored document of a head over these labels."""
+    """Return the document to store with a head over these labels."""
     return {CONFIG: {"name": LabelHead.name}, LABELS: list(labels)}
 
 
 def with_labels(stored: ObjectReader, outputs: Mapping[str, str]) -> Artifact:
-    """Return a stored module with a head for some labels.
+    """Return a stored module with its head's outputs renamed or reduced to some labels.
 
     Args:
         stored: The object with the module and its head.
-        outputs: Label to its name in the present head.
+        outputs: New labels, each with its name in the stored head.
 
     Raises:
-        CorruptionError: The present head has no such output.
+        CorruptionError: The stored head has no such output.
     """
     row_of = {name: row for row, name in enumerate(stored.document(HEAD)[LABELS])}
     if missing := [name for name in outputs.values() if name not in row_of]:

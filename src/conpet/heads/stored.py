@@ -21,9 +21,9 @@ class StoredHead:
     """A trained head, ready to answer.
 
     Attributes:
-        head: Says what the outputs mean.
+        head: The head, which interprets the outputs.
         tensors: Its trained parameters, float32.
-        document: What is stored beside them.
+        document: The document stored with them.
     """
 
     head: Head
@@ -32,17 +32,20 @@ class StoredHead:
 
     @classmethod
     def read(cls, stored: ObjectReader, device: torch.device | None = None) -> StoredHead:
-        """Read a head from an object that holds one.
+        """Read a head from a stored object.
 
         Raises:
-            CorruptionError: A parameter is missing or surplus.
-            UnknownNameError: No head of its name is registered.
+            CorruptionError: A parameter is missing or unexpected.
+            UnknownNameError: No head is registered under its name.
         """
         document = stored.document(HEAD)
         head = head_for(document)
         tensors = {name: value.float().to(device) for name, value in stored.tensors(HEAD).items()}
         if wrong := sorted(tensors.keys() ^ head.parameters):
-            raise CorruptionError(f"a stored head has missing or surplus tensors: {', '.join(wrong)}")
+            raise CorruptionError(
+                f"a stored head has missing or unexpected tensors: {', '.join(wrong)}; restore the workspace from a "
+                "backup"
+            )
         return cls(head, tensors, document)
 
     def outputs(self, representations: Tensor) -> Tensor:
@@ -51,7 +54,7 @@ class StoredHead:
 
 
 def head_for(document: Mapping[str, Any]) -> Head:
-    """Return the head whose stored document this is."""
+    """Return the head described by a stored document."""
     return make_head(document[CONFIG])
 
 
@@ -63,5 +66,5 @@ def make_head(config: HeadConfig | Mapping[str, Any]) -> Head:
 
 
 def head_document(head: Head, answers: Sequence[str]) -> dict[str, Any]:
-    """Return the document that is stored with a head trained on these answers."""
+    """Return the document to store with a head trained on these answers."""
     return {CONFIG: head.config.model_dump(mode="json"), **head.document(answers)}

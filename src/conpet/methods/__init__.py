@@ -1,4 +1,4 @@
-"""Learners: methods that learn one task after another over a frozen backbone."""
+"""Continual-learning methods over a frozen backbone, by name."""
 
 from conpet.registry import Registry
 

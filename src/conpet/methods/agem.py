@@ -18,35 +18,35 @@ class AGemMethod(StaticMethod):
 
         g - (g . g_ref) / (g_ref . g_ref) g_ref   if g . g_ref < 0, else g
 
-    so that the loss of old examples does not rise, to first order. They are never learned from beyond that.
+    so that the loss of old examples does not rise, to first order. Old examples are used for nothing else.
 
-    Stored: the module, the head, and the replay memory. Not comparable: the paper draws its reference batch beside a
-    whole new one, here both share the batch that every method has; and the optimiser is AdamW, whose rescaling and
-    momentum come behind the projection, where the paper takes plain gradient steps. Its tasks have heads of their own;
-    with one softmax over all labels, as here, it keeps far less than `emr`. A step costs one more backward pass.
+    Stored: the module, the head and the replay memory. A step costs one more backward pass than with `emr`. Not
+    comparable with the paper: there the reference batch is drawn in addition to a full batch of new examples, here both
+    share one batch, as in every method; there the optimiser takes plain gradient steps, here AdamW rescales the
+    projected gradient and adds momentum; and there each task has its own head. With one softmax over all labels, as
+    here, A-GEM forgets far more than `emr`.
     """
 
     name = "a-gem"
 
     def loss(self, batches: ReplayBatches, step: TrainingStep) -> Tensor:
-        """Return the loss of the new examples; note the gradient of the old ones'."""
+        """Return the loss of the new examples, and record the gradient of the old ones' loss."""
         logits = batches.head(batches.represent(step))
         losses = nn.functional.cross_entropy(logits, step.targets, reduction="none")
-        old = losses[step.fresh :][batches.learned_from(step, losses)[step.fresh :]]
-        batches.notes = None
+        old = losses[step.new_count :][batches.learned_from(step, losses)[step.new_count :]]
+        batches.method_data = None
         if len(old):
             gradients = torch.autograd.grad(old.mean(), list(batches.parameters.values()), retain_graph=True)
-            batches.notes = parameters_to_vector(gradients)
-        return losses[: step.fresh].mean()
+            batches.method_data = parameters_to_vector(gradients)
+        return losses[: step.new_count].mean()
 
     def after_backward(self, batches: ReplayBatches, step: int) -> None:
-        """Project the gradient."""
-        reference: Tensor | None = batches.notes
+        """Project the gradient so that it does not oppose that of the old examples."""
+        reference: Tensor | None = batches.method_data
         if reference is None:
             return
         gradients = [value.grad for value in batches.parameters.values() if value.grad is not None]
-        whole = projected(parameters_to_vector(gradients), reference)
-        vector_to_parameters(whole, gradients)
+        vector_to_parameters(projected(parameters_to_vector(gradients), reference), gradients)
 
 
 def projected(gradient: Tensor, reference: Tensor) -> Tensor:

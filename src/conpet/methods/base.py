@@ -1,4 +1,4 @@
-"""The contract of every method: what it is given, and what it returns."""
+"""The contract of every continual-learning method: its inputs and its results."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from conpet.state.statistics import (
     classes_of,
     features_of,
     gram_artifact,
-    moved_gram,
     remaining_rows,
     statistics_tensors,
+    updated_gram,
 )
 from conpet.state.update import SharedUpdate, TaskUpdate
 
 
 @dataclass(frozen=True, eq=False)
 class TaskData:
-    """One task to be learned, its training examples already through the prefix.
+    """One task to learn, with the prefix states of its training examples.
 
     Attributes:
-        task: The task as it will be known; nothing is learned of it yet.
+        task: The task as the state will hold it; not learned yet.
         settings: Its settings.
         source: Its examples, without test labels.
-        train: States of its training examples.
+        train: Prefix states of its training examples.
     """
 
     task: TaskState
@@ -61,7 +61,7 @@ class TaskData:
         """Pass a task's training examples through the prefix.
 
         Args:
-            task: The task as it will be known.
+            task: The task as the state will hold it.
             settings: Settings of the workspace.
             source: Its examples.
             backbone: The frozen model.
@@ -72,7 +72,7 @@ class TaskData:
 
     @cached_property
     def answers(self) -> list[str]:
-        """Right answers of the training examples: labels, or what the task's head reads."""
+        """Correct answers of the training examples: labels, or values for a head without labels."""
         return self.source.labels(Subset.TRAIN)
 
     @cached_property
@@ -82,7 +82,7 @@ class TaskData:
 
     @cached_property
     def head(self) -> Head:
-        """The head the task ends in."""
+        """A new head of the task's kind."""
         return make_head(self.settings.head)
 
     @property
@@ -107,11 +107,11 @@ class Scores:
 
 
 class Method(ABC):
-    """Learns one task after another over a frozen backbone, and answers.
+    """Learns tasks over a frozen backbone and scores inputs.
 
-    A method holds no state: every call is given the `State` it is about, and learning returns what the next state is
-    made of. So one object serves all threads and all generations. It keeps only what saves work: modules in memory,
-    outputs of frozen modules, statistics read last.
+    A method holds no learned state: every call takes the `State` to work on, and learning returns the parts of the next
+    one. One object therefore serves all threads and all generations. It holds only caches: modules in memory, outputs
+    of frozen modules, the statistics read last.
 
     Args:
         backbone: The frozen model.
@@ -122,15 +122,15 @@ class Method(ABC):
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     """The method's own options (`Settings.method`)."""
     views: ClassVar[tuple[View, ...]] = (View.RAW, View.PROJECTED)
-    """Views of the frozen features that statistics are kept of: they decide which references can be computed."""
+    """Views of the frozen features with statistics; they decide which reference classifiers can be fitted."""
     tunes: ClassVar[bool] = True
-    """Whether it trains a PET module; a method that does not needs no suffix."""
+    """Whether the method trains a PET module; one that does not needs no suffix."""
     module_per_task: ClassVar[bool] = False
-    """Whether each task has a module of its own, of its own shape, and may end in any head."""
+    """Whether each task has its own module, of any shape, and any head."""
     retrains: ClassVar[bool] = False
-    """Whether every task is learned anew with all before it, so that only the end of a stream need be measured."""
+    """Whether each task is learned together with all earlier ones, so that evaluating after the last is enough."""
     sections: ClassVar[frozenset[str]] = frozenset({"module", "head", "training", "selector", "fusion", "replay"})
-    """Sections of the settings that the method reads, in addition to those every workspace reads."""
+    """Sections of the settings that the method reads, in addition to those that every workspace reads."""
 
     def __init__(self, backbone: Backbone, settings: Settings) -> None:
         self.backbone = backbone
@@ -142,13 +142,13 @@ class Method(ABC):
 
     @classmethod
     def unused_sections(cls, settings: Settings) -> frozenset[str]:
-        """Return the sections of the settings that nothing reads in a workspace of this method."""
+        """Return the sections of the settings that have no effect with this method."""
         warmup = frozenset() if settings.backbone.warmup == "none" else frozenset({"module", "training"})
         return Method.sections - cls.sections - warmup
 
     @classmethod
     def check_task(cls, settings: Settings, task: TaskSettings) -> None:
-        """Raise `ConfigError` unless a task with these settings can be learned in a workspace with those."""
+        """Raise `ConfigError` if a task with settings `task` cannot be learned in a workspace with `settings`."""
         if not cls.module_per_task and task.head.name != LabelHead.name:
             raise ConfigError(
                 f"head.name={task.head.name}: method {cls.name!r} answers with labels only; use method 'dynamic'"
@@ -158,24 +158,24 @@ class Method(ABC):
 
     @abstractmethod
     def learn_task(self, state: State, task_data: TaskData, context: TrainContext) -> TaskUpdate:
-        """Learn a task: a new one, or one whose present version is to be replaced."""
+        """Learn a new task, or a new version of a learned one."""
 
     def batch_blocker(self, state: State) -> str | None:
         """Return why several tasks cannot be learned in one batch, or None if they can."""
-        return f"method={self.name} trains every task on the result of the one before"
+        return f"method {self.name!r} starts each task from the result of the previous one"
 
     def learn_batch(
         self, state: State, batch: Sequence[TaskData], contexts: Sequence[TrainContext]
     ) -> list[TaskUpdate]:
-        """Learn several tasks at once, none of which builds on another.
+        """Learn several independent tasks at once; the last update holds the shared objects.
 
-        The last update holds what they share. Call it only where `batch_blocker` returns None.
+        Call it only if `batch_blocker` returns None.
 
         Args:
             state: The present state.
             batch: The tasks.
-            contexts: For each its seed; costs, checkpoints and progress are those of the first, and no task is in the
-                memory of any.
+            contexts: One for each task. Their seeds count; costs, checkpoints and progress are taken from the first. No
+                memory contains a task of the batch.
         """
         raise NotImplementedError(self.batch_blocker(state))
 
@@ -183,31 +183,31 @@ class Method(ABC):
     def update_shared(
         self, state: State, removed: TaskState, added: TaskState | None, context: TrainContext
     ) -> SharedUpdate:
-        """Return new shared objects for a state without `removed` and with `added`, if any, in its place."""
+        """Return the shared objects of the state in which `added`, if any, replaces `removed`."""
 
     def relabel(self, state: State, task: TaskState, names: Names, context: TrainContext) -> TaskUpdate:
-        """Return a new version of a task in which labels have other names, or are removed; nothing is trained.
+        """Return a new version of a task with labels renamed or removed; nothing is trained.
 
-        The statistics come out as if the examples of removed labels had never been there. That is enough for a method
-        that is computed from them; a method that stores more by label extends it.
+        The statistics equal those of learning without the examples of the removed labels. A method that stores anything
+        else by label overrides this and adds it.
 
         Args:
             state: The present state.
             task: The task in its active version.
-            names: New names of its labels; at least one label stays.
-            context: Past examples, those of this task under their new labels.
+            names: New names of its labels; at least one label remains.
+            context: Past examples; those of this task have their new labels.
         """
         with context.costs.stage("statistics"):
             features, gram = features_of(task), self.gram(state)
             stay = remaining_rows(task, names)
             gone = sorted(set(range(len(features))).difference(stay))
-            classes = [label for one in classes_of(task) if (label := names.get(one, one)) is not None]
+            classes = [label for name in classes_of(task) if (label := names.get(name, name)) is not None]
             sums = ClassSums.of(gram.feature_map, features[stay], classes)
-            kept = statistics_tensors(sums, features[stay], classes)
+            tensors = statistics_tensors(sums, features[stay], classes)
             left = gram.minus(features[gone]) if gone else None
         return TaskUpdate(
             task.renamed(names),
-            {MODULE: Artifact(tensors=kept)},
+            {MODULE: Artifact(tensors=tensors)},
             {STATISTICS: gram_artifact(left)} if left else {},
             fits={"gram": left or gram},
         )
@@ -215,21 +215,21 @@ class Method(ABC):
     def prune_labels(
         self, state: State, before: Sequence[TaskState], after: Sequence[TaskState]
     ) -> Mapping[str, Artifact | None]:
-        """Return the shared modules that serve fewer labels than before, without those labels; None: it serves none.
+        """Return each shared module that now serves fewer labels, without the others; None if it serves none.
 
         Args:
             state: The present state.
-            before: All stored versions, in use or not, before a change.
-            after: All of them after it.
+            before: All stored versions, active or not, before a change.
+            after: All stored versions after it.
         """
         return {}
 
     def gram(self, state: State) -> Gram:
-        """Return the statistics whose size does not depend on the number of tasks."""
+        """Return the Gram matrix, the statistics whose size does not depend on the number of tasks."""
         return self.statistics_reader.gram(state)
 
     def statistics(self, state: State) -> ClosedFormState:
-        """Return the statistics over all tasks, from which classifiers are fitted."""
+        """Return the statistics of all tasks, from which the closed-form classifiers are fitted."""
         return self.statistics_reader.statistics(state)
 
     def add_to_statistics(
@@ -238,16 +238,20 @@ class Method(ABC):
         """Add tasks to the statistics; return the tensors stored with each task, and the shared statistics."""
         gram = self.gram(state)
         features = [data.train.features for data in batch]
-        sums = [ClassSums.of(gram.feature_map, one, data.classes) for one, data in zip(features, batch, strict=True)]
-        kept = [
-            statistics_tensors(one, some, data.classes) for one, some, data in zip(sums, features, batch, strict=True)
+        sums = [
+            ClassSums.of(gram.feature_map, task_features, data.classes)
+            for task_features, data in zip(features, batch, strict=True)
         ]
-        moved = moved_gram(gram, state.known(*(data.task.name for data in batch)), features)
-        return kept, SharedUpdate({STATISTICS: gram_artifact(moved)}, {"gram": moved})
+        stored = [
+            statistics_tensors(task_sums, task_features, data.classes)
+            for task_sums, task_features, data in zip(sums, features, batch, strict=True)
+        ]
+        updated = updated_gram(gram, state.known(*(data.task.name for data in batch)), features)
+        return stored, SharedUpdate({STATISTICS: gram_artifact(updated)}, {"gram": updated})
 
-    def moved_statistics(self, state: State, removed: Sequence[TaskState], added: Sequence[Tensor]) -> SharedUpdate:
-        """Return the shared statistics without some tasks and with the features `[n, F]` of others."""
-        gram = moved_gram(self.gram(state), removed, added)
+    def updated_statistics(self, state: State, removed: Sequence[TaskState], added: Sequence[Tensor]) -> SharedUpdate:
+        """Return the shared statistics without the `removed` tasks and with the `added` features `[n, F]`."""
+        gram = updated_gram(self.gram(state), removed, added)
         return SharedUpdate({STATISTICS: gram_artifact(gram)}, {"gram": gram})
 
     # Answering
@@ -257,7 +261,7 @@ class Method(ABC):
         """Score n examples of one kind; classes of tasks of another kind get -inf."""
 
     def prepare(self, state: State) -> None:
-        """Fit what the first answer from a state needs, so that it does not wait for it."""
+        """Fit everything that the first prediction from a state needs, so that it does not have to wait."""
         if state.tasks:
             self.statistics(state)
 
@@ -267,12 +271,12 @@ class Method(ABC):
         return torch.log_softmax(scores.masked_fill(state.owner != owners.unsqueeze(1), -torch.inf), dim=1)
 
     def answers(self, state: State, inputs: EncodedInputs, rows: Sequence[int], task: int) -> list[Any]:
-        """Return what the head of a task without labels answers for some rows of the inputs.
+        """Return the answers of a task without labels.
 
         Args:
             state: The present state.
-            inputs: n examples.
-            rows: Some of them.
+            inputs: The encoded examples.
+            rows: Rows to answer.
             task: Index of the task.
 
         Returns:
@@ -281,19 +285,19 @@ class Method(ABC):
         raise NotImplementedError(f"method {self.name!r} answers with labels only")
 
     def encode(self, state: State, examples: Sequence[Example], kind: Kind, *, keep: bool) -> EncodedInputs:
-        """Pass examples of one kind through the prefix, once for every template in use for it.
+        """Pass examples of one kind through the prefix, once for each template in use for that kind.
 
         Args:
             state: The present state.
             examples: n examples.
             kind: Their kind.
-            keep: Whether the state cache is asked for them, and keeps what is computed.
+            keep: Whether to read and fill the state cache.
         """
         return {template: self.backbone.states(examples, template, keep=keep) for template in state.templates(kind)}
 
     def encode_stored(
         self, state: State, drawn: Sequence[tuple[StoredExamples, Sequence[int]]], subset: Subset
     ) -> EncodedInputs:
-        """Read stored examples of tasks of one kind, some rows of each, as `encode` does."""
+        """Encode stored examples as `encode` does: the drawn rows of tasks of one kind."""
         kind = drawn[0][0].kind
         return {template: states_of(drawn, self.backbone, subset, template) for template in state.templates(kind)}

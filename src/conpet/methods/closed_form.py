@@ -1,4 +1,4 @@
-"""Closed-form methods: the exact statistics of frozen features are all that is learned."""
+"""Closed-form methods: they learn exact statistics of frozen features and train nothing."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from conpet.state.update import SharedUpdate, TaskUpdate
 
 
 class ClosedFormMethod(Method, ABC):
-    """A closed-form classifier as a method: nothing is trained, nothing is replayed, nothing is forgotten.
+    """A closed-form classifier as a method, without training and replay.
 
-    Learning adds a task's features to exact sums. Any order of tasks ends in the same bytes, which equal those of
-    learning everything at once, and a task can be removed again without a trace. With `backbone.warmup=first-task` the
-    features are those of a backbone tuned on the first task, so the order matters through that task alone.
+    Learning adds a task's features to exact sums. Every order of tasks, and learning all at once, gives the same bytes,
+    and removing a task restores the sums exactly. With `backbone.warmup=first-task` the features depend on the first
+    task, on which the backbone was tuned; the order of the others does not matter.
 
-    Stored: features and class sums of each task, one Gram matrix for all. Its cost is not comparable with that of
-    methods that tune: it takes one prefix pass and no training step.
+    Stored: features and class sums of each task, one Gram matrix for all. The cost is not comparable with that of
+    methods that train: one prefix pass and no training step.
     """
 
     tunes: ClassVar[bool] = False
     sections: ClassVar[frozenset[str]] = frozenset()
     classifier: ClassVar[str]
-    """Its classifier: a name in `conpet.features.CLASSIFIERS`."""
+    """Name of the classifier in `conpet.features.CLASSIFIERS`."""
     temperature: ClassVar[float] = 1.0
-    """Scores are divided by it before the softmax over labels; the ranking does not depend on it."""
+    """Divisor of the scores before the softmax over labels; it does not change the ranking."""
 
     def score(self, state: State, inputs: EncodedInputs, kind: Kind) -> Scores:
         """Score n examples of one kind; classes of tasks of another kind get -inf."""
@@ -51,27 +51,32 @@ class ClosedFormMethod(Method, ABC):
         return self.learn_batch(state, [task_data], [context])[0]
 
     def batch_blocker(self, state: State) -> None:
-        """Return None: sums come out the same in one batch."""
+        """Return None: the sums of a batch equal those of single tasks."""
 
     def learn_batch(
         self, state: State, batch: Sequence[TaskData], contexts: Sequence[TrainContext]
     ) -> list[TaskUpdate]:
         """Add tasks to the statistics."""
         with contexts[0].costs.stage("statistics"):
-            kept, update = self.add_to_statistics(state, batch)
-        objects = [{MODULE: Artifact(tensors=tensors)} for tensors in kept]
+            tensors_by_task, update = self.add_to_statistics(state, batch)
+        objects = [{MODULE: Artifact(tensors=tensors)} for tensors in tensors_by_task]
         last = len(batch) - 1
         return [
-            TaskUpdate(data.task, own, update.shared if at == last else {}, fits=update.fits if at == last else {})
-            for at, (data, own) in enumerate(zip(batch, objects, strict=True))
+            TaskUpdate(
+                data.task,
+                task_objects,
+                update.shared if index == last else {},
+                fits=update.fits if index == last else {},
+            )
+            for index, (data, task_objects) in enumerate(zip(batch, objects, strict=True))
         ]
 
     def update_shared(
         self, state: State, removed: TaskState, added: TaskState | None, context: TrainContext
     ) -> SharedUpdate:
-        """Return new statistics for a state without `removed` and with `added`, if any, in its place."""
+        """Return the statistics of the state in which `added`, if any, replaces `removed`."""
         with context.costs.stage("statistics"):
-            return self.moved_statistics(state, [removed], [features_of(added)] if added else [])
+            return self.updated_statistics(state, [removed], [features_of(added)] if added else [])
 
 
 class NcmMethod(ClosedFormMethod):
@@ -100,8 +105,8 @@ class RidgeMethod(ClosedFormMethod):
 class RanpacMethod(ClosedFormMethod):
     """RanPAC (McDonnell et al. 2023, arXiv 2307.02251): ridge regression on a random ReLU projection of the features.
 
-    Equations 5 and 6 of the paper, with an intercept, and with a penalty relative to the variance instead of one that
-    is chosen anew for every task. The paper's first-session adaptation is `backbone.warmup=first-task`.
+    Equations 5 and 6 of the paper, with an intercept, and with a penalty relative to the variance instead of one
+    chosen for every task. The paper's first-session adaptation is `backbone.warmup=first-task`.
     """
 
     name = "ranpac"

@@ -17,29 +17,29 @@ from conpet.methods.static import PER_LABEL, StaticMethod, carried_tensors
 TEMPERATURE = 0.1
 """tau of the contrastive loss."""
 SHARPNESS = 10.0
-"""What cosines are multiplied by before the softmax that is to stay as it was; the authors call it a temperature."""
+"""Factor of the cosines in the distillation softmax; the authors call it a temperature."""
 WIDTH = 64
-"""Width of what representations are projected to."""
+"""Width of the projected representations."""
 
 _PROTOTYPES = f"{PER_LABEL}prototypes"
 _PROJECTION = "projection."
 
 
 @dataclass(slots=True, eq=False)
-class _Notes:
-    """What is known beside the session, on the backbone's device.
+class _CrlData:
+    """CRL's data during the training of a task, on the backbone's device.
 
     Attributes:
         projection: Weights of the projection, by name.
-        bank: Last known projection of each of the session's examples `[m, 64]`.
-        prototypes: Prototypes of the older labels, as they were before the task `[O, R]`.
-        similar: Log-probabilities of those for each old example, as they were before the task `[m - new, O]`.
-        learned: Rows of the session's examples that may be learned from `[l]`, on the CPU.
-        readout: Weight and bias of the scores by the nearest prototype, when the task is learned.
+        memory_bank: Latest projection of each of the m examples in `ReplayBatches.states` `[m, 64]`.
+        prototypes: Prototypes of the O older labels before this training `[O, R]`; after it, of all L labels `[L, R]`.
+        similar: Log-similarities of each old example to the older prototypes before this training `[m - new, O]`.
+        learned: Rows of the examples that may be learned from `[l]`, on the CPU.
+        readout: Weight and bias of the nearest-prototype scores, set after training.
     """
 
     projection: dict[str, nn.Parameter]
-    bank: Tensor
+    memory_bank: Tensor
     prototypes: Tensor
     similar: Tensor
     learned: Tensor
@@ -50,7 +50,7 @@ class CrlConfig(MethodConfig):
     """Options of the method.
 
     Attributes:
-        contrasted: Most rows of the bank, drawn for each step, that its examples are contrasted with.
+        contrasted: Largest number of rows of the memory bank to draw at each step and contrast with.
     """
 
     contrasted: Positive = 1024
@@ -59,28 +59,28 @@ class CrlConfig(MethodConfig):
 class CrlMethod(StaticMethod):
     """Consistent representation learning, CRL (Zhao et al. 2022, arXiv 2203.02721), on one PET module.
 
-    With z = g(f(x)) / |g(f(x))|, g a perceptron of two layers, every example i of a batch is contrasted with a bank of
-    the z of all examples in the task's training: with S the bank but for i, P(i) those of i's label,
+    With z = g(f(x)) / |g(f(x))|, g a perceptron of two layers, every example i of a batch is contrasted with a memory
+    bank of the z of all examples of this training. With S the bank without i, and P(i) its rows with i's label,
 
         L_cr(i) = -1/|P(i)| sum_{p in P(i)} log( exp(z_i . z_p / tau) / sum_{j in S} exp(z_i . z_j / tau) )
 
-    The bank is filled before the first step; an example's row changes whenever it is in a batch. For replayed examples
-    a second term keeps the similarity to the prototypes mu_j of the older labels as it was before:
+    The bank is filled before the first step; a step updates the rows of its examples. For replayed examples a second
+    term preserves the similarities to the prototypes mu_j of the older labels:
 
-        L_kd(i) = KL(p_i || q_i),  q_i = softmax_j(10 cos(f(x_i), mu_j)),  p_i the same with the module before the task
+        L_kd(i) = KL(p_i || q_i),  q_i = softmax_j(10 cos(f(x_i), mu_j)),  p_i likewise with the module before this task
 
-    No softmax head is trained: the answer is the label with the nearest prototype, the mean of its examples.
-    |h - mu|^2 differs from |mu|^2 - 2 mu.h by the same number for all labels, so the scores (2 mu.h - |mu|^2) / s are
-    a linear head; s, the mean squared distance of examples to their own prototypes, only makes probabilities of them.
-    Prototypes of older labels are computed anew from replayed examples; where none was drawn they stay as they were.
+    No softmax head is trained: the answer is the label whose prototype, the mean of its examples, is nearest.
+    |h - mu|^2 and |mu|^2 - 2 mu.h differ by the same number for all labels, so the scores (2 mu.h - |mu|^2) / s are a
+    linear head; s, the mean squared distance of examples to their own prototypes, sets the scale of the probabilities.
+    Prototypes of older labels are recomputed from the replayed examples; a label without any keeps its prototype.
 
-    Differences from the paper: new and old examples are learned in one phase, within one budget, and not in two; the
-    bank is sampled for every step; p and q both compare the example's representations with the old prototypes, where
-    the authors' code compares for p the old prototype of its label, and for q its projection with those in the bank.
+    Differences from the paper: new and old examples are learned in one phase and one budget instead of two; the bank
+    is sampled at every step; p and q both compare an example's representation with the old prototypes, whereas the
+    authors' code compares the old prototype of its label for p, and its projection with those in the bank for q.
 
-    Stored: the module, the head made of the prototypes, the prototypes, the projection, and the replay memory.
-    Comparable with `emr`: the same steps, and beside them two forward passes of all examples that take part. The
-    projection's parameters are trained, too; they are counted with those of the head.
+    Stored: the module, the head made of the prototypes, the prototypes, the projection and the replay memory.
+    Comparable with `emr`: the same steps, plus two forward passes of all examples used. The projection is trained as
+    well; its parameters are counted with those of the head.
     """
 
     name = "crl"
@@ -90,66 +90,66 @@ class CrlMethod(StaticMethod):
     config: CrlConfig
 
     def before_training(self, batches: ReplayBatches) -> None:
-        """Fill the bank, and note how similar old examples are to the prototypes."""
-        device, older = batches.backbone.device, batches.labels[: batches.older]
-        found = batches.represented(range(len(batches.states)))
-        kept = carried_tensors(batches.state, older)
-        first = _new_projection(found.shape[1], batches.context.seed)
-        weights = {name: kept.get(f"{_PROJECTION}{name}", value) for name, value in first.items()}
+        """Fill the memory bank, and record how similar the old examples are to the prototypes."""
+        device, older = batches.backbone.device, batches.labels[: batches.old_label_count]
+        representations = batches.represented(range(len(batches.states)))
+        carried = carried_tensors(batches.state, older)
+        initial = _new_projection(representations.shape[1], batches.context.seed)
+        weights = {name: carried.get(f"{_PROJECTION}{name}", value) for name, value in initial.items()}
         projection = {name: nn.Parameter(value.to(device, copy=True)) for name, value in weights.items()}
-        prototypes = kept.get(_PROTOTYPES, torch.zeros(0, found.shape[1]))
+        prototypes = carried.get(_PROTOTYPES, torch.zeros(0, representations.shape[1]))
         with torch.no_grad():
-            bank = projected(found.to(device), projection)
-        similar = similarity(found[batches.new :], prototypes)
-        learned = torch.tensor([*range(batches.new), *batches.old_rows])
-        batches.notes = _Notes(projection, bank, prototypes.to(device), similar.to(device), learned)
+            memory_bank = projected(representations.to(device), projection)
+        similar = similarity(representations[batches.new_count :], prototypes)
+        learned = torch.tensor([*range(batches.new_count), *batches.old_rows])
+        batches.method_data = _CrlData(projection, memory_bank, prototypes.to(device), similar.to(device), learned)
 
     def extra_parameters(self, batches: ReplayBatches) -> Mapping[str, nn.Parameter]:
         """Return the projection's weights."""
-        noted: _Notes = batches.notes
-        return {f"{_PROJECTION}{name}": value for name, value in noted.projection.items()}
+        data: _CrlData = batches.method_data
+        return {f"{_PROJECTION}{name}": value for name, value in data.projection.items()}
 
     def loss(self, batches: ReplayBatches, step: TrainingStep) -> Tensor:
-        """Return the contrastive loss, and for old examples how much their similarities changed."""
-        noted: _Notes = batches.notes
+        """Return the contrastive loss plus, for old examples, the change of their similarities."""
+        data: _CrlData = batches.method_data
         represented = batches.represent(step)
-        z = projected(represented, noted.projection)
-        rows = sampled(noted.learned, self.config.contrasted, batches.context.seed + step.number)
+        z = projected(represented, data.projection)
+        rows = sampled(data.learned, self.config.contrasted, batches.context.seed + step.number)
         same = batches.targets[step.rows].unsqueeze(1) == batches.targets[rows]
         other = torch.tensor(step.rows).unsqueeze(1) != rows
         device = z.device
-        losses = contrast(z, noted.bank[rows.to(device)], same.to(device), other.to(device))
-        if batches.older and step.fresh < len(step.rows):
-            then = noted.similar[batches.replayed(step)]
-            changed = divergence(then, similarity(represented[step.fresh :], noted.prototypes))
-            losses = torch.cat([losses[: step.fresh], losses[step.fresh :] + changed])
-        noted.bank[step.rows] = z.detach()
+        losses = contrast(z, data.memory_bank[rows.to(device)], same.to(device), other.to(device))
+        if batches.old_label_count and step.new_count < len(step.rows):
+            then = data.similar[batches.replayed(step)]
+            changed = divergence(then, similarity(represented[step.new_count :], data.prototypes))
+            losses = torch.cat([losses[: step.new_count], losses[step.new_count :] + changed])
+        data.memory_bank[step.rows] = z.detach()
         return batches.mean_loss(step, losses)
 
     def after_training(self, batches: ReplayBatches) -> None:
-        """Compute prototypes and what is read out of them."""
-        noted: _Notes = batches.notes
-        found, targets = batches.represented(noted.learned.tolist()), batches.targets[noted.learned]
-        before = torch.zeros(len(batches.labels), found.shape[1])
-        before[: batches.older] = noted.prototypes.cpu()
-        noted.prototypes = means(found, targets, before)
-        noted.readout = nearest_prototype(noted.prototypes, spread(found, targets, noted.prototypes))
+        """Compute the prototypes and the scores of the nearest prototype."""
+        data: _CrlData = batches.method_data
+        representations, targets = batches.represented(data.learned.tolist()), batches.targets[data.learned]
+        former = torch.zeros(len(batches.labels), representations.shape[1])
+        former[: batches.old_label_count] = data.prototypes.cpu()
+        data.prototypes = means(representations, targets, former)
+        data.readout = nearest_prototype(data.prototypes, spread(representations, targets, data.prototypes))
 
     def answering_head(self, batches: ReplayBatches) -> nn.Linear:
-        """Return the scores by the nearest prototype."""
-        noted: _Notes = batches.notes
-        assert noted.readout is not None, "prototypes are computed after training"  # noqa: S101
-        return linear_head(*noted.readout)
+        """Return the linear map that scores labels by their prototypes' distance."""
+        data: _CrlData = batches.method_data
+        assert data.readout is not None, "prototypes are computed after training"  # noqa: S101
+        return linear_head(*data.readout)
 
     def keep(self, batches: ReplayBatches) -> Mapping[str, Tensor]:
         """Return the prototypes and the projection."""
-        noted: _Notes = batches.notes
-        projection = {f"{_PROJECTION}{name}": value.detach().cpu() for name, value in noted.projection.items()}
-        return {_PROTOTYPES: noted.prototypes, **projection}
+        data: _CrlData = batches.method_data
+        projection = {f"{_PROJECTION}{name}": value.detach().cpu() for name, value in data.projection.items()}
+        return {_PROTOTYPES: data.prototypes, **projection}
 
 
 def _new_projection(size: int, seed: int) -> dict[str, Tensor]:
-    """Draw the first weights of the projection from R = `size` to R to 64, uniformly as torch's linear maps do."""
+    """Draw initial weights of the projection (R = `size` to R to 64), uniformly as `torch.nn.Linear` does."""
     generator = torch.Generator().manual_seed(seed)
     bound = size**-0.5
     shapes = {"0.weight": (size, size), "0.bias": (size,), "1.weight": (WIDTH, size), "1.bias": (WIDTH,)}
@@ -157,24 +157,24 @@ def _new_projection(size: int, seed: int) -> dict[str, Tensor]:
 
 
 def projected(representations: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-    """Return z `[n, 64]` of representations `[n, R]`: of two linear maps with a ReLU between them, of length 1."""
+    """Return z `[n, 64]` of representations `[n, R]`: two linear maps with a ReLU between, scaled to length 1."""
     inner = nn.functional.linear(representations, weights["0.weight"], weights["0.bias"]).relu()
     return nn.functional.normalize(nn.functional.linear(inner, weights["1.weight"], weights["1.bias"]), dim=1)
 
 
-def sampled(rows: Tensor, most: int, seed: int) -> Tensor:
-    """Draw at most so many of some rows `[l]`, in random order."""
-    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:most]]
+def sampled(rows: Tensor, limit: int, seed: int) -> Tensor:
+    """Draw at most `limit` of these rows `[l]`, in random order."""
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:limit]]
 
 
 def contrast(z: Tensor, bank: Tensor, same: Tensor, other: Tensor) -> Tensor:
-    """Return the contrastive loss of each of n examples `[n]`; 0 for one that has no other of its label in the bank.
+    """Return the contrastive loss of n examples `[n]`; 0 for one with no other example of its label in the bank.
 
     Args:
-        z: Of the examples `[n, 64]`.
-        bank: What they are contrasted with `[m, 64]`.
-        same: Whether it is of the example's label `[n, m]`.
-        other: Whether it is another example `[n, m]`.
+        z: Projections of the examples `[n, 64]`.
+        bank: Projections to contrast with `[m, 64]`.
+        same: Whether a row of the bank has the example's label `[n, m]`, bool.
+        other: Whether a row of the bank is another example `[n, m]`, bool.
     """
     positive = same & other
     log_shares = torch.log_softmax((z @ bank.T / TEMPERATURE).masked_fill(~other, -torch.inf), dim=1)
@@ -183,7 +183,7 @@ def contrast(z: Tensor, bank: Tensor, same: Tensor, other: Tensor) -> Tensor:
 
 
 def similarity(representations: Tensor, prototypes: Tensor) -> Tensor:
-    """Return the log-softmax over prototypes `[O, R]` of ten times the cosines with each of n examples: `[n, O]`."""
+    """Return the log-softmax, over prototypes `[O, R]`, of ten times their cosines with n examples: `[n, O]`."""
     cosines = nn.functional.normalize(representations, dim=1) @ nn.functional.normalize(prototypes, dim=1).T
     return torch.log_softmax(SHARPNESS * cosines, dim=1)
 
@@ -194,12 +194,12 @@ def divergence(then: Tensor, now: Tensor) -> Tensor:
 
 
 def means(points: Tensor, targets: Tensor, before: Tensor) -> Tensor:
-    """Return the mean of each label's points; labels without points keep theirs.
+    """Return the mean of each label's points `[L, R]`; a label without points keeps its former mean.
 
     Args:
         points: `[n, R]`.
-        targets: The label of each, from 0 `[n]`.
-        before: `[L, R]`.
+        targets: Index of each point's label `[n]`.
+        before: The former means `[L, R]`.
     """
     counts = torch.bincount(targets, minlength=len(before)).unsqueeze(1)
     sums = torch.zeros_like(before).index_add_(0, targets, points)
@@ -207,10 +207,10 @@ def means(points: Tensor, targets: Tensor, before: Tensor) -> Tensor:
 
 
 def spread(points: Tensor, targets: Tensor, prototypes: Tensor) -> float:
-    """Return the mean squared distance of points to their own prototypes, each of which was made of some of them.
+    """Return the mean squared distance of points to the prototypes computed from them.
 
-    The sum is divided by the points less the prototypes (as a variance is by n - 1). Where every label has one point
-    only, nothing is known of it, and the mean squared distance between prototypes and their mean stands in.
+    The divisor is the number of points minus the number of prototypes (as n - 1 in a variance). If every label has only
+    one point, the mean squared distance of the prototypes to their mean is returned instead.
     """
     free = len(points) - len(targets.unique())
     total = (points - prototypes[targets]).square().sum()
@@ -220,16 +220,16 @@ def spread(points: Tensor, targets: Tensor, prototypes: Tensor) -> float:
 
 
 def nearest_prototype(prototypes: Tensor, squared: float) -> tuple[Tensor, Tensor]:
-    """Return weight `[L, R]` and bias `[L]` of linear scores that rank labels by their prototypes' distance.
+    """Return weight `[L, R]` and bias `[L]` of linear scores that rank labels by the distance of their prototypes.
 
-    The scores of h are -|h - mu|^2 / s but for a number that is the same for all labels. Prototypes lie close together
-    and far from 0, so distances are taken from their mean, which keeps the numbers small.
+    The scores of h are -|h - mu|^2 / s plus a constant that all labels share. Prototypes lie close together and far
+    from 0, so they are centred first, for numerical accuracy.
 
     Args:
         prototypes: mu `[L, R]`.
         squared: s, above 0.
     """
     centre = prototypes.mean(dim=0)
-    apart = prototypes - centre
-    weight = 2 * apart / squared
-    return weight, -apart.square().sum(dim=1) / squared - weight @ centre
+    centred = prototypes - centre
+    weight = 2 * centred / squared
+    return weight, -centred.square().sum(dim=1) / squared - weight @ centre

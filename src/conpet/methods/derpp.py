@@ -15,7 +15,7 @@ from conpet.methods.static import StaticMethod
 from conpet.state.state import MODULE, Names, TaskState
 
 _LOGITS = "logits"
-"""Stem, with a task, of the outputs recorded for its training examples: one tensor `[n]` a label."""
+"""Stem of the outputs recorded for a task's training examples: one tensor `[n]` for each label."""
 
 
 class DerppConfig(MethodConfig):
@@ -33,19 +33,19 @@ class DerppConfig(MethodConfig):
 class DerppMethod(StaticMethod):
     """Dark experience replay, DER++ (Buzzega et al. 2020, arXiv 2004.07211, eq. 6), on one PET module.
 
-    The old half of a batch is halved again, into x' and (x'', y''). With h the outputs it minimises
+    The old half of a batch is divided again, into x' and (x'', y''). With h the outputs it minimises
 
         L = CE(new) + alpha mean |z' - h(x')|^2 + beta CE(x'', y'')
 
-    where z' are the outputs that were recorded for x'. Outputs are compared that stand for labels known then and still
-    there; labels that came later are not. An example without recorded outputs counts as one of x''.
+    where z' are the outputs recorded for x'. Only outputs of labels that existed at recording and still exist are
+    compared. An example without recorded outputs counts as one of x''.
 
     Stored: the module, the head, the replay memory, and with each version of a task the outputs of all its training
-    examples, of those too that a limited memory drops; going back to a version brings back its own.
+    examples, including those that a limited memory drops; a rollback restores the outputs of the version.
 
-    Not comparable: the paper records z' while it trains on the example, somewhere on the way; here at the end of its
-    task. Its head has all outputs from the beginning, so that z' speaks of labels to come as well. Its authors' code
-    divides the squared distance by the number of outputs; here it is the sum, as in the equation.
+    Not comparable with the paper: there z' is recorded when the example is trained on, here at the end of its task;
+    and there the head has all outputs from the beginning, so that z' also covers labels of later tasks. The authors'
+    code divides the squared distance by the number of outputs; here it is the sum, as in the equation.
     """
 
     name = "der++"
@@ -54,13 +54,13 @@ class DerppMethod(StaticMethod):
     config: DerppConfig
 
     def before_training(self, batches: ReplayBatches) -> None:
-        """Read the outputs that were recorded for old examples."""
-        batches.notes = self.recorded(batches).to(batches.backbone.device)
+        """Read the recorded outputs of the old examples."""
+        batches.method_data = self.recorded(batches).to(batches.backbone.device)
 
     def recorded(self, batches: ReplayBatches) -> Tensor:
-        """Return the outputs recorded for all that may be replayed `[m, L]`, in the session's order; NaN where none."""
+        """Return the recorded outputs of the examples that may be replayed, in their order `[m, L]`; NaN if missing."""
         tasks, indices = (batches.rehearsal.tasks, batches.rehearsal.indices) if batches.rehearsal else ((), ())
-        found = torch.full((len(tasks), len(batches.labels)), torch.nan)
+        recorded = torch.full((len(tasks), len(batches.labels)), torch.nan)
         column = {label: index for index, label in enumerate(batches.labels)}
         for task in batches.state.tasks:
             if task.name not in tasks or not task.objects[MODULE].has(_LOGITS):
@@ -69,22 +69,22 @@ class DerppMethod(StaticMethod):
             positions = [indices[row] for row in rows]
             for label, values in task.objects[MODULE].tensors(_LOGITS).items():
                 if label in column:
-                    found[rows, column[label]] = values[positions]
-        return found
+                    recorded[rows, column[label]] = values[positions]
+        return recorded
 
     def loss(self, batches: ReplayBatches, step: TrainingStep) -> Tensor:
-        """Return the cross-entropy of new examples, and both terms of old ones."""
+        """Return the cross-entropy of the new examples plus both terms of the old ones."""
         logits = batches.head(batches.represent(step))
         losses = nn.functional.cross_entropy(logits, step.targets, reduction="none")
-        learned = batches.learned_from(step, losses)[step.fresh :]
-        recorded: Tensor = batches.notes[batches.replayed(step)]
+        learned = batches.learned_from(step, losses)[step.new_count :]
+        recorded: Tensor = batches.method_data[batches.replayed(step)]
         mirrored, answered = halves(learned, recorded)
-        loss = losses[: step.fresh].mean()
+        loss = losses[: step.new_count].mean()
         if mirrored.any():
-            then, now = recorded[mirrored], logits[step.fresh :][mirrored]
+            then, now = recorded[mirrored], logits[step.new_count :][mirrored]
             loss = loss + self.config.alpha * squared_distance(now, then)
         if answered.any():
-            loss = loss + self.config.beta * losses[step.fresh :][answered].mean()
+            loss = loss + self.config.beta * losses[step.new_count :][answered].mean()
         return loss
 
     def keep_with_task(
@@ -96,7 +96,7 @@ class DerppMethod(StaticMethod):
         return {_LOGITS: dict(zip(batches.labels, logits.T, strict=True))}
 
     def relabel_kept(self, task: TaskState, names: Names, rows: Sequence[int]) -> dict[str, dict[str, Tensor]]:
-        """Return the outputs of the examples that stay, for the labels that do."""
+        """Return the outputs of the remaining examples for the remaining labels."""
         recorded = task.objects[MODULE].tensors(_LOGITS) if task.objects[MODULE].has(_LOGITS) else {}
         renamed = {names.get(label, label): values[list(rows)] for label, values in recorded.items()}
         return {_LOGITS: {label: values for label, values in renamed.items() if label is not None}}
@@ -106,11 +106,12 @@ def halves(learned: Tensor, recorded: Tensor) -> tuple[Tensor, Tensor]:
     """Divide the old examples of a batch into x' and x''.
 
     Args:
-        learned: Which of them are learned from `[o]`, bool; the others are in neither half.
-        recorded: Their recorded outputs `[o, L]`, NaN where there is none.
+        learned: Whether each is learned from `[o]`, bool; the others are in neither part.
+        recorded: Their recorded outputs `[o, L]`, NaN if missing.
 
     Returns:
-        Which are x' `[o]`: of the first half, rounded up, those with anything recorded. Which are x'': all others.
+        Whether each is in x' `[o]`, bool: in the first half, rounded up, with recorded outputs. Whether each is in x''
+        `[o]`: all others learned from.
     """
     count = learned.cumsum(dim=0)
     first = learned & (2 * count <= learned.sum() + 1)

@@ -1,4 +1,4 @@
-"""Dynamic ConPET: a module and a head per task, and a selector that finds the task."""
+"""Dynamic ConPET: a module and a head for each task, and a selector that finds the task of an input."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ CALIBRATION = "calibration"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Merged:
-    """One module for several tasks; nothing of it is in force until the store has committed it.
+    """One module for several tasks, not committed yet.
 
     Attributes:
-        objects: Task to new objects of its active version, by slot.
+        objects: New objects of each task's active version, by task and slot.
         shared: New shared objects, by slot.
-        state: The state with all of them.
+        state: The state with these objects.
         steps: Optimiser steps taken.
     """
 
@@ -68,13 +68,13 @@ class Merged:
 class DynamicMethod(Method):
     """Dynamic ConPET (Song et al. 2023, section 3.3).
 
-    For each task the selector is updated, then a new module and head are trained; older ones never change. An input
-    goes through the prefix once. The selector pre-selects `top_k` tasks, their modules run in one pass of the suffix,
-    and a fusion (`conpet.fusion`) makes one ranking over all labels.
+    Each task updates the selector and trains a new module and head; older modules never change. An input goes through
+    the prefix once. The selector pre-selects `top_k` tasks, their modules run in one pass through the suffix, and the
+    fusion (`conpet.fusion`) combines all scores into one ranking over all labels.
 
-    Beyond the paper: the selector may be a closed form (no training, no replay), and the calibrated fusion makes
-    modules comparable and adds the label scores of the classifiers. Stored: a module, a head, frozen features and
-    examples per task; one Gram matrix; the weights of the fusion.
+    Beyond the paper: the selector may be a closed form (no training, no replay), and the calibrated fusion puts the
+    scores of modules on one scale and adds those of the closed-form classifiers. Stored: a module, a head, frozen
+    features and examples for each task; one Gram matrix; the weights of the fusion.
     """
 
     name = "dynamic"
@@ -84,7 +84,7 @@ class DynamicMethod(Method):
         super().__init__(backbone, settings)
         self.cache = cache or LogitCache(ModulePool(backbone))
 
-    # What is fitted from a state
+    # Fitted from a state
 
     def selector(self, state: State) -> Selector:
         """Return the selector of a state."""
@@ -103,12 +103,12 @@ class DynamicMethod(Method):
         return selector
 
     def fusion(self, state: State) -> Fusion:
-        """Return the fusion of a state, with the weights fitted when it was learned."""
+        """Return the fusion of a state with its stored weights."""
 
         def stored() -> Fusion:
             fusion: type[Fusion] = FUSIONS[self.settings.fusion.name]
-            found = state.shared.get(CALIBRATION)
-            return fusion(config=self.settings.fusion, **(found.document(CALIBRATION) if found else {}))
+            calibration = state.shared.get(CALIBRATION)
+            return fusion(config=self.settings.fusion, **(calibration.document(CALIBRATION) if calibration else {}))
 
         return state.fitted("fusion", stored)
 
@@ -122,7 +122,7 @@ class DynamicMethod(Method):
         """Score n examples of one kind; classes of tasks of another kind get -inf."""
         evidence, by_selector = self._evidence(state, inputs, kind)
         chosen = _likeliest(evidence.tasks, self.settings.selector.top_k)
-        # The likeliest task of each selected module, which for most is the only one.
+        # The likeliest task of each selected module; most modules serve only one.
         of_module = self.modules(state).of_task == chosen.unsqueeze(2)
         selected = by_selector.unsqueeze(1).masked_fill(~of_module, -torch.inf).argmax(dim=2)
         return Scores(self.fusion(state).log_probabilities(evidence), by_selector, selected)
@@ -151,18 +151,14 @@ class DynamicMethod(Method):
         return self.modules(state).answers(inputs, rows, task)
 
     def _evidence(self, state: State, inputs: EncodedInputs, kind: Kind) -> tuple[Evidence, Tensor]:
-        """Return the evidence on n examples, with modules in place of tasks; and the log-probabilities of the selector.
-
-        Returns:
-            The evidence, and `[n, T]`.
-        """
+        """Return the evidence on n examples, by module, and the selector's log-probabilities of tasks `[n, T]`."""
         modules = self.modules(state)
         by_selector = self._selected(state, inputs, kind)
         by_module = sum_by_module(by_selector, modules.of_task)
         lda, ridge = self._classifier_scores(state, inputs)
         if state.other_kind[kind].any():
             impossible = state.impossible(kind)
-            lda, ridge = (one.masked_fill(impossible, -torch.inf) for one in (lda, ridge))
+            lda, ridge = (scores.masked_fill(impossible, -torch.inf) for scores in (lda, ridge))
         logits = modules.run(inputs, kind, _likeliest(by_module, self.settings.selector.top_k))
         return Evidence(lda, ridge, by_module, logits, modules.of_task[state.owner]), by_selector
 
@@ -173,7 +169,7 @@ class DynamicMethod(Method):
         return torch.log_softmax(by_selector.masked_fill(state.other_kind[kind], -torch.inf), dim=1)
 
     def _classifier_scores(self, state: State, inputs: EncodedInputs) -> tuple[Tensor, Tensor]:
-        """Return the scores of LDA and of the ridge regression for all classes `[n, C]`."""
+        """Return the scores of LDA and of ridge regression for all classes, each `[n, C]`."""
         statistics = self.statistics(state)
         lda = fitted_classifier(statistics, LinearDiscriminant.name)
         ridge = fitted_classifier(statistics, ProjectedRidge.name)
@@ -185,13 +181,13 @@ class DynamicMethod(Method):
     # Learning
 
     def learn_task(self, state: State, task_data: TaskData, context: TrainContext) -> TaskUpdate:
-        """Learn a task: statistics, selector, module and head, calibration."""
+        """Learn a task: update statistics and selector, train module and head, calibrate the fusion."""
         return self.learn_batch(state, [task_data], [context])[0]
 
     def batch_blocker(self, state: State) -> str | None:
-        """Return why tasks cannot be learned in one batch: a selector or modules that are trained on older tasks."""
+        """Return why tasks cannot be learned in one batch: selector or modules are trained against older tasks."""
         if SELECTORS[self.settings.selector.name].needs_replay:
-            return f"selector.name={self.settings.selector.name} is trained on the tasks one after the other"
+            return f"selector.name={self.settings.selector.name} is trained on one task after another"
         if self._modules_compete:
             return (
                 f"fusion.name={PaperFusion.name} with selector.top_k={self.settings.selector.top_k} trains a module in "
@@ -202,7 +198,7 @@ class DynamicMethod(Method):
     def learn_batch(
         self, state: State, batch: Sequence[TaskData], contexts: Sequence[TrainContext]
     ) -> list[TaskUpdate]:
-        """Learn tasks: statistics, selector, modules and heads (small ones in one pass), one calibration over all."""
+        """Learn tasks as `learn_task` does; small modules share training passes, and the fusion is calibrated once."""
         context = contexts[0]
         with context.costs.stage("statistics"):
             tensors, statistics = self.add_to_statistics(state, batch)
@@ -213,8 +209,8 @@ class DynamicMethod(Method):
                 shared |= {SELECTOR: selector} if selector else {}
         with context.costs.stage("module"):
             jobs = [
-                self.training_job(state, data, own.seed, SharedUpdate(shared, statistics.fits), stored)
-                for data, own, stored in zip(batch, contexts, tensors, strict=True)
+                self.training_job(state, data, task_context.seed, SharedUpdate(shared, statistics.fits), stored)
+                for data, task_context, stored in zip(batch, contexts, tensors, strict=True)
             ]
             trained = train_modules(
                 self.backbone,
@@ -225,12 +221,12 @@ class DynamicMethod(Method):
         updates = [
             TaskUpdate(
                 data.task,
-                {MODULE: one.artifact(**stored)},
-                parameters=one.parameters,
-                head_parameters=one.head_parameters,
-                detail={"steps": one.log.steps, "final_loss": one.log.losses[-1]},
+                {MODULE: module.artifact(**stored)},
+                parameters=module.parameters,
+                head_parameters=module.head_parameters,
+                detail={"steps": module.log.steps, "final_loss": module.log.losses[-1]},
             )
-            for data, one, stored in zip(batch, trained, tensors, strict=True)
+            for data, module, stored in zip(batch, trained, tensors, strict=True)
         ]
         updates[-1] = replace(updates[-1], shared=shared, fits=statistics.fits)
         following = state.apply(*updates)
@@ -248,14 +244,14 @@ class DynamicMethod(Method):
         statistics: SharedUpdate,
         stored: Mapping[str, Mapping[str, Tensor]],
     ) -> TrainingJob:
-        """Return what the module of a task is to learn.
+        """Return the training job for the module of a task.
 
         Args:
             state: The state without the task.
             task_data: The task.
             seed: Seed of its module.
-            statistics: The statistics with the task in them.
-            stored: Tensors that are stored of the task beside its module.
+            statistics: The statistics including the task.
+            stored: Statistics tensors stored with the task.
         """
         task, head = task_data.task, task_data.head
         document = head_document(head, task_data.answers)
@@ -277,18 +273,18 @@ class DynamicMethod(Method):
     def update_shared(
         self, state: State, removed: TaskState, added: TaskState | None, context: TrainContext
     ) -> SharedUpdate:
-        """Return new shared objects for a state without `removed` and with `added`, if any, in its place.
+        """Return the shared objects of the state in which `added`, if any, replaces `removed`.
 
         Raises:
-            ConfigError: `added` has no module: a shared one served it that was trained on since (`conpet upgrade`).
+            ConfigError: `added` has no module: it used a shared one that was trained further (see `conpet upgrade`).
         """
         if added is not None and added.shared_slot is None and not added.objects[MODULE].has(ADAPTER_CONFIG):
             raise ConfigError(
-                f"version {added.version} of task {added.name!r} has no module any more: it is older than the "
-                "workspace's upgrade, and the module of that time was trained further; learn its data again instead"
+                f"version {added.version} of task {added.name!r} has no module: it was learned before the workspace "
+                "was upgraded, and its shared module was trained further. Learn the data of that version again"
             )
         with context.costs.stage("statistics"):
-            update = self.moved_statistics(state, [removed], [features_of(added)] if added else [])
+            update = self.updated_statistics(state, [removed], [features_of(added)] if added else [])
         if added is None and SELECTOR in state.shared:
             update = update.plus({SELECTOR: self.selector(state).forget(removed.name)})
         following = state.with_task(added, update) if added else state.without(removed.name, update)
@@ -298,9 +294,9 @@ class DynamicMethod(Method):
         return SharedUpdate({**update.shared, **calibration.shared}, {**update.fits, **calibration.fits})
 
     def relabel(self, state: State, task: TaskState, names: Names, context: TrainContext) -> TaskUpdate:
-        """Return a new version of a task in which labels have other names, or are removed; the head follows.
+        """Return a new version of a task with labels renamed or removed, also in its head.
 
-        A module that serves other tasks too stays as it is, and the version notes which output stands for which label.
+        A module shared with other tasks does not change; the version records the output of each label.
         """
         update = super().relabel(state, task, names, context)
         outputs = {
@@ -322,19 +318,19 @@ class DynamicMethod(Method):
         return replace(update, shared={**update.shared, **calibration.shared}, fits={**update.fits, **calibration.fits})
 
     def merge(self, state: State, names: Collection[str], slot: str, context: TrainContext) -> Merged:
-        """Train one module for several tasks, in place of those that serve them now.
+        """Train one module to replace the modules of several tasks.
 
-        It is trained as a task's own: by cross-entropy over all their labels, on all their stored examples, for as many
-        steps as they took together. Settings the tasks have in common count, else those of the workspace.
+        It minimises the cross-entropy over all their labels, on all their stored examples, for the sum of their steps.
+        It uses the settings that the tasks have in common, and otherwise those of the workspace.
 
         Args:
             state: The present state.
-            names: Names of the tasks; all end in labels.
-            slot: The shared slot the module is to lie in.
-            context: Past examples, those of these tasks among them.
+            names: Names of the tasks; all have label heads.
+            slot: The shared slot for the new module.
+            context: Past examples, including those of these tasks.
         """
         tasks = [task for task in state.tasks if task.name in names]
-        sources = {one.task: one for one in context.memory}
+        sources = {source.task: source for source in context.memory}
         labels = [label for task in tasks for label in task.labels]
         answers = [label for task in tasks for label in sources[task.name].labels(Subset.TRAIN)]
         states = States.concatenated([sources[task.name].states(self.backbone, Subset.TRAIN) for task in tasks])
@@ -353,16 +349,20 @@ class DynamicMethod(Method):
         return Merged(objects, shared, following.with_shared(calibration.shared), trained.log.steps)
 
     def _common_settings(self, tasks: Sequence[TaskState]) -> TaskSettings:
-        """Return the settings that tasks have in common, with as many steps as they took together."""
-        own = [flat(nested(task.settings)) for task in tasks]
-        common = {key: value for key, value in own[0].items() if all(other.get(key) == value for other in own[1:])}
+        """Return the settings that tasks have in common, with the sum of their steps."""
+        settings_by_task = [flat(nested(task.settings)) for task in tasks]
+        common = {
+            key: value
+            for key, value in settings_by_task[0].items()
+            if all(other.get(key) == value for other in settings_by_task[1:])
+        }
         steps = sum(steps_of(len(features_of(task)), self.settings.for_task(task.settings).training) for task in tasks)
         return self.settings.for_task(common | {"training.max_steps": steps, "training.epochs": steps})
 
     def prune_labels(
         self, state: State, before: Sequence[TaskState], after: Sequence[TaskState]
     ) -> Mapping[str, Artifact | None]:
-        """Return the shared modules that serve fewer labels than before, without those labels; None: it serves none."""
+        """Return each shared module that now serves fewer labels, without the others; None if it serves none."""
         return prune_labels(state.shared, before, after)
 
     def _selector_data(self, state: State, task_data: TaskData, context: TrainContext) -> SelectorData:
@@ -370,10 +370,10 @@ class DynamicMethod(Method):
         return SelectorData(task_data.task.name, task_data.train, rehearsal, task_data.settings, context)
 
     def _rehearsal(self, state: State, task_data: TaskData, context: TrainContext) -> Rehearsal | None:
-        """Prepare the old half of what the selector learns from."""
+        """Prepare the past examples that the selector is trained on."""
         _, replayed = divide_budget(task_data.settings.training.batch_size, old_share=OLD_SHARE, has_memory=True)
         return rehearse(
-            [one for one in context.memory if one.task != task_data.task.name],
+            [source for source in context.memory if source.task != task_data.task.name],
             self.backbone,
             schedule=self.settings.replay.schedule,
             steps=self.selector(state).replay_steps,
@@ -383,70 +383,70 @@ class DynamicMethod(Method):
 
     @property
     def _modules_compete(self) -> bool:
-        """Whether a module is trained in one softmax with those of older tasks: the paper's training at top_k > 1."""
+        """Whether modules are trained in one softmax with those of older tasks, as in the paper for top_k > 1."""
         return self.settings.fusion.name == PaperFusion.name and self.settings.selector.top_k > 1
 
     def competing_logits(self, state: State, task_data: TaskData) -> Tensor | None:
-        """Return the fixed logits of older tasks' labels that share the softmax with a new task's.
+        """Return the fixed logits of older tasks' labels, which share the softmax with the new task's labels.
 
-        Teacher forcing (Song et al. 2023): the new task is always among the k selected; if the selector left it out, it
-        takes the place of the last. Labels of tasks that are not selected get -100.
+        Teacher forcing (Song et al. 2023): the new task always counts as selected, next to the k - 1 likeliest older
+        ones. Labels of tasks that are not selected get -100.
 
         Args:
-            state: The state with the task's statistics, and without its module.
+            state: The state with the task's statistics but without its module.
             task_data: The task.
 
         Returns:
-            `[n, K]`, or None where there is no older task of its kind.
+            `[n, K]`, or None if there is no older task of this kind.
         """
         task, kind = task_data.task, task_data.task.kind
-        others = [one for one in state.tasks if one.kind is kind and one.name != task.name]
+        others = [other for other in state.tasks if other.kind is kind and other.name != task.name]
         if not others:
             return None
-        templates = {one.template for one in others} - {task.template}
+        templates = {other.template for other in others} - {task.template}
         inputs = {task.template: task_data.train}
         inputs |= {other: task_data.source.states(self.backbone, Subset.TRAIN, template=other) for other in templates}
-        own = state.index(task.name)
+        new_task = state.index(task.name)
         ranked = self._selected(state, inputs, kind)
-        ranked[:, own] = -torch.inf
+        ranked[:, new_task] = -torch.inf
         modules = self.modules(state)
         chosen = _likeliest(sum_by_module(ranked, modules.of_task), self.settings.selector.top_k - 1)
         logits = modules.run(inputs, kind, chosen)
-        return logits[:, state.owner != own].clamp(min=UNSELECTED)
+        return logits[:, state.owner != new_task].clamp(min=UNSELECTED)
 
     def calibrate(self, state: State, context: TrainContext, newest: Sequence[StoredExamples] = ()) -> SharedUpdate:
-        """Fit the fusion on held-out examples: half of the newest tasks, half of older ones, within the budget.
+        """Fit the fusion on validation examples within its budget: half from the newest tasks, half from older ones.
 
-        At least one example of each of the newest tasks is taken, however many they are.
+        Every one of the newest tasks contributes at least one example, even beyond the budget.
         """
         with context.costs.stage("calibration"):
-            names = {one.task for one in newest}
-            old = [one for one in context.memory if one.task not in names]
+            names = {source.task for source in newest}
+            old = [source for source in context.memory if source.task not in names]
             of_new, of_old = divide_budget(
                 self.settings.fusion.calibration_examples,
                 old_share=OLD_SHARE if newest else 1.0,
                 has_memory=bool(old),
             )
             drawn = draw_by_task(old, Subset.VALIDATION, of_old, context.seed)
-            for one in newest:
-                count, most = one.count(Subset.VALIDATION), max(1, of_new // len(newest))
-                drawn.append((one, random.Random(context.seed).sample(range(count), min(most, count))))  # noqa: S311
+            for source in newest:
+                count, limit = source.count(Subset.VALIDATION), max(1, of_new // len(newest))
+                drawn.append((source, random.Random(context.seed).sample(range(count), min(limit, count))))  # noqa: S311
             fusion = self._fitted_fusion(state, drawn)
             fits: dict[str, Any] = {name: state.fits[name] for name in OF_FEATURES if name in state.fits}
             fits["fusion"] = fusion
             return SharedUpdate({CALIBRATION: Artifact(documents={CALIBRATION: fusion.to_json()})}, fits)
 
     def _fitted_fusion(self, state: State, drawn: Sequence[tuple[StoredExamples, list[int]]]) -> Fusion:
-        """Fit a fusion on held-out examples of some tasks."""
+        """Fit a fusion on the drawn validation examples."""
         column = {name: index for index, name in enumerate(state.classes)}
         tasks = {task.name: task for task in state.tasks}
         parts, targets = [], []
         for kind in Kind:
-            some = [(source, positions) for source, positions in drawn if source.kind is kind and positions]
-            if not some:
+            of_kind = [(source, positions) for source, positions in drawn if source.kind is kind and positions]
+            if not of_kind:
                 continue
-            parts.append(self._evidence(state, self.encode_stored(state, some, Subset.VALIDATION), kind)[0])
-            for source, positions in some:
+            parts.append(self._evidence(state, self.encode_stored(state, of_kind, Subset.VALIDATION), kind)[0])
+            for source, positions in of_kind:
                 classes = tasks[source.task].classes_for(source.labels(Subset.VALIDATION))
                 targets += [column[classes[position]] for position in positions]
         cls: type[Fusion] = FUSIONS[self.settings.fusion.name]
@@ -454,7 +454,7 @@ class DynamicMethod(Method):
         return fusion.fit(Evidence.joined(parts), torch.tensor(targets)) if parts else fusion
 
 
-def _likeliest(log_probabilities: Tensor, most: int) -> Tensor:
-    """Return the indices of the likeliest modules `[n, k]`, by log-probability `[n, M]`, of those that are possible."""
+def _likeliest(log_probabilities: Tensor, limit: int) -> Tensor:
+    """Return the indices of at most `limit` possible modules `[n, k]` with the highest log-probability `[n, M]`."""
     possible = int((log_probabilities > -torch.inf).any(dim=0).sum())
-    return log_probabilities.topk(min(most, possible), dim=1).indices
+    return log_probabilities.topk(min(limit, possible), dim=1).indices

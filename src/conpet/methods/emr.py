@@ -13,11 +13,11 @@ class EmrMethod(StaticMethod):
         L = -1/n sum_i log softmax(W f(x_i) + b)[y_i]
 
     With `replay=dynamic` this is Static ConPET's EMR* (Song et al. 2023, section 3.2): old examples are drawn from all
-    that is stored. With `replay=fixed` it is EMR with its own memory: per label, the examples nearest to the centres
-    of k-means over their representations, repeated until the old half of the budget is filled.
+    that is stored. With `replay=fixed` it is the original EMR with a small memory: for each label, the examples nearest
+    to the centres of k-means over their representations, repeated until the old half of the budget is filled.
 
-    Stored: the module, the head, and the replay memory. Wang et al. replay after, not beside, the new examples, and
-    rank against sampled negatives; here, as in Song et al., a softmax over all labels is trained within one budget.
+    Stored: the module, the head and the replay memory. Wang et al. replay old examples after the new ones, and rank
+    against sampled negatives; here, as in Song et al., both are in every batch, under a softmax over all labels.
     """
 
     name = "emr"

@@ -19,10 +19,10 @@ _IMPORTANCE, _ANCHOR = "importance.", "anchor."
 
 @dataclass(frozen=True, slots=True)
 class Quadratic:
-    """The penalty S (theta - A)^2: the sum over tasks of F_t (theta - theta_t)^2, but for a constant.
+    """The penalty S (theta - A)^2: the sum over tasks of F_t (theta - theta_t)^2, up to a constant.
 
     Attributes:
-        importance: S = sum_t F_t, by name of a parameter.
+        importance: S = sum_t F_t, by parameter name.
         anchor: A = sum_t F_t theta_t / S.
     """
 
@@ -30,7 +30,7 @@ class Quadratic:
     anchor: Mapping[str, Tensor]
 
     def at(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Return its value, a scalar."""
+        """Return the penalty at these parameters, a scalar."""
         terms = [
             (importance * (parameters[name] - self.anchor[name]).square()).sum()
             for name, importance in self.importance.items()
@@ -38,14 +38,13 @@ class Quadratic:
         return torch.stack(terms).sum() if terms else torch.tensor(0.0)
 
     def plus(self, fisher: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Quadratic:
-        """Return the sum with F (theta - value)^2; the anchor is the mean of both minima, weighted by S and F."""
+        """Return this penalty plus F (theta - value)^2; its anchor is the mean of both minima, weighted by S and F."""
         importance, anchor = {}, {}
-        for name, more in fisher.items():
-            have = self.importance.get(name, torch.zeros_like(more))
-            place = self.anchor.get(name, torch.zeros_like(more))
-            importance[name] = have + more
-            share = more / importance[name].clamp(min=torch.finfo(more.dtype).tiny)  # where all is 0, nothing moves
-            anchor[name] = place + share * (values[name] - place)
+        for name, added in fisher.items():
+            importance[name] = self.importance.get(name, torch.zeros_like(added)) + added
+            share = added / importance[name].clamp(min=torch.finfo(added.dtype).tiny)  # 0 where no task has importance
+            former = self.anchor.get(name, torch.zeros_like(added))
+            anchor[name] = former + share * (values[name] - former)
         return Quadratic(importance, anchor)
 
 
@@ -53,8 +52,8 @@ class EwcConfig(MethodConfig):
     """Options of the method.
 
     Attributes:
-        penalty: The paper's lambda: how much old tasks weigh beside the new one.
-        fisher_examples: Examples of a task its Fisher information is estimated on.
+        penalty: The paper's lambda: weight of old tasks relative to the new one.
+        fisher_examples: Largest number of examples on which to estimate the Fisher information of a task.
     """
 
     penalty: Annotated[float, Field(ge=0)] = 3000.0
@@ -64,20 +63,20 @@ class EwcConfig(MethodConfig):
 class EwcMethod(StaticMethod):
     """Elastic weight consolidation, EWC (Kirkpatrick et al. 2017, arXiv 1612.00796, eq. 3), on one PET module.
 
-    Minimises, on new examples only, for parameters theta of the module and the head and past tasks t,
+    With theta the parameters of module and head, and t the past tasks, it minimises on new examples only
 
         L(theta) = CE(theta) + lambda / 2 sum_t sum_i F_t,i (theta_i - theta_t,i)^2
 
-    CE is the cross-entropy over all labels seen, theta_t what training ended with at task t, and F_t the diagonal of
-    the Fisher information there: the mean over examples of (d log p(y | x) / d theta_i)^2 with y drawn from the
-    model's own p(. | x), not the example's label (which would give the "empirical" Fisher).
+    CE is the cross-entropy over all labels seen, theta_t the parameters after training task t, and F_t the diagonal
+    of the Fisher information there: the mean over examples of (d log p(y | x) / d theta_i)^2 with y drawn from the
+    model's p(. | x), not the example's label (that would be the "empirical" Fisher).
 
-    Stored: two numbers a parameter, however many tasks there are (see `Quadratic`). A row of the head has no penalty
-    from tasks before its label came. The penalty of a task that was removed or learned anew stays. Beside the steps of
-    every method, a task costs a forward and a backward pass of `fisher_examples` single examples.
+    Stored: two numbers for each parameter, whatever the number of tasks (see `Quadratic`). A row of the head has no
+    penalty from tasks before its label existed. The penalty of a task that was removed or learned again remains. In
+    addition to the steps of every method, a task costs a forward and a backward pass of `fisher_examples` examples.
 
-    Not comparable: the paper's tasks have the same outputs or ones of their own; here the head grows, and nothing in
-    the penalty speaks against scores of new labels that rise for all inputs.
+    Not comparable with the paper: there tasks share their outputs or have separate ones; here the head grows, and the
+    penalty does not keep the scores of new labels from rising for all inputs.
     """
 
     name = "ewc"
@@ -94,32 +93,32 @@ class EwcMethod(StaticMethod):
             for name, value in carried_tensors(batches.state, batches.labels).items()
         }
 
-        def of(kind: str) -> dict[str, Tensor]:
+        def carried_by_parameter(kind: str) -> dict[str, Tensor]:
             keys = {name: _key(kind, name) for name in batches.parameters}
             return {name: carried[key] for name, key in keys.items() if key in carried}
 
-        batches.notes = Quadratic(of(_IMPORTANCE), of(_ANCHOR))
+        batches.method_data = Quadratic(carried_by_parameter(_IMPORTANCE), carried_by_parameter(_ANCHOR))
 
     def loss(self, batches: ReplayBatches, step: TrainingStep) -> Tensor:
-        """Return the cross-entropy of new examples and the penalty of past tasks."""
-        past: Quadratic = batches.notes
+        """Return the cross-entropy of the new examples plus the penalty of past tasks."""
+        past: Quadratic = batches.method_data
         return super().loss(batches, step) + self.config.penalty / 2 * past.at(batches.parameters)
 
     def after_training(self, batches: ReplayBatches) -> None:
         """Add the task's Fisher information to the penalty."""
         generator = torch.Generator().manual_seed(batches.context.seed)
-        rows = batches.some(range(batches.new), self.config.fisher_examples)
+        rows = batches.sample(range(batches.new_count), self.config.fisher_examples)
 
         def log_probabilities(row: int) -> Tensor:
             return torch.log_softmax(batches.head(batches.module.represent(batches.collated([row])))[0], dim=0)
 
-        past: Quadratic = batches.notes
+        past: Quadratic = batches.method_data
         fisher = diagonal_fisher(batches.parameters, log_probabilities, rows, generator)
-        batches.notes = past.plus(fisher, {name: value.detach() for name, value in batches.parameters.items()})
+        batches.method_data = past.plus(fisher, {name: value.detach() for name, value in batches.parameters.items()})
 
     def keep(self, batches: ReplayBatches) -> dict[str, Tensor]:
         """Return the penalty of all tasks so far."""
-        past: Quadratic = batches.notes
+        past: Quadratic = batches.method_data
         importance = {_key(_IMPORTANCE, name): value for name, value in past.importance.items()}
         return importance | {_key(_ANCHOR, name): value for name, value in past.anchor.items()}
 
@@ -134,18 +133,18 @@ def diagonal_fisher(
 
     Args:
         parameters: The parameters theta, by name.
-        log_probabilities: Row of an example to log p(. | x) `[L]`.
-        rows: The examples; for each, one label is drawn.
+        log_probabilities: Maps the row of an example to log p(. | x) `[L]`.
+        rows: Rows of the examples; one label is drawn for each.
         generator: Draws the labels.
 
     Returns:
-        It, in the shape of each parameter.
+        The diagonal by name, in the shape of each parameter.
     """
     sums = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     for row in rows:
-        found = log_probabilities(row)
-        label = int(torch.multinomial(found.detach().exp().cpu(), 1, generator=generator))
-        gradients = torch.autograd.grad(found[label], list(parameters.values()))
+        log_p = log_probabilities(row)
+        label = int(torch.multinomial(log_p.detach().exp().cpu(), 1, generator=generator))
+        gradients = torch.autograd.grad(log_p[label], list(parameters.values()))
         for total, gradient in zip(sums.values(), gradients, strict=True):
             total += gradient.square()
     return {name: total / len(rows) for name, total in sums.items()}

@@ -1,4 +1,4 @@
-"""The upper bound: all data of all tasks at once."""
+"""Joint training, the upper bound: all tasks at once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from conpet.state.state import State
 
 
 class JointMethod(StaticMethod):
-    """Joint training ("limitless" in Song et al. 2023): for every task a new module, on all examples of all tasks.
+    """Joint training ("limitless" in Song et al. 2023): each task trains a new module on all examples of all tasks.
 
-    The cost of a task grows with the number of tasks, so this is no method to use but the bound for those that are.
-    Passes over the data are those of the settings (`epochs`), over old and new examples alike; `max_steps` bounds
-    them. Stored: the module, the head, and all examples (it is no bound with a limited replay memory).
+    The cost of a task grows with the number of tasks, so this is an upper bound for comparison, not a practical method.
+    `epochs` counts passes over old and new examples together; `max_steps` limits them. Stored: the module, the head and
+    all examples. With a limited replay memory it is not an upper bound.
     """
 
     name = "joint"
@@ -29,10 +29,10 @@ class JointMethod(StaticMethod):
     retrains: ClassVar[bool] = True
 
     def batches(self, state: State, task_data: TaskData, context: TrainContext) -> ReplayBatches:
-        """Return a new module and head, with all examples of all tasks to be learned."""
-        memory = [one for one in context.memory if one.task != task_data.task.name]
-        states = [task_data.train, *(one.states(self.backbone, Subset.TRAIN) for one in memory)]
-        answers = [*task_data.answers, *(label for one in memory for label in one.labels(Subset.TRAIN))]
+        """Return a new module and head, and batches of all examples of all tasks."""
+        memory = [source for source in context.memory if source.task != task_data.task.name]
+        states = [task_data.train, *(source.states(self.backbone, Subset.TRAIN) for source in memory)]
+        answers = [*task_data.answers, *(label for source in memory for label in source.labels(Subset.TRAIN))]
         labels = labels_with(state, task_data)
         steps = steps_of(len(answers), task_data.settings.training)
         return ReplayBatches(

@@ -13,14 +13,14 @@ from conpet.methods.replay_batches import ReplayBatches, TrainingStep
 from conpet.methods.static import StaticMethod
 
 TEMPERATURE = 2.0
-"""The paper's T, found there by a search."""
+"""The paper's T, found by its authors' search."""
 
 
 class LwfConfig(MethodConfig):
     """Options of the method.
 
     Attributes:
-        distillation: The paper's lambda_o: how much the old outputs weigh beside the new ones.
+        distillation: The paper's lambda_o: weight of the old outputs relative to the new ones.
     """
 
     distillation: Annotated[float, Field(ge=0)] = 1.0
@@ -29,18 +29,18 @@ class LwfConfig(MethodConfig):
 class LwfMethod(StaticMethod):
     """Learning without forgetting, LwF (Li & Hoiem 2017, arXiv 1606.09282, eq. 1-5), on one PET module.
 
-    Before a task is trained, the outputs z' of the old labels are recorded on its own examples. Then it minimises
+    Before training a task, the method records the old labels' outputs z' for the task's examples. Then it minimises
 
         L = -log softmax(z_new)[y] - lambda_o sum_t sum_i softmax(z'_t / T)_i log softmax(z_t / T)_i,  T = 2
 
     over new examples only; z_t are the outputs of the labels of past task t.
 
-    Stored: the module and the head, nothing else. Recording costs one more forward pass over the task's examples.
+    Stored: only the module and the head. Recording costs one more forward pass over the task's examples.
 
-    Not comparable: in the paper it is known which task a test input belongs to, so each task has a softmax of its own,
-    here too. No term compares outputs of two tasks, so the scale of one against the other is left to chance: accuracy
-    within the task is what LwF keeps, whole accuracy over all labels suffers. The paper trains the new outputs alone
-    first (warm-up); here all is trained from the first step, within the budget that every method has.
+    Not comparable with the paper: there the task of a test input is known, so each task has its own softmax, which is
+    kept here. No term compares the outputs of two tasks, so their relative scale is arbitrary: LwF preserves accuracy
+    within the task, but not whole accuracy. The paper first trains the new outputs alone (warm-up); here everything is
+    trained from the first step, within the budget of every method.
     """
 
     name = "lwf"
@@ -51,18 +51,20 @@ class LwfMethod(StaticMethod):
     config: LwfConfig
 
     def before_training(self, batches: ReplayBatches) -> None:
-        """Record what the old outputs say of the new examples."""
-        found = batches.represented(range(batches.new))
+        """Record the old labels' outputs for the new examples."""
+        representations = batches.represented(range(batches.new_count))
         with torch.no_grad():
-            batches.notes = batches.head(found.to(batches.backbone.device))[:, : batches.older]
+            batches.method_data = batches.head(representations.to(batches.backbone.device))[
+                :, : batches.old_label_count
+            ]
 
     def loss(self, batches: ReplayBatches, step: TrainingStep) -> Tensor:
-        """Return the cross-entropy of the new outputs and what the old ones of each task moved."""
+        """Return the cross-entropy of the new outputs plus the distillation loss of each old task."""
         logits = batches.head(batches.represent(step))
-        loss = nn.functional.cross_entropy(logits[:, batches.older :], step.targets - batches.older)
+        loss = nn.functional.cross_entropy(logits[:, batches.old_label_count :], step.targets - batches.old_label_count)
         sizes = [len(task.labels) for task in batches.state.tasks if task.name != batches.task_data.task.name]
-        now = logits[:, : batches.older].split(sizes, dim=1)
-        recorded: Tensor = batches.notes
+        now = logits[:, : batches.old_label_count].split(sizes, dim=1)
+        recorded: Tensor = batches.method_data
         then = recorded[step.rows].split(sizes, dim=1)
         for new, old in zip(now, then, strict=True):
             loss = loss + self.config.distillation * distillation(new, old)
@@ -70,13 +72,13 @@ class LwfMethod(StaticMethod):
 
 
 def distillation(now: Tensor, then: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """Return the mean cross-entropy between outputs `[n, L]` as they were and as they are, both softened.
+    """Return the mean cross-entropy between recorded and present outputs, both softened by a temperature.
 
-    Dividing logits by T is the paper's raising of probabilities to the power 1 / T (eq. 4).
+    Dividing logits by T equals raising probabilities to the power 1 / T, as in the paper (eq. 4).
 
     Args:
-        now: Outputs now.
-        then: Outputs recorded.
+        now: Present outputs `[n, L]`.
+        then: Recorded outputs `[n, L]`.
         temperature: T.
     """
     return nn.functional.cross_entropy(now / temperature, (then / temperature).softmax(dim=1))

@@ -1,4 +1,4 @@
-"""Orthogonal low-rank adaptation: every task in directions of its own, nothing replayed."""
+"""Orthogonal low-rank adaptation: each task trains in its own directions, without replay."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class OLoraConfig(MethodConfig):
     """Options of the method.
 
     Attributes:
-        orthogonality: The paper's lambda_1.
+        orthogonality: The paper's lambda_1: weight of the orthogonality loss.
     """
 
     orthogonality: Annotated[float, Field(ge=0)] = 0.5
@@ -32,19 +32,19 @@ class OLoraConfig(MethodConfig):
 class OLoraMethod(StaticMethod):
     """Orthogonal LoRA, O-LoRA (Wang et al. 2023, arXiv 2310.14152, section 3), replay-free.
 
-    Every task t trains a LoRA (A_t, B_t) of its own; those before it are frozen, and all updates are summed in every
-    adapted map: W x + s sum_{i <= t} B_i A_i x. The rows of A_t are kept orthogonal to those of the A before it (the
-    paper's L_orth), so that the new task reads directions of its input that the old ones do not:
+    Each task t trains a new LoRA (A_t, B_t); earlier ones are frozen, and every adapted map sums all updates:
+    W x + s sum_{i <= t} B_i A_i x. The loss keeps the rows of A_t orthogonal to those of all earlier A (the paper's
+    L_orth), so that the new task reads directions of its input that the earlier ones do not:
 
         L = -1/n sum_j log softmax(W f(x_j) + b)[y_j] + lambda sum_{i < t} |A_i A_t^T|_F^2, summed over the maps
 
-    Stored: all LoRA modules, as one of rank r t (`concatenated`), and the head. So the trained parameters of a task
-    stay as few as ever, but the served module, and what it costs to run it, grow slowly with t. The paper merges the
-    updates into the weights instead, which a frozen backbone that is shared with other workspaces forbids. A task
-    that is removed or learned anew leaves its LoRA in the sum: later ones were trained over it.
+    Stored: all LoRA modules, as one of rank r t (`concatenated`), and the head. A task's number of trained parameters
+    does not grow, but the module that answers, and the cost of running it, grow with t. The paper merges the updates
+    into the weights instead, which is not possible here because workspaces share the frozen backbone. The LoRA of a
+    task that is removed or learned again remains in the sum, because later ones were trained on top of it.
 
-    Not comparable: the paper tunes a model that generates its answers, where no output belongs to a task. Here one
-    head over all labels is trained on new examples alone, and orthogonal updates do nothing against its forgetting.
+    Not comparable with the paper: there the model generates its answers, so no output belongs to a task. Here one head
+    over all labels is trained on new examples only, and orthogonal updates do not prevent the head from forgetting.
     """
 
     name = "o-lora"
@@ -56,7 +56,7 @@ class OLoraMethod(StaticMethod):
 
     @classmethod
     def check_task(cls, settings: Settings, task: TaskSettings) -> None:
-        """Raise `ConfigError` unless modules are plain LoRA, of one shape."""
+        """Raise `ConfigError` unless the module is a plain LoRA of the workspace's shape."""
         super().check_task(settings, task)
         module = settings.module
         if not isinstance(module, LoraConfig) or module.dora:
@@ -65,18 +65,18 @@ class OLoraMethod(StaticMethod):
             )
 
     def initial_module(self, state: State, seed: int) -> PetModule:
-        """Return a new LoRA over the stored ones."""
+        """Return a new LoRA on top of the stored ones."""
         return PetModule(self.backbone, self.settings.for_task({}), seed, past=past_updates(state))
 
     def before_training(self, batches: ReplayBatches) -> None:
-        """Note the directions that are taken: all earlier A of a map, one below the other `[r (t - 1), in]`."""
+        """Read the directions of earlier tasks: all earlier A of each map, stacked `[r (t - 1), in]`."""
         past = past_updates(batches.state)
         taken = past.tensors if past else {}
-        batches.notes = {name: a.to(batches.backbone.device) for name, a in taken.items() if name.endswith(DOWN)}
+        batches.method_data = {name: a.to(batches.backbone.device) for name, a in taken.items() if name.endswith(DOWN)}
 
     def loss(self, batches: ReplayBatches, step: TrainingStep) -> Tensor:
-        """Return the cross-entropy, and how far the new LoRA reads directions that are taken."""
-        taken: Mapping[str, Tensor] = batches.notes
+        """Return the cross-entropy plus the overlap of the new LoRA with the directions of earlier tasks."""
+        taken: Mapping[str, Tensor] = batches.method_data
         return super().loss(batches, step) + self.config.orthogonality * overlap(taken, batches.module.parameters)
 
     def answering_adapter(self, batches: ReplayBatches) -> Adapter:
@@ -86,17 +86,17 @@ class OLoraMethod(StaticMethod):
 
 
 def past_updates(state: State) -> Adapter | None:
-    """Return the sum of the LoRA modules of all tasks so far, as one module."""
+    """Return the LoRA modules of all tasks so far as one module, or None before the first task."""
     stored = stored_module(state)
     return Adapter(stored.tensors(ADAPTER_TENSORS), stored.document(ADAPTER_CONFIG)) if stored else None
 
 
 def overlap(taken: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> Tensor:
-    """Return the sum over maps of |A' A^T|_F^2, with all earlier A of a map in A': a scalar.
+    """Return the sum over maps of |A' A^T|_F^2, a scalar; A' stacks all earlier A of a map.
 
     Args:
-        taken: A' of each map `[m, in]`, by the name of its A.
-        parameters: A `[r, in]` by name, among others.
+        taken: A' `[m, in]` by the name of its A.
+        parameters: The module's parameters by name; among them every A `[r, in]`.
     """
     terms = [(earlier @ parameters[name].T).square().sum() for name, earlier in taken.items()]
     return torch.stack(terms).sum() if terms else torch.tensor(0.0)

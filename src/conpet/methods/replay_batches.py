@@ -1,4 +1,4 @@
-"""One task while a static method learns it: what is trained, and the batches it is trained on."""
+"""What a static method trains while it learns one task: a module, a head and batches of new and replayed examples."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from conpet.replay.schedule import OLD_SHARE, divide_budget, rehearse
 from conpet.state.state import State
 
 HEAD_PARAMETERS = "head."
-"""Names of the head's parameters begin so; they have one row for each label."""
+"""Prefix of the names of the head's parameters, which have one row for each label."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingStep:
-    """The batch of one step: new examples first, replayed ones behind them.
+    """The batch of one training step: new examples first, then replayed ones.
 
     Attributes:
         number: Number of the step, from 0.
-        rows: Row of each of n examples in the session's states.
-        fresh: How many of them are new.
-        batch: Their prefix states.
-        targets: Output of the head that stands for each one's label `[n]`, int64, on the backbone's device.
+        rows: Rows of the n examples in `ReplayBatches.states`.
+        new_count: Number of new examples; the others are replayed.
+        batch: Prefix states of the examples.
+        targets: Index of the head's output for each example's label `[n]`, int64, on the backbone's device.
     """
 
     number: int
     rows: list[int]
-    fresh: int
+    new_count: int
     batch: Batch
     targets: Tensor
 
 
 class ModuleWithHead(NamedTuple):
-    """What is trained: a module and a head on it."""
+    """A module and its head, both trained."""
 
     module: PetModule
     head: nn.Linear
@@ -55,21 +55,21 @@ class ModuleWithHead(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class ReplayBatches:
-    """One task while a static method learns it.
+    """The module, head and batches of one task's training by a static method.
 
     Attributes:
-        module: The module that is trained.
-        head: The head that is trained.
-        state: The state without the task.
-        lesson: The task.
-        work: Seed, past examples, checkpoints, progress.
-        labels: Labels of the head's outputs: those of older tasks, then the task's own.
-        states: States of the new examples and, behind them, of those that may be replayed.
-        targets: Output of the head for the label of each of them, int64.
-        new: Number of new examples.
-        steps: Optimiser steps of the task, its budget.
-        rehearsal: Draws the past examples that fill the old part of the batches, or None.
-        notes: What the method noted for the rest of the session, of a type of its own.
+        module: The module to train.
+        head: The head to train.
+        state: The state before the task is learned.
+        task_data: The task.
+        context: Seed, past examples, checkpoints, progress.
+        labels: Labels of the head's outputs: those of older tasks, then those of the task.
+        states: Prefix states of the new examples, then of those that may be replayed.
+        targets: Index of the head's output for the label of each example in `states`, int64.
+        new_count: Number of new examples.
+        steps: The task's budget of optimiser steps.
+        rehearsal: Draws the past examples for the old part of each batch, or None.
+        method_data: What the method itself needs during this training; each method has its own type.
     """
 
     module: PetModule
@@ -80,10 +80,10 @@ class ReplayBatches:
     labels: tuple[str, ...]
     states: States
     targets: Tensor
-    new: int
+    new_count: int
     steps: int
     rehearsal: Rehearsal | None = None
-    notes: Any = None
+    method_data: Any = None
     _epochs: dict[int, list[list[int]]] = field(default_factory=dict, init=False)
 
     @classmethod
@@ -98,9 +98,9 @@ class ReplayBatches:
         *,
         replays: bool,
     ) -> Self:
-        """Draw what is replayed within the task's budget, and put new and old examples side by side."""
+        """Draw the examples to replay within the task's budget, and join them with the new ones."""
         backbone = trained.module.backbone
-        memory = [one for one in context.memory if replays and one.task != task_data.task.name]
+        memory = [source for source in context.memory if replays and source.task != task_data.task.name]
         steps = steps_of(len(task_data.train), task_data.settings.training)
         _, old = divide_budget(task_data.settings.training.batch_size, old_share=OLD_SHARE, has_memory=bool(memory))
         rehearsal = rehearse(
@@ -130,13 +130,13 @@ class ReplayBatches:
         return self.module.backbone
 
     @property
-    def older(self) -> int:
-        """Number of the head's outputs that stand for labels of older tasks."""
+    def old_label_count(self) -> int:
+        """Number of the head's outputs for labels of older tasks; they come first."""
         return len(self.labels) - len(self.task_data.task.labels)
 
     @property
     def resumable(self) -> bool:
-        """Whether the batches depend on the step alone."""
+        """Whether a batch depends only on the number of its step."""
         return self.rehearsal is None or self.rehearsal.resumable
 
     @property
@@ -151,32 +151,32 @@ class ReplayBatches:
 
     @property
     def old_rows(self) -> list[int]:
-        """Rows of the old examples that may be learned from."""
+        """Rows of the old examples that may be learned from (not the probes of adaptive replay)."""
         if self.rehearsal is None:
             return []
         learned = self.rehearsal.trained(range(len(self.rehearsal.states)))
-        return [self.new + row for row, kept in enumerate(learned) if kept]
+        return [self.new_count + row for row, is_learned in enumerate(learned) if is_learned]
 
-    def some(self, rows: Sequence[int], most: int) -> list[int]:
-        """Draw at most so many of some rows; the same ones whenever it is asked."""
-        return random.Random(self.context.seed).sample(rows, min(most, len(rows)))  # noqa: S311
+    def sample(self, rows: Sequence[int], limit: int) -> list[int]:
+        """Draw at most `limit` of these rows; every call draws the same ones."""
+        return random.Random(self.context.seed).sample(rows, min(limit, len(rows)))  # noqa: S311
 
     def represented(self, rows: Sequence[int]) -> Tensor:
-        """Return how the module represents some rows now `[n, R]`, on the CPU; nothing is trained on them."""
+        """Return the module's current representations of these rows `[n, R]`, on the CPU, without gradients."""
         return represented(self.backbone, self.module, self.states.select(rows))
 
     def step(self, number: int) -> TrainingStep:
         """Return the batch of a step."""
-        fresh_count, old_count = divide_budget(
+        new_count, old_count = divide_budget(
             self.task_data.settings.training.batch_size, old_share=OLD_SHARE, has_memory=self.rehearsal is not None
         )
-        fresh = self._fresh(number, fresh_count)
-        old = [self.new + row for row in self.rehearsal.rows(number, old_count)] if self.rehearsal else []
-        rows = [*fresh, *old]
-        return TrainingStep(number, rows, len(fresh), self.collated(rows), self.targets[rows].to(self.backbone.device))
+        new = self._new_rows(number, new_count)
+        old = [self.new_count + row for row in self.rehearsal.rows(number, old_count)] if self.rehearsal else []
+        rows = [*new, *old]
+        return TrainingStep(number, rows, len(new), self.collated(rows), self.targets[rows].to(self.backbone.device))
 
     def collated(self, rows: Sequence[int]) -> Batch:
-        """Return a batch of some rows of the session's states."""
+        """Return these rows of `states` as one batch."""
         return self.states.collate(rows, pad=self.backbone.encoder.pad, device=self.backbone.device)
 
     def represent(self, step: TrainingStep) -> Tensor:
@@ -184,23 +184,23 @@ class ReplayBatches:
         return self.module.represent(step.batch)
 
     def mean_loss(self, step: TrainingStep, losses: Tensor) -> Tensor:
-        """Return the mean of a step's losses `[n]` over all that is learned from; the replay schedule sees them too."""
+        """Return the mean of a step's losses `[n]` over the examples learned from; show all losses to the schedule."""
         return mean_loss(losses, self.rehearsal, self.replayed(step))
 
     def learned_from(self, step: TrainingStep, losses: Tensor) -> Tensor:
-        """Return which of a step's examples are learned from `[n]`, bool; the replay schedule sees all losses `[n]`."""
+        """Return which of a step's examples are learned from `[n]`, bool; show all losses `[n]` to the schedule."""
         return learned_from(losses, self.rehearsal, self.replayed(step))
 
     def replayed(self, step: TrainingStep) -> list[int]:
-        """Return the old examples of a step, as rows of the rehearsal."""
-        return [row - self.new for row in step.rows[step.fresh :]]
+        """Return the rows of a step's old examples in `Rehearsal.states`."""
+        return [row - self.new_count for row in step.rows[step.new_count :]]
 
-    def _fresh(self, number: int, count: int) -> list[int]:
-        """Return the new examples of a step: as many passes over all of them as the steps allow."""
-        per_epoch = -(-self.new // count)
+    def _new_rows(self, number: int, count: int) -> list[int]:
+        """Return the new examples of a step, in shuffled passes over all of them."""
+        per_epoch = -(-self.new_count // count)
         epoch = number // per_epoch
         if epoch not in self._epochs:
-            lengths = [len(one.ids) for one in self.states.encoded[: self.new]]
+            lengths = [len(encoded.ids) for encoded in self.states.encoded[: self.new_count]]
             generator = torch.Generator().manual_seed(self.context.seed + epoch)
             self._epochs = {epoch: epoch_batches(lengths, count, generator)}
         return self._epochs[epoch][number % per_epoch]

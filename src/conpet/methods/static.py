@@ -35,28 +35,27 @@ from conpet.state.statistics import features_of, remaining_rows
 from conpet.state.update import SharedUpdate, TaskUpdate
 
 METHOD = "method"
-"""Stem, in the object of the module, of the tensors a method keeps from one task to the next."""
+"""Stem, in the module's object, of the tensors that a method carries from one task to the next."""
 PER_LABEL = "label."
-"""Prefix of the names of those of these tensors that have one row for each label of the head."""
+"""Prefix of the names of carried tensors that have one row for each label of the head."""
 
 
 class StaticMethod(Method, ABC):
-    """One PET module and one head over all labels, updated for every task (Static ConPET, Song et al. 2023, 3.2).
+    """One PET module and one head over all labels, trained with every task (Static ConPET, Song et al. 2023, 3.2).
 
-    This class is the frame: it grows the head, draws batches (half new, half old where the method replays), trains
-    within the task's budget and stores the result. A method says what is minimised, and what it does before and after.
-    With the frame alone, a method minimises the cross-entropy over all labels seen.
+    This base class grows the head, draws batches (half new, half old if the method replays), trains within the task's
+    budget and stores the result. A method defines the loss, and its work before and after training. The default loss is
+    the cross-entropy over all labels seen.
 
-    The labels are scored by the softmax of the one head; there is no selector. A version of a task holds no module:
-    going back to another version learns its stored examples again, and what the module has seen of a removed task
-    stays in it.
+    Labels are scored by the softmax of the one head; there is no selector. A version of a task has no module: a
+    rollback trains on the stored examples of the version again, and removing a task does not untrain the module.
     """
 
     sections: ClassVar[frozenset[str]] = frozenset({"module", "head", "training", "replay"})
     replays: ClassVar[bool] = True
-    """Whether half of a batch is old examples."""
+    """Whether half of each batch is old examples."""
     resumable: ClassVar[bool] = True
-    """Whether a step's loss depends on weights and step alone. If not, interrupted training starts again."""
+    """Whether a step's loss depends only on the weights and the step. If not, interrupted training restarts."""
 
     def __init__(self, backbone: Backbone, settings: Settings, cache: LogitCache | None = None) -> None:
         super().__init__(backbone, settings)
@@ -64,89 +63,90 @@ class StaticMethod(Method, ABC):
 
     @classmethod
     def check_task(cls, settings: Settings, task: TaskSettings) -> None:
-        """Raise `ConfigError` if a task asks for a module or a head of its own: there is one for all."""
+        """Raise `ConfigError` if a task sets its own module or head: all tasks share one."""
         super().check_task(settings, task)
-        there, asked = settings.module, task.module
-        own = [name for name, value in asked.shape.items() if value != there.shape.get(name)]
-        if own:
+        shared_module, task_module = settings.module, task.module
+        different = [name for name, value in task_module.shape.items() if value != shared_module.shape.get(name)]
+        if different:
             raise ConfigError(
-                f"{', '.join(f'module.{name}' for name in own)}: method {cls.name!r} trains one module for all tasks, "
-                "so a task cannot have its own; leave it out, or set it for the workspace (`conpet init`)"
+                f"{', '.join(f'module.{name}' for name in different)}: method {cls.name!r} trains one module for all "
+                "tasks, so a task cannot set its own; remove the setting, or set it for a new workspace (`conpet init`)"
             )
 
-    # What a method may define
+    # Hooks for methods
 
     def before_training(self, batches: ReplayBatches) -> None:
-        """Look at the module as the tasks before left it; nothing is trained yet."""
+        """Prepare `batches.method_data` from the module before this training."""
 
     def loss(self, batches: ReplayBatches, step: TrainingStep) -> Tensor:
-        """Return what is minimised at a step, a scalar."""
+        """Return the loss of a step, a scalar."""
         logits = batches.head(batches.represent(step))
         return batches.mean_loss(step, nn.functional.cross_entropy(logits, step.targets, reduction="none"))
 
     def after_backward(self, batches: ReplayBatches, step: int) -> None:
-        """Change the gradients of a step, if the method does."""
+        """Change the gradients of a step; by default they stay unchanged."""
 
     def after_training(self, batches: ReplayBatches) -> None:
-        """Work on what was trained; it is not trained any further for this task."""
+        """Use the trained module and head, for example to update `batches.method_data`."""
 
     def extra_parameters(self, batches: ReplayBatches) -> Mapping[str, nn.Parameter]:
-        """Return what is trained in addition to the module and the head, by name."""
+        """Return parameters to train in addition to those of module and head, by name."""
         return {}
 
     def answering_adapter(self, batches: ReplayBatches) -> Adapter:
-        """Return the module that answers."""
+        """Return the adapter to store and answer with."""
         return batches.module.adapter()
 
     def answering_head(self, batches: ReplayBatches) -> nn.Linear:
-        """Return the linear map from representations to scores of the labels that answers."""
+        """Return the head to store and answer with, a linear map from representations to label scores."""
         return batches.head
 
     def keep(self, batches: ReplayBatches) -> Mapping[str, Tensor]:
-        """Return what the method needs of this task when it learns the next one, but not to answer."""
+        """Return the tensors that the method needs to learn the next task but not to answer."""
         return {}
 
     def keep_with_task(
         self, batches: ReplayBatches, representations: Callable[[], Tensor]
     ) -> Mapping[str, Mapping[str, Tensor]]:
-        """Return tensors by stem that belong to the task just learned and go with it.
+        """Return tensors, by stem, to store with the version just learned.
 
         Args:
-            batches: The task, trained.
-            representations: Computes, once, how the module represents its training examples now `[n, R]`, on the CPU.
+            batches: The task after training.
+            representations: Computes, once, the trained module's representations of the training examples `[n, R]`, on
+                the CPU.
         """
         return {}
 
     def relabel_kept(self, task: TaskState, names: Names, rows: Sequence[int]) -> Mapping[str, Mapping[str, Tensor]]:
-        """Return what `keep_with_task` kept with a task, for when its labels have other names or are removed.
+        """Return the tensors of `keep_with_task` after labels of the task are renamed or removed.
 
         Args:
             task: The task in its active version.
             names: New names of its labels.
-            rows: Rows of the training examples whose label is not removed.
+            rows: Rows of the training examples that remain.
         """
         return {}
 
     def initial_module(self, state: State, seed: int) -> PetModule:
-        """Return the module that training starts from: its last weights, or first ones drawn from a seed."""
+        """Return the module that training starts from: the stored one, or a new one drawn from the seed."""
         module = PetModule(self.backbone, self.settings.for_task({}), seed)
         if (stored := stored_module(state)) is not None:
             module.load(stored.tensors(ADAPTER_TENSORS))
         return module
 
     def trained_head(self, stored: ObjectReader) -> Mapping[str, Tensor]:
-        """Return weight and bias of the head that training continues from: here the one that answers."""
+        """Return weight and bias of the head that training continues from; by default the stored head."""
         return stored.tensors(HEAD)
 
     # Answering
 
     def score(self, state: State, inputs: EncodedInputs, kind: Kind) -> Scores:
-        """Score n examples of one kind by the one module; labels of tasks of another kind get -inf."""
-        the_one = torch.zeros(count(inputs), 1, dtype=torch.int64)
-        return Scores(torch.log_softmax(self.modules(state).run(inputs, kind, the_one), dim=1))
+        """Score n examples of one kind by the shared module; labels of tasks of another kind get -inf."""
+        first_module = torch.zeros(count(inputs), 1, dtype=torch.int64)
+        return Scores(torch.log_softmax(self.modules(state).run(inputs, kind, first_module), dim=1))
 
     def modules(self, state: State) -> ModuleAssignment:
-        """Return the one module, and the tasks it serves."""
+        """Return the shared module and the tasks it serves."""
         return state.fitted("modules", lambda: ModuleAssignment(state, self.cache))
 
     # Learning
@@ -162,13 +162,13 @@ class StaticMethod(Method, ABC):
             representations = cache(lambda: represented(self.backbone, batches.module, task_data.train))
             with_task = self.keep_with_task(batches, representations)
         heads = {**batches.head_parameters, **self.extra_parameters(batches)}
-        kept = self.keep(batches)
+        carried = self.keep(batches)
         answering = self.answering_head(batches)
         module = module_artifact(
             self.answering_adapter(batches),
             {"weight": answering.weight.detach().cpu().clone(), "bias": answering.bias.detach().cpu().clone()},
             label_document(batches.labels),
-            **({METHOD: kept} if kept else {}),
+            **({METHOD: carried} if carried else {}),
         )
         return TaskUpdate(
             task_data.task,
@@ -187,59 +187,59 @@ class StaticMethod(Method, ABC):
     def update_shared(
         self, state: State, removed: TaskState, added: TaskState | None, context: TrainContext
     ) -> SharedUpdate:
-        """Return new shared objects for a state without `removed` and with `added`, if any, in its place.
+        """Return the shared objects of the state in which `added`, if any, replaces `removed`.
 
-        The head loses the labels of `removed`; the stored examples of `added` are learned again.
+        The labels of `removed` are dropped from the head; the stored examples of `added` are learned again.
         """
         with context.costs.stage("statistics"):
-            update = self.moved_statistics(state, [removed], [])
+            update = self.updated_statistics(state, [removed], [])
         labels = [label for task in state.tasks if task.name != removed.name for label in task.labels]
         kept = self.with_head_for(state, {label: label for label in labels}) if labels or added else None
         update = update.plus({STATIC: kept})
         if added is None:
             return update
-        source = next(one for one in context.memory if one.task == added.name)
+        source = next(source for source in context.memory if source.task == added.name)
         task_data = TaskData.of(added, self.settings, source, self.backbone)
-        others = replace(context, memory=[one for one in context.memory if one is not source])
+        others = replace(context, memory=[other for other in context.memory if other is not source])
         learned = self.learn_task(state.without(removed.name, update), task_data, others)
-        moved = self.moved_statistics(state, [removed], [features_of(added)])
+        moved = self.updated_statistics(state, [removed], [features_of(added)])
         return SharedUpdate({**learned.shared, **moved.shared}, moved.fits)
 
     def freeze(self, state: State) -> Mapping[str, Artifact | None]:
-        """Return the shared objects for when the module is not trained any further, whatever method follows."""
+        """Return the shared objects of a module that is not trained further: without the carried tensors."""
         stored = stored_module(state)
         if stored is None or not stored.has(METHOD):
             return {}
         return {STATIC: with_labels(stored, {label: label for label in stored.document(HEAD)[LABELS]})}
 
     def relabel(self, state: State, task: TaskState, names: Names, context: TrainContext) -> TaskUpdate:
-        """Return a new version of a task in which labels have other names, or are removed; the head follows."""
+        """Return a new version of a task with labels renamed or removed, also in the head."""
         update = super().relabel(state, task, names, context)
-        labels = {label: names.get(label, label) for one in state.tasks for label in one.labels}
+        labels = {label: names.get(label, label) for known in state.tasks for label in known.labels}
         shared = self.with_head_for(state, {new: old for old, new in labels.items() if new is not None})
         module = update.objects[MODULE]
-        more = self.relabel_kept(task, names, remaining_rows(task, names))
-        kept = replace(module, tensors={**module.tensors, **more})
-        objects = {MODULE: kept, ASSIGNMENT: assignment_artifact(STATIC)}
+        relabelled = self.relabel_kept(task, names, remaining_rows(task, names))
+        module = replace(module, tensors={**module.tensors, **relabelled})
+        objects = {MODULE: module, ASSIGNMENT: assignment_artifact(STATIC)}
         return replace(update, objects=objects, shared={**update.shared, STATIC: shared})
 
     def with_head_for(self, state: State, outputs: Mapping[str, str]) -> Artifact:
-        """Return the stored module with a head for some labels only, each given with its name in the present head."""
+        """Return the stored module with a head for these labels: new name to name in the present head."""
         stored = stored_module(state)
-        assert stored is not None, "a task is removed that was never learned"  # noqa: S101
-        module, kept = with_labels(stored, outputs), carried_tensors(state, list(outputs.values()))
-        return replace(module, tensors={**module.tensors, METHOD: kept}) if kept else module
+        assert stored is not None, "a task was learned before, so a module is stored"  # noqa: S101
+        module, carried = with_labels(stored, outputs), carried_tensors(state, list(outputs.values()))
+        return replace(module, tensors={**module.tensors, METHOD: carried}) if carried else module
 
-    # Parts
+    # Preparing the training
 
     def batches(self, state: State, task_data: TaskData, context: TrainContext) -> ReplayBatches:
-        """Return the task as it is trained on: the last module and head, grown; new examples and drawn old ones."""
+        """Return the module, the head grown for the new labels, and batches of new and drawn old examples."""
         labels = labels_with(state, task_data)
         trained = ModuleWithHead(self.initial_module(state, context.seed), self.grow_head(state, labels))
         return ReplayBatches.begin(trained, self.settings, state, task_data, context, labels, replays=self.replays)
 
     def grow_head(self, state: State, labels: Sequence[str]) -> nn.Linear:
-        """Build a head for these labels: rows of the last head where it has them, zeros for new ones."""
+        """Build a head for these labels, with the stored rows of known labels and zeros for new ones."""
         head = zero_head(self.backbone.representation_size, len(labels), self.backbone.device)
         if (stored := stored_module(state)) is not None:
             known, last = stored.document(HEAD)[LABELS], self.trained_head(stored)
@@ -272,13 +272,13 @@ def stored_module(state: State) -> ObjectReader | None:
 
 
 def labels_with(state: State, task_data: TaskData) -> tuple[str, ...]:
-    """Return the labels of all other tasks, then those of the one to be learned."""
+    """Return the labels of all other tasks, then those of the task to learn."""
     others = [label for task in state.tasks if task.name != task_data.task.name for label in task.labels]
     return (*others, *task_data.task.labels)
 
 
 def carried_tensors(state: State, labels: Sequence[str]) -> dict[str, Tensor]:
-    """Return what a method kept of the tasks before, with its rows for these labels: zeros for new ones."""
+    """Return the tensors that a method carried over, with rows for these labels; rows of new labels are 0."""
     stored = stored_module(state)
     if stored is None or not stored.has(METHOD):
         return {}
@@ -290,9 +290,9 @@ def carried_tensors(state: State, labels: Sequence[str]) -> dict[str, Tensor]:
 
 
 def _of_labels(rows: Tensor, known: Sequence[str], labels: Sequence[str]) -> Tensor:
-    """Return the rows of `labels` `[L, ...]` out of those of `known` labels; zeros for labels that are not known."""
+    """Return one row for each of `labels` `[L, ...]`, from the `rows` of the `known` labels; 0 for new labels."""
     row_of = {label: row for row, label in enumerate(known)}
     pairs = [(row, row_of[label]) for row, label in enumerate(labels) if label in row_of]
-    found = rows.new_zeros(len(labels), *rows.shape[1:])
-    found[[row for row, _ in pairs]] = rows[[row for _, row in pairs]]
-    return found
+    selected = rows.new_zeros(len(labels), *rows.shape[1:])
+    selected[[row for row, _ in pairs]] = rows[[row for _, row in pairs]]
+    return selected

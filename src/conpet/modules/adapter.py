@@ -1,4 +1,4 @@
-"""What a trained module is on disk, and what it does to the linear maps of a suffix."""
+"""A trained module as stored, and the updates it makes to linear maps of a suffix."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 ADAPTER_TENSORS = "adapter_model"
 ADAPTER_CONFIG = "adapter_config"
-"""Stems of the files in which PEFT keeps an adapter; other kinds are kept in the same two files."""
+"""Stems of the two files of a PEFT adapter; other kinds of modules use the same two."""
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256, in hex, of named tensors: equal names and bytes, in whatever order, give the same."""
+    """Return the SHA-256, in hex, of the names and bytes of tensors, independent of their order."""
     hasher = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         hasher.update(name.encode())
@@ -30,7 +30,7 @@ class Adapter:
 
     Attributes:
         tensors: Its weights, float32, by their names on disk.
-        document: Its configuration, JSON-ready; `peft_type` tells the kind.
+        document: Its configuration, JSON-ready; `peft_type` identifies the kind.
     """
 
     tensors: Mapping[str, Tensor]
@@ -39,14 +39,14 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MapUpdate:
-    """What a module does to one frozen linear map W x + b; parts that are None do nothing.
+    """The update a module makes to a frozen linear map W x + b; parts that are None have no effect.
 
-    With z = scale_out * (W (scale_in * x) + b) + shift + up (down x), the map's new output is
+    With z = scale_out * (W (scale_in * x) + b) + shift + up (down x), the updated output is
     z + gelu(z narrow + narrow_bias) widen + widen_bias.
 
     Attributes:
         down: `[r, in]`.
-        up: `[out, r]`, scaled.
+        up: `[out, r]`, including the LoRA scale.
         scale_in: `[1, in]`.
         scale_out: `[1, out]`.
         shift: `[1, out]`.
@@ -68,6 +68,6 @@ class MapUpdate:
 
     @property
     def parts(self) -> dict[str, Tensor]:
-        """The parts that are there, by name."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: part for name, part in found.items() if part is not None}
+        """The parts that are not None, by name."""
+        every_part = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: part for name, part in every_part.items() if part is not None}

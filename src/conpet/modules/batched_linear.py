@@ -1,4 +1,4 @@
-"""A linear map of which every row of a batch uses another version."""
+"""A linear map in which each row of a batch uses its own update."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from conpet.modules.adapter import MapUpdate
 from conpet.modules.grouped_matmul import GroupedMatmul
 
 _MATRICES = ("down", "up", "narrow", "widen")
-"""The parts of an update that rows are multiplied by; the others scale or shift them."""
+"""Parts of an update that are matrices; the others are scales and shifts."""
 Shapes = Mapping[str, tuple[int, ...]]
-"""Sizes of the parts of an update, by name."""
+"""Shapes of the parts of an update, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """What a forward call tells the banked maps.
+    """Arguments of a forward call for the batched maps.
 
     Attributes:
-        products: Multiplies by the slots that the rows use; None: the frozen maps alone.
-        tokens: Padded tokens of a row, T.
+        matmul: Multiplies rows by the matrices in their slots; None for the frozen maps alone.
+        tokens: Padded tokens T of a row.
     """
 
-    products: GroupedMatmul | None
+    matmul: GroupedMatmul | None
     tokens: int
 
 
-_call: ContextVar[_Call] = ContextVar("conpet_bank_call")
+_call: ContextVar[_Call] = ContextVar("conpet_batched_call")
 
 
 @contextmanager
-def using(products: GroupedMatmul | None, tokens: int) -> Iterator[None]:
-    """Let the banked maps use these slots while the context lasts, in this thread only (see `_Call`)."""
-    token = _call.set(_Call(products, tokens))
+def using(matmul: GroupedMatmul | None, tokens: int) -> Iterator[None]:
+    """Set the slots that batched maps use within the context, in this thread only (see `_Call`)."""
+    token = _call.set(_Call(matmul, tokens))
     try:
         yield
     finally:
@@ -48,12 +48,12 @@ def using(products: GroupedMatmul | None, tokens: int) -> Iterator[None]:
 
 
 def shapes_of(update: MapUpdate) -> Shapes:
-    """Return the sizes of an update's parts."""
+    """Return the shapes of the parts of an update."""
     return {name: tuple(part.shape) for name, part in update.parts.items()}
 
 
 def room_for(*needs: Shapes) -> Shapes:
-    """Return the sizes that are enough for all of these."""
+    """Return the smallest shapes that hold updates of all these shapes."""
     room: dict[str, tuple[int, ...]] = {}
     for shapes in needs:
         for name, shape in shapes.items():
@@ -62,17 +62,17 @@ def room_for(*needs: Shapes) -> Shapes:
 
 
 def bytes_of(base: nn.Linear, room: Shapes) -> int:
-    """Return what a slot of a stack over a map takes."""
+    """Return the bytes that a slot takes in the stack of a map."""
     return sum(prod(shape) * _dtype(name, base.weight).itemsize for name, shape in room.items())
 
 
 class BatchedLinear(nn.Module):
-    """A frozen linear map with a stack of updates (`MapUpdate`), of which every row of the input takes its own.
+    """A frozen linear map with a stack of updates (`MapUpdate`); each row of the input uses its own.
 
     Args:
         base: The frozen map.
         slots: Number of updates the stack holds.
-        room: The parts it holds, and the sizes they are padded to.
+        room: The parts in the stack, and the shapes they are padded to.
     """
 
     def __init__(self, base: nn.Linear, slots: int, room: Shapes) -> None:
@@ -86,62 +86,62 @@ class BatchedLinear(nn.Module):
         return torch.full(shape, _neutral(name), dtype=_dtype(name, like), device=like.device)
 
     def grown(self, slots: int, room: Shapes) -> BatchedLinear:
-        """Return a copy with no fewer slots and no less room, whose stack holds the same updates."""
+        """Return a copy with at least as many slots and as much room, holding the same updates."""
         larger = BatchedLinear(self.base, slots, room)
         for name, stack in self._stacks.items():
-            held, rows, columns = stack.shape
-            larger._stacks[name][:held, :rows, :columns] = stack
+            present, rows, columns = stack.shape
+            larger._stacks[name][:present, :rows, :columns] = stack
         return larger
 
     def put(self, slot: int, update: MapUpdate | None) -> None:
-        """Write an update into a slot; None leaves the base map as it is."""
+        """Write an update into a slot; None leaves the base map unchanged."""
         parts = update.parts if update is not None else {}
         for name, stack in self._stacks.items():
-            part, place = parts.get(name), stack[slot]
-            if part is None or part.shape != place.shape:
-                place.fill_(_neutral(name))
+            part, entry = parts.get(name), stack[slot]
+            if part is None or part.shape != entry.shape:
+                entry.fill_(_neutral(name))
             if part is not None:
                 rows, columns = part.shape
-                place[:rows, :columns].copy_(part)
+                entry[:rows, :columns].copy_(part)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Map `[n, T, in]`, or `[n * T, in]` from a model that flattens its tokens, to as many times `out`."""
+        """Map `[n, T, in]` to `[n, T, out]`, or `[n * T, in]` (from models that flatten tokens) to `[n * T, out]`."""
         call = _call.get()
-        if call.products is None:
+        if call.matmul is None:
             return self.base(hidden)  # type: ignore[no-any-return]
-        rows, tokens = call.products.examples, call.tokens
+        rows, tokens = call.matmul.examples, call.tokens
         if rows is None:
-            return self._mapped(hidden, call.products)
+            return self._apply_updates(hidden, call.matmul)
         if hidden.shape[:-1] not in ((rows, tokens), (rows * tokens,)):
             raise BackboneError(
-                f"a linear map of this architecture reads {tuple(hidden.shape)} where the batch has {rows} rows of "
-                f"{tokens} tokens, so it cannot tell whose module to use: leave it out of `targets`"
+                f"a linear map of this architecture reads shape {tuple(hidden.shape)}, but the batch has {rows} rows "
+                f"of {tokens} tokens: cannot tell which module to use. Leave this map out of module.targets"
             )
-        output = self._mapped(hidden.reshape(rows, tokens, -1), call.products)
+        output = self._apply_updates(hidden.reshape(rows, tokens, -1), call.matmul)
         return output.view(*hidden.shape[:-1], -1)
 
-    def _mapped(self, hidden: Tensor, products: GroupedMatmul) -> Tensor:
-        """Map `[n, T, in]` to `[n, T, out]`, each row by the update of its slot."""
+    def _apply_updates(self, hidden: Tensor, matmul: GroupedMatmul) -> Tensor:
+        """Map `[n, T, in]` to `[n, T, out]`, each row with the update in its slot."""
         stacks = self._stacks
-        own = {name: products.of_rows(stack) for name, stack in stacks.items() if name not in _MATRICES}
-        scaled = (hidden * own["scale_in"]).to(hidden.dtype) if "scale_in" in own else hidden
+        row_parts = {name: matmul.gather(stack) for name, stack in stacks.items() if name not in _MATRICES}
+        scaled = (hidden * row_parts["scale_in"]).to(hidden.dtype) if "scale_in" in row_parts else hidden
         output: Tensor = self.base(scaled)
-        if "scale_out" in own:
-            output = (output * own["scale_out"] + own.get("shift", 0)).to(output.dtype)
+        if "scale_out" in row_parts:
+            output = (output * row_parts["scale_out"] + row_parts.get("shift", 0)).to(output.dtype)
         if "down" in stacks:
-            products.add(output, products.multiply(hidden, stacks["down"].mT), stacks["up"].mT)
+            matmul.add(output, matmul.multiply(hidden, stacks["down"].mT), stacks["up"].mT)
         if "narrow" in stacks:
-            narrow = products.multiply(output, stacks["narrow"]) + own["narrow_bias"].to(output.dtype)
-            widened = products.multiply(nn.functional.gelu(narrow), stacks["widen"])
-            output = output + widened + own["widen_bias"].to(output.dtype)
+            narrow = matmul.multiply(output, stacks["narrow"]) + row_parts["narrow_bias"].to(output.dtype)
+            widened = matmul.multiply(nn.functional.gelu(narrow), stacks["widen"])
+            output = output + widened + row_parts["widen_bias"].to(output.dtype)
         return output
 
 
 def _dtype(name: str, weight: Tensor) -> torch.dtype:
-    """Return the format of a part: factors keep float32, for a half format would round 1 + small to 1."""
+    """Return the dtype of a part: scales stay float32, because 16 bits would round 1 + small to 1."""
     return weight.dtype if name in _MATRICES else torch.float32
 
 
 def _neutral(name: str) -> float:
-    """Return the number with which a part does nothing."""
+    """Return the value with which a part has no effect."""
     return 1.0 if name.startswith("scale") else 0.0

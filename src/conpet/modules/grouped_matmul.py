@@ -1,4 +1,4 @@
-"""Products in which rows of one batch have matrices of their own, out of a stack of them."""
+"""Matrix products in which each row of a batch uses its own matrix from a stack."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from conpet.errors import check_memory
 
 
 class Run(NamedTuple):
-    """Rows of a batch that matrices following one another have equal shares in.
+    """Consecutive matrices with the same number of rows, and their rows of a batch.
 
     Attributes:
-        part: The rows.
-        matrices: How many.
-        rows: How many rows each has.
+        part: The rows of the batch.
+        matrices: Number of matrices.
+        rows: Number of rows per matrix.
     """
 
     part: slice
@@ -29,42 +29,42 @@ class Run(NamedTuple):
     rows: int
 
     def of(self, rows: Tensor) -> Tensor:
-        """Return the run's part of rows `[n, d]`, by matrix `[matrices, rows, d]` if there are several; no copy."""
+        """Return a view of the run's rows of `[n, d]`, as `[matrices, rows, d]` if there are several matrices."""
         part = rows if self.matrices * self.rows == len(rows) else rows[self.part]
         return part if self.matrices == 1 else part.view(self.matrices, self.rows, -1)
 
-    def apart(self, stacked: Tensor) -> Sequence[Tensor]:
-        """Return what there is for each matrix."""
+    def unstack(self, stacked: Tensor) -> Sequence[Tensor]:
+        """Return the tensor of each matrix."""
         return (stacked,) if self.matrices == 1 else stacked.unbind()
 
 
 def runs_of(shares: Sequence[int]) -> list[Run]:
-    """Return the runs of matrices that have so many rows each, one after the other."""
+    """Return the runs of consecutive matrices with these numbers of rows."""
     runs, start = [], 0
-    for rows, some in groupby(shares):
-        count = len(list(some))
+    for rows, equal in groupby(shares):
+        count = len(list(equal))
         runs.append(Run(slice(start, start + count * rows), count, rows))
         start += count * rows
     return runs
 
 
 RUN_BYTES = 2_000_000
-"""A run more takes as long as gathering so many bytes of matrices does.
+"""An additional run takes as long as gathering this many bytes of matrices.
 
-Measured on two cores in passes of `smollm2-135m` for 128 texts by 3 and 10 modules: pieces of several rows gained
-nothing up to rank 32, and some hundredths of the pass at rank 64.
+Measured on two cores in passes of `smollm2-135m` for 128 texts with 3 and 10 modules: pieces of several rows gained
+nothing up to rank 32, and a few percent of the pass at rank 64.
 """
 
 
 def piece_size(counts: Sequence[int], matrix_bytes: float) -> int:
-    """Return into pieces of how many rows those of each matrix are best cut, what is over into single rows.
+    """Return the best number of rows per piece; rows of a matrix that are left over become pieces of one row.
 
-    Every piece has its matrix gathered, and the pieces of one size are one run: large pieces gather less, all of one
-    size make one run less.
+    A matrix is gathered once per piece, and all pieces of one size form one run: larger pieces gather less, while a
+    single size saves one run.
 
     Args:
-        counts: Rows of each matrix.
-        matrix_bytes: Size of a matrix.
+        counts: Number of rows of each matrix.
+        matrix_bytes: Size of a matrix in bytes.
     """
 
     def cost(size: int) -> float:
@@ -75,9 +75,10 @@ def piece_size(counts: Sequence[int], matrix_bytes: float) -> int:
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor, scale: float = 1.0) -> None:
-    """Add `scale left @ right`, with one `right` for all rows or one for each, into a tensor that is nobody else's.
+    """Add `scale * left @ right` to `total` in place, with one `right` for all rows or one per row.
 
-    Nothing else of its size is written: on a CPU that would cost more than the product.
+    `total` must not be shared with other code. No temporary of its size is written: on a CPU that would cost more than
+    the product.
     """
     if right.dim() == 2:
         total.view(-1, total.shape[-1]).addmm_(left.reshape(-1, left.shape[-1]), right, alpha=scale)
@@ -86,7 +87,7 @@ def add_product(total: Tensor, left: Tensor, right: Tensor, scale: float = 1.0) 
 
 
 class GroupedMatmul(ABC):
-    """How n examples of a batch, `[n, T, d]`, are multiplied by the matrices of their slots in a stack `[s, in, out]`.
+    """Multiplies n examples of a batch, `[n, T, d]`, by the matrices of their slots in a stack `[s, in, out]`.
 
     Attributes:
         examples: n, or None for any number.
@@ -95,8 +96,8 @@ class GroupedMatmul(ABC):
     examples: int | None = None
 
     @abstractmethod
-    def of_rows(self, stack: Tensor) -> Tensor:
-        """Return each example's own row of a stack `[s, 1, d]`, to be broadcast over its tokens."""
+    def gather(self, stack: Tensor) -> Tensor:
+        """Return the row of each example in a stack `[s, 1, d]`, to be broadcast over its tokens."""
 
     @abstractmethod
     def multiply(self, left: Tensor, stack: Tensor) -> Tensor:
@@ -104,17 +105,17 @@ class GroupedMatmul(ABC):
 
     @abstractmethod
     def add(self, total: Tensor, left: Tensor, stack: Tensor) -> None:
-        """Add the products into `total` `[n, T, out]`, a tensor that is nobody else's."""
+        """Add the products to `total` `[n, T, out]` in place."""
 
 
-class OneForAll(GroupedMatmul):
-    """All examples have the matrix of one slot."""
+class SingleMatmul(GroupedMatmul):
+    """All examples use the matrix of one slot."""
 
     def __init__(self, slot: int) -> None:
         self._slot = slot
 
-    def of_rows(self, stack: Tensor) -> Tensor:
-        """Return the slot's."""
+    def gather(self, stack: Tensor) -> Tensor:
+        """Return the row of the slot."""
         return stack[self._slot]
 
     def multiply(self, left: Tensor, stack: Tensor) -> Tensor:
@@ -122,16 +123,16 @@ class OneForAll(GroupedMatmul):
         return left @ stack[self._slot]
 
     def add(self, total: Tensor, left: Tensor, stack: Tensor) -> None:
-        """Multiply all tokens as one matrix."""
+        """Multiply all tokens as one matrix, then add."""
         add_product(total, left, stack[self._slot])
 
 
-class _ByPiece(GroupedMatmul):
-    """Examples of one slot follow one another in pieces.
+class _PiecewiseMatmul(GroupedMatmul):
+    """Examples are divided into pieces; the examples of a piece use the same slot.
 
     Args:
         pieces: Slot and number of examples of each piece, in order.
-        device: Where the stacks are.
+        device: Device of the stacks.
     """
 
     def __init__(self, pieces: Sequence[tuple[int, int]], device: torch.device) -> None:
@@ -139,7 +140,7 @@ class _ByPiece(GroupedMatmul):
         self.examples = sum(self._sizes)
         self._slots = torch.tensor([slot for slot, _ in pieces], device=device)
 
-    def of_rows(self, stack: Tensor) -> Tensor:
+    def gather(self, stack: Tensor) -> Tensor:
         """Gather a row for each example."""
         return stack[self._slot_of_example]
 
@@ -149,10 +150,10 @@ class _ByPiece(GroupedMatmul):
         return self._slots.repeat_interleave(sizes, output_size=self.examples)
 
 
-class InRuns(_ByPiece):
-    """A batched product for every run of pieces of one size: `[m, k T, in]` by `[m, in, out]`.
+class BatchedMatmul(_PiecewiseMatmul):
+    """One batched product (`bmm`) per run of pieces of equal size: `[m, k T, in]` by `[m, in, out]`.
 
-    So a matrix is gathered once for all examples of a piece, and all pieces of one size are multiplied at once.
+    A matrix is gathered once per piece, and all pieces of one size are multiplied at once.
     """
 
     def multiply(self, left: Tensor, stack: Tensor) -> Tensor:
@@ -174,93 +175,94 @@ class InRuns(_ByPiece):
 
 
 def _tokens(run: Run, examples: Tensor) -> Tensor:
-    """Return the tokens of a run's examples by matrix `[m, k T, d]`; no copy."""
+    """Return a view of the tokens of a run's examples, by matrix: `[m, k T, d]`."""
     return examples[run.part].view(run.matrices, -1, examples.shape[-1])
 
 
-class Grouped(_ByPiece):
-    """One product of torch's kernel for groups of rows of any size (`torch.nn.functional.grouped_mm`)."""
+class GroupedKernelMatmul(_PiecewiseMatmul):
+    """A single call of torch's kernel for groups of any size (`torch.nn.functional.grouped_mm`)."""
 
     def multiply(self, left: Tensor, stack: Tensor) -> Tensor:
-        """Multiply all pieces in one kernel."""
+        """Multiply all pieces in one kernel call."""
         ends = self._ends * left.shape[1]
-        found: Tensor = nn.functional.grouped_mm(left.flatten(0, 1), stack[self._slots], offs=ends)
-        return found.view(*left.shape[:-1], -1)
+        product: Tensor = nn.functional.grouped_mm(left.flatten(0, 1), stack[self._slots], offs=ends)
+        return product.view(*left.shape[:-1], -1)
 
     def add(self, total: Tensor, left: Tensor, stack: Tensor) -> None:
-        """Multiply all pieces in one kernel, then add."""
+        """Multiply all pieces in one kernel call, then add."""
         total.add_(self.multiply(left, stack))
 
     @cached_property
     def _ends(self) -> Tensor:
-        """The number of examples up to the end of each piece, as the kernel wants it."""
+        """Number of examples up to the end of each piece, as the kernel requires."""
         return torch.tensor(self._sizes, device=self._slots.device).cumsum(0).to(torch.int32)
 
 
-WAYS: Sequence[type[InRuns | Grouped]] = (InRuns, Grouped)
-"""The ways to multiply pieces; the first does what every device and number format can."""
+IMPLEMENTATIONS: Sequence[type[BatchedMatmul | GroupedKernelMatmul]] = (BatchedMatmul, GroupedKernelMatmul)
+"""Implementations for pieces; the first works on every device and with every dtype."""
 
 
-class Quickest(_ByPiece):
-    """Whichever of `WAYS` is quickest for products of such a size, as found by trying all when the first one is due."""
+class FastestMatmul(_PiecewiseMatmul):
+    """The fastest of `IMPLEMENTATIONS`; all are timed when a product of a new size is first needed."""
 
     def __init__(self, pieces: Sequence[tuple[int, int]], device: torch.device) -> None:
         super().__init__(pieces, device)
-        self._ways = [way(pieces, device) for way in WAYS]
+        self._candidates = [implementation(pieces, device) for implementation in IMPLEMENTATIONS]
 
     def multiply(self, left: Tensor, stack: Tensor) -> Tensor:
-        """Multiply in the quickest way."""
-        return self._quickest(left, stack).multiply(left, stack)
+        """Multiply with the fastest implementation."""
+        return self._fastest(left, stack).multiply(left, stack)
 
     def add(self, total: Tensor, left: Tensor, stack: Tensor) -> None:
-        """Multiply in the quickest way."""
-        self._quickest(left, stack).add(total, left, stack)
+        """Multiply and add with the fastest implementation."""
+        self._fastest(left, stack).add(total, left, stack)
 
-    def _quickest(self, left: Tensor, stack: Tensor) -> GroupedMatmul:
+    def _fastest(self, left: Tensor, stack: Tensor) -> GroupedMatmul:
         size = (stack.device, stack.dtype, *stack.shape[1:], left.numel().bit_length(), len(self._sizes).bit_length())
-        return self._ways[_quickest(size, lambda: [seconds_of(way, left, stack) for way in self._ways])]
+        index = _fastest_index(size, lambda: [time_multiply(matmul, left, stack) for matmul in self._candidates])
+        return self._candidates[index]
 
 
-_found: dict[Hashable, int] = {}
+_fastest_by_size: dict[Hashable, int] = {}
 
 
-def _quickest(size: Hashable, seconds: Callable[[], Sequence[float]]) -> int:
-    """Return the index of the way that takes least for a size; `seconds` is asked once a size."""
-    if size not in _found:
-        found = seconds()
-        _found[size] = found.index(min(found))
-    return _found[size]
+def _fastest_index(size: Hashable, seconds: Callable[[], Sequence[float]]) -> int:
+    """Return the index of the fastest implementation for a size; `seconds` is called once per size."""
+    if size not in _fastest_by_size:
+        times = seconds()
+        _fastest_by_size[size] = times.index(min(times))
+    return _fastest_by_size[size]
 
 
-def seconds_of(way: GroupedMatmul, left: Tensor, stack: Tensor, times: int = 5) -> float:
-    """Return how long a way takes to multiply; infinity if the device or the shapes are not for it.
+def time_multiply(matmul: GroupedMatmul, left: Tensor, stack: Tensor, repeats: int = 5) -> float:
+    """Return the seconds a product takes; infinity if it does not support the device or the shapes.
 
     Raises:
         OutOfMemoryError: The device's memory is full.
     """
     try:
-        way.multiply(left, stack)
+        matmul.multiply(left, stack)
     except (NotImplementedError, RuntimeError) as error:
-        check_memory(error, "the ways to multiply a mixed batch were timed")
+        check_memory(error, "the products of a mixed batch were timed")
         return float("inf")
     _synchronise(left.device)
     started = time.perf_counter()
-    for _ in range(times):
-        way.multiply(left, stack)
+    for _ in range(repeats):
+        matmul.multiply(left, stack)
     _synchronise(left.device)
-    return (time.perf_counter() - started) / times
+    return (time.perf_counter() - started) / repeats
 
 
 def _synchronise(device: torch.device) -> None:
-    """Wait until a device has done all its work."""
+    """Wait until a device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def mixed(pieces: Sequence[tuple[int, int]], device: torch.device) -> GroupedMatmul:
-    """Return how a batch is multiplied whose pieces, of some slot and number of examples each, follow one another.
+def matmul_of(pieces: Sequence[tuple[int, int]], device: torch.device) -> GroupedMatmul:
+    """Return the implementation for a batch of consecutive pieces, given as (slot, number of examples).
 
-    On a CPU in runs: there the kernel for groups takes them one by one, and was slower at every size measured but for
-    a single group.
+    On a CPU this is `BatchedMatmul`: there, torch's grouped kernel processes the groups one by one and was slower at
+    every size measured except for a single group.
     """
-    return (InRuns if device.type == "cpu" else Quickest)(pieces, device)
+    return (BatchedMatmul if device.type == "cpu" else FastestMatmul)(pieces, device)

@@ -1,4 +1,4 @@
-"""Remembers what frozen modules said of inputs: neither ever changes, so evaluating again costs nothing."""
+"""Cache of module outputs. Modules and inputs never change, so evaluating again costs nothing."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from conpet.modules.pool import ModulePool
 
 
 class LogitCache:
-    """Runs modules through a bank, but no (module, input) pair twice while it is remembered.
+    """Runs modules in a pool and caches their logits by (module, input) pair.
 
     Args:
-        bank: Runs what is not remembered.
-        capacity: Number of pairs remembered, the least recently used forgotten first (about 300 bytes each).
+        pool: Runs modules on inputs that are not cached.
+        capacity: Most cached pairs; the least recently used are dropped first (about 300 bytes each).
     """
 
     def __init__(self, pool: ModulePool, capacity: int = 50_000) -> None:
         self.pool = pool
         self._capacity = capacity
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[Hashable, Encoded], Tensor] = OrderedDict()
+        self._logits: OrderedDict[tuple[Hashable, Encoded], Tensor] = OrderedDict()
 
-    def outputs(self, states: States, wanted: Sequence[Sequence[StoredModule]]) -> list[dict[StoredModule, Tensor]]:
-        """Return, as `ModulePool.outputs` does, each wanted module's logits of each of n examples."""
-        results = [self._remembered(one, modules) for one, modules in zip(states.encoded, wanted, strict=True)]
+    def outputs(self, states: States, requested: Sequence[Sequence[StoredModule]]) -> list[dict[StoredModule, Tensor]]:
+        """Return the logits of each requested module for each of n examples, like `ModulePool.outputs`."""
+        results = [self._cached(example, modules) for example, modules in zip(states.encoded, requested, strict=True)]
         missing = [
-            [module for module in modules if module not in found]
-            for modules, found in zip(wanted, results, strict=True)
+            [module for module in modules if module not in cached]
+            for modules, cached in zip(requested, results, strict=True)
         ]
         rows = [row for row, modules in enumerate(missing) if modules]
         if rows:
             computed = self.pool.outputs(states.select(rows), [missing[row] for row in rows])
             for row, logits in zip(rows, computed, strict=True):
                 results[row] |= logits
-                self._remember(states.encoded[row], logits)
+                self._put(states.encoded[row], logits)
         return results
 
-    def _remembered(self, encoded: Encoded, modules: Sequence[StoredModule]) -> dict[StoredModule, Tensor]:
-        found = {}
+    def _cached(self, encoded: Encoded, modules: Sequence[StoredModule]) -> dict[StoredModule, Tensor]:
+        cached = {}
         with self._lock:
             for module in modules:
                 key = (module.name, encoded)
-                if key in self._known:
-                    self._known.move_to_end(key)
-                    found[module] = self._known[key]
-        return found
+                if key in self._logits:
+                    self._logits.move_to_end(key)
+                    cached[module] = self._logits[key]
+        return cached
 
-    def _remember(self, encoded: Encoded, logits: dict[StoredModule, Tensor]) -> None:
+    def _put(self, encoded: Encoded, logits: dict[StoredModule, Tensor]) -> None:
         with self._lock:
             for module, values in logits.items():
-                self._known[module.name, encoded] = values.clone()  # not a view that keeps its whole batch alive
-            while len(self._known) > self._capacity:
-                self._known.popitem(last=False)
+                self._logits[module.name, encoded] = values.clone()  # a view would keep the whole batch in memory
+            while len(self._logits) > self._capacity:
+                self._logits.popitem(last=False)

@@ -15,17 +15,17 @@ from conpet.modules.grouped_matmul import Run, add_product, runs_of
 
 
 class LowRankLinear(nn.Module):
-    """A frozen map W x + b with an update s B A x, trained (LoRA, Hu et al. 2021).
+    """A frozen map W x + b with a trained update s B A x (LoRA, Hu et al. 2021).
 
-    The update is added into what the frozen map gives, so that no second tensor of that size is written and read: on a
-    CPU that costs more than the update's arithmetic.
+    The update is added to the output of the frozen map in place: writing and reading another tensor of that size would
+    cost more on a CPU than computing the update.
 
     Args:
         base: The frozen map, `in` to `out`.
         down: A `[r, in]`, float32.
         up: B `[out, r]`, float32.
         scale: s.
-        dropout: Applied to what A reads, when it is switched on.
+        dropout: Applied to the input of A when active.
     """
 
     def __init__(self, base: nn.Linear, down: nn.Parameter, up: nn.Parameter, scale: float, dropout: nn.Module) -> None:
@@ -35,30 +35,30 @@ class LowRankLinear(nn.Module):
         self.scale = scale
         self.dropout = dropout
         self._past: tuple[Tensor, Tensor] | None = None
-        self._beside: Sequence[LowRankLinear] = ()
+        self._others: Sequence[LowRankLinear] = ()
         self._shares: Sequence[int] = ()
 
     def batch_with(self, others: Sequence[LowRankLinear]) -> None:
-        """Train the updates of others together with this one: each gets rows of its own, `share` says how many.
+        """Train the updates of other maps in the passes of this one, each on its own rows; `share` sets how many.
 
         Args:
-            others: Updates of the same frozen map by the same scale, without dropout.
+            others: Maps over the same frozen map with the same scale, without dropout; empty to stop.
         """
-        self._beside = others
+        self._others = others
 
     def share(self, examples: Sequence[int]) -> None:
-        """Say how many examples of the next batch this update gets, and each of those beside it; 0 leaves one out.
+        """Set how many examples of the next batch use this update and each of the others, possibly 0.
 
-        The examples of the first come first, then those of the second, ...
+        Examples are ordered accordingly: first those of this update, then those of the first of the others, ...
         """
         self._shares = examples
 
     def add_frozen_update(self, down: Tensor, up: Tensor) -> None:
-        """Add a frozen update: W x + b + B' A' x + s B A x, as O-LoRA (Wang et al. 2023) trains.
+        """Add a frozen update: W x + b + B' A' x + s B A x, as in O-LoRA (Wang et al. 2023).
 
         Args:
             down: A' `[m, in]`.
-            up: B' `[out, m]`, scaled.
+            up: B' `[out, m]`, including the scale.
         """
         weight = self.base.weight
         self._past = down.to(weight), up.to(weight)
@@ -68,8 +68,8 @@ class LowRankLinear(nn.Module):
         rows = hidden.reshape(-1, hidden.shape[-1]).to(self.base.weight.dtype)
         dropped = self.dropout(rows)
         if dropped is rows and self._past is None:
-            given = rows, self.base, self.scale, *self._given(len(rows))
-            output: Tensor = _Updated.apply(*given)  # type: ignore[no-untyped-call]
+            arguments = rows, self.base, self.scale, *self._runs_and_updates(len(rows))
+            output: Tensor = _LowRankFunction.apply(*arguments)  # type: ignore[no-untyped-call]
         else:
             output = nn.functional.linear(rows, self.base.weight, self.base.bias)
             if self._past is not None:
@@ -78,13 +78,16 @@ class LowRankLinear(nn.Module):
             output = torch.addmm(output, dropped @ down.T, up.T, alpha=self.scale)
         return output.view(*hidden.shape[:-1], -1)
 
-    def _given(self, rows: int) -> list[Any]:
-        """Return the runs of rows, then the maps of each update that has a share in them."""
-        if not self._beside:
+    def _runs_and_updates(self, rows: int) -> list[Any]:
+        """Return the runs of rows, then A and B of each update used."""
+        if not self._others:
             return [[Run(slice(0, rows), 1, rows)], self.down, self.up]
         tokens = rows // sum(self._shares)
-        layers = compress((self, *self._beside), self._shares)
-        return [runs_of([tokens * share for share in self._shares if share]), *(m for one in layers for m in one.maps)]
+        layers = compress((self, *self._others), self._shares)
+        return [
+            runs_of([tokens * share for share in self._shares if share]),
+            *(m for layer in layers for m in layer.maps),
+        ]
 
     @property
     def maps(self) -> tuple[nn.Parameter, nn.Parameter]:
@@ -93,15 +96,15 @@ class LowRankLinear(nn.Module):
 
 
 def low_rank_maps(shell: nn.Module) -> dict[str, LowRankLinear]:
-    """Return the maps with a trained low-rank update in a model, by path."""
+    """Return the `LowRankLinear` maps of a model, by path."""
     return {path: module for path, module in shell.named_modules() if isinstance(module, LowRankLinear)}
 
 
-class _Updated(torch.autograd.Function):
-    """n rows through map and updates; the frozen map gets no gradient. Gradients of A and B are float32.
+class _LowRankFunction(torch.autograd.Function):
+    """Sends n rows through map and updates. The frozen map gets no gradient; gradients of A and B are float32.
 
-    The updates of a run are multiplied as one, `[m, r, in]` and `[m, out, r]`; a single one without the first axis,
-    which is a little quicker.
+    The updates of a run are stacked: `[m, r, in]` and `[m, out, r]`. A single update has no first axis, which is a
+    little faster.
     """
 
     @staticmethod
@@ -121,18 +124,18 @@ class _Updated(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, *saved = ctx.saved_tensors
-        of_rows = pulled_back(ctx.base, gradient) if ctx.needs_input_grad[0] else None
-        of_maps: list[Tensor] = []
+        rows_gradient = pulled_back(ctx.base, gradient) if ctx.needs_input_grad[0] else None
+        map_gradients: list[Tensor] = []
         for number, run in enumerate(ctx.runs):
             inner, down, up = saved[3 * number : 3 * number + 3]
-            of_output = run.of(gradient)
-            narrow = of_output @ up
-            of_down = (narrow.mT @ run.of(rows)).float().mul_(ctx.scale)
-            of_up = (of_output.mT @ inner).float().mul_(ctx.scale)
-            of_maps += chain.from_iterable(zip(run.apart(of_down), run.apart(of_up), strict=True))
-            if of_rows is not None:
-                add_product(run.of(of_rows), narrow, down, ctx.scale)
-        return of_rows, None, None, None, *of_maps
+            output_gradient = run.of(gradient)
+            narrow = output_gradient @ up
+            down_gradient = (narrow.mT @ run.of(rows)).float().mul_(ctx.scale)
+            up_gradient = (output_gradient.mT @ inner).float().mul_(ctx.scale)
+            map_gradients += chain.from_iterable(zip(run.unstack(down_gradient), run.unstack(up_gradient), strict=True))
+            if rows_gradient is not None:
+                add_product(run.of(rows_gradient), narrow, down, ctx.scale)
+        return rows_gradient, None, None, None, *map_gradients
 
 
 def _by_run(runs: Sequence[Run], updates: Sequence[Tensor]) -> list[Sequence[Tensor]]:

@@ -1,4 +1,4 @@
-"""One PET module: planted into a suffix of its own, trained there, and kept on disk with its head."""
+"""A PET module: inserted into its own suffix, trained there, and stored with its head."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from conpet.modules.kinds.lora import LoraConfig, freeze_beneath
 from conpet.modules.low_rank import LowRankLinear, low_rank_maps
 
 EAGER_TOKENS = 256
-"""Up to this length plain attention trains faster than the fused kernel on a CPU in bfloat16 (5 times at 16 tokens)."""
+"""Up to this length, eager attention trains faster than the fused kernel on a CPU in bfloat16 (5x at 16 tokens)."""
 
 
 class PetModule:
-    """A module that can be trained: PET layers in a suffix of its own, over the shared frozen weights.
+    """A module that can be trained: PET layers in its own suffix, over the shared frozen weights.
 
     Args:
         backbone: The frozen model.
-        settings: Kind, rank, targets, ...
+        settings: Settings of the module and its training.
         seed: Seed of the initial weights.
-        past: A frozen LoRA on the same maps, whose update is added to that of this LoRA; it is not among `parameters`
-            or `tensors` (`conpet.modules.kinds.lora.concatenated` joins the two for the store).
+        past: A frozen LoRA on the same maps whose update is added to this LoRA's. It is not part of `parameters` or
+            `tensors` (`conpet.modules.kinds.lora.concatenated` joins the two for the store).
 
     Raises:
-        ConfigError: Such a module cannot sit on the suffix, or `past` not beneath it.
+        ConfigError: The module does not fit the suffix, or `past` does not fit the module.
     """
 
     _micro_batch_tokens: int | None = None
@@ -55,27 +55,29 @@ class PetModule:
         self._micro_batch_tokens, self._offloads = training.micro_batch_tokens, training.offload_activations
         if past is not None:
             if not isinstance(config, LoraConfig) or config.dora:
-                raise ConfigError("only a plain LoRA can be trained over a past one: use module.kind=lora without dora")
+                raise ConfigError(
+                    "only a plain LoRA can be trained on top of a past one: use module.kind=lora with module.dora=false"
+                )
             freeze_beneath(self._suffix, past)
 
     def _inject(self, backbone: Backbone, kind: ModuleKind, document: Mapping[str, Any], seed: int) -> None:
         self.backbone = backbone
         self.document = document
         self._suffix = backbone.suffix()
-        _take_quickest_attention(self._suffix.shell, backbone)
-        planted = kind.inject(backbone, self._suffix, document, torch.Generator().manual_seed(seed))
-        self._parameters, self._dropouts = planted.parameters, planted.dropouts
-        self.train(False)  # dropout layers are made switched on; a module that is only run must not drop anything
+        _use_fastest_attention(self._suffix.shell, backbone)
+        injected = kind.inject(backbone, self._suffix, document, torch.Generator().manual_seed(seed))
+        self._parameters, self._dropouts = injected.parameters, injected.dropouts
+        self.train(False)  # dropout layers start active, but a module that only runs must not drop anything
         for parameter in self._parameters.values():
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
 
     @classmethod
     def of(cls, backbone: Backbone, adapter: Adapter) -> Self:
-        """Put a stored module into a suffix of its own.
+        """Insert a stored module into its own suffix.
 
         Raises:
-            CorruptionError: It is of no known kind, or a tensor is missing, surplus or of another shape.
+            CorruptionError: Its kind is unknown, or a tensor is missing, unexpected or of the wrong shape.
         """
         module = cls.__new__(cls)
         module._inject(backbone, kind_of_document(adapter.document), adapter.document, seed=0)
@@ -83,17 +85,17 @@ class PetModule:
         return module
 
     def batch_with(self, others: Sequence[PetModule]) -> None:
-        """Let this module's passes be those of others too, each on rows of its own; `share` says how many.
+        """Run other modules in this module's passes, each on its own rows; `share` sets how many.
 
         Args:
-            others: Modules of a kind and settings that train together (`ModuleKind.trains_batched`); none: as before.
+            others: Modules whose kind and settings allow it (`ModuleKind.trains_batched`); empty to stop.
         """
         maps = [other._low_rank_maps for other in others]
         for path, layer in self._low_rank_maps.items():
-            layer.batch_with([of_other[path] for of_other in maps])
+            layer.batch_with([other_maps[path] for other_maps in maps])
 
     def share(self, examples: Sequence[int]) -> None:
-        """Say how many examples of the next batch are this module's, and each of those beside it, in this order."""
+        """Set how many examples of the next batch belong to this module and to each other one, in this order."""
         for layer in self._low_rank_maps.values():
             layer.share(examples)
 
@@ -112,23 +114,26 @@ class PetModule:
             dropout.train(mode)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over the weights of a module of the same shape.
+        """Copy the weights of a module of the same shape.
 
         Raises:
-            CorruptionError: A tensor is missing, surplus or of another shape.
+            CorruptionError: A tensor is missing, unexpected or of the wrong shape.
         """
         if _shapes(tensors) != _shapes(self._parameters):
-            raise CorruptionError("the stored module is not of these settings: its tensors have other names or shapes")
+            raise CorruptionError(
+                "the tensors of a stored module do not match its settings (other names or shapes); restore the "
+                "workspace from a backup"
+            )
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(tensors[name])
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return a copy of the weights under their names on disk."""
+        """Return a copy of the weights, by their names on disk."""
         return {name: parameter.detach().cpu().clone() for name, parameter in self._parameters.items()}
 
     def adapter(self) -> Adapter:
-        """Return a copy of the module as it is stored."""
+        """Return a copy of the module, in stored form."""
         return Adapter(self.tensors(), self.document)
 
     def represent(self, batch: Batch) -> Tensor:
@@ -136,35 +141,37 @@ class PetModule:
         tokens = batch.tokens * self.backbone.suffix_share
         meter().tokens += tokens
         if not torch.is_grad_enabled():
-            return self._passed(batch)
+            return self._forward(batch)
         meter().trained_tokens += tokens
         rows, width = batch.ids.shape
-        at_once = max(1, (self._micro_batch_tokens or batch.ids.numel()) // width)
-        with _kept_for_gradients(self.backbone.device, offload=self._offloads):
-            if rows <= at_once:
-                return self._passed(batch)
-            meter().tokens += tokens  # for each part is passed again when its gradients are due
-            parts = [batch.rows(start, start + at_once) for start in range(0, rows, at_once)]
-            return torch.cat([checkpoint(self._passed, part, use_reentrant=False) for part in parts])
+        rows_per_pass = max(1, (self._micro_batch_tokens or batch.ids.numel()) // width)
+        with _saved_activations(self.backbone.device, offload=self._offloads):
+            if rows <= rows_per_pass:
+                return self._forward(batch)
+            meter().tokens += tokens  # each part runs again in the backward pass
+            parts = [batch.rows(start, start + rows_per_pass) for start in range(0, rows, rows_per_pass)]
+            return torch.cat([checkpoint(self._forward, part, use_reentrant=False) for part in parts])
 
-    def _passed(self, batch: Batch) -> Tensor:
+    def _forward(self, batch: Batch) -> Tensor:
         with self.backbone.autocast():
             hidden = self._suffix(batch.ids, batch.padding, batch.hidden)
         return self.backbone.pooling(hidden, batch)
 
 
-def _kept_for_gradients(device: torch.device, *, offload: bool) -> AbstractContextManager[object]:
-    """Return the context in which activations are kept where they are, or offloaded to the memory of the host.
+def _saved_activations(device: torch.device, *, offload: bool) -> AbstractContextManager[object]:
+    """Return a context in which activations stay on the device, or are offloaded to host memory.
 
-    Copies to and from it are under way while the device computes.
+    Copies overlap with computation.
     """
     return save_on_cpu(pin_memory=True) if offload and device.type != "cpu" else nullcontext()
 
 
-def _take_quickest_attention(shell: nn.Module, backbone: Backbone) -> None:
-    """Switch a suffix to be trained to plain attention where torch's fused kernel has a slow backward pass."""
-    quick = backbone.device.type != "cpu" or backbone.dtype == torch.float32 or backbone.max_tokens > EAGER_TOKENS
-    if not quick and isinstance(shell, PreTrainedModel):
+def _use_fastest_attention(shell: nn.Module, backbone: Backbone) -> None:
+    """Use eager attention in a suffix where the backward pass of torch's fused kernel is slower."""
+    fused_is_faster = (
+        backbone.device.type != "cpu" or backbone.dtype == torch.float32 or backbone.max_tokens > EAGER_TOKENS
+    )
+    if not fused_is_faster and isinstance(shell, PreTrainedModel):
         shell.set_attn_implementation("eager")
 
 
@@ -174,10 +181,10 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 @dataclass(frozen=True)
 class StoredModule:
-    """A module in the store, read when it is needed.
+    """A module in the store, read on demand.
 
     Attributes:
-        name: What identifies it: equal names are the same module.
+        name: Identity: equal names are the same module.
         reader: The object with the adapter and the head.
     """
 
@@ -186,21 +193,21 @@ class StoredModule:
 
     @classmethod
     def of(cls, reader: ObjectReader) -> StoredModule:
-        """Name a module by the object it lies in."""
+        """Return the module in a stored object, named by the object's key."""
         return cls(reader.key, reader)
 
     @cached_property
     def document(self) -> Mapping[str, Any]:
         """The configuration."""
-        found: Mapping[str, Any] = self.reader.document(ADAPTER_CONFIG)
-        return found
+        document: Mapping[str, Any] = self.reader.document(ADAPTER_CONFIG)
+        return document
 
     @cached_property
     def kind(self) -> ModuleKind:
         """The kind of module.
 
         Raises:
-            CorruptionError: There is no such kind.
+            CorruptionError: The kind is unknown.
         """
         return kind_of_document(self.document)
 
@@ -209,10 +216,10 @@ class StoredModule:
         return Adapter(self.reader.tensors(ADAPTER_TENSORS), self.document)
 
     def weights(self, bases: Mapping[str, nn.Linear]) -> Mapping[str, MapUpdate]:
-        """Read what a module of a batched kind does to the linear maps of a suffix, by path.
+        """Read the updates of a batched kind of module to the linear maps of a suffix, by path.
 
         Raises:
-            CorruptionError: A tensor is missing or surplus, or sits on a map that is not there.
+            CorruptionError: A tensor is missing or unexpected, or belongs to a map that does not exist.
         """
         maps = self.kind.updates(self.adapter(), bases)
         assert maps is not None, f"{self.kind.name} is not batched"  # noqa: S101
@@ -222,7 +229,7 @@ class StoredModule:
 def module_artifact(
     adapter: Adapter, head: Mapping[str, Tensor], document: Mapping[str, Any], **more: Mapping[str, Tensor]
 ) -> Artifact:
-    """Put a module and its head into an artifact.
+    """Return the artifact of a module and its head.
 
     Args:
         adapter: The module.

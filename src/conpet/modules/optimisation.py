@@ -1,6 +1,6 @@
-"""The training loop of modules, heads and selectors: AdamW for a fixed number of steps, resumable, with a given seed.
+"""The training loop of modules, heads and selectors: AdamW for a fixed number of steps; seeded and resumable.
 
-The weights of the calibrated rule are fitted elsewhere, by L-BFGS (`conpet.fusion.rules`).
+The weights of the calibrated fusion are fitted elsewhere, by L-BFGS (`conpet.fusion.calibrated`).
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from conpet.errors import DivergedError
 from conpet.randomness import seeded
 
 CHECKPOINT_SECONDS = 20.0
-"""Least time between two checkpoints: at most this much training is lost by a kill."""
+"""Shortest time between two checkpoints: a kill loses about this much training at most."""
 
 
 READ_STEPS = 16
-"""Steps after which losses are read: to read one is to wait for the device, which then waits for the next step."""
+"""Steps between two reads of the losses: each read waits for the device, which then idles until the next step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how fast to train.
+    """Number of steps, learning rate and other settings of a training run.
 
     Attributes:
         steps: Number of optimiser steps.
-        learning_rate: Highest rate; linear warm-up over the first 10% of the steps, then linear to 0.
+        learning_rate: Peak rate: linear warm-up over the first 10% of the steps, then linear decay to 0.
         weight_decay: AdamW's decoupled weight decay.
-        clip: Bound on the norm of the gradient.
-        seed: Decides, with the step, what a step draws (dropout).
+        clip: Largest norm of the gradient.
+        seed: Seed, together with the step, of the random numbers of a step (dropout).
     """
 
     steps: int
@@ -48,39 +48,39 @@ class Schedule:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
-        warm = max(1, round(self.steps / 10))
-        share = (step + 1) / warm if step < warm else (self.steps - step) / max(1, self.steps - warm)
+        warmup = max(1, round(self.steps / 10))
+        share = (step + 1) / warmup if step < warmup else (self.steps - step) / max(1, self.steps - warmup)
         return self.learning_rate * share
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParameterGroup:
-    """Parameters to be trained by a plan of their own.
+    """Parameters trained together by one schedule.
 
     Attributes:
-        parameters: What is trained, by name.
-        plan: How long and how fast.
-        name: What messages call it, or None where there is but one.
+        parameters: Trained parameters, by name.
+        schedule: Steps and learning rate.
+        name: Name for messages, or None if there is only one group.
     """
 
     parameters: Mapping[str, nn.Parameter]
     schedule: Schedule
     name: str | None = None
 
-    def lasts(self, step: int) -> bool:
-        """Tell whether there is still something to be trained at a step, counted from 0."""
+    def is_active(self, step: int) -> bool:
+        """Tell whether the group is still trained at a step, counted from 0."""
         return step < self.schedule.steps
 
 
 @dataclass(slots=True)
 class TrainLog:
-    """What a training run did.
+    """Record of a training run.
 
     Attributes:
         steps: Optimiser steps taken.
         losses: Loss of every step.
         seconds: Time spent in this process.
-        resumed_at: Step it went on from, 0 for a run from the start.
+        resumed_at: Step at which it was resumed, 0 for a new run.
     """
 
     steps: int = 0
@@ -101,16 +101,16 @@ def optimise(
     """Minimise a loss.
 
     Args:
-        parameters: What is trained, by name.
-        loss_of_step: Step, from 0, to a scalar loss. It must depend on the step and on nothing drawn before, so that
-            a resumed run does what an unbroken one would have done.
-        plan: Steps and rates.
-        checkpoint: Folder for checkpoints; a run that finds one there goes on from it.
-        on_gradient: Called with a step's number when its gradients are there and may still be changed.
-        on_step: Called behind every step with its number.
+        parameters: Trained parameters, by name.
+        loss_of_step: Returns the scalar loss of a step, counted from 0. It must not depend on random numbers of earlier
+            steps, so that a resumed run computes the same as an uninterrupted one.
+        schedule: Steps and learning rate.
+        checkpoint: Folder for checkpoints; a run resumes from a checkpoint it finds there.
+        on_gradient: Called with the step's number after its backward pass; may change the gradients.
+        on_step: Called with the step's number after each step.
 
     Raises:
-        DivergedError: The loss is no longer a finite number; nothing learned so far is of use.
+        DivergedError: The loss is NaN or infinite; the parameters are unusable.
     """
     group = ParameterGroup(parameters, schedule)
     return optimise_batch([group], loss_of_step, checkpoint=checkpoint, on_gradient=on_gradient, on_step=on_step)[0]
@@ -125,45 +125,45 @@ def optimise_batch(
     on_step: Callable[[int], None] | None = None,
     read_steps: int = READ_STEPS,
 ) -> list[TrainLog]:
-    """Minimise several losses, each by its own parameters and plan, as if each were minimised alone.
+    """Minimise several losses, each by its own parameters and schedule, as if each were minimised alone.
 
     Args:
-        courses: What is trained. Where steps draw (dropout), there must be but one.
-        losses_of_step: Step, from 0, to the losses of those courses that still last at it, in order `[m]` (or a scalar
-            where there is one course); see `optimise`.
+        groups: Trained parameters. If steps use random numbers (dropout), there must be only one group.
+        losses_of_step: Returns the losses `[m]` of the groups active at a step, in order (or a scalar for a single
+            group); see `optimise`.
         checkpoint: As in `optimise`.
         on_gradient: As in `optimise`.
-        on_step: Called behind every step with its number.
-        read_steps: Steps after which losses are read; only then is it noticed that one is no number.
+        on_step: As in `optimise`.
+        read_steps: Steps between two reads of the losses, at which NaN and infinity are detected.
 
     Raises:
-        DivergedError: A loss is no longer a finite number.
+        DivergedError: A loss is NaN or infinite.
     """
-    optimizer = torch.optim.AdamW([_group(group) for group in groups], eps=1e-6, fused=True)
-    devices = {one.device for one in _named(groups).values()}
+    optimizer = torch.optim.AdamW([_adamw_group(group) for group in groups], eps=1e-6, fused=True)
+    devices = {parameter.device for parameter in _named(groups).values()}
     logs = [TrainLog() for _ in groups]
     if checkpoint is not None:
         _resume(checkpoint, groups, optimizer, logs)
     started = saved = time.monotonic()
     steps, unread = max(group.schedule.steps for group in groups), []
     for step in range(max(log.steps for log in logs), steps):
-        lasting = [number for number, group in enumerate(groups) if group.lasts(step)]
-        for group, own in zip(groups, optimizer.param_groups, strict=True):
-            own["lr"] = group.schedule.rate(step)
+        active = [number for number, group in enumerate(groups) if group.is_active(step)]
+        for group, options in zip(groups, optimizer.param_groups, strict=True):
+            options["lr"] = group.schedule.rate(step)
         with seeded(groups[0].schedule.seed + step, devices):
             losses = losses_of_step(step).reshape(-1)
         unread.append(losses.detach())
-        optimizer.zero_grad(set_to_none=True)  # so that what lasts no longer has no gradient, and is left as it is
+        optimizer.zero_grad(set_to_none=True)  # finished groups then have no gradient and stay unchanged
         losses.sum().backward()
         if on_gradient:
             on_gradient(step)
-        for number in lasting:
+        for number in active:
             nn.utils.clip_grad_norm_(groups[number].parameters.values(), groups[number].schedule.clip)
             logs[number].steps = step + 1
         optimizer.step()
         due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS
         if due or len(unread) == read_steps or step + 1 == steps:
-            _read(unread, step + 1 - len(unread), groups, logs)
+            _read_losses(unread, step + 1 - len(unread), groups, logs)
         if on_step:
             on_step(step)
         if checkpoint is not None and due:
@@ -174,8 +174,8 @@ def optimise_batch(
     return logs
 
 
-def _group(group: ParameterGroup) -> dict[str, Any]:
-    """Return a course's parameters with their rates, as AdamW takes them."""
+def _adamw_group(group: ParameterGroup) -> dict[str, Any]:
+    """Return a group in the form that AdamW takes."""
     schedule = group.schedule
     return {
         "params": list(group.parameters.values()),
@@ -184,28 +184,28 @@ def _group(group: ParameterGroup) -> dict[str, Any]:
     }
 
 
-def _read(unread: list[Tensor], first: int, groups: Sequence[ParameterGroup], logs: Sequence[TrainLog]) -> None:
-    """Write the losses of the steps from `first` on into the logs; `unread` is empty then."""
+def _read_losses(unread: list[Tensor], first: int, groups: Sequence[ParameterGroup], logs: Sequence[TrainLog]) -> None:
+    """Move the losses in `unread`, of the steps from `first`, into the logs."""
     values = torch.cat(unread).tolist()
     for step in range(first, first + len(unread)):
         for group, log in zip(groups, logs, strict=True):
-            if group.lasts(step):
+            if group.is_active(step):
                 log.losses.append(_finite(values.pop(0), step, group))
     unread.clear()
 
 
 def _finite(value: float, step: int, group: ParameterGroup) -> float:
     if not isfinite(value):
-        of_whom = f" of {group.name}" if group.name else ""
+        subject = f" of {group.name}" if group.name else ""
         raise DivergedError(
-            f"training{of_whom} diverged: the loss at step {step + 1} of {group.schedule.steps} is {value}; "
+            f"training{subject} diverged: the loss at step {step + 1} of {group.schedule.steps} is {value}; "
             f"use a learning_rate below {group.schedule.learning_rate:g}"
         )
     return value
 
 
 def _named(groups: Sequence[ParameterGroup]) -> dict[str, nn.Parameter]:
-    """Return the parameters of all courses, in the optimizer's order, each by a name of its own."""
+    """Return the parameters of all groups, in the optimizer's order, by unique names."""
     return {
         f"{number}.{name}": parameter
         for number, group in enumerate(groups)
@@ -232,20 +232,22 @@ def _state(groups: Sequence[ParameterGroup], optimizer: torch.optim.Optimizer, l
 def _resume(
     folder: Path, groups: Sequence[ParameterGroup], optimizer: torch.optim.Optimizer, logs: Sequence[TrainLog]
 ) -> None:
-    """Go on from the checkpoint in `folder`, if there is one and it is of the same plans and parameters."""
-    found = load_checkpoint(folder)
-    if found is None:
+    """Resume from the checkpoint in `folder`, if it exists and has the same schedules and parameters."""
+    saved = load_checkpoint(folder)
+    if saved is None:
         return
-    document, weights, parameters = found.document("training"), found.tensors("weights"), _named(groups)
+    document, weights, parameters = saved.document("training"), saved.tensors("weights"), _named(groups)
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
     schedules = [asdict(group.schedule) for group in groups]
     if document.get("plans") != schedules or {name: value.shape for name, value in weights.items()} != shapes:
         return
     index = {name: number for number, name in enumerate(parameters)}
     state: dict[int, dict[str, Tensor]] = {}
-    for path, value in found.tensors("moments").items():
+    for path, value in saved.tensors("moments").items():
         moment, _, name = path.partition("/")
-        state.setdefault(index[name], {})[moment] = value.clone()  # what lies in the file must not be written to
+        state.setdefault(index[name], {})[moment] = (
+            value.clone()
+        )  # a copy: the file is mapped into memory and must not be changed
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     with torch.no_grad():
         for name, parameter in parameters.items():
@@ -256,21 +258,22 @@ def _resume(
 
 
 def steps_of(examples: int, settings: TrainingConfig) -> int:
-    """Return the optimiser steps of a task of so many new examples: its budget, however many tasks came before."""
+    """Return the optimiser steps for a task with this many new examples; past tasks do not matter."""
     steps = settings.epochs * ceil(examples / settings.batch_size)
     return min(steps, settings.max_steps or steps)
 
 
 def epoch_batches(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:
-    """Cut one epoch of shuffled examples into batches of like length.
+    """Divide one epoch of shuffled examples into batches of similar length; return the indices of each batch.
 
-    Examples are shuffled, then sorted by length within pools of 16 batches, so batches stay random but pad little.
+    Examples are shuffled, then sorted by length within pools of 16 batches, so batches are random but need little
+    padding.
     """
     order = torch.randperm(len(lengths), generator=generator).tolist()
     pool = batch_size * 16
     batches = []
     for start in range(0, len(order), pool):
-        some = sorted(order[start : start + pool], key=lengths.__getitem__)
-        batches += [some[first : first + batch_size] for first in range(0, len(some), batch_size)]
+        by_length = sorted(order[start : start + pool], key=lengths.__getitem__)
+        batches += [by_length[first : first + batch_size] for first in range(0, len(by_length), batch_size)]
     shuffled = torch.randperm(len(batches), generator=generator).tolist()
     return [batches[index] for index in shuffled]

@@ -1,4 +1,4 @@
-"""How many parameters a module trains, beside those of its backbone: from a model's configuration, without weights."""
+"""Count the parameters of modules and backbones from a model's configuration, without loading weights."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from conpet.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class ParameterCount:
-    """What one task trains against what stays frozen.
+    """Parameters that one task trains, and those that stay frozen.
 
     Attributes:
         backbone: Frozen parameters.
         module: Parameters of the task's PET module.
-        head: Parameters of the task's linear head, bias included.
-        labels: Labels the head tells apart.
+        head: Parameters of the task's linear head, including the bias.
+        labels: Number of labels of the head.
     """
 
     backbone: int
@@ -33,12 +33,12 @@ class ParameterCount:
 
     @property
     def ratio(self) -> float:
-        """How many times fewer parameters the module has than the backbone."""
+        """Backbone parameters divided by module parameters."""
         return self.backbone / self.module
 
     @property
     def ratio_with_head(self) -> float:
-        """How many times fewer parameters module and head together have than the backbone."""
+        """Backbone parameters divided by those of module and head together."""
         return self.backbone / (self.module + self.head)
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class ParameterCount:
 def backbone_parameters(config: PreTrainedConfig) -> int:
     """Count the parameters of the model a configuration describes; tied ones count once.
 
-    The model is the class the configuration names first in `architectures`, else the bare model without a head.
+    The model class is the first in the configuration's `architectures`, else the base model without a head.
     """
     return sum(parameter.numel() for parameter in _without_weights(config).parameters())
 
@@ -71,27 +71,27 @@ def lora_parameters(
         targets: Leaf names of the linear maps to adapt ("q_proj").
         rank: Rank of each map's update, 1 or more.
         layers: Indices of the layers to adapt, from 0; None adapts all.
-        dora: Whether each map also has a trained length per output (DoRA).
+        dora: Whether each map also has a trained norm per output (DoRA).
 
     Raises:
         ConfigError: A target or a layer is not in the model.
     """
-    maps = [one for one in _linear_maps(_without_weights(config)) if one.name in targets]
-    have = {one.layer for one in maps}
-    if unknown := sorted(set(targets) - {one.name for one in maps}):
+    maps = [linear for linear in _linear_maps(_without_weights(config)) if linear.name in targets]
+    available_layers = {linear.layer for linear in maps}
+    if unknown := sorted(set(targets) - {linear.name for linear in maps}):
         raise ConfigError(f"targets: a {config.model_type} model has no linear map {', '.join(unknown)}")
-    if layers is not None and (outside := sorted(set(layers) - have)):
+    if layers is not None and (outside := sorted(set(layers) - available_layers)):
         raise ConfigError(
             f"layers: a {config.model_type} model has no such map in layer {', '.join(map(str, outside))}"
         )
-    adapted = [one for one in maps if layers is None or one.layer in layers]
-    return sum(rank * (one.inputs + one.outputs) + dora * one.outputs for one in adapted)
+    adapted = [linear for linear in maps if layers is None or linear.layer in layers]
+    return sum(rank * (linear.inputs + linear.outputs) + dora * linear.outputs for linear in adapted)
 
 
 def ia3_parameters(config: PreTrainedConfig, layers: int) -> int:
     """Count the parameters of (IA)3: 2 * key width + feed-forward width for each of `layers` adapted layers.
 
-    For layers whose key and value are maps of their own, and whose `targets` are those of the paper.
+    Assumes separate key and value maps, and the targets of the paper.
     """
     text: Any = config.get_text_config()
     return layers * (2 * _key_width(config) + int(text.intermediate_size))
@@ -104,19 +104,19 @@ def bottleneck_parameters(config: PreTrainedConfig, width: int, layers: int, per
         config: The model's configuration.
         width: Width m of the bottleneck.
         layers: Number of adapted layers.
-        per_layer: Adapters of a layer: 2 by Houlsby et al., 1 by Pfeiffer et al.
+        per_layer: Adapters per layer: 2 (Houlsby et al.) or 1 (Pfeiffer et al.).
     """
     hidden = int(config.get_text_config().hidden_size)
     return layers * per_layer * (2 * hidden * width + hidden + width)
 
 
 def prefix_parameters(config: PreTrainedConfig, tokens: int, layers: int) -> int:
-    """Count the parameters of prefix tuning: `tokens` keys and as many values for each of `layers` adapted layers."""
+    """Count the parameters of prefix tuning: `tokens` keys and values in each of `layers` adapted layers."""
     return layers * 2 * tokens * _key_width(config)
 
 
 def _key_width(config: PreTrainedConfig) -> int:
-    """Return how many numbers the keys of one token are: fewer than its states where heads share keys."""
+    """Return the width of one token's keys over all heads; less than the hidden size if heads share keys."""
     text: Any = config.get_text_config()
     heads = int(text.num_attention_heads)
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -126,7 +126,7 @@ def _key_width(config: PreTrainedConfig) -> int:
 def count_parameters(
     config: PreTrainedConfig, targets: Collection[str], rank: int, labels: int, layers: Collection[int] | None = None
 ) -> ParameterCount:
-    """Count what one task with LoRA and a linear head over `labels` labels trains (see `lora_parameters`)."""
+    """Count the parameters of a task with LoRA and a linear head over `labels` labels (see `lora_parameters`)."""
     hidden = config.get_text_config().hidden_size
     return ParameterCount(
         backbone=backbone_parameters(config),
@@ -151,17 +151,17 @@ def llama_7b_config() -> LlamaConfig:
 
 
 def llama_7b_count(labels: int = 15) -> ParameterCount:
-    """Count the paper's setting: LoRA of rank 4 on the query and key maps of LLaMA-7B.
+    """Count the parameters of the paper's setting: LoRA of rank 4 on the query and key maps of LLaMA-7B.
 
     Args:
-        labels: Labels of the task; the demo's tasks have 15.
+        labels: Number of labels of the task; the demo's tasks have 15.
     """
     return count_parameters(llama_7b_config(), ("q_proj", "k_proj"), rank=4, labels=labels)
 
 
 @dataclass(frozen=True, slots=True)
 class _LinearMap:
-    """A linear map: its leaf name, its layer's index (None outside the layers), its inputs and outputs."""
+    """Leaf name, layer index (None outside the layers), inputs and outputs of a linear map."""
 
     name: str
     layer: int | None
@@ -179,8 +179,8 @@ def _linear_maps(model: nn.Module) -> Iterator[_LinearMap]:
 
 def _without_weights(config: PreTrainedConfig) -> PreTrainedModel:
     """Build the model on torch's meta device: shapes only, no memory and no random numbers."""
-    named = (config.architectures or [""])[0]
-    build: Any = getattr(transformers, named, AutoModel.from_config)
+    architecture = (config.architectures or [""])[0]
+    build: Any = getattr(transformers, architecture, AutoModel.from_config)
     with torch.device("meta"):
         model: PreTrainedModel = build(config)
     return model

@@ -1,4 +1,4 @@
-"""Many modules in one pass: a suffix whose rows each use the module they need, nothing switched globally."""
+"""Run many modules in one pass: each row of a batch uses its own module, without any global switch."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from conpet.cost import meter
 from conpet.heads.stored import StoredHead
 from conpet.modules.adapter import MapUpdate
 from conpet.modules.batched_linear import BatchedLinear, Shapes, bytes_of, room_for, shapes_of, using
-from conpet.modules.grouped_matmul import GroupedMatmul, OneForAll, mixed, piece_size
+from conpet.modules.grouped_matmul import GroupedMatmul, SingleMatmul, matmul_of, piece_size
 from conpet.modules.module import PetModule, StoredModule
 
-_FEWEST_SLOTS = 4
+_MIN_SLOTS = 4
 KEPT_BYTES = 512 * 1024**2
-"""Memory up to which modules stay there, though no pass needs so many."""
+"""Modules stay in memory up to this size, even if no pass needs that many."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Weights:
-    """What is read of a stored module before it takes a slot.
+    """Weights of a stored module, read before it takes a slot.
 
     Attributes:
-        maps: Path of a linear map in the backbone to what the module does to it.
-        head: Its head.
+        maps: Updates of linear maps, by path in the backbone.
+        head: The module's head.
     """
 
     maps: Mapping[str, MapUpdate]
@@ -46,8 +46,8 @@ class _Resident:
 
 
 @dataclass(frozen=True, slots=True)
-class _Alone:
-    """A module of a kind that shares no pass with others, in a suffix of its own."""
+class _UnbatchedModule:
+    """A module whose kind cannot share a pass, in its own suffix."""
 
     module: PetModule
     head: StoredHead
@@ -56,17 +56,16 @@ class _Alone:
 class ModulePool:
     """Holds a bounded number of modules in memory and runs any mixture of them.
 
-    Rows that use different modules share one pass where the kinds allow it (`ModuleKind.batched`); the others are run
-    module by module, each in a suffix of its own.
+    Rows with different modules share one pass if their kinds allow it (`ModuleKind.batched`); modules of other kinds
+    run one by one, each in its own suffix.
 
-    Safe for threads: a call pins the modules it uses, and slots are refilled only when nobody uses them. Calls that
-    need other modules than are in memory wait their turn, so a stream of calls cannot starve one of them.
+    Safe for threads: a call pins the modules it uses, and a slot is refilled only when it is unused. Calls that need
+    modules that are not in memory wait in a queue, so that no call is starved by others.
 
     Args:
         backbone: The frozen model.
-        capacity: Number of modules that one pass may need at most; so many are held, and of those that are run by
-            themselves no more.
-        kept_bytes: Modules beyond that are held as long as all together take no more memory.
+        capacity: Most modules in one pass; at least this many are kept in memory, and at most this many unbatched ones.
+        kept_bytes: More modules are kept as long as all of them take no more memory than this.
     """
 
     def __init__(self, backbone: Backbone, capacity: int = 128, kept_bytes: int = KEPT_BYTES) -> None:
@@ -75,37 +74,37 @@ class ModulePool:
         self._kept_bytes = kept_bytes
         self._entrance = threading.Lock()
         self._lock = threading.Condition()
-        # By name: to keep a module itself would keep the state of the workspace it was read from on the disk.
+        # By name: keeping a `StoredModule` would keep the version of the workspace it was read from.
         self._resident: OrderedDict[Hashable, _Resident] = OrderedDict()
-        self._alone: OrderedDict[Hashable, _Alone] = OrderedDict()
+        self._unbatched: OrderedDict[Hashable, _UnbatchedModule] = OrderedDict()
         self._suffix = backbone.suffix()
-        self._bases = {n: m for n, m in self._suffix.shell.named_modules() if isinstance(m, nn.Linear)}
+        self._bases = {path: m for path, m in self._suffix.shell.named_modules() if isinstance(m, nn.Linear)}
         self._maps: dict[str, BatchedLinear] = {}
         self._slots = 0
-        self._matrix_bytes = 0.0  # of one of the two matrices that a module has on a map, on average
+        self._matrix_bytes = 0.0  # average size of one of a module's two matrices per map
 
-    def outputs(self, states: States, wanted: Sequence[Sequence[StoredModule]]) -> list[dict[StoredModule, Tensor]]:
-        """Run the modules each example wants.
+    def outputs(self, states: States, requested: Sequence[Sequence[StoredModule]]) -> list[dict[StoredModule, Tensor]]:
+        """Run the requested modules on each example.
 
         Args:
             states: Prefix states of n examples.
-            wanted: Per example the keys of the modules to run, possibly none.
+            requested: The modules to run on each example, possibly none.
 
         Returns:
-            Per example, module to its head's outputs `[O]`, float32.
+            For each example, the outputs `[O]`, float32, of each module's head.
         """
-        results: list[dict[StoredModule, Tensor]] = [{} for _ in wanted]
-        together = [[key for key in keys if key.kind.batched] for keys in wanted]
-        for pieces in self._batches(states, together):
-            rows = [row for _, some in pieces for row in some]
+        results: list[dict[StoredModule, Tensor]] = [{} for _ in requested]
+        batched = [[key for key in keys if key.kind.batched] for keys in requested]
+        for pieces in self._batches(states, batched):
+            rows = [row for _, piece_rows in pieces for row in piece_rows]
             with self._pinned(list(dict.fromkeys(key for key, _ in pieces))) as residents:
                 batch = states.collate(rows, pad=self._backbone.encoder.pad, device=self._backbone.device)
-                shares = [(residents[key], len(some)) for key, some in pieces]
+                shares = [(residents[key], len(piece_rows)) for key, piece_rows in pieces]
                 represented = self._represent(batch, [(resident.slot, count) for resident, count in shares])
-                for (key, some), outputs in zip(pieces, _apply_heads(represented, shares), strict=True):
-                    for row, values in zip(some, outputs, strict=True):
+                for (key, piece_rows), outputs in zip(pieces, _apply_heads(represented, shares), strict=True):
+                    for row, values in zip(piece_rows, outputs, strict=True):
                         results[row][key] = values
-        for row, key, outputs in self._alone_outputs(states, wanted):
+        for row, key, outputs in self._unbatched_outputs(states, requested):
             results[row][key] = outputs
         return results
 
@@ -113,104 +112,106 @@ class ModulePool:
         """Return the representations `[n, R]`, float32, of n examples by one module, or by the frozen suffix (None)."""
         represented = torch.empty(len(states), self._backbone.representation_size)
         with self._runner(module) as run:
-            for indices in self._backbone.batching.batches([len(one.ids) for one in states.encoded]):
+            for indices in self._backbone.batching.batches([len(example.ids) for example in states.encoded]):
                 batch = states.collate(indices, pad=self._backbone.encoder.pad, device=self._backbone.device)
                 represented[indices] = run(batch).cpu()
         return represented
 
     @contextmanager
     def _runner(self, module: StoredModule | None) -> Iterator[Callable[[Batch], Tensor]]:
-        """Yield what represents batches by one module."""
+        """Yield a function that represents batches by one module."""
         if module is None:
             yield lambda batch: self._represent(batch, None)
         elif module.kind.batched:
             with self._pinned([module]) as residents:
                 yield lambda batch: self._represent(batch, [(residents[module].slot, len(batch.ids))])
         else:
-            alone = self._by_itself(module)
+            unbatched = self._unbatched_module(module)
             with torch.inference_mode():
-                yield alone.module.represent
+                yield unbatched.module.represent
 
-    def _alone_outputs(
-        self, states: States, wanted: Sequence[Sequence[StoredModule]]
+    def _unbatched_outputs(
+        self, states: States, requested: Sequence[Sequence[StoredModule]]
     ) -> Iterator[tuple[int, StoredModule, Tensor]]:
-        """Run, one after the other, the modules that share no pass; yield row, key and outputs."""
+        """Run the modules that cannot share a pass, one by one; yield row, key and outputs."""
         rows_of: dict[StoredModule, list[int]] = {}
-        for row, keys in enumerate(wanted):
+        for row, keys in enumerate(requested):
             for key in keys:
                 if not key.kind.batched:
                     rows_of.setdefault(key, []).append(row)
         for key, rows in rows_of.items():
-            alone = self._by_itself(key)
+            unbatched = self._unbatched_module(key)
             represented = self.represent(states.select(rows), key).to(self._backbone.device)
-            for row, outputs in zip(rows, alone.head.outputs(represented), strict=True):
+            for row, outputs in zip(rows, unbatched.head.outputs(represented), strict=True):
                 yield row, key, outputs.cpu()
 
-    def _by_itself(self, key: StoredModule) -> _Alone:
-        """Return a module in a suffix of its own, kept while it is among the last used."""
+    def _unbatched_module(self, key: StoredModule) -> _UnbatchedModule:
+        """Return a module in its own suffix; the most recently used ones are kept."""
         with self._lock:
-            found = self._alone.get(key.name)
-            if found is None:
+            module = self._unbatched.get(key.name)
+            if module is None:
                 head = StoredHead.read(key.reader, self._backbone.device)
-                found = _Alone(PetModule.of(self._backbone, key.adapter()), head)
-                while len(self._alone) >= self.capacity:
-                    self._alone.popitem(last=False)  # whoever is running it keeps it until then
-                self._alone[key.name] = found
-            self._alone.move_to_end(key.name)
-            return found
+                module = _UnbatchedModule(PetModule.of(self._backbone, key.adapter()), head)
+                while len(self._unbatched) >= self.capacity:
+                    self._unbatched.popitem(last=False)  # a thread that is running it still holds a reference
+                self._unbatched[key.name] = module
+            self._unbatched.move_to_end(key.name)
+            return module
 
     def _batches(
-        self, states: States, wanted: Sequence[Sequence[StoredModule]]
+        self, states: States, requested: Sequence[Sequence[StoredModule]]
     ) -> Iterator[list[tuple[StoredModule, list[int]]]]:
-        """Cut all (example, module) pairs into batches of like length that need at most `capacity` modules.
+        """Divide all (example, module) pairs into batches of similar length that need at most `capacity` modules.
 
-        A batch is given as pieces, a module and its examples each, those of equal size behind one another.
+        A batch is a list of pieces, each with a module and its examples; pieces of equal size are adjacent.
         """
-        pairs = [(index, key) for index, keys in enumerate(wanted) for key in keys]
+        pairs = [(index, key) for index, keys in enumerate(requested) for key in keys]
         for batch in self._backbone.batching.batches([len(states.encoded[index].ids) for index, _ in pairs]):
             rows_of: dict[StoredModule, list[int]] = {}
-            for place in batch:
-                index, key = pairs[place]
+            for position in batch:
+                index, key = pairs[position]
                 rows_of.setdefault(key, []).append(index)
             modules = list(rows_of)
             for start in range(0, len(modules), self.capacity):
-                some = {key: rows_of[key] for key in modules[start : start + self.capacity]}
-                yield list(some.items()) if len(some) == 1 else _in_pieces(some, self._matrix_bytes)
+                part = {key: rows_of[key] for key in modules[start : start + self.capacity]}
+                yield list(part.items()) if len(part) == 1 else _in_pieces(part, self._matrix_bytes)
 
     def _represent(self, batch: Batch, pieces: Sequence[tuple[int, int]] | None) -> Tensor:
-        """Represent a batch by the slot of each piece and so many rows, or by the frozen suffix (None)."""
-        products: GroupedMatmul | None = None
+        """Represent a batch by pieces, given as (slot, number of rows), or by the frozen suffix (None)."""
+        matmul: GroupedMatmul | None = None
         if pieces:
             slots = {slot for slot, _ in pieces}
-            products = OneForAll(slots.pop()) if len(slots) == 1 else mixed(pieces, self._backbone.device)
-        with using(products, batch.ids.shape[1]), torch.inference_mode():
+            matmul = SingleMatmul(slots.pop()) if len(slots) == 1 else matmul_of(pieces, self._backbone.device)
+        with using(matmul, batch.ids.shape[1]), torch.inference_mode():
             meter().tokens += batch.tokens * self._backbone.suffix_share
             return self._backbone.pooling(self._suffix(batch.ids, batch.padding, batch.hidden), batch)
 
     @contextmanager
     def _pinned(self, keys: Sequence[StoredModule]) -> Iterator[dict[StoredModule, _Resident]]:
-        """Bring all modules of a call into memory and keep them there while it runs."""
-        # Read before anything is locked: other calls go on meanwhile.
+        """Load all modules of a call and keep them in memory while it runs."""
+        # Read from disk before locking, so that other calls can run meanwhile.
         weights = {key: self._weights(key) for key in keys if key.name not in self._resident}
-        with self._entrance:  # held while waiting: whoever comes later pins nothing, so those inside will finish
-            weights |= {k: self._weights(k) for k in keys if k.name not in self._resident and k not in weights}
+        with self._entrance:  # held while waiting: later calls cannot pin anything, so the running ones finish
+            weights |= {
+                key: self._weights(key) for key in keys if key.name not in self._resident and key not in weights
+            }
             with self._lock:
-                while not self._bring(keys, weights):
+                while not self._load(keys, weights):
                     self._lock.wait()
-                found = {key: self._resident[key.name] for key in keys}
-                for key, resident in found.items():
+                pinned = {key: self._resident[key.name] for key in keys}
+                for key, resident in pinned.items():
                     resident.users += 1
                     self._resident.move_to_end(key.name)
         try:
-            yield found
+            yield pinned
         finally:
             with self._lock:
-                for resident in found.values():
+                for resident in pinned.values():
                     resident.users -= 1
                 self._lock.notify_all()
 
-    def _bring(self, keys: Sequence[StoredModule], weights: dict[StoredModule, _Weights]) -> bool:
-        """Place what is missing, given its weights; False while modules in use stand in the way. The lock is held."""
+    def _load(self, keys: Sequence[StoredModule], weights: dict[StoredModule, _Weights]) -> bool:
+        """Load missing modules, given their weights; False if modules in use prevent it. Requires the lock."""
         if all(key.name in self._resident for key in keys):
             return True
         present = {name: batched.room for name, batched in self._maps.items()}
@@ -220,15 +221,15 @@ class ModulePool:
             if any(resident.users for resident in self._resident.values()):
                 return False
             self._rebuild(slots, rooms)
-            gone = [key for key in keys if key.name not in self._resident and key not in weights]
-            weights |= {key: self._weights(key) for key in gone}
+            dropped = [key for key in keys if key.name not in self._resident and key not in weights]
+            weights |= {key: self._weights(key) for key in dropped}
         names = {key.name for key in keys}
         missing = [key for key in keys if key.name not in self._resident]
         free = set(range(self._slots)) - {resident.slot for resident in self._resident.values()}
         idle = [name for name, resident in self._resident.items() if not resident.users and name not in names]
         if len(free) + len(idle) < len(missing):
             return False
-        for name in idle[: max(0, len(missing) - len(free))]:  # the least recently used come first
+        for name in idle[: max(0, len(missing) - len(free))]:  # least recently used first
             free.add(self._resident.pop(name).slot)
         for key in missing:
             self._place(key, weights[key], free.pop())
@@ -244,39 +245,41 @@ class ModulePool:
         self._resident[key.name] = _Resident(slot, weights.head)
 
     def _slots_for(self, modules: int, rooms: Mapping[str, Shapes]) -> int:
-        """Return how many slots there should be: those there are, or twice as many as needed, as memory allows."""
-        wanted = self._slots if modules <= self._slots else max(_FEWEST_SLOTS, 2 * modules)
-        each = sum(bytes_of(self._bases[name], room) for name, room in rooms.items())
-        return min(wanted, max(self.capacity, self._kept_bytes // max(1, each)))
+        """Return the number of slots: the present one if sufficient, else twice as many as needed, within memory."""
+        slots = self._slots if modules <= self._slots else max(_MIN_SLOTS, 2 * modules)
+        bytes_per_slot = sum(bytes_of(self._bases[name], room) for name, room in rooms.items())
+        return min(slots, max(self.capacity, self._kept_bytes // max(1, bytes_per_slot)))
 
     def _rebuild(self, slots: int, rooms: Mapping[str, Shapes]) -> None:
-        """Put other stacks in place of the present ones, with what these hold unless there are fewer slots now.
+        """Replace the stacks; modules in them are kept unless the number of slots shrinks.
 
-        Nobody is using them. It goes map by map, so that no more than one is there twice.
+        No call may be using them. Works map by map, so that only one stack at a time exists twice.
         """
         if slots < self._slots:
             self._resident.clear()
             self._maps.clear()
         for name, room in rooms.items():
-            held = self._maps.get(name)
-            self._maps[name] = held.grown(slots, room) if held else BatchedLinear(self._bases[name], slots, room)
+            existing = self._maps.get(name)
+            self._maps[name] = (
+                existing.grown(slots, room) if existing else BatchedLinear(self._bases[name], slots, room)
+            )
             self._suffix.shell.set_submodule(name, self._maps[name])
         self._slots = slots
-        both = [bytes_of(self._bases[name], room) for name, room in rooms.items()]
-        self._matrix_bytes = sum(both) / 2 / max(1, len(both))
+        bytes_per_map = [bytes_of(self._bases[name], room) for name, room in rooms.items()]
+        self._matrix_bytes = sum(bytes_per_map) / 2 / max(1, len(bytes_per_map))
 
 
-def _rooms(present: dict[str, Shapes], coming: Iterable[_Weights]) -> dict[str, Shapes]:
-    """Return the room each map needs, by path, for what is there and what is coming."""
+def _rooms(present: dict[str, Shapes], added: Iterable[_Weights]) -> dict[str, Shapes]:
+    """Return the room each map needs, by path, for present and added modules."""
     rooms = dict(present)
-    for weights in coming:
+    for weights in added:
         for name, update in weights.maps.items():
             rooms[name] = room_for(rooms.get(name, {}), shapes_of(update))
     return rooms
 
 
 def _in_pieces(rows_of: Mapping[StoredModule, list[int]], matrix_bytes: float) -> list[tuple[StoredModule, list[int]]]:
-    """Cut each module's rows into pieces, large ones of all modules first (see `piece_size`)."""
+    """Divide each module's rows into pieces; large pieces of all modules come first (see `piece_size`)."""
     size = piece_size([len(rows) for rows in rows_of.values()], matrix_bytes)
     large, single = [], []
     for key, rows in rows_of.items():
@@ -287,7 +290,7 @@ def _in_pieces(rows_of: Mapping[StoredModule, list[int]], matrix_bytes: float) -
 
 
 def _apply_heads(represented: Tensor, shares: Sequence[tuple[_Resident, int]]) -> Iterator[Tensor]:
-    """Apply each piece's own head to its rows; yield outputs `[k, O]`."""
+    """Apply the head of each piece to its rows; yield outputs `[k, O]`."""
     start = 0
     for resident, count in shares:
         yield resident.head.outputs(represented[start : start + count]).cpu()

@@ -1,4 +1,4 @@
-"""Find the sublayers of a suffix by watching it run: no architecture is named."""
+"""Find the sublayers of a suffix by observing a forward pass, so that no architecture is hard-coded."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def linear_paths(backbone: Backbone) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Sublayer:
-    """The linear maps of one layer that have a known part in it, by their paths.
+    """Paths of the linear maps of a layer whose role is known.
 
     Attributes:
-        keys_values: Those that carry something from one token to others: keys and values, or all in one map.
-        attention_out: The last one of the attention sublayer.
-        feed_forward_out: The last one of the feed-forward sublayer.
+        keys_values: Maps whose output reaches other tokens: keys and values, or one map for both.
+        attention_out: Last map of the attention sublayer.
+        feed_forward_out: Last map of the feed-forward sublayer.
     """
 
     keys_values: tuple[str, ...]
@@ -55,66 +55,70 @@ class Sublayer:
 def find_sublayers(backbone: Backbone, kind: str) -> list[Sublayer]:
     """Find the sublayers of every layer above the cut.
 
-    A layer is taken to begin with maps that all read the same states (query, key and value); the first map behind them
-    ends the attention, the last one ends the layer. What of the former are keys and values is proved by changing each
-    map's output at one token and watching other tokens.
+    A layer is assumed to begin with maps that all read the same states (query, key and value); the next map ends the
+    attention, and the last map ends the layer. Keys and values are identified by changing the output of each map at one
+    token and observing the other tokens.
 
     Args:
         backbone: The frozen model.
-        kind: The PET kind that asks, for messages.
+        kind: Name of the module kind, for messages.
 
     Raises:
-        ConfigError: There are no layers above the cut, or they are built otherwise.
+        ConfigError: There are no layers above the cut, or they have another structure.
     """
     layers = adapted_layers(backbone)
     if not layers:
         raise ConfigError(
             f"module.kind={kind} adapts transformer layers, and {backbone.name} has none above the frozen ones: lower "
-            "backbone.frozen_layers, take another backbone, or use module.kind=lora with backbone.frozen_layers=0"
+            "backbone.frozen_layers, use another backbone, or use module.kind=lora with backbone.frozen_layers=0"
         )
     suffix = backbone.suffix()
-    every = linear_paths(backbone)
-    paths = [[path for path in every if path.startswith(f"{backbone.cut.path}.{index}.")] for index in layers]
+    all_paths = linear_paths(backbone)
+    paths_by_layer = [
+        [path for path in all_paths if path.startswith(f"{backbone.cut.path}.{index}.")] for index in layers
+    ]
     try:
-        with _watched(suffix, every) as seen:
+        with _recorded_inputs(suffix, all_paths) as inputs:
             probe(backbone, suffix)
-        return [_dissected(backbone, suffix, seen, inside) for inside in paths]
-    except _UnlikeError as error:
+        return [_find_sublayer(backbone, suffix, inputs, paths) for paths in paths_by_layer]
+    except _StructureError as error:
         raise ConfigError(
-            f"module.kind={kind} needs layers of an attention and a feed-forward sublayer made of linear maps "
-            f"(torch.nn.Linear); those of {backbone.name} are not: {error}. Use module.kind=lora or another backbone"
+            f"module.kind={kind} needs layers with an attention and a feed-forward sublayer made of linear maps "
+            f"(torch.nn.Linear); those of {backbone.name} differ: {error}. Use module.kind=lora, or another backbone"
         ) from None
 
 
-class _UnlikeError(Exception):
-    """A layer is not built as supposed."""
+class _StructureError(Exception):
+    """A layer does not have the assumed structure."""
 
 
-def _dissected(backbone: Backbone, suffix: Suffix, seen: dict[str, Tensor], inside: list[str]) -> Sublayer:
-    called = [path for path in seen if path in inside]
+def _find_sublayer(backbone: Backbone, suffix: Suffix, inputs: dict[str, Tensor], layer_paths: list[str]) -> Sublayer:
+    called = [path for path in inputs if path in layer_paths]
     if not called:
-        raise _UnlikeError("a layer has no linear maps")
-    readers = [path for path in called if seen[path] is seen[called[0]]]
-    behind = [path for path in called if path not in readers]
-    if len(behind) < 2:
-        raise _UnlikeError(f"{called[0]} and its neighbours read the same states")
-    attention_out, feed_forward_out = behind[0], behind[-1]
+        raise _StructureError("a layer has no linear maps")
+    readers = [path for path in called if inputs[path] is inputs[called[0]]]
+    others = [path for path in called if path not in readers]
+    if len(others) < 2:
+        raise _StructureError(f"fewer than two maps follow those that read the same states as {called[0]}")
+    attention_out, feed_forward_out = others[0], others[-1]
     for path in (attention_out, feed_forward_out):
         if _linear(suffix, path).out_features != backbone.hidden_size:
-            raise _UnlikeError(f"{path} does not give {backbone.hidden_size} numbers")
-    carrying = tuple(path for path in readers if _carries(backbone, suffix, path, attention_out, seen[attention_out]))
-    if not carrying:
-        raise _UnlikeError(f"nothing that {called[0]} and its neighbours give reaches another token")
-    return Sublayer(carrying, attention_out, feed_forward_out)
+            raise _StructureError(f"{path} does not have {backbone.hidden_size} outputs")
+    keys_values = tuple(
+        path for path in readers if _reaches_other_tokens(backbone, suffix, path, attention_out, inputs[attention_out])
+    )
+    if not keys_values:
+        raise _StructureError(f"no output of {called[0]} or of the maps that read the same states reaches other tokens")
+    return Sublayer(keys_values, attention_out, feed_forward_out)
 
 
-def _carries(backbone: Backbone, suffix: Suffix, path: str, behind: str, plain: Tensor) -> bool:
-    """Tell whether what a map gives for the first token reaches later tokens' inputs (else `plain`) of map `behind`."""
-    disturbed = _linear(suffix, path).register_forward_hook(_disturb_first)
-    with _watched(suffix, [behind]) as seen:
+def _reaches_other_tokens(backbone: Backbone, suffix: Suffix, path: str, later: str, undisturbed: Tensor) -> bool:
+    """Tell whether a map's output for the first token affects the input of the map `later` for other tokens."""
+    hook = _linear(suffix, path).register_forward_hook(_disturb_first)
+    with _recorded_inputs(suffix, [later]) as inputs:
         probe(backbone, suffix)
-    disturbed.remove()
-    return not torch.allclose(seen[behind][:, 1:].float(), plain[:, 1:].float(), rtol=1e-3, atol=1e-5)
+    hook.remove()
+    return not torch.allclose(inputs[later][:, 1:].float(), undisturbed[:, 1:].float(), rtol=1e-3, atol=1e-5)
 
 
 def _disturb_first(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
@@ -125,32 +129,32 @@ def _disturb_first(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
 
 
 def _linear(suffix: Suffix, path: str) -> nn.Linear:
-    found = suffix.shell.get_submodule(path)
-    assert isinstance(found, nn.Linear)  # noqa: S101
-    return found
+    module = suffix.shell.get_submodule(path)
+    assert isinstance(module, nn.Linear)  # noqa: S101
+    return module
 
 
 @contextmanager
-def _watched(suffix: Suffix, paths: list[str]) -> Iterator[dict[str, Tensor]]:
-    """Yield a mapping that receives, in the order of the calls, what each map was given last."""
-    seen: dict[str, Tensor] = {}
+def _recorded_inputs(suffix: Suffix, paths: list[str]) -> Iterator[dict[str, Tensor]]:
+    """Yield a mapping that receives the last input of each map, in the order of calls."""
+    recorded: dict[str, Tensor] = {}
 
-    def watch(path: str) -> Any:
+    def record(path: str) -> Any:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            seen[path] = inputs[0]
+            recorded[path] = inputs[0]
 
         return _linear(suffix, path).register_forward_pre_hook(hook)
 
-    handles = [watch(path) for path in paths]
+    handles = [record(path) for path in paths]
     try:
-        yield seen
+        yield recorded
     finally:
         for handle in handles:
             handle.remove()
 
 
 def probe(backbone: Backbone, suffix: Suffix) -> None:
-    """Run a suffix on one short made-up input."""
+    """Run a suffix on a short synthetic input."""
     ids = torch.arange(5, 5 + _TOKENS, device=backbone.device).unsqueeze(0)
     states = None
     if backbone.frozen_layers:

@@ -1,4 +1,4 @@
-"""Train modules with their heads: a pure function of the backbone, the examples, the settings and the seed."""
+"""Train modules with their heads: a pure function of backbone, examples, settings and seed."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ from conpet.modules.optimisation import (
 )
 
 Watch = Callable[[int, PetModule, nn.Module], None]
-"""Looks at a module and its head in training: called with the number of steps done. It may raise."""
+"""Called during training with the number of finished steps, the module and the head. It may raise."""
 
 
 MAX_BATCHED_ROWS = 64
-"""Examples up to which modules go through a step together: by then the machine is busy, and more only takes memory."""
+"""Most examples in a joint step of several modules: more would only take memory, as the machine is busy by then."""
 MAX_PADDING_RATIO = 1.25
-"""Padded tokens of a step together, at most, as a multiple of those of its modules alone: more would cost the gain."""
+"""Most padded tokens in a joint step, relative to separate steps: more padding would outweigh the gain."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingJob:
-    """What one module and its head are to learn.
+    """Data and settings to train one module and its head.
 
     Attributes:
         states: Prefix states of n examples.
-        targets: What the head's loss compares with, a row for each example `[n, ...]`.
+        targets: Targets of the head's loss, one row per example `[n, ...]`.
         head: The head.
-        document: What is stored beside its tensors.
-        settings: Module, epochs, rates.
-        seed: Seed of the first weights and of the order of examples.
-        competing_logits: Fixed logits of the labels of older tasks `[n, K]` that share the softmax (the paper's
-            training at top_k > 1), or None. Only the head over labels takes them.
-        name: What messages call it, or None where there is only one.
+        document: The head's document.
+        settings: Settings of module, head and training.
+        seed: Seed of the initial weights and of the order of examples.
+        competing_logits: Fixed logits `[n, K]` of the labels of older tasks, which share the softmax (the paper's
+            training at top_k > 1), or None. Only `LabelHead` accepts them.
+        name: Name for messages, or None for a single job.
     """
 
     states: States
@@ -72,39 +72,39 @@ class TrainingJob:
     def over_labels(
         cls, states: States, answers: Sequence[str], labels: Sequence[str], settings: TaskSettings, seed: int
     ) -> Self:
-        """Return a job that ends in a head over labels, given each example's label."""
+        """Return a job with a head over labels, given the label of each example."""
         return cls(states, indices_of(answers, labels), LabelHead(), label_document(labels), settings, seed)
 
     @property
     def steps(self) -> int:
-        """Optimiser steps it takes."""
+        """Number of optimiser steps."""
         return steps_of(len(self.states), self.settings.training)
 
     @cached_property
     def lengths(self) -> list[int]:
-        """Tokens of each example."""
-        return [len(one.ids) for one in self.states.encoded]
+        """Number of tokens of each example."""
+        return [len(example.ids) for example in self.states.encoded]
 
     @property
     def rows(self) -> int:
-        """Examples of a step, at most."""
+        """Most examples in a step."""
         return min(self.settings.training.batch_size, len(self.states))
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest example."""
+        """Number of tokens of the longest example."""
         return max(self.lengths)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedModule:
-    """A module with its head, and how training went.
+    """A trained module with its head, and the log of the training.
 
     Attributes:
         module: The module.
         head: The head.
         log: Steps and losses.
-        job: What was learned.
+        job: The training job.
     """
 
     module: PetModule
@@ -114,16 +114,16 @@ class TrainedModule:
 
     @property
     def parameters(self) -> int:
-        """Trained parameters of the module."""
+        """Number of trained parameters of the module."""
         return sum(parameter.numel() for parameter in self.module.parameters.values())
 
     @property
     def head_parameters(self) -> int:
-        """Trained parameters of the head."""
+        """Number of trained parameters of the head."""
         return sum(parameter.numel() for parameter in self.head.parameters())
 
     def artifact(self, **more: Mapping[str, Tensor]) -> Artifact:
-        """Return module and head as they are stored, with further tensors by stem."""
+        """Return module and head in stored form, with further tensors by stem."""
         return module_artifact(self.module.adapter(), self.job.head.tensors(self.head), self.job.document, **more)
 
 
@@ -139,9 +139,9 @@ def train_module(
 
     Args:
         backbone: The frozen model.
-        job: What to learn.
+        job: Data and settings.
         checkpoint: Folder for checkpoints, or None.
-        on_step: Called with the number of steps done and of all steps.
+        on_step: Called after every step with the number of finished steps and of all steps.
         watch: Called after every step; an exception it raises ends the training.
     """
     run = TrainingRun(backbone, job)
@@ -162,60 +162,61 @@ def train_modules(
     checkpoint: Path | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> list[TrainedModule]:
-    """Train a module and head for each of several subjects, small ones several at once, to the weights each gets alone.
+    """Train a module and head for each job, several small jobs at once; return them in the order of the jobs.
 
-    To the weights but for rounding: a step's rows go through the frozen maps together, padded to one length, each
-    through its own module's update. A step over few examples leaves most of a machine idle.
+    The weights are those of separate training, up to rounding. A joint step sends the rows of several jobs through the
+    frozen maps together, padded to one length, and each row through the update of its own module. Separate steps over
+    few examples would leave most of the machine idle.
 
     Args:
         backbone: The frozen model.
-        subjects: One or more.
+        jobs: One or more.
         checkpoint: Folder for checkpoints, or None.
-        on_step: Called with the number of steps done and of all steps.
+        on_step: Called after every step with the number of finished steps and of all steps.
     """
-    found: dict[int, TrainedModule] = {}
-    sets = group_jobs(jobs)
-    total, before = sum(jobs[first].steps for first, *_ in sets), 0
-    for number, some in enumerate(sets):
-        folder = checkpoint if checkpoint is None or len(sets) == 1 else checkpoint / f"set-{number}"
-        runs = [TrainingRun(backbone, jobs[index]) for index in some]
-        report = partial(_tell, on_step, total, before)
-        found |= dict(zip(some, _train(backbone, runs, folder, report), strict=True))
-        before += jobs[some[0]].steps
-    return [found[index] for index in range(len(jobs))]
+    trained: dict[int, TrainedModule] = {}
+    groups = group_jobs(jobs)
+    total, before = sum(jobs[first].steps for first, *_ in groups), 0
+    for number, group in enumerate(groups):
+        folder = checkpoint if checkpoint is None or len(groups) == 1 else checkpoint / f"set-{number}"
+        runs = [TrainingRun(backbone, jobs[index]) for index in group]
+        report = partial(_report_step, on_step, total, before)
+        trained |= dict(zip(group, _train(backbone, runs, folder, report), strict=True))
+        before += jobs[group[0]].steps
+    return [trained[index] for index in range(len(jobs))]
 
 
 def group_jobs(jobs: Sequence[TrainingJob]) -> list[list[int]]:
-    """Return which subjects are trained together, by index; in each set those of most steps come first."""
+    """Return groups of jobs to train together, as indices; in each group, jobs with most steps come first."""
     order = sorted(range(len(jobs)), key=lambda index: (-jobs[index].steps, jobs[index].longest))
-    sets: list[list[int]] = []
-    open_sets: dict[Hashable, list[int]] = {}
+    groups: list[list[int]] = []
+    open_groups: dict[Hashable, list[int]] = {}
     for index in order:
-        shape = jobs[index].settings.module
-        some = open_sets.get(shape)
-        if some is None or not _fit_together([jobs[one] for one in (*some, index)]):
-            some = open_sets[shape] = []
-            sets.append(some)
-        some.append(index)
-    return sets
+        module_settings = jobs[index].settings.module
+        group = open_groups.get(module_settings)
+        if group is None or not _fit_together([jobs[member] for member in (*group, index)]):
+            group = open_groups[module_settings] = []
+            groups.append(group)
+        group.append(index)
+    return groups
 
 
 def _fit_together(jobs: Sequence[TrainingJob]) -> bool:
-    """Tell whether subjects of one shape can, and should, go through a step together."""
+    """Tell whether jobs with the same module settings can, and should, share their steps."""
     kind: ModuleKind = MODULE_KINDS[jobs[0].settings.module.kind]()
-    if any(one.competing_logits is not None or not kind.trains_batched(one.settings.module) for one in jobs):
+    if any(job.competing_logits is not None or not kind.trains_batched(job.settings.module) for job in jobs):
         return False
-    rows = sum(one.rows for one in jobs)
-    tokens = rows * max(one.longest for one in jobs)
+    rows = sum(job.rows for job in jobs)
+    tokens = rows * max(job.longest for job in jobs)
     bounds: list[float] = [
-        one.settings.training.micro_batch_tokens for one in jobs if one.settings.training.micro_batch_tokens is not None
+        job.settings.training.micro_batch_tokens for job in jobs if job.settings.training.micro_batch_tokens is not None
     ]
-    bounds.append(MAX_PADDING_RATIO * sum(one.rows * one.longest for one in jobs))
+    bounds.append(MAX_PADDING_RATIO * sum(job.rows * job.longest for job in jobs))
     return rows <= MAX_BATCHED_ROWS and all(tokens <= bound for bound in bounds)
 
 
 class TrainingRun:
-    """A subject while its module is trained."""
+    """A job during training, with its module and head."""
 
     def __init__(self, backbone: Backbone, job: TrainingJob) -> None:
         training = job.settings.training
@@ -229,8 +230,8 @@ class TrainingRun:
         self._orders: dict[int, list[list[int]]] = {}
 
     def rows(self, step: int) -> list[int]:
-        """Return the examples of a step; none where there are no steps left."""
-        if not self.group.lasts(step):
+        """Return the examples of a step; none if no steps are left."""
+        if not self.group.is_active(step):
             return []
         epoch = step // self._per_epoch
         if epoch not in self._orders:
@@ -256,7 +257,7 @@ def _train(
     report: Callable[[int], None],
     read_steps: int = READ_STEPS,
 ) -> list[TrainedModule]:
-    """Train modules in passes of the first, which must have most steps."""
+    """Train modules in passes of the first one, which must have the most steps."""
     states = [run.job.states for run in runs]
     joined = States.concatenated(states) if len(states) > 1 else states[0]
     starts = [0, *accumulate(map(len, states))]
@@ -265,13 +266,14 @@ def _train(
 
     def losses(step: int) -> Tensor:
         rows = [run.rows(step) for run in runs]
-        everywhere = [start + row for start, some in zip(starts, rows, strict=False) for row in some]
-        batch = joined.collate(everywhere, pad=backbone.encoder.pad, device=backbone.device)
-        first.share([len(some) for some in rows])
-        represented = first.represent(batch).split([len(some) for some in rows])
-        of_each = zip(runs, represented, rows, strict=True)
-        meter().steps += sum(bool(some) for some in rows)
-        return torch.stack([run.loss(part, some) for run, part, some in of_each if some])
+        joined_rows = [start + row for start, own_rows in zip(starts, rows, strict=False) for row in own_rows]
+        batch = joined.collate(joined_rows, pad=backbone.encoder.pad, device=backbone.device)
+        sizes = [len(own_rows) for own_rows in rows]
+        first.share(sizes)
+        represented = first.represent(batch).split(sizes)
+        meter().steps += sum(bool(own_rows) for own_rows in rows)
+        parts = zip(runs, represented, rows, strict=True)
+        return torch.stack([run.loss(part, own_rows) for run, part, own_rows in parts if own_rows])
 
     for run in runs:
         run.module.train()
@@ -288,16 +290,16 @@ def _train(
     return [TrainedModule(run.module, run.head, log, run.job) for run, log in zip(runs, logs, strict=True)]
 
 
-def _tell(on_step: Callable[[int, float], None] | None, total: int, before: int, done: int) -> None:
+def _report_step(on_step: Callable[[int, float], None] | None, total: int, before: int, done: int) -> None:
     if on_step:
         on_step(before + done, total)
 
 
 def represented(backbone: Backbone, module: PetModule, states: States) -> Tensor:
-    """Return a module's representations `[n, R]`, float32, of n examples; nothing is trained."""
+    """Return the representations `[n, R]`, float32, of n examples by a module, without gradients."""
     out = torch.zeros(len(states), backbone.representation_size)
     with torch.no_grad():
-        for rows in backbone.batching.batches([len(one.ids) for one in states.encoded]):
+        for rows in backbone.batching.batches([len(example.ids) for example in states.encoded]):
             batch = states.collate(rows, pad=backbone.encoder.pad, device=backbone.device)
             out[rows] = module.represent(batch).cpu()
     return out

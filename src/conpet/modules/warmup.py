@@ -1,4 +1,4 @@
-"""Warm-up: a module tuned on all layers with the first task, then folded into the backbone and frozen for ever."""
+"""Warm-up: a LoRA trained on all layers with the first task, then merged into the frozen backbone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from conpet.modules.warmup_info import WARMUP, WarmupNote
 
 
 def all_layers(loaded: Loaded, like: Backbone) -> Backbone:
-    """Return the backbone whose suffix is the whole model: what a warm-up is trained in."""
+    """Return a backbone whose suffix is the whole model, for training a warm-up."""
     shallowest = (1,) if like.cut.layers else None
     return Backbone(
         loaded,
@@ -39,11 +39,11 @@ def train_warmup(
     on_step: Callable[[int, float], None] | None = None,
     watch: Watch | None = None,
 ) -> TrainedModule:
-    """Tune a LoRA on all layers (first-session adaptation: McDonnell et al. 2023, RanPAC, section 3).
+    """Train a LoRA on all layers (first-session adaptation: McDonnell et al. 2023, RanPAC, section 3).
 
     Args:
         backbone: See `all_layers`.
-        job: What to learn. The module is a plain LoRA whatever its settings say, for it can be folded in.
+        job: The training job. Its module is replaced by a plain LoRA, which can be merged into the weights.
         checkpoint: As in `train_module`.
         on_step: As in `train_module`.
         watch: As in `train_module`.
@@ -55,17 +55,17 @@ def train_warmup(
 
 
 def warmup_artifact(trained: TrainedModule, task: str) -> Artifact:
-    """Return what is stored of a warm-up: a module in PEFT's format, and its digest."""
+    """Return the object to store for a warm-up: a module in PEFT's format, and its `WarmupNote`."""
     artifact = trained.artifact()
     note = WarmupNote(task, digest_tensors(artifact.tensors[ADAPTER_TENSORS]))
     return replace(artifact, documents={**artifact.documents, WARMUP: note.to_json()})
 
 
 def warmed(loaded: Loaded, stored: ObjectReader) -> Loaded:
-    """Return a copy of a model with a warm-up folded into its weights; the model itself stays as it is.
+    """Return a copy of a model with a warm-up merged into its weights; the model itself is unchanged.
 
-    Every adapted map becomes `W + scale B A`, added in float32. The fingerprint changes with the warm-up's digest, so
-    no state computed before is ever taken for one computed after.
+    Each adapted map becomes `W + scale B A`, added in float32. The new fingerprint includes the warm-up's digest, so
+    states computed before and after are never confused.
     """
     model: nn.Module = copy.deepcopy(loaded.model)
     maps = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}

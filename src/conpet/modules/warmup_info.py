@@ -1,4 +1,4 @@
-"""Where a workspace keeps its warm-up, and what is said of it; reading that needs no torch."""
+"""The stored record of a warm-up; reading it does not import torch."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any, NamedTuple, Self
 from conpet.artifact import ObjectReader
 
 WARMUP = "warmup"
-"""Shared slot of the warm-up module; its document of this stem says what it was tuned on, and its digest."""
+"""Shared slot of the warm-up module, and stem of the document with its `WarmupNote`."""
 
 
 class WarmupNote(NamedTuple):
-    """What is said of a warm-up.
+    """Record of a warm-up.
 
     Attributes:
-        task: Name of the task it was tuned on.
-        digest: Digest of its weights, by which it changes the backbone's fingerprint.
+        task: Name of the task it was trained on.
+        digest: Digest of its weights, which becomes part of the backbone's fingerprint.
     """
 
     task: str
@@ -24,12 +24,12 @@ class WarmupNote(NamedTuple):
 
     @classmethod
     def of(cls, stored: ObjectReader) -> Self:
-        """Read it from a stored warm-up."""
+        """Read the record of a stored warm-up."""
         return cls(**stored.document(WARMUP))
 
     @classmethod
     def among(cls, shared: Mapping[str, ObjectReader]) -> Self | None:
-        """Read it from a workspace's shared objects; None where there was no warm-up."""
+        """Read the record from a workspace's shared objects; None if there was no warm-up."""
         return cls.of(shared[WARMUP]) if WARMUP in shared else None
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Replay: which past examples are kept (`RETENTIONS`), and which of them are drawn (`SCHEDULES`)."""
+"""Replay: retentions decide which past examples are stored, schedules which of them are drawn for training."""
 
 from conpet.registry import Registry
 

@@ -1,4 +1,4 @@
-"""Adaptive replay (ours): what is being forgotten is drawn more often, at the cost of dynamic replay."""
+"""Adaptive replay (ours): draws tasks that are being forgotten more often, at the cost of dynamic replay."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.rehearsal import Budget, Rehearsal
 
 PROBE_SHARE = 1 / 8
-"""Share of the old examples of all batches that are measured and not learned from."""
+"""Share of the old examples in all batches that are only measured, not learned from."""
 PROBES = 2
-"""Probes of one task: few, so that each is looked at again soon."""
+"""Probes per task: few, so that each is measured again soon."""
 SMOOTHING = 0.5
-"""Weight of a task's newest measurement in its smoothed fall."""
+"""Weight of the newest measurement in a task's smoothed rise of the loss."""
 FLOOR = 0.1
-"""Weight, in nats, of a task that was not forgotten at all: falls that are small beside it are taken for noise."""
+"""Weight, in nats, of a task that was not forgotten: much smaller rises of the loss hardly count."""
 EXPLORATION = 0.2
-"""Share of the draws of tasks that stay uniform whatever was measured."""
+"""Share of the draws of tasks that is always uniform."""
 UNIFORM_EXAMPLES = 0.5
-"""Share of the draws within a task that stay uniform once all of its candidates were drawn."""
+"""Share of the draws within a task that remains uniform after all its candidates were drawn once."""
 
 
 class AdaptiveReplay(Rehearsal):
     """Draws past tasks in proportion to how much they have been forgotten since this training began.
 
-    The candidates are what `dynamic` would have drawn, so no more is read; a batch has as many examples as with
-    `dynamic`, so no more is computed. Of each task up to `PROBES` candidates are held out as probes: they take their
-    turns in `PROBE_SHARE` of the old places, are measured and never learned from.
+    The candidates are the draws of `dynamic`, so no more examples are read; batches are as large as with `dynamic`, so
+    no more is computed. For each task up to `PROBES` candidates are held out as probes: they take turns in
+    `PROBE_SHARE` of the old places of the batches, and are measured but never learned from.
 
-    A probe's fall is its loss now minus its loss when it was first looked at; a task's fall F is the exponentially
-    smoothed fall of its probes, not below 0. A task is drawn with probability
-    `EXPLORATION / T + (1 - EXPLORATION) * (F + FLOOR) / sum of (F + FLOOR)`, so uniformly as long as nothing is
-    forgotten. Within a task every candidate is drawn once before any is drawn again (drawing with replacement from what
-    was drawn already would learn from a third fewer examples); from then on half of the draws go on in shuffled passes
-    and half are in proportion to the loss an example had when it was last learned from.
+    A probe's rise is its present loss minus its first measured loss; a task's rise F is the exponentially smoothed rise
+    of its probes, at least 0. A task is drawn with probability
+    `EXPLORATION / T + (1 - EXPLORATION) * (F + FLOOR) / sum of (F + FLOOR)`: uniformly while nothing is forgotten.
+    Within a task every candidate is drawn once before any is drawn again (drawing the candidates with replacement would
+    learn from a third fewer examples). After that, half of the draws continue in shuffled passes, and half are in
+    proportion to the loss of an example when it was last learned from.
 
-    What is drawn depends on what was measured: deterministic for a seed, but not resumable in the middle of a task.
+    The draws depend on measured losses: deterministic for a seed, but training cannot be resumed within a task.
     """
 
     name = "adaptive"
@@ -63,19 +63,19 @@ class AdaptiveReplay(Rehearsal):
         self._passes = {task: _passes(rows, generator) for task, rows in self._candidates.items()}
         self._first: dict[int, float] = {}
         self._last: dict[int, float] = {}
-        self._falls = dict.fromkeys(members, 0.0)
+        self._rises = dict.fromkeys(members, 0.0)
 
     def rows(self, step: int, count: int) -> list[int]:
-        """Return the step's probes, if it has any, and candidates for the rest."""
-        places = PROBE_SHARE * self.budget.per_step
-        probes = min(count, int((step + 1) * places) - int(step * places)) if self._probes else 0
+        """Return the step's probes, if any, then drawn candidates."""
+        per_step = PROBE_SHARE * self.budget.per_step
+        probes = min(count, int((step + 1) * per_step) - int(step * per_step)) if self._probes else 0
         generator = random.Random(f"{self.budget.seed}|{step}")  # noqa: S311
         weights = self.task_weights()
         tasks = generator.choices(list(weights), list(weights.values()), k=count - probes)
         return [next(self._turns) for _ in range(probes)] + [self._draw(task, generator) for task in tasks]
 
     def observe(self, rows: Sequence[int], losses: Sequence[float]) -> None:
-        """Compare probes with their first look, and note the losses of the others."""
+        """Update the rises of tasks by the losses of probes, and record the losses of the other rows."""
         for row, loss in zip(rows, losses, strict=True):
             if row not in self._probes:
                 self._last[row] = max(0.0, loss)
@@ -83,16 +83,16 @@ class AdaptiveReplay(Rehearsal):
                 self._first[row] = loss
             else:
                 task = self.tasks[row]
-                fall = loss - self._first[row]
-                self._falls[task] += SMOOTHING * (fall - self._falls[task])
+                rise = loss - self._first[row]
+                self._rises[task] += SMOOTHING * (rise - self._rises[task])
 
     def trained(self, rows: Sequence[int]) -> list[bool]:
-        """Return which rows are no probes."""
+        """Return which rows are not probes."""
         return [row not in self._probes for row in rows]
 
     def task_weights(self) -> dict[str, float]:
-        """Return the probability with which each past task is drawn now."""
-        weights = {task: max(0.0, fall) + FLOOR for task, fall in self._falls.items()}
+        """Return the present probability of drawing each past task."""
+        weights = {task: max(0.0, rise) + FLOOR for task, rise in self._rises.items()}
         total = sum(weights.values())
         uniform = EXPLORATION / len(weights)
         return {task: uniform + (1 - EXPLORATION) * weight / total for task, weight in weights.items()}
@@ -107,11 +107,11 @@ class AdaptiveReplay(Rehearsal):
 
 
 def _passes(rows: Sequence[int], generator: random.Random) -> Iterator[int]:
-    """Go through rows again and again, each time in another order."""
+    """Iterate over the rows endlessly, in a new order each pass."""
     while True:
         yield from generator.sample(rows, len(rows))
 
 
 def _turns(probes: Sequence[Sequence[int]]) -> list[int]:
-    """Return the order in which probes are looked at: each task's first, then each task's second, ..."""
+    """Return the order in which probes are measured: each task's first, then each task's second, ..."""
     return [rows[turn] for turn in range(PROBES) for rows in probes if turn < len(rows)]

@@ -1,4 +1,4 @@
-"""Dynamic replay (Song et al. 2023): every past task is as likely as any other, however much is kept of it."""
+"""Dynamic replay (Song et al. 2023): every past task is equally likely, whatever its number of stored examples."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from conpet.replay.rehearsal import Budget, Draw, Predrawn
 
 
 class DynamicReplay(Predrawn):
-    """A past task uniformly, then one of its examples uniformly, with replacement.
+    """Draws a past task uniformly, then one of its examples uniformly, with replacement.
 
-    It bounds compute and not storage: no more examples are read than the budget has room for.
+    It limits computation, not storage: it reads no more examples than the budget allows.
     """
 
     name = "dynamic"
@@ -42,7 +42,7 @@ def draw_uniformly(memory: Sequence[StoredExamples], subset: Subset, count: int,
 def draw_by_task(
     memory: Sequence[StoredExamples], subset: Subset, count: int, seed: int
 ) -> list[tuple[StoredExamples, list[int]]]:
-    """Draw as `draw_uniformly` does; return each drawn task with the rows drawn of it, `count` of them in all."""
+    """Draw as `draw_uniformly` does; return each drawn task with its drawn rows, `count` in total."""
     drawn: dict[int, list[int]] = {}
     for task, position in draw_uniformly(memory, subset, count, seed):
         drawn.setdefault(task, []).append(position)

@@ -1,4 +1,4 @@
-"""Fixed replay: the method's own small memory, repeated."""
+"""Fixed replay: a small memory per label, repeated."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from conpet.replay.rehearsal import Budget, Draw, Predrawn
 
 
 class FixedReplay(Predrawn):
-    """The memory of the unstarred methods: all of it in shuffled passes, until the old share of the budget is filled.
+    """Replays the whole memory in shuffled passes until the old share of the budget is filled (unstarred methods).
 
-    With it the memory holds `memory_per_label` examples of every label, chosen by k-means (Wang et al. 2019). A pass
-    that does not fit the budget any more is cut off.
+    With this schedule the memory holds `memory_per_label` examples of each label, chosen by k-means (Wang et al. 2019).
+    The last pass may be incomplete.
     """
 
     name = "fixed"
@@ -34,10 +34,10 @@ class FixedReplay(Predrawn):
 
 
 def _passes(count: int, generator: random.Random) -> Iterator[int]:
-    """Go through `count` numbers from 0 again and again, each time in another order; only what is asked costs."""
+    """Iterate endlessly over the numbers below `count`, in a new order each pass, shuffled lazily."""
     while True:
-        moved: dict[int, int] = {}  # where in the pass another number stands than its own
+        swapped: dict[int, int] = {}  # Fisher-Yates, with only the swapped positions stored
         for left in range(count, 0, -1):
-            place = generator.randrange(left)
-            yield moved.get(place, place)
-            moved[place] = moved.get(left - 1, left - 1)
+            position = generator.randrange(left)
+            yield swapped.get(position, position)
+            swapped[position] = swapped.get(left - 1, left - 1)

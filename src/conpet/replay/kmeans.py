@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 
 ROUNDS = 50
-"""Most rounds of Lloyd's algorithm."""
+"""Limit on the rounds of Lloyd's algorithm."""
 
 
 def nearest_to_centres(points: Tensor, k: int, seed: int) -> list[int]:
-    """Return k different points, the nearest one to each centre of k-means among the points of its cluster.
+    """Return k different points: for each cluster of k-means, its point nearest to the centre.
 
     Args:
         points: `[n, R]`.
-        k: Number of centres, 0 or more; all points are returned where there are no more than that.
-        seed: Seed of the first centres.
+        k: Number of centres, 0 or more; with k or fewer points all are returned.
+        seed: Seed of the initial centres.
 
     Returns:
-        Indices, ascending. Where points coincide there may be fewer clusters than k; the first points left fill up.
+        Indices, ascending. If coinciding points leave fewer clusters than k, the first remaining points are added.
     """
     if k >= len(points):
         return list(range(len(points)))
@@ -28,9 +28,9 @@ def nearest_to_centres(points: Tensor, k: int, seed: int) -> list[int]:
     centres = k_means(points, k, seed)
     distances = torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist")
     owners = distances.argmin(dim=1)
-    # A point of another cluster may lie nearer to a centre than any of its own: clusters do not share their points.
-    own = distances.masked_fill(owners.unsqueeze(1) != torch.arange(k), torch.inf)
-    nearest = [index for cluster, index in enumerate(own.argmin(dim=0).tolist()) if owners[index] == cluster]
+    # Only points of its own cluster count: a point of another cluster may lie nearer to the centre.
+    own_distances = distances.masked_fill(owners.unsqueeze(1) != torch.arange(k), torch.inf)
+    nearest = [index for cluster, index in enumerate(own_distances.argmin(dim=0).tolist()) if owners[index] == cluster]
     rest = (index for index in range(len(points)) if index not in nearest)
     return sorted([*nearest, *(index for index, _ in zip(rest, range(k - len(nearest)), strict=False))])
 
@@ -41,7 +41,7 @@ def k_means(points: Tensor, k: int, seed: int) -> Tensor:
     Args:
         points: `[n, R]`, float32, n > k.
         k: 1 or more.
-        seed: Seed of the first centres.
+        seed: Seed of the initial centres.
     """
     centres = _first_centres(points, k, torch.Generator().manual_seed(seed))
     owners = torch.full((len(points),), -1)
@@ -52,12 +52,12 @@ def k_means(points: Tensor, k: int, seed: int) -> Tensor:
         owners = nearest
         sizes = torch.bincount(owners, minlength=k).unsqueeze(1)
         sums = torch.zeros_like(centres).index_add_(0, owners, points)
-        centres = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)  # an empty cluster's centre stays
+        centres = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)  # an empty cluster keeps its centre
     return centres
 
 
 def _first_centres(points: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """Draw points as centres, each in proportion to its squared distance from the nearest one drawn before."""
+    """Draw initial centres among the points, in proportion to squared distance from the nearest centre so far."""
     chosen = [int(torch.randint(len(points), (1,), generator=generator))]
     squared = (points - points[chosen[0]]).square().sum(dim=1)
     while len(chosen) < k:

@@ -1,6 +1,6 @@
-"""Prefix states as stored in latent-only mode: n examples in five tensors, and no token of their texts.
+"""Prefix states as stored in latent-only mode: n examples in five tensors, without texts or tokens.
 
-Per split: `hidden` `[sum of T, d]` (the states behind layer `subset`, one example after another), `lengths` `[n]`,
+For each subset: `hidden` `[sum of T, d]` (the states after the frozen layers, examples concatenated), `lengths` `[n]`,
 `slots` `[n]`, `spans` `[n, 2, 2]` and `features` `[n, F]`.
 """
 
@@ -16,34 +16,34 @@ from conpet.backbone.states import Encoded, States, spans_of
 
 
 def pack(states: States) -> dict[str, Tensor]:
-    """Return the tensors that hold the states of n examples, which must have been computed with `subset` > 0."""
+    """Return the tensors that hold the states of n examples, computed with at least one frozen layer."""
     hidden = states.hidden
-    assert hidden is not None, "states without a prefix have nothing to store"  # noqa: S101 - refused at `create`
+    assert hidden is not None, "latent-only needs frozen layers"  # noqa: S101 - refused at `create`
     return {
         "hidden": torch.cat(hidden) if hidden else torch.zeros(0, 0),
-        "lengths": torch.tensor([len(one) for one in hidden], dtype=torch.int64),
-        "slots": torch.tensor([one.slot for one in states.encoded], dtype=torch.int64),
+        "lengths": torch.tensor([len(example) for example in hidden], dtype=torch.int64),
+        "slots": torch.tensor([example.slot for example in states.encoded], dtype=torch.int64),
         "spans": spans_of(states.encoded),
         "features": states.features,
     }
 
 
 def selected(tensors: Mapping[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor]:
-    """Return the tensors that hold some of the examples, `rows` ascending and without repeats."""
+    """Return the tensors of these examples only; `rows` ascending, without duplicates."""
     if len(rows) == len(tensors["lengths"]):
         return dict(tensors)
-    hidden, kept = _hidden(tensors), list(rows)
+    hidden, chosen = _hidden(tensors), list(rows)
     return {
-        "hidden": torch.cat([hidden[row] for row in kept]) if kept else tensors["hidden"][:0],
-        **{name: tensors[name][kept] for name in ("lengths", "slots", "spans", "features")},
+        "hidden": torch.cat([hidden[row] for row in chosen]) if chosen else tensors["hidden"][:0],
+        **{name: tensors[name][chosen] for name in ("lengths", "slots", "spans", "features")},
     }
 
 
 def unpack(tensors: Mapping[str, Tensor], rows: Sequence[int]) -> States:
-    """Read some examples; their ids only hold their lengths, and a hash of their states tells them apart."""
+    """Return the states of these examples; their token ids are placeholders, their keys hashes of the states."""
     hidden = _hidden(tensors)
     slots, spans = tensors["slots"].tolist(), tensors["spans"].tolist()
-    chosen = tuple(hidden[row].clone() for row in rows)  # not views that keep the whole file in memory
+    chosen = tuple(hidden[row].clone() for row in rows)  # copies, because views would hold the whole file in memory
     encoded = tuple(
         Encoded((0,) * len(states), slots[row], _spans(spans[row]), _key(states, slots[row]))
         for row, states in zip(rows, chosen, strict=True)
@@ -52,11 +52,11 @@ def unpack(tensors: Mapping[str, Tensor], rows: Sequence[int]) -> States:
 
 
 def latent_rows(tensors: Mapping[str, Tensor]) -> Iterator[tuple[bytes, int]]:
-    """Iterate over the examples: bytes that tell each from others, and the bytes it takes."""
+    """Iterate over the examples: bytes that identify each, and its size in bytes."""
     features = tensors["features"]
-    beside = features.shape[1] * features.element_size() + 48  # its length, slot and spans, six int64
+    fixed = features.shape[1] * features.element_size() + 48  # features; length, slot and spans are six int64
     for states, slot in zip(_hidden(tensors), tensors["slots"].tolist(), strict=True):
-        yield _key(states, slot).encode(), states.numel() * states.element_size() + beside
+        yield _key(states, slot).encode(), states.numel() * states.element_size() + fixed
 
 
 def _spans(stored: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:

@@ -1,4 +1,4 @@
-"""Replay memory: the examples kept of a task, and the one way to read them back, be they texts or prefix states."""
+"""Replay memory: the stored examples of a task, as texts or prefix states, and how to read them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _REPRESENTATIONS = "representations"
 
 
 class Subset(StrEnum):
-    """Which examples of a task."""
+    """A subset of a task's examples."""
 
     TRAIN = "train"
     VALIDATION = "validation"
@@ -36,7 +36,7 @@ class Subset(StrEnum):
 
 
 class Own(Enum):
-    """Stands for the template a task is read with: None already stands for the default one of its kind."""
+    """Marks the task's own template as an argument's default, because None means the default template of a kind."""
 
     TEMPLATE = 0
 
@@ -45,7 +45,7 @@ OWN: Final = Own.TEMPLATE
 
 
 class StoredRow(NamedTuple):
-    """What retention knows of a stored training example: bytes of its input, and how many the whole row takes."""
+    """A stored training example as retention sees it: the bytes of its input, and the size of the row in bytes."""
 
     content: bytes
     size: int
@@ -53,17 +53,17 @@ class StoredRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredExamples:
-    """The stored examples of one task; they are read when asked for.
+    """The stored examples of one task, read on demand.
 
-    A memory object holds texts, or with the setting `latent_only` prefix states alone. Labels, counts, states and
-    indices are read alike from both; what only a text can give raises `ConfigError` where there is none. Whatever
-    learns or chooses is given it `without_test_labels`.
+    A memory object holds texts, or with `latent_only=true` only prefix states. Labels, counts, states and indices can
+    be read from both; methods that need texts raise `ConfigError` if there are none. Code that learns or chooses gets
+    the object `without_test_labels`.
 
     Attributes:
         task: The task's name.
         template: The template its examples are read with, or None.
-        kind: What its examples ask.
-        reader: The memory object of one of its versions.
+        kind: Kind of its examples.
+        reader: Reads the memory object of one of its versions.
     """
 
     task: str
@@ -72,28 +72,28 @@ class StoredExamples:
     reader: ObjectReader
 
     def without_test_labels(self) -> StoredExamples:
-        """The same examples without the labels of the test ones, and with no way back to them.
+        """Return the same examples with the labels of the test examples hidden.
 
-        It cannot keep them from a learner that opens the workspace's files by itself.
+        This does not stop a method that reads the workspace's files directly.
         """
         return StoredExamples(self.task, self.template, self.kind, _WithoutTestLabels(self.reader))
 
     @property
     def latent(self) -> bool:
-        """Whether prefix states are stored and no text."""
+        """Whether only prefix states are stored, no texts."""
         return bool(self.reader.document(_ABOUT)["latent"])
 
     def count(self, subset: Subset) -> int:
-        """Return how many examples of a split are kept."""
+        """Return the number of stored examples of a subset."""
         return int(self.reader.document(_ABOUT)["counts"][subset])
 
     def labels(self, subset: Subset) -> list[str]:
-        """Return the label of each example of a split; `HiddenLabelsError` for test ones where it is blind to them."""
+        """Return the label of each example of a subset; `HiddenLabelsError` for hidden test labels."""
         labels = self.reader.document(_LABELS)
         if subset not in labels:
             raise HiddenLabelsError(
-                f"task {self.task!r}: the labels of its test examples are read by the metrics alone; learn and choose "
-                "by those of the training and validation examples"
+                f"task {self.task!r}: the labels of its test examples are hidden from everything except the metrics; "
+                "use the labels of the training or validation examples"
             )
         return list(labels[subset])
 
@@ -104,7 +104,7 @@ class StoredExamples:
 
     @property
     def representations(self) -> Tensor:
-        """What the k-means retention clusters `[n, R]`: a row for each stored training example."""
+        """Representations of the stored training examples for k-means retention `[n, R]`."""
         return self.reader.tensors(_REPRESENTATIONS)[_REPRESENTATIONS]
 
     def states(
@@ -120,41 +120,41 @@ class StoredExamples:
         """Return prefix states of stored examples.
 
         Args:
-            backbone: The frozen model; stored states are not computed again.
-            split: Which examples.
-            positions: Their rows in the split, in any order; None: all.
-            template: A template in place of the task's own.
-            keep: Whether states that are computed go into the state cache.
-            progress: Called with the number of examples done since the last call, where they are computed.
+            backbone: The frozen model; stored states are not recomputed.
+            subset: The subset to read.
+            positions: Rows in the subset, in any order; None for all.
+            template: The template to use; by default the task's own.
+            keep: Whether computed states go into the state cache.
+            progress: Called with the number of examples done since the last call, if states are computed.
 
         Raises:
-            ConfigError: States are stored, and another template is asked for than they were computed with.
+            ConfigError: Only states are stored, and they were computed with another template.
         """
         template = self.template if template is OWN else template
         if not self.latent:
             examples = self.examples(subset) if positions is None else self.chosen(subset, positions)
             return backbone.states(examples, template, keep=keep, progress=progress)
         if template != self.template:
-            raise self._no_text(f"they cannot be read through another template ({template!r}) than their own")
+            raise self._no_text(f"they cannot be read with another template ({template!r})")
         rows = range(self.count(subset)) if positions is None else positions
         return unpack(self.reader.tensors(subset), rows)
 
     def examples(self, subset: Subset) -> list[Example]:
-        """Read all examples of a split; `ConfigError` where no text is stored. Test ones have no label if blind."""
+        """Return all examples of a subset, without hidden labels; `ConfigError` if no texts are stored."""
         return self.chosen(subset, range(self.count(subset)))
 
     def chosen(self, subset: Subset, positions: Sequence[int]) -> list[Example]:
-        """Read some examples of a split, in the order given; only they are held in memory.
+        """Return the examples at these rows of a subset, in this order; no others are held in memory.
 
         Raises:
-            ConfigError: No text is stored.
+            ConfigError: No texts are stored.
         """
         if self.latent:
             raise self._no_text("their texts cannot be read")
         wanted = set(positions)
         rows = zip(sorted(wanted), self.reader.rows(subset, wanted), strict=True)
-        found = {position: _example(row) for position, row in rows}
-        return [found[position] for position in positions]
+        examples = {position: _example(row) for position, row in rows}
+        return [examples[position] for position in positions]
 
     def stored_rows(self) -> Iterator[StoredRow]:
         """Iterate over the stored training examples as retention sees them."""
@@ -162,13 +162,13 @@ class StoredExamples:
             yield from (StoredRow(*row) for row in latent_rows(self.reader.tensors(Subset.TRAIN)))
             return
         for row in map(row_json, self.reader.rows(Subset.TRAIN)):
-            # Without label and id: an example that is relabelled keeps its rank.
-            yield StoredRow(_line(_without_label(row)), len(_line(row)) + 1)  # a line of the table, with its end
+            # Without label and id, so that a relabelled example keeps its rank.
+            yield StoredRow(_line(_without_label(row)), len(_line(row)) + 1)  # 1 for the line feed
 
     def _no_text(self, therefore: str) -> ConfigError:
         return ConfigError(
-            f"task {self.task!r}: this workspace has latent_only=true, so of past examples only prefix states are "
-            f"kept: {therefore}. Make a workspace without latent_only, if texts may be stored"
+            f"task {self.task!r}: this workspace has latent_only=true, so only prefix states of past examples are "
+            f"stored: {therefore}. If texts may be stored, make a workspace without latent_only"
         )
 
 
@@ -178,31 +178,35 @@ def states_of(
     subset: Subset,
     template: str | Literal[Own.TEMPLATE] | None = OWN,
 ) -> States:
-    """Return prefix states of some examples of some tasks, in the order given.
+    """Return prefix states of drawn examples of several tasks, in this order.
 
-    Those of one template are read together: to ask task by task would cost more the more tasks there are.
+    Adjacent tasks with the same template share one pass, so that the cost does not grow with the number of tasks.
 
     Args:
-        drawn: Tasks, each with rows of the split; at least one.
+        drawn: At least one task, each with rows of the subset.
         backbone: The frozen model.
-        split: Which examples.
-        template: A template in place of each task's own.
+        subset: The subset to read.
+        template: The template to use; by default each task's own.
 
     Raises:
-        ConfigError: States are stored, and another template is asked for than they were computed with.
+        ConfigError: Only states are stored, and they were computed with another template.
     """
     parts = []
-    for used, group in groupby(drawn, key=lambda one: one[0].template if template is OWN else template):
-        some = list(group)
-        if any(source.latent for source, _ in some):
-            parts += [source.states(backbone, subset, rows, used) for source, rows in some]
+    for used_template, group in groupby(drawn, key=lambda item: item[0].template if template is OWN else template):
+        group_drawn = list(group)
+        if any(source.latent for source, _ in group_drawn):
+            parts += [source.states(backbone, subset, rows, used_template) for source, rows in group_drawn]
         else:
-            parts.append(backbone.states([one for source, rows in some for one in source.chosen(subset, rows)], used))
+            parts.append(
+                backbone.states(
+                    [example for source, rows in group_drawn for example in source.chosen(subset, rows)], used_template
+                )
+            )
     return States.concatenated(parts)
 
 
 class _WithoutTestLabels:
-    """Reads a memory object, but for labels and ids (which may tell the label) of test examples.
+    """Reads a memory object without the labels of test examples and their ids, which may contain the label.
 
     Args:
         reader: The memory object.
@@ -235,7 +239,7 @@ class _WithoutTestLabels:
 
 
 def new_examples(task: Task) -> StoredExamples:
-    """Return all examples of a task that is not stored yet, blind to its test labels."""
+    """Return all examples of a task that is not stored yet, without its test labels."""
     examples = {Subset.TRAIN: task.train, Subset.VALIDATION: task.validation, Subset.TEST: task.test}
     return StoredExamples(
         task.name, task.template, task.kind, InMemoryObject(text_memory(examples))
@@ -246,11 +250,15 @@ def text_memory(examples: Mapping[Subset, Sequence[Example]], representations: T
     """Return a memory object that holds all of a task's examples as texts.
 
     Args:
-        examples: Its examples by split.
-        representations: What the k-means retention is to cluster `[n, R]`, a row for each training example, or None.
+        examples: Its examples by subset.
+        representations: Representations of the training examples for k-means retention `[n, R]`, or None.
     """
-    tables: dict[str, Iterable[Row]] = {str(subset): tuple(some) for subset, some in examples.items()}
-    labels = {subset: [str(example.label) for example in some] for subset, some in examples.items()}
+    tables: dict[str, Iterable[Row]] = {
+        str(subset): tuple(subset_examples) for subset, subset_examples in examples.items()
+    }
+    labels = {
+        subset: [str(example.label) for example in subset_examples] for subset, subset_examples in examples.items()
+    }
     return Artifact(
         tables=tables,
         documents=_documents(labels, range(len(examples[Subset.TRAIN])), latent=False),
@@ -261,26 +269,27 @@ def text_memory(examples: Mapping[Subset, Sequence[Example]], representations: T
 def latent_memory(
     states: Mapping[Subset, States], labels: Mapping[Subset, Sequence[str]], representations: Tensor | None = None
 ) -> Artifact:
-    """Return a memory object that holds all of a task's examples as prefix states: no text, no token ids, no ids.
+    """Return a memory object that holds all of a task's examples as prefix states, without texts, token ids and ids.
 
     Args:
-        states: Their states by split, computed with `subset` > 0.
-        labels: Their labels by split.
+        states: Their states by subset, computed with at least one frozen layer.
+        labels: Their labels by subset.
         representations: As in `text_memory`.
     """
     return Artifact(
-        tensors={str(subset): pack(some) for subset, some in states.items()} | _represented(representations),
+        tensors={str(subset): pack(subset_states) for subset, subset_states in states.items()}
+        | _represented(representations),
         documents=_documents(labels, range(len(states[Subset.TRAIN])), latent=True),
     )
 
 
 def cut_to(memory: StoredExamples, positions: Sequence[int], *, represented: bool) -> Artifact:
-    """Return a memory object with some training examples of another, and all its held-out ones.
+    """Return a copy of a memory object with these training examples only, and all validation and test examples.
 
     Args:
-        memory: The other, not blind.
-        positions: Rows of the training examples that stay, ascending.
-        represented: Whether it has representations.
+        memory: The memory object, with test labels.
+        positions: Rows of the training examples to keep, ascending.
+        represented: Whether to keep representations.
     """
     labels = {subset: memory.labels(subset) for subset in Subset}
     labels[Subset.TRAIN] = [labels[Subset.TRAIN][position] for position in positions]
@@ -297,23 +306,23 @@ def cut_to(memory: StoredExamples, positions: Sequence[int], *, represented: boo
     return Artifact(tables=tables, documents=documents, tensors=tensors)
 
 
-def relabel(memory: StoredExamples, names: Mapping[str, str | None], stay: Sequence[int]) -> Artifact:
-    """Return a memory object with the examples of another under other labels.
+def relabel(memory: StoredExamples, names: Mapping[str, str | None], remaining: Sequence[int]) -> Artifact:
+    """Return a copy of a memory object with labels renamed or removed.
 
     Args:
-        memory: The other, not blind.
-        names: Label to its new name, or to None where its examples are left out.
-        stay: Indices of all examples in the training set the other's version was learned from that are not left out.
+        memory: The memory object, with test labels.
+        names: Label to its new name, or to None to remove its examples.
+        remaining: Indices, in the training set of the version, of the examples that are not removed, stored or not.
     """
     chosen: dict[Subset, list[int]] = {}
     labels: dict[Subset, list[str]] = {}
     for subset in Subset:
-        found = [(row, names.get(label, label)) for row, label in enumerate(memory.labels(subset))]
-        chosen[subset] = [row for row, label in found if label is not None]
-        labels[subset] = [label for _, label in found if label is not None]
-    place = {index: at for at, index in enumerate(stay)}
+        renamed = [(row, names.get(label, label)) for row, label in enumerate(memory.labels(subset))]
+        chosen[subset] = [row for row, label in renamed if label is not None]
+        labels[subset] = [label for _, label in renamed if label is not None]
+    new_index = {index: position for position, index in enumerate(remaining)}
     train, former = chosen[Subset.TRAIN], memory.indices
-    documents = _documents(labels, [place[former[row]] for row in train], latent=memory.latent)
+    documents = _documents(labels, [new_index[former[row]] for row in train], latent=memory.latent)
     reader = memory.reader
     tensors = _represented(memory.representations[train] if reader.has(_REPRESENTATIONS) else None)
     if memory.latent:
@@ -329,7 +338,7 @@ def relabel(memory: StoredExamples, names: Mapping[str, str | None], stay: Seque
 
 
 def _example(row: Row) -> Example:
-    """Return a stored row as an example; rows still in memory are examples already."""
+    """Return a stored row as an example; rows that are still in memory already are examples."""
     return row if isinstance(row, Example) else Example.from_json(row_json(row))
 
 
@@ -351,10 +360,10 @@ def _line(row: Mapping[str, object]) -> bytes:
 
 
 def _documents(labels: Mapping[Subset, Sequence[str]], indices: Sequence[int], *, latent: bool) -> dict[str, object]:
-    counts = {str(subset): len(some) for subset, some in labels.items()}
+    counts = {str(subset): len(subset_labels) for subset, subset_labels in labels.items()}
     return {
         _ABOUT: {"latent": latent, "counts": counts},
-        _LABELS: {str(subset): list(some) for subset, some in labels.items()},
+        _LABELS: {str(subset): list(subset_labels) for subset, subset_labels in labels.items()},
         _INDICES: list(indices),
     }
 

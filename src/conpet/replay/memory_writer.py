@@ -1,4 +1,4 @@
-"""What a workspace keeps of its tasks' examples, and how older tasks make room for a new one."""
+"""Write the replay memory of tasks, and shrink that of older tasks to make room."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from conpet.store import SideObject, TaskRecord, VersionRecord
 
 
 def examples_without_test_labels(version: VersionRecord) -> StoredExamples:
-    """Return the replay memory of a version, blind to its test labels: for all that learns and chooses."""
+    """Return the stored examples of a version without test labels, for code that learns or chooses."""
     return stored_examples(version).without_test_labels()
 
 
 def stored_examples(version: VersionRecord) -> StoredExamples:
-    """Return the memory of a version with its test labels: for the metrics, and for what stores it anew."""
+    """Return the stored examples of a version with test labels, for the metrics and for storing them again."""
     description = version.description
     return StoredExamples(version.task, description["template"], Kind(description["kind"]), version.objects[MEMORY])
 
 
 def past_examples(tasks: Iterable[TaskRecord]) -> list[StoredExamples]:
-    """Return the replay memory of some tasks, as `examples_without_test_labels` does."""
+    """Return the stored examples of tasks without test labels."""
     return [examples_without_test_labels(task.active) for task in tasks]
 
 
 def retention_of(settings: Settings) -> Retention:
-    """Return a workspace's retention; with `replay="fixed"` it is that of the unstarred methods' own memory."""
+    """Return a workspace's retention; the schedule "fixed" always uses k-means with a limit per label."""
     replay = settings.replay
     fixed = replay.schedule.name == FixedReplay.name
     per_label = replay.memory_per_label if fixed else None
@@ -48,9 +48,9 @@ def retention_of(settings: Settings) -> Retention:
 
 
 class MemoryWriter:
-    """Makes memory objects by a workspace's settings: texts or states, and no more of them than there is room for.
+    """Makes memory objects according to a workspace's settings: texts or states, within the limits.
 
-    The limits are on training examples, which are what is replayed; validation and test examples are kept whole.
+    The limits apply to training examples, because only they are replayed; all validation and test examples are stored.
 
     Args:
         backbone: The frozen model.
@@ -64,12 +64,12 @@ class MemoryWriter:
         self._represented = self._retention.needs_representations and not self._retention.limits.unlimited
 
     def all_examples(self, task: Task, train: States, representations: Callable[[], Tensor] | None) -> StoredExamples:
-        """Return all examples of a task just learned, in memory, test labels too.
+        """Return all examples of a task just learned, with test labels, not stored yet.
 
         Args:
             task: The task.
-            train: States of its training examples.
-            representations: Computes what k-means clusters `[n, R]`; None: their frozen features.
+            train: Prefix states of its training examples.
+            representations: Computes the representations for k-means `[n, R]`; None for the frozen features.
         """
         clustered = None
         if self._represented:
@@ -78,21 +78,24 @@ class MemoryWriter:
         if not self._latent:
             artifact = text_memory(examples, clustered)
         else:
-            labels = {subset: [str(example.label) for example in some] for subset, some in examples.items()}
+            labels = {
+                subset: [str(example.label) for example in subset_examples]
+                for subset, subset_examples in examples.items()
+            }
             artifact = latent_memory(self._states_of(task, train), labels, clustered)
         return StoredExamples(task.name, task.template, task.kind, InMemoryObject(artifact))
 
     def retained(
         self, newest: Sequence[StoredExamples], older: Sequence[VersionRecord]
     ) -> tuple[list[Artifact], tuple[SideObject, ...]]:
-        """Return what is kept of the newest tasks, and the memory objects of older versions that must make room.
+        """Return the memory objects of the newest tasks, and smaller ones for older versions that must make room.
 
         Args:
-            newest: All examples of each.
-            older: All versions stored, in use or not: those that are not take up room as well.
+            newest: All examples of each newest task.
+            older: All stored versions, active or not: inactive ones count towards the limits as well.
         """
         if self._retention.limits.unlimited:
-            return [self._cut(one, range(one.count(Subset.TRAIN))) for one in newest], ()
+            return [self._cut(memory, range(memory.count(Subset.TRAIN))) for memory in newest], ()
         competing = older if self._retention.limits.shared else ()
         memories = [*(stored_examples(version) for version in competing), *newest]
         seed = self._retention.seed
@@ -102,48 +105,49 @@ class MemoryWriter:
             for version, memory, positions in zip(competing, memories, kept, strict=False)
             if len(positions) < memory.count(Subset.TRAIN)
         )
-        return [self._cut(*one) for one in zip(newest, kept[len(competing) :], strict=True)], smaller
+        new = zip(newest, kept[len(competing) :], strict=True)
+        return [self._cut(memory, positions) for memory, positions in new], smaller
 
-    def notes(self, whole: StoredExamples, kept: Artifact) -> list[str]:
-        """Return what the user should know of what is kept of a task just learned: that it is nothing, if so."""
-        if replace(whole, reader=InMemoryObject(kept)).count(Subset.TRAIN):
+    def notes(self, whole: StoredExamples, stored: Artifact) -> list[str]:
+        """Return a note for the user if the memory has no room for any training example of a task just learned."""
+        if replace(whole, reader=InMemoryObject(stored)).count(Subset.TRAIN):
             return []
         limits = {"memory_examples": self._retention.limits.examples, "memory_bytes": self._retention.limits.bytes}
-        told = ", ".join(f"{name}={limit}" for name, limit in limits.items() if limit is not None)
+        settings = ", ".join(f"{name}={limit}" for name, limit in limits.items() if limit is not None)
         return [
-            f"the replay memory ({told}) has no room for any of its training examples: none can be replayed; "
-            "for that make a workspace with a higher limit"
+            f"the replay memory ({settings}) has no room for any of its training examples, so none can be replayed; "
+            "to replay them, make a workspace with a higher limit"
         ]
 
     def _cut(self, memory: StoredExamples, positions: Sequence[int]) -> Artifact:
         return cut_to(memory, positions, represented=self._represented)
 
     def _states_of(self, task: Task, train: States) -> dict[Subset, States]:
-        # What is stored need not lie in the cache as well; and the backbone is the learner's, so without labels.
+        # Stored states need no cache entry; and the backbone belongs to the method, so it gets no labels.
         validation, test = (
-            self._backbone.states([one.labelled(None) for one in examples], task.template, keep=False)
+            self._backbone.states([example.labelled(None) for example in examples], task.template, keep=False)
             for examples in (task.validation, task.test)
         )
         return {Subset.TRAIN: train, Subset.VALIDATION: validation, Subset.TEST: test}
 
 
 def check_templates(task: Task, others: Iterable[Task | TaskState]) -> None:
-    """Refuse a task that cannot be learned beside others of which only states are kept (`latent_only`).
+    """Refuse a task whose template differs from that of stored tasks of its kind (`latent_only`).
 
     Args:
         task: The task.
-        others: Every version stored, that of the task's own too: each may be gone back to.
+        others: Every stored version, including those of the task itself, because each can be rolled back to.
 
     Raises:
-        ConfigError: One of them is of the same kind and read with another template.
+        ConfigError: A version of the same kind has another template.
     """
     for other in others:
         if other.kind is task.kind and other.template != task.template:
             raise ConfigError(
-                f"its template, {_named(task.template)}, is not that of task {other.name!r}, {_named(other.template)}: "
-                f"with latent_only=true all examples of a kind ({task.kind}) are read through one template, for the "
-                "past ones' texts are gone; use the same template, remove the other task, or make a workspace without "
-                "latent_only"
+                f"its template, {_named(task.template)}, differs from that of task {other.name!r}, "
+                f"{_named(other.template)}: with latent_only=true all examples of kind {task.kind} need the same "
+                "template, because past texts are not stored. Use that template, remove the other task, or make a "
+                "workspace without latent_only"
             )
 
 

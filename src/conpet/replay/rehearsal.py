@@ -1,4 +1,4 @@
-"""Past examples for one task's training: what every replay schedule gives a learner."""
+"""Past examples for the training of one task; the base of every replay schedule."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from conpet.replay.memory import StoredExamples, Subset, states_of
 
 
 class Draw(NamedTuple):
-    """A past example: index of its task in the memory, and its row in that task's training split."""
+    """A past example: the index of its task in the memory, and its row in the task's training subset."""
 
     task: int
     position: int
@@ -26,12 +26,12 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many past examples may be used.
+    """The budget of past examples.
 
     Attributes:
         steps: Optimiser steps.
-        per_step: Past examples in the batch of each.
-        seed: Seed of what is drawn.
+        per_step: Past examples in each batch.
+        seed: Seed of the draws.
     """
 
     steps: int
@@ -45,23 +45,24 @@ class Budget:
 
 
 class Rehearsal(ABC):
-    """Past examples for one task's steps, within its budget; the base of every replay schedule.
+    """Past examples for the steps of one task, within its budget; the base of every replay schedule.
 
-    One step of a learner: `rows` gives the old part of the batch; `mean_loss` takes the losses of the whole batch.
+    At each step the method calls `rows` for the old part of the batch, then `mean_loss` with the losses of the whole
+    batch.
 
     Args:
         memory: The past tasks, each with at least one training example.
         backbone: The frozen model.
         budget: How much may be drawn.
         config: The schedule's own settings.
-        draws: What may be drawn; each example is read once, and nothing else is.
+        draws: The examples that may be drawn; each is read once, and no others are read.
 
     Attributes:
-        states: Prefix states of all examples that may be drawn, m of them.
-        labels: Label of each.
-        tasks: Name of the past task of each.
-        indices: Index of each in the training set of its task (see `StoredExamples.indices`).
-        drawn: Row of `states` of each draw.
+        states: Prefix states of the m examples that may be drawn.
+        labels: Their labels.
+        tasks: Names of their tasks.
+        indices: Their indices in the training sets of their tasks (see `StoredExamples.indices`).
+        drawn: Row of each draw in `states`.
         budget: How much may be drawn.
     """
 
@@ -69,7 +70,7 @@ class Rehearsal(ABC):
     Config: ClassVar[type[ScheduleConfig]] = ScheduleConfig
     """The schedule's own settings (`Settings.replay.schedule`)."""
     resumable: ClassVar[bool]
-    """Whether rows depend on the step alone. If not, training that was interrupted begins anew: keep no checkpoint."""
+    """Whether rows depend only on the step. If not, interrupted training restarts, so checkpoints are useless."""
 
     def __init__(
         self,
@@ -81,12 +82,12 @@ class Rehearsal(ABC):
     ) -> None:
         self.budget = budget
         self.config = config
-        found = sorted(set(draws))
-        row_of = {draw: row for row, draw in enumerate(found)}
+        distinct = sorted(set(draws))
+        row_of = {draw: row for row, draw in enumerate(distinct)}
         self.drawn = tuple(row_of[draw] for draw in draws)
         by_task = [
             (memory[task], [draw.position for draw in of_task])
-            for task, of_task in groupby(found, key=lambda draw: draw.task)
+            for task, of_task in groupby(distinct, key=lambda draw: draw.task)
         ]
         labels, indices = [], []
         for source, positions in by_task:
@@ -95,12 +96,12 @@ class Rehearsal(ABC):
             indices += [index[position] for position in positions]
         self.states: States = states_of(by_task, backbone, Subset.TRAIN)
         self.labels = tuple(labels)
-        self.tasks = tuple(memory[draw.task].task for draw in found)
+        self.tasks = tuple(memory[draw.task].task for draw in distinct)
         self.indices = tuple(indices)
 
     @abstractmethod
     def rows(self, step: int, count: int) -> list[int]:
-        """Return the rows of `states` that fill the old part of a step's batch, `count` of them.
+        """Return `count` rows of `states` for the old part of a step's batch.
 
         Args:
             step: From 0 to `budget.steps` - 1.
@@ -109,38 +110,38 @@ class Rehearsal(ABC):
 
     @abstractmethod
     def observe(self, rows: Sequence[int], losses: Sequence[float]) -> None:
-        """Take notice of the loss of each of some rows just seen; called once a step, with all rows of the step."""
+        """Record the losses of the rows of a step; called once per step with all its rows."""
 
     @abstractmethod
     def trained(self, rows: Sequence[int]) -> list[bool]:
-        """Return which rows are learned from; the others are only measured, their loss must not reach the weights."""
+        """Return which rows are learned from; the others are only measured and must not contribute to the loss."""
 
 
 class Predrawn(Rehearsal):
-    """A schedule whose draws are all made beforehand, one batch after another, and all learned from."""
+    """A schedule that makes all draws in advance, batch by batch, and learns from all of them."""
 
     resumable = True
 
     def rows(self, step: int, count: int) -> list[int]:
-        """Return the next `count` draws of the step's own."""
+        """Return the first `count` draws for this step."""
         start = step * self.budget.per_step
         return list(self.drawn[start : start + count])
 
     def observe(self, rows: Sequence[int], losses: Sequence[float]) -> None:
-        """Take no notice: nothing depends on losses."""
+        """Ignore the losses: no draw depends on them."""
 
     def trained(self, rows: Sequence[int]) -> list[bool]:
-        """Return that all rows are learned from."""
+        """Return True for every row."""
         return [True] * len(rows)
 
 
 def learned_from(losses: Tensor, rehearsal: Rehearsal | None = None, old: Sequence[int] = ()) -> Tensor:
-    """Return which examples of a batch are learned from `[n + o]`, bool: the new ones, and of the old ones some.
+    """Return which examples of a batch are learned from `[n + o]`, bool: all new ones, and old ones by schedule.
 
     Args:
-        losses: Loss of each example of the batch `[n + o]`: n new ones, then o old ones.
-        rehearsal: What the old ones come from; it gets to see their losses.
-        old: Their rows, o of them.
+        losses: Losses of the batch `[n + o]`: n new examples, then o old ones.
+        rehearsal: The source of the old examples; it observes their losses.
+        old: Rows of the old examples in `rehearsal.states`.
     """
     new = len(losses) - len(old)
     learned = [True] * new
@@ -151,5 +152,5 @@ def learned_from(losses: Tensor, rehearsal: Rehearsal | None = None, old: Sequen
 
 
 def mean_loss(losses: Tensor, rehearsal: Rehearsal | None = None, old: Sequence[int] = ()) -> Tensor:
-    """Return the mean loss of a batch over the examples that are learned from; arguments as in `learned_from`."""
+    """Return the mean loss of a batch over the examples learned from; arguments as in `learned_from`."""
     return losses[learned_from(losses, rehearsal, old)].mean()

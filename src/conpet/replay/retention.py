@@ -1,7 +1,7 @@
 """Retention: which training examples stay when the replay memory has no room for all.
 
-Capacity counts over all stored versions of all tasks, those out of use too: they may come back. What a rule keeps when
-its room gets smaller was kept before, so nothing that was let go is ever wanted again.
+Limits apply to all stored versions of all tasks, including inactive ones, because they can be rolled back to. When its
+share shrinks, a retention keeps a subset of what it kept before, so a dropped example is never needed again.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from conpet.replay.memory import StoredExamples, Subset
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much the replay memory may hold; None: no limit.
+    """How much the replay memory may hold; None means no limit.
 
     Attributes:
         examples: Training examples of all tasks together.
-        bytes: Bytes they take: of their JSON lines, UTF-8, or of their prefix states in latent-only mode.
+        bytes: Size of all training examples: of JSON lines in UTF-8, or of prefix states in latent-only mode.
         per_label: Training examples of each label.
     """
 
@@ -34,17 +34,17 @@ class Limits:
 
     @property
     def unlimited(self) -> bool:
-        """Whether everything is kept."""
+        """Whether all examples are kept."""
         return not self.shared and self.per_label is None
 
     @property
     def shared(self) -> bool:
-        """Whether tasks must make room for one another."""
+        """Whether tasks share a limit, so that older ones must make room for new ones."""
         return self.examples is not None or self.bytes is not None
 
 
 class Row(NamedTuple):
-    """A stored training example: its holding, its row there, and its pseudo-random rank."""
+    """A stored training example: index of its holding, row in it, pseudo-random rank, label, and size in bytes."""
 
     holding: int
     position: int
@@ -58,10 +58,10 @@ class Holding:
     """The stored training examples of one version.
 
     Attributes:
-        labels: Label of each, n of them.
-        ranks: Pseudo-random rank of each, from its input and the workspace's seed.
-        sizes: Bytes each takes.
-        representations: What k-means clusters `[n, R]`, or None.
+        labels: Labels of the n examples.
+        ranks: Pseudo-random ranks, derived from the input and the workspace's seed.
+        sizes: Sizes in bytes.
+        representations: Representations for k-means `[n, R]`, or None.
     """
 
     labels: Sequence[str]
@@ -71,7 +71,7 @@ class Holding:
 
     @classmethod
     def of(cls, memory: StoredExamples, seed: int, *, represented: bool) -> Self:
-        """Read what retention needs to know of a memory object."""
+        """Read what retention needs from a memory object."""
         rows = list(memory.stored_rows())
         return cls(
             memory.labels(Subset.TRAIN),
@@ -82,10 +82,10 @@ class Holding:
 
 
 class Retention(ABC):
-    """Chooses what is kept; stands for the limits and the seed of one workspace.
+    """Chooses the training examples that a workspace keeps.
 
     Args:
-        limits: How much may be kept.
+        limits: Limits of the replay memory.
         seed: Seed of the workspace.
     """
 
@@ -101,7 +101,7 @@ class Retention(ABC):
         """Return the rows that stay of each holding, ascending."""
 
     def _fitting(self, ordered: Iterable[Row]) -> list[Row]:
-        """Return as many of the first rows as the limits have room for."""
+        """Return the longest prefix of the rows that fits the limits."""
         kept: list[Row] = []
         used = 0
         for row in ordered:
@@ -114,10 +114,10 @@ class Retention(ABC):
 
 
 class Reservoir(Retention):
-    """Every example seen so far is equally likely to be kept, so tasks keep shares like their sizes.
+    """Keeps every example with equal probability, so the shares of tasks are proportional to their sizes.
 
-    Each example gets a pseudo-random rank from its input and the seed; the lowest ranks of all stay. A limit in
-    bytes is met to within one example.
+    Each example has a pseudo-random rank from its input and the seed; the lowest ranks are kept. A limit in bytes is
+    used up to within one example.
     """
 
     name = "reservoir"
@@ -128,10 +128,10 @@ class Reservoir(Retention):
 
 
 class ClassBalanced(Retention):
-    """Every label of every version keeps equally many, or all it has; within a label a uniform sample.
+    """Keeps the same number of examples for each label of each version (or all it has), a uniform sample of each label.
 
-    The first example (by rank) of every label comes first, then the second of every label, ...; the memory holds the
-    beginning of that order.
+    The first example (by rank) of every label comes first, then the second of every label, and so on; the memory holds
+    as many as fit, in this order.
     """
 
     name = "class-balanced"
@@ -141,19 +141,19 @@ class ClassBalanced(Retention):
         return _by_holding(self._balanced(holdings), len(holdings))
 
     def _balanced(self, holdings: Sequence[Holding]) -> list[Row]:
-        turns = []
+        ordered = []
         for rows in _by_label(_rows(holdings)):
             rows.sort(key=lambda row: row.rank)
-            turns += list(enumerate(rows[: self.limits.per_label]))
-        turns.sort(key=lambda turn: (turn[0], turn[1].rank))
-        return self._fitting(row for _, row in turns)
+            ordered += list(enumerate(rows[: self.limits.per_label]))
+        ordered.sort(key=lambda item: (item[0], item[1].rank))
+        return self._fitting(row for _, row in ordered)
 
 
 class KMeans(ClassBalanced):
-    """Every label keeps as many as with `class-balanced`, but those that stand for it best (Wang et al. 2019, EMR).
+    """Keeps as many examples per label as `class-balanced`, but the most representative ones (Wang et al. 2019, EMR).
 
-    Per label of a version the representations are clustered by k-means, k being its share, and the example nearest to
-    each centre is kept. When the share falls, what is kept is clustered anew.
+    For each label of a version, k-means clusters the representations, with its share as k, and the example nearest to
+    each centre is kept. When the share shrinks, the kept examples are clustered again.
     """
 
     name = "k-means"
@@ -167,7 +167,9 @@ class KMeans(ClassBalanced):
             share = shares.get((rows[0].holding, rows[0].label), 0)
             chosen += self._central(rows, share, holdings[rows[0].holding].representations)
         chosen.sort(key=lambda row: row.rank)
-        return _by_holding(self._fitting(chosen), len(holdings))  # other examples than the balanced ones: other bytes
+        return _by_holding(
+            self._fitting(chosen), len(holdings)
+        )  # the chosen examples may take more bytes than the balanced ones
 
     def _central(self, rows: Sequence[Row], share: int, representations: Tensor | None) -> list[Row]:
         assert representations is not None, "k-means was given no representations"  # noqa: S101

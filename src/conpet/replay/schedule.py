@@ -1,4 +1,4 @@
-"""Which past examples are drawn, under a budget that does not grow with the number of tasks."""
+"""Draw past examples for a task's training, within a budget that does not grow with the number of tasks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.rehearsal import Budget, Rehearsal
 
 OLD_SHARE = 0.5
-"""Share of a batch that is old examples, where there are any (Song et al. 2023, section 3.2)."""
+"""Share of old examples in a batch, if there are any (Song et al. 2023, section 3.2)."""
 
 
 def divide_budget(budget: int, *, old_share: float, has_memory: bool) -> tuple[int, int]:
-    """Divide one task's example budget into (new, replayed); the sum never grows with the task's index."""
+    """Divide an example budget into (new, replayed)."""
     replayed = round(budget * old_share) if has_memory else 0
     return budget - replayed, replayed
 
@@ -34,15 +34,15 @@ def rehearse(
     Args:
         memory: The past tasks.
         backbone: The frozen model.
-        schedule: Name and settings of a schedule.
+        schedule: The schedule's settings.
         steps: Optimiser steps.
         per_step: Past examples in each batch (see `divide_budget`).
-        seed: Seed of what is drawn.
+        seed: Seed of the draws.
 
     Returns:
-        The rehearsal, or None if there is nothing old or no room for it.
+        The rehearsal, or None if there are no past examples or no room for them.
     """
-    sources = [one for one in memory if one.count(Subset.TRAIN)]
+    sources = [source for source in memory if source.count(Subset.TRAIN)]
     budget = Budget(steps, per_step, seed)
     if not sources or not budget.examples:
         return None

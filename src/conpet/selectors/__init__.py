@@ -1,4 +1,4 @@
-"""Selectors: which of the tasks learned does an input belong to?"""
+"""Selectors: predict which tasks an input may belong to."""
 
 from conpet.registry import Registry
 

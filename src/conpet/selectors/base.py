@@ -1,4 +1,4 @@
-"""The contract of every selector: which tasks may an input belong to?"""
+"""The contract of every selector, which predicts the tasks an input may belong to."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from conpet.modules.pool import ModulePool
 from conpet.replay.rehearsal import Rehearsal
 
 SELECTOR = "selector"
-"""Shared slot in which a selector with weights of its own is stored."""
+"""Shared slot for the weights of a selector that has any."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SelectorState:
-    """What a selector works with in one state of the workspace.
+    """The part of a workspace's state that a selector reads.
 
     Attributes:
         tasks: Names of the T tasks, in order.
-        sizes: Number of classes of each; the classes of the statistics follow one another task by task.
-        statistics: The statistics over all tasks.
-        stored: The selector's own object, or None if it has none or nothing was learned.
+        sizes: Number of classes of each task; the statistics order classes by task.
+        statistics: Statistics over all tasks.
+        stored: The selector's stored object, or None if it has none or no task was learned.
     """
 
     tasks: tuple[str, ...]
@@ -40,14 +40,14 @@ class SelectorState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SelectorData:
-    """Examples a selector may learn a new task from, within the budget.
+    """Examples from which a selector learns a new task, within the budget.
 
     Attributes:
         name: The new task.
         new: Prefix states of its training examples.
-        old: Examples of past tasks; None if there are none, or the selector needs no replay.
-        settings: Settings of the optimisation.
-        work: Seed, checkpoints, progress.
+        old: Examples of past tasks; None if there are none or the selector needs no replay.
+        settings: The task's settings.
+        context: Seed, checkpoints, progress.
     """
 
     name: str
@@ -58,13 +58,13 @@ class SelectorData:
 
 
 class Selector(ABC):
-    """Finds the task of an input; stands for one state, like a learner.
+    """Finds the task of an input. An instance belongs to one state of the workspace.
 
     Args:
         backbone: The frozen model.
         settings: Settings of the workspace.
-        bank: Runs modules, for selectors that have one.
-        state: What was learned so far.
+        pool: Runs modules, for selectors that have one.
+        state: Tasks and statistics so far.
     """
 
     name: ClassVar[str]
@@ -85,16 +85,16 @@ class Selector(ABC):
         """Return log-probabilities of the T tasks `[n, T]`, float32."""
 
     def learn(self, task_data: SelectorData) -> Artifact | None:
-        """Return the selector's own next object, if it has one, after a new task or a new version of one."""
+        """Learn a new task, or a task again; return the object to store, or None for a selector without weights."""
         return None
 
     def forget(self, name: str) -> Artifact | None:
-        """Return the selector's own next object, if it has one and any task is left, without a task."""
+        """Forget a task; return the object to store, or None without weights or remaining tasks."""
         return None
 
     @property
     def replay_steps(self) -> int:
-        """Optimiser steps per task for which it needs past examples."""
+        """Optimiser steps per task that replay past examples."""
         return 0
 
     @property

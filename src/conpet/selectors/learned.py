@@ -1,4 +1,4 @@
-"""The paper's selector: a LoRA of its own and a linear head over tasks, grown by one output per task."""
+"""The paper's selector: a LoRA module and a linear head over tasks that grows by one output per task."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class LearnedSelectorConfig(SelectorConfig):
     """Settings of the learned selector.
 
     Attributes:
-        rank: LoRA rank of its module.
-        steps: Optimiser steps per task, however many tasks there are.
+        rank: LoRA rank of the selector's module.
+        steps: Optimiser steps per task, independent of the number of tasks.
         learning_rate: Highest learning rate.
     """
 
@@ -44,9 +44,9 @@ class LearnedSelectorConfig(SelectorConfig):
 class LearnedSelector(Selector):
     """Dynamic ConPET's selector (Song et al. 2023, section 3.3).
 
-    For each new task it goes on from its last weights, its head grown by one output, on batches of half new and half
-    old examples. The number of steps per task is fixed. With only one task there is nothing to tell apart: it is not
-    trained until the second comes.
+    For each new task, the head gets one more output, and training continues from the current weights on batches with
+    equal numbers of new and old examples. The number of steps per task is fixed. A single task needs no selector, so
+    training starts with the second.
     """
 
     name = "learned"
@@ -55,12 +55,12 @@ class LearnedSelector(Selector):
     needs_replay = True
 
     def log_probabilities(self, states: States) -> Tensor:
-        """Return the log-softmax of the head's outputs; all selector work of a batch is one pass of the suffix."""
+        """Return the log-softmax of the head's outputs `[n, T]`, from one pass of the suffix."""
         module = self._module()
-        assert module is not None, "a learned selector was asked before anything was learned"  # noqa: S101
-        logits = torch.stack([found[module] for found in self.pool.outputs(states, [[module]] * len(states))])
-        known = {name: index for index, name in enumerate(module.reader.document(HEAD)[_TASKS])}
-        return torch.log_softmax(logits[:, [known[name] for name in self.state.tasks]], dim=1)
+        assert module is not None, "a learned selector was used before any task was learned"  # noqa: S101
+        logits = torch.stack([outputs[module] for outputs in self.pool.outputs(states, [[module]] * len(states))])
+        output_of = {name: index for index, name in enumerate(module.reader.document(HEAD)[_TASKS])}
+        return torch.log_softmax(logits[:, [output_of[name] for name in self.state.tasks]], dim=1)
 
     @property
     def replay_steps(self) -> int:
@@ -69,7 +69,7 @@ class LearnedSelector(Selector):
 
     @property
     def parameters(self) -> int:
-        """Number of its trained parameters, the head's included."""
+        """Number of its trained parameters, including the head."""
         module = self._module()
         if module is None:
             return 0
@@ -82,45 +82,45 @@ class LearnedSelector(Selector):
         return StoredModule.of(self.state.stored)
 
     def learn(self, task_data: SelectorData) -> Artifact:
-        """Go on from the last weights with one more output, or with the task's own if it was learned before."""
+        """Continue training from the current weights, with one more output for a new task."""
         tasks = [*(name for name in self._head_tasks() if name != task_data.name), task_data.name]
-        module = self._last_module(task_data.context.seed)
+        module = self._current_module(task_data.context.seed)
         head = self._head(tasks)
         if len(tasks) > 1:
             self._train(module, head, tasks, task_data)
         return _artifact(module, head, tasks)
 
     def forget(self, name: str) -> Artifact | None:
-        """Take a task's output out of the head; what the LoRA learned from its examples cannot be told apart."""
+        """Remove a task's output from the head; what the LoRA learned from its examples cannot be separated out."""
         tasks = [task for task in self._head_tasks() if task != name]
-        return _artifact(self._last_module(seed=0), self._head(tasks), tasks) if tasks else None
+        return _artifact(self._current_module(seed=0), self._head(tasks), tasks) if tasks else None
 
     def _head_tasks(self) -> list[str]:
         return list(self.state.stored.document(HEAD)[_TASKS]) if self.state.stored else []
 
-    def _last_module(self, seed: int) -> PetModule:
+    def _current_module(self, seed: int) -> PetModule:
         module = PetModule(self.backbone, self._module_settings(), seed)
         if self.state.stored is not None:
             module.load(self.state.stored.tensors(ADAPTER_TENSORS))
         return module
 
     def _module_settings(self) -> TaskSettings:
-        # Whatever kind the tasks' modules are, the selector's is a plain LoRA, on the same maps if theirs is one.
+        # The selector's module is a plain LoRA, whatever kind the tasks use; with LoRA tasks, it adapts the same maps.
         rank = self.config.rank
-        plain = {"kind": "lora", "rank": rank, "alpha": 2.0 * rank, "rslora": False, "dora": False}
-        return self.settings.for_task({"module": plain})
+        plain_lora = {"kind": "lora", "rank": rank, "alpha": 2.0 * rank, "rslora": False, "dora": False}
+        return self.settings.for_task({"module": plain_lora})
 
     def _head(self, tasks: Sequence[str]) -> nn.Linear:
-        """Build a head for these tasks: rows of the last head where it has them, zeros for a new one."""
+        """Build a head for these tasks: rows of the current head, zeros for new tasks."""
         head = zero_head(self.backbone.representation_size, len(tasks), self.backbone.device)
         if self.state.stored is not None:
-            last = self.state.stored.tensors(HEAD)
+            current = self.state.stored.tensors(HEAD)
             row_of = {name: row for row, name in enumerate(self._head_tasks())}
             rows = [row for row, name in enumerate(tasks) if name in row_of]
-            former = [row_of[tasks[row]] for row in rows]
+            current_rows = [row_of[tasks[row]] for row in rows]
             with torch.no_grad():
-                head.weight[rows] = last["weight"][former].to(head.weight)
-                head.bias[rows] = last["bias"][former].to(head.bias)
+                head.weight[rows] = current["weight"][current_rows].to(head.weight)
+                head.bias[rows] = current["bias"][current_rows].to(head.bias)
         return head
 
     def _train(self, module: PetModule, head: nn.Linear, tasks: Sequence[str], task_data: SelectorData) -> None:
@@ -140,8 +140,8 @@ class LearnedSelector(Selector):
             old = rehearsal.rows(step, replayed) if rehearsal else []
             rows = [*fresh, *(count + row for row in old)]
             batch = states.collate(rows, pad=self.backbone.encoder.pad, device=self.backbone.device)
-            logits, truth = head(module.represent(batch)), targets[rows].to(self.backbone.device)
-            return mean_loss(nn.functional.cross_entropy(logits, truth, reduction="none"), rehearsal, old)
+            logits, tasks_of_rows = head(module.represent(batch)), targets[rows].to(self.backbone.device)
+            return mean_loss(nn.functional.cross_entropy(logits, tasks_of_rows, reduction="none"), rehearsal, old)
 
         schedule = Schedule(
             steps, self.config.learning_rate, task_data.settings.training.weight_decay, seed=task_data.context.seed
@@ -160,6 +160,6 @@ class LearnedSelector(Selector):
 
 
 def _artifact(module: PetModule, head: nn.Linear, tasks: Sequence[str]) -> Artifact:
-    """Return what is stored of a selector: its module, and a head with an output for each task."""
+    """Return the object to store: the selector's module, and a head with one output per task."""
     tensors = {name: value.detach().cpu().clone() for name, value in head.named_parameters()}
     return module_artifact(module.adapter(), tensors, {**label_document(()), _TASKS: list(tasks)})

@@ -1,4 +1,4 @@
-"""The engine: answers inputs from the live state."""
+"""The engine: predicts inputs from the live state."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from conpet.state.live import Live, LiveState
 from conpet.types import Candidate, Prediction
 
 CHUNK = 256
-"""Inputs predicted at once when they are streamed."""
+"""Number of inputs per batch of a stream."""
 
 Inputs = TypeVar("Inputs", bound=Iterable[str | Example])
 
 
 class Engine:
-    """Answers inputs; one object serves any number of threads.
+    """Predicts inputs; one object serves any number of threads.
 
-    Every call takes the live state once and answers all its inputs from that generation.
+    Each call takes the live state once, so all its predictions come from the same generation.
 
     Args:
         live: The live state.
@@ -36,8 +36,8 @@ class Engine:
 
         Args:
             inputs: The inputs.
-            runners_up: Number of further candidates to give with each answer, 0 or more.
-            first: Number of the first input, for messages.
+            runners_up: Number of further candidates to return with each answer, 0 or more.
+            first: Number of the first input, used in error messages.
 
         Raises:
             ConfigError: `runners_up` is negative.
@@ -46,7 +46,7 @@ class Engine:
         if runners_up < 0:
             raise ConfigError(f"runners_up={runners_up}: give 0 or more")
         examples = [
-            Example.of_text(one) if isinstance(one, str) else one.labelled(None) for one in require_several(inputs)
+            Example.of_text(item) if isinstance(item, str) else item.labelled(None) for item in require_several(inputs)
         ]
         problems = [
             Problem("inputs", number, reason)
@@ -67,26 +67,24 @@ class Engine:
 
 
 def require_several(inputs: Inputs) -> Inputs:
-    """Return the inputs unless they are a single one.
+    """Return the inputs.
 
     Raises:
-        DataError: They are a text (each character would be an input) or an example.
+        DataError: They are a single text (each character would be an input) or a single example.
     """
     if isinstance(inputs, str | Example):
-        raise DataError(
-            "predict takes a list of inputs, and was given a single one; put it into a list: predict([...])"
-        )
+        raise DataError("predict takes a list of inputs but got a single one; put it into a list: predict([...])")
     return inputs
 
 
 def answer(live: Live, examples: Sequence[Example], runners_up: int, first: int = 1) -> list[Prediction]:
-    """Answer examples, each among the tasks of its kind.
+    """Predict examples, each among the tasks of its kind.
 
     Args:
-        live: What answers.
-        examples: Sound examples (see `conpet.data.check_example`).
-        runners_up: Number of further candidates to give.
-        first: Number of the first example, for messages.
+        live: The live state.
+        examples: Valid examples (see `conpet.data.check_example`).
+        runners_up: Number of further candidates to return.
+        first: Number of the first example, used in error messages.
 
     Raises:
         DataError: No task of an example's kind was learned.
@@ -96,54 +94,53 @@ def answer(live: Live, examples: Sequence[Example], runners_up: int, first: int 
         rows = [row for row, example in enumerate(examples) if example.kind is kind]
         if rows:
             _check_kind(live, kind, [first + row for row in rows])
-            found = _of_kind(live, kind, [examples[row] for row in rows], runners_up)
-            answers |= dict(zip(rows, found, strict=True))
+            predictions = _predict_kind(live, kind, [examples[row] for row in rows], runners_up)
+            answers |= dict(zip(rows, predictions, strict=True))
     return [answers[row] for row in range(len(examples))]
 
 
 def _check_kind(live: Live, kind: Kind, numbers: Sequence[int]) -> None:
     tasks = live.state.tasks
     if not tasks:
-        raise DataError("the workspace has learned nothing yet; learn a task first")
+        raise DataError("the workspace has no tasks yet; learn a task first")
     if bool(live.state.other_kind[kind].all()):
         learned = sorted({str(task.kind) for task in tasks})
         problems = [Problem("inputs", number, f"is of kind {kind}") for number in numbers]
-        have = f"the tasks learned are of kind {', '.join(learned)}"
-        raise DataError(f"no task of kind {kind} was learned: {have}", problems)
+        raise DataError(f"no task of kind {kind} was learned; the tasks are of kind {', '.join(learned)}", problems)
 
 
-def _of_kind(live: Live, kind: Kind, examples: Sequence[Example], runners_up: int) -> list[Prediction]:
+def _predict_kind(live: Live, kind: Kind, examples: Sequence[Example], runners_up: int) -> list[Prediction]:
     method, state = live.method, live.state
     inputs = method.encode(state, examples, kind, keep=False)
     scores = method.score(state, inputs, kind).classes
-    # By kind, not by score: a fusion may give classes no probability that could be the answer.
+    # Decided by kind, not by score: a fusion may give probability 0 to classes that are possible.
     possible = (~state.impossible(kind)).nonzero().squeeze(1)
     best = scores[:, possible].topk(min(runners_up + 1, len(possible)), dim=1)
     columns, values = possible[best.indices].tolist(), best.values.exp().tolist()
     owners, classes = state.owner.tolist(), state.classes
-    others = _answers(live, inputs, [owners[row[0]] for row in columns])
+    head_answers = _head_answers(live, inputs, [owners[row[0]] for row in columns])
 
     def candidate(column: int, score: float) -> Candidate:
         task = state.tasks[owners[column]]
         return Candidate(classes[column] if task.labels else None, score, task.name)
 
     predictions = []
-    for row, (some, shares) in enumerate(zip(columns, values, strict=True)):
-        first, *rest = (candidate(column, score) for column, score in zip(some, shares, strict=True))
-        own = others.get(row)
-        version = state.tasks[owners[some[0]]].version
-        value = first.label if own is None else own.value
+    for row, (row_columns, row_scores) in enumerate(zip(columns, values, strict=True)):
+        first, *rest = (candidate(column, score) for column, score in zip(row_columns, row_scores, strict=True))
+        head_answer = head_answers.get(row)
+        version = state.tasks[owners[row_columns[0]]].version
+        value = first.label if head_answer is None else head_answer.value
         predictions.append(
             Prediction(first.label, first.score, first.task, version, tuple(rest), live.generation, value)
         )
     return predictions
 
 
-def _answers(live: Live, inputs: EncodedInputs, owners: Sequence[int]) -> dict[int, Answer]:
-    """Return the answers of rows that belong to a task without labels, by row."""
-    found: dict[int, Answer] = {}
+def _head_answers(live: Live, inputs: EncodedInputs, owners: Sequence[int]) -> dict[int, Answer]:
+    """Return the head's answers for the rows that a task without labels answers, by row."""
+    answers: dict[int, Answer] = {}
     for index in dict.fromkeys(owners):
         if not live.state.tasks[index].labels:
             rows = [row for row, owner in enumerate(owners) if owner == index]
-            found |= dict(zip(rows, live.method.answers(live.state, inputs, rows, index), strict=True))
-    return found
+            answers |= dict(zip(rows, live.method.answers(live.state, inputs, rows, index), strict=True))
+    return answers

@@ -1,4 +1,4 @@
-"""Inputs that have passed the prefix, once for every template in use."""
+"""Inputs encoded by the prefix, once for each template in use."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 from conpet.backbone.states import States
 
 EncodedInputs = Mapping[str | None, States]
-"""The same n examples read through each template in use (None: the default of their kind)."""
+"""Prefix states of the same n examples by template; None is the default template of their kind."""
 
 
 def by_template(templates: Sequence[str | None], inputs: EncodedInputs, score: Callable[[States], Tensor]) -> Tensor:
-    """Score columns (classes or tasks), each on the states its own template gives.
+    """Score columns (classes or tasks), each on the states of its own template.
 
     Args:
-        templates: The template each of C columns is read with.
-        inputs: The examples' states by template; a column whose template is not among them gets -inf.
-        score: States to scores of all columns `[n, C]`.
+        templates: The template of each of the C columns.
+        inputs: The examples' states by template; columns of other templates get -inf.
+        score: Maps states to the scores of all columns `[n, C]`.
     """
     if len(set(templates)) == 1 and templates[0] in inputs:
         return score(inputs[templates[0]])

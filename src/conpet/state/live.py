@@ -1,4 +1,4 @@
-"""The live state: the method and state of a workspace's present generation, behind one reference."""
+"""The live state: method and state of the workspace's present generation, replaced by exchanging one reference."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from conpet.state.state import State
 from conpet.store import Snapshot, Store
 
 CACHE_BYTES = 4 << 30
-"""Limit of the state cache on disk, shared by all workspaces."""
+"""Size limit, in bytes, of the state cache on disk that all workspaces share."""
 
 
 def state_cache() -> StateCache:
@@ -31,7 +31,7 @@ def state_cache() -> StateCache:
 
 
 def cut_backbone(loaded: Loaded, settings: Settings, cache: StateCache | None = None) -> Backbone:
-    """Return a loaded model cut as the settings say."""
+    """Return a loaded model, cut according to the settings."""
     return Backbone(
         loaded,
         frozen_layers=settings.backbone.frozen_layers,
@@ -43,18 +43,18 @@ def cut_backbone(loaded: Loaded, settings: Settings, cache: StateCache | None = 
 
 
 def warmed_backbone(base: Backbone, state: State) -> Backbone:
-    """Return the backbone of a state: the one given, or one with the workspace's warm-up folded in."""
+    """Return the backbone of a state: `base`, with the workspace's warm-up, if any, folded in."""
     return base.over(warmed(base.loaded, state.shared[WARMUP])) if WARMUP in state.shared else base
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Live:
-    """What answers: one generation of a workspace, and the method that knows how.
+    """One generation of a workspace, ready to predict.
 
     Attributes:
         method: The method over the generation's backbone.
         state: The state.
-        snapshot: The store as of this generation; as long as it is held, its objects stay on disk.
+        snapshot: The store as of this generation; its objects stay on disk while it is referenced.
     """
 
     method: Method
@@ -70,16 +70,16 @@ class Live:
 class LiveState:
     """Holds the live state of a workspace and replaces it when this or another process commits.
 
-    Readers take one reference and never wait for a lock. A new generation is prepared beside them and put in by
-    exchanging that reference: an answer comes from the former generation or from the new one, never from both.
+    Readers take one reference and never wait for a lock. A new generation is prepared in parallel and takes over when
+    that reference is exchanged: a prediction comes from the former generation or from the new one, never from both.
 
     Args:
         store: The workspace's store.
-        settings: Its settings as last seen.
+        settings: Its settings when last read.
         backbone: Name or folder of the backbone.
         device: A torch device, or "auto".
-        wait_for_changes: Whether `now` waits until a generation that another process has committed is prepared. If not,
-            it returns the former one meanwhile, and a thread of its own prepares the new one.
+        wait_for_changes: Whether `now` waits until a generation committed by another process is prepared. If not, it
+            returns the former one while a background thread prepares the new one.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class LiveState:
 
     @property
     def settings(self) -> Settings:
-        """The workspace's settings, as last seen."""
+        """The workspace's settings when last read."""
         live = self._live
         return live.method.settings if live else self._settings
 
     def now(self) -> Live:
-        """Return the live state; one that another process has committed is prepared first (see `wait_for_changes`)."""
+        """Return the live state, after preparing a generation committed by another process (see `wait_for_changes`)."""
         live = self._live
         if live is not None and live.generation == self._store.generation():
             return live
@@ -114,7 +114,7 @@ class LiveState:
         return live
 
     def refresh(self) -> Live:
-        """Prepare the present generation in this thread, unless it is there already, and put it in."""
+        """Prepare the present generation in this thread, unless it is live already, and make it live."""
         with self._preparing:
             live = self._live
             if live is None or live.generation != self._store.generation():
@@ -123,34 +123,34 @@ class LiveState:
 
     @contextmanager
     def committing(self) -> Iterator[None]:
-        """Keep others from preparing the generation that is being committed: its writer has it at hand."""
+        """Prevent other threads from preparing the generation being committed: the writer installs its own."""
         with self._preparing:
             yield
 
     def install(self, method: Method, state: State, snapshot: Snapshot) -> Live:
-        """Put in a state that was just committed by this object's own writer; nothing of it is read again.
+        """Make a state live that this process has just committed, without reading it from the store.
 
         Call it inside `committing`.
 
         Args:
             method: The method over the state's backbone.
-            state: The state, as it was before the commit.
-            snapshot: The store after it.
+            state: The state that was committed.
+            snapshot: The store after the commit.
         """
         following, self._keys = committed(state, snapshot, self._keys)
         return self._put(Live(method, following, snapshot))
 
     def reload(self, snapshot: Snapshot) -> Live:
-        """Put in the state of a snapshot, read from the store. Call it inside `committing`."""
+        """Read the state of a snapshot from the store and make it live. Call it inside `committing`."""
         return self._put(self._prepare(snapshot))
 
     def close(self) -> None:
-        """Release the state, its modules and the backbone; what is asked next loads them again."""
+        """Release the state, its modules and the backbone; the next call loads them again."""
         with self._preparing:
             self._live, self._loaded, self._base, self._keys = None, None, None, {}
 
     def _put(self, live: Live) -> Live:
-        """Exchange the one reference, unless a later generation is there already."""
+        """Exchange the reference, unless a later generation is live already."""
         present = self._live
         if present is None or present.generation <= live.generation:
             self._live = live
@@ -166,7 +166,7 @@ class LiveState:
             self._preparing.release()
 
     def _prepare(self, snapshot: Snapshot) -> Live:
-        """Build the live state of a snapshot; method and backbone are taken over where they are the same."""
+        """Build the live state of a snapshot; reuse method and backbone if they have not changed."""
         state, settings = state_of(snapshot, self._keys), Settings.parse(snapshot.header.settings)
         live = self._live
         if live is not None and settings == live.method.settings and _same_backbone(live.state, state):
@@ -175,7 +175,7 @@ class LiveState:
         return Live(cls(warmed_backbone(self._cut(settings), state), settings), state, snapshot)
 
     def _cut(self, settings: Settings) -> Backbone:
-        """Return the backbone as it came from disk, cut as the settings say; backbones with a warm-up share it."""
+        """Return the backbone without warm-up, cut according to the settings; loaded and cut once."""
         if self._loaded is None:
             self._loaded = load_backbone(self._backbone, dtype=settings.backbone.dtype, device=self._device)
         if self._base is None or settings != self._settings:
@@ -185,5 +185,5 @@ class LiveState:
 
 
 def _same_backbone(former: State, state: State) -> bool:
-    """Tell whether two states of a workspace are over the same backbone."""
+    """Return whether two states of a workspace use the same backbone."""
     return (WARMUP in former.shared) == (WARMUP in state.shared)

@@ -1,4 +1,4 @@
-"""Which module serves which tasks, and running modules."""
+"""Which module serves which tasks, and how modules run on inputs."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class AssignedModule:
     """A module and the tasks it serves.
 
     Attributes:
-        module: The module, its head over the labels of these tasks and perhaps of others that are gone.
-        tasks: Indices of the tasks.
+        module: The module; its head may also have labels that no task uses.
+        tasks: Indices of the tasks it serves.
     """
 
     module: StoredModule
@@ -35,15 +35,15 @@ class AssignedModule:
 
 
 class ModuleAssignment:
-    """The modules of a state, and which tasks each serves: one task in most cases, several after a merge.
+    """The modules of a state and the tasks that each serves: usually one, several after a merge.
 
     Args:
-        state: The state; each of its tasks has a module of its own, or names the shared slot of the one that serves it.
+        state: The state; each of its tasks has its own module, or names the shared slot of its module.
         cache: Runs modules.
 
     Attributes:
-        modules: In the order of their first tasks, M of them.
-        of_task: Index of the module of each of the T tasks `[T]`, int64.
+        modules: The M modules, in the order of their first tasks.
+        of_task: Index of each task's module `[T]`, int64.
     """
 
     def __init__(self, state: State, cache: LogitCache) -> None:
@@ -67,42 +67,45 @@ class ModuleAssignment:
         Args:
             inputs: The states of n examples, by template.
             kind: The kind of the examples.
-            wanted: Indices of the modules each example wants `[n, k]`.
+            wanted: Indices of the modules to run for each example `[n, k]`.
 
         Returns:
-            Logits in the columns of their classes `[n, C]`, -inf elsewhere. The single class of a task without labels
-            gets 0: its module has nothing to choose between.
+            Logits in the columns of the modules' classes `[n, C]`, -inf elsewhere. The single class of a task without
+            labels gets 0.
         """
         out = torch.full((len(wanted), self._starts[-1]), -torch.inf)
         for template, states in inputs.items():
             rows = [[module for module in row if self._outputs(module, kind, template)[1]] for row in wanted.tolist()]
-            found = self._cache.outputs(states, [[self.modules[module].module for module in row] for row in rows])
-            places: tuple[list[int], list[int]] = [], []
+            logits_by_row = self._cache.outputs(
+                states, [[self.modules[module].module for module in row] for row in rows]
+            )
+            positions: tuple[list[int], list[int]] = [], []
             values: list[Tensor] = []
             for row, modules in enumerate(rows):
                 for module in modules:
                     outputs, columns = self._outputs(module, kind, template)
-                    logits = found[row][self.modules[module].module]
-                    places[0].extend([row] * len(columns))
-                    places[1].extend(columns)
+                    logits = logits_by_row[row][self.modules[module].module]
+                    positions[0].extend([row] * len(columns))
+                    positions[1].extend(columns)
                     if not outputs:
                         values.append(torch.zeros(len(columns)))
                     else:
                         values.append(logits if outputs == list(range(len(logits))) else logits[outputs])
             if values:
-                out[places] = torch.cat(values)
+                out[positions] = torch.cat(values)
         return out
 
     def answers(self, inputs: Mapping[str | None, States], rows: Sequence[int], task: int) -> list[Answer]:
-        """Return what the head of a task answers for some rows of the inputs."""
+        """Return the answers of a task's head for these rows of the inputs."""
         module = self.modules[int(self.of_task[task])].module
         states = inputs[self._tasks[task].template].select(rows)
         document = module.reader.document(HEAD)
         head = head_for(document)
-        return [head.answer(found[module], document) for found in self._cache.outputs(states, [[module]] * len(rows))]
+        outputs = self._cache.outputs(states, [[module]] * len(rows))
+        return [head.answer(row_outputs[module], document) for row_outputs in outputs]
 
     def _outputs(self, module: int, kind: Kind, template: str | None) -> tuple[list[int], list[int]]:
-        """Return which outputs of a module's head score classes for a template, and the columns of these classes."""
+        """Return a module's head outputs for classes of this kind and template, and the columns of these classes."""
         key = (module, kind, template)
         if key not in self._columns:
             tasks = [
@@ -123,16 +126,16 @@ def prune_labels(
     shared: Mapping[str, ObjectReader], before: Sequence[TaskState], after: Sequence[TaskState]
 ) -> dict[str, Artifact | None]:
     """Return the shared modules that serve fewer labels after a change than before it; see `Method.prune_labels`."""
-    was, now = _served(before), _served(after)
+    former, present = _served(before), _served(after)
     return {
-        slot: with_labels(shared[slot], {name: name for name in sorted(now[slot])}) if slot in now else None
-        for slot in was
-        if was[slot] != now.get(slot)
+        slot: with_labels(shared[slot], {name: name for name in sorted(present[slot])}) if slot in present else None
+        for slot in former
+        if former[slot] != present.get(slot)
     }
 
 
 def _served(versions: Sequence[TaskState]) -> dict[str, set[str]]:
-    """Return the outputs of each shared module's head that any version needs, by slot."""
+    """Return the names of the outputs that any version needs from each shared module's head, by slot."""
     served: dict[str, set[str]] = {}
     for version in versions:
         if version.shared_slot is not None:
@@ -141,17 +144,17 @@ def _served(versions: Sequence[TaskState]) -> dict[str, set[str]]:
 
 
 def sum_by_module(log_probabilities: Tensor, of_task: Tensor) -> Tensor:
-    """Sum the probabilities of tasks over the tasks of each module, in logs.
+    """Return the log of the summed probabilities of each module's tasks.
 
     Args:
-        log_probabilities: `[n, T]`.
+        log_probabilities: Log-probabilities of the tasks `[n, T]`.
         of_task: Index of the module of each task `[T]`.
 
     Returns:
-        `[n, M]`; -inf where all tasks of a module have -inf.
+        `[n, M]`; -inf if all tasks of a module have -inf.
     """
     modules = int(of_task.max()) + 1
-    if modules == len(of_task):  # each task has its own
+    if modules == len(of_task):  # each task has its own module
         return log_probabilities
     index = of_task.expand(len(log_probabilities), -1)
     likeliest = torch.full((len(log_probabilities), modules), -torch.inf).scatter_reduce(

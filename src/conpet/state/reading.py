@@ -1,4 +1,4 @@
-"""From the store's records to a state, and back."""
+"""Build states from the store's records, and descriptions of tasks for the store."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ORIGINS = "origins"
 """Key of a version's description: digests of the data it was made from by renaming, retiring, splitting, extending."""
 
 MemoryKeys = Mapping[Path, Hashable]
-"""Folder of a stored object to the key it had in memory before it was stored."""
+"""The key that a stored object had while it was still in memory, by the folder of the object."""
 
 _TAKEN_OVER = (*OF_FEATURES, "fusion")
-"""Names of fits that a committed state takes over: those that hold no reader of the store."""
+"""Names of fits that remain valid in a committed state: those without readers of in-memory objects."""
 
 
 def task_state(version: VersionRecord, keys: MemoryKeys | None = None) -> TaskState:
-    """Return what was learned in a version, without its examples."""
+    """Return the state of a task in a version, without its examples."""
     description = version.description
     return TaskState(
         version.task,
@@ -40,7 +40,7 @@ def task_state(version: VersionRecord, keys: MemoryKeys | None = None) -> TaskSt
 
 
 class _Objects(Mapping[str, ObjectReader]):
-    """Objects by slot, without the examples; a reader is made when it is asked for, since most never are."""
+    """Objects by slot, without the examples; readers are made on access, because most are never needed."""
 
     __slots__ = ("_keys", "_objects")
 
@@ -65,12 +65,12 @@ class _Objects(Mapping[str, ObjectReader]):
 
 
 def task_states(versions: Iterable[VersionRecord]) -> list[TaskState]:
-    """Return what was learned in versions."""
+    """Return the state of the task of each version."""
     return [task_state(version) for version in versions]
 
 
 def new_task_state(task: Task, snapshot: Snapshot) -> TaskState:
-    """Return a task that is to be learned as it will be known; the store gives the version its final number."""
+    """Return a task to learn as the state will hold it; the store assigns the final version number."""
     version = next((known.active.number for known in snapshot.tasks if known.name == task.name), 0) + 1
     return TaskState(task.name, version, task.labels, task.kind, task.template, task.head, task.settings)
 
@@ -80,22 +80,22 @@ def state_of(snapshot: Snapshot, keys: MemoryKeys | None = None) -> State:
 
     Args:
         snapshot: The snapshot.
-        keys: Keys of objects that were in memory before they were stored, so that caches go on knowing them.
+        keys: Keys of objects that were in memory before they were stored, so that caches still recognise them.
     """
     tasks = tuple(task_state(task.active, keys) for task in snapshot.tasks)
     return State(tasks, _Objects(snapshot.shared, keys or {}), snapshot.generation)
 
 
 def committed(state: State, snapshot: Snapshot, keys: MemoryKeys) -> tuple[State, MemoryKeys]:
-    """Return a state as it was committed: its objects are read from the store from now on, its fits are kept.
+    """Return a state after its commit: it reads its objects from the store and keeps its fits.
 
     Args:
-        state: The state that the commit made visible.
+        state: The state that was committed.
         snapshot: The store after the commit.
-        keys: As in `state_of`, for objects stored before.
+        keys: As in `state_of`, for objects stored earlier.
 
     Returns:
-        The state, and the keys with those of the objects just stored.
+        The state, and the keys including those of the objects just stored.
     """
     added: dict[Path, Hashable] = {}
     stored = {task.name: task.active for task in snapshot.tasks}
@@ -106,14 +106,14 @@ def committed(state: State, snapshot: Snapshot, keys: MemoryKeys) -> tuple[State
     for slot, held in state.shared.items():
         if isinstance(held, InMemoryObject):
             added[snapshot.shared[slot].folder] = held.key
-    there = {reader.folder for reader in snapshot.readers()} if keys else set()
-    known = {folder: key for folder, key in keys.items() if folder in there} | added
+    stored_folders = {reader.folder for reader in snapshot.readers()} if keys else set()
+    known = {folder: key for folder, key in keys.items() if folder in stored_folders} | added
     fits = {name: state.fits[name] for name in _TAKEN_OVER if name in state.fits}
     return replace(state_of(snapshot, known), fits=fits), known
 
 
 def describe(task: Task) -> dict[str, Any]:
-    """Return what is stored of a task beside its labels and examples."""
+    """Return the description stored with a task's version, apart from labels and examples."""
     return {
         "kind": str(task.kind),
         "template": task.template,
@@ -125,10 +125,10 @@ def describe(task: Task) -> dict[str, Any]:
 
 
 def origins(version: VersionRecord) -> list[str]:
-    """Return the digests of all data that a version derives from: its own and those before it."""
+    """Return the digests of all data that a version derives from, its own last."""
     return [*version.description.get(ORIGINS, ()), version.digest]
 
 
 def seed_of(seed: int, name: str) -> int:
-    """Return the seed of a task: it depends on the workspace's seed and the task's name, not on the order of tasks."""
+    """Return the seed of a task, from the workspace's seed and the task's name; the order of tasks does not matter."""
     return int.from_bytes(hashlib.blake2b(f"{seed}|{name}".encode(), digest_size=4).digest()) >> 1

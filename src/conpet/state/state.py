@@ -1,4 +1,4 @@
-"""What a workspace knows: an immutable state, and everything that is fitted from it once."""
+"""The immutable state of a workspace, and what is fitted from it once."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from conpet.state.update import SharedUpdate, TaskUpdate
 
 MODULE = "module"
-"""Slot of a task version that holds what was learned of it; never changed once written."""
+"""Slot of a task version for its module and statistics; never changed once written."""
 
 ASSIGNMENT = "assignment"
-"""Slot of a task version without a PET module of its own: its document names the shared slot of the module that serves
-it, together with other tasks, and those of the version's labels that its head knows under another name."""
+"""Slot of a task version that uses a shared PET module. Its document names the shared slot, and the labels of the
+version that have another name in the module's head."""
 
 STATIC = "static"
-"""Shared slot of the module of methods that have one for all tasks; its head grows with every task."""
+"""Shared slot of the module of static methods, which have one for all tasks."""
 
 STATISTICS = "statistics"
-"""Shared slot, and stem in it, of the Gram matrix; also the name of the fitted statistics of a state."""
+"""Shared slot of the Gram matrix, and its stem there; also the name of a state's fitted statistics."""
 
 OF_FEATURES = ("gram", STATISTICS)
-"""Names of fits that depend on the features of the training examples alone."""
+"""Names of fits that depend only on the features of the training examples."""
 
 Names = Mapping[str, str | None]
-"""Label to its new name, or to None where it is removed; labels not in it stay as they are."""
+"""Label to its new name, or to None if it is removed; labels that are not in it do not change."""
 
 Value = TypeVar("Value")
 
@@ -43,39 +43,39 @@ _LABELS_HEAD = "labels"
 
 
 def assignment_artifact(slot: str, names: Mapping[str, str] | None = None) -> Artifact:
-    """Return what a task version holds that is served by the module in a shared slot.
+    """Return the assignment of a task version to the module in a shared slot.
 
     Args:
-        slot: The slot.
-        names: Label to its name in the module's head, for labels renamed since the module was frozen.
+        slot: The shared slot.
+        names: Label to its name in the module's head, for labels that were renamed after the module was frozen.
     """
     return Artifact(documents={ASSIGNMENT: {_SLOT: slot, _NAMES: dict(names or {})}})
 
 
 def shared_slot_of(objects: Mapping[str, ObjectReader]) -> str | None:
-    """Return the shared slot of the module that serves a version with these objects; None if it has its own."""
+    """Return the shared slot of the module of a version with these objects; None if it has its own module."""
     return str(objects[ASSIGNMENT].document(ASSIGNMENT)[_SLOT]) if ASSIGNMENT in objects else None
 
 
 def module_of(objects: Mapping[str, ObjectReader], shared: Mapping[str, ObjectReader]) -> ObjectReader:
-    """Return the object with the module that serves a version with these objects, its own or a shared one."""
+    """Return the object of the module, own or shared, of a version with these objects."""
     slot = shared_slot_of(objects)
     return objects[MODULE] if slot is None else shared[slot]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskState:
-    """A task as learned, in its active version.
+    """A learned task in its active version.
 
     Attributes:
         name: Its name.
         version: Number of the version.
-        labels: Its labels, sorted; none where its head is not one over labels.
-        kind: What its examples ask.
-        template: The template its inputs are read with, or None for the default of its kind.
-        head: Name of the head it ends in.
-        settings: Its settings in place of the workspace's.
-        objects: What the store holds of the version apart from its examples, by slot.
+        labels: Its labels, sorted; empty for a head without labels.
+        kind: Kind of its examples.
+        template: Template of its inputs, or None for the default of its kind.
+        head: Name of its head.
+        settings: Settings of the task that override the workspace's.
+        objects: Stored objects of the version without its examples, by slot.
     """
 
     name: str
@@ -89,47 +89,47 @@ class TaskState:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What selector, classifiers and fusion score: the labels, or a single class for a task without labels."""
+        """The classes that classifiers and fusion score: the labels, or a single class for a task without labels."""
         return self.labels if self.head == _LABELS_HEAD else (class_of_task(self.name),)
 
     def classes_for(self, answers: Sequence[str]) -> list[str]:
-        """Return the class of each of some answers of this task."""
+        """Return the class of each of these answers of the task."""
         return list(answers) if self.head == _LABELS_HEAD else [class_of_task(self.name)] * len(answers)
 
     @property
     def shared_slot(self) -> str | None:
-        """The shared slot of the module that serves it, or None if it has its own (or needs none)."""
+        """The shared slot of the task's module, or None if it has its own module (or needs none)."""
         return shared_slot_of(self.objects)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names its labels have in the head of the module that serves it, label by label."""
+        """The names of its labels in the head of its module, label by label."""
         names = self.objects[ASSIGNMENT].document(ASSIGNMENT)[_NAMES] if ASSIGNMENT in self.objects else {}
         return tuple(names.get(label, label) for label in self.labels)
 
     def renamed(self, names: Names) -> TaskState:
-        """Return the task with some labels renamed or removed; its objects are still the former ones."""
-        found = (names.get(label, label) for label in self.labels)
-        return replace(self, labels=tuple(sorted(label for label in found if label is not None)))
+        """Return the task with labels renamed or removed; its objects do not change."""
+        renamed = (names.get(label, label) for label in self.labels)
+        return replace(self, labels=tuple(sorted(label for label in renamed if label is not None)))
 
 
 def class_of_task(name: str) -> str:
-    """Return the class that stands for a whole task; no label is called so, for labels hold no control character."""
+    """Return the single class of a task without labels; it cannot equal a label, which has no control characters."""
     return f"\0{name}"
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Everything a workspace has learned, as of one generation. Never changed: `apply` and its like return the next.
+    """Everything a workspace has learned, as of one generation. Immutable: `apply` and similar methods return the next.
 
-    What is computed from a state (statistics, classifiers, selector, fusion, module assignment) is computed once, when
-    it is first asked for, by `fitted`; the next state takes over what has not changed.
+    `fitted` computes what is derived from a state (statistics, classifiers, selector, fusion, module assignment) once,
+    on first use; the next state takes over what has not changed.
 
     Attributes:
         tasks: In the order in which they were first learned.
-        shared: What belongs to no task, by slot.
+        shared: Objects that belong to no single task, by slot.
         generation: The workspace's generation, or None for a state that is not committed.
-        fits: What was computed so far, by name. Use `fitted`.
+        fits: Results of `fitted` so far, by name.
     """
 
     tasks: tuple[TaskState, ...] = ()
@@ -138,20 +138,20 @@ class State:
     fits: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def fitted(self, name: str, fit: Callable[[], Value]) -> Value:
-        """Return what `fit` computes from this state, computed once.
+        """Return the result of `fit` for this state, computed once.
 
-        Two threads that ask for the same at once may both compute it; all later calls get one of the two.
+        Two threads may both compute it at the same time; all later calls return the same one of the two results.
         """
-        found = self.fits.get(name, self)
-        if found is self:
-            found = self.fits.setdefault(name, fit())
-        value: Value = found
+        stored = self.fits.get(name, self)  # self: a marker for "not computed", since None may be a result
+        if stored is self:
+            stored = self.fits.setdefault(name, fit())
+        value: Value = stored
         return value
 
     # The next state
 
     def apply(self, *updates: TaskUpdate) -> State:
-        """Return the state in which tasks have been learned, their objects still in memory."""
+        """Return the state after tasks were learned; their objects are in memory."""
         state = self
         for update in updates:
             objects = {slot: InMemoryObject(artifact) for slot, artifact in update.objects.items()}
@@ -159,7 +159,7 @@ class State:
         return state
 
     def with_task(self, task: TaskState, update: SharedUpdate | TaskUpdate) -> State:
-        """Return the state in which a task was added, or replaced in its place, with new shared objects."""
+        """Return the state with a task added, or replaced at its position, and with new shared objects."""
         names = [known.name for known in self.tasks]
         tasks = list(self.tasks)
         if task.name in names:
@@ -171,49 +171,49 @@ class State:
     def with_shared(self, shared: Mapping[str, Artifact | None]) -> State:
         """Return the state of the same tasks with new shared objects.
 
-        Statistics that did not change are taken over with all that is fitted from them.
+        Unchanged statistics are taken over, with everything fitted from them.
         """
-        kept = {} if STATISTICS in shared else {name: self.fits[name] for name in OF_FEATURES if name in self.fits}
-        return State(self.tasks, self._held(shared), fits=kept)
+        fits = {} if STATISTICS in shared else {name: self.fits[name] for name in OF_FEATURES if name in self.fits}
+        return State(self.tasks, self._held(shared), fits=fits)
 
     def without(self, name: str, update: SharedUpdate) -> State:
-        """Return the state in which a task is gone, with new shared objects."""
+        """Return the state without a task and with new shared objects."""
         tasks = tuple(task for task in self.tasks if task.name != name)
         return State(tasks, self._held(update.shared), fits=dict(update.fits))
 
     def with_objects(self, objects: Mapping[str, Mapping[str, Artifact]]) -> State:
-        """Return the state in which tasks, by name, hold other objects; what they were learned from is the same."""
+        """Return the state with new objects of tasks, by name; the features of their examples are the same."""
         tasks = tuple(
-            replace(task, objects={slot: InMemoryObject(one) for slot, one in objects[task.name].items()})
+            replace(task, objects={slot: InMemoryObject(artifact) for slot, artifact in objects[task.name].items()})
             if task.name in objects
             else task
             for task in self.tasks
         )
-        kept = {name: self.fits[name] for name in OF_FEATURES if name in self.fits}
-        return State(tasks, self.shared, fits=kept)
+        fits = {name: self.fits[name] for name in OF_FEATURES if name in self.fits}
+        return State(tasks, self.shared, fits=fits)
 
     def _held(self, shared: Mapping[str, Artifact | None]) -> dict[str, ObjectReader]:
-        kept = {slot: reader for slot, reader in self.shared.items() if slot not in shared}
-        return kept | {slot: InMemoryObject(artifact) for slot, artifact in shared.items() if artifact is not None}
+        unchanged = {slot: reader for slot, reader in self.shared.items() if slot not in shared}
+        return unchanged | {slot: InMemoryObject(artifact) for slot, artifact in shared.items() if artifact is not None}
 
     # Looking up
 
     def known(self, *names: str) -> list[TaskState]:
-        """Return those of the tasks of these names that were learned already."""
+        """Return the learned tasks among these names."""
         return [task for task in self.tasks if task.name in names]
 
     def index(self, name: str) -> int:
-        """Return the position of a task."""
+        """Return the index of a task."""
         return [task.name for task in self.tasks].index(name)
 
     def templates(self, kind: Kind) -> dict[str | None, None]:
-        """Return the templates in use for a kind, each once."""
+        """Return the templates in use for a kind, as an ordered set."""
         return dict.fromkeys(task.template for task in self.tasks if task.kind is kind)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """All classes, task by task: the columns of scores `[n, C]`."""
-        return tuple(one for task in self.tasks for one in task.classes)
+        return tuple(name for task in self.tasks for name in task.classes)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -222,20 +222,20 @@ class State:
 
     @cached_property
     def owner(self) -> Tensor:
-        """Index of the task each class belongs to `[C]`, int64."""
+        """Index of each class's task `[C]`, int64."""
         sizes = torch.tensor([len(task.classes) for task in self.tasks], dtype=torch.int64)
         return torch.repeat_interleave(torch.arange(len(sizes)), sizes)
 
     @cached_property
     def class_templates(self) -> tuple[str | None, ...]:
-        """The template the task of each class is read with."""
+        """The template of each class's task."""
         return tuple(task.template for task in self.tasks for _ in task.classes)
 
     @cached_property
     def other_kind(self) -> Mapping[Kind, Tensor]:
-        """For each kind, which tasks are of another `[T]`, bool."""
+        """For each kind, which tasks have another kind `[T]`, bool."""
         kinds = [task.kind for task in self.tasks]
-        return {kind: torch.tensor([one is not kind for one in kinds], dtype=torch.bool) for kind in Kind}
+        return {kind: torch.tensor([other is not kind for other in kinds], dtype=torch.bool) for kind in Kind}
 
     def impossible(self, kind: Kind) -> Tensor:
         """Return which classes cannot be the answer for an input of a kind `[C]`, bool: those of other kinds."""

@@ -1,4 +1,4 @@
-"""The statistics of a state: features and class sums stored with each task, and one Gram matrix for all."""
+"""Statistics of a state: features and class sums stored with each task, and one Gram matrix for all tasks."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _ANSWERS = "answers"
 
 
 class StatisticsReader:
-    """Reads the statistics of states; what was read or computed for the last state is not read again. Safe for threads.
+    """Reads the statistics of states, reusing what it read for the previous state. Safe for threads.
 
     Args:
-        feature_map: The map of a workspace that has learned nothing.
+        feature_map: The feature map of a workspace without tasks.
     """
 
     def __init__(self, feature_map: FeatureMap) -> None:
@@ -33,11 +33,11 @@ class StatisticsReader:
         self._lock = threading.Lock()
 
     def gram(self, state: State) -> Gram:
-        """Return the part whose size does not depend on the number of tasks."""
+        """Return the Gram matrix, whose size does not depend on the number of tasks."""
         return state.fitted("gram", lambda: self._read_gram(state))
 
     def statistics(self, state: State) -> ClosedFormState:
-        """Return the statistics over all tasks, and what was fitted from them so far."""
+        """Return the statistics of all tasks, with the classifiers fitted from them so far."""
         return state.fitted(
             STATISTICS, lambda: ClosedFormState(self.gram(state), self._class_sums(state.tasks), self._scatter)
         )
@@ -47,22 +47,22 @@ class StatisticsReader:
         return Gram.zero(self._feature_map) if stored is None else Gram.from_tensors(stored.tensors(STATISTICS))
 
     def _class_sums(self, tasks: Sequence[TaskState]) -> tuple[ClassSums, ...]:
-        last, found = self._last, {}
+        last, sums = self._last, {}
         for task in tasks:
             key = task.objects[MODULE].key
-            found[key] = last.get(key) or class_sums_of(task)
+            sums[key] = last.get(key) or class_sums_of(task)
         with self._lock:
-            self._last = found
-        return tuple(found.values())
+            self._last = sums
+        return tuple(sums.values())
 
 
 def statistics_tensors(sums: ClassSums, features: Tensor, classes: Sequence[str]) -> dict[str, Mapping[str, Tensor]]:
-    """Return what is stored with a task, by stem.
+    """Return the statistics to store with a task, by stem.
 
     Args:
         sums: Its class sums.
-        features: Features of its training examples `[n, F]`: examples are taken out again by them.
-        classes: The class of each.
+        features: Features of its training examples `[n, F]`, needed to remove examples later.
+        classes: The class of each example.
     """
     return {FEATURES: {FEATURES: features, _ANSWERS: indices_of(classes, sums.labels)}, CLASSES: sums.to_tensors()}
 
@@ -73,27 +73,27 @@ def class_sums_of(task: TaskState) -> ClassSums:
 
 
 def features_of(task: TaskState) -> Tensor:
-    """Read the features `[n, F]` a task was learned from."""
+    """Read the features of a task's training examples `[n, F]`."""
     return task.objects[MODULE].tensors(FEATURES)[FEATURES]
 
 
 def classes_of(task: TaskState) -> list[str]:
-    """Read the class of each example a task was learned from, in the order of its features."""
+    """Read the class of each training example of a task, in the order of `features_of`."""
     return [task.classes[index] for index in task.objects[MODULE].tensors(FEATURES)[_ANSWERS].tolist()]
 
 
 def remaining_rows(task: TaskState, names: Names) -> list[int]:
-    """Return the rows of the examples a task was learned from whose label is not removed under new names."""
+    """Return the rows of a task's training examples whose labels `names` does not remove."""
     return [row for row, label in enumerate(classes_of(task)) if names.get(label, label) is not None]
 
 
 def statistics_alone(task: TaskState) -> Artifact:
-    """Return what the classifiers need of what is stored with a task, without its module."""
+    """Return the statistics stored with a task, without its module."""
     return Artifact(tensors={stem: task.objects[MODULE].tensors(stem) for stem in (FEATURES, CLASSES)})
 
 
-def moved_gram(gram: Gram, removed: Sequence[TaskState], added: Sequence[Tensor]) -> Gram:
-    """Return the sums without some tasks and with the features `[n, F]` of others."""
+def updated_gram(gram: Gram, removed: Sequence[TaskState], added: Sequence[Tensor]) -> Gram:
+    """Return the Gram matrix without the `removed` tasks and with the `added` features `[n, F]`."""
     if removed:
         gram = gram.minus(torch.cat([features_of(task) for task in removed]))
     if added:
@@ -102,5 +102,5 @@ def moved_gram(gram: Gram, removed: Sequence[TaskState], added: Sequence[Tensor]
 
 
 def gram_artifact(gram: Gram) -> Artifact:
-    """Return the shared object that holds the sums."""
+    """Return the shared object of the Gram matrix."""
     return Artifact(tensors={STATISTICS: gram.to_tensors()})

@@ -1,4 +1,4 @@
-"""What learning a task produces."""
+"""The results of learning a task."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from conpet.state.state import TaskState
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskUpdate:
-    """What learning one task produced. Nothing of it is in force until the store has committed it.
+    """The result of learning one task, not committed yet.
 
     Attributes:
-        task: The task as it is known from now on.
-        objects: The new version's objects, by slot: what the workspace stores of it apart from its examples.
+        task: The task as the next state holds it.
+        objects: Objects of the new version without its examples, by slot.
         shared: New shared objects, by slot; None removes one.
         parameters: Trained parameters of the PET module.
         head_parameters: Trained parameters of the head.
-        detail: What the history notes (JSON-ready).
-        representations: Computes how the method represents the training examples now `[n, R]`; None for a method that
-            represents them by their frozen features alone.
-        fits: What was computed for the next state already, by name (see `State.fitted`).
+        detail: Details for the history (JSON-ready).
+        representations: Computes the representations of the training examples `[n, R]`; None for a method that uses
+            only their frozen features.
+        fits: Fits of the next state that are already computed, by name (see `State.fitted`).
     """
 
     task: TaskState
@@ -44,12 +44,12 @@ class SharedUpdate:
 
     Attributes:
         shared: New objects by slot; None removes one.
-        fits: What was computed for the next state already, by name (see `State.fitted`).
+        fits: Fits of the next state that are already computed, by name (see `State.fitted`).
     """
 
     shared: Mapping[str, Artifact | None] = field(default_factory=dict)
     fits: Mapping[str, Any] = field(default_factory=dict)
 
     def plus(self, shared: Mapping[str, Artifact | None]) -> SharedUpdate:
-        """Return it with more shared objects."""
+        """Return the update with further shared objects."""
         return SharedUpdate({**self.shared, **shared}, self.fits)

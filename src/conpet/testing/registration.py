@@ -1,4 +1,4 @@
-"""Components under test: by name, or as classes and instances that are registered meanwhile."""
+"""Register components under test, given as names, classes or instances."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from conpet.testing.checks import ContractError
 
 
 class Registration(NamedTuple):
-    """What another process must register to know a component: arguments of `conpet.register`."""
+    """Arguments of `conpet.register` for another process."""
 
     kind: str
     name: str
@@ -20,14 +20,14 @@ class Registration(NamedTuple):
 
 @contextmanager
 def registered(kind: str, component: Any) -> Iterator[tuple[str, tuple[Registration, ...]]]:
-    """Register a component while the block runs, unless it is registered already.
+    """Register a component during the block, unless it is already registered.
 
     Args:
         kind: As in `conpet.register`.
         component: Its name, its class, or an instance.
 
     Yields:
-        Its name, and what another process must register to know it.
+        Its name, and the registrations that another process needs.
 
     Raises:
         UnknownNameError: No component of that name is registered.
@@ -41,7 +41,7 @@ def registered(kind: str, component: Any) -> Iterator[tuple[str, tuple[Registrat
     cls = component if isinstance(component, type) else type(component)
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not name:
-        raise ContractError(f"{cls.__name__} has no `name`; give it the one that users are to write in the settings")
+        raise ContractError(f"{cls.__name__} has no `name`; set it to the name used in the settings")
     if name in registry and registry[name] is cls:
         yield name, ()
         return

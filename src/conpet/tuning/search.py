@@ -1,8 +1,8 @@
-"""Successive halving over designs: every design starts, the better part of them goes on, few are trained to the end.
+"""Search for a design by successive halving: every design starts, the better ones continue, few train to the end.
 
-Optuna proposes the designs (its tree-structured Parzen estimator, seeded) and decides at each rung who goes on (its
+Optuna proposes the designs (its tree-structured Parzen estimator, seeded) and decides at each rung which continue (its
 asynchronous successive halving: Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning"). A rung is a
-number of optimiser steps; what is compared there is accuracy on the task's validation examples by module and head.
+number of optimiser steps, at which designs are compared by their accuracy on the task's validation examples.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     import optuna
 
 REDUCTION = 3
-"""About one in so many designs goes on from a rung to the next, which lies so many times as far."""
+"""About one in `REDUCTION` designs continues to the next rung, which has `REDUCTION` times as many steps."""
 RUNGS = (1, 3, 9, 27, 81)
-"""Where the rungs lie, seen from the first; the fourth is where the longest design ends, without a warm-up."""
+"""Steps of the rungs relative to the first; the longest design without warm-up ends at the fourth."""
 
 
 @dataclass(frozen=True, slots=True)
 class CostLimit:
-    """How much a search may cost: it ends at whichever limit is reached first.
+    """Limits on the cost of a search, which ends at the first limit it reaches.
 
     Attributes:
         seconds: Wall time.
@@ -51,7 +51,7 @@ class CostLimit:
         trials: Number of designs.
 
     Raises:
-        ConfigError: No limit is given, or one that is not above 0.
+        ConfigError: No limit is given, or a limit is not above 0.
     """
 
     seconds: float | None = None
@@ -59,16 +59,16 @@ class CostLimit:
     trials: int | None = None
 
     def __post_init__(self) -> None:
-        given = {"seconds": self.seconds, "passes": self.passes, "trials": self.trials}
-        if all(value is None for value in given.values()):
+        limits = {"seconds": self.seconds, "passes": self.passes, "trials": self.trials}
+        if all(value is None for value in limits.values()):
             raise ConfigError("a search needs a limit: give seconds, passes (forward-pass equivalents) or trials")
-        for name, value in given.items():
+        for name, value in limits.items():
             if value is not None and not value > 0:
-                raise ConfigError(f"{name}={value}: a search needs a limit above 0")
+                raise ConfigError(f"{name}={value}: give a limit above 0")
 
 
 class Budget:
-    """Compares what was spent with what may be.
+    """Compares the cost so far with the limit.
 
     Args:
         limit: The limit.
@@ -84,8 +84,8 @@ class Budget:
         self._tokens = 1.0
 
     def measure_by(self, states: States) -> None:
-        """Take the examples whose mean length makes one pass."""
-        self._tokens = sum(len(one.ids) for one in states.encoded) / len(states)
+        """Define one forward pass as the mean length of these examples."""
+        self._tokens = sum(len(encoded.ids) for encoded in states.encoded) / len(states)
 
     @property
     def seconds(self) -> float:
@@ -99,33 +99,33 @@ class Budget:
 
     @property
     def spent(self) -> float:
-        """The largest share of a limit that is spent, designs not counted; from 1 on no step may follow."""
+        """The largest share spent of the time and pass limits; at 1 or more the search stops."""
         shares = ((self.seconds, self._limit.seconds), (self.passes, self._limit.passes))
         return max((so_far / limit for so_far, limit in shares if limit is not None), default=0.0)
 
 
-class _Halved(Exception):  # noqa: N818 - these two end a trial, they are no errors
-    """The design is left at a rung."""
+class _Halved(Exception):  # noqa: N818 - these two end a trial, they are not errors
+    """The design did not continue past a rung."""
 
 
 class _Stopped(Exception):  # noqa: N818
-    """The limit is reached."""
+    """The limit was reached."""
 
 
 @dataclass(slots=True)
 class _TrialRun:
-    """How far a trial is.
+    """The progress of a trial.
 
     Attributes:
-        asked: Optuna's side of it.
-        total: Optimiser steps to its end.
-        rungs: What was measured.
+        trial: The trial in Optuna.
+        total: Optimiser steps of the whole trial.
+        rungs: The measurements so far.
         done: Optimiser steps taken.
-        warmup_steps: Those of its warm-up, once that is over.
-        parameters: Parameters of the module being trained.
+        warmup_steps: Optimiser steps of its warm-up, once that is finished.
+        parameters: Number of parameters of the module in training.
     """
 
-    asked: optuna.Trial
+    trial: optuna.Trial
     total: int
     rungs: list[Rung] = field(default_factory=list)
     done: int = 0
@@ -139,11 +139,11 @@ class Search:
     Args:
         backbone: The frozen model as the workspace has it.
         source: The task's training and validation examples.
-        settings: The workspace's settings; the design in force is tried first.
-        space: What may be chosen.
-        limit: What it may cost.
-        seed: Seed of the designs proposed.
-        task_seed: Seed the task is learned with.
+        settings: The workspace's settings; their design is tried first.
+        space: The designs to choose from.
+        limit: Limits on the cost.
+        seed: Seed of the proposed designs.
+        task_seed: Seed for learning the task.
         progress: Called with "search" and the share of the limit that is spent.
     """
 
@@ -180,7 +180,7 @@ class Search:
             self.budget.measure_by(self._states(self._backbone, Subset.TRAIN))
             study.enqueue_trial(self._space.first)
             while self.budget.spent < 1 and len(trials) != self._limit.trials:
-                trials.append(self._tried(study, len(trials) + 1))
+                trials.append(self._try_design(study, len(trials) + 1))
                 self._tried_so_far = len(trials)
                 self._report_progress()
         return tuple(trials)
@@ -191,13 +191,13 @@ class Search:
 
     @cached_property
     def _first_rung(self) -> int:
-        """Optimiser steps to the first rung."""
+        """Number of optimiser steps of the first rung."""
         longest = steps_of(self._count, self._settings.for_task({"training.epochs": self._space.most_epochs}).training)
         return max(1, longest // RUNGS[3])
 
     @property
     def least_passes(self) -> float:
-        """Forward-pass equivalents of learning by the design in force, without what measuring it takes."""
+        """Forward-pass equivalents of training the present design, without its evaluation."""
         design = self._space.before
         return self._count * self._price(design, self._settings_of(design))
 
@@ -210,34 +210,34 @@ class Search:
             self._cuts[frozen_layers] = self._backbone.recut(frozen_layers)
         return self._cuts[frozen_layers]
 
-    def _tried(self, study: optuna.Study, number: int) -> DesignTrial:
-        asked = study.ask(self._space.distributions)
-        design = self._space.design(asked.params)
+    def _try_design(self, study: optuna.Study, number: int) -> DesignTrial:
+        trial = study.ask(self._space.distributions)
+        design = self._space.design(trial.params)
         settings = self._settings_of(design)
         steps = steps_of(self._count, settings.training)
-        group = _TrialRun(asked, steps * (2 if self._space.warms_up(design) else 1))
+        run = _TrialRun(trial, steps * (2 if self._space.warms_up(design) else 1))
         seconds, passes = self.budget.seconds, self.budget.passes
-        outcome = self._outcome(design, settings, group)
-        self._tell(study, group, outcome)
+        outcome = self._outcome(design, settings, run)
+        self._tell(study, run, outcome)
         return DesignTrial(
             number=number,
             design=design,
             outcome=outcome,
-            rungs=tuple(group.rungs),
-            steps=group.done,
+            rungs=tuple(run.rungs),
+            steps=run.done,
             seconds=self.budget.seconds - seconds,
             passes=round(self.budget.passes - passes, 3),
-            parameters=group.parameters,
+            parameters=run.parameters,
             passes_per_example=self._price(design, settings),
         )
 
-    def _outcome(self, design: Design, settings: TaskSettings, group: _TrialRun) -> Outcome:
+    def _outcome(self, design: Design, settings: TaskSettings, run: _TrialRun) -> Outcome:
         try:
             backbone = self._cut(design.frozen_layers)
             if self._space.warms_up(design):
-                backbone = self._warmed_up(backbone, settings, group)
+                backbone = self._warmed_up(backbone, settings, run)
             train, validation = (self._states(backbone, subset) for subset in (Subset.TRAIN, Subset.VALIDATION))
-            watch = self._watch(backbone, validation, group)
+            watch = self._watch(backbone, validation, run)
             train_module(backbone, self._job(train, settings), watch=watch)
         except _Halved:
             return Outcome.HALVED
@@ -248,38 +248,38 @@ class Search:
         return Outcome.FINISHED
 
     def _job(self, states: States, settings: TaskSettings) -> TrainingJob:
-        """Return what a module is to learn by some settings."""
+        """Return the training job of a module with these settings."""
         answers = self._source.labels(Subset.TRAIN)
         return TrainingJob.over_labels(states, answers, self._labels, settings, self._task_seed)
 
-    def _warmed_up(self, backbone: Backbone, settings: TaskSettings, group: _TrialRun) -> Backbone:
-        """Return the backbone with a warm-up folded in, trained as `learn` would: by the design's own settings."""
+    def _warmed_up(self, backbone: Backbone, settings: TaskSettings, run: _TrialRun) -> Backbone:
+        """Return the backbone with a warm-up folded in, trained with the design's settings as `learn` would."""
         whole = all_layers(backbone.loaded, backbone)
         train, validation = (self._source.states(whole, subset) for subset in (Subset.TRAIN, Subset.VALIDATION))
-        watch = self._watch(whole, validation, group)
+        watch = self._watch(whole, validation, run)
         trained = train_warmup(whole, self._job(train, settings), watch=watch)
-        group.warmup_steps = group.done
+        run.warmup_steps = run.done
         artifact = warmup_artifact(trained, self._source.task)
         return backbone.over(warmed(backbone.loaded, InMemoryObject(artifact)))
 
     def _watch(
-        self, backbone: Backbone, validation: States, group: _TrialRun
+        self, backbone: Backbone, validation: States, run: _TrialRun
     ) -> Callable[[int, PetModule, nn.Module], None]:
         rungs = {self._first_rung * factor for factor in RUNGS}
 
         def watch(steps: int, module: PetModule, head: nn.Module) -> None:
-            group.done = group.warmup_steps + steps
-            group.parameters = sum(one.numel() for one in module.parameters.values())
-            last = group.done == group.total
-            if last or group.done in rungs:
+            run.done = run.warmup_steps + steps
+            run.parameters = sum(parameter.numel() for parameter in module.parameters.values())
+            last = run.done == run.total
+            if last or run.done in rungs:
                 correct = self._correct(backbone, module, head, validation)
-                group.rungs.append(Rung(group.done, correct, len(validation)))
-                group.asked.report(group.rungs[-1].accuracy, group.done)
+                run.rungs.append(Rung(run.done, correct, len(validation)))
+                run.trial.report(run.rungs[-1].accuracy, run.done)
             if last:
                 return
             if self.budget.spent >= 1:
                 raise _Stopped
-            if group.done in rungs and group.asked.should_prune():
+            if run.done in rungs and run.trial.should_prune():
                 raise _Halved
             self._report_progress()
 
@@ -293,19 +293,19 @@ class Search:
         return int((logits.argmax(dim=1).cpu() == self._truth(Subset.VALIDATION)).sum())
 
     @staticmethod
-    def _tell(study: optuna.Study, group: _TrialRun, outcome: Outcome) -> None:
+    def _tell(study: optuna.Study, run: _TrialRun, outcome: Outcome) -> None:
         from optuna.trial import TrialState
 
         if outcome is Outcome.FINISHED:
-            study.tell(group.asked, group.rungs[-1].accuracy)
+            study.tell(run.trial, run.rungs[-1].accuracy)
         else:
-            study.tell(group.asked, state=TrialState.PRUNED)
+            study.tell(run.trial, state=TrialState.PRUNED)
 
     def _settings_of(self, design: Design) -> TaskSettings:
         return self._settings.for_task(design.for_task)
 
     def _price(self, design: Design, settings: TaskSettings) -> float:
-        """Return the forward-pass equivalents of learning, prefix and training, for a training example."""
+        """Return the forward-pass equivalents of prefix and training, per training example."""
         epochs = steps_of(self._count, settings.training) / ceil(self._count / settings.training.batch_size)
         backbone = self._cut(design.frozen_layers)
         trained = (1 + BACKWARD) * epochs
@@ -317,7 +317,7 @@ class Search:
         return torch.tensor([column.get(label, -1) for label in self._source.labels(subset)])
 
     def _states(self, backbone: Backbone, subset: Subset) -> States:
-        """Return prefix states; those over the workspace's own weights are read once for each depth."""
+        """Return prefix states; those of the workspace's own weights are read once for each cut."""
         if backbone.fingerprint != self._backbone.fingerprint:
             return self._source.states(backbone, subset, keep=False)
         key = (backbone.frozen_layers, subset)
@@ -328,7 +328,7 @@ class Search:
 
 @contextmanager
 def _study(seed: int, first_rung: int) -> Iterator[optuna.Study]:
-    """Give a study in memory; Optuna's own lines in the log are not wanted."""
+    """Open an in-memory study, with Optuna's log messages below warnings switched off."""
     optuna = require_optuna()
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -343,7 +343,7 @@ def _study(seed: int, first_rung: int) -> Iterator[optuna.Study]:
 
 
 def require_optuna() -> Any:
-    """Return the library that proposes designs.
+    """Return the Optuna module.
 
     Raises:
         ConfigError: It is not installed.
@@ -356,11 +356,11 @@ def require_optuna() -> Any:
 
 
 def choose(trials: Sequence[DesignTrial]) -> DesignTrial | None:
-    """Return the cheapest design that is not clearly worse than the best; None if no trial was finished.
+    """Return the cheapest design that is not clearly worse than the best; None if no trial finished.
 
-    The one-standard-error rule (Breiman et al. 1984): of all finished trials whose accuracy is within one standard
-    error of the best, the one that takes the fewest forward-pass equivalents to learn an example, then the fewest
-    parameters, then the better one.
+    The one-standard-error rule (Breiman et al. 1984): among finished trials whose accuracy is within one standard error
+    of the best, choose the one with the fewest forward-pass equivalents per example, then the fewest parameters, then
+    the highest accuracy.
     """
     finished = {trial.number: trial.rungs[-1] for trial in trials if trial.outcome is Outcome.FINISHED}
     if not finished:
@@ -372,9 +372,9 @@ def choose(trials: Sequence[DesignTrial]) -> DesignTrial | None:
 
 
 def standard_error(rung: Rung) -> float:
-    """Return the standard error of an accuracy: sqrt(p (1 - p) / n), p with one right and one wrong answer added.
+    """Return the standard error of an accuracy: sqrt(p (1 - p) / n), p with one correct and one wrong answer added.
 
-    So it is above 0 also where all n answers are right (Agresti and Coull 1998).
+    It is therefore above 0 even if all n answers are correct (Agresti and Coull 1998).
     """
     share = (rung.correct + 1) / (rung.total + 2)
     return sqrt(share * (1 - share) / rung.total)

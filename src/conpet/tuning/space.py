@@ -1,4 +1,4 @@
-"""What a search may choose in a workspace as it stands, in Optuna's terms and back."""
+"""The designs that a search may choose in a workspace, and their conversion to and from Optuna."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _JOIN = ","
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The designs a search draws from.
+    """The designs that a search draws from; an empty choice is not searched.
 
     Attributes:
-        before: The design in force.
-        frozen_layers: Layers to cut at; empty: the split is not searched.
-        ranks: LoRA ranks; empty likewise.
-        targets: Sets of linear maps, as text; empty likewise.
-        learning_rates: Lowest and highest.
-        most_epochs: Most passes over the examples.
-        warmups: Settings `warmup`; empty likewise.
+        before: The present design.
+        frozen_layers: Numbers of frozen layers.
+        ranks: LoRA ranks.
+        targets: Sets of linear maps, as text.
+        learning_rates: Lowest and highest learning rate.
+        most_epochs: Highest number of epochs.
+        warmups: Values of the setting `backbone.warmup`.
         notes: What is not searched, and why.
     """
 
@@ -51,47 +51,45 @@ class SearchSpace:
 
     @classmethod
     def of(cls, method: Method, state: State, choices: DesignChoices) -> SearchSpace:
-        """Return what may be chosen in a workspace.
+        """Return the designs to choose from in a workspace.
 
-        Once anything was learned, the split and the warm-up stay as they are, for states and statistics of the learned
-        tasks depend on them; and so does the module's shape where there is one module for all tasks. Rank and targets
-        are left out where the workspace's kind of module has none.
+        Once a task was learned, frozen layers and warm-up are fixed, because states and statistics of learned tasks
+        depend on them; with one module for all tasks, so is the shape of the module. Rank and targets are not searched
+        for a kind of module without them.
 
         Raises:
-            ConfigError: The workspace's method trains no module, or a target is no linear map of the backbone.
+            ConfigError: The workspace's method trains no module, or a target is not a linear map of the backbone.
         """
         settings = method.settings
         if not method.tunes:
             raise ConfigError(f"method {settings.method.name!r} trains no module: there is no design to search for")
         backbone, before = method.backbone, design_of(settings)
-        fresh = not state.tasks and not state.shared
-        shaped = fresh or _shapes_differ(method)
+        empty = not state.tasks and not state.shared
+        shape_free = empty or method.module_per_task
         notes = []
-        if not fresh:
+        if not empty:
             notes.append(
-                "frozen layers and warm-up stay as they are: states and statistics of learned tasks depend on them"
+                "frozen layers and warm-up stay unchanged: states and statistics of learned tasks depend on them"
             )
-        if not shaped:
-            notes.append(
-                f"rank and targets stay as they are: method {settings.method.name} has one module for all tasks"
-            )
+        if not shape_free:
+            notes.append(f"rank and targets stay unchanged: method {settings.method.name} has one module for all tasks")
         ranks = _with(before.rank, choices.ranks)
         targets = _with(before.targets, _targets(method, choices))
         lowest, highest = choices.learning_rates
         return cls(
             before=before,
-            frozen_layers=_with(before.frozen_layers, _frozen_layers(backbone, choices)) if fresh else (),
-            ranks=ranks if shaped and _matter(method, "rank", ranks) else (),
-            targets=tuple(map(_text, targets)) if shaped and _matter(method, "targets", targets) else (),
+            frozen_layers=_with(before.frozen_layers, _frozen_layers(backbone, choices)) if empty else (),
+            ranks=ranks if shape_free and _matter(method, "rank", ranks) else (),
+            targets=tuple(map(_text, targets)) if shape_free and _matter(method, "targets", targets) else (),
             learning_rates=(lowest, highest),
             most_epochs=choices.epochs,
-            warmups=_with(before.warmup, choices.warmups) if fresh else (),
+            warmups=_with(before.warmup, choices.warmups) if empty else (),
             notes=tuple(notes),
         )
 
     @cached_property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """What Optuna draws, by the name of the setting."""
+        """Optuna's distributions, by the name of the setting."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         drawn: dict[str, BaseDistribution] = {
@@ -110,7 +108,7 @@ class SearchSpace:
 
     @cached_property
     def first(self) -> dict[str, Any]:
-        """The design in force as Optuna draws designs; what lies outside the space as the nearest value inside."""
+        """The present design in Optuna's form; values outside the space are moved to the nearest value inside."""
         lowest, highest = self.learning_rates
         values = self.before.model_dump() | {
             "targets": _text(self.before.targets),
@@ -120,7 +118,7 @@ class SearchSpace:
         return {name: values[name] for name in self.distributions}
 
     def design(self, drawn: Mapping[str, Any]) -> Design:
-        """Return the design of a draw; what is not searched is as it was, learning rates have two digits."""
+        """Return the design of a draw, with learning rates of two digits; what is not searched does not change."""
         if drawn == self.first:
             return self.before
         values = dict(drawn)
@@ -129,12 +127,12 @@ class SearchSpace:
         return self.before.model_copy(update={**values, "learning_rate": float(f"{drawn['learning_rate']:.2g}")})
 
     def warms_up(self, design: Design) -> bool:
-        """Tell whether a warm-up is to be trained for a design: not where it was chosen, or made, before."""
+        """Return whether a design needs a new warm-up: not if the workspace's warm-up is fixed."""
         return bool(self.warmups) and design.warmup != "none"
 
 
 def design_of(settings: Settings) -> Design:
-    """Return the design in force."""
+    """Return the design in the settings."""
     return Design(
         frozen_layers=settings.backbone.frozen_layers or 0,
         rank=getattr(settings.module, "rank", None),
@@ -145,18 +143,13 @@ def design_of(settings: Settings) -> Design:
     )
 
 
-def _shapes_differ(method: Method) -> bool:
-    """Tell whether a method lets tasks have modules of different shapes."""
-    return method.module_per_task
-
-
 def _frozen_layers(backbone: Backbone, choices: DesignChoices) -> tuple[int, ...]:
     layers = backbone.cut.layers
     return tuple(layers - max(1, round(layers * share)) for share in choices.adapted) if layers else ()
 
 
 def _matter(method: Method, name: str, values: Iterable[Any]) -> bool:
-    """Tell whether the workspace's kind of module is another with one of these values than with another."""
+    """Return whether these values of a setting give different modules of the workspace's kind."""
     config = method.settings.module
     if name not in type(config).model_fields:
         return False
@@ -175,8 +168,8 @@ def _targets(method: Method, choices: DesignChoices) -> tuple[str | tuple[str, .
         return choices.targets
     config: Any = backbone.cut.model.config
     usual = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(config.model_type, ())
-    there = set(linear_maps(backbone))
-    return ("all-linear", *(names for names in (tuple(usual), *_ATTENTION) if names and there.issuperset(names)))
+    present = set(linear_maps(backbone))
+    return ("all-linear", *(names for names in (tuple(usual), *_ATTENTION) if names and present.issuperset(names)))
 
 
 _ATTENTION = (("q_proj", "v_proj"), ("query", "value"))

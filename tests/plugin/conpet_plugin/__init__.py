@@ -21,7 +21,7 @@ from conpet.fusion.base import Evidence, Fusion
 from conpet.heads.base import Answer, Head
 from conpet.methods.static import StaticMethod
 from conpet.modules.adapter import MapUpdate
-from conpet.modules.kinds.base import InjectedModule, ModuleKind, grouped, paths_named
+from conpet.modules.kinds.base import InjectedModule, ModuleKind, grouped_tensors, paths_named
 from conpet.modules.sublayers import linear_maps
 from conpet.replay.memory import Subset
 from conpet.replay.rehearsal import Draw, Predrawn
@@ -129,7 +129,7 @@ class BitFit(ModuleKind):
                 scale_out=torch.ones(1, bases[path].out_features),
                 shift=tensors[".shift"].reshape(1, -1) * adapter.document["scale"],
             )
-            for path, tensors in grouped(adapter.tensors, (".shift",), bases).items()
+            for path, tensors in grouped_tensors(adapter.tensors, (".shift",), bases).items()
         }
 
 

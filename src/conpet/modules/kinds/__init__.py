@@ -1,4 +1,4 @@
-"""The kinds of PET modules, by name: one file and one line here each (`docs/reference/module-kinds.md`)."""
+"""The kinds of PET modules: each has one file, and one line here (see `docs/reference/module-kinds.md`)."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def kind_of_document(document: Mapping[str, Any]) -> ModuleKind:
     """Return the kind of a stored module.
 
     Raises:
-        CorruptionError: There is no such kind.
+        CorruptionError: The kind is unknown.
     """
     kinds: list[type[ModuleKind]] = [MODULE_KINDS[name] for name in MODULE_KINDS]
-    found = next((kind for kind in kinds if kind.peft_type == document.get("peft_type")), None)
-    if found is None:
+    match = next((kind for kind in kinds if kind.peft_type == document.get("peft_type")), None)
+    if match is None:
         raise CorruptionError(
-            f"a stored module is of the kind {document.get('peft_type')!r}; this version of conpet knows "
-            f"{', '.join(kind.peft_type for kind in kinds)}"
+            f"a stored module has the unknown kind {document.get('peft_type')!r}; this version of conpet supports "
+            f"{', '.join(kind.peft_type for kind in kinds)}: upgrade conpet, or install the package that registers it"
         )
-    return found()
+    return match()
 
 
 def check_module(backbone: Backbone, config: ModuleConfig) -> None:
-    """Raise `ConfigError` unless a module of these settings can sit on the backbone's suffix."""
+    """Raise `ConfigError` unless a module with these settings fits the backbone's suffix."""
     kind: ModuleKind = MODULE_KINDS[config.kind]()
     kind.document(backbone, config)

@@ -1,4 +1,4 @@
-"""The contract of PET kinds, and what those of Hugging Face PEFT have in common."""
+"""The contract of every module kind, and functions shared by the kinds of Hugging Face PEFT."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from conpet.modules.sublayers import linear_maps, linear_paths
 from conpet.randomness import kept
 
 Targets = Literal["all-linear"] | NonEmpty[str]
-"""Leaf names of linear maps (`("q_proj", "k_proj")`), or all of them."""
+"""Leaf names of linear maps (`("q_proj", "k_proj")`), or "all-linear"."""
 
 ADAPTER = "default"
 PREFIX = "base_model.model."
-"""What PEFT calls an adapter in a model, and what it puts before the path of a map in its files."""
+"""PEFT's name for an adapter in a model, and its prefix for the paths of maps in files."""
 
 
 @dataclass(frozen=True, slots=True)
 class InjectedModule:
-    """A module put into a suffix.
+    """A module inserted into a suffix.
 
     Attributes:
-        parameters: What is trained, by its names on disk.
-        dropouts: Dropout layers of its own, to be switched on in training.
+        parameters: Trained parameters, by their names on disk.
+        dropouts: The module's dropout layers, active only in training.
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -41,13 +41,13 @@ class InjectedModule:
 
 
 class ModuleKind(ABC):
-    """One kind of PET module. It holds no state.
+    """A kind of PET module. Stateless.
 
     Attributes:
-        name: What users call it.
-        peft_type: What its documents call it.
-        in_peft: Whether plain PEFT loads what is stored of it.
-        note: What users should know of it, or None.
+        name: Its name in settings.
+        peft_type: Its name in stored documents.
+        in_peft: Whether Hugging Face PEFT can load stored modules of this kind.
+        note: Information for users, or None.
     """
 
     name: ClassVar[str]
@@ -58,34 +58,35 @@ class ModuleKind(ABC):
 
     @abstractmethod
     def document(self, backbone: Backbone, config: ModuleConfig) -> dict[str, Any]:
-        """Return what `adapter_config.json` says of a module: all that `inject` needs, JSON-ready.
+        """Return the content of `adapter_config.json` for a module: everything `inject` needs, JSON-ready.
 
         Raises:
-            ConfigError: Such a module cannot sit on the backbone's suffix.
+            ConfigError: Such a module does not fit the backbone's suffix.
         """
 
     @abstractmethod
     def inject(
         self, backbone: Backbone, suffix: Suffix, document: Mapping[str, Any], generator: torch.Generator
     ) -> InjectedModule:
-        """Put an untrained module into a suffix; nothing is drawn from the global generator."""
+        """Insert an untrained module into a suffix; must not use the global random generator."""
 
     def updates(self, adapter: Adapter, bases: Mapping[str, nn.Linear]) -> Mapping[str, MapUpdate] | None:
-        """Return what a module does to the linear maps of a suffix, by their paths, so that rows of a batch can differ.
+        """Return a module's updates of the linear maps of a suffix, by path.
 
-        None means that it does something else: its rows are run by themselves, in a suffix of their own.
+        With such updates, rows of one batch can use different modules. None if the module cannot be expressed so: its
+        rows then run in a separate pass and suffix.
 
         Args:
             adapter: The stored module.
             bases: The frozen maps, by path.
 
         Raises:
-            CorruptionError: A tensor is missing or surplus, or sits on a map that is not there.
+            CorruptionError: A tensor is missing or unexpected, or belongs to a map that does not exist.
         """
         return None
 
     def trains_batched(self, config: ModuleConfig) -> bool:
-        """Tell whether modules of this kind and equal settings can be trained in one pass, each on its own rows."""
+        """Tell whether several modules with these settings can be trained in one pass, each on different rows."""
         return False
 
     @property
@@ -95,9 +96,9 @@ class ModuleKind(ABC):
 
 
 def inject_with_peft(config: PeftConfig, suffix: Suffix, device: torch.device) -> dict[str, nn.Parameter]:
-    """Put a module into a suffix by PEFT; return its parameters by their names in PEFT's files.
+    """Insert a module into a suffix with PEFT; return its parameters by their names in PEFT's files.
 
-    What PEFT draws from the global generator is to be overwritten.
+    PEFT initialises them from the global random generator, so the caller must overwrite the random ones.
     """
     with kept([device]):
         inject_adapter_in_model(config, suffix.shell, adapter_name=ADAPTER)
@@ -106,67 +107,73 @@ def inject_with_peft(config: PeftConfig, suffix: Suffix, device: torch.device) -
 
 def _peft_name(name: str) -> str:
     name = PREFIX + name.replace(f".{ADAPTER}.", ".").removesuffix(f".{ADAPTER}")
-    # DoRA's vector was a bare parameter in the first releases of PEFT, and is still called so in files.
+    # In files, DoRA's vector still has the name it had as a bare parameter in early releases of PEFT.
     return name.removesuffix(".weight") if name.endswith("lora_magnitude_vector.weight") else name
 
 
 def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Draw a map `[out, in]` uniformly between -1 and 1 over the square root of its inputs, as PEFT does."""
+    """Draw a matrix `[out, in]` uniformly from +-1 / sqrt(in), as PEFT does."""
     bound = 1 / shape[1] ** 0.5
     return torch.empty(*shape).uniform_(-bound, bound, generator=generator)
 
 
-def checked_targets(backbone: Backbone, named: Targets) -> list[str]:
-    """Return the leaf names of the linear maps that are named, sorted.
+def checked_targets(backbone: Backbone, chosen: Targets) -> list[str]:
+    """Return the leaf names of the chosen linear maps, sorted.
 
     Raises:
-        ConfigError: A target is no linear map of the suffix, or the suffix has none.
+        ConfigError: A target is not a linear map of the suffix, or the suffix has no linear maps.
     """
-    have = linear_maps(backbone)
-    if not have:
+    available = linear_maps(backbone)
+    if not available:
         raise ConfigError(
-            f"{backbone.name} has no linear maps (torch.nn.Linear) above layer {backbone.frozen_layers} for "
-            "a module to sit on: use fewer frozen_layers or another backbone"
+            f"{backbone.name} has no linear maps (torch.nn.Linear) above layer {backbone.frozen_layers} to adapt: "
+            "lower backbone.frozen_layers or use another backbone"
         )
-    targets = have if named == "all-linear" else named
-    unknown = sorted(set(targets) - set(have))
+    targets = available if chosen == "all-linear" else chosen
+    unknown = sorted(set(targets) - set(available))
     if unknown:
         raise ConfigError(
-            f"module.targets: no linear map {', '.join(unknown)} in {backbone.name}; have: {', '.join(have)}"
+            f"module.targets: {backbone.name} has no linear map {', '.join(unknown)}; have: {', '.join(available)}"
         )
     return sorted(targets)
 
 
-def target_paths(backbone: Backbone, named: Targets) -> list[str]:
-    """Return the paths of the linear maps that are named (see `checked_targets`)."""
-    return paths_named(backbone, checked_targets(backbone, named))
+def target_paths(backbone: Backbone, chosen: Targets) -> list[str]:
+    """Return the paths of the chosen linear maps (see `checked_targets`)."""
+    return paths_named(backbone, checked_targets(backbone, chosen))
 
 
 def paths_named(backbone: Backbone, leaves: Sequence[str]) -> list[str]:
-    """Return the paths of the suffix's linear maps with some leaf names, in the order of the module tree."""
+    """Return the paths of the suffix's linear maps with these leaf names, in the order of the module tree."""
     return [path for path in linear_paths(backbone) if path.rpartition(".")[2] in leaves]
 
 
-def grouped(
+def grouped_tensors(
     tensors: Mapping[str, Tensor], ends: Sequence[str], bases: Mapping[str, nn.Linear], prefix: str = ""
 ) -> dict[str, dict[str, Tensor]]:
-    """Sort a module's tensors, named `<prefix><path><end>`, by path and end; every path must have every end.
+    """Group a module's tensors, named `<prefix><path><end>`, by path and end; every path must have every end.
 
     Raises:
-        CorruptionError: A tensor is missing or surplus, or sits on no linear map above the cut.
+        CorruptionError: A tensor is missing or unexpected, or belongs to no linear map above the cut.
     """
     stems = dict.fromkeys(name.removesuffix(end) for name in tensors for end in ends if name.endswith(end))
     wrong = sorted({f"{stem}{end}" for stem in stems for end in ends} ^ tensors.keys())
     if wrong:
-        raise CorruptionError(f"a stored module has missing or surplus tensors: {', '.join(wrong)}")
+        raise CorruptionError(
+            f"a stored module has missing or unexpected tensors: {', '.join(wrong)}; restore the workspace from a "
+            "backup"
+        )
     paths = {stem.removeprefix(prefix): stem for stem in stems}
     unknown = sorted(paths.keys() - bases.keys())
     if unknown:
-        raise CorruptionError(f"a stored module changes {unknown[0]}, which is no linear map above the cut")
+        raise CorruptionError(
+            f"a stored module adapts {unknown[0]}, which is not a linear map above the cut; restore the "
+            "workspace from a backup"
+        )
     return {path: {end: tensors[stem + end] for end in ends} for path, stem in paths.items()}
 
 
 def config_document(config: PeftConfig) -> dict[str, Any]:
-    """Return PEFT's configuration as it writes it, sets as sorted lists."""
+    """Return PEFT's configuration as stored, with sets as sorted lists."""
     document = config.to_dict()
     return {key: sorted(value) if isinstance(value, set) else value for key, value in document.items()}

@@ -1,4 +1,4 @@
-"""Bottleneck adapters of our own, since PEFT has none: Houlsby et al. 2019 and Pfeiffer et al. 2020."""
+"""Bottleneck adapters (Houlsby et al. 2019, Pfeiffer et al. 2020), which PEFT does not have."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from conpet.backbone.backbone import Backbone
 from conpet.backbone.cut import Suffix
 from conpet.config import ModuleConfig, Positive
 from conpet.modules.adapter import Adapter, MapUpdate
-from conpet.modules.kinds.base import InjectedModule, ModuleKind, grouped, uniform
+from conpet.modules.kinds.base import InjectedModule, ModuleKind, grouped_tensors, uniform
 from conpet.modules.sublayers import Sublayer, find_sublayers
 
-_NARROW, _WIDEN = ".adapter_down", ".adapter_up"
-_ENDS = tuple(f"{stem}.{leaf}" for stem in (_NARROW, _WIDEN) for leaf in ("weight", "bias"))
+_DOWN, _UP = ".adapter_down", ".adapter_up"
+_ENDS = tuple(f"{stem}.{leaf}" for stem in (_DOWN, _UP) for leaf in ("weight", "bias"))
 
 
 class AdaptedLinear(nn.Module):
-    """A frozen map with a bottleneck behind it: h + up(gelu(down(h))), h being what the map gives.
+    """A frozen map followed by a bottleneck: h + up(gelu(down(h))), where h is the output of the map.
 
     Args:
         base: The frozen map, the last of a sublayer.
         width: Width m of the bottleneck.
-        generator: Draws `adapter_down`; `adapter_up` and both biases begin with zeros.
+        generator: Initialises `adapter_down`; `adapter_up` and both biases start as zeros.
     """
 
     def __init__(self, base: nn.Linear, width: int, generator: torch.Generator) -> None:
@@ -58,18 +58,18 @@ class BottleneckConfig(ModuleConfig):
 
 
 class _Bottleneck(ModuleKind):
-    """A narrow two-layer network with a residual behind sublayers, before the residual sum and norm of the layer."""
+    """A narrow two-layer network with a residual, after sublayers, before the residual sum and norm of the layer."""
 
     Config = BottleneckConfig
 
     @staticmethod
     @abstractmethod
     def ends(part: Sublayer) -> list[str]:
-        """Return the maps of a layer that get an adapter behind them."""
+        """Return the maps of a layer that an adapter follows."""
 
     def document(self, backbone: Backbone, config: ModuleConfig) -> dict[str, Any]:
-        """Return our own document: the kind, the width and the maps the adapters stand behind."""
-        assert isinstance(config, BottleneckConfig)  # noqa: S101 - as `Config` says
+        """Return the document: the kind, the width and the maps that the adapters follow."""
+        assert isinstance(config, BottleneckConfig)  # noqa: S101 - see `Config`
         return {
             "peft_type": self.peft_type,
             "base_model_name_or_path": backbone.name,
@@ -80,7 +80,7 @@ class _Bottleneck(ModuleKind):
     def inject(
         self, backbone: Backbone, suffix: Suffix, document: Mapping[str, Any], generator: torch.Generator
     ) -> InjectedModule:
-        """Put an adapter behind each map."""
+        """Insert an adapter after each map."""
         parameters: dict[str, nn.Parameter] = {}
         for path in document["target_modules"]:
             adapted = AdaptedLinear(suffix.shell.get_submodule(path), document["bottleneck"], generator)  # type: ignore[arg-type]
@@ -89,37 +89,37 @@ class _Bottleneck(ModuleKind):
         return InjectedModule(parameters)
 
     def updates(self, adapter: Adapter, bases: Mapping[str, nn.Linear]) -> Mapping[str, MapUpdate]:
-        """Return the adapter behind each map."""
+        """Return the adapter after each map."""
         return {
             path: MapUpdate(
-                narrow=tensors[f"{_NARROW}.weight"].T,
-                narrow_bias=tensors[f"{_NARROW}.bias"].unsqueeze(0),
-                widen=tensors[f"{_WIDEN}.weight"].T,
-                widen_bias=tensors[f"{_WIDEN}.bias"].unsqueeze(0),
+                narrow=tensors[f"{_DOWN}.weight"].T,
+                narrow_bias=tensors[f"{_DOWN}.bias"].unsqueeze(0),
+                widen=tensors[f"{_UP}.weight"].T,
+                widen_bias=tensors[f"{_UP}.bias"].unsqueeze(0),
             )
-            for path, tensors in grouped(adapter.tensors, _ENDS, bases).items()
+            for path, tensors in grouped_tensors(adapter.tensors, _ENDS, bases).items()
         }
 
 
 class Houlsby(_Bottleneck):
-    """Adapters behind the attention and behind the feed-forward sublayer (Houlsby et al. 2019, section 2.1)."""
+    """Adapters after the attention and the feed-forward sublayer (Houlsby et al. 2019, section 2.1)."""
 
     name = "houlsby"
     peft_type = "CONPET_HOULSBY"
 
     @staticmethod
     def ends(part: Sublayer) -> list[str]:
-        """Both sublayers' last maps."""
+        """Return the last map of both sublayers."""
         return [part.attention_out, part.feed_forward_out]
 
 
 class Pfeiffer(_Bottleneck):
-    """Adapters behind the feed-forward sublayer alone (Pfeiffer et al. 2020)."""
+    """Adapters after the feed-forward sublayer only (Pfeiffer et al. 2020)."""
 
     name = "pfeiffer"
     peft_type = "CONPET_PFEIFFER"
 
     @staticmethod
     def ends(part: Sublayer) -> list[str]:
-        """The feed-forward sublayer's last map."""
+        """Return the last map of the feed-forward sublayer."""
         return [part.feed_forward_out]

@@ -1,4 +1,4 @@
-"""(IA)3: keys, values and the inner states of feed-forward layers times trained vectors (Liu et al. 2022), by PEFT."""
+"""(IA)3 with PEFT: trained vectors scale keys, values and inner feed-forward states (Liu et al. 2022)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from conpet.modules.kinds.base import (
     ModuleKind,
     Targets,
     config_document,
-    grouped,
+    grouped_tensors,
     inject_with_peft,
     target_paths,
 )
@@ -32,17 +32,17 @@ class Ia3Config(ModuleConfig):
     """Settings of (IA)3 modules.
 
     Attributes:
-        targets: Leaf names of the linear maps that get a vector, or "all-linear" for the choice of the paper.
+        targets: Leaf names of the linear maps to scale, or "all-linear" for those of the paper.
     """
 
     targets: Targets = "all-linear"
 
 
 class Ia3(ModuleKind):
-    """Trained vectors, ones at first, on the output of key and value maps and the input of the last feed-forward map.
+    """Trained vectors, initially ones, scale keys, values and the input of the last feed-forward map.
 
-    With `targets` the vectors sit on the maps named instead: on the input of those that end a feed-forward sublayer, on
-    the output of all others. Where one map gives query, key and value together, all of it is scaled, as PEFT does.
+    With `targets`, they scale the named maps instead: the input of a map that ends a feed-forward sublayer, the output
+    of any other. If one map computes query, key and value together, its whole output is scaled, as in PEFT.
     """
 
     name = "ia3"
@@ -51,8 +51,8 @@ class Ia3(ModuleKind):
     Config = Ia3Config
 
     def document(self, backbone: Backbone, config: ModuleConfig) -> dict[str, Any]:
-        """Return PEFT's configuration; maps are named by their whole paths, since IA3 knows no choice of layers."""
-        assert isinstance(config, Ia3Config)  # noqa: S101 - as `Config` says
+        """Return PEFT's configuration; maps are named by full path, because PEFT's IA3 cannot select layers."""
+        assert isinstance(config, Ia3Config)  # noqa: S101 - see `Config`
         parts = find_sublayers(backbone, self.name)
         feed_forward = [part.feed_forward_out for part in parts]
         if config.targets == "all-linear":
@@ -71,15 +71,15 @@ class Ia3(ModuleKind):
     def inject(
         self, backbone: Backbone, suffix: Suffix, document: Mapping[str, Any], generator: torch.Generator
     ) -> InjectedModule:
-        """Inject it by PEFT: ones, nothing is drawn."""
+        """Inject the module with PEFT; the vectors are ones, so nothing is random."""
         return InjectedModule(inject_with_peft(PeftConfig.from_peft_type(**document), suffix, backbone.device))
 
     def updates(self, adapter: Adapter, bases: Mapping[str, nn.Linear]) -> Mapping[str, MapUpdate]:
-        """Return the vector of each map, on the side it sits on."""
+        """Return the vector of each map, for its input or its output."""
         feed_forward = set(adapter.document["feedforward_modules"])
         return {
             path: _update(tensors[_VECTOR], on_input=path in feed_forward)
-            for path, tensors in grouped(adapter.tensors, (_VECTOR,), bases, PREFIX).items()
+            for path, tensors in grouped_tensors(adapter.tensors, (_VECTOR,), bases, PREFIX).items()
         }
 
 

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021) with its variants rsLoRA (Kalajdzievski 2023) and DoRA (Liu et al. 2024), by PEFT."""
+"""LoRA (Hu et al. 2021) and its variants rsLoRA (Kalajdzievski 2023) and DoRA (Liu et al. 2024)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from conpet.modules.kinds.base import (
     Targets,
     checked_targets,
     config_document,
-    grouped,
+    grouped_tensors,
     inject_with_peft,
     paths_named,
     uniform,
@@ -34,7 +34,7 @@ from conpet.modules.low_rank import LowRankLinear, low_rank_maps
 from conpet.modules.sublayers import adapted_layers
 
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
-"""Ends of the names of A `[r, in]` and B `[out, r]` in PEFT's files."""
+"""Suffixes of the names of A `[r, in]` and B `[out, r]` in PEFT's files."""
 _MAGNITUDE = ".lora_magnitude_vector"
 
 
@@ -43,11 +43,11 @@ class LoraConfig(ModuleConfig):
 
     Attributes:
         rank: Rank r.
-        alpha: An update is scaled by alpha / rank.
-        dropout: Dropout on the input of the LoRA maps, in training.
-        targets: Leaf names of the linear maps that get LoRA (`("q_proj", "k_proj")`), or "all-linear".
+        alpha: Updates are scaled by alpha / rank.
+        dropout: Dropout on the input of the LoRA maps in training.
+        targets: Leaf names of the linear maps to adapt (`("q_proj", "k_proj")`), or "all-linear".
         rslora: Whether updates are scaled by alpha / sqrt(rank) instead (rsLoRA).
-        dora: Whether the length of every row of the updated maps is trained too (DoRA).
+        dora: Whether the norm of each row of the updated maps is trained too (DoRA).
     """
 
     budget = frozenset({"dropout"})
@@ -61,10 +61,10 @@ class LoraConfig(ModuleConfig):
 
 
 class Lora(ModuleKind):
-    """A low-rank update of linear maps: W x + s B A x with A `[r, in]` random and B `[out, r]` zero at first.
+    """A low-rank update of linear maps: W x + s B A x where A `[r, in]` starts random and B `[out, r]` zero.
 
-    s is alpha / r, or alpha / sqrt(r) with `rslora`. With `dora` every row of W + s B A is brought to a trained
-    length, at first that of W: m * (W + s B A) x / |W + s B A|.
+    s is alpha / r, or alpha / sqrt(r) with `rslora`. With `dora`, each row of W + s B A is rescaled to a trained norm
+    m, initially that of the row of W: m (W + s B A) x / |W + s B A|.
     """
 
     name = "lora"
@@ -74,7 +74,7 @@ class Lora(ModuleKind):
 
     def document(self, backbone: Backbone, config: ModuleConfig) -> dict[str, Any]:
         """Return PEFT's configuration of a LoRA module on the suffix."""
-        assert isinstance(config, LoraConfig)  # noqa: S101 - as `Config` says
+        assert isinstance(config, LoraConfig)  # noqa: S101 - see `Config`
         targets = checked_targets(backbone, config.targets)
         layers: dict[str, Any] = {}
         if backbone.cut.path:
@@ -97,7 +97,7 @@ class Lora(ModuleKind):
     def inject(
         self, backbone: Backbone, suffix: Suffix, document: Mapping[str, Any], generator: torch.Generator
     ) -> InjectedModule:
-        """Put our own maps in; DoRA's are PEFT's."""
+        """Insert `LowRankLinear` maps, or PEFT's own with DoRA."""
         if document.get("use_dora"):
             return _inject_with_peft(backbone, suffix, document, generator)
         parameters: dict[str, nn.Parameter] = {}
@@ -115,16 +115,16 @@ class Lora(ModuleKind):
         return InjectedModule(parameters, dropouts)
 
     def trains_batched(self, config: ModuleConfig) -> bool:
-        """Plain LoRA without dropout does: its maps are our own, and dropout would draw for all rows at once."""
+        """Return True for plain LoRA without dropout. DoRA uses PEFT's maps; dropout draws for all rows at once."""
         return isinstance(config, LoraConfig) and not config.dora and not config.dropout
 
     def updates(self, adapter: Adapter, bases: Mapping[str, nn.Linear]) -> Mapping[str, MapUpdate]:
-        """Return A and s B of each map; DoRA also scales what W gives."""
+        """Return A and s B of each map; with DoRA also the scale of its output."""
         scale = scale_of(adapter.document)
         ends = (DOWN, UP, _MAGNITUDE) if adapter.document.get("use_dora") else (DOWN, UP)
         return {
             path: _update(tensors, scale, bases[path])
-            for path, tensors in grouped(adapter.tensors, ends, bases, PREFIX).items()
+            for path, tensors in grouped_tensors(adapter.tensors, ends, bases, PREFIX).items()
         }
 
 
@@ -133,14 +133,14 @@ def _update(tensors: Mapping[str, Tensor], scale: float, base: nn.Linear) -> Map
     if _MAGNITUDE not in tensors:
         return MapUpdate(down=down, up=up)
     weight = base.weight.detach()
-    length = torch.linalg.norm(weight + (up @ down).to(weight), dim=1).float().cpu()
-    ratio = tensors[_MAGNITUDE] / length
+    norm = torch.linalg.norm(weight + (up @ down).to(weight), dim=1).float().cpu()
+    ratio = tensors[_MAGNITUDE] / norm
     shift = None if base.bias is None else (base.bias.detach().float().cpu() * (1 - ratio)).unsqueeze(0)
     return MapUpdate(down=down, up=up * ratio.unsqueeze(1), scale_out=ratio.unsqueeze(0), shift=shift)
 
 
 def scale_of(document: Mapping[str, Any]) -> float:
-    """Return the factor s before an update B A: alpha / r, or alpha / sqrt(r) with rsLoRA."""
+    """Return the scale s of an update s B A: alpha / r, or alpha / sqrt(r) with rsLoRA."""
     rank = int(document["r"])
     return float(document["lora_alpha"]) / (rank**0.5 if document.get("use_rslora") else rank)
 
@@ -148,11 +148,11 @@ def scale_of(document: Mapping[str, Any]) -> float:
 def _inject_with_peft(
     backbone: Backbone, suffix: Suffix, document: Mapping[str, Any], generator: torch.Generator
 ) -> InjectedModule:
-    """Inject a module by PEFT and draw its A maps anew."""
+    """Inject a module with PEFT and redraw its A maps with `generator`."""
     parameters = inject_with_peft(PeftConfig.from_peft_type(**document), suffix, backbone.device)
     layers = [module for module in suffix.shell.modules() if isinstance(module, LoraLayer)]
     for layer in layers:
-        # Autocast brings weights to the states' format, not states to theirs.
+        # Under autocast, weights must take the dtype of the states, not the reverse.
         layer.cast_input_dtype_enabled = False
         weight = layer.lora_A[ADAPTER].weight
         weight.data.copy_(uniform(weight.shape, generator))
@@ -160,37 +160,41 @@ def _inject_with_peft(
 
 
 def freeze_beneath(suffix: Suffix, past: Adapter) -> None:
-    """Add a frozen LoRA to the maps of a planted one: W x + past(x) + current(x), as O-LoRA (Wang et al. 2023) trains.
+    """Add a frozen LoRA to the maps of an inserted one: W x + past(x) + current(x), as in O-LoRA (Wang et al. 2023).
 
     Raises:
-        ConfigError: It is no plain LoRA, or sits on other maps.
+        ConfigError: The past module is not a plain LoRA, or adapts other maps.
     """
     maps = _plain(past)
     layers = low_rank_maps(suffix.shell)
     if maps.keys() != layers.keys():
-        raise ConfigError(f"a past LoRA must sit on the maps of the present one; apart: {_apart(maps, layers)}")
+        raise ConfigError(
+            f"a past LoRA must adapt the same maps as the new one; only one adapts: {_difference(maps, layers)}"
+        )
     for path, layer in layers.items():
         layer.add_frozen_update(*maps[path])
 
 
 def concatenated(adapters: Sequence[Adapter]) -> Adapter:
-    """Join LoRA modules on the same maps into one of the summed rank that adds all their updates at once.
+    """Join LoRA modules on the same maps into one whose rank is the sum of theirs, and whose update is too.
 
     Raises:
-        ConfigError: There is none, one is no plain LoRA (DoRA is not), or they sit on different maps.
+        ConfigError: There is no module, one is not a plain LoRA (DoRA is not), or they adapt different maps.
     """
     if not adapters:
-        raise ConfigError("there is no LoRA to be joined: name at least one")
+        raise ConfigError("there is no LoRA to join: pass at least one")
     parts = [_plain(adapter) for adapter in adapters]
     if any(part.keys() != parts[0].keys() for part in parts):
         other = next(part for part in parts if part.keys() != parts[0].keys())
-        raise ConfigError(f"only LoRA modules on the same maps can be joined; apart: {_apart(parts[0], other)}")
+        raise ConfigError(
+            f"only LoRA modules on the same maps can be joined; only one adapts: {_difference(parts[0], other)}"
+        )
     tensors = {}
     for path in parts[0]:
         tensors[f"{PREFIX}{path}{DOWN}"] = torch.cat([part[path][0] for part in parts])
         tensors[f"{PREFIX}{path}{UP}"] = torch.cat([part[path][1] for part in parts], dim=1)
     rank = sum(int(adapter.document["r"]) for adapter in adapters)
-    scale = {"r": rank, "lora_alpha": float(rank), "use_rslora": False}  # the updates are scaled already
+    scale = {"r": rank, "lora_alpha": float(rank), "use_rslora": False}  # B already includes the scale
     return Adapter(tensors, {**adapters[0].document, **scale})
 
 
@@ -198,7 +202,7 @@ def _plain(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
     """Return A and s B by path."""
     if adapter.document.get("peft_type") != Lora.peft_type or adapter.document.get("use_dora"):
         raise ConfigError(
-            "only plain LoRA modules can stand beneath another one or be joined: use module.kind=lora without dora"
+            "only plain LoRA modules can be joined, or trained on top of: use module.kind=lora with module.dora=false"
         )
     scale = scale_of(adapter.document)
     stems = [name.removesuffix(DOWN) for name in adapter.tensors if name.endswith(DOWN)]
@@ -207,5 +211,5 @@ def _plain(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
     }
 
 
-def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    return ", ".join(sorted(one.keys() ^ other.keys()))
+def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(first.keys() ^ second.keys()))

@@ -1,7 +1,7 @@
 """Prefix tuning (Li and Liang 2021) in the layers of a suffix.
 
-Of our own: PEFT's prompt kinds wrap a whole model and put prompts before its first layer, or before the keys of all
-layers; none can be injected into the layers above a cut (`peft.inject_adapter_in_model` refuses them).
+PEFT's prompt modules are not used: they wrap a whole model and add prompts before its first layer or to the keys of all
+layers, and cannot be injected into the layers above a cut (`peft.inject_adapter_in_model` rejects them).
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from conpet.modules.kinds.base import InjectedModule, ModuleKind
 from conpet.modules.sublayers import adapted_layers, probe
 
 _ATTENTION = "conpet_prefix"
-"""What the attention below is called in transformers."""
+"""Name under which `_attend` is registered in transformers."""
 _KEY, _VALUE = "prefix_key", "prefix_value"
 _DEVIATION = 0.02
 
-_seen: ContextVar[list[tuple[nn.Module, Tensor, Tensor]]] = ContextVar("conpet_prefix_seen")
-"""Where the attentions of a suffix report themselves while they are looked for."""
+_recorded: ContextVar[list[tuple[nn.Module, Tensor, Tensor]]] = ContextVar("conpet_prefix_attentions")
+"""Attention modules called while `_recording`, each with its key and value."""
 
 
 def _attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Attend as torch's fused kernel does, over the module's prefix too, if it has one.
+    """Compute attention with torch's fused kernel, including the module's prefix if it has one.
 
-    Query, key and value are `[n, heads, T, width]`; the mask, added to scores, is `[n, 1, T, T]` or None.
+    Query, key and value are `[n, heads, T, width]`; the additive mask is `[n, 1, T, T]` or None.
     """
-    if (seen := _seen.get(None)) is not None:
-        seen.append((module, key, value))
+    if (recorded := _recorded.get(None)) is not None:
+        recorded.append((module, key, value))
     if hasattr(module, _KEY):
         rows, length = len(key), key.shape[2]
         if attention_mask is None:
@@ -57,7 +57,7 @@ def _attend(
     return attended
 
 
-# A new name in transformers' table: what stands there under other names stays as it is.
+# A new name in the tables of transformers; existing entries are unchanged.
 AttentionInterface.register(_ATTENTION, _attend)
 AttentionMaskInterface.register(_ATTENTION, eager_mask)
 
@@ -66,7 +66,7 @@ class PrefixConfig(ModuleConfig):
     """Settings of prefix tuning.
 
     Attributes:
-        tokens: Number of trained keys and values before the tokens.
+        tokens: Length of the prefix: the number of trained keys and of trained values.
     """
 
     tokens: Positive = 16
@@ -75,23 +75,23 @@ class PrefixConfig(ModuleConfig):
 class Prefix(ModuleKind):
     """Trained keys and values before those of the tokens, in every attention above the cut.
 
-    Every token sees the whole prefix. Keys are used as they are, without a position. All begin as small random
-    numbers, so that, unlike other kinds, an untrained module changes what the backbone gives.
+    Every token attends to the whole prefix. Its keys have no position encoding. Initial values are small and random, so
+    an untrained module changes the backbone's output, unlike other kinds.
     """
 
     name = "prefix"
     peft_type = "CONPET_PREFIX"
     Config = PrefixConfig
     note = (
-        "prefix modules cannot share a pass: inputs that need different ones are run module by module, which is slower "
-        "where many modules are asked at once"
+        "prefix modules cannot share a forward pass: each module runs separately, which is slower when a batch needs "
+        "many of them"
     )
 
     def document(self, backbone: Backbone, config: ModuleConfig) -> dict[str, Any]:
-        """Return our own document: the kind, the length and the shapes `[heads, width]` of each attention."""
-        assert isinstance(config, PrefixConfig)  # noqa: S101 - as `Config` says
+        """Return the document: the kind, the length and the shapes `[heads, width]` of each attention."""
+        assert isinstance(config, PrefixConfig)  # noqa: S101 - see `Config`
         suffix = backbone.suffix()
-        found = _attentions(backbone, suffix)
+        attentions = _attentions(backbone, suffix)
         names = {id(module): name for name, module in suffix.shell.named_modules()}
         return {
             "peft_type": self.peft_type,
@@ -102,15 +102,15 @@ class Prefix(ModuleKind):
                     _KEY: [key.shape[1], key.shape[3]],
                     _VALUE: [value.shape[1], value.shape[3]],
                 }
-                for module, key, value in found
+                for module, key, value in attentions
             },
         }
 
     def inject(
         self, backbone: Backbone, suffix: Suffix, document: Mapping[str, Any], generator: torch.Generator
     ) -> InjectedModule:
-        """Give each attention its prefix and let the suffix attend to it."""
-        _switch(backbone, suffix)
+        """Give each attention a prefix and make the suffix attend to it."""
+        _use_prefix_attention(backbone, suffix)
         parameters = {}
         for path, shapes in document["attentions"].items():
             attention = suffix.shell.get_submodule(path)
@@ -124,37 +124,38 @@ class Prefix(ModuleKind):
 
 
 def _attentions(backbone: Backbone, suffix: Suffix) -> list[tuple[nn.Module, Tensor, Tensor]]:
-    """Return the attentions of a suffix, one a layer, each with a key and a value it computed."""
-    _switch(backbone, suffix)
-    with _looking() as found:
+    """Return the attention module of each layer of a suffix, with a key and a value it computed."""
+    _use_prefix_attention(backbone, suffix)
+    with _recording() as attentions:
         try:
             probe(backbone, suffix)
         except (RuntimeError, TypeError, ValueError) as error:
-            check_memory(error, "the backbone's attentions were looked for")
-            raise _refused(backbone, str(error)) from error
-    if not found or len(found) != len(adapted_layers(backbone)):
-        raise _refused(backbone, f"{len(found)} attentions ran in {len(adapted_layers(backbone))} layers")
-    return found
+            check_memory(error, "the backbone's attention modules were located")
+            raise _unsupported(backbone, str(error)) from error
+    layers = len(adapted_layers(backbone))
+    if not attentions or len(attentions) != layers:
+        raise _unsupported(backbone, f"{len(attentions)} attention modules ran in {layers} layers")
+    return attentions
 
 
-def _switch(backbone: Backbone, suffix: Suffix) -> None:
+def _use_prefix_attention(backbone: Backbone, suffix: Suffix) -> None:
     shell = suffix.shell
     if not isinstance(shell, PreTrainedModel):
-        raise _refused(backbone, "it is no model of the transformers library")
+        raise _unsupported(backbone, "it is not a model of the transformers library")
     shell.set_attn_implementation(_ATTENTION)
 
 
 @contextmanager
-def _looking() -> Iterator[list[tuple[nn.Module, Tensor, Tensor]]]:
-    token = _seen.set([])
+def _recording() -> Iterator[list[tuple[nn.Module, Tensor, Tensor]]]:
+    token = _recorded.set([])
     try:
-        yield _seen.get()
+        yield _recorded.get()
     finally:
-        _seen.reset(token)
+        _recorded.reset(token)
 
 
-def _refused(backbone: Backbone, reason: str) -> ConfigError:
+def _unsupported(backbone: Backbone, reason: str) -> ConfigError:
     return ConfigError(
         f"module.kind=prefix needs layers above the cut that attend through transformers' attention interface; "
-        f"{backbone.name} has none: {reason}. Use module.kind=lora or another backbone"
+        f"{backbone.name} has none: {reason}. Use module.kind=lora, or another backbone"
     )
