@@ -49,7 +49,7 @@ def same_answers(bench: Bench, workspace: ConPET, texts: Sequence[str], labels: 
             plain = exported_logits(workspace.backbone, folder, example)
             theirs.append(plain[[exported_labels(folder).index(label) for label in known.labels]])
     close = check_close(
-        f"logits of {len(theirs)} answers by PEFT",
+        f"logits of {len(theirs)} predictions, computed with PEFT",
         torch.cat(ours),
         torch.cat(theirs),
         bench.tolerance(workspace.backbone),
