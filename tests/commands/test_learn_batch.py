@@ -13,7 +13,7 @@ from conpet import ConPET, Example, Task
 from conpet.errors import ConfigError, DataError
 from conpet.evaluation.history import BATCH
 from conpet.modules.adapter import ADAPTER_TENSORS
-from conpet.state.state import MODULE
+from conpet.state.slots import MODULE
 from conpet.state.statistics import STATISTICS
 from conpet.testing import toy_stream
 from tests.helpers.cli import QUICK, STREAM, conpet, write_stream

@@ -15,7 +15,7 @@ from conpet.errors import AccuracyBoundError, ConfigError, DataError, UnknownNam
 from conpet.methods import METHODS
 from conpet.methods.static import METHOD, STATIC, StaticMethod
 from conpet.modules import optimisation
-from conpet.state.state import ASSIGNMENT
+from conpet.state.slots import ASSIGNMENT
 from conpet.testing import Trial, ask, tiny_settings, toy_stream
 from conpet.testing.checks import files, require_same
 from tests.helpers.workspaces import (

@@ -116,7 +116,7 @@ def _extent(store: Store, task: str) -> tuple[int, int, list[str]]:
     Returns no record, because an open record would keep the task's files from being deleted.
     """
     from conpet.modules.warmup_info import WarmupNote
-    from conpet.state.state import shared_slot_of
+    from conpet.state.slots import shared_slot_of
 
     with store.snapshot() as snapshot:
         record = snapshot.task(task)
@@ -144,7 +144,7 @@ def export(
     from conpet.commands.export import WARMUP_FOLDER, export_version
     from conpet.modules.adapter import ADAPTER_CONFIG
     from conpet.modules.kinds import kind_of_document
-    from conpet.state.state import module_of
+    from conpet.state.slots import module_of
     from conpet.store import Store
 
     with Store.open(workspace).snapshot() as snapshot:
@@ -187,7 +187,7 @@ def verify(workspace: WorkspacePath, as_json: AsJson = False, backbone: Backbone
 
 
 def _row(version: VersionRecord) -> dict[str, Any]:
-    from conpet.state.state import shared_slot_of
+    from conpet.state.slots import shared_slot_of
 
     return {
         "task": version.task,
