@@ -518,7 +518,8 @@ class ConPET:
         Args:
             task: A task, or the name of a learned one. Its test examples are never read.
             seconds: Limit on wall time.
-            passes: Limit on forward-pass equivalents (see `TuneReport.passes`); equal seeds then find equal designs.
+            passes: Limit on forward-pass equivalents (see `TuneReport.passes`). Within this limit, runs with the same
+                seed find the same settings.
             trials: Limit on the number of designs. At least one of the three limits is required.
             choices: Any fields of `conpet.config.DesignChoices`.
             dry_run: Whether to leave the settings unchanged.

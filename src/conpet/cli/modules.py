@@ -24,7 +24,7 @@ Version = Annotated[
 
 @app.command("list")
 def list_(workspace: WorkspacePath, as_json: AsJson = False) -> None:
-    """List every version of every module; predictions use the active ones.
+    """List all module versions; predictions use the active ones.
 
     The column `module` shows the number of trained parameters, or the name of the module that tasks share.
     """

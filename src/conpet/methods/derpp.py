@@ -23,7 +23,7 @@ class DerppConfig(MethodConfig):
     """Options of the method.
 
     Attributes:
-        alpha: Weight of the recorded outputs.
+        alpha: Weight of the loss on the recorded outputs.
         beta: Weight of the labels of old examples.
     """
 
