@@ -43,9 +43,8 @@ def stated() -> Mapping[str, Sequence[str]]:
     return {
         "README.md": [*demo_sentences(demo), *speed_in_short(speed["rows"])],
         "docs/how-to/small-tasks.md": [
-            "With `smollm2-135m` on two CPU cores, ten tasks of 8 examples are learned "
-            f"{ratio(speed['rows'], 'learn-together', 1)} "
-            "times as fast in one batch as one by one"
+            "With `smollm2-135m` on two CPU cores, learning ten 8-example tasks in one batch is "
+            f"{ratio(speed['rows'], 'learn-together', 1)} times as fast as learning them one by one"
         ],
         "docs/how-to/merge-and-upgrade.md": growing_lines(growing),
         "docs/explanation/storage.md": parameter_sentences(demo),
@@ -149,14 +148,13 @@ def growing_lines(found: Mapping[str, Any]) -> list[str]:
     return [
         f"| `emr`, 4 tasks | {percent(paper['before'])} |",
         f"| the same workspace after the upgrade, `fusion=paper` | {percent(paper['upgraded'])} |",
-        f"| and with a fifth task learned | {percent(paper['and_one_more_task'])} (`emr` without the upgrade: "
+        f"| the same after learning a fifth task | {percent(paper['and_one_more_task'])} (`emr` without the upgrade: "
         f"{percent(upgrade['static']['and_one_more_task'])}) |",
         f"| upgraded with `--fusion calibrated` | {percent(calibrated['upgraded'])} |",
-        f"| and with a fifth task learned | {percent(calibrated['and_one_more_task'])} |",
-        f"{percent(merge['accuracy_after'])} of {merge['validation_examples']} validation examples correct after "
-        "the merge, "
-        f"{percent(merge['accuracy_before'])} before; {merge['bytes_after'] / 1e6:.1f} MB stored after it, "
-        f"{merge['bytes_before'] / 1e6:.1f} MB before.",
+        f"| the same after learning a fifth task | {percent(calibrated['and_one_more_task'])} |",
+        f"accuracy on their {merge['validation_examples']} validation examples went from "
+        f"{percent(merge['accuracy_before'])} to {percent(merge['accuracy_after'])}, and the size of the workspace "
+        f"from {merge['bytes_before'] / 1e6:.1f} MB to {merge['bytes_after'] / 1e6:.1f} MB.",
     ]
 
 

@@ -21,10 +21,10 @@ COMMANDS, SETTINGS = REFERENCE / "command-line.md", REFERENCE / "settings.md"
 BEGIN, END = "<!-- settings -->\n", "<!-- end of settings -->"
 INTRODUCTION = """# Command line
 
-<!-- Made by `python scripts/make_reference.py` from the commands' own help. -->
+<!-- Made by `python scripts/make_reference.py` from the commands' help texts. -->
 
-`conpet COMMAND --help` prints the same on the terminal. Commands print results to standard output and everything
-else to standard error. They exit with 0 on success, 1 on an error, 2 on wrong usage and 130 when interrupted.
+`conpet COMMAND --help` prints the same in the terminal. Commands print results to standard output and everything
+else to standard error. Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted.
 `--debug` before the command shows the traceback of an error.
 """
 

@@ -30,7 +30,7 @@ from conpet.modules.module import PetModule
 from conpet.modules.optimisation import epoch_batches
 from conpet.modules.training import TrainingJob, train_module
 from conpet.state.reading import seed_of
-from conpet.state.state import MODULE
+from conpet.state.slots import MODULE
 from conpet.types import LearnReport
 
 BUDGETS = (1, 2, 3, 5)

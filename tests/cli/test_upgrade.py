@@ -107,8 +107,8 @@ def test_merge_shows_what_it_cost_and_freed(tmp_path: Path) -> None:
     assert report["tasks"] == [FIRST.name, SECOND.name]
     assert report["bytes_after"] < report["bytes_before"]
     assert report["validation_examples"] == 8
-    assert {row["unit"] for row in conpet("modules", "list", workspace, "--json").json} == {"unit-1"}
-    assert conpet("modules", "list", workspace).out.count("unit-1") == 2
+    assert {row["shared_module"] for row in conpet("modules", "list", workspace, "--json").json} == {"merged-1"}
+    assert conpet("modules", "list", workspace).out.count("merged-1") == 2
     again = conpet("merge", workspace, FIRST.name, SECOND.name, "--yes")
     assert (again.code, "already share one module" in again.err) == (1, True)
 

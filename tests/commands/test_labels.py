@@ -401,6 +401,6 @@ def test_accuracy_is_not_compared_across_a_label_that_went(tmp_path: Path) -> No
     report = learner.retire("other")
     assert [event.verb for event in learner.store.events()][-2:] == ["rename", "retire"]
     assert report.evaluation is not None
-    assert report.evaluation.tasks[first.name].whole.total == 4
+    assert report.evaluation.tasks[first.name]["accuracy"].n == 4
     renaming, retiring = matrix_of(learner.store.events()).rows[-2:]
     assert (renaming.learned, retiring.learned) == (None, first.name)

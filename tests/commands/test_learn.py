@@ -65,7 +65,7 @@ def test_a_task_whose_class_sums_are_damaged_is_named_by_the_first_answer(tmp_pa
     content = damaged.read_bytes()
     for kept in (content[:-1], content[:10]):
         damaged.write_bytes(kept)
-        with pytest.raises(CorruptionError, match=r"module-text-1-.*classes\.safetensors has .* bytes where"):
+        with pytest.raises(CorruptionError, match=r"module-text-1-.*classes\.safetensors has .* bytes instead of"):
             ConPET.open(path).predict(["hello"])
     damaged.unlink()
     with pytest.raises(CorruptionError, match=r"module-text-1-.*classes\.safetensors is missing"):
@@ -145,7 +145,7 @@ def test_settings_of_one_task_are_its_own(tmp_path: Path) -> None:
     )
     ranks = [task.active.module.document("adapter_config")["r"] for task in learner.tasks if task.active.module]
     assert ranks == [4, 2]
-    with frozen_state(learner), pytest.raises(ConfigError, match="'selector' is set for a whole workspace"):
+    with frozen_state(learner), pytest.raises(ConfigError, match="'selector' is a setting of the whole workspace"):
         learner.learn(replace(stream()[2], settings={"selector": {"top_k": 2}}))
 
 

@@ -13,7 +13,7 @@ from conpet import ConPET, Example, Task
 from conpet.errors import ConfigError, DataError
 from conpet.evaluation.history import BATCH
 from conpet.modules.adapter import ADAPTER_TENSORS
-from conpet.state.state import MODULE
+from conpet.state.slots import MODULE
 from conpet.state.statistics import STATISTICS
 from conpet.testing import toy_stream
 from tests.helpers.cli import QUICK, STREAM, conpet, write_stream
@@ -102,7 +102,7 @@ def test_tasks_with_a_name_or_label_in_common_are_refused_before_anything_is_don
             learner.learn_batch([second, clash])
         with pytest.raises(DataError, match="is given twice"):
             learner.learn_batch([second, second])
-        with pytest.raises(DataError, match="owned by the earlier task"):
+        with pytest.raises(DataError, match="belongs to the earlier task"):
             learner.learn_batch([third, replace(stream()[0], name="other")])
 
 

@@ -102,7 +102,7 @@ def test_a_module_that_serves_all_tasks_is_counted_once(tmp_path: Path) -> None:
     data = report_data(learner.store)
     assert [task.counted_with for task in data.tasks] == [last.task, None]
     assert list(tasks_table(data.tasks).columns[7].cells) == ["shared", text.short_count(last.parameters)]
-    kept = next(row for row in PageView(data).parameters if row.name.startswith("Kept"))
+    kept = next(row for row in PageView(data).parameters if row.name.startswith("Stored"))
     assert kept.number == text.count(last.parameters)
     assert kept.with_heads == text.count(last.parameters + last.head_parameters)
     assert 0 < first.head_parameters < last.head_parameters
@@ -114,7 +114,7 @@ def test_a_merged_module_is_counted_once_and_its_head_label_by_label(tmp_path: P
     learner = workspace(tmp_path, 2)
     first, last = (task.active for task in learner.tasks)
     learner.merge([first.task, last.task], bound=100.0, evaluate=False)
-    kept = next(row for row in PageView(report_data(learner.store)).parameters if row.name.startswith("Kept"))
+    kept = next(row for row in PageView(report_data(learner.store)).parameters if row.name.startswith("Stored"))
     assert kept.number == text.count(first.parameters) == text.count(last.parameters)
     assert kept.with_heads == text.count(last.parameters + first.head_parameters + last.head_parameters)
 

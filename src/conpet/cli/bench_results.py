@@ -106,7 +106,7 @@ def plot(
     kind: Annotated[
         str,
         typer.Option(
-            help="accuracy (after every task), cost (accuracy against it) or growth (cost as the stream grows)."
+            help="accuracy (after each task), cost (accuracy against cost) or growth (cost as the stream grows)."
         ),
     ] = "accuracy",
     cost: Annotated[
@@ -118,7 +118,7 @@ def plot(
     experiment: ExperimentFile = None,
     common_orders: CommonOrders = False,
 ) -> None:
-    """Draw results: one file for each data set and protocol."""
+    """Plot results, one file per data set and protocol."""
     from conpet.bench.plots import draw, save
 
     groups = _groups([folder], learner, variant, data, experiment, common_orders)

@@ -29,7 +29,7 @@ def run(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Number of runs at a time.")] = 1,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of each run.", show_default="cores / workers")
+        int | None, typer.Option(min=1, help="Threads per run.", show_default="cores / workers")
     ] = None,
     learner: Annotated[list[str] | None, typer.Option(help="Only these learners.", show_default=False)] = None,
     data: Annotated[list[str] | None, typer.Option(help="Only these data sets.", show_default=False)] = None,
@@ -41,7 +41,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the missing runs without running them.")] = False,
     data_folder: DataFolders = None,
 ) -> None:
-    """Do the runs of an experiment that have no result yet. If interrupted, the same command continues."""
+    """Run all missing runs of an experiment. If interrupted, run it again to resume."""
     from conpet.bench.checks import check_runs
     from conpet.bench.experiment import Experiment
     from conpet.bench.runner import missing, perform

@@ -7,7 +7,7 @@ import typer
 from conpet.cli.console import line, print_json
 from conpet.cli.options import AsJson
 
-app = typer.Typer(help="Show or clear the cache of states.", invoke_without_command=True)
+app = typer.Typer(help="Show or clear the cache of prefix states.", invoke_without_command=True)
 
 
 @app.callback()

@@ -20,7 +20,7 @@ def demo(
         typer.Option(metavar="FOLDER", help="Write the demo's data to this folder and stop.", show_default=False),
     ] = None,
 ) -> None:
-    """Watch a real language model learn the intents of ten departments, one after another.
+    """Run a demo: a real language model learns the intents of ten departments, one task after another.
 
     The data is CLINC150: 150 intents of 10 domains, 20 training examples each.
     An interrupted demo resumes; a finished demo shows its results again.

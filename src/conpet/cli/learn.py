@@ -41,9 +41,9 @@ def init(
     module: Annotated[str | None, _setting(f"Kind of PET module: {', '.join(MODULE_KINDS)}.")] = None,
     rank: Annotated[int | None, _setting("Rank of the LoRA modules.")] = None,
     epochs: Annotated[int | None, _setting("Passes over a task's examples.")] = None,
-    learning_rate: Annotated[float | None, _setting("Highest learning rate of the modules.")] = None,
+    learning_rate: Annotated[float | None, _setting("Peak learning rate.")] = None,
     selector: Annotated[str | None, _setting(f"How the task of an input is found: {', '.join(SELECTORS)}.")] = None,
-    top_k: Annotated[int | None, _setting("Number of modules run for an input.")] = None,
+    top_k: Annotated[int | None, _setting("Number of modules to run per input.")] = None,
     fusion: Annotated[str | None, _setting(f"How scores are combined into one ranking: {', '.join(FUSIONS)}.")] = None,
     replay: Annotated[str | None, _setting(f"Replay schedule: {', '.join(SCHEDULES)}.")] = None,
     dtype: Annotated[str | None, _setting("Number format: auto, float32, bfloat16 or float16.")] = None,
@@ -128,7 +128,7 @@ def learn(
     """Learn a task, or a stream of tasks one after another.
 
     All data is checked before anything is learned.
-    A task already learned from the same data is skipped; a changed one becomes a new version.
+    Tasks already learned from the same data are skipped; if the data changed, a new version is learned.
     With --batch, tasks are learned N at a time: each batch is committed and evaluated as a whole.
     With --extend, all rows are added to the stored examples of their tasks; no test set is split off.
     With --all-rows, every row is learned from; accuracy is measured only where there is a test file.

@@ -24,7 +24,7 @@ Version = Annotated[
 
 @app.command("list")
 def list_(workspace: WorkspacePath, as_json: AsJson = False) -> None:
-    """List every version of every module; predictions use the active ones.
+    """List all module versions; predictions use the active ones.
 
     The column `module` shows the number of trained parameters, or the name of the module that tasks share.
     """
@@ -116,7 +116,7 @@ def _extent(store: Store, task: str) -> tuple[int, int, list[str]]:
     Returns no record, because an open record would keep the task's files from being deleted.
     """
     from conpet.modules.warmup_info import WarmupNote
-    from conpet.state.state import shared_slot_of
+    from conpet.state.slots import shared_slot_of
 
     with store.snapshot() as snapshot:
         record = snapshot.task(task)
@@ -144,7 +144,7 @@ def export(
     from conpet.commands.export import WARMUP_FOLDER, export_version
     from conpet.modules.adapter import ADAPTER_CONFIG
     from conpet.modules.kinds import kind_of_document
-    from conpet.state.state import module_of
+    from conpet.state.slots import module_of
     from conpet.store import Store
 
     with Store.open(workspace).snapshot() as snapshot:
@@ -187,14 +187,14 @@ def verify(workspace: WorkspacePath, as_json: AsJson = False, backbone: Backbone
 
 
 def _row(version: VersionRecord) -> dict[str, Any]:
-    from conpet.state.state import shared_slot_of
+    from conpet.state.slots import shared_slot_of
 
     return {
         "task": version.task,
         "version": version.number,
         "active": version.active,
         "labels": len(version.labels),
-        "unit": shared_slot_of(version.objects),
+        "shared_module": shared_slot_of(version.objects),
         "parameters": version.parameters,
         "head_parameters": version.head_parameters,
         "bytes": version.bytes,
@@ -217,7 +217,7 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
             str(row["version"]),
             "active" if row["active"] else "",
             text.count(row["labels"]),
-            row["unit"] or text.short_count(row["parameters"]),
+            row["shared_module"] or text.short_count(row["parameters"]),
             text.short_count(row["head_parameters"]),
             text.size(row["bytes"]),
             row["created"][:10],

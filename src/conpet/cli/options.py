@@ -49,7 +49,7 @@ DataFolders = Annotated[
         "--data-folder",
         metavar="FOLDER",
         callback=_existing,
-        help="Look for data sets here first, each in a folder of its name; may be repeated (also CONPET_DATA).",
+        help="Folder to search first for data sets, each in a subfolder with its name; repeatable (also CONPET_DATA).",
         show_default=False,
     ),
 ]

@@ -54,7 +54,7 @@ def predict(
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
-    """Predict texts, or the rows of a file of any size.
+    """Predict labels for texts, or for the rows of a file of any size.
 
     Each answer has a label, a score, a task, the version of its module, and runners-up.
     On a terminal, texts are answered in a table; with --json or in a pipe, each answer is one line of JSON.

@@ -46,7 +46,7 @@ def make(
     by: Annotated[
         str,
         typer.Option(
-            help="How labels become tasks: given (by groups), random, frequency, similar-together (easy) or "
+            help="How to divide labels into tasks: given (by groups), random, frequency, similar-together (easy) or "
             "similar-apart (hard)."
         ),
     ] = "given",

@@ -29,7 +29,7 @@ def tune(
             show_default=False,
         ),
     ],
-    seconds: Annotated[float | None, typer.Option(help="Limit in seconds.", show_default=False)] = None,
+    seconds: Annotated[float | None, typer.Option(help="Time limit in seconds.", show_default=False)] = None,
     passes: Annotated[
         float | None,
         typer.Option(

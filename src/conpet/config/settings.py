@@ -76,7 +76,7 @@ class TrainingConfig(StrictModel):
         epochs: Passes over the new examples.
         max_steps: Limit of optimiser steps per task, or None.
         batch_size: Examples per optimiser step.
-        learning_rate: Highest learning rate of AdamW. It warms up over 10% of the steps, then falls linearly to 0.
+        learning_rate: Peak learning rate of AdamW, with linear warm-up over 10% of the steps and linear decay to 0.
         weight_decay: AdamW's decoupled weight decay.
         micro_batch_tokens: Most padded tokens (at least one example) with activations in memory, or None for no limit.
             A larger batch is computed in parts, with a second forward pass for the gradients: the same result in less
@@ -101,9 +101,9 @@ class ReplayConfig(StrictModel):
     Attributes:
         schedule: Replay schedule: a name in `conpet.replay.SCHEDULES`, or a mapping with its settings.
         retention: Which examples are retained in a limited memory: "reservoir", "class-balanced" or "k-means".
-        memory_examples: Limit of the replay memory in training examples over all tasks, or None.
-        memory_bytes: Limit of the replay memory in bytes of text (of states with `latent_only`), or None.
-        memory_per_label: Examples of every label in the memory of the schedule "fixed".
+        memory_examples: Maximum number of training examples in the replay memory, over all tasks, or None.
+        memory_bytes: Maximum size of the replay memory in bytes of text (of states with `latent_only`), or None.
+        memory_per_label: Number of examples per label in the memory of the schedule "fixed".
         latent_only: Whether to store only prefix states of past examples, never their text.
     """
 

@@ -23,7 +23,7 @@ from conpet.methods.base import Method, TaskData
 from conpet.replay.memory import new_examples
 from conpet.replay.memory_writer import past_examples
 from conpet.state.reading import new_task_state
-from conpet.state.state import MODULE
+from conpet.state.slots import MODULE
 from conpet.testing.checks import (
     TOLERANCE,
     Trial,

@@ -69,7 +69,7 @@ DATA_SETS: Mapping[str, DataSet] = {
     for data_set in (
         DataSet(
             "clinc150",
-            "intents, and queries out of scope",
+            "intents, and out-of-scope queries",
             Kind.TEXT,
             150,
             "CC BY 3.0",
