@@ -28,9 +28,7 @@ def run(
         typer.Option(help="Folder for the results.", show_default="results/NAME next to the experiment"),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Number of runs at a time.")] = 1,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads per run.", show_default="cores / workers")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads per run.", show_default="cores / workers")] = None,
     learner: Annotated[list[str] | None, typer.Option(help="Only these learners.", show_default=False)] = None,
     data: Annotated[list[str] | None, typer.Option(help="Only these data sets.", show_default=False)] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Only these variants.", show_default=False)] = None,
