@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from benchmarks.stated import squeezed, stated
-from conpet.bench.experiment import METRICS, Experiment, Source, Variant
+from conpet.bench.experiment import Experiment, Source, Variant
+from conpet.bench.metrics import METRICS
 from conpet.config import StrictModel
 from conpet.data.recipe import StreamRecipe
 from scripts.make_reference import pages

@@ -14,7 +14,8 @@ import pytest
 import conpet
 from conpet import ConPET, ConpetError, read_task
 from conpet.config import Settings
-from conpet.errors import ConfigError, UnknownNameError
+from conpet.errors import ConfigError, PluginError, UnknownNameError
+from conpet.fusion.paper import PaperFusion
 from conpet.plugins import REGISTRIES
 from conpet.testing import (
     ContractError,
@@ -142,7 +143,7 @@ def test_methods_without_a_module_for_each_task_refuse_other_heads(tmp_path: Pat
             workspace.learn(numbers)
 
 
-class Local:
+class Local(PaperFusion):
     """A class registered in this process alone."""
 
     name = "local"

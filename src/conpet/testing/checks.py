@@ -33,12 +33,10 @@ class Trial:
     Attributes:
         folder: An empty folder.
         settings: Arguments of `ConPET.create`.
-        registrations: Arguments of `conpet.register` by which another process knows the component.
     """
 
     folder: Path
     settings: Mapping[str, Any]
-    registrations: Sequence[tuple[str, str, str]] = ()
 
     def workspace(self, name: str = "workspace") -> ConPET:
         """Make a workspace."""
