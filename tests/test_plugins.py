@@ -14,7 +14,7 @@ import pytest
 import conpet
 from conpet import ConPET, ConpetError, read_task
 from conpet.config import Settings
-from conpet.errors import ConfigError, PluginError, UnknownNameError
+from conpet.errors import ConfigError, UnknownNameError
 from conpet.fusion.paper import PaperFusion
 from conpet.plugins import REGISTRIES
 from conpet.testing import (

@@ -18,9 +18,9 @@ _HERE = "conpet.register in this process"
 class Registry(Mapping[str, Any]):
     """A mapping from a name to a class or function, imported on first access: listing names costs nothing.
 
-    Three sources, in this order: what conpet brings, what `register` adds in this process, and the entry points of
-    installed packages. A name has one meaning: a second registration under it is refused, and an entry point whose name
-    is taken is ignored with a warning.
+    Three sources: what conpet brings, the entry points of installed packages, and what `register` adds in this process.
+    A name has one meaning: a second registration under it is refused, and an entry point whose name is taken is ignored
+    with a warning.
 
     Args:
         kind: What the names stand for, for messages ("selector").
@@ -60,6 +60,7 @@ class Registry(Mapping[str, Any]):
         name = self._key(name)
         if isinstance(target, str) and not all(target.partition(":")):
             raise ConfigError(f"{self.kind} {name!r}: {target!r} is not a path of the form 'package.module:attribute'")
+        self._discover()
         with self._lock:
             known = self._entries.get(name, target)
             if known is not target and path_of(known) != path_of(target):
@@ -120,7 +121,7 @@ class Registry(Mapping[str, Any]):
         return component
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries or name in self._discover()
+        return name in self._discover()
 
     def __iter__(self) -> Iterator[str]:
         return iter(tuple(self._discover()))
