@@ -148,7 +148,7 @@ def test_a_workspace_whose_package_is_missing_says_so(tmp_path: Path) -> None:
     conpet.register("method", "plain", Plain)
     path = Trial(tmp_path, tiny_settings(method="plain")).workspace().path
     METHODS.unregister("plain")
-    with pytest.raises(UnknownNameError, match="no method 'plain'.*may not be installed"):
+    with pytest.raises(UnknownNameError, match=r"no method 'plain'.*may not be installed"):
         ConPET.open(path)
 
 

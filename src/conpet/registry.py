@@ -192,4 +192,5 @@ def _imported(path: str) -> Any:
 
 
 def _package(point: EntryPoint) -> str:
-    return f"package {point.dist.name}" if point.dist else "an installed package"
+    name = point.dist.name if point.dist else None
+    return f"package {name}" if name else "an installed package"

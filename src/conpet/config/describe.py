@@ -97,6 +97,8 @@ def _rows(section: str, cls: type[StrictModel], per_task: bool) -> Iterator[Sett
             rows = list(_component_rows(key, choice, per_task))
             named = rows[0]._replace(name=key)  # a schedule may be given by its name alone
             yield from (named, *rows[1:])
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, StrictModel):
+            yield from _rows(key, field.annotation, per_task)
         else:
             default = field.get_default(call_default_factory=True)
             yield SettingRow(key, _shown(default), meanings.get(name, ""), None, per_task)
