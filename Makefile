@@ -17,21 +17,21 @@ TORCH := torch==2.13.0
 # A new stamp is due when the folder was moved or the requirements have changed.
 INSTALLED := .venv/.installed-$(shell { pwd; cat pyproject.toml constraints.txt; } | cksum | tr ' ' '-')
 
-help: ## show this list
+help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-18s%s\n", $$1, $$2 }'
 
-install: $(INSTALLED) ## make .venv with the command and all that the other targets need
+install: $(INSTALLED) ## create .venv with conpet and everything the other targets need
 
-demo: $(INSTALLED) ## teach a language model ten departments' intents, one department after another
+demo: $(INSTALLED) ## teach a language model 150 intents as ten tasks, one after another
 	@$(BIN)/conpet demo $(ARGS)
 
-test: $(INSTALLED) ## run all tests, a process for each core
+test: $(INSTALLED) ## run all tests, one process per core
 	@$(BIN)/python -m pytest --numprocesses logical --dist worksteal $(ARGS)
 
 bench: $(INSTALLED) ## measure speed against plain Transformers and PEFT (docs/benchmarks/performance.md)
 	@$(BIN)/python -m benchmarks.speed $(ARGS)
 
-docs: $(INSTALLED) ## build the documentation site into build/docs; a warning or a broken link is an error
+docs: $(INSTALLED) ## build the documentation site into build/docs; warnings and broken links are errors
 	@$(BIN)/python -m sphinx -E -W --keep-going --quiet -b html docs build/docs $(ARGS)
 	@echo "build/docs/index.html"
 
@@ -40,14 +40,14 @@ lint: $(INSTALLED) ## check style and types
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
-format: $(INSTALLED) ## bring the code into shape
+format: $(INSTALLED) ## format the code
 	$(BIN)/python -m ruff format .
 	$(BIN)/python -m ruff check --fix .
 
 typecheck: $(INSTALLED) ## check types
 	$(BIN)/python -m mypy $(ARGS)
 
-clean: ## remove what make and the tools put here; workspaces and downloaded models stay
+clean: ## remove generated files (keeps workspaces and downloaded models)
 	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 

@@ -1,7 +1,7 @@
-"""Which selector finds the task best? CLINC150, 10 domains as 10 tasks, 20 training examples an intent.
+"""Which selector finds the task best? CLINC150, 10 domains as 10 tasks, 20 training examples per intent.
 
-Compared on the validation examples, so that the choice of the default does not touch the test set. Modules are
-trained for one step only: they take no part in selecting. The learned selector gets 100 steps a task.
+The comparison uses validation examples, so that the choice of the default does not use the test set. Modules are
+trained for only one step, because they do not affect selection. The learned selector gets 100 steps per task.
 
     python benchmarks/choose_selector.py
 """
@@ -40,9 +40,9 @@ def main() -> None:
 
 
 def measure(selector: dict[str, Any]) -> dict[str, Any]:
-    """Learn the stream in several orders; return accuracy of the first choice and seconds of the selector's stage."""
+    """Learn the stream in several orders; return the selector's accuracy and the seconds of its stage."""
     accuracies, within_three, seconds = [], [], []
-    # The computed selectors do not depend on the order: one is enough.
+    # Selectors without training do not depend on the order, so one order is enough.
     orders = ORDERS if selector["name"] == "learned" else 1
     for order in range(orders):
         tasks = list(demo_stream())
@@ -69,19 +69,19 @@ def measure(selector: dict[str, Any]) -> dict[str, Any]:
 
 
 def accuracy(learner: ConPET, examples: list[tuple[str, tuple[Example, ...]]]) -> tuple[int, int, int]:
-    """Return how often the selector ranks the true task first, how often within three, and of how many."""
+    """Count how often the selector ranks the true task first and within the first three, and all examples."""
     right = near = total = 0
     live = live_of(learner)
     names = [task.name for task in live.state.tasks]
-    for task, some in examples:
-        inputs = live.method.encode(live.state, some, Kind.TEXT, keep=True)
+    for task, task_examples in examples:
+        inputs = live.method.encode(live.state, task_examples, Kind.TEXT, keep=True)
         ranked = live.method.score(live.state, inputs, Kind.TEXT).tasks
         assert ranked is not None
         best = ranked.topk(3, dim=1).indices
         own = torch.tensor(names.index(task))
         right += int((best[:, 0] == own).sum())
         near += int((best == own).any(dim=1).sum())
-        total += len(some)
+        total += len(task_examples)
     return right, near, total
 
 

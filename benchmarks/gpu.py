@@ -1,9 +1,9 @@
-"""Check on a machine with CUDA that its GPU agrees with its CPU, and time the rows of docs/benchmarks/performance.md.
+"""Check that the GPU of a machine with CUDA agrees with its CPU, and time the rows of docs/benchmarks/performance.md.
 
 python benchmarks/gpu.py [--only ROW ...] [--quick] [--work FOLDER]
 
-Also times the ways in which mixed batches can be multiplied there, and training with activations kept and offloaded.
-Writes benchmarks/results/speed-gpu.json, from which docs/benchmarks/performance.md has its GPU column.
+Also times the ways to multiply mixed batches, and training with activations kept on the GPU and offloaded. Writes
+benchmarks/results/speed-gpu.json, the source of the GPU column in docs/benchmarks/performance.md.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from conpet.modules.training import train_module  # noqa: E402
 
 RESULT = HERE / "results" / "speed-gpu.json"
 ON_CPU = ("open", "stream")
-"""Rows about the memory of a process: they are measured on the CPU alone."""
+"""Rows about the memory of a process, measured only on the CPU."""
 TOLERANCE = 2e-2
-"""float32 on both, but other kernels, sums in another order, and TF32 where torch is told to use it."""
+"""Both use float32, but with other kernels, another order of sums, and TF32 if enabled in torch."""
 
 
 def main() -> int:
@@ -46,8 +46,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="ROW", help=", ".join(names))
     parser.add_argument("--quick", action="store_true", help="tiny sizes; writes nothing")
-    parser.add_argument("--work", type=Path, default=HERE.parent / ".cache" / "speed", help="where workspaces are kept")
-    asked = parser.parse_args()
+    parser.add_argument("--work", type=Path, default=HERE.parent / ".cache" / "speed", help="folder for workspaces")
+    arguments = parser.parse_args()
     if not torch.cuda.is_available():
         print(
             f"torch {torch.__version__} sees no CUDA device here, so there is nothing to check or time. "
@@ -55,8 +55,8 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    sizes = QUICK if asked.quick else Sizes()
-    work = (asked.work / ("gpu-quick" if asked.quick else "gpu")).resolve()
+    sizes = QUICK if arguments.quick else Sizes()
+    work = (arguments.work / ("gpu-quick" if arguments.quick else "gpu")).resolve()
     own_home(work, [sizes.large, sizes.small])
     try:
         for line in compared(work, sizes, "cpu", "cuda"):
@@ -64,23 +64,23 @@ def main() -> int:
         bench = Bench(work, sizes, device="cuda")
         choices = {"products": product_ways("cuda"), "offloading": offloading(bench)}
     except UnequalError as error:
-        print(f"these are to be equal and differ: {error}", file=sys.stderr)
+        print(f"results that should be equal differ: {error}", file=sys.stderr)
         return 1
-    for line in told(choices):
+    for line in choice_lines(choices):
         print(line, flush=True)
-    return run(bench, asked.only, None if asked.quick else RESULT, choices=choices)
+    return run(bench, arguments.only, None if arguments.quick else RESULT, choices=choices)
 
 
-def compared(work: Path, sizes: Sizes, one: str, other: str) -> Iterator[str]:
+def compared(work: Path, sizes: Sizes, first: str, second: str) -> Iterator[str]:
     """Compare two devices in float32: a few steps of learning, a mixed batch, predictions.
 
     Yields:
-        What was found equal, with the greatest difference.
+        What is equal, with the largest difference.
 
     Raises:
-        UnequalError: Something is not.
+        UnequalError: A result differs.
     """
-    benches = [Bench(work, sizes, device=device, dtype="float32") for device in (one, other)]
+    benches = [Bench(work, sizes, device=device, dtype="float32") for device in (first, second)]
     losses, logits = zip(*((losses_of(bench), mixed_logits(bench)) for bench in benches), strict=True)
     yield check_close(f"losses of {COMPARED_STEPS} steps", *losses, TOLERANCE)
     yield check_close(f"logits of {sizes.modules} modules", *logits, TOLERANCE)
@@ -91,17 +91,19 @@ def compared(work: Path, sizes: Sizes, one: str, other: str) -> Iterator[str]:
     yield check_close("scores of predictions", *(scores_of(bench, path) for bench in benches), TOLERANCE)
 
 
-def told(choices: Mapping[str, Any]) -> Iterator[str]:
-    """Return lines for the screen about what `benchmarks.speed.choices` measured."""
-    for one in choices["products"]:
-        mixture = ", ".join(f"{name} {value}" for name, value in one.items() if name != "ms")
-        ways = ", ".join(f"{way} {'not here' if ms is None else f'{ms:.3f} ms'}" for way, ms in one["ms"].items())
+def choice_lines(choices: Mapping[str, Any]) -> Iterator[str]:
+    """Yield lines that print the measurements of `benchmarks.speed.choices`."""
+    for product in choices["products"]:
+        mixture = ", ".join(f"{name} {value}" for name, value in product.items() if name != "ms")
+        ways = ", ".join(
+            f"{way} {'not available' if ms is None else f'{ms:.3f} ms'}" for way, ms in product["ms"].items()
+        )
         yield f"products ({mixture}): {ways}"
-    found = choices["offloading"]
-    yield f"equal: {found['equal']}"
+    offloading_result = choices["offloading"]
+    yield f"equal: {offloading_result['equal']}"
     for name in ("kept", "offloaded"):
-        side = found[name]
-        yield f"activations {name}: {side['seconds']:.2f} s, {(side['peak_bytes'] or 0) / 1e6:.0f} MB at most"
+        side = offloading_result[name]
+        yield f"activations {name}: {side['seconds']:.2f} s, {(side['peak_bytes'] or 0) / 1e6:.0f} MB peak"
 
 
 def losses_of(bench: Bench) -> torch.Tensor:
@@ -112,18 +114,18 @@ def losses_of(bench: Bench) -> torch.Tensor:
 
 
 def mixed_logits(bench: Bench) -> torch.Tensor:
-    """Return the logits of a batch of which every row has a module of its own."""
+    """Return the logits of a batch in which every row has a different module."""
     backbone, rows = bench.backbone(bench.sizes.large, frozen_layers=0), bench.sizes.modules
     width = backbone.representation_size
     head = linear_head(torch.linspace(-1, 1, 4 * width).view(4, width), torch.zeros(4))
     stored = [stored_module(random_module(backbone, seed), head) for seed in range(rows)]
     states = States(tuple(of_length(backbone, bench, 0)), None, torch.zeros(rows, backbone.feature_size))
-    found = ModulePool(backbone, capacity=rows).outputs(states, [[key] for key in stored])
-    return torch.stack([answer[key] for answer, key in zip(found, stored, strict=True)])
+    outputs = ModulePool(backbone, capacity=rows).outputs(states, [[key] for key in stored])
+    return torch.stack([answer[key] for answer, key in zip(outputs, stored, strict=True)])
 
 
 def scores_of(bench: Bench, path: Path) -> torch.Tensor:
-    """Return the scores of all labels of two tasks for some inputs, label by label."""
+    """Return the scores of all labels of two tasks for some inputs, one column per label."""
     workspace = ConPET.open(path, device=bench.device)
     labels = {label: column for column, label in enumerate(workspace.labels)}
     answers = workspace.predict(examples(bench.texts(0)), runners_up=len(labels) - 1)

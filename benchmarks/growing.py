@@ -1,11 +1,11 @@
-"""Measure what upgrading a static workspace and merging tasks of a dynamic one do to accuracy.
+"""Measure how upgrading a static workspace and merging tasks of a dynamic one change accuracy.
 
 The figures are in docs/how-to/merge-and-upgrade.md.
 
 python benchmarks/growing.py
 
-`minilm-l6`, the first tasks of the demo's stream (15 intents each, 20 training examples an intent), default settings,
-one order and one seed. The merge is judged on the validation examples of the merged tasks, as `conpet merge` does.
+`minilm-l6`, the first tasks of the demo's stream (15 intents each, 20 training examples per intent), default settings,
+one order and one seed. The merge is evaluated on the validation examples of the merged tasks, as `conpet merge` does.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ def main() -> None:
 
 
 def upgrade() -> dict[str, Any]:
-    """Return whole accuracy before and after upgrades, and with one more task learned."""
+    """Return whole accuracy before and after upgrades, and after one more task."""
     tasks = demo_stream()
-    found: dict[str, Any] = {}
+    accuracies: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, fusion in (("static", None), ("paper", "paper"), ("calibrated", "calibrated")):
-            learner = _taught(Path(folder) / name, tasks[:STATIC_TASKS], method="emr")
-            found[name] = {"before": learner.evaluate().whole_accuracy}
+            learner = _learned(Path(folder) / name, tasks[:STATIC_TASKS], method="emr")
+            accuracies[name] = {"before": learner.evaluate().whole_accuracy}
             if fusion is not None:
                 learner.upgrade("dynamic", fusion=fusion)
-                found[name]["upgraded"] = learner.evaluate().whole_accuracy
+                accuracies[name]["upgraded"] = learner.evaluate().whole_accuracy
             learner.learn(tasks[STATIC_TASKS], evaluate=False)
-            found[name]["and_one_more_task"] = learner.evaluate().whole_accuracy
-            print(name, found[name], flush=True)
-    return found
+            accuracies[name]["and_one_more_task"] = learner.evaluate().whole_accuracy
+            print(name, accuracies[name], flush=True)
+    return accuracies
 
 
 def merge() -> dict[str, Any]:
-    """Return what merging some tasks did to their validation accuracy and to the bytes stored."""
+    """Return how merging tasks changed their validation accuracy and the bytes stored."""
     with tempfile.TemporaryDirectory() as folder:
-        learner = _taught(Path(folder) / "w", demo_stream()[:STATIC_TASKS], method="dynamic")
+        learner = _learned(Path(folder) / "w", demo_stream()[:STATIC_TASKS], method="dynamic")
         report = learner.merge([task.name for task in learner.tasks[:MERGED]], bound=5.0)
-    found = report.to_json()
-    print(found, flush=True)
-    return found
+    summary = report.to_json()
+    print(summary, flush=True)
+    return summary
 
 
-def _taught(path: Path, tasks: TaskStream, **settings: Any) -> ConPET:
+def _learned(path: Path, tasks: TaskStream, **settings: Any) -> ConPET:
     learner = ConPET.create(path, backbone="minilm-l6", **settings)
     for task in tasks:
         learner.learn(task, evaluate=False)

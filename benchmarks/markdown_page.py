@@ -1,4 +1,4 @@
-"""The templates of the pages that are made from result files."""
+"""Templates of the pages generated from result files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 
 def template(name: str, **filters: Callable[..., Any]) -> Template:
-    """Return a Markdown template of this folder; what it names and is not given is an error."""
+    """Return a Markdown template of this folder; undefined variables are errors."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,

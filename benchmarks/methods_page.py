@@ -1,6 +1,6 @@
 """Make docs/benchmarks/methods.md from the result files of `learners.yaml`, `main.yaml` and `depth.yaml`.
 
-python benchmarks/methods_page.py [--check]     # --check: fail if the page is not what the files give
+python benchmarks/methods_page.py [--check]     # --check: fail if the page is out of date
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from markdown_page import template
 from study import HERE, TITLES, Study
 
 PAGE = HERE.parent / "docs" / "benchmarks" / "methods.md"
-BESIDE = ("sequential", "joint", "emr", "emr*", "dynamic", "lda", "klda")
-"""Learners of the main table that are shown with those beyond it."""
+MAIN_LEARNERS = ("sequential", "joint", "emr", "emr*", "dynamic", "lda", "klda")
+"""Learners of the main table to show for comparison."""
 
 
 def main() -> int:
@@ -31,12 +31,12 @@ def main() -> int:
 
 
 def rendered() -> str:
-    """Return the page as the result files have it."""
+    """Return the page for the present result files."""
     extra = Study("learners", "main")
     return template("methods.md.j2").render(
         titles=TITLES,
         extra=extra,
-        shown=(*BESIDE, *extra.experiment.learners),
+        shown=(*MAIN_LEARNERS, *extra.experiment.learners),
         depth=Study("depth"),
     )
 

@@ -1,8 +1,8 @@
 """Make docs/benchmarks/performance.md and its plots from benchmarks/results/speed.json (see benchmarks/speed).
 
-python benchmarks/performance_page.py [--check]     # --check: fail if the page is not what the file gives
+python benchmarks/performance_page.py [--check]     # --check: fail if the page is out of date
 
-Where nothing was measured yet, there is to be no page.
+Without a result file, there must be no page.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from benchmarks.markdown_page import template  # noqa: E402 - the folder above is put on the path first
 from benchmarks.speed.drawing import draw, drawable, shares  # noqa: E402
-from benchmarks.speed.rows import MEASURED_BY  # noqa: E402
+from benchmarks.speed.rows import GOALS, MEASURED_BY  # noqa: E402
 from benchmarks.speed.timing import MISSED, REACHED, UNCLEAR, verdict  # noqa: E402
 from conpet.bench.plots import save  # noqa: E402
 
@@ -58,11 +58,14 @@ def main() -> int:
 
 
 def rendered(result: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) -> str:
-    """Return the page of a result file, and of that of a GPU if there is one."""
-    rows = [{"key": key, **row, "verdict": verdict(row)} for key, row in result["rows"].items()]
+    """Return the page for a result file and an optional GPU result."""
+    rows = [
+        {**row, "key": key, "work": GOALS[key].work, "rival": GOALS[key].rival, "verdict": verdict(row)}
+        for key, row in result["rows"].items()
+    ]
     return template("performance.md.j2", wanted=wanted, ratio=ratio, value=value, percent=percent).render(
         rows=rows,
-        counts={found: sum(row["verdict"] == found for row in rows) for found in (REACHED, MISSED, UNCLEAR)},
+        counts={outcome: sum(row["verdict"] == outcome for row in rows) for outcome in (REACHED, MISSED, UNCLEAR)},
         gpu=gpu["rows"] if gpu else {},
         choices=gpu.get("choices") if gpu else None,
         machine=result["machine"],
@@ -74,34 +77,34 @@ def rendered(result: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) ->
 
 
 def wanted(row: Mapping[str, Any]) -> str:
-    """Return the bound of a row."""
+    """Format the bound of a row."""
     number = f"{row['wanted']:g}"
     return {
-        "at least": f"≥ {number}x faster",
-        "at most": f"≤ {number} of it",
+        "at least": f"≥ {number}× as fast",
+        "at most": f"≤ {number}×",
         "within": f"within {number} points",
     }[row["bound"]]
 
 
 def ratio(row: Mapping[str, Any]) -> str:
-    """Return what was measured, with quartiles where there were several pairs."""
-    found = row["ratio"]
+    """Format the measured ratio, with quartiles if there are several pairs."""
+    measured = row["ratio"]
     if row["bound"] == "within":
-        return f"{abs(found['median']):.2f} points {'lower' if found['median'] > 0 else 'higher'}"
-    if len(found["values"]) == 1:
-        return f"{found['median']:.2f}"
-    return f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+        return f"{abs(measured['median']):.2f} points {'lower' if measured['median'] > 0 else 'higher'}"
+    if len(measured["values"]) == 1:
+        return f"{measured['median']:.2f}"
+    return f"{measured['median']:.2f} ({measured['low']:.2f} to {measured['high']:.2f})"
 
 
-def value(found: Mapping[str, Any], unit: str) -> str:
-    """Return a median with its unit."""
-    middle = found["median"]
+def value(measured: Mapping[str, Any], unit: str) -> str:
+    """Format a median with its unit."""
+    middle = measured["median"]
     return f"{1e3 * middle:.3g} ms" if unit == "s" and middle < 1 else f"{middle:.4g} {unit}"
 
 
 def percent(shares: Sequence[float]) -> str:
-    """Return shares as a list of percentages."""
-    return ", ".join(f"{100 * one:.1f}%" for one in shares)
+    """Format fractions as a list of percentages."""
+    return ", ".join(f"{100 * share:.1f}%" for share in shares)
 
 
 if __name__ == "__main__":

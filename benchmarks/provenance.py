@@ -1,4 +1,4 @@
-"""Where the results of the scripts here stand, and what every result file says of how it came about."""
+"""The folder of result files, and their provenance."""
 
 from __future__ import annotations
 

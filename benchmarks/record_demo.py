@@ -1,4 +1,4 @@
-"""Record what a finished demo measured, from its workspace's history.
+"""Record the results of a finished demo from the history of its workspace.
 
 conpet demo --workspace demo-workspace
 python benchmarks/record_demo.py demo-workspace

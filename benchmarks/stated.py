@@ -3,7 +3,7 @@
 python benchmarks/stated.py             # print them, page by page
 python benchmarks/stated.py --check     # fail if a page lacks one of its sentences
 
-When a measurement was repeated, copy the new sentence into the page.
+After repeating a measurement, copy the new sentence into the page.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> int:
         text = squeezed((ROOT / page).read_text(encoding="utf-8"))
         for sentence in sentences:
             if checking and squeezed(sentence) not in text:
-                print(f"{page} lacks what the result files give:\n{sentence}\n", file=sys.stderr)
+                print(f"{page} lacks this sentence from the result files:\n{sentence}\n", file=sys.stderr)
                 missing += 1
             elif not checking:
                 print(f"{page}:\n{sentence}\n")
@@ -38,14 +38,13 @@ def main() -> int:
 
 
 def stated() -> Mapping[str, Sequence[str]]:
-    """Return what each page states, by its path."""
+    """Return the sentences of each page, by its path."""
     demo, speed, selectors, growing = (result(name) for name in ("demo", "speed", "selectors", "growing"))
     return {
         "README.md": [*demo_sentences(demo), *speed_in_short(speed["rows"])],
         "docs/how-to/small-tasks.md": [
-            "With `smollm2-135m` on two CPU cores, ten tasks of 8 examples are learned "
-            f"{ratio(speed['rows'], 'learn-together', 1)} "
-            "times as fast in one batch as one by one"
+            "With `smollm2-135m` on two CPU cores, learning ten 8-example tasks in one batch is "
+            f"{ratio(speed['rows'], 'learn-together', 1)} times as fast as learning them one by one"
         ],
         "docs/how-to/merge-and-upgrade.md": growing_lines(growing),
         "docs/explanation/storage.md": parameter_sentences(demo),
@@ -55,8 +54,8 @@ def stated() -> Mapping[str, Sequence[str]]:
 
 def result(name: str) -> dict[str, Any]:
     """Return the content of a result file."""
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return found
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return content
 
 
 def squeezed(text: str) -> str:
@@ -65,7 +64,7 @@ def squeezed(text: str) -> str:
 
 
 def demo_sentences(demo: Mapping[str, Any]) -> list[str]:
-    """Return the demo's result: ten lines as it prints them, and what README says about them."""
+    """Return the demo's result: ten lines of its output, and the sentences of README."""
     summary, cost = demo["summary"], demo["summary"]["cost"]
     best = max(summary["references"], key=summary["references"].get)
     reference = summary["references"][best]
@@ -89,7 +88,7 @@ def demo_sentences(demo: Mapping[str, Any]) -> list[str]:
         f"the {labels} intents of CLINC150 as {words(len(summary['tasks']))} tasks",
         f"On two CPU cores it took {minutes} min {seconds} s",
         " ".join(f"{name} {value}" for name, value in lines.items()),
-        f"Over the {tests:,} test examples, the 95% interval of the whole accuracy is {percent(low)} to "
+        f"The 95% confidence interval of the whole accuracy over the {tests:,} test examples is {percent(low)} to "
         f"{percent(high)}.",
     ]
 
@@ -101,7 +100,7 @@ def speed_in_short(rows: Mapping[str, Any]) -> list[str]:
         "of the "
         "backbone.",
         "A batch of 32 inputs that need 32 different modules runs "
-        f"{ratio(rows, 'mixed-batch', 1)} times as fast as with PEFT's `adapter_names`.",
+        f"{ratio(rows, 'mixed-batch', 1)} times as fast as it does with PEFT's `adapter_names`.",
         f"Learning a task is {ratio(rows, 'learn-same-layers', 1)} times as fast as training a LoRA on the same layers "
         "with PEFT in a standard loop.",
         f"Learning task 100 takes {ratio(rows, 'learn-late-task')} times as long as learning task 2.",
@@ -114,19 +113,20 @@ def speed_in_full(rows: Mapping[str, Any]) -> list[str]:
     return [
         *speed_in_short(rows),
         f"One short text takes {ratio(rows, 'predict-one-text')} times as long as a plain forward pass of that text.",
-        f"With `selector.top_k=3` predicting takes {ratio(rows, 'predict-top-3')} times as long as a plain pass.",
+        f"With `selector.top_k=3`, predicting takes {ratio(rows, 'predict-top-3')} times as long as a plain forward "
+        "pass.",
         f"With `minilm-l6`, predicting with 1,000 tasks takes {few} to {many} times as long as with 10.",
-        f"Learning is {ratio(rows, 'learn-all-layers', 1)} times as fast as with PEFT on all layers for as many "
-        "epochs. "
-        "LoRA on all layers learns more per epoch, though: to the same accuracy, conpet is "
+        f"Learning is {ratio(rows, 'learn-all-layers', 1)} times as fast as training a LoRA on all layers with PEFT "
+        "for the same number of epochs. LoRA on all layers learns more per epoch, though: conpet reaches the same "
+        "accuracy "
         f"{ratio(rows, 'learn-equally-well', 1)} times as fast.",
-        f"Ten tasks of 8 examples are learned {ratio(rows, 'learn-together', 1)} times as fast in one batch as one "
-        "by one.",
+        f"Learning ten tasks of 8 examples in one batch is {ratio(rows, 'learn-together', 1)} times as fast as "
+        "learning them one by one.",
     ]
 
 
 def selector_sentences(found: Mapping[str, Any]) -> list[str]:
-    """Return how often each selector ranks the true task first."""
+    """Return the sentences on how often each selector ranks the true task first."""
     names = {"closed-form": "closed-form", "prototypes": "prototypes", "learned": "learned, 100 steps a task"}
     shown = {name: found["selectors"][key] for name, key in names.items()}
     first = {
@@ -135,9 +135,9 @@ def selector_sentences(found: Mapping[str, Any]) -> list[str]:
     }
     return [
         f"On the demo's stream it ranks the true task first for {first['closed-form']} of "
-        f"{shown['closed-form']['examples']} validation examples, `prototypes` for {first['prototypes']}, and "
-        "`learned` "
-        f"(the paper's, 100 steps a task) for {first['learned']} (one order each, 95% intervals over examples)."
+        f"{shown['closed-form']['examples']} validation examples, compared with {first['prototypes']} for `prototypes` "
+        f"and {first['learned']} for `learned` (the paper's selector, 100 steps per task); one order each, 95% "
+        "intervals over examples."
     ]
 
 
@@ -148,29 +148,25 @@ def growing_lines(found: Mapping[str, Any]) -> list[str]:
     return [
         f"| `emr`, 4 tasks | {percent(paper['before'])} |",
         f"| the same workspace after the upgrade, `fusion=paper` | {percent(paper['upgraded'])} |",
-        f"| and with a fifth task learned | {percent(paper['and_one_more_task'])} (`emr` without the upgrade: "
+        f"| the same after learning a fifth task | {percent(paper['and_one_more_task'])} (`emr` without the upgrade: "
         f"{percent(upgrade['static']['and_one_more_task'])}) |",
         f"| upgraded with `--fusion calibrated` | {percent(calibrated['upgraded'])} |",
-        f"| and with a fifth task learned | {percent(calibrated['and_one_more_task'])} |",
-        f"{percent(merge['accuracy_after'])} of {merge['validation_examples']} validation examples correct after "
-        "the merge, "
-        f"{percent(merge['accuracy_before'])} before; {merge['bytes_after'] / 1e6:.1f} MB stored after it, "
-        f"{merge['bytes_before'] / 1e6:.1f} MB before.",
+        f"| the same after learning a fifth task | {percent(calibrated['and_one_more_task'])} |",
+        f"accuracy on their {merge['validation_examples']} validation examples went from "
+        f"{percent(merge['accuracy_before'])} to {percent(merge['accuracy_after'])}, and the size of the workspace "
+        f"from {merge['bytes_before'] / 1e6:.1f} MB to {merge['bytes_after'] / 1e6:.1f} MB.",
     ]
 
 
 def parameter_sentences(demo: Mapping[str, Any]) -> list[str]:
-    """Return the counts for LLaMA-7B's configuration, and for the demo."""
+    """Return the sentences on parameters, for LLaMA-7B and for the demo."""
     count, cost = llama_7b_count(), demo["summary"]["cost"]
     return [
-        f"For LLaMA-7B, LoRA of rank 4 on the query and key maps trains {count.module:,} of {count.backbone:,} "
-        "parameters, "
-        f"{count.ratio:,.0f} times fewer; with a head over {count.labels} labels, {count.module + count.head:,} "
-        "parameters, "
-        f"{count.ratio_with_head:,.0f} times fewer.",
+        f"For LLaMA-7B, LoRA of rank 4 on the query and key projections trains {count.module:,} of {count.backbone:,} "
+        f"parameters ({count.ratio:,.0f} times fewer), or {count.module + count.head:,} with a head over "
+        f"{count.labels} labels ({count.ratio_with_head:,.0f} times fewer).",
         f"SmolLM2 is {count.backbone / cost['backbone_parameters']:.0f} times smaller, and conpet's default is "
-        "rank 8 on all "
-        f"linear maps of the suffix, so the ratio there is {cost['times_fewer']:.0f}.",
+        f"rank 8 on all linear layers of the suffix, so the ratio in the demo is {cost['times_fewer']:.0f}.",
     ]
 
 

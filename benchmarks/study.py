@@ -1,4 +1,4 @@
-"""What the pages say of the results of an experiment."""
+"""The results of an experiment, formatted for the pages."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ class Study:
     """An experiment of this folder and its results.
 
     Args:
-        name: Name of the experiment: its file's without ending.
-        beside: Experiments whose results on the same data sets and orders are shown with it; theirs come first.
+        name: Name of the experiment: its file name without suffix.
+        others: Experiments whose results on the same data sets and orders are shown too, before its own.
     """
 
-    def __init__(self, name: str, *beside: str) -> None:
+    def __init__(self, name: str, *others: str) -> None:
         self.name = name
         self.experiment = _experiment(name)
-        self._beside = beside
+        self._others = others
 
     @cached_property
     def results(self) -> tuple[Result, ...]:
-        """All results; those of other experiments go by this one's name, so that what differs is refused."""
-        others = (
-            one.model_copy(update={"experiment": self.name})
-            for other in self._beside
-            for one in _results(other)
-            if one.data in self.experiment.data and one.order < self.experiment.orders
+        """All results. Those of other experiments get this name, so that differing protocols are refused."""
+        borrowed = (
+            result.model_copy(update={"experiment": self.name})
+            for other in self._others
+            for result in _results(other)
+            if result.data in self.experiment.data and result.order < self.experiment.orders
         )
-        return (*others, *_results(self.name))
+        return (*borrowed, *_results(self.name))
 
     @cached_property
     def groups(self) -> dict[str, Group]:
@@ -53,7 +53,7 @@ class Study:
 
     @cached_property
     def joined(self) -> dict[str, Group]:
-        """The same, with all variants of a data set in one group."""
+        """The results by data set, with all variants in one group."""
         return self._grouped(join_variants=True)
 
     @property
@@ -62,11 +62,11 @@ class Study:
         return list(self.groups)
 
     def has(self, data: str, *learners: str) -> bool:
-        """Tell whether there are results of all of some learners."""
+        """Return whether all of these learners have results."""
         return all(any(self._entries(data, learner, None)) for learner in learners)
 
     def orders(self, data: str) -> int:
-        """Return the number of orders of the learner that has most."""
+        """Return the largest number of orders of a learner."""
         return self.joined[data].most_orders
 
     def table(self, data: str, *columns: str, join_variants: bool = False, only: tuple[str, ...] = ()) -> str:
@@ -77,125 +77,131 @@ class Study:
     def tests(self, data: str, against: str, *learners: str) -> str:
         """Return the paired tests against a learner, without their title."""
         group = some_of(self.groups[data], (against, *learners) if learners else ())
-        found = paired.pair(group, self._measure("whole_accuracy"), against)
-        assert found is not None
-        return _body(paired.markdown(found))
+        comparisons = paired.pair(group, self._measure("whole_accuracy"), against)
+        assert comparisons is not None
+        return _body(paired.markdown(comparisons))
 
     def value(self, data: str, learner: str, metric: str = "whole_accuracy", variant: str | None = None) -> str:
-        """Return a mean with its interval, as tables show it."""
+        """Format a mean with its interval, as in tables."""
         return shown_cell(self.summary(data, learner, metric, variant), self._measure(metric))
 
     def summary(self, data: str, learner: str, metric: str, variant: str | None = None) -> Summary | None:
-        """Return a mean with its interval; None where it was not measured."""
+        """Return a mean with its interval; None if not measured."""
         return next(self._entries(data, learner, variant)).summary(self._measure(metric))
 
     def best(self, data: str, *learners: str) -> str:
-        """Return which of some learners has the highest mean accuracy."""
-        means = {one: found.mean for one in learners if (found := self.summary(data, one, "whole_accuracy"))}
+        """Return the learner with the highest mean accuracy."""
+        means = {
+            learner: summary.mean for learner in learners if (summary := self.summary(data, learner, "whole_accuracy"))
+        }
         return max(means, key=means.__getitem__)
 
     def commits(self, *learners: str) -> Counter[str]:
-        """Return how many runs, of all learners or of some, each commit made."""
-        return Counter(one.made_by["commit"][:10] for one in self.results if not learners or one.learner in learners)
+        """Return the number of runs by commit, for all or some learners."""
+        return Counter(
+            result.made_by["commit"][:10] for result in self.results if not learners or result.learner in learners
+        )
 
-    def over(self, data: str, one: str, other: str, variant: str | None = None) -> str:
-        """Return how many points of whole accuracy a learner has more than another, paired by order."""
+    def over(self, data: str, learner: str, other: str, variant: str | None = None) -> str:
+        """Format the difference in whole accuracy between two learners, paired by order."""
         accuracy = self._measure("whole_accuracy")
-        ours, theirs = (next(self._entries(data, learner, variant)).values(accuracy) for learner in (one, other))
-        found = compare(ours, theirs)
-        assert found is not None
-        text = shown_cell(found.difference, accuracy)
+        ours, theirs = (next(self._entries(data, name, variant)).values(accuracy) for name in (learner, other))
+        comparison = compare(ours, theirs)
+        assert comparison is not None
+        text = shown_cell(comparison.difference, accuracy)
         return text if text.startswith("−") else f"+{text}"
 
     def growth_table(self, data: str) -> str:
-        """Return what a task and a prediction cost early and late in one order of a long stream, and the slopes."""
+        """Return the table of the cost of a task and a prediction over one order of a long stream, with slopes."""
         group = self.joined[data]
         header = (
-            "| learner | CPU ms of a task: 1 to 10 | 91 to 100 | 991 to 1,000 | more with every task | "
-            "kB on the disk with every task | CPU ms of a prediction: after 10 | after 100 | after 1,000 |"
+            "| learner | CPU time per task (ms): tasks 1 to 10 | 91 to 100 | 991 to 1,000 | increase per task (ms) | "
+            "disk growth per task (kB) | CPU time per prediction (ms): after 10 tasks | after 100 | after 1,000 |"
         )
         lines = [header, "|---|" + "--:|" * 8]
         for entry in group.entries:
             costs = dict(enumerate(next(iter(entry.results.values())).costs, start=1))
-            told = {number: cost for number, cost in costs.items() if cost is not None}
-            seconds = {number: 1e3 * cost.cpu_seconds for number, cost in told.items()}
-            kilobytes = {number: cost.bytes_on_disk / 1e3 for number, cost in told.items()}
-            asked = {n: 1e3 * cost.predict_seconds for n, cost in told.items() if cost.predict_seconds is not None}
+            measured = {number: cost for number, cost in costs.items() if cost is not None}
+            seconds = {number: 1e3 * cost.cpu_seconds for number, cost in measured.items()}
+            kilobytes = {number: cost.bytes_on_disk / 1e3 for number, cost in measured.items()}
+            predictions = {
+                n: 1e3 * cost.predict_seconds for n, cost in measured.items() if cost.predict_seconds is not None
+            }
             tens = [[seconds[n] for n in range(last - 9, last + 1) if n in seconds] for last in (10, 100, 1000)]
             cells = [
                 entry.learner,
                 *(f"{median(ten):,.0f}" if ten else "–" for ten in tens),
                 _slope(seconds),
                 _slope(kilobytes),
-                *(f"{asked[number]:.2f}" if number in asked else "–" for number in (10, 100, 1000)),
+                *(f"{predictions[number]:.2f}" if number in predictions else "–" for number in (10, 100, 1000)),
             ]
             lines.append(f"| {' | '.join(cells)} |")
         return "\n".join(lines).replace("*", "\\*")
 
     @property
     def hours(self) -> str:
-        """What all runs took, in hours of two cores that work all the time.
+        """Total time of all runs, in hours on two busy cores.
 
-        The first files do not tell the time of evaluations: they are counted like runs of the same learner and data.
+        The first files lack the time of evaluations; they are counted like other runs of the same learner and data.
         """
-        told: dict[tuple[str, str], list[float]] = {}
-        for one in self.results:
-            if "run_cpu_seconds" in one.totals:
-                told.setdefault((one.data, one.learner), []).append(one.totals["run_cpu_seconds"])
+        known: dict[tuple[str, str], list[float]] = {}
+        for run in self.results:
+            if "run_cpu_seconds" in run.totals:
+                known.setdefault((run.data, run.learner), []).append(run.totals["run_cpu_seconds"])
         total = sum(
-            one.totals.get("run_cpu_seconds", mean(told.get((one.data, one.learner), [one.totals["cpu_seconds"]])))
-            for one in self.results
+            run.totals.get("run_cpu_seconds", mean(known.get((run.data, run.learner), [run.totals["cpu_seconds"]])))
+            for run in self.results
         )
         return f"{total / 3600 / 2:.1f}"
 
     @property
     def prefix_seconds(self) -> str:
-        """What prefix states took, in seconds a task, in the run that paid most for them."""
-        found = (mean(cost.stages.get("prefix", 0.0) for cost in one.costs if cost) for one in self.results)
-        return f"{max(found):.1f}"
+        """Seconds per task for prefix states, in the run with the largest value."""
+        seconds = (mean(cost.stages.get("prefix", 0.0) for cost in run.costs if cost) for run in self.results)
+        return f"{max(seconds):.1f}"
 
     @property
     def made_by(self) -> dict[str, Any]:
-        """How the first result came about."""
+        """The provenance of the first result."""
         return self.results[0].made_by
 
     @property
     def missing(self) -> list[str]:
-        """Which runs have no result yet: learners with the number of their missing runs."""
-        there = {(one.data, one.variant, one.learner, one.order, one.seed) for one in self.results}
+        """Learners with missing results, with the number of missing runs."""
+        present = {(run.data, run.variant, run.learner, run.order, run.seed) for run in self.results}
         runs = self.experiment.runs(self.name)
-        left = Counter(
-            one.learner for one in runs if (one.data, one.variant, one.learner, one.order, one.seed) not in there
+        missing = Counter(
+            run.learner for run in runs if (run.data, run.variant, run.learner, run.order, run.seed) not in present
         )
-        return [f"{learner} ({count})" for learner, count in left.items()]
+        return [f"{learner} ({count})" for learner, count in missing.items()]
 
     @property
     def sizes(self) -> list[dict[str, Any]]:
-        """What the streams hold."""
+        """The sizes of the streams."""
         first = {data: next(iter(group.entries[0].results.values())) for data, group in self.groups.items()}
         return [
-            {"data": TITLES[data], "tasks": len(one.tasks), "labels": one.labels, "test": one.test_examples}
-            for data, one in first.items()
+            {"data": TITLES[data], "tasks": len(run.tasks), "labels": run.labels, "test": run.test_examples}
+            for data, run in first.items()
         ]
 
     @property
     def choice(self) -> str:
         """The mean accuracy of every variant, over data sets and learners."""
-        found = {
-            variant: mean(one.metrics["whole_accuracy"] or 0 for one in self.results if one.variant == variant)
+        means = {
+            variant: mean(run.metrics["whole_accuracy"] or 0 for run in self.results if run.variant == variant)
             for variant in self.experiment.variants
         }
-        return ", ".join(f"{variant}: {100 * accuracy:.1f}%" for variant, accuracy in found.items())
+        return ", ".join(f"{variant}: {100 * accuracy:.1f}%" for variant, accuracy in means.items())
 
     def _grouped(self, *, join_variants: bool) -> dict[str, Group]:
-        learners = [one for name in (*self._beside, self.name) for one in _experiment(name).learners]
-        found = grouped(
+        learners = [learner for name in (*self._others, self.name) for learner in _experiment(name).learners]
+        groups = grouped(
             {self.name: self.results},
             order=learners,
             variants=list(self.experiment.variants),
             join_variants=join_variants,
         )
-        by_data = {group.data: group for group in found}
+        by_data = {group.data: group for group in groups}
         return {data: by_data[data] for data in self.experiment.data if data in by_data}
 
     def _measure(self, name: str) -> Measure:
@@ -219,7 +225,7 @@ def _results(name: str) -> tuple[Result, ...]:
 
 
 def _slope(values: Mapping[int, float]) -> str:
-    """Return by how much something grows from task to task, with the 95% interval over tasks."""
+    """Format the growth per task, with the 95% interval over tasks."""
     line = fit_line(list(values), list(values.values()))
     if line is None or line.half_width is None:
         return "–"
@@ -227,7 +233,7 @@ def _slope(values: Mapping[int, float]) -> str:
 
 
 def some_of(group: Group, learners: tuple[str, ...]) -> Group:
-    """Return a group with some learners alone; none given: all."""
+    """Return a group with only these learners; without names, all of them."""
     kept = tuple(entry for entry in group.entries if not learners or entry.learner in learners)
     return replace(group, entries=kept)
 

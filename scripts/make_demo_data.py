@@ -24,7 +24,7 @@ VALIDATION_PER_INTENT = 5
 
 
 class Row(NamedTuple):
-    """One utterance of the published data; `id` says where it stands there, counted from 0."""
+    """An utterance of the published data; `id` is its position there, counted from 0."""
 
     id: str
     text: str
@@ -32,17 +32,17 @@ class Row(NamedTuple):
 
 
 def read_split(published: dict[str, list[list[str]]], split: str) -> list[Row]:
-    """Return the rows of a published split, named `{split}-{index}`."""
+    """Return the rows of a published split, with ids `{split}-{index}`."""
     return [Row(f"{split}-{index}", text, intent) for index, (text, intent) in enumerate(published[split])]
 
 
 def normalise(text: str) -> str:
-    """Return what two texts share that a reader would call the same."""
+    """Return a normalised text; equal results mean the same text to a reader."""
     return " ".join(text.casefold().split())
 
 
 def choose(rows: Iterable[Row], number: int, taken: set[str]) -> list[Row]:
-    """Choose `number` rows an intent, none of whose texts is in `taken`; independent of the order of rows."""
+    """Choose `number` rows per intent, without texts in `taken`; independent of the order of rows."""
     by_intent: dict[str, dict[str, Row]] = defaultdict(dict)
     for row in rows:
         if normalise(row.text) not in taken:
@@ -55,12 +55,12 @@ def choose(rows: Iterable[Row], number: int, taken: set[str]) -> list[Row]:
 
 
 def rank(row: Row) -> str:
-    """Return the row's place in a shuffle by `SEED`."""
+    """Return the sort key of a row in a shuffle by `SEED`."""
     return hashlib.sha256(f"{SEED}\n{row.text}".encode()).hexdigest()
 
 
 def write(path: Path, rows: Iterable[Row], domains: dict[str, list[str]]) -> None:
-    """Write rows as compressed JSON lines, in the order of the domains, then intents, then of the published data."""
+    """Write rows as compressed JSON lines, in the order of domains, intents and published data."""
     domain_of = {intent: domain for domain, intents in domains.items() for intent in intents}
     order = {domain: at for at, domain in enumerate(domains)}
     lines = [

@@ -1,6 +1,6 @@
-"""Make the reference of commands and settings from the commands and the settings classes themselves.
+"""Generate the reference of commands and settings from the code.
 
-python scripts/make_reference.py [--check]     # --check: fail if a page is not what the code says
+python scripts/make_reference.py [--check]     # --check: fail if a page is out of date
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ COMMANDS, SETTINGS = REFERENCE / "command-line.md", REFERENCE / "settings.md"
 BEGIN, END = "<!-- settings -->\n", "<!-- end of settings -->"
 INTRODUCTION = """# Command line
 
-<!-- Made by `python scripts/make_reference.py` from the commands' own help. -->
+<!-- Made by `python scripts/make_reference.py` from the commands' help texts. -->
 
-`conpet COMMAND --help` prints the same on the terminal. Commands print results on the standard output and everything
-else on the standard error. They exit with 0 on success, 1 on an error, 2 on wrong usage and 130 when interrupted.
-`--debug` before the command shows where an error comes from.
+`conpet COMMAND --help` prints the same in the terminal. Commands print results to standard output and everything
+else to standard error. Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted.
+`--debug` before the command shows the traceback of an error.
 """
 
 
 def pages() -> dict[Path, str]:
-    """Return the pages as the code has them."""
+    """Return the pages for the present code."""
     before, _, rest = SETTINGS.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     return {
@@ -44,7 +44,7 @@ def settings_table() -> str:
     lines = ["| setting | default | meaning |", "|---|---|---|"]
     for row in describe_settings():
         owner = f" ({', '.join(f'`{name}`' for name in row.component.split(', '))})" if row.component else ""
-        task = " Also per task." if row.per_task else ""
+        task = " Can be set per task." if row.per_task else ""
         lines.append(f"| `{row.name}`{owner} | `{row.default}` | {cell(row.meaning)}{task} |")
     return "\n".join(lines) + "\n"
 
@@ -64,57 +64,59 @@ def main() -> int:
 
 
 def sections(command: Any, name: str) -> Iterator[str]:
-    """Yield the sections of a command and of those below it."""
+    """Yield the sections of a command and its subcommands."""
     commands = getattr(command, "commands", {})
     if not commands:
         yield from section(command, name)
-    for below, one in commands.items():
-        yield from sections(one, f"{name} {below}")
+    for subname, subcommand in commands.items():
+        yield from sections(subcommand, f"{name} {subname}")
 
 
 def section(command: Any, name: str) -> Iterator[str]:
-    """Yield the lines of one command: what it does, then a table of its arguments and options."""
-    arguments = [one for one in command.params if one.param_type_name == "argument"]
-    options = [one for one in command.params if one.param_type_name == "option" and not {"--help"} & {*one.opts}]
+    """Yield the lines of a command: its help, then a table of its arguments and options."""
+    arguments = [param for param in command.params if param.param_type_name == "argument"]
+    options = [
+        param for param in command.params if param.param_type_name == "option" and not {"--help"} & {*param.opts}
+    ]
     yield f"## {name}\n"
     usage = [name, *map(placeholder, arguments), *(["[OPTIONS]"] if options else [])]
     yield f"```sh\n{' '.join(usage)}\n```\n"
     yield "\n".join(line.strip() for line in (command.help or "").strip().splitlines()) + "\n"
     if arguments or options:
         yield "| | default | meaning |\n|---|---|---|"
-        for one in [*arguments, *options]:
-            yield f"| {named(one)} | {default(one)} | {cell(one.help or '')} |"
+        for param in [*arguments, *options]:
+            yield f"| {names_of(param)} | {default(param)} | {cell(param.help or '')} |"
         yield ""
 
 
 def placeholder(argument: Any) -> str:
-    """Return how an argument is shown in the usage line."""
+    """Return the placeholder of an argument in the usage line."""
     name = str(argument.metavar or argument.name).upper()
     return name if argument.required else f"[{name}]"
 
 
-def named(one: Any) -> str:
-    """Return the names of an argument or option, with a placeholder of its value."""
-    if one.param_type_name == "argument":
-        return f"`{placeholder(one).strip('[]')}`"
-    value = "" if one.is_flag else f" {one.metavar or kind(one)}"
-    return ", ".join(f"`{cell(option + value)}`" for option in sorted(one.opts, key=len, reverse=True))
+def names_of(param: Any) -> str:
+    """Return the names of an argument or option, with a placeholder for its value."""
+    if param.param_type_name == "argument":
+        return f"`{placeholder(param).strip('[]')}`"
+    value = "" if param.is_flag else f" {param.metavar or kind(param)}"
+    return ", ".join(f"`{cell(option + value)}`" for option in sorted(param.opts, key=len, reverse=True))
 
 
 def kind(option: Any) -> str:
-    """Return the placeholder of an option's value where it names none."""
+    """Return the placeholder of an option's value, from its type."""
     named = str(getattr(option.type_descriptor.annotation, "__name__", ""))
     return {"int": "N", "float": "NUMBER", "Path": "PATH"}.get(named, "TEXT")
 
 
-def default(one: Any) -> str:
-    """Return the default as people read it."""
-    if one.required:
+def default(param: Any) -> str:
+    """Return the default value for readers."""
+    if param.required:
         return "required"
-    shown = one.show_default if isinstance(one.show_default, str) else one.default
+    shown = param.show_default if isinstance(param.show_default, str) else param.default
     if shown is None or shown in (False, (), []) or callable(shown):
         return ""
-    return cell(str(shown)) if isinstance(one.show_default, str) else f"`{shown}`"
+    return cell(str(shown)) if isinstance(param.show_default, str) else f"`{shown}`"
 
 
 def cell(text: str) -> str:

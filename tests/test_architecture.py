@@ -35,6 +35,7 @@ ORDER = (
     "fusion",
     "modules.adapter",
     "heads",
+    "state.slots",
     "state.state",
     "state.statistics",
     "state.inputs",

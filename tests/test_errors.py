@@ -109,8 +109,8 @@ def test_a_kind_of_module_is_not_refused_because_memory_ran_out(
 ) -> None:
     backbone = tiny_backbone()
     monkeypatch.setattr(prefix, "probe", raising(full))
-    with pytest.raises(OutOfMemoryError, match="attentions"):
-        PetModule(backbone, Settings.parse({}).for_task({"pet": "prefix"}), seed=0)
+    with pytest.raises(OutOfMemoryError, match="attention modules"):
+        PetModule(backbone, Settings.parse({}).for_task({"module": "prefix"}), seed=0)
 
 
 def test_a_file_is_not_called_damaged_because_memory_ran_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

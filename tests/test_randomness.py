@@ -106,7 +106,12 @@ def test_loading_a_model_whose_file_lacks_weights_draws_nothing(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"dropout": 0.3}, {"dora": True}, {"pet": "prefix"}, {"warmup": "first-task", "selector": "learned"}],
+    [
+        {"module": {"dropout": 0.3}},
+        {"module": {"dora": True}},
+        {"module": "prefix"},
+        {"backbone.warmup": "first-task", "selector": "learned"},
+    ],
     ids=str,
 )
 def test_a_workspace_draws_nothing_of_its_callers(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_a_reader_is_found_by_its_name_with_or_without_a_dot(tmp_path: Path) -> 
     path = tmp_path / "answers.lines"
     path.write_text("yes\nno\n" * 5, encoding="utf-8")
     assert conpet.read_task(path).labels == ("no", "yes")
-    with pytest.raises(ConfigError, match="registered already"):
+    with pytest.raises(ConfigError, match="already registered"):
         conpet.register("reader", "lines", failing)
 
 

@@ -1,4 +1,4 @@
-"""Measure all rows, or some, and write benchmarks/results/speed.json.
+"""Measure all or some rows, and write benchmarks/results/speed.json.
 
 python -m benchmarks.speed [--only ROW ...] [--quick] [--work FOLDER] [--out FILE]
 
@@ -25,18 +25,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     names = list(dict.fromkeys([*ROWS, *GOALS]))
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="ROW", help=", ".join(names))
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all of it works")
-    parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "speed", help="where workspaces are kept")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to check that everything works")
+    parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "speed", help="folder for workspaces")
     parser.add_argument("--out", type=Path, help=f"the result file; {RESULT.name} unless --quick")
     parser.add_argument("--dtype", default="auto", help="number format of both sides")
     parser.add_argument("--device", default="cpu", help="torch device of both sides")
-    asked = parser.parse_args()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # PEFT asks what is deprecated
-    sizes = QUICK if asked.quick else Sizes()
-    work = (asked.work / ("quick" if asked.quick else "full")).resolve()
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # PEFT uses deprecated functions
+    sizes = QUICK if arguments.quick else Sizes()
+    work = (arguments.work / ("quick" if arguments.quick else "full")).resolve()
     own_home(work, [sizes.large, sizes.small])
-    bench = Bench(work, sizes, device=asked.device, dtype=asked.dtype)
-    return run(bench, rows_named(asked.only), asked.out or (None if asked.quick else RESULT))
+    bench = Bench(work, sizes, device=arguments.device, dtype=arguments.dtype)
+    return run(bench, rows_named(arguments.only), arguments.out or (None if arguments.quick else RESULT))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What all rows share: sizes, texts, backbones and the workspaces that take minutes to fill, so they are kept."""
+"""Shared parts of all rows: sizes, texts, backbones, and stored workspaces that take minutes to fill."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ from conpet.testing import toy_stream
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much every row does.
+    """The sizes of all rows.
 
     Attributes:
         large: The backbone of most rows.
-        small: That of rows with very many tasks.
-        pairs: Runs of either side where a run takes a second or two.
-        learn_pairs: Runs of either side where one takes many seconds.
-        texts: Inputs asked together.
+        small: The backbone of rows with very many tasks.
+        pairs: Number of pairs if a run takes a second or two.
+        learn_pairs: Number of pairs if a run takes many seconds.
+        texts: Inputs per prediction call.
         few: Number of tasks of the small workspaces.
-        hundred: A task that is learned late.
+        hundred: Number of a task that is learned late.
         many: Number of tasks of the large workspace.
-        labels: Labels of a task, at most, and...
-        examples: ... training examples of each, in the small workspaces and the tasks that are learned.
-        epochs: Passes over them where learning is measured.
-        projection: Width of the closed forms' random projection, but for the large workspace.
-        tested: Test inputs of each task for the accuracy of number formats.
-        modules: Rows of a mixed batch, each with a module of its own.
-        tokens: Tokens of such a row.
-        streamed: Numbers of rows after which memory is read.
-        matrix: Side of the matrices by which the machine is measured, and...
-        seconds: ... for how long each of its figures is.
+        labels: Most labels per task in the small workspaces and the learned tasks.
+        examples: Training examples per label there.
+        epochs: Epochs when learning is measured.
+        projection: Width of the random projection of the closed forms, except in the large workspace.
+        tested: Test inputs per task for the accuracy of number formats.
+        modules: Rows of a mixed batch, each with its own module.
+        tokens: Tokens per row of a mixed batch.
+        streamed: Numbers of rows after which memory is measured.
+        matrix: Side of the matrices that measure the machine.
+        seconds: Duration of each measurement of the machine.
     """
 
     large: str = "smollm2-135m"
@@ -83,16 +83,16 @@ MANY_SETTINGS: dict[str, Any] = {
     "training": {"epochs": 2, "batch_size": 8},
     "fusion": {"calibration_examples": 40},
 }
-"""Settings of the workspace of very many tiny tasks: it has to be filled in minutes."""
+"""Settings of the workspace with very many tiny tasks, chosen to fill it within minutes."""
 BATCH = 16
 
 
 class Bench:
-    """Where the rows run.
+    """The environment of the rows.
 
     Args:
-        work: Folder of what is kept between runs.
-        sizes: How much is done.
+        work: Folder for files stored between runs.
+        sizes: The sizes of the rows.
         device: A torch device.
         dtype: Number format of backbones and rivals; "auto" as in `conpet.config.Settings`.
     """
@@ -107,7 +107,7 @@ class Bench:
 
     @contextmanager
     def more_pairs(self, times: int) -> Iterator[None]:
-        """Run so many times as many pairs of every row inside the block."""
+        """Multiply the number of pairs of every row inside the block."""
         sizes = self.sizes
         self.sizes = replace(sizes, pairs=times * sizes.pairs, learn_pairs=times * sizes.learn_pairs)
         try:
@@ -116,7 +116,7 @@ class Bench:
             self.sizes = sizes
 
     def backbone(self, name: str, *, frozen_layers: int | None = None, dtype: str | None = None) -> Backbone:
-        """Return a backbone without a cache, by default without the top quarter of its layers frozen."""
+        """Return a backbone without a cache, by default with all but the top quarter of its layers frozen."""
         key = (name, frozen_layers, dtype)
         if key not in self._backbones:
             loaded = load_backbone(name, dtype=dtype or self.dtype, device=self.device)
@@ -126,14 +126,14 @@ class Bench:
         return self._backbones[key]
 
     def frozen_layers(self, name: str) -> int:
-        """Return the number of layers below the top quarter, which has one at least."""
+        """Return the number of layers below the top quarter, which has at least one layer."""
         if name not in self._frozen_layers:
             layers = Backbone(load_backbone(name, dtype="float32", device="cpu")).cut.layers
             self._frozen_layers[name] = layers - max(1, layers // 4)
         return self._frozen_layers[name]
 
     def tolerance(self, backbone: Backbone) -> float:
-        """Return how far equal results may be apart: by rounding alone, over all layers."""
+        """Return the tolerance for equal results: rounding over all layers."""
         return 2e-3 if backbone.dtype is torch.float32 else 0.08
 
     # Data
@@ -146,20 +146,20 @@ class Bench:
     def _cut(self, task: Task) -> Task:
         labels = task.labels[: self.sizes.labels]
 
-        def some(examples: Sequence[Example], each: int) -> tuple[Example, ...]:
+        def first(examples: Sequence[Example], each: int) -> tuple[Example, ...]:
             return tuple(
-                one for label in labels for one in [found for found in examples if found.label == label][:each]
+                chosen for label in labels for chosen in [row for row in examples if row.label == label][:each]
             )
 
         each = self.sizes.examples
-        return Task(task.name, some(task.train, each), some(task.validation, 5), some(task.test, 30))
+        return Task(task.name, first(task.train, each), first(task.validation, 5), first(task.test, 30))
 
     @cached_property
     def _words(self) -> list[list[str]]:
-        return [one.text.split() for task in demo_stream() for one in task.test]
+        return [example.text.split() for task in demo_stream() for example in task.test]
 
     def texts(self, number: int, count: int | None = None) -> list[str]:
-        """Return texts as long as real ones that nobody has seen: words of test utterances in another order."""
+        """Return new texts of realistic length: the words of test utterances in another order."""
         draw = random.Random(number)
         drawn = draw.sample(self._words, count or self.sizes.texts)
         return [" ".join([*draw.sample(words, len(words)), str(number % 1000)]) for words in drawn]
@@ -167,8 +167,8 @@ class Bench:
     # Workspaces
 
     def create(self, path: Path, backbone: str, **settings: Any) -> ConPET:
-        """Make an empty workspace whose top quarter of the layers is adapted."""
-        given = {
+        """Create an empty workspace that adapts the top quarter of the layers."""
+        defaults = {
             "backbone.name": backbone,
             "backbone.frozen_layers": self.frozen_layers(backbone),
             "backbone.dtype": self.dtype,
@@ -176,11 +176,11 @@ class Bench:
             "features.projection": self.sizes.projection,
             "training.batch_size": BATCH,
         }
-        return ConPET.create(path, **nested(given | flat(settings)))
+        return ConPET.create(path, **nested(defaults | flat(settings)))
 
     def few(self) -> ConPET:
-        """Return a workspace that has learned some real tasks."""
-        path = self._kept("few", {})
+        """Return a workspace with a few real tasks."""
+        path = self._stored("few", {})
         if not path.exists():
             with building(path) as folder:
                 learner = self.create(folder, self.sizes.large, training={"epochs": 3})
@@ -194,31 +194,31 @@ class Bench:
         return toy_stream(self.sizes.many + 1, labels=2, train=4, validation=10, test=2)
 
     def many(self, tasks: int) -> Path:
-        """Return the folder of a workspace that has learned so many tiny tasks: the first of `sizes.many`."""
-        path = self._kept("many", {"tasks": tasks})
+        """Return the folder of a workspace with the first `tasks` tiny tasks."""
+        path = self._stored("many", {"tasks": tasks})
         if not path.exists():
             self._fill()
         return path
 
     def growth(self) -> dict[str, Any]:
-        """Return what each of the tiny tasks took to learn, and what they were learned by."""
+        """Return the time to learn each of the tiny tasks, with settings and provenance."""
         self.many(self.sizes.many)
-        found: dict[str, Any] = json.loads((self._kept("many", {}) / "growth.json").read_text())
-        return found
+        growth: dict[str, Any] = json.loads((self._stored("many", {}) / "growth.json").read_text())
+        return growth
 
     def _fill(self) -> None:
-        """Learn the tiny tasks one after the other, keeping copies on the way."""
+        """Learn the tiny tasks one by one, and store copies at some sizes."""
         made_by = provenance()
         wanted = {1, self.sizes.few, self.sizes.hundred - 1, self.sizes.many}
         seconds, cpu = [], []
-        with building(self._kept("many", {})) as folder:
+        with building(self._stored("many", {})) as folder:
             learner = self.create(folder / "w", self.sizes.small, **MANY_SETTINGS)
             for number, task in enumerate(self.toys[: self.sizes.many], start=1):
                 started, worked = time.perf_counter(), time.process_time()
                 learner.learn(task, evaluate=False)
                 seconds.append(round(time.perf_counter() - started, 4))
                 cpu.append(round(time.process_time() - worked, 4))
-                path = self._kept("many", {"tasks": number})
+                path = self._stored("many", {"tasks": number})
                 if number in wanted and not path.exists():
                     with building(path) as copy:
                         shutil.copytree(folder / "w", copy)
@@ -226,8 +226,8 @@ class Bench:
             growth = {"made_by": made_by, "settings": MANY_SETTINGS, "seconds": seconds, "cpu_seconds": cpu}
             (folder / "growth.json").write_text(json.dumps(growth))
 
-    def _kept(self, name: str, about: dict[str, Any]) -> Path:
-        """Return the folder kept for some sizes."""
+    def _stored(self, name: str, about: dict[str, Any]) -> Path:
+        """Return the folder of a stored workspace for the present sizes."""
         sizes = asdict(self.sizes)
         used = [sizes[key] for key in ("large", "small", "few", "hundred", "many", "labels", "examples")]
         digest = hashlib.sha256(
@@ -236,7 +236,7 @@ class Bench:
         return self.work / "kept" / "-".join([name, *map(str, about.values()), digest])
 
     def scratch(self, name: str) -> Path:
-        """Return a folder, not there yet, for one run."""
+        """Return the path of a new folder for one run."""
         path = self.work / "runs" / name
         shutil.rmtree(path, ignore_errors=True)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -245,7 +245,7 @@ class Bench:
 
 @contextmanager
 def building(path: Path) -> Iterator[Path]:
-    """Yield where to build a folder that is there once it is whole."""
+    """Yield a temporary folder to build in, which is renamed to `path` at the end."""
     aside = path.with_name(f"{path.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.parent.mkdir(parents=True, exist_ok=True)
@@ -254,9 +254,9 @@ def building(path: Path) -> Iterator[Path]:
 
 
 def own_home(work: Path, names: Sequence[str]) -> None:
-    """Give this process and its children a `CONPET_HOME` of their own, so that no state is known from before.
+    """Set `CONPET_HOME` for this process and its children to a new folder, so that no states are cached.
 
-    The models are those of the user's home: they are fetched there if need be.
+    The models are linked from the user's home and downloaded there if needed.
     """
     for name in names:
         find_folder(name)

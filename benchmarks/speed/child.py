@@ -1,4 +1,4 @@
-"""What is measured in a process of its own, because memory once taken is not given back.
+"""Measurements in a separate process, because memory once allocated is not returned.
 
 python -m benchmarks.speed.child open WORKSPACE | stream WORKSPACE FIRST LAST
 
@@ -20,24 +20,24 @@ from conpet import ConPET
 
 
 def peak_memory() -> int:
-    """Return the most memory this program has held, in bytes.
+    """Return the peak memory of this process in bytes.
 
-    Not `getrusage`, whose peak a process inherits from the one that started it.
+    `getrusage` is not used, because a process inherits its peak from the parent.
     """
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return 1024 * int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0])
 
 
 def opened(path: str) -> dict[str, Any]:
-    """Open a workspace and ask it one thing."""
+    """Open a workspace and predict one text."""
     before, started = peak_memory(), time.perf_counter()
     workspace = ConPET.open(path, device="cpu")
-    there = time.perf_counter()
+    ready = time.perf_counter()
     answer = workspace.predict(["a text that nobody has asked before"])[0]
     done = time.perf_counter()
     return {
-        "open": there - started,
-        "first_answer": done - there,
+        "open": ready - started,
+        "first_answer": done - ready,
         "before": before,
         "peak": peak_memory(),
         "tasks": len(workspace.tasks),
@@ -46,7 +46,7 @@ def opened(path: str) -> dict[str, Any]:
 
 
 def streamed(path: str, first: int, last: int) -> dict[str, Any]:
-    """Predict a stream of distinct rows; read the peak of memory after `first` of them and after `last`."""
+    """Predict a stream of distinct rows; measure peak memory after `first` and after `last` rows."""
     answers = ConPET.open(path, device="cpu").predict_stream(_rows(), runners_up=0)
     started = time.perf_counter()
     peaks, counts = [], []

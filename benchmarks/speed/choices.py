@@ -1,4 +1,4 @@
-"""What a device is asked before something is chosen: ways to multiply mixed batches, and where activations wait."""
+"""Measurements for choices on a device: ways to multiply mixed batches, and where to keep activations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from conpet.modules.training import train_module
 
 
 class Mixture(NamedTuple):
-    """A mixed batch: so many modules, rows and tokens a row, over a map of some width, of some rank."""
+    """The size of a mixed batch: modules, rows, tokens per row, width and rank of a map."""
 
     modules: int
     rows: int
@@ -33,43 +33,43 @@ MIXTURES = (
     Mixture(32, 128, 32, 4096, 16),
 )
 CLOSE = 2e-2
-"""How far ways may be apart in bfloat16, which rounds to 3 digits."""
+"""Tolerance between ways in bfloat16, which rounds to 3 digits."""
 
 
 def product_ways(device: str, mixtures: Sequence[Mixture] = MIXTURES) -> list[dict[str, Any]]:
-    """Time all ways of multiplying the rows of mixed batches by their modules' maps, in bfloat16.
+    """Time all ways to multiply the rows of mixed batches by the maps of their modules, in bfloat16.
 
     Returns:
-        The mixtures, each with the milliseconds of a product in every way; None where the device does not have it.
+        The mixtures, each with the milliseconds of a product in every way; None if not available on the device.
 
     Raises:
-        UnequalError: Two ways do not give the same.
+        UnequalError: Two ways give different results.
     """
-    where, found = torch.device(device), []
+    where, measured = torch.device(device), []
     for mixture in mixtures:
         generator = torch.Generator().manual_seed(0)
         left = torch.randn(mixture.rows, mixture.tokens, mixture.width, generator=generator)
         stack = torch.randn(mixture.modules, mixture.rank, mixture.width, generator=generator) / mixture.width**0.5
-        given = left.to(where, torch.bfloat16), stack.to(where, torch.bfloat16).mT
+        operands = left.to(where, torch.bfloat16), stack.to(where, torch.bfloat16).mT
         pieces = [(slot, mixture.rows // mixture.modules) for slot in range(mixture.modules)]
         spent, products = {}, []
         with torch.inference_mode():
             for implementation in IMPLEMENTATIONS:
-                seconds = time_multiply(implementation(pieces, where), *given)
+                seconds = time_multiply(implementation(pieces, where), *operands)
                 spent[implementation.__name__] = 1e3 * seconds if seconds < float("inf") else None
                 if seconds < float("inf"):
-                    products.append(implementation(pieces, where).multiply(*given))
+                    products.append(implementation(pieces, where).multiply(*operands))
         for other in products[1:]:
             check_close(f"products of {mixture}", other, products[0], CLOSE)
-        found.append({**mixture._asdict(), "ms": spent})
-    return found
+        measured.append({**mixture._asdict(), "ms": spent})
+    return measured
 
 
 def offloading(bench: Bench) -> dict[str, Any]:
     """Learn a task with activations kept on the device and offloaded to the host.
 
     Returns:
-        What was found equal; of both, seconds and the most bytes held on the device (None on a CPU).
+        What is equal, and for both the seconds and the peak bytes on the device (None on a CPU).
 
     Raises:
         UnequalError: The losses differ.
@@ -77,8 +77,8 @@ def offloading(bench: Bench) -> dict[str, Any]:
     backbone, task_data = bench.backbone(bench.sizes.large), TaskData.of(bench)
     losses, sides = [], {}
     for name, offload in (("kept", False), ("offloaded", True)):
-        given = {"epochs": bench.sizes.epochs, "batch_size": BATCH, "offload_activations": offload}
-        settings = Settings.parse({"training": given}).for_task({})
+        training = {"epochs": bench.sizes.epochs, "batch_size": BATCH, "offload_activations": offload}
+        settings = Settings.parse({"training": training}).for_task({})
         on_gpu = backbone.device.type == "cuda"
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()

@@ -1,4 +1,4 @@
-"""The drawings of docs/benchmarks/performance.md, as SVG."""
+"""The figures of docs/benchmarks/performance.md."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ _WINDOW = 25  # tasks of a running median
 
 
 def draw(kind: str, result: Mapping[str, Any]) -> Figure:
-    """Draw one of `KINDS` from a result file."""
+    """Draw a figure of `KINDS` from a result file."""
     with svg.style("speed"):
         return KINDS[kind](result)
 
 
 def drawable(result: Mapping[str, Any]) -> list[str]:
-    """Return the kinds for which everything was measured."""
+    """Return the kinds whose data was measured."""
     rows = result["rows"]
-    there = {
+    available = {
         "growth": "learn-late-task" in rows,
         "modules": "predict-many-tasks" in rows,
         "roofline": any(True for _ in _points(rows)),
     }
-    return [kind for kind in KINDS if there[kind]]
+    return [kind for kind in KINDS if available[kind]]
 
 
 def _growth(result: Mapping[str, Any]) -> Figure:
     seconds = np.array(result["rows"]["learn-late-task"]["detail"]["growth"]["seconds"])
-    figure, axes = _sheet("Time to learn a task, as the stream grows", "number of the task", "seconds")
+    figure, axes = _sheet("Time to learn a task as the stream grows", "task number", "seconds")
     numbers = np.arange(1, len(seconds) + 1)
-    axes.plot(numbers, seconds, ".", color=_BLUE, markersize=3, alpha=0.4, label="a task")
+    axes.plot(numbers, seconds, ".", color=_BLUE, markersize=3, alpha=0.4, label="single task")
     window = min(_WINDOW, len(seconds))
     middles = np.median(np.lib.stride_tricks.sliding_window_view(seconds, window), axis=1)
     axes.plot(numbers[window - 1 :], middles, color=_ORANGE, label=f"median of the last {window}")
@@ -48,11 +48,13 @@ def _growth(result: Mapping[str, Any]) -> Figure:
 
 
 def _modules(result: Mapping[str, Any]) -> Figure:
-    found = result["rows"]["predict-many-tasks"]["detail"]["by_tasks"]
-    figure, axes = _sheet("Time of a prediction, inputs of all tasks in turn", "modules", "milliseconds")
-    counts = np.array([int(count) for count in found])
-    times = 1e3 * np.array([np.median(values) for values in found.values()])
-    low, high = (1e3 * np.array([np.percentile(values, share) for values in found.values()]) for share in (25, 75))
+    seconds_by_modules = result["rows"]["predict-many-tasks"]["detail"]["by_tasks"]
+    figure, axes = _sheet("Prediction time, inputs of all tasks in turn", "modules", "milliseconds")
+    counts = np.array([int(count) for count in seconds_by_modules])
+    times = 1e3 * np.array([np.median(values) for values in seconds_by_modules.values()])
+    low, high = (
+        1e3 * np.array([np.percentile(values, share) for values in seconds_by_modules.values()]) for share in (25, 75)
+    )
     axes.errorbar(counts, times, (times - low, high - times), color=_BLUE, marker="o", capsize=3)
     axes.set_xscale("log")
     axes.set_xticks(counts, [f"{count:,}" for count in counts])
@@ -63,14 +65,14 @@ def _modules(result: Mapping[str, Any]) -> Figure:
 
 def _roofline(result: Mapping[str, Any]) -> Figure:
     machine, points = result["machine"], list(_points(result["rows"]))
-    figure, axes = _sheet("What the machine could do, and what is done", "operations a byte", "GFLOP/s")
+    figure, axes = _sheet("Limits of the machine and achieved rates", "operations per byte", "GFLOP/s")
     intensity = np.logspace(-1, 3, 200)
     for colour, (name, peak) in zip((_MUTED, _INK), machine["flops"].items(), strict=True):
         roof = np.minimum(peak, intensity * machine["bandwidth"])
-        axes.plot(intensity, roof / 1e9, color=colour, label=f"measured roof, {name}")
-    for (name, one), colour in zip(points, (_BLUE, _ORANGE, _GREEN, _PURPLE), strict=False):
-        rate = one["flops"] / one["seconds"] / 1e9
-        axes.plot(one["flops"] / one["bytes"], rate, "o", color=colour, label=f"{name}, {one['dtype']}")
+        axes.plot(intensity, roof / 1e9, color=colour, label=f"measured limit, {name}")
+    for (name, point), colour in zip(points, (_BLUE, _ORANGE, _GREEN, _PURPLE), strict=False):
+        rate = point["flops"] / point["seconds"] / 1e9
+        axes.plot(point["flops"] / point["bytes"], rate, "o", color=colour, label=f"{name}, {point['dtype']}")
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
@@ -86,14 +88,14 @@ def _points(rows: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def shares(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield what share of the roof above it each point of the roofline achieves."""
+    """Yield the fraction of its limit that each point of the roofline achieves."""
     machine = result["machine"]
-    for name, one in _points(result["rows"]):
-        rate, bytes_rate = one["flops"] / one["seconds"], one["bytes"] / one["seconds"]
-        roof = min(machine["flops"][one["dtype"]], machine["bandwidth"] * one["flops"] / one["bytes"])
+    for name, point in _points(result["rows"]):
+        rate, bytes_rate = point["flops"] / point["seconds"], point["bytes"] / point["seconds"]
+        roof = min(machine["flops"][point["dtype"]], machine["bandwidth"] * point["flops"] / point["bytes"])
         yield {
             "name": name,
-            "dtype": one["dtype"],
+            "dtype": point["dtype"],
             "gflops": rate / 1e9,
             "gbytes": bytes_rate / 1e9,
             "share": 100 * rate / roof,
@@ -119,4 +121,4 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any]], Figure]] = {
     "modules": _modules,
     "roofline": _roofline,
 }
-"""What can be drawn, by name."""
+"""Figures by name."""

@@ -1,4 +1,4 @@
-"""Rows about learning."""
+"""Rows that measure learning."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from conpet.modules.module import PetModule
 from conpet.modules.optimisation import epoch_batches
 from conpet.modules.training import TrainingJob, train_module
 from conpet.state.reading import seed_of
-from conpet.state.state import MODULE
+from conpet.state.slots import MODULE
 from conpet.types import LearnReport
 
 BUDGETS = (1, 2, 3, 5)
-"""Epochs tried beside the full number, to find the fewest that reach an accuracy."""
+"""Epochs tried in addition to the full number, to find the fewest that reach an accuracy."""
 COMPARED_STEPS = 3
-"""Steps whose losses are compared; later ones drift apart as roundings add up."""
+"""Number of steps whose losses are compared; later ones diverge as rounding errors accumulate."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """One task as both sides learn it."""
+    """The task that both sides learn."""
 
     task: Task
     settings: TaskSettings
@@ -49,14 +49,14 @@ class TaskData:
 
     @classmethod
     def of(cls, bench: Bench) -> TaskData:
-        """Return the first task with the settings that all rows have."""
+        """Return the first task with the settings of all rows."""
         task = bench.tasks[0]
         settings = Settings.parse({"training": {"epochs": bench.sizes.epochs, "batch_size": BATCH}})
         return cls(task, settings.for_task({}), seed_of(settings.seed, task.name))
 
     @property
     def held_out(self) -> tuple[Example, ...]:
-        """Examples that neither side learns or chooses anything from: by these accuracies are equal or not."""
+        """Examples used by neither side for training or choices, to compare accuracies."""
         return self.task.test[::3]
 
     def encoded(self, backbone: Backbone) -> list[Encoded]:
@@ -64,28 +64,28 @@ class TaskData:
         return backbone.encode(self.task.train)
 
     def lasting(self, epochs: int) -> Task:
-        """Return the task to be learned in so many epochs."""
+        """Return the task with this number of epochs."""
         return replace(self.task, settings={"training": {"epochs": epochs}})
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
-        """Return labels as indices into the task's."""
-        return indices_of([str(one.label) for one in examples], self.task.labels)
+        """Return labels as indices into the labels of the task."""
+        return indices_of([str(example.label) for example in examples], self.task.labels)
 
     def job(self, backbone: Backbone, settings: TaskSettings) -> TrainingJob:
         """Return the training of a module and head on the task."""
-        answers = [str(one.label) for one in self.task.train]
+        answers = [str(example.label) for example in self.task.train]
         states = backbone.states(self.task.train)
         return TrainingJob.over_labels(states, answers, self.task.labels, settings, self.seed)
 
     def about(self, backbone: Backbone) -> dict[str, Any]:
-        """Return what was learned."""
+        """Return a description of the work, for the result file."""
         return {
             "backbone": backbone.name,
             "dtype": str(backbone.dtype).removeprefix("torch."),
             "layers": backbone.cut.layers,
             "frozen_layers": backbone.frozen_layers,
             "examples": len(self.task.train),
-            "tokens": sum(len(one.ids) for one in self.encoded(backbone)),
+            "tokens": sum(len(example.ids) for example in self.encoded(backbone)),
             "epochs": self.settings.training.epochs,
             "batch_size": self.settings.training.batch_size,
         }
@@ -94,7 +94,7 @@ class TaskData:
 def fresh(bench: Bench, number: int) -> ConPET:
     """Return an empty workspace whose backbone is in memory and whose cache of states is empty."""
     learner = bench.create(bench.scratch(f"learn-{number}"), bench.sizes.large, training={"epochs": bench.sizes.epochs})
-    learner.backbone.states([Example.of_text("what is done once a process")], keep=False)
+    learner.backbone.states([Example.of_text("loaded once per process")], keep=False)
     clear_states(learner)
     return learner
 
@@ -109,7 +109,7 @@ class LearnSameLayers(Row):
     name = "learn-same-layers"
     goals: ClassVar[Mapping[str, Goal]] = {
         "learn-same-layers": Goal(
-            "learn one task, 10 epochs, top quarter of the layers adapted; first pass and storing included",
+            "learn one task (10 epochs, top quarter of the layers), including the first pass and saving",
             "PEFT LoRA on the same layers, standard loop",
             "at least",
             4.0,
@@ -140,7 +140,7 @@ class LearnSameLayers(Row):
                 attention=rival.attention,
                 stages=stages,
                 profile=one_epoch,
-                profiled="One epoch in place of ten",
+                profiled="One epoch instead of ten",
                 floor=floor(backbone, task_data, adapted),
                 roofline={"training": achieved(step, stages["module"], backbone.dtype)},
             )
@@ -150,9 +150,9 @@ class LearnSameLayers(Row):
 class LearnAllLayers(Row):
     name = "learn-all-layers"
     goals: ClassVar[Mapping[str, Goal]] = {
-        "learn-all-layers": Goal("learn that task", "PEFT LoRA on all layers, 10 epochs too", "at least", 5.0),
+        "learn-all-layers": Goal("learn that task", "PEFT LoRA on all layers, also 10 epochs", "at least", 5.0),
         "learn-equally-well": Goal(
-            "learn that task, each side in the fewest epochs that reach one accuracy",
+            "learn that task, each side in the fewest epochs that reach the same accuracy",
             "PEFT LoRA on all layers, to the same accuracy",
             "at least",
             5.0,
@@ -168,19 +168,19 @@ class LearnAllLayers(Row):
         )
         epochs = bench.sizes.epochs
         budgets = [*(few for few in BUDGETS if few < epochs), epochs]
-        found = [
+        by_side = [
             {budget: accuracy(budget) for budget in budgets}
             for accuracy in (
                 partial(our_accuracy, bench, task_data),
                 partial(their_accuracy, rival, task_data, backbone),
             )
         ]
-        wanted = min(accuracies[epochs] for accuracies in found)
-        enough = [min(budget for budget in budgets if accuracies[budget] >= wanted) for accuracies in found]
+        wanted = min(accuracies[epochs] for accuracies in by_side)
+        enough = [min(budget for budget in budgets if accuracies[budget] >= wanted) for accuracies in by_side]
         detail = {
             **task_data.about(backbone),
             "attention": rival.attention,
-            "accuracies": {"budgets": budgets, "ours": [*found[0].values()], "theirs": [*found[1].values()]},
+            "accuracies": {"budgets": budgets, "ours": [*by_side[0].values()], "theirs": [*by_side[1].values()]},
         }
         reached = f"{equal}; held-out accuracy of {100 * wanted:.1f}% or more by both"
         floors = {
@@ -200,7 +200,7 @@ class LearnAllLayers(Row):
 def against_peft(
     bench: Bench, task_data: TaskData, rival: PeftLoop, ours: int, theirs: int, save: Path | None = None
 ) -> Pairs[ConPET, LearnReport, list[float]]:
-    """Learn a task in turns with the rival, each in so many epochs."""
+    """Learn a task in turns with the rival, each with its number of epochs."""
     encoded, targets = task_data.encoded(rival.backbone), task_data.targets(task_data.task.train)
     return in_turns(
         lambda number: fresh(bench, number),
@@ -212,17 +212,17 @@ def against_peft(
 
 
 def our_accuracy(bench: Bench, task_data: TaskData, epochs: int) -> float:
-    """Learn a task in so many epochs; return the accuracy of the answers to examples that nobody learns from."""
+    """Learn a task and return the accuracy on its held-out examples."""
     learner = fresh(bench, 0)
     learner.learn(task_data.lasting(epochs), evaluate=False)
-    answers = learner.predict([one.labelled(None) for one in task_data.held_out], runners_up=0)
-    return sum(answer.label == one.label for answer, one in zip(answers, task_data.held_out, strict=True)) / len(
-        answers
-    )
+    answers = learner.predict([example.labelled(None) for example in task_data.held_out], runners_up=0)
+    return sum(
+        answer.label == example.label for answer, example in zip(answers, task_data.held_out, strict=True)
+    ) / len(answers)
 
 
 def their_accuracy(rival: PeftLoop, task_data: TaskData, backbone: Backbone, epochs: int) -> float:
-    """Train the rival for so many epochs; return its accuracy on those examples."""
+    """Train the rival and return its accuracy on the held-out examples."""
     found: list[Tensor] = []
     held_out = backbone.encode(task_data.held_out)
     rival.train(
@@ -237,19 +237,19 @@ def their_accuracy(rival: PeftLoop, task_data: TaskData, backbone: Backbone, epo
 
 def stages_of(report: LearnReport) -> dict[str, float]:
     """Return the seconds of each stage."""
-    return {one.stage: round(one.seconds, 4) for one in report.cost}
+    return {stage.stage: round(stage.seconds, 4) for stage in report.cost}
 
 
 def accuracy_of(logits: Tensor, targets: Tensor) -> float:
-    """Return the share of examples whose label has the largest logit."""
+    """Return the fraction of examples whose label has the largest logit."""
     return float((logits.argmax(1) == targets).float().mean())
 
 
 def same_losses(backbone: Backbone, rival: PeftLoop, task_data: TaskData, tolerance: float) -> str:
-    """Check that a few steps from the same first weights have the same losses on both sides.
+    """Check that a few steps from the same initial weights have the same losses on both sides.
 
     Raises:
-        UnequalError: They do not.
+        UnequalError: The losses differ.
     """
     training = task_data.settings.training.model_copy(update={"max_steps": COMPARED_STEPS})
     settings = task_data.settings.model_copy(update={"training": training})
@@ -264,7 +264,7 @@ def same_losses(backbone: Backbone, rival: PeftLoop, task_data: TaskData, tolera
 
 def training_work(backbone: Backbone, task_data: TaskData) -> dict[str, float]:
     """Return operations and bytes of training a module of the suffix for all epochs."""
-    lengths = [len(one.ids) for one in task_data.encoded(backbone)]
+    lengths = [len(example.ids) for example in task_data.encoded(backbone)]
     batches = [
         len(rows) * max(lengths[row] for row in rows)
         for epoch in range(task_data.settings.training.epochs)
@@ -278,18 +278,18 @@ def training_work(backbone: Backbone, task_data: TaskData) -> dict[str, float]:
 def floor(
     backbone: Backbone, task_data: TaskData, adapted: range, ours: int | None = None, theirs: int | None = None
 ) -> dict[str, float]:
-    """Return the ratio that counting operations allows, both sides computing at one rate.
+    """Return the best possible ratio by the number of operations, if both sides compute at the same rate.
 
-    A pass forwards through a layer counts 1, backwards (the gradients of its input; its weights have none) 1 too.
-    The rival passes all layers forwards in every epoch and its adapted layers backwards. conpet passes the layers
-    below the cut once, and those above it forwards and backwards in every epoch.
+    A forward pass through a layer counts 1, and so does a backward pass (only gradients of the input). In every epoch,
+    the rival runs all layers forwards and its adapted layers backwards. conpet runs the frozen layers once, and the
+    layers above forwards and backwards in every epoch.
 
     Args:
         backbone: The model.
-        task_data: What is learned.
-        adapted: The rival's layers.
-        ours: conpet's epochs, if not the task's.
-        theirs: The rival's.
+        task_data: The task.
+        adapted: The adapted layers of the rival.
+        ours: conpet's epochs; None for those of the task.
+        theirs: The rival's epochs; None for those of the task.
     """
     layers, below, epochs = backbone.cut.layers, backbone.frozen_layers, task_data.settings.training.epochs
     passed = (theirs or epochs) * (layers + len(adapted))
@@ -302,7 +302,7 @@ class LearnTogether(Row):
     goals: ClassVar[Mapping[str, Goal]] = {
         "learn-together": Goal(
             "learn 10 tasks of 8 examples in one change (`--batch 10`)",
-            "conpet: one after the other",
+            "conpet: one by one",
             "at least",
             2.0,
         )
@@ -312,12 +312,12 @@ class LearnTogether(Row):
         tasks = bench.toys[: bench.sizes.few]
 
         def prepare(number: int) -> tuple[ConPET, ConPET]:
-            one, other = (
-                bench.create(bench.scratch(f"{side}-{number}"), bench.sizes.large) for side in ("one", "other")
+            batched, single = (
+                bench.create(bench.scratch(f"{side}-{number}"), bench.sizes.large) for side in ("batched", "single")
             )
-            for learner in (one, other):
-                learner.backbone.states([Example.of_text("what is done once a process")], keep=False)
-            return one, other
+            for learner in (batched, single):
+                learner.backbone.states([Example.of_text("loaded once per process")], keep=False)
+            return batched, single
 
         def learn(learner: ConPET, batch: int) -> list[LearnReport]:
             clear_states(learner)
@@ -332,7 +332,9 @@ class LearnTogether(Row):
         )
         ours, theirs = pairs.given[-1]
         found, expected = (
-            torch.cat([one.flatten() for task in tasks for _, one in sorted(module_of(learner, task.name).items())])
+            torch.cat(
+                [weight.flatten() for task in tasks for _, weight in sorted(module_of(learner, task.name).items())]
+            )
             for learner in (ours, theirs)
         )
         equal = check_close(f"weights of {len(tasks)} modules", found, expected, bench.tolerance(ours.backbone))
@@ -350,10 +352,10 @@ class LearnTogether(Row):
 
 
 def stages_a_task(reports: Sequence[LearnReport]) -> dict[str, float]:
-    """Return the seconds of each stage, a task on average."""
+    """Return the mean seconds per task of each stage."""
     seconds: Counter[str] = Counter()
     for report in reports:
-        seconds.update({one.stage: one.seconds for one in report.cost})
+        seconds.update({stage.stage: stage.seconds for stage in report.cost})
     return {stage: round(spent / len(reports), 4) for stage, spent in seconds.items()}
 
 
@@ -368,14 +370,14 @@ class LearnLateTask(Row):
         task = replace(bench.tasks[0], settings={"training": {"epochs": 3}})
 
         def prepare(number: int) -> tuple[ConPET, ConPET]:
-            found = []
+            learners = []
             for name, source in sources.items():
                 path = bench.scratch(f"{name}-{number}")
                 shutil.copytree(source, path)
                 learner = ConPET.open(path, device=bench.device)
-                learner.predict(["what is read once a process"])
-                found.append(learner)
-            return found[0], found[1]
+                learner.predict(["loaded once per process"])
+                learners.append(learner)
+            return learners[0], learners[1]
 
         def learn(learner: ConPET) -> Any:
             clear_states(learner)
@@ -408,13 +410,13 @@ def module_of(learner: ConPET, task: str) -> Mapping[str, Tensor]:
     return weights
 
 
-def same_module(one: ConPET, other: ConPET, task: str) -> str:
-    """Check that a task was given the very same module in two workspaces: what was learned before must not matter.
+def same_module(first: ConPET, second: ConPET, task: str) -> str:
+    """Check that a task has the same module in two workspaces, whatever was learned before.
 
     Raises:
-        UnequalError: It was not.
+        UnequalError: The modules differ.
     """
-    found = [module_of(learner, task) for learner in (one, other)]
-    if found[0].keys() != found[1].keys() or any(not torch.equal(found[0][name], found[1][name]) for name in found[0]):
-        raise UnequalError(f"task {task!r} was given another module after other tasks")
+    left, right = (module_of(learner, task) for learner in (first, second))
+    if left.keys() != right.keys() or any(not torch.equal(left[name], right[name]) for name in left):
+        raise UnequalError(f"task {task!r} has another module after other tasks")
     return "the module learned (to the last bit)"

@@ -1,4 +1,4 @@
-"""What the machine can do, and what a pass through the backbone asks of it: the two sides of a roofline."""
+"""The roofline: limits of the machine, and the work of a pass through the backbone."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from conpet.backbone.backbone import Backbone
 
 
 def measure_machine(device: str, side: int, seconds: float) -> dict[str, Any]:
-    """Measure copying and matrix products: the best of some repetitions of each, for a bound is wanted.
+    """Measure the limits of copying and matrix products, each as the best of several repetitions.
 
     Returns:
-        `bandwidth`: bytes a second, read and written, of a copy larger than the caches. `flops`: number format to
-        floating-point operations a second of square products.
+        `bandwidth`: bytes per second, read and written, of a copy larger than the caches. `flops`: floating-point
+        operations per second of square products, by number format.
     """
     source = torch.zeros(side * side * 32, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    found: dict[str, Any] = {"bandwidth": 2 * source.numel() / _best(lambda: target.copy_(source), seconds)}
-    found["flops"] = {}
+    limits: dict[str, Any] = {"bandwidth": 2 * source.numel() / _best(lambda: target.copy_(source), seconds)}
+    limits["flops"] = {}
     for dtype in (torch.float32, torch.bfloat16):
         left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         out = torch.empty(side, side, dtype=dtype, device=device)
         operations = 2 * side**3
         quickest = _best(lambda a=left, b=right, c=out: torch.mm(a, b, out=c), seconds)
-        found["flops"][str(dtype).removeprefix("torch.")] = operations / quickest
-    return found
+        limits["flops"][str(dtype).removeprefix("torch.")] = operations / quickest
+    return limits
 
 
 def _best(run: Callable[[], Any], seconds: float) -> float:
@@ -46,23 +46,23 @@ def _best(run: Callable[[], Any], seconds: float) -> float:
 
 
 def pass_work(backbone: Backbone, batches: Sequence[int], layers: range, *, backward: bool = False) -> dict[str, float]:
-    """Return the floating-point operations and the least bytes moved by passes through the linear maps of some layers.
+    """Return the floating-point operations and the fewest bytes moved by passes through the linear maps of layers.
 
-    Weights are read once a batch; what goes into and out of every map is read and written once. Attention, norms and
-    LoRA's own products are left out: at these lengths they are a few percent of the operations.
+    Weights are read once per batch; inputs and outputs of every map are read and written once. Attention, norms and
+    the products of LoRA are ignored: at these lengths they are a few percent of the operations.
 
     Args:
-        backbone: Whose layers.
+        backbone: The model.
         batches: Tokens of each batch.
         layers: Numbers of the layers.
-        backward: Whether the gradients of the inputs are computed as well, through the same maps.
+        backward: Whether to include the gradients of the inputs, through the same maps.
     """
     stack = backbone.cut.model.get_submodule(str(backbone.cut.path))
     assert isinstance(stack, nn.ModuleList)
-    maps = [one for number in layers for one in stack[number].modules() if isinstance(one, nn.Linear)]
+    maps = [module for number in layers for module in stack[number].modules() if isinstance(module, nn.Linear)]
     size = torch.finfo(backbone.dtype).bits // 8
-    weights = sum(one.weight.numel() for one in maps)
-    ends = sum(one.in_features + one.out_features for one in maps)
+    weights = sum(linear.weight.numel() for linear in maps)
+    ends = sum(linear.in_features + linear.out_features for linear in maps)
     times = 2 if backward else 1
     return {
         "flops": times * 2.0 * sum(batches) * weights,

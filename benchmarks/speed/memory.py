@@ -1,4 +1,4 @@
-"""Rows about memory, and about opening a workspace: each run is a fresh process."""
+"""Rows that measure memory and opening a workspace; each run is a new process."""
 
 from __future__ import annotations
 
@@ -22,27 +22,30 @@ MB = 1e6
 
 
 def child(*arguments: object) -> dict[str, Any]:
-    """Run `benchmarks.speed.child` and return what it printed."""
+    """Run `benchmarks.speed.child` and return its result."""
     command = [sys.executable, "-m", "benchmarks.speed.child", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 class OpenManyModules(Row):
     name = "open"
     goals: ClassVar[Mapping[str, Goal]] = {
-        "open-time": Goal("open a workspace of 1,000 modules", "conpet: one of 10 modules", "at most", 1.1),
+        "open-time": Goal("open a workspace with 1,000 modules", "conpet: a workspace with 10 modules", "at most", 1.1),
         "open-answer": Goal(
-            "open it, load the backbone and ask it one thing, which takes the sums of all labels",
-            "conpet: one of 10 modules",
+            "open it, load the backbone and make one prediction, which reads the class sums of all labels",
+            "conpet: a workspace with 10 modules",
             "at most",
             1.1,
         ),
         "open-memory": Goal(
-            "open it and ask it one thing: peak memory of the process", "conpet: one of 10 modules", "at most", 1.1
+            "open it and make one prediction: peak memory of the process",
+            "conpet: a workspace with 10 modules",
+            "at most",
+            1.1,
         ),
     }
 
@@ -51,19 +54,19 @@ class OpenManyModules(Row):
         pairs = in_turns(
             lambda _: None, lambda _: child("open", many), lambda _: child("open", few), bench.sizes.learn_pairs
         )
-        for found, tasks in ((pairs.ours[-1], bench.sizes.many), (pairs.theirs[-1], bench.sizes.few)):
-            if found["tasks"] != tasks or not found["known"]:
-                raise UnequalError(f"a workspace of {tasks} tasks opened as one of {found['tasks']}")
-        opening = [[one["open"] for one in found] for found in (pairs.ours, pairs.theirs)]
-        seconds = [[one["open"] + one["first_answer"] for one in found] for found in (pairs.ours, pairs.theirs)]
-        peaks = [[one["peak"] / MB for one in found] for found in (pairs.ours, pairs.theirs)]
+        for opened, tasks in ((pairs.ours[-1], bench.sizes.many), (pairs.theirs[-1], bench.sizes.few)):
+            if opened["tasks"] != tasks or not opened["known"]:
+                raise UnequalError(f"a workspace of {tasks} tasks opened as one of {opened['tasks']}")
+        opening = [[run["open"] for run in runs] for runs in (pairs.ours, pairs.theirs)]
+        seconds = [[run["open"] + run["first_answer"] for run in runs] for runs in (pairs.ours, pairs.theirs)]
+        peaks = [[run["peak"] / MB for run in runs] for runs in (pairs.ours, pairs.theirs)]
         extra = bench.sizes.many - bench.sizes.few
         growth = {
             "ms_per_module": 1e3 * (median(seconds[0]) - median(seconds[1])) / extra,
             "kb_per_module": 1e3 * (median(peaks[0]) - median(peaks[1])) / extra,
         }
         detail = {"backbone": bench.sizes.small, "many": pairs.ours[-1], "few": pairs.theirs[-1], **growth}
-        equal = "both know all their tasks and answer"
+        equal = "both have all their tasks and answer"
         return {
             "open-time": Measured(*opening, equal, detail=detail),
             "open-answer": Measured(*seconds, equal, detail=detail),
@@ -83,9 +86,9 @@ class Stream(Row):
         for task in toy_stream(2, labels=2, train=4, validation=2, test=0):
             learner.learn(task, evaluate=False)
         first, last = bench.sizes.streamed
-        found = child("stream", path.resolve(), first, last)
-        if found["rows"] != [first, last - first]:
-            raise UnequalError(f"asked for {last} rows, got {sum(found['rows'])}")
-        early, late = (peak / MB for peak in found["peaks"])
-        detail = {"backbone": "tiny-random", "seconds": found["seconds"], "rows": found["rows"]}
+        streamed = child("stream", path.resolve(), first, last)
+        if streamed["rows"] != [first, last - first]:
+            raise UnequalError(f"expected {last} predictions, got {sum(streamed['rows'])}")
+        early, late = (peak / MB for peak in streamed["peaks"])
+        detail = {"backbone": "tiny-random", "seconds": streamed["seconds"], "rows": streamed["rows"]}
         return {"stream": Measured([late], [early], f"{last:,} answers for as many rows", unit="MB", detail=detail)}

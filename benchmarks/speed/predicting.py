@@ -1,4 +1,4 @@
-"""Rows about answering."""
+"""Rows that measure predictions."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def examples(texts: Sequence[str]) -> list[Example]:
 
 
 def batches_of(backbone: Backbone, texts: Sequence[str]) -> list[Padded]:
-    """Return texts as the rival's batches; making them is not timed."""
+    """Return texts as batches for the rival; this is not timed."""
     return by_length(backbone.encode(examples(texts)), backbone)
 
 
 def against_forward(bench: Bench, live: Live, texts: int, pairs: int) -> Pairs[Any, Any, Any]:
-    """Answer texts in turns with plain passes of the backbone over the same batches."""
+    """Predict texts in turns with plain forward passes of the backbone over the same batches."""
     backbone = live.method.backbone
 
     def prepare(number: int) -> tuple[list[str], list[Padded]]:
-        asked = bench.texts(number, texts)
-        return asked, batches_of(backbone, asked)
+        inputs = bench.texts(number, texts)
+        return inputs, batches_of(backbone, inputs)
 
     return in_turns(
         prepare,
@@ -58,7 +58,7 @@ def against_forward(bench: Bench, live: Live, texts: int, pairs: int) -> Pairs[A
 
 
 def point(backbone: Backbone, given: Sequence[Padded], seconds: float) -> dict[str, Any]:
-    """Return where a pass through all layers stands on the roofline."""
+    """Return the point of a pass through all layers on the roofline."""
     work = pass_work(backbone, [batch.ids.numel() for batch in given], range(backbone.cut.layers))
     return achieved(work, seconds, backbone.dtype)
 
@@ -75,13 +75,13 @@ class Predict(Row):
         workspace = bench.few()
         pairs = against_forward(bench, live_of(workspace), bench.sizes.texts, bench.sizes.pairs)
         texts, batches = pairs.given[-1]
-        equal = same_answers(bench, workspace, texts, [one.label for one in pairs.ours[-1]])
+        equal = same_answers(bench, workspace, texts, [prediction.label for prediction in pairs.ours[-1]])
         backbone = workspace.backbone
         return {
             self.name: pairs.measured(
                 equal,
                 **about(backbone, len(texts)),
-                tokens=sum(len(one.ids) for one in backbone.encode(examples(texts))),
+                tokens=sum(len(encoded.ids) for encoded in backbone.encode(examples(texts))),
                 roofline={
                     "prediction": point(backbone, batches, median(pairs.seconds[0])),
                     "plain forward": point(backbone, batches, median(pairs.seconds[1])),
@@ -103,7 +103,7 @@ class PredictTopThree(Row):
         live = live_of(workspace, **{"selector.top_k": 3})
         pairs = against_forward(bench, live, bench.sizes.texts, bench.sizes.pairs)
         texts, _ = pairs.given[-1]
-        equal = same_answers(bench, workspace, texts, [one.label for one in pairs.ours[-1]], top_k=3)
+        equal = same_answers(bench, workspace, texts, [prediction.label for prediction in pairs.ours[-1]], top_k=3)
         share = workspace.backbone.suffix_share
         return {
             self.name: pairs.measured(equal, **about(workspace.backbone, len(texts)), floor={"ratio": 1 + 2 * share})
@@ -113,17 +113,19 @@ class PredictTopThree(Row):
 class OneText(Row):
     name = "predict-one-text"
     goals: ClassVar[Mapping[str, Goal]] = {
-        "predict-one-text": Goal("one request, one short text, 10 tasks", "plain forward of that text", "at most", 1.3)
+        "predict-one-text": Goal(
+            "one request, one short text, 10 tasks", "one plain forward pass of that text", "at most", 1.3
+        )
     }
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
         workspace = bench.few()
-        workspace.predict(["what is loaded once"])
+        workspace.predict(["loaded once"])
         backbone = workspace.backbone
 
         def prepare(number: int) -> tuple[list[str], list[Padded]]:
-            asked = bench.texts(number, 1)
-            return asked, batches_of(backbone, asked)
+            inputs = bench.texts(number, 1)
+            return inputs, batches_of(backbone, inputs)
 
         pairs = in_turns(
             prepare,
@@ -147,7 +149,7 @@ class PredictManyTasks(Row):
     name = "predict-many-tasks"
     goals: ClassVar[Mapping[str, Goal]] = {
         "predict-many-tasks": Goal(
-            "predict, 1,000 tasks, top-1, inputs of all tasks in turn, each task asked twice before",
+            "predict, 1,000 tasks, top-1, inputs of all tasks in turn, after two predictions per task",
             "conpet: the same with 10 tasks",
             "at most",
             1.05,
@@ -160,8 +162,8 @@ class PredictManyTasks(Row):
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
         counts = bench.sizes.few, bench.sizes.many
         (few, _), (many, first_use) = (asked_before(bench, tasks) for tasks in counts)
-        found = {}
-        # Inputs that nobody was asked before: what a module said of one is remembered.
+        measured = {}
+        # New inputs, because outputs of modules are cached.
         for key, asked, first in (("predict-many-tasks", counts[1], 0), ("predict-many-tasks-hot", counts[0], 100)):
             pairs = in_turns(
                 lambda number, asked=asked, first=first: (
@@ -174,20 +176,20 @@ class PredictManyTasks(Row):
                 profile=profiled,
             )
             texts = pairs.given[-1][0]
-            equal = same_answers(bench, many, texts, [one.label for one in pairs.ours[-1]])
-            used = {one.task for one in pairs.ours[-1]}
+            equal = same_answers(bench, many, texts, [prediction.label for prediction in pairs.ours[-1]])
+            used = {prediction.task for prediction in pairs.ours[-1]}
             detail = {**about(many.backbone, len(texts)), "modules_used": len(used)}
-            found[key] = pairs.measured(equal, **detail)
-        found["predict-many-tasks"].detail["first_use_seconds"] = first_use
-        found["predict-many-tasks"].detail["by_tasks"] = prediction_times(bench)
-        return found
+            measured[key] = pairs.measured(equal, **detail)
+        measured["predict-many-tasks"].detail["first_use_seconds"] = first_use
+        measured["predict-many-tasks"].detail["by_tasks"] = prediction_times(bench)
+        return measured
 
 
 def asked_before(bench: Bench, tasks: int) -> tuple[ConPET, float]:
-    """Return a workspace of tiny tasks each of which was asked twice, and the seconds an input took the first time.
+    """Return a workspace after two predictions per tiny task, and the seconds of a first prediction.
 
-    So modules lie in memory, and after as many inputs as there are labels the closed forms have solved for weights, as
-    they do but once.
+    Afterwards, the modules are in memory, and the closed forms have solved for their weights, which happens once after
+    as many inputs as labels.
     """
     space = ConPET.open(bench.many(tasks), device=bench.device)
     first, second = ([task.test[number].text for task in bench.toys[:tasks]] for number in (0, 1))
@@ -197,26 +199,26 @@ def asked_before(bench: Bench, tasks: int) -> tuple[ConPET, float]:
 
 
 def toy_texts(bench: Bench, number: int, spread: int) -> list[str]:
-    """Return inputs of the first tiny tasks in turn, the words of their test examples in another order."""
+    """Return inputs of the first tiny tasks in turn: the words of test examples in another order."""
     generator = torch.Generator().manual_seed(1000 + number)
-    found = []
+    texts = []
     for place in range(bench.sizes.texts):
         tests = bench.toys[(number * bench.sizes.texts + place) % spread].test
         words = tests[place % len(tests)].text.split()
         order = torch.randperm(len(words), generator=generator).tolist()
-        found.append(" ".join([*(words[index] for index in order), str(number % 1000)]))
-    return found
+        texts.append(" ".join([*(words[index] for index in order), str(number % 1000)]))
+    return texts
 
 
 def prediction_times(bench: Bench) -> dict[str, list[float]]:
-    """Return seconds a prediction by number of modules: for the plot."""
+    """Return seconds per prediction by number of modules, for the figure."""
     sizes = sorted({1, bench.sizes.few, bench.sizes.hundred - 1, bench.sizes.many})
     spaces = {tasks: asked_before(bench, tasks)[0] for tasks in sizes}
     found: dict[str, list[float]] = {str(tasks): [] for tasks in sizes}
     for number in range(500, 501 + bench.sizes.pairs // 2):
         for tasks, space in spaces.items():
             _, seconds, _ = timed(space.predict, toy_texts(bench, number, tasks))
-            if number > 500:  # what is loaded once is the price of no prediction
+            if number > 500:  # excludes what is loaded once
                 found[str(tasks)].append(seconds / bench.sizes.texts)
     return found
 
@@ -228,7 +230,7 @@ class MixedBatch(Row):
             "a batch of 32 rows, each with its own module, all layers adapted", "PEFT `adapter_names`", "at least", 2.0
         ),
         "mixed-batch-overhead": Goal(
-            "that mixed batch", "plain forward of the backbone without modules", "at most", 1.3
+            "that mixed batch", "plain forward pass of the backbone without modules", "at most", 1.3
         ),
     }
 
@@ -246,8 +248,8 @@ class MixedBatch(Row):
             return states, padded(encoded, range(rows), backbone)
 
         def ours(given: tuple[States, Padded]) -> list[Tensor]:
-            found = pool.outputs(given[0], [[key] for key in stored])
-            return [outputs[key] for outputs, key in zip(found, stored, strict=True)]
+            outputs = pool.outputs(given[0], [[key] for key in stored])
+            return [logits[key] for logits, key in zip(outputs, stored, strict=True)]
 
         peft = in_turns(prepare, ours, lambda given: mixed(given[1]), bench.sizes.pairs)
         weight = head.weight.detach().to(backbone.device)
@@ -264,7 +266,7 @@ class MixedBatch(Row):
 
 
 def random_module(backbone: Backbone, seed: int) -> PetModule:
-    """Return a LoRA module that changes something: B is drawn, where training would begin with zeros."""
+    """Return a LoRA module with a random B, so that it changes the outputs (training starts with B = 0)."""
     module = PetModule(backbone, Settings.parse({}).for_task({}), seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -275,34 +277,35 @@ def random_module(backbone: Backbone, seed: int) -> PetModule:
 
 
 def stored_module(module: PetModule, head: nn.Linear) -> StoredModule:
-    """Return a module with its head as the pool reads it, held in memory."""
+    """Return a module and head in memory, in the form the pool reads."""
     document = label_document([str(label) for label in range(head.out_features)])
     return StoredModule.of(InMemoryObject(module_artifact(module.adapter(), LabelHead().tensors(head), document)))
 
 
 def of_length(backbone: Backbone, bench: Bench, number: int) -> list[Encoded]:
-    """Return rows of exactly so many tokens of text."""
+    """Return rows of exactly `sizes.tokens` tokens."""
     rows, length = bench.sizes.modules, bench.sizes.tokens
     ids = [
         token
-        for one in backbone.encode(examples(bench.texts(number, min(1000, rows * length // 4))))
-        for token in one.ids
+        for encoded in backbone.encode(examples(bench.texts(number, min(1000, rows * length // 4))))
+        for token in encoded.ids
     ]
     ids = ids * (1 + rows * length // len(ids))
     return [Encoded(tuple(ids[row * length : (row + 1) * length]), length - 1) for row in range(rows)]
 
 
 def lora_share(backbone: Backbone) -> float:
-    """Return the operations of rank-8 LoRA on all linear maps, as a share of those of the maps."""
+    """Return the operations of rank-8 LoRA on all linear maps, as a fraction of those of the maps."""
     stack = backbone.cut.model.get_submodule(str(backbone.cut.path))
-    maps = [one for one in stack.modules() if isinstance(one, nn.Linear)]
-    return 8 * sum(one.in_features + one.out_features for one in maps) / sum(one.weight.numel() for one in maps)
+    maps = [module for module in stack.modules() if isinstance(module, nn.Linear)]
+    added = 8 * sum(linear.in_features + linear.out_features for linear in maps)
+    return added / sum(linear.weight.numel() for linear in maps)
 
 
 class HalfFormat(Row):
     name = "bf16"
     goals: ClassVar[Mapping[str, Goal]] = {
-        "bf16-forward": Goal("bfloat16: states and answers of new inputs", "conpet: float32", "at least", 2.0),
+        "bf16-forward": Goal("bfloat16: predict new inputs, without cached states", "conpet: float32", "at least", 2.0),
         "bf16-accuracy": Goal("bfloat16: test accuracy of the same modules", "conpet: float32", "within", 0.3),
     }
 
@@ -315,14 +318,16 @@ class HalfFormat(Row):
             lambda texts: answer(full, examples(texts), 2),
             bench.sizes.pairs,
         )
-        tests = [one for task in bench.tasks[: bench.sizes.few] for one in some_of(task.test, bench.sizes.tested)]
-        inputs = [one.labelled(None) for one in tests]
+        tests = [
+            example for task in bench.tasks[: bench.sizes.few] for example in spaced(task.test, bench.sizes.tested)
+        ]
+        inputs = [example.labelled(None) for example in tests]
         answers = [answer(live, inputs, 0) for live in (half, full)]
         right = [
-            100 * sum(one.label == test.label for one, test in zip(found, tests, strict=True)) / len(tests)
-            for found in answers
+            100 * sum(answered.label == test.label for answered, test in zip(side, tests, strict=True)) / len(tests)
+            for side in answers
         ]
-        same = sum(one.label == other.label for one, other in zip(*answers, strict=True)) / len(tests)
+        same = sum(left.label == right.label for left, right in zip(*answers, strict=True)) / len(tests)
         equal = f"{100 * same:.1f}% of {len(tests)} answers"
         detail = {**about(half.method.backbone, bench.sizes.texts), "tested": len(tests)}
         return {
@@ -332,19 +337,19 @@ class HalfFormat(Row):
 
 
 def in_format(bench: Bench, workspace: ConPET, dtype: str) -> Live:
-    """Return what a workspace has learned over a backbone in a number format."""
-    live = live_of(workspace)  # with a state of its own: what is fitted from it depends on the backbone
+    """Return the state of a workspace with a backbone in another number format."""
+    live = live_of(workspace)  # a separate state, because fitted values depend on the backbone
     method = type(live.method)(bench.backbone(bench.sizes.large, dtype=dtype), live.method.settings)
     return Live(method, live.state, live.snapshot)
 
 
-def some_of(found: Sequence[Example], count: int) -> Sequence[Example]:
-    """Return so many examples, evenly spread over all, or a few more."""
-    return found[:: max(1, len(found) // count)]
+def spaced(rows: Sequence[Example], count: int) -> Sequence[Example]:
+    """Return at least `count` evenly spread examples, if there are enough."""
+    return rows[:: max(1, len(rows) // count)]
 
 
 def about(backbone: Backbone, inputs: int) -> dict[str, Any]:
-    """Return what was asked."""
+    """Return a description of the work, for the result file."""
     return {
         "backbone": backbone.name,
         "dtype": str(backbone.dtype).removeprefix("torch."),

@@ -1,4 +1,4 @@
-"""Where the time of two sides goes, by torch's operators: what a missed bound is explained by."""
+"""Profile two sides by torch operators, to explain a missed goal."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def profiled(sides: Sequence[Callable[[], Any]]) -> list[dict[str, Any]]:
     """Run each side once under the profiler, which slows both down.
 
     Returns:
-        The operators in which the sides differ most, and all that is no operator: `name`, and `ms` of each side.
+        The operators with the largest differences, and the time outside of operators: `name`, and `ms` of each side.
     """
-    found = [_operators(run) for run in sides]
-    names = sorted({name for one in found for name in one}, key=lambda name: -abs(found[0][name] - found[1][name]))
+    spent = [_operators(run) for run in sides]
+    names = sorted({name for side in spent for name in side}, key=lambda name: -abs(spent[0][name] - spent[1][name]))
     names = [*[name for name in names if name != OUTSIDE][:SHOWN], OUTSIDE]
-    return [{"name": name, "ms": [round(one[name], 2) for one in found]} for name in names]
+    return [{"name": name, "ms": [round(side[name], 2) for side in spent]} for name in names]
 
 
 def _operators(run: Callable[[], Any]) -> Counter[str]:
-    """Return milliseconds by operator, its callees left out."""
+    """Return milliseconds by operator, without callees."""
     with profile(activities=[ProfilerActivity.CPU]) as watched:
         _, seconds, _ = timed(run)
     spent = Counter({event.key: event.self_cpu_time_total / 1e3 for event in watched.key_averages()})

@@ -1,6 +1,6 @@
-"""The rivals, written as a careful user of Transformers and PEFT writes them; nothing of conpet's engine is used.
+"""The rivals: code that a careful user of Transformers and PEFT would write, without conpet's engine.
 
-What they share with conpet is what makes the work equal: weights, token ids, batches, pooling and schedule.
+They share with conpet what makes the work equal: weights, token ids, batches, pooling and schedule.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from conpet.modules.optimisation import epoch_batches
 
 @dataclass(frozen=True, slots=True)
 class Padded:
-    """A batch of token ids: ids `[n, T]`, their mask or None where nothing is padded, and the numbers of the rows."""
+    """A batch of token ids: ids `[n, T]`, their mask (None without padding), and the row numbers."""
 
     ids: Tensor
     mask: Tensor | None
@@ -37,16 +37,16 @@ class Padded:
 
 def padded(encoded: Sequence[Encoded], rows: Sequence[int], backbone: Backbone) -> Padded:
     """Return some examples as a batch on the backbone's device."""
-    some = [encoded[row] for row in rows]
-    ids, mask = pad_ids(some, backbone.encoder.pad)
-    slots = torch.tensor([one.slot for one in some])
+    chosen = [encoded[row] for row in rows]
+    ids, mask = pad_ids(chosen, backbone.encoder.pad)
+    slots = torch.tensor([example.slot for example in chosen])
     needed = None if bool(mask.all()) else mask.to(backbone.device)
     return Padded(ids.to(backbone.device), needed, slots.to(backbone.device), list(rows))
 
 
 def by_length(encoded: Sequence[Encoded], backbone: Backbone) -> list[Padded]:
-    """Return all examples in batches of like length, as conpet cuts them."""
-    return [padded(encoded, rows, backbone) for rows in backbone.batching.batches([len(one.ids) for one in encoded])]
+    """Return all examples in batches of similar length, the same batches as conpet."""
+    return [padded(encoded, rows, backbone) for rows in backbone.batching.batches([len(row.ids) for row in encoded])]
 
 
 def hidden_of(model: nn.Module, batch: Padded, **more: Any) -> Tensor:
@@ -56,18 +56,18 @@ def hidden_of(model: nn.Module, batch: Padded, **more: Any) -> Tensor:
 
 
 def plain_forward(model: nn.Module, batches: Sequence[Padded]) -> list[Tensor]:
-    """Run a model over batches and keep nothing but its last states."""
+    """Run a model over batches and return only its last states."""
     with torch.inference_mode():
         return [hidden_of(model, batch, **no_cache(model)) for batch in batches]
 
 
 def no_cache(model: Any) -> dict[str, bool]:
-    """Return what keeps a causal model from collecting keys and values nobody wants."""
+    """Return the arguments that keep a causal model from collecting unused keys and values."""
     return {"use_cache": False} if hasattr(model.config, "use_cache") else {}
 
 
 def represent(hidden: Tensor, batch: Padded) -> Tensor:
-    """Return the state at the slot beside the mean over the tokens but the first `[n, 2d]`, float32."""
+    """Return the state at the slot and the mean over all tokens except the first, `[n, 2d]`, float32."""
     rows = torch.arange(len(batch.slots), device=hidden.device)
     mask = torch.ones_like(batch.ids) if batch.mask is None else batch.mask
     inner = mask.float()
@@ -79,13 +79,13 @@ def represent(hidden: Tensor, batch: Padded) -> Tensor:
 class PeftLoop:
     """LoRA by PEFT and a linear head, trained by the usual loop: AdamW, warm-up and linear decay, clipped gradients.
 
-    At its best: batches of like length, frozen weights in their number format under autocast and the trained ones in
-    float32, fused AdamW, no keys and values collected, and of two kinds of attention the one that is quicker here.
+    Tuned for speed: batches of similar length, frozen weights in their number format under autocast, trained weights in
+    float32, fused AdamW, no keys and values collected, and the faster of two kinds of attention.
 
     Args:
-        backbone: Gives weights and token ids; its model is copied.
-        settings: Rank, epochs, rates.
-        layers: Layers that get LoRA; None: all.
+        backbone: Source of weights and token ids; its model is copied.
+        settings: Rank, epochs, learning rate.
+        layers: Layers that get LoRA; None for all.
     """
 
     def __init__(self, backbone: Backbone, settings: TaskSettings, layers: Sequence[int] | None) -> None:
@@ -96,12 +96,12 @@ class PeftLoop:
         self.attention = "sdpa"
 
     def choose_attention(self, encoded: Sequence[Encoded], targets: Tensor) -> None:
-        """Take the attention with which a few steps are quickest."""
+        """Choose the attention with the fastest training steps."""
         seconds: dict[str, list[float]] = {"sdpa": [], "eager": []}
-        for _ in range(3):  # the first of each is for what is set up once
-            for attention, found in seconds.items():
+        for _ in range(3):  # the first round includes one-time setup
+            for attention, measured in seconds.items():
                 self.attention = attention
-                found.append(timed(lambda: self.train(encoded, targets, steps=4))[1])
+                measured.append(timed(lambda: self.train(encoded, targets, steps=4))[1])
         self.attention = min(seconds, key=lambda attention: min(seconds[attention]))
 
     def train(
@@ -120,13 +120,13 @@ class PeftLoop:
 
         Args:
             encoded: n examples.
-            targets: Their labels `[n]`, of 0 to the largest.
-            seed: Decides the order of the examples.
-            start: First weights by PEFT's names, or None for PEFT's own.
-            epochs: Number of epochs, or None for that of the settings.
-            steps: Number of steps in place of whole epochs.
-            save: Where the module is saved.
-            done: Called when all is learned, with a function of examples to logits.
+            targets: Their labels `[n]`, as indices from 0.
+            seed: Seed of the order of the examples.
+            start: Initial weights by PEFT's names; None for PEFT's initialisation.
+            epochs: Number of epochs; None for the settings' value.
+            steps: Number of steps, instead of whole epochs.
+            save: Folder to save the module to.
+            done: Called after training, with a function from examples to logits.
         """
         training, device = self.settings.training, self.backbone.device
         self.base.set_attn_implementation(self.attention)
@@ -136,16 +136,16 @@ class PeftLoop:
         head = nn.Linear(self.backbone.representation_size, int(targets.max()) + 1, device=device)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-        trained = [*(one for one in model.parameters() if one.requires_grad), *head.parameters()]
+        trained = [*(weight for weight in model.parameters() if weight.requires_grad), *head.parameters()]
         optimizer = torch.optim.AdamW(
             trained, lr=training.learning_rate, weight_decay=training.weight_decay, eps=1e-6, fused=True
         )
-        lengths = [len(one.ids) for one in encoded]
+        lengths = [len(example.ids) for example in encoded]
         per_epoch = -(-len(encoded) // training.batch_size)
         total = steps or (epochs or training.epochs) * per_epoch
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, total))
         losses: list[float] = []
-        model.eval()  # there is no dropout to switch on
+        model.eval()  # there is no dropout
         for epoch in range(-(-total // per_epoch)):
             order = epoch_batches(lengths, training.batch_size, torch.Generator().manual_seed(seed + epoch))
             for rows in order[: total - len(losses)]:
@@ -158,7 +158,7 @@ class PeftLoop:
                 schedule.step()
                 losses.append(loss.item())
         if done is not None:
-            done(lambda some: self._logits(model, head, some))
+            done(lambda examples: self._logits(model, head, examples))
         if save is not None:
             model.save_pretrained(save)
         self.base = model.unload()
@@ -196,13 +196,13 @@ def _maps(backbone: Backbone) -> list[str]:
 
 
 def _share(step: int, steps: int) -> float:
-    """Return the share of the highest learning rate: up over a tenth of the steps, then down to 0."""
+    """Return the fraction of the highest learning rate: warm-up over a tenth of the steps, then linear decay to 0."""
     warm = max(1, round(steps / 10))
     return (step + 1) / warm if step < warm else (steps - step) / max(1, steps - warm)
 
 
 class Mixed:
-    """Many LoRA modules in one PEFT model, of which every row of a batch names its own (`adapter_names`)."""
+    """Many LoRA modules in one PEFT model; every row of a batch has its own module (`adapter_names`)."""
 
     def __init__(self, backbone: Backbone, config: dict[str, Any], modules: Sequence[dict[str, Tensor]]) -> None:
         peft_config = LoraConfig(**config)
@@ -223,7 +223,7 @@ class Mixed:
 
 
 def exported_logits(backbone: Backbone, folder: Path, encoded: Encoded) -> Tensor:
-    """Return the logits of one example by an exported module, loaded by plain PEFT."""
+    """Return the logits of an example from an exported module loaded by PEFT."""
     model = PeftModel.from_pretrained(copy.deepcopy(backbone.loaded.model), folder).to(backbone.dtype).eval()
     batch = padded([encoded], [0], backbone)
     head = {name: value.to(backbone.device) for name, value in load_file(folder / "head.safetensors").items()}

@@ -11,11 +11,11 @@ from benchmarks.speed.timing import Goal, Measured
 
 
 class Row(ABC):
-    """Some work, what it is measured against, and what is to be reached.
+    """A measurement of some work against a rival, with goals.
 
     Attributes:
-        name: What `--only` calls it.
-        goals: What it measures, by key of the result file.
+        name: Its name for `--only`.
+        goals: Its goals, by key of the result file.
     """
 
     name: ClassVar[str]
@@ -23,7 +23,7 @@ class Row(ABC):
 
     @abstractmethod
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
-        """Run both sides and return what was measured for each goal.
+        """Run both sides and return the measurement for each goal.
 
         Raises:
             UnequalError: The two sides did not compute the same.

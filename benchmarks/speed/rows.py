@@ -1,4 +1,4 @@
-"""All rows, in the order of the page; to add one, write a `Row` and put it here."""
+"""All rows, in the order of the page. To add a row, write a `Row` and list it here."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ MEASURED_BY = {key: row.name for row in ROWS.values() for key in row.goals}
 
 
 def rows_named(names: Sequence[str]) -> list[str]:
-    """Return rows by their names or the keys of their goals, each once, in the order of the page."""
+    """Return distinct rows by their names or the keys of their goals, in the order of the page."""
     wanted = {MEASURED_BY.get(name, name) for name in names}
     return [name for name in ROWS if name in wanted]

@@ -1,4 +1,4 @@
-"""Run rows one after the other and write down what came out."""
+"""Run rows and write their results."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from benchmarks.speed.timing import MISSED, REACHED, UNCLEAR, UnequalError, load
 from conpet.bench.provenance import provenance
 
 LEGEND = (
-    "Each row does its work by conpet and by a rival in turns. Where at least so much is wanted, the ratio is how many "
-    "times as fast conpet is; where at most, its time as a multiple of the rival's. [quartiles over pairs]"
+    "Each row runs conpet and a rival in turns. For a goal 'at least', the ratio is how many times as fast conpet is; "
+    "for 'at most', it is conpet's time divided by the rival's. [quartiles over pairs]"
 )
 AGAIN = 2
-"""How many times as many pairs a row is given that is measured again because a bound lies between its quartiles."""
-TRIAL = "Tiny sizes, to see that every row runs and both sides compute the same: the ratios mean nothing."
+"""Factor for the number of pairs when an unclear row is measured again."""
+TRIAL = "Tiny sizes, to check that every row runs and both sides compute the same. The ratios have no meaning."
 
 
 def run(bench: Bench, names: Sequence[str], out: Path | None, **more: Any) -> int:
-    """Measure rows; return 1 if a row's sides were not equal or another run is at it, else 0.
+    """Measure rows; return 1 if the sides of a row differ or another run is active, otherwise 0.
 
-    Rows that are in the file already and are not measured now stay in it, each with its own provenance. Without a file
-    it is a trial: what the ratios are is told, but not judged. `more` is what else the file is to hold.
+    Other rows in the file are kept, each with its own provenance. Without a file it is a trial: ratios are printed
+    without a verdict. `more` is further content of the file.
     """
     bench.work.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(bench.work / "lock", timeout=0):
             return _run(bench, names, out, more)
     except Timeout:
-        print(f"another run uses {bench.work}, and would be measured too: wait for it to end", file=sys.stderr)
+        print(f"another run uses {bench.work} and would disturb the measurement: wait for it to end", file=sys.stderr)
         return 1
 
 
@@ -64,36 +64,38 @@ def _run(bench: Bench, names: Sequence[str], out: Path | None, more: Mapping[str
         result["rows"] = {key: rows[key] for key in GOALS if key in rows}
         for key, found in measured.items():
             judged.append(verdict(found))
-            print(told(key, found, judge=out is not None), flush=True)
+            print(result_line(key, found, judge=out is not None), flush=True)
         if out:
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     counts = f"{judged.count(REACHED)} of {len(judged)} goals reached, {judged.count(UNCLEAR)} unclear"
     kept = f"{counts}; written to {out}" if out else "nothing written"
-    wrong = f"; NOT equal, so not measured: {', '.join(failed)}" if failed else ", both sides computed the same in each"
+    wrong = (
+        f"; NOT equal, not measured: {', '.join(failed)}" if failed else "; both sides computed the same in all rows"
+    )
     print(f"{len(judged)} goals measured{wrong}; {kept}")
     return int(bool(failed))
 
 
 def measure(bench: Bench, name: str) -> dict[str, Any]:
-    """Measure a row; return what is written of it, by key."""
-    gc.collect()  # what the row before left
+    """Measure a row and return its results by key."""
+    gc.collect()  # leftovers of the previous row
     made_by, before, started = provenance(), load(), time.perf_counter()
     row = ROWS[name]()
-    found = row.measure(bench)
+    measurements = row.measure(bench)
     circumstances = {
         "made_by": made_by,
         "load": [before, load()],
         "took": round(time.perf_counter() - started, 1),
         "device": bench.device if bench.device == "cpu" else torch.cuda.get_device_name(bench.device),
     }
-    return {key: {**one.to_json(row.goals[key]), **circumstances} for key, one in found.items()}
+    return {key: {**measured.to_json(row.goals[key]), **circumstances} for key, measured in measurements.items()}
 
 
 def measure_until_clear(bench: Bench, name: str) -> dict[str, Any]:
-    """Measure a row; if a bound lies between the quartiles, once more with more pairs.
+    """Measure a row; if a goal is unclear, measure again with more pairs.
 
-    The first ratios are kept beside those that take their place, as `first`.
+    The first ratios are kept as `first`.
     """
     first = measure(bench, name)
     unclear = [key for key, found in first.items() if verdict(found) == UNCLEAR]
@@ -105,8 +107,8 @@ def measure_until_clear(bench: Bench, name: str) -> dict[str, Any]:
     return {key: {**found, "first": first[key]["ratio"]} for key, found in again.items()}
 
 
-def told(key: str, found: dict[str, Any], *, judge: bool) -> str:
-    """Return a line for the screen."""
+def result_line(key: str, found: dict[str, Any], *, judge: bool) -> str:
+    """Format a result for printing."""
     ratio, cpu = found["ratio"], found.get("cpu_ratio")
     line = f"{key}: {ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
     if cpu:

@@ -1,4 +1,4 @@
-"""Two ways to do the same work, run in turns so that both meet the same neighbours, and the ratio of every pair."""
+"""Run two sides of the same work in turns, under the same load, and compute the ratio of every pair."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Theirs = TypeVar("Theirs")
 
 
 REACHED, MISSED, UNCLEAR = "reached", "not reached", "unclear"
-"""What pairs of runs say of a bound."""
+"""Verdicts on a goal."""
 
 
 class UnequalError(AssertionError):
-    """The two sides did not compute the same, so their times say nothing."""
+    """The two sides did not compute the same, so their times have no meaning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a row is to reach.
+    """The goal of a row.
 
     Attributes:
-        work: What conpet does.
-        rival: What it is measured against.
+        work: The work of conpet.
+        rival: What it is compared with.
         bound: "at least": the ratio is the rival's time (or another measure) over ours; "at most": ours over the
             rival's; "within": how much lower ours is than the rival's, in points.
         value: The bound.
@@ -45,7 +45,7 @@ class Goal:
     value: float
 
     def ratio(self, ours: float, theirs: float) -> float:
-        """Return the ratio that the bound is about."""
+        """Return the ratio to compare with the bound."""
         return {
             "at least": lambda: theirs / ours,
             "at most": lambda: ours / theirs,
@@ -53,22 +53,22 @@ class Goal:
         }[self.bound]()
 
     def verdict(self, low: float, high: float) -> str:
-        """Return what the quartiles of the ratios say: unclear if the bound lies between them."""
+        """Return the verdict for the quartiles of the ratios: unclear if the bound is between them."""
         enough = [ratio >= self.value if self.bound == "at least" else ratio <= self.value for ratio in (low, high)]
         return REACHED if all(enough) else UNCLEAR if any(enough) else MISSED
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured for a goal: one value of each side a pair.
+    """The measurement for a goal: one value per side and pair.
 
     Attributes:
-        ours: Of conpet.
-        theirs: Of the rival.
-        equal: What was found equal, with the greatest difference.
-        unit: What the values count: "s", "MB" or "%".
-        cpu: Processor seconds of either side, pair by pair, where seconds were measured.
-        detail: Anything else worth keeping (JSON-ready).
+        ours: Values of conpet.
+        theirs: Values of the rival.
+        equal: What was checked to be equal, with the largest difference.
+        unit: Unit of the values: "s", "MB" or "%".
+        cpu: Processor seconds of both sides, by pair, if the unit is "s".
+        detail: Further details (JSON-ready).
     """
 
     ours: Sequence[float]
@@ -79,9 +79,9 @@ class Measured:
     detail: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self, goal: Goal) -> dict[str, Any]:
-        """Return all of it with medians and quartiles; `verdict` tells what they say."""
+        """Return the measurement with medians and quartiles, in the form that `verdict` reads."""
         ratios = [goal.ratio(*pair) for pair in zip(self.ours, self.theirs, strict=True)]
-        found = {
+        summary = {
             "work": goal.work,
             "rival": goal.rival,
             "bound": goal.bound,
@@ -94,8 +94,8 @@ class Measured:
             "detail": self.detail,
         }
         if self.cpu:
-            found["cpu_ratio"] = spread([goal.ratio(*pair) for pair in zip(*self.cpu, strict=True)])
-        return found
+            summary["cpu_ratio"] = spread([goal.ratio(*pair) for pair in zip(*self.cpu, strict=True)])
+        return summary
 
 
 def verdict(row: Mapping[str, Any]) -> str:
@@ -109,12 +109,12 @@ class Pairs(Generic[Given, Ours, Theirs]):
     """Runs of both sides, pair by pair.
 
     Attributes:
-        given: What both got.
-        ours: What conpet returned.
-        theirs: What the rival returned.
-        seconds: Wall time of either side.
-        cpu: Processor time of either side.
-        profile: What takes the time of either side, where that was asked for.
+        given: Inputs of both sides.
+        ours: Results of conpet.
+        theirs: Results of the rival.
+        seconds: Wall time of both sides.
+        cpu: Processor time of both sides.
+        profile: Profile of both sides, if requested.
     """
 
     given: list[Given]
@@ -143,15 +143,15 @@ def in_turns(
     """Run both sides in turns: A B, B A, A B, ...
 
     Args:
-        prepare: The number of a pair to what both sides get; not timed.
-        ours: One side.
-        theirs: The other.
+        prepare: Returns the inputs for the pair with this number; not timed.
+        ours: Runs conpet.
+        theirs: Runs the rival.
         pairs: Number of pairs.
-        warm: Whether a pair of number -1 is run first and forgotten: what is loaded once is the price of no run.
-        profile: Run on both sides of one more pair (`profiling.profiled`).
+        warm: Whether to run and discard a pair with number -1 first, to load what is loaded once.
+        profile: Profiles both sides of one more pair (`profiling.profiled`).
     """
-    found: Pairs[Given, Ours, Theirs] = Pairs([], [], [], ([], []), ([], []))
-    sides: tuple[tuple[Callable[[Given], Any], list[Any]], ...] = ((ours, found.ours), (theirs, found.theirs))
+    collected: Pairs[Given, Ours, Theirs] = Pairs([], [], [], ([], []), ([], []))
+    sides: tuple[tuple[Callable[[Given], Any], list[Any]], ...] = ((ours, collected.ours), (theirs, collected.theirs))
     for number in range(-1 if warm else 0, pairs):
         given = prepare(number)
         for side in (0, 1) if number % 2 == 0 else (1, 0):
@@ -159,18 +159,18 @@ def in_turns(
             result, seconds, cpu = timed(run, given)
             if number >= 0:
                 results.append(result)
-                found.seconds[side].append(seconds)
-                found.cpu[side].append(cpu)
+                collected.seconds[side].append(seconds)
+                collected.cpu[side].append(cpu)
         if number >= 0:
-            found.given.append(given)
+            collected.given.append(given)
     if profile:
         given = prepare(pairs)
-        found.profile.extend(profile([lambda: ours(given), lambda: theirs(given)]))
-    return found
+        collected.profile.extend(profile([lambda: ours(given), lambda: theirs(given)]))
+    return collected
 
 
 def timed(run: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
-    """Return what a call returns, its wall seconds and its processor seconds; a CUDA device is waited for."""
+    """Return the result of a call, its wall seconds and its processor seconds, including CUDA work."""
     synchronise()
     cpu, started = time.process_time(), time.perf_counter()
     result = run(*arguments)

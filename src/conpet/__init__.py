@@ -1,4 +1,4 @@
-"""conpet: teach one frozen large language model new tasks for ever (ConPET, Song et al. 2023)."""
+"""conpet: continual task learning on one frozen language model (ConPET, Song et al. 2023)."""
 
 import os
 from importlib import import_module
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from conpet.report.design import TuneReport
     from conpet.types import Evaluation, LearnReport, Prediction
 
-# Threads that wait for one another by spinning long stall for whole time slices when anything else wants a core: on two
-# busy cores a training step took five times as long. OpenMP reads this once, when torch is loaded after us.
+# OpenMP threads that spin long while waiting lose whole time slices when another process needs a core: on two busy
+# cores, a training step took five times as long. OpenMP reads this variable once, when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _EXPORTS = {
@@ -46,7 +46,7 @@ _EXPORTS = {
     "read_task": "conpet.data",
     "register": "conpet.plugins",
 }
-"""Public name to the module it lies in: imported on first use, so that `import conpet` stays quick."""
+"""Modules of the public names, imported on first use so that `import conpet` is fast."""
 
 __all__ = [
     "ConPET",

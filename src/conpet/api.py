@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from conpet import commands
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
+from conpet.commands import extend, learn, merge, remove, rename, retire, rollback, split_label, tune, upgrade
 from conpet.commands.base import Transaction
 from conpet.commands.checks import check_settings
 from conpet.commands.evaluate import evaluate_workspace
@@ -247,7 +247,7 @@ class ConPET:
             ConfigError: The task's settings or template do not fit.
             WorkspaceBusyError: Another process is still changing the workspace after `wait_seconds`.
         """
-        return self._change(commands.learn, "learn", wait_seconds, progress, evaluate, task)
+        return self._change(learn.learn, "learn", wait_seconds, progress, evaluate, task)
 
     def rollback(
         self,
@@ -264,7 +264,7 @@ class ConPET:
             UnknownNameError: There is no such task or version.
             DataError: A label of that version now belongs to another task.
         """
-        return self._change(commands.rollback, "rollback", wait_seconds, progress, evaluate, task, version)
+        return self._change(rollback.rollback, "rollback", wait_seconds, progress, evaluate, task, version)
 
     def remove(
         self,
@@ -282,7 +282,7 @@ class ConPET:
         Raises:
             UnknownNameError: There is no such task.
         """
-        return self._change(commands.remove, "remove", wait_seconds, progress, evaluate, task)
+        return self._change(remove.remove, "remove", wait_seconds, progress, evaluate, task)
 
     def learn_batch(
         self,
@@ -314,7 +314,7 @@ class ConPET:
                 gives up cannot be used by another task in the same change.
             WorkspaceBusyError: As in `ConPET.learn`.
         """
-        return self._change(commands.learn_batch, "learn", wait_seconds, progress, evaluate, list(tasks))
+        return self._change(learn.learn_batch, "learn", wait_seconds, progress, evaluate, list(tasks))
 
     def learn_stream(
         self,
@@ -370,9 +370,9 @@ class ConPET:
                 training example of another label of the task.
             ConfigError: The workspace stores no texts (`latent_only`).
         """
-        owners = self._change(commands.owners_of, "extend", wait_seconds, None, False, examples)
+        owners = self._change(extend.owners_of, "extend", wait_seconds, None, False, examples)
         return [
-            self._change(commands.extend, "extend", wait_seconds, progress, evaluate, task, examples) for task in owners
+            self._change(extend.extend, "extend", wait_seconds, progress, evaluate, task, examples) for task in owners
         ]
 
     def rename(
@@ -392,7 +392,7 @@ class ConPET:
             UnknownNameError: There is no label `old`.
             DataError: The label `new` already exists.
         """
-        return self._change(commands.rename, "rename", wait_seconds, progress, evaluate, old, new)
+        return self._change(rename.rename, "rename", wait_seconds, progress, evaluate, old, new)
 
     def retire(
         self,
@@ -412,7 +412,7 @@ class ConPET:
             UnknownNameError: There is no such label.
             ConfigError: It is the last label of its task.
         """
-        return self._change(commands.retire, "retire", wait_seconds, progress, evaluate, label)
+        return self._change(retire.retire, "retire", wait_seconds, progress, evaluate, label)
 
     def split_label(
         self,
@@ -445,7 +445,7 @@ class ConPET:
             ConfigError: The workspace stores no texts (`latent_only`).
         """
         return self._change(
-            commands.split_label, "split", wait_seconds, progress, evaluate, label, examples, replace=replace
+            split_label.split_label, "split", wait_seconds, progress, evaluate, label, examples, replace=replace
         )
 
     def upgrade(
@@ -475,7 +475,7 @@ class ConPET:
         Raises:
             ConfigError: The workspace's method has no module to freeze, or is already dynamic; or there are no tasks.
         """
-        return self._change(commands.upgrade, "upgrade", wait_seconds, progress, evaluate, method, fusion, selector)
+        return self._change(upgrade.upgrade, "upgrade", wait_seconds, progress, evaluate, method, fusion, selector)
 
     def merge(
         self,
@@ -504,7 +504,7 @@ class ConPET:
             DataError: A task has no validation or no training examples.
             ConfigError: The method is not dynamic, or the tasks already share a module.
         """
-        return self._change(commands.merge, "merge", wait_seconds, progress, evaluate, tasks, bound)
+        return self._change(merge.merge, "merge", wait_seconds, progress, evaluate, tasks, bound)
 
     def tune(
         self,
@@ -526,7 +526,8 @@ class ConPET:
         Args:
             task: A task, or the name of a learned one. Its test examples are never read.
             seconds: Limit on wall time.
-            passes: Limit on forward-pass equivalents (see `TuneReport.passes`); equal seeds then find equal designs.
+            passes: Limit on forward-pass equivalents (see `TuneReport.passes`). Within this limit, runs with the same
+                seed find the same settings.
             trials: Limit on the number of designs. At least one of the three limits is required.
             choices: Any fields of `conpet.config.DesignChoices`.
             dry_run: Whether to leave the settings unchanged.
@@ -543,7 +544,7 @@ class ConPET:
         if dry_run:
             live = self._live.now()
             return search(live.method, live.state, live.snapshot, task, limit, design_choices, progress or ignore)
-        return self._change(commands.tune, "tune", wait_seconds, progress, False, task, limit, design_choices)
+        return self._change(tune.tune, "tune", wait_seconds, progress, False, task, limit, design_choices)
 
     def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
         """Export a module with its head to a new folder that Hugging Face PEFT can load.

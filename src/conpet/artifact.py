@@ -1,4 +1,4 @@
-"""Artifacts: named tensors, documents and tables, in memory or in a folder, and one way to read them."""
+"""Artifacts: named tensors, JSON documents and tables, in memory or in a folder, with one interface to read them."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ DOCUMENT_SUFFIX = ".json"
 TABLE_SUFFIX = ".jsonl"
 
 KEPT_BYTES = 512
-"""Documents of up to so many bytes are parsed once for all readers of an object in the store."""
+"""Documents up to this size are parsed once for all readers of a stored object."""
 
 READ_BYTES = 2**19
-"""Files of tensors are memory-mapped from so many bytes on; smaller ones are read, which takes less time."""
+"""Tensor files of at least this size are memory-mapped; smaller ones are read, which is faster."""
 
 _STEM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _POINTER = "checkpoint.json"
 
 
 class JsonRow(Protocol):
-    """A row that becomes JSON only when it is written (`conpet.Example` is one)."""
+    """A row that is converted to JSON only when written, such as `conpet.Example`."""
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
@@ -45,14 +45,14 @@ Row = Mapping[str, Any] | JsonRow
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Artifact:
-    """What a method hands to the store; each key is a file stem.
+    """Content to write into a folder; each key is a file stem.
 
-    The stems `adapter_model` (tensors) and `adapter_config` (document) make a folder that plain PEFT loads.
+    The stems `adapter_model` (tensors) and `adapter_config` (document) make a folder that Hugging Face PEFT loads.
 
     Attributes:
-        tensors: Stem to named tensors, written as `<stem>.safetensors`.
-        documents: Stem to a JSON-ready value (no NaN, no infinity), written as `<stem>.json`.
-        tables: Stem to rows, written as `<stem>.jsonl`; a one-shot iterable can be written only once.
+        tensors: Named tensors by stem, written as `<stem>.safetensors`.
+        documents: JSON-ready values by stem (no NaN, no infinity), written as `<stem>.json`.
+        tables: Rows by stem, written as `<stem>.jsonl`; an iterator can be written only once.
     """
 
     tensors: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
@@ -95,11 +95,11 @@ def row_json(row: Row) -> dict[str, Any]:
 
 
 def write_artifact(folder: Path, artifact: Artifact) -> Manifest:
-    """Write `artifact` into the new folder `folder` and return once everything is on the disk.
+    """Write an artifact into a new folder, and return when everything is on disk.
 
     Raises:
-        FileExistsError: If `folder` exists.
-        ConfigError: If a stem is not made of letters, digits, `_`, `.` and `-`.
+        FileExistsError: The folder exists.
+        ConfigError: A stem is not made of letters, digits, `_`, `.` and `-`.
     """
     for stem in (*artifact.tensors, *artifact.documents, *artifact.tables):
         check_stem(stem)
@@ -115,14 +115,14 @@ def write_artifact(folder: Path, artifact: Artifact) -> Manifest:
 
 
 class ObjectReader(Protocol):
-    """Reads an artifact, wherever it is: in a folder of the store (`ArtifactReader`) or in memory (`InMemoryObject`)."""
+    """Reads an artifact from a folder of the store (`ArtifactReader`) or from memory (`InMemoryObject`)."""
 
     @property
     def key(self) -> Hashable:
-        """Identifies the object: equal keys, equal content."""
+        """Identifies the object: equal keys mean equal content."""
 
     def has(self, stem: str) -> bool:
-        """Tell whether there are tensors, a document or a table of this stem."""
+        """Return whether there are tensors, a document or a table of this stem."""
 
     def tensors(self, stem: str) -> Mapping[str, torch.Tensor]:
         """Return the tensors of `stem`; do not change them."""
@@ -146,7 +146,7 @@ class InMemoryObject:
         self.key: Hashable = uuid4()
 
     def has(self, stem: str) -> bool:
-        """Tell whether there are tensors, a document or a table of this stem."""
+        """Return whether there are tensors, a document or a table of this stem."""
         artifact = self.artifact
         return any(stem in part for part in (artifact.tensors, artifact.documents, artifact.tables))
 
@@ -166,18 +166,17 @@ class InMemoryObject:
 
 @dataclass(frozen=True, eq=False)
 class ArtifactReader:
-    """Lazy access to one artifact folder; nothing is touched before the first read.
+    """Lazy access to an artifact folder; files are only opened when read.
 
-    A read compares the size of the one file it is from with the manifest; `verify` compares names, sizes and content
+    Reading a file compares its size with the manifest; `verify` compares names, sizes and content
     of all files.
 
     Attributes:
         folder: The artifact's folder. Never write into it.
         manifest: What the folder must hold.
-        lease: Kept alive as long as the reader, so that the store does not delete the folder meanwhile.
-        documents: Small documents read so far, by stem; the store gives all readers of an object the same.
-        memory_key: Key the artifact had in memory before it was stored, or None. Caches that know it by that key go on
-            knowing it.
+        lease: Kept alive with the reader, so that the store does not delete the folder.
+        documents: Small documents read so far, by stem, shared by all readers of an object.
+        memory_key: Key of the artifact in memory before it was stored, or None. Caches continue to use this key.
     """
 
     folder: Path
@@ -188,7 +187,7 @@ class ArtifactReader:
 
     @property
     def key(self) -> Hashable:
-        """Identifies the object: equal keys, equal content."""
+        """Identifies the object: equal keys mean equal content."""
         return self.folder if self.memory_key is None else self.memory_key
 
     @property
@@ -197,7 +196,7 @@ class ArtifactReader:
         return self.manifest.bytes
 
     def has(self, stem: str) -> bool:
-        """Tell whether the artifact has tensors, a document or a table of this stem."""
+        """Return whether the artifact has tensors, a document or a table of this stem."""
         return any(stem + suffix in self.manifest.files for suffix in (TENSORS_SUFFIX, DOCUMENT_SUFFIX, TABLE_SUFFIX))
 
     def tensors(self, stem: str) -> dict[str, torch.Tensor]:
@@ -216,7 +215,7 @@ class ArtifactReader:
             raise _corrupt(path, f"cannot be read as safetensors ({error})") from error
 
     def document(self, stem: str) -> Any:
-        """Return the JSON document of `stem`; do not change it, for others may read the same."""
+        """Return the JSON document of `stem`; do not change it, because other readers share it."""
         if stem in self.documents:
             return self.documents[stem]
         path = self._path(stem, DOCUMENT_SUFFIX)
@@ -236,18 +235,18 @@ class ArtifactReader:
         """Hash every file.
 
         Raises:
-            CorruptionError: If the folder is not byte for byte what was written.
+            CorruptionError: The folder differs from what was written.
         """
         _check_sizes(self.folder, self.manifest)
         for name, entry in self.manifest.files.items():
             if hash_file(self.folder / name) != entry.sha256:
-                raise _corrupt(self.folder / name, "has another content than was written")
+                raise _corrupt(self.folder / name, "has other content than was written")
 
     def _path(self, stem: str, suffix: str) -> Path:
         name = stem + suffix
         if name not in self.manifest.files:
             have = ", ".join(sorted(self.manifest.files)) or "nothing"
-            raise UnknownNameError(f"no {name!r} in {self.folder}; have: {have}")
+            raise UnknownNameError(f"no {name!r} in {self.folder}; available: {have}")
         path = self.folder / name
         _check_size(path, self.manifest.files[name])
         return path
@@ -263,18 +262,18 @@ class ArtifactReader:
 
 
 def save_checkpoint(folder: Path, artifact: Artifact) -> None:
-    """Replace the checkpoint in `folder` (made if missing) by `artifact`; a crash leaves the former or the new one."""
+    """Replace the checkpoint in `folder` (created if missing); a crash leaves either the old or the new one."""
     folder.mkdir(parents=True, exist_ok=True)
     former = [path for path in folder.iterdir() if path.name.isdecimal()]
     number = str(1 + max((int(path.name) for path in former), default=0))
     manifest = write_artifact(folder / number, artifact)
     replace_file(folder / _POINTER, to_json_bytes({"folder": number, "manifest": manifest.to_json()}))
     for path in former:
-        shutil.rmtree(path, ignore_errors=True)  # what stays is taken away by the next checkpoint
+        shutil.rmtree(path, ignore_errors=True)  # the next checkpoint removes the rest
 
 
 def load_checkpoint(folder: Path) -> ArtifactReader | None:
-    """Return the checkpoint in `folder`, or None where there is none or it is damaged: it only saves work."""
+    """Return the checkpoint in `folder`, or None if it is missing or damaged, because it only saves time."""
     try:
         pointer = json.loads((folder / _POINTER).read_bytes())
         reader = ArtifactReader(folder / pointer["folder"], Manifest.from_json(pointer["manifest"]))
@@ -285,7 +284,7 @@ def load_checkpoint(folder: Path) -> ArtifactReader | None:
 
 
 def check_stem(stem: str) -> None:
-    """Raise `ConfigError` unless `stem` can be part of a file name everywhere."""
+    """Raise `ConfigError` unless `stem` is valid in file names on all systems."""
     if not _STEM.fullmatch(stem):
         raise ConfigError(f"{stem!r} cannot name a part of an artifact: use letters, digits, '_', '.' and '-'")
 
@@ -297,7 +296,7 @@ def hash_file(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Return once the file's content, or the folder's list of names, is on the disk."""
+    """Return when the content of a file, or the list of names of a folder, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -306,7 +305,7 @@ def sync(path: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` aside, sync and rename it to `path`: a reader sees the former content or all of the new.
+    """Write `content` to a temporary file, sync it and rename it to `path`; readers see the old or the new content.
 
     Two processes must not replace the same file at once.
     """
@@ -318,7 +317,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def to_json_bytes(value: Any) -> bytes:
-    """Encode a document with keys in sorted order, so that equal values are equal bytes."""
+    """Encode a document with sorted keys, so that equal values give equal bytes."""
     return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
@@ -331,7 +330,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> Path:
     for name, tensor in tensors.items():
         stored = tensor.detach().cpu().contiguous()
         storage = stored.untyped_storage()
-        # A view, or the second name of the same memory, is copied: each name is written with its own values only.
+        # Views and shared memory are copied, so that each name is written with only its own values.
         if storage.nbytes() != stored.numel() * stored.element_size() or storage.data_ptr() in memory:
             stored = stored.clone()
         memory.add(storage.data_ptr())
@@ -339,9 +338,9 @@ def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> Path:
     try:
         save_file(storable, path, metadata={"format": "pt"})
     except SafetensorError as error:
-        code = re.search(r"os error (\d+)", str(error))  # a full disk is an OSError, whoever writes
+        code = re.search(r"os error (\d+)", str(error))  # report a full disk as an OSError
         raise OSError(int(code[1]) if code else errno.EIO, str(error), str(path)) from error
-    path.chmod(0o644)  # safetensors lets only the owner read; the files beside it have no such limit
+    path.chmod(0o644)  # safetensors makes the file readable only by its owner
     return path
 
 
@@ -359,14 +358,14 @@ def _write_table(path: Path, rows: Iterable[Row]) -> Path:
 
 def _check_sizes(folder: Path, manifest: Manifest) -> None:
     try:
-        found = {path.name for path in folder.iterdir()}
+        present = {path.name for path in folder.iterdir()}
     except (FileNotFoundError, NotADirectoryError):
         raise _corrupt(folder, "is missing") from None
     for name, entry in manifest.files.items():
         _check_size(folder / name, entry)
-    surplus = sorted(found - manifest.files.keys())
+    surplus = sorted(present - manifest.files.keys())
     if surplus:
-        raise _corrupt(folder, f"holds what was never written: {', '.join(surplus)}")
+        raise _corrupt(folder, f"contains unexpected files: {', '.join(surplus)}")
 
 
 def _check_size(path: Path, entry: FileEntry) -> None:
@@ -375,9 +374,9 @@ def _check_size(path: Path, entry: FileEntry) -> None:
     except (FileNotFoundError, NotADirectoryError):
         raise _corrupt(path, "is missing") from None
     if size != entry.size:
-        raise _corrupt(path, f"has {size} bytes where {entry.size} were written")
+        raise _corrupt(path, f"has {size} bytes instead of {entry.size}")
 
 
 def _corrupt(path: Path, what: str) -> CorruptionError:
-    remedy = "restore the folder from a backup, or remove what it belongs to and learn it again"
+    remedy = "restore the folder from a backup, or remove its task and learn it again"
     return CorruptionError(f"{path} {what}; {remedy}")

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from conpet.errors import ConfigError
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[TextIO]:
-    """Give a stream whose content appears at `path` (its folders are made) at the end, or not at all on an error.
+    """Yield a stream that replaces `path` at the end, or is discarded on an error; missing folders are created.
 
     Raises:
-        ConfigError: It cannot be written there.
+        ConfigError: The path cannot be written.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

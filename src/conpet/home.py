@@ -1,4 +1,4 @@
-"""Where conpet keeps what all workspaces share: embedded models and the state cache."""
+"""The folder shared by all workspaces: embedded models and the state cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adding methods, selectors, module kinds, heads, schedules, fusions and file formats from other packages."""
+"""Register methods, selectors, module kinds, heads, schedules, fusions and file formats of other packages."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ REGISTRIES: dict[str, Registry] = {
     "fusion": FUSIONS,
     "reader": FORMATS,
 }
-"""Kind of component to its registry."""
+"""Registries by kind of component."""
 
 
 def register(kind: str, name: str, target: Any) -> None:
-    """Add a component for this process. Packages that are installed use the entry points instead: see `Registry.group`.
+    """Register a component in this process. Installed packages use entry points instead (see `Registry.group`).
 
         conpet.register("method", "smoothed", "my_package.smoothed:SmoothedReplay")
 
     Args:
         kind: "method", "selector", "module", "head", "schedule", "fusion" or "reader".
-        name: The name users give in the settings; of a reader, the end of a file's name without the dot ("tsv").
-        target: The class (of a reader, the function), or its `module:attribute` path, imported on first use.
+        name: The name in the settings; for a reader, the file name suffix without the dot ("tsv").
+        target: The class (for a reader, the function), or its `module:attribute` path, imported on first use.
 
     Raises:
-        UnknownNameError: There is no such kind.
+        UnknownNameError: The kind is unknown.
         ConfigError: The name is taken, or the path is malformed.
     """
     if kind not in REGISTRIES:
-        raise UnknownNameError(f"no kind {kind!r}{did_you_mean(kind, REGISTRIES)}; have: {', '.join(REGISTRIES)}")
+        raise UnknownNameError(f"no kind {kind!r}{did_you_mean(kind, REGISTRIES)}; available: {', '.join(REGISTRIES)}")
     REGISTRIES[kind].register(name, target)

@@ -1,4 +1,4 @@
-"""Torch's own generators, seeded for a block and left as they were."""
+"""Seed torch's generators for a block and restore them afterwards."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 @contextmanager
 def seeded(seed: int, devices: Iterable[torch.device] = ()) -> Iterator[None]:
-    """Seed the generators of the CPU and of the CUDA devices given, and restore them when the block ends.
+    """Seed the generators of the CPU and of the given CUDA devices, and restore them when the block ends.
 
-    `torch.manual_seed` would seed those of all CUDA devices, the caller's own among them.
+    `torch.manual_seed` would seed all CUDA devices, including those of the caller.
     """
     with kept(devices):
         torch.default_generator.manual_seed(seed)
@@ -23,12 +23,12 @@ def seeded(seed: int, devices: Iterable[torch.device] = ()) -> Iterator[None]:
 
 @contextmanager
 def kept(devices: Iterable[torch.device] = ()) -> Iterator[None]:
-    """Restore the generators of the CPU and of the CUDA devices given when the block ends."""
+    """Restore the generators of the CPU and of the given CUDA devices when the block ends."""
     with torch.random.fork_rng(devices=_cuda(devices), device_type="cuda"):
         yield
 
 
 def _cuda(devices: Iterable[torch.device]) -> list[int]:
-    """Return the indices of those devices that are CUDA's, each once."""
+    """Return the distinct indices of the CUDA devices."""
     cuda = [device for device in devices if device.type == "cuda"]
     return sorted({torch.cuda.current_device() if device.index is None else device.index for device in cuda})

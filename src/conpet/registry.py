@@ -1,4 +1,4 @@
-"""Names to classes that are imported on first use; other packages add their own."""
+"""Registries: names of classes that are imported on first use, extensible by other packages."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ _HERE = "conpet.register in this process"
 class Registry(Mapping[str, Any]):
     """A mapping from a name to a class or function, imported on first access: listing names costs nothing.
 
-    Three sources: what conpet brings, the entry points of installed packages, and what `register` adds in this process.
-    A name has one meaning: a second registration under it is refused, and an entry point whose name is taken is ignored
-    with a warning.
+    Entries have three sources: conpet, the entry points of installed packages, and `register` in this process. A name
+    can be registered only once; an entry point whose name is taken is ignored with a warning.
 
     Args:
-        kind: What the names stand for, for messages ("selector").
+        kind: The kind of entries, for messages ("selector").
         group: Name of the entry point group of other packages ("conpet.selectors").
-        builtin: Name to a `module:attribute` path.
+        builtin: `module:attribute` paths by name.
         base: `module:attribute` path of the class that every component must be derived from; None for functions.
         key: Turns a name as it is given into the name that is stored.
     """
@@ -51,11 +50,11 @@ class Registry(Mapping[str, Any]):
         """Add a name.
 
         Args:
-            name: The name users give.
-            target: The class or function, or its `module:attribute` path, which is imported when first used.
+            name: The name in the settings.
+            target: The class or function, or its `module:attribute` path, imported on first use.
 
         Raises:
-            ConfigError: The name is taken by something else, or the path is not `module:attribute`.
+            ConfigError: The name is taken by another target, or the path is not `module:attribute`.
         """
         name = self._key(name)
         if isinstance(target, str) and not all(target.partition(":")):
@@ -65,13 +64,13 @@ class Registry(Mapping[str, Any]):
             known = self._entries.get(name, target)
             if known is not target and path_of(known) != path_of(target):
                 raise ConfigError(
-                    f"{self.kind} {name!r} is registered already, as {path_of(known)}; choose another name"
+                    f"{self.kind} {name!r} is already registered as {path_of(known)}; choose another name"
                 )
             self._entries[name] = target
             self._sources.setdefault(name, _HERE)
 
     def unregister(self, name: str) -> None:
-        """Take a name out again, in tests for example; a name that is not there is ignored."""
+        """Remove a name, for example in tests; unknown names are ignored."""
         with self._lock:
             self._entries.pop(self._key(name), None)
             self._sources.pop(self._key(name), None)

@@ -154,15 +154,15 @@ def test_the_full_size_replaces_what_it_names(tmp_path: Path) -> None:
         ({"budgt": {}}, "(did you mean 'budget'?)"),
         (
             {"budget": {"module": {"rank": 8}}},
-            "budget cannot hold module.rank (it belongs under settings); have: backbone.max_tokens, fusion.cali",
+            "budget cannot contain module.rank (it belongs under settings); allowed: backbone.max_tokens, fusion.cali",
         ),
         (
             {"settings": {"training": {"epochs": 8}}},
-            "settings cannot hold training.epochs (it belongs under budget); have: backbone.cache",
+            "settings cannot contain training.epochs (it belongs under budget); allowed: backbone.cache",
         ),
         (
             {"budget": {"training": {"epoch": 8}}},
-            "budget cannot hold training.epoch (did you mean 'training.epochs'?); have: backbone.max_tokens",
+            "budget cannot contain training.epoch (did you mean 'training.epochs'?); allowed: backbone.max_tokens",
         ),
         (
             {"settings": {"backbone": {"frozen_layer": 8}}},
@@ -171,16 +171,25 @@ def test_the_full_size_replaces_what_it_names(tmp_path: Path) -> None:
         ({"settings": {"modul": "ia3"}}, "settings: unknown setting 'modul' (did you mean 'module'?)"),
         ({"settings": {"module": "ia4"}}, "settings: no module kind 'ia4' (did you mean 'ia3'?)"),
         ({"budget": {"training": {"epochs": 0}}}, "budget: setting 'training.epochs': Input should be greater"),
-        ({"budget": {"selector": {"steps": 5}}}, "budget cannot hold selector.steps; have: "),
-        ({"variants": {"a": {"settings": {"method": "emr"}}}}, "settings cannot hold method (a learner names it)"),
-        ({"settings": {"backbone": "minilm-l6"}}, "cannot hold backbone.name (the key 'backbone' of the experiment"),
-        ({"settings": {"seed": 3}}, "settings cannot hold seed (it follows from 'seeds' and 'orders'); have"),
-        ({"learners": {"a": {"method": "emr", "seed": 3}}}, "learner 'a' cannot hold seed: it follows from"),
-        ({"learners": {"a": {"method": "emr", "backbone": "x"}}}, "learner 'a' cannot hold backbone.name: the key"),
+        ({"budget": {"selector": {"steps": 5}}}, "budget cannot contain selector.steps; allowed: "),
+        (
+            {"variants": {"a": {"settings": {"method": "emr"}}}},
+            "settings cannot contain method (it belongs to a learner)",
+        ),
+        (
+            {"settings": {"backbone": "minilm-l6"}},
+            "cannot contain backbone.name (use the key 'backbone' of the experiment",
+        ),
+        ({"settings": {"seed": 3}}, "settings cannot contain seed (it follows from 'seeds' and 'orders'); allowed"),
+        ({"learners": {"a": {"method": "emr", "seed": 3}}}, "learner 'a' cannot contain seed: it follows from"),
+        (
+            {"learners": {"a": {"method": "emr", "backbone": "x"}}},
+            "learner 'a' cannot contain backbone.name: use the key",
+        ),
         ({"variants": {"a": {"budget": {"replay": {"schedule": "fixed"}}}}}, "replay.schedule (it belongs under set"),
-        ({"variants": {"a": {"learners": ["emr"]}}}, "no learner emr (did you mean 'emr*'?); have: emr*, lda"),
-        ({"variants": {"a": {"data": ["tyo"]}}}, "no data set tyo (did you mean 'toy'?); have: toy"),
-        ({"metrics": ["accuracy"]}, "no metric accuracy (did you mean 'whole_accuracy'?); have: whole_accuracy"),
+        ({"variants": {"a": {"learners": ["emr"]}}}, "no learner emr (did you mean 'emr*'?); available: emr*, lda"),
+        ({"variants": {"a": {"data": ["tyo"]}}}, "no data set tyo (did you mean 'toy'?); available: toy"),
+        ({"metrics": ["accuracy"]}, "no metric accuracy (did you mean 'whole_accuracy'?); available: whole_accuracy"),
         ({"learners": {"a": {"module": {"rank": 8}}}}, "learner 'a' names no method"),
         ({"learners": {"a": {"method": "emrr"}}}, "learner 'a': no method 'emrr' (did you mean 'emr'?)"),
         ({"learners": {"a": {"method": "emr", "module": {"rnak": 8}}}}, "learner 'a': unknown setting 'module.rnak'"),
@@ -206,7 +215,7 @@ def test_a_file_that_is_no_experiment_is_refused(tmp_path: Path, content: str, s
 
 @pytest.mark.parametrize("names", [("a*", "a-star"), ("a b", "a_b"), ("a/b", "a_b")])
 def test_names_whose_results_would_stand_in_one_file_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
-    with pytest.raises(ConfigError, match="would stand in the same file"):
+    with pytest.raises(ConfigError, match="would be written to the same file"):
         read(tmp_path, learners={name: {"method": "emr"} for name in names})
 
 
@@ -220,14 +229,14 @@ def test_a_key_that_is_there_twice_is_refused_but_not_one_that_is_merged(tmp_pat
     module = {"kind": "lora", "rank": 2}
     assert found == {"a": ("emr", module), "b": ("lda", module)}
     path.write_text(text + "  a: {method: lda}\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="line 6, column 3: the key 'a' is there twice"):
+    with pytest.raises(ConfigError, match="line 6, column 3: the key 'a' occurs twice"):
         Experiment.read(path)
 
 
 def test_a_missing_file_and_a_missing_full_size_are_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file or directory; name the YAML file"):
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file or directory; give the YAML file"):
         Experiment.read(tmp_path / "none.yaml")
-    with pytest.raises(ConfigError, match="no key 'full'"):
+    with pytest.raises(ConfigError, match="add a key 'full'"):
         read(tmp_path, whole=True)
 
 

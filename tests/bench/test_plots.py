@@ -75,7 +75,7 @@ def test_the_drawing_names_learners_units_and_conditions(results: list[Result], 
     written = words(target)
     assert {"dynamic", "emr*", "joint", "tasks learned", "whole accuracy (%)"} <= set(written)
     assert "clinc150 (main): whole accuracy after each task" in written
-    assert "Means over 3 orders; bands: 95% Student intervals of the mean. minilm-l6; 3 tasks" in " ".join(written)
+    assert "Means over 3 orders; bands: 95% t-intervals of the mean. minilm-l6; 3 tasks" in " ".join(written)
 
 
 def test_the_same_results_make_the_same_file(results: list[Result], tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_png_is_written_by_its_ending_and_others_are_refused(results: list[Resul
     folder = write(tmp_path / "results", results)
     assert conpet("bench", "plot", folder, "-o", tmp_path / "a.png").code == 0
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    assert "written as .svg or .png" in conpet("bench", "plot", folder, "-o", tmp_path / "a.jpg").err
+    assert "ending in .svg or .png" in conpet("bench", "plot", folder, "-o", tmp_path / "a.jpg").err
 
 
 def test_every_data_set_has_its_own_file(results: list[Result], tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_a_learner_can_be_drawn_however_accurate() -> None:
     assert sorted(lines(figure)) == ["learner 01", *(f"learner {number:02}" for number in range(4, MOST_SHOWN + 3))]
     told = re.sub(r"\s+", " ", " ".join(one.get_text() for one in figure.texts))
     assert "The 11 most accurate of 15 learners, and learner 01;" in told
-    with pytest.raises(UnknownNameError, match="no learner crl; have: learner 00, "):
+    with pytest.raises(UnknownNameError, match="no learner crl; available: learner 00, "):
         draw("accuracy", group(many), always=["crl"])
 
 
@@ -320,7 +320,7 @@ def test_the_settings_of_the_process_are_left_as_they_were(results: list[Result]
 
 
 def test_what_cannot_be_drawn_is_said(results: list[Result]) -> None:
-    with pytest.raises(ConfigError, match="no plot of kind 'pie'; have: accuracy, cost, growth"):
+    with pytest.raises(ConfigError, match="no plot of kind 'pie'; available: accuracy, cost, growth"):
         draw("pie", group(results))
     bare = [one.model_copy(update={"matrix": [None] * 3, "costs": [None] * 3}) for one in results]
     with pytest.raises(ConfigError, match="no run was evaluated after any task"):

@@ -154,12 +154,12 @@ def test_only_what_is_asked_for_is_run(tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()
     wrong = conpet("bench", "run", path, "--learner", "ldaa")
     assert wrong.code == 1
-    assert "no learner ldaa (did you mean 'lda'?); have: emr*, lda" in wrong.err
+    assert "no learner ldaa (did you mean 'lda'?); available: emr*, lda" in wrong.err
     none = conpet("bench", "run", path, "--variant", "foo")
-    assert "the experiment has no variant foo, for it names no variants; leave --variant out" in none.err
+    assert "the experiment has no variant foo, because it defines no variants; leave --variant out" in none.err
     more = conpet("bench", "run", path, "--orders", 3, "--dry-run")
     assert more.code == 1
-    assert f"--orders 3: the experiment has orders 0 to 1; ask for 2 at most, or raise 'orders' in {path}" in more.err
+    assert f"--orders 3: the experiment has orders 0 to 1; give at most 2, or raise 'orders' in {path}" in more.err
 
 
 def test_results_of_a_changed_experiment_are_not_taken_for_its_own(done: Path, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_results_of_a_changed_experiment_are_not_taken_for_its_own(done: Path, t
     path = experiment_file(changed, budget={"training": {"epochs": 2, "batch_size": 16}})
     ran = conpet("bench", "run", path, "--results", done / "results" / "trial")
     assert ran.code == 1
-    assert "the experiment was changed since 4 of its results were made" in ran.err
+    assert "the experiment changed after 4 of its results were written" in ran.err
     assert "emr-star-o0-s0.json: training.epochs 1 then, 2 now" in ran.err
 
 
@@ -187,11 +187,11 @@ def test_what_a_learner_does_not_read_is_no_cause_of_a_change(done: Path, tmp_pa
         ('{"made_by": {},\n "exp', "it is not readable as JSON at line 2"),
         ("", "it is not readable as JSON at line 1"),
         ('{"a": 1}', "the key 'made_by' is missing"),
-        (RIGHT | {"metrics": {"whole_accuracy": "high"}}, "'metrics.whole_accuracy' is no number, but 'high'"),
-        (RIGHT | {"tasks": "one"}, "'tasks' is no list, but 'one'"),
-        (RIGHT | {"costs": [3]}, "'costs.0' is no mapping of keys, but 3"),
-        (RIGHT | {"more": 3}, "the key 'more' is not known"),
-        ([], "the whole of it is no mapping of keys, but []"),
+        (RIGHT | {"metrics": {"whole_accuracy": "high"}}, "'metrics.whole_accuracy' must be a number, not 'high'"),
+        (RIGHT | {"tasks": "one"}, "'tasks' must be a list, not 'one'"),
+        (RIGHT | {"costs": [3]}, "'costs.0' must be a mapping of keys, not 3"),
+        (RIGHT | {"more": 3}, "the key 'more' is unknown"),
+        ([], "the content must be a mapping of keys, not []"),
     ],
 )
 def test_a_file_that_is_no_result_is_named(tmp_path: Path, content: Any, said: str) -> None:
@@ -329,19 +329,22 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> Non
             "high, emr*, order 0: tiny-random has 4 layers, so",
         ),
         ({"stream": {"by": "random", "tasks": 4}}, "not 4"),
-        ({"data": {"toy": {"first_tasks": 4}}}, "'data.toy.first_tasks' is 4, and the stream has 3 tasks: give 3 or"),
+        (
+            {"data": {"toy": {"first_tasks": 4}}},
+            "'data.toy.first_tasks' is 4, but the stream has 3 tasks: give at most 3",
+        ),
         (
             {"data": {"toy": {"first_tasks": 3}}, "stream": {"by": "similar-apart", "tasks": 2}},
-            "and the stream has 2 tasks",
+            "but the stream has 2 tasks",
         ),
-        ({"data": {"toy": {"out_of_scope": 5}}}, "'data.toy.out_of_scope' is 5, and the data has no input out of"),
-        ({"data": {"toyy": {}}}, "no data set 'toyy', nor such a file or folder in FOLDER or "),
-        ({"data": {"clinc15": {}}}, "no data set 'clinc15' (did you mean 'clinc150'?)"),
-        ({"data": {"tacred": {}}}, "LDC2018T24; put into FOLDER/tacred: train.json"),
-        ({"stream": {"grouping": "nope"}}, "toy has no grouping 'nope'; have: tasks"),
+        ({"data": {"toy": {"out_of_scope": 5}}}, "'data.toy.out_of_scope' is 5, but the data has no out-of-scope"),
+        ({"data": {"toyy": {}}}, "no data set, file or folder 'toyy' in FOLDER or "),
+        ({"data": {"clinc15": {}}}, "no data set, file or folder 'clinc15' (did you mean 'clinc150'?)"),
+        ({"data": {"tacred": {}}}, "LDC2018T24; put these files into FOLDER/tacred: train.json"),
+        ({"stream": {"grouping": "nope"}}, "toy has no grouping 'nope'; available: tasks"),
         (
             {"data": {"banking77": {}}, "stream": {"grouping": "nope"}},
-            "no grouping 'nope': banking77 comes without groups",
+            "no grouping 'nope': banking77 has no groups",
         ),
     ],
 )
@@ -367,9 +370,9 @@ def test_what_should_be_known_of_the_data_is_said_once(tmp_path: Path) -> None:
     ran = conpet("bench", "run", path, "--dry-run")
     assert ran.code == 0, ran.err
     assert [line for line in ran.err.splitlines() if line.startswith("note: ")] == [
-        "note: mine.csv: no test set: 12 training rows were split off by seed 0",
-        "note: mine.csv: no validation set: 6 training rows were split off by seed 0",
-        "note: mine.csv: 2 of 5 labels have no test example, so that accuracy tells nothing of them: few, lone",
+        "note: mine.csv: no test set: 12 training rows were split off with seed 0",
+        "note: mine.csv: no validation set: 6 training rows were split off with seed 0",
+        "note: mine.csv: 2 of 5 labels have no test example, so accuracy does not cover them: few, lone",
     ]
 
 
@@ -388,7 +391,7 @@ def test_data_that_were_changed_since_are_noticed(done: Path, tmp_path: Path) ->
     rows.write_text("".join(rows.read_text(encoding="utf-8").splitlines(keepends=True)[1:]), encoding="utf-8")
     ran = conpet("bench", "run", path, "--results", done / "results" / "trial")
     assert ran.code == 1
-    assert "the data of toy are not those" in ran.err
+    assert "the data of toy changed since" in ran.err
 
 
 def test_joint_training_is_measured_where_it_counts(tmp_path: Path) -> None:
@@ -451,4 +454,4 @@ def test_two_processes_do_not_run_into_one_folder(tmp_path: Path) -> None:
     with FileLock(running / "lock"):
         ran = conpet("bench", "run", path)
     assert ran.code == 1
-    assert "another process is doing runs" in ran.err
+    assert "another process is writing results" in ran.err

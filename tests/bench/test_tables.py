@@ -49,9 +49,9 @@ def test_a_cell_is_the_mean_in_points_with_half_its_interval(folder: Path) -> No
     assert rows[0] == ["dynamic", "94.0 ± 3.9"]
     assert rows[2] == ["joint", "99.0 ± 0.0"]
     assert "over 5 orders" in ran.out
-    assert "minilm-l6; 3 tasks (by given); 6 labels, 100 test examples; examples of a label: 20 train, 5 " in ran.out
+    assert "minilm-l6; 3 tasks (by given); 6 labels, 100 test examples; examples per label: 20 train, 5 " in ran.out
     assert "5 validation, all test; training: epochs 5" in ran.out
-    assert "Intervals hold the noise of orders and seeds, not that of the choice of examples." in ran.out
+    assert "Intervals cover the variation over orders and seeds, not over the choice of examples." in ran.out
 
 
 def test_costs_are_shown_in_their_units() -> None:
@@ -127,9 +127,9 @@ def test_variants_of_different_protocols_are_joined_on_request_and_that_is_said(
     results = [made("a", variant=f"{tasks} tasks", protocol={"stream": {"tasks": tasks}}) for tasks in (5, 10)]
     ran = conpet("bench", "table", write(tmp_path, results), "--join-variants", "--metric", "whole_accuracy")
     assert lines_of(ran.out)[2:] == [["a", "5 tasks", "90.0"], ["a", "10 tasks", "90.0"]]
-    assert "Protocol: minilm-l6; 6 labels, 100 test examples; examples of a label: 20 train, 5 val" in ran.out
+    assert "Protocol: minilm-l6; 6 labels, 100 test examples; examples per label: 20 train, 5 val" in ran.out
     assert "5 validation, all test; training: epochs 5; modules: rank 8." in ran.out
-    assert "Not one protocol: variants differ in stream." in ran.out
+    assert "The protocol differs between variants: stream." in ran.out
     bold = conpet("bench", "table", tmp_path, "--join-variants", "--format", "latex").out
     assert "textbf" not in bold
 
@@ -179,7 +179,7 @@ def test_a_name_is_no_markdown() -> None:
 def test_a_table_is_written_to_a_file(folder: Path, tmp_path: Path) -> None:
     none = conpet("bench", "table", folder, "-o", tmp_path / "none" / "table.md")
     assert (none.code, none.out) == (1, "")
-    assert f"there is no folder {tmp_path / 'none'}; make it, or name another" in none.err
+    assert f"the folder {tmp_path / 'none'} does not exist; create it or choose another" in none.err
     ran = conpet("bench", "table", folder, "-o", tmp_path / "table.md")
     assert ran.out.strip() == str(tmp_path / "table.md")
     assert (tmp_path / "table.md").read_text(encoding="utf-8") == conpet("bench", "table", folder).out
@@ -188,11 +188,11 @@ def test_a_table_is_written_to_a_file(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--metric", "acc"], "no metric acc in the results; have: whole_accuracy, forgetting"),
-        (["--learner", "crl"], "no results of learner crl; have: dynamic, emr*, joint"),
-        (["--variant", "rank 3"], "no results of variant rank 3; have: none"),
-        (["--data", "ace"], "no results of data set ace; have: clinc150"),
-        (["--format", "html"], "no format 'html'; have: markdown, csv, latex"),
+        (["--metric", "acc"], "no metric acc in the results; available: whole_accuracy, forgetting"),
+        (["--learner", "crl"], "no results of learner crl; available: dynamic, emr*, joint"),
+        (["--variant", "rank 3"], "no results of variant rank 3; available: none"),
+        (["--data", "ace"], "no results of data set ace; available: clinc150"),
+        (["--format", "html"], "no format 'html'; available: markdown, csv, latex"),
     ],
 )
 def test_what_is_unknown_is_refused_with_what_there_is(folder: Path, options: list[str], told: str) -> None:
@@ -227,7 +227,7 @@ def test_a_run_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "a", [made("lda")])
     write(tmp_path / "b", [made("lda")])
     told = conpet("bench", "table", tmp_path).err
-    assert "(main, clinc150, lda, order 0, seed 0) is there twice" in told
+    assert "(main, clinc150, lda, order 0, seed 0) occurs twice" in told
     assert all(str(tmp_path / name / "clinc150" / "lda-o0-s0.json") in told for name in ("a", "b"))
 
 
@@ -267,7 +267,7 @@ def test_folders_with_other_orders_are_refused_unless_the_common_ones_are_asked_
     assert "dynamic [theirs]: o0-s0, o1-s0" in ran.err
     ran = conpet("bench", "compare", mine, theirs, "--common-orders", "--metric", "whole_accuracy")
     assert [row[2].split()[0] for row in lines_of(ran.out)[2:4]] == ["91.0", "91.0"]
-    assert "Only the orders and seeds that all rows have." in ran.out
+    assert "Only orders and seeds common to all rows." in ran.out
 
 
 def test_folders_with_nothing_in_common_are_refused(tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_learners_are_tested_against_the_best_and_that_is_said(folder: Path) -> 
     assert "**clinc150 (main): whole accuracy (%) against joint**" in ran.out
     assert "joint is the best of these same runs" in ran.out
     wrong = conpet("bench", "compare", folder, "--against", "crl")
-    assert "no learner crl; have: dynamic, emr*, joint" in wrong.err
+    assert "no learner crl; available: dynamic, emr*, joint" in wrong.err
     assert wrong.out == ""
 
 
@@ -346,16 +346,16 @@ def test_in_one_folder_differences_are_over_what_both_have_and_that_is_said(tmp_
     results = [*orders("a", FIVE), *orders("b", [0.80, 0.81, 0.83])]
     ran = conpet("bench", "compare", write(tmp_path, results), "--metric", "whole_accuracy")
     assert lines_of(ran.out)[-1][:3] == ["b", "−10.7 ± 1.4", "3"]  # of 0.92 in the same three, not of 0.94 in five
-    assert "Not all have the same orders and seeds" in ran.out
+    assert "Not all learners have the same orders and seeds" in ran.out
     even = conpet("bench", "compare", tmp_path, "--metric", "whole_accuracy", "--common-orders")
-    assert "Not all have the same orders and seeds" not in even.out
+    assert "Not all learners have the same orders and seeds" not in even.out
 
 
 def test_a_metric_that_was_asked_for_and_not_measured_is_named(folder: Path) -> None:
     ran = conpet("bench", "table", folder, "--metric", "whole_accuracy", "--metric", "forgetting")
     assert lines_of(ran.out)[0] == ["learner", "whole accuracy (%)"]
-    assert "Measured by no run here: forgetting." in ran.out
-    assert "Measured by no run" not in conpet("bench", "table", folder, "--metric", "whole_accuracy").out
+    assert "Not measured: forgetting." in ran.out
+    assert "Not measured" not in conpet("bench", "table", folder, "--metric", "whole_accuracy").out
 
 
 def test_only_the_variants_that_are_named_are_shown(tmp_path: Path) -> None:
@@ -394,5 +394,5 @@ def test_tables_are_made_without_torch(folder: Path) -> None:
 
 
 def test_sources_of_several_experiments_are_refused() -> None:
-    with pytest.raises(ConfigError, match="holds several experiments; give the folder of one: a, b"):
+    with pytest.raises(ConfigError, match="contains several experiments; give the folder of one: a, b"):
         grouped({"x": [made("lda", experiment="a"), made("lda", experiment="b")], "y": [made("lda")]})

@@ -175,7 +175,7 @@ def test_a_trial_judges_nothing_and_a_measurement_sums_up(
 ) -> None:
     assert suite.run(bench, ["stream"], None) == 0
     trial = capsys.readouterr().out
-    assert "the ratios mean nothing" in trial
+    assert "The ratios have no meaning" in trial
     assert "reached" not in trial
     assert "nothing written" in trial
     assert suite.run(bench, ["stream"], tmp_path / "speed.json") == 0
@@ -389,7 +389,7 @@ def test_ways_that_a_device_may_choose_from_are_timed_and_compared(choices: dict
     assert [one["modules"] for one in choices["products"]] == [2, 4]
     assert all(ms > 0 for one in choices["products"] for ms in one["ms"].values())
     assert choices["offloading"]["equal"].endswith("(0.0e+00 apart)")  # on a CPU nothing is copied
-    lines = list(gpu.told(choices))
+    lines = list(gpu.choice_lines(choices))
     assert "BatchedMatmul" in lines[0]
     assert "GroupedKernelMatmul" in lines[0]
     assert lines[-1].startswith("activations offloaded: ")

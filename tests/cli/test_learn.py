@@ -92,7 +92,7 @@ def test_init_says_which_settings_the_method_never_reads(
     method = options[1] if "--method" in options else "dynamic"
     said = [line for line in told if "does not use" in line]
     assert said == ([f"method {method} does not use: {unused}"] if unused else [])
-    assert any("modules sit on" in line for line in told) == (method != "lda")
+    assert any("modules on" in line for line in told) == (method != "lda")
 
 
 def test_a_memory_without_room_is_told(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_init_leaves_a_workspace_that_is_there_alone(tmp_path: Path) -> None:
     workspace = taught(tmp_path)
     made = conpet("init", workspace, *QUICK)
     assert made.code == 1
-    assert "already stands" in made.err
+    assert "already exists" in made.err
     assert len(Store.open(workspace).snapshot().tasks) == 2
 
 
@@ -144,7 +144,7 @@ def test_learn_says_which_test_sets_it_split_off(tmp_path: Path) -> None:
     learned = conpet("learn", workspace, file, "--name", "果物", "--no-evaluate")
     assert learned.code == 0
     assert "果物: no test set: " in learned.out
-    assert "split off by seed 0" in learned.out
+    assert "split off with seed 0" in learned.out
     assert "Accuracy by task" not in learned.out
     assert Store.open(workspace).snapshot().task("果物").active.number == 1
 
@@ -181,7 +181,7 @@ def test_learn_lists_every_wrong_row_and_learns_nothing(tmp_path: Path) -> None:
     refused = conpet("learn", workspace, stream)
     assert refused.code == 1
     assert refused.err.count("empty text") == 30
-    assert f"row 31: label '{STREAM[0].labels[0]}' is owned by the earlier task '{NAMES[0]}'" in refused.err
+    assert f"row 31: label '{STREAM[0].labels[0]}' belongs to the earlier task '{NAMES[0]}'" in refused.err
     assert "Traceback" not in refused.err
     assert Store.open(workspace).generation() == before
 
@@ -207,8 +207,8 @@ def test_interrupted_learn_says_what_is_kept(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(ConPET, "learn_batch", interrupted)
     stopped = conpet("learn", workspace, write_stream(tmp_path / "stream"))
     assert stopped.code == 130
-    assert "1 of 2 tasks are learned and kept" in stopped.err
-    assert "same command again" in stopped.err
+    assert "1 of 2 tasks are learned and stored" in stopped.err
+    assert "Run the same command" in stopped.err
 
 
 def test_learn_waits_for_another_writer_no_longer_than_asked(tmp_path: Path) -> None:

@@ -68,10 +68,10 @@ def test_modules_rollback_takes_an_older_version_into_use(tmp_path: Path) -> Non
     learn_again(workspace, tmp_path)
     back = conpet("modules", "rollback", workspace, FIRST, 1)
     assert back.code == 0
-    assert "version 1 is in use" in back.out
+    assert "version 1 is active" in back.out
     assert "whole accuracy" in back.out
     assert Store.open(workspace).snapshot().task(FIRST).active.number == 1
-    assert "already; nothing done" in conpet("modules", "rollback", workspace, FIRST, 1).out
+    assert "already; nothing changed" in conpet("modules", "rollback", workspace, FIRST, 1).out
 
 
 def test_modules_remove_asks_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_modules_remove_says_what_of_the_task_stays(tmp_path: Path, monkeypatch:
     for workspace, task in ((tmp_path / "ws", FIRST), (tmp_path / "ws", SECOND), (taught(tmp_path / "own"), FIRST)):
         conpet("modules", "remove", workspace, task)
     assert ["serves other tasks too" in question for question in asked] == [True, True, False]
-    assert ["warmed up with it, and stays so" in question for question in asked] == [True, False, False]
+    assert ["warmed up with this task" in question for question in asked] == [True, False, False]
 
 
 def _refuse(question: str, **_: object) -> bool:
@@ -122,7 +122,7 @@ def test_modules_export_says_whose_format_it_is(tmp_path: Path) -> None:
     assert conpet("init", tmp_path / "ws", *QUICK, "--module", "pfeiffer").code == 0
     assert conpet("learn", tmp_path / "ws", write_stream(tmp_path / "stream")).code == 0
     made = conpet("modules", "export", tmp_path / "ws", FIRST, tmp_path / "exported")
-    assert "conpet's own format (PEFT knows no pfeiffer)" in " ".join(made.out.split())
+    assert "conpet's own format (PEFT does not support pfeiffer)" in " ".join(made.out.split())
     assert json.loads((tmp_path / "exported" / "adapter_config.json").read_text())["peft_type"] == "CONPET_PFEIFFER"
     assert (
         "format of Hugging Face PEFT"

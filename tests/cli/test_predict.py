@@ -39,7 +39,7 @@ def test_predict_answers_texts_with_where_they_come_from(tmp_path: Path) -> None
     assert [row["label"] for row in answered.rows] == [one.label for one in expected]
     assert [row["text"] for row in answered.rows] == TEXTS
     first = answered.rows[0]
-    assert set(first) == {"text", "label", "score", "task", "version", "runners_up"}
+    assert set(first) == {"text", "label", "score", "task", "version", "generation", "runners_up"}
     assert first["score"] == pytest.approx(expected[0].score, abs=1e-5)
     assert [set(other) for other in first["runners_up"]] == [{"label", "score", "task"}] * 3
 
@@ -108,8 +108,8 @@ def test_an_input_of_a_kind_not_learned_is_named_by_its_number(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        ([], 2, "give texts"),
-        (["hello", "-i", "x.jsonl"], 2, "give texts"),
+        ([], 2, "give either texts"),
+        (["hello", "-i", "x.jsonl"], 2, "give either texts"),
         (["hello", "-o", "out.xlsx"], 1, ".jsonl or .csv"),
         (["hello", "--format", "xml"], 2, "jsonl, csv"),
         (["-i", "missing.csv"], 1, "No such file"),
@@ -127,7 +127,7 @@ def test_nothing_can_be_predicted_before_anything_was_learned(tmp_path: Path) ->
     conpet("init", tmp_path / "new", *QUICK)
     refused = conpet("predict", tmp_path / "new", "hello")
     assert refused.code == 1
-    assert "nothing was learned yet" in refused.err
+    assert "the workspace has no tasks yet; learn a task first" in refused.err
 
 
 def test_evaluate_as_json_has_the_promised_keys(tmp_path: Path) -> None:

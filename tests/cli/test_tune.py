@@ -88,7 +88,7 @@ def test_the_first_task_of_a_stream_is_searched_on_from_the_command_line(tmp_pat
         tried = conpet("tune", made, tasks, "--trials", 2, "--dry-run")
     assert tried.code == 0
     assert "1 before" in tried.out
-    assert "nothing was changed" in tried.out
+    assert "nothing changed" in tried.out
     found = conpet("tune", made, tasks, "--trials", 2, "--json")
     assert (found.code, found.json["task"], len(found.json["trials"])) == (0, "text-0", 2)
     chosen = Design.model_validate(found.json["trials"][found.json["chosen"] - 1]["design"]).for_workspace
@@ -97,7 +97,7 @@ def test_the_first_task_of_a_stream_is_searched_on_from_the_command_line(tmp_pat
     assert conpet("learn", made, tasks).code == 0
     by_name = conpet("tune", made, "text-1", "--trials", 1)
     assert "frozen layers and warm-up stay" in by_name.out
-    assert "nothing better found: the settings are what they were" in by_name.out
+    assert "no better design: the settings are unchanged" in by_name.out
     assert "example" in by_name.out
     shown = conpet("modules", "show", made, "text-1", "--json").json
     assert [event["verb"] for event in shown["history"]] == ["learn", "tune"]
@@ -107,7 +107,7 @@ def test_the_command_line_refuses_what_it_cannot_search_on(tmp_path: Path) -> No
     learner = workspace(tmp_path, tasks=1)
     wrong = write_rows(tmp_path / "wrong.jsonl", [{"text": "", "label": "x"}])
     for arguments, message in (
-        (["nosuch", "--trials", 1], "no task of this name was learned; have: text-0"),
+        (["nosuch", "--trials", 1], "no learned task of this name; learned: text-0"),
         (["text-0"], "give seconds, passes (forward-pass equivalents) or trials"),
         ([wrong, "--trials", 1], "row 1"),
     ):
@@ -125,4 +125,4 @@ def test_ctrl_c_leaves_the_workspace_as_it_was(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(ConPET, "tune", interrupted)
     with frozen_state(learner):
         result = conpet("tune", learner.path, "text-0", "--trials", 1)
-    assert (result.code, result.err.splitlines()[-1]) == (130, "stopped: nothing was changed")
+    assert (result.code, result.err.splitlines()[-1]) == (130, "stopped: nothing changed")

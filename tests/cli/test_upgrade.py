@@ -27,7 +27,7 @@ def test_labels_rename(tmp_path: Path) -> None:
     workspace = taught(tmp_path)
     done = conpet("labels", "rename", workspace, LABEL, "other")
     assert done.code == 0
-    assert f"{LABEL}: is other from now on ({FIRST.name} version 2)" in done.out
+    assert f"{LABEL}: renamed to other ({FIRST.name} version 2)" in done.out
     assert "whole accuracy" in done.out
     assert "other" in [row["label"] for row in conpet("labels", "list", workspace, "--json").json]
     taken = conpet("labels", "rename", workspace, "other", SECOND.labels[0])
@@ -107,8 +107,8 @@ def test_merge_shows_what_it_cost_and_freed(tmp_path: Path) -> None:
     assert report["tasks"] == [FIRST.name, SECOND.name]
     assert report["bytes_after"] < report["bytes_before"]
     assert report["validation_examples"] == 8
-    assert {row["unit"] for row in conpet("modules", "list", workspace, "--json").json} == {"unit-1"}
-    assert conpet("modules", "list", workspace).out.count("unit-1") == 2
+    assert {row["shared_module"] for row in conpet("modules", "list", workspace, "--json").json} == {"merged-1"}
+    assert conpet("modules", "list", workspace).out.count("merged-1") == 2
     again = conpet("merge", workspace, FIRST.name, SECOND.name, "--yes")
     assert (again.code, "already share one module" in again.err) == (1, True)
 
@@ -116,8 +116,8 @@ def test_merge_shows_what_it_cost_and_freed(tmp_path: Path) -> None:
 def test_merge_in_words(tmp_path: Path) -> None:
     done = conpet("merge", taught(tmp_path), FIRST.name, SECOND.name, "--bound", 100, "--yes")
     assert done.code == 0
-    assert f"{FIRST.name}, {SECOND.name}: one module serves them all" in done.out
-    assert "right on their validation examples: " in done.out
+    assert f"{FIRST.name}, {SECOND.name}: now share one module" in done.out
+    assert "accuracy on their validation examples: " in done.out
     assert "stored: " in done.out
 
 
@@ -129,7 +129,7 @@ def test_upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert conpet("upgrade", workspace).code == 1
     done = conpet("upgrade", workspace, "--method", "dynamic", "--yes")
     assert done.code == 0
-    assert "method dynamic in place of emr, fusion paper; one frozen module serves all labels so far" in done.out
+    assert "method dynamic instead of emr, fusion paper; one frozen module serves all labels so far" in done.out
     again = conpet("upgrade", workspace, "--yes")
     assert (again.code, "already has method 'dynamic'" in again.err) == (1, True)
     assert conpet("learn", workspace, tmp_path / "stream" / SECOND.name).code == 0

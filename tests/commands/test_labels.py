@@ -98,7 +98,7 @@ def test_a_former_name_that_was_taken_meanwhile_bars_the_way_back(tmp_path: Path
     learner.rename(GONE, "other", evaluate=False)
     heir = [replace(one, label=GONE if index % 2 else "new") for index, one in enumerate(SECOND.train)]
     learner.learn(Task("heir", tuple(heir)), evaluate=False)
-    with frozen_state(learner), pytest.raises(DataError, match="is owned by the earlier task 'heir'"):
+    with frozen_state(learner), pytest.raises(DataError, match="belongs to the earlier task 'heir'"):
         learner.rollback(FIRST.name, 1)
 
 
@@ -401,6 +401,6 @@ def test_accuracy_is_not_compared_across_a_label_that_went(tmp_path: Path) -> No
     report = learner.retire("other")
     assert [event.verb for event in learner.store.events()][-2:] == ["rename", "retire"]
     assert report.evaluation is not None
-    assert report.evaluation.tasks[first.name].whole.total == 4
+    assert report.evaluation.tasks[first.name]["accuracy"].n == 4
     renaming, retiring = matrix_of(learner.store.events()).rows[-2:]
     assert (renaming.learned, retiring.learned) == (None, first.name)

@@ -65,7 +65,7 @@ def test_a_task_whose_class_sums_are_damaged_is_named_by_the_first_answer(tmp_pa
     content = damaged.read_bytes()
     for kept in (content[:-1], content[:10]):
         damaged.write_bytes(kept)
-        with pytest.raises(CorruptionError, match=r"module-text-1-.*classes\.safetensors has .* bytes where"):
+        with pytest.raises(CorruptionError, match=r"module-text-1-.*classes\.safetensors has .* bytes instead of"):
             ConPET.open(path).predict(["hello"])
     damaged.unlink()
     with pytest.raises(CorruptionError, match=r"module-text-1-.*classes\.safetensors is missing"):
@@ -145,7 +145,7 @@ def test_settings_of_one_task_are_its_own(tmp_path: Path) -> None:
     )
     ranks = [task.active.module.document("adapter_config")["r"] for task in learner.tasks if task.active.module]
     assert ranks == [4, 2]
-    with frozen_state(learner), pytest.raises(ConfigError, match="'selector' is set for a whole workspace"):
+    with frozen_state(learner), pytest.raises(ConfigError, match="'selector' is a setting of the whole workspace"):
         learner.learn(replace(stream()[2], settings={"selector": {"top_k": 2}}))
 
 
@@ -153,7 +153,7 @@ def test_a_label_has_one_owner(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 1)
     taken = learner.labels[0]
     train = (Example.of_text("one", taken), Example.of_text("two", "new"))
-    with frozen_state(learner), pytest.raises(DataError, match=f"{taken!r} is owned by the earlier task 'text-0'"):
+    with frozen_state(learner), pytest.raises(DataError, match=f"{taken!r} belongs to the earlier task 'text-0'"):
         learner.learn(Task("other", train))
 
 
@@ -162,7 +162,7 @@ def test_learning_without_evaluation_measures_nothing(tmp_path: Path) -> None:
     for task in stream():
         report = learner.learn(task, evaluate=False)
         assert (report.evaluation, report.forgetting, report.backward_transfer) == (None, None, None)
-    assert not any(event.evaluations for event in learner.store.events())
+    assert not any(event.metrics for event in learner.store.events())
     evaluation = learner.evaluate()
     assert evaluation.tasks.keys() == {task.name for task in stream()}
 

@@ -13,7 +13,7 @@ from conpet import ConPET, Example, Task
 from conpet.errors import ConfigError, DataError
 from conpet.evaluation.history import BATCH
 from conpet.modules.adapter import ADAPTER_TENSORS
-from conpet.state.state import MODULE
+from conpet.state.slots import MODULE
 from conpet.state.statistics import STATISTICS
 from conpet.testing import toy_stream
 from tests.helpers.cli import QUICK, STREAM, conpet, write_stream
@@ -54,7 +54,7 @@ def test_every_task_has_its_event_and_its_share_of_the_cost(tmp_path: Path) -> N
     events = learner.store.events()[-3:]
     assert [event.task for event in events] == [first.name, second.name, larger.name]
     assert all(event.detail[BATCH] == [event.task for event in events] for event in events)
-    assert [bool(event.evaluations) for event in events] == [False, False, True]
+    assert [bool(event.metrics) for event in events] == [False, False, True]
     assert [report.evaluation is None for report in reports] == [True, True, False]
     assert reports[-1].evaluation is not None
     assert set(reports[-1].evaluation.tasks) == {first.name, second.name, larger.name}
@@ -102,7 +102,7 @@ def test_tasks_with_a_name_or_label_in_common_are_refused_before_anything_is_don
             learner.learn_batch([second, clash])
         with pytest.raises(DataError, match="is given twice"):
             learner.learn_batch([second, second])
-        with pytest.raises(DataError, match="owned by the earlier task"):
+        with pytest.raises(DataError, match="belongs to the earlier task"):
             learner.learn_batch([third, replace(stream()[0], name="other")])
 
 
@@ -182,7 +182,7 @@ def test_the_command_line_learns_in_batches(tmp_path: Path) -> None:
     assert all(f"{task.name}: learned" in learned.out for task in STREAM)
     opened = ConPET.open(made)
     assert len(opened.tasks) == len(STREAM)
-    rows = [event for event in opened.store.events() if event.evaluations]
+    rows = [event for event in opened.store.events() if event.metrics]
     assert len(rows) == -(-len(STREAM) // 2)
     again = conpet("learn", made, tmp_path / "stream", "--batch", 2)
     assert again.out.count("nothing done") == len(STREAM)

@@ -15,7 +15,7 @@ from conpet.errors import AccuracyBoundError, ConfigError, DataError, UnknownNam
 from conpet.methods import METHODS
 from conpet.methods.static import METHOD, STATIC, StaticMethod
 from conpet.modules import optimisation
-from conpet.state.state import ASSIGNMENT
+from conpet.state.slots import ASSIGNMENT
 from conpet.testing import Trial, ask, tiny_settings, toy_stream
 from conpet.testing.checks import files, require_same
 from tests.helpers.workspaces import (
@@ -66,11 +66,11 @@ def test_old_labels_keep_their_scores_among_each_other_when_a_task_is_learned(tm
     chosen = 0
     for row, now in zip(before, ask(learner, TEXTS), strict=True):
         share = sum(now[label] for label in old)
-        if share > 0.5:  # the unit of the old labels was selected
+        if share > 0.5:  # the module of the old labels was selected
             chosen += 1
             assert {label: now[label] / share for label in old} == pytest.approx(row, abs=1e-5)
     assert 0 < chosen < len(TEXTS)
-    assert learner.evaluate().tasks[THIRD.name].whole.accuracy > 0.5
+    assert learner.evaluate().tasks[THIRD.name]["accuracy"].value > 0.5
 
 
 def test_the_calibrated_fusion_can_be_asked_for(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_merged_tasks_share_a_module_and_keep_all_else(tmp_path: Path) -> None:
     assert digests(learner.tasks[1].active) == kept
     assert [digests(learner.tasks[index].active) for index in (0, 2)] == [statistics[0], statistics[2]]
     assert {learner.tasks[index].active.objects[ASSIGNMENT].document(ASSIGNMENT)["slot"] for index in (0, 2)} == {
-        "unit-1"
+        "merged-1"
     }
     assert report.evaluation is not None
     assert report.evaluation.whole_accuracy == ConPET.open(learner.path).evaluate().whole_accuracy
@@ -259,18 +259,18 @@ def test_a_merged_task_goes_its_own_way_again_and_older_versions_stay(tmp_path: 
     learner.rollback(FIRST.name, 2, evaluate=False)
     learner.learn(replace(SECOND, train=SECOND.train[::2]), evaluate=False)
     learner.remove(FIRST.name, evaluate=False)
-    assert learner.store.snapshot().shared["unit-1"].document("head")["labels"] == sorted(SECOND.labels)
+    assert learner.store.snapshot().shared["merged-1"].document("head")["labels"] == sorted(SECOND.labels)
     learner.rollback(SECOND.name, 1, evaluate=False)
     assert set(learner.labels) == set(SECOND.labels)
     learner.remove(SECOND.name, evaluate=False)
-    assert "unit-1" not in learner.store.snapshot().shared
+    assert "merged-1" not in learner.store.snapshot().shared
 
 
 def test_a_merged_module_can_be_merged_with_another(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 3)
     learner.merge([FIRST.name, SECOND.name], bound=100, evaluate=False)
     learner.merge([FIRST.name, SECOND.name, THIRD.name], bound=100, evaluate=False)
-    assert [slot for slot in learner.store.snapshot().shared if slot.startswith("unit-")] == ["unit-2"]
+    assert [slot for slot in learner.store.snapshot().shared if slot.startswith("merged-")] == ["merged-2"]
     assert len(learner.predict(TEXTS)) == len(TEXTS)
 
 
@@ -304,5 +304,5 @@ def test_settings_that_merged_tasks_have_in_common_are_theirs(tmp_path: Path) ->
         [own(FIRST, module={"rank": 2}, training={"epochs": 2}), own(SECOND, module={"rank": 2})]
     )
     learner.merge([FIRST.name, SECOND.name], bound=100)
-    assert learner.store.snapshot().shared["unit-1"].document("adapter_config")["r"] == 2
+    assert learner.store.snapshot().shared["merged-1"].document("adapter_config")["r"] == 2
     assert learner.store.events()[-1].detail["steps"] == 2 * 2 + 2

@@ -102,7 +102,7 @@ def test_a_module_that_serves_all_tasks_is_counted_once(tmp_path: Path) -> None:
     data = report_data(learner.store)
     assert [task.counted_with for task in data.tasks] == [last.task, None]
     assert list(tasks_table(data.tasks).columns[7].cells) == ["shared", text.short_count(last.parameters)]
-    kept = next(row for row in PageView(data).parameters if row.name.startswith("Kept"))
+    kept = next(row for row in PageView(data).parameters if row.name.startswith("Stored"))
     assert kept.number == text.count(last.parameters)
     assert kept.with_heads == text.count(last.parameters + last.head_parameters)
     assert 0 < first.head_parameters < last.head_parameters
@@ -114,7 +114,7 @@ def test_a_merged_module_is_counted_once_and_its_head_label_by_label(tmp_path: P
     learner = workspace(tmp_path, 2)
     first, last = (task.active for task in learner.tasks)
     learner.merge([first.task, last.task], bound=100.0, evaluate=False)
-    kept = next(row for row in PageView(report_data(learner.store)).parameters if row.name.startswith("Kept"))
+    kept = next(row for row in PageView(report_data(learner.store)).parameters if row.name.startswith("Stored"))
     assert kept.number == text.count(first.parameters) == text.count(last.parameters)
     assert kept.with_heads == text.count(last.parameters + first.head_parameters + last.head_parameters)
 
@@ -123,7 +123,7 @@ def test_a_warm_up_shows_in_the_fingerprint_and_behind_the_cut(tmp_path: Path) -
     learner = workspace(tmp_path, 1, backbone={"warmup": "first-task"})
     data = report_data(learner.store)
     assert data.workspace.backbone.fingerprint == learner.backbone.fingerprint.digest
-    assert f"all layers were tuned once, on task {learner.tasks[0].name}, before that" in render_page(data)
+    assert f"all layers were first tuned once, on task {learner.tasks[0].name}" in render_page(data)
 
 
 def test_of_a_closed_form_nothing_is_said_about_tuning(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_version_whose_label_has_gone_to_another_task_cannot_come_back(tmp_pat
     learner.learn(Task(first.name, staying + renamed), evaluate=False)
     more = tuple(replace(example, label="more") for example in stream()[1].train[:2])
     learner.learn(Task("heir", freed + more), evaluate=False)
-    with frozen_state(learner), pytest.raises(DataError, match="is owned by the earlier task 'heir'"):
+    with frozen_state(learner), pytest.raises(DataError, match="belongs to the earlier task 'heir'"):
         learner.rollback(first.name, 1)
 
 

@@ -14,11 +14,11 @@ WORDS = ("Ada", "met", "Bob", " ")
         (Example.of_text("  \n"), "empty text"),
         (Example.of_text("a", "\ud800"), "label is not valid Unicode (half a surrogate pair)"),
         (Example.of_mention([], Span(0, 1)), "empty tokens"),
-        (Example.of_mention(WORDS, Span(2, 5)), "mention span 2:5 lies outside the 4 tokens"),
-        (Example.of_mention(WORDS, Span(-1, 1)), "mention span -1:1 lies outside the 4 tokens"),
+        (Example.of_mention(WORDS, Span(2, 5)), "mention span 2:5 is outside the 4 tokens"),
+        (Example.of_mention(WORDS, Span(-1, 1)), "mention span -1:1 is outside the 4 tokens"),
         (Example.of_mention(WORDS, Span(1, 1)), "mention span 1:1 is empty (its end is exclusive)"),
-        (Example.of_mention(WORDS, Span(3, 4)), "mention span 3:4 holds only blanks"),
-        (Example.of_relation(WORDS, Span(0, 1), Span(9, 10)), "tail span 9:10 lies outside the 4 tokens"),
+        (Example.of_mention(WORDS, Span(3, 4)), "mention span 3:4 contains only blanks"),
+        (Example.of_relation(WORDS, Span(0, 1), Span(9, 10)), "tail span 9:10 is outside the 4 tokens"),
     ],
 )
 def test_a_wrong_example_is_named(example: Example, reason: str) -> None:
@@ -48,7 +48,7 @@ def reasons(**subsets: tuple[Example, ...]) -> list[tuple[str, int | None, str]]
 def test_every_problem_of_a_task_is_listed() -> None:
     x, y = Example.of_text("x", "1"), Example.of_text("y", "2")
     assert reasons(train=()) == [("task 't'", None, "no usable training example")]
-    assert reasons(train=(x,)) == [("task 't'", None, "one label only ('1'): a task needs two or more")]
+    assert reasons(train=(x,)) == [("task 't'", None, "only one label ('1'): a task needs two or more")]
     assert reasons(train=(x, y, x.labelled("2"), y.labelled(" "))) == [
         ("task 't' (train)", 4, "missing label"),
         ("task 't' (train)", 3, "label '2' contradicts row 1: the same input has '1'"),
@@ -70,9 +70,9 @@ def test_exact_copies_in_training_are_fine() -> None:
 def test_a_stream_names_the_owner_of_a_label() -> None:
     first = Task("first", (Example.of_text("a", "1"), Example.of_text("b", "2")))
     second = Task("second", (Example.of_text("c", "3"), Example.of_text("d", "2")))
-    with pytest.raises(DataError, match=r"task 'second' \(train\): row 2: label '2' is owned by .* 'first'"):
+    with pytest.raises(DataError, match=r"task 'second' \(train\): row 2: label '2' belongs to .* 'first'"):
         TaskStream((first, second))
-    with pytest.raises(DataError, match="a task of this name stands earlier"):
+    with pytest.raises(DataError, match="an earlier task of the stream has the same name"):
         TaskStream((first, first))
     assert TaskStream((first,))[0] is first
     assert list(TaskStream((first,))[:1]) == [first]

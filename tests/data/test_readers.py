@@ -102,10 +102,10 @@ def test_words_that_look_like_json_stay_words(tmp_path: Path) -> None:
         ({"tokens": ["x"], "label": "a"}, "tokens without spans"),
         ({"tokens": [], "mention": [0, 1], "label": "a"}, "empty tokens"),
         ({"tokens": ["x", 1], "mention": [0, 1], "label": "a"}, "tokens must be a list of words"),
-        ({"head": [0, 1], "tail": [1, 2], "label": "a"}, "missing tokens: head and tail count words in them"),
+        ({"head": [0, 1], "tail": [1, 2], "label": "a"}, "missing tokens: head and tail refer to them by position"),
         ({"tokens": ["x"], "head": [0, 1], "label": "a"}, "missing tail span"),
-        (RELATION | {"mention": [0, 1], "label": "a"}, "head and tail and mention contradict each other"),
-        (RELATION | {"head": [2, 4], "label": "a"}, "head span 2:4 lies outside the 3 tokens"),
+        (RELATION | {"mention": [0, 1], "label": "a"}, "head and tail and mention cannot be combined"),
+        (RELATION | {"head": [2, 4], "label": "a"}, "head span 2:4 is outside the 3 tokens"),
         (RELATION | {"head": "x", "label": "a"}, "head must be a span"),
         (RELATION | {"head": [0, True], "label": "a"}, "head must be a span"),
         ({"text": "text 0", "label": "b"}, "label 'b' contradicts row 1: the same input has 'a'"),
@@ -157,7 +157,7 @@ def test_a_csv_counts_its_header_as_row_one(tmp_path: Path) -> None:
         ("t.jsonl.gz", gzip.compress(b"{}\n" * 9, mtime=0)[:-9], "cannot be read"),
         ("t.parquet", b"PAR1 and no more", "not a readable Parquet file"),
         ("t.parquet", b"", "not a readable Parquet file"),
-        ("t.json", b"{}", "not a format conpet reads; have: .jsonl"),
+        ("t.json", b"{}", "unknown file format; readable: .jsonl"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, name: str, content: bytes, says: str) -> None:
@@ -194,8 +194,8 @@ def test_missing_sets_are_split_off_and_said_so(tmp_path: Path) -> None:
     task = read_task(path, seed=3)
     assert [len(subset) for subset in (task.train, task.validation, task.test)] == [14, 2, 4]
     assert task.notes == (
-        "no test set: 4 of 20 training rows were split off by seed 3",
-        "no validation set: 2 of 16 training rows were split off by seed 3",
+        "no test set: 4 of 20 training rows were split off with seed 3",
+        "no validation set: 2 of 16 training rows were split off with seed 3",
     )
     write(tmp_path / "shuffled.jsonl", GOOD[::-1])
     assert set(read_task(tmp_path / "shuffled.jsonl", seed=3).test) == set(task.test)
@@ -210,7 +210,7 @@ def test_all_rows_can_be_learned_from(tmp_path: Path) -> None:
         assert [len(subset) for subset in (task.train, task.validation, task.test)] == [len(GOOD), 0, 1]
         assert not task.notes
     few = write(tmp_path / "few.csv", GOOD[:2])
-    assert "0 of 2 training rows were split off by seed 0 (too few for one)" in read_task(few).notes[0]
+    assert "0 of 2 training rows were split off with seed 0 (too few for one)" in read_task(few).notes[0]
     of_few = read_task(few, all_rows=True)
     assert ([one.text for one in of_few.train], of_few.notes) == ([row["text"] for row in GOOD[:2]], ())
 
@@ -218,8 +218,8 @@ def test_all_rows_can_be_learned_from(tmp_path: Path) -> None:
 def test_a_label_owned_before_is_refused_at_every_row(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", GOOD[:4])
     assert problems(path, owned={"b": "old"}) == [
-        ("t.jsonl", 2, "label 'b' is owned by the earlier task 'old'"),
-        ("t.jsonl", 4, "label 'b' is owned by the earlier task 'old'"),
+        ("t.jsonl", 2, "label 'b' belongs to the earlier task 'old'"),
+        ("t.jsonl", 4, "label 'b' belongs to the earlier task 'old'"),
     ]
     assert read_task(path, owned={"b": "t"}).labels == ("a", "b")
 
@@ -232,10 +232,10 @@ def test_wrong_template_settings_and_place(tmp_path: Path) -> None:
         "module": {"rank": 2}
     }
     assert problems(tmp_path / "none.jsonl") == [("none.jsonl", None, "no such file or folder")]
-    assert "holds no train file" in problems(tmp_path)[0][2]
+    assert "contains no train file" in problems(tmp_path)[0][2]
     write(tmp_path / "u" / "train.csv", GOOD)
     write(tmp_path / "u" / "train.jsonl", GOOD)
-    assert problems(tmp_path / "u") == [("train.jsonl", None, "is a second train file beside train.csv; keep one")]
+    assert problems(tmp_path / "u") == [("train.jsonl", None, "is a second train file, next to train.csv; keep one")]
 
 
 def test_inputs_stream_and_stop_at_the_first_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

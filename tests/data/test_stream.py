@@ -32,7 +32,7 @@ def test_files_and_folders_are_tasks_in_natural_order(tmp_path: Path) -> None:
     (tmp_path / ".hidden").mkdir()
     stream = read_stream(tmp_path)
     assert [task.name for task in stream] == ["Task-1", "task-2", "task-10"]
-    assert "tset.jsonl was not read: it is not named train, validation or test" in stream[1].notes
+    assert "tset.jsonl was ignored: it is not named train, validation or test" in stream[1].notes
 
 
 def test_stream_yaml_orders_names_and_sets(tmp_path: Path) -> None:
@@ -56,13 +56,13 @@ def test_one_file_or_task_folder_is_a_stream_of_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "row", "says"),
     [
-        ("task: []", None, "task: unknown key; have: tasks"),
-        ("tasks: [{path: x.jsonl, nmae: y}]", None, "tasks.0.nmae: unknown key; have: path, name, template, settings"),
+        ("task: []", None, "task: unknown key; known: tasks"),
+        ("tasks: [{path: x.jsonl, nmae: y}]", None, "tasks.0.nmae: unknown key; known: path, name, template, settings"),
         ("tasks: [{name: y}]", None, "tasks.0.path: Field required"),
         ("tasks: [{path: x.jsonl, settings: {rnak: 1}}]", None, "unknown setting 'rnak'"),
         ("tasks: [{path: x.jsonl, template: '{txt}'}]", None, "unknown field"),
         ("tasks: [{path: none.jsonl}]", None, "no such file or folder"),
-        ("tasks: []", None, "names no task"),
+        ("tasks: []", None, "the list is empty"),
         ("", None, "tasks: Field required"),
         ("- a", None, "the file: Input should be"),
         ("a: b\ntasks: [", 2, "not valid YAML"),
@@ -86,19 +86,19 @@ def test_all_problems_of_all_tasks_come_together(tmp_path: Path) -> None:
     write_task(tmp_path / "1" / "train.jsonl", "j", "k")
     found = set(problems(tmp_path))
     assert found >= {
-        ("2.jsonl", 1, "label 'b' is owned by the earlier task '1'"),
-        ("2.jsonl", 2, "label 'b' is owned by the earlier task '1'"),
-        ("3.jsonl", None, "one label only ('d'): a task needs two or more"),
-        ("4", None, "holds no train file (train.jsonl, train.csv or train.parquet)"),
+        ("2.jsonl", 1, "label 'b' belongs to the earlier task '1'"),
+        ("2.jsonl", 2, "label 'b' belongs to the earlier task '1'"),
+        ("3.jsonl", None, "only one label ('d'): a task needs two or more"),
+        ("4", None, "contains no train file (train.jsonl, train.csv or train.parquet)"),
         ("5.jsonl", 1, "empty text"),
-        ("6.tsv", None, "not a format conpet reads; have: .jsonl, .jsonl.gz, .csv, .csv.gz, .parquet"),
-        ("task '1'", None, "a task of this name stands earlier in the stream"),
+        ("6.tsv", None, "unknown file format; readable: .jsonl, .jsonl.gz, .csv, .csv.gz, .parquet"),
+        ("task '1'", None, "an earlier task of the stream has the same name"),
     }
     assert any(file == "5.jsonl" and row == 2 and "not valid JSON" in said for file, row, said in found)
 
 
 def test_an_empty_folder_holds_no_tasks(tmp_path: Path) -> None:
-    assert "holds no tasks" in problems(tmp_path)[0][2]
+    assert "contains no tasks" in problems(tmp_path)[0][2]
     assert problems(tmp_path / "none") == [("none", None, "no such file or folder")]
 
 

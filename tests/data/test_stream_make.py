@@ -104,7 +104,7 @@ def test_vectors_are_asked_for_only_where_they_decide() -> None:
         raise AssertionError
 
     StreamRecipe(by="random", tasks=2).stream_of(LETTERS, ALL, vectors=refuse)
-    with pytest.raises(ConfigError, match="11 labels make 5 tasks"):
+    with pytest.raises(ConfigError, match="11 labels are enough for at most 5 tasks"):
         StreamRecipe(by="similar-apart", tasks=6).stream_of(LETTERS, ALL, vectors=refuse)
     with pytest.raises(ConfigError, match="a vector for each label"):
         StreamRecipe(by="similar-apart", tasks=2).stream_of(LETTERS, ALL)
@@ -148,17 +148,17 @@ def test_a_larger_label_is_cut_into_more_pieces_and_no_piece_is_empty() -> None:
     sizes = Counter(example.label for task in stream for example in task.train)
     assert Counter(label.partition("#")[0] for label in sizes) == {"big": 7, "small": 2}
     assert sorted(sizes.values()) == [1, 1, 2, 2, 2, 2, 2, 2, 3]
-    with pytest.raises(ConfigError, match=r"7 tasks of 3 labels need 21 training examples.*18"):
+    with pytest.raises(ConfigError, match=r"7 tasks of 3 labels need at least 21 training examples.*18"):
         StreamRecipe(by="pieces", tasks=7, labels_per_task=3).stream_of(data_of({"big": 12, "small": 5, "one": 1}), ALL)
 
 
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ({"by": "given", "tasks": 2}, "the groups say how many"),
+        ({"by": "given", "tasks": 2}, "because the groups determine it"),
         ({"by": "random"}, "needs the number of tasks"),
-        ({"by": "frequency", "tasks": 6}, "11 labels make 5 tasks of two labels at most, not 6"),
-        ({"by": "random", "tasks": 2, "grouping": "paper"}, "the grouping 'paper' is for by 'given'"),
+        ({"by": "frequency", "tasks": 6}, "11 labels are enough for at most 5 tasks of two labels, not 6"),
+        ({"by": "random", "tasks": 2, "grouping": "paper"}, "the grouping 'paper' needs by 'given'"),
     ],
 )
 def test_what_contradicts_itself_is_refused(recipe: dict[str, Any], message: str) -> None:
@@ -170,7 +170,7 @@ def test_wrong_groups_are_explained() -> None:
     def given(groups: Mapping[str, tuple[str, ...]]) -> TaskStream:
         return StreamRecipe().stream_of(data_of({"cards": 2, "loans": 2, "taxes": 2}, mine=groups), ALL)
 
-    with pytest.raises(DataError, match=r"label 'loans': stands in 'one' and in 'two'"):
+    with pytest.raises(DataError, match=r"label 'loans': is in 'one' and in 'two'"):
         given({"one": ("cards", "loans"), "two": ("loans", "taxes")})
     with pytest.raises(UnknownNameError, match=r"'card' \(did you mean 'cards'\?\)"):
         given({"one": ("card", "loans")})
@@ -250,7 +250,7 @@ def everything_below(folder: Path) -> dict[str, bytes]:
 def test_a_folder_with_anything_else_in_it_is_refused_as_it_is(tmp_path: Path, foreign: str) -> None:
     (tmp_path / foreign).parent.mkdir(exist_ok=True)
     (tmp_path / foreign).write_text("hi", encoding="utf-8")
-    with pytest.raises(DataError, match=r"name a new or empty folder(.|\n)*is no part of what would be") as refused:
+    with pytest.raises(DataError, match=r"name a new or empty folder(.|\n)*is not part of what would be") as refused:
         write_stream(StreamRecipe(by="random", tasks=2).stream_of(LETTERS, ALL), tmp_path)
     assert str(tmp_path / foreign.removesuffix("/train.jsonl")) in str(refused.value)
     assert everything_below(tmp_path) == {foreign: b"hi"}
@@ -356,13 +356,13 @@ def test_the_folder_says_how_it_was_made_and_the_same_command_may_be_repeated(sh
     assert done.code == 0, done.err
     written = everything_below(tmp_path / "out")
     assert written["stream.yaml"].decode().splitlines()[:5] == [
-        "# Made by conpet stream make of the data set banking77.",
+        "# Made by conpet stream make from the data set banking77.",
         "# Recipe: by random, tasks 2, seed 0.",
-        "# Examples of a label, at most: train all, validation all, test 7.",
-        "# Counts in SOURCE.md are those of the whole data set, not of this stream.",
+        "# Most examples per label: train all, validation all, test 7.",
+        "# Counts in SOURCE.md refer to the whole data set, not to this stream.",
         "# The order in which the tasks are learned.",
     ]
-    assert "note: held-out inputs that are training examples as well are left out: 2 test; so which" in done.err
+    assert "note: held-out inputs that are also training examples are left out: 2 test; the" in done.err
     again = conpet(*command, "--test", 7)
     assert (again.code, everything_below(tmp_path / "out")) == (0, written)
     other = conpet(*command, "--test", 5)
@@ -410,24 +410,24 @@ def test_the_command_names_labels_without_a_test_example(tmp_path: Path) -> None
     (tmp_path / "mine.csv").write_text("\n".join(["text,label", *rows, *lone]), encoding="utf-8")
     done = conpet("stream", "make", tmp_path / "mine.csv", tmp_path / "out", "--by", "random", "--tasks", 2)
     assert done.code == 0, done.err
-    assert "note: 12 of 15 labels have no test example, so that accuracy tells nothing of them: lone 00, " in done.err
+    assert "note: 12 of 15 labels have no test example, so accuracy does not cover them: lone 00, " in done.err
     assert "lone 09 and 2 more\n" in done.err
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--by", "random", "--tasks", 3), "4 labels make 2 tasks of two labels at most, not 3"),
+        (("--by", "random", "--tasks", 3), "4 labels are enough for at most 2 tasks of two labels, not 3"),
         (("--by", "random"), "by 'random' needs the number of tasks"),
-        (("--tasks", 2), "the groups say how many"),
+        (("--tasks", 2), "because the groups determine it"),
         (
             ("--by", "randm", "--tasks", 2),
-            "--by randm is no way to make tasks; have: given, random, frequency, similar",
+            "--by randm is not a way to make tasks; available: given, random, frequency, similar",
         ),
-        (("--by", "pieces", "--tasks", 2), "--by pieces is no way to make tasks; have: given"),
-        (("--grouping", "paper"), "no grouping 'paper'; have: groups"),
-        (("--groups", "GROUPS", "--by", "random", "--tasks", 2), "and so does --by random"),
-        (("--groups", "GROUPS", "--grouping", "groups"), "and so does --grouping"),
+        (("--by", "pieces", "--tasks", 2), "--by pieces is not a way to make tasks; available: given"),
+        (("--grouping", "paper"), "no grouping 'paper'; available: groups"),
+        (("--groups", "GROUPS", "--by", "random", "--tasks", 2), "and --by random both define the tasks"),
+        (("--groups", "GROUPS", "--grouping", "groups"), "and --grouping both define the tasks"),
         (("--groups", "GROUPS"), "'e'"),
         (("--groups", "MISSING"), "none: No such file or directory; name a YAML or JSON file"),
     ],

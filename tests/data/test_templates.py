@@ -89,15 +89,15 @@ def test_japanese_and_literal_braces() -> None:
 @pytest.mark.parametrize(
     ("template", "kind", "style", "says"),
     [
-        ("{txt} Intent:", Kind.TEXT, Style.CAUSAL, "unknown field in a text template; have: {text}, {slot}"),
-        ("{head} of", Kind.TYPING, Style.CAUSAL, "have: {sentence}, {mention}, {slot}"),
+        ("{txt} Intent:", Kind.TEXT, Style.CAUSAL, "unknown field in a text template; available: {text}, {slot}"),
+        ("{head} of", Kind.TYPING, Style.CAUSAL, "available: {sentence}, {mention}, {slot}"),
         ("{text!r}", Kind.TEXT, Style.CAUSAL, "unknown field"),
         ("Intent:", Kind.TEXT, Style.CAUSAL, "needs {text} exactly once"),
         ("{tail} of {head}", Kind.RELATION, Style.CAUSAL, "needs {sentence} exactly once"),
         ("{text} {slot} {slot}", Kind.TEXT, Style.MASKED, "more than once"),
         ("{text", Kind.TEXT, Style.CAUSAL, "brace"),
-        ("{slot} says {text}", Kind.TEXT, Style.CAUSAL, "{slot} must be the end"),
-        (default_template(Kind.RELATION, Style.MASKED), Kind.RELATION, Style.CAUSAL, "{slot} must be the end"),
+        ("{slot} says {text}", Kind.TEXT, Style.CAUSAL, "{slot} must be at the end"),
+        (default_template(Kind.RELATION, Style.MASKED), Kind.RELATION, Style.CAUSAL, "{slot} must be at the end"),
     ],
 )
 def test_a_wrong_template_is_told_why(template: str, kind: Kind, style: Style, says: str) -> None:

@@ -65,7 +65,7 @@ def test_marked_spans_are_found_after_cutting() -> None:
 
 
 def test_what_cannot_be_cut_must_fit() -> None:
-    with pytest.raises(DataError, match="need 8 tokens, more than the 7 allowed"):
+    with pytest.raises(DataError, match="need 8 tokens, more than the limit of 7"):
         fit(SENTENCE, 7)
     with pytest.raises(DataError, match="no tokens"):
         fit([TokenPiece([], PieceRole.CUT_END)], 7)

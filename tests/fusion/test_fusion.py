@@ -19,7 +19,7 @@ from conpet.methods import dynamic
 from conpet.modules.module import StoredModule
 from conpet.modules.pool import ModulePool
 from conpet.modules.training import TrainingJob
-from conpet.state.state import MODULE
+from conpet.state.slots import MODULE
 from conpet.testing import check_fusion_contract, live_of, random_evidence
 from tests.helpers.live import encoded
 from tests.helpers.workspaces import stream, workspace

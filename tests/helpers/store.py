@@ -119,7 +119,7 @@ def describe(store: Store) -> dict[str, Any]:
     with store.snapshot() as snapshot:
         state = describe_snapshot(snapshot)
     state["events"] = [
-        (e.id, e.verb, e.task, e.version, e.detail, e.evaluations, e.references, e.costs, e.confusion, e.bytes_stored)
+        (e.id, e.verb, e.task, e.version, e.detail, e.metrics, e.references, e.costs, e.confusion, e.bytes_stored)
         for e in store.events()
     ]
     return state

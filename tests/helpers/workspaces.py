@@ -27,7 +27,7 @@ def stream() -> TaskStream:
 
 
 def workspace(folder: Path, tasks: int = 0, name: str = "ws", **settings: Any) -> ConPET:
-    """Open a workspace of one's own in which the first tasks of `stream` were learned."""
+    """Open a copy of a workspace in which the first tasks of `stream` were learned."""
     made = _taught(tasks, json.dumps(settings, sort_keys=True))
     return ConPET.open(shutil.copytree(made, folder / name))
 
@@ -83,13 +83,13 @@ def frozen_state(learner: ConPET) -> Iterator[None]:
 
 
 def many_tasks() -> list[Task]:
-    """Return more tasks than the calibrated rule gives probability to, and one of another kind."""
+    """Return more tasks than the calibrated fusion gives probability to, and one of another kind."""
     relations = toy_stream(1, 2, 3, 1, 2, kind=Kind.RELATION)
     return [*relations, *toy_stream(CANDIDATES + 8, 2, 3, 1, 2)]
 
 
 def workspace_of_many_tasks(folder: Path) -> ConPET:
-    """Open a workspace of one's own in which `many_tasks` were learned, next to untrained."""
+    """Open a copy of a workspace in which `many_tasks` were learned, next to untrained."""
     return ConPET.open(shutil.copytree(_taught_many_tasks(), folder / "ws"))
 
 
@@ -97,6 +97,6 @@ def workspace_of_many_tasks(folder: Path) -> ConPET:
 def _taught_many_tasks() -> Path:
     folder = Path(_KEPT.name) / "many"
     folder.mkdir()
-    learner = Trial(folder, tiny_settings(epochs=1, max_steps=1)).workspace()
+    learner = Trial(folder, tiny_settings(training={"epochs": 1, "max_steps": 1})).workspace()
     learner.learn_batch(many_tasks(), evaluate=False)
     return learner.path

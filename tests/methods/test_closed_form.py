@@ -31,11 +31,11 @@ def test_answers_are_those_of_the_classifier(method: str, tmp_path: Path) -> Non
     workspace = taught(tmp_path, method)
     live = live_of(workspace)
     examples = [example for task in STREAM for example in task.test]
-    classifier = CLOSED_FORMS[METHODS[method].form]().fit(live.method.statistics(live.state))
+    classifier = CLOSED_FORMS[METHODS[method].classifier]().fit(live.method.statistics(live.state))
     best = classifier.scores(workspace.backbone.states(examples).features).argmax(dim=1).tolist()
     assert [one.label for one in workspace.predict(examples)] == [live.state.classes[column] for column in best]
     evaluation = workspace.evaluate()
-    assert evaluation.whole_accuracy == evaluation.references[METHODS[method].form].accuracy
+    assert evaluation.whole_accuracy == evaluation.references[METHODS[method].classifier].value
     assert evaluation.whole_accuracy > 0.6  # chance: 0.17
 
 

@@ -409,10 +409,10 @@ def test_a_step_waits_for_nothing(padded: bool, together: bool, monkeypatch: pyt
     def waited(epochs: int) -> Counter[str]:
         settings = Settings.parse({"module": {"rank": 2}, "training": {"epochs": epochs}}).for_task({})
         jobs = [replace(job(backbone, settings, seed), states=states) for seed in range(1 + together)]
-        with Waiting() as waiting:
-            monkeypatch.setattr(Tensor, "tolist", lambda one: waiting.found.update([str(one.dtype)]) or tolist(one))
+        with Waiting() as waiting, monkeypatch.context() as patch:
+            patch.setattr(Tensor, "tolist", lambda one: waiting.found.update([str(one.dtype)]) or tolist(one))
             train_modules(backbone, jobs)
-        waiting.found.pop("torch.int64", None)  # the order of examples, which no device computes
+        del waiting.found["torch.int64"]  # the order of examples, which no device computes
         return waiting.found
 
     assert waited(2) == waited(READ_STEPS) == {"torch.float32": 1}  # the losses, in the end

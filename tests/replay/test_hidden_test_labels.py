@@ -40,12 +40,18 @@ MORE = toy_stream(1, 3, 9, 2, 4, seed=1)[0]
 """Examples to extend the first task: other words under the same labels."""
 LATENT = pytest.mark.parametrize("latent", [False, True], ids=["texts", "latent"])
 
+
+def label_of(row: Any) -> Any:
+    """Return the label in a row of a table, on disk or in memory."""
+    return row.label if isinstance(row, Example) else row["label"]
+
+
 ATTEMPTS: Sequence[Callable[[StoredExamples], list[Any]]] = (
     lambda source: source.labels(Subset.TEST),
     lambda source: [example.label for example in source.examples(Subset.TEST)],
     lambda source: [example.label for example in source.chosen(Subset.TEST, range(source.count(Subset.TEST)))],
     lambda source: source.reader.document("labels")["test"],
-    lambda source: [row["label"] for row in source.reader.rows("test")],
+    lambda source: [label_of(row) for row in source.reader.rows("test")],
     lambda source: replace(source, task="mine").labels(Subset.TEST),
     lambda source: cut_to(source, [], represented=False).documents["labels"]["test"],
 )
@@ -177,7 +183,7 @@ def test_the_same_method_is_right_about_all_where_it_is_not_kept_from_it(
     tmp_path: Path, planted: type[PlantedMethod], monkeypatch: pytest.MonkeyPatch, latent: bool
 ) -> None:
     """This shows that the attempts above would succeed if labels were not hidden."""
-    monkeypatch.setattr(StoredExamples, "without_test_labels", property(lambda source: source))
+    monkeypatch.setattr(StoredExamples, "without_test_labels", lambda source: source)
     learner = taught(tmp_path, "planted", latent=latent)
     assert set(planted.found) == {task.name for task in STREAM}
     assert learner.evaluate().whole_accuracy == 1.0
@@ -232,10 +238,10 @@ def test_neither_the_search_for_a_design_nor_a_merge_is_told_test_labels(
     merged: list[StoredExamples] = []
 
     def encode_stored(
-        self: DynamicMethod, drawn: Sequence[tuple[StoredExamples, Sequence[int]]], subset: Subset
+        self: DynamicMethod, state: State, drawn: Sequence[tuple[StoredExamples, Sequence[int]]], subset: Subset
     ) -> EncodedInputs:
         merged.extend(source for source, _ in drawn)
-        return NcmMethod.encode_stored(self, drawn, subset)
+        return NcmMethod.encode_stored(self, state, drawn, subset)
 
     monkeypatch.setattr(DynamicMethod, "encode_stored", encode_stored)
     learner.merge([task.name for task in STREAM[:2]], bound=100.0)

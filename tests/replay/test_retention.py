@@ -280,9 +280,9 @@ def test_a_method_says_in_which_space_examples_are_clustered() -> None:
     task = Task("t", tuple(examples_of("x", 12, labels=2)))
     points = torch.tensor([[0.0] if number in (2, 3) else [100.0 + number // 2] for number in range(12)])
     writer = MemoryWriter(Letters(), Settings(replay={"retention": "k-means", "memory_examples": 4}))  # type: ignore[arg-type]
-    (artifact,), _ = writer.kept([writer.whole(task, Letters().states(task.train), lambda: points)], [])
+    (artifact,), _ = writer.retained([writer.all_examples(task, Letters().states(task.train), lambda: points)], [])
     # Of each label one example stands far off; the mean of the others is 102.8.
-    assert [row["text"] for row in artifact.tables["train"]] == ["x 2", "x 3", "x 6", "x 7"]
+    assert [example.text for example in artifact.tables["train"]] == ["x 2", "x 3", "x 6", "x 7"]
 
 
 def test_what_is_clustered_is_kept_so_that_it_can_be_clustered_again(tmp_path: Path) -> None:

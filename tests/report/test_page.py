@@ -68,8 +68,8 @@ def test_the_page_stands_alone():
 def test_the_page_gives_the_numbers():
     text = Page(render_page(report(["banking", "travel"]))).text
     for shown in (
-        "80.0% of test examples get the right one of 4 labels in 2 tasks",
-        "ridge, gets 77.7%: tuning is worth 2.3 points",
+        "80.0% of test examples get the correct one of 4 labels in 2 tasks",
+        "ridge, gets 77.7%: tuning adds 2.3 points",
         "20 test examples, 95% interval 58.4–91.9",  # Wilson's interval of 16 in 20, worked out by hand
         "+2.3",
         "1.2",
@@ -100,7 +100,7 @@ def test_a_lost_comparison_is_said_as_plainly():
     data = report(["banking"])
     lost = data.events[0].model_copy(update={"references": {"ridge": 0.83}})
     text = Page(render_page(data.model_copy(update={"events": (lost,)}))).text
-    assert "tuning falls short of it by 3.0 points" in text
+    assert "tuning is 3.0 points worse" in text
     assert "−3.0" in text
 
 
@@ -157,7 +157,7 @@ def test_without_test_examples_no_accuracy_is_claimed():
 
 def test_without_references():
     text = Page(render_page(report(["a", "b"], references=False))).text
-    assert "80.0% of test examples get the right one of 4 labels in 2 tasks." in text
+    assert "80.0% of test examples get the correct one of 4 labels in 2 tasks." in text
     assert "Reference:" not in text
 
 

@@ -47,7 +47,7 @@ def test_an_empty_folder_and_a_relative_path_may_be_used(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("stands", "message"), [("workspace", "a workspace already"), ("folder", "other things"), ("file", "is a file")]
+    ("stands", "message"), [("workspace", "a workspace already"), ("folder", "other files"), ("file", "is a file")]
 )
 def test_creating_over_something_says_what_stands_there(tmp_path: Path, stands: str, message: str) -> None:
     path = tmp_path / "ws"
@@ -64,7 +64,7 @@ def test_creating_over_something_says_what_stands_there(tmp_path: Path, stands: 
 
 
 @pytest.mark.parametrize(
-    ("stands", "message"), [("nothing", "nothing"), ("folder", "has no workspace.sqlite"), ("file", "is a file")]
+    ("stands", "message"), [("nothing", "does not exist"), ("folder", "has no workspace.sqlite"), ("file", "is a file")]
 )
 def test_opening_what_is_no_workspace_says_what_to_do(tmp_path: Path, stands: str, message: str) -> None:
     path = tmp_path / "ws"
@@ -83,7 +83,7 @@ def test_another_schema_names_the_conpet_that_wrote_it(tmp_path: Path) -> None:
         raw.execute("PRAGMA user_version=99")
         raw.execute("UPDATE header SET conpet_version = '7.1'")
         raw.commit()
-    with pytest.raises(CorruptionError, match=r"schema 99, written by conpet 7\.1; conpet .* reads schema 2"):
+    with pytest.raises(CorruptionError, match=r"schema 99, written by conpet 7\.1; conpet .* reads schema 3"):
         Store.open(path)
 
 
@@ -91,7 +91,7 @@ def test_another_schema_names_the_conpet_that_wrote_it(tmp_path: Path) -> None:
 def test_a_destroyed_database_is_an_error(tmp_path: Path, content: bytes) -> None:
     path = make_store(tmp_path / "ws").path
     (path / "workspace.sqlite").write_bytes(content)
-    with pytest.raises(CorruptionError, match=r"workspace\.sqlite is .*restore"):
+    with pytest.raises(CorruptionError, match=r"workspace\.sqlite (is|was) .*restore"):
         Store.open(path)
 
 

@@ -1,1 +1,1 @@
-"""Experiments: many learners on the same streams, orders and budget, and what came out."""
+"""Experiments: many learners compared on the same streams, orders and budget."""

@@ -1,4 +1,4 @@
-"""What is wrong with an experiment's runs, found before the first of them takes its time."""
+"""Checks of an experiment's runs before the first one starts."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from conpet.errors import ConfigError, ConpetError, DataError
 
 
 def check_runs(runs: Iterable[Run], folder: Path, data_folders: Sequence[Path] = ()) -> list[str]:
-    """Read all data, make all streams, and look every name up; results that are there must be of the same data.
+    """Check the data, streams, names and settings of all runs, and that existing results used the same data.
 
-    Streams by similarity, for which a backbone has to run, are made by their runs alone.
+    Streams by similarity are not made here, because they need a backbone.
 
     Args:
-        runs: All runs asked for.
-        folder: Where their results stand, if there are any.
-        data_folders: Where data sets are looked for.
+        runs: The runs to check.
+        folder: Folder of their results.
+        data_folders: Folders to search for data sets.
 
     Returns:
-        What should be known of the data, each once: notes of their reading, labels without a test example.
+        Distinct notes on the data: notes of the readers, and labels without a test example.
 
     Raises:
-        ConfigError: Something is wrong with a run; the message names the run.
-        DataError: Something is wrong with its data.
+        ConfigError: A run cannot be done; the message names it.
+        DataError: The data of a run has errors.
     """
     digests: dict[str, Callable[[], str] | None] = {}
     notes: dict[str, None] = {}
     checked: set[str] = set()
     for run in runs:
         try:
-            made_of = f"{run.data} {run.source!r} {run.stream!r}"
-            if made_of not in digests:
-                digests[made_of], told = _looked_at(run, data_folders)
-                notes |= dict.fromkeys(f"{run.data}: {note}" for note in told)
-            if (of_settings := f"{run.learner} {run.variant}") not in checked:
+            stream_key = f"{run.data} {run.source!r} {run.stream!r}"
+            if stream_key not in digests:
+                digests[stream_key], data_notes = _inspect(run, data_folders)
+                notes |= dict.fromkeys(f"{run.data}: {note}" for note in data_notes)
+            if (settings_key := f"{run.learner} {run.variant}") not in checked:
                 check_settings(run.settings)
                 _check_frozen_layers(run, find_folder(run.backbone))
-                checked.add(of_settings)
+                checked.add(settings_key)
         except DataError as error:
             raise DataError(f"{run}: {error.summary}", error.problems) from None
         except ConpetError as error:
             raise ConfigError(f"{run}: {error}") from None
-        _check_same_data(folder / run.file, digests[made_of])
+        _check_same_data(folder / run.file, digests[stream_key])
     return list(notes)
 
 
@@ -61,18 +61,17 @@ def _check_frozen_layers(run: Run, model: Path) -> None:
         check_frozen_layers(run.backbone, layers, frozen_layers)
 
 
-def _looked_at(run: Run, data_folders: Sequence[Path]) -> tuple[Callable[[], str] | None, Sequence[str]]:
-    """Make a run's stream.
+def _inspect(run: Run, data_folders: Sequence[Path]) -> tuple[Callable[[], str] | None, Sequence[str]]:
+    """Make the stream of a run and collect notes on its data.
 
     Returns:
-        A function that computes the stream's digest, which takes a while, or None for a stream that only a backbone can
-        make; and what should be known of the data.
+        A function that computes the digest of the stream (slow), or None for a stream by similarity; and the notes.
     """
     data = read_source(run.data, tuple(data_folders))
     if run.source.out_of_scope and not data.out_of_scope:
         raise ConfigError(
-            f"'data.{run.data}.out_of_scope' is {run.source.out_of_scope}, and the data has no input out of scope: "
-            f"leave it out; a folder with a train file may hold such inputs, in a file {OUT_OF_SCOPE} (.jsonl, .csv)"
+            f"'data.{run.data}.out_of_scope' is {run.source.out_of_scope}, but the data has no out-of-scope inputs: "
+            f"remove the key, or add such inputs to the folder in a file {OUT_OF_SCOPE} (.jsonl, .csv)"
         )
     if not run.stream.by_similarity:
         stream = stream_of_run(run, data)
@@ -85,9 +84,9 @@ def _looked_at(run: Run, data_folders: Sequence[Path]) -> tuple[Callable[[], str
 def _check_same_data(path: Path, digest: Callable[[], str] | None) -> None:
     if digest is None or not path.exists():
         return
-    found = Result.read(path)
-    if found.protocol.digest != digest():
+    result = Result.read(path)
+    if result.protocol.digest != digest():
         raise ConfigError(
-            f"the data of {found.data} are not those that {path} was made of: a file of the data set was changed "
-            "since. Remove the results on this data set, or give another folder for the new ones (--results)"
+            f"the data of {result.data} changed since {path} was written. Remove the results on this data set, or give "
+            "another folder for new results (--results)"
         )

@@ -1,4 +1,4 @@
-"""The paper that results are drawn on: looks of learners, axes, titles and captions."""
+"""Figure layout for results: styles of learners, axes, titles and captions."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from conpet.bench.measures import measures
 from conpet.report import svg
 
 MOST_SHOWN = 12
-"""Of more learners, those with the best accuracy in the end are drawn, unless learners are named."""
+"""Most learners in a plot; beyond it, those with the best final accuracy are drawn, unless learners are named."""
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#56b4e9", "#e69f00")  # Okabe and Ito's
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
 _MARKERS = "osD^vPX"
 _INK, _MUTED, _GRID = "#1b1f24", "#59636e", "#e3e6ea"
 _WIDE, _HIGH = 8.0, 4.4  # inches
-_CAPTION = 125  # characters of a line under a plot
+_CAPTION = 125  # characters per line of a caption
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How one entry is drawn: no two of a plot are alike, and a learner looks the same in all plots."""
+    """Line style of an entry: unique within a plot, and the same for a learner in all plots."""
 
     colour: str
     dash: Any
@@ -35,25 +35,25 @@ class Look:
 
     @classmethod
     def of(cls, group: Group, entry: Entry) -> Look:
-        """Return the look of an entry."""
+        """Return the line style of an entry."""
         round_, place = divmod(group.place(entry), len(_COLOURS))
         return cls(_COLOURS[place], _DASHES[round_ % len(_DASHES)], _MARKERS[(place + round_) % len(_MARKERS)])
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Hold Matplotlib to the settings below, whatever the process has set; names are no mathematics."""
+    """Set the Matplotlib style, independent of the settings of the process; names are not parsed as mathematics."""
     with svg.style("bench"), rc_context({"text.parse_math": False, "text.color": _INK, "axes.labelcolor": _INK}):
         yield
 
 
 def most_accurate(group: Group, always: Sequence[str] = ()) -> list[Entry]:
-    """Return `MOST_SHOWN` entries: of the learners named, and of those most accurate in the end."""
+    """Return at most `MOST_SHOWN` entries: the learners in `always`, then those with the best final accuracy."""
     if len(group.entries) <= MOST_SHOWN:
         return list(group.entries)
     accuracy = measures(["whole_accuracy"], group.results)[0]
-    found = {number: entry.summary(accuracy) for number, entry in enumerate(group.entries)}
-    means = {number: summary.mean for number, summary in found.items() if summary}
+    summaries = {number: entry.summary(accuracy) for number, entry in enumerate(group.entries)}
+    means = {number: summary.mean for number, summary in summaries.items() if summary}
     named = {number for number, entry in enumerate(group.entries) if entry.learner in always}
     others = sorted((number for number in means if number not in named), key=means.__getitem__, reverse=True)
     kept = {*named, *others[: max(MOST_SHOWN - len(named), 0)]}
@@ -61,7 +61,7 @@ def most_accurate(group: Group, always: Sequence[str] = ()) -> list[Entry]:
 
 
 def sheet(group: Group, entries: Sequence[Entry], what: str, how: str) -> tuple[Figure, Any]:
-    """Return a figure with its title and its caption, and its empty axes."""
+    """Return a figure with title and caption, and its empty axes."""
     figure, axes = sheets(group, entries, what, how, [_HIGH])
     return figure, axes[0]
 
@@ -69,7 +69,7 @@ def sheet(group: Group, entries: Sequence[Entry], what: str, how: str) -> tuple[
 def sheets(
     group: Group, entries: Sequence[Entry], what: str, how: str, heights: Sequence[float]
 ) -> tuple[Figure, list[Any]]:
-    """Return a figure with its title and its caption, and empty axes of these heights in inches below each other."""
+    """Return a figure with title and caption, and empty axes stacked with these heights in inches."""
     number, high = len(heights), sum(heights)
     figure = Figure(figsize=(_WIDE, high))
     all_axes = [figure.add_axes((0, 1 - (place + 0.88) / number, 1, 0.88 / number)) for place in range(number)]
@@ -91,8 +91,8 @@ def _left_out(group: Group, entries: Sequence[Entry]) -> Iterator[str]:
     if len(entries) < len(group.entries):
         best = [group.label(entry) for entry in most_accurate(group)]
         named = [label for entry in entries if (label := group.label(entry)) not in best]
-        beside = f", and {', '.join(named)}" if named else ""
+        further = f", and {', '.join(named)}" if named else ""
         most = f"The {len(entries) - len(named)} most accurate of {len(group.entries)} learners"
-        yield f"{most}{beside}; --learner names others."
+        yield f"{most}{further}; use --learner to select others."
     if group.dropped:
-        yield "Only the orders and seeds that all have."
+        yield "Only orders and seeds common to all learners."

@@ -1,4 +1,4 @@
-"""An experiment as data: one YAML file, and the runs it asks for."""
+"""Experiments: a YAML file and the runs it defines."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from conpet.methods import METHODS
 _SEED_STEP = 1000
 _NOT_IN_A_NAME = re.compile(r"[^\w.=-]+")
 _ELSEWHERE = {
-    "backbone.name": "the key 'backbone' of the experiment or of a variant names it",
-    "method": "a learner names it",
+    "backbone.name": "use the key 'backbone' of the experiment or of a variant",
+    "method": "it belongs to a learner",
     "seed": "it follows from 'seeds' and 'orders'",
 }
-"""Settings that an experiment does not give under `settings` or `budget`, and where they come from."""
+"""Settings not allowed under `settings` or `budget`, and where they come from."""
 
 
 class Source(StrictModel):
-    """How much of a data set is used, and how it becomes a stream.
+    """Which part of a data set is used, and how it is divided into tasks.
 
     Attributes:
-        train: Most training examples of a label; None: all.
-        validation: Most validation examples of a label.
-        test: Most test examples of a label.
-        out_of_scope: Number of out-of-scope inputs that are told from test inputs; None: that is not measured.
-        first_tasks: Number of tasks that are learned, in the order of the source; None: all.
-        measured_on: Where accuracy is measured: on "test" examples, or, for experiments by which something is chosen,
-            on half of the "validation" examples of every label in their place.
-        stream: Its own recipe in place of the experiment's.
+        train: Most training examples per label; None for all.
+        validation: Most validation examples per label.
+        test: Most test examples per label.
+        out_of_scope: Number of out-of-scope inputs to distinguish from test inputs; None to skip this metric.
+        first_tasks: Number of tasks to learn, in the order of the source; None for all.
+        measured_on: Examples that measure accuracy: "test", or "validation" (half of the validation examples of every
+            label), for experiments that choose settings.
+        stream: A recipe instead of the experiment's.
     """
 
     noun = "key of a data set"
@@ -60,20 +60,20 @@ class Source(StrictModel):
 
     @property
     def per_label(self) -> PerLabel:
-        """How many examples of a label."""
+        """Most examples per label."""
         return PerLabel(self.train, self.validation, self.test)
 
 
 class Variant(StrictModel):
-    """What one variant of an experiment changes.
+    """The changes of one variant of an experiment.
 
     Attributes:
-        stream: The recipe, for all data sets.
+        stream: The recipe for all data sets.
         backbone: The backbone.
-        settings: Settings added to the experiment's, or in their place.
-        budget: Budget settings added to the experiment's, or in their place.
-        learners: Names of the learners it is run with; None: all.
-        data: Names of the data sets it is run on; None: all.
+        settings: Settings that extend or override the experiment's.
+        budget: Budget settings that extend or override the experiment's.
+        learners: Names of its learners; None for all.
+        data: Names of its data sets; None for all.
     """
 
     noun = "key of a variant"
@@ -87,26 +87,26 @@ class Variant(StrictModel):
 
 
 class Experiment(StrictModel):
-    """What an experiment file says.
+    """The content of an experiment file.
 
     Attributes:
-        title: What is to be found out, in a line.
-        data: Data set (one of `conpet bench data list`, or a path seen from the file) to how much of it is used.
-        stream: How data become a stream.
-        orders: Number of orders of the tasks: 0 is that of the source, the others are shuffled.
+        title: The question of the experiment, in one line.
+        data: Data sets (listed by `conpet bench data list`, or paths relative to the file) and the part of each used.
+        stream: How data are divided into tasks.
+        orders: Number of task orders: order 0 is that of the source, the others are shuffled.
         seeds: Number of seeds for each order.
         backbone: The frozen model.
         settings: Settings of all learners, nested by section: module, frozen layers and so on.
-        budget: Settings of how much is trained and kept, nested too; equal for all learners, unless one gives its own.
-            Which settings these are, the `budget` of each settings class says. A learner whose components do not have
-            a setting (the steps of another selector) is run without it.
-        learners: Name of a learner to its own settings, which count most: `method` at least, by its name or as a
-            section with its options.
-        variants: Name to what is changed, where several settings of the experiment are compared.
+        budget: Settings of how much is trained and stored, nested too; equal for all learners unless a learner
+            overrides them. The `budget` of each settings class lists these settings. A learner whose components lack
+            a setting (the steps of another selector) runs without it.
+        learners: The settings of each learner by name, which override all others. `method` is required: its name, or
+            a section with its options.
+        variants: The changes of each variant by name, to compare several settings of the experiment.
         metrics: Columns of its table.
-        evaluate_after: After which tasks it is evaluated: every one, the last, or those of these numbers. Numbers have
-            the time of a prediction measured as well.
-        full: Keys to be replaced where the whole experiment is asked for (`--full`).
+        evaluate_after: Evaluate after every task, after the last, or after the tasks with these numbers. With numbers,
+            the time of a prediction is measured too.
+        full: Keys replaced by `--full`.
     """
 
     noun = "key of an experiment"
@@ -135,10 +135,10 @@ class Experiment(StrictModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Check the content of an experiment file; dots in names of data sets, learners and variants are theirs.
+        """Parse the content of an experiment file. Names of data sets, learners and variants may contain dots.
 
         Raises:
-            ConfigError: Something in it is unknown or wrong; the message names it.
+            ConfigError: A key or value is unknown or wrong; the message names it.
         """
         return parse(cls, values)
 
@@ -148,32 +148,32 @@ class Experiment(StrictModel):
 
         Args:
             path: The YAML file.
-            full: Whether the keys under `full` replace those beside it.
+            full: Whether the keys under `full` replace the others.
 
         Raises:
-            ConfigError: It cannot be read, or something in it is unknown or wrong.
+            ConfigError: The file cannot be read, or a key or value is unknown or wrong.
         """
-        given = _loaded(path)
-        if not isinstance(given, dict):
+        content = _loaded(path)
+        if not isinstance(content, dict):
             raise ConfigError(f"{path}: an experiment is a mapping of keys: {', '.join(cls.model_fields)}")
-        if full and not given.get("full"):
-            raise ConfigError(f"{path} says nothing of a full size: it has no key 'full'")
+        if full and not content.get("full"):
+            raise ConfigError(f"{path} defines no full size: add a key 'full', or leave --full out")
         try:
-            experiment = cls.parse(given | given["full"] if full else given)
+            experiment = cls.parse(content | content["full"] if full else content)
             _check_runs(experiment.runs(path.stem))
         except (ConfigError, UnknownNameError) as error:
             raise ConfigError(f"{path}: {error}") from None
         return experiment
 
     def runs(self, name: str) -> Iterator[Run]:
-        """Return all runs, order by order, so that what is there after an interruption compares all learners.
+        """Yield all runs order by order, so that the results of an interrupted experiment cover all learners.
 
         Args:
             name: Name of the experiment.
 
         Raises:
             ConfigError: A setting is unknown or out of range, or a method is missing.
-            UnknownNameError: There is no such method.
+            UnknownNameError: A method is unknown.
         """
         settings_of = cache(self._settings)
         for seed in range(self.seeds):
@@ -203,18 +203,18 @@ class Experiment(StrictModel):
         )
 
     def _budget(self, variant: str) -> dict[str, Any]:
-        """Return the budget of a variant by dotted names."""
+        """Return the budget of a variant, by dotted names."""
         return _dotted(self.budget) | _dotted(self.variants[variant].budget)
 
     def _settings(self, variant: str) -> dict[str, Settings]:
         """Return the settings of every learner of a variant, by the learner's name.
 
-        What is nearer to the learner counts: its own settings, then the variant's, then the experiment's.
+        The learner's own settings override the variant's, which override the experiment's.
         """
         changes = self.variants[variant]
         shared = Settings.parse({"backbone.name": changes.backbone or self.backbone})
-        for given in (self.settings, changes.settings):
-            shared = _changed("settings", shared, given)
+        for section in (self.settings, changes.settings):
+            shared = _changed("settings", shared, section)
         learners: dict[str, Settings] = {}
         known: dict[str, bool] = {}
         for name, own in self.learners.items():
@@ -225,17 +225,17 @@ class Experiment(StrictModel):
         budget = self._budget(variant)
         _check_placed("settings", _dotted(self.settings) | _dotted(changes.settings), known, budget=False)
         _check_placed("budget", budget, known, budget=True)
-        found = {}
+        with_budget = {}
         for name, settings in learners.items():
             own, names = _dotted(self.learners[name]), _names(settings)
             applied = {key: value for key, value in budget.items() if key in names and key not in own}
-            found[name] = _changed("budget", settings, applied)
-        return found
+            with_budget[name] = _changed("budget", settings, applied)
+        return with_budget
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One learner on one stream in one order with one seed.
+    """A learner on a stream, with one order and seed.
 
     Attributes:
         experiment: Name of the experiment.
@@ -244,10 +244,10 @@ class Run:
         learner: Name of the learner.
         order: Number of the order of tasks.
         seed: Number of the seed.
-        source: How much of the data is used.
-        stream: How they become a stream.
+        source: The part of the data used.
+        stream: How the data are divided into tasks.
         backbone: The frozen model.
-        budget: Settings of how much is trained and kept, nested, as they are given to all learners.
+        budget: The budget settings of all learners, nested.
         settings: Settings of its workspace.
         evaluate_after: As in `Experiment`.
     """
@@ -267,13 +267,13 @@ class Run:
 
     @property
     def file(self) -> Path:
-        """Path of its result file below the folder of the experiment's results."""
+        """Path of its result file, relative to the folder of results."""
         names = [self.data, self.variant, f"{self.learner}-o{self.order}-s{self.seed}.json"]
         return Path(*(_NOT_IN_A_NAME.sub("_", _spelled(name)).lstrip(".") for name in names if name))
 
     @property
     def asked(self) -> str:
-        """Digest of all that is asked for; whether its result is still that of the experiment file is told by it."""
+        """Digest of everything the run specifies, to detect results of a changed experiment file."""
         parts = {
             "source": self.source.model_dump(mode="json", exclude_defaults=True, exclude={"stream"}),
             "stream": self.stream.model_dump(mode="json", exclude_defaults=True),
@@ -284,31 +284,31 @@ class Run:
 
     @property
     def given(self) -> dict[str, Any]:
-        """Settings that its workspace is given, nested; all others have their defaults."""
-        given = self.settings.model_dump(mode="json", exclude_unset=True)
+        """The settings passed to its workspace, nested; all others have their defaults."""
+        settings = self.settings.model_dump(mode="json", exclude_unset=True)
         if not METHODS[self.settings.method.name].tunes:
-            # Without modules, the default cut leaves most layers to take features from.
-            given["backbone"].pop("frozen_layers", None)
-        return given
+            # Without modules, the default number of frozen layers leaves most layers for features.
+            settings["backbone"].pop("frozen_layers", None)
+        return settings
 
     def __str__(self) -> str:
-        named = [self.data, self.variant, self.learner, f"order {self.order}"]
-        return ", ".join(part for part in named if part) + (f", seed {self.seed}" if self.seed else "")
+        parts = [self.data, self.variant, self.learner, f"order {self.order}"]
+        return ", ".join(part for part in parts if part) + (f", seed {self.seed}" if self.seed else "")
 
 
 def _of_learner(name: str, variant: str, shared: Settings, given: Mapping[str, Any]) -> Settings:
-    """Return the settings of a learner, those for all learners included, without the budget."""
+    """Return the settings of a learner, including those of all learners, without the budget."""
     where = f"learner {name!r}" + (f" in variant {variant!r}" if variant else "")
     if "method" not in nested(given):
-        raise ConfigError(f"learner {name!r} names no method; have: {', '.join(METHODS)}")
+        raise ConfigError(f"learner {name!r} names no method; available: {', '.join(METHODS)}")
     for key, reason in _ELSEWHERE.items():
         if key in _dotted(given) and key != "method":
-            raise ConfigError(f"learner {name!r} cannot hold {key}: {reason}")
+            raise ConfigError(f"learner {name!r} cannot contain {key}: {reason}")
     return _changed(where, shared, given)
 
 
 def _changed(where: str, settings: Settings, given: Mapping[str, Any]) -> Settings:
-    """Return settings with others in their place; what is wrong with these is said with where they are given."""
+    """Return changed settings; an error message starts with `where`."""
     try:
         return settings.changed(given)
     except (ConfigError, UnknownNameError) as error:
@@ -316,27 +316,27 @@ def _changed(where: str, settings: Settings, given: Mapping[str, Any]) -> Settin
 
 
 def _dotted(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings by dotted names; a backbone given as a string is its name."""
-    found = flat(nested(given))
-    if "backbone" in found:
-        found["backbone.name"] = found.pop("backbone")
-    return found
+    """Return settings by dotted names; a backbone given as a string means its name."""
+    dotted = flat(nested(given))
+    if "backbone" in dotted:
+        dotted["backbone.name"] = dotted.pop("backbone")
+    return dotted
 
 
 def _names(settings: Settings) -> dict[str, bool]:
-    """Return the dotted names of all settings, with whether they are of the budget."""
+    """Return the dotted names of all settings, and whether each belongs to the budget."""
     return {key: is_budget(settings, key) for key in flat(settings.to_json())}
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a mapping that has a key twice, of which YAML would keep the last in silence."""
+    """A loader that refuses duplicate keys, of which YAML silently keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Make a dictionary of a mapping; keys it merges (`<<`) may be given anew."""
+        """Return a mapping as a dictionary; merged keys (`<<`) may be overridden."""
         own: list[Any] = []
         for key, _ in node.value:
             if key.value in own:
-                problem = f"the key {key.value!r} is there twice"
+                problem = f"the key {key.value!r} occurs twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             if key.tag != "tag:yaml.org,2002:merge":
                 own.append(key.value)
@@ -347,7 +347,7 @@ def _loaded(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - it is a safe loader
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; name the YAML file of an experiment") from None
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; give the YAML file of an experiment") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -357,30 +357,30 @@ def _loaded(path: Path) -> Any:
 
 
 def _check_runs(runs: Iterable[Run]) -> None:
-    """Refuse names that would have one run overwrite the result of another; to list runs checks their settings."""
-    named: dict[Path, Run] = {}
+    """Refuse names for which two runs would share a result file. Listing the runs also checks their settings."""
+    by_file: dict[Path, Run] = {}
     for run in runs:
-        other = named.setdefault(run.file, run)
+        other = by_file.setdefault(run.file, run)
         if other is not run:
             raise ConfigError(
-                f"the results of ({other}) and of ({run}) would stand in the same file, {run.file}; give one of them "
-                "a name that differs in letters or digits"
+                f"the results of ({other}) and of ({run}) would be written to the same file, {run.file}; rename one of "
+                "them so that the names differ in letters or digits"
             )
 
 
 def _spelled(name: str) -> str:
-    """Write out the signs that tell learners apart and that file names should not have."""
+    """Spell out signs that file names should not contain."""
     return name.replace("*", "-star").replace("+", "-plus")
 
 
 def _check_placed(where: str, given: Iterable[str], known: Mapping[str, bool], *, budget: bool) -> None:
-    """Refuse settings that do not belong under `settings` or `budget`, each with the key where they do.
+    """Refuse settings under the wrong key (`settings` or `budget`), naming the right one.
 
     Args:
-        where: The key they are given under.
+        where: The key of the settings.
         given: Their dotted names.
-        known: The names of all settings that any learner has, with whether they are of the budget.
-        budget: Whether settings of the budget belong here, or the others.
+        known: All settings of any learner, and whether each belongs to the budget.
+        budget: Whether `where` is for settings of the budget, or for the others.
     """
     fitting = sorted(key for key, is_of_budget in known.items() if is_of_budget == budget and not _elsewhere(key))
     wrong = []
@@ -392,15 +392,15 @@ def _check_placed(where: str, given: Iterable[str], known: Mapping[str, bool], *
         elif budget and key not in known:
             wrong.append(f"{key}{did_you_mean(key, fitting)}")
     if wrong:
-        raise ConfigError(f"{where} cannot hold {', '.join(wrong)}; have: {', '.join(fitting)}")
+        raise ConfigError(f"{where} cannot contain {', '.join(wrong)}; allowed: {', '.join(fitting)}")
 
 
 def _elsewhere(key: str) -> str | None:
-    """Say where a setting comes from that an experiment gives neither under `settings` nor under `budget`."""
+    """Return why a setting is not allowed under `settings` or `budget`, or None if it is."""
     return _ELSEWHERE.get(key) or _ELSEWHERE.get(key.partition(".")[0])
 
 
 def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
     if unknown := sorted(set(given) - set(known)):
         meant = did_you_mean(unknown[0], known)
-        raise ValueError(f"no {kind} {', '.join(unknown)}{meant}; have: {', '.join(known)}")
+        raise ValueError(f"no {kind} {', '.join(unknown)}{meant}; available: {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""Which results may stand in one table: those of one protocol."""
+"""Groups of results with the same protocol, which may be compared in one table."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from conpet.report.text import plural
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One learner in one variant from one source: a row of a table, a line of a plot.
+    """A learner in one variant from one source: a row of a table, a line of a plot.
 
     Attributes:
-        source: Name of the folder it comes from, "" where there is but one.
+        source: Name of the folder of its results; "" if there is only one.
         learner: Name of the learner.
         variant: Name of the variant.
-        results: Order and seed to result.
+        results: The results by order and seed.
     """
 
     source: str
@@ -35,12 +35,12 @@ class Entry:
     results: Mapping[Key, Result]
 
     def values(self, measure: Measure) -> dict[Key, float]:
-        """Return a number of every run that measured it."""
-        read = {key: measure.value(result) for key, result in self.results.items()}
-        return {key: value for key, value in read.items() if value is not None}
+        """Return the values of a measure, for all runs that have it."""
+        values = {key: measure.value(result) for key, result in self.results.items()}
+        return {key: value for key, value in values.items() if value is not None}
 
     def summary(self, measure: Measure) -> Summary | None:
-        """Summarise a number over the orders; None where no run measured it."""
+        """Summarise a measure over the orders; None if no run has it."""
         values = self.values(measure)
         return summarise(list(by_order(values).values())) if values else None
 
@@ -52,17 +52,17 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What may be compared: runs on one data set by one protocol.
+    """Comparable results: runs on one data set with one protocol.
 
     Attributes:
         experiment: Name of the experiment.
         data: Name of the data set.
-        protocol: What all runs have in common, but for `varied`.
-        entries: In the order of the experiment.
-        learners: Names of all learners of the experiment in its order, also of those that are not in this group.
-        dropped: Whether runs were left out because not every entry has their order and seed.
-        apart: Names of the variants by which it is told from other groups of the same data set, else "".
-        varied: Parts of the protocol in which its variants differ: for them, it is not one protocol.
+        protocol: The protocol of all runs, apart from `varied`.
+        entries: The entries, in the order of the experiment.
+        learners: Names of all learners of the experiment, in its order, including those not in this group.
+        dropped: Whether runs were left out because their order and seed are not common to all entries.
+        apart: Names of the variants that distinguish it from other groups of the same data set, else "".
+        varied: Parts of the protocol in which its variants differ.
     """
 
     experiment: str
@@ -76,11 +76,11 @@ class Group:
 
     @property
     def title(self) -> str:
-        """Data set, variants where they tell it from another group, and experiment."""
+        """Data set, distinguishing variants if needed, and experiment."""
         return f"{', '.join(part for part in (self.data, self.apart) if part)} ({self.experiment})"
 
     def file_name(self, *, with_experiment: bool) -> str:
-        """Return a name for a file about it, which no other group of the same experiment has."""
+        """Return a file name that is unique among the groups of the experiment."""
         parts = (self.experiment if with_experiment else "", self.data, self.apart)
         return "-".join(re.sub(r"[^\w=-]+", "_", part).strip("_") for part in parts if part)
 
@@ -91,12 +91,12 @@ class Group:
 
     @property
     def of_sources(self) -> bool:
-        """Whether its entries must be told apart by their source."""
+        """Whether entries come from several sources."""
         return len({entry.source for entry in self.entries}) > 1
 
     @property
     def of_variants(self) -> bool:
-        """Whether its entries must be told apart by their variant."""
+        """Whether entries belong to several variants."""
         return len({entry.variant for entry in self.entries}) > 1
 
     def label(self, entry: Entry) -> str:
@@ -106,7 +106,7 @@ class Group:
 
     @property
     def short(self) -> dict[str, str]:
-        """The sources, each with as many of the last parts of its path as tell it from the others."""
+        """Short names of the sources: the shortest unique ends of their paths."""
         parts = {entry.source: PurePath(entry.source).parts for entry in self.entries}
         for number in range(1, max(map(len, parts.values())) + 1):
             names = {source: "/".join(own[-number:]) for source, own in parts.items()}
@@ -115,24 +115,24 @@ class Group:
         return {source: source for source in parts}
 
     def place(self, entry: Entry) -> int:
-        """Return a number for an entry that no other of the group has.
+        """Return a number that is unique within the group.
 
-        In the group's first variant and source it is the learner's place in the experiment, whoever else is there.
+        In the first variant and source, it is the position of the learner in the experiment.
         """
-        several = list(dict.fromkeys((one.variant, one.source) for one in self.entries))
+        several = list(dict.fromkeys((other.variant, other.source) for other in self.entries))
         return self.learners.index(entry.learner) + len(self.learners) * several.index((entry.variant, entry.source))
 
     @property
     def conditions(self) -> str:
-        """What all runs have in common, in a line."""
+        """The common conditions of all runs, in one line."""
         tasks = plural(max(len(result.tasks) for result in self.results), "task")
         stream = ", ".join(f"{name} {value}" for name, value in self.protocol.stream.items())
-        examples = [f"{'all' if most is None else most} {split}" for split, most in self.protocol.examples.items()]
+        examples = [f"{'all' if most is None else most} {subset}" for subset, most in self.protocol.examples.items()]
         parts = {
             "backbone": self.protocol.backbone,
             "stream": f"{tasks} ({stream})",
             "sizes": self._sizes,
-            "examples": f"examples of a label: {', '.join(examples)}",
+            "examples": f"examples per label: {', '.join(examples)}",
             "budget": "; ".join(_section(name, values) for name, values in self.protocol.budget.items()),
             "modules": f"modules: {modules}" if (modules := ", ".join(self._modules())) else "",
         }
@@ -140,44 +140,46 @@ class Group:
 
     @property
     def _sizes(self) -> str:
-        """Number of labels and of test examples, where all runs have the same."""
-        sizes = {(plural(one.labels, "label"), plural(one.test_examples, "test example")) for one in self.results}
+        """Number of labels and of test examples, if equal for all runs."""
+        sizes = {
+            (plural(result.labels, "label"), plural(result.test_examples, "test example")) for result in self.results
+        }
         return ", ".join(sizes.pop()) if len(sizes) == 1 else ""
 
     def _modules(self) -> Iterator[str]:
-        """Say what the modules of all runs that train any have in common, though it is not in the protocol."""
+        """Describe the common properties of the trained modules, which are not part of the protocol."""
         runs = [(result, flat(result.settings)) for result in self.results]
         tuned = [settings for result, settings in runs if result.totals.get("trainable_parameters") != 0]
         warmed = [settings for _, settings in runs if settings.get("backbone.warmup") == "first-task"]
-        told: dict[str, tuple[list[dict[str, Any]], Callable[[Any], str]]] = {
+        described: dict[str, tuple[list[dict[str, Any]], Callable[[Any], str]]] = {
             "module.kind": (tuned, str),
             "module.rank": ([*tuned, *warmed], lambda rank: f"rank {rank}"),
             "backbone.frozen_layers": (tuned, lambda layers: plural(layers, "frozen layer")),
         }
-        for name, (trained, text) in told.items():
+        for name, (trained, text) in described.items():
             values = {settings.get(name) for settings in trained}
             if len(values) == 1 and (value := values.pop()) is not None:
                 yield text(value)
 
     @property
     def has_intervals(self) -> bool:
-        """Whether any mean is one of enough orders for an interval."""
+        """Whether any mean has enough orders for an interval."""
         return self.most_orders >= FEWEST
 
     @property
     def caveat(self) -> str:
-        """Why some means have no interval; "" where all have one."""
+        """Why some means have no interval; "" if all have one."""
         few = any(entry.orders < FEWEST for entry in self.entries)
         return f"fewer than {FEWEST} orders give no useful interval" if few else ""
 
     @property
     def most_orders(self) -> int:
-        """Number of orders of the entry that has most."""
+        """Largest number of orders of an entry."""
         return max(entry.orders for entry in self.entries)
 
     @property
     def repeated(self) -> str:
-        """How many orders and seeds there are: "5 orders", "3 to 5 orders, each the mean of 2 seeds"."""
+        """Number of orders and seeds, as text: "5 orders", "3 to 5 orders, each the mean of 2 seeds"."""
         counts = sorted({entry.orders for entry in self.entries})
         orders = plural(counts[0], "order") if len(counts) == 1 else f"{counts[0]} to {plural(counts[-1], 'order')}"
         seeds = len({result.seed for result in self.results})
@@ -195,24 +197,24 @@ def grouped(
     common_orders: bool = False,
     join_variants: bool = False,
 ) -> list[Group]:
-    """Put results into groups of one protocol each.
+    """Group results by protocol.
 
-    Of several sources only what all of them have is compared: data sets and variants of the same name.
+    With several sources, only data sets and variants common to all of them are compared.
 
     Args:
-        sources: Name of a folder to its results.
-        learners: Only these, and in this order; none: all.
-        order: The order of all learners; those not named come last.
-        variants: The order of variants; those not named come last.
-        only_variants: Only these variants, and in this order; none: all.
-        data: Only these data sets; none: all.
-        common_orders: Whether runs whose order and seed not all entries have are left out.
-        join_variants: Whether the variants of an experiment are put into one group though their protocols differ.
+        sources: Results by the name of their folder.
+        learners: Only these learners, in this order; empty for all.
+        order: The order of all learners; others come last.
+        variants: The order of variants; others come last.
+        only_variants: Only these variants, in this order; empty for all.
+        data: Only these data sets; empty for all.
+        common_orders: Whether to leave out runs whose order and seed are not common to all entries.
+        join_variants: Whether to put the variants of an experiment into one group although their protocols differ.
 
     Raises:
-        ConfigError: Results of one experiment, or of several sources, do not have the same protocol; a run is there
-            twice; entries of several sources do not have the same orders and seeds; sources have nothing in common.
-        UnknownNameError: There is no result of a learner, a variant or a data set that is asked for.
+        ConfigError: Results of one experiment or of several sources have different protocols; a run occurs twice; the
+            entries of several sources have different orders and seeds; sources have nothing in common.
+        UnknownNameError: There is no result for a requested learner, variant or data set.
     """
     everything = [result for results in sources.values() for result in results]
     _check("learner", learners, (result.learner for result in everything))
@@ -232,7 +234,7 @@ def grouped(
     }
     if len(wanted) > 1:
         wanted = shared(wanted)
-    known = sorted(dict.fromkeys([*order, *(result.learner for result in everything)]), key=_place(order))
+    known = sorted(dict.fromkeys([*order, *(result.learner for result in everything)]), key=_rank_by(order))
     groups = [
         _ordered(group, learners or order, only_variants or variants)
         for group in _by_protocol(wanted, known, join_variants)
@@ -242,32 +244,32 @@ def grouped(
     elif len(wanted) > 1:
         for group in groups:
             _refuse_other_orders(group)
-    return _told_apart(groups)
+    return _with_variant_names(groups)
 
 
 def _section(name: str, values: Any) -> str:
-    """Write a section of settings: "training: epochs 5, batch_size 16"."""
+    """Format a section of settings: "training: epochs 5, batch_size 16"."""
     if not isinstance(values, Mapping):
         return f"{name} {values}"
     return f"{name}: {', '.join(f'{key} {value}' for key, value in flat(values).items())}"
 
 
-def _check(kind: str, asked: Iterable[str], there: Iterable[str]) -> None:
-    known = list(dict.fromkeys(there))
-    if unknown := [name for name in asked if name not in known]:
-        meant, have = did_you_mean(unknown[0], known), ", ".join(filter(None, known)) or "none"
-        raise UnknownNameError(f"no results of {kind} {', '.join(unknown)}{meant}; have: {have}")
+def _check(kind: str, requested: Iterable[str], available: Iterable[str]) -> None:
+    known = list(dict.fromkeys(available))
+    if unknown := [name for name in requested if name not in known]:
+        meant, names = did_you_mean(unknown[0], known), ", ".join(filter(None, known)) or "none"
+        raise UnknownNameError(f"no results of {kind} {', '.join(unknown)}{meant}; available: {names}")
 
 
 def _by_protocol(sources: Sources, learners: Sequence[str], join_variants: bool) -> list[Group]:
     several = len(sources) > 1
-    found: dict[tuple[str, str, str], list[tuple[str, Result]]] = defaultdict(list)
+    by_key: dict[tuple[str, str, str], list[tuple[str, Result]]] = defaultdict(list)
     for source, results in sources.items():
         for result in results:
             protocol = "" if join_variants else protocol_key(result.protocol)
-            experiment = "" if several else result.experiment  # each source has one, whatever its name
-            found[experiment, result.data, protocol].append((source if several else "", result))
-    return [_group(members, learners) for members in found.values()]
+            experiment = "" if several else result.experiment  # each source has only one experiment
+            by_key[experiment, result.data, protocol].append((source if several else "", result))
+    return [_group(members, learners) for members in by_key.values()]
 
 
 def _group(members: Sequence[tuple[str, Result]], learners: Sequence[str]) -> Group:
@@ -290,8 +292,8 @@ def _group(members: Sequence[tuple[str, Result]], learners: Sequence[str]) -> Gr
 
 
 def _ordered(group: Group, learners: Sequence[str], variants: Sequence[str]) -> Group:
-    learner, variant = _place(learners), _place(variants)
-    sources = _place(list(dict.fromkeys(entry.source for entry in group.entries)))
+    learner, variant = _rank_by(learners), _rank_by(variants)
+    sources = _rank_by(list(dict.fromkeys(entry.source for entry in group.entries)))
 
     def place(entry: Entry) -> tuple[Any, ...]:
         return (*learner(entry.learner), *variant(entry.variant), *sources(entry.source))
@@ -299,8 +301,8 @@ def _ordered(group: Group, learners: Sequence[str], variants: Sequence[str]) -> 
     return replace(group, entries=tuple(sorted(group.entries, key=place)))
 
 
-def _place(names: Sequence[str]) -> Callable[[str], tuple[Any, ...]]:
-    """Return the place of a name among those given; others follow, numbers within them in their natural order."""
+def _rank_by(names: Sequence[str]) -> Callable[[str], tuple[Any, ...]]:
+    """Return a sort key: names in the given order, then all others in natural order."""
 
     def place(name: str) -> tuple[Any, ...]:
         if name in names:
@@ -314,7 +316,7 @@ def _place(names: Sequence[str]) -> Callable[[str], tuple[Any, ...]]:
 def _of_common_orders(group: Group) -> Group:
     keys = set.intersection(*(set(entry.results) for entry in group.entries))
     if not keys:
-        raise ConfigError(f"{group.title}: no order and seed is common to all:{listed(_runs(group))}")
+        raise ConfigError(f"{group.title}: no order and seed is common to all entries:{listed(_runs(group))}")
     kept = tuple(
         replace(entry, results={key: result for key, result in entry.results.items() if key in keys})
         for entry in group.entries
@@ -325,21 +327,21 @@ def _of_common_orders(group: Group) -> Group:
 def _refuse_other_orders(group: Group) -> None:
     if len({frozenset(entry.results) for entry in group.entries}) > 1:
         raise ConfigError(
-            f"{group.title}: not all have the same orders and seeds; finish the runs, or compare the common ones "
-            f"alone (--common-orders):{listed(_runs(group))}"
+            f"{group.title}: not all entries have the same orders and seeds; finish the runs, or compare only the "
+            f"common ones (--common-orders):{listed(_runs(group))}"
         )
 
 
 def _runs(group: Group) -> list[str]:
-    """Return which orders and seeds each entry has, as order-seed."""
+    """Return the orders and seeds of each entry, as text."""
     return [
         f"{group.label(entry)}: {', '.join(f'o{order}-s{seed}' for order, seed in sorted(entry.results))}"
         for entry in group.entries
     ]
 
 
-def _told_apart(groups: Sequence[Group]) -> list[Group]:
-    """Name the variants of groups whose data set has another group."""
+def _with_variant_names(groups: Sequence[Group]) -> list[Group]:
+    """Name the variants of groups that share their data set with another group."""
     seen = [(group.experiment, group.data) for group in groups]
     return [
         replace(group, apart=", ".join(dict.fromkeys(entry.variant for entry in group.entries)))

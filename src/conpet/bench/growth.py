@@ -1,4 +1,4 @@
-"""Drawings of cost as the stream grows."""
+"""Plots of cost as the stream grows."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from conpet.errors import ConfigError
 from conpet.report import svg
 from conpet.report.text import plural
 
-_MOST_POINTS = 100  # of a line in a panel: more are too many to be told apart, and make a large file
-_TURN = 4  # widths of a line that each of several lines on each other is seen for in turn
+_MOST_POINTS = 100  # per line and panel; more are indistinguishable and make a large file
+_TURN = 4  # length of a dash where lines overlap and take turns, in line widths
 
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """One cost that may grow with the stream."""
+    """A cost to plot over the stream."""
 
     title: str
     unit: str
@@ -42,14 +42,14 @@ _PANELS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Course:
-    """One cost of an entry over the stream.
+class _Curve:
+    """A cost of an entry over the stream.
 
     Attributes:
-        name: The entry's.
-        look: How it is drawn.
-        orders: For each order, number of a task to the cost.
-        line: The mean of the lines through the orders; None where there are too few points for one.
+        name: Name of the entry.
+        look: Its line style.
+        orders: For each order, the cost by task number.
+        line: The mean of the lines through the orders; None if there are too few points.
     """
 
     name: str
@@ -59,8 +59,8 @@ class _Course:
 
     @property
     def values(self) -> list[float]:
-        """All costs that are drawn."""
-        return [value for found in map(_thinned, self.orders) for value in found.values()]
+        """All costs plotted."""
+        return [value for costs in map(_thinned, self.orders) for value in costs.values()]
 
     @property
     def ends(self) -> tuple[int, int]:
@@ -69,25 +69,25 @@ class _Course:
 
     @property
     def heights(self) -> list[float]:
-        """Of the line at its ends, if there is one."""
+        """Values of the line at its ends, if there is one."""
         return [self.line.at(end) for end in self.ends] if self.line else []
 
 
 def draw_growth(group: Group, entries: Sequence[Entry], _: str) -> Figure:
-    """Draw what every task cost, with a line for each entry.
+    """Plot the cost of every task, with a fitted line for each entry.
 
     Raises:
-        ConfigError: No run measured the cost of several tasks, or SciPy is not installed.
+        ConfigError: No run has the costs of several tasks, or SciPy is not installed.
     """
-    found = [(panel, _growing(group, entries, panel)) for panel in _PANELS]
-    measured = [(panel, courses) for panel, courses in found if any(course.line for course in courses)]
+    panels = [(panel, _growing(group, entries, panel)) for panel in _PANELS]
+    measured = [(panel, curves) for panel, curves in panels if any(curve.line for curve in curves)]
     if not measured:
         raise ConfigError(f"{group.title}: no run measured the cost of several tasks")
     high = max(2.3, 0.36 * len(entries) + 0.3)
     last = max(len(result.tasks) for result in group.results)
     figure, all_axes = sheets(group, entries, "cost as the stream grows", _slopes(entries), [high] * len(measured))
-    for axes, (panel, courses) in zip(all_axes, measured, strict=True):
-        _draw_panel(axes, panel, courses, last)
+    for axes, (panel, curves) in zip(all_axes, measured, strict=True):
+        _draw_panel(axes, panel, curves, last)
         axes.set_ylabel(f"{panel.title} ({panel.unit})")
         axes.set_xlim(1 - 0.02 * last, last + 0.02 * last)
         axes.xaxis.set_major_locator(task_ticks(last))
@@ -97,70 +97,70 @@ def draw_growth(group: Group, entries: Sequence[Entry], _: str) -> Figure:
 
 
 def _slopes(entries: Sequence[Entry]) -> str:
-    """Say what the lines are, and what the intervals of their slopes are over."""
+    """Describe the lines and the intervals of their slopes, for the caption."""
     over = []
     if any(entry.orders >= FEWEST for entry in entries):
         over.append("orders")
     if any(entry.orders == 1 for entry in entries):
         single = " of a single order" if any(entry.orders > 1 for entry in entries) else ""
-        over.append(f"tasks{single}, taken for independent")
-    intervals = f"; slopes ± half the width of their 95% interval over {' or '.join(over)}" if over else ""
+        over.append(f"tasks{single}, assumed independent")
+    intervals = f"; slopes ± half-width of the 95% interval over {' or '.join(over)}" if over else ""
     most = max(len(result.tasks) for entry in entries for result in entry.results.values())
     points = f"points: medians of {ceil(most / _MOST_POINTS)} tasks each; " if most > _MOST_POINTS else ""
-    return f"{points}lines: least squares, drawn in turns where they lie on each other{intervals}"
+    return f"{points}lines: least squares, dashed in turns where they overlap{intervals}"
 
 
-def _growing(group: Group, entries: Sequence[Entry], panel: _Panel) -> list[_Course]:
-    courses = []
+def _growing(group: Group, entries: Sequence[Entry], panel: _Panel) -> list[_Curve]:
+    curves = []
     for entry in entries:
         if orders := _points(entry, panel):
-            lines = [line for found in orders if (line := fit_line(list(found), list(found.values()))) is not None]
+            lines = [line for costs in orders if (line := fit_line(list(costs), list(costs.values()))) is not None]
             line = mean_line(lines) if lines else None
-            courses.append(_Course(group.label(entry), Look.of(group, entry), orders, line))
-    return courses
+            curves.append(_Curve(group.label(entry), Look.of(group, entry), orders, line))
+    return curves
 
 
-def _draw_panel(axes: Any, panel: _Panel, courses: Sequence[_Course], last: int) -> None:
-    """Draw one cost, high enough for all lines; a point without a line may lie above, its label has the value."""
-    lines = [course for course in courses if course.line]
-    top = 1.06 * max(max(*course.values, *course.heights) for course in lines)
+def _draw_panel(axes: Any, panel: _Panel, curves: Sequence[_Curve], last: int) -> None:
+    """Plot one cost, scaled to all lines. A point without a line may be above; its label gives the value."""
+    lines = [curve for curve in curves if curve.line]
+    top = 1.06 * max(max(*curve.values, *curve.heights) for curve in lines)
     dashes = _dashes(lines, 0.012 * top)
-    for course in courses:
-        dash = dashes.get(course.name)
-        many = sum(map(len, course.orders)) > 60
-        for found in map(_thinned, course.orders):
+    for curve in curves:
+        dash = dashes.get(curve.name)
+        many = sum(map(len, curve.orders)) > 60
+        for costs in map(_thinned, curve.orders):
             axes.plot(
-                list(found), list(found.values()), course.look.marker, color=course.look.colour,
+                list(costs), list(costs.values()), curve.look.marker, color=curve.look.colour,
                 markersize=2 if many else 4, alpha=0.35 if many else 0.7, markeredgewidth=0, zorder=2,
             )  # fmt: skip
-        if course.line:
-            axes.plot(course.ends, course.heights, color=course.look.colour, linestyle=dash, zorder=3)
-            label = f"{course.name}\n{_slope(course.line, panel.unit, last)}"
+        if curve.line:
+            axes.plot(curve.ends, curve.heights, color=curve.look.colour, linestyle=dash, zorder=3)
+            label = f"{curve.name}\n{_slope(curve.line, panel.unit, last)}"
         else:
-            value = float(np.mean(course.values))
+            value = float(np.mean(curve.values))
             shown = f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
-            label = f"{course.name}\n{shown} {panel.unit} at task {course.ends[1]} alone"
-        drawn = {"linestyle": course.look.dash if course.line else "", "marker": course.look.marker, "markersize": 4}
-        axes.plot([], [], color=course.look.colour, label=label, **drawn)
+            label = f"{curve.name}\n{shown} {panel.unit} at task {curve.ends[1]} alone"
+        drawn = {"linestyle": curve.look.dash if curve.line else "", "marker": curve.look.marker, "markersize": 4}
+        axes.plot([], [], color=curve.look.colour, label=label, **drawn)
     axes.set_ylim(0, top or 1)
 
 
-def _thinned(found: Mapping[int, float]) -> Mapping[int, float]:
-    """Return the medians of so many consecutive tasks each that few enough points are left."""
-    each = ceil(len(found) / _MOST_POINTS)
-    tasks = list(found)
+def _thinned(costs: Mapping[int, float]) -> Mapping[int, float]:
+    """Return medians over blocks of consecutive tasks, at most `_MOST_POINTS`."""
+    each = ceil(len(costs) / _MOST_POINTS)
+    tasks = list(costs)
     parts = [tasks[start : start + each] for start in range(0, len(tasks), each)]
-    return {part[len(part) // 2]: median(found[task] for task in part) for part in parts}
+    return {part[len(part) // 2]: median(costs[task] for task in part) for part in parts}
 
 
-def _dashes(lines: Sequence[_Course], near: float) -> dict[str, Any]:
-    """Return name to dashes: those of its look, but lines on each other take turns, so that all are seen."""
-    bundles: list[list[_Course]] = []
+def _dashes(lines: Sequence[_Curve], near: float) -> dict[str, Any]:
+    """Return the dash pattern of each line; overlapping lines take turns, so that all are visible."""
+    bundles: list[list[_Curve]] = []
     for line in lines:
         for bundle in bundles:
             first = bundle[0]
-            apart = max(abs(ours - theirs) for ours, theirs in zip(line.heights, first.heights, strict=True))
-            if line.ends == first.ends and apart < near:
+            distance = max(abs(ours - theirs) for ours, theirs in zip(line.heights, first.heights, strict=True))
+            if line.ends == first.ends and distance < near:
                 bundle.append(line)
                 break
         else:
@@ -174,12 +174,12 @@ def _dashes(lines: Sequence[_Course], near: float) -> dict[str, Any]:
 
 
 def _points(entry: Entry, panel: _Panel) -> list[Mapping[int, float]]:
-    """Return for each order the number of a task to its cost, averaged over seeds."""
+    """Return for each order the cost by task number, averaged over seeds."""
     orders: dict[int, dict[int, list[float]]] = {}
     for (order, _), result in sorted(entry.results.items()):
         for number, value in _costs(result, panel):
             orders.setdefault(order, {}).setdefault(number, []).append(value)
-    return [{number: float(np.mean(values)) for number, values in found.items()} for found in orders.values()]
+    return [{number: float(np.mean(values)) for number, values in costs.items()} for costs in orders.values()]
 
 
 def _costs(result: Result, panel: _Panel) -> Iterator[tuple[int, float]]:
@@ -190,7 +190,7 @@ def _costs(result: Result, panel: _Panel) -> Iterator[tuple[int, float]]:
 
 
 def _slope(line: Line, unit: str, last: int) -> str:
-    """Write a slope for a power of ten tasks, a tenth of the stream at most, as exactly as its interval allows."""
+    """Format a slope per power of ten of tasks (at most a tenth of the stream), rounded to its interval."""
     per = max(1, 10 ** (len(str(last)) - 2))
     slope, half = per * line.slope, per * (line.half_width or 0.0)
     noise = max(half, 0.1 * abs(slope))

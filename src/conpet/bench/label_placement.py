@@ -1,4 +1,4 @@
-"""Where the names and ticks of a drawing stand, so that no name covers another."""
+"""Place the labels and ticks of a plot without overlaps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matplotlib.transforms import Bbox
 
 
 class Named(NamedTuple):
-    """A point with a name: coordinates of the axes' data, the name, its colour."""
+    """A labelled point, in data coordinates."""
 
     x: float
     y: float
@@ -26,7 +26,7 @@ class Named(NamedTuple):
 
 
 def label_ends(axes: Any, ends: Sequence[Named]) -> None:
-    """Write every name at the right, as near to the end of its line as the others let it."""
+    """Write every label at the right edge, as close to the end of its line as possible."""
     low, high = axes.get_ylim()
     gap = (high - low) * 0.045
     ordered = sorted(ends, key=lambda end: end[1])
@@ -40,8 +40,8 @@ def label_ends(axes: Any, ends: Sequence[Named]) -> None:
 
 
 def _spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move ascending heights apart to `gap` at least, as little as may be, within low and high if they fit."""
-    blocks: list[list[float]] = []  # [sum of wanted first heights, number]: neighbours that touch move together
+    """Move ascending heights apart to at least `gap`, as little as possible, within `low` and `high` if they fit."""
+    blocks: list[list[float]] = []  # [sum of wanted first heights, number]: touching neighbours move together
     for height in heights:
         blocks.append([height, 1])
         while len(blocks) > 1 and _first(blocks[-2], gap) + blocks[-2][1] * gap > _first(blocks[-1], gap):
@@ -60,13 +60,13 @@ def _first(block: Sequence[float], gap: float) -> float:
 
 
 def label_points(figure: Figure, axes: Any, points: Sequence[Named], bars: Sequence[Sequence[float]]) -> None:
-    """Write every name beside its point, where it covers neither a point nor a bar nor another name or its leader.
+    """Write every label next to its point, where it covers no point, bar, label or leader line.
 
     Args:
         figure: The figure.
         axes: Its axes, with their final limits.
         points: The points.
-        bars: Lines of the plot, each as x and y of its ends.
+        bars: Line segments of the plot, as (x0, y0, x1, y1).
     """
     renderer = FigureCanvasAgg(figure).get_renderer()
     inside = axes.get_window_extent(renderer)
@@ -78,7 +78,7 @@ def label_points(figure: Figure, axes: Any, points: Sequence[Named], bars: Seque
     for number, point in enumerate(points):
         in_the_way = dots[:number] + dots[number + 1 :]
         name = axes.annotate(point.name, point[:2], xytext=(0, 0), textcoords="offset points", color=ink(point.colour))
-        found: list[tuple[int, dict[str, Any], Bbox, Path]] = []
+        candidates: list[tuple[int, dict[str, Any], Bbox, Path]] = []
         for distance, (right, up, across, along) in product(_DISTANCES, _PLACES):
             place = {"position": (right * distance, up * distance), "ha": across, "va": along}
             name.set(**place)
@@ -89,10 +89,10 @@ def label_points(figure: Figure, axes: Any, points: Sequence[Named], bars: Seque
             conflicts = 100 * cut + 10 * box.count_overlaps(names) + 2 * crossed + box.count_overlaps(taken)
             if distance > _DISTANCES[0]:
                 conflicts += sum(leader.intersects_bbox(other, filled=False) for other in in_the_way)
-            found.append((conflicts, place, box, leader))
+            candidates.append((conflicts, place, box, leader))
             if not conflicts:
                 break
-        _, place, box, leader = min(found, key=itemgetter(0))  # where there is no free place, the least bad one
+        _, place, box, leader = min(candidates, key=itemgetter(0))  # the least bad place if none is free
         name.set(**place)
         names.append(box)
         leaders.append(leader)
@@ -103,14 +103,14 @@ def label_points(figure: Figure, axes: Any, points: Sequence[Named], bars: Seque
 
 
 def _leader(axes: Any, point: Named, name: Any, pixels: float) -> Path:
-    """Return the line from a point to its name, in pixels."""
+    """Return the leader line from a point to its label, in pixels."""
     x, y = axes.transData.transform(point[:2])
     right, up = name.get_position()
     return Path([(x, y), (x + right * pixels, y + up * pixels)])
 
 
 def log_ticks(low: float, high: float) -> Locator:
-    """Return ticks of a logarithmic axis: as few and as round as may be, but three at least."""
+    """Return the ticks of a logarithmic axis: few round numbers, at least three."""
     powers = range(floor(log10(low)), ceil(log10(high)) + 1)
     for digits in ((1,), (1, 3), (1, 2, 5)):
         ticks = [tick for power in powers for digit in digits if low <= (tick := digit * 10.0**power) <= high]
@@ -120,19 +120,19 @@ def log_ticks(low: float, high: float) -> Locator:
 
 
 def task_ticks(last: int) -> Locator:
-    """Return ticks of an axis of tasks: the first one, and twelve round numbers at most."""
+    """Return the ticks of an axis of tasks: 1 and at most twelve round numbers."""
     steps = (digit * 10**power for power in count() for digit in (1, 5))
     step = next(step for step in steps if last <= 12 * step)
     return FixedLocator(sorted({1, *range(step, last + 1, step)}))
 
 
 def ink(colour: str) -> tuple[float, ...]:
-    """Return a colour dark enough to be read as text."""
+    """Return a colour dark enough for text."""
     return tuple(0.75 * part for part in to_rgb(colour))
 
 
 def _box(axes: Any, ends: Sequence[float], room: float) -> Bbox:
-    """Return the pixels around a line between two points, given in data."""
+    """Return the bounding box in pixels of a segment given in data coordinates."""
     (left, low), (right, high) = axes.transData.transform([ends[:2], ends[2:]])
     return Bbox.from_extents(left - room, low - room, right + room, high + room)
 
@@ -140,7 +140,7 @@ def _box(axes: Any, ends: Sequence[float], room: float) -> Bbox:
 _DOT = 5.0
 """Half the size of a point and its surroundings, in points."""
 _DISTANCES = (8, 16, 28, 42, 60, 80, 105)
-"""How far from its point a name may stand, in points."""
+"""Candidate distances of a label from its point, in points."""
 _PLACES = (
     (1, 0, "left", "center"), (-1, 0, "right", "center"), (0, 1, "center", "bottom"), (0, -1, "center", "top"),
     (0.7, 0.7, "left", "bottom"), (0.7, -0.7, "left", "top"), (-0.7, 0.7, "right", "bottom"),
@@ -148,4 +148,4 @@ _PLACES = (
     (-0.92, 0.38, "right", "center"), (-0.92, -0.38, "right", "center"), (0.38, 0.92, "left", "bottom"),
     (0.38, -0.92, "left", "top"), (-0.38, 0.92, "right", "bottom"), (-0.38, -0.92, "right", "top"),
 )  # fmt: skip
-"""Directions from a point at which its name may stand, the most readable first, and how it is aligned there."""
+"""Candidate directions of a label from its point with its alignment, the most readable first."""

@@ -1,4 +1,4 @@
-"""The numbers of a result by name: what a table's columns and a plot's axes can show."""
+"""Measures by name: the values of a result that tables and plots can show."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from conpet.bench.results import Result, TaskCost
 from conpet.errors import UnknownNameError
 
 DEFAULT = ("whole_accuracy", "average_accuracy", "forgetting", "cpu_seconds_per_task", "bytes_stored")
-"""What a table shows where nothing else is asked for; what no run measured is left out."""
+"""Default columns of a table, apart from those no run has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One number of a result.
+    """A value of a result.
 
     Attributes:
-        name: As in the result file, or of `_DERIVED`.
-        title: As people read it.
-        value: Reads it from a result; None where it was not measured.
-        unit: What it is shown in, after scaling; "" for a count.
-        scale: What it is multiplied with to be shown.
-        lower_is_better: Whether less is better.
+        name: Its name in the result file or in `_DERIVED`.
+        title: Its name for readers.
+        value: Reads it from a result; None if not measured.
+        unit: Unit after scaling; "" for a count.
+        scale: Factor for display.
+        lower_is_better: Whether lower is better.
         is_cost: Whether it depends on the machine.
     """
 
@@ -47,22 +47,22 @@ class Measure:
 
 
 def measures(names: Sequence[str], results: Sequence[Result]) -> list[Measure]:
-    """Return the measures of these names; none: those of `DEFAULT` that were measured.
+    """Return the named measures; without names, those of `DEFAULT` that were measured.
 
     Raises:
-        UnknownNameError: No result has a number of that name.
+        UnknownNameError: No result has a measure of that name.
     """
-    known = {one.name: one for one in _all(results)}
+    known = {measure.name: measure for measure in _all(results)}
     if unknown := [name for name in names if name not in known]:
-        raise UnknownNameError(f"no metric {', '.join(unknown)} in the results; have: {', '.join(known)}")
+        raise UnknownNameError(f"no metric {', '.join(unknown)} in the results; available: {', '.join(known)}")
     if names:
         return [known[name] for name in dict.fromkeys(names)]
     default = [known[name] for name in DEFAULT if name in known]
-    return [one for one in default if any(one.value(result) is not None for result in results)]
+    return [measure for measure in default if any(measure.value(result) is not None for result in results)]
 
 
 def _all(results: Sequence[Result]) -> list[Measure]:
-    """Return every measure that the results have a number for, metrics first."""
+    """Return all measures in the results, metrics first."""
     metrics = [_metric(name) for name in _names(result.metrics for result in results)]
     totals = [_total(name) for name in _names(result.totals for result in results)]
     references = [_reference(name) for name in _names(result.references for result in results)]
@@ -89,7 +89,7 @@ _UNITS = {
     "bytes_stored": ("storage", "MB", 1e-6, False),
     "bytes_on_disk": ("disk space", "MB", 1e-6, False),
 }
-"""Title, unit, scale and whether it depends on the machine, of totals that are no counts."""
+"""Title, unit, scale and machine dependence of totals that are not counts."""
 
 
 def _total(name: str) -> Measure:
@@ -115,4 +115,4 @@ _DERIVED = (
     Measure("cpu_seconds_per_task", "CPU time per task", _per_task(lambda cost: cost.cpu_seconds), "s", 1, True, True),
     Measure("seconds_per_prediction", "CPU time per prediction", _prediction, "ms", 1e3, True, True),
 )
-"""Means over the tasks whose cost was measured, and what a prediction costs in the end."""
+"""Means over the tasks with measured costs, and the final cost of a prediction."""

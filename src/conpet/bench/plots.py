@@ -1,4 +1,4 @@
-"""Drawings of results: accuracy over the stream, accuracy against cost, cost as the stream grows."""
+"""Plots of results: accuracy over the stream, accuracy against cost, cost as the stream grows."""
 
 from __future__ import annotations
 
@@ -27,56 +27,58 @@ def draw(
     everyone: bool = False,
     always: Sequence[str] = (),
 ) -> Figure:
-    """Draw the results of a group.
+    """Plot the results of a group.
 
     Args:
         kind: One of `KINDS`.
         group: The results.
         cost: Name of the measure on the horizontal axis of "cost".
-        everyone: Whether more than `MOST_SHOWN` learners are drawn.
-        always: Learners that are among those drawn, however accurate.
+        everyone: Whether to plot more than `MOST_SHOWN` learners.
+        always: Learners to include whatever their accuracy.
 
     Raises:
-        ConfigError: There is no such kind, nothing to be drawn was measured, or SciPy is not installed.
-        UnknownNameError: There is no such cost, or the experiment has no such learner.
+        ConfigError: The kind is unknown, nothing to plot was measured, or SciPy is not installed.
+        UnknownNameError: The cost or a learner is unknown.
     """
     if kind not in KINDS:
-        raise ConfigError(f"no plot of kind {kind!r}; have: {', '.join(KINDS)}")
+        raise ConfigError(f"no plot of kind {kind!r}; available: {', '.join(KINDS)}")
     if unknown := [name for name in always if name not in group.learners]:
-        raise UnknownNameError(f"{group.title}: no learner {', '.join(unknown)}; have: {', '.join(group.learners)}")
+        raise UnknownNameError(
+            f"{group.title}: no learner {', '.join(unknown)}; available: {', '.join(group.learners)}"
+        )
     entries = list(group.entries) if everyone else most_accurate(group, always)
     with style():
         return KINDS[kind](group, entries, cost)
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a drawing as SVG or PNG, by the ending of the file.
+    """Write a figure as SVG or PNG, by the suffix of the file.
 
     Raises:
-        ConfigError: It has another ending.
+        ConfigError: The file has another suffix.
     """
     if path.suffix.lower() not in (".svg", ".png"):
-        raise ConfigError(f"{path}: a plot is written as .svg or .png")
+        raise ConfigError(f"{path}: unknown plot format; use a file name ending in .svg or .png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    date = {"Date": None} if path.suffix.lower() == ".svg" else {}  # the same results make the same file
+    date = {"Date": None} if path.suffix.lower() == ".svg" else {}  # makes files reproducible
     with style():
         figure.savefig(path, dpi=160, bbox_inches="tight", pad_inches=0.12, facecolor="white", metadata=date)
 
 
 def _draw_accuracy(group: Group, entries: Sequence[Entry], _: str) -> Figure:
-    how = _intervals(group, "bands: 95% Student intervals of the mean")
+    how = _intervals(group, "bands: 95% t-intervals of the mean")
     figure, axes = sheet(group, entries, "whole accuracy after each task", how)
     alpha = min(0.15, 0.6 / len(entries))
     ends: list[Named] = []
     heights: list[tuple[float, float]] = []
     for entry in entries:
-        look, course = Look.of(group, entry), _course(entry)
-        if not course:
+        look, curve = Look.of(group, entry), _accuracy_by_task(entry)
+        if not curve:
             continue
-        places = np.array(list(course))
-        means = 100 * np.array([summary.mean for summary in course.values()])
-        halves = 100 * np.array([summary.half_width or 0.0 for summary in course.values()])
-        _draw_course(axes, places, means, halves, look, alpha, group.label(entry))
+        places = np.array(list(curve))
+        means = 100 * np.array([summary.mean for summary in curve.values()])
+        halves = 100 * np.array([summary.half_width or 0.0 for summary in curve.values()])
+        _draw_curve(axes, places, means, halves, look, alpha, group.label(entry))
         ends.append(Named(float(places[-1]), float(means[-1]), group.label(entry), look.colour))
         heights += zip(means.tolist(), halves.tolist(), strict=True)
     if not ends:
@@ -91,28 +93,28 @@ def _draw_accuracy(group: Group, entries: Sequence[Entry], _: str) -> Figure:
     return figure
 
 
-def _course(entry: Entry) -> dict[int, Summary]:
-    """Return number of tasks learned to whole accuracy then, where it was measured."""
-    found: dict[int, dict[tuple[int, int], float]] = {}
+def _accuracy_by_task(entry: Entry) -> dict[int, Summary]:
+    """Return the whole accuracy by the number of tasks learned, where measured."""
+    accuracies: dict[int, dict[tuple[int, int], float]] = {}
     for key, result in entry.results.items():
         for number, row in enumerate(result.matrix, start=1):
             total = sum(total for _, total in row.values()) if row else 0
             if row and total:
-                found.setdefault(number, {})[key] = sum(right for right, _ in row.values()) / total
-    return {number: summarise(list(by_order(found[number]).values())) for number in sorted(found)}
+                accuracies.setdefault(number, {})[key] = sum(right for right, _ in row.values()) / total
+    return {number: summarise(list(by_order(accuracies[number]).values())) for number in sorted(accuracies)}
 
 
-def _draw_course(axes: Any, places: Any, means: Any, halves: Any, look: Look, alpha: float, label: str) -> None:
-    """Draw a line with its band, or one point with its bar where accuracy was measured once.
+def _draw_curve(axes: Any, places: Any, means: Any, halves: Any, look: Look, alpha: float, label: str) -> None:
+    """Draw a line with a band, or a single point with an error bar.
 
     Args:
-        axes: Where.
-        places: Numbers of tasks, [points].
-        means: Accuracies in percent, [points].
-        halves: Half of each interval; 0 where there is none.
-        look: How.
-        alpha: How opaque the band is.
-        label: The name.
+        axes: The axes to draw on.
+        places: Numbers of tasks, `[points]`.
+        means: Accuracies in percent, `[points]`.
+        halves: Half the width of each interval; 0 if there is none.
+        look: The line style.
+        alpha: Opacity of the band.
+        label: Name of the entry.
     """
     once = len(places) == 1
     axes.plot(
@@ -135,9 +137,9 @@ def _draw_course(axes: Any, places: Any, means: Any, halves: Any, look: Look, al
 
 
 def _fit_heights(axes: Any, heights: Sequence[tuple[float, float]]) -> None:
-    """Fit the vertical axis to means in percent, and to their intervals as far as these leave the means room.
+    """Fit the vertical axis to means in percent, and to their intervals within limits.
 
-    An interval is shown to half the height of all means beyond them, or to 5 points; a wider one is cut.
+    Beyond the means, intervals are shown up to half the range of the means or 5 points; wider ones are cut off.
     """
     means = [mean for mean, _ in heights]
     room = max((max(means) - min(means)) / 2, 5.0)
@@ -148,13 +150,13 @@ def _fit_heights(axes: Any, heights: Sequence[tuple[float, float]]) -> None:
 
 
 def _intervals(group: Group, what: str) -> str:
-    """Name what shows intervals, if there are any."""
+    """Return the caption of the intervals, if there are any."""
     return "; ".join(part for part in (what, group.caveat) if part) if group.has_intervals else ""
 
 
 def _draw_cost(group: Group, entries: Sequence[Entry], cost: str) -> Figure:
     accuracy, price = measures(["whole_accuracy", cost], group.results)
-    how = _intervals(group, "bars: 95% Student intervals of the means")
+    how = _intervals(group, "bars: 95% t-intervals of the means")
     figure, axes = sheet(group, entries, f"whole accuracy against {price.title}", how)
     points: list[Named] = []
     bars: list[tuple[float, float, float, float]] = []
@@ -175,7 +177,7 @@ def _draw_cost(group: Group, entries: Sequence[Entry], cost: str) -> Figure:
             markersize=7,
             label=group.label(entry),
             zorder=3,
-            clip_on=False,  # at 100% a mark reaches over the frame
+            clip_on=False,  # at 100%, the marker extends beyond the frame
         )
         points.append(Named(x, y, group.label(entry), look.colour))
         heights.append((y, half_y))
@@ -191,7 +193,7 @@ def _draw_cost(group: Group, entries: Sequence[Entry], cost: str) -> Figure:
 
 
 def _scale(axes: Any, values: Sequence[float]) -> None:
-    """Make the horizontal axis logarithmic, unless there is a cost of nothing."""
+    """Make the horizontal axis logarithmic, unless a cost is 0."""
     low, high = min(values), max(values)
     if low <= 0:
         return
@@ -209,4 +211,4 @@ KINDS: Mapping[str, Callable[[Group, Sequence[Entry], str], Figure]] = {
     "cost": _draw_cost,
     "growth": draw_growth,
 }
-"""What can be drawn, by name."""
+"""Kinds of plots by name."""

@@ -1,4 +1,4 @@
-"""What results must have in common to be compared, and what is said where they do not."""
+"""Compare the protocols of results, and refuse results that are not comparable."""
 
 from __future__ import annotations
 
@@ -12,48 +12,47 @@ from conpet.config.base import flat
 from conpet.errors import ConfigError
 
 Sources = Mapping[str, Sequence[Result]]
-"""Name of a folder to the results in it."""
+"""Results by the name of their folder."""
 
 
-def differing(one: Protocol, other: Protocol) -> dict[str, tuple[str, str]]:
-    """Return field to both values where two protocols differ; nested ones by dotted names, "budget.training.epochs"."""
-    ours, theirs = (dict(_flat(given)) for given in (one, other))
+def differing(first: Protocol, second: Protocol) -> dict[str, tuple[str, str]]:
+    """Return the fields in which two protocols differ, with both values; nested fields have dotted names."""
+    left, right = (dict(_flat(protocol)) for protocol in (first, second))
     pairs = {
-        field: (ours.get(field, "not set"), theirs.get(field, "not set")) for field in dict.fromkeys([*ours, *theirs])
+        field: (left.get(field, "not set"), right.get(field, "not set")) for field in dict.fromkeys([*left, *right])
     }
     return {field: values for field, values in pairs.items() if len(set(values)) > 1}
 
 
-def differences(one: Protocol, other: Protocol, names: tuple[str, str]) -> list[str]:
-    """Return what differs between two protocols, field by field: "backbone: minilm-l6 in A, smollm2-135m in B"."""
+def differences(first: Protocol, second: Protocol, names: tuple[str, str]) -> list[str]:
+    """Describe the differences between two protocols, field by field: "backbone: minilm-l6 in A, smollm2-135m in B"."""
     return [
-        f"{field}: {ours} in {names[0]}, {theirs} in {names[1]}"
-        for field, (ours, theirs) in differing(one, other).items()
+        f"{field}: {left} in {names[0]}, {right} in {names[1]}"
+        for field, (left, right) in differing(first, second).items()
     ]
 
 
 def protocol_key(protocol: Protocol) -> str:
-    """Return what is equal for equal protocols alone, and holds all of one."""
+    """Return a string that is equal exactly for equal protocols."""
     return json.dumps(protocol.model_dump(mode="json"), sort_keys=True)
 
 
 def refuse_mixture(source: str, results: Iterable[Result]) -> None:
-    """Refuse results of an older state of the experiment between newer ones, and the same run twice."""
+    """Refuse results of different protocols in one experiment, and duplicate runs."""
     first: dict[tuple[str, str, str], Result] = {}
     runs: set[tuple[str, str, str, str, int, int]] = set()
     for result in results:
         stream = (result.experiment, result.data, result.variant)
         run = (*stream, result.learner, result.order, result.seed)
         before = first.setdefault(stream, result)
-        if found := differences(before.protocol, result.protocol, (_named(before), _named(result))):
+        if changed := differences(before.protocol, result.protocol, (_named(before), _named(result))):
             raise ConfigError(
-                f"{source}: results of different protocols stand beside each other; remove the outdated ones:"
-                + listed(found)
+                f"{source}: results of different protocols are mixed; remove the outdated ones:" + listed(changed)
             )
         if run in runs:
             raise ConfigError(
-                f"{source}: the run {_named(result)} is there twice; name the folder of one experiment, or remove one "
-                f"of its files:{listed(_files(source, result))}"
+                f"{source}: the run {_named(result)} occurs twice; give the folder of one experiment, or remove one of "
+                f"the files:{listed(_files(source, result))}"
             )
         runs.add(run)
 
@@ -64,7 +63,7 @@ def _named(result: Result) -> str:
 
 
 def _files(source: str, result: Result) -> list[str]:
-    """Return the files below a folder that hold a run, as the runner names them; none where the source is no path."""
+    """Return the result files of a run below a folder; empty if the source is not a folder."""
     return [
         str(path)
         for path in sorted(Path(source).rglob(f"*-o{result.order}-s{result.seed}.json"))
@@ -73,25 +72,25 @@ def _files(source: str, result: Result) -> list[str]:
 
 
 def shared(sources: Sources) -> Sources:
-    """Return the results on data sets and variants that all sources have, if they have one protocol."""
+    """Return the results on data sets and variants common to all sources, which must have the same protocol."""
     protocols: dict[str, dict[tuple[str, str], Protocol]] = {}
     for source, results in sources.items():
         if len(names := sorted({result.experiment for result in results})) > 1:
-            raise ConfigError(f"{source} holds several experiments; give the folder of one: {', '.join(names)}")
+            raise ConfigError(f"{source} contains several experiments; give the folder of one: {', '.join(names)}")
         protocols[source] = {(result.data, result.variant): result.protocol for result in results}
-    common = set.intersection(*(set(found) for found in protocols.values()))
+    common = set.intersection(*(set(keys) for keys in protocols.values()))
     if not common:
         has = [
-            f"{source}: {', '.join(sorted(' '.join(key).strip() for key in found)) or 'nothing of what is asked for'}"
-            for source, found in protocols.items()
+            f"{source}: {', '.join(sorted(' '.join(key).strip() for key in keys)) or 'nothing requested'}"
+            for source, keys in protocols.items()
         ]
         raise ConfigError(f"the folders have no data set and variant in common:{listed(has)}")
-    for one, other in combinations(sources, 2):
+    for first, second in combinations(sources, 2):
         for key in sorted(common):
-            if found := differences(protocols[one][key], protocols[other][key], (one, other)):
+            if changed := differences(protocols[first][key], protocols[second][key], (first, second)):
                 raise ConfigError(
-                    f"{' '.join(key).strip()} was run by different protocols, whose results cannot be compared:"
-                    + listed(found)
+                    f"{' '.join(key).strip()} was run with different protocols, so the results cannot be compared:"
+                    + listed(changed)
                 )
     return {
         source: [result for result in results if (result.data, result.variant) in common]
@@ -101,10 +100,10 @@ def shared(sources: Sources) -> Sources:
 
 def _flat(protocol: Protocol) -> Iterator[tuple[str, str]]:
     for field, value in flat(protocol.model_dump(mode="json")).items():
-        if value != {}:  # nothing was given
+        if value != {}:  # an empty section
             yield field, "all" if value is None else str(value)
 
 
 def listed(lines: Iterable[str]) -> str:
-    """Return lines as they follow a message."""
+    """Join lines to append to a message."""
     return "".join(f"\n  {line}" for line in lines)

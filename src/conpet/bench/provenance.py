@@ -1,4 +1,4 @@
-"""What every result file says of how it came about."""
+"""Provenance of result files: commit, versions, machine and command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SOURCE = Path(__file__).parents[3]
 def provenance() -> dict[str, Any]:
     """Return commit, versions, machine and command of the running process.
 
-    Commit and changed files are those of conpet's source, and None where it was not installed from a clone.
+    Commit and changed files refer to conpet's source; None if it was not installed from a clone.
     """
     return {
         "commit": _git("rev-parse", "HEAD"),
@@ -42,7 +42,7 @@ def _program(path: str) -> list[str]:
 
 
 def _shown(argument: str) -> str:
-    """Return an argument without the folders above the present one: they tell of one machine only."""
+    """Return an argument without folders above the working directory, which are specific to the machine."""
     path = Path(argument)
     if not path.is_absolute():
         return argument
@@ -50,8 +50,8 @@ def _shown(argument: str) -> str:
 
 
 def _changed() -> list[str] | None:
-    found = _git("status", "--porcelain", "--", "src", "benchmarks/*.py")
-    return None if found is None else found.splitlines()
+    status = _git("status", "--porcelain", "--", "src", "benchmarks/*.py")
+    return None if status is None else status.splitlines()
 
 
 def _git(*arguments: str) -> str | None:

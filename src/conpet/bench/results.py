@@ -1,4 +1,4 @@
-"""What one run of an experiment measured, and the file it stands in."""
+"""The result of a run, and its file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from conpet.errors import CorruptionError
 
 STEPS = "steps.jsonl"
-"""File in the folder of a run on its way: what was asked for, then two lines for each task, learned and measured."""
+"""File in the folder of an unfinished run: a header, then two lines per task, for learning and measuring."""
 _NOUNS = {"float": "number", "int": "whole number", "string": "text", "list": "list"}
-"""First word of a kind of error to what the value should be; all others should be mappings of keys."""
+"""Expected value by the first word of an error type; all others are mappings of keys."""
 
 
 class _Record(BaseModel):
@@ -24,16 +24,16 @@ class _Record(BaseModel):
 
 
 class Protocol(_Record):
-    """What must be equal for two runs to be compared: all that is given to a learner, whichever it is.
+    """Conditions that two comparable runs share: everything that does not depend on the learner.
 
     Attributes:
         data: Name of the data set.
-        examples: Split to the most examples of a label; None: all.
-        stream: How labels became tasks: what a `StreamRecipe` says beside its defaults.
+        examples: Most examples per label, by subset; None for all.
+        stream: The `StreamRecipe`, without default values.
         digest: Digest of all examples of all tasks, in the order of the source.
-        backbone: Its name.
+        backbone: Name of the backbone.
         fingerprint: Digest of its weights, tokenizer and configuration.
-        budget: Settings of how much is trained and kept, nested by section, as the experiment gives them.
+        budget: Budget settings of the experiment, nested by section.
     """
 
     data: str
@@ -46,12 +46,12 @@ class Protocol(_Record):
 
 
 class TaskCost(_Record):
-    """What learning one task cost.
+    """The cost of learning a task.
 
     Attributes:
-        cpu_seconds: Seconds that the processor worked at it, evaluation left out.
-        seconds: The same in wall time.
-        stages: Stage to wall seconds.
+        cpu_seconds: Processor seconds, without the evaluation.
+        seconds: Wall seconds, without the evaluation.
+        stages: Wall seconds by stage.
         tokens: Tokens through the backbone (see `conpet.cost.Meter`).
         cached_tokens: Tokens whose states came from the cache.
         steps: Optimiser steps.
@@ -70,32 +70,32 @@ class TaskCost(_Record):
 
 
 class Result(_Record):
-    """One learner on one stream, in one order, with one seed.
+    """The result of a learner on a stream, with one order and seed.
 
     Attributes:
         made_by: Commit, versions, machine, command, time.
         experiment: Name of the experiment.
         data: Name of the data set.
-        variant: Name of the variant of the experiment, "" where it has but one.
+        variant: Name of the variant of the experiment; "" if it has only one.
         learner: Name of the learner in the experiment.
         order: Number of the order of tasks; 0 is that of the source.
         seed: Number of the seed.
-        asked: Digest of all that was asked for, by which a changed experiment is noticed.
-        protocol: What a comparable run has in common with this one.
+        asked: Digest of everything the run specified, to detect a changed experiment.
+        protocol: The conditions that comparable runs share.
         settings: All settings of the workspace, nested by section.
         tasks: Names of the tasks, in the order they were learned.
         labels: Number of labels.
         test_examples: Number of test examples.
-        metrics: Name to value in the end; None where it was not measured. Accuracies are fractions.
-        references: Closed form to whole accuracy in the end.
-        matrix: After each task, task to right answers and test examples; None where nothing was measured.
-        costs: What each task cost; None where a method that retrains on everything was not measured.
+        metrics: Final metrics by name; None if not measured. Accuracies are fractions.
+        references: Final whole accuracy by closed-form reference.
+        matrix: After each task, correct answers and test examples by task; None if not evaluated.
+        costs: The cost of each task; None if a method that retrains on everything skipped the training.
         totals: "cpu_seconds", "seconds", "tokens" and "steps" of learning over all tasks; "run_cpu_seconds" with the
-            evaluations; "trainable_parameters" and "head_parameters" of the last task; "bytes_stored" by the learner
-            and "bytes_on_disk" in the end.
-        migrated: What was changed in the file after the run, and when; None for a file as the run wrote it. Values of
-            settings that the nested form has no place for (a LoRA rank beside bottleneck modules, the steps of a
-            selector that is not trained) were left out. What was measured is never changed.
+            evaluations; "trainable_parameters" and "head_parameters" of the last task; final "bytes_stored" by the
+            learner and "bytes_on_disk".
+        migrated: What was changed in the file after the run, and when; None for an unchanged file. Settings without a
+            place in the nested form (a LoRA rank with bottleneck modules, the steps of an untrained selector) were
+            left out. Measurements are never changed.
     """
 
     made_by: Mapping[str, Any]
@@ -123,7 +123,7 @@ class Result(_Record):
         """Read a result file.
 
         Raises:
-            CorruptionError: It is not one.
+            CorruptionError: It is not a result file.
         """
         try:
             return cls.model_validate_json(path.read_bytes())
@@ -133,11 +133,11 @@ class Result(_Record):
             ) from None
 
     def write(self, path: Path) -> None:
-        """Write the file aside and put it in place at once."""
+        """Write the result to a temporary file and rename it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        left_out = {"migrated"} if self.migrated is None else None
-        text = json.dumps(self.model_dump(mode="json", exclude=left_out), indent=1, ensure_ascii=False)
+        excluded = {"migrated"} if self.migrated is None else None
+        text = json.dumps(self.model_dump(mode="json", exclude=excluded), indent=1, ensure_ascii=False)
         with aside.open("w", encoding="utf-8") as file:
             file.write(text + "\n")
             file.flush()
@@ -146,7 +146,7 @@ class Result(_Record):
 
 
 def _first_wrong(error: ValidationError) -> str:
-    """Say the first thing that is wrong in a result file."""
+    """Describe the first error of a result file."""
     first = error.errors()[0]
     kind, name = first["type"], ".".join(map(str, first["loc"]))
     if kind == "json_invalid":
@@ -155,13 +155,13 @@ def _first_wrong(error: ValidationError) -> str:
     if kind == "missing":
         return f"the key {name!r} is missing"
     if kind == "extra_forbidden":
-        return f"the key {name!r} is not known"
+        return f"the key {name!r} is unknown"
     noun = _NOUNS.get(kind.partition("_")[0], "mapping of keys")
-    return f"{repr(name) if name else 'the whole of it'} is no {noun}, but {first['input']!r:.60}"
+    return f"{repr(name) if name else 'the content'} must be a {noun}, not {first['input']!r:.60}"
 
 
 def read_results(folder: Path) -> list[Result]:
-    """Read all result files below a folder, in the order of their paths; runs on their way are passed over."""
+    """Read all result files below a folder, in the order of their paths; unfinished runs are ignored."""
     paths = sorted(folder.rglob("*.json"))
     return [
         Result.read(path) for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)

@@ -1,4 +1,4 @@
-"""One run: a learner learns a stream, and what it can and what it cost is measured."""
+"""A run of an experiment: learn a stream, and measure accuracy and cost."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from conpet.report.text import plural
 from conpet.types import Evaluation, LearnReport
 
 PREDICTED = 64
-"""Inputs by which the time of a prediction is measured."""
+"""Number of inputs that measure the time of a prediction."""
 _WORKSPACE = "workspace"
 
 
 def measured(run: Run, scratch: Path, folders: Sequence[Path], made_by: Mapping[str, Any]) -> Result:
-    """Do a run, or go on with one that was interrupted, after the last task that it had finished.
+    """Do a run, or resume an interrupted run after its last finished task.
 
     Args:
         run: The run.
-        scratch: Folder for its workspace while it lasts; it is removed in the end.
-        folders: Where data sets are looked for, as in `conpet.data.benchmarks.read_data`.
+        scratch: Folder for the workspace during the run; removed at the end.
+        folders: Folders to search for data sets, as in `conpet.data.benchmarks.read_data`.
         made_by: Commit, versions, machine and command, for the result.
     """
     data = read_source(run.data, tuple(folders))
@@ -59,7 +59,7 @@ def measured(run: Run, scratch: Path, folders: Sequence[Path], made_by: Mapping[
 
 @lru_cache(maxsize=4)
 def read_source(name: str, folders: tuple[Path, ...]) -> LabelledData:
-    """Read a data set once for all runs on it, as `read_data` finds it."""
+    """Read a data set once for all runs that use it."""
     return read_data(name, folders)
 
 
@@ -67,7 +67,7 @@ def stream_of_run(run: Run, data: LabelledData) -> TaskStream:
     """Return the tasks of a run in the order of the source.
 
     Raises:
-        ConfigError: The recipe does not go with the data, or makes fewer tasks than are to be learned.
+        ConfigError: The recipe does not fit the data, or makes fewer tasks than `first_tasks`.
         DataError: The tasks cannot be learned.
     """
     vectors = partial(label_vectors, data, run.backbone)
@@ -78,17 +78,17 @@ def stream_of_run(run: Run, data: LabelledData) -> TaskStream:
 
 
 def check_first_tasks(run: Run, tasks: int) -> None:
-    """Refuse to learn the first tasks of a stream that has fewer."""
+    """Check that a stream has at least `first_tasks` tasks."""
     first = run.source.first_tasks
     if first is not None and first > tasks:
         raise ConfigError(
-            f"'data.{run.data}.first_tasks' is {first}, and the stream has {plural(tasks, 'task')}: give {tasks} or "
-            "less, or leave it out for all"
+            f"'data.{run.data}.first_tasks' is {first}, but the stream has {plural(tasks, 'task')}: give at most "
+            f"{tasks}, or remove the key to learn all"
         )
 
 
 def on_validation(task: Task) -> Task:
-    """Return the task with every second validation example of a label in place of its test examples."""
+    """Return the task with every second validation example of a label as a test example, instead of its test set."""
     seen: Counter[str | None] = Counter()
     halves: tuple[list[Example], list[Example]] = ([], [])
     for example in task.validation:
@@ -98,7 +98,7 @@ def on_validation(task: Task) -> Task:
 
 
 def ordered(stream: TaskStream, order: int) -> TaskStream:
-    """Return the tasks in an order: 0 is that of the source, others are shuffled by the number."""
+    """Return the tasks in an order: 0 is the order of the source, others are shuffled with the number as seed."""
     tasks = list(stream)
     if order:
         random.Random(order).shuffle(tasks)  # noqa: S311 - not for secrets
@@ -107,7 +107,7 @@ def ordered(stream: TaskStream, order: int) -> TaskStream:
 
 @dataclass
 class _Progress:
-    """A run on its way: its workspace, and two lines for each task, of what it cost and of what was measured then."""
+    """An unfinished run: its workspace, and two lines per task, for its cost and its evaluation."""
 
     folder: Path
     run: Run
@@ -118,18 +118,18 @@ class _Progress:
 
     @classmethod
     def of(cls, folder: Path, run: Run, tasks: Sequence[Task]) -> _Progress:
-        """Open what is there of a run, if it can be gone on with, or begin it."""
+        """Resume an interrupted run if possible, or begin it."""
         try:
             about, *lines = _whole_lines((folder / STEPS).read_text(encoding="utf-8"))
             learner = ConPET.open(folder / _WORKSPACE)
             if about == _about(run, tasks) and len(learner.tasks) == (len(lines) + 1) // 2:
-                _forget_checkpoints(folder / _WORKSPACE)
-                _forget_half_a_line(folder / STEPS)
+                _delete_checkpoints(folder / _WORKSPACE)
+                _truncate_partial_line(folder / STEPS)
                 return cls(folder, run, learner, lines, len(tasks))
         except OutOfMemoryError:
-            raise  # what is there is whole
+            raise  # the stored run is intact
         except (OSError, ValueError, ConpetError):
-            pass  # nothing there, or it was killed in between: the run begins anew
+            pass  # there is none, or it was killed between two writes: start again
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         learner = ConPET.create(folder / _WORKSPACE, **run.given)
@@ -138,43 +138,43 @@ class _Progress:
         return start
 
     def learn(self, number: int, task: Task) -> None:
-        """Learn a task, and write down what it cost."""
-        skipped = self._retrains and not self._looked_at(number)
-        if skipped:  # what counts is that its examples are there when all are learned from anew
+        """Learn a task and record its cost."""
+        skipped = self._retrains and not self._evaluated_after(number)
+        if skipped:  # only its examples matter, for the later training on all tasks
             task = replace(task, settings={**task.settings, "training.max_steps": 1})
         cpu, wall = time.process_time(), time.perf_counter()
         report = self.learner.learn(task, evaluate=False)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         cost = None if skipped else self._cost(report, cpu, wall).model_dump(mode="json")
         parameters = [report.trainable_parameters, report.head_parameters, report.bytes_stored]
-        # Written before the evaluation: interrupted in that, a run need not learn the task again.
-        self._note({"cost": cost, "parameters": parameters, "cpu_seconds": cpu})
+        # Recorded before the evaluation, so that an interrupted evaluation does not repeat the training.
+        self._record({"cost": cost, "parameters": parameters, "cpu_seconds": cpu})
 
     def measure(self, number: int, task: Task) -> None:
-        """Evaluate after a task, where that is asked for, and write down what was measured."""
+        """Evaluate after a task, if requested, and record the results."""
         start = time.process_time()
         matrix = seconds = None
-        if self._looked_at(number):
+        if self._evaluated_after(number):
             self.evaluation = self.learner.evaluate()
             matrix = {name: [tally.correct, tally.total] for name, tally in self.evaluation.tallies.items()}
         if self._times_predictions(number):
             seconds = self._predict_seconds(task)
-        self._note({"matrix": matrix, "predict_seconds": seconds, "cpu_seconds": time.process_time() - start})
+        self._record({"matrix": matrix, "predict_seconds": seconds, "cpu_seconds": time.process_time() - start})
 
-    def _note(self, line: dict[str, Any]) -> None:
+    def _record(self, line: dict[str, Any]) -> None:
         self.lines.append(line)
         self._append(line)
 
     def result(self, data: LabelledData, stream: TaskStream, tasks: TaskStream, made_by: Mapping[str, Any]) -> Result:
-        """Return what the run measured."""
+        """Return the result of the run."""
         run, learner = self.run, self.learner
         evaluation = self.evaluation or learner.evaluate()
-        learned, seen = self.lines[::2], self.lines[1::2]
+        learned, evaluated = self.lines[::2], self.lines[1::2]
         costs = [
-            TaskCost.model_validate({**one["cost"], "predict_seconds": other["predict_seconds"]})
-            if one["cost"]
+            TaskCost.model_validate({**learning["cost"], "predict_seconds": evaluation_line["predict_seconds"]})
+            if learning["cost"]
             else None
-            for one, other in zip(learned, seen, strict=True)
+            for learning, evaluation_line in zip(learned, evaluated, strict=True)
         ]
         counted = [cost for cost in costs if cost]
         trainable, head, stored = learned[-1]["parameters"]
@@ -190,7 +190,7 @@ class _Progress:
             asked=run.asked,
             protocol=Protocol(
                 data=run.data,
-                examples={split: getattr(run.source, split) for split in ("train", "validation", "test")},
+                examples={subset: getattr(run.source, subset) for subset in ("train", "validation", "test")},
                 stream={"by": run.stream.by, **run.stream.model_dump(mode="json", exclude_defaults=True)},
                 digest=stream.digest,
                 backbone=run.backbone,
@@ -202,7 +202,7 @@ class _Progress:
             labels=len(learner.labels),
             test_examples=sum(len(task.test) for task in tasks),
             metrics=self._metrics(evaluation, data, tasks),
-            references={name: one.value for name, one in evaluation.references.items() if one.n},
+            references={name: measured.value for name, measured in evaluation.references.items() if measured.n},
             matrix=self._matrix,
             costs=costs,
             totals={
@@ -227,22 +227,22 @@ class _Progress:
     def _retrains(self) -> bool:
         return bool(METHODS[self.learner.settings.method.name].retrains)
 
-    def _looked_at(self, number: int) -> bool:
-        """Tell whether the run is evaluated after its task of this number."""
+    def _evaluated_after(self, number: int) -> bool:
+        """Return whether the run is evaluated after the task with this number."""
         after = self.run.evaluate_after
         if after == "every" and not self._retrains:
             return True
         return number == self.last or (not isinstance(after, str) and number in after)
 
     def _times_predictions(self, number: int) -> bool:
-        return self._looked_at(number) and (number == self.last or not isinstance(self.run.evaluate_after, str))
+        return self._evaluated_after(number) and (number == self.last or not isinstance(self.run.evaluate_after, str))
 
     def _predict_seconds(self, task: Task) -> float | None:
-        """Measure processor seconds per prediction, of inputs that are asked together and were never seen."""
+        """Measure processor seconds per prediction, for a batch of inputs that are not in the cache."""
         inputs = [backwards(example) for example in task.test[:PREDICTED]]
         if not inputs:
             return None
-        self.learner.predict(inputs[:1])  # what is loaded at the first question is not the price of a prediction
+        self.learner.predict(inputs[:1])  # excludes the loading at the first prediction
         started = time.process_time()
         self.learner.predict(inputs)
         return (time.process_time() - started) / len(inputs)
@@ -270,15 +270,15 @@ class _Progress:
         return {name: metric(run) for name, metric in METRICS.items()}
 
     def _auroc(self, data: LabelledData, tasks: TaskStream) -> float | None:
-        """Measure how well scores tell out-of-scope inputs from as many test inputs of all tasks."""
+        """Measure how well scores distinguish out-of-scope inputs from test inputs of all tasks."""
         number = self.run.source.out_of_scope
         outside = _spread(data.out_of_scope, number) if number else []
         inside = _spread([example for task in tasks for example in task.test], number or 0)
         if not outside or not inside:
             return None
         scores = [
-            [answer.score for answer in self.learner.predict(_unlabelled(some), runners_up=0)]
-            for some in (inside, outside)
+            [answer.score for answer in self.learner.predict(_unlabelled(inputs), runners_up=0)]
+            for inputs in (inside, outside)
         ]
         return auroc(*scores)
 
@@ -290,12 +290,12 @@ class _Progress:
 
 
 def _whole_lines(text: str) -> list[dict[str, Any]]:
-    """Read JSON lines, less one at the end that was not written to its end."""
+    """Read JSON lines, without an incomplete last line."""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def _forget_half_a_line(steps: Path) -> None:
-    """Cut off a line that was not written to its end, so that the next one does not join it."""
+def _truncate_partial_line(steps: Path) -> None:
+    """Cut off an incomplete last line, so that the next line does not continue it."""
     os.truncate(steps, steps.read_bytes().rfind(b"\n") + 1)
 
 
@@ -303,8 +303,8 @@ def _about(run: Run, tasks: Sequence[Task]) -> dict[str, Any]:
     return {"asked": run.asked, "tasks": [task.digest for task in tasks]}
 
 
-def _forget_checkpoints(workspace: Path) -> None:
-    """Have a task that was interrupted learned from its beginning, so that its cost is whole."""
+def _delete_checkpoints(workspace: Path) -> None:
+    """Delete checkpoints, so that an interrupted task starts again and its cost is complete."""
     for folder in (workspace / "scratch").iterdir():
         shutil.rmtree(folder)
 
@@ -314,7 +314,7 @@ def _unlabelled(examples: Sequence[Example]) -> list[Example]:
 
 
 def backwards(example: Example) -> Example:
-    """Return an input of the same words in reverse order: as long, but none whose states could be in a cache."""
+    """Return an input with the words in reverse order: the same length, but not in the cache."""
     length = len(example.tokens)
 
     def turned(span: Span | None) -> Span | None:
@@ -332,7 +332,7 @@ def backwards(example: Example) -> Example:
 
 
 def _spread(examples: Sequence[Example], number: int) -> list[Example]:
-    """Return so many examples, evenly spread over all."""
+    """Return `number` examples, evenly spread."""
     if number >= len(examples):
         return list(examples)
     return [examples[index * len(examples) // number] for index in range(number)]

@@ -1,4 +1,4 @@
-"""Does the runs of an experiment that have no result yet, some beside each other."""
+"""Do the runs of an experiment that have no result yet, in parallel processes."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from conpet.config.base import flat
 from conpet.errors import ConfigError, ConpetError, WorkspaceBusyError
 
 SCRATCH = ".running"
-"""Folder, beside the results, of runs that are not finished."""
+"""Folder of unfinished runs, inside the folder of results."""
 _QUIET_SECONDS = 60.0
-_FOUND_OUT = {"backbone.frozen_layers": None, "features.layers": None, "backbone.dtype": "auto"}
-"""Settings that creating a workspace derives from the backbone, each with the value that asks for that."""
+_DERIVED = {"backbone.frozen_layers": None, "features.layers": None, "backbone.dtype": "auto"}
+"""Settings that a new workspace derives from the backbone, with the value that requests this."""
 Outcome = tuple[Result | None, str, float]
-"""Result, or what went wrong, and the seconds it took."""
+"""The result or None, the error message, and the seconds taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One run that came to its end.
+    """A finished run.
 
     Attributes:
         run: The run.
-        result: What it measured, or None where it failed.
-        failure: What went wrong, with where, else "".
-        seconds: Wall time it took, all of it.
-        done: Number of runs finished by now, failed ones too.
+        result: Its result, or None if it failed.
+        failure: The error message if it failed, else "".
+        seconds: Its total wall time.
+        done: Number of runs finished so far, including failed ones.
         total: Number of runs to do.
-        left_seconds: How long the rest will take by what the runs took so far, or None before one came to its end.
+        left_seconds: Estimated time of the remaining runs, or None if no run has succeeded yet.
     """
 
     run: Run
@@ -63,41 +63,41 @@ def missing(runs: Iterable[Run], folder: Path) -> list[Run]:
 
     Args:
         runs: All runs of an experiment.
-        folder: Where its results stand.
+        folder: The folder of results.
 
     Raises:
-        ConfigError: Results stand there that were asked for in another way than the runs are.
-        CorruptionError: A file there is not a result.
+        ConfigError: There are results of an older version of the experiment.
+        CorruptionError: A file in the folder is not a result.
     """
-    left, stale = [], []
+    remaining, stale = [], []
     for run in runs:
         path = folder / run.file
         if not path.exists():
-            left.append(run)
-        elif (found := Result.read(path)).asked != run.asked:
-            stale.append(f"{path}{_changes(found, run)}")
+            remaining.append(run)
+        elif (result := Result.read(path)).asked != run.asked:
+            stale.append(f"{path}{_changes(result, run)}")
     if stale:
         shown = "\n  ".join(stale[:10]) + (f"\n  and {len(stale) - 10} more" if len(stale) > 10 else "")
         raise ConfigError(
-            f"the experiment was changed since {len(stale)} of its results were made; remove them, or give another "
-            f"folder for the new ones (--results):\n  {shown}"
+            f"the experiment changed after {len(stale)} of its results were written; remove them, or give another "
+            f"folder for new results (--results):\n  {shown}"
         )
-    return left
+    return remaining
 
 
-def _changes(found: Result, run: Run) -> str:
-    """Say in which settings and sizes a result differs from what is asked for now."""
-    before = flat(found.settings)
+def _changes(result: Result, run: Run) -> str:
+    """Describe how settings and sizes of a result differ from those of the run."""
+    before = flat(result.settings)
     changed = [
         f"{name} {before.get(name)} then, {value} now"
         for name, value in flat(run.given).items()
-        if before.get(name) != value and not (name in _FOUND_OUT and value == _FOUND_OUT[name])
+        if before.get(name) != value and not (name in _DERIVED and value == _DERIVED[name])
     ]
-    sizes = {split: getattr(run.source, split) for split in found.protocol.examples}
+    sizes = {subset: getattr(run.source, subset) for subset in result.protocol.examples}
     changed += [
-        f"{split} {found.protocol.examples[split]} then, {size} now"
-        for split, size in sizes.items()
-        if found.protocol.examples[split] != size
+        f"{subset} {result.protocol.examples[subset]} then, {size} now"
+        for subset, size in sizes.items()
+        if result.protocol.examples[subset] != size
     ]
     return f": {', '.join(changed)}" if changed else ""
 
@@ -109,25 +109,25 @@ def perform(
     data_folders: Sequence[Path] = (),
     workers: int = 1,
     threads: int | None = None,
-    heard: Callable[[Finished], None],
-    under_way: Callable[[Mapping[Run, int]], None] = lambda tasks: None,
+    on_finished: Callable[[Finished], None],
+    on_progress: Callable[[Mapping[Run, int]], None] = lambda tasks: None,
 ) -> None:
-    """Do runs and write their results; a run that fails does not keep the others from being done.
+    """Do runs and write their results. A failed run does not stop the others.
 
-    Killed at any moment, the next call goes on: finished runs are not repeated, nor finished tasks of those under way.
+    After an interruption, the next call resumes: finished runs and finished tasks are not repeated.
 
     Args:
-        runs: The runs, none of which has a result.
-        folder: Where results are to stand.
-        data_folders: Where data sets are looked for.
-        workers: Number of runs beside each other.
-        threads: Threads of each; None: the machine's cores divided by `workers`.
-        heard: Called after every run.
-        under_way: Called now and then, while none comes to its end, with the finished tasks of each run begun.
+        runs: The runs, without results.
+        folder: Folder for the results.
+        data_folders: Folders to search for data sets.
+        workers: Number of parallel runs.
+        threads: Threads per run; None for the number of cores divided by `workers`.
+        on_finished: Called after every run.
+        on_progress: Called once a minute while no run finishes, with the number of finished tasks of each started run.
 
     Raises:
-        WorkspaceBusyError: Another process does runs into this folder.
-        ConfigError: A process was killed from outside, most likely for want of memory.
+        WorkspaceBusyError: Another process writes results to this folder.
+        ConfigError: A worker process was killed, most likely because memory ran out.
     """
     (folder / SCRATCH).mkdir(parents=True, exist_ok=True)
     each = threads or max(1, (os.cpu_count() or 1) // workers)
@@ -136,12 +136,14 @@ def perform(
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise WorkspaceBusyError(f"another process is doing runs into {folder}; wait for it, or stop it") from None
+        raise WorkspaceBusyError(f"another process is writing results to {folder}; wait for it, or stop it") from None
     try:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, context, _prepare, (each,)) as pool:
             try:
-                _collect(pool, runs, folder, data_folders, made_by, _Clock(workers, len(runs)), heard, under_way)
+                _collect(
+                    pool, runs, folder, data_folders, made_by, _Clock(workers, len(runs)), on_finished, on_progress
+                )
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for process in multiprocessing.active_children():
@@ -159,24 +161,24 @@ def _collect(
     data_folders: Sequence[Path],
     made_by: Mapping[str, Any],
     clock: _Clock,
-    heard: Callable[[Finished], None],
-    under_way: Callable[[Mapping[Run, int]], None],
+    on_finished: Callable[[Finished], None],
+    on_progress: Callable[[Mapping[Run, int]], None],
 ) -> None:
     futures = {pool.submit(_do, run, folder, tuple(data_folders), made_by): run for run in runs}
     while futures:
         done, _ = wait(futures, _QUIET_SECONDS, FIRST_COMPLETED)
         if not done:
-            start = {run: _tasks_done(folder / SCRATCH / run.file.with_suffix("")) for run in futures.values()}
-            under_way({run: tasks for run, tasks in start.items() if tasks is not None})
+            progress = {run: _tasks_done(folder / SCRATCH / run.file.with_suffix("")) for run in futures.values()}
+            on_progress({run: tasks for run, tasks in progress.items() if tasks is not None})
         for future in done:
             run = futures.pop(future)
             result, failure, seconds = _outcome(future)
             clock.note(run, seconds, failed=bool(failure))
-            heard(Finished(run, result, failure, seconds, clock.done, clock.total, clock.left(futures.values())))
+            on_finished(Finished(run, result, failure, seconds, clock.done, clock.total, clock.left(futures.values())))
 
 
 def _tasks_done(scratch: Path) -> int | None:
-    """Return how many tasks a run has finished, or None if it was not begun."""
+    """Return the number of finished tasks of a run, or None if it has not started."""
     try:
         with (scratch / STEPS).open("rb") as lines:
             return (sum(1 for _ in lines) - 1) // 2
@@ -189,14 +191,14 @@ def _outcome(future: Future[Outcome]) -> Outcome:
         return future.result()
     except BrokenProcessPool:
         raise ConfigError(
-            "a process that did a run was killed from outside, most likely for want of memory; the same command goes "
-            "on where it was, with fewer --workers if need be"
+            "a worker process was killed, most likely because memory ran out; run the same command again to resume, "
+            "with fewer --workers if necessary"
         ) from None
 
 
 @dataclass
 class _Clock:
-    """Tells from what runs took how long the rest will take."""
+    """Estimates the remaining time from the times of finished runs."""
 
     workers: int
     total: int
@@ -205,23 +207,23 @@ class _Clock:
 
     def note(self, run: Run, seconds: float, *, failed: bool) -> None:
         self.done += 1
-        for key in () if failed else _likenesses(run):
+        for key in () if failed else _similarity_keys(run):
             self.took[key].append(seconds)
 
     def left(self, waiting: Iterable[Run]) -> float | None:
         return sum(self._expected(run) for run in waiting) / self.workers if self.took else None
 
     def _expected(self, run: Run) -> float:
-        return next(median(self.took[key]) for key in _likenesses(run) if key in self.took)
+        return next(median(self.took[key]) for key in _similarity_keys(run) if key in self.took)
 
 
-def _likenesses(run: Run) -> list[tuple[str, ...]]:
-    """Return what a run has in common with others that may take as long, the most alike first."""
+def _similarity_keys(run: Run) -> list[tuple[str, ...]]:
+    """Return keys of runs that may take a similar time, the most specific first."""
     return [(run.learner, run.data, run.variant), (run.learner, run.data), (run.learner,), ()]
 
 
 def _prepare(threads: int) -> None:
-    """Set up a worker process: it ends with the one that started it, and leaves Ctrl-C to it."""
+    """Set up a worker process: it ends with its parent, and leaves Ctrl-C to the parent."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -245,7 +247,7 @@ def _do(run: Run, folder: Path, data_folders: tuple[Path, ...], made_by: Mapping
     try:
         result = measured(run, scratch, data_folders, made_by)
         result.write(folder / run.file)
-    except Exception as error:  # noqa: BLE001 - the other runs go on; it is told, of what should not be in full
+    except Exception as error:  # noqa: BLE001 - the other runs continue; unexpected errors are reported with traceback
         result, failure = None, str(error) if isinstance(error, ConpetError) else traceback.format_exc()
-        shutil.rmtree(scratch, ignore_errors=True)  # tried again, it begins anew
+        shutil.rmtree(scratch, ignore_errors=True)  # the next attempt starts from the beginning
     return result, failure, time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""What makes labels alike: the frozen features of their examples."""
+"""Similarity of labels, from the frozen features of their examples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conpet.data.labelled import LabelledData, by_label
 from conpet.state.live import cut_backbone, state_cache
 
 EXAMPLES = 20
-"""Training examples of a label that are looked at, at most."""
+"""Most training examples used per label."""
 
 
 def label_vectors(
@@ -23,7 +23,7 @@ def label_vectors(
     device: str = "auto",
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """Return for each label the mean `[F]` of the frozen features of `EXAMPLES` of its training examples at most.
+    """Return for each label the mean `[F]` of the frozen features of at most `EXAMPLES` training examples.
 
     Args:
         data: The data.
@@ -32,7 +32,7 @@ def label_vectors(
         progress: Called with the number of labels done since the last call.
 
     Raises:
-        BackboneError: There is no such model, or it cannot serve as a backbone.
+        BackboneError: The model does not exist or cannot be used as a backbone.
     """
     settings = Settings.parse({"backbone": backbone})
     vectors = {}

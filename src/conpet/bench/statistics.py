@@ -1,7 +1,7 @@
-"""Means over few orders, and what may be said of a difference between two learners.
+"""Means over task orders, and tests of the difference between two learners.
 
-The unit is the order of tasks: seeds of one order are averaged first, so that n is the number of orders and runs that
-share an order are not taken for independent ones.
+The unit is the order of tasks: seeds of one order are averaged first, so n is the number of orders, and runs that
+share an order are not treated as independent.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from conpet.errors import ConfigError
 Key = tuple[int, int]
 """Order and seed of a run."""
 FEWEST = 3
-"""From so many orders on there are intervals and tests: those of two are too wide to tell anything."""
+"""Fewest orders for intervals and tests; with two orders, they are too wide to be useful."""
 MOST_FLIPPED = 20
-"""Up to so many orders all assignments of signs are counted; that is half a million sums."""
+"""Most orders for which all sign assignments are enumerated (half a million sums)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A learner less another one, order by order.
+    """The paired difference of two learners.
 
     Attributes:
-        difference: Mean difference over the orders that both have; without an interval where `t_p` is None.
+        difference: Mean difference over the common orders; without an interval if `t_p` is None.
         t_p: Two-sided p-value of the paired t test; None below `FEWEST` orders, or for differences without spread.
         flip_p: Two-sided p-value of the exact sign-flip test; None below `FEWEST` orders or above `MOST_FLIPPED`.
     """
@@ -63,8 +63,8 @@ class Line:
 
     Attributes:
         intercept: Its value at 0.
-        slope: What it rises by 1.
-        half_width: Half of the 95% interval of the slope; None where there are too few points for one.
+        slope: Its slope.
+        half_width: Half of the 95% interval of the slope; None if there are too few points.
     """
 
     intercept: float
@@ -72,12 +72,12 @@ class Line:
     half_width: float | None
 
     def at(self, x: float) -> float:
-        """Return its value at x."""
+        """Return the value at x."""
         return self.intercept + self.slope * x
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Summarise one value for each order.
+    """Summarise values, one for each order.
 
     Raises:
         ConfigError: SciPy is not installed.
@@ -94,11 +94,11 @@ def by_order(values: Mapping[Key, float]) -> dict[int, float]:
     seeds: dict[int, list[float]] = defaultdict(list)
     for (order, _), value in sorted(values.items()):
         seeds[order].append(value)
-    return {order: mean(found) for order, found in seeds.items()}
+    return {order: mean(values_of_order) for order, values_of_order in seeds.items()}
 
 
 def compare(ours: Mapping[Key, float], theirs: Mapping[Key, float]) -> Comparison | None:
-    """Compare two learners on the orders and seeds that both have; None where there are none.
+    """Compare two learners on their common orders and seeds; None if there are none.
 
     Raises:
         ConfigError: SciPy is not installed.
@@ -113,9 +113,9 @@ def compare(ours: Mapping[Key, float], theirs: Mapping[Key, float]) -> Compariso
 
 
 def t_test(differences: Sequence[float]) -> float | None:
-    """Return the two-sided p-value of the t test of mean 0: the paired test, given the differences of the pairs.
+    """Return the two-sided p-value of the paired t test, from the differences of the pairs.
 
-    None below `FEWEST` differences, and where all are equal, which leaves it no noise to compare with.
+    None below `FEWEST` differences, and if all differences are equal.
     """
     if len(differences) < FEWEST or (deviation := stdev(differences)) <= _rounding(differences):
         return None
@@ -124,33 +124,33 @@ def t_test(differences: Sequence[float]) -> float | None:
 
 
 def sign_flip_test(differences: Sequence[float]) -> float | None:
-    """Return the share of all assignments of signs whose sum is as far from 0 as that of the differences.
+    """Return the two-sided p-value of the exact sign-flip test: the share of sign assignments with a sum as far from 0.
 
-    It assumes nothing but that, without an effect, every difference could as well have the other sign. It cannot fall
-    below `flip_floor`, however large the differences.
+    The only assumption is that, without an effect, both signs of a difference are equally likely. The p-value is at
+    least `flip_floor`, however large the differences.
     """
     if not FEWEST <= len(differences) <= MOST_FLIPPED:
         return None
-    sums = np.array([differences[0]])  # the other half of the assignments has the same sums with the other sign
+    sums = np.array([differences[0]])  # by symmetry, half of the assignments is enough
     for difference in differences[1:]:
         sums = np.concatenate([sums + difference, sums - difference])
     return float(np.mean(np.abs(sums) >= abs(fsum(differences)) - _rounding(differences)))
 
 
 def _rounding(differences: Sequence[float]) -> float:
-    """Return what sums of differences of accuracies may be off by; fractions of examples lie far above it."""
+    """Return a bound on the rounding error of sums of accuracy differences, far below one example."""
     return 1e-12 * max(1.0, fsum(map(abs, differences)))
 
 
 def flip_floor(n: int) -> float:
-    """Return the least p-value that a sign-flip test of n orders can give: 2 / 2^n."""
+    """Return the smallest p-value of a sign-flip test with n orders: 2 / 2^n."""
     return 2.0 ** (1 - n)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return p-values corrected for as many tests by Holm's step-down; None, where nothing was tested, does not count.
+    """Return p-values with Holm's step-down correction for multiple tests; None (not tested) is not counted.
 
-    The k-th smallest of m is multiplied by m - k + 1; none becomes smaller than one before it, nor larger than 1.
+    The k-th smallest of m p-values is multiplied by m - k + 1, kept ascending, and limited to 1.
     """
     ascending = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
@@ -162,9 +162,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def fit_line(x: Sequence[float], y: Sequence[float]) -> Line | None:
-    """Fit a line to points; None where all have the same x.
+    """Fit a line to points; None if all have the same x.
 
-    The interval takes residuals for independent and equally spread.
+    The interval assumes independent residuals of equal variance.
 
     Raises:
         ConfigError: SciPy is not installed.
@@ -183,9 +183,9 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> Line | None:
 
 
 def mean_line(lines: Sequence[Line]) -> Line:
-    """Return the mean of the lines of several orders, with the interval of the slope over them; of one order its own.
+    """Return the mean line of several orders, with the interval of the slope over orders.
 
-    Two orders give none (see `FEWEST`).
+    A single line is returned unchanged; two orders give no interval (see `FEWEST`).
 
     Raises:
         ConfigError: SciPy is not installed.

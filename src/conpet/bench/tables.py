@@ -1,4 +1,4 @@
-"""Tables of results, as values and as Markdown, CSV and LaTeX."""
+"""Tables of results, formatted as Markdown, CSV or LaTeX."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from conpet.report.text import NONE, plural
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One learner.
+    """A row: the measures of a learner.
 
     Attributes:
         names: One for each of the table's `heads`.
         n: Number of orders.
-        cells: One for each column; None where nothing was measured.
+        cells: One for each column; None if not measured.
     """
 
     names: tuple[str, ...]
@@ -35,16 +35,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Learners by measures, of one protocol.
+    """A table of learners by measures, for one protocol.
 
     Attributes:
-        title: What it is about.
-        about: Name to value of what all rows have in common, for those who read CSV.
-        notes: What must be known to read it, a sentence each.
-        heads: What the names of a row are: "learner" at least.
-        columns: What was measured.
-        rows: In the order of the experiment.
-        marks_best: Whether the best of a column is worth marking: all rows were given the same.
+        title: Its title.
+        about: Common values of all rows by name, for the CSV.
+        notes: Sentences that explain it.
+        heads: Headings of the names of a row, at least "learner".
+        columns: The measures.
+        rows: The rows, in the order of the experiment.
+        marks_best: Whether to mark the best value of a column, because all rows have the same protocol.
     """
 
     title: str
@@ -57,45 +57,45 @@ class Table:
 
     @property
     def tells_orders(self) -> bool:
-        """Whether the number of orders differs between rows, and has to be shown."""
+        """Whether to show the number of orders, because it differs between rows."""
         return len({row.n for row in self.rows}) > 1
 
 
 def build_table(group: Group, columns: Sequence[Measure]) -> Table:
-    """Make the table of a group; columns that no run of it measured are left out, and its notes say so.
+    """Build the table of a group; columns without values are left out and noted.
 
     Raises:
         ConfigError: SciPy is not installed.
     """
-    shown = [one for one in columns if any(entry.values(one) for entry in group.entries)]
-    told = {"learner": True, "variant": group.of_variants, "source": group.of_sources}
-    heads = tuple(head for head, needed in told.items() if needed)
+    shown = [measure for measure in columns if any(entry.values(measure) for entry in group.entries)]
+    optional_heads = {"learner": True, "variant": group.of_variants, "source": group.of_sources}
+    heads = tuple(head for head, needed in optional_heads.items() if needed)
     rows = []
     for entry in group.entries:
         names = {"learner": entry.learner, "variant": entry.variant, "source": group.short[entry.source]}
-        cells = tuple(entry.summary(one) for one in shown)
+        cells = tuple(entry.summary(measure) for measure in shown)
         rows.append(Row(tuple(names[head] or NONE for head in heads), entry.orders, cells))
     about = {"experiment": group.experiment, "data": group.data, "variant": group.apart}
     return Table(group.title, about, tuple(_notes(group, columns)), heads, tuple(shown), tuple(rows), not group.varied)
 
 
 def _notes(group: Group, columns: Sequence[Measure]) -> Iterable[str]:
-    interval = " ± half the width of its 95% Student interval" if group.has_intervals else ""
+    interval = " ± half-width of the 95% t-interval" if group.has_intervals else ""
     yield f"Mean{interval} over {group.repeated}{'; ' if group.caveat else ''}{group.caveat}."
     if group.has_intervals:
-        yield "Intervals hold the noise of orders and seeds, not that of the choice of examples."
+        yield "Intervals cover the variation over orders and seeds, not over the choice of examples."
     yield f"Protocol: {group.conditions}."
     if group.varied:
-        yield f"Not one protocol: variants differ in {', '.join(group.varied)}."
+        yield f"The protocol differs between variants: {', '.join(group.varied)}."
     if group.dropped:
-        yield "Only the orders and seeds that all rows have."
+        yield "Only orders and seeds common to all rows."
     measured = [column for column in columns if any(entry.values(column) for entry in group.entries)]
     if missing := [column.title for column in columns if column not in measured]:
-        yield f"Measured by no run here: {', '.join(missing)}."
+        yield f"Not measured: {', '.join(missing)}."
     if any(column.is_cost for column in measured) and (machines := _machines(group)):
         yield (
-            "Times were measured on different machines or with different numbers of threads, and tell little of each "
-            f"other: {'; '.join(machines)}."
+            "Times were measured on different machines or with different numbers of threads, so they are not "
+            f"comparable: {'; '.join(machines)}."
         )
     if key := [f"{name} is {source}" for source, name in group.short.items() if name != source]:
         yield f"Sources: {'; '.join(key)}."
@@ -103,7 +103,7 @@ def _notes(group: Group, columns: Sequence[Measure]) -> Iterable[str]:
 
 
 def _machines(group: Group) -> list[str]:
-    """Return the machines that runs were made on, where they are not all the same."""
+    """Return the machines of the runs, if they differ."""
     sources: dict[str, list[str]] = {}
     for entry in group.entries:
         for result in entry.results.values():
@@ -123,35 +123,35 @@ def _machine(made_by: Mapping[str, Any]) -> str:
 
 
 def _other_settings(group: Group) -> Iterable[str]:
-    """Say where a learner of the same name was set up in another way in another source."""
+    """Yield notes on learners whose settings differ between sources."""
     first: dict[tuple[str, str], Entry] = {}
     for entry in group.entries:
         other = first.setdefault((entry.learner, entry.variant), entry)
-        ours, theirs = (_settings(one) for one in (other, entry))
+        ours, theirs = (_settings(compared) for compared in (other, entry))
         changed = [
             f"{name} {ours[name]} in {group.short[other.source]}, {theirs[name]} in {group.short[entry.source]}"
             for name in ours
-            if name in theirs and ours[name] != theirs[name]  # a file from before a setting was there does not have it
+            if name in theirs and ours[name] != theirs[name]  # an older file may lack a setting
         ]
         if changed:
             yield f"Settings of {entry.learner} differ: {'; '.join(changed)}."
 
 
 def _settings(entry: Entry) -> dict[str, Any]:
-    """Return the settings of an entry by dotted names, except for the seed, which follows from order and seed."""
+    """Return the settings of an entry by dotted names, without the seed, which follows from order and seed."""
     settings = flat(next(iter(entry.results.values())).settings)
     settings.pop("seed", None)
     return settings
 
 
 def shown(value: float, measure: Measure) -> str:
-    """Write a number as a table shows it: accuracies in points with a decimal, others with three digits."""
+    """Format a value: accuracies in percent with one decimal, others with three digits."""
     scaled = value * measure.scale
     return _signed(scaled, 1 if measure.is_fraction else _decimals(scaled))
 
 
 def shown_cell(cell: Summary | None, measure: Measure) -> str:
-    """Write a mean with half the width of its interval: "93.5 ± 0.7"."""
+    """Format a mean with half the width of its interval: "93.5 ± 0.7"."""
     if cell is None:
         return NONE
     if cell.half_width is None:
@@ -162,7 +162,7 @@ def shown_cell(cell: Summary | None, measure: Measure) -> str:
 
 
 def _decimals(value: float) -> int:
-    """Return the decimals with which a number has three digits at least."""
+    """Return the number of decimals that shows at least three digits."""
     return min(max(2 - floor(log10(abs(value))), 0), 6) if value else 0
 
 
@@ -172,7 +172,7 @@ def _signed(value: float, decimals: int) -> str:
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """Write tables in Markdown, each under its title and above its notes."""
+    """Format tables as Markdown, with titles and notes."""
     return "\n\n".join(_markdown(table) for table in tables) + "\n"
 
 
@@ -183,7 +183,7 @@ def _markdown(table: Table) -> str:
         [
             *row.names,
             *([str(row.n)] if counted else []),
-            *(_with_n(row, cell, one) for cell, one in zip(row.cells, table.columns, strict=True)),
+            *(_with_n(row, cell, measure) for cell, measure in zip(row.cells, table.columns, strict=True)),
         ]
         for row in table.rows
     ]
@@ -193,7 +193,7 @@ def _markdown(table: Table) -> str:
 def markdown_table(
     title: str, names: Sequence[str], numbers: Sequence[str], lines: Iterable[Sequence[str]], notes: Iterable[str]
 ) -> str:
-    """Write a table in Markdown: columns of names, then of numbers, aligned to the right."""
+    """Format a table as Markdown: columns of names, then right-aligned numbers."""
     head = [*names, *numbers]
     marks = ["---"] * len(names) + ["--:"] * len(numbers)
     body = [_line(map(_escaped, head)), _line(marks), *(_line(map(_escaped, line)) for line in lines)]
@@ -205,18 +205,18 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Keep Markdown from reading more than text into a name, as into emr*."""
+    """Escape Markdown in a name, as in emr*."""
     return re.sub(r"([|*`\\]|<(?=[\w/])|(?<!\w)_|_(?!\w))", r"\\\1", text)
 
 
 def _with_n(row: Row, cell: Summary | None, measure: Measure) -> str:
-    """Write a cell, with the number of orders where not all of the row's measured it."""
+    """Format a cell, with the number of orders if it differs from that of the row."""
     text = shown_cell(cell, measure)
     return text if cell is None or cell.n == row.n else f"{text} (n = {cell.n})"
 
 
 def as_csv(tables: Sequence[Table]) -> str:
-    """Write tables as one CSV: a line for each row and measure, numbers as in the result files."""
+    """Format tables as one CSV: a line for each row and measure, with unscaled values."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     names = list(dict.fromkeys(name for table in tables for name in (*table.about, *table.heads)))
@@ -236,7 +236,7 @@ def _or_empty(value: float | None) -> float | str:
 
 
 def latex(tables: Sequence[Table]) -> str:
-    """Write tables in LaTeX for the package booktabs, the best mean of every column in bold."""
+    """Format tables as LaTeX with booktabs, with the best mean of every column in bold."""
     return "\n".join(_latex(table) for table in tables)
 
 
@@ -247,8 +247,8 @@ def _latex(table: Table) -> str:
     lines = []
     for row in table.rows:
         cells = [
-            _bold(_with_n(row, cell, one), cell, one, top)
-            for cell, one, top in zip(row.cells, table.columns, best, strict=True)
+            _bold(_with_n(row, cell, measure), cell, measure, top)
+            for cell, measure, top in zip(row.cells, table.columns, best, strict=True)
         ]
         lines.append(" & ".join([*map(escape_latex, row.names), *([str(row.n)] if counted else []), *cells]) + r" \\")
     return "\n".join(
@@ -270,7 +270,7 @@ def _latex(table: Table) -> str:
 
 
 def _best(table: Table, place: int) -> str | None:
-    """Return the best mean of a column as it is shown, so that means which look equal are treated alike."""
+    """Return the best mean of a column as formatted, so that equal-looking means are treated equally."""
     means = [cell.mean for row in table.rows if (cell := row.cells[place])]
     if len(means) < 2 or not table.marks_best:
         return None
@@ -295,20 +295,20 @@ _LATEX = {
 
 
 def escape_latex(text: str) -> str:
-    """Write a text so that LaTeX prints it as it is."""
+    """Escape a text for LaTeX."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 
 FORMATS: Mapping[str, Callable[[Sequence[Table]], str]] = {"markdown": markdown, "csv": as_csv, "latex": latex}
-"""How tables are written, by name."""
+"""Table formats by name."""
 
 
 def write_tables(tables: Sequence[Table], form: str) -> str:
-    """Write tables in one of `FORMATS`.
+    """Format tables in one of `FORMATS`.
 
     Raises:
-        ConfigError: There is no such format.
+        ConfigError: The format is unknown.
     """
     if form not in FORMATS:
-        raise ConfigError(f"no format {form!r}; have: {', '.join(FORMATS)}")
+        raise ConfigError(f"no format {form!r}; available: {', '.join(FORMATS)}")
     return FORMATS[form](tables)

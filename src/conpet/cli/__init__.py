@@ -1,4 +1,4 @@
-"""The command line: thin verbs over the library; nothing heavy is imported before a verb runs."""
+"""The command line: thin commands over the library. Heavy imports (torch) wait until a command runs."""
 
 from conpet.cli.app import main
 

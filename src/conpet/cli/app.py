@@ -1,4 +1,4 @@
-"""The program: its verbs, and what becomes of errors."""
+"""The `conpet` program: its commands, and how it reports errors."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from conpet.errors import LESS_MEMORY, ConpetError, OutOfMemoryError, is_out_of_
 
 @dataclass
 class Invocation:
-    """What the options before the verb say."""
+    """The options given before the command."""
 
     debug: bool = False
 
 
 app = typer.Typer(
     name="conpet",
-    help="Teach one frozen large language model new tasks for ever.",
+    help="Continual task learning on one frozen language model.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -76,7 +76,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, 1 (an error), 2 (wrong usage) or 130 (interrupted).
 
     Args:
-        arguments: In place of the process's own.
+        arguments: Command-line arguments; by default those of the process.
     """
     invocation = Invocation()
     try:
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        _write_no_more()
+        _discard_output()
         return 1
     except (ConpetError, OSError) as error:
         if invocation.debug:
@@ -114,8 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_error(OutOfMemoryError(f"memory ran out ({error}). {LESS_MEMORY}"))
             return 1
         error.add_note(
-            "This is a mistake in conpet, not yours: please report it with the lines above. "
-            "Workspaces change all at once or not at all: yours is as it was."
+            "This is a bug in conpet: please report it with the lines above. "
+            "Every change is committed completely or not at all, so the workspace is unchanged."
         )
         raise
     return 0
@@ -126,6 +126,6 @@ def _run(arguments: Sequence[str] | None, invocation: Invocation) -> None:
     command(args=list(arguments) if arguments is not None else None, prog_name="conpet", obj=invocation)
 
 
-def _write_no_more() -> None:
-    """Keep the interpreter from complaining, at its end, that nobody reads what is left to write."""
+def _discard_output() -> None:
+    """Redirect standard output to the null device, so that flushing a broken pipe at exit raises no error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""`conpet backbones`: the models conpet installs by itself, and any other by its folder."""
+"""`conpet backbones`: the embedded models, and any other model in a folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="An embedded model.", 
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List the embedded models; any other comes by its folder or hub id."""
+    """List the embedded models. Any other model is named by its folder or hub id."""
     from conpet.backbone.catalog import EMBEDDED
 
     rows = [_embedded(name) for name in EMBEDDED]
@@ -27,24 +27,29 @@ def list_(as_json: AsJson = False) -> None:
     from conpet.report import text
 
     for row in rows:
-        there = f"installed ({text.size(row['bytes'])})" if row["installed"] else "not installed"
+        state = f"installed ({text.size(row['bytes'])})" if row["installed"] else "not installed"
         line(f"{row['name']}: {row['description']}")
         line(
             f"    {text.short_count(row['parameters'])} parameters, {row['layers']} layers, {row['licence']}, "
-            f"download {text.size(row['download_bytes'])}, {there}"
+            f"download {text.size(row['download_bytes'])}, {state}"
         )
-    line("Besides: tiny-random (for tests), a folder in Hugging Face format, or a hub id (owner/model).", style="dim")
+    line(
+        "Also accepted: tiny-random (for tests), a folder in Hugging Face format, or a hub id (owner/model).",
+        style="dim",
+    )
 
 
 @app.command()
 def pull(
     name: Name,
-    verify: Annotated[bool, typer.Option("--verify", help="Hash every file even if it is there already.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash every file even if the model is already installed.")
+    ] = False,
 ) -> None:
-    """Fetch an embedded model, check and convert it, unless it is there already."""
+    """Download, check and convert an embedded model, unless it is already installed."""
     from conpet.backbone.embedded import ensure
 
-    folder = ensure(name, progress=lambda said: line(said, messages()), verify=verify)
+    folder = ensure(name, progress=lambda message: line(message, messages()), verify=verify)
     line(str(folder))
 
 
@@ -55,14 +60,14 @@ def show(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show what is known of an embedded model, or of one in a folder."""
+    """Show the details of an embedded model or of a model in a folder."""
     from conpet.backbone.catalog import EMBEDDED
 
-    found = _embedded(name) if name in EMBEDDED else _of_folder(name)
+    details = _embedded(name) if name in EMBEDDED else _of_folder(name)
     if as_json:
-        print_json(found)
+        print_json(details)
         return
-    for key, value in found.items():
+    for key, value in details.items():
         shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
         line(f"{key.replace('_', ' '):<16}{shown}")
 
@@ -71,7 +76,7 @@ def _embedded(name: str) -> dict[str, Any]:
     from conpet.backbone.catalog import embedded_model
     from conpet.backbone.embedded import status
 
-    model, there = embedded_model(name), status(name)
+    model, installation = embedded_model(name), status(name)
     return {
         "name": model.name,
         "description": model.description,
@@ -84,9 +89,9 @@ def _embedded(name: str) -> dict[str, Any]:
         "package": model.requirement,
         "sha256": model.sha256,
         "download_bytes": model.download_bytes,
-        "installed": there.present,
-        "bytes": there.bytes,
-        "path": str(there.path),
+        "installed": installation.present,
+        "bytes": installation.bytes,
+        "path": str(installation.path),
     }
 
 
@@ -99,8 +104,8 @@ def _of_folder(name: str) -> dict[str, Any]:
     folder = Path(name).expanduser()
     if not (folder / "config.json").is_file():
         raise UnknownNameError(
-            f"no backbone {name!r}: not one of {', '.join(EMBEDDED)}, nor a folder with a config.json "
-            "(a hub id is fetched by `conpet init --backbone`)"
+            f"no backbone {name!r}: it is neither an embedded model ({', '.join(EMBEDDED)}) nor a folder with a "
+            "config.json (`conpet init --backbone` downloads a hub id)"
         )
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return {
@@ -118,7 +123,7 @@ def _of_folder(name: str) -> dict[str, Any]:
 
 
 def _parameters(folder: Path) -> int | None:
-    """Count parameters by the headers of the safetensors files; None where there are none."""
+    """Count the parameters from the headers of the safetensors files; None if there are no such files."""
     from math import prod
 
     from safetensors import safe_open

@@ -1,4 +1,4 @@
-"""`conpet bench`: experiments, their results, the data they use."""
+"""`conpet bench`: run experiments, read their results, list their data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import typer
 
 from conpet.cli import bench_data, bench_results, bench_run
 
-app = typer.Typer(help="Compare learners: run experiments, read their results.", no_args_is_help=True)
+app = typer.Typer(help="Compare learners: run experiments and read their results.", no_args_is_help=True)
 app.command("run")(bench_run.run)
 app.command("table")(bench_results.table)
 app.command("plot")(bench_results.plot)

@@ -15,7 +15,7 @@ app = typer.Typer(help="The data sets of the benchmarks.", no_args_is_help=True)
 
 @app.command("list")
 def list_(data_folder: DataFolders = None, as_json: AsJson = False) -> None:
-    """List the data sets: which are there, and where to get the others."""
+    """List the data sets: which are present, and where to get the others."""
     from conpet.data.benchmarks import DATA_SETS
 
     rows = [_row(name, data_folder or []) for name in DATA_SETS]
@@ -27,21 +27,21 @@ def list_(data_folder: DataFolders = None, as_json: AsJson = False) -> None:
     for row in rows:
         line(f"{row['name']}: {_where(row)}")
     line("")
-    line("present: files of these names are there; what is in them is checked when they are read", style="dim")
+    line("present: the files exist; their content is checked when they are read", style="dim")
 
 
 def _row(name: str, folders: list[Path]) -> dict[str, Any]:
     from conpet.data.benchmarks import DATA_SETS, find_data, how_to_get
 
-    one, folder = DATA_SETS[name], find_data(name, folders)
-    missing = [one.files] if folder is None else list(one.lacking(folder))
+    data_set, folder = DATA_SETS[name], find_data(name, folders)
+    missing = [data_set.files] if folder is None else list(data_set.lacking(folder))
     return {
         "name": name,
-        "title": one.title,
-        "kind": str(one.kind),
-        "labels": one.labels,
-        "licence": one.licence,
-        "source": one.source,
+        "title": data_set.title,
+        "kind": str(data_set.kind),
+        "labels": data_set.labels,
+        "licence": data_set.licence,
+        "source": data_set.source,
         "there": not missing,
         "path": str(folder) if folder else None,
         "missing": missing,

@@ -1,4 +1,4 @@
-"""`conpet bench table`, `plot` and `compare`: what the results of experiments say."""
+"""`conpet bench table`, `plot` and `compare`: read the results of experiments."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ Folder = Annotated[
 ]
 Folders = Annotated[
     list[Path],
-    typer.Argument(metavar="FOLDER...", help="Folders of results, such as yours and others'.", show_default=False),
+    typer.Argument(
+        metavar="FOLDER...", help="Folders with results, for example yours and a published one.", show_default=False
+    ),
 ]
 Metrics = Annotated[
     list[str] | None,
     typer.Option(
         "--metric",
-        help="Column, by its name in the result files; again for more.",
-        show_default="the experiment's, else accuracy, forgetting, time and memory",
+        help="Column, by its name in the result files; may be repeated.",
+        show_default="those of the experiment, else accuracy, forgetting, time and memory",
     ),
 ]
 Learners = Annotated[
@@ -41,10 +43,15 @@ Variants = Annotated[
 DataSets = Annotated[list[str] | None, typer.Option("--data", help="Only these data sets.", show_default=False)]
 ExperimentFile = Annotated[
     Path | None,
-    typer.Option("--experiment", metavar="FILE", help="Take columns and order of rows from it.", show_default=False),
+    typer.Option(
+        "--experiment",
+        metavar="FILE",
+        help="Take the columns and the order of rows from this experiment.",
+        show_default=False,
+    ),
 ]
 CommonOrders = Annotated[
-    bool, typer.Option("--common-orders", help="Use only the orders and seeds that all learners have.")
+    bool, typer.Option("--common-orders", help="Use only the orders and seeds for which every learner has a result.")
 ]
 
 
@@ -59,17 +66,21 @@ def table(
     common_orders: CommonOrders = False,
     join_variants: Annotated[
         bool,
-        typer.Option("--join-variants", help="One table for all variants, though their protocols differ (it says so)."),
+        typer.Option(
+            "--join-variants", help="One table for all variants, even if their protocols differ (the table notes it)."
+        ),
     ] = False,
     target: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there.", show_default=False)
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file.", show_default=False)
     ] = None,
 ) -> None:
     """Print tables of results: means over the orders with 95% intervals, one table for each protocol."""
     from conpet.bench.tables import build_table, write_tables
 
     if target is not None and not target.parent.is_dir():
-        raise ConfigError(f"{target} cannot be written: there is no folder {target.parent}; make it, or name another")
+        raise ConfigError(
+            f"{target} cannot be written: the folder {target.parent} does not exist; create it or choose another"
+        )
     groups = _groups([folder], learner, variant, data, experiment, common_orders, join_variants)
     columns = _columns(groups, metric, experiment)
     text = write_tables([build_table(group, columns) for group in groups], form)
@@ -88,14 +99,14 @@ def plot(
             "--output",
             "-o",
             metavar="FILE.svg|FILE.png|DIR",
-            help="Where to draw; of several data sets, each is drawn to a file with its name added.",
+            help="File or folder to draw to; with several data sets, the name of each is added to its file name.",
             show_default=False,
         ),
     ],
     kind: Annotated[
         str,
         typer.Option(
-            help="accuracy (after every task), cost (accuracy against it) or growth (cost as the stream grows)."
+            help="accuracy (after each task), cost (accuracy against cost) or growth (cost as the stream grows)."
         ),
     ] = "accuracy",
     cost: Annotated[
@@ -107,7 +118,7 @@ def plot(
     experiment: ExperimentFile = None,
     common_orders: CommonOrders = False,
 ) -> None:
-    """Draw results: one file for each data set and protocol."""
+    """Plot results, one file per data set and protocol."""
     from conpet.bench.plots import draw, save
 
     groups = _groups([folder], learner, variant, data, experiment, common_orders)
@@ -122,7 +133,7 @@ def compare(
     folders: Folders,
     against: Annotated[
         str | None,
-        typer.Option(metavar="LEARNER", help="Test all others against this one.", show_default="the best"),
+        typer.Option(metavar="LEARNER", help="Learner to test all others against.", show_default="the best"),
     ] = None,
     metric: Metrics = None,
     learner: Learners = None,
@@ -131,18 +142,18 @@ def compare(
     experiment: ExperimentFile = None,
     common_orders: CommonOrders = False,
 ) -> None:
-    """Print results of several folders in one table, and paired tests of the first metric between learners.
+    """Print the results of several folders in one table, with paired tests of the first metric between learners.
 
-    Results of different protocols are refused. Within one folder each difference is over the orders and seeds that both
-    learners have; between folders all must have the same, unless --common-orders is given.
+    Results of different protocols are refused. Within a folder, each difference is taken over the orders and seeds that
+    both learners have. Across folders, all learners must have the same ones, unless --common-orders is given.
     """
     from conpet.bench import paired
     from conpet.bench.tables import build_table, markdown
 
     groups = _groups(folders, learner, variant, data, experiment, common_orders)
     columns = _columns(groups, metric, experiment)
-    found = [paired.pair(group, columns[0], against) for group in groups]  # all before anything is printed
-    for group, pairs in zip(groups, found, strict=True):
+    comparisons = [paired.pair(group, columns[0], against) for group in groups]  # errors come before any output
+    for group, pairs in zip(groups, comparisons, strict=True):
         sys.stdout.write(markdown([build_table(group, columns)]) + "\n")
         if pairs is not None:
             sys.stdout.write(paired.markdown(pairs) + "\n\n")
@@ -162,12 +173,12 @@ def _groups(
 
     if len(set(folders)) < len(folders):
         raise ConfigError("the same folder is named twice")
-    asked = Experiment.read(experiment) if experiment else None
+    chosen = Experiment.read(experiment) if experiment else None
     return grouped(
         {str(folder): _results(folder) for folder in folders},
         learners=learners or (),
-        order=[*(asked.learners if asked else ())],
-        variants=[*(asked.variants if asked else ())],
+        order=[*(chosen.learners if chosen else ())],
+        variants=[*(chosen.variants if chosen else ())],
         only_variants=only_variants or (),
         data=data or (),
         common_orders=common_orders,
@@ -178,10 +189,10 @@ def _groups(
 def _results(folder: Path) -> list[Result]:
     from conpet.bench.results import read_results
 
-    found = read_results(folder)
-    if not found:
+    results = read_results(folder)
+    if not results:
         raise ConfigError(f"no results in {folder}; `conpet bench run EXPERIMENT` writes them")
-    return found
+    return results
 
 
 def _columns(groups: Sequence[Group], metrics: Sequence[str] | None, experiment: Path | None) -> list[Measure]:
@@ -193,8 +204,8 @@ def _columns(groups: Sequence[Group], metrics: Sequence[str] | None, experiment:
 
 
 def _path(target: Path, kind: str, group: Group, groups: Sequence[Group]) -> Path:
-    """Return the file to draw one of several groups to."""
-    name = group.file_name(with_experiment=len({one.experiment for one in groups}) > 1)
+    """Return the file to draw a group to."""
+    name = group.file_name(with_experiment=len({other.experiment for other in groups}) > 1)
     if target.is_dir() or not target.suffix:
         return target / f"{name}-{kind}.svg"
     return target if len(groups) == 1 else target.with_stem(f"{target.stem}-{name}")

@@ -1,4 +1,4 @@
-"""`conpet bench run`."""
+"""`conpet bench run`: do the runs of an experiment."""
 
 from __future__ import annotations
 
@@ -25,103 +25,108 @@ def run(
     experiment: ExperimentFile,
     results: Annotated[
         Path | None,
-        typer.Option(help="Folder for the results.", show_default="results/NAME beside the experiment"),
+        typer.Option(help="Folder for the results.", show_default="results/NAME next to the experiment"),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Runs beside each other.")] = 1,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of each run.", show_default="cores / workers")
-    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Number of runs at a time.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads per run.", show_default="cores / workers")] = None,
     learner: Annotated[list[str] | None, typer.Option(help="Only these learners.", show_default=False)] = None,
     data: Annotated[list[str] | None, typer.Option(help="Only these data sets.", show_default=False)] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Only these variants.", show_default=False)] = None,
-    orders: Annotated[int | None, typer.Option(min=1, help="Only the first orders.", show_default=False)] = None,
+    orders: Annotated[int | None, typer.Option(min=1, help="Only the first N orders.", show_default=False)] = None,
     full: Annotated[
-        bool, typer.Option("--full", help="The full sizes, as the experiment's key `full` has them.")
+        bool, typer.Option("--full", help="Run at full size, as defined by the experiment's key `full`.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs that are missing and do none.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the missing runs without running them.")] = False,
     data_folder: DataFolders = None,
 ) -> None:
-    """Do the runs of an experiment that have no result yet; stopped at any point, it goes on where it was."""
+    """Run all missing runs of an experiment. If interrupted, run it again to resume."""
     from conpet.bench.checks import check_runs
     from conpet.bench.experiment import Experiment
     from conpet.bench.runner import missing, perform
 
-    asked = Experiment.read(experiment, full=full)
+    chosen = Experiment.read(experiment, full=full)
     name = f"{experiment.stem}-full" if full else experiment.stem
     folder = results or experiment.parent / "results" / name
-    _check("learner", learner, asked.learners)
-    _check("data", data, asked.data)
-    _check("variant", variant, asked.variants)
-    if orders is not None and orders > asked.orders:
-        there = f"orders 0 to {asked.orders - 1}" if asked.orders > 1 else "order 0 alone"
+    _check("learner", learner, chosen.learners)
+    _check("data", data, chosen.data)
+    _check("variant", variant, chosen.variants)
+    if orders is not None and orders > chosen.orders:
+        available = f"orders 0 to {chosen.orders - 1}" if chosen.orders > 1 else "only order 0"
         raise ConfigError(
-            f"--orders {orders}: the experiment has {there}; ask for {asked.orders} at most, or raise 'orders' in "
+            f"--orders {orders}: the experiment has {available}; give at most {chosen.orders}, or raise 'orders' in "
             f"{experiment}"
         )
     wanted = [
-        one
-        for one in asked.runs(name)
-        if (not learner or one.learner in learner)
-        and (not data or one.data in data)
-        and (not variant or one.variant in variant)
-        and (orders is None or one.order < orders)
+        run
+        for run in chosen.runs(name)
+        if (not learner or run.learner in learner)
+        and (not data or run.data in data)
+        and (not variant or run.variant in variant)
+        and (orders is None or run.order < orders)
     ]
-    left = missing(wanted, folder)
-    line(f"{asked.title}: {len(wanted)} runs, {len(wanted) - len(left)} have a result, {len(left)} to do", messages())
+    remaining = missing(wanted, folder)
+    line(
+        f"{chosen.title}: {len(wanted)} runs, {len(wanted) - len(remaining)} have a result, {len(remaining)} to do",
+        messages(),
+    )
     folders = [*(data_folder or ()), experiment.parent]
     for note in check_runs(wanted, folder, folders):
         line(f"note: {note}", messages())
     if dry_run:
-        for one in left:
-            line(str(one))
+        for pending in remaining:
+            line(str(pending))
         return
     failed: list[Run] = []
 
-    def heard(one: Finished) -> None:
-        line(_told(one), output())
-        if one.failure:
-            failed.append(one.run)
-            line(one.failure, messages(), "red")
+    def on_finished(finished: Finished) -> None:
+        line(_result_line(finished), output())
+        if finished.failure:
+            failed.append(finished.run)
+            line(finished.failure, messages(), "red")
 
-    if left:
+    if remaining:
         try:
             perform(
-                left,
+                remaining,
                 folder,
                 data_folders=folders,
                 workers=workers,
                 threads=threads,
-                heard=heard,
-                under_way=lambda tasks: line(_under_way(tasks), messages()),
+                on_finished=on_finished,
+                on_progress=lambda tasks: line(_progress_line(tasks), messages()),
             )
         except KeyboardInterrupt:
-            line("interrupted; the same command goes on after the last finished task of every run", messages())
+            line("interrupted; the same command continues after the last finished task of every run", messages())
             raise
     if failed:
-        others = f"; the other results are in {folder}" if len(failed) < len(left) else ""
+        others = f"; the other results are in {folder}" if len(failed) < len(remaining) else ""
         raise ConfigError(
-            f"{len(failed)} of {len(left)} runs failed, as told above{others}. The same command tries them again"
+            f"{len(failed)} of {len(remaining)} runs failed (see above){others}. Run the same command to try them again"
         )
     line(f"results: {folder}; next: conpet bench table {folder}", messages())
 
 
-def _check(kind: str, asked: list[str] | None, known: Mapping[str, object]) -> None:
-    if unknown := sorted(set(asked or ()) - known.keys()):
+def _check(kind: str, requested: list[str] | None, known: Mapping[str, object]) -> None:
+    if unknown := sorted(set(requested or ()) - known.keys()):
         if not any(known):
-            raise ConfigError(f"the experiment has no {kind} {unknown[0]}, for it names no {kind}s; leave --{kind} out")
+            raise ConfigError(
+                f"the experiment has no {kind} {unknown[0]}, because it defines no {kind}s; leave --{kind} out"
+            )
         meant = did_you_mean(unknown[0], known)
-        raise ConfigError(f"the experiment has no {kind} {', '.join(unknown)}{meant}; have: {', '.join(known)}")
+        raise ConfigError(f"the experiment has no {kind} {', '.join(unknown)}{meant}; available: {', '.join(known)}")
 
 
-def _under_way(tasks: Mapping[Run, int]) -> str:
-    return "under way: " + "; ".join(f"{run} ({done} tasks done)" for run, done in tasks.items())
+def _progress_line(tasks: Mapping[Run, int]) -> str:
+    return "running: " + "; ".join(f"{run} ({done} tasks done)" for run, done in tasks.items())
 
 
-def _told(one: Finished) -> str:
-    accuracy = one.result.metrics["whole_accuracy"] if one.result else None
-    what = "FAILED" if one.result is None else "done" if accuracy is None else f"whole accuracy {accuracy:.1%}"
-    left = f"; {_duration(one.left_seconds)} left" if one.left_seconds and one.done < one.total else ""
-    return f"[{one.done}/{one.total}] {one.run}: {what} ({one.seconds:.0f} s){left}"
+def _result_line(finished: Finished) -> str:
+    accuracy = finished.result.metrics["whole_accuracy"] if finished.result else None
+    what = "FAILED" if finished.result is None else "done" if accuracy is None else f"whole accuracy {accuracy:.1%}"
+    left = (
+        f"; {_duration(finished.left_seconds)} left" if finished.left_seconds and finished.done < finished.total else ""
+    )
+    return f"[{finished.done}/{finished.total}] {finished.run}: {what} ({finished.seconds:.0f} s){left}"
 
 
 def _duration(seconds: float) -> str:

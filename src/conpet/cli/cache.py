@@ -1,4 +1,4 @@
-"""`conpet cache`: the states of the frozen layers that all workspaces share."""
+"""`conpet cache`: the cached states of the frozen layers, shared by all workspaces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import typer
 from conpet.cli.console import line, print_json
 from conpet.cli.options import AsJson
 
-app = typer.Typer(help="Show or clear the cache of states.", invoke_without_command=True)
+app = typer.Typer(help="Show or clear the cache of prefix states.", invoke_without_command=True)
 
 
 @app.callback()
@@ -18,13 +18,13 @@ def _cache(context: typer.Context, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(as_json: AsJson = False) -> None:
-    """Show how much is kept, and where."""
+    """Show the size and location of the cache."""
     from conpet.report import text
     from conpet.state.live import state_cache
 
     with state_cache() as cache:
-        there = cache.path.exists()  # to look into a cache that is not there would make its file
-        entries, used = (cache.entries, cache.bytes_used) if there else (0, 0)
+        exists = cache.path.exists()  # reading the counts would create the file
+        entries, used = (cache.entries, cache.bytes_used) if exists else (0, 0)
     if as_json:
         print_json({"path": str(cache.path), "entries": entries, "bytes": used, "limit_bytes": cache.limit_bytes})
     else:
@@ -33,7 +33,7 @@ def show(as_json: AsJson = False) -> None:
 
 @app.command()
 def clear() -> None:
-    """Forget every state; they are computed again when needed."""
+    """Delete every cached state. States are computed again when needed."""
     from conpet.state.live import state_cache
 
     cache = state_cache()

@@ -1,4 +1,4 @@
-"""Teach a workspace task after task, showing how it fares."""
+"""Change a workspace from the command line, with progress and results shown."""
 
 from __future__ import annotations
 
@@ -28,42 +28,42 @@ def teach(
     evaluate: bool = True,
     wait: float | None = None,
 ) -> None:
-    """Learn tasks in order, some together; after each change print the accuracy matrix so far and what it did."""
+    """Learn tasks in order, `batch` at a time; after each change print the accuracy matrix so far and a report."""
     from conpet.commands.report import History
     from conpet.report.tables import matrix_table
 
     history = History(workspace.store)
     for start in range(0, len(tasks), batch):
-        some = tasks[start : start + batch]
+        group = tasks[start : start + batch]
         try:
-            reports = _learn(workspace, some, _title(some, start, len(tasks)), evaluate, wait)
+            reports = _learn(workspace, group, _title(group, start, len(tasks)), evaluate, wait)
         except KeyboardInterrupt:
-            _say_what_is_kept(some, start, len(tasks))
+            _print_interrupted(group, start, len(tasks))
             raise typer.Exit(INTERRUPTED) from None
         if any(report.evaluation is not None for report in reports):
             output().print()
             output().print(matrix_table(history.events()))
-        for task, report in zip(some, reports, strict=True):
-            # The reader's own notes were told before.
+        for task, report in zip(group, reports, strict=True):
+            # The notes of the reader are already printed.
             for note in () if report.skipped else report.notes[len(task.notes) :]:
                 line(f"{task.name}: {note}")
             line(str(report))
 
 
-def _title(some: Sequence[Task], start: int, total: int) -> str:
-    """Return what the stages of learning some tasks are shown under."""
-    if len(some) == 1:
-        return f"[{start + 1}/{total}] {some[0].name}"
-    return f"[{start + 1} to {start + len(some)} of {total}] {some[0].name}, ..., {some[-1].name}"
+def _title(group: Sequence[Task], start: int, total: int) -> str:
+    """Return the title of the progress bar while a group of tasks is learned."""
+    if len(group) == 1:
+        return f"[{start + 1}/{total}] {group[0].name}"
+    return f"[{start + 1} to {start + len(group)} of {total}] {group[0].name}, ..., {group[-1].name}"
 
 
 def extend_tasks(workspace: ConPET, source: Path, *, evaluate: bool = True, wait: float | None = None) -> None:
-    """Learn more examples of labels that are learned already, and print what became of each task."""
+    """Learn more examples of known labels, and print a report for each task."""
     from conpet.data import read_examples
 
     examples = read_examples(source)
     with stages(source.name) as progress:
-        reports = patiently(
+        reports = with_wait(
             wait,
             lambda seconds: workspace.extend(examples, evaluate=evaluate, wait_seconds=seconds, progress=progress),
         )
@@ -77,39 +77,39 @@ def _learn(
     workspace: ConPET, tasks: Sequence[Task], title: str, evaluate: bool, wait: float | None
 ) -> list[LearnReport]:
     with stages(title) as progress:
-        return patiently(
+        return with_wait(
             wait,
             lambda seconds: workspace.learn_batch(tasks, evaluate=evaluate, wait_seconds=seconds, progress=progress),
         )
 
 
-def made(title: str, wait: float | None, no_evaluate: bool, change: Callable[..., Done]) -> Done:
-    """Make a change and show how far each of its stages is.
+def run_change(title: str, wait: float | None, no_evaluate: bool, change: Callable[..., Done]) -> Done:
+    """Make a change and show the progress of each of its stages.
 
     Args:
-        title: What the stages are of.
-        wait: As in `patiently`.
-        no_evaluate: Whether the change ends without an evaluation.
+        title: Shown before the name of each stage.
+        wait: Most seconds to wait for another process; None for no limit.
+        no_evaluate: Whether to skip the evaluation after the change.
         change: Takes `evaluate`, `wait_seconds` and `progress`, as `ConPET.learn` does.
     """
     with stages(title) as progress:
-        return patiently(
+        return with_wait(
             wait, lambda seconds: change(evaluate=not no_evaluate, wait_seconds=seconds, progress=progress)
         )
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Ask before something is lost, unless `yes`; end the program where the answer is no."""
+    """Ask before deleting something, unless `yes`; end the program if the answer is no."""
     if not yes:
-        typer.confirm(f"{question} This cannot be undone (--yes does not ask).", abort=True, err=True)
+        typer.confirm(f"{question} This cannot be undone (--yes skips this question).", abort=True, err=True)
 
 
-def patiently(wait: float | None, change: Callable[[float | None], Done]) -> Done:
-    """Make a change; say so where another process must be waited for.
+def with_wait(wait: float | None, change: Callable[[float | None], Done]) -> Done:
+    """Make a change; print a message if it has to wait for another process.
 
     Args:
-        wait: Seconds to wait at most, or None.
-        change: Makes the change, waiting no longer than the seconds it is given.
+        wait: Most seconds to wait; None for no limit.
+        change: Makes the change; its argument is the most seconds to wait, or None.
     """
     try:
         return change(0)
@@ -120,15 +120,15 @@ def patiently(wait: float | None, change: Callable[[float | None], Done]) -> Don
         return change(wait)
 
 
-def say_accuracy(accuracy: float | None, labels: int) -> None:
-    """Say how a workspace stands after a change."""
+def print_accuracy(accuracy: float | None, labels: int) -> None:
+    """Print the whole accuracy after a change."""
     from conpet.report import text
 
     line(f"whole accuracy {text.percent(accuracy)} over {text.plural(labels, 'label')}")
 
 
-def _say_what_is_kept(tasks: Sequence[Task], before: int, total: int) -> None:
-    kept = f"{before} of {total} tasks are learned and kept" if total > 1 else "the workspace is as it was"
+def _print_interrupted(tasks: Sequence[Task], before: int, total: int) -> None:
+    stored = f"{before} of {total} tasks are learned and stored" if total > 1 else "the workspace is unchanged"
     names = ", ".join(repr(task.name) for task in tasks[:3]) + (", ..." if len(tasks) > 3 else "")
-    goes_on = "continues from its last checkpoint" if len(tasks) == 1 else "continue from their last checkpoint"
-    line(f"stopped: {kept}. Run the same command again to go on: {names} {goes_on}.", messages(), "yellow")
+    resumes = "continues from its last checkpoint" if len(tasks) == 1 else "continue from their last checkpoints"
+    line(f"stopped: {stored}. Run the same command to resume: {names} {resumes}.", messages(), "yellow")

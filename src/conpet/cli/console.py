@@ -1,4 +1,4 @@
-"""What the verbs print with: results on the standard output, everything else on the standard error."""
+"""Printing: results to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Watch = Callable[[str], Any]
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 _PLAIN_SECONDS = 10.0
-"""How long a log that nobody watches goes without a line while one stage runs."""
+"""Seconds between lines while a stage runs and standard error is not a terminal."""
 _STAGE_NAMES = {
     "prefix": "reading examples",
     "module": "training the module",
@@ -40,27 +40,27 @@ _STAGE_NAMES = {
 
 
 def output() -> Console:
-    """Return the console of results."""
+    """Return the console for results."""
     return Console(highlight=False)
 
 
 def messages() -> Console:
-    """Return the console of progress, notes and errors."""
+    """Return the console for progress, notes and errors."""
     return Console(stderr=True, highlight=False)
 
 
 def line(text: str, console: Console | None = None, style: str | None = None) -> None:
-    """Print one line as it is: no markup is read into it, and a terminal's width does not break it."""
+    """Print one line verbatim: no markup, and no line breaks at the width of the terminal."""
     (console or output()).print(text, style=style, markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON, non-ASCII text as it is."""
+    """Print a value as indented JSON, without escaping non-ASCII text."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def print_error(error: Exception, *, everything: bool = False) -> None:
-    """Print an error's message; of wrong data every row where `everything`, or where nobody watches the screen."""
+    """Print an error message; list every wrong row of a `DataError` if `everything`, or if there is no terminal."""
     console = messages()
     text = str(error)
     if isinstance(error, DataError) and len(error.problems) > error.SHOWN:
@@ -68,15 +68,17 @@ def print_error(error: Exception, *, everything: bool = False) -> None:
             text = "\n".join([error.summary, *(f"  {problem}" for problem in error.problems)])
         else:
             shown = [f"  {problem}" for problem in error.problems[: error.SHOWN]]
-            left_out = f"  ... and {len(error.problems) - error.SHOWN} more (redirect the standard error to a file)"
-            text = "\n".join([error.summary, *shown, left_out])
+            omitted = (
+                f"  ... and {len(error.problems) - error.SHOWN} more (redirect standard error to a file to see all)"
+            )
+            text = "\n".join([error.summary, *shown, omitted])
     console.print("error:", style="bold red", end=" ")
     line(text, console)
 
 
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Print Python's warnings as one line each, without the line of code they come from."""
+    """Print each Python warning as one line, without its source line."""
 
     def show(
         message: Warning | str,
@@ -89,16 +91,16 @@ def warnings_as_lines() -> Iterator[None]:
         line(f"warning: {message}", messages(), "yellow")
 
     with warnings.catch_warnings():
-        warnings.showwarning = show  # type: ignore[assignment] # its last parameter is called `line`
+        warnings.showwarning = show  # type: ignore[assignment] # the last parameter is named `line` there
         yield
 
 
 @contextmanager
 def stages(title: str) -> Iterator[Stages]:
-    """Show how far each stage of a change is: a bar on a terminal, else a line now and then.
+    """Show the progress of each stage: a bar on a terminal, otherwise a line every few seconds.
 
     Args:
-        title: What the stages are of.
+        title: Shown before the name of each stage.
     """
     console = messages()
     if not console.is_terminal:
@@ -115,11 +117,11 @@ def stages(title: str) -> Iterator[Stages]:
 
 
 def _plain_stages(title: str, console: Console) -> Stages:
-    said: tuple[str, float] = ("", 0.0)
+    printed: tuple[str, float] = ("", 0.0)
 
     def show(stage: str, share: float) -> None:
-        nonlocal said
-        last, when = said
+        nonlocal printed
+        last, when = printed
         name = _STAGE_NAMES.get(stage, stage)
         if stage != last:
             line(f"{title}: {name}", console)
@@ -127,14 +129,14 @@ def _plain_stages(title: str, console: Console) -> Stages:
             line(f"{title}: {name}, {share:.0%}", console)
         else:
             return
-        said = (stage, monotonic())
+        printed = (stage, monotonic())
 
     return show
 
 
 @contextmanager
 def counting(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show how many of a number of things are done: a bar on a terminal, else a line now and then."""
+    """Show how many items are done: a bar on a terminal, otherwise a line every few seconds."""
     console = messages()
     if not console.is_terminal:
         yield _plain_counting(title, total, console)
@@ -146,14 +148,14 @@ def counting(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 def _plain_counting(title: str, total: int | None, console: Console) -> Callable[[int], None]:
-    done, said = 0, monotonic()
+    done, printed = 0, monotonic()
 
     def count(more: int) -> None:
-        nonlocal done, said
+        nonlocal done, printed
         done += more
-        if monotonic() - said >= _PLAIN_SECONDS:
+        if monotonic() - printed >= _PLAIN_SECONDS:
             of_all = "" if total is None else f" of {total:,}"
             line(f"{title}: {done:,}{of_all}", console)
-            said = monotonic()
+            printed = monotonic()
 
     return count

@@ -1,4 +1,4 @@
-"""`conpet demo`."""
+"""`conpet demo`: learn the bundled data, task after task."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from conpet.cli.console import line, messages, output
 
 
 def demo(
-    workspace: Annotated[Path, typer.Option(metavar="DIR", help="Where to learn.")] = Path("demo-workspace"),
+    workspace: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the workspace.")] = Path("demo-workspace"),
     backbone: Annotated[str, typer.Option(help="Backbone; minilm-l6 is several times faster.")] = "smollm2-135m",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what an earlier demo learned there.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the workspace of an earlier demo first.")] = False,
     write_data: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Only write the demo's data as files to look at, and stop.", show_default=False
-        ),
+        typer.Option(metavar="FOLDER", help="Write the demo's data to this folder and stop.", show_default=False),
     ] = None,
 ) -> None:
-    """Watch a real language model learn the intents of ten departments, one after another.
+    """Run a demo: a real language model learns the intents of ten departments, one task after another.
 
     The data is CLINC150: 150 intents of 10 domains, 20 training examples each.
-    An interrupted demo goes on where it was; a finished one shows its results again.
+    An interrupted demo resumes; a finished demo shows its results again.
     """
     if write_data is not None:
         from conpet.demo.stream import write_demo_stream
@@ -34,4 +32,4 @@ def demo(
         return
     from conpet.demo.run import Demo
 
-    Demo(workspace, output(), say=lambda said: line(said, messages()), teach=teach).run(backbone, fresh=fresh)
+    Demo(workspace, output(), say=lambda message: line(message, messages()), teach=teach).run(backbone, fresh=fresh)

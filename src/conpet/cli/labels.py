@@ -1,4 +1,4 @@
-"""`conpet labels`: labels that get another name, are split, or retired."""
+"""`conpet labels`: list, rename, split and retire labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from conpet.cli.changes import confirm, made, say_accuracy
+from conpet.cli.changes import confirm, print_accuracy, run_change
 from conpet.cli.console import line, output, print_json
 from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, Yes
 from conpet.cli.workspace import open_workspace
@@ -43,17 +43,17 @@ def list_(workspace: WorkspacePath, as_json: AsJson = False) -> None:
 def rename(
     workspace: WorkspacePath,
     old: Annotated[str, typer.Argument(metavar="OLD", help="The label.", show_default=False)],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Its name from now on.", show_default=False)],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.", show_default=False)],
     no_evaluate: NoEvaluate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
-    """Give a label another name: a new version of its task, with the same weights."""
+    """Rename a label: its task gets a new version with the same weights."""
     opened = open_workspace(workspace, backbone, device)
-    report = made(old, wait, no_evaluate, partial(opened.rename, old, new))
-    line(f"{old}: is {new} from now on ({report.task} version {report.version})")
-    _say_standing(report)
+    report = run_change(old, wait, no_evaluate, partial(opened.rename, old, new))
+    line(f"{old}: renamed to {new} ({report.task} version {report.version})")
+    _print_evaluation(report)
 
 
 @app.command()
@@ -66,15 +66,15 @@ def retire(
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
-    """Take a label out: its examples and its share of the statistics, and the older versions that hold them."""
+    """Remove a label with its examples and statistics, and all older versions of its task, since they contain it."""
     from conpet.report import text
 
     opened = open_workspace(workspace, backbone, device)
-    confirm(f"Retire {label!r}: all its examples, and all older versions of its task?", yes)
-    report = made(label, wait, no_evaluate, partial(opened.retire, label))
+    confirm(f"Retire {label!r} and delete its examples and all older versions of its task?", yes)
+    report = run_change(label, wait, no_evaluate, partial(opened.retire, label))
     left = f"{text.plural(report.labels, 'label')} of {report.task} {'is' if report.labels == 1 else 'are'} left"
     line(f"{label}: retired; {left} (version {report.version})")
-    _say_standing(report)
+    _print_evaluation(report)
 
 
 @app.command()
@@ -84,34 +84,39 @@ def split(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="Examples of finer labels: a file, or a folder as for `learn`.", show_default=False
+            metavar="FILE", help="Examples of the finer labels: a file, or a folder as for `learn`.", show_default=False
         ),
     ],
     replace: Annotated[
-        bool, typer.Option("--replace", help="FILE may have none of the label's stored examples: all are dropped.")
+        bool,
+        typer.Option(
+            "--replace", help="Allow FILE to contain none of the stored examples of the label; all of them are dropped."
+        ),
     ] = False,
     no_evaluate: NoEvaluate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
-    """Put finer labels in the place of one; its task is learned anew, as a new version.
+    """Replace a label with finer labels; its task is trained again as a new version.
 
-    Stored examples of the label that are not in FILE are dropped from it.
+    Stored examples of the label that are not in FILE are dropped.
     """
     from conpet.data import read_examples
 
     opened = open_workspace(workspace, backbone, device)
-    report = made(label, wait, no_evaluate, partial(opened.split_label, label, read_examples(source), replace=replace))
+    report = run_change(
+        label, wait, no_evaluate, partial(opened.split_label, label, read_examples(source), replace=replace)
+    )
     for note in report.notes:
         line(f"{report.task}: {note}")
     line(f"{label}: split; {report.task} version {report.version} has {report.labels} labels")
-    _say_standing(report)
+    _print_evaluation(report)
 
 
-def _say_standing(report: LearnReport) -> None:
+def _print_evaluation(report: LearnReport) -> None:
     if report.evaluation is not None:
-        say_accuracy(report.evaluation.whole_accuracy, report.labels_seen)
+        print_accuracy(report.evaluation.whole_accuracy, report.labels_seen)
 
 
 def _print_list(rows: list[dict[str, object]]) -> None:

@@ -26,40 +26,40 @@ if TYPE_CHECKING:
     from conpet.methods.base import Method
 
 
-def _setting(words: str) -> Any:
-    return typer.Option(help=words, rich_help_panel="Common settings", show_default=False)
+def _setting(meaning: str) -> Any:
+    return typer.Option(help=meaning, rich_help_panel="Common settings", show_default=False)
 
 
 def init(
-    workspace: Annotated[Path, typer.Argument(metavar="WORKSPACE", help="Folder to make it in: new, or empty.")],
+    workspace: Annotated[Path, typer.Argument(metavar="WORKSPACE", help="Folder of the workspace: new or empty.")],
     backbone: Annotated[
         str,
         typer.Option(help="smollm2-135m, minilm-l6, tiny-random, a folder in Hugging Face format, or a hub id."),
     ] = "smollm2-135m",
-    method: Annotated[str, typer.Option(help=f"How tasks are learned: {', '.join(METHODS)}.")] = "dynamic",
-    frozen_layers: Annotated[int | None, _setting("Layers at the bottom that carry no modules.")] = None,
+    method: Annotated[str, typer.Option(help=f"Learning method: {', '.join(METHODS)}.")] = "dynamic",
+    frozen_layers: Annotated[int | None, _setting("Number of bottom layers without modules.")] = None,
     module: Annotated[str | None, _setting(f"Kind of PET module: {', '.join(MODULE_KINDS)}.")] = None,
     rank: Annotated[int | None, _setting("Rank of the LoRA modules.")] = None,
     epochs: Annotated[int | None, _setting("Passes over a task's examples.")] = None,
-    learning_rate: Annotated[float | None, _setting("Highest learning rate of the modules.")] = None,
-    selector: Annotated[str | None, _setting(f"What finds an input's task: {', '.join(SELECTORS)}.")] = None,
-    top_k: Annotated[int | None, _setting("Number of modules run for an input.")] = None,
-    fusion: Annotated[str | None, _setting(f"How scores become one ranking: {', '.join(FUSIONS)}.")] = None,
-    replay: Annotated[str | None, _setting(f"How past examples are drawn: {', '.join(SCHEDULES)}.")] = None,
+    learning_rate: Annotated[float | None, _setting("Peak learning rate.")] = None,
+    selector: Annotated[str | None, _setting(f"How the task of an input is found: {', '.join(SELECTORS)}.")] = None,
+    top_k: Annotated[int | None, _setting("Number of modules to run per input.")] = None,
+    fusion: Annotated[str | None, _setting(f"How scores are combined into one ranking: {', '.join(FUSIONS)}.")] = None,
+    replay: Annotated[str | None, _setting(f"Replay schedule: {', '.join(SCHEDULES)}.")] = None,
     dtype: Annotated[str | None, _setting("Number format: auto, float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, _setting("Device: auto, cpu, cuda, cuda:1, ...")] = None,
-    seed: Annotated[int | None, _setting("Seed of everything random.")] = None,
+    seed: Annotated[int | None, _setting("Seed of all random choices.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any setting by its dotted name (module.alpha=32), its value in YAML; may be repeated. "
+            help="Any setting by its dotted name, with its value in YAML (module.alpha=32); may be repeated. "
             "`conpet settings` lists them.",
         ),
     ] = None,
 ) -> None:
-    """Make an empty workspace around a frozen backbone."""
+    """Create an empty workspace for a frozen backbone."""
     direct = {
         "backbone.name": backbone,
         "method.name": method,
@@ -76,11 +76,11 @@ def init(
         "backbone.device": device,
         "seed": seed,
     }
-    given = _merged({name: value for name, value in direct.items() if value is not None}, settings or [])
+    options = _merged({name: value for name, value in direct.items() if value is not None}, settings or [])
     from conpet.api import ConPET
 
-    created = ConPET.create(workspace, progress=lambda said: line(said, messages()), **given)
-    _say_created(created, workspace, given)
+    created = ConPET.create(workspace, progress=lambda message: line(message, messages()), **options)
+    _print_created(created, workspace, options)
 
 
 def learn(
@@ -89,60 +89,60 @@ def learn(
         Path,
         typer.Argument(
             metavar="TASK_OR_STREAM",
-            help="A JSONL, CSV or Parquet file; a folder with train, validation and test files; or a folder of such.",
+            help="A JSONL, CSV or Parquet file; a folder with train, validation and test files; or a folder of these.",
             show_default=False,
         ),
     ],
     name: Annotated[
-        str | None, typer.Option(help="Name of the task.", show_default="that of its file or folder")
+        str | None, typer.Option(help="Name of the task.", show_default="the name of its file or folder")
     ] = None,
     template: Annotated[
-        str | None, typer.Option(help="Template of the task in place of its kind's own.", show_default=False)
+        str | None, typer.Option(help="Template of the task, instead of the default of its kind.", show_default=False)
     ] = None,
     extend: Annotated[
         bool,
-        typer.Option("--extend", help="More examples of labels learned already: their tasks get new versions."),
+        typer.Option("--extend", help="Learn more examples of known labels: their tasks get new versions."),
     ] = False,
     batch: Annotated[
         int,
         typer.Option(
             min=1,
             metavar="N",
-            help="Learn N tasks of a stream in one change: many small ones take much less time so.",
+            help="Learn N tasks of a stream in one change; much faster for many small tasks.",
         ),
     ] = 1,
     no_evaluate: NoEvaluate = False,
     wait: Wait = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Seed by which missing test sets are split off.", show_default="the workspace's"),
+        typer.Option(help="Seed for splitting off missing test sets.", show_default="the workspace's"),
     ] = None,
     all_rows: Annotated[
         bool,
-        typer.Option("--all-rows", help="Learn from every row: no validation and test sets are split off."),
+        typer.Option("--all-rows", help="Learn from every row: split off no validation and test sets."),
     ] = False,
     backbone: BackboneMoved = None,
     device: Device = None,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="List every wrong row of the data, however many.")
-    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List every wrong row of the data.")] = False,
 ) -> None:
     """Learn a task, or a stream of tasks one after another.
 
     All data is checked before anything is learned.
-    A task already learned from the same data is skipped; a changed one becomes a new version.
-    With --batch tasks are learned N at a time, each N of them or none, and evaluated after every N.
-    With --extend all rows of a file are learned from, beside what is stored of their tasks; nothing is split off.
-    With --all-rows nothing is split off either: every row is learned from, and accuracy is only known of what has a
-    test file of its own.
-    Interrupt it whenever you like: the same command goes on where it was.
+    Tasks already learned from the same data are skipped; if the data changed, a new version is learned.
+    With --batch, tasks are learned N at a time: each batch is committed and evaluated as a whole.
+    With --extend, all rows are added to the stored examples of their tasks; no test set is split off.
+    With --all-rows, every row is learned from; accuracy is measured only where there is a test file.
+    An interrupted command resumes when it is run again.
     """
     from conpet.errors import DataError
 
     if extend and batch > 1:
-        raise typer.BadParameter("tasks are extended one by one: leave one of the two out", param_hint="--batch")
+        raise typer.BadParameter("tasks are extended one by one: give either --extend or --batch", param_hint="--batch")
     if extend and (name is not None or template is not None or seed is not None or all_rows):
-        raise typer.BadParameter("tasks that are learned keep their name, template and split", param_hint="--extend")
+        raise typer.BadParameter(
+            "a task keeps its name, template and test split: leave out --name, --template, --seed and --all-rows",
+            param_hint="--extend",
+        )
     opened = open_workspace(workspace, backbone, device)
     try:
         if extend:
@@ -156,13 +156,13 @@ def learn(
         print_error(error, everything=True)
         raise typer.Exit(1) from None
     opened.check(tasks)
-    _say_notes(opened, tasks)
+    _print_notes(opened, tasks)
     with metered() as costs:
         teach(opened, tasks, batch=batch, evaluate=not no_evaluate, wait=wait)
-    _say_learned(opened, workspace, costs)
+    _print_learned(opened, workspace, costs)
 
 
-_WHOLE = {
+_FIRST_KEYS = {
     "backbone": "backbone.name",
     "method": "method.name",
     "module": "module.kind",
@@ -170,26 +170,26 @@ _WHOLE = {
     "fusion": "fusion.name",
     "replay": "replay.schedule",
 }
-"""What a section stands for where it is given a single value."""
+"""The setting meant by a section name with a single value (`module=ia3`)."""
 
 
 def _merged(direct: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     import yaml
 
-    given = dict(direct)
+    options = dict(direct)
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         name = name.strip().replace("-", "_")
-        name = _WHOLE.get(name, name)
+        name = _FIRST_KEYS.get(name, name)
         if not equals or not name:
             raise typer.BadParameter(f"{assignment!r} is not KEY=VALUE", param_hint="--set")
-        if name in given:
-            raise typer.BadParameter(f"{name} is given twice, or has an option of its own", param_hint="--set")
+        if name in options:
+            raise typer.BadParameter(f"{name} is given twice, or also by its own option", param_hint="--set")
         try:
-            given[name] = yaml.safe_load(value)
+            options[name] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise typer.BadParameter(f"{assignment!r}: the value is not YAML", param_hint="--set") from None
-    return given
+    return options
 
 
 def _read(
@@ -202,27 +202,27 @@ def _read(
     return [read_task(source, name=name, template=template, owned=workspace.owners, **split)]
 
 
-def _say_created(created: ConPET, path: Path, given: Iterable[str]) -> None:
+def _print_created(created: ConPET, path: Path, options: Iterable[str]) -> None:
     from conpet.report import text
 
     settings, learner = created.settings, METHODS[created.settings.method.name]
     backbone = created.store.header().backbone
     layers, frozen = backbone["layers"], backbone["frozen_layers"]
-    cut = f"modules sit on its top {layers - frozen} of {layers} layers" if layers else "modules sit on all its layers"
+    where = f"modules on its top {layers - frozen} of {layers} layers" if layers else "modules on all its layers"
     line(f"{created.path}: an empty workspace, method {settings.method.name}")
     line(
         f"backbone {backbone['name']}: {text.short_count(backbone['parameters'])} parameters in {backbone['dtype']}, "
-        f"frozen{f'; {cut}' if learner.tunes else ''}"
+        f"frozen{f'; {where}' if learner.tunes else ''}"
     )
-    _say_of_kinds(learner, [settings.module.kind])
+    _print_kind_notes(learner, [settings.module.kind])
     unused = learner.unused_sections(settings)
-    if idle := sorted(key for key in given if key.partition(".")[0] in unused):
-        line(f"method {settings.method.name} does not use: {', '.join(idle)}")
+    if ignored := sorted(key for key in options if key.partition(".")[0] in unused):
+        line(f"method {settings.method.name} does not use: {', '.join(ignored)}")
     line(f"next: conpet learn {path} TASK_OR_STREAM", style="dim")
 
 
-def _say_of_kinds(learner: type[Method], names: Iterable[str]) -> None:
-    """Say what users should know of kinds of modules, if different modules may meet in one pass."""
+def _print_kind_notes(learner: type[Method], names: Iterable[str]) -> None:
+    """Print the notes of module kinds, for methods that mix modules in one pass."""
     from conpet.modules.kinds import MODULE_KINDS
 
     for name in names if "selector" in learner.sections else ():
@@ -230,19 +230,19 @@ def _say_of_kinds(learner: type[Method], names: Iterable[str]) -> None:
             line(MODULE_KINDS[name].note)
 
 
-def _say_notes(workspace: ConPET, tasks: list[Task]) -> None:
+def _print_notes(workspace: ConPET, tasks: list[Task]) -> None:
     known = {task.name: task.active.digest for task in workspace.tasks}
     for task in tasks:
         for note in task.notes if known.get(task.name) != task.digest else ():
             line(f"{task.name}: {note}")
-    # Of the workspace's own kind `init` has spoken.
+    # `init` has printed the note of the workspace's own kind.
     settings = workspace.settings
     kinds = dict.fromkeys(settings.for_task(task.settings).module.kind for task in tasks)
     kinds.pop(settings.module.kind, None)
-    _say_of_kinds(METHODS[settings.method.name], kinds)
+    _print_kind_notes(METHODS[settings.method.name], kinds)
 
 
-def _say_learned(workspace: ConPET, path: Path, costs: Meter) -> None:
+def _print_learned(workspace: ConPET, path: Path, costs: Meter) -> None:
     from conpet.report import text
 
     out = output()

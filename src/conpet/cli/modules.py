@@ -1,4 +1,4 @@
-"""`conpet modules`: the versions of every task's module."""
+"""`conpet modules`: list, inspect and change the versions of every task's module."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from conpet.cli.changes import confirm, made, say_accuracy
+from conpet.cli.changes import confirm, print_accuracy, run_change
 from conpet.cli.console import line, output, print_error, print_json
 from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, TaskName, Wait, WorkspacePath, Yes
 from conpet.cli.workspace import open_workspace
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, inspect, roll back, remove, export and verify modules.", no_args_is_help=True)
 Version = Annotated[
-    int | None, typer.Option("--version", metavar="N", help="Version of the module.", show_default="the one in use")
+    int | None, typer.Option("--version", metavar="N", help="Version of the module.", show_default="the active version")
 ]
 
 
 @app.command("list")
 def list_(workspace: WorkspacePath, as_json: AsJson = False) -> None:
-    """List every version of every module; predictions use the active ones.
+    """List all module versions; predictions use the active ones.
 
-    In the column `module` stands what a module has of trained parameters, or the name of the one that tasks share.
+    The column `module` shows the number of trained parameters, or the name of the module that tasks share.
     """
     from conpet.store import Store
 
@@ -42,14 +42,14 @@ def list_(workspace: WorkspacePath, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(workspace: WorkspacePath, task: TaskName, version: Version = None, as_json: AsJson = False) -> None:
-    """Show all that is known of one module."""
+    """Show the details of a module."""
     from conpet.store import Store
 
     store = Store.open(workspace)
     with store.snapshot() as snapshot:
         record = snapshot.task(task)
         chosen = record.active if version is None else record.version(version)
-        found = _row(chosen) | {
+        details = _row(chosen) | {
             "labels": list(chosen.labels),
             "digest": chosen.digest,
             **chosen.description,
@@ -66,27 +66,27 @@ def show(workspace: WorkspacePath, task: TaskName, version: Version = None, as_j
             ],
         }
     if as_json:
-        print_json(found)
+        print_json(details)
     else:
-        _print_details(found)
+        _print_details(details)
 
 
 @app.command()
 def rollback(
     workspace: WorkspacePath,
     task: TaskName,
-    version: Annotated[int, typer.Argument(metavar="VERSION", help="The version to use from now on.")],
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="The version to use.")],
     no_evaluate: NoEvaluate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
-    """Go back, or forth, to another version of a task's module."""
+    """Switch to another version of a task's module, older or newer."""
     opened = open_workspace(workspace, backbone, device)
-    report = made(task, wait, no_evaluate, partial(opened.rollback, task, version))
-    line(f"{task}: version {report.version} is in use" + (" already; nothing done" if report.skipped else ""))
+    report = run_change(task, wait, no_evaluate, partial(opened.rollback, task, version))
+    line(f"{task}: version {report.version} is active" + (" already; nothing changed" if report.skipped else ""))
     if report.evaluation is not None:
-        say_accuracy(report.evaluation.whole_accuracy, report.labels_seen)
+        print_accuracy(report.evaluation.whole_accuracy, report.labels_seen)
 
 
 @app.command()
@@ -99,94 +99,102 @@ def remove(
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
-    """Take a task out: its labels, all its versions, its examples, and its share of the statistics."""
+    """Remove a task with its labels, versions, examples and statistics."""
     opened = open_workspace(workspace, backbone, device)
-    labels, versions, stays = _extent(opened.store, task)
-    question = f"Remove {task!r}: {labels} labels, {versions} version(s) of its module, all its examples?"
-    confirm(" ".join([question, *stays]), yes)
-    evaluation = made(task, wait, no_evaluate, partial(opened.remove, task))
+    labels, versions, remaining = _extent(opened.store, task)
+    question = f"Remove {task!r} with {labels} labels, {versions} version(s) of its module and all its examples?"
+    confirm(" ".join([question, *remaining]), yes)
+    evaluation = run_change(task, wait, no_evaluate, partial(opened.remove, task))
     line(f"{task}: removed with its {labels} labels and {versions} version(s)")
     if evaluation is not None and opened.labels:
-        say_accuracy(evaluation.whole_accuracy, len(opened.labels))
+        print_accuracy(evaluation.whole_accuracy, len(opened.labels))
 
 
 def _extent(store: Store, task: str) -> tuple[int, int, list[str]]:
-    """Count a task's labels and versions, and say what of it stays when it is removed.
+    """Count a task's labels and versions, and describe what remains after it is removed.
 
-    No record is kept, for it would keep the task's files from being deleted.
+    Returns no record, because an open record would keep the task's files from being deleted.
     """
     from conpet.modules.warmup_info import WarmupNote
-    from conpet.state.state import shared_slot_of
+    from conpet.state.slots import shared_slot_of
 
     with store.snapshot() as snapshot:
         record = snapshot.task(task)
-        units = {unit for version in record.versions if (unit := shared_slot_of(version.objects))}
-        shared = any(shared_slot_of(one.objects) in units for one in snapshot.versions if one.task != task)
+        slots = {slot for version in record.versions if (slot := shared_slot_of(version.objects))}
+        shared = any(shared_slot_of(other.objects) in slots for other in snapshot.versions if other.task != task)
         warmup = WarmupNote.among(snapshot.shared)
-        stays = []
+        remaining = []
         if shared:
-            stays.append("The module that serves it serves other tasks too: it stays, and has seen these examples.")
+            remaining.append(
+                "Its module serves other tasks too and is kept, although it was trained on these examples."
+            )
         if warmup and warmup.task == task:
-            stays.append("The backbone was warmed up with it, and stays so.")
-        return len(record.active.labels), len(record.versions), stays
+            remaining.append("The backbone was warmed up with this task; the warm-up is kept.")
+        return len(record.active.labels), len(record.versions), remaining
 
 
 @app.command()
 def export(
     workspace: WorkspacePath,
     task: TaskName,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for the module.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to create for the module.")],
     version: Version = None,
 ) -> None:
-    """Copy a module with its head into a folder that plain Hugging Face PEFT loads, if its kind is one of PEFT's."""
+    """Export a module with its head; Hugging Face PEFT loads the folder if it supports the kind of module."""
     from conpet.commands.export import WARMUP_FOLDER, export_version
     from conpet.modules.adapter import ADAPTER_CONFIG
     from conpet.modules.kinds import kind_of_document
-    from conpet.state.state import module_of
+    from conpet.state.slots import module_of
     from conpet.store import Store
 
     with Store.open(workspace).snapshot() as snapshot:
         record = snapshot.task(task)
         chosen = record.active if version is None else record.version(version)
-        made = export_version(chosen, snapshot.shared, folder.expanduser())
+        exported = export_version(chosen, snapshot.shared, folder.expanduser())
         kind = kind_of_document(module_of(chosen.objects, snapshot.shared).document(ADAPTER_CONFIG))
-    whose = "the format of Hugging Face PEFT" if kind.in_peft else f"conpet's own format (PEFT knows no {kind.name})"
-    line(f"{made}: {task} version {chosen.number}, in {whose}")
-    if (made / WARMUP_FOLDER).exists():
-        line(f"the backbone was warmed up: merge the adapter in {made / WARMUP_FOLDER} into it before this one is used")
+    format_name = (
+        "the format of Hugging Face PEFT"
+        if kind.in_peft
+        else f"conpet's own format (PEFT does not support {kind.name})"
+    )
+    line(f"{exported}: {task} version {chosen.number}, in {format_name}")
+    if (exported / WARMUP_FOLDER).exists():
+        line(
+            f"the backbone was warmed up: merge the adapter in {exported / WARMUP_FOLDER} into it before using this one"
+        )
 
 
 @app.command()
 def verify(workspace: WorkspacePath, as_json: AsJson = False, backbone: BackboneMoved = None) -> None:
-    """Hash everything the workspace stores, and its backbone, and tell what is damaged."""
+    """Hash every stored object and the backbone, and report damage."""
     from conpet.commands.verify import verify as verify_workspace
     from conpet.store import Store
 
     store = Store.open(workspace)
-    found = verify_workspace(store, backbone)
+    result = verify_workspace(store, backbone)
     if as_json:
-        problems = [str(problem) for problem in found.problems]
-        print_json({"sound": not problems, "problems": problems, "backbone_checked": found.backbone_checked})
+        problems = [str(problem) for problem in result.problems]
+        print_json({"sound": not problems, "problems": problems, "backbone_checked": result.backbone_checked})
     else:
-        for problem in found.problems:
+        for problem in result.problems:
             print_error(problem)
-        if not found.problems:
-            line(f"{workspace}: every object is as it was written")
-        if not found.backbone_checked:
-            line("its backbone lies elsewhere and was not checked; name its folder with --backbone")
-    if found.problems:
+        if not result.problems:
+            line(f"{workspace}: all objects are intact")
+        if not result.backbone_checked:
+            line("its backbone was not details and not checked; give its folder with --backbone")
+    if result.problems:
         raise typer.Exit(1)
 
 
 def _row(version: VersionRecord) -> dict[str, Any]:
-    from conpet.state.state import shared_slot_of
+    from conpet.state.slots import shared_slot_of
 
     return {
         "task": version.task,
         "version": version.number,
         "active": version.active,
         "labels": len(version.labels),
-        "unit": shared_slot_of(version.objects),
+        "shared_module": shared_slot_of(version.objects),
         "parameters": version.parameters,
         "head_parameters": version.head_parameters,
         "bytes": version.bytes,
@@ -209,7 +217,7 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
             str(row["version"]),
             "active" if row["active"] else "",
             text.count(row["labels"]),
-            row["unit"] or text.short_count(row["parameters"]),
+            row["shared_module"] or text.short_count(row["parameters"]),
             text.short_count(row["head_parameters"]),
             text.size(row["bytes"]),
             row["created"][:10],
@@ -217,22 +225,22 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
     output().print(table)
 
 
-def _print_details(found: dict[str, Any]) -> None:
+def _print_details(details: dict[str, Any]) -> None:
     from conpet.report import text
 
-    line(f"{found['task']} version {found['version']}{', active' if found['active'] else ''}", style="bold")
-    counts = found["counts"]
+    line(f"{details['task']} version {details['version']}{', active' if details['active'] else ''}", style="bold")
+    counts = details["counts"]
     for name, value in (
-        ("learned", found["created"][:16].replace("T", " ")),
-        ("kind", found["kind"]),
-        ("template", found["template"] or "that of its kind"),
-        ("settings", ", ".join(f"{key}={value}" for key, value in found["settings"].items()) or "the workspace's"),
-        ("examples", ", ".join(f"{number:,} {split}" for split, number in counts.items())),
-        ("parameters", f"{found['parameters']:,}, and {found['head_parameters']:,} of its head"),
-        ("stored", text.size(found["bytes"])),
-        ("digest", found["digest"]),
-        *(("note", note) for note in found["notes"]),
-        *((f"{slot} in", folder) for slot, folder in found["files"].items()),
-        ("labels", f"{len(found['labels']):,}: {', '.join(found['labels'])}"),
+        ("learned", details["created"][:16].replace("T", " ")),
+        ("kind", details["kind"]),
+        ("template", details["template"] or "the default of its kind"),
+        ("settings", ", ".join(f"{key}={value}" for key, value in details["settings"].items()) or "the workspace's"),
+        ("examples", ", ".join(f"{number:,} {subset}" for subset, number in counts.items())),
+        ("parameters", f"{details['parameters']:,}, and {details['head_parameters']:,} in its head"),
+        ("stored", text.size(details["bytes"])),
+        ("digest", details["digest"]),
+        *(("note", note) for note in details["notes"]),
+        *((f"{slot} in", folder) for slot, folder in details["files"].items()),
+        ("labels", f"{len(details['labels']):,}: {', '.join(details['labels'])}"),
     ):
         line(f"  {name:<12}{value}")

@@ -1,4 +1,4 @@
-"""Arguments and options that several verbs share."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import typer
 from conpet.errors import ConfigError
 
 
-def _that_are_there(folders: list[Path] | None) -> list[Path] | None:
+def _existing(folders: list[Path] | None) -> list[Path] | None:
     if missing := [str(folder) for folder in folders or () if not folder.is_dir()]:
-        raise ConfigError(f"--data-folder {missing[0]} is no folder that is there; name one that holds data sets")
+        raise ConfigError(f"--data-folder {missing[0]}: no such folder; name a folder that contains data sets")
     return folders
 
 
@@ -21,35 +21,35 @@ WorkspacePath = Annotated[
 ]
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="Name of the task.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 NoEvaluate = Annotated[
-    bool, typer.Option("--no-evaluate", help="Do not evaluate on the test examples of all tasks afterwards.")
+    bool, typer.Option("--no-evaluate", help="Skip the evaluation on the test examples of all tasks.")
 ]
 Wait = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
         min=0,
-        help="How long to wait while another process changes the workspace.",
-        show_default="as long as it takes",
+        help="Most seconds to wait while another process changes the workspace.",
+        show_default="no limit",
     ),
 ]
 BackboneMoved = Annotated[
     str | None,
     typer.Option(
-        "--backbone", metavar="FOLDER", help="Where the backbone lies now, if it was moved.", show_default=False
+        "--backbone", metavar="FOLDER", help="The folder of the backbone, if it was moved.", show_default=False
     ),
 ]
 Device = Annotated[
-    str | None, typer.Option(help="Device in place of the workspace's own (cpu, cuda, cuda:1).", show_default=False)
+    str | None, typer.Option(help="Device, instead of the one in the settings (cpu, cuda, cuda:1).", show_default=False)
 ]
 DataFolders = Annotated[
     list[Path] | None,
     typer.Option(
         "--data-folder",
         metavar="FOLDER",
-        callback=_that_are_there,
-        help="Look for data sets here first, each in a folder of its name; may be repeated (also CONPET_DATA).",
+        callback=_existing,
+        help="Folder to search first for data sets, each in a subfolder with its name; repeatable (also CONPET_DATA).",
         show_default=False,
     ),
 ]

@@ -1,4 +1,4 @@
-"""`conpet predict`."""
+"""`conpet predict`: label texts, or the rows of a file."""
 
 from __future__ import annotations
 
@@ -25,40 +25,47 @@ STANDARD = "-"
 
 def predict(
     workspace: WorkspacePath,
-    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Texts.", show_default=False)] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="TEXT", help="Texts to label.", show_default=False)
+    ] = None,
     source: Annotated[
         str | None,
         typer.Option(
             "--input",
             "-i",
             metavar="FILE",
-            help='JSONL, CSV or Parquet with "text" (or "tokens" and spans); - for JSON lines from standard input.',
+            help='JSONL, CSV or Parquet with "text" (or "tokens" and spans); - reads JSON lines from standard input.',
         ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="JSONL or CSV file; it appears at the end.")
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="JSONL or CSV file; created when all predictions are done."
+        ),
     ] = None,
     form: Annotated[
         str | None,
-        typer.Option("--format", metavar="jsonl|csv", help="Format in place of that by the output's name."),
+        typer.Option(
+            "--format", metavar="jsonl|csv", help="Output format; by default from the suffix of the output file."
+        ),
     ] = None,
-    runners_up: Annotated[int, typer.Option(min=0, help="Further labels to give with each answer.")] = 2,
+    runners_up: Annotated[int, typer.Option(min=0, help="Number of further labels with each answer.")] = 2,
     as_json: AsJson = False,
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
-    """Predict texts, or the rows of a file of any size.
+    """Predict labels for texts, or for the rows of a file of any size.
 
-    Each answer has label, score, task, version of the task's module, and runners-up.
-    Texts on a terminal get a table; with --json, or into a pipe, every answer is a line of JSON.
+    Each answer has a label, a score, a task, the version of its module, and runners-up.
+    On a terminal, texts are answered in a table; with --json or in a pipe, each answer is one line of JSON.
     """
     if bool(texts) == bool(source):
-        raise typer.BadParameter("give texts, or a file with -i (- for the standard input)", param_hint="TEXT or -i")
+        raise typer.BadParameter("give either texts, or a file with -i (- for standard input)", param_hint="TEXT or -i")
     chosen = _format(form, target, as_json)
     opened = open_workspace(workspace, backbone, device)
     if source is None and target in (None, STANDARD) and chosen is None and sys.stdout.isatty():
-        given = list(texts or [])
-        _show(given, opened.predict(given, runners_up=runners_up))
+        inputs = list(texts or [])
+        _show(inputs, opened.predict(inputs, runners_up=runners_up))
     else:
         _stream(opened, texts, source, target, chosen, runners_up)
 
@@ -67,7 +74,9 @@ def _format(form: str | None, target: str | None, as_json: bool) -> PredictionFo
     from conpet.data.prediction_files import PredictionFormat
 
     if form is not None and form not in list(PredictionFormat):
-        raise typer.BadParameter(f"{form!r}; have: {', '.join(PredictionFormat)}", param_hint="--format")
+        raise typer.BadParameter(
+            f"{form!r} is not a format; available: {', '.join(PredictionFormat)}", param_hint="--format"
+        )
     if form is not None:
         return PredictionFormat(form)
     if target not in (None, STANDARD):
@@ -110,17 +119,17 @@ def _show(texts: list[str], predictions: list[Prediction]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from conpet.report import text as words
+    from conpet.report import text as formatting
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("text", "label", "score", "from", "runners-up"):
         table.add_column(name, justify="right" if name == "score" else "left", overflow="fold")
     for text, prediction in zip(texts, predictions, strict=True):
-        others = "\n".join(f"{one.shown} {words.percent(one.score)}" for one in prediction.runners_up)
+        others = "\n".join(f"{label.shown} {formatting.percent(label.score)}" for label in prediction.runners_up)
         table.add_row(
             Text(text),
             Text(prediction.shown, "bold"),
-            words.percent(prediction.score),
+            formatting.percent(prediction.score),
             Text(f"{prediction.task} v{prediction.version}"),
             Text(others, "dim"),
         )

@@ -1,4 +1,4 @@
-"""`conpet report`."""
+"""`conpet report`: write the HTML and JSON report of a workspace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ def report(
     target: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="DIR_OR_FILE.html", help="Where to write.", show_default="WORKSPACE/report/"
+            "--output",
+            "-o",
+            metavar="DIR_OR_FILE.html",
+            help="Folder or page to write.",
+            show_default="WORKSPACE/report/",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -28,9 +32,9 @@ def report(
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
-    """Write all that is known of a workspace as one HTML page, and as JSON.
+    """Write the report of a workspace: one HTML page and a JSON file.
 
-    With --json the JSON goes to the standard output, and to files only where --output names them.
+    With --json, the JSON is printed to standard output; files are written only with --output.
     """
     from conpet.commands.report import evaluated, overall, report_data
     from conpet.report.tables import final_table

@@ -1,4 +1,4 @@
-"""`conpet stream`: labelled data becomes tasks to learn one after another."""
+"""`conpet stream`: make task streams from labelled data."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from conpet.data.labelled import LabelledData, PerLabel
     from conpet.data.recipe import StreamRecipe
 
-app = typer.Typer(help="Make task streams of labelled data.", no_args_is_help=True)
-AtMost = Annotated[int | None, typer.Option(min=1, help="Examples of a label, at most.", show_default="all")]
+app = typer.Typer(help="Make task streams from labelled data.", no_args_is_help=True)
+AtMost = Annotated[int | None, typer.Option(min=1, help="Most examples per label.", show_default="all")]
 _SHOWN = 30
-"""Number of tasks that are printed."""
+"""Most tasks to print."""
 _LABEL_COLUMNS = 76
-"""Width of the labels of a task."""
-_PAPERS = ("LICENSE*", "LICENCE*", "NOTICE*", "SOURCE*")
-"""Files of a data set that go where its examples go."""
-_WAYS = ("given", "random", "frequency", "similar-together", "similar-apart")
-"""Values of --by. The labels of "pieces" mean nothing: it is for measurements of cost, from experiments and Python."""
+"""Width of the printed labels of a task, in characters."""
+_DOCUMENTS = ("LICENSE*", "LICENCE*", "NOTICE*", "SOURCE*")
+"""Licence and source files of a data set, copied with its examples."""
+_GROUPING_WAYS = ("given", "random", "frequency", "similar-together", "similar-apart")
+"""Values of --by. "pieces" is left out: its labels have no meaning, and it only serves to measure costs."""
 
 
 @app.callback()
 def _stream() -> None:
-    """Keep `make` a verb of its own, as long as there is no other."""
+    """Make typer treat `make` as a subcommand although it is the only one."""
 
 
 @app.command()
@@ -46,43 +46,45 @@ def make(
     by: Annotated[
         str,
         typer.Option(
-            help="How labels become tasks: given (by groups), random, frequency, similar-together (easy) or "
+            help="How to divide labels into tasks: given (by groups), random, frequency, similar-together (easy) or "
             "similar-apart (hard)."
         ),
     ] = "given",
     grouping: Annotated[
-        str | None, typer.Option(help="Which of the groupings of the data.", show_default="the usual one")
+        str | None, typer.Option(help="Name of a grouping of the data.", show_default="the default grouping")
     ] = None,
     groups: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Groups of your own, YAML or JSON: a list of lists of labels, or task names to lists of labels.",
+            help="Your own groups, in YAML or JSON: a list of lists of labels, or a mapping from task names to lists.",
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of random groups, and of the choice of examples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed for random groups and for the choice of examples.")] = 0,
     train: AtMost = None,
     validation: AtMost = None,
     test: AtMost = None,
-    backbone: Annotated[str, typer.Option(help="Whose frozen features say which labels are similar.")] = "minilm-l6",
+    backbone: Annotated[
+        str, typer.Option(help="Backbone whose features measure the similarity of labels.")
+    ] = "minilm-l6",
     data_folder: DataFolders = None,
 ) -> None:
-    """Make a task stream of a labelled data set, as a folder to learn from."""
+    """Make a task stream from a labelled data set, as a folder for `conpet learn`."""
     from conpet.data.benchmarks import read_data
     from conpet.data.labelled import PerLabel
     from conpet.data.recipe import StreamRecipe
     from conpet.data.stream_writer import json_lines, write_stream
 
-    if by not in _WAYS:
-        raise UnknownNameError(f"--by {by} is no way to make tasks; have: {', '.join(_WAYS)}")
+    if by not in _GROUPING_WAYS:
+        raise UnknownNameError(f"--by {by} is not a way to make tasks; available: {', '.join(_GROUPING_WAYS)}")
     recipe = StreamRecipe.parse({"by": by, "tasks": tasks, "grouping": grouping, "seed": seed})
     data = read_data(source, data_folder or ())
     if groups is not None:
         data = _with_groups(data, groups, recipe.by, recipe.grouping)
     per_label = PerLabel(train, validation, test)
     stream = recipe.stream_of(data, per_label, vectors=lambda: _vectors(data, backbone))
-    extra = _papers(source, data_folder or ())
+    extra = _documents(source, data_folder or ())
     if data.out_of_scope:
         extra["out_of_scope.jsonl"] = json_lines(data.out_of_scope)
     write_stream(stream, folder, extra, [*_about(data, recipe, per_label, backbone), *_warning(extra)])
@@ -97,7 +99,7 @@ def _with_groups(data: LabelledData, file: Path, by: str, grouping: str | None) 
 
     if by != "given" or grouping is not None:
         other = "--grouping" if grouping is not None else f"--by {by}"
-        raise ConfigError(f"--groups {file} says which labels make a task, and so does {other}; give one of them")
+        raise ConfigError(f"--groups {file} and {other} both define the tasks; give only one of them")
     return replace(data, groupings={file.name: read_groups(file)})
 
 
@@ -108,36 +110,36 @@ def _vectors(data: LabelledData, backbone: str) -> Mapping[str, NDArray[Any]]:
         return label_vectors(data, backbone, progress=progress)
 
 
-def _papers(source: str, folders: Sequence[Path]) -> dict[str, bytes]:
-    """Return the licence and the account of where the data comes from, as far as they lie beside it."""
+def _documents(source: str, folders: Sequence[Path]) -> dict[str, bytes]:
+    """Return the licence and source files of the data, by file name."""
     from conpet.data.benchmarks.catalog import data_folders
 
     places = (*(folder / source for folder in data_folders(folders)), Path(source).expanduser())
     home = next((place for place in places if place.is_dir()), None)
-    found = [path for pattern in _PAPERS for path in home.glob(pattern)] if home else []
-    return {path.name: path.read_bytes() for path in found if path.is_file()}
+    paths = [path for pattern in _DOCUMENTS for path in home.glob(pattern)] if home else []
+    return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
 
 def _about(data: LabelledData, recipe: StreamRecipe, per_label: PerLabel, backbone: str) -> Iterator[str]:
-    """Say how a stream was made: the same words for the same command."""
+    """Describe how a stream was made; the same command gives the same text."""
     from conpet.data.labelled import SUBSETS
 
-    yield f"Made by conpet stream make of the data set {data.name}."
-    given = recipe.grouping or next(iter(data.groupings), None)
-    how = f"grouping {given}" if recipe.by == "given" else f"tasks {recipe.tasks}"
-    likeness = f", backbone {backbone}" if recipe.by_similarity else ""
-    yield f"Recipe: by {recipe.by}, {how}, seed {recipe.seed}{likeness}."
-    sizes = ", ".join(f"{split} {getattr(per_label, split) or 'all'}" for split in SUBSETS)
-    yield f"Examples of a label, at most: {sizes}."
+    yield f"Made by conpet stream make from the data set {data.name}."
+    grouping = recipe.grouping or next(iter(data.groupings), None)
+    how = f"grouping {grouping}" if recipe.by == "given" else f"tasks {recipe.tasks}"
+    similarity = f", backbone {backbone}" if recipe.by_similarity else ""
+    yield f"Recipe: by {recipe.by}, {how}, seed {recipe.seed}{similarity}."
+    sizes = ", ".join(f"{subset} {getattr(per_label, subset) or 'all'}" for subset in SUBSETS)
+    yield f"Most examples per label: {sizes}."
 
 
-def _warning(papers: Collection[str]) -> Iterator[str]:
-    if sources := sorted(name for name in papers if name.startswith("SOURCE")):
-        yield f"Counts in {', '.join(sources)} are those of the whole data set, not of this stream."
+def _warning(documents: Collection[str]) -> Iterator[str]:
+    if sources := sorted(name for name in documents if name.startswith("SOURCE")):
+        yield f"Counts in {', '.join(sources)} refer to the whole data set, not to this stream."
 
 
 def _notes(data: LabelledData, stream: TaskStream, per_label: PerLabel, seed: int) -> Iterator[str]:
-    """Say what of the data is not in the stream, or less than was asked for."""
+    """Yield notes on data that the stream leaves out, and on labels with too few examples."""
     from collections import Counter
 
     from conpet.data.benchmarks.reading import listed
@@ -149,25 +151,25 @@ def _notes(data: LabelledData, stream: TaskStream, per_label: PerLabel, seed: in
     if without := set(data.labels) - set(labels):
         yield f"{len(without):,} of {text.plural(len(data.labels), 'label')} are in no task: {listed(without, 10)}"
     missing = left_out(data, stream, per_label, seed=seed)
-    if repeated := _by_split({split: one.repeated for split, one in missing.items()}):
-        yield f"inputs that come again with the same label are left out: {repeated}"
-    if trained_on := _by_split({split: one.trained_on for split, one in missing.items()}):
+    if repeated := _by_subset({subset: count.repeated for subset, count in missing.items()}):
+        yield f"repeated inputs with the same label are left out: {repeated}"
+    if trained_on := _by_subset({subset: count.trained_on for subset, count in missing.items()}):
         yield (
-            f"held-out inputs that are training examples as well are left out: {trained_on}; so which held-out "
-            "examples there are depends on which training examples are taken"
+            f"held-out inputs that are also training examples are left out: {trained_on}; the held-out examples "
+            "therefore depend on the choice of training examples"
         )
-    for split in SUBSETS:
-        asked: int | None = getattr(per_label, split)
-        counts = Counter(example.label for task in stream for example in getattr(task, split))
-        few = sum(counts[label] < asked for label in labels) if asked else 0
+    for subset in SUBSETS:
+        wanted: int | None = getattr(per_label, subset)
+        counts = Counter(example.label for task in stream for example in getattr(task, subset))
+        few = sum(counts[label] < wanted for label in labels) if wanted else 0
         if few:
-            yield f"{few:,} of {text.plural(len(labels), 'label')} have fewer than {asked:,} {split} examples"
+            yield f"{few:,} of {text.plural(len(labels), 'label')} have fewer than {wanted:,} {subset} examples"
     yield from untested(stream)
 
 
-def _by_split(counts: Mapping[str, int]) -> str:
-    """Return "2 train, 5 test", without the splits that have none."""
-    return ", ".join(f"{count:,} {split}" for split, count in counts.items() if count)
+def _by_subset(counts: Mapping[str, int]) -> str:
+    """Return "2 train, 5 test", without the subsets that have none."""
+    return ", ".join(f"{count:,} {subset}" for subset, count in counts.items() if count)
 
 
 def _print(stream: TaskStream) -> None:
@@ -180,4 +182,4 @@ def _print(stream: TaskStream) -> None:
     for task in stream[:_SHOWN]:
         line(f"  {shorten(task.name, 24)}: {fitting(task.labels, _LABEL_COLUMNS)}")
     if len(stream) > _SHOWN:
-        line(f"  and those of {len(stream) - _SHOWN:,} more tasks")
+        line(f"  and the labels of {len(stream) - _SHOWN:,} more tasks")

@@ -1,4 +1,4 @@
-"""`conpet tune`."""
+"""`conpet tune`: search for good settings within a budget."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from conpet.cli.changes import patiently
+from conpet.cli.changes import with_wait
 from conpet.cli.console import INTERRUPTED, line, messages, output, print_json, stages
 from conpet.cli.options import AsJson, BackboneMoved, Device, Wait, WorkspacePath
 from conpet.cli.workspace import open_workspace
@@ -25,58 +25,58 @@ def tune(
         str,
         typer.Argument(
             metavar="TASK",
-            help="A task's file or folder; a stream's folder, for its first task; or the name of a learned task.",
+            help="File or folder of a task, folder of a stream (its first task is used), or name of a learned task.",
             show_default=False,
         ),
     ],
-    seconds: Annotated[float | None, typer.Option(help="Limit in seconds.", show_default=False)] = None,
+    seconds: Annotated[float | None, typer.Option(help="Time limit in seconds.", show_default=False)] = None,
     passes: Annotated[
         float | None,
         typer.Option(
-            help="Limit in forward-pass equivalents: passes of the whole backbone over one example (a backward pass "
-            "counts as two).",
+            help="Limit in forward-pass equivalents: forward passes of the whole backbone over one example (a "
+            "backward pass counts as two).",
             show_default=False,
         ),
     ] = None,
-    trials: Annotated[int | None, typer.Option(help="Limit in designs.", show_default=False)] = None,
+    trials: Annotated[int | None, typer.Option(help="Most designs to try.", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Search and print, but change nothing.")] = False,
     as_json: AsJson = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
-    """Search for split, rank, targets, learning rate, epochs and warm-up by validation, and set them.
+    """Search for the best frozen layers, rank, targets, learning rate, epochs and warm-up, and apply them.
 
-    Give a limit: --seconds, --passes or --trials.
-    In a workspace that has learned something, split and warm-up stay as they are.
+    Designs are compared on validation examples. Give a limit: --seconds, --passes or --trials.
+    If the workspace has learned a task, its frozen layers and warm-up do not change.
     """
     opened = open_workspace(workspace, backbone, device)
     source = _source(opened, task)
     try:
         with stages(source if isinstance(source, str) else source.name) as progress:
-            found = patiently(
+            result = with_wait(
                 wait,
-                lambda patience: opened.tune(
+                lambda wait_seconds: opened.tune(
                     source,
                     seconds=seconds,
                     passes=passes,
                     trials=trials,
                     dry_run=dry_run,
-                    wait_seconds=patience,
+                    wait_seconds=wait_seconds,
                     progress=progress,
                 ),
             )
     except KeyboardInterrupt:
-        line("stopped: nothing was changed", messages(), "yellow")
+        line("stopped: nothing changed", messages(), "yellow")
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        print_json(result.model_dump(mode="json"))
     else:
-        _print(found, workspace)
+        _print(result, workspace)
 
 
 def _source(workspace: ConPET, task: str) -> Task | str:
-    """Return the task of a path, or else the name as it is."""
+    """Return the task at a path, or the name of a learned task."""
     from conpet.data import read_stream
 
     if Path(task).exists():
@@ -84,30 +84,32 @@ def _source(workspace: ConPET, task: str) -> Task | str:
     learned = [known.name for known in workspace.tasks]
     if task in learned:
         return task
-    have = ", ".join(learned) or "none yet"
-    raise UnknownNameError(f"{task}: no such file or folder, and no task of this name was learned; have: {have}")
+    learned_names = ", ".join(learned) or "none yet"
+    raise UnknownNameError(
+        f"{task}: there is no such file or folder, and no learned task of this name; learned: {learned_names}"
+    )
 
 
-def _print(found: TuneReport, workspace: Path) -> None:
+def _print(result: TuneReport, workspace: Path) -> None:
     from conpet.report import text
     from conpet.report.tables import trials_table
 
     out = output()
-    for note in found.notes:
+    for note in result.notes:
         line(note, out)
-    out.print(trials_table(found))
+    out.print(trials_table(result))
     out.print()
-    line(f"chosen: {found.choice.design}", out)
+    line(f"chosen: {result.choice.design}", out)
     line(
-        f"{text.percent(found.choice.accuracy)} of {found.validation:,} validation examples; before "
-        f"{text.percent(found.before.accuracy)}",
+        f"{text.percent(result.choice.accuracy)} of {result.validation:,} validation examples; before "
+        f"{text.percent(result.before.accuracy)}",
         out,
     )
-    tried = text.plural(len(found.trials), "design")
-    line(f"cost: {text.duration(found.seconds)}, {found.passes:,.0f} forward-pass equivalents, {tried}", out)
-    if not found.applied:
-        line("a dry run: nothing was changed", out)
-    elif found.choice.design == found.before.design:
-        line("nothing better found: the settings are what they were", out)
+    tried = text.plural(len(result.trials), "design")
+    line(f"cost: {text.duration(result.seconds)}, {result.passes:,.0f} forward-pass equivalents, {tried}", out)
+    if not result.applied:
+        line("dry run: nothing changed", out)
+    elif result.choice.design == result.before.design:
+        line("no better design: the settings are unchanged", out)
     else:
-        line(f"these are the settings of {workspace} now; next: conpet learn {workspace} TASK_OR_STREAM", out, "dim")
+        line(f"applied to {workspace}; next: conpet learn {workspace} TASK_OR_STREAM", out, "dim")

@@ -1,4 +1,4 @@
-"""Open or make a workspace; its backbone loads without bars of its own."""
+"""Open the workspace that a command works on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def open_workspace(path: Path, backbone: str | None = None, device: str | None = None) -> ConPET:
-    """Open the workspace a verb is about; arguments as in `ConPET.open`."""
+    """Open a workspace; arguments as in `ConPET.open`."""
     from conpet.store import Store
 
-    Store.open(path)  # imports no torch, so a wrong path is told at once
+    Store.open(path)  # imports no torch, so a wrong path is reported at once
     from conpet.api import ConPET
 
     return ConPET.open(path, backbone=backbone, device=device)

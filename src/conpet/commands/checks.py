@@ -105,7 +105,7 @@ def check_labels(snapshot: Snapshot, name: str, labels: Sequence[str]) -> None:
     """Refuse labels that belong to another task."""
     owners = {label: task.name for task in snapshot.tasks for label in task.active.labels}
     problems = [
-        Problem(f"task {name!r}", None, f"label {label!r} is owned by the earlier task {owners[label]!r}")
+        Problem(f"task {name!r}", None, f"label {label!r} belongs to the earlier task {owners[label]!r}")
         for label in labels
         if owners.get(label, name) != name
     ]

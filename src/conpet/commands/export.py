@@ -13,7 +13,7 @@ from conpet.errors import ConfigError, WorkspaceExistsError
 from conpet.heads.base import HEAD
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
 from conpet.modules.warmup_info import WARMUP
-from conpet.state.state import module_of
+from conpet.state.slots import module_of
 from conpet.store import VersionRecord
 
 WARMUP_FOLDER = "warmup"

@@ -26,7 +26,7 @@ from conpet.report.data import (
     task_order,
 )
 from conpet.report.design import TuneReport
-from conpet.state.state import STATIC, shared_slot_of
+from conpet.state.slots import STATIC, shared_slot_of
 from conpet.store import Cost, EventRecord, Snapshot, Store, TaskRecord, VersionRecord
 from conpet.types import Evaluation
 

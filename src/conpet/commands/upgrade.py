@@ -6,7 +6,7 @@ from conpet.commands.base import Transaction
 from conpet.commands.checks import upgraded_settings
 from conpet.methods.dynamic import DynamicMethod
 from conpet.methods.static import StaticMethod
-from conpet.state.state import ASSIGNMENT
+from conpet.state.slots import ASSIGNMENT
 from conpet.store import SideObject
 from conpet.types import Evaluation
 

@@ -1,4 +1,4 @@
-"""Settings: nested by the part that owns them, frozen, typed; unknown keys are refused."""
+"""Settings: frozen, typed and nested by component; unknown keys are refused."""
 
 from conpet.config.base import NonEmpty, Positive, StrictModel
 from conpet.config.components import (

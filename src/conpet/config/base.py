@@ -1,4 +1,4 @@
-"""Frozen, typed settings that refuse unknown keys, and messages that say what is wrong with them."""
+"""Base classes of frozen, typed settings, and their error messages."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Parsed = TypeVar("Parsed", bound="StrictModel")
 
 
 class StrictModel(BaseModel):
-    """Values a user gives: typed and frozen; unknown keys are refused.
+    """Typed and frozen values from a user; unknown keys are refused.
 
     Attributes:
-        noun: What messages call a field.
+        noun: Name of a field in messages.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -27,7 +27,7 @@ class StrictModel(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Check values given by a user; dotted keys (`{"module.rank": 4}`) stand for nested ones.
+        """Parse values from a user; dotted keys (`{"module.rank": 4}`) mean nested ones.
 
         Raises:
             ConfigError: A value is unknown or out of range; the message names every such value.
@@ -37,7 +37,7 @@ class StrictModel(BaseModel):
 
 
 def parse(cls: type[Parsed], values: Mapping[str, Any]) -> Parsed:
-    """Check nested values; see `StrictModel.parse`."""
+    """Parse nested values; see `StrictModel.parse`."""
     try:
         return cls.model_validate(dict(values))
     except ValidationError as error:
@@ -45,10 +45,10 @@ def parse(cls: type[Parsed], values: Mapping[str, Any]) -> Parsed:
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values with dotted keys taken apart: `{"module.rank": 4}` becomes `{"module": {"rank": 4}}`.
+    """Return values with dotted keys expanded: `{"module.rank": 4}` becomes `{"module": {"rank": 4}}`.
 
     Raises:
-        ConfigError: A key is given twice, or a section both as a whole and in parts that do not fit together.
+        ConfigError: A key is given twice, or a section in conflicting parts.
     """
     result: dict[str, Any] = {}
     for key, value in values.items():
@@ -72,28 +72,28 @@ def _combined(key: str, first: Any, second: Any) -> Any:
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested values by their dotted keys; the inverse of `nested`."""
-    found: dict[str, Any] = {}
+    dotted: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{name}.")
+            dotted |= flat(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            dotted[f"{prefix}{name}"] = value
+    return dotted
 
 
 def explain(error: ValidationError, cls: type[StrictModel], values: Any) -> str:
-    """Say in one line what is wrong, every setting by its dotted name."""
+    """Return a one-line message with the dotted name of every wrong setting."""
     lines = []
-    for one in error.errors():
-        path = one["loc"]
+    for detail in error.errors():
+        path = detail["loc"]
         name = ".".join(str(part) for part in path)
-        if one["type"] == "extra_forbidden":
+        if detail["type"] == "extra_forbidden":
             lines.append(_unknown(cls, path, values))
-        elif not name or one["type"] == "value_error":
-            message = one["msg"].removeprefix("Value error, ")
+        elif not name or detail["type"] == "value_error":
+            message = detail["msg"].removeprefix("Value error, ")
             lines.append(f"{name}: {message}" if name and not message.startswith(name) else message)
         else:
-            lines.append(f"{cls.noun} {name!r}: {one['msg']} (got {one['input']!r})")
+            lines.append(f"{cls.noun} {name!r}: {detail['msg']} (got {detail['input']!r})")
     return "; ".join(dict.fromkeys(lines))
 
 
@@ -101,9 +101,9 @@ def _unknown(cls: type[StrictModel], path: Sequence[int | str], values: Any) -> 
     *above, key = path
     holder = class_at(cls, above, values) or cls
     known = sorted(holder.model_fields)
-    told = holder.about_unknown(str(key)) if isinstance(holder, type) and issubclass(holder, Sectioned) else None
-    if told:
-        return told
+    message = holder.about_unknown(str(key)) if isinstance(holder, type) and issubclass(holder, Sectioned) else None
+    if message:
+        return message
     name = ".".join(map(str, path))
     return f"unknown {holder.noun} {name!r}{did_you_mean(str(key), known)}; have: {', '.join(known) or 'none'}"
 
@@ -113,20 +113,20 @@ class Sectioned(StrictModel):
 
     @classmethod
     def about_unknown(cls, key: str) -> str | None:
-        """Return a message about an unknown key where there is more to say than that; else None."""
+        """Return a specific message for an unknown key, or None for the general one."""
         return None
 
 
 class Choice:
-    """Marks a field whose class depends on a name in its value; see `conpet.config.components`."""
+    """Marks a field whose class depends on a name in its value, see `conpet.config.components`."""
 
     def class_for(self, value: Any) -> type[StrictModel] | None:
-        """Return the class of a value's settings, or None where the value names none."""
+        """Return the settings class of a value, or None if the value names no component."""
         raise NotImplementedError
 
 
 def class_at(kind: Any, path: Sequence[int | str], values: Any) -> type[StrictModel] | None:
-    """Return the class of the settings at a path of keys below a value of a kind."""
+    """Return the settings class at a path of keys below a value."""
     if isinstance(kind, type) and issubclass(kind, StrictModel):
         if not path:
             return kind
@@ -139,4 +139,4 @@ def class_at(kind: Any, path: Sequence[int | str], values: Any) -> type[StrictMo
     if get_origin(kind) is Mapping:
         value = values.get(path[0]) if isinstance(values, Mapping) else None
         return class_at(get_args(kind)[1], path[1:], value)
-    return next(filter(None, (class_at(one, path, values) for one in get_args(kind))), None)
+    return next(filter(None, (class_at(option, path, values) for option in get_args(kind))), None)

@@ -1,4 +1,4 @@
-"""Settings of components that are chosen by name: each registered class brings its own settings class, `Config`."""
+"""Settings of components chosen by name: each registered class has its own settings class, `Config`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from conpet.registry import Registry
 
 
 class ComponentConfig(StrictModel):
-    """Base of all settings of a component that is chosen by name.
+    """Base of the settings of a component chosen by name.
 
     Attributes:
         key: Name of the field that holds the component's name.
-        budget: Fields that say how much is trained or kept, and not what: an experiment holds them equal.
+        budget: Fields that limit how much is trained or stored; an experiment keeps them equal for all learners.
     """
 
     key: ClassVar[str] = "name"
@@ -30,7 +30,7 @@ class MethodConfig(ComponentConfig):
     """The method and its own options.
 
     Attributes:
-        name: How tasks are learned: a name in `conpet.methods.METHODS`.
+        name: Learning method: a name in `conpet.methods.METHODS`.
     """
 
     name: str = "dynamic"
@@ -49,12 +49,12 @@ class ModuleConfig(ComponentConfig):
 
     @property
     def shape(self) -> dict[str, Any]:
-        """What decides which parameters a module has, by name."""
+        """The settings that determine the parameters of a module, by name."""
         return {name: getattr(self, name) for name in type(self).model_fields if name not in self.budget}
 
 
 class HeadConfig(ComponentConfig):
-    """What a task ends in.
+    """The head of a task.
 
     Attributes:
         name: The head: a name in `conpet.heads.HEADS`.
@@ -64,11 +64,11 @@ class HeadConfig(ComponentConfig):
 
 
 class SelectorConfig(ComponentConfig):
-    """How the tasks are found that an input may belong to.
+    """How the candidate tasks of an input are found.
 
     Attributes:
         name: The selector: a name in `conpet.selectors.SELECTORS`.
-        top_k: Number of pre-selected tasks, whose modules run for an input.
+        top_k: Number of pre-selected tasks per input, whose modules are run.
     """
 
     name: str = "closed-form"
@@ -76,11 +76,11 @@ class SelectorConfig(ComponentConfig):
 
 
 class FusionConfig(ComponentConfig):
-    """How scores of selector, modules and classifiers become one ranking over all labels.
+    """How the scores of selector, modules and classifiers are combined into one ranking over all labels.
 
     Attributes:
         name: The fusion: a name in `conpet.fusion.FUSIONS`.
-        calibration_examples: Held-out examples that its weights are fitted on per task, half of them of older tasks.
+        calibration_examples: Held-out examples per task for fitting its weights, half of them from older tasks.
     """
 
     budget = frozenset({"calibration_examples"})
@@ -90,7 +90,7 @@ class FusionConfig(ComponentConfig):
 
 
 class ScheduleConfig(ComponentConfig):
-    """How past examples are drawn for replay.
+    """How past examples are selected for replay.
 
     Attributes:
         name: The schedule: a name in `conpet.replay.SCHEDULES`.
@@ -102,12 +102,11 @@ class ScheduleConfig(ComponentConfig):
 class ChosenBy(Choice):
     """Marks a field as the settings of a component chosen by name.
 
-    A string stands for the name alone. The class that the name is registered for says, by its `Config`, which other
-    settings there are.
+    A string means only the name. The `Config` of the registered class defines the other settings.
 
     Args:
         registry: `module:attribute` path of the registry.
-        base: The settings all components of this registry have.
+        base: The common settings of all components in the registry.
     """
 
     def __init__(self, registry: str, base: type[ComponentConfig]) -> None:
@@ -122,7 +121,7 @@ class ChosenBy(Choice):
         return registry
 
     def default(self) -> Any:
-        """Return the settings where none are given."""
+        """Return the default settings."""
         return self.resolve({})
 
     def class_for(self, value: Any) -> type[ComponentConfig] | None:
@@ -136,7 +135,7 @@ class ChosenBy(Choice):
 
         Raises:
             UnknownNameError: No component of that name is registered.
-            ConfigError: Its `Config` is not a subclass of the settings every component of this kind has.
+            ConfigError: Its `Config` is not a subclass of `base`.
         """
         component = self.registry[name]
         config: type[ComponentConfig] = getattr(component, "Config", self.base)
@@ -145,17 +144,17 @@ class ChosenBy(Choice):
         return config
 
     def resolve(self, value: Any) -> Any:
-        """Return the settings of a component, given as a mapping, as its name alone, or as they are to be."""
+        """Return the settings of a component from a mapping, a name, or settings."""
         if isinstance(value, ComponentConfig):
             return value
         given = {self.base.key: value} if isinstance(value, str) else value
         if not isinstance(given, Mapping):
-            return given  # pydantic says what is wrong
+            return given  # pydantic reports the error
         name = given.get(self.base.key, self.base.model_fields[self.base.key].default)
         if not isinstance(name, str):
             raise ValueError(f"{self.base.key} must be a name, not {name!r}")  # noqa: TRY004 - pydantic's protocol
         return self.config_of(name).model_validate({**given, self.base.key: name})
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Resolve before the field's own check."""
+        """Resolve the value before the field validates it."""
         return core_schema.no_info_before_validator_function(self.resolve, handler(source))

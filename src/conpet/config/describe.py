@@ -1,4 +1,4 @@
-"""All settings with their defaults and meanings, read off the settings classes: for help and documentation."""
+"""List all settings with defaults and meanings from the settings classes, for help and documentation."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from conpet.errors import ConfigError
 
 
 class SettingRow(NamedTuple):
-    """One setting.
+    """A setting.
 
     Attributes:
         name: Its dotted name.
-        default: Its default, as it is written in YAML.
-        meaning: What it does, in plain text.
-        component: Names of the components that have it, where not all components of its section do.
-        per_task: Whether a task may have its own.
+        default: Its default, as written in YAML.
+        meaning: Its meaning, in plain text.
+        component: Names of the components that have it; None if all components of its section do.
+        per_task: Whether it can be set per task.
     """
 
     name: str
@@ -33,7 +33,7 @@ class SettingRow(NamedTuple):
 
 
 def describe_settings() -> list[SettingRow]:
-    """Return all settings, section by section, those of components that other packages registered too."""
+    """Return all settings by section, including those of components of other packages."""
     rows: list[SettingRow] = []
     for section in _SECTIONS:
         field = Settings.model_fields[section]
@@ -63,7 +63,7 @@ _SECTIONS = (
 
 
 def _component_rows(section: str, choice: ChosenBy, per_task: bool) -> Iterator[SettingRow]:
-    """Yield the settings that all components of a section have, then those of single ones."""
+    """Yield the common settings of the components of a section, then those of single components."""
     base = choice.base
     configs = dict(_configs(choice))
     own = [f"`{name}`" for name in configs]
@@ -95,7 +95,7 @@ def _rows(section: str, cls: type[StrictModel], per_task: bool) -> Iterator[Sett
         choice = _choice(field)
         if choice is not None:
             rows = list(_component_rows(key, choice, per_task))
-            named = rows[0]._replace(name=key)  # a schedule may be given by its name alone
+            named = rows[0]._replace(name=key)  # a schedule can be given by its name only
             yield from (named, *rows[1:])
         elif isinstance(field.annotation, type) and issubclass(field.annotation, StrictModel):
             yield from _rows(key, field.annotation, per_task)
@@ -109,13 +109,13 @@ def _choice(field: Any) -> ChosenBy | None:
 
 
 def _meanings(cls: type[StrictModel]) -> dict[str, str]:
-    """Return what the docstrings of a settings class and its bases say of its fields."""
-    found: dict[str, str] = {}
-    for one in reversed(cls.__mro__):
-        section = inspect.cleandoc(one.__dict__.get("__doc__") or "").partition("Attributes:")[2]
+    """Return the meanings of fields from the docstrings of a settings class and its bases."""
+    meanings: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        section = inspect.cleandoc(base.__dict__.get("__doc__") or "").partition("Attributes:")[2]
         for name, text in re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", section, re.DOTALL | re.MULTILINE):
-            found[name] = " ".join(text.split())
-    return found
+            meanings[name] = " ".join(text.split())
+    return meanings
 
 
 def _shown(value: Any) -> str:

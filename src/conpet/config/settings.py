@@ -1,4 +1,4 @@
-"""The settings of a workspace and of one task, nested by the part that owns them."""
+"""The settings of a workspace and of a task, nested by component."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ SCHEDULE = ChosenBy("conpet.replay:SCHEDULES", ScheduleConfig)
 
 
 class BackboneConfig(StrictModel):
-    """The frozen model, and where it is cut.
+    """The frozen model and its frozen layers.
 
     Attributes:
         name: An embedded model's name, `tiny-random`, a local folder, or a hub id.
-        dtype: Number format of the frozen weights and the states; "auto" is bfloat16 where the machine computes it
-            faster than float32.
-        device: A torch device, or "auto": CUDA where there is a GPU.
-        frozen_layers: Number of layers in the prefix. PET modules sit on the layers above; 0 adapts every layer. None:
-            all but the top fifth.
-        max_tokens: Longer inputs are cut to this many tokens, around the marked spans.
-        cache: Whether prefix states are kept on disk.
-        warmup: "first-task": tune a module on all layers with the first task, then freeze it as part of the backbone.
+        dtype: Number format of the frozen weights and the states; "auto" is bfloat16 if the machine computes it faster
+            than float32.
+        device: A torch device, or "auto": CUDA if there is a GPU.
+        frozen_layers: Number of layers in the prefix. PET modules are on the layers above; 0 adapts every layer. None
+            means all but the top fifth.
+        max_tokens: Longer inputs are truncated to this many tokens, around the marked spans.
+        cache: Whether to cache prefix states on disk.
+        warmup: "first-task" tunes a module on all layers with the first task, then freezes it as part of the backbone.
     """
 
     budget: ClassVar[frozenset[str]] = frozenset({"max_tokens"})
@@ -54,14 +54,14 @@ class BackboneConfig(StrictModel):
 
 
 class FeaturesConfig(StrictModel):
-    """What selector, classifiers and heads read of the frozen states.
+    """The features of selector, classifiers and heads.
 
     Attributes:
-        layers: Layers after which the mean over tokens is taken as frozen features. None: three depths of the prefix.
-        projection: Width M of the random ReLU projection that the closed-form selector and `ranpac` read.
-        pooling: How an example is represented for heads: by its state at the slot ("slot", as in the paper); with the
-            mean over its tokens beside it ("slot+mean"); or the same for plain text, and by the means over the marked
-            spans for relations and mentions ("marked").
+        layers: Layers whose mean over tokens is used as frozen features. None means three depths of the prefix.
+        projection: Width M of the random ReLU projection of the closed-form selector and `ranpac`.
+        pooling: How heads represent an example: the state at the slot ("slot", as in the paper); slot and mean over
+            tokens ("slot+mean"); or "marked": slot and mean for plain text, and the means over the marked spans for
+            relations and mentions.
     """
 
     layers: tuple[Positive, ...] | None = None
@@ -74,15 +74,14 @@ class TrainingConfig(StrictModel):
 
     Attributes:
         epochs: Passes over the new examples.
-        max_steps: Bound on the optimiser steps of one task's module, or None.
+        max_steps: Limit of optimiser steps per task, or None.
         batch_size: Examples per optimiser step.
-        learning_rate: Highest learning rate of AdamW. It warms up over 10% of the steps, then falls linearly to 0.
+        learning_rate: Peak learning rate of AdamW, with linear warm-up over 10% of the steps and linear decay to 0.
         weight_decay: AdamW's decoupled weight decay.
-        micro_batch_tokens: Padded tokens (at least one example) whose activations are kept at once, or None for no
-            bound. A larger batch passes the suffix in parts, which are computed again for their gradients: the same
-            result in less memory, for one more forward pass.
-        offload_activations: Whether activations wait in the host's memory until their gradients are due. Matters on a
-            GPU only.
+        micro_batch_tokens: Most padded tokens (at least one example) with activations in memory, or None for no limit.
+            A larger batch is computed in parts, with a second forward pass for the gradients: the same result in less
+            memory.
+        offload_activations: Whether to move activations to host memory until the backward pass. Only useful on a GPU.
     """
 
     budget: ClassVar[frozenset[str]] = frozenset({"epochs", "max_steps", "batch_size", "learning_rate", "weight_decay"})
@@ -97,15 +96,15 @@ class TrainingConfig(StrictModel):
 
 
 class ReplayConfig(StrictModel):
-    """Which past examples are kept, and how they are drawn.
+    """Which past examples are stored, and how they are selected for replay.
 
     Attributes:
-        schedule: How past examples are drawn: a name in `conpet.replay.SCHEDULES`, or a mapping with its settings.
-        retention: Which examples stay where the memory has a limit: "reservoir", "class-balanced" or "k-means".
-        memory_examples: Limit of the replay memory in training examples over all tasks, or None.
-        memory_bytes: Limit of the replay memory in bytes of text (of states with `latent_only`), or None.
-        memory_per_label: Examples of every label in the memory of the schedule "fixed".
-        latent_only: Whether of past examples only prefix states are kept, and never a text.
+        schedule: Replay schedule: a name in `conpet.replay.SCHEDULES`, or a mapping with its settings.
+        retention: Which examples are retained in a limited memory: "reservoir", "class-balanced" or "k-means".
+        memory_examples: Maximum number of training examples in the replay memory, over all tasks, or None.
+        memory_bytes: Maximum size of the replay memory in bytes of text (of states with `latent_only`), or None.
+        memory_per_label: Number of examples per label in the memory of the schedule "fixed".
+        latent_only: Whether to store only prefix states of past examples, never their text.
     """
 
     budget: ClassVar[frozenset[str]] = frozenset({"memory_examples", "memory_bytes", "memory_per_label"})
@@ -127,11 +126,11 @@ class ReplayConfig(StrictModel):
 
 
 class TaskSettings(Sectioned):
-    """What may be set for one task; the rest is taken from the workspace.
+    """The settings that a task can override.
 
     Attributes:
         module: The PET module.
-        head: What the task ends in.
+        head: The head of the task.
         training: How module and head are trained.
     """
 
@@ -141,29 +140,29 @@ class TaskSettings(Sectioned):
 
     @classmethod
     def about_unknown(cls, key: str) -> str | None:
-        """Say of a section of the workspace that it cannot be set for a task."""
+        """Return a message if the key is a section that cannot be set per task."""
         if cls is TaskSettings and key in Settings.model_fields:
-            return f"{key!r} is set for a whole workspace, not for a task; for a task: {', '.join(cls.model_fields)}"
+            return f"{key!r} is a setting of the whole workspace; a task can set: {', '.join(cls.model_fields)}"
         return None
 
 
 class Settings(TaskSettings):
-    """All settings of a workspace. Fixed when it is created, except for what `ConPET.tune` and `upgrade` choose.
+    """All settings of a workspace. Fixed at creation, except for changes by `ConPET.tune` and `upgrade`.
 
-    `None` means: derived from the backbone when the workspace is created.
+    `None` means derived from the backbone at creation.
 
     Attributes:
         backbone: The frozen model.
-        features: What is read of the frozen states.
-        method: How tasks are learned.
-        selector: How the tasks are found that an input may belong to.
-        fusion: How scores become one ranking.
-        replay: Which past examples are kept and drawn.
-        seed: Seed of everything random.
+        features: The features of selector, classifiers and heads.
+        method: The learning method.
+        selector: How the candidate tasks of an input are found.
+        fusion: How scores are combined into one ranking.
+        replay: Which past examples are stored and replayed.
+        seed: Seed of all random choices.
     """
 
     shorthand: ClassVar[Mapping[str, str]] = {"backbone": "name", "replay": "schedule"}
-    """Sections for which a string stands, and the field it fills; of components it fills their name."""
+    """Sections that can be given as a string, and the field that it sets; for components it sets the name."""
 
     backbone: BackboneConfig = BackboneConfig()
     features: FeaturesConfig = FeaturesConfig()
@@ -184,7 +183,7 @@ class Settings(TaskSettings):
         }
 
     def for_task(self, overrides: Mapping[str, Any]) -> TaskSettings:
-        """Return the settings of one task: the workspace's with the task's own in their place.
+        """Return the settings of a task: the workspace's settings with the task's overrides.
 
         Args:
             overrides: Nested, or by dotted keys. A section that names another kind of module or head starts from that
@@ -198,19 +197,19 @@ class Settings(TaskSettings):
         return parse(TaskSettings, _merged(TaskSettings, own, nested(overrides)))
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
-        """Return the settings with some changed, nested or by dotted keys; errors as in `for_task`."""
+        """Return changed settings; changes are nested or by dotted keys. Errors as in `for_task`."""
         own = {name: getattr(self, name) for name in self.model_fields_set}
         return parse(type(self), _merged(type(self), own, nested(changes)))
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary; `parse` takes it back."""
+        """Return a JSON-ready dictionary for `parse`."""
         return self.model_dump(mode="json")
 
 
 def _merged(cls: type[StrictModel], own: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values for `cls` in which changes take the place of what is there, field by field.
+    """Return values for `cls` with changes merged field by field.
 
-    A component under another name keeps only what all components of its kind have.
+    If a component gets another name, only the common settings of its kind are kept.
     """
     merged = dict(own)
     for name, change in changes.items():
@@ -223,20 +222,20 @@ def _merged(cls: type[StrictModel], own: Mapping[str, Any], changes: Mapping[str
         if not isinstance(value, StrictModel) or not isinstance(change, Mapping):
             merged[name] = change
             continue
-        fields = {one: getattr(value, one) for one in value.model_fields_set}
+        fields = {key: getattr(value, key) for key in value.model_fields_set}
         if choice and change.get(choice.base.key, getattr(value, choice.base.key)) != getattr(value, choice.base.key):
-            fields = {one: fields[one] for one in choice.base.model_fields if one in fields}
+            fields = {key: fields[key] for key in choice.base.model_fields if key in fields}
         merged[name] = _merged(type(value), fields, change)
     return merged
 
 
 class DesignChoices(StrictModel):
-    """What `conpet tune` chooses among; the design in force is always tried as well.
+    """The choices of `conpet tune`; the current design is always tried too.
 
     Attributes:
-        adapted: Shares of the layers, from the top, that carry modules: they decide `backbone.frozen_layers`.
+        adapted: Fractions of the layers, from the top, that have modules; they determine `backbone.frozen_layers`.
         ranks: LoRA ranks.
-        targets: Sets of linear maps that get LoRA; None: all of them, and those PEFT takes for the architecture.
+        targets: Sets of linear maps that get LoRA; None for all maps, and the defaults of PEFT for the architecture.
         learning_rates: Lowest and highest learning rate, drawn uniformly on a logarithmic scale.
         epochs: Most passes over the examples.
         warmups: Values of `backbone.warmup`.
@@ -260,18 +259,18 @@ class DesignChoices(StrictModel):
 
 
 def choice_at(section: str) -> ChosenBy | None:
-    """Return how the component of a section ("selector", "replay.schedule") is chosen; None where there is none."""
+    """Return the choice of the component of a section ("selector", "replay.schedule"); None if it has none."""
     cls: type[StrictModel] = Settings
     *above, name = section.split(".")
     for part in above:
-        found = cls.model_fields[part].annotation
-        assert isinstance(found, type) and issubclass(found, StrictModel)  # noqa: S101, PT018
-        cls = found
+        inner = cls.model_fields[part].annotation
+        assert isinstance(inner, type) and issubclass(inner, StrictModel)  # noqa: S101, PT018
+        cls = inner
     return next((mark for mark in cls.model_fields[name].metadata if isinstance(mark, ChosenBy)), None)
 
 
 def is_budget(settings: Settings, key: str) -> bool:
-    """Tell whether a setting, by its dotted key, says how much is trained or kept rather than what."""
+    """Return whether a setting, by its dotted key, limits how much is trained or stored."""
     holder: Any = settings
     *above, name = key.split(".")
     for part in above:

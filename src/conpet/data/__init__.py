@@ -1,4 +1,4 @@
-"""Examples, tasks, streams; reading them from files; templates."""
+"""Examples, tasks and task streams, readers for files, and templates."""
 
 from conpet.data.checks import check_example
 from conpet.data.example import Example, Kind, Span

@@ -1,4 +1,4 @@
-"""What makes examples, tasks and streams impossible to learn from: one set of checks for files and for code."""
+"""Checks of examples, tasks and streams, used for files and for Python callers."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from conpet.errors import Problem
 
 
 class Located(NamedTuple):
-    """An example and where it stands, as the user would look it up."""
+    """An example with its file and row."""
 
     file: str
     row: int
     example: Example
 
     def problem(self, reason: str) -> Problem:
-        """Say what is wrong with it."""
+        """Return a problem of this example."""
         return Problem(self.file, self.row, reason)
 
 
 Subsets = Mapping[str, Sequence[Located]]
-"""`train`, `validation`, `test` to their rows."""
+"""Maps `train`, `validation` and `test` to their rows."""
 
 
 def locate(file: str, examples: Iterable[Example]) -> list[Located]:
@@ -32,7 +32,7 @@ def locate(file: str, examples: Iterable[Example]) -> list[Located]:
 
 
 def check_example(example: Example) -> list[str]:
-    """List what is wrong with one example, its label aside."""
+    """List the errors of an example, apart from its label."""
     reasons = [f"{name} is not valid Unicode (half a surrogate pair)" for name in _broken_strings(example)]
     if example.kind is Kind.TEXT:
         return reasons if example.text.strip() else [*reasons, "empty text"]
@@ -43,13 +43,13 @@ def check_example(example: Example) -> list[str]:
 
 
 def check_rows(source: str, subsets: Subsets, *, whole: bool = True, labels: bool = True) -> list[Problem]:
-    """List what is wrong with the examples of one task, or with some for tasks that have others already.
+    """List the errors in the examples of a task, or in further examples for known tasks.
 
     Args:
-        source: What to name for problems of the training set as a whole.
-        subsets: The rows; subsets may be missing or empty, but not the training set.
-        whole: Whether they are all examples of a task, so that there must be two labels, each with one to learn from.
-        labels: Whether the answers are labels; else they are whatever the task's head reads.
+        source: Named as the place of problems of the whole training set.
+        subsets: The rows. Only the training set is required.
+        whole: Whether these are all examples of a task: then two labels are required, each with a training example.
+        labels: Whether the targets are labels; otherwise the head of the task checks them.
     """
     train = subsets["train"]
     if not train:
@@ -75,34 +75,34 @@ def check_rows(source: str, subsets: Subsets, *, whole: bool = True, labels: boo
                 if (at := trained.get(row.example.input_key)) is not None
             ]
     if whole and labels and len(known) == 1:
-        problems.append(Problem(source, None, f"one label only ({min(map(str, known))!r}): a task needs two or more"))
+        problems.append(Problem(source, None, f"only one label ({min(map(str, known))!r}): a task needs two or more"))
     return problems
 
 
 def check_task_template(source: str, template: str | None, kind: Kind) -> list[Problem]:
-    """List what is wrong with a task's own template."""
+    """List the errors of a task's own template."""
     reason = check_template(template, kind) if template is not None else None
     return [Problem(source, None, reason)] if reason else []
 
 
 def check_stream(tasks: Iterable[tuple[str, Sequence[Located]]], owned: Mapping[str, str]) -> list[Problem]:
-    """List tasks whose name, and training rows whose label, belongs to an earlier task.
+    """List tasks with the name of an earlier task, and training rows with a label of an earlier task.
 
     Args:
         tasks: Each task's name and training rows, in order.
-        owned: Labels of tasks learned before the stream, to the name of their task.
+        owned: Maps the labels of tasks learned before the stream to the names of their tasks.
     """
     problems = []
     owner = dict(owned)
     names: set[str] = set()
     for name, train in tasks:
         if name in names:
-            problems.append(Problem(f"task {name!r}", None, "a task of this name stands earlier in the stream"))
+            problems.append(Problem(f"task {name!r}", None, "an earlier task of the stream has the same name"))
         names.add(name)
         for row in train:
             label = row.example.label
             if label is not None and owner.setdefault(label, name) != name:
-                problems.append(row.problem(f"label {label!r} is owned by the earlier task {owner[label]!r}"))
+                problems.append(row.problem(f"label {label!r} belongs to the earlier task {owner[label]!r}"))
     return problems
 
 
@@ -126,9 +126,9 @@ def _check_span(name: str, span: Span | None, tokens: Sequence[str]) -> str | No
     if span.start >= span.end:
         return f"{name} span {span.start}:{span.end} is empty (its end is exclusive)"
     if span.start < 0 or span.end > len(tokens):
-        return f"{name} span {span.start}:{span.end} lies outside the {len(tokens)} tokens"
+        return f"{name} span {span.start}:{span.end} is outside the {len(tokens)} tokens"
     if not any(token.strip() for token in tokens[span.start : span.end]):
-        return f"{name} span {span.start}:{span.end} holds only blanks"
+        return f"{name} span {span.start}:{span.end} contains only blanks"
     return None
 
 

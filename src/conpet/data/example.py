@@ -1,4 +1,4 @@
-"""One example: plain text, a relation between two marked spans, or a mention to be typed."""
+"""An example: plain text, a relation between two marked spans, or an entity mention to classify."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Kind(StrEnum):
-    """What an example asks; it decides the template and which fields are filled."""
+    """The kind of an example; it determines the template and the fields used."""
 
     TEXT = "text"
     RELATION = "relation"
@@ -28,17 +28,17 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One input with its label, if known. Use `Example.of_text` and its sisters to build one.
+    """An input with its label, if known. Build it with `of_text`, `of_relation` or `of_mention`.
 
     Attributes:
-        kind: What is asked.
-        text: The text (`Kind.TEXT`), else empty.
-        tokens: The words (`Kind.RELATION`, `Kind.TYPING`), else empty.
+        kind: The kind of the example.
+        text: The text (`Kind.TEXT`), otherwise empty.
+        tokens: The words (`Kind.RELATION`, `Kind.TYPING`), otherwise empty.
         head: Span of the relation's head entity.
         tail: Span of the relation's tail entity.
-        mention: Span of the mention to be typed.
-        label: The right answer, or None where it is not known.
-        id: The caller's own name for the example, or None.
+        mention: Span of the mention to classify.
+        label: The label, or None if unknown.
+        id: An identifier chosen by the caller, or None.
     """
 
     kind: Kind
@@ -80,7 +80,7 @@ class Example:
 
     @property
     def input_key(self) -> tuple[Any, ...]:
-        """What the learner sees of the example, without label and id: equal keys are the same input."""
+        """Everything that is encoded, without label and id; equal keys mean the same input."""
         return (self.kind, self.text, self.tokens, self.head, self.tail, self.mention)
 
     def labelled(self, label: str | None) -> Example:
@@ -88,7 +88,7 @@ class Example:
         return replace(self, label=label)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary in the field names the readers accept; empty fields are left out."""
+        """Return a JSON-ready dictionary with the field names the readers accept, without empty fields."""
         spans = {"head": self.head, "tail": self.tail, "mention": self.mention}
         fields = {
             "text": self.text,
@@ -101,7 +101,7 @@ class Example:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Example:
-        """Invert `to_json` (trusted input: use the readers for files of users)."""
+        """Rebuild an example from `to_json`. Does not check the row; use the readers for user files."""
         spans = {name: Span(**row[name]) for name in ("head", "tail", "mention") if row.get(name)}
         return cls(
             Kind(row["kind"]),
@@ -114,7 +114,7 @@ class Example:
 
 
 def digest_examples(examples: tuple[Example, ...]) -> str:
-    """Return a hex digest of inputs and labels, in order (ids do not count)."""
+    """Return a hex digest of the inputs and labels, in order; ids are ignored."""
     hasher = hashlib.sha256()
     for example in examples:
         row = example.to_json()

@@ -1,4 +1,4 @@
-"""Rows of JSONL, CSV and Parquet files, one at a time, with what is wrong in each."""
+"""Rows of JSONL, CSV and Parquet files, streamed one at a time, with their problems."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ FORMATS = Registry(
     },
     key=lambda name: name.removeprefix(".").lower(),
 )
-"""End of a file's name, without the first dot, to its reader: a function of the path that yields `RawRow`s, and a
-`Problem` for each row, or the rest of the file, that cannot be read."""
+"""Maps a file name suffix, without the first dot, to its reader: a function of the path that yields a `RawRow` for each
+row, and a `Problem` for each row, or rest of a file, that cannot be read."""
 
 STDIN = "-"
 _BOM = b"\xef\xbb\xbf"
 _NOT_UTF8 = "is not UTF-8 text; save it as UTF-8"
 _PARQUET_BATCH = 1024
-# pyarrow tells a damaged file by any of these (its own errors inherit from them) and by OSError.
+# pyarrow raises these (or subclasses of them) and OSError for a damaged file.
 _PARQUET_ERRORS = (ValueError, NotImplementedError, LookupError, TypeError)
 
 
 class RawRow(NamedTuple):
-    """A row's number as the user counts it (a CSV's header is row 1) and its fields."""
+    """A row's number, counted from 1 (the header of a CSV is row 1), and its fields."""
 
     row: int
     fields: dict[str, Any]
 
 
 def data_suffix(path: Path) -> str | None:
-    """Return with which suffix (".csv.gz") of `FORMATS` a file's name ends, or None."""
+    """Return the suffix of a file name that is in `FORMATS` (".csv.gz"), or None."""
     matching = [f".{name}" for name in FORMATS if path.name.lower().endswith(f".{name}")]
     return max(matching, key=len, default=None)
 
 
 def raw_rows(path: str | Path) -> Iterator[RawRow | Problem]:
-    """Stream a file's rows in constant memory; a row, or the rest of a file, that cannot be read is a problem.
+    """Stream the rows of a file in constant memory, with a `Problem` for each row or rest that cannot be read.
 
     Args:
-        path: A file in one of `FORMATS`, or "-" for JSON lines from the standard input.
+        path: A file in one of `FORMATS`, or "-" for JSON lines from standard input.
 
     Raises:
         ConfigError: A Parquet file is read where pyarrow is not installed.
@@ -68,8 +68,8 @@ def raw_rows(path: str | Path) -> Iterator[RawRow | Problem]:
         if file == STDIN:
             yield from _jsonl(sys.stdin.buffer, "standard input")
         elif suffix is None:
-            have = ", ".join(f".{name}" for name in FORMATS)
-            yield Problem(file, None, f"not a format conpet reads; have: {have}")
+            formats = ", ".join(f".{name}" for name in FORMATS)
+            yield Problem(file, None, f"unknown file format; readable: {formats}")
         else:
             name = suffix.removeprefix(".")
             yield from FORMATS[name](Path(path)) if FORMATS.is_builtin(name) else _added_reader(name, Path(path))
@@ -125,7 +125,7 @@ def read_parquet(path: Path) -> Iterator[RawRow | Problem]:
 
 
 def count_rows(path: str | Path) -> int | None:
-    """Count a file's rows without understanding them, or return None where that cannot be told."""
+    """Count the rows of a file without parsing them, or return None if that is not possible."""
     suffix = data_suffix(Path(path))
     if str(path) == STDIN or suffix is None:
         return None
@@ -171,7 +171,7 @@ def _json_row(line: bytes, file: str, row: int) -> RawRow | Problem:
 
 
 def _csv_reader(stream: IO[bytes]) -> Iterator[list[str]]:
-    # Undecodable bytes pass as lone surrogates, so that each row can be judged for itself.
+    # Undecodable bytes become lone surrogates, so that the error is reported for their row.
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     return csv.reader(text, strict=True)
 
@@ -240,9 +240,9 @@ def _parquet(path: Path, file: str) -> Iterator[RawRow | Problem]:
             if problem := _check_columns(table.schema_arrow.names, file, None):
                 yield problem
                 return
-            rows = (one for batch in table.iter_batches(_PARQUET_BATCH, columns=columns) for one in _batch_rows(batch))
-            for row, fields in enumerate(rows, start=1):
-                yield RawRow(row, fields) if fields is not None else Problem(file, row, _NOT_UTF8)
+            rows = (row for batch in table.iter_batches(_PARQUET_BATCH, columns=columns) for row in _batch_rows(batch))
+            for number, fields in enumerate(rows, start=1):
+                yield RawRow(number, fields) if fields is not None else Problem(file, number, _NOT_UTF8)
     except ConfigError:
         raise
     except _PARQUET_ERRORS as error:
@@ -251,7 +251,7 @@ def _parquet(path: Path, file: str) -> Iterator[RawRow | Problem]:
 
 
 def _batch_rows(batch: Any) -> list[dict[str, Any] | None]:
-    """Return the rows of a pyarrow record batch, with None for those that are not UTF-8."""
+    """Return the rows of a pyarrow record batch, with None for rows that are not UTF-8."""
     try:
         return list(batch.to_pylist())
     except UnicodeDecodeError:

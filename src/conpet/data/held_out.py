@@ -1,4 +1,4 @@
-"""Splitting held-out examples off, where a task brings none."""
+"""Split held-out examples off the training set, for tasks without validation or test sets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ MIN_INPUTS = 3
 
 
 def split_off(examples: Sequence[Example], share: float, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Divide labelled examples into (kept, split off), label by label; both in the order given.
+    """Divide labelled examples into (kept, split off), label by label; both keep their order.
 
-    Of a label's n distinct inputs `share` * n, rounded, are split off, one at least if there are `MIN_INPUTS` or more.
-    All copies of an input go the same way. Which inputs go depends on the seed and on the inputs of that label alone:
-    not on the order of rows, nor on other labels.
+    For each label with at least `MIN_INPUTS` distinct inputs, a share of them is split off, rounded, at least one. All
+    copies of an input stay together. The choice depends only on the seed and on the inputs of that label, not on the
+    order of rows or on other labels.
     """
     ranks: dict[str | None, dict[str, Example]] = {}
     for example in examples:

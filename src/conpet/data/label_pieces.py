@@ -1,4 +1,4 @@
-"""More labels than a data set has, by cutting each into pieces: for measurements of cost, never of accuracy."""
+"""Split labels into artificial pieces to get more labels: to measure costs, never accuracy."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from conpet.errors import ConfigError
 
 
 def in_pieces(data: LabelledData, tasks: int, labels_per_task: int, seed: int = 0) -> tuple[LabelledData, Grouping]:
-    """Cut the labels of a data set into as many pieces as a number of tasks needs, and make each a label of its own.
+    """Cut the labels of a data set into enough pieces for a number of tasks; each piece becomes a label.
 
-    Nothing but chance tells the pieces of a label apart, so accuracy on such a stream means nothing. What it is for is
-    what learning costs as tasks grow many, on real inputs.
+    The pieces of a label are random, so accuracy on such a stream has no meaning. It measures the cost of learning many
+    tasks on real inputs.
 
-    The distinct inputs of a label are ordered by a seeded hash and dealt to its pieces, in each split alike; where
-    there are few, a piece may have no validation or test example. Labels with more training examples are cut into
-    more pieces, those with very few may be left out. A task gets pieces of different labels, as far as it can.
+    In each subset, the distinct inputs of a label are ordered by a seeded hash and dealt to its pieces; a piece can
+    have no validation or test example. Labels with more training examples are cut into more pieces; labels with
+    very few may be left out. Where possible, a task gets pieces of different labels.
 
     Args:
         data: The data.
         tasks: Number of tasks.
-        labels_per_task: Pieces of a task.
+        labels_per_task: Pieces per task.
         seed: Seed of the hash.
 
     Returns:
-        The data with pieces ("LABEL#3") for labels, and its tasks.
+        The data with pieces ("LABEL#3") as labels, and the tasks.
 
     Raises:
         ConfigError: There are fewer training examples than pieces.
@@ -40,7 +40,7 @@ def in_pieces(data: LabelledData, tasks: int, labels_per_task: int, seed: int = 
     wanted = tasks * labels_per_task
     if wanted > sum(sizes.values()):
         raise ConfigError(
-            f"{tasks} tasks of {labels_per_task} labels need {wanted} training examples or more; {data.name} has "
+            f"{tasks} tasks of {labels_per_task} labels need at least {wanted} training examples; {data.name} has "
             f"{sum(sizes.values())} distinct ones"
         )
     counts = _pieces(sizes, wanted)
@@ -52,14 +52,14 @@ def in_pieces(data: LabelledData, tasks: int, labels_per_task: int, seed: int = 
 
 
 def _pieces(sizes: Mapping[str, int], wanted: int) -> Counter[str]:
-    """Say into how many pieces each label is cut: one more of the label whose pieces stay largest, again and again."""
+    """Return the number of pieces of each label, adding one at a time to the label whose pieces stay largest."""
     shares = sorted((-size / count, label) for label, size in sizes.items() for count in range(1, size + 1))
     return Counter(label for _, label in shares[:wanted])
 
 
 def _relabelled(rows: Mapping[str, Iterable[Example]], counts: Mapping[str, int], seed: int) -> Iterator[Example]:
     for label in counts:
-        for place, example in enumerate(sorted(rows.get(label, ()), key=lambda one: _hash(one, seed))):
+        for place, example in enumerate(sorted(rows.get(label, ()), key=lambda row: _hash(row, seed))):
             yield example.labelled(_name(label, place % counts[label], counts[label]))
 
 

@@ -1,4 +1,4 @@
-"""Labelled examples before they are made into tasks, and how a stream is made of them."""
+"""Labelled examples not yet divided into tasks, and how to make a task stream from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conpet.data.task import Task, TaskStream
 from conpet.errors import ConfigError, DataError, Problem, UnknownNameError, did_you_mean
 
 Grouping = Mapping[str, tuple[str, ...]]
-"""Name of a task to its labels, in the order in which the tasks are learned."""
+"""Maps task names to labels, in the order in which the tasks are learned."""
 SUBSETS = ("train", "validation", "test")
 
 
@@ -25,9 +25,9 @@ class LabelledData:
         train: Examples to learn from.
         validation: Held-out examples for choices; may be empty.
         test: Held-out examples for the metrics; may be empty.
-        groupings: Ways to divide the labels into tasks that come with the data, by name; the first is the usual one.
+        groupings: The divisions into tasks that come with the data, by name; the first is the default.
         out_of_scope: Test inputs that no label fits.
-        notes: What was left out or changed in reading.
+        notes: What the reader left out or changed.
     """
 
     name: str
@@ -45,31 +45,33 @@ class LabelledData:
 
     @property
     def counts(self) -> Counter[str]:
-        """Label to its number of training examples."""
+        """Number of training examples by label."""
         return Counter(example.label for example in self.train if example.label is not None)
 
     def grouping(self, name: str | None = None) -> Grouping:
         """Return one of the groupings that come with the data, by default the first.
 
         Raises:
-            UnknownNameError: There is none of this name, or none at all.
+            UnknownNameError: There is no grouping of this name, or no grouping at all.
         """
         if not self.groupings:
-            asked = "" if name is None else f"there is no grouping {name!r}: "
+            prefix = "" if name is None else f"there is no grouping {name!r}: "
             raise UnknownNameError(
-                f"{asked}{self.name} comes without groups of labels; give some, or have a number of tasks made by "
+                f"{prefix}{self.name} has no groups of labels; define groups, or give a number of tasks made by "
                 "'random', 'frequency', 'similar-together' or 'similar-apart'"
             )
         chosen = next(iter(self.groupings)) if name is None else name
         if chosen not in self.groupings:
             meant = did_you_mean(chosen, self.groupings)
-            raise UnknownNameError(f"{self.name} has no grouping {chosen!r}{meant}; have: {', '.join(self.groupings)}")
+            raise UnknownNameError(
+                f"{self.name} has no grouping {chosen!r}{meant}; available: {', '.join(self.groupings)}"
+            )
         return self.groupings[chosen]
 
 
 @dataclass(frozen=True, slots=True)
 class PerLabel:
-    """How many examples of a label are taken, at most; None: all.
+    """Most examples per label; None for all.
 
     Attributes:
         train: Training examples.
@@ -85,20 +87,20 @@ class PerLabel:
 def stream_of(
     data: LabelledData, grouping: Grouping, per_label: PerLabel | None = None, *, seed: int = 0
 ) -> TaskStream:
-    """Make a task of every group.
+    """Make one task from each group.
 
-    A held-out input that stands in the training set as well is left out, for it would measure memory. Which examples of
-    a label are taken depends on the seed and on that label's examples alone, and a larger number holds a smaller one's.
+    Held-out inputs that are also training examples are left out, because they would measure memorisation. The choice of
+    examples of a label depends only on the seed and on that label's examples; a larger choice contains a smaller one.
 
     Args:
         data: The data.
         grouping: Its labels by task.
-        per_label: How many examples of a label; None: all.
-        seed: Seed of the choice of examples.
+        per_label: Most examples per label; None for all.
+        seed: Seed for the choice of examples.
 
     Raises:
         UnknownNameError: A group names a label that has no training example.
-        DataError: A task would have fewer than two labels, or a label stands in two tasks.
+        DataError: A task would have fewer than two labels, or a label is in two tasks.
     """
     _check(data, grouping)
     counts = per_label or PerLabel()
@@ -118,11 +120,11 @@ def stream_of(
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """How many examples of a split `stream_of` left out, beside those beyond the number asked for.
+    """Number of examples of a subset that `stream_of` left out, apart from those beyond `per_label`.
 
     Attributes:
-        repeated: Inputs that stand earlier in the split with the same label.
-        trained_on: Held-out inputs that are training examples of the stream as well.
+        repeated: Inputs that occur earlier in the subset with the same label.
+        trained_on: Held-out inputs that are also training examples of the stream.
     """
 
     repeated: int
@@ -132,59 +134,62 @@ class LeftOut:
 def left_out(
     data: LabelledData, stream: TaskStream, per_label: PerLabel | None = None, *, seed: int = 0
 ) -> dict[str, LeftOut]:
-    """Count, split by split, what `stream_of` left out of a stream that it made with the same arguments."""
+    """Count, for each subset, what `stream_of` left out when it made the stream with the same arguments."""
     counts, labels = per_label or PerLabel(), {label for task in stream for label in task.labels}
-    found = {}
+    counted = {}
     for subset in SUBSETS:
         examples = [example for example in getattr(data, subset) if example.label in labels]
         distinct, drawn = (
             sum(map(len, by_label(examples, count, seed).values())) for count in (None, getattr(counts, subset))
         )
         taken = sum(len(getattr(task, subset)) for task in stream)
-        found[subset] = LeftOut(len(examples) - distinct, drawn - taken)
-    return found
+        counted[subset] = LeftOut(len(examples) - distinct, drawn - taken)
+    return counted
 
 
 def _check(data: LabelledData, grouping: Grouping) -> None:
     known = data.counts
     missing = sorted({label for labels in grouping.values() for label in labels} - set(known))
     if missing:
-        raise UnknownNameError(f"{data.name} has no training example of {_meant(missing, sorted(known))}")
+        raise UnknownNameError(f"{data.name} has no training example for {_meant(missing, sorted(known))}")
     if not grouping:
-        raise ConfigError(f"{data.name}: no group of labels is left to make a task of")
+        raise ConfigError(f"{data.name}: no group of labels is left to make a task from")
     small = [name for name, labels in grouping.items() if len(labels) < 2]
     if small:
-        raise DataError(f"{data.name}: a task needs two labels or more; of one label are: {', '.join(small)}")
+        raise DataError(f"{data.name}: a task needs two or more labels; these have one: {', '.join(small)}")
     owners: dict[str, list[str]] = defaultdict(list)
     for name, labels in grouping.items():
         for label in labels:
             owners[label].append(name)
     twice = [
-        Problem(f"label {label!r}", None, f"stands in {' and in '.join(map(repr, names))}")
+        Problem(f"label {label!r}", None, f"is in {' and in '.join(map(repr, names))}")
         for label, names in owners.items()
         if len(names) > 1
     ]
     if twice:
-        raise DataError(f"{data.name}: a label belongs to one task, and stands there once", twice)
+        raise DataError(f"{data.name}: every label must belong to one task, and be listed once", twice)
 
 
 def _meant(missing: Sequence[str], known: Sequence[str]) -> str:
-    """Name labels that are not there, each with the one it may be meant for; where none may be, all that there are."""
+    """Name missing labels with suggestions; without any suggestion, list all labels."""
     meant = {label: did_you_mean(label, known) for label in missing}
-    named = ", ".join(f"{label!r}{like}" for label, like in meant.items())
-    return named if any(meant.values()) else f"{named}; have: {', '.join(known)}"
+    named = ", ".join(f"{label!r}{suggestion}" for label, suggestion in meant.items())
+    return named if any(meant.values()) else f"{named}; labels: {', '.join(known)}"
 
 
 def by_label(examples: Iterable[Example], count: int | None = None, seed: int = 0) -> dict[str, list[Example]]:
-    """Return at most `count` distinct inputs of each label (None: all), drawn by the seed, in the order of the source.
+    """Return at most `count` distinct inputs of each label (None for all), drawn by the seed, in their original order.
 
-    Which are taken depends on the seed and on the label's own examples alone; a larger number holds a smaller one's.
+    The choice depends only on the seed and on the label's examples; a larger choice contains a smaller one.
     """
-    found: dict[str, dict[tuple[object, ...], Example]] = {}
+    distinct_inputs: dict[str, dict[tuple[object, ...], Example]] = {}
     for example in examples:
         if example.label is not None:
-            found.setdefault(example.label, {}).setdefault(example.input_key, example)
-    return {label: list(_drawn(list(distinct.values()), count, f"{seed}:{label}")) for label, distinct in found.items()}
+            distinct_inputs.setdefault(example.label, {}).setdefault(example.input_key, example)
+    return {
+        label: list(_drawn(list(distinct.values()), count, f"{seed}:{label}"))
+        for label, distinct in distinct_inputs.items()
+    }
 
 
 def _drawn(examples: Sequence[Example], count: int | None, seed: str) -> Iterator[Example]:

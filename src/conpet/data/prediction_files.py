@@ -1,4 +1,4 @@
-"""Predict files: any number of inputs in, JSONL or CSV out, in constant memory, all or nothing."""
+"""Predictions for files of any size, written as JSONL or CSV in constant memory."""
 
 from __future__ import annotations
 
@@ -23,30 +23,31 @@ Write = Callable[[Answer], None]
 
 
 class PredictionFormat(StrEnum):
-    """How predictions are written."""
+    """File format of predictions."""
 
     JSONL = "jsonl"
     CSV = "csv"
 
     @classmethod
     def of(cls, path: Path) -> PredictionFormat:
-        """Return the format a file's name asks for.
+        """Return the format for the suffix of a file name.
 
         Raises:
-            ConfigError: It asks for none of them.
+            ConfigError: The suffix matches no format.
         """
-        for one in cls:
-            if path.suffix.lower() == f".{one}":
-                return one
+        for form in cls:
+            if path.suffix.lower() == f".{form}":
+                return form
         raise ConfigError(
-            f"{path}: predictions are written as {' or '.join(f'.{one}' for one in cls)}; name the file so"
+            f"{path}: unknown output format; use a file name ending in {' or '.join(f'.{form}' for form in cls)}"
         )
 
 
 def checked_inputs(source: str) -> tuple[Iterator[Example], int | None]:
-    """Read a file through, then return its inputs as a stream and how many they are: a wrong row costs no predictions.
+    """Check all rows of a file, then return a stream of its inputs and their number.
 
-    The standard input ("-") can be read only once: it is not checked beforehand, and its length is None.
+    A wrong row is therefore found before the first prediction. Standard input ("-") can be read only once: it is not
+    checked first, and its number of inputs is None.
 
     Raises:
         DataError: A row is wrong.
@@ -64,16 +65,16 @@ def answered(workspace: ConPET, inputs: Iterable[Example], runners_up: int) -> I
     """Pair each input with its prediction; constant memory, arguments as in `ConPET.predict_stream`.
 
     Raises:
-        DataError: An input is wrong; the message says how many answers were given before.
+        DataError: An input is wrong; the message gives the number of inputs predicted before it.
     """
-    mine, asked = tee(inputs)
-    given = 0
+    kept, to_predict = tee(inputs)
+    answered_so_far = 0
     try:
-        for prediction in workspace.predict_stream(asked, runners_up=runners_up):
-            yield next(mine), prediction
-            given += 1
+        for prediction in workspace.predict_stream(to_predict, runners_up=runners_up):
+            yield next(kept), prediction
+            answered_so_far += 1
     except DataError as error:
-        before = f"; {given:,} inputs before it were predicted" if given else ""
+        before = f"; {answered_so_far:,} inputs before it were predicted" if answered_so_far else ""
         raise DataError(f"{error.summary}{before}", error.problems) from error
 
 
@@ -84,18 +85,18 @@ def write_answers(
     runners_up: int,
     progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Write predictions with their inputs; return how many.
+    """Write predictions with their inputs and return their number.
 
-    JSONL has the input's own fields (`id`, `text` or `tokens` with spans) beside those of `Prediction.to_json`. CSV has
+    JSONL has the fields of the input (`id`, `text` or `tokens` with spans) and of `Prediction.to_json`. CSV has
     `id`, `text` (tokens joined by blanks), `label`, `score`, `task`, `version`, and `label_2`, `score_2`, `task_2` and
     so on for the runners-up.
 
     Args:
         answers: Inputs with their predictions.
-        stream: Where to write.
+        stream: The file to write to.
         form: The format.
-        runners_up: Number of runners-up asked for (a CSV has columns for so many).
-        progress: Called with 1 after each.
+        runners_up: Number of runners-up; determines the columns of a CSV.
+        progress: Called with 1 after each prediction.
     """
     write = _jsonl(stream) if form is PredictionFormat.JSONL else _csv(stream, runners_up)
     written = 0
@@ -108,10 +109,10 @@ def write_answers(
 
 
 def answer_row(example: Example, prediction: Prediction) -> dict[str, Any]:
-    """Return an answer as a JSON-ready row: the input's id and content, then the prediction."""
-    given = {key: value for key, value in example.to_json().items() if key not in ("kind", "label", "id")}
-    named = {"id": example.id} if example.id is not None else {}
-    return {**named, **given, **prediction.to_json()}
+    """Return a prediction as a JSON-ready row: the id and content of the input, then the prediction."""
+    content = {key: value for key, value in example.to_json().items() if key not in ("kind", "label", "id")}
+    identifier = {"id": example.id} if example.id is not None else {}
+    return {**identifier, **content, **prediction.to_json()}
 
 
 def _jsonl(stream: TextIO) -> Write:
@@ -130,7 +131,7 @@ def _csv(stream: TextIO, runners_up: int) -> Write:
     def write(answer: Answer) -> None:
         example, prediction = answer
         text = example.text or " ".join(example.tokens)
-        cells = [cell for one in prediction.runners_up for cell in (one.label or "", one.score, one.task)]
+        cells = [cell for other in prediction.runners_up for cell in (other.label or "", other.score, other.task)]
         cells += [""] * (len(others) - len(cells))
         first = (prediction.shown, prediction.score, prediction.task, prediction.version)
         writer.writerow([example.id or "", text, *first, *cells])

@@ -1,4 +1,4 @@
-"""Reading tasks, streams and inputs from files; every wrong row is reported, and then nothing is returned."""
+"""Read tasks, streams and inputs from files. Any wrong row is an error, and all wrong rows are reported."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def read_task(
     owned: Mapping[str, str] | None = None,
     all_rows: bool = False,
 ) -> Task:
-    """Read one task.
+    """Read a task.
 
     Args:
         path: A JSONL, CSV or Parquet file (JSONL and CSV also gzipped), or a folder with a train file and, if there
             are any, validation (dev, valid) and test files. See `conpet.data.rows.parse_row` for the fields.
-        name: The task's name; by default that of the file or folder.
-        seed: Seed by which missing validation and test sets are split off the training set (see `Task.notes`).
-        template: A template in place of the kind's own (see `conpet.data.templates.render`).
+        name: The task's name; by default the name of the file or folder.
+        seed: Seed for splitting missing validation and test sets off the training set (see `Task.notes`).
+        template: A template instead of the default of the kind (see `conpet.data.templates.render`).
         settings: Overrides of the workspace's task-level settings.
-        owned: Labels already learned, to the name of their task; this task's labels must not be among them.
-        all_rows: Whether every row is learned from: then nothing is split off, and missing sets stay empty.
+        owned: Maps known labels to the names of their tasks; the labels of this task must be new.
+        all_rows: Whether to learn from every row: nothing is split off, and missing sets stay empty.
 
     Raises:
-        DataError: Something is wrong; `problems` lists all of it.
+        DataError: The data has errors; `problems` lists all of them.
         ConfigError: A Parquet file is read where pyarrow is not installed.
     """
     source = find_task(Path(path), name, template, settings)
@@ -51,9 +51,9 @@ def read_stream(
 ) -> TaskStream:
     """Read a folder of tasks, or one task as a stream of one.
 
-    The tasks are the folder's files and folders in natural order ("task-2" before "task-10"), or those its
-    `stream.yaml` names: `tasks: [{path: ..., name: ..., template: ..., settings: {...}}]`, paths seen from the folder,
-    all keys but `path` optional.
+    The tasks are the files and subfolders in natural order ("task-2" before "task-10"), or those in `stream.yaml`:
+    `tasks: [{path: ..., name: ..., template: ..., settings: {...}}]`. Paths are relative to the folder; only `path` is
+    required.
 
     Args:
         path: The folder or file.
@@ -62,7 +62,7 @@ def read_stream(
         all_rows: As in `read_task`.
 
     Raises:
-        DataError: Something is wrong; `problems` lists all of it, over all tasks.
+        DataError: The data has errors; `problems` lists all of them, over all tasks.
         ConfigError: A Parquet file is read where pyarrow is not installed.
     """
     sources, problems = find_stream(Path(path))
@@ -70,13 +70,13 @@ def read_stream(
 
 
 def read_examples(path: str | Path) -> Examples:
-    """Read examples for tasks that are learned already; files as in `read_task`, but nothing is split off.
+    """Read further examples for known tasks; files as in `read_task`, but nothing is split off.
 
     Args:
-        path: A file, all of whose rows are to be learned from, or a folder with a train file and others beside it.
+        path: A file of training examples, or a folder with a train file and, if there are any, other sets.
 
     Raises:
-        DataError: Something is wrong; `problems` lists all of it.
+        DataError: The data has errors; `problems` lists all of them.
         ConfigError: A Parquet file is read where pyarrow is not installed.
     """
     loaded = _load(find_task(Path(path), None, None, None), whole=False)
@@ -89,10 +89,10 @@ def read_inputs(path: str | Path) -> Iterator[Example]:
     """Stream inputs to predict, in constant memory; labels are optional.
 
     Args:
-        path: A JSONL, CSV or Parquet file, or "-" for JSON lines from the standard input.
+        path: A JSONL, CSV or Parquet file, or "-" for JSON lines from standard input.
 
     Raises:
-        DataError: A row is wrong; raised when it is reached.
+        DataError: A row is wrong; raised when the row is reached.
         ConfigError: A Parquet file is read where pyarrow is not installed.
     """
     for row in _parsed(path):
@@ -104,13 +104,13 @@ def read_inputs(path: str | Path) -> Iterator[Example]:
 
 
 def count_inputs(path: str | Path) -> int | None:
-    """Count the rows `read_inputs` will come upon, or return None where that cannot be told beforehand."""
+    """Count the rows that `read_inputs` will read, or return None if that is not known beforehand."""
     return count_rows(path)
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What was read of a task; `subsets` holds the rows that could be parsed."""
+    """The data of a task; `subsets` holds the rows that could be parsed."""
 
     source: TaskSource
     subsets: dict[str, list[Located]]
@@ -144,11 +144,15 @@ def _load(source: TaskSource, *, whole: bool = True) -> _Loaded:
 
 
 def _build(
-    sources: list[TaskSource], found: list[Problem], path: str | Path, seed: int | None, owned: Mapping[str, str]
+    sources: list[TaskSource],
+    source_problems: list[Problem],
+    path: str | Path,
+    seed: int | None,
+    owned: Mapping[str, str],
 ) -> tuple[Task, ...]:
-    """Check all sources and make their tasks; without a seed nothing is split off."""
+    """Check all sources and build their tasks; without a seed, nothing is split off."""
     loaded = [_load(source) for source in sources]
-    problems = found + [problem for task in loaded for problem in task.problems]
+    problems = source_problems + [problem for task in loaded for problem in task.problems]
     problems += check_stream(((task.source.name, task.subsets.get("train", ())) for task in loaded), owned)
     if problems:
         files = len({problem.file for problem in problems})
@@ -170,7 +174,7 @@ def _task(loaded: _Loaded, seed: int | None) -> Task:
         few = "" if subsets[subset] else " (too few for one)"
         notes.append(
             f"no {subset} set: {len(subsets[subset])} of {len(subsets['train']) + len(subsets[subset])} training rows "
-            f"were split off by seed {seed}{few}"
+            f"were split off with seed {seed}{few}"
         )
     return Task(
         source.name,

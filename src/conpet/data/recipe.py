@@ -19,7 +19,7 @@ from conpet.data.task import TaskStream
 from conpet.errors import ConfigError
 
 Vectors = Callable[[], Mapping[str, NDArray[Any]]]
-"""Gives a vector for each label of a data set; near labels have vectors of about the same direction."""
+"""Returns a vector for each label of a data set; similar labels have vectors of similar direction."""
 Divided = tuple[LabelledData, Grouping]
 
 
@@ -27,14 +27,14 @@ class StreamRecipe(StrictModel):
     """How labels become tasks.
 
     Attributes:
-        by: "given" (groups that come with the data); "random"; "frequency" (the labels with most training examples
-            first, ties by name); "similar-together" (labels alike in one task: an easy stream) and "similar-apart" (in
-            different ones: a hard stream), both along one order of the labels by similarity; or "pieces" (every label
-            cut into several, see `conpet.data.label_pieces`: for many small tasks whose cost is measured, and no more).
-        tasks: Number of tasks, where the groups are not given.
-        grouping: Which of the given groupings; None: the data's usual one.
-        labels_per_task: Labels of a task of "pieces".
-        seed: Seed of "random" and "pieces", and of the choice of examples.
+        by: "given" (groups that come with the data); "random"; "frequency" (labels with most training examples first,
+            ties by name); "similar-together" (similar labels in one task: an easy stream) and "similar-apart" (similar
+            labels in different tasks: a hard stream), both from one order of the labels by similarity; or "pieces"
+            (every label cut into several, see `conpet.data.label_pieces`: many small tasks, only to measure costs).
+        tasks: Number of tasks, unless `by` is "given".
+        grouping: Name of a grouping of the data; None for its default.
+        labels_per_task: Labels per task for "pieces".
+        seed: Seed for "random", "pieces" and the choice of examples.
     """
 
     noun = "key of a stream"
@@ -47,21 +47,21 @@ class StreamRecipe(StrictModel):
 
     @property
     def by_similarity(self) -> bool:
-        """Whether it needs to know which labels are alike."""
+        """Whether the recipe needs the similarity of labels."""
         return self.by in ("similar-together", "similar-apart")
 
     def stream_of(self, data: LabelledData, per_label: PerLabel, *, vectors: Vectors | None = None) -> TaskStream:
-        """Make a task stream of a data set.
+        """Make a task stream from a data set.
 
         Args:
             data: The data.
-            per_label: How many examples of a label are taken; of "pieces": of a piece.
-            vectors: Needed for the ways that go by similarity, and called for these alone.
+            per_label: Most examples per label (per piece for "pieces").
+            vectors: Only called, and then required, for recipes by similarity.
 
         Raises:
             UnknownNameError: The data has no such grouping, or no training example of a label in it.
-            ConfigError: The number of tasks is missing, is given beside groups, or is larger than the labels (of
-                "pieces": the training examples) allow; there are no vectors to go by; SciPy is not installed.
+            ConfigError: The number of tasks is missing, given together with groups, or too large for the labels (for
+                "pieces": for the training examples); vectors are missing; SciPy is not installed.
             DataError: The tasks cannot be learned.
         """
         divided, grouping = _WAYS[self.by](data, self, vectors)
@@ -71,8 +71,8 @@ class StreamRecipe(StrictModel):
 def _given(data: LabelledData, recipe: StreamRecipe, _: Vectors | None) -> Divided:
     if recipe.tasks is not None:
         raise ConfigError(
-            f"by 'given' goes with no number of tasks ({recipe.tasks}): the groups say how many there are; for a "
-            "number of your own make them by 'random', 'frequency', 'similar-together' or 'similar-apart'"
+            f"by 'given' takes no number of tasks ({recipe.tasks}), because the groups determine it; to choose the "
+            "number, make tasks by 'random', 'frequency', 'similar-together' or 'similar-apart'"
         )
     return data, data.grouping(recipe.grouping)
 
@@ -91,45 +91,43 @@ def _by_frequency(data: LabelledData, recipe: StreamRecipe, _: Vectors | None) -
 
 def _together(data: LabelledData, recipe: StreamRecipe, vectors: Vectors | None) -> Divided:
     tasks = _number_of_tasks(data, recipe)
-    return data, _neighbours(_alike(data, vectors), tasks)
+    return data, _neighbours(_similarity_order(data, vectors), tasks)
 
 
 def _apart(data: LabelledData, recipe: StreamRecipe, vectors: Vectors | None) -> Divided:
     tasks = _number_of_tasks(data, recipe)
-    order = _alike(data, vectors)
+    order = _similarity_order(data, vectors)
     return data, numbered([order[first::tasks] for first in range(tasks)])
 
 
 def _in_pieces(data: LabelledData, recipe: StreamRecipe, _: Vectors | None) -> Divided:
-    return in_pieces(data, _asked(recipe), recipe.labels_per_task, recipe.seed)
+    return in_pieces(data, _requested_tasks(recipe), recipe.labels_per_task, recipe.seed)
 
 
-def _asked(recipe: StreamRecipe) -> int:
+def _requested_tasks(recipe: StreamRecipe) -> int:
     if recipe.grouping is not None:
-        raise ConfigError(
-            f"the grouping {recipe.grouping!r} is for by 'given'; by {recipe.by!r} makes groups of its own"
-        )
+        raise ConfigError(f"the grouping {recipe.grouping!r} needs by 'given'; by {recipe.by!r} makes its own groups")
     if recipe.tasks is None:
         raise ConfigError(f"by {recipe.by!r} needs the number of tasks")
     return recipe.tasks
 
 
 def _number_of_tasks(data: LabelledData, recipe: StreamRecipe) -> int:
-    tasks, labels = _asked(recipe), len(data.labels)
+    tasks, labels = _requested_tasks(recipe), len(data.labels)
     if 2 * tasks > labels:
-        raise ConfigError(f"{labels} labels make {labels // 2} tasks of two labels at most, not {tasks}")
+        raise ConfigError(f"{labels} labels are enough for at most {labels // 2} tasks of two labels, not {tasks}")
     return tasks
 
 
-def _alike(data: LabelledData, vectors: Vectors | None) -> Sequence[str]:
+def _similarity_order(data: LabelledData, vectors: Vectors | None) -> Sequence[str]:
     if vectors is None:
-        raise ConfigError("tasks by similarity need a vector for each label, and none are given")
-    found = vectors()
-    return similarity_order({label: found[label] for label in data.labels})
+        raise ConfigError("tasks by similarity need a vector for each label; pass `vectors`")
+    label_vectors = vectors()
+    return similarity_order({label: label_vectors[label] for label in data.labels})
 
 
 def _neighbours(labels: Sequence[str], tasks: int) -> Grouping:
-    """Divide labels into `tasks` neighbouring groups whose sizes differ by one at most."""
+    """Divide labels into `tasks` consecutive groups whose sizes differ by at most one."""
     bounds = [round(index * len(labels) / tasks) for index in range(tasks + 1)]
     return numbered([labels[first:last] for first, last in pairwise(bounds)])
 

@@ -1,4 +1,4 @@
-"""From one row of a file to an `Example`: the fields, the forms they may take, and what is wrong with them."""
+"""Parse a row of a file into an `Example`."""
 
 from __future__ import annotations
 
@@ -11,45 +11,47 @@ from conpet.data.example import Example, Span
 from conpet.errors import ConpetError
 
 FIELDS = ("text", "tokens", "head", "tail", "mention", "label", "id")
-"""The columns that are read; others are ignored."""
+"""The columns read; all others are ignored."""
 _PAIR = re.compile(r"\s*(-?\d{1,9})\s*:\s*(-?\d{1,9})\s*")
 
 
 class RowError(ConpetError, ValueError):
-    """A row cannot be understood; the message is the reason. The readers turn it into a `Problem`."""
+    """A row cannot be parsed, for the reason in the message. The readers turn it into a `Problem`."""
 
 
 def parse_row(row: Mapping[str, Any]) -> Example:
-    """Build the example a row describes; whether that example is sound is for `check_example` to say.
+    """Build an example from a row. `check_example` checks the result.
 
     Args:
         row: Field names to values. `text`; or `tokens` (a list, or one string: a JSON list, else words joined by
             spaces) with `head` and `tail`, or with `mention`. A span is {"start": s, "end": e}, [s, e], "s:e" or JSON
-            of these, its end exclusive. `label` and `id` are text or whole numbers. None, and "" but in `text`, count
-            as absent. Where spans are given, `text` is ignored.
+            of these, its end exclusive. `label` and `id` are text or whole numbers. None counts as
+            absent, and so does "" except in `text`. With spans, `text` is ignored.
 
     Raises:
         RowError: A field is missing, has the wrong form, or contradicts another.
     """
-    given = {name: value for name in FIELDS if (value := row.get(name)) is not None and (value != "" or name == "text")}
-    label, name = _name("label", given.get("label")), _name("id", given.get("id"))
-    marked = [field for field in ("head", "tail", "mention") if field in given]
+    fields = {
+        name: value for name in FIELDS if (value := row.get(name)) is not None and (value != "" or name == "text")
+    }
+    label, name = _name("label", fields.get("label")), _name("id", fields.get("id"))
+    marked = [field for field in ("head", "tail", "mention") if field in fields]
     if marked:
-        return _parse_marked(given, marked, label, name)
-    if "text" in given:
-        if not isinstance(given["text"], str):
-            raise RowError(f"text must be text, not {_shape(given['text'])}")
-        return Example.of_text(given["text"], label, name)
-    if "tokens" in given:
-        raise RowError("tokens without spans: a relation needs head and tail, a mention to be typed needs mention")
+        return _parse_marked(fields, marked, label, name)
+    if "text" in fields:
+        if not isinstance(fields["text"], str):
+            raise RowError(f"text must be text, not {_shape(fields['text'])}")
+        return Example.of_text(fields["text"], label, name)
+    if "tokens" in fields:
+        raise RowError("tokens without spans: a relation needs head and tail, an entity mention needs mention")
     raise RowError("missing text (or tokens with head and tail, or with mention)")
 
 
-def _parse_marked(given: Mapping[str, Any], marked: Sequence[str], label: str | None, name: str | None) -> Example:
-    if "tokens" not in given:
-        raise RowError(f"missing tokens: {' and '.join(marked)} count words in them")
-    tokens = _tokens(given["tokens"])
-    spans = {field: _span(field, given[field]) for field in marked}
+def _parse_marked(fields: Mapping[str, Any], marked: Sequence[str], label: str | None, name: str | None) -> Example:
+    if "tokens" not in fields:
+        raise RowError(f"missing tokens: {' and '.join(marked)} refer to them by position")
+    tokens = _tokens(fields["tokens"])
+    spans = {field: _span(field, fields[field]) for field in marked}
     match marked:
         case ["mention"]:
             return Example.of_mention(tokens, spans["mention"], label, name)
@@ -58,7 +60,7 @@ def _parse_marked(given: Mapping[str, Any], marked: Sequence[str], label: str | 
         case ["head"] | ["tail"]:
             raise RowError(f"missing {'tail' if marked == ['head'] else 'head'} span: a relation needs head and tail")
         case _:
-            raise RowError(f"{' and '.join(marked)} contradict each other: give head and tail, or mention")
+            raise RowError(f"{' and '.join(marked)} cannot be combined: give head and tail, or mention")
 
 
 def _name(field: str, value: Any) -> str | None:
@@ -109,5 +111,5 @@ def _shape(value: Any) -> str:
     if isinstance(value, Mapping):
         return "an object"
     if isinstance(value, (list, tuple)):
-        return "a list of other things than words" if value else "an empty list"
+        return "a list with values that are not text" if value else "an empty list"
     return f"{value!r:.40}"

@@ -1,4 +1,4 @@
-"""An order of labels in which those that are alike stand beside each other."""
+"""Order labels so that similar ones are adjacent."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from conpet.errors import ConfigError
 
 
 def similarity_order(vectors: Mapping[str, NDArray[Any]]) -> list[str]:
-    """Order labels by the likeness of their vectors.
+    """Order labels by the similarity of their vectors.
 
-    The labels are clustered hierarchically (average linkage of cosine distances); of the orders of the leaves that the
-    tree allows, it is the one in which neighbours are nearest (Bar-Joseph et al., 2001).
+    The labels are clustered hierarchically (average linkage of cosine distances), with optimal leaf ordering
+    (Bar-Joseph et al., 2001).
 
     Args:
-        vectors: Label to its vector `[d]`, not null; two labels or more.
+        vectors: A nonzero vector `[d]` for each label; at least two labels.
 
     Raises:
         ConfigError: SciPy is not installed.

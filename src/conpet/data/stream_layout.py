@@ -1,4 +1,4 @@
-"""Where the tasks of a stream lie: data files, task folders, `stream.yaml`."""
+"""Find the tasks of a stream: data files, task folders, `stream.yaml`."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _SPLIT_NAMES = {
     "dev": "validation",
     "test": "test",
 }
-# Files that were surely meant as data: passing over them in silence would lose a task.
+# Probably data files: ignoring them silently would lose a task.
 _FOREIGN = (".json", ".ndjson", ".tsv", ".xls", ".xlsx", ".arrow", ".feather", ".gz", ".bz2", ".xz", ".zst", ".zip")
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSource:
-    """A task as it lies on disk.
+    """The files and options of a task on disk.
 
     Attributes:
         name: The task's name.
         path: Its file or folder.
-        files: Split to data file; without "train" the problems say why.
+        files: Data files by subset; if "train" is missing, `problems` says why.
         template: The task's own template, or None.
         settings: The task's own settings.
-        notes: What was passed over.
-        problems: What is wrong with the place itself.
+        notes: What was ignored.
+        problems: Errors of the file or folder itself.
     """
 
     name: str
@@ -69,7 +69,7 @@ class _StreamFile(BaseModel):
 def find_task(
     path: Path, name: str | None = None, template: str | None = None, settings: Mapping[str, Any] | None = None
 ) -> TaskSource:
-    """Look at the file or folder of one task."""
+    """Find the files of a task in a file or folder."""
     files: dict[str, Path] = {}
     notes: list[str] = []
     problems = _check_settings(path, settings or {})
@@ -83,10 +83,10 @@ def find_task(
 
 
 def find_stream(path: Path) -> tuple[list[TaskSource], list[Problem]]:
-    """Look at a stream: a folder of tasks in natural order or in that of its `stream.yaml`, or a single task."""
+    """Find the tasks of a stream: a folder, in natural order or in the order of its `stream.yaml`, or a single task."""
     if (path / STREAM_FILE).is_file():
         return _read_stream_file(path / STREAM_FILE)
-    if not path.is_dir() or _holds_split(path):
+    if not path.is_dir() or _contains_subset(path):
         return [find_task(path)], []
     sources, problems = [], []
     for entry in sorted(path.iterdir(), key=lambda entry: _natural(entry.name)):
@@ -95,9 +95,9 @@ def find_stream(path: Path) -> tuple[list[TaskSource], list[Problem]]:
         if entry.is_dir() or data_suffix(entry):
             sources.append(find_task(entry))
         elif entry.suffix.lower() in _FOREIGN:
-            problems.append(Problem(str(entry), None, f"not a format conpet reads; have: {_endings()}"))
+            problems.append(Problem(str(entry), None, f"unknown file format; readable: {_endings()}"))
     if not sources and not problems:
-        problems.append(Problem(str(path), None, f"holds no tasks: no folders, no files in {_endings()}"))
+        problems.append(Problem(str(path), None, f"contains no tasks: no folders, and no files in {_endings()}"))
     return sources, problems
 
 
@@ -107,18 +107,18 @@ def _fill_from_folder(folder: Path, files: dict[str, Path], notes: list[str], pr
             continue
         subset = _SPLIT_NAMES.get(_stem(file).lower())
         if subset is None:
-            notes.append(f"{file.name} was not read: it is not named train, validation or test")
+            notes.append(f"{file.name} was ignored: it is not named train, validation or test")
         elif subset in files:
             problems.append(
-                Problem(str(file), None, f"is a second {subset} file beside {files[subset].name}; keep one")
+                Problem(str(file), None, f"is a second {subset} file, next to {files[subset].name}; keep one")
             )
         else:
             files[subset] = file
     if "train" not in files:
-        problems.append(Problem(str(folder), None, "holds no train file (train.jsonl, train.csv or train.parquet)"))
+        problems.append(Problem(str(folder), None, "contains no train file (train.jsonl, train.csv or train.parquet)"))
 
 
-def _holds_split(folder: Path) -> bool:
+def _contains_subset(folder: Path) -> bool:
     return any(
         data_suffix(file) and _stem(file).lower() in _SPLIT_NAMES for file in folder.iterdir() if not file.is_dir()
     )
@@ -131,11 +131,13 @@ def _read_stream_file(file: Path) -> tuple[list[TaskSource], list[Problem]]:
         row = error.problem_mark.line + 1 if error.problem_mark else None
         return [], [Problem(str(file), row, f"not valid YAML: {error.problem}")]
     except ValidationError as error:
-        return [], [Problem(str(file), None, _explain(one["loc"], one["type"], one["msg"])) for one in error.errors()]
+        return [], [
+            Problem(str(file), None, _explain(item["loc"], item["type"], item["msg"])) for item in error.errors()
+        ]
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         return [], [Problem(str(file), None, f"cannot be read: {str(error).splitlines()[0]}")]
     if not stream.tasks:
-        return [], [Problem(str(file), None, "tasks: names no task")]
+        return [], [Problem(str(file), None, "tasks: the list is empty")]
     return [
         find_task(file.parent / entry.path, entry.name, entry.template, entry.settings) for entry in stream.tasks
     ], []
@@ -145,13 +147,13 @@ def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
     where = ".".join(str(part) for part in loc) or "the file"
     if kind == "extra_forbidden":
         known = _StreamFile if len(loc) == 1 else _Entry
-        return f"{where}: unknown key; have: {', '.join(known.model_fields)}"
+        return f"{where}: unknown key; known: {', '.join(known.model_fields)}"
     return f"{where}: {message}"
 
 
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> list[Problem]:
     try:
-        if settings:  # else the classes of modules and heads would be imported for nothing
+        if settings:  # avoids importing the classes of modules and heads
             Settings().for_task(settings)
     except ConfigError as error:
         return [Problem(str(path), None, str(error))]

@@ -1,4 +1,4 @@
-"""A task stream as a folder that the readers, and `conpet learn`, understand."""
+"""Write a task stream as a folder for the readers and `conpet learn`."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ _LONGEST_FOLDER = 60
 def write_stream(
     stream: TaskStream, folder: str | Path, extra: Mapping[str, bytes] | None = None, about: Sequence[str] = ()
 ) -> Path:
-    """Write a stream as a folder to look at, change and learn from; return the folder.
+    """Write a stream as a folder and return its path.
 
-    It holds a folder a task with its JSONL files, and the `stream.yaml` that orders them. A task whose name is no good
-    name for a folder lies in one of a similar name. Files that are there already with the same content are left
-    alone, and so are hidden ones.
+    Each task becomes a subfolder with JSONL files; `stream.yaml` gives their order. A task name that does not suit a
+    file system gets a similar folder name. Existing files with the same content, and hidden files, are left alone.
 
     Args:
         stream: The stream.
-        folder: Where to write it.
-        extra: Name to content of more files beside the tasks.
-        about: Lines that say how the stream was made, written as comments at the top of `stream.yaml`.
+        folder: The folder to write.
+        extra: Contents of further files, by name.
+        about: Lines that describe how the stream was made, written as comments at the top of `stream.yaml`.
 
     Raises:
-        DataError: It is no folder, or something else than what is to be written stands there; nothing was written.
+        DataError: The path is not a folder, or contains other data; nothing is written.
     """
     root = Path(folder)
     wanted = {root / name: content for name, content in _files(stream, extra or {}, about).items()}
@@ -43,14 +42,14 @@ def write_stream(
     for path, content in wanted.items():
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{path.name}.part")  # a half-written file would be taken for a changed one
+            aside = path.with_name(f".{path.name}.part")  # a half-written file would look like a changed one
             aside.write_bytes(content)
             aside.replace(path)
     return root
 
 
 def json_lines(examples: Iterable[Example]) -> bytes:
-    """Write examples as the JSON lines that the readers understand."""
+    """Return examples as JSON lines for the readers."""
     return "".join(json.dumps(_row(example), ensure_ascii=False) + "\n" for example in examples).encode()
 
 
@@ -61,30 +60,30 @@ def _row(example: Example) -> dict[str, Any]:
 
 
 def _check_place(root: Path, wanted: Mapping[Path, bytes]) -> None:
-    """Refuse a folder that holds anything else than what is to be written, for it would be taken for a part of that."""
+    """Refuse a folder with other content, which would look like a part of the stream."""
     place = next(path for path in (root, *root.parents) if path.exists())
     if not place.is_dir():
         raise DataError(f"{root} cannot be a folder: {place} is a file; name another folder")
     if not root.exists():
         return
-    changed = [path for path in wanted if path.exists() and not _holds(path, wanted[path])]
+    changed = [path for path in wanted if path.exists() and not _has_content(path, wanted[path])]
     problems = [Problem(str(path), None, "differs from what would be written") for path in changed]
     folders = {parent for path in wanted for parent in path.parents}
     surplus = _surplus(root, wanted, folders)
-    problems += [Problem(str(path), None, "is no part of what would be written") for path in surplus]
+    problems += [Problem(str(path), None, "is not part of what would be written") for path in surplus]
     if problems:
         raise DataError(
-            f"{root} holds other data than what is to be written; name a new or empty folder, or move that data away",
+            f"{root} contains other data; name a new or empty folder, or move that data away",
             problems,
         )
 
 
-def _holds(path: Path, content: bytes) -> bool:
+def _has_content(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes() == content
 
 
 def _surplus(folder: Path, files: Collection[Path], folders: Collection[Path]) -> Iterator[Path]:
-    """Yield what stands below a folder and is not wanted, hidden files aside; of a folder not wanted, itself alone."""
+    """Yield unwanted paths below a folder, except hidden files; an unwanted folder is yielded as a whole."""
     for path in sorted(folder.iterdir()):
         if path in folders and path.is_dir():
             yield from _surplus(path, files, folders)
@@ -93,7 +92,7 @@ def _surplus(folder: Path, files: Collection[Path], folders: Collection[Path]) -
 
 
 def _files(stream: TaskStream, extra: Mapping[str, bytes], about: Iterable[str]) -> dict[str, bytes]:
-    """Return the files of the stream folder, path to content; an empty split too, lest the reader splits one off."""
+    """Return the contents of the stream folder by path, with empty subsets too, so that the reader splits none off."""
     folders = _folders([task.name for task in stream], {STREAM_FILE, *extra})
     entries = [_entry(task, folder) for task, folder in zip(stream, folders, strict=True)]
     listed = yaml.safe_dump({"tasks": entries}, sort_keys=False, allow_unicode=True)
@@ -105,21 +104,21 @@ def _files(stream: TaskStream, extra: Mapping[str, bytes], about: Iterable[str])
 
 
 def _printable(line: str) -> str:
-    """Write a blank for what would end a comment, or could not be read again."""
+    """Replace characters that a YAML comment cannot hold by blanks."""
     return "".join(character if character.isprintable() else " " for character in line)
 
 
 def _entry(task: Task, folder: str) -> dict[str, Any]:
-    given = {
+    options = {
         "name": task.name if task.name != folder else None,
         "template": task.template,
         "settings": dict(task.settings) or None,
     }
-    return {"path": folder} | {key: value for key, value in given.items() if value is not None}
+    return {"path": folder} | {key: value for key, value in options.items() if value is not None}
 
 
 def _folders(names: Iterable[str], taken: Iterable[str]) -> list[str]:
-    """Return a folder name for each task, none of them taken, for file systems that ignore case too."""
+    """Return a unique folder name for each task, also on file systems that ignore case."""
     used = {name.casefold() for name in taken}
     folders = []
     for name in names:

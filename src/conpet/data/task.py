@@ -1,4 +1,4 @@
-"""A task (new labels with their examples) and a stream of them."""
+"""Tasks (new labels with their examples) and task streams."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ LABELS = "labels"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """New labels and their examples; checked when built.
+    """New labels and their examples; checked on construction.
 
     Attributes:
         name: The task's name, unique within a workspace.
-        train: Examples to learn from; at least two labels between them.
-        validation: Held-out examples for every choice made in training (may be empty).
-        test: Examples for the metrics alone (may be empty).
-        template: A template in place of the kind's own (see `conpet.data.templates`), or None.
+        train: Training examples, with at least two labels.
+        validation: Held-out examples for all choices made in training (may be empty).
+        test: Examples used only for metrics (may be empty).
+        template: A template instead of the default of the kind (see `conpet.data.templates`), or None.
         settings: Overrides of the workspace's task-level settings for this task.
-        notes: What the reader did to the data that the user should know (a split made, say).
+        notes: Notes of the reader for the user, for example on sets split off.
     """
 
     name: str
@@ -44,29 +44,29 @@ class Task:
             object.__setattr__(self, subset, tuple(getattr(self, subset)))
         problems = check_task(self)
         if problems:
-            raise DataError(f"task {self.name!r} cannot be learned; nothing was changed", problems)
+            raise DataError(f"task {self.name!r} cannot be learned; nothing changed", problems)
 
     @property
     def head(self) -> str:
-        """Name of the head the task ends in: "labels" unless its settings name another."""
-        given = self.settings.get("head", self.settings.get("head.name", LABELS))
-        return str(given.get("name", LABELS)) if isinstance(given, Mapping) else str(given)
+        """Name of the task's head: "labels" unless its settings name another."""
+        section = self.settings.get("head", self.settings.get("head.name", LABELS))
+        return str(section.get("name", LABELS)) if isinstance(section, Mapping) else str(section)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The task's labels, sorted; none where it ends in another head than one over labels."""
+        """The task's labels, sorted; empty if its head is not the label head."""
         if self.head != LABELS:
             return ()
         return tuple(sorted({example.label for example in self.train if example.label is not None}))
 
     @property
     def kind(self) -> Kind:
-        """What the task's examples ask."""
+        """The kind of the task's examples."""
         return self.train[0].kind
 
     @property
     def digest(self) -> str:
-        """Hex digest of everything that is learned from: examples, template, settings. Ids and notes do not count."""
+        """Hex digest of examples, template and settings; ids and notes are ignored."""
         if self._digest:
             return self._digest[0]
         parts = {
@@ -82,12 +82,12 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Labelled examples for tasks that are learned already; checked when built.
+    """Further labelled examples for known tasks; checked on construction.
 
     Attributes:
-        train: Examples to learn from.
-        validation: Held-out examples for choices.
-        test: Held-out examples for the metrics.
+        train: Training examples.
+        validation: Held-out examples for choices made in training.
+        test: Examples used only for metrics.
     """
 
     train: tuple[Example, ...]
@@ -99,11 +99,11 @@ class Examples:
             object.__setattr__(self, subset, tuple(getattr(self, subset)))
         problems = check_rows("examples", _located("examples", self), whole=False)
         if problems:
-            raise DataError("the examples cannot be learned from; nothing was changed", problems)
+            raise DataError("the examples cannot be learned; nothing changed", problems)
 
 
 def check_task(task: Task) -> list[Problem]:
-    """List what makes a task impossible to learn from; the readers apply the same checks to rows of files."""
+    """List the problems of a task. The readers apply the same checks to the rows of files."""
     source = f"task {task.name!r}"
     problems = [] if task.name.strip() else [Problem(source, None, "a task needs a name")]
     if task.train:
@@ -118,7 +118,7 @@ def _located(source: str, task: Task | Examples) -> dict[str, list[Located]]:
 
 @dataclass(frozen=True, slots=True)
 class TaskStream(Sequence[Task]):
-    """Tasks in the order they are to be learned; names and labels are disjoint.
+    """Tasks in the order in which they are learned; names and labels are distinct.
 
     Args:
         tasks: The tasks.
@@ -136,11 +136,11 @@ class TaskStream(Sequence[Task]):
             owned={},
         )
         if problems:
-            raise DataError("the stream cannot be learned; nothing was changed", problems)
+            raise DataError("the stream cannot be learned; nothing changed", problems)
 
     @property
     def digest(self) -> str:
-        """Hex digest of all that is learned from, and in which order."""
+        """Hex digest of the names and contents of all tasks, in order."""
         return hashlib.sha256(json.dumps([[task.name, task.digest] for task in self.tasks]).encode()).hexdigest()
 
     @overload

@@ -1,8 +1,8 @@
-"""Templates: how an example becomes text that ends at, or holds, the slot the backbone is read at.
+"""Templates: turn an example into text with a slot, the position at which the backbone is read.
 
-Entities are marked with one punctuation sign on both sides, set off by spaces: `@ head @`, `# tail #`, `* mention *`.
+Entities are marked with a punctuation sign on both sides, separated by spaces: `@ head @`, `# tail #`, `* mention *`.
 Each sign is one token in the usual vocabularies (byte-level BPE, WordPiece, SentencePiece), needs no new embedding,
-and the spaces keep the entity's words on the tokens they have elsewhere (Zhou and Chen 2021, "An Improved Baseline for
+and the spaces keep the usual tokens of the entity's words (Zhou and Chen 2021, "An Improved Baseline for
 Sentence-level Relation Extraction").
 """
 
@@ -19,14 +19,14 @@ from conpet.errors import ConfigError
 
 
 class Style(StrEnum):
-    """How a backbone is read: at its last token, or at a mask token."""
+    """Where the backbone is read: at the last token, or at a mask token."""
 
     CAUSAL = "causal"
     MASKED = "masked"
 
 
 class PieceRole(StrEnum):
-    """What may become of a piece when the whole is too long."""
+    """How a piece may be cut if the input is too long."""
 
     KEEP = "keep"
     SLOT = "slot"
@@ -36,9 +36,9 @@ class PieceRole(StrEnum):
 
 
 class Piece(NamedTuple):
-    """A stretch of text with one role; the slot's text is empty (the mask token stands there).
+    """A part of the text with one role; the text of the slot is empty (the mask token replaces it).
 
-    `spans` names the marked spans whose words it is made of; where spans overlap, one stretch stands for all of them.
+    `spans` names the marked spans that the piece contains; overlapping spans share one piece.
     """
 
     text: str
@@ -47,11 +47,11 @@ class Piece(NamedTuple):
 
 
 Rendered = tuple[Piece, ...]
-"""Pieces to be tokenized one by one, without special tokens.
+"""Pieces to tokenize one by one, without special tokens.
 
-There are as few of them as roles and marked spans allow, so that little is tokenized apart. A space between two pieces
-leads the second one (" word"), because BPE vocabularies attach the space to the word that follows. A causal rendering
-has no slot piece: its last token is the slot.
+Neighbouring pieces are joined where roles and marked spans allow, so that few words are tokenized separately. A space
+between two pieces starts the second one (" word"), because BPE vocabularies attach the space to the following word. A
+causal rendering has no slot piece: its last token is the slot.
 """
 
 
@@ -77,12 +77,12 @@ _MARKS = {"head": "@", "tail": "#", "mention": "*"}
 
 
 def default_template(kind: Kind, style: Style) -> str:
-    """Return the template used where a task brings none."""
+    """Return the template for tasks without their own."""
     return _DEFAULTS[kind, style]
 
 
 def check_template(template: str, kind: Kind) -> str | None:
-    """Say what is wrong with a template whatever the style, or return None."""
+    """Return what is wrong with a template in any style, or None."""
     try:
         _parse(template, kind)
     except ConfigError as error:
@@ -94,11 +94,11 @@ def render(example: Example, template: str | None, style: Style) -> Rendered:
     """Put an example into a template.
 
     Args:
-        example: A sound example (see `conpet.data.checks.check_example`).
+        example: An example without errors (see `conpet.data.checks.check_example`).
         template: Text with the fields of the example's kind: `{text}`; or `{sentence}` with `{head}` and `{tail}`, or
-            with `{mention}`; and `{slot}`. None stands for the default. One template serves both styles if it ends
-            with `{slot}` or `{slot}.`, or has none: the causal style leaves the slot out and reads the token before
-            it, the masked style puts a missing one at the end.
+            with `{mention}`; and `{slot}`. None means the default. A template works in both styles if it ends
+            with `{slot}` or `{slot}.`, or has no slot: the causal style omits the slot and reads the token before it,
+            the masked style adds a missing slot at the end.
         style: How the backbone is read.
 
     Raises:
@@ -110,7 +110,7 @@ def render(example: Example, template: str | None, style: Style) -> Rendered:
 
 def _parse(template: str, kind: Kind) -> tuple[_Part, ...]:
     where = f"template {template!r}"
-    have = ", ".join(f"{{{name}}}" for name in _FIELDS[kind])
+    fields = ", ".join(f"{{{name}}}" for name in _FIELDS[kind])
     parts = []
     try:
         for literal, field, spec, conversion in Formatter().parse(template):
@@ -119,12 +119,12 @@ def _parse(template: str, kind: Kind) -> tuple[_Part, ...]:
             if field is None:
                 continue
             if field not in _FIELDS[kind] or spec or conversion:
-                raise ConfigError(f"{where}: unknown field in a {kind} template; have: {have}")
+                raise ConfigError(f"{where}: unknown field in a {kind} template; available: {fields}")
             parts.append(_Part(field, is_field=True))
     except ValueError as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"{where}: {error}; write a brace that is text twice") from None
+        raise ConfigError(f"{where}: {error}; double a brace that is text ({{{{ or }}}})") from None
     body = _FIELDS[kind][0]
     if parts.count(_Part(body, is_field=True)) != 1:
         raise ConfigError(f"{where}: needs {{{body}}} exactly once")
@@ -143,8 +143,10 @@ def _compile(template: str, kind: Kind, style: Style) -> tuple[_Part, ...]:
         return parts
     before, after = parts[: parts.index(slot)], parts[parts.index(slot) + 1 :]
     if any(part.is_field for part in after) or "".join(part.text for part in after).strip() not in ("", "."):
-        raise ConfigError(f"template {template!r}: a causal backbone sees only its left, so {{slot}} must be the end")
-    # The slot is the token before it: a blank left at the end would become that token.
+        raise ConfigError(
+            f"template {template!r}: a causal backbone sees only the text to the left, so {{slot}} must be at the end"
+        )
+    # The causal slot is the last token; a blank at the end would become that token.
     if before and not before[-1].is_field:
         before = (*before[:-1], _Part(before[-1].text.rstrip(), is_field=False))
     return before
@@ -183,7 +185,7 @@ def _sentence(example: Example) -> Iterator[Piece]:
 
 
 def _marked(words: Sequence[str], region: Span, spans: Mapping[str, Span]) -> Iterator[Piece]:
-    """Set marks around the spans of a region: one span, or several that overlap."""
+    """Mark the spans of a region: a single span, or several overlapping ones."""
     if len(spans) == 1:
         (name,) = spans
         yield Piece(_MARKS[name], PieceRole.KEEP)
@@ -199,7 +201,7 @@ def _marked(words: Sequence[str], region: Span, spans: Mapping[str, Span]) -> It
 
 
 def _regions(spans: Iterable[Span]) -> list[Span]:
-    """Join overlapping spans; what comes back is in order and apart."""
+    """Join overlapping spans; the result is sorted and disjoint."""
     regions: list[Span] = []
     for span in sorted(spans):
         if regions and span.start < regions[-1].end:
@@ -214,12 +216,12 @@ def _join(words: Sequence[str]) -> str:
 
 
 def _tidy(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Move spaces at a piece's end to the start of the next, drop empty pieces, join neighbours of one role."""
+    """Move trailing spaces to the next piece, drop empty pieces, and join neighbours with the same role."""
     held: Piece | None = None
     space = ""
     for piece in pieces:
         if piece.role is PieceRole.SLOT:
-            # Mask tokens take in the space before them, or their vocabulary has none.
+            # The mask token absorbs the space before it, or its vocabulary has no spaces.
             yield from [held] if held else []
             yield piece
             held, space = None, ""

@@ -1,4 +1,4 @@
-"""Cutting a tokenized example to length: around marked spans and cue, never through them."""
+"""Truncate a tokenized example without cutting the marked spans or the template text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TokenPiece(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """Token ids, the position among them the backbone is read at, and where the marked spans lie (end exclusive)."""
+    """Token ids, the position at which the backbone is read, and the marked spans (end exclusive)."""
 
     ids: list[int]
     slot: int
@@ -26,23 +26,23 @@ class Fitted(NamedTuple):
 
 
 def fit(pieces: Sequence[TokenPiece], limit: int) -> Fitted:
-    """Join pieces, cut to at most `limit` tokens.
+    """Join pieces and truncate them to at most `limit` tokens.
 
-    What stands left and right of the marked spans (or the plain text) is cut first, the longer side before the
-    shorter, so that what remains is balanced; what stands between marked spans is cut only when nothing else is left.
+    Text left and right of the marked spans (or the plain text) is cut first, the longer side before the shorter, to
+    keep the context balanced. Text between marked spans is cut only when nothing else is left.
 
     Args:
-        pieces: In order; at most one slot, of exactly one token. Without a slot the last token is it.
-        limit: Most tokens that may come out, special tokens included.
+        pieces: In order, with at most one slot of exactly one token. Without a slot, the last token is the slot.
+        limit: Most tokens of the result, special tokens included.
 
     Raises:
-        DataError: The pieces that must not be cut are too long by themselves, or there is no token at all.
+        DataError: The pieces that must not be cut are longer than `limit`, or there are no tokens.
     """
     fixed = sum(len(piece.ids) for piece in pieces if piece.role in (PieceRole.KEEP, PieceRole.SLOT))
     if fixed > limit:
         raise DataError(
-            f"the marked spans and the template alone need {fixed} tokens, more than the {limit} allowed: "
-            "allow more tokens, or shorten the template or the spans"
+            f"the marked spans and the template need {fixed} tokens, more than the limit of {limit}: "
+            "raise backbone.max_tokens, or shorten the template or the spans"
         )
     lengths = [len(piece.ids) for piece in pieces]
     middle = [at for at, piece in enumerate(pieces) if piece.role is PieceRole.CUT_MIDDLE]
@@ -58,7 +58,7 @@ def fit(pieces: Sequence[TokenPiece], limit: int) -> Fitted:
         spans |= dict.fromkeys(piece.spans, (len(ids), len(ids) + length))
         ids += _cut(piece, length)
     if not ids:
-        raise DataError("an input has no tokens: the tokenizer found nothing to read in it")
+        raise DataError("an input has no tokens: the tokenizer returned none for it")
     return Fitted(ids, len(ids) - 1 if slot is None else slot, spans)
 
 

@@ -1,4 +1,4 @@
-"""What should be told of a stream, beside what reading its data noted."""
+"""Notes on labels without test examples."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from conpet.data.task import TaskStream
 
 
 def untested(stream: TaskStream) -> Iterator[str]:
-    """Name the labels without a test example, some of many; nothing is yielded where every label has one."""
+    """Yield a note with the first labels that have no test example, if there are any."""
     labels = {label for task in stream for label in task.labels}
     if without := labels - {example.label for task in stream for example in task.test}:
         yield (
-            f"{len(without):,} of {len(labels):,} labels have no test example, so that accuracy tells nothing of them: "
+            f"{len(without):,} of {len(labels):,} labels have no test example, so accuracy does not cover them: "
             f"{listed(without, 10)}"
         )

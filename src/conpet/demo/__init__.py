@@ -1,1 +1,1 @@
-"""The demo: ten departments' intents, learned one department after another."""
+"""The demo: learn the intents of ten departments, one department after another."""

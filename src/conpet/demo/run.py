@@ -1,4 +1,4 @@
-"""The demo: from an empty folder to ten departments' intents, a report, and what to do next."""
+"""The demo: learn ten tasks in a new workspace, then show predictions, results and next steps."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Demo:
     """The demo in one folder.
 
     Args:
-        path: The workspace's folder; an interrupted demo that lies there is continued.
-        console: Where results are printed.
-        say: Called with a line at each slow step.
-        teach: Teaches a workspace a stream, showing how it fares.
+        path: Folder of the workspace; an interrupted demo there is continued.
+        console: Console for the results.
+        say: Called with a message before each slow step.
+        teach: Learns a stream in a workspace and shows the results.
         stream: The tasks.
-        live: Inputs predicted at the end, with the label a reader would give, if any.
+        live: Inputs to predict at the end, with the expected label, if any.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class Demo:
         self._live = live
 
     def run(self, backbone: str, *, fresh: bool = False) -> ReportFiles:
-        """Do all of it.
+        """Run the demo.
 
         Args:
             backbone: The backbone of a new workspace.
-            fresh: Whether to throw away what an earlier demo learned.
+            fresh: Whether to delete the workspace of an earlier demo first.
 
         Raises:
-            WorkspaceExistsError: Something other than a demo stands at the path.
+            WorkspaceExistsError: The path is a workspace with other tasks, or not empty.
         """
         workspace = self._workspace(backbone, fresh)
         done = self._learned(workspace)
@@ -93,37 +93,37 @@ class Demo:
             foreign = {task.name for task in snapshot.tasks} - {task.name for task in self._stream}
         if foreign:
             raise WorkspaceExistsError(
-                f"{self._path} is a workspace with tasks of yours ({', '.join(sorted(foreign))}); "
-                "name another folder for the demo with --workspace"
+                f"{self._path} is a workspace with other tasks ({', '.join(sorted(foreign))}); "
+                "choose another folder for the demo with --workspace"
             )
 
     def _learned(self, workspace: ConPET) -> int:
         present = {task.name: task.active.digest for task in workspace.tasks}
         return sum(present.get(task.name) == task.digest for task in self._stream)
 
-    # What is printed
-
     def _introduce(self, workspace: ConPET, done: int) -> None:
         tasks = len(self._stream)
         labels = sum(len(task.labels) for task in self._stream)
-        train, test = (sum(len(getattr(task, split)) for task in self._stream) for split in ("train", "test"))
+        train, test = (sum(len(getattr(task, subset)) for task in self._stream) for subset in ("train", "test"))
         backbone = workspace.store.header().backbone
         self._title("conpet demo")
         self._paragraph(
             f"A frozen language model, {backbone['name']} ({text.short_count(backbone['parameters'])} parameters), "
             f"learns the {labels} intents of {tasks} departments from CLINC150, one department after another, with "
-            f"{train // labels} training examples an intent. After each it is tested on all it has seen so far "
-            f"({text.count(test)} test examples in the end), beside closed-form references that need no tuning."
+            f"{train // labels} training examples per intent. After each department, it is tested on all intents "
+            f"so far ({text.count(test)} test examples at the end) and compared with closed-form references."
         )
         if done == tasks:
-            self._paragraph(f"All of it was learned before in {self._path}; here are the results. --fresh starts anew.")
+            self._paragraph(
+                f"All tasks are already learned in {self._path}; here are the results. Use --fresh to start again."
+            )
         elif done:
-            self._paragraph(f"Going on in {self._path}: {done} of {tasks} departments were learned before.")
+            self._paragraph(f"Continuing in {self._path}: {done} of {tasks} departments are already learned.")
         else:
-            self._paragraph(f"Everything goes into {self._path}. Stop it at any time: run again, it goes on.")
+            self._paragraph(f"The workspace is {self._path}. You can stop at any time; the same command resumes.")
 
     def _show_live(self, workspace: ConPET) -> None:
-        self._title("Sentences it has not seen")
+        self._title("Predictions for new sentences")
         for example, prediction in zip(self._live, workspace.predict(self._live), strict=True):
             self._console.print(Text(f"“{example.text}”"))
             self._console.print(Padding(_answer(example, prediction), (0, 0, 0, 4), expand=False))
@@ -146,7 +146,7 @@ class Demo:
         self._title("Next")
         for what, how in (
             ("the report", str(files.page)),
-            ("ask it", f'conpet predict {self._path} "where is my suitcase"'),
+            ("predict", f'conpet predict {self._path} "where is my suitcase"'),
             ("your own files", "conpet init support"),
             ("", "conpet learn support FOLDER"),
             ("this data as files", "conpet demo --write-data clinc150"),
@@ -157,20 +157,20 @@ class Demo:
         self._console.print()
         self._console.print(title, style="bold")
 
-    def _paragraph(self, words: str) -> None:
-        self._console.print(Text(words))
+    def _paragraph(self, paragraph: str) -> None:
+        self._console.print(Text(paragraph))
 
 
 def _answer(example: Example, prediction: Prediction) -> Text:
     answer = Text()
     answer.append(prediction.shown, "bold")
     answer.append(f" {text.percent(prediction.score)}, from {prediction.task} version {prediction.version}")
-    others = ", ".join(f"{one.shown} {text.percent(one.score)}" for one in prediction.runners_up)
+    others = ", ".join(f"{label.shown} {text.percent(label.score)}" for label in prediction.runners_up)
     answer.append(f"; then {others}" if others else "", "dim")
     if example.label is None:
-        answer.append(" (none of the intents fits)", "yellow")
+        answer.append(" (no intent fits)", "yellow")
     elif example.label != prediction.label:
-        answer.append(f" (we meant {example.label})", "yellow")
+        answer.append(f" (expected {example.label})", "yellow")
     return answer
 
 
@@ -178,7 +178,7 @@ def _cost(last: Event) -> str:
     total = last.total_cost
     slowest = max(last.cost.items(), key=lambda item: item[1].seconds)
     return (
-        f"Learning and testing took {text.duration(total.seconds)} on this machine, longest the stage "
-        f"{slowest[0]!r} ({text.duration(slowest[1].seconds)}): {text.count(total.optimiser_steps)} optimiser steps, "
-        f"and the work of {text.short_count(total.backbone_tokens)} tokens through the whole backbone."
+        f"Learning and testing took {text.duration(total.seconds)} on this machine; the longest stage was "
+        f"{slowest[0]!r} ({text.duration(slowest[1].seconds)}). It took {text.count(total.optimiser_steps)} optimiser "
+        f"steps and the equivalent of {text.short_count(total.backbone_tokens)} tokens through the whole backbone."
     )

@@ -23,7 +23,7 @@ TASK_NAMES = (
     "small_talk",
     "meta",
 )
-"""The tasks in the order they are learned: that in which the data's authors list their domains."""
+"""The tasks in the order in which they are learned, which is the authors' order of the domains."""
 
 LIVE_EXAMPLES = (
     Example.of_text("the machine at the corner swallowed me and i think someone is using my account", "report_fraud"),
@@ -35,25 +35,25 @@ LIVE_EXAMPLES = (
     Example.of_text("please talk a bit slower, i can't follow", "change_speed"),
     Example.of_text("which of bach's cantatas has the longest oboe solo"),
 )
-"""Utterances that are not in the data, with the intent a reader would give them; the last belongs to none."""
+"""Utterances that are not in the data, with the expected intent; no intent fits the last one."""
 
-_SPLITS = ("train", "validation", "test")
+_SUBSETS = ("train", "validation", "test")
 
 
 def demo_stream() -> TaskStream:
-    """Return the demo's ten tasks, each with 15 intents: 20 training, 5 validation and 30 test examples an intent."""
-    rows = {split: _rows(split) for split in _SPLITS}
+    """Return the demo's ten tasks, each with 15 intents: 20 training, 5 validation and 30 test examples per intent."""
+    rows = {subset: _rows(subset) for subset in _SUBSETS}
     return TaskStream(tuple(_task(name, rows) for name in TASK_NAMES))
 
 
 def write_demo_stream(folder: str | Path) -> Path:
-    """Write the demo's tasks as a stream folder to look at, change and learn from; return the folder.
+    """Write the demo's tasks as a stream folder and return its path.
 
-    It holds a folder a task with its JSONL files, the `stream.yaml` that orders them, and the data's licence.
-    Files that are there already with the same content are left alone.
+    The folder has a subfolder with JSONL files for each task, a `stream.yaml` with their order, and the licence of the
+    data. Existing files with the same content are left alone.
 
     Raises:
-        DataError: It is no folder, or something else stands in it; nothing was written.
+        DataError: The path is not a folder, or contains other data; nothing is written.
     """
     return write_stream(demo_stream(), folder, {name: _packaged(name) for name in ("LICENSE", "SOURCE.md")})
 
@@ -62,13 +62,13 @@ def _packaged(name: str) -> bytes:
     return (files("conpet.demo") / "data" / name).read_bytes()
 
 
-def _rows(split: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in gzip.decompress(_packaged(f"{split}.jsonl.gz")).splitlines()]
+def _rows(subset: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in gzip.decompress(_packaged(f"{subset}.jsonl.gz")).splitlines()]
 
 
 def _task(name: str, rows: dict[str, list[dict[str, Any]]]) -> Task:
     train, validation, test = (
-        tuple(Example.of_text(row["text"], row["label"], row["id"]) for row in rows[split] if row["task"] == name)
-        for split in _SPLITS
+        tuple(Example.of_text(row["text"], row["label"], row["id"]) for row in rows[subset] if row["task"] == name)
+        for subset in _SUBSETS
     )
     return Task(name, train, validation, test)

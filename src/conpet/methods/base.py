@@ -25,7 +25,8 @@ from conpet.heads.labels import LabelHead, indices_of
 from conpet.heads.stored import make_head
 from conpet.replay.memory import StoredExamples, Subset, states_of
 from conpet.state.inputs import EncodedInputs
-from conpet.state.state import MODULE, STATISTICS, Names, State, TaskState
+from conpet.state.slots import MODULE, STATISTICS
+from conpet.state.state import Names, State, TaskState
 from conpet.state.statistics import (
     StatisticsReader,
     classes_of,

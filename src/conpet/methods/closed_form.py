@@ -16,7 +16,8 @@ from conpet.features.feature_map import View
 from conpet.features.fitted import fitted_classifier
 from conpet.methods.base import Method, Scores, TaskData
 from conpet.state.inputs import EncodedInputs, by_template
-from conpet.state.state import MODULE, State, TaskState
+from conpet.state.slots import MODULE
+from conpet.state.state import State, TaskState
 from conpet.state.statistics import features_of
 from conpet.state.update import SharedUpdate, TaskUpdate
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from conpet.config import MethodConfig
 from conpet.methods.replay_batches import ReplayBatches, TrainingStep
 from conpet.methods.static import StaticMethod
-from conpet.state.state import MODULE, Names, TaskState
+from conpet.state.slots import MODULE
+from conpet.state.state import Names, TaskState
 
 _LOGITS = "logits"
 """Stem of the outputs recorded for a task's training examples: one tensor `[n]` for each label."""
@@ -22,7 +23,7 @@ class DerppConfig(MethodConfig):
     """Options of the method.
 
     Attributes:
-        alpha: Weight of the recorded outputs.
+        alpha: Weight of the loss on the recorded outputs.
         beta: Weight of the labels of old examples.
     """
 

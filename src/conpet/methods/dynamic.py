@@ -40,7 +40,8 @@ from conpet.selectors import SELECTORS
 from conpet.selectors.base import SELECTOR, Selector, SelectorData, SelectorState
 from conpet.state.inputs import EncodedInputs, by_template
 from conpet.state.module_assignment import ModuleAssignment, prune_labels, sum_by_module
-from conpet.state.state import ASSIGNMENT, MODULE, OF_FEATURES, Names, State, TaskState, assignment_artifact
+from conpet.state.slots import ASSIGNMENT, MODULE, assignment_artifact
+from conpet.state.state import OF_FEATURES, Names, State, TaskState
 from conpet.state.statistics import features_of, statistics_alone
 from conpet.state.update import SharedUpdate, TaskUpdate
 

@@ -30,7 +30,8 @@ from conpet.modules.pool import ModulePool
 from conpet.modules.training import represented
 from conpet.state.inputs import EncodedInputs, count
 from conpet.state.module_assignment import ModuleAssignment
-from conpet.state.state import ASSIGNMENT, MODULE, STATIC, Names, State, TaskState, assignment_artifact
+from conpet.state.slots import ASSIGNMENT, MODULE, STATIC, assignment_artifact
+from conpet.state.state import Names, State, TaskState
 from conpet.state.statistics import features_of, remaining_rows
 from conpet.state.update import SharedUpdate, TaskUpdate
 

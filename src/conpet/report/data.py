@@ -1,4 +1,4 @@
-"""What a report says, as plain values: filled by whoever has a workspace, read by the renderers."""
+"""The content of a report as plain values, read by the renderers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from conpet.errors import CorruptionError
 from conpet.report.design import TuneReport
 
 NOTABLE_FALL = 0.02
-"""Loss of accuracy from which a report marks it; less is what new labels cost any classifier."""
+"""Loss of accuracy that a report marks; smaller losses are normal when labels are added."""
 SCHEMA_VERSION: Final = 1
-"""Version of the JSON; it grows by one whenever a field changes its name or meaning."""
+"""Version of the JSON; incremented whenever the name or meaning of a field changes."""
 
 
 class _Frozen(BaseModel):
@@ -23,7 +23,7 @@ class _Frozen(BaseModel):
 
 
 class Verb(StrEnum):
-    """What changed the workspace."""
+    """The kind of change of the workspace."""
 
     LEARN = "learn"
     ROLLBACK = "rollback"
@@ -37,7 +37,7 @@ class Verb(StrEnum):
 
     @property
     def trains(self) -> bool:
-        """Whether it makes a version of a task by learning."""
+        """Whether it trains a new version of a task."""
         return self in (Verb.LEARN, Verb.SPLIT)
 
     @property
@@ -47,23 +47,23 @@ class Verb(StrEnum):
 
 
 class Score(NamedTuple):
-    """Right answers among the test examples of one task; a JSON list of two."""
+    """Correct answers and test examples of a task; a JSON list of two numbers."""
 
     correct: int
     total: int
 
     @property
     def accuracy(self) -> float | None:
-        """Share that is right, 0 to 1; None without examples."""
+        """Fraction correct, 0 to 1; None without examples."""
         return self.correct / self.total if self.total else None
 
 
 class StageCost(_Frozen):
-    """What one stage of an event took.
+    """The cost of one stage of an event.
 
     Attributes:
         seconds: Wall-clock time.
-        backbone_tokens: Tokens that went through the backbone (what the cache gave is not counted).
+        backbone_tokens: Tokens that went through the backbone (cached states are not counted).
         optimiser_steps: Steps of gradient descent.
     """
 
@@ -74,16 +74,16 @@ class StageCost(_Frozen):
     @classmethod
     def total(cls, costs: Iterable[StageCost]) -> StageCost:
         """Return the sum of costs."""
-        every = tuple(costs)
+        summands = tuple(costs)
         return cls(
-            seconds=sum(cost.seconds for cost in every),
-            backbone_tokens=sum(cost.backbone_tokens for cost in every),
-            optimiser_steps=sum(cost.optimiser_steps for cost in every),
+            seconds=sum(cost.seconds for cost in summands),
+            backbone_tokens=sum(cost.backbone_tokens for cost in summands),
+            optimiser_steps=sum(cost.optimiser_steps for cost in summands),
         )
 
 
 class BackboneInfo(_Frozen):
-    """The frozen model: its first `frozen_layers` of `layers` carry no PET modules; `warmup` is the task it was tuned with."""
+    """The frozen model: the first `frozen_layers` of its `layers` have no modules; `warmup` is the warm-up task."""
 
     name: str
     architecture: str
@@ -96,12 +96,12 @@ class BackboneInfo(_Frozen):
     warmup: str | None = None
 
     def times_fewer(self, parameters: int) -> float | None:
-        """Return how many times fewer than the backbone's `parameters` are; None where there are none."""
+        """Return the ratio of the backbone's parameters to `parameters`; None if `parameters` is 0."""
         return self.parameters / parameters if parameters else None
 
 
 class WorkspaceInfo(_Frozen):
-    """The workspace as a whole; `conpet_version` is the one that made the report."""
+    """The workspace as a whole; `conpet_version` is the version that wrote the report."""
 
     name: str
     backbone: BackboneInfo
@@ -112,20 +112,20 @@ class WorkspaceInfo(_Frozen):
 
 
 class TaskInfo(_Frozen):
-    """One task of the workspace as it stands.
+    """A task in the current state of the workspace.
 
     Attributes:
         name: The task's name.
         labels: Its labels.
-        version: Version of its module in use, from 1.
-        train: Number of examples learned from.
-        validation: Number of examples for choices.
-        test: Number of examples for the metrics.
-        module_parameters: Parameters of its PET module, without head; 0 where another task counts it.
-        head_parameters: Parameters of its head, likewise.
-        bytes_stored: Bytes on disk of all that belongs to it.
-        counted_with: Another task, served by the same module, that counts it; None: it is counted here.
-        notes: What the user should know of its data.
+        version: Its active version, from 1.
+        train: Number of training examples.
+        validation: Number of validation examples.
+        test: Number of test examples.
+        module_parameters: Parameters of its PET module, without head; 0 if counted with another task.
+        head_parameters: Parameters of its head; 0 if counted with another task.
+        bytes_stored: Bytes of its stored objects.
+        counted_with: The task with the same module where its parameters are counted; None if counted here.
+        notes: Notes on its data.
     """
 
     name: str
@@ -142,30 +142,29 @@ class TaskInfo(_Frozen):
 
 
 class Event(_Frozen):
-    """One change of the workspace and how it stood right after. None is "not measured" or "not defined yet".
+    """A change of the workspace, with the results after it. None means not measured or not defined yet.
 
     All metrics are fractions, not percent.
 
     Attributes:
-        verb: What was done.
-        task: To which task; for `merge` to which, joined by " + ", for `tune` on which, for `upgrade` empty.
-        version: Version of the task's module that it left in use (that it removed, for `remove`); None where it is not
-            about one.
-        at: When it was done.
-        scores: Right answers per task; a task without test examples may be left out.
-        whole_accuracy: Right answers over the test examples of all tasks.
-        average_accuracy: Mean of the tasks' accuracies.
-        forgetting: Mean fall from each older task's best accuracy.
+        verb: The kind of change.
+        task: The task changed; for `merge` the tasks joined by " + ", for `tune` the task searched, for `upgrade` "".
+        version: The active version of the task after the change (the removed version for `remove`); None if none.
+        at: Time of the change.
+        scores: Correct answers by task; a task without test examples may be left out.
+        whole_accuracy: Accuracy over the test examples of all tasks.
+        average_accuracy: Mean of the accuracies of the tasks.
+        forgetting: Mean drop from the best accuracy of each older task.
         backward_transfer: Mean change of older tasks since they were learned.
-        selector_accuracy: Share of inputs whose true task is ranked first.
-        within_task_accuracy: Share of right labels when the true task is given.
+        selector_accuracy: Fraction of inputs whose true task is ranked first.
+        within_task_accuracy: Fraction of correct labels when the true task is given.
         references: Whole accuracy of each closed-form reference.
-        cost: Cost per stage, in the order to be shown.
+        cost: Cost per stage, in display order.
         trainable_parameters: Parameters trained in this event, without heads.
-        trainable_parameters_with_heads: The same, with heads.
+        trainable_parameters_with_heads: Parameters trained in this event, with heads.
         bytes_stored: Bytes of the workspace on disk.
-        peak_memory: Most bytes that the process held in memory while it ran, all threads together; None: not measured.
-        cache_hit_rate: Share of states that came from the cache.
+        peak_memory: Peak memory of the process during the change, in bytes, over all threads; None if not measured.
+        cache_hit_rate: Fraction of states from the cache.
     """
 
     verb: Verb
@@ -189,7 +188,7 @@ class Event(_Frozen):
 
     @property
     def title(self) -> str:
-        """The event in as few words as tell it from the others: the task's name, where it was learned first."""
+        """A short title: the name of the task if it was learned for the first time."""
         if self.verb is Verb.TUNE:
             return f"tune: {self.task}"
         if self.verb is Verb.REMOVE:
@@ -204,7 +203,7 @@ class Event(_Frozen):
 
     @property
     def changes_answers(self) -> bool:
-        """Whether the workspace may answer otherwise than before."""
+        """Whether the predictions of the workspace may change."""
         return self.verb is not Verb.TUNE
 
     @property
@@ -218,22 +217,22 @@ class Event(_Frozen):
         return StageCost.total(self.cost.values())
 
     def accuracy(self, task: str) -> float | None:
-        """Return the accuracy of one task after this event; None where it was not measured."""
+        """Return the accuracy of a task after this event; None if not measured."""
         score = self.scores.get(task)
         return score.accuracy if score else None
 
 
 class ReportData(_Frozen):
-    """Everything a report shows.
+    """The content of a report.
 
     Attributes:
         workspace: The workspace.
-        tasks: Its tasks as they stand, in the order they were first learned.
+        tasks: Its current tasks, in the order in which they were first learned.
         events: Its history, oldest first.
-        selector_confusion: Test examples by true, then by first-ranked task; what is left out is 0.
-        summary: What `evaluate` returns, as it stands at the end.
-        design: The last search for a design, if there was one.
-        generated: When the report was made.
+        selector_confusion: Number of test examples by true task, then by first-ranked task; missing entries are 0.
+        summary: The result of `evaluate` after the last event.
+        design: The last search for a design, if any.
+        generated: Time of the report.
         schema_version: Version of the JSON.
     """
 
@@ -248,11 +247,11 @@ class ReportData(_Frozen):
 
     @property
     def answering(self) -> tuple[Event, ...]:
-        """The events after which the workspace may answer otherwise than before: those that accuracies belong to."""
+        """The events that may change predictions, to which accuracies belong."""
         return tuple(event for event in self.events if event.changes_answers)
 
     def to_json(self) -> str:
-        """Return the report as indented JSON (non-ASCII text as it is)."""
+        """Return the report as JSON, indented unless there are many events."""
         return self.model_dump_json(indent=2 if len(self.events) <= _INDENTED_EVENTS else None)
 
     @classmethod
@@ -260,21 +259,21 @@ class ReportData(_Frozen):
         """Invert `to_json`.
 
         Raises:
-            CorruptionError: The text is not a report, or one of another schema version.
+            CorruptionError: The text is not a report, or has another schema version.
         """
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise CorruptionError(
-                f"not a conpet report of schema version {SCHEMA_VERSION}; make it again with `conpet report`: {error}"
+                f"not a conpet report of schema version {SCHEMA_VERSION}; write it again with `conpet report`: {error}"
             ) from error
 
 
-_INDENTED_EVENTS = 50  # beyond it the scores, one number a line, would make a file nobody reads ten times as large
+_INDENTED_EVENTS = 50  # beyond it, one score per line would make the file ten times as large
 
 
 def task_order(events: Sequence[Event]) -> tuple[str, ...]:
-    """Return the names of all tasks that the events learned or scored, removed ones too, by first appearance."""
+    """Return the names of all tasks in the events, including removed ones, by first appearance."""
     names: dict[str, None] = {}
     for event in events:
         if event.verb.of_one_task:
@@ -285,5 +284,5 @@ def task_order(events: Sequence[Event]) -> tuple[str, ...]:
 
 
 def all_stages(events: Sequence[Event]) -> tuple[str, ...]:
-    """Return the names of the stages that the events' cost is divided into, by first appearance."""
+    """Return the names of all stages with a cost, by first appearance."""
     return tuple(dict.fromkeys(stage for event in events for stage in event.cost))

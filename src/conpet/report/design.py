@@ -1,4 +1,4 @@
-"""A search for a design, as plain values: what was tried, what it cost, what was chosen."""
+"""The result of a design search as plain values: trials, costs and choice."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class _Frozen(BaseModel):
 
 
 class Design(_Frozen):
-    """The settings that are searched.
+    """The settings searched.
 
     Attributes:
         frozen_layers: `backbone.frozen_layers`.
-        rank: `module.rank`, or None for a kind of module without one.
-        targets: `module.targets`, likewise.
+        rank: `module.rank`, or None for a kind of module without a rank.
+        targets: `module.targets`, or None for a kind of module without targets.
         learning_rate: `training.learning_rate`.
         epochs: `training.epochs`.
         warmup: `backbone.warmup`.
@@ -48,31 +48,31 @@ class Design(_Frozen):
 
     @property
     def for_task(self) -> dict[str, Any]:
-        """What a task's settings take from it, by dotted keys."""
-        found = {"training.learning_rate": self.learning_rate, "training.epochs": self.epochs}
-        own = {"module.rank": self.rank, "module.targets": self.targets}
-        return found | {key: value for key, value in own.items() if value is not None}
+        """The settings of a task that it determines, by dotted keys."""
+        training = {"training.learning_rate": self.learning_rate, "training.epochs": self.epochs}
+        module = {"module.rank": self.rank, "module.targets": self.targets}
+        return training | {key: value for key, value in module.items() if value is not None}
 
     @property
     def for_workspace(self) -> dict[str, Any]:
-        """What a workspace's settings take from it, by dotted keys."""
+        """The settings of a workspace that it determines, by dotted keys."""
         return self.for_task | {"backbone.frozen_layers": self.frozen_layers, "backbone.warmup": self.warmup}
 
 
 class Outcome(StrEnum):
-    """How a trial ended: only one that is finished can be chosen."""
+    """How a trial ended. Only a finished trial can be chosen."""
 
     FINISHED = "finished"
     HALVED = "halved"
-    """Left at a rung to those that did better there."""
+    """Stopped at a rung because others were better there."""
     STOPPED = "stopped"
-    """The limit was reached."""
+    """The limit of the search was reached."""
     DIVERGED = "diverged"
-    """Its loss was no longer a number."""
+    """Its loss became NaN or infinite."""
 
 
 class Rung(NamedTuple):
-    """Right answers among the validation examples after so many optimiser steps; a JSON list of three."""
+    """Correct answers and validation examples after a number of optimiser steps; a JSON list of three numbers."""
 
     step: int
     correct: int
@@ -80,23 +80,23 @@ class Rung(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """Share that is right, 0 to 1."""
+        """Fraction correct, 0 to 1."""
         return self.correct / self.total
 
 
 class DesignTrial(_Frozen):
-    """One design that was tried.
+    """A design that was tried.
 
     Attributes:
-        number: 1 is the design in force before the search.
+        number: 1 is the design before the search.
         design: The design.
         outcome: How it ended.
-        rungs: What was measured, by optimiser steps (those of a warm-up come first).
+        rungs: Validation results by optimiser steps (warm-up steps included).
         steps: Optimiser steps taken.
-        seconds: Wall time of this trial, with what had to be read for it first.
-        passes: Forward-pass equivalents, likewise.
+        seconds: Wall time of the trial, including the encoding of examples for it.
+        passes: Forward-pass equivalents, including the encoding of examples for it.
         parameters: Trained parameters of the module, without head.
-        passes_per_example: Forward-pass equivalents that learning by this design to the end takes a training example.
+        passes_per_example: Forward-pass equivalents per training example to train this design to the end.
     """
 
     number: int
@@ -116,21 +116,21 @@ class DesignTrial(_Frozen):
 
 
 class TuneReport(_Frozen):
-    """A search; `print` it for one line.
+    """The result of a search; `print` it for a one-line summary.
 
     Attributes:
-        task: The task it was made on.
+        task: Name of the task searched on.
         train: Number of its training examples.
         validation: Number of its validation examples.
         method: The workspace's method.
-        trials: What was tried, in order.
-        chosen: Number of the trial whose design was chosen.
+        trials: The trials, in order.
+        chosen: Number of the chosen trial.
         seconds: Wall time of the search.
-        passes: Forward-pass equivalents of the search: passes of the whole backbone over one example of the task, of
-            mean length. A backward pass counts as two forward passes, a state from the cache as if it were computed.
-        seconds_limit: Limit that was given, or None.
-        passes_limit: Limit that was given, or None.
-        trials_limit: Limit that was given, or None.
+        passes: Forward-pass equivalents of the search: passes of the whole backbone over an example of mean length. A
+            backward pass counts as two forward passes; cached states count as if computed.
+        seconds_limit: Limit on `seconds`, or None.
+        passes_limit: Limit on `passes`, or None.
+        trials_limit: Limit on the number of trials, or None.
         seed: Seed of the search.
         notes: What was not searched, and why.
         applied: Whether the workspace's settings were changed to the chosen design.
@@ -158,12 +158,12 @@ class TuneReport(_Frozen):
 
     @property
     def before(self) -> DesignTrial:
-        """The trial of the design that was in force before."""
+        """The trial of the design before the search."""
         return self.trials[0]
 
     @property
     def ranked(self) -> tuple[DesignTrial, ...]:
-        """All trials: the chosen one first, then those that were finished, then the rest, each by accuracy."""
+        """All trials: the chosen one, then finished ones, then the others, each group by accuracy."""
 
         def rank(trial: DesignTrial) -> tuple[bool, bool, float, int]:
             unfinished = trial.outcome is not Outcome.FINISHED

@@ -1,4 +1,4 @@
-"""The drawings of one report, each with its legend and how to read it."""
+"""The figures of a report, with legends and captions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Key:
     """One entry of a legend.
 
     Attributes:
-        label: What the mark stands for.
+        label: Its text.
         colour: A CSS colour.
-        line: How the line is drawn ("solid", "dashed"); "" for an area.
+        line: Line style ("solid", "dashed"); "" for an area.
     """
 
     label: str
@@ -31,7 +31,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A drawing with its legend and a sentence on how to read it."""
+    """A drawing with legend and caption."""
 
     drawing: Markup
     caption: str
@@ -39,7 +39,7 @@ class Figure:
 
 
 class Figures:
-    """Drawings of what was measured; None where nothing was.
+    """The figures of a report; None if there is nothing to show.
 
     Args:
         data: The report.
@@ -72,12 +72,12 @@ class Figures:
             low=low,
             high=high,
         )
-        caption = "Read down a column to follow one task: where its colour stays as it is, nothing was forgotten."
+        caption = "Each column follows one task over time: where the colour stays the same, nothing was forgotten."
         return Figure(heat_map.draw(), caption + _averaging(heat_map.block))
 
     @cached_property
     def curves(self) -> Figure | None:
-        """Accuracies over the events, if there are two or more and any was measured."""
+        """Accuracies over the events, if there are at least two and any was measured."""
         lines = tuple(line for line in self._lines() if any(value is not None for value in line.values))
         if not lines or len(self._answering) < 2:
             return None
@@ -139,7 +139,7 @@ class Figures:
 
     @cached_property
     def confusion(self) -> Figure | None:
-        """How often each task was taken for each, if it was measured."""
+        """Counts of first-ranked tasks by true task, if measured."""
         counts = self._data.selector_confusion
         chosen_too = (name for row in counts.values() for name in row)
         order = list(dict.fromkeys([*(task.name for task in self._data.tasks), *counts, *chosen_too]))
@@ -162,7 +162,9 @@ class Figures:
             high=1.0,
             gamma=0.5,
         )
-        caption = "The colour is the share of the true task's examples; off the diagonal, the wrong module was picked."
+        caption = (
+            "The colour is the fraction of the true task's examples. Off the diagonal, a wrong task was ranked first."
+        )
         return Figure(heat_map.draw(), caption + _averaging(heat_map.block))
 
 
@@ -171,7 +173,7 @@ def _titles(events: Sequence[Event]) -> tuple[str, ...]:
 
 
 def _numbers(rows: list[list[float | None]], shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Return rows of numbers as a matrix, NaN for None (the shape says what no rows are)."""
+    """Return rows of numbers as a matrix of the given shape, with NaN for None."""
     return np.array(rows, dtype=np.float64).reshape(shape)
 
 

@@ -1,4 +1,4 @@
-"""Write a report to disk: a page to look at, and the same as JSON."""
+"""Write a report to disk as an HTML page and as JSON."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from conpet.report.data import ReportData
 from conpet.report.page import render_page
 
 REPORT_FOLDER = "report"
-"""Where a workspace's report goes by default: inside its folder, beside what the store owns."""
+"""Default folder of a report inside the workspace."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportFiles:
-    """Where a report was written."""
+    """The files of a report."""
 
     page: Path
     data: Path
 
 
 def write_report(data: ReportData, target: Path) -> ReportFiles:
-    """Write a report as HTML and as JSON; files that are there are replaced.
+    """Write a report as HTML and as JSON, replacing existing files.
 
     Args:
         data: The report.
-        target: An HTML file (`.html` or `.htm`; the JSON goes beside it), or a folder, made where missing.
+        target: An HTML file (`.html` or `.htm`; the JSON has the same name), or a folder, created if missing.
 
     Raises:
-        ConfigError: A file cannot be written there.
+        ConfigError: A file cannot be written.
     """
     page = target if target.suffix.lower() in (".html", ".htm") else target / "report.html"
     files = ReportFiles(page, page.with_suffix(".json"))

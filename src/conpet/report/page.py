@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else."""
+"""Render the report as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conpet.report.view import PageView
 
 
 def render_page(data: ReportData) -> str:
-    """Return the report as an HTML document: no script, no network, nothing beside it."""
+    """Return the report as an HTML document without scripts or external resources."""
     environment = Environment(
         loader=PackageLoader("conpet", "report"),
         autoescape=True,

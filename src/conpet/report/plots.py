@@ -1,4 +1,4 @@
-"""The drawings of the report. All take names and numbers; none knows what a workspace is."""
+"""The plots of the report, from names and numbers, independent of workspaces."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from conpet.report import svg
 from conpet.report.text import shorten, width
 
 VALUES_SHOWN = 15
-"""Up to so many tasks a heat map prints the values in its cells, and a curve names every task."""
+"""Most tasks for which a heat map prints its values and a curve names every task."""
 
 _NAMES_SHOWN = 40  # names along one side of a heat map
 _CELLS_DRAWN = 400  # cells along one side; more are averaged
 _BARS_DRAWN = 60  # more become one outline per stage
-_WIDE, _LOW = 10.0, 2.7  # inches, of a plot over the stream
+_WIDE, _LOW = 10.0, 2.7  # size of a plot over the stream, in inches
 _DASHES = ((0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)), (0, (9, 2)))
 _RAMP = LinearSegmentedColormap.from_list(
     "conpet", ["#fdf3dc", "#f3d9a4", "#d9c48f", "#94bdb0", "#4f9bb0", "#28719c", "#1b4b82", "#142b5c"]
@@ -32,12 +32,12 @@ _RAMP = LinearSegmentedColormap.from_list(
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One curve over the stream.
+    """A curve over the stream.
 
     Attributes:
-        label: What it is, for the legend.
-        values: One fraction per event, None where it was not measured.
-        colour: A stand-in colour of `svg`.
+        label: Its label in the legend.
+        values: One fraction per event; None if not measured.
+        colour: A placeholder colour of `svg`.
         dash: Index of a dash pattern, or None for a solid line.
     """
 
@@ -49,20 +49,20 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """A matrix drawn as colours, rows downwards.
+    """A heat map, with rows downwards.
 
     Attributes:
-        key: Tells the drawing from others on the page.
-        description: What it shows, for those who cannot see it.
+        key: Unique name of the drawing on the page.
+        description: Text alternative for screen readers.
         rows: A name per row.
         columns: A name per column.
         values: Fractions, rows by columns; NaN leaves a cell empty.
-        texts: What to print in the cells of a small matrix.
-        row_axis: What the rows are.
-        column_axis: What the columns are.
+        texts: Texts for the cells of a small matrix.
+        row_axis: Label of the rows.
+        column_axis: Label of the columns.
         low: Fraction of the lightest colour.
         high: Fraction of the darkest colour.
-        gamma: Below 1, small values get more of the colours.
+        gamma: Exponent of the colour scale; below 1, small values get more colours.
     """
 
     key: str
@@ -79,7 +79,7 @@ class HeatMap:
 
     @property
     def block(self) -> int:
-        """Cells along each side that are drawn as one, their mean."""
+        """Number of cells along each side that are averaged into one."""
         return math.ceil(max(len(self.rows), len(self.columns)) / _CELLS_DRAWN)
 
     def draw(self) -> Markup:
@@ -102,7 +102,7 @@ class HeatMap:
         axes.set_xlabel(self.column_axis)
         _plain(axes)
         if small:
-            _part_cells(axes, len(self.rows), len(self.columns))
+            _draw_cell_borders(axes, len(self.rows), len(self.columns))
             self._print_values(axes, norm)
         _colour_bar(figure, norm, wide, high)
         return svg.render(figure, names, description=self.description)
@@ -117,7 +117,7 @@ class HeatMap:
 
 
 def draw_curves(titles: Sequence[str], lines: Sequence[Line], *, key: str, description: str) -> Markup:
-    """Draw fractions over the events, in percent."""
+    """Draw curves of fractions over the events, in percent."""
     with svg.style(key):
         figure = Figure(figsize=(_WIDE, _LOW))
         axes = figure.add_axes((0, 0, 1, 1))
@@ -145,7 +145,7 @@ def draw_curves(titles: Sequence[str], lines: Sequence[Line], *, key: str, descr
 
 
 def draw_stacks(titles: Sequence[str], stacks: Mapping[str, Sequence[float]], *, key: str, description: str) -> Markup:
-    """Draw amounts over the events, the parts of each on top of each other in the colours of `svg.SERIES`."""
+    """Draw stacked amounts over the events, in the colours of `svg.SERIES`."""
     with svg.style(key):
         figure = Figure(figsize=(_WIDE, 0.75 * _LOW))
         axes = figure.add_axes((0, 0, 1, 1))
@@ -176,13 +176,13 @@ def draw_stacks(titles: Sequence[str], stacks: Mapping[str, Sequence[float]], *,
 
 
 def _floor(fractions: Sequence[float]) -> float:
-    """Return a round lower end for an axis that holds the fractions, and shows a fifth of the whole at least."""
+    """Return a round lower end for an axis of these fractions that spans at least 0.2."""
     lowest = min(fractions, default=0.0)
     return max(0.0, min(math.floor((lowest - 0.02) * 20) / 20, 0.8))
 
 
 def colour_range(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the ends of a colour scale for accuracies: it tells a fall of a few points from none."""
+    """Return the ends of a colour scale for accuracies that makes a drop of a few points visible."""
     measured = values[~np.isnan(values)]
     return _floor(measured.tolist()), 1.0
 
@@ -196,7 +196,7 @@ def _sides(columns: int, rows: int, small: bool) -> tuple[float, float]:
 
 
 def _averaged(values: NDArray[np.float64], block: int) -> NDArray[np.float64]:
-    """Return the means of square blocks, NaN where a block has no number."""
+    """Return the means of square blocks; NaN for blocks without numbers."""
     if block == 1:
         return values
     rows, columns = (math.ceil(side / block) * block for side in values.shape)
@@ -209,7 +209,7 @@ def _averaged(values: NDArray[np.float64], block: int) -> NDArray[np.float64]:
 
 
 def _shown(number: int) -> range:
-    """Return the indices to be named of `number` along a side."""
+    """Return the indices to label along a side of `number` cells."""
     return range(0, number, math.ceil(number / _NAMES_SHOWN))
 
 
@@ -235,14 +235,14 @@ def _plain(axes: Any) -> None:
         spine.set_visible(False)
 
 
-def _part_cells(axes: Any, rows: int, columns: int) -> None:
+def _draw_cell_borders(axes: Any, rows: int, columns: int) -> None:
     axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
     axes.grid(which="minor", color=svg.PAPER, linewidth=1.5)
 
 
 def _colour_bar(figure: Any, norm: Any, wide: float, high: float) -> None:
-    """Draw the scale at the right as an image (Matplotlib's own draws hundreds of shapes)."""
+    """Draw the colour scale at the right as an image (Matplotlib's colour bar draws hundreds of shapes)."""
     tall = min(1.0, 2.2 / high)
     axes = figure.add_axes((1 + 0.18 / wide, 1 - tall, 0.11 / wide, tall))
     steps = np.linspace(norm.vmin, norm.vmax, 128).reshape(-1, 1)
@@ -271,4 +271,4 @@ def _stream_axes(axes: Any, titles: Sequence[str], names: svg.Names) -> None:
         axes.set_xlabel("changes to the workspace, in order")
 
 
-_LABEL_COLUMNS = 120  # names side by side under a plot over the stream
+_LABEL_COLUMNS = 120  # total width of horizontal names under a plot over the stream

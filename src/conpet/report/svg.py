@@ -1,8 +1,8 @@
-"""Matplotlib figures as SVG that lives inside a page: its colours and its font are the page's.
+"""Matplotlib figures as inline SVG with the colours and font of the page.
 
-Colours are drawn as stand-ins that become CSS variables, so that one drawing serves light and dark pages. Names are
-drawn as stand-ins of the same width that become text, so that Matplotlib need not have their glyphs, nor read
-mathematics into them.
+Colours are drawn as placeholders and replaced by CSS variables, so that a drawing works on light and dark pages. Names
+are drawn as placeholders of the same width and replaced by text, so that Matplotlib does not need their glyphs and does
+not parse mathematics in them.
 """
 
 from __future__ import annotations
@@ -35,34 +35,34 @@ _VARIABLES = {
 _COLOUR = re.compile("|".join(_VARIABLES))
 _NAME = re.compile(r"@(\d{4,})n*@")
 _PIXELS_PER_POINT = 4 / 3
-_LEAST_WIDTH = 700  # CSS pixels: on a narrower page a drawing scrolls rather than become too small to read
-_drawing = threading.Lock()  # Matplotlib takes the SVG settings below from the process
+_LEAST_WIDTH = 700  # CSS pixels: on a narrower page, the drawing scrolls instead of shrinking
+_drawing = threading.Lock()  # Matplotlib's SVG settings are global to the process
 
 
 def variable(colour: str) -> str:
-    """Return the CSS variable of a stand-in colour."""
+    """Return the CSS variable of a placeholder colour."""
     return f"var({_VARIABLES[colour]})"
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Stand-ins for names in one drawing.
+    """Placeholders for the names in a drawing.
 
     Args:
-        columns: Longer names are cut to so many columns; the whole name is shown when pointed at.
+        columns: Width limit of names; longer names are shortened, and shown in full as a tooltip.
     """
 
     columns: int = 22
     _names: list[str] = field(default_factory=list)
 
     def __call__(self, name: str) -> str:
-        """Return the stand-in to draw in place of `name`."""
+        """Return the placeholder to draw instead of `name`."""
         self._names.append(name)
         number = f"{len(self._names) - 1:04d}"
         return f"@{number}{'n' * (width(shorten(name, self.columns)) - len(number) - 2)}@"
 
     def put_into(self, svg: str) -> str:
-        """Replace the stand-ins in a drawing by the names, escaped."""
+        """Replace the placeholders in a drawing by the escaped names."""
         return _NAME.sub(lambda match: self._markup(self._names[int(match[1])]), svg)
 
     def _markup(self, name: str) -> str:
@@ -72,10 +72,10 @@ class Names:
 
 @contextmanager
 def style(key: str) -> Iterator[None]:
-    """Hold Matplotlib to the page's settings, whatever the process has set, while a figure is made and rendered.
+    """Set the Matplotlib style while a figure is built and rendered, independent of the settings of the process.
 
     Args:
-        key: Sets the ids of this drawing apart from those of other drawings of the page.
+        key: Makes the ids of this drawing unique on the page.
     """
     settings = {
         "svg.fonttype": "none",
@@ -93,9 +93,9 @@ def render(figure: Figure, names: Names, *, description: str) -> Markup:
     """Return a figure made under `style` as an SVG element.
 
     Args:
-        figure: The figure, drawn in the stand-in colours.
-        names: The names it was drawn with.
-        description: What it shows, for those who cannot see it.
+        figure: The figure, drawn in placeholder colours.
+        names: Its names.
+        description: Text alternative for screen readers.
     """
     buffer = io.StringIO()
     canvas = FigureCanvasSVG(figure)
@@ -106,16 +106,16 @@ def render(figure: Figure, names: Names, *, description: str) -> Markup:
         f'width="{wide * _PIXELS_PER_POINT:.0f}" height="{high * _PIXELS_PER_POINT:.0f}" '
         f'style="min-width:min({wide * _PIXELS_PER_POINT:.0f}px,{_LEAST_WIDTH}px)">'
     )
-    # Every part is Matplotlib's own output or escaped.
+    # All parts are Matplotlib's output or escaped.
     return Markup(opening + names.put_into(_inner(buffer.getvalue())) + "</svg>")  # noqa: S704
 
 
 def _inner(svg: str) -> str:
-    """Return what stands inside the SVG element, in the page's colours and without what only a file needs."""
+    """Return the content of the SVG element in the page's colours, without parts that only a file needs."""
     inner = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
     inner = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", inner, flags=re.DOTALL)
-    inner = re.sub(r'<(g|image) id="[^"]*"', r"<\1", inner)  # "axes_1" and the like, the same in every drawing
-    inner = re.sub(r"\*\{[^}]*\}", "", inner)  # a style sheet that would hold for the whole page
+    inner = re.sub(r'<(g|image) id="[^"]*"', r"<\1", inner)  # ids such as "axes_1" repeat in every drawing
+    inner = re.sub(r"\*\{[^}]*\}", "", inner)  # a style sheet that would apply to the whole page
     inner = re.sub(r"font-family: [^;\"]*;?", "", inner)
     inner = re.sub(r"\s*\n\s*", " ", inner).replace("base64, ", "base64,")
     return _COLOUR.sub(lambda match: variable(match[0]), inner).replace('<style type="text/css"></style>', "")

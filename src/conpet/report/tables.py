@@ -1,4 +1,4 @@
-"""The report's tables for a terminal: functions that return what rich can print."""
+"""The report's tables for a terminal, as rich tables."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from conpet.report import text
 from conpet.report.data import NOTABLE_FALL, BackboneInfo, Event, StageCost, TaskInfo, all_stages, task_order
 from conpet.report.design import TuneReport
 
-_COLUMNS = 12  # tasks side by side; a terminal of 100 columns holds them
+_COLUMNS = 12  # most task columns; they fit a terminal of 100 columns
 _NAME = 24
 _LEAST_NAME = 14
 
 
 def matrix_table(events: Sequence[Event]) -> Table:
-    """Return the accuracy matrix in percent, a row per evaluated event; of many, the latest rows and tasks.
+    """Return the accuracy matrix in percent, with one row per evaluated event, limited to the latest rows and tasks.
 
-    What fell notably since its best is marked.
+    Notable drops from the best accuracy of a task are marked.
     """
     events = [event for event in events if event.changes_answers]
-    every = task_order(events)
-    first_task = max(0, len(every) - _COLUMNS)
+    all_tasks = task_order(events)
+    first_task = max(0, len(all_tasks) - _COLUMNS)
     measured = [number for number, event in enumerate(events) if event.scores]
     shown = set(measured[-_COLUMNS:])
-    tasks = every[first_task:]
+    tasks = all_tasks[first_task:]
     title = f"Accuracy by task, %{f': the last {_COLUMNS}' if first_task or len(measured) > _COLUMNS else ''}"
     table = _table(title, "after learning", *(str(first_task + number) for number in range(1, len(tasks) + 1)))
     table.add_column("whole", justify="right", style="bold", no_wrap=True)
@@ -41,7 +41,7 @@ def matrix_table(events: Sequence[Event]) -> Table:
 
 
 def final_table(event: Event, backbone: BackboneInfo) -> Table:
-    """Return the metrics after one event, its closed-form references beside them."""
+    """Return the metrics and closed-form references after an event."""
     table = _table("Result", "", "")
     table.show_header = False
     for name, value in (
@@ -65,9 +65,9 @@ def final_table(event: Event, backbone: BackboneInfo) -> Table:
 
 
 def cost_table(events: Sequence[Event]) -> Table:
-    """Return what each event cost: its seconds by stage, backbone tokens, optimiser steps."""
+    """Return the cost of each event: seconds by stage, backbone tokens, optimiser steps."""
     stages = all_stages(events)
-    table = _table("Cost: seconds by stage, and what was computed", "", *stages, "all", "tokens", "steps")
+    table = _table("Cost: seconds by stage, backbone tokens and optimiser steps", "", *stages, "all", "tokens", "steps")
     for event in events:
         stage_costs = [event.cost.get(stage) for stage in stages]
         table.add_row(_name(event.title), *_cost_cells(stage_costs, event.total_cost))
@@ -79,7 +79,7 @@ def cost_table(events: Sequence[Event]) -> Table:
 
 
 def tasks_table(tasks: Sequence[TaskInfo], last: Event | None = None) -> Table:
-    """Return the tasks as they stand, with their accuracy after the event `last`."""
+    """Return the current tasks, with their accuracy after the event `last`."""
     table = _table(
         "Tasks", "task", "version", "labels", "train", "valid.", "test", "accuracy", "module", "head", "stored"
     )
@@ -97,7 +97,7 @@ def tasks_table(tasks: Sequence[TaskInfo], last: Event | None = None) -> Table:
 
 
 def stream_table(tasks: Sequence[tuple[str, int, int, int, int]], most: int) -> Table:
-    """Return what tasks hold: name, labels, training, validation and test examples; of many the first, then the sum."""
+    """Return name, labels, training, validation and test examples of the first `most` tasks, and the sums."""
     table = _table("Stream", "task", "labels", "train", "validation", "test")
     for name, *numbers in tasks[:most]:
         table.add_row(_name(name), *map(text.count, numbers))
@@ -109,15 +109,15 @@ def stream_table(tasks: Sequence[tuple[str, int, int, int, int]], most: int) -> 
     return table
 
 
-def trials_table(found: TuneReport, most: int = 10) -> Table:
-    """Return the designs that a search tried: the chosen one, then the `most` that did best beside it."""
+def trials_table(report: TuneReport, most: int = 10) -> Table:
+    """Return the designs of a search: the chosen one, then the best `most` others."""
     table = _table("Designs", "", least=0)
     table.add_column("targets", no_wrap=True)
     for name in ("frozen", "rank", "rate", "epochs", "warm", "valid.", "passes/\nexample"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("outcome", no_wrap=True)
-    for trial in found.ranked[: most + 1]:
-        design, chosen = trial.design, trial.number == found.chosen
+    for trial in report.ranked[: most + 1]:
+        design, chosen = trial.design, trial.number == report.chosen
         table.add_row(
             f"{trial.number}{' before' * (trial.number == 1)}",
             Text(text.shorten(design.targets_text, 14)),
@@ -135,7 +135,7 @@ def trials_table(found: TuneReport, most: int = 10) -> Table:
 
 
 def _table(title: str, first: str, *others: str, least: int = _LEAST_NAME) -> Table:
-    """Start a table whose first column holds names and gives way where the terminal is narrow."""
+    """Create a table whose first column holds names and shrinks on a narrow terminal."""
     table = Table(
         title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0), header_style="dim"
     )
@@ -146,12 +146,12 @@ def _table(title: str, first: str, *others: str, least: int = _LEAST_NAME) -> Ta
 
 
 def _name(name: str, columns: int = _NAME) -> Text:
-    """Return a user's name as it is: rich reads no markup into a Text."""
+    """Return a user's name as a Text, in which rich parses no markup."""
     return Text(text.shorten(name, columns), no_wrap=True, overflow="ellipsis")
 
 
 def _number(accuracy: float | None) -> str:
-    """Write percent in four columns at most."""
+    """Format percent in at most four columns."""
     return "" if accuracy is None else f"{100 * accuracy:.1f}".replace("100.0", "100")
 
 

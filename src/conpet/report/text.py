@@ -1,4 +1,4 @@
-"""Numbers and names as people read them."""
+"""Format numbers and names for readers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import unicodedata
 from collections.abc import Sequence
 
 NONE = "–"
-"""What stands where there is no value."""
+"""Shown instead of a missing value."""
 
 
 def percent(fraction: float | None) -> str:
-    """Write a fraction in percent: 0.8923 is "89.2%"."""
+    """Format a fraction in percent: 0.8923 is "89.2%"."""
     return NONE if fraction is None else f"{100 * fraction:.1f}%"
 
 
 def points(fraction: float | None) -> str:
-    """Write a difference of fractions in signed percentage points: 0.014 is "+1.4", nothing is "0.0"."""
+    """Format a difference of fractions in signed percentage points: 0.014 is "+1.4", zero is "0.0"."""
     if fraction is None:
         return NONE
     rounded = round(100 * fraction, 1)
@@ -24,17 +24,17 @@ def points(fraction: float | None) -> str:
 
 
 def plain_points(fraction: float | None) -> str:
-    """Write a fraction in percentage points, signed only where negative (forgetting)."""
+    """Format a fraction in percentage points, signed only where negative (forgetting)."""
     return NONE if fraction is None else points(fraction).removeprefix("+")
 
 
 def count(number: float | None) -> str:
-    """Write a whole number with separators of thousands."""
+    """Format a whole number with thousands separators."""
     return NONE if number is None else f"{number:,.0f}"
 
 
 def short_count(number: float | None) -> str:
-    """Write a number with three digits and a unit: 134515008 is "135M"."""
+    """Format a number with three digits and a unit: 134515008 is "135M"."""
     if number is None:
         return NONE
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
@@ -44,12 +44,12 @@ def short_count(number: float | None) -> str:
 
 
 def times(ratio: float | None) -> str:
-    """Write a ratio: 3213.2 is "3,213×", below ten with one decimal."""
+    """Format a ratio: 3213.2 is "3,213×", below ten with one decimal."""
     return NONE if ratio is None else f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.1f}×"
 
 
 def size(number: int | None) -> str:
-    """Write bytes in decimal units: 2400000 is "2.40 MB"."""
+    """Format bytes in decimal units: 2400000 is "2.40 MB"."""
     if number is None:
         return NONE
     for unit, step in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -59,7 +59,7 @@ def size(number: int | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time span: "0.42 s", "38 s", "6 min 12 s", "2 h 05 min"."""
+    """Format a time span: "0.42 s", "38 s", "6 min 12 s", "2 h 05 min"."""
     if seconds < 9.95:
         return f"{seconds:.2g} s" if seconds else "0 s"
     whole = round(seconds)
@@ -70,17 +70,17 @@ def duration(seconds: float) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """Write a number with its noun: "1 task", "1,000 tasks"."""
+    """Format a number with its noun: "1 task", "1,000 tasks"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def width(text: str) -> int:
-    """Return the columns that a text takes where an East Asian character takes two."""
+    """Return the width of a text in terminal columns; East Asian characters take two."""
     return sum(_columns(character) for character in text)
 
 
 def shorten(text: str, columns: int) -> str:
-    """Return a text on one line of at most `columns` columns; an ellipsis stands for what was cut."""
+    """Return a text on one line of at most `columns` columns, ending in an ellipsis if cut."""
     line = " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in text).split())
     if width(line) <= columns:
         return line
@@ -94,10 +94,10 @@ def shorten(text: str, columns: int) -> str:
 
 
 def fitting(names: Sequence[str], columns: int) -> str:
-    """Join names, as many as fit into so many columns but one at least, and the number of the others."""
+    """Join as many names as fit into `columns`, at least one, with the number of the others."""
     shown: list[str] = []
     used = len(f" and {len(names):,} more")
-    for place, name in enumerate(shorten(one, 30) for one in names):
+    for place, name in enumerate(shorten(full_name, 30) for full_name in names):
         used += width(name) + 2
         if used > columns and place:
             return f"{', '.join(shown)} and {len(names) - place:,} more"
@@ -106,7 +106,7 @@ def fitting(names: Sequence[str], columns: int) -> str:
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """Return the 95% Wilson score interval of a share measured on `total` (at least 1) examples."""
+    """Return the 95% Wilson score interval of a fraction measured on `total` (at least 1) examples."""
     z = 1.959964
     share = correct / total
     centre = share + z * z / (2 * total)

@@ -1,4 +1,4 @@
-"""What the page says, worked out from the data: sentences and cells. The template only places them."""
+"""The sentences and table cells of the page, computed from the report data for the template."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from conpet.report import text
 from conpet.report.data import NOTABLE_FALL, BackboneInfo, Event, ReportData, StageCost, TaskInfo, all_stages
 from conpet.report.figures import Figures
 
-_LABELS_SHOWN = 5000  # over all tasks; beyond it a task shows its first few
+_LABELS_SHOWN = 5000  # over all tasks; beyond it, each task shows only its first labels
 _FEW_LABELS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One figure of the headline."""
+    """A key figure at the top of the page."""
 
     name: str
     value: str
@@ -29,7 +29,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class ResultRow:
-    """One measure at the end; of a reference also how far whole accuracy is above it."""
+    """A final measure; for a reference, also the difference to whole accuracy."""
 
     name: str
     value: str
@@ -39,7 +39,7 @@ class ResultRow:
 
 @dataclass(frozen=True, slots=True)
 class ParameterRow:
-    """One line of the table of parameters; `fewer` is "" where a ratio means nothing."""
+    """A row of the table of parameters; `fewer` is "" if a ratio has no meaning."""
 
     name: str
     number: str
@@ -50,7 +50,7 @@ class ParameterRow:
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """One task with its accuracy when it was learned and now."""
+    """A task with its accuracy when it was learned and now."""
 
     info: TaskInfo
     learned: float | None
@@ -60,12 +60,12 @@ class TaskRow:
 
     @property
     def change(self) -> float | None:
-        """Accuracy now less when it was learned."""
+        """Accuracy now minus accuracy when it was learned."""
         return None if self.learned is None or self.now is None else self.now - self.learned
 
     @property
     def fell(self) -> bool:
-        """Whether the loss is worth a mark."""
+        """Whether the loss is large enough to mark."""
         return self.change is not None and self.change <= -NOTABLE_FALL
 
 
@@ -88,46 +88,48 @@ class PageView:
 
     @property
     def method(self) -> str:
-        """The method in words."""
+        """The name of the method for readers."""
         name = self.data.workspace.method
         return "Dynamic ConPET" if name == "dynamic" else f"method {name}"
 
     @cached_property
     def tunes(self) -> bool:
-        """Whether any module was trained; a closed form is none."""
+        """Whether any module was trained (closed-form methods train none)."""
         return any(event.trainable_parameters for event in self.data.events)
 
     @cached_property
     def labels(self) -> int:
-        """Labels of all tasks."""
+        """Number of labels of all tasks."""
         return sum(len(task.labels) for task in self.data.tasks)
 
     @cached_property
     def lead(self) -> str:
-        """The result in a sentence or two."""
+        """The main result in one or two sentences."""
         if self.last is None:
             return "Nothing has been learned yet."
         labels, tasks = text.plural(self.labels, "label"), text.plural(len(self.data.tasks), "task")
         if self.last.whole_accuracy is None:
-            return f"{labels} in {tasks} were learned. There are no test examples, so no accuracy can be given."
-        opening = f"{text.percent(self.last.whole_accuracy)} of test examples get the right one of {labels} in {tasks}"
+            return f"{labels} in {tasks} were learned. There are no test examples, so accuracy is unknown."
+        opening = (
+            f"{text.percent(self.last.whole_accuracy)} of test examples get the correct one of {labels} in {tasks}"
+        )
         if self.last.best_reference is None:
             return f"{opening}."
         name, reference = self.last.best_reference
-        found = f"{opening}. The best closed-form reference, {name}, gets {text.percent(reference)}"
+        summary = f"{opening}. The best closed-form reference, {name}, gets {text.percent(reference)}"
         if not self.tunes:
-            return f"{found}."
+            return f"{summary}."
         gain = round(self.last.whole_accuracy - reference, 3)
         verdict = (
-            f"tuning is worth {text.plain_points(gain)} points here" if gain > 0
-            else "tuning gives nothing more here" if gain == 0
-            else f"tuning falls short of it by {text.plain_points(-gain)} points here"
+            f"tuning adds {text.plain_points(gain)} points" if gain > 0
+            else "tuning adds nothing" if gain == 0
+            else f"tuning is {text.plain_points(-gain)} points worse"
         )  # fmt: skip
-        return f"{found}: {verdict}."
+        return f"{summary}: {verdict}."
 
     @cached_property
     def cards(self) -> tuple[Card, ...]:
-        """The headline's figures."""
+        """The key figures at the top of the page."""
         if self.last is None:
             return ()
         cards = (self._whole_card(), self._forgetting_card(), self._reference_card(), self._parameter_card())
@@ -179,7 +181,7 @@ class PageView:
 
     @cached_property
     def results(self) -> tuple[ResultRow, ...]:
-        """Every measure after the last event, the references too."""
+        """All measures and references after the last event."""
         event = self.last
         if event is None or event.whole_accuracy is None:
             return ()
@@ -203,7 +205,7 @@ class PageView:
 
     @cached_property
     def stage_totals(self) -> tuple[tuple[str, StageCost], ...]:
-        """Each stage over all events, then all of them together."""
+        """The cost of each stage over all events, then the total."""
         events = self.data.events
         totals = [
             (stage, StageCost.total(event.cost.get(stage, StageCost()) for event in events))
@@ -213,17 +215,17 @@ class PageView:
 
     @cached_property
     def design_lead(self) -> str:
-        """What the last search for a design found and cost."""
-        found = self.data.design
-        if found is None:
+        """The result and cost of the last design search."""
+        search = self.data.design
+        if search is None:
             return ""
-        tried = text.plural(len(found.trials), "design")
+        tried = text.plural(len(search.trials), "design")
         return (
-            f"{tried} tried on task {text.shorten(found.task, 40)} in {text.duration(found.seconds)}, "
-            f"{text.count(found.passes)} forward-pass equivalents, by successive halving on "
-            f"{text.plural(found.validation, 'validation example')}. Of the designs within one standard error of the "
-            f"best the cheapest to train was chosen: {text.percent(found.choice.accuracy)}; the design before it, "
-            f"{text.percent(found.before.accuracy)}."
+            f"{tried} tried on task {text.shorten(search.task, 40)} in {text.duration(search.seconds)}, "
+            f"{text.count(search.passes)} forward-pass equivalents, by successive halving on "
+            f"{text.plural(search.validation, 'validation example')}. The cheapest design within one standard error "
+            f"of the best was chosen: {text.percent(search.choice.accuracy)}; the design before it, "
+            f"{text.percent(search.before.accuracy)}."
         )
 
     @cached_property
@@ -237,7 +239,7 @@ class PageView:
             name = f"Trained for the last task learned ({text.shorten(event.task, 40)})"
             rows.append(self._parameter_row(name, event.trainable_parameters, event.trainable_parameters_with_heads))
         if self.data.tasks:
-            name = f"Kept for {text.plural(len(self.data.tasks), 'task')} together"
+            name = f"Stored for all {text.plural(len(self.data.tasks), 'task')}"
             rows.append(self._parameter_row(name, modules, modules + heads))
         return tuple(rows)
 
@@ -249,7 +251,7 @@ class PageView:
 
     @cached_property
     def tasks(self) -> tuple[TaskRow, ...]:
-        """The tasks as they stand."""
+        """The current tasks."""
         learned = {(event.task, event.version): event for event in self.data.events if event.verb.trains}
         keep = None if self.labels <= _LABELS_SHOWN else _FEW_LABELS
         rows = []

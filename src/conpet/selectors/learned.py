@@ -31,7 +31,7 @@ class LearnedSelectorConfig(SelectorConfig):
     Attributes:
         rank: LoRA rank of the selector's module.
         steps: Optimiser steps per task, independent of the number of tasks.
-        learning_rate: Highest learning rate.
+        learning_rate: Peak learning rate.
     """
 
     budget = frozenset({"steps", "learning_rate"})

@@ -18,7 +18,8 @@ from conpet.heads.labels import LABELS, with_labels
 from conpet.heads.stored import head_for
 from conpet.modules.logit_cache import LogitCache
 from conpet.modules.module import StoredModule
-from conpet.state.state import MODULE, State, TaskState, module_of
+from conpet.state.slots import MODULE, module_of
+from conpet.state.state import State, TaskState
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,22 +12,10 @@ from torch import Tensor
 
 from conpet.artifact import Artifact, InMemoryObject, ObjectReader
 from conpet.data import Kind
+from conpet.state.slots import ASSIGNMENT, NAMES, STATISTICS, shared_slot_of
 
 if TYPE_CHECKING:
     from conpet.state.update import SharedUpdate, TaskUpdate
-
-MODULE = "module"
-"""Slot of a task version for its module and statistics; never changed once written."""
-
-ASSIGNMENT = "assignment"
-"""Slot of a task version that uses a shared PET module. Its document names the shared slot, and the labels of the
-version that have another name in the module's head."""
-
-STATIC = "static"
-"""Shared slot of the module of static methods, which have one for all tasks."""
-
-STATISTICS = "statistics"
-"""Shared slot of the Gram matrix, and its stem there; also the name of a state's fitted statistics."""
 
 OF_FEATURES = ("gram", STATISTICS)
 """Names of fits that depend only on the features of the training examples."""
@@ -37,30 +25,7 @@ Names = Mapping[str, str | None]
 
 Value = TypeVar("Value")
 
-_SLOT = "slot"
-_NAMES = "names"
 _LABELS_HEAD = "labels"
-
-
-def assignment_artifact(slot: str, names: Mapping[str, str] | None = None) -> Artifact:
-    """Return the assignment of a task version to the module in a shared slot.
-
-    Args:
-        slot: The shared slot.
-        names: Label to its name in the module's head, for labels that were renamed after the module was frozen.
-    """
-    return Artifact(documents={ASSIGNMENT: {_SLOT: slot, _NAMES: dict(names or {})}})
-
-
-def shared_slot_of(objects: Mapping[str, ObjectReader]) -> str | None:
-    """Return the shared slot of the module of a version with these objects; None if it has its own module."""
-    return str(objects[ASSIGNMENT].document(ASSIGNMENT)[_SLOT]) if ASSIGNMENT in objects else None
-
-
-def module_of(objects: Mapping[str, ObjectReader], shared: Mapping[str, ObjectReader]) -> ObjectReader:
-    """Return the object of the module, own or shared, of a version with these objects."""
-    slot = shared_slot_of(objects)
-    return objects[MODULE] if slot is None else shared[slot]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +69,7 @@ class TaskState:
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of its labels in the head of its module, label by label."""
-        names = self.objects[ASSIGNMENT].document(ASSIGNMENT)[_NAMES] if ASSIGNMENT in self.objects else {}
+        names = self.objects[ASSIGNMENT].document(ASSIGNMENT)[NAMES] if ASSIGNMENT in self.objects else {}
         return tuple(names.get(label, label) for label in self.labels)
 
     def renamed(self, names: Names) -> TaskState:

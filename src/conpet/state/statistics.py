@@ -12,7 +12,8 @@ from conpet.artifact import Artifact
 from conpet.features.feature_map import FeatureMap
 from conpet.features.statistics import ClassSums, ClosedFormState, Gram, Scatter
 from conpet.heads.labels import indices_of
-from conpet.state.state import MODULE, STATISTICS, Names, State, TaskState
+from conpet.state.slots import MODULE, STATISTICS
+from conpet.state.state import Names, State, TaskState
 
 CLASSES = "classes"
 FEATURES = "features"

@@ -1,4 +1,4 @@
-"""The workspace on disk: every version of every task, shared objects, history; each change all or nothing."""
+"""The workspace on disk: all versions of all tasks, shared objects and history. Every change is atomic."""
 
 from conpet.artifact import Artifact, ArtifactReader, load_checkpoint, save_checkpoint
 from conpet.store.change import Change, NewVersion, SideObject

@@ -1,4 +1,4 @@
-"""What a caller asks the store to change, in one step."""
+"""A change of the workspace that the store commits in one step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class NewVersion:
     Attributes:
         digest: Digest of the data it was learned from.
         labels: Its labels in the order of its head's outputs.
-        objects: Slot to artifact; `"module"` can never change, others can be replaced by a `SideObject`.
+        objects: Artifacts by slot. `"module"` can never change; a `SideObject` can replace the others.
         description: Kind, template, settings, notes (JSON-ready).
         parameters: Trained parameters without the head.
         head_parameters: Trained parameters of the head.
@@ -36,7 +36,7 @@ class NewVersion:
 class SideObject:
     """A new artifact for a slot of an existing version, or None to empty the slot.
 
-    In the slot `"module"` only one with some of the files that stand there: parts may be dropped, nothing may change.
+    In the slot `"module"`, files may be dropped but not changed.
     """
 
     task: str
@@ -47,24 +47,24 @@ class SideObject:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """Everything one commit makes visible together; at most one of `new_version`, `activate` and `remove` is set.
+    """Everything that one commit makes visible; at most one of `new_version`, `activate` and `remove` is set.
 
     Attributes:
-        verb: "learn", "rollback", "remove", ...: how the history calls it.
-        task: The task it is about; needed by the three below.
-        new_version: Learned now; the task is created if it is new.
+        verb: Its name in the history: "learn", "rollback", "remove", ...
+        task: The task changed; required by the next three.
+        new_version: The new version; the task is created if it is new.
         activate: Number of the version of `task` to use from now on.
-        remove: Take `task` out, with all its versions and their objects.
-        dropped: Task and number of versions that are not in use after the change and go, with their objects.
+        remove: Remove `task` with all its versions and their objects.
+        dropped: Task and number of inactive versions to delete, with their objects.
         side_objects: New objects for slots of existing versions.
-        shared: Slot to artifact that replaces what stands there, or None to empty the slot.
+        shared: Artifacts by shared slot, which replace the present ones; None empties the slot.
         metrics: Test results after the change.
         references: Results of the closed-form references after the change.
-        costs: What it cost, by stage.
+        costs: The costs by stage.
         confusion: The selector's confusion (JSON-ready).
         detail: Anything else for the history (JSON-ready).
-        settings: The workspace's settings from now on (JSON-ready), or None to leave them as they are.
-        clear_scratch: Digests whose scratch folders are no longer needed once this is committed.
+        settings: The new settings of the workspace (JSON-ready), or None for no change.
+        clear_scratch: Digests whose scratch folders can be deleted after the commit.
     """
 
     verb: str
@@ -84,10 +84,10 @@ class Change:
     clear_scratch: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        deeds = (self.new_version is not None) + (self.activate is not None) + self.remove
-        if deeds > 1:
-            raise ConfigError(f"change {self.verb!r}: set one of new_version, activate and remove, not {deeds}")
-        if deeds and not self.task:
+        actions = (self.new_version is not None) + (self.activate is not None) + self.remove
+        if actions > 1:
+            raise ConfigError(f"change {self.verb!r}: set one of new_version, activate and remove, not {actions}")
+        if actions and not self.task:
             raise ConfigError(f"change {self.verb!r}: name the task")
         own = self.new_version.objects if self.new_version else {}
         for slot in (*self.shared, *own, *(side.slot for side in self.side_objects)):

@@ -19,17 +19,17 @@ from conpet.errors import CorruptionError, WorkspaceBusyError
 from conpet.store.schema import SCHEMA_VERSION, Base
 
 BUSY_SECONDS = 60.0
-"""How long one statement waits for another connection; the writer lock makes longer waits impossible."""
+"""Most seconds that a statement waits for another connection; the writer lock prevents longer waits."""
 
 _BEGIN = "conpet_begin"
 _SETTLED_NS = 2_000_000_000
-"""Two writes closer than this may leave a file with the same time, on file systems with coarse clocks."""
+"""Two writes within this time may give a file the same timestamp, on file systems with coarse clocks."""
 
 
 class Database:
     """Transactions on one SQLite file.
 
-    Every transaction opens its own connection, so that the object may be shared by threads and survives a fork.
+    Every transaction opens its own connection, so threads can share the object and it survives a fork.
 
     Args:
         file: The SQLite file; it must exist unless `create` is called.
@@ -40,7 +40,7 @@ class Database:
         self._engine = self._make_engine()
 
     def create(self) -> None:
-        """Make the file with all tables."""
+        """Create the file with all tables."""
         with _translated(self.file), closing(_connect(self.file, "rwc")) as raw:
             raw.execute("PRAGMA journal_mode=WAL")
             raw.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
@@ -49,34 +49,34 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Give a connection on which every query sees the same state."""
+        """Yield a connection on which all queries see the same state."""
         with _translated(self.file), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Give a connection whose statements all become visible, and durable, at the end, or none on an error."""
+        """Yield a connection whose statements are committed together at the end, or rolled back on an error."""
         engine = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
         with _translated(self.file), engine.begin() as connection:
             yield connection
 
     def stamp(self) -> tuple[tuple[int, int, int], ...] | None:
-        """Return what changes with every commit of any process: as long as it is the same, so is what can be read.
+        """Return a value that changes with every commit of any process; equal stamps mean equal content.
 
-        None where that cannot be told without a query: a commit so short ago that the next may leave the same stamp,
-        or a system that does not keep the times of open files.
+        None if that is not certain without a query: after a very recent commit, because the next one might get the same
+        stamp, or on a system that does not update the times of open files.
         """
         if os.name != "posix":
             return None
         try:
-            found = [self.file.stat()]
+            stats = [self.file.stat()]
         except OSError:
-            return None  # a query will say what is wrong
+            return None  # a query will report the error
         with suppress(FileNotFoundError):
-            found.append(self.file.with_name(f"{self.file.name}-wal").stat())
-        if time.time_ns() - max(one.st_mtime_ns for one in found) < _SETTLED_NS:
+            stats.append(self.file.with_name(f"{self.file.name}-wal").stat())
+        if time.time_ns() - max(stat.st_mtime_ns for stat in stats) < _SETTLED_NS:
             return None
-        return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in found)
+        return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
 
     def _make_engine(self) -> Engine:
         engine = create_engine(
@@ -90,11 +90,11 @@ class Database:
 
 
 def _connect(file: Path, mode: str) -> sqlite3.Connection:
-    # With isolation_level=None the driver begins no transaction by itself: `_begin` does, also for reads.
+    # With isolation_level=None the driver begins no transaction: `_begin` does, for reads too.
     raw = sqlite3.connect(f"{file.as_uri()}?mode={mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None)
     raw.execute("PRAGMA foreign_keys=ON")
     raw.execute("PRAGMA synchronous=FULL")
-    raw.execute("PRAGMA secure_delete=ON")  # what is removed must not stay readable in free pages
+    raw.execute("PRAGMA secure_delete=ON")  # removed data must not stay readable in free pages
     return raw
 
 
@@ -104,7 +104,7 @@ def _begin(connection: Connection) -> None:
 
 @contextmanager
 def _translated(file: Path) -> Iterator[None]:
-    """Turn what SQLite says about the disk into the error a caller of the file system would catch."""
+    """Translate SQLite errors about the disk into `OSError`s."""
     try:
         yield
     except (DBAPIError, sqlite3.Error) as error:

@@ -1,4 +1,4 @@
-"""Where things stand in a workspace's folder."""
+"""Paths inside the folder of a workspace."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Layout:
 
     @property
     def objects(self) -> Path:
-        """Immutable artifact folders; one that starts with a dot is being written."""
+        """Immutable artifact folders; a name that starts with a dot is being written."""
         return self.root / "objects"
 
     @property
@@ -44,13 +44,13 @@ class Layout:
         return (self.objects, self.leases, self.scratch)
 
     def scratch_of(self, digest: str) -> Path:
-        """Return the scratch folder of one digest."""
+        """Return the scratch folder of a digest."""
         check_stem(digest)
         return self.scratch / digest
 
 
 def object_folder(number: int, slot: str, task: str | None, version: int | None) -> str:
-    """Name an object's folder so that a human finds it; `number` alone makes it unique."""
+    """Return a readable name for the folder of an object; `number` makes it unique."""
     return f"shared-{slot}-{number}" if task is None else f"{slot}-{_slug(task)}-v{version}-{number}"
 
 

@@ -1,11 +1,11 @@
-"""Leases: how a reader keeps the writer from deleting what it may still want to read.
+"""Leases: a reader prevents the writer from deleting objects that it may still read.
 
 A lease is a shared `flock` on `leases/<generation>`. It costs a reader one open file, needs no write to the database
-and ends with the process however it ends. The writer deletes an object released by event e only when no lease on a
+and ends with the process in any case. The writer deletes an object released by event e only when no lease on a
 generation before e is held.
 
-A reader takes the lease first and reads its snapshot afterwards. Whatever was deleted before the lease was seen had
-been released by an event already committed, so the snapshot does not refer to it; whatever is released later is kept.
+A reader takes the lease first and then reads its snapshot. Objects deleted before the lease became visible had been
+released by a committed event, so the snapshot does not refer to them; objects released later are kept.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ class Lease:
     """
 
     def __init__(self, descriptor: int) -> None:
-        # Closing, rather than unlocking, leaves the lease to the parent when a forked child drops its copy.
+        # Closing instead of unlocking keeps the lease of the parent when a forked child drops its copy.
         self._close = weakref.finalize(self, os.close, descriptor)
 
     def release(self) -> None:
-        """End the lease; once is enough, more do no harm."""
+        """End the lease; further calls have no effect."""
         self._close()
 
 
 def take_lease(folder: Path, generation: int) -> Lease:
-    """Keep everything that is in use at `generation` or later on the disk."""
+    """Keep all objects in use at `generation` or later on disk."""
     while True:
         descriptor = os.open(folder / str(generation), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         if os.fstat(descriptor).st_nlink:
             return Lease(descriptor)
-        os.close(descriptor)  # the writer removed the stale file between our opening and our locking it
+        os.close(descriptor)  # the writer removed the stale file between open and flock
 
 
 def oldest_lease(folder: Path, current: int) -> int:
@@ -50,7 +50,7 @@ def oldest_lease(folder: Path, current: int) -> int:
 
 
 def _end(path: Path) -> bool:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # another user's file can be locked, not written
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # the file of another user can be locked but not written
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink()

@@ -1,4 +1,4 @@
-"""The writer lock: one process at a time changes a workspace."""
+"""The writer lock: only one process at a time changes a workspace."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def hold_lock(workspace: Path, verb: str, wait_seconds: float | None) -> Iterato
 
     Args:
         workspace: The workspace's folder.
-        verb: What is done, for the message to those who wait.
-        wait_seconds: How long to wait for another writer; 0 fails at once, None waits for ever.
+        verb: The operation, named in the message to waiting processes.
+        wait_seconds: Most seconds to wait for another writer; 0 fails at once, None waits without limit.
 
     Raises:
         WorkspaceBusyError: If another writer still holds it after `wait_seconds`.
@@ -36,7 +36,7 @@ def hold_lock(workspace: Path, verb: str, wait_seconds: float | None) -> Iterato
     except Timeout:
         raise WorkspaceBusyError(
             f"{workspace} is being changed by {_describe_owner(workspace)}; "
-            "try again when it has ended, wait longer for it, or stop it (a stopped writer leaves nothing half done)"
+            "try again later, wait longer, or stop it (a stopped writer leaves the workspace consistent)"
         ) from None
     try:
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "verb": verb, "since": _now()}
@@ -53,7 +53,7 @@ def _describe_owner(workspace: Path) -> str:
     try:
         owner = json.loads((workspace / OWNER).read_text(encoding="utf-8"))
         return f"process {owner['pid']} on {owner['host']} ({owner['verb']}, since {owner['since']})"
-    except (FileNotFoundError, ValueError, KeyError):  # the other writer starts or ends just now
+    except (FileNotFoundError, ValueError, KeyError):  # the other writer is just starting or ending
         return "another process"
 
 

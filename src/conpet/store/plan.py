@@ -1,4 +1,4 @@
-"""What a change means in a given state: checked before anything is written."""
+"""Plan a change for the current state, with all checks before anything is written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from conpet.store.schema import EventRow, TaskRow, VersionRow
 
 
 class Target(NamedTuple):
-    """A slot: of a version, or of the workspace where `task` is None."""
+    """A slot of a version, or of the workspace if `task` is None."""
 
     slot: str
     task: str | None = None
@@ -26,7 +26,7 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placement:
-    """An artifact, the object it becomes and where that goes."""
+    """An artifact with the number, slot and folder of its object."""
 
     target: Target
     artifact: Artifact
@@ -36,12 +36,12 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """What to write for a change.
+    """The writes of a change.
 
     Attributes:
-        version: Number of the version made or activated, if any.
+        version: Number of the version created or activated, if any.
         placements: New objects.
-        emptied: Slots that hold nothing afterwards.
+        emptied: Slots to empty.
     """
 
     version: int | None
@@ -50,25 +50,27 @@ class Plan:
 
 
 def make_plans(connection: Connection, changes: Sequence[Change]) -> list[Plan]:
-    """Check changes against the state and number what they make; the state must not change before they are applied.
+    """Check changes against the state and number their versions and objects. Apply them before the state changes.
 
-    Each is checked as if it were alone, so no two may be about the same task or slot.
+    Each change is checked separately, so two changes must not concern the same task or slot.
 
     Raises:
-        UnknownNameError: If one refers to a task or version that does not exist.
-        ConfigError: If one would replace a module, or a slot would be written or a task changed twice.
+        UnknownNameError: A change refers to a task or version that does not exist.
+        ConfigError: A change would replace a module, or a slot is written or a task changed twice.
     """
     tasks = [change.task for change in changes if change.task is not None]
     if len(set(tasks)) < len(tasks):
-        raise ConfigError(f"changes {', '.join(sorted(tasks))} made at once: a task can be changed once only")
+        raise ConfigError(f"changes {', '.join(sorted(tasks))} made at once: each task can be changed only once")
     last = connection.execute(text("SELECT seq FROM sqlite_sequence WHERE name = 'object'")).scalar() or 0
     plans: list[Plan] = []
     for change in changes:
         plans.append(_make_plan(connection, change, last + 1))
         last += len(plans[-1].placements)
-    written = [target for plan in plans for target in (*(one.target for one in plan.placements), *plan.emptied)]
+    written = [
+        target for plan in plans for target in (*(placement.target for placement in plan.placements), *plan.emptied)
+    ]
     if len(set(written)) < len(written):
-        raise ConfigError(f"change {changes[-1].verb!r} writes a slot twice; keep one side object for each slot")
+        raise ConfigError(f"change {changes[-1].verb!r} writes a slot twice; give one side object per slot")
     return plans
 
 
@@ -95,7 +97,7 @@ def find_version(connection: Connection, task: str, number: int) -> int | None:
 
 def _resolve_version(connection: Connection, change: Change) -> int | None:
     if change.new_version is not None:
-        # From the history, for a task of this name that was removed had versions too.
+        # From the history, because a removed task of this name had versions too.
         last = connection.execute(select(func.max(EventRow.version)).where(EventRow.task == change.task)).scalar()
         return (last or 0) + 1
     if change.task is not None and change.activate is not None:
@@ -121,8 +123,8 @@ def _check_side_object(connection: Connection, change: Change, side: SideObject)
     _require_version(connection, side.task, side.version)
     if side.slot == MODULE and side.artifact is None:
         raise ConfigError(
-            f"version {side.version} of task {side.task!r}: a module never changes, nor is it taken away alone; "
-            "drop the version"
+            f"version {side.version} of task {side.task!r}: a module cannot be changed or removed; "
+            "drop the version instead"
         )
 
 
@@ -132,7 +134,7 @@ def _check_dropped(connection: Connection, change: Change, task: str, number: in
     if task == change.task and (change.new_version is not None or change.activate is not None):
         active = change.activate == number
     if active:
-        raise ConfigError(f"change {change.verb!r} drops version {number} of task {task!r}, which is in use")
+        raise ConfigError(f"change {change.verb!r} drops version {number} of task {task!r}, which is active")
 
 
 def _require_version(connection: Connection, task: str, number: int) -> int:

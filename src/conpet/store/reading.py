@@ -1,4 +1,4 @@
-"""Reads of the database, as records."""
+"""Read records from the database."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_generation(connection: Connection) -> int:
 
 
 def read_header(connection: Connection) -> Header:
-    """Return what the workspace was created with."""
+    """Return the header of the workspace."""
     row = connection.execute(select(HeaderRow)).one()
     return Header(SCHEMA_VERSION, row.settings, row.backbone, row.created, row.conpet_version)
 

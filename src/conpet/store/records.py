@@ -1,4 +1,4 @@
-"""What the store gives back: frozen records, and readers in place of contents."""
+"""Records returned by the store, with lazy readers for contents."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from conpet.errors import UnknownNameError
 from conpet.store.leases import Lease
 
 MODULE = "module"
-"""The slot of a version that can be written once and never replaced."""
+"""The slot of a version that is written once and never replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a workspace is made of.
+    """The description of a workspace.
 
     Attributes:
         schema_version: Version of the layout on disk.
-        settings: The workspace's settings as they are now.
+        settings: The current settings of the workspace.
         backbone: The fingerprint of its backbone.
-        created: When, in UTC.
-        conpet_version: The conpet that created it.
+        created: Time of creation, in UTC.
+        conpet_version: The version of conpet that created it.
     """
 
     schema_version: int
@@ -37,20 +37,20 @@ class Header:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VersionRecord:
-    """One module version of a task.
+    """A version of a task.
 
     Attributes:
         id: Unique in the workspace, never reused.
         task: Name of its task.
         number: 1, 2, ... by task name, never reused, not even after the task was removed.
-        active: Whether predictions use it; exactly one version of a task is.
+        active: Whether predictions use it; exactly one version of a task is active.
         digest: Digest of the data it was learned from.
         labels: Its labels in the order of its head's outputs.
-        description: Kind, template, settings, notes: whatever the learner gave.
+        description: Kind, template, settings, notes: as passed to the store.
         parameters: Trained parameters without the head.
         head_parameters: Trained parameters of the head.
-        created: When, in UTC.
-        objects: Slot to reader; `"module"` never changes, others may be superseded.
+        created: Time of creation, in UTC.
+        objects: Readers by slot. `"module"` never changes; others may be replaced.
     """
 
     id: int
@@ -83,7 +83,7 @@ class TaskRecord:
     Attributes:
         id: Unique in the workspace, never reused.
         name: Unique among the tasks not removed.
-        position: Grows in the order in which tasks were first learned; has gaps where tasks were removed.
+        position: Ascending in the order in which tasks were first learned, with gaps for removed tasks.
         versions: All its versions by number, ascending; at least one.
     """
 
@@ -110,14 +110,14 @@ class TaskRecord:
 class Snapshot:
     """The whole workspace as of one generation.
 
-    While it, or a reader taken from it, is alive and `close` was not called, nothing it refers to is deleted from
-    the disk, whatever other processes learn or remove.
+    Until `close` is called, or the snapshot and all its readers are garbage, nothing it refers to is deleted from disk,
+    whatever other processes learn or remove.
 
     Attributes:
         generation: Id of the last event it includes.
-        header: What the workspace is made of, its settings as of this generation.
+        header: The description of the workspace, with the settings of this generation.
         tasks: All tasks, by position.
-        shared: Slot to reader of the objects that belong to no task.
+        shared: Readers by slot of the objects that belong to no task.
     """
 
     generation: int
@@ -146,7 +146,7 @@ class Snapshot:
             yield from version.objects.values()
 
     def close(self) -> None:
-        """Let the store delete what later generations no longer use; tensors already read stay valid."""
+        """Allow the store to delete objects that later generations do not use; tensors already read stay valid."""
         self.lease.release()
 
     def __enter__(self) -> Snapshot:
@@ -164,7 +164,7 @@ class Metric:
 
     Attributes:
         task: Name of the task whose test examples were predicted.
-        metric: Name of the metric, as the task's head or the method calls it.
+        metric: Name of the metric, from the head of the task or the method.
         value: The mean.
         n: Number of examples.
     """
@@ -186,7 +186,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one stage of an event cost.
+    """The cost of one stage of an event.
 
     Attributes:
         stage: "selector", "module", "evaluation", ...
@@ -196,7 +196,7 @@ class Cost:
         steps: Optimisation steps.
         parameters: Parameters trained, without heads.
         head_parameters: Parameters of heads trained.
-        peak_bytes: Most memory that the process held during the stage; 0: not measured.
+        peak_bytes: Peak memory of the process during the stage; 0 if not measured.
     """
 
     stage: str
@@ -211,19 +211,19 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """One change of the workspace; its history is the sequence of them.
+    """A change of the workspace, as an entry of its history.
 
     Attributes:
-        id: The generation it made.
-        time: When, in UTC.
+        id: The generation it created.
+        time: Time of the change, in UTC.
         verb: "create", "learn", "rollback", "remove", ...
-        task: Name of the task it was about, if any; the task may have been removed since.
-        version: The version it made or activated, if any.
-        detail: Whatever the caller gave.
+        task: Name of the task changed, if any; it may have been removed since.
+        version: The version it created or activated, if any.
+        detail: Further details from the caller.
         metrics: Test results after the event.
         references: Results of the closed-form references after the event.
-        costs: What it cost, by stage.
-        confusion: The selector's confusion, as the caller gave it.
+        costs: The costs by stage.
+        confusion: The selector's confusion, from the caller.
         bytes_stored: Size of all objects in use after the event.
     """
 

@@ -1,4 +1,4 @@
-"""The tables of `workspace.sqlite`. A change here, or of what objects hold, is a new `SCHEMA_VERSION`."""
+"""The tables of `workspace.sqlite`. A change here, or in the content of objects, needs a new `SCHEMA_VERSION`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Base(DeclarativeBase):
 
 
 class HeaderRow(Base):
-    """One row: what the workspace is made of. `conpet_version` must stay readable in every later schema."""
+    """A single row that describes the workspace. `conpet_version` must stay readable in every later schema."""
 
     __tablename__ = "header"
 
@@ -50,7 +50,7 @@ class HeaderRow(Base):
 
 
 class EventRow(Base):
-    """One change; its id is the generation. Names stand here as text, for they outlive the tasks."""
+    """A change; its id is the generation. Task names are text, because events outlive tasks."""
 
     __tablename__ = "event"
     __table_args__ = (Index("event_task", "task"), {"sqlite_autoincrement": True})
@@ -66,7 +66,7 @@ class EventRow(Base):
 
 
 class LedgerRow(Base):
-    """What the rows of an event have in common."""
+    """Common columns of the rows of an event."""
 
     __abstract__ = True
 
@@ -111,7 +111,7 @@ class CostRow(LedgerRow):
 
 
 class TaskRow(Base):
-    """A task that was not removed."""
+    """A task that has not been removed."""
 
     __tablename__ = "task"
     __table_args__ = ({"sqlite_autoincrement": True},)
@@ -122,7 +122,7 @@ class TaskRow(Base):
 
 
 class VersionRow(Base):
-    """A version of such a task."""
+    """A version of a task."""
 
     __tablename__ = "version"
     __table_args__ = (
@@ -144,7 +144,7 @@ class VersionRow(Base):
 
 
 class ObjectRow(Base):
-    """A folder in `objects/`: in use, or released by an event and to be deleted once no reader can want it."""
+    """A folder in `objects/`: in use, or released by an event and deleted when no reader can need it."""
 
     __tablename__ = "object"
     __table_args__ = (Index("object_released", "released_event"), {"sqlite_autoincrement": True})
@@ -158,7 +158,7 @@ class ObjectRow(Base):
 
 
 class VersionObjectRow(Base):
-    """Which object stands in a slot of a version."""
+    """The object in a slot of a version."""
 
     __tablename__ = "version_object"
 
@@ -168,7 +168,7 @@ class VersionObjectRow(Base):
 
 
 class SharedRow(Base):
-    """Which object stands in a slot of the workspace."""
+    """The object in a slot of the workspace."""
 
     __tablename__ = "shared"
 

@@ -1,9 +1,9 @@
-"""Snapshots that cost what is new: what never changes in the database is read once and kept in memory.
+"""Incremental snapshots: rows that never change are read once and kept in memory.
 
-Rows of versions and objects are written once, and their ids never come again. What can change is which of them there
-are, which version of a task is active and which object stands in which slot. A task in which something came or another
-version became active is found by its new objects or by name in the history; where something went, fewer rows are there
-than known, and the ids of all are read.
+Rows of versions and objects are written once, and their ids are never reused. Only three things change: which rows
+exist, which version of a task is active, and which object is in which slot. A task with a new object or another active
+version is found by its new objects or by its name in the history. If rows were deleted, there are fewer than known, and
+all ids are read again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from conpet.store.schema import EventRow, ObjectRow, SharedRow, TaskRow, Version
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Object:
-    """An object, as all its readers see it; it keeps no lease."""
+    """An object shared by all its readers, without a lease."""
 
     id: int
     folder: Path
@@ -37,19 +37,19 @@ class _Object:
 
 
 class _Readers(Mapping[str, ArtifactReader]):
-    """Slot to reader with a lease; each is made when it is first asked for."""
+    """Readers by slot, with a lease; each is created on first access."""
 
-    __slots__ = ("_lease", "_made", "_objects")
+    __slots__ = ("_created", "_lease", "_objects")
 
     def __init__(self, objects: Mapping[str, _Object], lease: Lease) -> None:
         self._objects = objects
         self._lease = lease
-        self._made: dict[str, ArtifactReader] = {}
+        self._created: dict[str, ArtifactReader] = {}
 
     def __getitem__(self, slot: str) -> ArtifactReader:
-        if slot not in self._made:
-            self._made[slot] = self._objects[slot].reader(self._lease)
-        return self._made[slot]
+        if slot not in self._created:
+            self._created[slot] = self._objects[slot].reader(self._lease)
+        return self._created[slot]
 
     def __contains__(self, slot: object) -> bool:
         return slot in self._objects
@@ -63,7 +63,7 @@ class _Readers(Mapping[str, ArtifactReader]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Version:
-    """A version; `columns` are those that never change, as arguments of `VersionRecord`."""
+    """A version; `columns` are its immutable columns, as arguments of `VersionRecord`."""
 
     id: int
     active: bool
@@ -81,9 +81,13 @@ class _Task:
     def record(self, lease: Lease) -> TaskRecord:
         versions = tuple(
             VersionRecord(
-                id=one.id, task=self.name, active=one.active, objects=_Readers(one.objects, lease), **one.columns
+                id=version.id,
+                task=self.name,
+                active=version.active,
+                objects=_Readers(version.objects, lease),
+                **version.columns,
             )
-            for one in self.versions
+            for version in self.versions
         )
         return TaskRecord(self.id, self.name, self.position, versions)
 
@@ -94,11 +98,11 @@ class _State:
 
     Attributes:
         generation: Id of its last event.
-        header: What the workspace is made of.
+        header: The description of the workspace.
         tasks: Its tasks by id, in the order of their positions.
         shared: The objects that belong to no task.
-        versions_read: Id of the last version read; later ones are not known.
-        objects_read: Id of the last object read, likewise.
+        versions_read: Id of the last version read.
+        objects_read: Id of the last object read.
     """
 
     generation: int
@@ -110,7 +114,7 @@ class _State:
 
 
 class Index:
-    """Reads snapshots, each from what it knows of the last one; safe for threads, for a state is never changed.
+    """Reads snapshots incrementally. Thread-safe, because a state is never changed.
 
     Args:
         objects: The folder of all objects.
@@ -121,8 +125,8 @@ class Index:
         self._last: _State | None = None
 
     def snapshot(self, connection: Connection, lease: Lease) -> Snapshot:
-        """Return everything but contents, in a number of queries that does not depend on how much was learned."""
-        state = self._last  # another thread may exchange it meanwhile
+        """Return everything except contents, with a constant number of queries."""
+        state = self._last  # another thread may replace it meanwhile
         generation = read_generation(connection)
         if state is None or state.generation != generation:
             state = self._last = self._read(connection, generation, state)
@@ -135,12 +139,14 @@ class Index:
         tasks: dict[int, _Task] = {}
         if last:
             touched = _touched(connection, last)
-            came = _tasks(connection, [last.tasks[id_] for id_ in touched if id_ in last.tasks], columns, new, touched)
-            tasks = {**last.tasks, **came}
-        if _counted(tasks) != _count(connection):  # something went, or nothing is known yet
+            updated = _tasks(
+                connection, [last.tasks[id_] for id_ in touched if id_ in last.tasks], columns, new, touched
+            )
+            tasks = {**last.tasks, **updated}
+        if _counted(tasks) != _count(connection):  # rows were deleted, or nothing is known yet
             tasks = _tasks(connection, last.tasks.values() if last else (), columns, new)
         slots = connection.execute(select(SharedRow.slot, SharedRow.object_id).order_by(SharedRow.slot))
-        known = {one.id: one for one in last.shared.values()} if last else {}
+        known = {stored.id: stored for stored in last.shared.values()} if last else {}
         return _State(
             generation,
             read_header(connection),
@@ -159,7 +165,7 @@ class Index:
 
 
 def _touched(connection: Connection, last: _State) -> list[int]:
-    """Return the ids of the tasks in which something came, or another version became active."""
+    """Return the ids of the tasks with new objects or another active version."""
     named = select(TaskRow.id).join(EventRow, EventRow.task == TaskRow.name).where(EventRow.id > last.generation)
     filled = (
         select(VersionRow.task_id)
@@ -176,17 +182,17 @@ def _tasks(
     new: Mapping[int, _Object],
     only: Iterable[int] | None = None,
 ) -> dict[int, _Task]:
-    """Read tasks as they are now, by id and in the order of their positions.
+    """Read the current tasks by id, in the order of their positions.
 
     Args:
         connection: An open transaction.
-        known: These tasks as they were.
-        columns: The columns of all versions that came since, by id.
-        new: All objects that came since, by id.
-        only: Ids of the tasks; None: all.
+        known: The tasks in the last state.
+        columns: The columns of all newer versions, by id.
+        new: All newer objects, by id.
+        only: Ids of the tasks to read; None for all.
     """
     versions = {version.id: version for task in known for version in task.versions}
-    objects = {one.id: one for version in versions.values() for one in version.objects.values()} | dict(new)
+    objects = {stored.id: stored for version in versions.values() for stored in version.objects.values()} | dict(new)
     which: ColumnElement[bool] = true() if only is None else TaskRow.id.in_(only)
     slots: dict[int, dict[str, _Object]] = defaultdict(dict)
     for id_, slot, object_id in connection.execute(
@@ -211,7 +217,7 @@ def _tasks(
 
 
 def _columns(connection: Connection, after: int) -> dict[int, dict[str, Any]]:
-    """Read what never changes of later versions."""
+    """Read the immutable columns of newer versions."""
     return {
         row.id: {
             "number": row.number,
@@ -227,13 +233,13 @@ def _columns(connection: Connection, after: int) -> dict[int, dict[str, Any]]:
 
 
 def _counted(tasks: Mapping[int, _Task]) -> tuple[int, int, int]:
-    """Return how many tasks, versions and filled slots are known."""
+    """Return the number of known tasks, versions and filled slots."""
     versions = [version for task in tasks.values() for version in task.versions]
     return len(tasks), len(versions), sum(len(version.objects) for version in versions)
 
 
 def _count(connection: Connection) -> tuple[int, int, int]:
-    """Return how many of them there are: none that is not known, so if as many, then the same."""
+    """Return the same numbers from the database. All rows there are known, so equal numbers mean equal rows."""
     counts = (select(func.count()).select_from(table) for table in (TaskRow, VersionRow, VersionObjectRow))
     tasks, versions, slots = connection.execute(select(*(count.scalar_subquery() for count in counts))).one()
     return tasks, versions, slots

@@ -1,4 +1,4 @@
-"""The workspace on disk: created, opened, read and changed here."""
+"""Create, open, read and change a workspace on disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ABANDONED_SECONDS = 3600.0
 
 
 class Store:
-    """A workspace's folder. Holds no open file and no lock between calls; threads and forked processes may share it.
+    """A workspace on disk. Holds no open file or lock between calls; threads and forked processes may share it.
 
     Use `Store.create` or `Store.open`.
 
@@ -55,16 +55,16 @@ class Store:
         backbone: Mapping[str, Any],
         detail: Mapping[str, Any] | None = None,
     ) -> Store:
-        """Make an empty workspace at `path`, which must be free or an empty folder; all of it appears at once.
+        """Create an empty workspace at `path` atomically; the path must be free or an empty folder.
 
         Args:
-            path: The workspace's folder; missing parents are made.
+            path: The workspace's folder; missing parents are created.
             settings: The workspace's settings (JSON-ready).
             backbone: The fingerprint of its backbone (JSON-ready).
-            detail: For the history's first event, "create".
+            detail: Details of the first event of the history, "create".
 
         Raises:
-            WorkspaceExistsError: If something stands at `path`.
+            WorkspaceExistsError: The path exists and is not an empty folder.
         """
         final = Path(path).expanduser().resolve()
         _require_free(final)
@@ -82,7 +82,7 @@ class Store:
 
     @staticmethod
     def require_free(path: str | os.PathLike[str]) -> None:
-        """Raise `WorkspaceExistsError` unless a workspace can be made at `path`."""
+        """Raise `WorkspaceExistsError` unless a workspace can be created at `path`."""
         _require_free(Path(path).expanduser().resolve())
 
     @classmethod
@@ -90,8 +90,8 @@ class Store:
         """Open the workspace at `path`.
 
         Raises:
-            WorkspaceNotFoundError: If there is none.
-            CorruptionError: If it is damaged, or made by a conpet with another layout on disk.
+            WorkspaceNotFoundError: There is no workspace.
+            CorruptionError: It is damaged, or has the schema of another version of conpet.
         """
         folder = Path(path).expanduser().resolve()
         _require_workspace(folder)
@@ -117,33 +117,33 @@ class Store:
         return generation
 
     def header(self) -> Header:
-        """Return what the workspace is made of, with its present settings."""
+        """Return the description of the workspace, with its current settings."""
         with self._database.read() as connection:
             return read_header(connection)
 
     def snapshot(self) -> Snapshot:
-        """Return the whole workspace as of now, contents unread; close it, or drop it, when it is superseded."""
+        """Return the current workspace with unread contents; close or drop it when it is outdated."""
         lease = take_lease(self._layout.leases, self.generation())
         with self._database.read() as connection:
             return self._index.snapshot(connection, lease)
 
     def events(self, after: int = 0) -> list[EventRecord]:
-        """Return the history later than event `after`, oldest first."""
+        """Return the events after event `after`, oldest first."""
         with self._database.read() as connection:
             return read_events(connection, after)
 
     @contextmanager
     def write(self, verb: str, wait_seconds: float | None = None) -> Iterator[Writer]:
-        """Be the only writer, in this and all processes, for the length of a `with` block.
+        """Be the only writer, across all threads and processes, during a `with` block.
 
-        Take a snapshot inside the block to decide on what no other writer can change any more.
+        A snapshot taken inside the block cannot be changed by other writers.
 
         Args:
-            verb: What is done, for the message to those who wait.
-            wait_seconds: How long to wait for another writer; 0 fails at once, None waits for ever.
+            verb: The operation, named in the message to waiting processes.
+            wait_seconds: Most seconds to wait for another writer; 0 fails at once, None waits without limit.
 
         Raises:
-            WorkspaceBusyError: If another writer is still at work after `wait_seconds`.
+            WorkspaceBusyError: Another writer is still active after `wait_seconds`.
         """
         with hold_lock(self._layout.root, verb, wait_seconds):
             writer = Writer(self._layout, self._database)
@@ -151,13 +151,13 @@ class Store:
             yield writer
 
     def scratch(self, digest: str) -> Path:
-        """Return the folder (made if missing) for checkpoints of the work named by `digest`."""
+        """Return the folder for checkpoints of the task with this digest, creating it if needed."""
         folder = self._layout.scratch_of(digest)
         folder.mkdir(exist_ok=True)
         return folder
 
     def scratches(self) -> list[str]:
-        """Return the digests of all work that has a folder for checkpoints."""
+        """Return all digests with a folder for checkpoints."""
         return sorted(path.name for path in self._layout.scratch.iterdir())
 
     def bytes_on_disk(self) -> int:
@@ -167,7 +167,7 @@ class Store:
             for name in names:
                 try:
                     total += (Path(folder) / name).stat().st_size
-                except FileNotFoundError:  # a writer cleaned it away meanwhile
+                except FileNotFoundError:  # a writer deleted it meanwhile
                     continue
         return total
 
@@ -189,22 +189,22 @@ class Store:
 
     def _require_schema(self) -> None:
         with self._database.read() as connection:
-            found = connection.execute(text("PRAGMA user_version")).scalar_one()
-            if not found:
-                raise CorruptionError(f"{self._layout.database} is not what conpet wrote; restore a backup")
-            if found != SCHEMA_VERSION:
+            schema = connection.execute(text("PRAGMA user_version")).scalar_one()
+            if not schema:
+                raise CorruptionError(f"{self._layout.database} was not written by conpet; restore a backup")
+            if schema != SCHEMA_VERSION:
                 maker = connection.execute(text("SELECT conpet_version FROM header")).scalar_one()
                 raise CorruptionError(
-                    f"{self.path} has schema {found}, written by conpet {maker}; conpet {version('conpet')} "
+                    f"{self.path} has schema {schema}, written by conpet {maker}; conpet {version('conpet')} "
                     f"reads schema {SCHEMA_VERSION}: open it with the conpet that wrote it"
                 )
 
 
 def _require_free(path: Path) -> None:
     if (path / DATABASE).exists():
-        raise WorkspaceExistsError(f"a workspace already stands at {path}; open it, or name another folder")
+        raise WorkspaceExistsError(f"a workspace already exists at {path}; open it, or name another folder")
     if path.is_dir() and any(path.iterdir()):
-        raise WorkspaceExistsError(f"{path} is a folder with other things in it; name a new or an empty folder")
+        raise WorkspaceExistsError(f"{path} is a folder with other files; name a new or an empty folder")
     if path.exists() and not path.is_dir():
         raise WorkspaceExistsError(f"{path} is a file; name a new or an empty folder")
 
@@ -212,7 +212,7 @@ def _require_free(path: Path) -> None:
 def _require_workspace(path: Path) -> None:
     if path.joinpath(DATABASE).is_file():
         return
-    what = "there is nothing"
+    what = "the folder does not exist"
     if path.is_dir():
         what = f"the folder has no {DATABASE}, so it is not a workspace"
     elif path.exists():
@@ -223,7 +223,7 @@ def _require_workspace(path: Path) -> None:
 
 
 def _remove_abandoned(final: Path) -> None:
-    """Remove what creations of the same workspace left that were killed; young ones may still be at work."""
+    """Remove the leftovers of interrupted creations, except recent ones, which may still be running."""
     for path in final.parent.iterdir():
         if path.name.startswith(f".{final.name}.creating-"):
             try:
@@ -256,5 +256,5 @@ def _rename(aside: Path, final: Path) -> None:
         aside.rename(final)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise WorkspaceExistsError(f"{final} was made by another process just now; open it instead") from error
+            raise WorkspaceExistsError(f"{final} was just created by another process; open it instead") from error
         raise

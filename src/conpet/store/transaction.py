@@ -1,4 +1,4 @@
-"""The one transaction of a commit."""
+"""The transaction of a commit."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from conpet.store.schema import (
 
 
 def apply_change(connection: Connection, change: Change, plan: Plan, manifests: Sequence[Manifest]) -> int:
-    """Write all rows of a change and return its event's id.
+    """Write all rows of a change and return the id of its event.
 
     Args:
         connection: An open write transaction.
         change: What to change.
-        plan: What `make_plans` made of it in this very state.
-        manifests: One for each of the plan's placements, whose folders stand in their final place.
+        plan: Its plan, from `make_plans` in this state.
+        manifests: One for each placement of the plan; the folders must already be in place.
     """
     now = datetime.now(UTC)
     event_id = _add_event(connection, change, plan, now)
@@ -67,7 +67,7 @@ def apply_change(connection: Connection, change: Change, plan: Plan, manifests: 
 
 
 def _bytes_before(connection: Connection, event_id: int) -> int:
-    """Return the size of all objects in use before an event, as the last one noted it."""
+    """Return the size of all objects in use before an event, from the previous event."""
     events = select(EventRow.bytes_stored).where(EventRow.id < event_id).order_by(EventRow.id.desc())
     return connection.execute(events.limit(1)).scalar_one()
 
@@ -118,7 +118,7 @@ def _add_version(connection: Connection, task: str, number: int, new: NewVersion
 
 def _activate(connection: Connection, task: str, number: int) -> None:
     of_task = VersionRow.task_id == select(TaskRow.id).where(TaskRow.name == task).scalar_subquery()
-    # In two steps, for not even within a statement may two versions of a task be active.
+    # In two steps, because two versions of a task must never be active, not even within a statement.
     connection.execute(update(VersionRow).where(of_task).values(active=False))
     connection.execute(update(VersionRow).where(of_task, VersionRow.number == number).values(active=True))
 
@@ -142,7 +142,7 @@ def _drop_version(connection: Connection, task: str, number: int, event_id: int)
 
 
 def _release(connection: Connection, target: Target, event_id: int) -> Manifest | None:
-    """Empty a slot; return the manifest of what stood there."""
+    """Empty a slot and return the manifest of its former object."""
     if target.task is None or target.version is None:
         link = delete(SharedRow).where(SharedRow.slot == target.slot).returning(SharedRow.object_id)
     else:
@@ -156,10 +156,10 @@ def _release(connection: Connection, target: Target, event_id: int) -> Manifest 
 
 
 def _check_module(target: Target, former: Manifest | None, new: Manifest) -> None:
-    """Let a version's module lose whole files, and nothing else."""
+    """Check that a new module of a version only drops files of the former one."""
     if former is not None and not new.files.items() <= former.files.items():
         raise ConfigError(
-            f"version {target.version} of task {target.task!r} has its module, which never changes; make a new version"
+            f"version {target.version} of task {target.task!r} already has a module; create a new version to change it"
         )
 
 

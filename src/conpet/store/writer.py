@@ -1,4 +1,4 @@
-"""Commits: contents are written aside and renamed, one transaction makes them visible, then the old is cleaned away."""
+"""Commits: write contents to temporary folders, rename them, make them visible in one transaction, then clean up."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from conpet.store.schema import ObjectRow
 from conpet.store.transaction import apply_change
 
 SCRATCH_SECONDS = 30 * 24 * 3600.0
-"""Checkpoints nobody came back to for this long are deleted."""
+"""Checkpoints unused for this long are deleted."""
 
 
 class Writer:
-    """Changes a workspace; from `Store.write` only, which holds the lock meanwhile.
+    """Changes a workspace. Only created by `Store.write`, which holds the lock.
 
     Args:
-        layout: Where the workspace is.
+        layout: The paths of the workspace.
         database: Its database.
     """
 
@@ -37,44 +37,44 @@ class Writer:
         self._database = database
 
     def commit(self, change: Change) -> EventRecord:
-        """Make all of `change` visible and durable, or, on any error, nothing.
+        """Commit a change completely, or nothing of it on an error.
 
         Raises:
-            UnknownNameError: If it refers to a task or version that does not exist.
-            ConfigError: If it contradicts itself or would replace a module.
-            OSError: If the disk is full or refuses.
+            UnknownNameError: It refers to a task or version that does not exist.
+            ConfigError: It contradicts itself or would replace a module.
+            OSError: The disk is full or cannot be written.
         """
         return self.commit_all([change])[0]
 
     def commit_all(self, changes: Sequence[Change]) -> list[EventRecord]:
-        """Make changes that have nothing to do with one another visible and durable together, or, on any error, none.
-
-        Each has an event of its own. Errors as in `commit`, and:
+        """Commit independent changes together, or none of them on an error; each gets its own event.
 
         Raises:
-            ConfigError: If two are about the same task or slot.
+            UnknownNameError: As in `commit`.
+            ConfigError: As in `commit`, or two changes concern the same task or slot.
+            OSError: As in `commit`.
         """
         with self._database.read() as connection:
             plans = make_plans(connection, changes)
         try:
             manifests = [self._write_objects(plan) for plan in plans]
             with self._database.write() as connection:
-                of_each = zip(changes, plans, manifests, strict=True)
-                first, *_ = [apply_change(connection, *one) for one in of_each]
+                arguments = zip(changes, plans, manifests, strict=True)
+                first, *_ = [apply_change(connection, *each) for each in arguments]
                 events = read_events(connection, after=first - 1)
         except BaseException:
-            # The database knows what belongs to it, also where the error came after the transaction had ended.
+            # The database lists all valid objects, even if the error came after the transaction.
             with suppress(OSError):
                 self._sweep_objects()
             raise
-        with suppress(OSError):  # the change is made: what cannot be cleaned now is cleaned by the next writer
+        with suppress(OSError):  # the change is committed; the next writer cleans up the rest
             self.collect()
         for digest in {digest for change in changes for digest in change.clear_scratch}:
             shutil.rmtree(self._layout.scratch_of(digest), ignore_errors=True)
         return events
 
     def clean(self) -> None:
-        """Delete what interrupted writers left, superseded objects no reader wants, and forgotten checkpoints."""
+        """Delete leftovers of interrupted writers, replaced objects without readers, and old checkpoints."""
         self._sweep_objects()
         self.collect()
         for path in self._layout.scratch.iterdir():
@@ -94,14 +94,14 @@ class Writer:
         names = [path.name for path in self._layout.objects.iterdir()]
         with self._database.read() as connection:
             if len(names) == connection.execute(select(func.count()).select_from(ObjectRow)).scalar_one():
-                return  # every object has a folder, so there is none beside
+                return  # every folder belongs to an object
             known = set(connection.execute(select(ObjectRow.folder)).scalars())
         for name in names:
             if name not in known:
                 shutil.rmtree(self._layout.objects / name, ignore_errors=True)
 
     def collect(self) -> None:
-        """Delete superseded objects no reader wants any more."""
+        """Delete replaced objects that no reader needs."""
         with self._database.read() as connection:
             oldest = oldest_lease(self._layout.leases, read_generation(connection))
             unwanted = ObjectRow.released_event <= oldest

@@ -1,4 +1,4 @@
-"""For whoever adds a component: a stream that is learned in a second, and the contracts every component keeps.
+"""Contract tests for components, and a small stream that is learned in a second.
 
     from conpet.testing import check_method_contract
 

@@ -1,4 +1,4 @@
-"""What the contracts are checked with."""
+"""Helpers of the contract checks."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from conpet.state.reading import state_of
 from conpet.types import Prediction
 
 TOLERANCE = 1e-4
-"""How far scores may move with the batch an input comes in: padding changes the order in which numbers are added."""
+"""Largest difference of scores between batches: padding changes the order of floating-point additions."""
 
 
 class ContractError(ConpetError, AssertionError):
-    """Something registered does not keep its contract."""
+    """A component violates its contract."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Where a contract is checked, and with which settings.
+    """A folder and settings for a contract check.
 
     Attributes:
         folder: An empty folder.
@@ -39,11 +39,11 @@ class Trial:
     settings: Mapping[str, Any]
 
     def workspace(self, name: str = "workspace") -> ConPET:
-        """Make a workspace."""
+        """Create a workspace."""
         return ConPET.create(self.folder / name, **self.settings)
 
     def taught(self, stream: Iterable[Task], name: str = "workspace") -> ConPET:
-        """Make a workspace and let it learn some tasks."""
+        """Create a workspace and learn tasks in it."""
         workspace = self.workspace(name)
         for task in stream:
             workspace.learn(task, evaluate=False)
@@ -51,11 +51,11 @@ class Trial:
 
 
 def live_of(workspace: ConPET, **changes: Any) -> Live:
-    """Return a new method with a workspace's present state, with nothing in memory yet.
+    """Return a new method with the current state of a workspace, without cached results.
 
     Args:
         workspace: The workspace.
-        changes: Settings in place of the workspace's, by dotted keys.
+        changes: Changed settings, by dotted keys.
     """
     settings = workspace.settings.changed(changes) if changes else workspace.settings
     method: type[Method] = METHODS[settings.method.name]
@@ -64,31 +64,33 @@ def live_of(workspace: ConPET, **changes: Any) -> Live:
 
 
 def ask(workspace: ConPET, inputs: Sequence[str | Example]) -> list[dict[str, float]]:
-    """Return the score of every label for every input."""
+    """Return the scores of all labels for each input."""
     answers = workspace.predict(inputs, runners_up=len(workspace.labels))
     return [_scores(answer) for answer in answers]
 
 
 def _scores(answer: Prediction) -> dict[str, float]:
-    return {answer.label or answer.task: answer.score} | {one.label or one.task: one.score for one in answer.runners_up}
+    return {answer.label or answer.task: answer.score} | {
+        other.label or other.task: other.score for other in answer.runners_up
+    }
 
 
-def require(kept: bool, message: str) -> None:
-    """Raise `ContractError` unless a promise was kept."""
-    if not kept:
+def require(condition: bool, message: str) -> None:
+    """Raise `ContractError` unless a condition holds."""
+    if not condition:
         raise ContractError(message)
 
 
 def require_same(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]], where: str) -> None:
-    """Raise `ContractError` unless what `ask` gave is the same twice, but for `TOLERANCE`."""
-    for row, (one, other) in enumerate(zip(first, second, strict=True), start=1):
-        require(one.keys() == other.keys(), f"input {row} has other labels {where}")
-        off = max(abs(one[label] - other[label]) for label in one)
-        require(off < TOLERANCE, f"the scores of input {row} are off by {off:.2g} {where}")
+    """Raise `ContractError` unless two results of `ask` are equal within `TOLERANCE`."""
+    for row, (left, right) in enumerate(zip(first, second, strict=True), start=1):
+        require(left.keys() == right.keys(), f"input {row} has other labels {where}")
+        difference = max(abs(left[label] - right[label]) for label in left)
+        require(difference < TOLERANCE, f"the scores of input {row} differ by {difference:.2g} {where}")
 
 
 def files(workspace: ConPET, slots: Sequence[str] = ()) -> dict[str, str]:
-    """Return the hash of every file of the learned objects, or of those in some slots of the versions."""
+    """Return the hash of every file of the stored objects, or only of given slots of the versions."""
     snapshot = workspace.store.snapshot()
     readers = {f"shared/{slot}": reader for slot, reader in snapshot.shared.items() if not slots}
     for version in snapshot.versions:
@@ -103,7 +105,7 @@ def files(workspace: ConPET, slots: Sequence[str] = ()) -> dict[str, str]:
 
 
 def different(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
-    """Return the names of files that are missing on one side, or have another content there."""
+    """Return the names of files that are missing on one side or differ."""
     return sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
 
 

@@ -13,7 +13,7 @@ from conpet.testing.checks import TOLERANCE, require
 from conpet.testing.registration import registered
 
 POSSIBLE = 5
-"""How many of the 7 labels of `random_evidence` can be meant."""
+"""Number of possible labels among the 7 of `random_evidence`."""
 
 
 def check_fusion_contract(fusion: str | type[Fusion] | Fusion) -> None:
@@ -23,7 +23,7 @@ def check_fusion_contract(fusion: str | type[Fusion] | Fusion) -> None:
         fusion: Its registered name, its class, or an instance.
 
     Raises:
-        ContractError: It breaks a promise; the message says which.
+        ContractError: It violates the contract; the message says how.
     """
     with registered("fusion", fusion) as name:
         _check(FUSIONS[name](config=FUSIONS[name].Config(name=name)) if isinstance(fusion, str | type) else fusion)
@@ -35,30 +35,34 @@ def _check(fusion: Fusion) -> None:
         before = [tensor.clone() for tensor in _tensors(evidence)]
         targets = torch.arange(len(evidence.tasks)) % POSSIBLE
         fitted = fusion.fit(evidence, targets)
-        for one in (fusion, fitted):
-            scores = one.log_probabilities(evidence)
-            require(not bool(scores.isnan().any()), "there is a NaN among the scores")
+        for candidate in (fusion, fitted):
+            scores = candidate.log_probabilities(evidence)
+            require(not bool(scores.isnan().any()), "a score is NaN")
             require(bool(((scores.exp().sum(dim=1) - 1).abs() < TOLERANCE).all()), "scores do not sum to 1")
-            require(bool((scores[evidence.impossible] == -torch.inf).all()), "a label that cannot be meant has a score")
-            single = one.log_probabilities(_rows(evidence, slice(3, 4)))
+            require(bool((scores[evidence.impossible] == -torch.inf).all()), "an impossible label has a score")
+            single = candidate.log_probabilities(_rows(evidence, slice(3, 4)))
             require(torch.allclose(scores[3:4], single, atol=TOLERANCE), "a row's scores depend on other rows")
-            again = type(one)(config=one.config, **json.loads(json.dumps(one.to_json())))
-            require(torch.equal(scores, again.log_probabilities(evidence)), "the fusion is lost by way of JSON")
-        require(
-            type(fusion)(config=fusion.config, **fusion.to_json()) == fusion, "fitting has changed the fusion itself"
-        )
-        require(all(map(torch.equal, before, _tensors(evidence))), "the fusion has changed its evidence")
+            again = type(candidate)(config=candidate.config, **json.loads(json.dumps(candidate.to_json())))
+            require(
+                torch.equal(scores, again.log_probabilities(evidence)),
+                "the fusion changes when saved as JSON and loaded",
+            )
+        require(type(fusion)(config=fusion.config, **fusion.to_json()) == fusion, "fitting changed the fusion itself")
+        require(all(map(torch.equal, before, _tensors(evidence))), "the fusion changed its evidence")
     nothing = _rows(random_evidence(), slice(0, 0))
-    require(fusion.fit(nothing, torch.zeros(0, dtype=torch.int64)) == fusion, "fitting to nothing must change nothing")
+    require(
+        fusion.fit(nothing, torch.zeros(0, dtype=torch.int64)) == fusion,
+        "fitting to no examples must not change the fusion",
+    )
 
 
 def random_evidence(rows: int = 40, selected: int = 1, seed: int = 0) -> Evidence:
-    """Make evidence over three tasks of 3, 2 and 2 labels, the last one of another kind than the examples.
+    """Make random evidence over three tasks of 3, 2 and 2 labels; the last task has another kind than the examples.
 
     Args:
         rows: Number of examples.
-        selected: How many modules were run for each, 1 or 2.
-        seed: Of the numbers.
+        selected: Number of modules run for each example, 1 or 2.
+        seed: Seed of the random numbers.
     """
     generator = torch.Generator().manual_seed(seed)
     owner = torch.tensor([0, 0, 0, 1, 1, 2, 2])
@@ -76,7 +80,7 @@ def random_evidence(rows: int = 40, selected: int = 1, seed: int = 0) -> Evidenc
 
 
 def _tensors(evidence: Evidence) -> list[Tensor]:
-    """Return all that belongs to examples."""
+    """Return the tensors with one row per example."""
     return [evidence.lda, evidence.ridge, evidence.tasks, evidence.modules]
 
 

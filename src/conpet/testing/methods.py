@@ -23,7 +23,7 @@ from conpet.methods.base import Method, TaskData
 from conpet.replay.memory import new_examples
 from conpet.replay.memory_writer import past_examples
 from conpet.state.reading import new_task_state
-from conpet.state.state import MODULE
+from conpet.state.slots import MODULE
 from conpet.testing.checks import (
     TOLERANCE,
     Trial,
@@ -40,14 +40,14 @@ from conpet.testing.toy import tiny_settings, toy_stream
 
 
 def check_method_contract(method: str | type[Method] | Method, **settings: Any) -> None:
-    """Check a method on `tiny-random`, within some seconds.
+    """Check a method on `tiny-random`, in a few seconds.
 
     Args:
         method: Its registered name, its class, or an instance.
-        settings: Settings in place of those of `tiny_settings`.
+        settings: Settings that override those of `tiny_settings`.
 
     Raises:
-        ContractError: It breaks a promise; the message says which.
+        ContractError: It violates the contract; the message says how.
     """
     with registered("method", method) as name:
         run_method_checks(tiny_settings(**{**settings, "method": name}))
@@ -61,7 +61,7 @@ def run_method_checks(settings: Mapping[str, Any]) -> None:
 
 
 def _changes_nothing(trial: Trial) -> None:
-    """Neither the backbone nor the inputs are changed by learning, predicting and evaluating."""
+    """Learning, predicting and evaluating change neither the backbone nor the inputs."""
     stream = toy_stream(2, 2, 4, 1, 2)
     before = [task.digest for task in stream]
     workspace = trial.workspace()
@@ -71,16 +71,16 @@ def _changes_nothing(trial: Trial) -> None:
     inputs = list(stream[0].test)
     ask(workspace, inputs)
     workspace.evaluate()
-    require(digest_of_weights(workspace) == weights, "the backbone's weights were changed")
-    require([task.digest for task in stream] == before, "a task was changed by learning it")
-    require(inputs == list(stream[0].test), "the inputs were changed by predicting them")
+    require(digest_of_weights(workspace) == weights, "the backbone's weights changed")
+    require([task.digest for task in stream] == before, "learning changed a task")
+    require(inputs == list(stream[0].test), "predicting changed the inputs")
 
 
 def _same_seed_same_bytes(trial: Trial) -> None:
     """The same tasks in the same order with the same seed give the same files."""
     stream = toy_stream(2, 2, 4, 1, 0)
     first, second = (files(trial.taught(stream, name)) for name in ("first", "second"))
-    require(first == second, f"learned twice with one seed, these differ: {different(first, second)}")
+    require(first == second, f"after learning twice with the same seed, these files differ: {different(first, second)}")
 
 
 def _reloaded_elsewhere(trial: Trial) -> None:
@@ -88,10 +88,10 @@ def _reloaded_elsewhere(trial: Trial) -> None:
     stream = toy_stream(2, 2, 4, 1, 2)
     workspace = trial.taught(stream)
     texts = [example.text for task in stream for example in task.test]
-    given = json.dumps([str(workspace.path), texts, registrations()])
+    arguments = json.dumps([str(workspace.path), texts, registrations()])
     path = os.pathsep.join(one for one in sys.path if one)
     done = subprocess.run(
-        [sys.executable, "-c", _ASK_ELSEWHERE, given],
+        [sys.executable, "-c", _ASK_ELSEWHERE, arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -121,25 +121,25 @@ except conpet.ConpetError as error:
 
 
 def _works_with_little(trial: Trial) -> None:
-    """One task of two labels with one example each, nothing held out, is enough; a second one like it too."""
+    """A task of two labels with one example each and no held-out examples can be learned, and so can a second one."""
     stream = toy_stream(2, 2, 1, 0, 0)
     workspace = trial.workspace()
     for number, task in enumerate(stream, start=1):
         report = workspace.learn(task)
-        require(report.tasks_seen == number, "a task of one example a label was not learned")
+        require(report.tasks_seen == number, "a task with one example per label was not learned")
         answers = workspace.predict([task.train[0]], runners_up=10)
-        require(answers[0].label in workspace.labels, "an answer is no label of the workspace")
+        require(answers[0].label in workspace.labels, "an answer is not a label of the workspace")
 
 
 def _keeps_older_modules(trial: Trial) -> None:
-    """What was stored of older tasks stays as it is, byte for byte."""
+    """The stored modules of older tasks do not change."""
     stream = toy_stream(3, 2, 4, 1, 0)
     workspace = trial.taught(stream[:2])
     before = files(workspace, slots=(MODULE,))
     workspace.learn(stream[2])
     after = files(workspace, slots=(MODULE,))
     changed = [name for name, content in before.items() if after.get(name) != content]
-    require(not changed, f"learning a third task changed what was stored of older ones: {changed}")
+    require(not changed, f"learning a third task changed stored modules of older tasks: {changed}")
 
 
 def _scores_are_probabilities(trial: Trial) -> None:
@@ -160,7 +160,7 @@ def _scores_are_probabilities(trial: Trial) -> None:
 
 
 def _honours_templates(trial: Trial) -> None:
-    """A task is learned and asked through its own template, others through theirs; `latent_only` allows but one."""
+    """Every task is trained and predicted with its own template; `latent_only` allows only one."""
     own = "{text}. What they want is"
     first, second = toy_stream(2, 2, 4, 1, 2)
     workspace = trial.workspace()
@@ -173,11 +173,11 @@ def _honours_templates(trial: Trial) -> None:
             spied.reset_mock()
             workspace.learn(task, evaluate=False)
             read = {_template(call) for call in spied.call_args_list if tuple(call.args[0]) == task.train}
-            require(task.template in read, f"task {task.name!r} was not learned through {task.template!r}")
+            require(task.template in read, f"task {task.name!r} was not trained with {task.template!r}")
         spied.reset_mock()
         ask(workspace, second.test)
         used = {_template(call) for call in spied.call_args_list}
-        require(used == templates, f"inputs were read through {used} where tasks have {templates}")
+        require(used == templates, f"inputs were encoded with {used}, but the tasks have {templates}")
 
 
 def _template(call: Any) -> str | None:
@@ -186,21 +186,21 @@ def _template(call: Any) -> str | None:
 
 
 def _batches_do_not_matter(trial: Trial) -> None:
-    """An input gets the same scores alone, in another order, and beside longer inputs."""
+    """An input gets the same scores alone, in another order, and together with longer inputs."""
     stream = toy_stream(2, 2, 4, 1, 2)
     path = trial.taught(stream).path
     texts = [example.text for task in stream for example in task.test]
-    together = ask(ConPET.open(path), texts)
+    batched = ask(ConPET.open(path), texts)
     backwards = ask(ConPET.open(path), texts[::-1])[::-1]
-    beside = ask(ConPET.open(path), [*texts, "a very long input " * 5])[:-1]
+    padded = ask(ConPET.open(path), [*texts, "a very long input " * 5])[:-1]
     fresh = ConPET.open(path)
     alone = [ask(fresh, [text])[0] for text in texts]
-    for other, where in ((backwards, "in another order"), (beside, "beside a longer input"), (alone, "alone")):
-        require_same(together, other, where)
+    for other, where in ((backwards, "in another order"), (padded, "together with a longer input"), (alone, "alone")):
+        require_same(batched, other, where)
 
 
 def _learning_is_no_change(trial: Trial) -> None:
-    """A state answers the same after learning on it: nothing is in force until it is stored."""
+    """Learning does not change the state it starts from; only a stored update takes effect."""
     first, second = toy_stream(2, 2, 4, 1, 2)
     workspace = trial.taught([first])
     live = live_of(workspace)
@@ -211,9 +211,9 @@ def _learning_is_no_change(trial: Trial) -> None:
     added = new_task_state(second, live.snapshot)
     data = TaskData.of(added, workspace.settings, new_examples(second), method.backbone)
     method.learn_task(state, data, context)
-    require(state.labels == first.labels, "learning has changed the labels of a state")
+    require(state.labels == first.labels, "learning changed the labels of a state")
     after = method.score(state, inputs, first.kind).classes
-    require(torch.equal(before, after), "learning has changed the state it started from")
+    require(torch.equal(before, after), "learning changed the state it started from")
 
 
 METHOD_CHECKS: Mapping[str, Callable[[Trial], None]] = {
@@ -230,4 +230,4 @@ METHOD_CHECKS: Mapping[str, Callable[[Trial], None]] = {
         _learning_is_no_change,
     )
 }
-"""What `check_method_contract` checks, one by one: for tests that name what failed."""
+"""The single checks of `check_method_contract`, for tests that name the failed check."""

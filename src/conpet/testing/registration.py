@@ -1,4 +1,4 @@
-"""Components under test: by name, or as classes and instances that are registered meanwhile."""
+"""Register components under test, given as names, classes or instances."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def registrations() -> list[tuple[str, str, str]]:
 
 @contextmanager
 def registered(kind: str, component: Any) -> Iterator[str]:
-    """Register a component while the block runs, unless it is registered already.
+    """Register a component during the block, unless it is already registered.
 
     Args:
         kind: As in `conpet.register`.
@@ -41,7 +41,7 @@ def registered(kind: str, component: Any) -> Iterator[str]:
     cls = component if isinstance(component, type) else type(component)
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not name:
-        raise ContractError(f"{cls.__name__} has no `name`; give it the one that users are to write in the settings")
+        raise ContractError(f"{cls.__name__} has no `name`; set it to the name used in the settings")
     _check_importable(path_of(cls))
     if name in registry and registry[name] is cls:
         yield name

@@ -19,13 +19,13 @@ from conpet.testing.toy import tiny_settings, toy_stream
 
 
 def check_selector_contract(selector: str | type[Selector] | Selector) -> None:
-    """Check a selector within the method `dynamic`: everything that methods promise, and its own scores.
+    """Check a selector within the method `dynamic`: the contract of methods, and the scores of the selector.
 
     Args:
         selector: Its registered name, its class, or an instance.
 
     Raises:
-        ContractError: It breaks a promise; the message says which.
+        ContractError: It violates the contract; the message says how.
     """
     with registered("selector", selector) as name:
         settings = tiny_settings(method="dynamic", selector=name)
@@ -35,17 +35,19 @@ def check_selector_contract(selector: str | type[Selector] | Selector) -> None:
 
 
 def check_selector_scores(trial: Trial) -> None:
-    """Check that a selector's scores are probabilities, sure of an only task, and better than chance with three."""
+    """Check that a selector's scores are probabilities, also for a single task, and better than chance for three."""
     stream = toy_stream(3, 2, 12, 2, 8)
     workspace = trial.workspace()
     for number, task in enumerate(stream, start=1):
         workspace.learn(task, evaluate=False)
         scores = [_task_scores(workspace, past.test) for past in stream[:number]]
-        require(all(one.shape == (len(task.test), number) for one in scores), "there must be a score for every task")
+        require(all(rows.shape == (len(task.test), number) for rows in scores), "there must be a score for every task")
         sums = torch.cat(scores).exp().sum(dim=1)
         require(bool(((sums - 1).abs() < TOLERANCE).all()), f"scores sum to {sums.tolist()} and not to 1")
-    right = torch.cat([one.argmax(dim=1) == index for index, one in enumerate(scores)])
-    require(float(right.float().mean()) > 0.6, f"it finds the task of {float(right.float().mean()):.0%} of the inputs")
+    right = torch.cat([rows.argmax(dim=1) == index for index, rows in enumerate(scores)])
+    require(
+        float(right.float().mean()) > 0.6, f"it finds the task of only {float(right.float().mean()):.0%} of the inputs"
+    )
 
 
 def _task_scores(workspace: ConPET, examples: Sequence[Example]) -> Tensor:

@@ -1,4 +1,4 @@
-"""A stream that is learned in a second, and the settings for it."""
+"""A small stream that is learned in a second, with settings for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from conpet.config import Settings
 from conpet.config.base import flat, nested
 from conpet.data import Example, Kind, Span, Task, TaskStream
 
-_SPLITS = ("train", "validation", "test")
+_SUBSETS = ("train", "validation", "test")
 _FILLERS = ("please", "can you", "i want", "tell me", "now", "today", "my", "the", "a", "with")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -25,38 +25,38 @@ def toy_stream(
     seed: int = 0,
     kind: Kind = Kind.TEXT,
 ) -> TaskStream:
-    """Make a stream that `tiny-random` can learn: every task, and every label in it, has words of its own letters.
+    """Make a stream that `tiny-random` can learn: every task and every label has words from different letters.
 
     Args:
         tasks: Number of tasks.
-        labels: Labels a task.
-        train: Training examples a label.
-        validation: Validation examples a label.
-        test: Test examples a label.
-        seed: Decides all words.
-        kind: What the examples ask.
+        labels: Labels per task.
+        train: Training examples per label.
+        validation: Validation examples per label.
+        test: Test examples per label.
+        seed: Seed of the words.
+        kind: Kind of the examples.
     """
     draw = random.Random(f"{seed}|{kind}")  # noqa: S311
     words: set[str] = set()
-    made = []
+    stream = []
     for number in range(tasks):
         name = f"{kind}-{number}"
         topic = _words(draw, letters=4, count=3, taken=words)
-        splits: dict[str, list[Example]] = {split: [] for split in _SPLITS}
+        subsets: dict[str, list[Example]] = {subset: [] for subset in _SUBSETS}
         for label in (f"{name}-{index}" for index in range(labels)):
             keys = _words(draw, letters=3, count=4, taken=words)
             examples = _utterances(draw, topic, keys, train + validation + test)
-            for split, count in zip(_SPLITS, (train, validation, test), strict=True):
-                splits[split] += [_example(kind, examples.pop(), label) for _ in range(count)]
-        made.append(Task(name, tuple(splits["train"]), tuple(splits["validation"]), tuple(splits["test"])))
-    return TaskStream(tuple(made))
+            for subset, count in zip(_SUBSETS, (train, validation, test), strict=True):
+                subsets[subset] += [_example(kind, examples.pop(), label) for _ in range(count)]
+        stream.append(Task(name, tuple(subsets["train"]), tuple(subsets["validation"]), tuple(subsets["test"])))
+    return TaskStream(tuple(stream))
 
 
 def tiny_settings(**settings: Any) -> dict[str, Any]:
-    """Return arguments of `ConPET.create` with which a toy task is learned in half a second.
+    """Return arguments of `ConPET.create` that learn a toy task in half a second.
 
     Args:
-        settings: Settings to add or to put in their place: sections, or dotted keys.
+        settings: Settings to add or override: sections, or dotted keys.
     """
     quick = {
         "backbone": {"name": "tiny-random", "dtype": "float32", "device": "cpu"},
@@ -65,12 +65,12 @@ def tiny_settings(**settings: Any) -> dict[str, Any]:
         "features": {"projection": 64},
         "fusion": {"calibration_examples": 60},
     }
-    asked = Settings.parse(quick).changed(settings)
-    if asked.selector.name == "learned":
+    chosen = Settings.parse(quick).changed(settings)
+    if chosen.selector.name == "learned":
         learned = {"selector.rank": 4, "selector.steps": 60, "selector.learning_rate": 5e-3}
-        given = flat(nested(settings))
-        asked = asked.changed({key: value for key, value in learned.items() if key not in given})
-    return asked.model_dump(mode="json", exclude_unset=True)
+        explicit = flat(nested(settings))
+        chosen = chosen.changed({key: value for key, value in learned.items() if key not in explicit})
+    return chosen.model_dump(mode="json", exclude_unset=True)
 
 
 def _words(draw: random.Random, *, letters: int, count: int, taken: set[str]) -> list[str]:
@@ -85,10 +85,10 @@ def _words(draw: random.Random, *, letters: int, count: int, taken: set[str]) ->
 
 
 def _utterances(draw: random.Random, topic: Sequence[str], keys: Sequence[str], count: int) -> list[tuple[str, ...]]:
-    made: dict[tuple[str, ...], None] = {}
-    while len(made) < count:
-        made[(*draw.sample(_FILLERS, 2), *draw.sample(topic, 2), *draw.sample(keys, 2))] = None
-    return list(made)
+    utterances: dict[tuple[str, ...], None] = {}
+    while len(utterances) < count:
+        utterances[(*draw.sample(_FILLERS, 2), *draw.sample(topic, 2), *draw.sample(keys, 2))] = None
+    return list(utterances)
 
 
 def _example(kind: Kind, words: Sequence[str], label: str) -> Example:

@@ -106,7 +106,7 @@ class TestIntents:
     @pytest.mark.parametrize(
         ("content", "said"),
         [
-            ({"train": CLINC["train"]}, "missing field 'val'; have: train"),
+            ({"train": CLINC["train"]}, "missing field 'val'; fields: train"),
             (CLINC | {"val": [["pay it"]]}, r"val, entry 0 \(from 0\): expected \[text, intent\], found a list of 1"),
             (CLINC["train"], "expected an object"),
             (json.dumps(CLINC)[:40], "is the file complete"),
@@ -130,7 +130,7 @@ class TestIntents:
         put(tmp_path / "banking77/test.csv", "text,category\nLost it,\n")
         with pytest.raises(DataError) as caught:
             read_data("banking77", [tmp_path])
-        assert "train.csv: row 2: missing field 'category'; have: text, label" in str(caught.value)
+        assert "train.csv: row 2: missing field 'category'; fields: text, label" in str(caught.value)
         assert "test.csv: row 2: missing category" in str(caught.value)
 
 
@@ -163,8 +163,11 @@ class TestOwnData:
         [
             ({"text": "a"}, "row 2: missing label"),
             ({"label": "a"}, "row 2: missing text"),
-            ({"text": "b", "label": "a", "group": "y"}, "row 2: label 'a' belongs to group 'x', here to 'y'"),
-            ({"tokens": ["a"], "mention": [0, 2], "label": "a"}, "row 2: mention span 0:2 lies outside the 1 tokens"),
+            (
+                {"text": "b", "label": "a", "group": "y"},
+                "row 2: label 'a' is in group 'x' in an earlier row, here in 'y'",
+            ),
+            ({"tokens": ["a"], "mention": [0, 2], "label": "a"}, "row 2: mention span 0:2 is outside the 1 tokens"),
         ],
     )
     def test_says_which_row_is_wrong(self, tmp_path: Path, row: dict[str, Any], said: str) -> None:
@@ -175,7 +178,7 @@ class TestOwnData:
     def test_an_unknown_name_lists_what_there_is(self) -> None:
         with pytest.raises(
             UnknownNameError,
-            match=r"no data set 'fewrel81' \(did you mean 'fewrel80'\?\), nor such a file .*; have: clinc150, ",
+            match=r"no data set, file or folder 'fewrel81'.* \(did you mean 'fewrel80'\?\); data sets: clinc150, ",
         ):
             read_data("fewrel81")
 
@@ -214,9 +217,10 @@ class TestList:
         states = {name: table[name] for name in ("clinc150", "fewnerd53", "tacred", "ace2005")}
         assert states == {"clinc150": "present", "fewnerd53": "present", "tacred": "incomplete", "ace2005": "missing"}
         assert f"tacred: {tmp_path / 'tacred'} lacks dev.json, test.json; get it from https://catalog.ldc" in done.out
-        assert "what is in them is checked when they are read" in done.out
+        assert "their content is checked when they are read" in done.out
         assert (
-            f"fewrel: get it from https://github.com/thunlp/FewRel; put into {tmp_path / 'fewrel'}: train" in done.out
+            f"fewrel: get it from https://github.com/thunlp/FewRel; put these files into {tmp_path / 'fewrel'}: train"
+            in done.out
         )
 
     def test_as_json(self, tmp_path: Path) -> None:
@@ -231,4 +235,4 @@ class TestList:
     def test_a_folder_that_is_not_there_is_no_place_to_look_in(self, tmp_path: Path) -> None:
         done = conpet("bench", "data", "list", "--data-folder", tmp_path / "nosuch")
         assert done.code == 1
-        assert f"--data-folder {tmp_path / 'nosuch'} is no folder that is there" in done.err
+        assert f"--data-folder {tmp_path / 'nosuch'}: no such folder" in done.err

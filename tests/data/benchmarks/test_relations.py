@@ -79,7 +79,10 @@ class TestFewRel:
         ("content", "said"),
         [
             ([{"tokens": []}], "expected an object"),
-            ({"P102": [{"tokens": ["a"], "h": ["a", "Q1", [[0]]]}]}, "P102, instance 1: missing field 't'; have: tok"),
+            (
+                {"P102": [{"tokens": ["a"], "h": ["a", "Q1", [[0]]]}]},
+                "P102, instance 1: missing field 't'; fields: tok",
+            ),
             ({"P102": [{"tokens": ["a"], "h": ["a", "Q1", []], "t": ["a", "Q1", [[0]]]}]}, "h must be [name, id, [["),
             ({"P102": [{"tokens": ["a"], "h": ["a", "Q1", [[0]]], "t": ["a", "Q1", [[7]]]}]}, "outside the 1 tokens"),
             ({"per:title": []}, "expected Wikidata relations such as P931, found 'per:title'"),
@@ -120,20 +123,20 @@ class TestTacred:
         first = ("organization founded", "person origin", "organization number of employees members")
         assert data.grouping("paper") == {"task-01": first}
         assert "left out: 2 rows labelled no_relation" in data.notes
-        assert "labels that stand in none of the paper's tasks: person identity" in data.notes
+        assert "labels in none of the paper's tasks: person identity" in data.notes
         assert data.train[0].id == "e0"
 
     @pytest.mark.parametrize(
         ("row", "said"),
         [
-            (tacred_row("per:origin", obj_end=10), "row 2: obj_start 6 and obj_end 10 lie outside the 10 tokens"),
+            (tacred_row("per:origin", obj_end=10), "row 2: obj_start 6 and obj_end 10 are outside the 10 tokens"),
             (
                 tacred_row("per:origin", subj_end=1),
-                "row 2: subj_start 2 and subj_end 1: the end, which is inclusive, is before",
+                "row 2: subj_start 2 and subj_end 1: the end (inclusive) is before",
             ),
             (tacred_row("per:origin", subj_start="2"), "row 2: subj_start must be a whole number, not '2'"),
             (tacred_row("P102"), "row 2: unknown relation 'P102'; expected per:..., org:..."),
-            ({"relation": "per:origin", "tokens": []}, "row 2: missing field 'token'; have: relation, tokens"),
+            ({"relation": "per:origin", "tokens": []}, "row 2: missing field 'token'; fields: relation, tokens"),
             ("text", "row 2: expected a JSON object, found 'text'"),
         ],
     )
@@ -156,14 +159,16 @@ class TestTacred:
         )
 
     def test_a_missing_data_set_says_where_to_get_it(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"LDC2018T24; put into .*tacred: train\.json, dev\.json, test\.json"):
+        with pytest.raises(
+            DataError, match=r"LDC2018T24; put these files into .*tacred: train\.json, dev\.json, test\.json"
+        ):
             read_data("tacred", [tmp_path])
 
     def test_an_input_with_two_labels_keeps_its_first(self, tmp_path: Path) -> None:
         write_tacred(tmp_path, [tacred_row("per:origin"), tacred_row("per:title"), tacred_row("org:founded", 1)])
         data = read_data("tacred", [tmp_path])
         assert [one.label for one in data.train] == ["person origin", "organization founded"]
-        assert any("1 inputs that stand earlier in the same split" in note for note in data.notes)
+        assert any("1 inputs that occur earlier in the same subset" in note for note in data.notes)
 
 
 SGM = """<DOC>
@@ -268,16 +273,16 @@ class TestAce:
         write_ldc(tmp_path, apf(*found, mentions=moved))
         data = read_ace(tmp_path)
         assert [one.label for one in data.train] == ["Employment"]
-        assert any("1 relations whose offsets do not lead to the words" in note for note in data.notes)
+        assert any("1 relations whose offsets do not match the annotated words" in note for note in data.notes)
 
     @pytest.mark.parametrize(
         ("annotation", "said"),
         [
-            (apf(relation("PHYS", "Nowhere", "E3", "E4")), "relation_mention R-1: 'Nowhere' is no subtype"),
+            (apf(relation("PHYS", "Nowhere", "E3", "E4")), "relation_mention R-1: 'Nowhere' is not a subtype"),
             (apf(relation("PHYS", "Located", "E3", "E99")), "relation_mention R-1: no entity_mention 'E99'"),
             (apf(mentions='<entity_mention ID="E1"/>'), "entity_mention 'E1' has no head/charseq"),
             (apf()[:-30], "cannot be read: unclosed token"),
-            ('<!DOCTYPE a [<!ENTITY b "c">]><a/>', "declares entities"),
+            ('<!DOCTYPE a [<!ENTITY b "c">]><a/>', "declares XML entities"),
             (apf(), "no usable training example"),
         ],
     )
@@ -322,8 +327,11 @@ class TestDygie:
         ("change", "said"),
         [
             ({"relations": [[], [[0, 1, 8, 8, "Located"]]]}, "row 1: relation [0, 1, 8, 8, 'Located'] lies outside"),
-            ({"relations": [[], [[4, 5, 8, 8, "PHYS"]]]}, "row 1: 'PHYS' is no subtype of a relation; known: Artifact"),
-            ({"relations": [[]]}, "row 1: 2 sentences, but relations of 1"),
+            (
+                {"relations": [[], [[4, 5, 8, 8, "PHYS"]]]},
+                "row 1: 'PHYS' is not a subtype of a relation; known: Artifact",
+            ),
+            ({"relations": [[]]}, "row 1: 2 sentences, but lists of relations for 1"),
             ({"relations": [[], [[4, 5, "Located"]]]}, "expected [head start, head end, tail start, tail end, label]"),
             ({"relations": None}, "relations must be a list of relations"),
         ],

@@ -83,11 +83,11 @@ class TestFewNerd:
         [
             (
                 FEWNERD + "\nBo B-person\n",
-                "row 13: the sentence that begins here: expected 'token<TAB>type', found 'Bo",
+                "row 13: in the sentence that begins here: expected 'token<TAB>type', found 'Bo",
             ),
             (
                 FEWNERD + "\nBo\tB-person-actor\n",
-                "row 13: the sentence that begins here: unknown type 'B-person-actor'",
+                "row 13: in the sentence that begins here: unknown type 'B-person-actor'",
             ),
             ("\n\n", "is empty"),
             ("all\tO\n", "no usable training example"),
@@ -191,7 +191,7 @@ class TestEntityTyping:
     @pytest.mark.parametrize(
         ("text", "said"),
         [
-            ("0\t9\tCapri is small\t/person\n", "row 1: mention span 0:9 lies outside the 3 tokens"),
+            ("0\t9\tCapri is small\t/person\n", "row 1: mention span 0:9 is outside the 3 tokens"),
             ("2\t2\tCapri is small\t/person\n", "row 1: mention span 2:2 is empty (its end is exclusive)"),
             ("Capri\tLOC\n", "row 1: expected a JSON object with tokens and mentions, one with mention_span"),
             ('{"text": "a", "label": "b"}\n', "found an object with text, label"),
@@ -207,11 +207,11 @@ class TestEntityTyping:
 
     def test_two_training_files_are_one_too_many(self, tmp_path: Path) -> None:
         write_ontonotes(tmp_path, one_label_form(), "train.txt", "train.json", "test.txt")
-        assert "several train files (train.json, train.txt): keep one" in reasons("ontonotes", tmp_path)
+        assert "several train files (train.json, train.txt); keep one" in reasons("ontonotes", tmp_path)
 
     def test_a_file_of_a_foreign_kind_is_not_taken_for_data(self, tmp_path: Path) -> None:
         write_ontonotes(tmp_path, one_label_form(), "train.txt", "test.docx")
-        assert "holds no test file" in reasons("ontonotes", tmp_path)
+        assert "contains no test file" in reasons("ontonotes", tmp_path)
 
 
 def test_training_inputs_are_not_tested_on(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""ACE 2005 (Walker et al.; LDC2006T06): relations between the mentions of two entities."""
+"""ACE 2005 (Walker et al.; LDC2006T06): relations between two mentions of entities."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_ace(name: str, folder: Path) -> LabelledData:
     """Read ACE 2005, either LDC's `.sgm` and `.apf.xml` files or DyGIE++'s JSON lines.
 
     The label is the subtype of the relation. There is no official split: whole documents are divided 80/10/10 by a
-    hash of their name, unless DyGIE++'s files are called train, dev and test.
+    hash of their name, unless there are DyGIE++ files named train, dev and test.
 
     Raises:
         DataError: A file is missing or wrong.
@@ -33,12 +33,12 @@ def read_ace(name: str, folder: Path) -> LabelledData:
     reading = Reading(name, folder)
     subtype = partial(subtype_of, known=paper_labels("ace2005"))
     by_document: dict[str, list[Example]] = defaultdict(list)
-    if found := documents(folder):
-        for path in found:
+    if annotations := documents(folder):
+        for path in annotations:
             by_document[path.name.removesuffix(ANNOTATION)] += read_document(reading, path, subtype)
-        if len(by_document) < len(found):
+        if len(by_document) < len(annotations):
             reading.problems.append(
-                Problem(str(folder), None, "holds the same documents in several folders; keep timex2norm alone")
+                Problem(str(folder), None, "contains the same documents in several folders; keep only timex2norm")
             )
         return reading.data(_divided(reading, by_document))
     files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES}
@@ -53,14 +53,14 @@ def read_ace(name: str, folder: Path) -> LabelledData:
 
 
 def subtype_of(label: str, known: frozenset[str]) -> str:
-    """Return the subtype a relation is named by; `TYPE.Subtype` and `TYPE:Subtype` are understood as well.
+    """Return the subtype of a relation; `TYPE.Subtype` and `TYPE:Subtype` are accepted too.
 
     Raises:
         RowError: It is not one of the 18 subtypes.
     """
     subtype = label.replace(":", ".").rpartition(".")[2]
     if subtype not in known:
-        raise RowError(f"{label!r} is no subtype of a relation; known: {listed(known)}")
+        raise RowError(f"{label!r} is not a subtype of a relation; known: {listed(known)}")
     return subtype
 
 
@@ -69,7 +69,7 @@ def _rows(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _name(line: str) -> str:
-    """Return a document's name; of a line that cannot be read, or has none, the line itself."""
+    """Return the name of a document, or the line itself if it has no name or cannot be read."""
     try:
         return str(json_line(line).get("doc_key", line))
     except RowError:
@@ -82,20 +82,22 @@ def _divided(reading: Reading, by_document: Mapping[str, Sequence[Example]]) -> 
     parts = {"test": ranked[:held], "validation": ranked[held : 2 * held], "train": ranked[2 * held :]}
     sizes = ", ".join(f"{len(names)} for {subset}" for subset, names in reversed(parts.items()))
     reading.notes.append(f"no official split: documents were divided by a hash of their name, {sizes}")
-    return {subset: [one for name in sorted(names) for one in by_document[name]] for subset, names in parts.items()}
+    return {
+        subset: [example for name in sorted(names) for example in by_document[name]] for subset, names in parts.items()
+    }
 
 
 def _sentences(line: str, subtype: Callable[[str], str]) -> Iterator[Example]:
-    """Yield the relations of one document of DyGIE++, whose positions count tokens of the whole document."""
+    """Yield the relations of a DyGIE++ document, whose positions count tokens of the whole document."""
     document = json_line(line)
     sentences = field(document, "sentences", list, "a list of sentences")
     relations = field(document, "relations", list, "a list of relations for each sentence")
     if len(sentences) != len(relations):
-        raise RowError(f"{len(sentences)} sentences, but relations of {len(relations)}")
+        raise RowError(f"{len(sentences)} sentences, but lists of relations for {len(relations)}")
     begin = 0
-    for number, found in enumerate(relations):
+    for number, sentence_relations in enumerate(relations):
         tokens = words({f"sentence {number}": sentences[number]}, f"sentence {number}")
-        for relation in found:
+        for relation in sentence_relations:
             match relation:
                 case [int(a), int(b), int(c), int(d), str(label), *_]:
                     head, tail = Span(a - begin, b + 1 - begin), Span(c - begin, d + 1 - begin)

@@ -1,4 +1,4 @@
-"""ACE 2005 as LDC publishes it: a text with tags, and annotations that count its characters."""
+"""ACE 2005 in LDC's format: a tagged text, and annotations with character offsets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TAG = re.compile(r"<[^>]*>")
 _WORD = re.compile(r"[A-Za-z](?:\.[A-Za-z])+\.?|\w+(?:[-'’]\w+)*|[^\w\s]")
 _TITLES = r"(?<!\b[A-Z]\.)(?<!\b(?:Mr|Ms|Dr|St|Jr)\.)(?<!\b(?:Mrs|Gen|Sen|Rep|Gov|Col|Sgt)\.)"
 _BREAK = re.compile(rf"\n\s*\n|(?:(?<=[.!?])|(?<=[.!?][\"')])){_TITLES}\s+(?=[\"'(\[]?[A-Z])")
-"""Where one sentence ends and the next begins: an empty line, or a full stop before a capital letter."""
+"""Sentence boundaries: an empty line, or a full stop before a capital letter."""
 
 
 class Mention(NamedTuple):
@@ -30,27 +30,27 @@ class Mention(NamedTuple):
 
     start: int
     end: int
-    said: str
+    text: str
 
 
 def documents(folder: Path) -> list[Path]:
     """Return the annotation files below a folder.
 
-    LDC ships every document several times, of which `timex2norm` is the final annotation, and in three languages; where
-    a folder says so, only the English of `timex2norm` counts.
+    LDC ships every document in several versions and three languages. The final annotation is `timex2norm`; if there are
+    folders with these names, only the English documents of `timex2norm` are returned.
     """
-    found = sorted(folder.rglob(f"*{ANNOTATION}"))
+    paths = sorted(folder.rglob(f"*{ANNOTATION}"))
     for part in _PREFERRED:
-        found = [path for path in found if part in path.relative_to(folder).parts] or found
-    return found
+        paths = [path for path in paths if part in path.relative_to(folder).parts] or paths
+    return paths
 
 
 def read_document(reading: Reading, path: Path, subtype: Callable[[str], str]) -> tuple[Example, ...]:
     """Read the relations of a document.
 
     Args:
-        reading: Takes what is wrong and what is left out.
-        path: The `.apf.xml` file; the `.sgm` file lies beside it.
+        reading: Collects the problems and the counts of what is left out.
+        path: The `.apf.xml` file; the `.sgm` file is in the same folder.
         subtype: Returns the label of a SUBTYPE, or raises `RowError`.
     """
     source = path.with_name(path.name.removesuffix(ANNOTATION) + ".sgm")
@@ -63,35 +63,35 @@ def read_document(reading: Reading, path: Path, subtype: Callable[[str], str]) -
         reason = error.strerror if isinstance(error, OSError) else error
         reading.problems.append(Problem(str(file), None, f"cannot be read: {reason}"))
         return ()
-    shifted = {name for name, mention in mentions.items() if not _is_said(text, mention)}
+    shifted = {name for name, mention in mentions.items() if not _matches_text(text, mention)}
     breaks = [(match.start(), match.end()) for match in _BREAK.finditer(text)]
 
     def parse(pair: tuple[ElementTree.Element, ElementTree.Element]) -> Iterator[Example]:
-        relation, found = pair
-        name = found.get("ID", "without ID")
+        relation, mention = pair
+        name = mention.get("ID", "without ID")
         if relation.get("TYPE") == WITHOUT_SUBTYPE:
             reading.left_out[f"{WITHOUT_SUBTYPE} relations, which have no subtype"] += 1
             return
         try:
-            ends = [_argument(found, role, mentions) for role in ("Arg-1", "Arg-2")]
+            ends = [_argument(mention, role, mentions) for role in ("Arg-1", "Arg-2")]
             label = subtype(relation.get("SUBTYPE", ""))
         except RowError as error:
             raise RowError(f"relation_mention {name}: {error}") from None
         if shifted.intersection(ends):
-            reading.left_out["relations whose offsets do not lead to the words the annotation says"] += 1
+            reading.left_out["relations whose offsets do not match the annotated words"] += 1
             return
         head, tail = (mentions[end] for end in ends)
         yield _example(text, breaks, head, tail).labelled(label)
 
-    pairs = ((relation, one) for relation in root.iter("relation") for one in relation.iter("relation_mention"))
+    pairs = ((relation, mention) for relation in root.iter("relation") for mention in relation.iter("relation_mention"))
     return reading.examples(path, ((None, pair) for pair in pairs), parse)
 
 
 def _xml(path: Path) -> ElementTree.Element:
-    """Parse a file that declares no entities of its own: those could blow up, and expat loads nothing from outside."""
+    """Parse a file, and refuse entity declarations, which could expand without limit (expat loads nothing external)."""
     content = path.read_bytes()
     if b"<!ENTITY" in content:
-        raise RowError("declares entities, which annotations of ACE 2005 do not")
+        raise RowError("declares XML entities, which ACE 2005 annotations never do")
     return ElementTree.fromstring(content)  # noqa: S314 - without entities there is nothing to expand
 
 
@@ -115,13 +115,13 @@ def _argument(mention: ElementTree.Element, role: str, known: Collection[str]) -
     raise RowError(f"no relation_mention_argument with ROLE {role!r}")
 
 
-def _is_said(text: str, mention: Mention) -> bool:
-    found = unescape(text[mention.start : mention.end]).split()
-    return bool(found) and (not mention.said.strip() or found == unescape(mention.said).split())
+def _matches_text(text: str, mention: Mention) -> bool:
+    words = unescape(text[mention.start : mention.end]).split()
+    return bool(words) and (not mention.text.strip() or words == unescape(mention.text).split())
 
 
 def _example(text: str, breaks: Sequence[tuple[int, int]], head: Mention, tail: Mention) -> Example:
-    """Cut out the sentences that hold both heads and divide them into words, so that heads begin and end with words."""
+    """Cut out the sentences that contain both heads, and divide them into words at the bounds of the heads."""
     first, last = min(head.start, tail.start), max(head.end, tail.end)
     begin = max((end for _, end in breaks if end <= first), default=0)
     finish = min((start for start, _ in breaks if start >= last), default=len(text))

@@ -1,4 +1,4 @@
-"""The benchmark data sets conpet knows: what they are, where they lie, how they are read."""
+"""The benchmark data sets that conpet can read, and where to find them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from conpet.errors import DataError, Problem, UnknownNameError, did_you_mean
 from conpet.registry import Registry
 
 FOLDERS = "CONPET_DATA"
-"""Environment variable: folders in which data sets are looked for, like PATH."""
+"""Environment variable: folders to search for data sets, separated like PATH."""
 _SOURCE = Path(__file__).parents[4]
 _ROWS = ("train.jsonl.gz", "validation.jsonl.gz", "test.jsonl.gz")
 _SHIPPED = "conpet's own source, folder benchmarks/data"
@@ -26,16 +26,16 @@ _SHIPPED = "conpet's own source, folder benchmarks/data"
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """One benchmark data set.
+    """A benchmark data set.
 
     Attributes:
-        name: Its name, and that of its folder.
-        title: What it is, in a line.
-        kind: What its examples ask.
+        name: Its name, also the name of its folder.
+        title: A short description.
+        kind: The kind of its examples.
         labels: Number of its labels.
-        licence: Under which it is published; "LDC": the user agreement of the Linguistic Data Consortium.
-        source: Where it can be had.
-        forms: The sets of files it may consist of, as patterns seen from its folder; the first is the usual one.
+        licence: Its licence; "LDC" means the user agreement of the Linguistic Data Consortium.
+        source: Where to get it.
+        forms: The sets of files it may consist of, as patterns relative to its folder; the usual form first.
         paper: The key of its tasks in the paper (see `conpet.data.benchmarks.paper`), or None.
     """
 
@@ -49,14 +49,14 @@ class DataSet:
     paper: str | None = None
 
     def lacking(self, folder: Path) -> tuple[str, ...]:
-        """Return the files a folder lacks for the form it comes closest to; empty: all are there."""
+        """Return the files missing from a folder for the most similar form; empty if complete."""
         lacks = [tuple(pattern for pattern in form if not any(folder.glob(pattern))) for form in self.forms]
         shares = [len(lack) / len(form) for lack, form in zip(lacks, self.forms, strict=True)]
         return lacks[shares.index(min(shares))]
 
     @property
     def files(self) -> str:
-        """The files it may consist of, in words."""
+        """The files it may consist of, as text for messages."""
         return "; or ".join(", ".join(form) for form in self.forms)
 
 
@@ -65,11 +65,11 @@ _CLINC_FORMS = (("data_full.json", "domains.json"), ("data_full.json",), _ROWS)
 _ACE_FORMS = (("**/*.apf.xml", "**/*.sgm"), ("train.json*", "dev.json*", "test.json*"), ("*.json*",))
 _LDC = "https://catalog.ldc.upenn.edu/"
 DATA_SETS: Mapping[str, DataSet] = {
-    one.name: one
-    for one in (
+    data_set.name: data_set
+    for data_set in (
         DataSet(
             "clinc150",
-            "intents, and queries out of scope",
+            "intents, and out-of-scope queries",
             Kind.TEXT,
             150,
             "CC BY 3.0",
@@ -174,21 +174,21 @@ READERS = Registry(
         "bbn": "conpet.data.benchmarks.entity_typing:read_entity_typing",
     },
 )
-"""Data set to its reader: a function of its name and its folder."""
+"""Maps a data set to its reader: a function of its name and folder."""
 
 
-def data_folders(given: Sequence[Path] = ()) -> list[Path]:
-    """Return the folders in which data sets are looked for, in that order.
+def data_folders(first: Sequence[Path] = ()) -> list[Path]:
+    """Return the folders to search for data sets, in order.
 
     Args:
-        given: Those the user names. Then come those of `CONPET_DATA`, and `benchmarks/data` of conpet's source.
+        first: Folders named by the user; `CONPET_DATA` and `benchmarks/data` in conpet's source come after them.
     """
-    named = [Path(one).expanduser() for one in os.environ.get(FOLDERS, "").split(os.pathsep) if one]
-    return [*given, *named, _SOURCE / "benchmarks" / "data"]
+    named = [Path(entry).expanduser() for entry in os.environ.get(FOLDERS, "").split(os.pathsep) if entry]
+    return [*first, *named, _SOURCE / "benchmarks" / "data"]
 
 
 def find_data(name: str, folders: Sequence[Path] = ()) -> Path | None:
-    """Return the folder of a data set of `DATA_SETS`, the first there is, or None; `DataSet.lacking` looks into it.
+    """Return the first existing folder of a data set, or None. `DataSet.lacking` checks its files.
 
     Args:
         name: The data set's name.
@@ -198,40 +198,40 @@ def find_data(name: str, folders: Sequence[Path] = ()) -> Path | None:
 
 
 def how_to_get(name: str, folders: Sequence[Path] = ()) -> str:
-    """Say where a data set of `DATA_SETS` can be had and where its files belong."""
-    one = DATA_SETS[name]
+    """Describe where to get a data set of `DATA_SETS` and where to put its files."""
+    data_set = DATA_SETS[name]
     *named, _ = data_folders(folders)
-    place = f"{named[0].absolute() / name}" if named else f"{name}, in a folder that {FOLDERS} or --data-folder names"
-    return f"get it from {one.source}; put into {place}: {one.files}"
+    place = f"{named[0].absolute() / name}" if named else f"{name}, in a folder named by {FOLDERS} or --data-folder"
+    return f"get it from {data_set.source}; put these files into {place}: {data_set.files}"
 
 
 def read_data(name: str, folders: Sequence[Path] = ()) -> LabelledData:
-    """Read a benchmark data set, or labelled data of one's own.
+    """Read a benchmark data set, or the user's own labelled data.
 
     Args:
         name: One of `DATA_SETS`; or a path: a stream folder (see `conpet.data.read_stream`; its tasks become the
             grouping "tasks"), or a file or folder of labelled rows (see `conpet.data.benchmarks.plain.read_plain`).
-        folders: Where data sets are looked for, as in `data_folders`; a path is seen from these first, then from where
-            conpet runs.
+        folders: Where to search for data sets, as in `data_folders`; a path is resolved in these folders first, then
+            in the working directory.
 
     Raises:
-        UnknownNameError: There is no such data set, nor such a path.
-        DataError: It is not there, and the message says where to get it and where to put it; or something is wrong
-            with it, and `problems` lists all of it.
+        UnknownNameError: There is no such data set or path.
+        DataError: It is missing (the message says where to get it and where to put it), or it has errors (all are
+            in `problems`).
         ConfigError: A Parquet file is read where pyarrow is not installed.
     """
     if name not in DATA_SETS:
         return _read_path(name, folders)
     folder = find_data(name, folders)
     if folder is None:
-        raise DataError(f"the data set {name} is not there: {how_to_get(name, folders)}")
-    one = DATA_SETS[name]
-    if lacking := one.lacking(folder):
-        there = listed(path.name for path in folder.iterdir()) or "nothing"
-        reason = f"lacks {', '.join(lacking)}; expected {one.files}; found {there}"
+        raise DataError(f"the data set {name} is missing: {how_to_get(name, folders)}")
+    data_set = DATA_SETS[name]
+    if lacking := data_set.lacking(folder):
+        present = listed(path.name for path in folder.iterdir()) or "nothing"
+        reason = f"lacks {', '.join(lacking)}; expected {data_set.files}; found {present}"
         raise DataError(f"the data set {name} is not complete", [Problem(str(folder), None, reason)])
     data: LabelledData = READERS[name](name, folder)
-    return data if one.paper is None else with_paper(data, one.paper)
+    return data if data_set.paper is None else with_paper(data, data_set.paper)
 
 
 def _read_path(name: str, folders: Sequence[Path]) -> LabelledData:
@@ -241,8 +241,8 @@ def _read_path(name: str, folders: Sequence[Path]) -> LabelledData:
         tried = dict.fromkeys(str(folder.absolute()) for folder in (*folders, Path()))
         seen = "" if path.is_absolute() else f" in {' or '.join(tried)}"
         raise UnknownNameError(
-            f"no data set {name!r}{did_you_mean(name, DATA_SETS)}, nor such a file or folder{seen}; "
-            f"have: {', '.join(DATA_SETS)}"
+            f"no data set, file or folder {name!r}{seen}{did_you_mean(name, DATA_SETS)}; "
+            f"data sets: {', '.join(DATA_SETS)}"
         )
     sources, _ = find_stream(path)
     if [source.path for source in sources] == [path]:
@@ -251,7 +251,7 @@ def _read_path(name: str, folders: Sequence[Path]) -> LabelledData:
     own = [task.name for task in stream if task.template is not None or task.settings]
     notes = [f"task {task.name}: {note}" for task in stream for note in task.notes]
     if own:
-        notes.append(f"templates and settings of their own were left aside: {listed(own)}")
+        notes.append(f"the templates and settings of these tasks were ignored: {listed(own)}")
     train, validation, test = (
         tuple(example for task in stream for example in getattr(task, subset)) for subset in SUBSETS
     )

@@ -1,4 +1,4 @@
-"""OntoNotes and BBN with fine-grained entity types, in the four forms in which they are passed around."""
+"""OntoNotes and BBN with fine-grained entity types, in the four formats in circulation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STEMS = {
     "validation": ("dev", "validation", "valid", "g_dev"),
     "test": ("test", "g_test"),
 }
-"""What the files of each split may be called, before `SUFFIXES`."""
+"""Accepted file names of each subset, without `SUFFIXES`."""
 SUFFIXES = (".txt", ".tsv", ".json", ".jsonl")
 _FORMS = (
     "expected a JSON object with tokens and mentions, one with mention_span and y_str, or the tab-separated columns "
@@ -28,10 +28,10 @@ _FORMS = (
 
 
 def read_entity_typing(name: str, folder: Path) -> LabelledData:
-    """Read "ontonotes" or "bbn" from a train, a dev and a test file; what form a line has is told by the line.
+    """Read "ontonotes" or "bbn" from a train, a dev and a test file; the format is detected line by line.
 
-    A mention with several labels gets the deepest of those in the paper's tasks, the first of equally deep ones. Those
-    without any are left out and counted. Ends are exclusive.
+    A mention with several labels gets the deepest label that the paper's tasks contain, the first of equally deep ones.
+    Mentions without such a label are left out and counted. Ends are exclusive.
 
     Raises:
         DataError: A file is missing or wrong.
@@ -46,29 +46,33 @@ def read_entity_typing(name: str, folder: Path) -> LabelledData:
     subsets = {"train": (), **subsets}
     if "validation" not in subsets:
         subsets["train"], subsets["validation"] = split_off(subsets["train"], VALIDATION_SHARE, seed=0)
-        reading.notes.append(f"no dev file: {len(subsets['validation']):,} training examples were split off by seed 0")
+        reading.notes.append(
+            f"no dev file: {len(subsets['validation']):,} training examples were split off with seed 0"
+        )
     return reading.data(subsets)
 
 
 def _files(reading: Reading) -> dict[str, Path]:
     files = {}
     for subset, stems in STEMS.items():
-        found = [path for path in sorted(reading.folder.iterdir()) if path.stem in stems and path.suffix in SUFFIXES]
-        if len(found) > 1:
-            both = ", ".join(path.name for path in found)
+        matches = [path for path in sorted(reading.folder.iterdir()) if path.stem in stems and path.suffix in SUFFIXES]
+        if len(matches) > 1:
+            both = ", ".join(path.name for path in matches)
             reading.problems.append(
-                Problem(str(reading.folder), None, f"holds several {subset} files ({both}): keep one")
+                Problem(str(reading.folder), None, f"contains several {subset} files ({both}); keep one")
             )
-        elif found:
-            files[subset] = found[0]
+        elif matches:
+            files[subset] = matches[0]
         elif subset != "validation":
             names = ", ".join(f"{stem}{{{','.join(SUFFIXES)}}}" for stem in stems)
-            reading.problems.append(Problem(str(reading.folder), None, f"holds no {subset} file: none of {names}"))
+            reading.problems.append(
+                Problem(str(reading.folder), None, f"contains no {subset} file; expected one of {names}")
+            )
     return files
 
 
 class _Parser:
-    """Turns a line of any of the four forms into examples."""
+    """Parses a line in any of the four formats."""
 
     def __init__(self, reading: Reading, known: frozenset[str]) -> None:
         self._reading = reading
@@ -96,7 +100,7 @@ def _json(line: str) -> Iterable[_Mention]:
     if "mentions" in row:
         tokens = words(row, "tokens")
         mentions = field(row, "mentions", list, "a list of mentions")
-        return [(tokens, _span(one), words(one, "labels")) for one in mentions]
+        return [(tokens, _span(mention), words(mention, "labels")) for mention in mentions]
     if "y_str" in row:
         left, right = words(row, "left_context_token"), words(row, "right_context_token")
         mention = field(row, "mention_span", str, "text").split()

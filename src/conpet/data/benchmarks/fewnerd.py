@@ -22,8 +22,8 @@ _OUTSIDE = "O"
 def read_fewnerd(name: str, folder: Path) -> LabelledData:
     """Read Few-NERD's supervised setting from `supervised/{train,dev,test}.txt`.
 
-    Lines are `token<TAB>coarse-fine` or `token<TAB>O`, sentences are divided by blank lines. A run of one type is one
-    mention, for the data marks no beginnings. Groups are the coarse types.
+    Lines are `token<TAB>coarse-fine` or `token<TAB>O`, sentences are separated by blank lines. A run of one type is one
+    mention, because the data does not mark beginnings. The groups are the coarse types.
 
     Raises:
         DataError: A file is missing or wrong.
@@ -36,7 +36,7 @@ def read_fewnerd(name: str, folder: Path) -> LabelledData:
 
 
 def _sentences(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield sentences as their lines, with the number of the first."""
+    """Yield each sentence as a list of lines, with the number of its first line."""
     for blank, lines in groupby(text_lines(path), key=lambda numbered: not numbered[1].strip()):
         if not blank:
             numbered = list(lines)
@@ -46,22 +46,24 @@ def _sentences(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _mentions(sentence: list[str], known: Collection[str]) -> Iterator[Example]:
     tokens, types = [], []
     for line in sentence:
-        token, tab, found = line.rstrip().partition("\t")
-        if not tab or not token or "\t" in found:
-            raise RowError(f"the sentence that begins here: expected 'token<TAB>type', found {line!r:.80}")
-        if found != _OUTSIDE and found not in known:
-            raise RowError(f"the sentence that begins here: unknown type {found!r:.80} (known: O, {listed(known, 3)})")
+        token, tab, entity_type = line.rstrip().partition("\t")
+        if not tab or not token or "\t" in entity_type:
+            raise RowError(f"in the sentence that begins here: expected 'token<TAB>type', found {line!r:.80}")
+        if entity_type != _OUTSIDE and entity_type not in known:
+            raise RowError(
+                f"in the sentence that begins here: unknown type {entity_type!r:.80} (known: O, {listed(known, 3)})"
+            )
         tokens.append(token)
-        types.append(found)
+        types.append(entity_type)
     end = 0
-    for found, run in groupby(types):
+    for entity_type, run in groupby(types):
         start, end = end, end + len(list(run))
-        if found != _OUTSIDE:
-            yield Example.of_mention(tokens, Span(start, end), found)
+        if entity_type != _OUTSIDE:
+            yield Example.of_mention(tokens, Span(start, end), entity_type)
 
 
 def _coarse(examples: tuple[Example, ...]) -> Grouping:
     labels: dict[str, set[str]] = defaultdict(set)
     for example in examples:
         labels[str(example.label).partition("-")[0]].add(str(example.label))
-    return {coarse: tuple(sorted(found)) for coarse, found in sorted(labels.items())}
+    return {coarse: tuple(sorted(fine)) for coarse, fine in sorted(labels.items())}

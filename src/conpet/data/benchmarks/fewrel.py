@@ -25,8 +25,8 @@ _RELATION = re.compile(r"P\d+")
 def read_fewrel(name: str, folder: Path) -> LabelledData:
     """Read FewRel's 80 public relations from `train_wiki.json` and `val_wiki.json`.
 
-    The official test set has no labels, so both files are put together and divided (see `divide`). Of an entity named
-    several times in the sentence the first place counts.
+    The official test set has no labels, so both files are joined and divided (see `divide`). If the sentence names an
+    entity several times, the first place is used.
 
     Raises:
         DataError: A file is missing or wrong.
@@ -37,17 +37,17 @@ def read_fewrel(name: str, folder: Path) -> LabelledData:
         for relation, instances in json_file(folder / file, dict, _EXPECTED).items():
             examples += _of_relation(reading, folder / file, relation, instances)
     reading.notes.append(
-        "the official test set has no labels: 80/10/10 of every relation's instances of train_wiki.json and "
-        "val_wiki.json are for training, validation and test, by a hash of the sentence; no sentence is in two of them"
+        "the official test set has no labels: the instances of every relation in train_wiki.json and val_wiki.json are "
+        "divided 80/10/10 into training, validation and test by a hash of the sentence; no sentence is in two of them"
     )
     return reading.data(divide(examples))
 
 
 def divide(examples: Iterable[Example]) -> dict[str, list[Example]]:
-    """Divide examples 80/10/10, label by label, so that no sentence stands in two splits.
+    """Divide examples 80/10/10 label by label, so that no sentence is in two subsets.
 
-    A label's sentences go to test, validation and training in the order of their hash. A sentence with several labels
-    goes where the first of them in alphabetical order puts it, and counts there for the others.
+    The sentences of a label go to test, validation and training in the order of their hash. A sentence with several
+    labels is placed by the alphabetically first label, and counts there for the others.
     """
     by_label: dict[str, dict[tuple[str, ...], list[Example]]] = defaultdict(lambda: defaultdict(list))
     for example in examples:
@@ -94,6 +94,6 @@ def _of_relation(reading: Reading, path: Path, relation: str, instances: Any) ->
 def _span(instance: Any, name: str) -> Span:
     value = field(instance, name, list, "[name, id, [[positions]]]")
     match value:
-        case [_, _, [[*positions], *_]] if positions and all(isinstance(one, int) for one in positions):
+        case [_, _, [[*positions], *_]] if positions and all(isinstance(position, int) for position in positions):
             return Span(min(positions), max(positions) + 1)
     raise RowError(f"{name} must be [name, id, [[positions]]], not {value!r:.80}")

@@ -1,4 +1,4 @@
-"""CLINC150 and Banking77: what someone wants, from the files of their authors."""
+"""CLINC150 and Banking77: user intents, from the authors' files."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _CLINC_SPLITS = {"train": "train", "validation": "val", "test": "test", "out_of_
 
 
 def read_clinc150(name: str, folder: Path) -> LabelledData:
-    """Read CLINC150 (Larson et al., EMNLP 2019) from `data_full.json`, or as it comes with conpet.
+    """Read CLINC150 (Larson et al., EMNLP 2019) from `data_full.json`, or in the format shipped with conpet.
 
-    `oos_test` are the inputs out of scope. With `domains.json` beside it, groups are the domains.
+    `oos_test` holds the inputs out of scope. If there is a `domains.json`, the groups are the domains.
 
     Raises:
         DataError: A file is missing or wrong.
@@ -41,7 +41,7 @@ def read_clinc150(name: str, folder: Path) -> LabelledData:
             reading.problems.append(Problem(str(path), None, str(error)))
             continue
         subsets[subset] = reading.examples(path, ((None, (key, *row)) for row in enumerate(rows)), _utterance)
-    out_of_scope = [one.labelled(None) for one in subsets.pop("out_of_scope", ())]
+    out_of_scope = [example.labelled(None) for example in subsets.pop("out_of_scope", ())]
     reading.notes += [
         f"{len(content[key]):,} inputs of {key} were not read" for key in ("oos_train", "oos_val") if key in content
     ]
@@ -59,7 +59,7 @@ def _utterance(row: tuple[str, int, Any]) -> Iterable[Example]:
 
 def _domains(reading: Reading, path: Path) -> Grouping:
     if not path.exists():
-        reading.notes.append(f"no {CLINC_DOMAINS}: the intents come without their domains")
+        reading.notes.append(f"no {CLINC_DOMAINS}: the intents have no domains")
         return {}
     domains = json_file(path, dict, 'an object {"banking": [intents], ...}')
     if not all(isinstance(intents, list) for intents in domains.values()):
@@ -69,10 +69,10 @@ def _domains(reading: Reading, path: Path) -> Grouping:
 
 
 def read_banking77(name: str, folder: Path) -> LabelledData:
-    """Read Banking77 (Casanueva et al., 2020) from `train.csv` and `test.csv`, or as it comes with conpet.
+    """Read Banking77 (Casanueva et al., 2020) from `train.csv` and `test.csv`, or in the format shipped with conpet.
 
-    There is no official validation set: a tenth of each intent's training inputs is split off by seed 0 (another tenth
-    than in the files that come with conpet).
+    There is no official validation set: a tenth of each intent's training inputs is split off with seed 0 (not the same
+    tenth as in the shipped files).
 
     Raises:
         DataError: A file is missing or wrong.
@@ -84,7 +84,7 @@ def read_banking77(name: str, folder: Path) -> LabelledData:
     subsets = {subset: reading.examples(path, reading.table(path), _query) for subset, path in paths.items()}
     subsets["train"], subsets["validation"] = split_off(subsets["train"], VALIDATION_SHARE, seed=0)
     reading.notes.append(
-        f"no official validation set: {len(subsets['validation']):,} training examples were split off by seed 0"
+        f"no official validation set: {len(subsets['validation']):,} training examples were split off with seed 0"
     )
     return reading.data(subsets)
 

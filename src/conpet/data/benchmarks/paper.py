@@ -1,4 +1,4 @@
-"""The task splits of the paper (Song et al. 2023), for the six data sets it uses."""
+"""The tasks of the paper (Song et al. 2023) for its six data sets."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def paper_labels(key: str) -> frozenset[str]:
 
 
 def with_paper(data: LabelledData, key: str) -> LabelledData:
-    """Add the paper's tasks in front as the grouping "paper", less the labels that have no training example.
+    """Add the paper's tasks as the first grouping, "paper", without the labels that have no training example.
 
-    A note names what the tasks lack, and which labels of the data stand in none of them.
+    Notes name those labels, and the labels of the data that belong to no task.
     """
     known, named = set(data.labels), paper_labels(key)
     paper: Grouping = {
@@ -41,5 +41,5 @@ def with_paper(data: LabelledData, key: str) -> LabelledData:
     if lacking := named - known:
         notes.append(f"labels of the paper's tasks without a training example here: {listed(lacking)}")
     if surplus := known - named:
-        notes.append(f"labels that stand in none of the paper's tasks: {listed(surplus)}")
+        notes.append(f"labels in none of the paper's tasks: {listed(surplus)}")
     return replace(data, groupings={"paper": paper, **data.groupings}, notes=(*data.notes, *notes))

@@ -1,4 +1,4 @@
-"""Labelled data in the format of conpet's own readers: what comes with conpet's source, and what users bring."""
+"""Labelled data in conpet's own row format: the shipped data sets and users' files."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def read_plain(name: str | None, path: Path) -> LabelledData:
     """Read labelled rows.
 
     Args:
-        name: The data set's name; None: that of the file or folder.
+        name: The data set's name; None for the name of the file or folder.
         path: A file, or a folder with a train file and, if there are any, validation and test files, in any format
-            `conpet.data.read_task` reads; missing ones are split off as there, by seed 0. A file `out_of_scope_test`
-            holds inputs that no label fits. Where rows have a `group`, it is the one their label belongs to.
+            `conpet.data.read_task` reads. Missing sets are split off with seed 0. A file `out_of_scope_test` holds
+            inputs that no label fits. A field `group` names the group of the row's label.
 
     Raises:
-        DataError: Something is wrong; `problems` lists all of it.
+        DataError: The data has errors; `problems` lists all of them.
         ConfigError: A Parquet file is read where pyarrow is not installed.
     """
     source = find_task(path, name)
@@ -44,7 +44,9 @@ def read_plain(name: str | None, path: Path) -> LabelledData:
             raise RowError("missing label")
         group = row.get("group")
         if group not in (None, "") and group_of.setdefault(example.label, str(group)) != str(group):
-            raise RowError(f"label {example.label!r} belongs to group {group_of[example.label]!r}, here to {group!r}")
+            raise RowError(
+                f"label {example.label!r} is in group {group_of[example.label]!r} in an earlier row, here in {group!r}"
+            )
         return [example]
 
     subsets = {"train": ()} | {
@@ -53,9 +55,11 @@ def read_plain(name: str | None, path: Path) -> LabelledData:
     for subset, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
         if subset not in subsets:
             subsets["train"], subsets[subset] = split_off(subsets["train"], share, seed=0)
-            reading.notes.append(f"no {subset} set: {len(subsets[subset]):,} training rows were split off by seed 0")
+            reading.notes.append(f"no {subset} set: {len(subsets[subset]):,} training rows were split off with seed 0")
     out_of_scope = [
-        one.labelled(None) for file in outside for one in reading.examples(file, reading.table(file), _unlabelled)
+        example.labelled(None)
+        for file in outside
+        for example in reading.examples(file, reading.table(file), _unlabelled)
     ]
     return reading.data(subsets, {"groups": _groups(group_of)} if group_of else {}, out_of_scope)
 
@@ -72,4 +76,4 @@ def _groups(group_of: Mapping[str, str]) -> Grouping:
     labels: dict[str, list[str]] = defaultdict(list)
     for label, group in group_of.items():
         labels[group].append(label)
-    return {group: tuple(sorted(found)) for group, found in labels.items()}
+    return {group: tuple(sorted(members)) for group, members in labels.items()}

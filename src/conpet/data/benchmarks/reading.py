@@ -1,4 +1,4 @@
-"""What the readers of benchmark files share: wrong rows are gathered, rows left out are counted, both are told."""
+"""Shared parts of the benchmark readers: collect wrong rows, and count the rows left out."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _BRACKETS = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{
 
 
 class Reading:
-    """One data set being read.
+    """A data set while it is read.
 
     Attributes:
         name: The data set's name.
-        folder: Where it lies.
-        problems: Everything that is wrong with it so far.
-        notes: What the user should know of how it was read.
-        left_out: What was left out, to how often.
+        folder: Its folder.
+        problems: All problems found so far.
+        notes: Notes for the user on how it was read.
+        left_out: Number of inputs left out, by reason.
     """
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -40,7 +40,7 @@ class Reading:
     def examples(
         self, path: Path, rows: Iterable[tuple[int | None, Row]], parse: Callable[[Row], Iterable[Example]]
     ) -> tuple[Example, ...]:
-        """Parse a file's rows; those that are wrong become problems.
+        """Parse the rows of a file; wrong rows become problems.
 
         Args:
             path: The file.
@@ -50,7 +50,7 @@ class Reading:
         return tuple(example for number, row in rows for example in self._parsed(path, number, row, parse))
 
     def table(self, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """Yield the numbered rows of a file in one of conpet's own formats; those that are wrong become problems."""
+        """Yield the numbered rows of a file in one of `conpet.data.files.FORMATS`; wrong rows become problems."""
         for row in raw_rows(path):
             if isinstance(row, RawRow):
                 yield row.row, row.fields
@@ -63,11 +63,11 @@ class Reading:
         groupings: Mapping[str, Grouping] | None = None,
         out_of_scope: Sequence[Example] = (),
     ) -> LabelledData:
-        """Return what was read. An input that comes again with another label within a subset is left out.
+        """Return the data, without inputs that a subset repeats with another label.
 
         Args:
-            subsets: Examples of "train" and, where there are any, of "validation" and "test".
-            groupings: As in `LabelledData`; labels without a training example are left out of them.
+            subsets: Examples of "train" and, if there are any, of "validation" and "test".
+            groupings: As in `LabelledData`; labels without a training example are removed.
             out_of_scope: As in `LabelledData`.
 
         Raises:
@@ -115,19 +115,19 @@ class Reading:
             if first.setdefault(example.input_key, example.label) == example.label:
                 yield example
             else:
-                self.left_out["inputs that stand earlier in the same split with another label"] += 1
+                self.left_out["inputs that occur earlier in the same subset with another label"] += 1
 
 
 def json_file(path: Path, shape: type, expected: str) -> Any:
-    """Read a JSON file whole.
+    """Read a JSON file.
 
     Args:
         path: The file.
-        shape: `dict` or `list`, whichever its outermost value must be.
-        expected: What the file should hold, for the message.
+        shape: Required type of the outermost value: `dict` or `list`.
+        expected: The expected content, for the error message.
 
     Raises:
-        DataError: The file is missing, empty, cut off, or holds something else.
+        DataError: The file is missing, empty, truncated, or has other content.
     """
     text = _text(path)
     try:
@@ -140,7 +140,7 @@ def json_file(path: Path, shape: type, expected: str) -> Any:
 
 
 def text_lines(path: Path) -> list[tuple[int, str]]:
-    """Return a text file's numbered lines without their ends.
+    """Return the numbered lines of a text file, without line ends.
 
     Raises:
         DataError: The file is missing, empty, or not UTF-8.
@@ -167,12 +167,12 @@ def field(row: Any, name: str, shape: type, expected: str) -> Any:
     """Return a field of a JSON object.
 
     Raises:
-        RowError: It is missing or not of the type `shape`, which the message calls `expected`.
+        RowError: It is missing, or not of the type `shape` (named `expected` in the message).
     """
     if not isinstance(row, Mapping):
         raise RowError(f"expected a JSON object, found {shown(row)}")
     if name not in row:
-        raise RowError(f"missing field {name!r}; have: {', '.join(map(str, row)) or 'none'}")
+        raise RowError(f"missing field {name!r}; fields: {', '.join(map(str, row)) or 'none'}")
     value = row[name]
     if not isinstance(value, shape) or isinstance(value, bool):
         raise RowError(f"{name} must be {expected}, not {shown(value)}")
@@ -180,10 +180,10 @@ def field(row: Any, name: str, shape: type, expected: str) -> Any:
 
 
 def words(row: Any, name: str) -> tuple[str, ...]:
-    """Return a field that is a list of words, with brackets where the Penn Treebank writes `-LRB-` and the like.
+    """Return a field that is a list of words, with the bracket escapes of the Penn Treebank (`-LRB-`) replaced.
 
     Raises:
-        RowError: It is missing or something else.
+        RowError: It is missing or not a list of words.
     """
     value = field(row, name, list, "a list of words")
     if not all(isinstance(word, str) for word in value):
@@ -192,12 +192,12 @@ def words(row: Any, name: str) -> tuple[str, ...]:
 
 
 def unescaped(tokens: Iterable[str]) -> tuple[str, ...]:
-    """Write brackets where the Penn Treebank has `-LRB-` and the like."""
+    """Replace the bracket escapes of the Penn Treebank (`-LRB-` and so on) by brackets."""
     return tuple(_BRACKETS.get(token, token) for token in tokens)
 
 
 def shown(value: Any) -> str:
-    """Say what a JSON value is, briefly."""
+    """Describe a JSON value briefly, for messages."""
     if isinstance(value, dict):
         return f"an object with {listed(map(str, value), 5)}" if value else "an empty object"
     if isinstance(value, list):
@@ -206,7 +206,7 @@ def shown(value: Any) -> str:
 
 
 def listed(names: Iterable[str], at_most: int = 20) -> str:
-    """Join names, sorted, the first of many."""
+    """Join sorted names; beyond `at_most`, give their number."""
     ordered = sorted(names)
     more = f" and {len(ordered) - at_most:,} more" if len(ordered) > at_most else ""
     return ", ".join(ordered[:at_most]) + more

@@ -1,4 +1,4 @@
-"""TACRED (Zhang et al., EMNLP 2017; LDC2018T24): relations between a person or organization and something."""
+"""TACRED (Zhang et al., EMNLP 2017; LDC2018T24): relations of a person or organization."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _EXPECTED = 'a list of objects with "token", "relation", "subj_start", "subj_end
 def read_tacred(name: str, folder: Path) -> LabelledData:
     """Read TACRED, or a corrected edition in its format, from `train.json`, `dev.json` and `test.json`.
 
-    The subject is the head, the object the tail. `per:city_of_birth` is called "person city of birth", as in the paper;
-    rows of `no_relation` are left out.
+    The subject is the head, the object the tail. `per:city_of_birth` becomes "person city of birth", as in the paper.
+    Rows labelled `no_relation` are left out.
 
     Raises:
         DataError: A file is missing or wrong.
@@ -35,10 +35,10 @@ def read_tacred(name: str, folder: Path) -> LabelledData:
         if relation == NO_RELATION:
             reading.left_out[f"rows labelled {NO_RELATION}"] += 1
             return
-        named = str(row["id"]) if row.get("id") is not None else None
+        identifier = str(row["id"]) if row.get("id") is not None else None
         tokens = words(row, "token")
         head, tail = (_span(row, name, len(tokens)) for name in ("subj", "obj"))
-        yield Example.of_relation(tokens, head, tail, paper_name(relation), named)
+        yield Example.of_relation(tokens, head, tail, paper_name(relation), identifier)
 
     subsets = {}
     for subset, file in FILES.items():
@@ -51,7 +51,7 @@ def paper_name(relation: str) -> str:
     """Return the paper's name of a relation such as `org:number_of_employees/members`.
 
     Raises:
-        RowError: It is not the name of a relation of a person or an organization.
+        RowError: It is not a relation of a person or an organization.
     """
     match = _RELATION.fullmatch(relation)
     if match is None:
@@ -63,12 +63,12 @@ def _span(row: Any, name: str, tokens: int) -> Span:
     """Return a span; its end is inclusive in the file.
 
     Raises:
-        RowError: It is empty or lies outside the tokens, said in the file's own terms.
+        RowError: It is empty or outside the tokens; the message uses the field names of the file.
     """
     start, last = (field(row, f"{name}_{end}", int, "a whole number") for end in ("start", "end"))
-    given = f"{name}_start {start} and {name}_end {last}"
+    span = f"{name}_start {start} and {name}_end {last}"
     if last < start:
-        raise RowError(f"{given}: the end, which is inclusive, is before the start")
+        raise RowError(f"{span}: the end (inclusive) is before the start")
     if start < 0 or last >= tokens:
-        raise RowError(f"{given} lie outside the {tokens} tokens (the first has place 0, the end is inclusive)")
+        raise RowError(f"{span} are outside the {tokens} tokens (the first token is 0, the end is inclusive)")
     return Span(start, last + 1)

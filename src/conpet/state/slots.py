@@ -1,0 +1,45 @@
+"""Names of the objects a workspace stores, and which object a version's module is; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from conpet.artifact import Artifact, ObjectReader
+
+MODULE = "module"
+"""Slot of a task version for its module and statistics; never changed once written."""
+
+ASSIGNMENT = "assignment"
+"""Slot of a task version that uses a shared PET module. Its document names the shared slot, and the labels of the
+version that have another name in the module's head."""
+
+STATIC = "static"
+"""Shared slot of the module of static methods, which have one for all tasks."""
+
+STATISTICS = "statistics"
+"""Shared slot of the Gram matrix, and its stem there; also the name of a state's fitted statistics."""
+
+SLOT = "slot"
+NAMES = "names"
+"""Keys of the document of an assignment."""
+
+
+def assignment_artifact(slot: str, names: Mapping[str, str] | None = None) -> Artifact:
+    """Return the assignment of a task version to the module in a shared slot.
+
+    Args:
+        slot: The shared slot.
+        names: Label to its name in the module's head, for labels that were renamed after the module was frozen.
+    """
+    return Artifact(documents={ASSIGNMENT: {SLOT: slot, NAMES: dict(names or {})}})
+
+
+def shared_slot_of(objects: Mapping[str, ObjectReader]) -> str | None:
+    """Return the shared slot of the module of a version with these objects; None if it has its own module."""
+    return str(objects[ASSIGNMENT].document(ASSIGNMENT)[SLOT]) if ASSIGNMENT in objects else None
+
+
+def module_of(objects: Mapping[str, ObjectReader], shared: Mapping[str, ObjectReader]) -> ObjectReader:
+    """Return the object of the module, own or shared, of a version with these objects."""
+    slot = shared_slot_of(objects)
+    return objects[MODULE] if slot is None else shared[slot]
