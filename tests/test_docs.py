@@ -12,16 +12,22 @@ from pathlib import Path
 import pytest
 import yaml
 
+import conpet
 from benchmarks.stated import squeezed, stated
-from conpet.bench.experiment import METRICS, Experiment, Source, Variant
+from conpet import testing
+from conpet.bench.experiment import Experiment, Source, Variant
+from conpet.bench.metrics import METRICS
 from conpet.config import StrictModel
 from conpet.data.recipe import StreamRecipe
+from conpet.methods.static import StaticMethod
+from conpet.plugins import REGISTRIES
 from scripts.make_reference import pages
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 EXPERIMENTS = (DOCS / "reference" / "experiments.md").read_text(encoding="utf-8")
+EXTEND = (DOCS / "how-to" / "extend.md").read_text(encoding="utf-8")
 ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
 SETTINGS = (DOCS / "reference" / "settings.md").read_text(encoding="utf-8")
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
@@ -105,6 +111,44 @@ def test_code_in_pages_can_be_parsed(page: Path) -> None:
         if (error := error_of(parse, block))
     ]
     assert wrong == []
+
+
+def test_every_hook_named_in_the_guide_is_one_of_static_methods() -> None:
+    section = EXTEND.partition("## A method\n")[2].partition("\n## ")[0]
+    hooks = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert "loss" in hooks
+    assert [hook for hook in hooks if hook not in vars(StaticMethod)] == []
+
+
+def test_every_contract_check_is_named_in_the_guide() -> None:
+    checks = [name for name in testing.__all__ if name.startswith("check_") and name.endswith("_contract")]
+    assert [name for name in checks if f"| `{name}` |" not in EXTEND] == []
+
+
+def test_code_of_the_guide_to_extensions_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    blocks = re.findall(r"```python\n(.*?)```", EXTEND, re.DOTALL)
+    files = {found[1]: block for block in blocks if (found := re.match(r"# (\S+\.py)\n", block))}
+    for name, block in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(block, encoding="utf-8")
+    try:
+        for block in blocks:
+            if block not in files.values():
+                exec(block, {})  # noqa: S102 - a page of this repository
+        conpet.register("schedule", "latest-task", "my_package.latest_task:LatestTask")
+        conpet.register("reader", "tsv", "my_package.tsv:read_tsv")
+        settings = testing.tiny_settings(
+            method={"name": "my-method", "weights": {"replayed": 2}}, replay={"schedule": "latest-task"}
+        )
+        workspace = testing.Trial(tmp_path, settings).taught(testing.toy_stream(2, 2, 4, 1, 2))
+        assert workspace.predict(["anything"])[0].label in workspace.labels
+        sample = tmp_path / "sample.tsv"
+        sample.write_text("text\tlabel\nyes please\tyes\nno thanks\tno\n", encoding="utf-8")
+        testing.check_reader_contract("tsv", sample, rows=2)
+    finally:
+        for kind, name in (("method", "my-method"), ("schedule", "latest-task"), ("reader", "tsv")):
+            REGISTRIES[kind].unregister(name)
 
 
 def test_files_named_in_the_architecture_exist() -> None:

@@ -15,6 +15,7 @@ import conpet
 from conpet import ConPET, ConpetError, read_task
 from conpet.config import Settings
 from conpet.errors import ConfigError, UnknownNameError
+from conpet.fusion.paper import PaperFusion
 from conpet.plugins import REGISTRIES
 from conpet.testing import (
     ContractError,
@@ -23,6 +24,7 @@ from conpet.testing import (
     check_head_contract,
     check_method_contract,
     check_module_contract,
+    check_reader_contract,
     check_schedule_contract,
     check_selector_contract,
     tiny_settings,
@@ -89,6 +91,18 @@ def test_the_fusion_keeps_the_contract() -> None:
     check_fusion_contract("sum")
 
 
+def test_the_reader_keeps_the_contract(tmp_path: Path) -> None:
+    sample = tmp_path / "answers.tsv"
+    sample.write_text("text\tlabel\nyes please\tyes\nno thanks\tno\n", encoding="utf-8")
+    check_reader_contract("tsv", sample, rows=2)
+    with pytest.raises(ContractError, match="the sample has 3 rows, and the reader yields 2"):
+        check_reader_contract("tsv", sample, rows=3)
+    sample.write_text("text\tlabel\n\tyes\n", encoding="utf-8")
+    other = sample.rename(tmp_path / "answers.other")
+    with pytest.raises(ContractError, match=r"must be named \*\.tsv"):
+        check_reader_contract("tsv", other, rows=1)
+
+
 def test_each_component_has_settings_of_its_own() -> None:
     given = {
         "method": {"name": "smoothed", "smoothing": 0.2},
@@ -142,7 +156,7 @@ def test_methods_without_a_module_for_each_task_refuse_other_heads(tmp_path: Pat
             workspace.learn(numbers)
 
 
-class Local:
+class Local(PaperFusion):
     """A class registered in this process alone."""
 
     name = "local"

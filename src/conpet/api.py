@@ -151,11 +151,19 @@ class ConPET:
 
         Raises:
             WorkspaceNotFoundError: There is no workspace at `path`.
+            UnknownNameError: Its method, or another component, is not registered.
             BackboneMismatchError: The backbone differs in its weights, tokenizer or configuration.
         """
         store = Store.open(path)
         header = store.header()
-        workspace = cls(store, Settings.parse(header.settings), backbone, device, wait_for_changes=wait_for_changes)
+        try:
+            settings = Settings.parse(header.settings)
+        except UnknownNameError as error:
+            raise UnknownNameError(
+                f"cannot open {path}: {error}. A package that the workspace uses may not be installed: install it, or "
+                "call conpet.register first"
+            ) from error
+        workspace = cls(store, settings, backbone, device, wait_for_changes=wait_for_changes)
         workspace._check_backbone(Fingerprint(**header.backbone["fingerprint"]))
         return workspace
 

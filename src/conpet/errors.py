@@ -15,6 +15,10 @@ class ConfigError(ConpetError, ValueError):
     """A setting is unknown, out of range, or contradicts another."""
 
 
+class PluginError(ConpetError, RuntimeError):
+    """A component of another package cannot be imported, or does not do what its contract says."""
+
+
 class DivergedError(ConfigError):
     """Training diverged to infinite or undefined numbers; usually the learning rate is too high."""
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, JsonValue, model_validator
 
+from conpet.bench.metrics import METRICS
 from conpet.config import NonEmpty, Positive, Settings, StrictModel
 from conpet.config.base import flat, nested, parse
 from conpet.config.settings import COMPONENTS, is_budget
@@ -23,17 +24,6 @@ from conpet.data.recipe import StreamRecipe
 from conpet.errors import ConfigError, UnknownNameError, did_you_mean
 from conpet.methods import METHODS
 
-METRICS = (
-    "whole_accuracy",
-    "average_accuracy",
-    "forgetting",
-    "backward_transfer",
-    "selector_accuracy",
-    "preselection_accuracy",
-    "within_task_accuracy",
-    "out_of_scope_auroc",
-)
-"""Final metrics that a run can measure."""
 _SEED_STEP = 1000
 _NOT_IN_A_NAME = re.compile(r"[^\w.=-]+")
 _ELSEWHERE = {

@@ -17,13 +17,14 @@ from typing import Any
 from conpet.api import ConPET
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.bench.experiment import Run
+from conpet.bench.metrics import METRICS, Measured
 from conpet.bench.results import STEPS, Protocol, Result, TaskCost
 from conpet.bench.similarity import label_vectors
 from conpet.data import Example, Span, Task, TaskStream
 from conpet.data.benchmarks import read_data
 from conpet.data.labelled import LabelledData
 from conpet.errors import ConfigError, ConpetError, OutOfMemoryError
-from conpet.evaluation.metrics import AccuracyMatrix, Row, Tally, auroc, backward_transfer, forgetting
+from conpet.evaluation.metrics import AccuracyMatrix, Row, Tally, auroc
 from conpet.methods import METHODS
 from conpet.report.text import plural
 from conpet.types import Evaluation, LearnReport
@@ -264,18 +265,9 @@ class _Progress:
             for task, row in zip(tasks, self._matrix, strict=True)
             if row is not None
         )
-        matrix = AccuracyMatrix(rows)
-        whole_matrix = len(rows) == len(tasks)
-        return {
-            "whole_accuracy": evaluation.whole_accuracy,
-            "average_accuracy": evaluation.average_accuracy,
-            "forgetting": forgetting(matrix) if whole_matrix else None,
-            "backward_transfer": backward_transfer(matrix) if whole_matrix else None,
-            "selector_accuracy": evaluation.selector_accuracy,
-            "preselection_accuracy": evaluation.preselection_accuracy,
-            "within_task_accuracy": evaluation.within_task_accuracy,
-            "out_of_scope_auroc": self._auroc(data, tasks),
-        }
+        whole = len(rows) == len(tasks)
+        run = Measured(evaluation, AccuracyMatrix(rows) if whole else None, lambda: self._auroc(data, tasks))
+        return {name: metric(run) for name, metric in METRICS.items()}
 
     def _auroc(self, data: LabelledData, tasks: TaskStream) -> float | None:
         """Measure how well scores distinguish out-of-scope inputs from test inputs of all tasks."""

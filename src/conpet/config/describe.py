@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from conpet.config.base import StrictModel
-from conpet.config.components import ChosenBy
+from conpet.config.components import ChosenBy, ComponentConfig
 from conpet.config.settings import Settings, TaskSettings
+from conpet.errors import ConfigError
 
 
 class SettingRow(NamedTuple):
@@ -63,17 +65,27 @@ _SECTIONS = (
 def _component_rows(section: str, choice: ChosenBy, per_task: bool) -> Iterator[SettingRow]:
     """Yield the common settings of the components of a section, then those of single components."""
     base = choice.base
-    own = [f"`{name}`" for name in choice.registry]
+    configs = dict(_configs(choice))
+    own = [f"`{name}`" for name in configs]
     for row in _rows(section, base, per_task):
         chosen = row.name == f"{section}.{base.key}"
         yield row._replace(meaning=f"{row.meaning.partition(':')[0]}: {', '.join(own)}.") if chosen else row
     owners: dict[SettingRow, list[str]] = {}
-    for name in choice.registry:
-        for row in _rows(section, choice.config_of(name), per_task):
+    for name, config in configs.items():
+        for row in _rows(section, config, per_task):
             if row.name.removeprefix(f"{section}.") not in base.model_fields:
                 owners.setdefault(row, []).append(name)
     for row, names in owners.items():
         yield row._replace(component=", ".join(names))
+
+
+def _configs(choice: ChosenBy) -> Iterator[tuple[str, type[ComponentConfig]]]:
+    """Yield the settings class of every component that can be loaded; warn of the others."""
+    for name, _ in choice.registry.loadable():
+        try:
+            yield name, choice.config_of(name)
+        except ConfigError as error:
+            warnings.warn(f"{error}. Left out here.", stacklevel=2)
 
 
 def _rows(section: str, cls: type[StrictModel], per_task: bool) -> Iterator[SettingRow]:
@@ -85,6 +97,8 @@ def _rows(section: str, cls: type[StrictModel], per_task: bool) -> Iterator[Sett
             rows = list(_component_rows(key, choice, per_task))
             named = rows[0]._replace(name=key)  # a schedule can be given by its name only
             yield from (named, *rows[1:])
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, StrictModel):
+            yield from _rows(key, field.annotation, per_task)
         else:
             default = field.get_default(call_default_factory=True)
             yield SettingRow(key, _shown(default), meanings.get(name, ""), None, per_task)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from conpet.data.rows import FIELDS
-from conpet.errors import ConfigError, Problem
+from conpet.errors import ConfigError, ConpetError, PluginError, Problem, check_memory
 from conpet.registry import Registry
 
 FORMATS = Registry(
@@ -26,6 +26,7 @@ FORMATS = Registry(
         "csv.gz": "conpet.data.files:read_csv",
         "parquet": "conpet.data.files:read_parquet",
     },
+    key=lambda name: name.removeprefix(".").lower(),
 )
 """Maps a file name suffix, without the first dot, to its reader: a function of the path that yields a `RawRow` for each
 row, and a `Problem` for each row, or rest of a file, that cannot be read."""
@@ -59,6 +60,7 @@ def raw_rows(path: str | Path) -> Iterator[RawRow | Problem]:
 
     Raises:
         ConfigError: A Parquet file is read where pyarrow is not installed.
+        PluginError: The reader of another package cannot be imported or fails.
     """
     file = str(path)
     suffix = data_suffix(Path(path))
@@ -69,10 +71,40 @@ def raw_rows(path: str | Path) -> Iterator[RawRow | Problem]:
             formats = ", ".join(f".{name}" for name in FORMATS)
             yield Problem(file, None, f"unknown file format; readable: {formats}")
         else:
-            yield from FORMATS[suffix.removeprefix(".")](Path(path))
+            name = suffix.removeprefix(".")
+            yield from FORMATS[name](Path(path)) if FORMATS.is_builtin(name) else _added_reader(name, Path(path))
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         yield Problem(file, None, f"cannot be read: {reason or type(error).__name__}")
+
+
+def _added_reader(name: str, path: Path) -> Iterator[RawRow | Problem]:
+    """Read a file with the reader of another package, and check each row."""
+    reader = FORMATS[name]
+    try:
+        for row in reader(path):
+            yield _checked_row(row, name, path)
+    except UnicodeDecodeError as error:
+        reason = _NOT_UTF8 if error.encoding in ("utf-8", "utf8") else f"is not {error.encoding} text"
+        yield Problem(str(path), None, f"{reason} (byte {error.start + 1})")
+    except (ConpetError, OSError, EOFError, zlib.error):
+        raise
+    except Exception as error:
+        check_memory(error, f"reading {path}")
+        raise PluginError(
+            f"{path}: {FORMATS.describe(name)} failed: {type(error).__name__}: {error}. Report it to the authors of "
+            "the reader, or save the file in a format conpet reads."
+        ) from error
+
+
+def _checked_row(row: Any, name: str, path: Path) -> RawRow | Problem:
+    if isinstance(row, Problem) or (isinstance(row, RawRow) and isinstance(row.fields, dict)):
+        return row
+    if isinstance(row, RawRow):
+        what = f"RawRow with fields of type {type(row.fields).__name__}, not dict"
+    else:
+        what = f"{type(row).__name__}, not RawRow or Problem"
+    raise PluginError(f"{path}: reader {name!r} yielded {what}: {FORMATS.describe(name)}.")
 
 
 def read_jsonl(path: Path) -> Iterator[RawRow | Problem]:

@@ -6,4 +6,5 @@ FUSIONS = Registry(
     "fusion",
     "conpet.fusion",
     {"paper": "conpet.fusion.paper:PaperFusion", "calibrated": "conpet.fusion.calibrated:CalibratedFusion"},
+    base="conpet.fusion.base:Fusion",
 )

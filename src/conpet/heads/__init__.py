@@ -2,4 +2,4 @@
 
 from conpet.registry import Registry
 
-HEADS = Registry("head", "conpet.heads", {"labels": "conpet.heads.labels:LabelHead"})
+HEADS = Registry("head", "conpet.heads", {"labels": "conpet.heads.labels:LabelHead"}, base="conpet.heads.base:Head")

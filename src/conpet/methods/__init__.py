@@ -23,4 +23,5 @@ METHODS = Registry(
         "ranpac": "conpet.methods.closed_form:RanpacMethod",
         "klda": "conpet.methods.closed_form:KldaMethod",
     },
+    base="conpet.methods.base:Method",
 )

@@ -267,9 +267,15 @@ class Method(ABC):
             self.statistics(state)
 
     def within_task(self, state: State, inputs: EncodedInputs, owners: Tensor) -> Tensor:
-        """Return log-probabilities over the classes `[n, C]` given each example's true task `[n]` (others -inf)."""
+        """Return log-probabilities over the classes `[n, C]` given each example's true task `[n]` (others -inf).
+
+        They are uniform over the task's classes where `score` gives all of them -inf.
+        """
         scores = self.score(state, inputs, state.tasks[int(owners[0])].kind).classes
-        return torch.log_softmax(scores.masked_fill(state.owner != owners.unsqueeze(1), -torch.inf), dim=1)
+        inside = state.owner == owners.unsqueeze(1)
+        own = scores.masked_fill(~inside, -torch.inf)
+        impossible = (own == -torch.inf).all(dim=1, keepdim=True)
+        return torch.log_softmax(own.masked_fill(inside & impossible, 0.0), dim=1)
 
     def answers(self, state: State, inputs: EncodedInputs, rows: Sequence[int], task: int) -> list[Any]:
         """Return the answers of a task without labels.

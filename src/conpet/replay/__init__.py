@@ -10,6 +10,7 @@ SCHEDULES = Registry(
         "dynamic": "conpet.replay.dynamic:DynamicReplay",
         "adaptive": "conpet.replay.adaptive:AdaptiveReplay",
     },
+    base="conpet.replay.rehearsal:Rehearsal",
 )
 
 RETENTIONS = Registry(

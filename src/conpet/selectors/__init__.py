@@ -10,4 +10,5 @@ SELECTORS = Registry(
         "closed-form": "conpet.selectors.closed_form:ClosedFormSelector",
         "prototypes": "conpet.selectors.closed_form:PrototypeSelector",
     },
+    base="conpet.selectors.base:Selector",
 )

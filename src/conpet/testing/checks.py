@@ -33,12 +33,10 @@ class Trial:
     Attributes:
         folder: An empty folder.
         settings: Arguments of `ConPET.create`.
-        registrations: Arguments of `conpet.register` for another process.
     """
 
     folder: Path
     settings: Mapping[str, Any]
-    registrations: Sequence[tuple[str, str, str]] = ()
 
     def workspace(self, name: str = "workspace") -> ConPET:
         """Create a workspace."""

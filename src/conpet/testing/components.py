@@ -35,9 +35,9 @@ def check_module_contract(kind: str | type[ModuleKind] | ModuleKind) -> None:
     Raises:
         ContractError: It violates the contract; the message says how.
     """
-    with registered("module", kind) as (name, registrations):
+    with registered("module", kind) as name:
         settings = tiny_settings(method="dynamic", module=name)
-        run_method_checks(settings, registrations)
+        run_method_checks(settings)
         with tempfile.TemporaryDirectory() as folder:
             workspace = Trial(Path(folder), settings).workspace()
             report = workspace.learn(toy_stream(1, 2, 12, 2, 8)[0])
@@ -57,9 +57,9 @@ def check_schedule_contract(schedule: str | type[Rehearsal] | Rehearsal) -> None
     Raises:
         ContractError: It violates the contract; the message says how.
     """
-    with registered("schedule", schedule) as (name, registrations):
+    with registered("schedule", schedule) as name:
         settings = tiny_settings(method="emr", replay=name)
-        run_method_checks(settings, registrations)
+        run_method_checks(settings)
         with tempfile.TemporaryDirectory() as folder:
             workspace = Trial(Path(folder), settings).workspace()
             memory = [new_examples(task) for task in toy_stream(2, 2, 6, 1, 1)]
@@ -97,7 +97,7 @@ def check_head_contract(head: str | type[Head] | Head, answers: Sequence[str]) -
     Raises:
         ContractError: It violates the contract; the message says how.
     """
-    with registered("head", head) as (name, _), tempfile.TemporaryDirectory() as folder:
+    with registered("head", head) as name, tempfile.TemporaryDirectory() as folder:
         labelled, other = toy_stream(2, 2, 8, 2, 6)
         task = _with_answers(other, name, answers)
         workspace = Trial(Path(folder), tiny_settings()).workspace()

@@ -25,7 +25,7 @@ def check_fusion_contract(fusion: str | type[Fusion] | Fusion) -> None:
     Raises:
         ContractError: It violates the contract; the message says how.
     """
-    with registered("fusion", fusion) as (name, _):
+    with registered("fusion", fusion) as name:
         _check(FUSIONS[name](config=FUSIONS[name].Config(name=name)) if isinstance(fusion, str | type) else fusion)
 
 

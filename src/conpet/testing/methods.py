@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from conpet.testing.checks import (
     require,
     require_same,
 )
-from conpet.testing.registration import Registration, registered
+from conpet.testing.registration import registered, registrations
 from conpet.testing.toy import tiny_settings, toy_stream
 
 
@@ -49,15 +49,15 @@ def check_method_contract(method: str | type[Method] | Method, **settings: Any) 
     Raises:
         ContractError: It violates the contract; the message says how.
     """
-    with registered("method", method) as (name, registrations):
-        run_method_checks(tiny_settings(**{**settings, "method": name}), registrations)
+    with registered("method", method) as name:
+        run_method_checks(tiny_settings(**{**settings, "method": name}))
 
 
-def run_method_checks(settings: Mapping[str, Any], registrations: Sequence[Registration] = ()) -> None:
+def run_method_checks(settings: Mapping[str, Any]) -> None:
     """Run all checks of methods in workspaces with these settings."""
     for check in METHOD_CHECKS.values():
         with tempfile.TemporaryDirectory() as folder:
-            check(Trial(Path(folder), settings, registrations))
+            check(Trial(Path(folder), settings))
 
 
 def _changes_nothing(trial: Trial) -> None:
@@ -88,8 +88,8 @@ def _reloaded_elsewhere(trial: Trial) -> None:
     stream = toy_stream(2, 2, 4, 1, 2)
     workspace = trial.taught(stream)
     texts = [example.text for task in stream for example in task.test]
-    arguments = json.dumps([str(workspace.path), texts, [list(registration) for registration in trial.registrations]])
-    path = os.pathsep.join(entry for entry in sys.path if entry)
+    arguments = json.dumps([str(workspace.path), texts, registrations()])
+    path = os.pathsep.join(one for one in sys.path if one)
     done = subprocess.run(
         [sys.executable, "-c", _ASK_ELSEWHERE, arguments],
         capture_output=True,
@@ -97,7 +97,12 @@ def _reloaded_elsewhere(trial: Trial) -> None:
         check=False,
         env={**os.environ, "PYTHONPATH": path},
     )
-    require(done.returncode == 0, f"a new process cannot open the workspace: {done.stderr}")
+    said = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"]
+    require(
+        done.returncode == 0,
+        f"a new process cannot open the workspace: {said[-1]}\nA new process must be able to import your classes from "
+        "their modules, without anything this process has done before",
+    )
     require_same(ask(workspace, texts), json.loads(done.stdout.splitlines()[-1]), "in another process")
 
 
@@ -108,7 +113,10 @@ from conpet.testing import ask
 path, texts, registrations = json.loads(sys.argv[1])
 for registration in registrations:
     conpet.register(*registration)
-sys.stdout.write(json.dumps(ask(conpet.ConPET.open(path), texts)) + chr(10))
+try:
+    sys.stdout.write(json.dumps(ask(conpet.ConPET.open(path), texts)) + chr(10))
+except conpet.ConpetError as error:
+    sys.exit(" ".join(str(error).split()))
 """
 
 

@@ -27,11 +27,11 @@ def check_selector_contract(selector: str | type[Selector] | Selector) -> None:
     Raises:
         ContractError: It violates the contract; the message says how.
     """
-    with registered("selector", selector) as (name, registrations):
+    with registered("selector", selector) as name:
         settings = tiny_settings(method="dynamic", selector=name)
-        run_method_checks(settings, registrations)
+        run_method_checks(settings)
         with tempfile.TemporaryDirectory() as folder:
-            check_selector_scores(Trial(Path(folder), settings, registrations))
+            check_selector_scores(Trial(Path(folder), settings))
 
 
 def check_selector_scores(trial: Trial) -> None:

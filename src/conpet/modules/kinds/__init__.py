@@ -23,6 +23,7 @@ MODULE_KINDS = Registry(
         "pfeiffer": "conpet.modules.kinds.bottleneck:Pfeiffer",
         "prefix": "conpet.modules.kinds.prefix:Prefix",
     },
+    base="conpet.modules.kinds.base:ModuleKind",
 )
 
 
@@ -32,7 +33,7 @@ def kind_of_document(document: Mapping[str, Any]) -> ModuleKind:
     Raises:
         CorruptionError: The kind is unknown.
     """
-    kinds: list[type[ModuleKind]] = [MODULE_KINDS[name] for name in MODULE_KINDS]
+    kinds: list[type[ModuleKind]] = [kind for _, kind in MODULE_KINDS.loadable()]
     match = next((kind for kind in kinds if kind.peft_type == document.get("peft_type")), None)
     if match is None:
         raise CorruptionError(
