@@ -176,7 +176,7 @@ def test_wrong_groups_are_explained() -> None:
         given({"one": ("card", "loans")})
     with pytest.raises(UnknownNameError, match="'weather'; labels: cards, loans, taxes"):
         given({"one": ("weather", "loans")})
-    with pytest.raises(UnknownNameError, match="no grouping 'other'; have: mine"):
+    with pytest.raises(UnknownNameError, match="no grouping 'other'; available: mine"):
         StreamRecipe(grouping="other").stream_of(data_of({"a": 1, "b": 1}, mine={"one": ("a", "b")}), ALL)
 
 
