@@ -100,7 +100,7 @@ def test_a_long_text_is_cut_and_the_cue_stays() -> None:
 def test_what_may_not_be_cut_but_does_not_fit_is_named_by_the_texts_start() -> None:
     encoder, _ = masked()
     words = ["The", "very" * 20, "tower"]
-    with pytest.raises(DataError, match=r"'The veryvery.*\.\.\.'.*allow more tokens"):
+    with pytest.raises(DataError, match=r"'The veryvery.*\.\.\.'.*raise backbone"):
         encoder.encode([Example.of_mention(words, Span(1, 2))], None, 40)
     with pytest.raises(DataError, match="'hi'"):
         encoder.encode([Example.of_text("hi")], "{text}" + "x" * 50 + "{slot}", 40)

@@ -339,7 +339,7 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> Non
         ),
         ({"data": {"toy": {"out_of_scope": 5}}}, "'data.toy.out_of_scope' is 5, but the data has no out-of-scope"),
         ({"data": {"toyy": {}}}, "no data set, file or folder 'toyy' in FOLDER or "),
-        ({"data": {"clinc15": {}}}, "no data set, file or folder 'clinc15' (did you mean 'clinc150'?)"),
+        ({"data": {"clinc15": {}}}, "(did you mean 'clinc150'?); data sets: clinc150, banking77"),
         ({"data": {"tacred": {}}}, "LDC2018T24; put these files into FOLDER/tacred: train.json"),
         ({"stream": {"grouping": "nope"}}, "toy has no grouping 'nope'; available: tasks"),
         (

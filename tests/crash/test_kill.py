@@ -138,7 +138,7 @@ def describe(learner: ConPET) -> dict[str, Any]:
         "versions": versions,
         "shared": shared,
         "labels": learner.labels,
-        "events": [(event.verb, event.task, event.evaluations, event.references) for event in learner.store.events()],
+        "events": [(event.verb, event.task, event.metrics, event.references) for event in learner.store.events()],
         "answers": ask(learner, ASKED),
     }
 

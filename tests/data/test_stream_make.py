@@ -174,7 +174,7 @@ def test_wrong_groups_are_explained() -> None:
         given({"one": ("cards", "loans"), "two": ("loans", "taxes")})
     with pytest.raises(UnknownNameError, match=r"'card' \(did you mean 'cards'\?\)"):
         given({"one": ("card", "loans")})
-    with pytest.raises(UnknownNameError, match="'weather'; have: cards, loans, taxes"):
+    with pytest.raises(UnknownNameError, match="'weather'; labels: cards, loans, taxes"):
         given({"one": ("weather", "loans")})
     with pytest.raises(UnknownNameError, match="no grouping 'other'; have: mine"):
         StreamRecipe(grouping="other").stream_of(data_of({"a": 1, "b": 1}, mine={"one": ("a", "b")}), ALL)

@@ -86,18 +86,18 @@ def test_a_method_that_depends_on_the_batch_is_found(tmp_path: Path, monkeypatch
         return scores - scores.mean(dim=0)
 
     monkeypatch.setattr(ClosedFormSelector, "log_probabilities", centred)
-    with pytest.raises(ContractError, match="are off by"):
+    with pytest.raises(ContractError, match="the scores of input .* differ by"):
         METHOD_CHECKS["batches_do_not_matter"](Trial(tmp_path, tiny_settings()))
 
 
 def test_a_method_that_learns_by_chance_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learn = DynamicMethod.learn
+    learn_task = DynamicMethod.learn_task
 
-    def unseeded(self: DynamicMethod, task_data: Any, context: Any) -> Any:
+    def unseeded(self: DynamicMethod, state: Any, task_data: Any, context: Any) -> Any:
         object.__setattr__(context, "seed", torch.seed() % 1000)
-        return learn(self, task_data, context)
+        return learn_task(self, state, task_data, context)
 
-    monkeypatch.setattr(DynamicMethod, "learn", unseeded)
+    monkeypatch.setattr(DynamicMethod, "learn_task", unseeded)
     with pytest.raises(ContractError, match=r"adapter_model\.safetensors"):
         METHOD_CHECKS["same_seed_same_bytes"](Trial(tmp_path, tiny_settings()))
 

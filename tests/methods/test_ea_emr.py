@@ -124,7 +124,7 @@ def test_the_alignment_is_fitted_to_old_places_and_new_ones(tmp_path: Path) -> N
     rows = sorted(batches.method_data.rows)
     assert rows == list(range(batches.new_count, len(batches.states)))
     was = last(batches.represented(rows))
-    learner.after(shaken(batches))
+    learner.after_training(shaken(batches))
     new = batches.represented(range(batches.new_count))
     points = torch.cat([new, batches.represented(rows)])
     wanted = last.fitted(points, torch.cat([last(new), was]), 1.0)

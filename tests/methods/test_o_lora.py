@@ -84,7 +84,7 @@ def test_what_is_served_is_what_was_trained(tmp_path: Path) -> None:
     learner, batches = start_task(workspace, second)
     assert isinstance(learner, OLoraMethod)
     shaken(batches)
-    joined = PetModule.of(workspace.backbone, learner.answering(batches))
+    joined = PetModule.of(workspace.backbone, learner.answering_adapter(batches))
     states = workspace.backbone.states(second.test)
     assert torch.allclose(
         represented(workspace.backbone, joined, states),

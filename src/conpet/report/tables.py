@@ -67,7 +67,7 @@ def final_table(event: Event, backbone: BackboneInfo) -> Table:
 def cost_table(events: Sequence[Event]) -> Table:
     """Return the cost of each event: seconds by stage, backbone tokens, optimiser steps."""
     stages = all_stages(events)
-    table = _table("Cost: seconds by stage, backbone tokens and optimiser steps", "", *stages, "all", "tokens", "steps")
+    table = _table("Cost: seconds by stage, tokens, steps", "", *stages, "all", "tokens", "steps")
     for event in events:
         stage_costs = [event.cost.get(stage) for stage in stages]
         table.add_row(_name(event.title), *_cost_cells(stage_costs, event.total_cost))
