@@ -86,7 +86,7 @@ def test_a_method_that_depends_on_the_batch_is_found(tmp_path: Path, monkeypatch
         return scores - scores.mean(dim=0)
 
     monkeypatch.setattr(ClosedFormSelector, "log_probabilities", centred)
-    with pytest.raises(ContractError, match="the scores of input .* differ by"):
+    with pytest.raises(ContractError, match=r"the scores of input .* differ by"):
         METHOD_CHECKS["batches_do_not_matter"](Trial(tmp_path, tiny_settings()))
 
 
