@@ -88,7 +88,7 @@ class Registry(Mapping[str, Any]):
 
     @property
     def added(self) -> dict[str, str]:
-        """What `register` added in this process: name to `module:attribute` path."""
+        """What `register` added in this process, as import paths by name."""
         return {name: path_of(self._entries[name]) for name, source in self._sources.items() if source == _HERE}
 
     def loadable(self) -> Iterator[tuple[str, Any]]:
