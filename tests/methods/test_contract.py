@@ -23,11 +23,13 @@ from conpet.testing import (
     check_fusion_contract,
     check_method_contract,
     check_selector_scores,
+    methods,
     tiny_settings,
     toy_stream,
 )
 
 ELSEWHERE = "reloaded_elsewhere"
+HERE = [check for check in METHOD_CHECKS if check != ELSEWHERE]
 VARIANTS: dict[str, dict[str, Any]] = {
     "learned": {"selector": "learned"},
     "the paper's fusion, k=2": {"fusion": "paper", "selector": {"top_k": 2}},
@@ -44,13 +46,24 @@ KIND_CHECKS = ("changes_nothing", "same_seed_same_bytes", "batches_do_not_matter
 """The checks that a module kind could break."""
 
 
-@pytest.mark.parametrize("check", METHOD_CHECKS)
+@pytest.mark.parametrize("check", HERE)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_keeps_the_contract(method: str, check: str, tmp_path: Path) -> None:
     METHOD_CHECKS[check](Trial(tmp_path, tiny_settings(method=method)))
 
 
-@pytest.mark.parametrize("check", [check for check in METHOD_CHECKS if check != ELSEWHERE])
+def test_every_method_gives_the_same_answers_in_another_process(tmp_path: Path) -> None:
+    """One process is asked about all methods: to start it takes longer than to answer."""
+    METHOD_CHECKS[ELSEWHERE](*(Trial(tmp_path / method, tiny_settings(method=method)) for method in METHODS))
+
+
+def test_other_answers_in_another_process_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "ask", lambda workspace, texts: [{"wrong": 1.0} for _ in texts])
+    with pytest.raises(ContractError, match=r"other labels in another process \(method ncm\)"):
+        METHOD_CHECKS[ELSEWHERE](Trial(tmp_path, tiny_settings(method="ncm")))
+
+
+@pytest.mark.parametrize("check", HERE)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_other_settings_keep_it_too(variant: str, check: str, tmp_path: Path) -> None:
     METHOD_CHECKS[check](Trial(tmp_path, tiny_settings(**VARIANTS[variant])))

@@ -83,13 +83,13 @@ def _same_seed_same_bytes(trial: Trial) -> None:
     require(first == second, f"after learning twice with the same seed, these files differ: {different(first, second)}")
 
 
-def _reloaded_elsewhere(trial: Trial) -> None:
-    """Another process that opens the workspace gives the same answers."""
+def _reloaded_elsewhere(*trials: Trial) -> None:
+    """Another process that opens the workspaces gives the same answers; several trials share the process."""
     stream = toy_stream(2, 2, 4, 1, 2)
-    workspace = trial.taught(stream)
+    workspaces = [trial.taught(stream) for trial in trials]
     texts = [example.text for task in stream for example in task.test]
-    arguments = json.dumps([str(workspace.path), texts, registrations()])
-    path = os.pathsep.join(one for one in sys.path if one)
+    arguments = json.dumps([[str(workspace.path) for workspace in workspaces], texts, registrations()])
+    path = os.pathsep.join(entry for entry in sys.path if entry)
     done = subprocess.run(
         [sys.executable, "-c", _ASK_ELSEWHERE, arguments],
         capture_output=True,
@@ -97,24 +97,27 @@ def _reloaded_elsewhere(trial: Trial) -> None:
         check=False,
         env={**os.environ, "PYTHONPATH": path},
     )
-    said = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"]
+    errors = done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"]
     require(
         done.returncode == 0,
-        f"a new process cannot open the workspace: {said[-1]}\nA new process must be able to import your classes from "
-        "their modules, without anything this process has done before",
+        f"a new process cannot open the workspace: {errors[-1]}\nA new process must be able to import your classes "
+        "from their modules, without anything this process has done before",
     )
-    require_same(ask(workspace, texts), json.loads(done.stdout.splitlines()[-1]), "in another process")
+    answers = json.loads(done.stdout.splitlines()[-1])
+    for workspace, elsewhere in zip(workspaces, answers, strict=True):
+        where = f"in another process (method {workspace.settings.method.name})"
+        require_same(ask(workspace, texts), elsewhere, where)
 
 
 _ASK_ELSEWHERE = """
 import json, sys
 import conpet
 from conpet.testing import ask
-path, texts, registrations = json.loads(sys.argv[1])
+paths, texts, registrations = json.loads(sys.argv[1])
 for registration in registrations:
     conpet.register(*registration)
 try:
-    sys.stdout.write(json.dumps(ask(conpet.ConPET.open(path), texts)) + chr(10))
+    sys.stdout.write(json.dumps([ask(conpet.ConPET.open(path), texts) for path in paths]) + chr(10))
 except conpet.ConpetError as error:
     sys.exit(" ".join(str(error).split()))
 """
@@ -216,7 +219,7 @@ def _learning_is_no_change(trial: Trial) -> None:
     require(torch.equal(before, after), "learning changed the state it started from")
 
 
-METHOD_CHECKS: Mapping[str, Callable[[Trial], None]] = {
+METHOD_CHECKS: Mapping[str, Callable[..., None]] = {
     check.__name__.removeprefix("_"): check
     for check in (
         _changes_nothing,
