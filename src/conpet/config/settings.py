@@ -140,10 +140,14 @@ class TaskSettings(Sectioned):
 
     @classmethod
     def about_unknown(cls, key: str) -> str | None:
-        """Return a message if the key is a section that cannot be set per task."""
-        if cls is TaskSettings and key in Settings.model_fields:
+        """Say where a setting belongs that is not a section of these settings."""
+        if key in Settings.model_fields:
             return f"{key!r} is a setting of the whole workspace; a task can set: {', '.join(cls.model_fields)}"
-        return None
+        from conpet.config.describe import describe_settings
+
+        rows = [row for row in describe_settings() if row.name.rpartition(".")[2] == key]
+        names = dict.fromkeys(row.name for row in rows if row.name.partition(".")[0] in cls.model_fields)
+        return f"unknown setting {key!r}: settings have sections, use {' or '.join(names)}" if names else None
 
 
 class Settings(TaskSettings):
