@@ -189,6 +189,14 @@ def test_seeds_no_generator_of_its_callers(module: str) -> None:
     assert set(calls(module)) & {*seeding, "np.random.seed", "numpy.random.seed"} == set()
 
 
+@pytest.mark.parametrize("module", [module for module in MODULES if part(module) != "testing"])
+def test_new_tensors_name_their_number_format(module: str) -> None:
+    """Torch's default may change at any moment: transformers sets it while another thread loads a model."""
+    makers = {f"torch.{name}" for name in ("full", "zeros", "ones", "empty", "eye", "linspace", "rand", "randn")}
+    nodes = [node for node in ast.walk(tree(module)) if isinstance(node, ast.Call) and ast.unparse(node.func) in makers]
+    assert [ast.unparse(node) for node in nodes if "dtype" not in {word.arg for word in node.keywords}] == []
+
+
 @pytest.mark.parametrize("module", [module for module in MODULES if part(module) != "cli"])
 def test_only_the_command_line_prints(module: str) -> None:
     assert "rich.print" not in imported_names(module)

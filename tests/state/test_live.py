@@ -7,8 +7,10 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from conpet import ConPET
 from conpet.errors import WorkspaceBusyError
@@ -128,3 +130,20 @@ def test_a_writer_decides_on_the_state_it_finds_when_its_turn_comes(tmp_path: Pa
     first.remove(stream()[1].name, evaluate=False)
     assert second.learn(stream()[1], evaluate=False).version == 2
     assert [len(one.labels) for one in (first, second)] == [4, 4]
+
+
+@pytest.mark.parametrize("settings", [{}, {"module": "prefix"}, {"fusion": "paper", "selector": "learned"}], ids=str)
+def test_another_thread_that_loads_a_model_changes_no_answer(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Transformers sets torch's default number format for the whole process while it loads a model."""
+    plain, disturbed = (workspace(tmp_path, 1, name, **settings) for name in ("plain", "disturbed"))
+    texts = [example.text for task in stream() for example in task.test]
+    plain.learn(stream()[1])
+    expected = ask(plain, texts)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        disturbed.learn(stream()[1])
+        found = ask(disturbed, texts)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for row, wanted in zip(found, expected, strict=True):
+        assert row == pytest.approx(wanted, abs=1e-4)

@@ -256,7 +256,11 @@ class Backbone:
                 progress(len(computed))
         in_order = [rows[key] for key in keys]
         hidden = tuple(row.hidden for row in in_order) if self.frozen_layers else None
-        features = torch.stack([row.features for row in in_order]) if in_order else torch.zeros(0, self.feature_size)
+        features = (
+            torch.stack([row.features for row in in_order])
+            if in_order
+            else torch.zeros(0, self.feature_size, dtype=torch.float32)
+        )
         return States(tuple(encoded), hidden, features)
 
     def _compute(self, missing: Mapping[bytes, Encoded]) -> Iterator[dict[bytes, CachedState]]:
@@ -266,7 +270,11 @@ class Backbone:
             states, mask = self._forward(examples)
             meter().tokens += self.prefix_share * sum(len(example.ids) for example in examples)
             features = self._features(states, mask, spans_of(examples).to(self.device)).cpu()
-            hidden = states[self.frozen_layers].cpu() if self.frozen_layers else torch.zeros(len(examples), 0, 0)
+            hidden = (
+                states[self.frozen_layers].cpu()
+                if self.frozen_layers
+                else torch.zeros(len(examples), 0, 0, dtype=torch.float32)
+            )
             yield {
                 keys[index]: CachedState(hidden[row, : len(encoded[index].ids)].clone(), features[row].clone())
                 for row, index in enumerate(batch)

@@ -88,9 +88,9 @@ def _has_kernels() -> bool:
     """Tell whether torch has the kernels on this processor and they compute what a plain map computes."""
     plain = nn.utils.skip_init(nn.Linear, 32, 16, dtype=torch.bfloat16)
     with torch.no_grad():
-        plain.weight.copy_(torch.linspace(-1, 1, 32 * 16).view(16, 32))
-        plain.bias.copy_(torch.linspace(1, 2, 16))
-        rows = torch.linspace(-2, 1, 3 * 32).view(3, 32).to(torch.bfloat16)
+        plain.weight.copy_(torch.linspace(-1, 1, 32 * 16, dtype=torch.float32).view(16, 32))
+        plain.bias.copy_(torch.linspace(1, 2, 16, dtype=torch.float32))
+        rows = torch.linspace(-2, 1, 3 * 32, dtype=torch.float32).view(3, 32).to(torch.bfloat16)
         try:
             output = FrozenLinear(plain)(rows)
         except (AttributeError, NotImplementedError, RuntimeError) as error:

@@ -121,7 +121,7 @@ class _TaskEvaluation:
             for template in state.templates(kind)
         }
         scores = method.score(state, inputs, kind)
-        within = method.within_task(state, inputs, torch.full((len(truth),), self.index))
+        within = method.within_task(state, inputs, torch.full((len(truth),), self.index, dtype=torch.int64))
         self._count_selector(scores)
         if self.task.labels:
             self._answers += [self._label(column) for column in scores.classes.argmax(dim=1).tolist()]

@@ -49,7 +49,7 @@ class CalibratedFusion(Fusion):
 
     def log_probabilities(self, evidence: Evidence) -> Tensor:
         """Return log-probabilities `[n, C]`."""
-        weights = torch.tensor(self._weights)
+        weights = torch.tensor(self._weights, dtype=torch.float32)
         if evidence.tasks.shape[1] <= CANDIDATES:
             return _combine(evidence, _ModuleScores.of(evidence), weights).float()
         narrow, columns = _narrowed(evidence)
@@ -65,7 +65,7 @@ class CalibratedFusion(Fusion):
             evidence, columns = _narrowed(evidence, targets)
             targets = (columns == targets.unsqueeze(1)).int().argmax(dim=1)
         modules = _ModuleScores.of(evidence)
-        start = torch.tensor(CalibratedFusion()._weights).log()
+        start = torch.tensor(CalibratedFusion()._weights, dtype=torch.float32).log()
         weights = start.clone().requires_grad_(True)
         optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
 

@@ -78,7 +78,7 @@ def indices_of(answers: Sequence[str], labels: Sequence[str]) -> Tensor:
 
 def zero_head(width: int, outputs: int, device: torch.device | None = None) -> nn.Linear:
     """Return a linear map of zeros; does not use the global random generator."""
-    head: nn.Linear = nn.utils.skip_init(nn.Linear, width, outputs, device=device)
+    head: nn.Linear = nn.utils.skip_init(nn.Linear, width, outputs, device=device, dtype=torch.float32)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return head
@@ -86,7 +86,9 @@ def zero_head(width: int, outputs: int, device: torch.device | None = None) -> n
 
 def linear_head(weight: Tensor, bias: Tensor) -> nn.Linear:
     """Return a head with this weight `[labels, R]` and bias `[labels]`."""
-    head: nn.Linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], device=weight.device)
+    head: nn.Linear = nn.utils.skip_init(
+        nn.Linear, weight.shape[1], weight.shape[0], device=weight.device, dtype=torch.float32
+    )
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.copy_(bias)

@@ -97,7 +97,7 @@ class CrlMethod(StaticMethod):
         initial = _new_projection(representations.shape[1], batches.context.seed)
         weights = {name: carried.get(f"{_PROJECTION}{name}", value) for name, value in initial.items()}
         projection = {name: nn.Parameter(value.to(device, copy=True)) for name, value in weights.items()}
-        prototypes = carried.get(_PROTOTYPES, torch.zeros(0, representations.shape[1]))
+        prototypes = carried.get(_PROTOTYPES, torch.zeros(0, representations.shape[1], dtype=torch.float32))
         with torch.no_grad():
             memory_bank = projected(representations.to(device), projection)
         similar = similarity(representations[batches.new_count :], prototypes)
@@ -130,7 +130,7 @@ class CrlMethod(StaticMethod):
         """Compute the prototypes and the scores of the nearest prototype."""
         data: _CrlData = batches.method_data
         representations, targets = batches.represented(data.learned.tolist()), batches.targets[data.learned]
-        former = torch.zeros(len(batches.labels), representations.shape[1])
+        former = torch.zeros(len(batches.labels), representations.shape[1], dtype=torch.float32)
         former[: batches.old_label_count] = data.prototypes.cpu()
         data.prototypes = means(representations, targets, former)
         data.readout = nearest_prototype(data.prototypes, spread(representations, targets, data.prototypes))
@@ -153,7 +153,10 @@ def _new_projection(size: int, seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     bound = size**-0.5
     shapes = {"0.weight": (size, size), "0.bias": (size,), "1.weight": (WIDTH, size), "1.bias": (WIDTH,)}
-    return {name: torch.empty(shape).uniform_(-bound, bound, generator=generator) for name, shape in shapes.items()}
+    return {
+        name: torch.empty(shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator)
+        for name, shape in shapes.items()
+    }
 
 
 def projected(representations: Tensor, weights: Mapping[str, Tensor]) -> Tensor:

@@ -61,7 +61,7 @@ class DerppMethod(StaticMethod):
     def recorded(self, batches: ReplayBatches) -> Tensor:
         """Return the recorded outputs of the examples that may be replayed, in their order `[m, L]`; NaN if missing."""
         tasks, indices = (batches.rehearsal.tasks, batches.rehearsal.indices) if batches.rehearsal else ((), ())
-        recorded = torch.full((len(tasks), len(batches.labels)), torch.nan)
+        recorded = torch.full((len(tasks), len(batches.labels)), torch.nan, dtype=torch.float32)
         column = {label: index for index, label in enumerate(batches.labels)}
         for task in batches.state.tasks:
             if task.name not in tasks or not task.objects[MODULE].has(_LOGITS):

@@ -35,7 +35,7 @@ class Alignment:
     @classmethod
     def identity(cls, size: int) -> Self:
         """Return the identity map of representations of this size."""
-        return cls(torch.eye(size), torch.zeros(size))
+        return cls(torch.eye(size, dtype=torch.float32), torch.zeros(size, dtype=torch.float32))
 
     def __call__(self, representations: Tensor) -> Tensor:
         """Map `[n, R]` to `[n, R]`."""

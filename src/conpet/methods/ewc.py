@@ -35,7 +35,7 @@ class Quadratic:
             (importance * (parameters[name] - self.anchor[name]).square()).sum()
             for name, importance in self.importance.items()
         ]
-        return torch.stack(terms).sum() if terms else torch.tensor(0.0)
+        return torch.stack(terms).sum() if terms else torch.tensor(0.0, dtype=torch.float32)
 
     def plus(self, fisher: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Quadratic:
         """Return this penalty plus F (theta - value)^2; its anchor is the mean of both minima, weighted by S and F."""

@@ -99,4 +99,4 @@ def overlap(taken: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> Te
         parameters: The module's parameters by name; among them every A `[r, in]`.
     """
     terms = [(earlier @ parameters[name].T).square().sum() for name, earlier in taken.items()]
-    return torch.stack(terms).sum() if terms else torch.tensor(0.0)
+    return torch.stack(terms).sum() if terms else torch.tensor(0.0, dtype=torch.float32)

@@ -110,7 +110,7 @@ class ModulePool:
 
     def represent(self, states: States, module: StoredModule | None) -> Tensor:
         """Return the representations `[n, R]`, float32, of n examples by one module, or by the frozen suffix (None)."""
-        represented = torch.empty(len(states), self._backbone.representation_size)
+        represented = torch.empty(len(states), self._backbone.representation_size, dtype=torch.float32)
         with self._runner(module) as run:
             for indices in self._backbone.batching.batches([len(example.ids) for example in states.encoded]):
                 batch = states.collate(indices, pad=self._backbone.encoder.pad, device=self._backbone.device)

@@ -44,7 +44,7 @@ def k_means(points: Tensor, k: int, seed: int) -> Tensor:
         seed: Seed of the initial centres.
     """
     centres = _first_centres(points, k, torch.Generator().manual_seed(seed))
-    owners = torch.full((len(points),), -1)
+    owners = torch.full((len(points),), -1, dtype=torch.int64)
     for _ in range(ROUNDS):
         nearest = torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
         if torch.equal(nearest, owners):

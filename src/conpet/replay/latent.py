@@ -20,7 +20,7 @@ def pack(states: States) -> dict[str, Tensor]:
     hidden = states.hidden
     assert hidden is not None, "latent-only needs frozen layers"  # noqa: S101 - refused at `create`
     return {
-        "hidden": torch.cat(hidden) if hidden else torch.zeros(0, 0),
+        "hidden": torch.cat(hidden) if hidden else torch.zeros(0, 0, dtype=torch.float32),
         "lengths": torch.tensor([len(example) for example in hidden], dtype=torch.int64),
         "slots": torch.tensor([example.slot for example in states.encoded], dtype=torch.int64),
         "spans": spans_of(states.encoded),

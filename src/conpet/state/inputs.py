@@ -23,7 +23,7 @@ def by_template(templates: Sequence[str | None], inputs: EncodedInputs, score: C
     """
     if len(set(templates)) == 1 and templates[0] in inputs:
         return score(inputs[templates[0]])
-    scores = torch.full((count(inputs), len(templates)), -torch.inf)
+    scores = torch.full((count(inputs), len(templates)), -torch.inf, dtype=torch.float32)
     for template, states in inputs.items():
         columns = [index for index, used in enumerate(templates) if used == template]
         if columns:

@@ -74,7 +74,7 @@ class ModuleAssignment:
             Logits in the columns of the modules' classes `[n, C]`, -inf elsewhere. The single class of a task without
             labels gets 0.
         """
-        out = torch.full((len(wanted), self._starts[-1]), -torch.inf)
+        out = torch.full((len(wanted), self._starts[-1]), -torch.inf, dtype=torch.float32)
         for template, states in inputs.items():
             rows = [[module for module in row if self._outputs(module, kind, template)[1]] for row in wanted.tolist()]
             logits_by_row = self._cache.outputs(
@@ -89,7 +89,7 @@ class ModuleAssignment:
                     positions[0].extend([row] * len(columns))
                     positions[1].extend(columns)
                     if not outputs:
-                        values.append(torch.zeros(len(columns)))
+                        values.append(torch.zeros(len(columns), dtype=torch.float32))
                     else:
                         values.append(logits if outputs == list(range(len(logits))) else logits[outputs])
             if values:
@@ -158,7 +158,7 @@ def sum_by_module(log_probabilities: Tensor, of_task: Tensor) -> Tensor:
     if modules == len(of_task):  # each task has its own module
         return log_probabilities
     index = of_task.expand(len(log_probabilities), -1)
-    likeliest = torch.full((len(log_probabilities), modules), -torch.inf).scatter_reduce(
+    likeliest = torch.full((len(log_probabilities), modules), -torch.inf, dtype=torch.float32).scatter_reduce(
         1, index, log_probabilities, "amax"
     )
     sums = segment_logsumexp(log_probabilities, of_task, modules)

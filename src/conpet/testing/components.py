@@ -151,7 +151,7 @@ def _check_loss(name: str, workspace: ConPET, answers: Sequence[str]) -> Any:
     document = head.document(answers)
     width = workspace.backbone.representation_size
     module = head.build(width, document, torch.device("cpu"))
-    representations = torch.randn(len(answers), width, generator=torch.Generator().manual_seed(0))
+    representations = torch.randn(len(answers), width, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     losses = head.loss(module, representations, head.targets(answers, document))
     require(
         losses.shape == (len(answers),), f"the loss has shape {list(losses.shape)} instead of one value per example"

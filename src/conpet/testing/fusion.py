@@ -66,14 +66,14 @@ def random_evidence(rows: int = 40, selected: int = 1, seed: int = 0) -> Evidenc
     """
     generator = torch.Generator().manual_seed(seed)
     owner = torch.tensor([0, 0, 0, 1, 1, 2, 2])
-    lda = torch.log_softmax(torch.randn(rows, len(owner), generator=generator), dim=1)
-    ridge = torch.rand(rows, len(owner), generator=generator)
+    lda = torch.log_softmax(torch.randn(rows, len(owner), generator=generator, dtype=torch.float32), dim=1)
+    ridge = torch.rand(rows, len(owner), generator=generator, dtype=torch.float32)
     for closed in (lda, ridge):
         closed[:, POSSIBLE:] = -torch.inf
-    tasks = torch.randn(rows, 3, generator=generator)
+    tasks = torch.randn(rows, 3, generator=generator, dtype=torch.float32)
     tasks[:, 2] = -torch.inf
     tasks = torch.log_softmax(tasks, dim=1)
-    modules = 5 * torch.randn(rows, len(owner), generator=generator)
+    modules = 5 * torch.randn(rows, len(owner), generator=generator, dtype=torch.float32)
     chosen = torch.zeros(rows, 3, dtype=torch.bool).scatter_(1, tasks.topk(selected, dim=1).indices, value=True)
     modules[~chosen[:, owner]] = -torch.inf
     return Evidence(lda, ridge, tasks, modules, owner)

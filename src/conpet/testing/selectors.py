@@ -56,4 +56,4 @@ def _task_scores(workspace: ConPET, examples: Sequence[Example]) -> Tensor:
     kind = examples[0].kind
     tasks = method.score(state, method.encode(state, examples, kind, keep=False), kind).tasks
     require(tasks is not None, "the method has no selector")
-    return torch.zeros(0) if tasks is None else tasks
+    return torch.zeros(0, dtype=torch.float32) if tasks is None else tasks

@@ -114,7 +114,7 @@ def _peft_name(name: str) -> str:
 def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Draw a matrix `[out, in]` uniformly from +-1 / sqrt(in), as PEFT does."""
     bound = 1 / shape[1] ** 0.5
-    return torch.empty(*shape).uniform_(-bound, bound, generator=generator)
+    return torch.empty(*shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator)
 
 
 def checked_targets(backbone: Backbone, chosen: Targets) -> list[str]:

@@ -107,7 +107,7 @@ class Lora(ModuleKind):
             base = suffix.shell.get_submodule(path)
             assert isinstance(base, nn.Linear)  # noqa: S101
             down = nn.Parameter(uniform((rank, base.in_features), generator).to(backbone.device))
-            up = nn.Parameter(torch.zeros(base.out_features, rank, device=backbone.device))
+            up = nn.Parameter(torch.zeros(base.out_features, rank, device=backbone.device, dtype=torch.float32))
             dropout = nn.Dropout(rate) if rate else nn.Identity()
             suffix.shell.set_submodule(path, LowRankLinear(base, down, up, scale_of(document), dropout))
             parameters |= {f"{PREFIX}{path}{DOWN}": down, f"{PREFIX}{path}{UP}": up}

@@ -116,7 +116,7 @@ class Prefix(ModuleKind):
             attention = suffix.shell.get_submodule(path)
             for name in (_KEY, _VALUE):
                 heads, width = shapes[name]
-                drawn = torch.empty(heads, document["prefix_tokens"], width)
+                drawn = torch.empty(heads, document["prefix_tokens"], width, dtype=torch.float32)
                 drawn.normal_(std=_DEVIATION, generator=generator)
                 parameters[f"{path}.{name}"] = nn.Parameter(drawn.to(backbone.device))
                 attention.register_parameter(name, parameters[f"{path}.{name}"])
