@@ -117,7 +117,7 @@ def test_each_component_has_settings_of_its_own() -> None:
     assert settings["module"]["scale"] == 2.0
     assert settings["replay"]["schedule"]["tasks"] == 2
     assert settings["fusion"]["weight"] == 0.5
-    with pytest.raises(ConfigError, match=r"method\.smothing.*did you mean 'smoothing'"):
+    with pytest.raises(ConfigError, match=r"method\.smothing.*did you mean 'method.smoothing'"):
         Settings.parse({"method": {"name": "smoothed", "smothing": 0.2}})
 
 

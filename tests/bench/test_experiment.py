@@ -140,15 +140,15 @@ def test_the_full_size_replaces_what_it_names(tmp_path: Path) -> None:
         ({"learner": {}}, "unknown key of an experiment 'learner' (did you mean 'learners'?); have: backbone, budget"),
         (
             {"data": {"toy": {"trian": 3}}},
-            "unknown key of a data set 'data.toy.trian' (did you mean 'train'?); have: first_",
+            "unknown key of a data set 'data.toy.trian' (did you mean 'data.toy.train'?); have: first_",
         ),
         (
             {"data": {"train": {"stream": {"tsks": 3}}}},
-            "key of a stream 'data.train.stream.tsks' (did you mean 'tasks'?); have: by, g",
+            "key of a stream 'data.train.stream.tsks' (did you mean 'data.train.stream.tasks'?); have: by, g",
         ),
         (
             {"variants": {"a": {"budgt": {}}}},
-            "key of a variant 'variants.a.budgt' (did you mean 'budget'?); have: backbone",
+            "key of a variant 'variants.a.budgt' (did you mean 'variants.a.budget'?); have: backbone",
         ),
         ({"orders": 0}, "'orders': Input should be greater than or equal to 1"),
         ({"budgt": {}}, "(did you mean 'budget'?)"),

@@ -45,7 +45,7 @@ def test_init_takes_common_settings_as_options_and_all_others_as_yaml(tmp_path: 
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--set", "module.rnak=3"], 1, "unknown setting 'module.rnak' (did you mean 'rank'?); have: "),
+        (["--set", "module.rnak=3"], 1, "unknown setting 'module.rnak' (did you mean 'module.rank'?); have: "),
         (["--rank", "0"], 1, "setting 'module.rank'"),
         (["--method", "nope"], 1, "no method 'nope'; have: a-gem, crl, der"),
         (["--method", "lad"], 1, "no method 'lad' (did you mean 'lda'?); have: a-gem"),

@@ -32,6 +32,9 @@ def learn(tx: Transaction, task: Task) -> LearnReport:
 
 def learn_batch(tx: Transaction, tasks: Sequence[Task]) -> list[LearnReport]:
     """Learn tasks in one change; see `ConPET.learn_batch`."""
+    for task in tasks:
+        if not isinstance(task, Task):
+            raise ConfigError(f"a {type(task).__name__} is not a task; read one from files with conpet.read_task(path)")
     known = {task.name: task.active for task in tx.snapshot.tasks}
     due = [task for task in tasks if task.name not in known or task.digest not in origins(known[task.name])]
     check_distinct(tasks)

@@ -104,8 +104,9 @@ def _unknown(cls: type[StrictModel], path: Sequence[int | str], values: Any) -> 
     message = holder.about_unknown(str(key)) if isinstance(holder, type) and issubclass(holder, Sectioned) else None
     if message:
         return message
-    name = ".".join(map(str, path))
-    return f"unknown {holder.noun} {name!r}{did_you_mean(str(key), known)}; have: {', '.join(known) or 'none'}"
+    prefix = "".join(f"{part}." for part in above)
+    hint = did_you_mean(f"{prefix}{key}", [f"{prefix}{name}" for name in known])
+    return f"unknown {holder.noun} {prefix + str(key)!r}{hint}; have: {', '.join(known) or 'none'}"
 
 
 class Sectioned(StrictModel):

@@ -308,7 +308,7 @@ def _add_scatter(total: Tensor, view: View, classes: Sequence[ClassSums], sign: 
         return total
     result = total.clone()
     for sums, counts in _copies(view, classes):
-        rows = sums.div_(counts.sqrt().unsqueeze(1)).mul_(_STEPS_PER_GRID_UNIT).round_()
+        rows = sums.div_(counts.float().sqrt().unsqueeze(1)).mul_(_STEPS_PER_GRID_UNIT).round_()
         for first in range(0, len(result), _ROWS_PER_BLOCK):
             end = first + _ROWS_PER_BLOCK
             result[first:end, :end].addmm_(rows[:, first:end].T, rows[:, :end], alpha=sign)

@@ -45,9 +45,7 @@ class Engine:
         """
         if runners_up < 0:
             raise ConfigError(f"runners_up={runners_up}: give 0 or more")
-        examples = [
-            Example.of_text(item) if isinstance(item, str) else item.labelled(None) for item in require_several(inputs)
-        ]
+        examples = [_example(number, item) for number, item in enumerate(require_several(inputs), start=first)]
         problems = [
             Problem("inputs", number, reason)
             for number, example in enumerate(examples, start=first)
@@ -75,6 +73,14 @@ def require_several(inputs: Inputs) -> Inputs:
     if isinstance(inputs, str | Example):
         raise DataError("predict takes a list of inputs but got a single one; put it into a list: predict([...])")
     return inputs
+
+
+def _example(number: int, item: object) -> Example:
+    if isinstance(item, str):
+        return Example.of_text(item)
+    if not isinstance(item, Example):
+        raise DataError(f"input {number} is a {type(item).__name__}; give texts or conpet.Example objects")
+    return item.labelled(None)
 
 
 def answer(live: Live, examples: Sequence[Example], runners_up: int, first: int = 1) -> list[Prediction]:
