@@ -166,7 +166,7 @@ def test_the_full_size_replaces_what_it_names(tmp_path: Path) -> None:
         ),
         (
             {"settings": {"backbone": {"frozen_layer": 8}}},
-            "settings: unknown setting 'backbone.frozen_layer' (did you mean 'frozen_layers'?); have: cache",
+            "settings: unknown setting 'backbone.frozen_layer' (did you mean 'backbone.frozen_layers'?); have: cache",
         ),
         ({"settings": {"modul": "ia3"}}, "settings: unknown setting 'modul' (did you mean 'module'?)"),
         ({"settings": {"module": "ia4"}}, "settings: no module kind 'ia4' (did you mean 'ia3'?)"),
