@@ -21,7 +21,7 @@ from conpet.replay.memory import new_examples
 from conpet.replay.rehearsal import Rehearsal
 from conpet.replay.schedule import rehearse
 from conpet.testing.checks import Trial, require
-from conpet.testing.methods import run_method_checks
+from conpet.testing.methods import checked_with
 from conpet.testing.registration import registered
 from conpet.testing.toy import tiny_settings, toy_stream
 
@@ -35,17 +35,14 @@ def check_module_contract(kind: str | type[ModuleKind] | ModuleKind) -> None:
     Raises:
         ContractError: It violates the contract; the message says how.
     """
-    with registered("module", kind) as name:
-        settings = tiny_settings(method="dynamic", module=name)
-        run_method_checks(settings)
-        with tempfile.TemporaryDirectory() as folder:
-            workspace = Trial(Path(folder), settings).workspace()
-            report = workspace.learn(toy_stream(1, 2, 12, 2, 8)[0])
-            require(report.trainable_parameters > 0, "a module has no trained parameters")
-            accuracy = report.evaluation.whole_accuracy if report.evaluation else None
-            require(
-                accuracy is not None and accuracy > 0.6, f"a module of this kind reaches an accuracy of only {accuracy}"
-            )
+    with checked_with("module", kind, "dynamic", "module") as trial:
+        workspace = trial.workspace()
+        report = workspace.learn(toy_stream(1, 2, 12, 2, 8)[0])
+        require(report.trainable_parameters > 0, "a module has no trained parameters")
+        accuracy = report.evaluation.whole_accuracy if report.evaluation else None
+        require(
+            accuracy is not None and accuracy > 0.6, f"a module of this kind reaches an accuracy of only {accuracy}"
+        )
 
 
 def check_schedule_contract(schedule: str | type[Rehearsal] | Rehearsal) -> None:
@@ -57,32 +54,27 @@ def check_schedule_contract(schedule: str | type[Rehearsal] | Rehearsal) -> None
     Raises:
         ContractError: It violates the contract; the message says how.
     """
-    with registered("schedule", schedule) as name:
-        settings = tiny_settings(method="emr", replay=name)
-        run_method_checks(settings)
-        with tempfile.TemporaryDirectory() as folder:
-            workspace = Trial(Path(folder), settings).workspace()
-            memory = [new_examples(task) for task in toy_stream(2, 2, 6, 1, 1)]
-            drawn = []
-            for _ in range(2):
-                rehearsal = rehearse(
-                    memory,
-                    workspace.backbone,
-                    schedule=workspace.settings.replay.schedule,
-                    steps=3,
-                    per_step=4,
-                    seed=5,
-                )
-                require(rehearsal is not None, "there are past examples and room for them, but nothing is replayed")
-                assert rehearsal is not None  # noqa: S101 - for the type checker
-                rows = [rehearsal.rows(step, 4) for step in range(3)]
-                require(all(len(step_rows) == 4 for step_rows in rows), f"a step does not get its 4 rows: {rows}")
-                known = range(len(rehearsal.states))
-                require(
-                    all(row in known for step_rows in rows for row in step_rows), "a row is not the index of a state"
-                )
-                drawn.append(rows)
-            require(drawn[0] == drawn[1], "the same seed draws different examples")
+    with checked_with("schedule", schedule, "emr", "replay") as trial:
+        workspace = trial.workspace()
+        memory = [new_examples(task) for task in toy_stream(2, 2, 6, 1, 1)]
+        drawn = []
+        for _ in range(2):
+            rehearsal = rehearse(
+                memory,
+                workspace.backbone,
+                schedule=workspace.settings.replay.schedule,
+                steps=3,
+                per_step=4,
+                seed=5,
+            )
+            require(rehearsal is not None, "there are past examples and room for them, but nothing is replayed")
+            assert rehearsal is not None  # noqa: S101 - for the type checker
+            rows = [rehearsal.rows(step, 4) for step in range(3)]
+            require(all(len(step_rows) == 4 for step_rows in rows), f"a step does not get its 4 rows: {rows}")
+            known = range(len(rehearsal.states))
+            require(all(row in known for step_rows in rows for row in step_rows), "a row is not the index of a state")
+            drawn.append(rows)
+        require(drawn[0] == drawn[1], "the same seed draws different examples")
 
 
 def check_head_contract(head: str | type[Head] | Head, answers: Sequence[str]) -> None:

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,23 @@ def run_method_checks(settings: Mapping[str, Any]) -> None:
     for check in METHOD_CHECKS.values():
         with tempfile.TemporaryDirectory() as folder:
             check(Trial(Path(folder), settings))
+
+
+@contextmanager
+def checked_with(kind: str, component: Any, method: str, section: str) -> Iterator[Trial]:
+    """Check the contract of methods with a component in use, then yield a trial for the component's own checks.
+
+    Args:
+        kind: As in `conpet.register`.
+        component: Its name, its class, or an instance.
+        method: A method that uses it.
+        section: The section of the settings that names it.
+    """
+    with registered(kind, component) as name:
+        settings = tiny_settings(method=method, **{section: name})
+        run_method_checks(settings)
+        with tempfile.TemporaryDirectory() as folder:
+            yield Trial(Path(folder), settings)
 
 
 def _changes_nothing(trial: Trial) -> None:

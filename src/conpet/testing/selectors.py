@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,9 +11,8 @@ from conpet.api import ConPET
 from conpet.data import Example
 from conpet.selectors.base import Selector
 from conpet.testing.checks import TOLERANCE, Trial, live_of, require
-from conpet.testing.methods import run_method_checks
-from conpet.testing.registration import registered
-from conpet.testing.toy import tiny_settings, toy_stream
+from conpet.testing.methods import checked_with
+from conpet.testing.toy import toy_stream
 
 
 def check_selector_contract(selector: str | type[Selector] | Selector) -> None:
@@ -27,11 +24,8 @@ def check_selector_contract(selector: str | type[Selector] | Selector) -> None:
     Raises:
         ContractError: It violates the contract; the message says how.
     """
-    with registered("selector", selector) as name:
-        settings = tiny_settings(method="dynamic", selector=name)
-        run_method_checks(settings)
-        with tempfile.TemporaryDirectory() as folder:
-            check_selector_scores(Trial(Path(folder), settings))
+    with checked_with("selector", selector, "dynamic", "selector") as trial:
+        check_selector_scores(trial)
 
 
 def check_selector_scores(trial: Trial) -> None:
