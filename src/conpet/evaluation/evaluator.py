@@ -15,6 +15,7 @@ from conpet.context import Progress
 from conpet.evaluation.metrics import Measurement, Tally
 from conpet.features.classifiers import ClosedFormClassifier
 from conpet.features.fitted import classifiers_for, fitted_classifier
+from conpet.heads.labels import indices_of
 from conpet.heads.stored import make_head
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.state.inputs import EncodedInputs, by_template
@@ -149,8 +150,7 @@ class _TaskEvaluation:
 
     def _compare(self, inputs: EncodedInputs, truth: Sequence[str]) -> None:
         """Count the correct answers of the classifiers among all classes of the inputs' kind."""
-        column = {name: index for index, name in enumerate(self.state.classes)}
-        targets = torch.tensor([column[label] for label in truth])
+        targets = indices_of(truth, self.state.classes)
         impossible = self.state.impossible(self.source.kind)
         statistics = self.method.statistics(self.state)
         for name in self.classifiers:
