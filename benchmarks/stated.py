@@ -96,14 +96,14 @@ def demo_sentences(demo: Mapping[str, Any]) -> list[str]:
 def speed_in_short(rows: Mapping[str, Any]) -> list[str]:
     """Return README's sentences on speed."""
     return [
-        f"Predicting with 10 tasks takes {ratio(rows, 'predict-few-tasks')} times as long as a plain forward pass "
-        "of the "
-        "backbone.",
+        f"Predicting with 10 tasks takes {ratio(rows, 'predict-few-tasks')} times as long as a plain forward pass of "
+        "the backbone.",
         "A batch of 32 inputs that need 32 different modules runs "
         f"{ratio(rows, 'mixed-batch', 1)} times as fast as it does with PEFT's `adapter_names`.",
         f"Learning a task is {ratio(rows, 'learn-same-layers', 1)} times as fast as training a LoRA on the same layers "
         "with PEFT in a standard loop.",
-        f"Learning task 100 takes {ratio(rows, 'learn-late-task')} times as long as learning task 2.",
+        f"Learning task 100 takes {ratio(rows, 'learn-late-task')} times as long as learning task 2 "
+        f"({quartiles(rows, 'learn-late-task')} in the middle half of the measurements).",
     ]
 
 
@@ -173,6 +173,11 @@ def parameter_sentences(demo: Mapping[str, Any]) -> list[str]:
 def ratio(rows: Mapping[str, Any], row: str, digits: int = 2) -> str:
     """Return the median ratio of a row of speed.json."""
     return f"{rows[row]['ratio']['median']:.{digits}f}"
+
+
+def quartiles(rows: Mapping[str, Any], row: str) -> str:
+    """Return the quartiles of the ratios of a row of speed.json."""
+    return f"{rows[row]['ratio']['low']:.2f} to {rows[row]['ratio']['high']:.2f}"
 
 
 def percent(share: float) -> str:
