@@ -132,7 +132,13 @@ def check_memory(error: Exception, doing: str) -> None:
         raise OutOfMemoryError(f"memory ran out while {doing} ({error}). {LESS_MEMORY}") from error
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return " (did you mean 'x'?)" if a known name is close to an unknown one, otherwise "" (for messages)."""
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return " (did you mean 'x'?)" if a known name is close to an unknown one, otherwise "" (for messages).
+
+    Args:
+        name: The unknown name.
+        known: The known names.
+        prefix: What the message puts before the known name ("module.").
+    """
     close = get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    return f" (did you mean {prefix + close[0]!r}?)" if close else ""

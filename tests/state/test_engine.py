@@ -27,3 +27,8 @@ def test_what_is_not_an_input_or_a_task_is_refused_with_what_to_give(tmp_path: P
         learner.predict(["a b", None])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match=r"a str is not a task; read one from files with conpet\.read_task\(path\)"):
         learner.learn("tasks/cards.csv")  # type: ignore[arg-type]
+    message = r"a str is not examples or a task; read one from files with conpet\.read_examples\(path\)"
+    with pytest.raises(ConfigError, match=message):
+        learner.extend("tasks/cards.csv")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=message):
+        learner.split_label(learner.labels[0], "tasks/cards.csv")  # type: ignore[arg-type]

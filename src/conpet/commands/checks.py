@@ -20,6 +20,22 @@ _SHOWN = 20
 """Number of labels listed in a message."""
 
 
+def check_type(value: object, kinds: tuple[type, ...], wanted: str, reader: str) -> None:
+    """Check that a value from a user has the right type.
+
+    Args:
+        value: The value.
+        kinds: The types it may have.
+        wanted: What these are, for the message.
+        reader: The function of conpet that reads one from files.
+
+    Raises:
+        ConfigError: It has another type.
+    """
+    if not isinstance(value, kinds):
+        raise ConfigError(f"a {type(value).__name__} is not {wanted}; read one from files with conpet.{reader}(path)")
+
+
 def check_settings(settings: Settings) -> None:
     """Check the settings of a new workspace before anything is loaded.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from conpet.commands.base import Transaction
+from conpet.commands.checks import check_type
 from conpet.commands.learn import learn_checked
 from conpet.data import Example, Examples, Task
 from conpet.errors import DataError, Problem
@@ -128,6 +129,7 @@ def task_again(
 
 def by_subset(examples: Examples | Task) -> dict[Subset, tuple[Example, ...]]:
     """Return examples by subset."""
+    check_type(examples, (Examples, Task), "examples or a task", "read_examples")
     return {Subset.TRAIN: examples.train, Subset.VALIDATION: examples.validation, Subset.TEST: examples.test}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from conpet.artifact import Artifact
 from conpet.commands import warmup
 from conpet.commands.base import Transaction
-from conpet.commands.checks import check_answers, check_distinct, check_labels, check_related
+from conpet.commands.checks import check_answers, check_distinct, check_labels, check_related, check_type
 from conpet.context import TrainContext
 from conpet.cost import StageCost
 from conpet.data import Task
@@ -33,8 +33,7 @@ def learn(tx: Transaction, task: Task) -> LearnReport:
 def learn_batch(tx: Transaction, tasks: Sequence[Task]) -> list[LearnReport]:
     """Learn tasks in one change; see `ConPET.learn_batch`."""
     for task in tasks:
-        if not isinstance(task, Task):
-            raise ConfigError(f"a {type(task).__name__} is not a task; read one from files with conpet.read_task(path)")
+        check_type(task, (Task,), "a task", "read_task")
     known = {task.name: task.active for task in tx.snapshot.tasks}
     due = [task for task in tasks if task.name not in known or task.digest not in origins(known[task.name])]
     check_distinct(tasks)

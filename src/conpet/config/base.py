@@ -105,7 +105,7 @@ def _unknown(cls: type[StrictModel], path: Sequence[int | str], values: Any) -> 
     if message:
         return message
     prefix = "".join(f"{part}." for part in above)
-    hint = did_you_mean(str(key), known).replace("'", f"'{prefix}", 1)
+    hint = did_you_mean(str(key), known, prefix)
     return f"unknown {holder.noun} {prefix + str(key)!r}{hint}; have: {', '.join(known) or 'none'}"
 
 
