@@ -231,10 +231,7 @@ class DynamicMethod(Method):
         ]
         updates[-1] = replace(updates[-1], shared=shared, fits=statistics.fits)
         following = state.apply(*updates)
-        calibration = self.calibrate(following, context, [data.source for data in batch])
-        updates[-1] = replace(
-            updates[-1], shared={**shared, **calibration.shared}, fits={**statistics.fits, **calibration.fits}
-        )
+        updates[-1] = updates[-1].plus(self.calibrate(following, context, [data.source for data in batch]))
         return updates
 
     def training_job(
@@ -292,7 +289,7 @@ class DynamicMethod(Method):
         if not following.tasks:
             return update.plus({CALIBRATION: None})
         calibration = self.calibrate(following, context)
-        return SharedUpdate({**update.shared, **calibration.shared}, {**update.fits, **calibration.fits})
+        return update.plus(calibration.shared, calibration.fits)
 
     def relabel(self, state: State, task: TaskState, names: Names, context: TrainContext) -> TaskUpdate:
         """Return a new version of a task with labels renamed or removed, also in its head.
@@ -315,8 +312,7 @@ class DynamicMethod(Method):
         update = replace(update, objects=objects)
         if not update.shared:  # no example was removed
             return update
-        calibration = self.calibrate(state.apply(update), context)
-        return replace(update, shared={**update.shared, **calibration.shared}, fits={**update.fits, **calibration.fits})
+        return update.plus(self.calibrate(state.apply(update), context))
 
     def merge(self, state: State, names: Collection[str], slot: str, context: TrainContext) -> Merged:
         """Train one module to replace the modules of several tasks.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -37,6 +38,11 @@ class TaskUpdate:
     representations: Callable[[], Tensor] | None = None
     fits: Mapping[str, Any] = field(default_factory=dict)
 
+    def plus(self, other: SharedUpdate) -> TaskUpdate:
+        """Return the update with the shared objects and fits of another."""
+        both = SharedUpdate(self.shared, self.fits).plus(other.shared, other.fits)
+        return replace(self, shared=both.shared, fits=both.fits)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SharedUpdate:
@@ -50,6 +56,8 @@ class SharedUpdate:
     shared: Mapping[str, Artifact | None] = field(default_factory=dict)
     fits: Mapping[str, Any] = field(default_factory=dict)
 
-    def plus(self, shared: Mapping[str, Artifact | None]) -> SharedUpdate:
-        """Return the update with further shared objects."""
-        return SharedUpdate({**self.shared, **shared}, self.fits)
+    def plus(
+        self, shared: Mapping[str, Artifact | None], fits: Mapping[str, Any] = MappingProxyType({})
+    ) -> SharedUpdate:
+        """Return the update with further shared objects and fits."""
+        return SharedUpdate({**self.shared, **shared}, {**self.fits, **fits})
