@@ -19,7 +19,7 @@ from conpet.cost import meter
 from conpet.data import Kind
 from conpet.errors import ConfigError
 from conpet.heads.base import HEAD
-from conpet.heads.labels import LABELS, label_document, with_labels, zero_head
+from conpet.heads.labels import LABELS, LabelHead, label_document, with_labels, zero_head
 from conpet.methods.base import Method, Scores, TaskData
 from conpet.methods.replay_batches import ModuleWithHead, ReplayBatches, TrainingStep
 from conpet.modules.adapter import ADAPTER_TENSORS, Adapter
@@ -164,10 +164,9 @@ class StaticMethod(Method, ABC):
             with_task = self.keep_with_task(batches, representations)
         heads = {**batches.head_parameters, **self.extra_parameters(batches)}
         carried = self.keep(batches)
-        answering = self.answering_head(batches)
         module = module_artifact(
             self.answering_adapter(batches),
-            {"weight": answering.weight.detach().cpu().clone(), "bias": answering.bias.detach().cpu().clone()},
+            LabelHead().tensors(self.answering_head(batches)),
             label_document(batches.labels),
             **({METHOD: carried} if carried else {}),
         )

@@ -14,7 +14,7 @@ from conpet.backbone.states import States
 from conpet.config import Positive, SelectorConfig, TaskSettings
 from conpet.cost import meter
 from conpet.heads.base import HEAD
-from conpet.heads.labels import label_document, zero_head
+from conpet.heads.labels import LabelHead, label_document, zero_head
 from conpet.modules.adapter import ADAPTER_TENSORS
 from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.optimisation import Schedule, optimise
@@ -161,5 +161,4 @@ class LearnedSelector(Selector):
 
 def _artifact(module: PetModule, head: nn.Linear, tasks: Sequence[str]) -> Artifact:
     """Return the object to store: the selector's module, and a head with one output per task."""
-    tensors = {name: value.detach().cpu().clone() for name, value in head.named_parameters()}
-    return module_artifact(module.adapter(), tensors, {**label_document(()), _TASKS: list(tasks)})
+    return module_artifact(module.adapter(), LabelHead().tensors(head), {**label_document(()), _TASKS: list(tasks)})
