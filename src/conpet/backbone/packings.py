@@ -147,7 +147,8 @@ def _write_e5_tokenizer(
     # Special tokens have score 0 in the file, so a text that contains "<mask>" would be read as the special token.
     scored = [(text, _NEVER if text in names.values() else score) for text, score in pieces]
     tokenizer = Tokenizer(Unigram(scored, unk_id=special["unk"], byte_fallback=False))
-    # The rules of the published normalizer. They keep the full-width tilde, which NFKC would replace.
+    # These rules agree with the file's table on all characters but U+1F23B and the private one, and they also compose
+    # marks. The table keeps the full-width tilde, which NFKC would replace.
     keep, put_back = normalizers.Replace(_TILDE, _PRIVATE), normalizers.Replace(_PRIVATE, _TILDE)
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Nmt(), keep, normalizers.NFKC(), put_back, normalizers.Replace(Regex(" {2,}"), " ")]
