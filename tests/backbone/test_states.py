@@ -215,8 +215,10 @@ def test_no_examples_give_no_states() -> None:
 
 def test_inputs_longer_than_the_model_reads_are_refused_when_the_backbone_is_made() -> None:
     assert len(tiny_backbone("bert", max_tokens=160).states([Example.of_text("a " * 300)]).encoded[0].ids) == 160
-    # RoBERTa counts positions from behind its padding index 1.
-    assert len(tiny_backbone("roberta", max_tokens=158).states([Example.of_text("a " * 300)]).encoded[0].ids) == 158
-    for architecture, longest in (("bert", 160), ("roberta", 158)):
+    # RoBERTa and MPNet count positions from behind their padding index 1.
+    for architecture in ("roberta", "mpnet"):
+        states = tiny_backbone(architecture, max_tokens=158).states([Example.of_text("a " * 300)])
+        assert len(states.encoded[0].ids) == 158
+    for architecture, longest in (("bert", 160), ("roberta", 158), ("mpnet", 158)):
         with pytest.raises(ConfigError, match=f"at most {longest} tokens"):
             tiny_backbone(architecture, max_tokens=longest + 1)

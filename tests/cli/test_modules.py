@@ -160,12 +160,13 @@ def test_modules_verify_notices_another_backbone(tmp_path: Path) -> None:
 
 def test_backbones_list_and_show_need_no_network() -> None:
     rows = conpet("backbones", "list", "--json").json
-    assert [row["name"] for row in rows] == ["smollm2-135m", "minilm-l6"]
+    assert [row["name"] for row in rows] == ["smollm2-135m", "minilm-l6", "mpnet-base", "e5-small-multilingual"]
     assert not any(row["installed"] for row in rows)
     assert "not installed" in conpet("backbones", "list").out
-    shown = conpet("backbones", "show", "minilm-l6").out
-    assert "384" in shown
-    assert rows[1]["sha256"] in shown
+    shown = conpet("backbones", "show", "mpnet-base").out
+    assert "768" in shown
+    assert len(rows[2]["wheels"]) == 5
+    assert all(f"{wheel}  {digest}" in shown for wheel, digest in rows[2]["wheels"].items())
 
 
 def test_backbones_show_describes_a_folder() -> None:

@@ -55,18 +55,22 @@ CONFIGS: dict[str, Any] = {
     ),
     "bert": lambda: tf.BertConfig(**_SIZES),
     "roberta": lambda: tf.RobertaConfig(**_SIZES),
+    "mpnet": lambda: tf.MPNetConfig(**_SIZES),
     "modernbert": lambda: tf.ModernBertConfig(**_SIZES, cls_token_id=0, sep_token_id=2, local_attention=6),
     "distilbert": lambda: tf.DistilBertConfig(
         vocab_size=VOCABULARY, dim=32, n_layers=LAYERS, n_heads=4, hidden_dim=48, pad_token_id=1
     ),
 }
+OWN_ATTENTION = ("mpnet",)
+"""Architectures that compute attention themselves, without the attention interface of transformers."""
 CAUSAL = ("llama", "qwen3", "mistral", "gemma", "gemma3", "gpt-neox", "gpt2")
 
 
 def tiny_model(architecture: str, seed: int = 0) -> nn.Module:
     """Return a frozen random model."""
     torch.manual_seed(seed)
-    model: nn.Module = tf.AutoModel.from_config(CONFIGS[architecture](), attn_implementation="sdpa")
+    attention = "eager" if architecture in OWN_ATTENTION else "sdpa"
+    model: nn.Module = tf.AutoModel.from_config(CONFIGS[architecture](), attn_implementation=attention)
     return model.eval().requires_grad_(False)
 
 

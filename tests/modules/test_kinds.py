@@ -22,7 +22,15 @@ from conpet.modules.parameter_count import bottleneck_parameters, ia3_parameters
 from conpet.modules.pool import ModulePool
 from conpet.modules.sublayers import find_sublayers, linear_maps
 from conpet.modules.training import train_module
-from tests.helpers.backbones import CONFIGS, EXAMPLES, LAYERS, custom_model, tiny_loaded, tiny_model
+from tests.helpers.backbones import (
+    CONFIGS,
+    EXAMPLES,
+    LAYERS,
+    OWN_ATTENTION,
+    custom_model,
+    tiny_loaded,
+    tiny_model,
+)
 from tests.helpers.modules import (
     ARCHITECTURES,
     IN_PEFT,
@@ -98,7 +106,7 @@ def test_what_is_stored_gives_what_was_trained(variant: str, architecture: str, 
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-@pytest.mark.parametrize(("architecture", "frozen_layers"), [("llama", 2), ("llama", 0), ("bert", 2)])
+@pytest.mark.parametrize(("architecture", "frozen_layers"), [("llama", 2), ("llama", 0), ("bert", 2), ("mpnet", 2)])
 @pytest.mark.parametrize("variant", IN_PEFT)
 def test_what_is_stored_loads_in_plain_peft(
     variant: str, architecture: str, frozen_layers: int, tmp_path: Path
@@ -121,7 +129,7 @@ def test_plain_peft_refuses_what_is_not_its_own(variant: str, tmp_path: Path) ->
         PeftModel.from_pretrained(tiny_model("llama"), tmp_path / "module")
 
 
-@pytest.mark.parametrize("architecture", ["llama", "bert", "qwen3", "roberta"])
+@pytest.mark.parametrize("architecture", ["llama", "bert", "qwen3", "roberta", "mpnet"])
 def test_as_many_parameters_are_trained_as_the_formulas_say(architecture: str) -> None:
     backbone, config = bench(architecture, 1), CONFIGS[architecture]()
     above, maps = [1, 2, 3], linear_maps(bench(architecture, 1))
@@ -133,9 +141,10 @@ def test_as_many_parameters_are_trained_as_the_formulas_say(architecture: str) -
         "ia3": ia3_parameters(config, 3),
         "houlsby": bottleneck_parameters(config, 5, 3, per_layer=2),
         "pfeiffer": bottleneck_parameters(config, 3, 3, per_layer=1),
-        "prefix": prefix_parameters(config, 3, 3),
     }
-    modules = {variant: PetModule(backbone, settings(variant), 0) for variant in VARIANTS}
+    if architecture not in OWN_ATTENTION:
+        formulas["prefix"] = prefix_parameters(config, 3, 3)
+    modules = {variant: PetModule(backbone, settings(variant), 0) for variant in formulas}
     assert formulas == {
         variant: sum(parameter.numel() for parameter in module.parameters.values())
         for variant, module in modules.items()
@@ -161,6 +170,7 @@ def test_sublayers_are_found_by_watching_the_model_run(architecture: str) -> Non
         "bert": (("attention.self.key", "attention.self.value"), "attention.output.dense", "output.dense"),
         "gpt-neox": (("attention.query_key_value",), "attention.dense", "mlp.dense_4h_to_h"),
         "modernbert": (("attn.Wqkv",), "attn.Wo", "mlp.Wo"),
+        "mpnet": (("attention.attn.k", "attention.attn.v"), "attention.attn.o", "output.dense"),
         "distilbert": (("attention.k_lin", "attention.v_lin"), "attention.out_lin", "ffn.lin2"),
     }
     known["roberta"] = known["bert"]
@@ -172,7 +182,7 @@ def test_sublayers_are_found_by_watching_the_model_run(architecture: str) -> Non
     assert names == (tuple(path + one for one in keys_values), path + attention, path + feed_forward)
 
 
-@pytest.mark.parametrize("architecture", CONFIGS)
+@pytest.mark.parametrize("architecture", [name for name in CONFIGS if name not in OWN_ATTENTION])
 def test_a_prefix_can_sit_in_every_architecture_of_transformers(architecture: str) -> None:
     backbone = bench(architecture, 2)
     plain = PetModule(backbone, settings("prefix", module={"tokens": 1}), 0)
@@ -180,6 +190,12 @@ def test_a_prefix_can_sit_in_every_architecture_of_transformers(architecture: st
         for name, parameter in plain.parameters.items():
             parameter.fill_(0.0 if name.endswith("key") else 5.0)
     assert (represented(backbone, plain) - frozen(backbone)).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("architecture", OWN_ATTENTION)
+def test_a_prefix_is_refused_where_layers_compute_attention_themselves(architecture: str) -> None:
+    with pytest.raises(ConfigError, match=rf"module.kind=prefix .* {architecture} has none.* module.kind=lora"):
+        check_module(bench(architecture, 2), settings("prefix").module)
 
 
 @pytest.mark.parametrize("kind", ["ia3", "houlsby", "pfeiffer", "prefix"])

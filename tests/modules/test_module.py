@@ -141,7 +141,7 @@ def test_the_linear_maps_are_those_of_the_suffix() -> None:
     assert linear_maps(Backbone(tiny_loaded(model=custom_model("named")))) == ("mix",)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "bert", "gpt-neox", "modernbert", "distilbert"])
+@pytest.mark.parametrize("architecture", ["llama", "bert", "mpnet", "gpt-neox", "modernbert", "distilbert"])
 def test_a_module_sits_on_the_layers_above_the_cut_alone(architecture: str) -> None:
     backbone = tiny_backbone(architecture, frozen_layers=3)
     module = PetModule(backbone, settings(), seed=0)
@@ -174,7 +174,7 @@ def test_a_suffix_without_linear_maps_is_refused(architecture: str, frozen_layer
 
 
 @pytest.mark.parametrize(
-    ("architecture", "frozen_layers"), [("llama", 2), ("llama", 0), ("bert", 2), ("modernbert", 1)]
+    ("architecture", "frozen_layers"), [("llama", 2), ("llama", 0), ("bert", 2), ("mpnet", 2), ("modernbert", 1)]
 )
 def test_training_changes_the_module_and_not_one_byte_of_the_backbone(architecture: str, frozen_layers: int) -> None:
     backbone = tiny_backbone(architecture, frozen_layers=frozen_layers)

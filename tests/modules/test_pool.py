@@ -43,6 +43,7 @@ SHAPES: dict[str, list[dict[str, object]]] = {
         {"module": {"rank": 7, "alpha": 3.0}},
         {"module": {"targets": ("dense",)}},
     ],
+    "mpnet": [{}, {"module": {"rank": 1, "targets": ("q", "v")}}, {"module": {"targets": ("dense",)}}],
 }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +143,7 @@ def _load_model(folder: Path, name: str, dtype: torch.dtype) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(folder)
         options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "output_loading_info": True}
-        with no_bars(), seeded(0):  # weights missing from the file (of a pooler) are drawn at random
+        with no_bars(), _no_load_report(), seeded(0):  # weights missing from the file (of a pooler) are drawn at random
             try:
                 model, info = AutoModel.from_pretrained(folder, config=config, **options)
             except ValueError:  # an architecture without scaled-dot-product attention
@@ -159,6 +161,25 @@ def _load_model(folder: Path, name: str, dtype: torch.dtype) -> nn.Module:
         raise BackboneError(f"{name} is an encoder-decoder model; use a causal language model or an encoder")
     frozen: nn.Module = model.eval().requires_grad_(False)
     return frozen
+
+
+@contextmanager
+def _no_load_report() -> Iterator[None]:
+    """Hide the table of missing and unused weights that transformers logs: conpet checks the missing ones itself.
+
+    A report of weights of the wrong size is shown, because the error that follows refers to it.
+    """
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return "LOAD REPORT" not in message or "MISMATCH" in message
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_wanted)
 
 
 def _load_tokenizer(folder: Path, name: str) -> Any:

@@ -68,8 +68,15 @@ def show(
         print_json(details)
         return
     for key, value in details.items():
-        shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
-        line(f"{key.replace('_', ' '):<16}{shown}")
+        for name_shown, shown in _lines(key.replace("_", " "), value):
+            line(f"{name_shown:<16}{shown}")
+
+
+def _lines(name: str, value: Any) -> list[tuple[str, Any]]:
+    """Return the lines, name and text, that show one detail."""
+    if isinstance(value, dict):
+        return [(name if not index else "", f"{key}  {entry}") for index, (key, entry) in enumerate(value.items())]
+    return [(name, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value)]
 
 
 def _embedded(name: str) -> dict[str, Any]:
@@ -86,8 +93,7 @@ def _embedded(name: str) -> dict[str, Any]:
         "parameters": model.parameters,
         "context": model.context,
         "licence": model.licence,
-        "package": model.requirement,
-        "sha256": model.sha256,
+        "wheels": {wheel.requirement: wheel.sha256 for wheel in model.wheels},
         "download_bytes": model.download_bytes,
         "installed": installation.present,
         "bytes": installation.bytes,

@@ -34,7 +34,10 @@ def init(
     workspace: Annotated[Path, typer.Argument(metavar="WORKSPACE", help="Folder of the workspace: new or empty.")],
     backbone: Annotated[
         str,
-        typer.Option(help="smollm2-135m, minilm-l6, tiny-random, a folder in Hugging Face format, or a hub id."),
+        typer.Option(
+            help="smollm2-135m, minilm-l6, mpnet-base, e5-small-multilingual, tiny-random, a folder in Hugging Face "
+            "format, or a hub id."
+        ),
     ] = "smollm2-135m",
     method: Annotated[str, typer.Option(help=f"Learning method: {', '.join(METHODS)}.")] = "dynamic",
     frozen_layers: Annotated[int | None, _setting("Number of bottom layers without modules.")] = None,

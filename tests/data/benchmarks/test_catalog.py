@@ -18,6 +18,9 @@ from tests.helpers.cli import conpet, write_rows, write_stream
 SHIPPED = {
     "clinc150": ((15_000, 3_000, 4_500), 150, ["groups"], 1_000),
     "banking77": ((9_000, 1_003, 3_080), 77, [], 0),
+    "hwu64": ((8_942, 1_018, 1_076), 64, ["groups"], 0),
+    "sib200_ja": ((701, 99, 204), 7, [], 0),
+    "semeval2010_task8": ((5_931, 658, 2_262), 17, ["groups"], 0),
     "fewrel80": ((9_979, 1_426, 2_855), 80, ["paper"], 0),
     "fewnerd53": ((27_891, 2_363, 6_536), 53, ["paper", "groups"], 0),
 }
@@ -42,12 +45,13 @@ class TestShipped:
         assert {one.label for one in data.out_of_scope} <= {None}
         assert {one.kind for one in data.train} == {DATA_SETS[name].kind}
 
-    def test_ten_domains_ten_tasks(self) -> None:
+    def test_groups_are_those_published(self) -> None:
         assert [len(labels) for labels in read_data("clinc150").grouping().values()] == [15] * 10
+        assert sorted(map(len, read_data("semeval2010_task8").grouping().values())) == [2] * 7 + [3]
         assert [len(labels) for labels in read_data("fewrel80").grouping("paper").values()] == [8] * 10
         assert sum(len(labels) for labels in read_data("fewnerd53").grouping("paper").values()) == 53
 
-    @pytest.mark.parametrize("name", ["clinc150", "fewrel80", "fewnerd53"])
+    @pytest.mark.parametrize("name", ["clinc150", "hwu64", "fewrel80", "semeval2010_task8", "fewnerd53"])
     def test_no_held_out_input_of_a_stream_was_trained_on(self, name: str) -> None:
         data = read_data(name)
         stream = stream_of(data, data.grouping())
@@ -211,9 +215,8 @@ class TestList:
         put(tmp_path / "tacred/train.json", [])
         done = conpet("bench", "data", "list", "--data-folder", tmp_path)
         assert done.code == 0
-        table = {
-            line.split()[0]: line.rstrip().rsplit(maxsplit=1)[1] for line in done.out.split("\n\n")[0].splitlines()
-        }
+        rows = [line for line in done.out.split("\n\n")[0].splitlines() if not line.startswith(" ")]
+        table = {line.split()[0]: line.rstrip().rsplit(maxsplit=1)[1] for line in rows}
         states = {name: table[name] for name in ("clinc150", "fewnerd53", "tacred", "ace2005")}
         assert states == {"clinc150": "present", "fewnerd53": "present", "tacred": "incomplete", "ace2005": "missing"}
         assert f"tacred: {tmp_path / 'tacred'} lacks dev.json, test.json; get it from https://catalog.ldc" in done.out
