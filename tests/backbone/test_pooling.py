@@ -8,7 +8,7 @@ from torch import Tensor
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.encode import Encoder
-from conpet.backbone.pooling import Pooling
+from conpet.backbone.pooling import Pooling, span_between
 from conpet.backbone.sample_texts import SAMPLE_TEXTS
 from conpet.data import Example, Span, Style
 from tests.helpers.backbones import byte_tokenizer, mask_tokenizer, tiny_backbone
@@ -44,34 +44,56 @@ def states_by_layer(backbone: Backbone, example: Example) -> list[Tensor]:
     return [layer[0] for layer in out.hidden_states[1:]]
 
 
-def standardised(value: Tensor, sample: list[Tensor]) -> Tensor:
+def scaled(value: Tensor, sample: list[Tensor]) -> Tensor:
+    """Standardise a block by a sample, then scale it to the norm of a standard normal vector."""
     stacked = torch.stack(sample)
-    return (value - stacked.mean(0)) / stacked.std(0)
+    standardised = (value - stacked.mean(0)) / stacked.std(0)
+    return standardised / standardised.norm() * len(value) ** 0.5
 
 
-def test_frozen_features_of_a_relation_are_the_top_mean_and_the_spans_in_the_middle() -> None:
+def test_frozen_features_of_a_relation_are_head_tail_and_between_and_of_a_mention_its_span_and_the_sentence() -> None:
     backbone = tiny_backbone(frozen_layers=3, feature_layers=(1, 2, 3))
     texts = [states_by_layer(backbone, Example.of_text(text)) for text in SAMPLE_TEXTS]
     means = [[layers[depth][1:].mean(0) for layers in texts] for depth in range(3)]
-    tokens = [token for layers in texts for token in layers[1]]
+    tokens = [[token for layers in texts for token in layers[depth]] for depth in range(2)]
     found = backbone.states([RELATION, MENTION, TEXT], None).features
     relation, mention, text = (states_by_layer(backbone, example) for example in (RELATION, MENTION, TEXT))
     (head, tail), (entity,) = (backbone.encode([example])[0].spans for example in (RELATION, MENTION))
+    between = slice(min(head[1], tail[1]), max(head[0], tail[0]))
     expected = [
         [
-            standardised(relation[2][1:].mean(0), means[2]),
-            standardised(relation[1][slice(*head)].mean(0), tokens),
-            standardised(relation[1][slice(*tail)].mean(0), tokens),
+            scaled(relation[1][slice(*head)].mean(0), tokens[1]),
+            scaled(relation[1][slice(*tail)].mean(0), tokens[1]),
+            scaled(relation[1][between].mean(0), means[1]),
         ],
         [
-            standardised(mention[1][1:].mean(0), means[1]),
-            standardised(mention[2][1:].mean(0), means[2]),
-            standardised(mention[1][slice(*entity)].mean(0), tokens),
+            scaled(mention[0][slice(*entity)].mean(0), tokens[0]),
+            scaled(mention[1][slice(*entity)].mean(0), tokens[1]),
+            scaled(mention[2][1:].mean(0), means[2]),
         ],
-        [standardised(text[depth][1:].mean(0), means[depth]) for depth in range(3)],
+        [scaled(text[depth][1:].mean(0), means[depth]) for depth in range(3)],
     ]
     for row, blocks in zip(found, expected, strict=True):
         torch.testing.assert_close(row, torch.cat(blocks), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("head", "tail"), [(Span(0, 3), Span(2, 4)), (Span(1, 2), Span(2, 3))])
+def test_spans_with_nothing_between_them_leave_that_block_empty(head: Span, tail: Span) -> None:
+    spans = torch.tensor([[[head.start, head.end], [tail.start, tail.end]]])
+    assert not span_between(spans).any()
+    assert not span_between(torch.tensor([[[1, 2], [0, 0]]])).any()
+
+
+def test_of_two_relations_between_the_same_words_the_direction_shows() -> None:
+    """Only head and tail are exchanged: a linear classifier of the features must be able to tell."""
+    backbone = tiny_backbone(frozen_layers=3, feature_layers=(1, 2, 3))
+    words = [f"w{index}" for index in range(12)]
+    forwards = [Example.of_relation(words, Span(at, at + 1), Span(at + 3, at + 4)) for at in range(8)]
+    backwards = [Example.of_relation(words, Span(at + 3, at + 4), Span(at, at + 1)) for at in range(8)]
+    features = backbone.states([*forwards, *backwards]).features
+    apart = features[:8] - features[8:]
+    # One direction in feature space separates all pairs.
+    assert (apart @ apart.mean(0) > 0).all()
 
 
 def test_with_fewer_than_three_feature_layers_spans_take_no_part() -> None:

@@ -194,9 +194,16 @@ def test_features_are_means_over_tokens_at_the_feature_layers_on_one_fixed_scale
             for row, one in enumerate(states.encoded)
         ]
     )
-    # One scale and shift per dimension, the same for all examples, turns means into features.
-    apart, raw = states.features[1:] - states.features[:1], means[1:] - means[:1]
-    torch.testing.assert_close(apart / raw, (apart / raw)[:1].expand(N - 1, -1), rtol=1e-2, atol=1e-3)
+    # Each block has the norm of a standard normal vector; before that, one scale and shift per dimension, the same for
+    # all examples, turned means into features.
+    blocks = states.features.view(N, 2, -1)
+    torch.testing.assert_close(blocks.norm(dim=2), torch.full((N, 2), 32**0.5))
+    scale = backbone._features.means
+    for index in range(2):
+        standardised = (means.view(N, 2, -1)[:, index] - scale[index].mean) / scale[index].deviation
+        torch.testing.assert_close(
+            torch.nn.functional.cosine_similarity(blocks[:, index], standardised), torch.ones(N), rtol=0, atol=1e-4
+        )
 
 
 def test_a_backbone_starts_without_reading_the_sample_texts_and_meters_only_what_it_was_asked() -> None:

@@ -20,7 +20,7 @@ def joined(rendered: Rendered) -> str:
     ("example", "style", "expected"),
     [
         (TEXT, Style.CAUSAL, "how do I pay?\nIntent:"),
-        (TEXT, Style.MASKED, "how do I pay? Intent:[MASK]"),
+        (TEXT, Style.MASKED, "how do I pay?"),
         (
             RELATION,
             Style.CAUSAL,
@@ -113,5 +113,6 @@ def test_a_task_with_a_wrong_template_cannot_be_built() -> None:
         Task("t", (Example.of_text("a", "x"), Example.of_text("b", "y")), template="{txt}")
 
 
-def test_a_masked_backbone_is_read_at_the_end_where_a_template_names_no_slot() -> None:
-    assert render(TEXT, "{text} Intent:", Style.MASKED) == render(TEXT, "{text} Intent: {slot}", Style.MASKED)
+def test_a_rendering_has_no_slot_where_the_template_names_none() -> None:
+    for style in Style:
+        assert all(piece.role is not PieceRole.SLOT for piece in render(TEXT, "{text} Intent:", style))

@@ -26,7 +26,7 @@ from tests.helpers.workspaces import stream, workspace
 
 
 def rows_of(evidence: Evidence, rows: slice | Tensor) -> Evidence:
-    per_row = [evidence.lda, evidence.ridge, evidence.tasks, evidence.modules]
+    per_row = [evidence.lda, evidence.ridge, evidence.logistic, evidence.tasks, evidence.modules]
     return Evidence(*(one[rows] for one in per_row), owner=evidence.owner)
 
 
@@ -48,6 +48,7 @@ def informative(rows: int, seed: int, modules: float = 4.0) -> tuple[Evidence, T
     return Evidence(
         torch.log_softmax(noisy(right, 1.0), dim=1),
         noisy(right, 1.0) / 10,
+        torch.log_softmax(noisy(right, 1.0), dim=1),
         torch.log_softmax(noisy(tasks, 3.0), dim=1),
         noisy(right, modules),
         owner,
@@ -96,7 +97,7 @@ def test_modules_do_not_compete_by_the_scale_of_their_logits() -> None:
     assert (evidence.owner[paper.log_probabilities(louder).argmax(dim=1)] == 1).all()
 
 
-def as_written(evidence: Evidence, row: int, a: float, b: float, c: float, d: float) -> list[float]:
+def as_written(evidence: Evidence, row: int, a: float, b: float, c: float, d: float, e: float) -> list[float]:
     """Return one row's log-probabilities by the formulas of `CalibratedFusion`, task by task, in float64."""
     tasks = {}
     possible = set(evidence.owner[~evidence.impossible[row]].tolist())
@@ -105,6 +106,7 @@ def as_written(evidence: Evidence, row: int, a: float, b: float, c: float, d: fl
     for task in run | set(others[: calibrated.CANDIDATES]):
         labels = (evidence.owner == task).nonzero().squeeze(1)
         closed = a * evidence.lda[row, labels].double() + b * evidence.ridge[row, labels].double()
+        closed += e * evidence.logistic[row, labels].double()
         module = evidence.modules[row, labels].double().log_softmax(dim=0)
         within = closed.log_softmax(dim=0)
         second = torch.where(evidence.ran[row, labels], module, within)
@@ -131,6 +133,7 @@ def many_labels(sizes: list[int], *, partly: bool) -> Evidence:
     return Evidence(
         torch.log_softmax(drawn(len(owner), 100.0), dim=1).masked_fill(other[owner], -torch.inf),
         drawn(len(owner), 0.2).masked_fill(other[owner], -torch.inf),
+        torch.log_softmax(drawn(len(owner), 3.0).masked_fill(other[owner], -torch.inf), dim=1),
         torch.log_softmax(drawn(len(sizes), 3.0).masked_fill(other, -torch.inf), dim=1),
         drawn(len(owner), 5.0).masked_fill(~ran, -torch.inf),
         owner,
@@ -143,7 +146,7 @@ def test_the_calibrated_fusion_is_what_is_written_of_it(sizes: list[int], partly
     evidence = many_labels(sizes, partly=partly)
     fusion = CalibratedFusion()
     scores = fusion.log_probabilities(evidence)
-    weights = fusion.lda, fusion.ridge, fusion.selector, fusion.module
+    weights = fusion.lda, fusion.ridge, fusion.selector, fusion.module, fusion.logistic
     for row in range(len(scores)):
         assert scores[row].tolist() == pytest.approx(as_written(evidence, row, *weights), rel=1e-5, abs=1e-4)
 
@@ -184,7 +187,7 @@ def test_one_example_moves_the_weights_less_than_many() -> None:
 def test_fitting_looks_at_the_tasks_that_matter_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     few, targets = informative(60, seed=3)
     rows, many = len(targets), 50
-    others = {"lda": -30.0, "ridge": -1.0, "modules": -torch.inf}
+    others = {"lda": -30.0, "ridge": -1.0, "logistic": -30.0, "modules": -torch.inf}
     wide = {name: torch.full((rows, 6 + many), value) for name, value in others.items()}
     places = torch.tensor([3, 20, 41, 42, 50, 55])  # a module's labels may stand apart
     for name, scores in wide.items():

@@ -22,13 +22,13 @@ from conpet.backbone.pooling import Pooling
 from conpet.backbone.sample_texts import SAMPLE_TEXTS
 from conpet.backbone.states import ON_CPU, ON_GPU, Batching, Encoded, States, pad_ids, spans_of
 from conpet.cost import meter
-from conpet.data import Example
+from conpet.data import Example, Style
 from conpet.errors import BackboneError, ConfigError
 
 SAMPLE_TOKENS = 128
 """Longest sample text in tokens. Independent of `Backbone.max_tokens`, so that features do not depend on it."""
 
-STATES_FORMAT = 2
+STATES_FORMAT = 3
 """Part of every cache key. Increase it when the computation of states or features changes: old entries then miss."""
 
 
@@ -90,7 +90,9 @@ class Backbone:
         self._loaded = loaded
         self.cut = _verified_cut(loaded.tree, frozen_layers)
         self.frozen_layers = default_frozen_layers(self.cut.layers) if frozen_layers is None else frozen_layers
-        self.feature_layers = feature_layers or default_feature_layers(self.cut.layers, self.frozen_layers)
+        self.feature_layers = feature_layers or default_feature_layers(
+            self.cut.layers, self.frozen_layers, loaded.encoder.style
+        )
         self.max_tokens = max_tokens
         self.pooling = pooling
         self.cache = cache
@@ -358,9 +360,13 @@ def default_frozen_layers(layers: int) -> int:
     return layers - max(1, round(layers / 5)) if layers else 0
 
 
-def default_feature_layers(layers: int, frozen_layers: int) -> tuple[int, ...]:
-    """Return three depths spread over the prefix; none for a model that cannot be cut."""
+def default_feature_layers(layers: int, frozen_layers: int, style: Style) -> tuple[int, ...]:
+    """Return three evenly spaced depths; none for a model that cannot be cut.
+
+    Of an encoder they reach the last layer, whose states were trained to represent text. The last layers of a causal
+    model predict the next token: its depths are those of the prefix, and cost nothing more.
+    """
     if not layers:
         return ()
-    top = frozen_layers or layers
+    top = (frozen_layers or layers) if style is Style.CAUSAL else layers
     return tuple(sorted({max(1, round(top * share)) for share in (1 / 3, 2 / 3, 1)}))

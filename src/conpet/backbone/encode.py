@@ -65,7 +65,7 @@ class Encoder:
     def _fitted(
         self, example: Example, rendered: Rendered, ids: Mapping[str, Sequence[int]], max_tokens: int
     ) -> Encoded:
-        pieces = [TokenPiece(self._begin, PieceRole.KEEP)]
+        pieces = self._before(rendered)
         for piece in rendered:
             if piece.role is PieceRole.SLOT:
                 pieces.append(TokenPiece((self._tokenizer.mask_token_id,), PieceRole.SLOT))
@@ -78,6 +78,13 @@ class Encoder:
             raise DataError(f"{_quoted(example)}: {error.summary}") from None
         spans = tuple(fitted.spans[name] for name in sorted(fitted.spans))  # head before tail
         return Encoded(tuple(fitted.ids), fitted.slot, spans)
+
+    def _before(self, rendered: Rendered) -> list[TokenPiece]:
+        """Return the pieces before the text; the first token is the slot of a masked model if the template has none."""
+        if self.style is Style.CAUSAL or any(piece.role is PieceRole.SLOT for piece in rendered):
+            return [TokenPiece(self._begin, PieceRole.KEEP)]
+        first = self._begin[:1] or (self._tokenizer.mask_token_id,)
+        return [TokenPiece(first, PieceRole.SLOT), TokenPiece(self._begin[1:], PieceRole.KEEP)]
 
 
 def _tokenized(tokenizer: Any, texts: list[str]) -> list[list[int]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from conpet.backbone.pooling import mean_of_spans, mean_of_tokens, number_of_spans
+from conpet.backbone.pooling import mean_of_spans, mean_of_tokens, number_of_spans, span_between
 
-MAX_SPANS = 2
-"""Most marked spans in an example: head and tail."""
+MIN_LAYERS = 3
+"""Fewest feature layers with which marked spans take part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,49 +28,73 @@ class _Scale:
         return cls(sample.mean(0), sample.std(0).clamp(min=1e-6))
 
     def __call__(self, values: Tensor) -> Tensor:
-        return (values - self.mean) / self.deviation
+        """Standardise values `[..., d]`, then scale each vector to the norm `sqrt(d)`; a zero vector stays zero."""
+        empty = (values == 0).all(dim=-1, keepdim=True)
+        standardised = ((values - self.mean) / self.deviation).masked_fill(empty, 0.0)
+        return normalize(standardised, dim=-1) * math.sqrt(values.shape[-1])
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenFeatures:
-    """Features `[n, F]` of examples, from the states after k layers: F = k d.
+    """Features `[n, F]` of examples, from the states after k layers: k blocks of width d, F = k d.
 
-    Plain text: the mean over all tokens at each layer. An example with marked spans, if k is 3 or more: the mean over
-    each span at the middle layer replaces the token mean at one of the lowest layers (head and tail of a relation, or
-    the mention to be typed).
+    - Plain text: the mean over all tokens at each layer.
+    - A mention, if k is 3 or more: its span replaces the token mean at the two lowest layers, so its own words and the
+      sentence are both there.
+    - A relation, if k is 3 or more: three blocks at the middle layer are head, tail, and what stands between them. Head
+      and tail have fixed places, and the text between contains the marks of both in their order, so the direction of a
+      relation is visible.
 
-    Every dimension is standardised by its mean and deviation over general sentences. These depend on the backbone
-    alone, so features do not change as tasks are added or removed.
+    Every dimension is standardised by its mean and deviation over general sentences, and each block is then scaled to
+    the norm `sqrt(d)`. The scales depend on the backbone alone, so features do not change as tasks are added or
+    removed.
 
     Attributes:
         layers: The k layers, ascending.
         means: Scale of the token means at each layer.
-        tokens: Scale of single tokens at the middle layer.
+        tokens: Scale of single tokens at each layer.
     """
 
     layers: tuple[int, ...]
     means: tuple[_Scale, ...]
-    tokens: _Scale
+    tokens: tuple[_Scale, ...]
 
     @classmethod
     def fitted(cls, layers: Sequence[int], sample: Sequence[tuple[Mapping[int, Tensor], Tensor]]) -> FrozenFeatures:
         """Compute the scales from batches of general sentences: states `[n, T, d]` by layer, and masks `[n, T]`."""
-        middle = layers[len(layers) // 2]
-        tokens = torch.cat([states[middle][mask.bool()].float() for states, mask in sample])
-        means = [torch.cat([mean_of_tokens(states[layer], mask) for states, mask in sample]) for layer in layers]
-        return cls(tuple(layers), tuple(_Scale.of(mean) for mean in means), _Scale.of(tokens))
+
+        def tokens_at(layer: int) -> Tensor:
+            return torch.cat([states[layer][mask.bool()].float() for states, mask in sample])
+
+        def means_at(layer: int) -> Tensor:
+            return torch.cat([mean_of_tokens(states[layer], mask) for states, mask in sample])
+
+        means, tokens = ([_Scale.of(read(layer)) for layer in layers] for read in (means_at, tokens_at))
+        return cls(tuple(layers), tuple(means), tuple(tokens))
 
     def __call__(self, states: Mapping[int, Tensor], mask: Tensor, spans: Tensor) -> Tensor:
         """Return the features `[n, F]`, float32, of a batch, given its states by layer, mask and spans `[n, 2, 2]`."""
-        means = [
+        blocks = [
             scale(mean_of_tokens(states[layer], mask)) for layer, scale in zip(self.layers, self.means, strict=True)
         ]
         count = number_of_spans(spans)
-        if len(self.layers) <= MAX_SPANS or not int(count.max()):
-            return torch.cat(means, dim=1)
-        spanned = self.tokens(mean_of_spans(states[self.layers[len(self.layers) // 2]], spans))
-        rows = []
-        for row, spans_of_row in enumerate(count.tolist()):
-            blocks = [mean[row] for mean in means[spans_of_row:]]
-            rows.append(torch.cat([*blocks, *spanned[row, :spans_of_row]]))
-        return torch.stack(rows)
+        if len(self.layers) >= MIN_LAYERS and int(count.max()):
+            for number, of_spans in ((1, self._of_mention(states, spans)), (2, self._of_relation(states, spans))):
+                rows = (count == number).unsqueeze(1)
+                blocks = [
+                    torch.where(rows, of_spans[index], block) if index in of_spans else block
+                    for index, block in enumerate(blocks)
+                ]
+        return torch.cat(blocks, dim=1)
+
+    def _of_mention(self, states: Mapping[int, Tensor], spans: Tensor) -> dict[int, Tensor]:
+        """Return the blocks that a mention replaces, by index."""
+        return {index: self.tokens[index](mean_of_spans(states[self.layers[index]], spans)[:, 0]) for index in (0, 1)}
+
+    def _of_relation(self, states: Mapping[int, Tensor], spans: Tensor) -> dict[int, Tensor]:
+        """Return the blocks that a relation replaces, by index: head, tail, between."""
+        middle = len(self.layers) // 2
+        at_middle = states[self.layers[middle]]
+        head, tail = self.tokens[middle](mean_of_spans(at_middle, spans)).unbind(dim=1)
+        between = self.means[middle](mean_of_spans(at_middle, span_between(spans))[:, 0])
+        return {middle - 1: head, middle: tail, middle + 1: between}

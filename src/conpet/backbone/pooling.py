@@ -66,6 +66,14 @@ def mean_of_spans(hidden: Tensor, spans: Tensor) -> Tensor:
     return torch.einsum("nst,ntd->nsd", weight, hidden.float())
 
 
+def span_between(spans: Tensor) -> Tensor:
+    """Return the span between two spans, as the first of `[n, 2, 2]`; 0, 0 if they touch, overlap or are fewer."""
+    between = torch.zeros_like(spans)
+    start, end = spans[..., 1].amin(dim=1), spans[..., 0].amax(dim=1)
+    between[:, 0] = torch.stack([start, end], dim=1) * ((end > start) & (start > 0)).unsqueeze(1)
+    return between
+
+
 def number_of_spans(spans: Tensor) -> Tensor:
     """Return the number of spans of each example `[n]`, 0 to 2, given spans `[n, 2, 2]`."""
     return (spans[..., 1] > spans[..., 0]).sum(dim=1)

@@ -19,7 +19,7 @@ from conpet.errors import ConfigError
 
 
 class Style(StrEnum):
-    """Where the backbone is read: at the last token, or at a mask token."""
+    """Where the backbone is read: at the last token (causal), or at a mask token or the first token (masked)."""
 
     CAUSAL = "causal"
     MASKED = "masked"
@@ -50,8 +50,8 @@ Rendered = tuple[Piece, ...]
 """Pieces to tokenize one by one, without special tokens.
 
 Neighbouring pieces are joined where roles and marked spans allow, so that few words are tokenized separately. A space
-between two pieces starts the second one (" word"), because BPE vocabularies attach the space to the following word. A
-causal rendering has no slot piece: its last token is the slot.
+between two pieces starts the second one (" word"), because BPE vocabularies attach the space to the following word.
+Without a slot piece, the slot is the last token (causal) or the first (masked).
 """
 
 
@@ -62,7 +62,7 @@ class _Part(NamedTuple):
 
 _DEFAULTS = {
     (Kind.TEXT, Style.CAUSAL): "{text}\nIntent:",
-    (Kind.TEXT, Style.MASKED): "{text} Intent: {slot}",
+    (Kind.TEXT, Style.MASKED): "{text}",
     (Kind.RELATION, Style.CAUSAL): "{sentence} In this sentence, the relation of {tail} to {head} is",
     (Kind.RELATION, Style.MASKED): "{sentence} In this sentence, {tail} is the {slot} of {head}.",
     (Kind.TYPING, Style.CAUSAL): "{sentence} In this sentence, {mention} is a",
@@ -98,7 +98,7 @@ def render(example: Example, template: str | None, style: Style) -> Rendered:
         template: Text with the fields of the example's kind: `{text}`; or `{sentence}` with `{head}` and `{tail}`, or
             with `{mention}`; and `{slot}`. None means the default. A template works in both styles if it ends
             with `{slot}` or `{slot}.`, or has no slot: the causal style omits the slot and reads the token before it,
-            the masked style adds a missing slot at the end.
+            the masked style reads the first token (`[CLS]`) if there is no slot.
         style: How the backbone is read.
 
     Raises:
@@ -137,9 +137,7 @@ def _parse(template: str, kind: Kind) -> tuple[_Part, ...]:
 def _compile(template: str, kind: Kind, style: Style) -> tuple[_Part, ...]:
     parts = _parse(template, kind)
     slot = _Part("slot", is_field=True)
-    if style is Style.MASKED:
-        return parts if slot in parts else (*parts, _Part(" ", is_field=False), slot)
-    if slot not in parts:
+    if style is Style.MASKED or slot not in parts:
         return parts
     before, after = parts[: parts.index(slot)], parts[parts.index(slot) + 1 :]
     if any(part.is_field for part in after) or "".join(part.text for part in after).strip() not in ("", "."):

@@ -44,7 +44,7 @@ def evaluate(
         progress: Called with the number of examples done since the last call.
     """
     statistics = method.statistics(state) if state.tasks else None
-    names = classifiers_for(statistics.feature_map.views) if statistics else ()
+    names = classifiers_for(statistics) if statistics else ()
     references: Counter[str] = Counter()
     tasks: dict[str, dict[str, Measurement]] = {}
     confusion: dict[str, dict[str, int]] = {}

@@ -1,4 +1,4 @@
-"""Closed-form classifiers: computed, not trained, from exact additive statistics of frozen features."""
+"""Classifiers of frozen features: closed forms of exact additive statistics, and logistic regression."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ CLASSIFIERS = Registry(
         "ridge": "conpet.features.classifiers:Ridge",
         "projected-ridge": "conpet.features.classifiers:ProjectedRidge",
         "klda": "conpet.features.classifiers:KernelDiscriminant",
+        "logistic": "conpet.features.classifiers:TrainedLogistic",
     },
 )
 """Names of the `ClosedFormEstimator` classes; each class can be built without arguments."""

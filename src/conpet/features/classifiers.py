@@ -15,6 +15,7 @@ from conpet.errors import ConfigError, DataError
 from conpet.features.cholesky import Factor
 from conpet.features.feature_map import FeatureMap, View
 from conpet.features.last_result import LastResult
+from conpet.features.logistic import LogisticRegression, LogisticWeights
 from conpet.features.statistics import ClosedFormState, mean_variance
 
 
@@ -329,6 +330,45 @@ class ProjectedRidge(Ridge):
 
     name: ClassVar[str] = "projected-ridge"
     view: ClassVar[View] = View.PROJECTED
+
+
+@dataclass(frozen=True, eq=False)
+class LogisticScores(_Scores):
+    """Log-probabilities of logistic regressions, each over the labels of one kind of input.
+
+    Attributes:
+        weights: The weights for each kind.
+    """
+
+    weights: tuple[LogisticWeights, ...]
+
+    def _compute(self, features: Tensor) -> Tensor:
+        column = {label: index for index, label in enumerate(self.labels)}
+        scores = torch.full((len(features), len(self.labels)), -torch.inf, dtype=torch.float32)
+        for weights in self.weights:
+            scores[:, [column[label] for label in weights.labels]] = weights.logits(features).log_softmax(dim=1)
+        return scores
+
+    def _score_rows(self, rows: Tensor) -> Tensor:
+        raise NotImplementedError("logistic regression reads the features themselves")
+
+
+@dataclass(frozen=True)
+class TrainedLogistic:
+    """Logistic regression, trained as tasks come and go; scores are log-probabilities among labels of one kind."""
+
+    name: ClassVar[str] = LogisticRegression.name
+    view: ClassVar[View] = View.RAW
+
+    def fit(self, state: ClosedFormState) -> LogisticScores:
+        """Return the classifier with the weights of the state; nothing is trained."""
+        _check(state, self)
+        if not state.logistic:
+            raise ConfigError(
+                f"{self.name}: these statistics hold no trained weights; use a method that trains them ('logistic', "
+                "'dynamic')"
+            )
+        return LogisticScores(self.name, state.labels, state.feature_map, self.view, state.logistic)
 
 
 def _check(state: ClosedFormState, method: ClosedFormEstimator) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from conpet.features import CLASSIFIERS
 from conpet.features.classifiers import ClosedFormClassifier
-from conpet.features.feature_map import View
+from conpet.features.logistic import LogisticRegression
 from conpet.features.statistics import ClosedFormState
 
 
-def classifiers_for(views: Collection[View]) -> tuple[str, ...]:
-    """Return the names in `CLASSIFIERS` that need no other views than these."""
-    return tuple(name for name in CLASSIFIERS if CLASSIFIERS[name].view in views)
+def classifiers_for(state: ClosedFormState) -> tuple[str, ...]:
+    """Return the names in `CLASSIFIERS` that can be fitted to these statistics."""
+    return tuple(
+        name
+        for name in CLASSIFIERS
+        if CLASSIFIERS[name].view in state.feature_map.views and (state.logistic or name != LogisticRegression.name)
+    )
 
 
 def fitted_classifier(state: ClosedFormState, name: str) -> ClosedFormClassifier:

@@ -14,6 +14,7 @@ from torch import Tensor
 from conpet.errors import ConfigError, CorruptionError, DataError
 from conpet.features.cholesky import Factor
 from conpet.features.feature_map import MAX_EXAMPLES, STEPS, FeatureMap, View
+from conpet.features.logistic import LogisticWeights
 from conpet.features.triangle import packed, unpacked
 
 _ROUNDING_VARIANCE = 1 / 12
@@ -228,7 +229,7 @@ class Scatter:
 
 @dataclass(frozen=True, eq=False)
 class ClosedFormState:
-    """The statistics that closed-form classifiers are computed from.
+    """The statistics that closed-form classifiers are computed from, and the weights of the logistic regression.
 
     Sums are exact, so the class sums must add up to those of the Gram, to the bit. The constructor checks this, so that
     statistics that do not match their tasks are detected before they classify anything.
@@ -237,6 +238,8 @@ class ClosedFormState:
         gram: Sums over the examples of all tasks.
         classes: Class sums of each task, in the order of the tasks.
         scatter: Between-class scatter, updated from state to state.
+        logistic: Weights of the logistic regressions; each scores the labels of one kind of input. Empty if the method
+            trains none.
         fitted: Classifiers fitted so far, by name; see `conpet.features.fitted.fitted_classifier`.
 
     Raises:
@@ -247,6 +250,7 @@ class ClosedFormState:
     gram: Gram
     classes: tuple[ClassSums, ...]
     scatter: Scatter = field(default_factory=Scatter, repr=False)
+    logistic: tuple[LogisticWeights, ...] = field(default=(), repr=False)
     fitted: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -21,14 +21,15 @@ CANDIDATES = 32
 class CalibratedFusion(Fusion):
     """A product of experts whose weights are fitted on held-out examples.
 
-        closed(label)    = a LDA's log-probability + b ridge output                      (over all labels)
-        p(task)          ~ closed(task) p_selector(task)^c
-        p(label | task)  ~ closed(label | task) p_module(label | task)^d                 if the module was run
-                         ~ closed(label | task)^(1 + d)                                  if not
+        frozen(label)    = a LDA's log-probability + b ridge output + e logistic regression's log-probability
+        p(task)          ~ frozen(task) p_selector(task)^c
+        p(label | task)  ~ frozen(label | task) p_module(label | task)^d                 if the module was run
+                         ~ frozen(label | task)^(1 + d)                                  if not
         p(label)         = p(task) p(label | task)
 
-    closed(task) sums closed over the task's labels. As p(label | task) is normalised within its task, modules do not
-    compete by the scale of their logits, which costs the paper's fusion accuracy at top_k > 1.
+    frozen(label) is over all labels, and frozen(task) sums it over those of a task. As p(label | task) is normalised
+    within its task, modules do not compete by the scale of their logits, which costs the paper's fusion accuracy at
+    top_k > 1.
 
     With very many tasks, only those whose modules were run and the `CANDIDATES` likeliest others get any probability,
     in fitting and in answering. The rest would get almost none, at a cost that grows with the number of labels.
@@ -38,12 +39,14 @@ class CalibratedFusion(Fusion):
         ridge: b.
         selector: c.
         module: d.
+        logistic: e.
     """
 
-    lda: float = 0.02
-    ridge: float = 10.0
+    lda: float = 0.03
+    ridge: float = 3.0
     selector: float = 0.1
     module: float = 0.7
+    logistic: float = 0.7
 
     name: ClassVar[str] = "calibrated"
 
@@ -82,7 +85,7 @@ class CalibratedFusion(Fusion):
 
     @property
     def _weights(self) -> list[float]:
-        return [self.lda, self.ridge, self.selector, self.module]
+        return [self.lda, self.ridge, self.selector, self.module, self.logistic]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,14 +115,18 @@ class _ModuleScores:
 
 
 def _combine(evidence: Evidence, modules: _ModuleScores, weights: Tensor) -> Tensor:
-    lda, ridge, selector, module = weights.unbind()
+    lda, ridge, selector, module, logistic = weights.unbind()
     owner, tasks = evidence.owner, evidence.tasks.shape[1]
-    closed = lda * evidence.lda.clamp(min=FLOOR) + ridge * evidence.ridge.clamp(min=FLOOR)
-    closed_of_task = segment_logsumexp(closed, owner, tasks)
-    task = torch.log_softmax(closed_of_task + selector * evidence.tasks.clamp(min=FLOOR), dim=1)
-    closed_within = closed - closed_of_task.index_select(1, owner)
-    expert = closed_within.index_put((modules.rows, modules.columns), modules.scores)
-    within = closed_within + module * expert
+    frozen = (
+        lda * evidence.lda.clamp(min=FLOOR)
+        + ridge * evidence.ridge.clamp(min=FLOOR)
+        + logistic * evidence.logistic.clamp(min=FLOOR)
+    )
+    frozen_of_task = segment_logsumexp(frozen, owner, tasks)
+    task = torch.log_softmax(frozen_of_task + selector * evidence.tasks.clamp(min=FLOOR), dim=1)
+    frozen_within = frozen - frozen_of_task.index_select(1, owner)
+    expert = frozen_within.index_put((modules.rows, modules.columns), modules.scores)
+    within = frozen_within + module * expert
     shift = task - segment_logsumexp(within, owner, tasks)
     return (within + shift.index_select(1, owner)).masked_fill(evidence.impossible, -torch.inf)
 
@@ -154,6 +161,7 @@ def _narrowed(evidence: Evidence, targets: Tensor | None = None) -> tuple[Eviden
     narrow = Evidence(
         gathered(evidence.lda),
         gathered(evidence.ridge),
+        gathered(evidence.logistic),
         tasks.gather(1, kept).masked_fill(beyond, -torch.inf),
         gathered(evidence.modules),
         torch.arange(kept.shape[1]).repeat_interleave(len(offsets)),

@@ -22,6 +22,7 @@ METHODS = Registry(
         "ridge": "conpet.methods.closed_form:RidgeMethod",
         "ranpac": "conpet.methods.closed_form:RanpacMethod",
         "klda": "conpet.methods.closed_form:KldaMethod",
+        "logistic": "conpet.methods.closed_form:LogisticMethod",
     },
     base="conpet.methods.base:Method",
 )

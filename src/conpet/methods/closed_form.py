@@ -1,4 +1,4 @@
-"""Closed-form methods: they learn exact statistics of frozen features and train nothing."""
+"""Methods that learn exact statistics of frozen features and train no module: closed forms, logistic regression."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from conpet.data import Kind
 from conpet.features.classifiers import KernelDiscriminant, LinearDiscriminant, NearestMean, ProjectedRidge, Ridge
 from conpet.features.feature_map import View
 from conpet.features.fitted import fitted_classifier
+from conpet.features.logistic import LogisticRegression
 from conpet.methods.base import Method, Scores, TaskData
 from conpet.state.inputs import EncodedInputs, by_template
 from conpet.state.slots import MODULE
@@ -34,6 +35,7 @@ class ClosedFormMethod(Method, ABC):
     """
 
     tunes: ClassVar[bool] = False
+    trains_logistic: ClassVar[bool] = False
     sections: ClassVar[frozenset[str]] = frozenset()
     classifier: ClassVar[str]
     """Name of the classifier in `conpet.features.CLASSIFIERS`."""
@@ -121,3 +123,16 @@ class KldaMethod(ClosedFormMethod):
     name = "klda"
     classifier = KernelDiscriminant.name
     views: ClassVar[tuple[View, ...]] = (View.RAW, View.FOURIER)
+
+
+class LogisticMethod(ClosedFormMethod):
+    """Logistic regression on the frozen features, one task at a time; see `conpet.features.logistic`.
+
+    A task trains the columns of its own labels on its features and on stored features of older tasks, at a cost that
+    does not grow with the number of tasks. Learned columns never change, so the order of tasks matters a little.
+    Removing a task removes its columns; it does not untrain the others, which it took part in.
+    """
+
+    name = "logistic"
+    classifier = LogisticRegression.name
+    trains_logistic: ClassVar[bool] = True

@@ -20,6 +20,7 @@ from conpet.data import Kind
 from conpet.errors import ConfigError
 from conpet.features.classifiers import LinearDiscriminant, ProjectedRidge
 from conpet.features.fitted import fitted_classifier
+from conpet.features.logistic import LogisticRegression
 from conpet.fusion import FUSIONS
 from conpet.fusion.base import UNSELECTED, Evidence, Fusion
 from conpet.fusion.paper import PaperFusion
@@ -47,6 +48,9 @@ from conpet.state.update import SharedUpdate, TaskUpdate
 
 CALIBRATION = "calibration"
 """Shared slot of the fusion's fitted weights."""
+
+CLASSIFIERS_FUSED = (LinearDiscriminant.name, ProjectedRidge.name, LogisticRegression.name)
+"""Classifiers of the frozen features that the fusion reads, in the order of `Evidence`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,7 +138,7 @@ class DynamicMethod(Method):
             self.selector(state)
             self.fusion(state)
             self.modules(state)
-            for name in (LinearDiscriminant.name, ProjectedRidge.name):
+            for name in CLASSIFIERS_FUSED:
                 fitted_classifier(self.statistics(state), name)
 
     def within_task(self, state: State, inputs: EncodedInputs, owners: Tensor) -> Tensor:
@@ -156,12 +160,13 @@ class DynamicMethod(Method):
         modules = self.modules(state)
         by_selector = self._selected(state, inputs, kind)
         by_module = sum_by_module(by_selector, modules.of_task)
-        lda, ridge = self._classifier_scores(state, inputs)
+        classifiers = self._classifier_scores(state, inputs)
         if state.other_kind[kind].any():
             impossible = state.impossible(kind)
-            lda, ridge = (scores.masked_fill(impossible, -torch.inf) for scores in (lda, ridge))
+            lda, ridge, logistic = (scores.masked_fill(impossible, -torch.inf) for scores in classifiers)
+            classifiers = lda, ridge, logistic
         logits = modules.run(inputs, kind, _likeliest(by_module, self.settings.selector.top_k))
-        return Evidence(lda, ridge, by_module, logits, modules.of_task[state.owner]), by_selector
+        return Evidence(*classifiers, by_module, logits, modules.of_task[state.owner]), by_selector
 
     def _selected(self, state: State, inputs: EncodedInputs, kind: Kind) -> Tensor:
         """Return the selector's log-probabilities `[n, T]`, -inf for tasks of another kind."""
@@ -169,15 +174,16 @@ class DynamicMethod(Method):
         by_selector = by_template(templates, inputs, self.selector(state).log_probabilities)
         return torch.log_softmax(by_selector.masked_fill(state.other_kind[kind], -torch.inf), dim=1)
 
-    def _classifier_scores(self, state: State, inputs: EncodedInputs) -> tuple[Tensor, Tensor]:
-        """Return the scores of LDA and of ridge regression for all classes, each `[n, C]`."""
+    def _classifier_scores(self, state: State, inputs: EncodedInputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the scores of the classifiers `CLASSIFIERS_FUSED` for all classes, each `[n, C]`."""
         statistics = self.statistics(state)
-        lda = fitted_classifier(statistics, LinearDiscriminant.name)
-        ridge = fitted_classifier(statistics, ProjectedRidge.name)
-        return (
-            by_template(state.class_templates, inputs, lambda states: lda.scores(states.features)),
-            by_template(state.class_templates, inputs, lambda states: ridge.scores(states.features)),
-        )
+
+        def scores(name: str) -> Tensor:
+            classifier = fitted_classifier(statistics, name)
+            return by_template(state.class_templates, inputs, lambda states: classifier.scores(states.features))
+
+        lda, ridge, logistic = map(scores, CLASSIFIERS_FUSED)
+        return lda, ridge, logistic
 
     # Learning
 

@@ -19,6 +19,9 @@ STATIC = "static"
 STATISTICS = "statistics"
 """Shared slot of the Gram matrix, and its stem there; also the name of a state's fitted statistics."""
 
+LOGISTIC = "logistic"
+"""Shared slot of the logistic regression's weights, and stem of the document with its labels by kind of input."""
+
 SLOT = "slot"
 NAMES = "names"
 """Keys of the document of an assignment."""

@@ -39,8 +39,13 @@ class StatisticsReader:
 
     def statistics(self, state: State) -> ClosedFormState:
         """Return the statistics of all tasks, with the classifiers fitted from them so far."""
+        from conpet.state.logistic import weights_of
+
         return state.fitted(
-            STATISTICS, lambda: ClosedFormState(self.gram(state), self._class_sums(state.tasks), self._scatter)
+            STATISTICS,
+            lambda: ClosedFormState(
+                self.gram(state), self._class_sums(state.tasks), self._scatter, tuple(weights_of(state).values())
+            ),
         )
 
     def _read_gram(self, state: State) -> Gram:
