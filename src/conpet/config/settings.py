@@ -125,6 +125,24 @@ class ReplayConfig(StrictModel):
         return name
 
 
+class ConsolidationConfig(StrictModel):
+    """How a consolidation tunes the backbone: a LoRA on all linear maps of all layers, folded into the weights.
+
+    Attributes:
+        rank: Rank of the LoRA.
+        epochs: Passes over the stored examples of all tasks.
+        batch_size: Examples per optimiser step. None means `training.batch_size`.
+        learning_rate: Peak learning rate. None means `training.learning_rate`.
+    """
+
+    budget: ClassVar[frozenset[str]] = frozenset({"epochs", "batch_size", "learning_rate"})
+
+    rank: Positive = 16
+    epochs: Positive = 5
+    batch_size: Positive | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+
 class TaskSettings(Sectioned):
     """The settings that a task can override.
 
@@ -162,6 +180,7 @@ class Settings(TaskSettings):
         selector: How the candidate tasks of an input are found.
         fusion: How scores are combined into one ranking.
         replay: Which past examples are stored and replayed.
+        consolidation: How a consolidation tunes the backbone.
         seed: Seed of all random choices.
     """
 
@@ -174,6 +193,7 @@ class Settings(TaskSettings):
     selector: Annotated[SerializeAsAny[SelectorConfig], SELECTOR] = Field(default_factory=SELECTOR.default)
     fusion: Annotated[SerializeAsAny[FusionConfig], FUSION] = Field(default_factory=FUSION.default)
     replay: ReplayConfig = Field(default_factory=ReplayConfig)
+    consolidation: ConsolidationConfig = ConsolidationConfig()
     seed: int = 0
 
     @model_validator(mode="before")
@@ -296,6 +316,7 @@ __all__ = [
     "COMPONENTS",
     "BackboneConfig",
     "ComponentConfig",
+    "ConsolidationConfig",
     "DesignChoices",
     "FeaturesConfig",
     "ReplayConfig",

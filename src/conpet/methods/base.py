@@ -107,6 +107,23 @@ class Scores:
     selected: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Rebuilt:
+    """New objects of learned tasks, not committed yet.
+
+    Attributes:
+        objects: New objects of each task's active version, by task and slot.
+        shared: New shared objects, by slot.
+        state: The state with these objects.
+        steps: Optimiser steps taken.
+    """
+
+    objects: Mapping[str, Mapping[str, Artifact]]
+    shared: Mapping[str, Artifact | None]
+    state: State
+    steps: int
+
+
 class Method(ABC):
     """Learns tasks over a frozen backbone and scores inputs.
 
@@ -130,7 +147,11 @@ class Method(ABC):
     """Whether each task has its own module, of any shape, and any head."""
     retrains: ClassVar[bool] = False
     """Whether each task is learned together with all earlier ones, so that evaluating after the last is enough."""
-    sections: ClassVar[frozenset[str]] = frozenset({"module", "head", "training", "selector", "fusion", "replay"})
+    consolidates: ClassVar[bool] = False
+    """Whether `consolidate` is defined."""
+    sections: ClassVar[frozenset[str]] = frozenset(
+        {"module", "head", "training", "selector", "fusion", "replay", "consolidation"}
+    )
     """Sections of the settings that the method reads, in addition to those that every workspace reads."""
 
     def __init__(self, backbone: Backbone, settings: Settings) -> None:
@@ -185,6 +206,18 @@ class Method(ABC):
         self, state: State, removed: TaskState, added: TaskState | None, context: TrainContext
     ) -> SharedUpdate:
         """Return the shared objects of the state in which `added`, if any, replaces `removed`."""
+
+    def consolidate(self, state: State, batch: Sequence[TaskData], context: TrainContext) -> Rebuilt:
+        """Learn all tasks of a workspace again, at once, after a consolidation changed the backbone.
+
+        Call it only if `consolidates`.
+
+        Args:
+            state: A state of the new backbone, without tasks.
+            batch: All tasks, in the order in which they were learned.
+            context: Costs, checkpoints, progress; the examples of all tasks.
+        """
+        raise NotImplementedError(f"method {self.name!r} does not consolidate")
 
     def relabel(self, state: State, task: TaskState, names: Names, context: TrainContext) -> TaskUpdate:
         """Return a new version of a task with labels renamed or removed; nothing is trained.

@@ -14,7 +14,7 @@ from conpet.data import Kind
 from conpet.features.classifiers import KernelDiscriminant, LinearDiscriminant, NearestMean, ProjectedRidge, Ridge
 from conpet.features.feature_map import View
 from conpet.features.fitted import fitted_classifier
-from conpet.methods.base import Method, Scores, TaskData
+from conpet.methods.base import Method, Rebuilt, Scores, TaskData
 from conpet.state.inputs import EncodedInputs, by_template
 from conpet.state.slots import MODULE
 from conpet.state.state import State, TaskState
@@ -34,7 +34,8 @@ class ClosedFormMethod(Method, ABC):
     """
 
     tunes: ClassVar[bool] = False
-    sections: ClassVar[frozenset[str]] = frozenset()
+    consolidates: ClassVar[bool] = True
+    sections: ClassVar[frozenset[str]] = frozenset({"consolidation"})
     classifier: ClassVar[str]
     """Name of the classifier in `conpet.features.CLASSIFIERS`."""
     temperature: ClassVar[float] = 1.0
@@ -78,6 +79,12 @@ class ClosedFormMethod(Method, ABC):
         """Return the statistics of the state in which `added`, if any, replaces `removed`."""
         with context.costs.stage("statistics"):
             return self.updated_statistics(state, [removed], [features_of(added)] if added else [])
+
+    def consolidate(self, state: State, batch: Sequence[TaskData], context: TrainContext) -> Rebuilt:
+        """Compute the statistics of all tasks again; nothing is trained."""
+        updates = self.learn_batch(state, batch, [context])
+        objects = {update.task.name: update.objects for update in updates}
+        return Rebuilt(objects, updates[-1].shared, state.apply(*updates), steps=0)
 
 
 class NcmMethod(ClosedFormMethod):
