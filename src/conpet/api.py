@@ -37,7 +37,7 @@ from conpet.config import DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered
 from conpet.data import Example, Examples, Style, Task, render
-from conpet.errors import AccuracyBoundError, BackboneMismatchError, ConfigError, UnknownNameError
+from conpet.errors import AccuracyBoundError, BackboneMismatchError, ConfigError, DataError, UnknownNameError
 from conpet.methods import METHODS
 from conpet.methods.base import Method
 from conpet.modules.kinds import check_module
@@ -351,7 +351,7 @@ class ConPET:
             batch: Number of tasks to learn in each change (see `learn_batch`), 1 or more.
             consolidate: "doubling" to consolidate after a change whenever the number of training examples has doubled
                 (see `consolidation_due`), so that each example takes part in about two consolidations. The report of
-                the last task has the result; a consolidation that is not kept is mentioned in its notes.
+                the last task has the result; its notes say if a consolidation was not possible or not kept.
             evaluate: As in `ConPET.learn`, after each change.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
@@ -375,7 +375,7 @@ class ConPET:
                     done = self.consolidate(**options)
                     last = replace(last, consolidation=done, consolidation_due=None)
                     last = replace(last, evaluation=done.evaluation) if done.evaluation else last
-                except AccuracyBoundError as error:
+                except (AccuracyBoundError, DataError) as error:
                     last = replace(last, notes=(*last.notes, str(error)))
             yield from (*earlier, last)
 

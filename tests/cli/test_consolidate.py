@@ -99,5 +99,7 @@ def test_rolling_back_behind_a_consolidation_says_that_it_learns_again(tmp_path:
     opened = ConPET.open(workspace)
     opened.rename(STREAM[0].labels[0], "renamed", evaluate=False)
     assert conpet("consolidate", workspace, *ONCE, "--no-evaluate").code == 0
+    listed = conpet("modules", "list", workspace, "--json").json
+    assert [row["parameters"] > 0 for row in listed] == [False, True, True]
     rolled = conpet("modules", "rollback", workspace, FIRST, 1)
     assert "learned again from its 16 stored training examples" in rolled.out

@@ -454,6 +454,15 @@ def test_a_stream_is_consolidated_each_time_it_has_doubled(tmp_path: Path) -> No
     assert len(learner.tasks) == 9
 
 
+def test_a_stream_is_learned_to_its_end_if_it_cannot_be_consolidated(tmp_path: Path) -> None:
+    learner = workspace(tmp_path)
+    tasks = [replace(task, validation=()) for task in stream()]
+    reports = list(learner.learn_stream(tasks, consolidate="doubling", evaluate=False))
+    assert [len(report.notes) for report in reports] == [0, 1, 0]
+    assert "no task has any" in reports[1].notes[0]
+    assert reports[1].consolidation_due is not None
+
+
 def test_learning_never_consolidates_by_itself(tmp_path: Path) -> None:
     learner = workspace(tmp_path)
     for report in learner.learn_stream(stream()):

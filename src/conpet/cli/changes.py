@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from conpet.cli.console import INTERRUPTED, line, messages, output, stages
-from conpet.errors import AccuracyBoundError, WorkspaceBusyError
+from conpet.errors import AccuracyBoundError, DataError, WorkspaceBusyError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,10 +67,10 @@ def teach(
 
 
 def _consolidate(workspace: ConPET, evaluate: bool, wait: float | None) -> None:
-    """Consolidate a workspace, or print why the result is not kept."""
+    """Consolidate a workspace, or print why that is not possible or the result is not kept."""
     try:
         report = run_change("consolidate", wait, not evaluate, workspace.consolidate)
-    except AccuracyBoundError as error:
+    except (AccuracyBoundError, DataError) as error:
         line(str(error))
         return
     except KeyboardInterrupt:

@@ -26,7 +26,8 @@ Version = Annotated[
 def list_(workspace: WorkspacePath, as_json: AsJson = False) -> None:
     """List all module versions; predictions use the active ones.
 
-    The column `module` shows the number of trained parameters, or the name of the module that tasks share.
+    The column `module` shows the number of trained parameters, or the name of the module that tasks share. A version
+    from before a consolidation has none: a rollback learns its examples again.
     """
     from conpet.store import Store
 
@@ -196,16 +197,17 @@ def verify(workspace: WorkspacePath, as_json: AsJson = False, backbone: Backbone
 
 
 def _row(version: VersionRecord) -> dict[str, Any]:
-    from conpet.state.slots import shared_slot_of
+    from conpet.state.slots import MODULE, shared_slot_of
 
+    stored = MODULE in version.objects
     return {
         "task": version.task,
         "version": version.number,
         "active": version.active,
         "labels": len(version.labels),
         "shared_module": shared_slot_of(version.objects),
-        "parameters": version.parameters,
-        "head_parameters": version.head_parameters,
+        "parameters": version.parameters if stored else 0,
+        "head_parameters": version.head_parameters if stored else 0,
         "bytes": version.bytes,
         "created": version.created.isoformat(),
     }
