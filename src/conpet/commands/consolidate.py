@@ -99,18 +99,15 @@ def due(store: Store, snapshot: Snapshot, since: int = 0) -> str | None:
     last, examples = consolidation_among(snapshot.shared), learned_examples(snapshot)
     if len(snapshot.tasks) < 2 or examples < 2 * max(since, last.examples if last else 0):
         return None
-    if consolidation_blocker(Settings.parse(snapshot.header.settings)) or not any(
-        task.active.labels for task in snapshot.tasks
-    ):
+    labelled = any(task.active.labels for task in snapshot.tasks)
+    if not labelled or consolidation_blocker(Settings.parse(snapshot.header.settings)):
         return None
     if last is None:
         return f"{examples:,} training examples in {len(snapshot.tasks):,} tasks, and no consolidation so far"
     reason = f"{examples:,} training examples, {last.examples:,} at the last consolidation"
-    done = [event for event in store.events() if event.detail.get("module") == last.digest]
-    if not done:
-        return reason
-    seconds = sum(cost.seconds for cost in done[-1].costs)
-    (right, total), (now_right, _) = (done[-1].detail[name] for name in ("before", "after"))
+    done = next(event for event in reversed(store.events()) if event.detail.get("module") == last.digest)
+    seconds = sum(cost.seconds for cost in done.costs)
+    (right, total), (now_right, _) = (done.detail[name] for name in ("before", "after"))
     gain = f"moved accuracy on validation examples from {right / total:.1%} to {now_right / total:.1%}"
     return f"{reason}, which took {seconds:,.0f} s and {gain}"
 
