@@ -38,6 +38,7 @@ ORDER = (
     "state.slots",
     "state.state",
     "state.statistics",
+    "state.logistic",
     "state.inputs",
     "state.update",
     "replay",
@@ -159,7 +160,8 @@ def test_imports_only_what_comes_before_it(module: str) -> None:
 
 def test_test_labels_are_opened_only_to_measure_by_them_or_to_store_them_anew() -> None:
     opening = {module for module in MODULES if "conpet.replay.memory_writer.stored_examples" in imported_names(module)}
-    assert opening == {f"conpet.commands.{name}" for name in ("base", "evaluate", "extend", "relabel", "rollback")}
+    allowed = ("base", "consolidate", "evaluate", "extend", "relabel", "restore", "rollback")
+    assert opening == {f"conpet.commands.{name}" for name in allowed}
 
 
 def test_report_is_drawn_from_plain_values_alone() -> None:

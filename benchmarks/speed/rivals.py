@@ -67,13 +67,13 @@ def no_cache(model: Any) -> dict[str, bool]:
 
 
 def represent(hidden: Tensor, batch: Padded) -> Tensor:
-    """Return the state at the slot and the mean over all tokens except the first, `[n, 2d]`, float32."""
+    """Return the state at the slot, the mean over all tokens except the first, and zeros `[n, 3d]`, float32."""
     rows = torch.arange(len(batch.slots), device=hidden.device)
     mask = torch.ones_like(batch.ids) if batch.mask is None else batch.mask
     inner = mask.float()
     inner[inner.sum(1) > 1, 0] = 0
     mean = (hidden.float() * inner.unsqueeze(2)).sum(1) / inner.sum(1, keepdim=True)
-    return torch.cat([hidden[rows, batch.slots].float(), mean], dim=1)
+    return torch.cat([hidden[rows, batch.slots].float(), mean, torch.zeros_like(mean)], dim=1)
 
 
 class PeftLoop:

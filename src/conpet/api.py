@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
-from conpet.commands import extend, learn, merge, remove, rename, retire, rollback, split_label, tune, upgrade
+from conpet.commands import (
+    consolidate,
+    extend,
+    generations,
+    learn,
+    merge,
+    remove,
+    rename,
+    restore,
+    retire,
+    rollback,
+    split_label,
+    tune,
+    upgrade,
+)
 from conpet.commands.base import Transaction
-from conpet.commands.checks import check_settings
+from conpet.commands.checks import check_settings, consolidation_blocker
 from conpet.commands.evaluate import evaluate_workspace
 from conpet.commands.export import export_version
 from conpet.commands.tune import search
@@ -22,7 +37,7 @@ from conpet.config import DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered
 from conpet.data import Example, Examples, Style, Task, render
-from conpet.errors import BackboneMismatchError, ConfigError, UnknownNameError
+from conpet.errors import AccuracyBoundError, BackboneMismatchError, ConfigError, DataError, UnknownNameError
 from conpet.methods import METHODS
 from conpet.methods.base import Method
 from conpet.modules.kinds import check_module
@@ -34,7 +49,7 @@ from conpet.state.reading import task_state
 from conpet.state.state import TaskState
 from conpet.store import Store, TaskRecord
 from conpet.tuning.search import CostLimit
-from conpet.types import Evaluation, LearnReport, MergeReport, Prediction
+from conpet.types import ConsolidationReport, Evaluation, Generation, LearnReport, MergeReport, Prediction
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -184,7 +199,7 @@ class ConPET:
 
     @property
     def backbone(self) -> Backbone:
-        """The frozen model with the workspace's warm-up, if any; loaded on first use."""
+        """The frozen model with the result of a warm-up or consolidation, if any; loaded on first use."""
         return self._live.now().method.backbone
 
     @property
@@ -260,6 +275,9 @@ class ConPET:
     ) -> LearnReport:
         """Make another version of a task active; arguments as in `learn`.
 
+        A version learned before a consolidation is learned again from its stored examples, because its module belongs
+        to another backbone; `LearnReport.notes` says so. To go back to the module itself, use `restore`.
+
         Raises:
             UnknownNameError: There is no such task or version.
             DataError: A label of that version now belongs to another task.
@@ -276,8 +294,8 @@ class ConPET:
     ) -> Evaluation | None:
         """Remove a task with its labels, all its versions, its examples, and its share of the closed-form statistics.
 
-        Arguments as in `learn`. A learned selector loses the output of the task, but its LoRA, which was trained on the
-        examples, does not change.
+        Generations kept by a consolidation that hold examples of the task are dropped, too. Arguments as in `learn`. A
+        learned selector loses the output of the task, but its LoRA, which was trained on the examples, does not change.
 
         Raises:
             UnknownNameError: There is no such task.
@@ -321,6 +339,7 @@ class ConPET:
         stream: Iterable[Task],
         *,
         batch: int = 1,
+        consolidate: Literal["doubling"] | None = None,
         evaluate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
@@ -330,18 +349,35 @@ class ConPET:
         Args:
             stream: The tasks.
             batch: Number of tasks to learn in each change (see `learn_batch`), 1 or more.
+            consolidate: "doubling" to consolidate after a change whenever the number of training examples has doubled
+                (see `consolidation_due`), so that each example takes part in about two consolidations. The report of
+                the last task has the result; its notes say if a consolidation was not possible or not kept.
             evaluate: As in `ConPET.learn`, after each change.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
         Raises:
-            ConfigError: `batch` is below 1; other errors as in `learn_batch`.
+            ConfigError: `batch` is below 1, or the workspace cannot be consolidated; other errors as in `learn_batch`.
         """
         if not isinstance(batch, int) or batch < 1:
             raise ConfigError(f"batch={batch!r}: give a whole number, 1 or more")
-        remaining = iter(stream)
+        if consolidate not in (None, "doubling"):
+            raise ConfigError(f"consolidate={consolidate!r}: give 'doubling', or leave it out")
+        if consolidate and (blocker := consolidation_blocker(self.settings)):
+            raise ConfigError(f"consolidate={consolidate!r}: {blocker}. Nothing was learned")
+        options: dict[str, Any] = {"evaluate": evaluate, "wait_seconds": wait_seconds, "progress": progress}
+        remaining, tried = iter(stream), 0
         while tasks := list(islice(remaining, batch)):
-            yield from self.learn_batch(tasks, evaluate=evaluate, wait_seconds=wait_seconds, progress=progress)
+            *earlier, last = self.learn_batch(tasks, **options)
+            if consolidate and self.consolidation_due(tried):
+                tried = self.learned_examples
+                try:
+                    done = self.consolidate(**options)
+                    last = replace(last, consolidation=done, consolidation_due=None)
+                    last = replace(last, evaluation=done.evaluation) if done.evaluation else last
+                except (AccuracyBoundError, DataError) as error:
+                    last = replace(last, notes=(*last.notes, str(error)))
+            yield from (*earlier, last)
 
     def extend(
         self,
@@ -405,7 +441,8 @@ class ConPET:
         """Remove a label with its examples, its output and exactly its share of the statistics, without training.
 
         The task gets a new version without the label. All its older versions are deleted because they hold examples of
-        the label, and so are versions of other tasks that once had the label. The module was trained with the label and
+        the label, and so are versions of other tasks that once had the label, and generations kept by a consolidation
+        that hold any of them. The module was trained with the label and
         is not trained again.
 
         Raises:
@@ -505,6 +542,98 @@ class ConPET:
             ConfigError: The method is not dynamic, or the tasks already share a module.
         """
         return self._change(merge.merge, "merge", wait_seconds, progress, evaluate, tasks, bound)
+
+    def consolidate(
+        self,
+        *,
+        bound: float = 0.0,
+        settings: Mapping[str, Any] | None = None,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> ConsolidationReport:
+        """Tune the backbone on the stored examples of all tasks, and learn everything again over it.
+
+        A LoRA on all layers is trained on the labels of all tasks, over the original weights, and folded into the
+        backbone. Then the statistics of all active versions are computed again, one shared module for all labels is
+        trained, and the fusion is calibrated. Tasks learned later get modules of their own. The result is kept only if
+        it is no worse on stored validation examples, and the generation before it can be gone back to (`restore`). If
+        the process is killed, calling it again resumes from the last checkpoint.
+
+        Args:
+            bound: Largest accepted fall of the accuracy on validation examples, among all labels, in points.
+            settings: Fields of the section `consolidation` that differ from the workspace's, for example
+                `{"epochs": 10}`.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Raises:
+            AccuracyBoundError: The accuracy would fall by more than `bound`; nothing was changed.
+            DataError: No task has validation examples, or a label has no stored training example.
+            ConfigError: The method is static, the workspace stores no texts (`latent_only`), or it has no labels.
+        """
+        return self._change(
+            consolidate.consolidate, "consolidate", wait_seconds, progress, evaluate, bound, settings or {}
+        )
+
+    def consolidation_due(self, since: int = 0) -> str | None:
+        """Return why a consolidation is due, with the cost and gain of the last one; None if it is not due.
+
+        It is due when the number of training examples has doubled since the last one, or when two tasks were learned
+        and none was done. `learn` never consolidates.
+
+        Args:
+            since: Number of training examples (`learned_examples`) when one was last tried but not kept.
+        """
+        return consolidate.due(self._store, self._store.snapshot(), since)
+
+    @property
+    def learned_examples(self) -> int:
+        """Number of training examples that the active versions of all tasks were learned from."""
+        return consolidate.learned_examples(self._store.snapshot())
+
+    @property
+    def generations(self) -> list[Generation]:
+        """The generations that `restore` can go back to, and the present one, oldest first."""
+        return generations.generations(self._store)
+
+    def restore(
+        self,
+        generation: int,
+        *,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> Evaluation | None:
+        """Make a kept generation the present one again: its tasks, versions, settings and backbone.
+
+        The generation it replaces is kept as well, so that one can go forward again. What was learned in between is not
+        part of the restored generation. Other arguments as in `learn`.
+
+        Args:
+            generation: Number of a generation in `generations`.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Raises:
+            UnknownNameError: The generation is not kept.
+        """
+        return self._change(restore.restore, "restore", wait_seconds, progress, evaluate, generation)
+
+    def drop_generation(self, generation: int, *, wait_seconds: float | None = None) -> None:
+        """Drop a kept generation, which frees its storage; the present generation does not change.
+
+        Args:
+            generation: Number of a generation in `generations`.
+            wait_seconds: As in `ConPET.learn`.
+
+        Raises:
+            UnknownNameError: The generation is not kept.
+        """
+        with self._store.write("drop", wait_seconds) as writer:
+            writer.unpin(generation)
 
     def tune(
         self,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 
 from conpet.cost import StageCost
@@ -19,9 +20,11 @@ from conpet.evaluation.metrics import (
 
 __all__ = [
     "Candidate",
+    "ConsolidationReport",
     "Evaluation",
     "Example",
     "Examples",
+    "Generation",
     "Kind",
     "LearnReport",
     "Measurement",
@@ -192,6 +195,94 @@ class MergeReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsolidationReport:
+    """The result of a consolidation.
+
+    Attributes:
+        tasks: Names of the tasks learned again.
+        examples: Number of training examples that they were learned from.
+        before: Correct answers on their validation examples, among all labels, before the consolidation.
+        after: The same after it.
+        replaced: The generation before the consolidation; `ConPET.restore` goes back to it.
+        bytes_before: Size of the workspace's learned objects before the consolidation.
+        bytes_after: The same after it, without what only the replaced generation needs.
+        cost: The cost of each stage.
+        notes: Notes for the user.
+        evaluation: The evaluation after the consolidation, or None if none was requested.
+    """
+
+    tasks: tuple[str, ...]
+    examples: int
+    before: Tally
+    after: Tally
+    replaced: int
+    bytes_before: int
+    bytes_after: int
+    cost: tuple[StageCost, ...]
+    notes: tuple[str, ...] = ()
+    evaluation: Evaluation | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all stages."""
+        return sum(stage.seconds for stage in self.cost)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary; accuracies are fractions."""
+        return {
+            "tasks": list(self.tasks),
+            "examples": self.examples,
+            "validation_examples": self.before.total,
+            "accuracy_before": self.before.accuracy,
+            "accuracy_after": self.after.accuracy,
+            "replaced_generation": self.replaced,
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+            "whole_accuracy": self.evaluation.whole_accuracy if self.evaluation else None,
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"consolidated {self.examples:,} training examples in {self.seconds:.1f} s: accuracy on "
+            f"{self.before.total:,} validation examples {self.after.accuracy or 0:.1%}, before "
+            f"{self.before.accuracy or 0:.1%}; generation {self.replaced} is kept"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A generation of a workspace: the present one, or a former one that is kept.
+
+    Attributes:
+        number: The generation.
+        time: When it was made, in UTC.
+        verb: The change that made it.
+        present: Whether it is the present one.
+        tasks: Names of its tasks.
+        labels: Number of its labels.
+        consolidated: Number of tasks that its backbone was consolidated with; 0 for none.
+        whole_accuracy: Whole accuracy measured by the change that made it, or None.
+        bytes: Size of the objects that only this generation needs; for the present one, of all its objects.
+    """
+
+    number: int
+    time: datetime
+    verb: str
+    present: bool
+    tasks: tuple[str, ...]
+    labels: int
+    consolidated: int
+    whole_accuracy: float | None
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return asdict(self) | {"time": self.time.isoformat(), "tasks": list(self.tasks)}
+
+
+@dataclass(frozen=True, slots=True)
 class LearnReport:
     """The result of learning one task; `str(report)` is a one-line summary.
 
@@ -213,6 +304,8 @@ class LearnReport:
         notes: Notes for the user on the data just learned.
         changed_since: Whether it was skipped, and labels were renamed, extended, split or retired since it was learned
             from this data.
+        consolidation_due: Why a consolidation is due now, with the cost and gain of the last one; None if it is not.
+        consolidation: The report of the consolidation that followed, by `learn_stream(..., consolidate="doubling")`.
     """
 
     task: str
@@ -231,6 +324,8 @@ class LearnReport:
     bytes_stored: int = 0
     notes: tuple[str, ...] = ()
     changed_since: bool = False
+    consolidation_due: str | None = None
+    consolidation: ConsolidationReport | None = None
 
     @property
     def seconds(self) -> float:

@@ -109,7 +109,7 @@ def test_the_same_words_with_other_spans_are_other_states() -> None:
     assert not torch.allclose(one, two)
 
 
-def test_heads_read_head_and_tail_slot_and_mention_or_slot_and_mean() -> None:
+def test_heads_read_head_tail_and_between_or_slot_mention_and_mean_or_slot_and_mean() -> None:
     backbone = tiny_backbone(frozen_layers=2, pooling=Pooling.MARKED)
     examples = [RELATION, MENTION, TEXT]
     states = backbone.states(examples)
@@ -120,9 +120,17 @@ def test_heads_read_head_and_tail_slot_and_mention_or_slot_and_mean() -> None:
     (head, tail), (entity,) = encoded[0].spans, encoded[1].spans
     length = len(encoded[2].ids)
     expected = [
-        torch.cat([hidden[0][slice(*head)].mean(0), hidden[0][slice(*tail)].mean(0)]),
-        torch.cat([hidden[1][encoded[1].slot], hidden[1][slice(*entity)].mean(0)]),
-        torch.cat([hidden[2][encoded[2].slot], hidden[2][1:length].mean(0)]),
+        torch.cat(
+            [hidden[0][slice(*head)].mean(0), hidden[0][slice(*tail)].mean(0), hidden[0][head[1] : tail[0]].mean(0)]
+        ),
+        torch.cat(
+            [
+                hidden[1][encoded[1].slot],
+                hidden[1][slice(*entity)].mean(0),
+                hidden[1][1 : len(encoded[1].ids)].mean(0),
+            ]
+        ),
+        torch.cat([hidden[2][encoded[2].slot], hidden[2][1:length].mean(0), torch.zeros(hidden.shape[2])]),
     ]
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found[2], Pooling.SLOT_MEAN(hidden, batch)[2])
+    torch.testing.assert_close(found[2][: 2 * hidden.shape[2]], Pooling.SLOT_MEAN(hidden, batch)[2])

@@ -154,7 +154,7 @@ def test_the_full_size_replaces_what_it_names(tmp_path: Path) -> None:
         ({"budgt": {}}, "(did you mean 'budget'?)"),
         (
             {"budget": {"module": {"rank": 8}}},
-            "budget cannot contain module.rank (it belongs under settings); allowed: backbone.max_tokens, fusion.cali",
+            "budget cannot contain module.rank (it belongs under settings); allowed: backbone.max_tokens, consolidation.",
         ),
         (
             {"settings": {"training": {"epochs": 8}}},

@@ -31,7 +31,7 @@ def test_a_string_is_the_first_key_of_its_section() -> None:
         ({"rank": 4}, "settings have sections, use module.rank or selector.rank"),
         ({"epochs": 2}, "settings have sections, use training.epochs"),
         ({"module.rnak": 4}, r"unknown setting 'module.rnak' \(did you mean 'module.rank'\?\); have: "),
-        ({"nonsense": 1}, "unknown setting 'nonsense'; have: backbone, features"),
+        ({"nonsense": 1}, "unknown setting 'nonsense'; have: backbone, consolidation, features"),
         ({"selector.steps": 9}, "unknown setting 'selector.steps'"),  # the closed-form selector is not trained
         ({"module": "ia3", "module.rank": 4}, "given twice"),
         ({"module": {"kind": "ia3", "rank": 4}}, "unknown setting 'module.rank'"),

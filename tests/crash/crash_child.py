@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +28,17 @@ def warm_up() -> None:
 
 
 def learn(path: str, connection: Connection) -> None:
-    """Learn the third task as soon as one is told to; say when the commit begins, and when all is over."""
+    """Learn the third task; see `_announce`."""
+    _announce(path, connection, lambda learner: learner.learn(STREAM[2]))
+
+
+def consolidate(path: str, connection: Connection) -> None:
+    """Consolidate; see `_announce`."""
+    _announce(path, connection, lambda learner: learner.consolidate(bound=100))
+
+
+def _announce(path: str, connection: Connection, change: Callable[[ConPET], object]) -> None:
+    """Make a change as soon as one is told to; say when the commit begins, and when all is over."""
     optimisation.CHECKPOINT_SECONDS = 0.02
     commit = Writer.commit_all
 
@@ -39,5 +50,5 @@ def learn(path: str, connection: Connection) -> None:
     learner = ConPET.open(path)
     _ = learner.backbone  # loaded beforehand
     connection.recv()
-    learner.learn(STREAM[2])
+    change(learner)
     connection.send("end")

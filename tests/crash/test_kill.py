@@ -1,4 +1,4 @@
-"""Kill -9 at 50 moments of `learn`: the workspace is as before or as afterwards, and learning then completes."""
+"""Kill -9 at moments of `learn` and `consolidate`: the workspace is as before or as afterwards, and can go on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -19,49 +19,51 @@ import pytest
 import torch
 
 from conpet import ConPET
-from conpet.backbone.backbone import Backbone
 from conpet.testing import Trial, ask
-from tests.crash.crash_child import SETTINGS, STREAM, learn
+from conpet.types import ConsolidationReport
+from tests.crash.crash_child import SETTINGS, STREAM, consolidate, learn
 
 KILLS = 50
 IN_COMMIT = 20
 """How many of them fall into the commit, which is a small part of the time."""
+CONSOLIDATION_KILLS, IN_ITS_COMMIT = 12, 6
+"""The same of a consolidation."""
 ASKED = [example.text for task in STREAM for example in task.test]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds from the beginning of `learn` to its end, and from the beginning of the commit."""
+    """Seconds from the beginning of a change to its end, and from the beginning of the commit."""
 
-    learn: float
+    whole: float
     commit: float
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A workspace with two tasks, what it is like before and after the third is learned, and how long that takes."""
+    """A workspace with two tasks, what it is like before and after a change, and how long that takes."""
 
     base: Path
-    backbone: Backbone
     before: dict[str, Any]
     after: dict[str, Any]
     timing: Timing
+    change: Callable[..., None]
 
 
 class Child:
-    """A process that has a workspace open and waits for the word to learn."""
+    """A process that has a workspace open and waits for the word to change it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, change: Callable[..., None]) -> None:
         context = multiprocessing.get_context("forkserver")
         self.path = path
         self._connection, other = context.Pipe()
-        self.process = context.Process(target=learn, args=(str(path), other))
+        self.process = context.Process(target=change, args=(str(path), other))
         self.process.start()
         other.close()
 
     def begin(self) -> float:
-        """Let it learn, and return the time."""
-        self._connection.send("learn")
+        """Let it begin, and return the time."""
+        self._connection.send("begin")
         return time.monotonic()
 
     def wait_for(self, word: str) -> float:
@@ -93,36 +95,31 @@ def monkeypatch_for_module() -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory, monkeypatch_for_module: pytest.MonkeyPatch) -> Scene:
+def base(tmp_path_factory: pytest.TempPathFactory, monkeypatch_for_module: pytest.MonkeyPatch) -> ConPET:
     # Set for the fork server, which is started by the first child and keeps its environment.
     monkeypatch_for_module.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
     monkeypatch_for_module.setenv("OMP_NUM_THREADS", "1")
     multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.crash.crash_warm"])
-    folder = tmp_path_factory.mktemp("scene")
-    learner = Trial(folder, SETTINGS).taught(STREAM[:2], "base")
-    timings = [measure(Path(shutil.copytree(learner.path, folder / f"timed-{run}"))) for run in range(3)]
-    timing = Timing(median(one.learn for one in timings), median(one.commit for one in timings))
-    backbone = learner.backbone
-    states = [describe(opened(path, backbone)) for path in (learner.path, folder / "timed-0")]
-    return Scene(learner.path, backbone, *states, timing)
+    return Trial(tmp_path_factory.mktemp("scene"), SETTINGS).taught(STREAM[:2], "base")
+
+
+def scene_of(base: ConPET, folder: Path, change: Callable[..., None]) -> Scene:
+    timed = [Path(shutil.copytree(base.path, folder / f"timed-{run}")) for run in range(3)]
+    timings = [measure(path, change) for path in timed]
+    timing = Timing(median(one.whole for one in timings), median(one.commit for one in timings))
+    before, after = describe(base), describe(ConPET.open(timed[0]))
+    return Scene(base.path, before, after, timing, change)
 
 
 def copy_of(scene: Scene, path: Path) -> Path:
     return Path(shutil.copytree(scene.base, path))
 
 
-def measure(path: Path) -> Timing:
-    child = Child(path)
+def measure(path: Path, change: Callable[..., None]) -> Timing:
+    child = Child(path, change)
     start, committing, ended = child.begin(), child.wait_for("commit"), child.wait_for("end")
     child.process.join()
     return Timing(ended - start, ended - committing)
-
-
-def opened(path: Path, backbone: Backbone) -> ConPET:
-    """Open a workspace, but do not load its backbone once more."""
-    learner = ConPET.open(path)
-    vars(learner)["backbone"] = backbone
-    return learner
 
 
 def describe(learner: ConPET) -> dict[str, Any]:
@@ -150,40 +147,60 @@ def digest(folder: Path) -> str:
     return hasher.hexdigest()
 
 
-def test_killed_at_any_moment_of_learn(scene: Scene, tmp_path: Path) -> None:
+def killed(scene: Scene, folder: Path, kills: int, in_commit: int, again: Callable[[ConPET], bool]) -> None:
+    """Kill a process at moments of a change; `again` makes the change and returns whether there was nothing to do."""
     random_ = random.Random(20)
     seen: Counter[str] = Counter()
-    added = Child(copy_of(scene, tmp_path / "0"))
-    for kill in range(KILLS):
-        # The next process gets ready while this one learns, is killed and what it leaves is looked at.
-        child, added = added, Child(copy_of(scene, tmp_path / str(kill + 1)))
+    added = Child(copy_of(scene, folder / "0"), scene.change)
+    for kill in range(kills):
+        # The next process gets ready while this one works, is killed and what it leaves is looked at.
+        child, added = added, Child(copy_of(scene, folder / str(kill + 1)), scene.change)
         start, share = child.begin(), random_.uniform(0, 1.5)
-        if kill < IN_COMMIT:
+        if kill < in_commit:
             child.kill_at(child.wait_for("commit") + share * scene.timing.commit)
         else:
-            child.kill_at(start + share * scene.timing.learn)
+            child.kill_at(start + share * scene.timing.whole)
 
         where = f"kill {kill}"
-        learner = opened(child.path, scene.backbone)
+        learner = ConPET.open(child.path)
         state = describe(learner)
         assert state in (scene.before, scene.after), where
         assert learner.store.verify() == [], where
         seen["before" if state == scene.before else "after"] += 1
 
-        report = learner.learn(STREAM[2])
-        assert report.skipped == (state == scene.after), where
+        skipped = state == scene.after
+        assert again(learner) == skipped, where
         assert describe(learner) == scene.after, where
-        in_use = {reader.folder.name for reader in learner.store.snapshot().readers()}
-        assert {folder.name for folder in (child.path / "objects").iterdir()} == in_use, where
-        assert report.skipped or learner.store.scratches() == [], where  # else the next commit clears them away
+        needed = {
+            reader.folder.name
+            for snapshot in (learner.store.snapshot(), *learner.store.pinned())
+            for reader in snapshot.readers()
+        }
+        assert {path.name for path in (child.path / "objects").iterdir()} == needed, where
+        assert skipped or learner.store.scratches() == [], where  # else the next commit clears them away
         shutil.rmtree(child.path)
     added.kill_at(0)
     assert seen["before"], seen
     assert seen["after"], seen
 
 
-def test_a_child_that_is_not_killed_ends_well(scene: Scene, tmp_path: Path) -> None:
-    child = Child(copy_of(scene, tmp_path / "ws"))
+def test_killed_at_any_moment_of_learn(base: ConPET, tmp_path: Path) -> None:
+    scene = scene_of(base, tmp_path, learn)
+    killed(scene, tmp_path, KILLS, IN_COMMIT, lambda learner: learner.learn(STREAM[2]).skipped)
+
+
+def test_killed_at_any_moment_of_a_consolidation(base: ConPET, tmp_path: Path) -> None:
+    def again(learner: ConPET) -> bool:
+        done = len(learner.generations) > 1
+        if not done:
+            assert isinstance(learner.consolidate(bound=100), ConsolidationReport)
+        return done
+
+    killed(scene_of(base, tmp_path, consolidate), tmp_path, CONSOLIDATION_KILLS, IN_ITS_COMMIT, again)
+
+
+def test_a_child_that_is_not_killed_ends_well(base: ConPET, tmp_path: Path) -> None:
+    child = Child(Path(shutil.copytree(base.path, tmp_path / "ws")), learn)
     child.begin()
     child.wait_for("commit")
     child.wait_for("end")

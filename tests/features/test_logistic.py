@@ -1,4 +1,4 @@
-"""Logistic regression: alone it is the usual one, and a new task leaves the weights of learned labels alone."""
+"""Logistic regression: the usual one, trained further as tasks come and go."""
 
 from __future__ import annotations
 
@@ -8,65 +8,77 @@ import pytest
 import torch
 from torch import Tensor
 
-from conpet import ConPET
 from conpet.data import Example
 from conpet.errors import ConfigError, CorruptionError
 from conpet.features import CLASSIFIERS
 from conpet.features.feature_map import FeatureMap
-from conpet.features.logistic import LabelWeights, LogisticRegression
+from conpet.features.logistic import LogisticRegression, LogisticWeights
 from conpet.features.statistics import ClassSums, ClosedFormState, Gram
 from conpet.state import logistic
-from conpet.state.logistic import KnownTask, NewTask, train_weights
-from conpet.state.statistics import weights_of
+from conpet.state.statistics import logistic_weights
 from conpet.testing import live_of
 from tests.helpers.workspaces import stream, workspace
 
 DIM = 8
+LABELS = tuple(f"label {index}" for index in range(6))
 
 
 def blobs(labels: int, rows: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows of norm `sqrt(DIM)` around one centre per label, and the label of each."""
+    """Return rows of norm `sqrt(DIM)` around one centre per label, and the label of each."""
     centres = torch.randn(labels, DIM, generator=torch.Generator().manual_seed(1))
     targets = torch.arange(rows) % labels
     noise = torch.randn(rows, DIM, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.normalize(centres[targets] + 0.6 * noise) * DIM**0.5, targets
 
 
-def gradient(weights: LabelWeights, features: Tensor, targets: Tensor, penalty: float) -> Tensor:
-    """Gradient of scikit-learn's objective at the weights, for features scaled to norm 1."""
-    scaled = features / DIM**0.5
+def fit(features: Tensor, targets: Tensor, start: LogisticWeights, **more: Tensor | list[int]) -> LogisticWeights:
+    return LogisticRegression().fit(features, targets, start, block=DIM, **more)  # type: ignore[arg-type]
+
+
+def gradient(weights: LogisticWeights, features: Tensor, targets: Tensor) -> float:
+    """Return the norm of the gradient of scikit-learn's objective with C=30, for features scaled to norm 1."""
     weight = (weights.weight * DIM**0.5).requires_grad_(True)
-    loss = torch.nn.functional.cross_entropy(scaled @ weight + weights.bias, targets, reduction="sum")
-    (found,) = torch.autograd.grad(loss + weight.square().sum() / (2 * penalty), weight)
-    return found
+    logits = features / DIM**0.5 @ weight + weights.bias
+    loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") + weight.square().sum() / 60
+    (found,) = torch.autograd.grad(loss, weight)
+    return float(found.norm())
 
 
-def test_of_one_task_it_is_the_minimum_of_the_usual_objective() -> None:
+def test_it_is_the_minimum_of_the_usual_objective_at_once_or_in_two_steps() -> None:
     features, targets = blobs(4, 80, seed=2)
-    fitted = LogisticRegression().fit(features, targets, 4, torch.ones(80), None, DIM)
-    at_zero = gradient(LabelWeights(torch.zeros(DIM, 4), torch.zeros(4)), features, targets, 30.0)
-    assert gradient(fitted, features, targets, 30.0).norm() < 0.01 * at_zero.norm()
+    start = LogisticWeights.zero(DIM, LABELS[:4])
+    once = fit(features, targets, start)
+    old = targets < 2
+    first = fit(features[old], targets[old], LogisticWeights.zero(DIM, LABELS[:2]))
+    twice = fit(features, targets, first.for_labels(LABELS[:4]))
+    for found in (once, twice):
+        assert gradient(found, features, targets) < 0.01 * gradient(start, features, targets)
+    torch.testing.assert_close(
+        once.logits(features).softmax(dim=1), twice.logits(features).softmax(dim=1), rtol=0, atol=0.02
+    )
 
 
 def test_an_example_of_weight_two_counts_as_two() -> None:
     features, targets = blobs(3, 30, seed=3)
+    start = LogisticWeights.zero(DIM, LABELS[:3])
     doubled = torch.ones(30).index_fill_(0, torch.arange(5), 2.0)
-    one = LogisticRegression().fit(features, targets, 3, doubled, None, DIM)
     rows = torch.cat([torch.arange(30), torch.arange(5)])
-    two = LogisticRegression().fit(features[rows], targets[rows], 3, torch.ones(35), None, DIM)
+    one, two = fit(features, targets, start, weight=doubled), fit(features[rows], targets[rows], start)
     torch.testing.assert_close(one.logits(features), two.logits(features), rtol=0, atol=0.1)
 
 
-def test_new_columns_are_trained_against_fixed_ones() -> None:
+def test_columns_that_are_not_free_take_part_and_stay() -> None:
     features, targets = blobs(6, 180, seed=4)
     old = targets < 3
-    first = LogisticRegression().fit(features[old], targets[old], 3, torch.ones(int(old.sum())), None, DIM)
-    second = LogisticRegression().fit(features, targets, 3, torch.ones(180), first.logits(features), DIM)
+    first = fit(features[old], targets[old], LogisticWeights.zero(DIM, LABELS[:3]))
+    both = fit(features, targets, first.for_labels(LABELS), free=[3, 4, 5])
+    assert torch.equal(both.weight[:, :3], first.weight)
+    assert torch.equal(both.bias[:3], first.bias)
     test, truth = blobs(6, 300, seed=5)
-    best = LabelWeights.joined([first, second]).logits(test).argmax(dim=1)
-    at_once = LogisticRegression().fit(features, targets, 6, torch.ones(180), None, DIM).logits(test).argmax(dim=1)
-    right, whole = (best == truth).float().mean(), (at_once == truth).float().mean()
-    assert right > whole - 0.05 > 0.6
+    at_once = fit(features, targets, LogisticWeights.zero(DIM, LABELS))
+    right, whole = (float((weights.logits(test).argmax(dim=1) == truth).float().mean()) for weights in (both, at_once))
+    assert right > whole - 0.05
+    assert whole > 0.6
 
 
 @pytest.mark.parametrize(
@@ -74,7 +86,7 @@ def test_new_columns_are_trained_against_fixed_ones() -> None:
 )
 def test_stored_weights_that_do_not_fit_are_refused(wrong: dict[str, Tensor]) -> None:
     with pytest.raises(CorruptionError, match="do not fit its 3 labels"):
-        LabelWeights.from_tensors(wrong, 3)
+        LogisticWeights.from_tensors(wrong, LABELS[:3])
 
 
 def test_statistics_without_weights_say_which_methods_train_them() -> None:
@@ -88,52 +100,63 @@ def test_statistics_without_weights_say_which_methods_train_them() -> None:
 
 
 @pytest.mark.parametrize("method", ["logistic", "dynamic"])
-def test_learning_a_task_leaves_the_weights_of_the_others_alone(method: str, tmp_path: Path) -> None:
-    learner = workspace(tmp_path, 2, method=method)
-    before = {task.name: weights_of(task) for task in live_of(learner).state.tasks}
-    learner.learn(stream()[2], evaluate=False)
-    after = {task.name: weights_of(task) for task in live_of(learner).state.tasks}
-    assert len(after) == 3
-    for name, weights in before.items():
-        found = after[name]
-        assert weights is not None
-        assert found is not None
-        assert torch.equal(weights.weight, found.weight)
-        assert torch.equal(weights.bias, found.bias)
+def test_task_by_task_it_becomes_what_all_tasks_at_once_give(method: str, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "once").mkdir()
+    one, once = workspace(tmp_path / "one", 3, method=method), workspace(tmp_path / "once", method=method)
+    once.learn_batch(list(reversed(stream()[:3])), evaluate=False)
+    asked = [example for task in stream() for example in task.test]
+    features = one.backbone.states(asked).features
+    probabilities = []
+    for learner in (one, once):
+        (weights,) = logistic_weights(live_of(learner).state).values()
+        probabilities.append(weights.for_labels(sorted(weights.labels)).logits(features).softmax(dim=1))
+    torch.testing.assert_close(*probabilities, rtol=0, atol=0.05)
 
 
-def test_a_renamed_label_keeps_its_weights_in_its_new_place(tmp_path: Path) -> None:
+def test_removing_a_task_is_as_if_it_had_not_been_learned(tmp_path: Path) -> None:
+    (tmp_path / "without").mkdir()
+    first, second, third = stream()
+    learner, without = workspace(tmp_path, 3, method="logistic"), workspace(tmp_path / "without", method="logistic")
+    learner.remove(second.name)
+    for task in (first, third):
+        without.learn(task, evaluate=False)
+    (left,), (never,) = (logistic_weights(live_of(each).state).values() for each in (learner, without))
+    features = learner.backbone.states(first.test).features
+    assert left.labels == never.labels
+    torch.testing.assert_close(
+        left.logits(features).softmax(dim=1), never.logits(features).softmax(dim=1), rtol=0, atol=0.05
+    )
+
+
+def test_a_renamed_label_keeps_its_weights_and_a_retired_one_is_gone(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 2, method="logistic")
+    asked = [example for task in stream()[:2] for example in task.test]
 
-    def predicted(examples: list[Example]) -> list[str]:
+    def predicted(examples: list[Example]) -> list[str | None]:
         return [prediction.label for prediction in learner.predict(examples)]
 
     label, other = learner.tasks[0].active.labels[:2]
-    asked = [example for task in stream()[:2] for example in task.test]
     before = predicted(asked)
     learner.rename(label, "zz last")
     assert predicted(asked) == ["zz last" if found == label else found for found in before]
     learner.retire(other)
+    (weights,) = logistic_weights(live_of(learner).state).values()
+    assert sorted(weights.labels) == sorted(learner.labels)
     assert other not in predicted(asked)
 
 
-def test_only_so_many_old_examples_take_part_the_nearest_tasks_and_some_at_random(
+def test_with_many_examples_only_the_nearest_tasks_are_trained_further(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learner: ConPET = workspace(tmp_path, 3, method="logistic")
-    live = live_of(learner)
-    statistics = live.method.statistics(live.state)
-    known = list(map(KnownTask, live.state.tasks, statistics.classes, statistics.logistic))
-    read: list[str] = []
-
-    def spied(task: object, features_of: object = logistic.features_of) -> Tensor:
-        read.append(task.name)  # type: ignore[attr-defined]
-        return features_of(task)  # type: ignore[operator,no-any-return]
-
-    monkeypatch.setattr(logistic, "features_of", spied)
-    own = NewTask(known[2].sums, logistic.features_of(known[2].task), logistic.classes_of(known[2].task))
-    read.clear()
-    monkeypatch.setattr(logistic, "REPLAYED_EXAMPLES", 2)
-    train_weights(known, [own], live.method.backbone.hidden_size, seed=0)
-    assert len(read) == 2  # one task of each half
-    assert read[0] == known[2].task.name  # the nearest is the same task
+    learner = workspace(tmp_path, 2, method="logistic")
+    (before,) = logistic_weights(live_of(learner).state).values()
+    monkeypatch.setattr(logistic, "MAX_EXAMPLES", 2)  # less than a task has: one nearest and one other task
+    learner.learn(stream()[2], evaluate=False)
+    (after,) = logistic_weights(live_of(learner).state).values()
+    moved = [
+        not torch.equal(before.for_labels(task.labels).weight, after.for_labels(task.labels).weight)
+        for task in stream()[:2]
+    ]
+    assert sorted(moved) == [False, True]
+    assert after.for_labels(stream()[2].labels).weight.any()

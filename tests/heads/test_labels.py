@@ -8,7 +8,7 @@ import torch
 from conpet.artifact import InMemoryObject
 from conpet.errors import CorruptionError, UnknownNameError
 from conpet.heads.base import HEAD
-from conpet.heads.labels import LabelHead, indices_of, label_document, linear_head, with_labels
+from conpet.heads.labels import GroupedLabelHead, LabelHead, indices_of, label_document, linear_head, with_labels
 from conpet.heads.stored import StoredHead, head_for, make_head
 from conpet.modules.adapter import Adapter
 from conpet.modules.module import module_artifact
@@ -38,6 +38,15 @@ def test_the_loss_is_cross_entropy_and_competing_logits_share_its_softmax() -> N
     rival = torch.tensor([[3.0], [3.0]])
     beside = torch.cat([logits, rival], dim=1).logsumexp(dim=1) - logits[torch.arange(2), targets]
     torch.testing.assert_close(head.loss(module, representations, targets, rival), beside)
+
+
+def test_labels_of_other_groups_do_not_compete_in_training() -> None:
+    head, module = GroupedLabelHead(["text", "relation", "text"]), linear_head(WEIGHT, BIAS)
+    representations, targets = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([2, 1])
+    logits = representations @ WEIGHT.T + BIAS
+    expected = torch.stack([logits[0, [0, 2]].logsumexp(dim=0) - logits[0, 2], torch.tensor(0.0)])
+    torch.testing.assert_close(head.loss(module, representations, targets), expected)
+    assert head.document(LABELS) == LabelHead().document(LABELS)
 
 
 def test_the_likeliest_label_is_the_answer_with_its_probability() -> None:

@@ -15,7 +15,7 @@ from conpet.testing import Trial, live_of, tiny_settings, toy_stream
 from conpet.testing.checks import files
 
 STREAM = toy_stream(3, 2, 8, 0, 6)
-LEARNERS = [name for name in METHODS if issubclass(METHODS[name], ClosedFormMethod)]
+LEARNERS = [name for name in METHODS if issubclass(METHODS[name], ClosedFormMethod) and name != "logistic"]
 
 
 def taught(folder: Path, method: str, order: tuple[int, ...] = (0, 1, 2), name: str = "ws") -> ConPET:

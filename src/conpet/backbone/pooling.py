@@ -13,10 +13,12 @@ from conpet.backbone.states import Batch
 class Pooling(StrEnum):
     """How the last hidden states become a representation.
 
-    `SLOT` is the paper's: the state at the slot, width d. The others are 2d wide. `SLOT_MEAN` appends the mean over the
-    tokens, because the slot of a causal model alone carries little beyond next-token prediction. `MARKED` does the same
-    for plain text; for examples with marked spans it concatenates the means over the spans: head and tail of a relation
-    (entity states: Baldini Soares et al. 2019), slot and mention in entity typing.
+    - `SLOT`, width d: the state at the slot, as in the paper.
+    - `SLOT_MEAN`, 2d: slot and mean over the tokens, because the slot of a causal model alone carries little beyond
+      next-token prediction.
+    - `MARKED`, 3d: for a relation, the means over head, tail (entity states: Baldini Soares et al. 2019) and the text
+      between them, 0 if there is none; for a mention, slot, mean over the mention and mean over all tokens; for plain
+      text, slot, mean and zeros.
     """
 
     SLOT = "slot"
@@ -25,7 +27,7 @@ class Pooling(StrEnum):
 
     def width(self, hidden_size: int) -> int:
         """Return the width R of a representation."""
-        return hidden_size * (1 if self is Pooling.SLOT else 2)
+        return hidden_size * {Pooling.SLOT: 1, Pooling.SLOT_MEAN: 2, Pooling.MARKED: 3}[self]
 
     def __call__(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Return the representations `[n, R]`, float32, of a batch from its last hidden states `[n, T, d]`."""
@@ -36,15 +38,17 @@ class Pooling(StrEnum):
         mean = mean_of_tokens(hidden, batch.mask)
         if self is Pooling.SLOT_MEAN:
             return torch.cat([slot, mean], dim=1)
-        return _marked(slot, mean, hidden, batch.spans)
+        return _marked(slot, mean, hidden, batch)
 
 
-def _marked(slot: Tensor, mean: Tensor, hidden: Tensor, spans: Tensor) -> Tensor:
-    count = number_of_spans(spans).unsqueeze(1)
-    first_span, second_span = mean_of_spans(hidden, spans).unbind(dim=1)
+def _marked(slot: Tensor, mean: Tensor, hidden: Tensor, batch: Batch) -> Tensor:
+    count = number_of_spans(batch.spans).unsqueeze(1)
+    first_span, second_span = mean_of_spans(hidden, batch.spans).unbind(dim=1)
+    between = mean_of_spans(hidden, span_between(batch.spans))[:, 0]
     first = torch.where(count == 2, first_span, slot)
     second = torch.where(count == 2, second_span, torch.where(count == 1, first_span, mean))
-    return torch.cat([first, second], dim=1)
+    third = torch.where(count == 1, mean, between)
+    return torch.cat([first, second, third], dim=1)
 
 
 def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:

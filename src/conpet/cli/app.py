@@ -15,6 +15,7 @@ from conpet.cli import (
     backbones,
     bench,
     cache,
+    consolidate,
     demo,
     evaluate,
     labels,
@@ -57,6 +58,9 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("upgrade")(upgrade.upgrade)
 app.command("merge")(upgrade.merge)
+app.command("consolidate")(consolidate.consolidate)
+app.command("generations")(consolidate.generations)
+app.command("restore")(consolidate.restore)
 app.add_typer(modules.app, name="modules")
 app.add_typer(labels.app, name="labels")
 app.add_typer(backbones.app, name="backbones")

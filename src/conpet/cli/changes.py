@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from conpet.cli.console import INTERRUPTED, line, messages, output, stages
-from conpet.errors import WorkspaceBusyError
+from conpet.errors import AccuracyBoundError, DataError, WorkspaceBusyError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,14 +25,24 @@ def teach(
     tasks: Sequence[Task],
     *,
     batch: int = 1,
+    consolidate: bool = False,
     evaluate: bool = True,
     wait: float | None = None,
 ) -> None:
-    """Learn tasks in order, `batch` at a time; after each change print the accuracy matrix so far and a report."""
+    """Learn tasks in order, `batch` at a time; after each change print the accuracy matrix so far and a report.
+
+    Args:
+        workspace: The workspace.
+        tasks: The tasks.
+        batch: Number of tasks in each change.
+        consolidate: Whether to consolidate whenever that is due.
+        evaluate: Whether to evaluate after each change.
+        wait: Most seconds to wait for another process; None for no limit.
+    """
     from conpet.commands.report import History
     from conpet.report.tables import matrix_table
 
-    history = History(workspace.store)
+    history, tried, due = History(workspace.store), 0, None
     for start in range(0, len(tasks), batch):
         group = tasks[start : start + batch]
         try:
@@ -48,6 +58,27 @@ def teach(
             for note in () if report.skipped else report.notes[len(task.notes) :]:
                 line(f"{task.name}: {note}")
             line(str(report))
+        due = workspace.consolidation_due(tried)
+        if consolidate and due:
+            tried, due = workspace.learned_examples, None
+            _consolidate(workspace, evaluate, wait)
+    if due:
+        line(f"a consolidation is due: {due}; next: conpet consolidate {workspace.path}", style="dim")
+
+
+def _consolidate(workspace: ConPET, evaluate: bool, wait: float | None) -> None:
+    """Consolidate a workspace, or print why that is not possible or the result is not kept."""
+    try:
+        report = run_change("consolidate", wait, not evaluate, workspace.consolidate)
+    except (AccuracyBoundError, DataError) as error:
+        line(str(error))
+        return
+    except KeyboardInterrupt:
+        line("stopped: all tasks so far are learned and stored. Run the same command to resume.", messages(), "yellow")
+        raise typer.Exit(INTERRUPTED) from None
+    line(str(report))
+    if report.evaluation is not None:
+        print_accuracy(report.evaluation.whole_accuracy, len(workspace.labels))
 
 
 def _title(group: Sequence[Task], start: int, total: int) -> str:

@@ -36,6 +36,8 @@ _STAGE_NAMES = {
     "module": "training the module",
     "evaluation": "evaluating",
     "search": "trying designs",
+    "consolidation": "tuning the backbone",
+    "validation": "comparing on validation examples",
 }
 
 

@@ -66,11 +66,17 @@ def retire(
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
-    """Remove a label with its examples and statistics, and all older versions of its task, since they contain it."""
+    """Remove a label with its examples and statistics, and all older versions of its task, since they contain it.
+
+    Kept generations that contain it are dropped, too.
+    """
+    from conpet.commands.generations import holding
     from conpet.report import text
 
     opened = open_workspace(workspace, backbone, device)
-    confirm(f"Retire {label!r} and delete its examples and all older versions of its task?", yes)
+    kept = holding(opened.store, opened.owners.get(label, ""), [label])
+    dropped = f" Kept generations that contain it are dropped: {', '.join(map(str, kept))}." if kept else ""
+    confirm(f"Retire {label!r} and delete its examples and all older versions of its task?{dropped}", yes)
     report = run_change(label, wait, no_evaluate, partial(opened.retire, label))
     left = f"{text.plural(report.labels, 'label')} of {report.task} {'is' if report.labels == 1 else 'are'} left"
     line(f"{label}: retired; {left} (version {report.version})")

@@ -10,7 +10,7 @@ import typer
 
 from conpet.cli.changes import extend_tasks, teach
 from conpet.cli.console import line, messages, output, print_error
-from conpet.cli.options import BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath
+from conpet.cli.options import BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, assignments
 from conpet.cli.workspace import open_workspace
 from conpet.cost import Meter, metered
 from conpet.fusion import FUSIONS
@@ -114,6 +114,14 @@ def learn(
             help="Learn N tasks of a stream in one change; much faster for many small tasks.",
         ),
     ] = 1,
+    consolidate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="doubling",
+            help="Consolidate whenever the number of training examples has doubled (`conpet consolidate`).",
+            show_default=False,
+        ),
+    ] = None,
     no_evaluate: NoEvaluate = False,
     wait: Wait = None,
     seed: Annotated[
@@ -133,6 +141,7 @@ def learn(
     All data is checked before anything is learned.
     Tasks already learned from the same data are skipped; if the data changed, a new version is learned.
     With --batch, tasks are learned N at a time: each batch is committed and evaluated as a whole.
+    With --consolidate doubling, the backbone is tuned on all examples each time their number has doubled.
     With --extend, all rows are added to the stored examples of their tasks; no test set is split off.
     With --all-rows, every row is learned from; accuracy is measured only where there is a test file.
     An interrupted command resumes when it is run again.
@@ -141,6 +150,12 @@ def learn(
 
     if extend and batch > 1:
         raise typer.BadParameter("tasks are extended one by one: give either --extend or --batch", param_hint="--batch")
+    if consolidate not in (None, "doubling"):
+        raise typer.BadParameter(f"{consolidate!r}: give `doubling`, or leave it out", param_hint="--consolidate")
+    if extend and consolidate:
+        raise typer.BadParameter(
+            "--extend does not consolidate; use `conpet consolidate` afterwards", param_hint="--consolidate"
+        )
     if extend and (name is not None or template is not None or seed is not None or all_rows):
         raise typer.BadParameter(
             "a task keeps its name, template and test split: leave out --name, --template, --seed and --all-rows",
@@ -159,9 +174,11 @@ def learn(
         print_error(error, everything=True)
         raise typer.Exit(1) from None
     opened.check(tasks)
+    if consolidate:
+        _check_consolidates(opened)
     _print_notes(opened, tasks)
     with metered() as costs:
-        teach(opened, tasks, batch=batch, evaluate=not no_evaluate, wait=wait)
+        teach(opened, tasks, batch=batch, consolidate=consolidate is not None, evaluate=not no_evaluate, wait=wait)
     _print_learned(opened, workspace, costs)
 
 
@@ -176,23 +193,21 @@ _FIRST_KEYS = {
 """The setting meant by a section name with a single value (`module=ia3`)."""
 
 
-def _merged(direct: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    import yaml
-
+def _merged(direct: dict[str, Any], given: list[str]) -> dict[str, Any]:
     options = dict(direct)
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        name = name.strip().replace("-", "_")
-        name = _FIRST_KEYS.get(name, name)
-        if not equals or not name:
-            raise typer.BadParameter(f"{assignment!r} is not KEY=VALUE", param_hint="--set")
+    for name, value in assignments(given, _FIRST_KEYS).items():
         if name in options:
             raise typer.BadParameter(f"{name} is given twice, or also by its own option", param_hint="--set")
-        try:
-            options[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise typer.BadParameter(f"{assignment!r}: the value is not YAML", param_hint="--set") from None
+        options[name] = value
     return options
+
+
+def _check_consolidates(workspace: ConPET) -> None:
+    from conpet.commands.checks import consolidation_blocker
+    from conpet.errors import ConfigError
+
+    if blocker := consolidation_blocker(workspace.settings):
+        raise ConfigError(f"--consolidate doubling: {blocker}. Nothing was learned")
 
 
 def _read(

@@ -26,7 +26,8 @@ Version = Annotated[
 def list_(workspace: WorkspacePath, as_json: AsJson = False) -> None:
     """List all module versions; predictions use the active ones.
 
-    The column `module` shows the number of trained parameters, or the name of the module that tasks share.
+    The column `module` shows the number of trained parameters, or the name of the module that tasks share. A version
+    from before a consolidation has none: a rollback learns its examples again.
     """
     from conpet.store import Store
 
@@ -81,9 +82,14 @@ def rollback(
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
-    """Switch to another version of a task's module, older or newer."""
+    """Switch to another version of a task's module, older or newer.
+
+    A version from before a consolidation is learned again from its stored examples.
+    """
     opened = open_workspace(workspace, backbone, device)
     report = run_change(task, wait, no_evaluate, partial(opened.rollback, task, version))
+    for note in report.notes:
+        line(f"{task}: {note}")
     line(f"{task}: version {report.version} is active" + (" already; nothing changed" if report.skipped else ""))
     if report.evaluation is not None:
         print_accuracy(report.evaluation.whole_accuracy, report.labels_seen)
@@ -99,7 +105,7 @@ def remove(
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
-    """Remove a task with its labels, versions, examples and statistics."""
+    """Remove a task with its labels, versions, examples and statistics, and kept generations that hold its examples."""
     opened = open_workspace(workspace, backbone, device)
     labels, versions, remaining = _extent(opened.store, task)
     question = f"Remove {task!r} with {labels} labels, {versions} version(s) of its module and all its examples?"
@@ -111,25 +117,31 @@ def remove(
 
 
 def _extent(store: Store, task: str) -> tuple[int, int, list[str]]:
-    """Count a task's labels and versions, and describe what remains after it is removed.
+    """Count a task's labels and versions, and describe what remains and what is deleted besides.
 
     Returns no record, because an open record would keep the task's files from being deleted.
     """
-    from conpet.modules.warmup_info import WarmupNote
+    from conpet.commands.generations import holding
+    from conpet.modules.folded_info import FoldedNote, Producer
     from conpet.state.slots import shared_slot_of
 
     with store.snapshot() as snapshot:
         record = snapshot.task(task)
         slots = {slot for version in record.versions if (slot := shared_slot_of(version.objects))}
         shared = any(shared_slot_of(other.objects) in slots for other in snapshot.versions if other.task != task)
-        warmup = WarmupNote.among(snapshot.shared)
+        folded = FoldedNote.among(snapshot.shared)
         remaining = []
         if shared:
             remaining.append(
                 "Its module serves other tasks too and is kept, although it was trained on these examples."
             )
-        if warmup and warmup.task == task:
-            remaining.append("The backbone was warmed up with this task; the warm-up is kept.")
+        if folded and task in folded.tasks:
+            warm = folded.producer is Producer.WARM_UP
+            done, kept = ("warmed up", "the warm-up") if warm else ("consolidated", "the result")
+            remaining.append(f"The backbone was {done} with this task; {kept} is kept.")
+        if kept_generations := holding(store, task):
+            numbers = ", ".join(map(str, kept_generations))
+            remaining.append(f"Kept generations that hold its examples are dropped: {numbers}.")
         return len(record.active.labels), len(record.versions), remaining
 
 
@@ -141,7 +153,7 @@ def export(
     version: Version = None,
 ) -> None:
     """Export a module with its head; Hugging Face PEFT loads the folder if it supports the kind of module."""
-    from conpet.commands.export import WARMUP_FOLDER, export_version
+    from conpet.commands.export import FOLDED_FOLDER, export_version
     from conpet.modules.adapter import ADAPTER_CONFIG
     from conpet.modules.kinds import kind_of_document
     from conpet.state.slots import module_of
@@ -158,10 +170,8 @@ def export(
         else f"conpet's own format (PEFT does not support {kind.name})"
     )
     line(f"{exported}: {task} version {chosen.number}, in {format_name}")
-    if (exported / WARMUP_FOLDER).exists():
-        line(
-            f"the backbone was warmed up: merge the adapter in {exported / WARMUP_FOLDER} into it before using this one"
-        )
+    if (exported / FOLDED_FOLDER).exists():
+        line(f"the backbone was tuned: merge the adapter in {exported / FOLDED_FOLDER} into it before using this one")
 
 
 @app.command()
@@ -187,16 +197,17 @@ def verify(workspace: WorkspacePath, as_json: AsJson = False, backbone: Backbone
 
 
 def _row(version: VersionRecord) -> dict[str, Any]:
-    from conpet.state.slots import shared_slot_of
+    from conpet.state.slots import MODULE, shared_slot_of
 
+    stored = MODULE in version.objects
     return {
         "task": version.task,
         "version": version.number,
         "active": version.active,
         "labels": len(version.labels),
         "shared_module": shared_slot_of(version.objects),
-        "parameters": version.parameters,
-        "head_parameters": version.head_parameters,
+        "parameters": version.parameters if stored else 0,
+        "head_parameters": version.head_parameters if stored else 0,
         "bytes": version.bytes,
         "created": version.created.isoformat(),
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +15,31 @@ def _existing(folders: list[Path] | None) -> list[Path] | None:
     if missing := [str(folder) for folder in folders or () if not folder.is_dir()]:
         raise ConfigError(f"--data-folder {missing[0]}: no such folder; name a folder that contains data sets")
     return folders
+
+
+def assignments(given: list[str], first_keys: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the values of `--set KEY=VALUE` options, given in YAML.
+
+    Args:
+        given: The options.
+        first_keys: The setting meant by a section name with a single value (`module=ia3`).
+    """
+    import yaml
+
+    values: dict[str, Any] = {}
+    for assignment in given:
+        name, equals, value = assignment.partition("=")
+        name = name.strip().replace("-", "_")
+        name = (first_keys or {}).get(name, name)
+        if not equals or not name:
+            raise typer.BadParameter(f"{assignment!r} is not KEY=VALUE", param_hint="--set")
+        if name in values:
+            raise typer.BadParameter(f"{name} is given twice, or also by its own option", param_hint="--set")
+        try:
+            values[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise typer.BadParameter(f"{assignment!r}: the value is not YAML", param_hint="--set") from None
+    return values
 
 
 WorkspacePath = Annotated[

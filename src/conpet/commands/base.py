@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from conpet.backbone.backbone import Backbone
 from conpet.commands.rows import recorded
 from conpet.config import Settings
 from conpet.context import Progress, TrainContext
@@ -17,7 +18,7 @@ from conpet.evaluation.metrics import AccuracyMatrix, backward_transfer, forgett
 from conpet.methods.base import Method
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.memory_writer import past_examples, stored_examples
-from conpet.state.live import LiveState
+from conpet.state.live import Live, LiveState
 from conpet.state.reading import seed_of
 from conpet.state.state import State
 from conpet.store import Change, EventRecord, Snapshot, Store, VersionRecord, Writer
@@ -65,6 +66,14 @@ class Transaction:
     def settings(self) -> Settings:
         """The workspace's settings."""
         return self.method.settings
+
+    def original_backbone(self) -> Backbone:
+        """Return the backbone without a folded module."""
+        return self._live.original_backbone()
+
+    def prepare(self, snapshot: Snapshot) -> Live:
+        """Return another generation ready to predict, without making it live."""
+        return self._live.prepare(snapshot)
 
     def context(self, *names: str, scratch: str | None = None) -> TrainContext:
         """Return the training context of a change to tasks, with the seed of the first.

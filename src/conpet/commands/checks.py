@@ -95,9 +95,44 @@ def mergeable(snapshot: Snapshot, names: Sequence[str], bound: float) -> list[st
         raise ConfigError(f"merge: tasks without labels cannot be merged: {', '.join(unlabelled)}. Leave them out")
     if len(wanted) < 2:
         raise ConfigError("merge: name at least two different tasks")
+    _check_bound(bound)
+    return [task.name for task in snapshot.tasks if task.name in wanted]
+
+
+def consolidation_blocker(settings: Settings) -> str | None:
+    """Return why a workspace with these settings cannot be consolidated, or None if it can."""
+    method: type[Method] = METHODS[settings.method.name]
+    if not method.consolidates:
+        return (
+            f"method {method.name!r} trains its one module further with every task, so there is nothing to learn again "
+            "over a tuned backbone; use a workspace of method 'dynamic' (`conpet upgrade`) or of a closed form"
+        )
+    if settings.replay.latent_only:
+        return (
+            "with latent_only=true only the states of past examples are stored, and a tuned backbone needs their "
+            "texts. Train one module for all tasks on the layers above the cut instead (`conpet merge WORKSPACE "
+            "TASK...`), or make a workspace that stores texts"
+        )
+    return None
+
+
+def check_consolidation(snapshot: Snapshot, bound: float) -> None:
+    """Check the arguments of `ConPET.consolidate`.
+
+    Raises:
+        ConfigError: The workspace cannot be consolidated, or the bound is wrong.
+    """
+    blocker = consolidation_blocker(Settings.parse(snapshot.header.settings))
+    if not blocker and not any(task.active.labels for task in snapshot.tasks):
+        blocker = "it has no task with labels to train on; learn one first"
+    if blocker:
+        raise ConfigError(f"the workspace cannot be consolidated: {blocker}. Nothing was changed")
+    _check_bound(bound)
+
+
+def _check_bound(bound: float) -> None:
     if not bound >= 0:
         raise ConfigError(f"bound={bound}: give the largest loss of accuracy to accept, in points, 0 or more")
-    return [task.name for task in snapshot.tasks if task.name in wanted]
 
 
 def check_distinct(tasks: Sequence[Task]) -> None:

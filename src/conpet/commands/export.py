@@ -12,12 +12,12 @@ from conpet.artifact import Artifact, ObjectReader, write_artifact
 from conpet.errors import ConfigError, WorkspaceExistsError
 from conpet.heads.base import HEAD
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
-from conpet.modules.warmup_info import WARMUP
-from conpet.state.slots import module_of
+from conpet.modules.folded_info import FOLDED
+from conpet.state.slots import MODULE, module_of
 from conpet.store import VersionRecord
 
-WARMUP_FOLDER = "warmup"
-"""Subfolder of an exported module for the warm-up, which must be applied to the backbone first."""
+FOLDED_FOLDER = "backbone"
+"""Subfolder of an exported module for the module folded into the backbone, which must be merged into it first."""
 
 
 def export_version(version: VersionRecord, shared: Mapping[str, ObjectReader], folder: Path) -> Path:
@@ -30,10 +30,16 @@ def export_version(version: VersionRecord, shared: Mapping[str, ObjectReader], f
 
     Raises:
         WorkspaceExistsError: `folder` exists.
-        ConfigError: The workspace's method has no PET modules.
+        ConfigError: The workspace's method has no PET modules, or the version's module was learned over a backbone
+            that a consolidation replaced.
     """
     if folder.exists():
         raise WorkspaceExistsError(f"{folder} exists; name a new folder for the module")
+    if MODULE not in version.objects:
+        raise ConfigError(
+            f"version {version.number} of task {version.task!r} has no module: it was learned before a consolidation "
+            "changed the backbone, and is learned again when you roll back to it. Export another version"
+        )
     reader = module_of(version.objects, shared)
     if not reader.has(ADAPTER_CONFIG):
         raise ConfigError(f"task {version.task!r} has no PET module to export: its method trains none")
@@ -42,14 +48,14 @@ def export_version(version: VersionRecord, shared: Mapping[str, ObjectReader], f
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         write_artifact(Path(temporary) / "module", artifact)
-        if WARMUP in shared:
-            write_artifact(Path(temporary) / "module" / WARMUP_FOLDER, _adapter(shared[WARMUP]))
+        if FOLDED in shared:
+            write_artifact(Path(temporary) / "module" / FOLDED_FOLDER, _adapter(shared[FOLDED]))
         shutil.move(Path(temporary) / "module", folder)
     return folder
 
 
 def _adapter(reader: ObjectReader, **documents: Any) -> Artifact:
     return Artifact(
-        tensors={stem: reader.tensors(stem) for stem in (ADAPTER_TENSORS, HEAD)},
-        documents={stem: reader.document(stem) for stem in (ADAPTER_CONFIG, HEAD)} | documents,
+        tensors={stem: reader.tensors(stem) for stem in (ADAPTER_TENSORS, HEAD) if reader.has(stem)},
+        documents={stem: reader.document(stem) for stem in (ADAPTER_CONFIG, HEAD) if reader.has(stem)} | documents,
     )

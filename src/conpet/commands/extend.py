@@ -101,15 +101,7 @@ def task_again(
     Raises:
         DataError: The replay memory holds no training example of a label.
     """
-    missing = sorted(set(remaining) - {str(example.label) for example in examples[Subset.TRAIN]})
-    if missing:
-        problems = [Problem(f"label {label!r}", None, "has no training example left") for label in missing]
-        raise DataError(
-            f"task {present.task!r} cannot be learned again: its limited replay memory holds no training examples of "
-            "some labels. Add examples of these labels (`conpet learn WORKSPACE FILE --extend`), or retire the labels. "
-            "Nothing was changed",
-            problems,
-        )
+    check_every_label(present, [str(example.label) for example in examples[Subset.TRAIN]], remaining)
     description, stored = present.description, examples_without_test_labels(present).count(Subset.TRAIN)
     learned = description["counts"][Subset.TRAIN]
     loss = (
@@ -125,6 +117,22 @@ def task_again(
         settings=description["settings"],
         notes=(*notes, loss) if stored < learned else tuple(notes),
     )
+
+
+def check_every_label(present: VersionRecord, answers: Iterable[str], labels: Iterable[str]) -> None:
+    """Refuse to learn a version again if a label has none of these training answers.
+
+    Raises:
+        DataError: The replay memory holds no training example of a label.
+    """
+    if missing := sorted(set(labels) - set(answers)):
+        problems = [Problem(f"label {label!r}", None, "has no training example left") for label in missing]
+        raise DataError(
+            f"task {present.task!r} cannot be learned again: its limited replay memory holds no training examples of "
+            "some labels. Add examples of these labels (`conpet learn WORKSPACE FILE --extend`), or retire the labels. "
+            "Nothing was changed",
+            problems,
+        )
 
 
 def by_subset(examples: Examples | Task) -> dict[Subset, tuple[Example, ...]]:

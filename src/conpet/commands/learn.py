@@ -10,13 +10,14 @@ from conpet.artifact import Artifact
 from conpet.commands import warmup
 from conpet.commands.base import Transaction
 from conpet.commands.checks import check_answers, check_distinct, check_labels, check_related, check_type
+from conpet.commands.consolidate import due
 from conpet.context import TrainContext
 from conpet.cost import StageCost
 from conpet.data import Task
 from conpet.errors import ConfigError
 from conpet.evaluation.history import BATCH
 from conpet.methods.base import TaskData
-from conpet.modules.warmup_info import WARMUP
+from conpet.modules.folded_info import FOLDED
 from conpet.replay.memory import MEMORY, new_examples
 from conpet.replay.memory_writer import MemoryWriter, check_templates
 from conpet.state.reading import ORIGINS, describe, new_task_state, origins, seed_of, task_state
@@ -35,15 +36,15 @@ def learn_batch(tx: Transaction, tasks: Sequence[Task]) -> list[LearnReport]:
     for task in tasks:
         check_type(task, (Task,), "a task", "read_task")
     known = {task.name: task.active for task in tx.snapshot.tasks}
-    due = [task for task in tasks if task.name not in known or task.digest not in origins(known[task.name])]
+    new = [task for task in tasks if task.name not in known or task.digest not in origins(known[task.name])]
     check_distinct(tasks)
-    for task in due:
+    for task in new:
         check_labels(tx.snapshot, task.name, task.labels)
         check_answers(tx.settings, task)
         tx.method.check_task(tx.settings, tx.settings.for_task(task.settings))
         if task.name in known:
             check_related(task, known[task.name])
-    learned = {report.task: report for report in learn_checked(tx, due, "learn")} if due else {}
+    learned = {report.task: report for report in learn_checked(tx, new, "learn")} if new else {}
     return [
         learned.get(task.name)
         or tx.report(known[task.name], skipped=True, cost=(), changed_since=task.digest != known[task.name].digest)
@@ -65,9 +66,9 @@ def learn_checked(
     _check_batch(tx, tasks)
     contexts = _contexts(tx, tasks)
     added = [new_task_state(task, tx.snapshot) for task in tasks]
-    sources, warmup_objects = [new_examples(task) for task in tasks], {}
+    sources, folded_objects = [new_examples(task) for task in tasks], {}
     if warmup.is_due(tx.method, tx.state):
-        tx.method, tx.state, warmup_objects[WARMUP] = warmup.warm_up(
+        tx.method, tx.state, folded_objects[FOLDED] = warmup.warm_up(
             tx.method, tx.state, added[0], sources[0], contexts[0]
         )
     method = tx.method
@@ -97,7 +98,7 @@ def learn_checked(
         description["notes"] += writer.notes(whole, memory)
         new = _version(task, update, memory, description)
         changes.append(Change(verb, task.name, new_version=new, detail={**update.detail, **_batch_note(tasks)}))
-    changes[0] = replace(changes[0], side_objects=smaller, shared={**warmup_objects, **updates[-1].shared})
+    changes[0] = replace(changes[0], side_objects=smaller, shared={**folded_objects, **updates[-1].shared})
     costs = _divided_costs(tx, tasks, changes)
     committed = tx.commit_all(state, evaluation, changes, costs)
     reports = []
@@ -106,6 +107,7 @@ def learn_checked(
         notes = tuple(version.description["notes"])
         measured: Evaluation | None = evaluation if task is tasks[-1] else None
         reports.append(tx.report(version, event=event, evaluation=measured, cost=cost, notes=notes))
+    reports[-1] = replace(reports[-1], consolidation_due=due(tx.store, tx.snapshot))
     return reports
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from conpet.commands.base import Transaction
 from conpet.commands.checks import mergeable
-from conpet.errors import AccuracyBoundError, ConfigError, DataError, Problem
-from conpet.evaluation.evaluator import CHUNK
-from conpet.evaluation.metrics import Tally
-from conpet.methods.base import Method
+from conpet.commands.validation import check_bound, validated
+from conpet.errors import ConfigError, DataError, Problem
 from conpet.methods.dynamic import DynamicMethod
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.memory_writer import examples_without_test_labels
 from conpet.state.reading import task_states
-from conpet.state.state import State
 from conpet.store import SideObject
 from conpet.types import MergeReport
 
@@ -29,8 +26,8 @@ def merge(tx: Transaction, names: Sequence[str], bound: float) -> MergeReport:
     slot, sources = _free_slot(tx), _sources(tx, wanted)
     context = tx.context(scratch=tx.scratch_name(["|".join(sorted(sources)), "merge"]))
     merged = method.merge(tx.state, sources, slot, context)
-    before, after = (_validated(method, state, sources.values()) for state in (tx.state, merged.state))
-    _check_bound(before, after, bound, sources)
+    before, after = (validated(method, state, sources.values()) for state in (tx.state, merged.state))
+    check_bound(before, after, bound, f"merging {', '.join(sources)}", "merge other tasks")
     versions = task_states(tx.snapshot.versions)
     active = {task.name: task for task in merged.state.tasks}
     following = [
@@ -81,29 +78,3 @@ def _sources(tx: Transaction, names: Sequence[str]) -> dict[str, StoredExamples]
 def _free_slot(tx: Transaction) -> str:
     used = [int(slot.removeprefix(_SLOT)) for slot in tx.snapshot.shared if slot.startswith(_SLOT)]
     return f"{_SLOT}{max(used, default=0) + 1}"
-
-
-def _validated(method: Method, state: State, sources: Iterable[StoredExamples]) -> Tally:
-    """Return the number of correct answers on the tasks' validation examples, among all labels of the workspace."""
-    correct = total = 0
-    for source in sources:
-        labels = source.labels(Subset.VALIDATION)
-        for start in range(0, len(labels), CHUNK):
-            rows = range(start, min(start + CHUNK, len(labels)))
-            inputs = method.encode_stored(state, [(source, rows)], Subset.VALIDATION)
-            best = method.score(state, inputs, source.kind).classes.argmax(dim=1)
-            correct += sum(
-                state.classes[column] == labels[row] for row, column in zip(rows, best.tolist(), strict=True)
-            )
-        total += len(labels)
-    return Tally(correct, total)
-
-
-def _check_bound(before: Tally, after: Tally, bound: float, names: Iterable[str]) -> None:
-    fall = 100 * (before.correct - after.correct) / before.total
-    if fall > bound:
-        raise AccuracyBoundError(
-            f"merging {', '.join(names)} would lower their accuracy on {after.total:,} validation examples from "
-            f"{before.correct / before.total:.1%} to {after.correct / after.total:.1%}, by {fall:.1f} points; the "
-            f"bound is {bound:g}. Nothing was changed; raise the bound (`--bound`), or merge other tasks"
-        )

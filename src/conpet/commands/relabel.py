@@ -10,6 +10,7 @@ from typing import Any
 
 from conpet.artifact import InMemoryObject
 from conpet.commands.base import Transaction
+from conpet.commands.generations import holding
 from conpet.replay.memory import MEMORY, StoredExamples, Subset, relabel
 from conpet.replay.memory_writer import MemoryWriter, stored_examples
 from conpet.state.reading import ORIGINS, origins, task_state, task_states
@@ -103,6 +104,7 @@ def relabel_task(tx: Transaction, verb: str, present: VersionRecord, names: Name
             max(0, present.head_parameters - row * len(change.removed)),
         ),
         dropped=tuple((version.task, version.number) for version in tx.snapshot.versions if change.drops(version)),
+        unpinned=holding(tx.store, name, change.removed) if change.removed else (),
         side_objects=smaller,
         shared={**update.shared, **pruned},  # no detail: the history must not keep removed labels
     )

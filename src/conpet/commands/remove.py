@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from conpet.commands.base import Transaction
+from conpet.commands.generations import holding
 from conpet.state.reading import task_state, task_states
 from conpet.types import Evaluation
 
@@ -17,5 +18,13 @@ def remove(tx: Transaction, name: str) -> Evaluation | None:
     )
     state = tx.state.without(name, update)
     evaluation = tx.evaluate(state)
-    tx.commit(state, evaluation, "remove", name, remove=True, shared=update.shared)
+    tx.commit(
+        state,
+        evaluation,
+        "remove",
+        name,
+        remove=True,
+        unpinned=holding(tx.store, name),  # they hold its examples
+        shared=update.shared,
+    )
     return evaluation

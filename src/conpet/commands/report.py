@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.evaluation.history import CACHE, DESIGN, Standing, metrics_of, row_of
 from conpet.evaluation.metrics import AccuracyMatrix, Measurement, backward_transfer, forgetting
-from conpet.modules.warmup_info import WarmupNote
+from conpet.modules.folded_info import FoldedNote, Producer
 from conpet.report.data import (
     BackboneInfo,
     Event,
@@ -70,13 +70,16 @@ class History:
         return tuple(self._events)
 
     def _take(self, record: EventRecord) -> None:
-        task = record.task or " + ".join(record.detail.get("tasks", ()))
+        verb = Verb(record.verb)
+        task = record.task or (" + ".join(record.detail.get("tasks", ())) if verb is not Verb.CONSOLIDATE else "")
+        if record.restores is not None:
+            task = str(record.restores)
+            self._active = dict(record.detail["versions"])
         if record.version is not None:
             self._active[task] = record.version
         cached = record.detail.get(CACHE, {"hits": 0, "asked": 0})
         self._hits += cached["hits"]
         self._asked += cached["asked"]
-        verb = Verb(record.verb)
         if verb is Verb.TUNE:
             self.design = TuneReport.model_validate(record.detail[DESIGN])
         else:
@@ -246,7 +249,7 @@ def _peak_memory(events: Iterable[Event]) -> int | None:
 
 
 def _workspace_info(store: Store, snapshot: Snapshot) -> WorkspaceInfo:
-    header, warmup = snapshot.header, WarmupNote.among(snapshot.shared)
+    header, folded = snapshot.header, FoldedNote.among(snapshot.shared)
     backbone = header.backbone
     fingerprint = Fingerprint(**backbone["fingerprint"])
     return WorkspaceInfo(
@@ -260,8 +263,9 @@ def _workspace_info(store: Store, snapshot: Snapshot) -> WorkspaceInfo:
             hidden_size=backbone["hidden_size"],
             parameters=backbone["parameters"],
             dtype=backbone["dtype"],
-            fingerprint=(fingerprint.changed_by(warmup.digest) if warmup else fingerprint).digest,
-            warmup=warmup.task if warmup else None,
+            fingerprint=(fingerprint.changed_by(folded.digest) if folded else fingerprint).digest,
+            warmup=folded.tasks[0] if folded and folded.producer is Producer.WARM_UP else None,
+            consolidated=folded.tasks if folded and folded.producer is Producer.CONSOLIDATION else (),
         ),
         method=header.settings["method"]["name"],
         settings=header.settings,

@@ -5,17 +5,17 @@ from __future__ import annotations
 from conpet.artifact import Artifact
 from conpet.context import TrainContext
 from conpet.methods.base import Method, TaskData
+from conpet.modules.folded import all_layers, folded_artifact, train_to_fold
+from conpet.modules.folded_info import FOLDED, Producer
 from conpet.modules.training import TrainingJob
-from conpet.modules.warmup import all_layers, train_warmup, warmup_artifact
-from conpet.modules.warmup_info import WARMUP
 from conpet.replay.memory import StoredExamples
-from conpet.state.live import warmed_backbone
+from conpet.state.live import backbone_of
 from conpet.state.state import State, TaskState
 
 
 def is_due(method: Method, state: State) -> bool:
     """Return whether the next task learned needs a warm-up first."""
-    return method.settings.backbone.warmup == "first-task" and not state.tasks and WARMUP not in state.shared
+    return method.settings.backbone.warmup == "first-task" and not state.tasks and FOLDED not in state.shared
 
 
 def warm_up(
@@ -37,13 +37,13 @@ def warm_up(
     with context.costs.stage("warm-up"):
         whole = all_layers(base.loaded, base)
         data = TaskData.of(task, method.settings, source, whole)
-        trained = train_warmup(
+        trained = train_to_fold(
             whole,
             TrainingJob.over_labels(data.train, data.classes, task.classes, data.settings, context.seed),
-            checkpoint=context.scratch / WARMUP if context.scratch else None,
+            checkpoint=context.scratch / Producer.WARM_UP if context.scratch else None,
             on_step=lambda done, steps: context.progress("warm-up", done / steps),
         )
-        artifact = warmup_artifact(trained, task.name)
-        following = state.with_shared({WARMUP: artifact})
-        backbone = warmed_backbone(base, following)
+        artifact = folded_artifact(trained, Producer.WARM_UP, [task.name], len(data.train))
+        following = state.with_shared({FOLDED: artifact})
+        backbone = backbone_of(base, following)
     return type(method)(backbone, method.settings), following, artifact

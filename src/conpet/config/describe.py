@@ -58,6 +58,7 @@ _SECTIONS = (
     "selector",
     "fusion",
     "replay",
+    "consolidation",
     "seed",
 )
 

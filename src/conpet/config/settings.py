@@ -57,11 +57,12 @@ class FeaturesConfig(StrictModel):
     """The features of selector, classifiers and heads.
 
     Attributes:
-        layers: Layers whose mean over tokens is used as frozen features. None means three depths of the prefix.
+        layers: Layers whose states are used as frozen features. None means three evenly spaced depths: of an encoder up
+            to its last layer, of a causal model within the prefix.
         projection: Width M of the random ReLU projection of the closed-form selector and `ranpac`.
         pooling: How heads represent an example: the state at the slot ("slot", as in the paper); slot and mean over
-            tokens ("slot+mean"); or "marked": slot and mean for plain text, and the means over the marked spans for
-            relations and mentions.
+            tokens ("slot+mean"); or "marked": slot and mean for plain text, head, tail and what stands between them for
+            relations, slot, mention and mean for mentions.
     """
 
     layers: tuple[Positive, ...] | None = None
@@ -125,6 +126,24 @@ class ReplayConfig(StrictModel):
         return name
 
 
+class ConsolidationConfig(StrictModel):
+    """How a consolidation tunes the backbone: a LoRA on all linear maps of all layers, folded into the weights.
+
+    Attributes:
+        rank: Rank of the LoRA.
+        epochs: Passes over the stored examples of all tasks.
+        batch_size: Examples per optimiser step. None means `training.batch_size`.
+        learning_rate: Peak learning rate. None means `training.learning_rate`.
+    """
+
+    budget: ClassVar[frozenset[str]] = frozenset({"epochs", "batch_size", "learning_rate"})
+
+    rank: Positive = 16
+    epochs: Positive = 5
+    batch_size: Positive | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+
 class TaskSettings(Sectioned):
     """The settings that a task can override.
 
@@ -162,6 +181,7 @@ class Settings(TaskSettings):
         selector: How the candidate tasks of an input are found.
         fusion: How scores are combined into one ranking.
         replay: Which past examples are stored and replayed.
+        consolidation: How a consolidation tunes the backbone.
         seed: Seed of all random choices.
     """
 
@@ -174,6 +194,7 @@ class Settings(TaskSettings):
     selector: Annotated[SerializeAsAny[SelectorConfig], SELECTOR] = Field(default_factory=SELECTOR.default)
     fusion: Annotated[SerializeAsAny[FusionConfig], FUSION] = Field(default_factory=FUSION.default)
     replay: ReplayConfig = Field(default_factory=ReplayConfig)
+    consolidation: ConsolidationConfig = ConsolidationConfig()
     seed: int = 0
 
     @model_validator(mode="before")
@@ -296,6 +317,7 @@ __all__ = [
     "COMPONENTS",
     "BackboneConfig",
     "ComponentConfig",
+    "ConsolidationConfig",
     "DesignChoices",
     "FeaturesConfig",
     "ReplayConfig",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -70,7 +70,30 @@ class LabelHead(Head):
         return {ACCURACY: Measurement(correct / len(truth), len(truth))} if truth else {}
 
 
-def indices_of(answers: Sequence[str], labels: Sequence[str]) -> Tensor:
+class GroupedLabelHead(LabelHead):
+    """A label head whose labels compete in training only within groups, such as the labels of one kind of input.
+
+    It is stored and answers as `LabelHead`.
+
+    Args:
+        groups: The group of each output, in the order of the outputs.
+    """
+
+    def __init__(self, groups: Sequence[Hashable]) -> None:
+        super().__init__()
+        self._groups = indices_of(list(groups), list(dict.fromkeys(groups)))
+
+    def loss(
+        self, head: nn.Module, representations: Tensor, targets: Tensor, competing_logits: Tensor | None = None
+    ) -> Tensor:
+        """Return the cross-entropy of each example among the labels of its group `[n]`."""
+        assert competing_logits is None, "labels compete within their groups"  # noqa: S101
+        groups = self._groups.to(targets.device)
+        logits = head(representations).masked_fill(groups != groups[targets].unsqueeze(1), -torch.inf)
+        return nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
+def indices_of(answers: Sequence[Hashable], labels: Sequence[Hashable]) -> Tensor:
     """Return the index of each of n answers among `labels`: `[n]`, int64."""
     column = {label: index for index, label in enumerate(labels)}
     return torch.tensor([column[answer] for answer in answers], dtype=torch.int64)

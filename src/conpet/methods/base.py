@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -19,19 +19,23 @@ from conpet.context import TrainContext
 from conpet.data import Example, Kind
 from conpet.errors import ConfigError
 from conpet.features.feature_map import FeatureMap, View
+from conpet.features.logistic import LogisticWeights
 from conpet.features.statistics import ClassSums, ClosedFormState, Gram
 from conpet.heads.base import Head
 from conpet.heads.labels import LabelHead, indices_of
 from conpet.heads.stored import make_head
 from conpet.replay.memory import StoredExamples, Subset, states_of
 from conpet.state.inputs import EncodedInputs
-from conpet.state.slots import MODULE, STATISTICS
+from conpet.state.logistic import LogisticTrainer, Rows
+from conpet.state.slots import LOGISTIC, MODULE, STATISTICS
 from conpet.state.state import Names, State, TaskState
 from conpet.state.statistics import (
     StatisticsReader,
     classes_of,
     features_of,
     gram_artifact,
+    logistic_artifact,
+    logistic_weights,
     remaining_rows,
     statistics_tensors,
     updated_gram,
@@ -107,6 +111,23 @@ class Scores:
     selected: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Rebuilt:
+    """New objects of learned tasks, not committed yet.
+
+    Attributes:
+        objects: New objects of each task's active version, by task and slot.
+        shared: New shared objects, by slot.
+        state: The state with these objects.
+        steps: Optimiser steps taken.
+    """
+
+    objects: Mapping[str, Mapping[str, Artifact]]
+    shared: Mapping[str, Artifact | None]
+    state: State
+    steps: int
+
+
 class Method(ABC):
     """Learns tasks over a frozen backbone and scores inputs.
 
@@ -124,13 +145,19 @@ class Method(ABC):
     """The method's own options (`Settings.method`)."""
     views: ClassVar[tuple[View, ...]] = (View.RAW, View.PROJECTED)
     """Views of the frozen features with statistics; they decide which reference classifiers can be fitted."""
+    trains_logistic: ClassVar[bool] = True
+    """Whether learning trains a logistic regression on the frozen features of all tasks."""
     tunes: ClassVar[bool] = True
     """Whether the method trains a PET module; one that does not needs no suffix."""
     module_per_task: ClassVar[bool] = False
     """Whether each task has its own module, of any shape, and any head."""
     retrains: ClassVar[bool] = False
     """Whether each task is learned together with all earlier ones, so that evaluating after the last is enough."""
-    sections: ClassVar[frozenset[str]] = frozenset({"module", "head", "training", "selector", "fusion", "replay"})
+    consolidates: ClassVar[bool] = False
+    """Whether `consolidate` is defined."""
+    sections: ClassVar[frozenset[str]] = frozenset(
+        {"module", "head", "training", "selector", "fusion", "replay", "consolidation"}
+    )
     """Sections of the settings that the method reads, in addition to those that every workspace reads."""
 
     def __init__(self, backbone: Backbone, settings: Settings) -> None:
@@ -140,6 +167,7 @@ class Method(ABC):
         features = settings.features
         feature_map = FeatureMap(backbone.feature_size, features.projection, settings.seed, views=self.views)
         self.statistics_reader = StatisticsReader(feature_map)
+        self._logistic_trainer = LogisticTrainer()
 
     @classmethod
     def unused_sections(cls, settings: Settings) -> frozenset[str]:
@@ -186,6 +214,18 @@ class Method(ABC):
     ) -> SharedUpdate:
         """Return the shared objects of the state in which `added`, if any, replaces `removed`."""
 
+    def consolidate(self, state: State, batch: Sequence[TaskData], context: TrainContext) -> Rebuilt:
+        """Learn all tasks of a workspace again, at once, after a consolidation changed the backbone.
+
+        Call it only if `consolidates`.
+
+        Args:
+            state: A state of the new backbone, without tasks.
+            batch: All tasks, in the order in which they were learned.
+            context: Costs, checkpoints, progress; the examples of all tasks.
+        """
+        raise NotImplementedError(f"method {self.name!r} does not consolidate")
+
     def relabel(self, state: State, task: TaskState, names: Names, context: TrainContext) -> TaskUpdate:
         """Return a new version of a task with labels renamed or removed; nothing is trained.
 
@@ -206,10 +246,19 @@ class Method(ABC):
             sums = ClassSums.of(gram.feature_map, features[stay], classes)
             tensors = statistics_tensors(sums, features[stay], classes)
             left = gram.minus(features[gone]) if gone else None
+            shared: dict[str, Artifact | None] = {STATISTICS: gram_artifact(left)} if left else {}
+            weights = logistic_weights(state)
+            if task.kind in weights:
+                weights[task.kind] = weights[task.kind].renamed(names)
+                if left:
+                    changed = Rows(task.name, task.kind, sums, features[stay], classes)
+                    rows = [*self._rows(state, [task.name]), changed]
+                    weights = self._train_logistic(weights, rows, [task.name], {task.kind})
+                shared = {**shared, LOGISTIC: logistic_artifact(weights)}
         return TaskUpdate(
             task.renamed(names),
             {MODULE: Artifact(tensors=tensors)},
-            {STATISTICS: gram_artifact(left)} if left else {},
+            shared,
             fits={"gram": left or gram},
         )
 
@@ -247,13 +296,48 @@ class Method(ABC):
             statistics_tensors(task_sums, task_features, data.classes)
             for task_sums, task_features, data in zip(sums, features, batch, strict=True)
         ]
-        updated = updated_gram(gram, state.known(*(data.task.name for data in batch)), features)
-        return stored, SharedUpdate({STATISTICS: gram_artifact(updated)}, {"gram": updated})
+        names = [data.task.name for data in batch]
+        updated = updated_gram(gram, state.known(*names), features)
+        shared: dict[str, Artifact | None] = {STATISTICS: gram_artifact(updated)}
+        if self.trains_logistic:
+            new = [
+                Rows(data.task.name, data.task.kind, task_sums, data.train.features, data.classes)
+                for data, task_sums in zip(batch, sums, strict=True)
+            ]
+            rows = self._rows(state, names) + new
+            weights = self._train_logistic(logistic_weights(state), rows, names, {data.task.kind for data in batch})
+            shared |= {LOGISTIC: logistic_artifact(weights)}
+        return stored, SharedUpdate(shared, {"gram": updated})
 
-    def updated_statistics(self, state: State, removed: Sequence[TaskState], added: Sequence[Tensor]) -> SharedUpdate:
-        """Return the shared statistics without the `removed` tasks and with the `added` features `[n, F]`."""
-        gram = updated_gram(self.gram(state), removed, added)
-        return SharedUpdate({STATISTICS: gram_artifact(gram)}, {"gram": gram})
+    def updated_statistics(
+        self, state: State, removed: Sequence[TaskState], added: Sequence[TaskState]
+    ) -> SharedUpdate:
+        """Return the shared statistics without the `removed` tasks and with the `added` ones."""
+        gram = updated_gram(self.gram(state), removed, [features_of(task) for task in added])
+        shared: dict[str, Artifact | None] = {STATISTICS: gram_artifact(gram)}
+        if self.trains_logistic:
+            others = self._rows(state, [task.name for task in removed])
+            rows = others + [Rows.stored(task) for task in added]
+            kinds = {task.kind for task in (*removed, *added)}
+            weights = self._train_logistic(logistic_weights(state), rows, [task.name for task in added], kinds)
+            shared |= {LOGISTIC: logistic_artifact(weights)}
+        return SharedUpdate(shared, {"gram": gram})
+
+    def _rows(self, state: State, without: Collection[str]) -> list[Rows]:
+        """Return the training examples of the tasks of a state, except those with these names."""
+        tasks = [task for task in state.tasks if task.name not in without]
+        return list(map(Rows.stored, tasks, self.statistics_reader.class_sums(tasks)))
+
+    def _train_logistic(
+        self,
+        weights: Mapping[Kind, LogisticWeights],
+        tasks: Sequence[Rows],
+        changed: Collection[str],
+        kinds: Collection[Kind],
+    ) -> dict[Kind, LogisticWeights]:
+        """Return the weights of the logistic regression after a change; see `LogisticTrainer.train`."""
+        block, seed = self.backbone.hidden_size, self.settings.seed
+        return self._logistic_trainer.train(weights, tasks, changed, kinds, block=block, seed=seed)
 
     # Answering
 

@@ -15,11 +15,10 @@ from conpet.features.classifiers import KernelDiscriminant, LinearDiscriminant, 
 from conpet.features.feature_map import View
 from conpet.features.fitted import fitted_classifier
 from conpet.features.logistic import LogisticRegression
-from conpet.methods.base import Method, Scores, TaskData
+from conpet.methods.base import Method, Rebuilt, Scores, TaskData
 from conpet.state.inputs import EncodedInputs, by_template
 from conpet.state.slots import MODULE
 from conpet.state.state import State, TaskState
-from conpet.state.statistics import features_of
 from conpet.state.update import SharedUpdate, TaskUpdate
 
 
@@ -36,7 +35,8 @@ class ClosedFormMethod(Method, ABC):
 
     tunes: ClassVar[bool] = False
     trains_logistic: ClassVar[bool] = False
-    sections: ClassVar[frozenset[str]] = frozenset()
+    consolidates: ClassVar[bool] = True
+    sections: ClassVar[frozenset[str]] = frozenset({"consolidation"})
     classifier: ClassVar[str]
     """Name of the classifier in `conpet.features.CLASSIFIERS`."""
     temperature: ClassVar[float] = 1.0
@@ -79,7 +79,13 @@ class ClosedFormMethod(Method, ABC):
     ) -> SharedUpdate:
         """Return the statistics of the state in which `added`, if any, replaces `removed`."""
         with context.costs.stage("statistics"):
-            return self.updated_statistics(state, [removed], [features_of(added)] if added else [])
+            return self.updated_statistics(state, [removed], [added] if added else [])
+
+    def consolidate(self, state: State, batch: Sequence[TaskData], context: TrainContext) -> Rebuilt:
+        """Compute the statistics of all tasks again; nothing is trained."""
+        updates = self.learn_batch(state, batch, [context])
+        objects = {update.task.name: update.objects for update in updates}
+        return Rebuilt(objects, updates[-1].shared, state.apply(*updates), steps=0)
 
 
 class NcmMethod(ClosedFormMethod):
@@ -126,11 +132,12 @@ class KldaMethod(ClosedFormMethod):
 
 
 class LogisticMethod(ClosedFormMethod):
-    """Logistic regression on the frozen features, one task at a time; see `conpet.features.logistic`.
+    """Logistic regression on the frozen features of all tasks; see `conpet.features.logistic`.
 
-    A task trains the columns of its own labels on its features and on stored features of older tasks, at a cost that
-    does not grow with the number of tasks. Learned columns never change, so the order of tasks matters a little.
-    Removing a task removes its columns; it does not untrain the others, which it took part in.
+    A task trains the weights further, on its features and on stored features of older tasks. Up to
+    `conpet.state.logistic.MAX_EXAMPLES` examples, all take part, so the result is that of training on everything at
+    once, to the tolerance of the optimiser; beyond, the cost stays the same, and the order of tasks matters a little.
+    Removing a task drops its weights and trains the others without its examples, within the same limit.
     """
 
     name = "logistic"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +27,7 @@ from conpet.fusion.paper import PaperFusion
 from conpet.heads.base import Answer
 from conpet.heads.labels import with_labels
 from conpet.heads.stored import head_document
-from conpet.methods.base import Method, Scores, TaskData
+from conpet.methods.base import Method, Rebuilt, Scores, TaskData
 from conpet.modules.adapter import ADAPTER_CONFIG
 from conpet.modules.logit_cache import LogitCache
 from conpet.modules.optimisation import steps_of
@@ -41,7 +41,7 @@ from conpet.selectors import SELECTORS
 from conpet.selectors.base import SELECTOR, Selector, SelectorData, SelectorState
 from conpet.state.inputs import EncodedInputs, by_template
 from conpet.state.module_assignment import ModuleAssignment, prune_labels, sum_by_module
-from conpet.state.slots import ASSIGNMENT, MODULE, assignment_artifact
+from conpet.state.slots import ASSIGNMENT, CONSOLIDATED, MODULE, STATISTICS, assignment_artifact
 from conpet.state.state import OF_FEATURES, Names, State, TaskState
 from conpet.state.statistics import features_of, statistics_alone
 from conpet.state.update import SharedUpdate, TaskUpdate
@@ -51,23 +51,6 @@ CALIBRATION = "calibration"
 
 CLASSIFIERS_FUSED = (LinearDiscriminant.name, ProjectedRidge.name, LogisticRegression.name)
 """Classifiers of the frozen features that the fusion reads, in the order of `Evidence`."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Merged:
-    """One module for several tasks, not committed yet.
-
-    Attributes:
-        objects: New objects of each task's active version, by task and slot.
-        shared: New shared objects, by slot.
-        state: The state with these objects.
-        steps: Optimiser steps taken.
-    """
-
-    objects: Mapping[str, Mapping[str, Artifact]]
-    shared: Mapping[str, Artifact | None]
-    state: State
-    steps: int
 
 
 class DynamicMethod(Method):
@@ -84,6 +67,7 @@ class DynamicMethod(Method):
 
     name = "dynamic"
     module_per_task: ClassVar[bool] = True
+    consolidates: ClassVar[bool] = True
 
     def __init__(self, backbone: Backbone, settings: Settings, cache: LogitCache | None = None) -> None:
         super().__init__(backbone, settings)
@@ -288,7 +272,7 @@ class DynamicMethod(Method):
                 "was upgraded, and its shared module was trained further. Learn the data of that version again"
             )
         with context.costs.stage("statistics"):
-            update = self.updated_statistics(state, [removed], [features_of(added)] if added else [])
+            update = self.updated_statistics(state, [removed], [added] if added else [])
         if added is None and SELECTOR in state.shared:
             update = update.plus({SELECTOR: self.selector(state).forget(removed.name)})
         following = state.with_task(added, update) if added else state.without(removed.name, update)
@@ -316,15 +300,15 @@ class DynamicMethod(Method):
             module = with_labels(task.objects[MODULE], dict(sorted(outputs.items())))
             objects[MODULE] = replace(module, tensors={**module.tensors, **objects[MODULE].tensors})
         update = replace(update, objects=objects)
-        if not update.shared:  # no example was removed
+        if STATISTICS not in update.shared:  # no example was removed
             return update
         return update.plus(self.calibrate(state.apply(update), context))
 
-    def merge(self, state: State, names: Collection[str], slot: str, context: TrainContext) -> Merged:
+    def merge(self, state: State, names: Collection[str], slot: str, context: TrainContext) -> Rebuilt:
         """Train one module to replace the modules of several tasks.
 
-        It minimises the cross-entropy over all their labels, on all their stored examples, for the sum of their steps.
-        It uses the settings that the tasks have in common, and otherwise those of the workspace.
+        It minimises the cross-entropy over all their labels of an example's kind, on all their stored examples, for the
+        sum of their steps. It uses the settings that the tasks have in common, and otherwise those of the workspace.
 
         Args:
             state: The present state.
@@ -332,15 +316,23 @@ class DynamicMethod(Method):
             slot: The shared slot for the new module.
             context: Past examples, including those of these tasks.
         """
-        tasks = [task for task in state.tasks if task.name in names]
+        sources = [source for source in context.memory if source.task in names]
+        return self._merged(
+            state, {source.task: source.states(self.backbone, Subset.TRAIN) for source in sources}, slot, context
+        )
+
+    def _merged(self, state: State, train: Mapping[str, States], slot: str, context: TrainContext) -> Rebuilt:
+        """Merge tasks, given the prefix states of their training examples by name."""
+        tasks = [task for task in state.tasks if task.name in train]
         sources = {source.task: source for source in context.memory}
         labels = [label for task in tasks for label in task.labels]
+        kinds = [task.kind for task in tasks for _ in task.labels]
         answers = [label for task in tasks for label in sources[task.name].labels(Subset.TRAIN)]
-        states = States.concatenated([sources[task.name].states(self.backbone, Subset.TRAIN) for task in tasks])
+        states = States.concatenated([train[task.name] for task in tasks])
         with context.costs.stage("module"):
             trained = train_module(
                 self.backbone,
-                TrainingJob.over_labels(states, answers, labels, self._common_settings(tasks), context.seed),
+                TrainingJob.over_labels(states, answers, labels, self._common_settings(tasks), context.seed, kinds),
                 checkpoint=context.scratch / slot if context.scratch else None,
                 on_step=lambda done, steps: context.progress("module", done / steps),
             )
@@ -349,7 +341,60 @@ class DynamicMethod(Method):
         following = state.with_objects(objects).with_shared(shared)
         calibration = self.calibrate(following, context)
         shared |= calibration.shared
-        return Merged(objects, shared, following.with_shared(calibration.shared), trained.log.steps)
+        return Rebuilt(objects, shared, following.with_shared(calibration.shared), trained.log.steps)
+
+    def consolidate(self, state: State, batch: Sequence[TaskData], context: TrainContext) -> Rebuilt:
+        """Learn all tasks again: one shared module for all labels, a module for each task without labels.
+
+        Statistics, selector and calibration are computed again, too.
+        """
+        with context.costs.stage("statistics"):
+            stored, statistics = self.add_to_statistics(state, batch)
+        with context.costs.stage("selector"):
+            selector = self._selector_learned_again(state, batch, context)
+        shared = dict(statistics.shared) | ({SELECTOR: selector} if selector else {})
+        objects = self._modules_without_labels(state, batch, stored, context)
+        updates = [
+            TaskUpdate(data.task, objects.get(data.task.name, {MODULE: Artifact(tensors=tensors)}))
+            for data, tensors in zip(batch, stored, strict=True)
+        ]
+        updates[-1] = replace(updates[-1], shared=shared, fits=statistics.fits)
+        labelled = {data.task.name: data.train for data in batch if data.task.labels}
+        merged = self._merged(state.apply(*updates), labelled, CONSOLIDATED, context)
+        return replace(merged, objects={**objects, **merged.objects}, shared={**shared, **merged.shared})
+
+    def _selector_learned_again(
+        self, state: State, batch: Sequence[TaskData], context: TrainContext
+    ) -> Artifact | None:
+        """Return a selector trained on one task after another; None if the selector needs no training."""
+        selector = None
+        for number, data in enumerate(batch if SELECTORS[self.settings.selector.name].needs_replay else ()):
+            earlier = replace(context, memory=[other.source for other in batch[:number]], scratch=None)
+            selector = self.selector(state).learn(self._selector_data(state, data, earlier))
+            state = state.with_shared({SELECTOR: selector})
+        return selector
+
+    def _modules_without_labels(
+        self,
+        state: State,
+        batch: Sequence[TaskData],
+        stored: Sequence[Mapping[str, Mapping[str, Tensor]]],
+        context: TrainContext,
+    ) -> dict[str, Mapping[str, Artifact]]:
+        """Train the modules of tasks without labels; return their objects, by task and slot."""
+        chosen = [(data, tensors) for data, tensors in zip(batch, stored, strict=True) if not data.task.labels]
+        if not chosen:
+            return {}
+        with context.costs.stage("module"):
+            trained = train_modules(
+                self.backbone,
+                [self.training_job(state, data, context.seed, SharedUpdate(), tensors) for data, tensors in chosen],
+                checkpoint=context.scratch / MODULE if context.scratch else None,
+            )
+        return {
+            data.task.name: {MODULE: module.artifact(**tensors)}
+            for (data, tensors), module in zip(chosen, trained, strict=True)
+        }
 
     def _common_settings(self, tasks: Sequence[TaskState]) -> TaskSettings:
         """Return the settings that tasks have in common, with the sum of their steps."""

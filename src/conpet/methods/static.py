@@ -32,7 +32,7 @@ from conpet.state.inputs import EncodedInputs, count
 from conpet.state.module_assignment import ModuleAssignment
 from conpet.state.slots import ASSIGNMENT, MODULE, STATIC, assignment_artifact
 from conpet.state.state import Names, State, TaskState
-from conpet.state.statistics import features_of, remaining_rows
+from conpet.state.statistics import remaining_rows
 from conpet.state.update import SharedUpdate, TaskUpdate
 
 METHOD = "method"
@@ -202,7 +202,7 @@ class StaticMethod(Method, ABC):
         task_data = TaskData.of(added, self.settings, source, self.backbone)
         others = replace(context, memory=[other for other in context.memory if other is not source])
         learned = self.learn_task(state.without(removed.name, update), task_data, others)
-        moved = self.updated_statistics(state, [removed], [features_of(added)])
+        moved = self.updated_statistics(state, [removed], [added])
         return SharedUpdate({**learned.shared, **moved.shared}, moved.fits)
 
     def freeze(self, state: State) -> Mapping[str, Artifact | None]:

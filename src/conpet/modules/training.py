@@ -19,7 +19,7 @@ from conpet.backbone.states import States
 from conpet.config import TaskSettings
 from conpet.cost import meter
 from conpet.heads.base import Head
-from conpet.heads.labels import LabelHead, indices_of, label_document
+from conpet.heads.labels import GroupedLabelHead, LabelHead, indices_of, label_document
 from conpet.modules.kinds import MODULE_KINDS
 from conpet.modules.kinds.base import ModuleKind
 from conpet.modules.module import PetModule, module_artifact
@@ -70,10 +70,26 @@ class TrainingJob:
 
     @classmethod
     def over_labels(
-        cls, states: States, answers: Sequence[str], labels: Sequence[str], settings: TaskSettings, seed: int
+        cls,
+        states: States,
+        answers: Sequence[str],
+        labels: Sequence[str],
+        settings: TaskSettings,
+        seed: int,
+        groups: Sequence[Hashable] | None = None,
     ) -> Self:
-        """Return a job with a head over labels, given the label of each example."""
-        return cls(states, indices_of(answers, labels), LabelHead(), label_document(labels), settings, seed)
+        """Return a job with a head over labels, given the label of each example.
+
+        Args:
+            states: Prefix states of n examples.
+            answers: The label of each.
+            labels: The labels, in the order of the outputs.
+            settings: Settings of module and training.
+            seed: See `TrainingJob`.
+            groups: The group of each label, to let labels compete only within their group; None if all compete.
+        """
+        head = LabelHead() if groups is None else GroupedLabelHead(groups)
+        return cls(states, indices_of(answers, labels), head, label_document(labels), settings, seed)
 
     @property
     def steps(self) -> int:

@@ -306,6 +306,19 @@ def cut_to(memory: StoredExamples, positions: Sequence[int], *, represented: boo
     return Artifact(tables=tables, documents=documents, tensors=tensors)
 
 
+def renumbered(memory: StoredExamples, representations: Tensor | None) -> Artifact:
+    """Return a copy of a memory object whose stored training examples are the whole training set of its version.
+
+    Args:
+        memory: The memory object, with test labels.
+        representations: New representations of the training examples for k-means retention `[n, R]`, or None.
+    """
+    positions = range(memory.count(Subset.TRAIN))
+    artifact = cut_to(memory, positions, represented=False)
+    documents = {**artifact.documents, _INDICES: list(positions)}
+    return replace(artifact, documents=documents, tensors={**artifact.tensors, **_represented(representations)})
+
+
 def relabel(memory: StoredExamples, names: Mapping[str, str | None], remaining: Sequence[int]) -> Artifact:
     """Return a copy of a memory object with labels renamed or removed.
 

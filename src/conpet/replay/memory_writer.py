@@ -15,7 +15,7 @@ from conpet.data import Kind, Task
 from conpet.errors import ConfigError
 from conpet.replay import RETENTIONS
 from conpet.replay.fixed import FixedReplay
-from conpet.replay.memory import MEMORY, StoredExamples, Subset, cut_to, latent_memory, text_memory
+from conpet.replay.memory import MEMORY, StoredExamples, Subset, cut_to, latent_memory, renumbered, text_memory
 from conpet.replay.retention import Holding, KMeans, Limits, Retention
 from conpet.state.state import TaskState
 from conpet.store import SideObject, TaskRecord, VersionRecord
@@ -107,6 +107,17 @@ class MemoryWriter:
         )
         new = zip(newest, kept[len(competing) :], strict=True)
         return [self._cut(memory, positions) for memory, positions in new], smaller
+
+    def learned_again(self, memory: StoredExamples, train: States) -> Artifact | None:
+        """Return the new memory object of a version learned again from its stored examples; None if it is the same.
+
+        Args:
+            memory: Its stored examples, with test labels.
+            train: Their prefix states; the frozen features are the new representations.
+        """
+        if memory.indices == list(range(memory.count(Subset.TRAIN))) and not self._represented:
+            return None
+        return renumbered(memory, train.features if self._represented else None)
 
     def notes(self, whole: StoredExamples, stored: Artifact) -> list[str]:
         """Return a note for the user if the memory has no room for any training example of a task just learned."""

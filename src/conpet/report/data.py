@@ -34,6 +34,8 @@ class Verb(StrEnum):
     SPLIT = "split"
     MERGE = "merge"
     UPGRADE = "upgrade"
+    CONSOLIDATE = "consolidate"
+    RESTORE = "restore"
 
     @property
     def trains(self) -> bool:
@@ -43,7 +45,7 @@ class Verb(StrEnum):
     @property
     def of_one_task(self) -> bool:
         """Whether it changes one task."""
-        return self not in (Verb.MERGE, Verb.UPGRADE, Verb.TUNE)
+        return self not in (Verb.MERGE, Verb.UPGRADE, Verb.TUNE, Verb.CONSOLIDATE, Verb.RESTORE)
 
 
 class Score(NamedTuple):
@@ -83,7 +85,11 @@ class StageCost(_Frozen):
 
 
 class BackboneInfo(_Frozen):
-    """The frozen model: the first `frozen_layers` of its `layers` have no modules; `warmup` is the warm-up task."""
+    """The frozen model.
+
+    The first `frozen_layers` of its `layers` have no modules. All layers were tuned on the task `warmup`, or on the
+    tasks `consolidated`, if given.
+    """
 
     name: str
     architecture: str
@@ -94,6 +100,7 @@ class BackboneInfo(_Frozen):
     dtype: str
     fingerprint: str
     warmup: str | None = None
+    consolidated: tuple[str, ...] = ()
 
     def times_fewer(self, parameters: int) -> float | None:
         """Return the ratio of the backbone's parameters to `parameters`; None if `parameters` is 0."""
@@ -148,7 +155,8 @@ class Event(_Frozen):
 
     Attributes:
         verb: The kind of change.
-        task: The task changed; for `merge` the tasks joined by " + ", for `tune` the task searched, for `upgrade` "".
+        task: The task changed; for `merge` the tasks joined by " + ", for `tune` the task searched, for `restore` the
+            generation, for `upgrade` and `consolidate` "".
         version: The active version of the task after the change (the removed version for `remove`); None if none.
         at: Time of the change.
         scores: Correct answers by task; a task without test examples may be left out.

@@ -15,8 +15,8 @@ from conpet.config import Settings
 from conpet.home import conpet_home
 from conpet.methods import METHODS
 from conpet.methods.base import Method
-from conpet.modules.warmup import warmed
-from conpet.modules.warmup_info import WARMUP
+from conpet.modules.folded import folded
+from conpet.modules.folded_info import FOLDED, FoldedNote
 from conpet.state.reading import MemoryKeys, committed, state_of
 from conpet.state.state import State
 from conpet.store import Snapshot, Store
@@ -42,9 +42,9 @@ def cut_backbone(loaded: Loaded, settings: Settings, cache: StateCache | None = 
     )
 
 
-def warmed_backbone(base: Backbone, state: State) -> Backbone:
-    """Return the backbone of a state: `base`, with the workspace's warm-up, if any, folded in."""
-    return base.over(warmed(base.loaded, state.shared[WARMUP])) if WARMUP in state.shared else base
+def backbone_of(base: Backbone, state: State) -> Backbone:
+    """Return the backbone of a state: `base`, with the module of a warm-up or consolidation, if any, folded in."""
+    return base.over(folded(base.loaded, state.shared[FOLDED])) if FOLDED in state.shared else base
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,6 +144,17 @@ class LiveState:
         """Read the state of a snapshot from the store and make it live. Call it inside `committing`."""
         return self._put(self._prepare(snapshot))
 
+    def original_backbone(self) -> Backbone:
+        """Return the backbone without a folded module, cut according to the settings of the live state."""
+        settings = self.now().method.settings
+        with self._preparing:
+            return self._cut(settings)
+
+    def prepare(self, snapshot: Snapshot) -> Live:
+        """Return another generation ready to predict, without making it live."""
+        with self._preparing:
+            return self._prepare(snapshot)
+
     def close(self) -> None:
         """Release the state, its modules and the backbone; the next call loads them again."""
         with self._preparing:
@@ -172,10 +183,10 @@ class LiveState:
         if live is not None and settings == live.method.settings and _same_backbone(live.state, state):
             return Live(live.method, state, snapshot)
         cls: type[Method] = METHODS[settings.method.name]
-        return Live(cls(warmed_backbone(self._cut(settings), state), settings), state, snapshot)
+        return Live(cls(backbone_of(self._cut(settings), state), settings), state, snapshot)
 
     def _cut(self, settings: Settings) -> Backbone:
-        """Return the backbone without warm-up, cut according to the settings; loaded and cut once."""
+        """Return the backbone without a folded module, cut according to the settings; loaded and cut once."""
         if self._loaded is None:
             self._loaded = load_backbone(self._backbone, dtype=settings.backbone.dtype, device=self._device)
         if self._base is None or settings != self._settings:
@@ -186,4 +197,4 @@ class LiveState:
 
 def _same_backbone(former: State, state: State) -> bool:
     """Return whether two states of a workspace use the same backbone."""
-    return (WARMUP in former.shared) == (WARMUP in state.shared)
+    return FoldedNote.among(former.shared) == FoldedNote.among(state.shared)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from conpet.artifact import Artifact
 from conpet.data import Kind
 from conpet.features.feature_map import View
 from conpet.features.logistic import LogisticRegression, LogisticWeights
 from conpet.features.statistics import ClassSums
 from conpet.heads.labels import indices_of
-from conpet.state.slots import LOGISTIC
-from conpet.state.state import State, TaskState
+from conpet.state.slots import MODULE
+from conpet.state.state import TaskState
 from conpet.state.statistics import class_sums_of, classes_of, features_of
 
 MAX_EXAMPLES = 4096
@@ -35,8 +34,8 @@ class Rows(NamedTuple):
         name: Name of the task.
         kind: Kind of its examples.
         sums: Its class sums.
-        features: Features of the examples `[n, F]`, or None to read those stored with `task`.
-        classes: The class of each example, or None to read them.
+        features: Features of the examples `[n, F]`; None: those stored with `task`.
+        classes: The class of each example; None: those stored with `task`.
         task: The task in the state, or None for a task that is not learned yet.
     """
 
@@ -52,85 +51,87 @@ class Rows(NamedTuple):
         """Return the rows stored with a task; they are read when needed."""
         return cls(task.name, task.kind, sums or class_sums_of(task), task=task)
 
-    def read(self) -> tuple[Tensor, Sequence[str]]:
-        """Return features and classes."""
-        if self.features is not None and self.classes is not None:
-            return self.features, self.classes
-        assert self.task is not None, "rows are given or stored"  # noqa: S101
-        return features_of(self.task), classes_of(self.task)
+    @property
+    def given(self) -> tuple[Tensor, Sequence[str]]:
+        """Features and classes of a task that is not learned yet."""
+        assert self.features is not None  # noqa: S101
+        assert self.classes is not None  # noqa: S101
+        return self.features, self.classes
 
 
-def weights_of(state: State) -> dict[Kind, LogisticWeights]:
-    """Read the weights of a state, by kind of input; empty if its method trains none or there is no task."""
-    stored = state.shared.get(LOGISTIC)
-    if stored is None:
-        return {}
-    labels: Mapping[str, Sequence[str]] = stored.document(LOGISTIC)
-    return {Kind(kind): LogisticWeights.from_tensors(stored.tensors(kind), names) for kind, names in labels.items()}
+class LogisticTrainer:
+    """Trains logistic regressions; keeps the features it read last, so that the next task need not read them again."""
 
+    def __init__(self) -> None:
+        self._read: Mapping[Hashable, tuple[Tensor, Sequence[str]]] = {}
 
-def weights_artifact(weights: Mapping[Kind, LogisticWeights]) -> Artifact | None:
-    """Return the shared object of the weights; None if there are none."""
-    if not weights:
-        return None
-    return Artifact(
-        tensors={str(kind): of_kind.to_tensors() for kind, of_kind in weights.items()},
-        documents={LOGISTIC: {str(kind): list(of_kind.labels) for kind, of_kind in weights.items()}},
-    )
+    def train(
+        self,
+        before: Mapping[Kind, LogisticWeights],
+        tasks: Sequence[Rows],
+        changed: Collection[str],
+        kinds: Collection[Kind],
+        *,
+        block: int,
+        seed: int,
+    ) -> dict[Kind, LogisticWeights]:
+        """Return the weights after a change of tasks.
 
+        Args:
+            before: The weights before it, by kind.
+            tasks: All tasks after it.
+            changed: Names of the tasks that are new or have other examples.
+            kinds: The kinds of input whose tasks changed or were removed; the weights of others stay.
+            block: Width of a block of the features.
+            seed: Seed of the draw of old examples.
+        """
+        weights = dict(before)
+        for kind in kinds:
+            weights.pop(kind, None)
+            of_kind = [rows for rows in tasks if rows.kind is kind]
+            if of_kind:
+                weights[kind] = self._train(before.get(kind), of_kind, changed, block, seed)
+        return weights
 
-def trained(
-    before: Mapping[Kind, LogisticWeights],
-    tasks: Sequence[Rows],
-    changed: Collection[str],
-    kinds: Collection[Kind],
-    *,
-    block: int,
-    seed: int,
-) -> dict[Kind, LogisticWeights]:
-    """Return the weights after a change of tasks.
+    def _train(
+        self, before: LogisticWeights | None, tasks: Sequence[Rows], changed: Collection[str], block: int, seed: int
+    ) -> LogisticWeights:
+        labels = [label for rows in tasks for label in rows.sums.labels]
+        width = tasks[0].sums.sums[View.RAW].shape[1]
+        start = (before or LogisticWeights.zero(width)).for_labels(labels)
+        old = [rows for rows in tasks if rows.name not in changed]
+        new = [rows for rows in tasks if rows.name in changed]
+        if sum(map(_count, old)) <= MAX_EXAMPLES:
+            drawn, free = [(rows, 1.0) for rows in tasks], None
+        else:
+            nearest, others = _drawn(old, new, seed)
+            drawn = [(rows, 1.0) for rows in (*new, *nearest)] + others
+            trainable = {label for rows in (*new, *nearest) for label in rows.sums.labels}
+            free = [column for column, label in enumerate(labels) if label in trainable]
+        read = self._rows([rows for rows, _ in drawn])
+        shares = zip(read, (share for _, share in drawn), strict=True)
+        return LogisticRegression().fit(
+            torch.cat([features.to("cpu", torch.float32) for features, _ in read]),
+            indices_of([name for _, classes in read for name in classes], labels),
+            start,
+            block=block,
+            weight=torch.cat([torch.full((len(rows[0]),), share, dtype=torch.float32) for rows, share in shares]),
+            free=free,
+        )
 
-    Args:
-        before: The weights before it, by kind.
-        tasks: All tasks after it.
-        changed: Names of the tasks that are new or have other examples.
-        kinds: The kinds of input whose tasks changed or were removed; the weights of others stay.
-        block: Width of a block of the features.
-        seed: Seed of the draw of old examples.
-    """
-    weights = dict(before)
-    for kind in kinds:
-        weights.pop(kind, None)
-        of_kind = [rows for rows in tasks if rows.kind is kind]
-        if of_kind:
-            weights[kind] = _trained(before.get(kind), of_kind, changed, block, seed)
-    return weights
-
-
-def _trained(
-    before: LogisticWeights | None, tasks: Sequence[Rows], changed: Collection[str], block: int, seed: int
-) -> LogisticWeights:
-    labels = [label for rows in tasks for label in rows.sums.labels]
-    width = tasks[0].sums.sums[View.RAW].shape[1]
-    start = (before or LogisticWeights.zero(width)).for_labels(labels)
-    old = [rows for rows in tasks if rows.name not in changed]
-    new = [rows for rows in tasks if rows.name in changed]
-    if sum(map(_count, old)) <= MAX_EXAMPLES:
-        drawn, free = [(rows, 1.0) for rows in tasks], None
-    else:
-        nearest, others = _drawn(old, new, seed)
-        drawn = [(rows, 1.0) for rows in (*new, *nearest)] + others
-        trainable = {label for rows in (*new, *nearest) for label in rows.sums.labels}
-        free = [column for column, label in enumerate(labels) if label in trainable]
-    read = [(*rows.read(), share) for rows, share in drawn]
-    return LogisticRegression().fit(
-        torch.cat([features.to("cpu", torch.float32) for features, _, _ in read]),
-        indices_of([name for _, classes, _ in read for name in classes], labels),
-        start,
-        block=block,
-        weight=torch.cat([torch.full((len(features),), share, dtype=torch.float32) for features, _, share in read]),
-        free=free,
-    )
+    def _rows(self, tasks: Sequence[Rows]) -> list[tuple[Tensor, Sequence[str]]]:
+        """Return features and classes of tasks."""
+        last, read = self._read, []
+        kept: dict[Hashable, tuple[Tensor, Sequence[str]]] = {}
+        for rows in tasks:
+            if rows.task is None:
+                read.append(rows.given)
+                continue
+            key = rows.task.objects[MODULE].key
+            kept[key] = last.get(key) or (features_of(rows.task), classes_of(rows.task))
+            read.append(kept[key])
+        self._read = kept
+        return read
 
 
 def _drawn(old: Sequence[Rows], new: Sequence[Rows], seed: int) -> tuple[list[Rows], list[tuple[Rows, float]]]:

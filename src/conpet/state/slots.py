@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from conpet.artifact import Artifact, ObjectReader
 
 MODULE = "module"
-"""Slot of a task version for its module and statistics; never changed once written."""
+"""Slot of a task version for its module and statistics, which belong to one backbone.
+
+A consolidation replaces those of active versions and empties the slot of the others."""
 
 ASSIGNMENT = "assignment"
 """Slot of a task version that uses a shared PET module. Its document names the shared slot, and the labels of the
@@ -15,6 +17,9 @@ version that have another name in the module's head."""
 
 STATIC = "static"
 """Shared slot of the module of static methods, which have one for all tasks."""
+
+CONSOLIDATED = "consolidated"
+"""Shared slot of the module that a consolidation of a dynamic workspace trains for all labels."""
 
 STATISTICS = "statistics"
 """Shared slot of the Gram matrix, and its stem there; also the name of a state's fitted statistics."""

@@ -1,4 +1,4 @@
-"""Statistics of a state: features and class sums stored with each task, and one Gram matrix for all tasks."""
+"""Statistics of a state: features and class sums of each task, one Gram matrix, and logistic regression weights."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from conpet.artifact import Artifact
+from conpet.data import Kind
 from conpet.features.feature_map import FeatureMap
+from conpet.features.logistic import LogisticWeights
 from conpet.features.statistics import ClassSums, ClosedFormState, Gram, Scatter
 from conpet.heads.labels import indices_of
-from conpet.state.slots import MODULE, STATISTICS
+from conpet.state.slots import LOGISTIC, MODULE, STATISTICS
 from conpet.state.state import Names, State, TaskState
 
 CLASSES = "classes"
@@ -39,12 +41,10 @@ class StatisticsReader:
 
     def statistics(self, state: State) -> ClosedFormState:
         """Return the statistics of all tasks, with the classifiers fitted from them so far."""
-        from conpet.state.logistic import weights_of
-
         return state.fitted(
             STATISTICS,
             lambda: ClosedFormState(
-                self.gram(state), self._class_sums(state.tasks), self._scatter, tuple(weights_of(state).values())
+                self.gram(state), self.class_sums(state.tasks), self._scatter, tuple(logistic_weights(state).values())
             ),
         )
 
@@ -52,7 +52,8 @@ class StatisticsReader:
         stored = state.shared.get(STATISTICS)
         return Gram.zero(self._feature_map) if stored is None else Gram.from_tensors(stored.tensors(STATISTICS))
 
-    def _class_sums(self, tasks: Sequence[TaskState]) -> tuple[ClassSums, ...]:
+    def class_sums(self, tasks: Sequence[TaskState]) -> tuple[ClassSums, ...]:
+        """Return the class sums of tasks; those read last are not read again."""
         last, sums = self._last, {}
         for task in tasks:
             key = task.objects[MODULE].key
@@ -60,6 +61,25 @@ class StatisticsReader:
         with self._lock:
             self._last = sums
         return tuple(sums.values())
+
+
+def logistic_weights(state: State) -> dict[Kind, LogisticWeights]:
+    """Read the weights of the logistic regression by kind of input; empty if the method trains none."""
+    stored = state.shared.get(LOGISTIC)
+    if stored is None:
+        return {}
+    labels: Mapping[str, Sequence[str]] = stored.document(LOGISTIC)
+    return {Kind(kind): LogisticWeights.from_tensors(stored.tensors(kind), names) for kind, names in labels.items()}
+
+
+def logistic_artifact(weights: Mapping[Kind, LogisticWeights]) -> Artifact | None:
+    """Return the shared object of the weights; None if there are none."""
+    if not weights:
+        return None
+    return Artifact(
+        tensors={str(kind): of_kind.to_tensors() for kind, of_kind in weights.items()},
+        documents={LOGISTIC: {str(kind): list(of_kind.labels) for kind, of_kind in weights.items()}},
+    )
 
 
 def statistics_tensors(sums: ClassSums, features: Tensor, classes: Sequence[str]) -> dict[str, Mapping[str, Tensor]]:

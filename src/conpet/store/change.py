@@ -18,7 +18,7 @@ class NewVersion:
     Attributes:
         digest: Digest of the data it was learned from.
         labels: Its labels in the order of its head's outputs.
-        objects: Artifacts by slot. `"module"` can never change; a `SideObject` can replace the others.
+        objects: Artifacts by slot. A `SideObject` can replace them; `"module"` only in a change that pins.
         description: Kind, template, settings, notes (JSON-ready).
         parameters: Trained parameters without the head.
         head_parameters: Trained parameters of the head.
@@ -36,7 +36,7 @@ class NewVersion:
 class SideObject:
     """A new artifact for a slot of an existing version, or None to empty the slot.
 
-    In the slot `"module"`, files may be dropped but not changed.
+    In the slot `"module"`, files may be dropped but not changed, unless the change pins the generation it replaces.
     """
 
     task: str
@@ -65,6 +65,11 @@ class Change:
         detail: Anything else for the history (JSON-ready).
         settings: The new settings of the workspace (JSON-ready), or None for no change.
         clear_scratch: Digests whose scratch folders can be deleted after the commit.
+        pin: Whether to pin the generation that the change replaces. Such a change may also replace modules, because
+            none of them is lost.
+        restore: A pinned generation to make the present one again; excludes all other changes of tasks, objects and
+            settings.
+        unpinned: Pinned generations to release.
     """
 
     verb: str
@@ -82,6 +87,9 @@ class Change:
     detail: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] | None = None
     clear_scratch: tuple[str, ...] = ()
+    pin: bool = False
+    restore: int | None = None
+    unpinned: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         actions = (self.new_version is not None) + (self.activate is not None) + self.remove
@@ -89,6 +97,9 @@ class Change:
             raise ConfigError(f"change {self.verb!r}: set one of new_version, activate and remove, not {actions}")
         if actions and not self.task:
             raise ConfigError(f"change {self.verb!r}: name the task")
+        others = (self.task, self.dropped, self.side_objects, self.shared, self.settings)
+        if self.restore is not None and any(others):
+            raise ConfigError(f"change {self.verb!r}: restore a generation in a change of its own")
         own = self.new_version.objects if self.new_version else {}
         for slot in (*self.shared, *own, *(side.slot for side in self.side_objects)):
             check_stem(slot)

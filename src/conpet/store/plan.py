@@ -12,6 +12,7 @@ from conpet.artifact import Artifact
 from conpet.errors import ConfigError, UnknownNameError
 from conpet.store.change import Change, SideObject
 from conpet.store.layout import object_folder
+from conpet.store.pins import read_pin
 from conpet.store.records import MODULE
 from conpet.store.schema import EventRow, TaskRow, VersionRow
 
@@ -55,7 +56,7 @@ def make_plans(connection: Connection, changes: Sequence[Change]) -> list[Plan]:
     Each change is checked separately, so two changes must not concern the same task or slot.
 
     Raises:
-        UnknownNameError: A change refers to a task or version that does not exist.
+        UnknownNameError: A change refers to a task, version or pinned generation that does not exist.
         ConfigError: A change would replace a module, or a slot is written or a task changed twice.
     """
     tasks = [change.task for change in changes if change.task is not None]
@@ -80,6 +81,8 @@ def _make_plan(connection: Connection, change: Change, first_object: int) -> Pla
         _check_side_object(connection, change, side)
     for task, number in change.dropped:
         _check_dropped(connection, change, task, number)
+    for generation in (*change.unpinned, *([] if change.restore is None else [change.restore])):
+        read_pin(connection, generation)
     targets = list(_targets(change, version))
     written = [(target, artifact) for target, artifact in targets if artifact is not None]
     placements = tuple(
@@ -121,7 +124,7 @@ def _check_side_object(connection: Connection, change: Change, side: SideObject)
     if change.remove and side.task == change.task:
         raise ConfigError(f"change {change.verb!r} removes task {side.task!r} and writes an object of it; drop one")
     _require_version(connection, side.task, side.version)
-    if side.slot == MODULE and side.artifact is None:
+    if side.slot == MODULE and side.artifact is None and not change.pin:
         raise ConfigError(
             f"version {side.version} of task {side.task!r}: a module cannot be changed or removed; "
             "drop the version instead"

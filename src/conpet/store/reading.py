@@ -52,6 +52,7 @@ def read_events(connection: Connection, after: int) -> list[EventRecord]:
             costs=tuple(costs[row.id]),
             confusion=row.confusion,
             bytes_stored=row.bytes_stored,
+            restores=row.restores,
         )
         for row in rows
     ]

@@ -13,7 +13,7 @@ from conpet.errors import UnknownNameError
 from conpet.store.leases import Lease
 
 MODULE = "module"
-"""The slot of a version that is written once and never replaced."""
+"""The slot of a version that is replaced only by a change that pins the generation before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class VersionRecord:
         parameters: Trained parameters without the head.
         head_parameters: Trained parameters of the head.
         created: Time of creation, in UTC.
-        objects: Readers by slot. `"module"` never changes; others may be replaced.
+        objects: Readers by slot. `"module"` is replaced only by a change that pins the generation before it.
     """
 
     id: int
@@ -224,7 +224,8 @@ class EventRecord:
         references: Results of the closed-form references after the event.
         costs: The costs by stage.
         confusion: The selector's confusion, from the caller.
-        bytes_stored: Size of all objects in use after the event.
+        bytes_stored: Size of all objects in use after the event, without those that only pinned generations need.
+        restores: The pinned generation that it made present again, or None.
     """
 
     id: int
@@ -238,3 +239,4 @@ class EventRecord:
     costs: tuple[Cost, ...]
     confusion: Any
     bytes_stored: int
+    restores: int | None = None

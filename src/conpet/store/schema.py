@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, Dialect, ForeignKey, Index, String, TypeDecorator, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -63,6 +63,7 @@ class EventRow(Base):
     detail: Mapped[dict[str, Any]]
     confusion: Mapped[Any] = mapped_column(nullable=True)
     bytes_stored: Mapped[int]
+    restores: Mapped[int | None]
 
 
 class LedgerRow(Base):
@@ -144,7 +145,7 @@ class VersionRow(Base):
 
 
 class ObjectRow(Base):
-    """A folder in `objects/`: in use, or released by an event and deleted when no reader can need it."""
+    """A folder in `objects/`: in use, or released by an event and deleted when neither reader nor pin needs it."""
 
     __tablename__ = "object"
     __table_args__ = (Index("object_released", "released_event"), {"sqlite_autoincrement": True})
@@ -155,6 +156,25 @@ class ObjectRow(Base):
     bytes: Mapped[int]
     created_event: Mapped[int] = mapped_column(ForeignKey("event.id"))
     released_event: Mapped[int | None] = mapped_column(ForeignKey("event.id"))
+
+
+class PinRow(Base):
+    """A former generation that can be made present again; `state` holds its rows (see `conpet.store.pins`)."""
+
+    __tablename__ = "pin"
+
+    generation: Mapped[int] = mapped_column(ForeignKey("event.id"), primary_key=True)
+    state: Mapped[dict[str, Any]]
+
+
+class PinObjectRow(Base):
+    """An object of a pinned generation, which is not deleted."""
+
+    __tablename__ = "pin_object"
+    __table_args__ = (Index("pin_object_object", "object_id"),)
+
+    generation: Mapped[int] = mapped_column(ForeignKey("pin.generation", ondelete="CASCADE"), primary_key=True)
+    object_id: Mapped[int] = mapped_column(ForeignKey("object.id"), primary_key=True)
 
 
 class VersionObjectRow(Base):

@@ -3,24 +3,37 @@
 Rows of versions and objects are written once, and their ids are never reused. Only three things change: which rows
 exist, which version of a task is active, and which object is in which slot. A task with a new object or another active
 version is found by its new objects or by its name in the history. If rows were deleted, there are fewer than known, and
-all ids are read again.
+all ids are read again. A restored generation brings deleted rows back, so everything is read again after it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select, true
+from sqlalchemy import ColumnElement, Connection, Select, func, select, true
 
 from conpet.artifact import ArtifactReader, Manifest
 from conpet.store.leases import Lease
+from conpet.store.pins import read_pin
 from conpet.store.reading import read_generation, read_header
 from conpet.store.records import Header, Snapshot, TaskRecord, VersionRecord
-from conpet.store.schema import EventRow, ObjectRow, SharedRow, TaskRow, VersionObjectRow, VersionRow
+from conpet.store.schema import (
+    EventRow,
+    ObjectRow,
+    PinObjectRow,
+    SharedRow,
+    TaskRow,
+    VersionObjectRow,
+    VersionRow,
+)
+
+_COLUMNS = ("number", "digest", "description", "parameters", "head_parameters")
+"""Immutable columns of a version that are used as they are."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,8 +146,28 @@ class Index:
         tasks = tuple(task.record(lease) for task in state.tasks.values())
         return Snapshot(state.generation, state.header, tasks, _Readers(state.shared, lease), lease)
 
+    def pinned(self, connection: Connection, generation: int, lease: Lease) -> Snapshot:
+        """Return a pinned generation; `UnknownNameError` if it is not pinned."""
+        state = read_pin(connection, generation)
+        query = _OBJECT.join(PinObjectRow, PinObjectRow.object_id == ObjectRow.id)
+        objects = self._objects(connection, query.where(PinObjectRow.generation == generation))
+        tasks = [
+            _Task(
+                task["id"],
+                task["name"],
+                task["position"],
+                tuple(_pinned_version(version, objects) for version in task["versions"]),
+            ).record(lease)
+            for task in state["tasks"]
+        ]
+        shared = {slot: objects[id_] for slot, id_ in state["shared"].items()}
+        header = replace(read_header(connection), settings=state["settings"])
+        return Snapshot(generation, header, tuple(tasks), _Readers(shared, lease), lease)
+
     def _read(self, connection: Connection, generation: int, last: _State | None) -> _State:
-        new = self._objects(connection, last.objects_read if last else 0)
+        if last and _restored(connection, last.generation):
+            last = None
+        new = self._objects(connection, _OBJECT.where(ObjectRow.id > (last.objects_read if last else 0)))
         columns = _columns(connection, last.versions_read if last else 0)
         tasks: dict[int, _Task] = {}
         if last:
@@ -156,12 +189,27 @@ class Index:
             max(new, default=last.objects_read if last else 0),
         )
 
-    def _objects(self, connection: Connection, after: int) -> dict[int, _Object]:
-        query = select(ObjectRow.id, ObjectRow.folder, ObjectRow.manifest).where(ObjectRow.id > after)
+    def _objects(self, connection: Connection, query: Select[Any]) -> dict[int, _Object]:
         return {
             id_: _Object(id_, self._folder / folder, Manifest.from_json(manifest))
             for id_, folder, manifest in connection.execute(query)
         }
+
+
+_OBJECT = select(ObjectRow.id, ObjectRow.folder, ObjectRow.manifest)
+
+
+def _pinned_version(version: Mapping[str, Any], objects: Mapping[int, _Object]) -> _Version:
+    columns = {name: version[name] for name in _COLUMNS}
+    columns |= {"labels": tuple(version["labels"]), "created": datetime.fromisoformat(version["created"])}
+    slots = {slot: objects[id_] for slot, id_ in version["objects"].items()}
+    return _Version(version["id"], version["active"], columns, slots)
+
+
+def _restored(connection: Connection, after: int) -> bool:
+    """Return whether an event later than `after` restored a generation."""
+    later = select(EventRow.id).where(EventRow.id > after, EventRow.restores.is_not(None))
+    return connection.execute(later.limit(1)).first() is not None
 
 
 def _touched(connection: Connection, last: _State) -> list[int]:
@@ -219,15 +267,7 @@ def _tasks(
 def _columns(connection: Connection, after: int) -> dict[int, dict[str, Any]]:
     """Read the immutable columns of newer versions."""
     return {
-        row.id: {
-            "number": row.number,
-            "digest": row.digest,
-            "labels": tuple(row.labels),
-            "description": row.description,
-            "parameters": row.parameters,
-            "head_parameters": row.head_parameters,
-            "created": row.created,
-        }
+        row.id: {name: getattr(row, name) for name in _COLUMNS} | {"labels": tuple(row.labels), "created": row.created}
         for row in connection.execute(select(VersionRow).where(VersionRow.id > after))
     }
 

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,11 +17,12 @@ from typing import Any
 from sqlalchemy import insert, text
 
 from conpet.artifact import sync
-from conpet.errors import CorruptionError, WorkspaceExistsError, WorkspaceNotFoundError
+from conpet.errors import CorruptionError, UnknownNameError, WorkspaceExistsError, WorkspaceNotFoundError
 from conpet.store.database import Database
 from conpet.store.layout import DATABASE, Layout
 from conpet.store.leases import take_lease
 from conpet.store.lock import hold_lock
+from conpet.store.pins import read_pins
 from conpet.store.reading import read_events, read_generation, read_header
 from conpet.store.records import EventRecord, Header, Snapshot
 from conpet.store.schema import SCHEMA_VERSION, EventRow, HeaderRow
@@ -127,6 +128,26 @@ class Store:
         with self._database.read() as connection:
             return self._index.snapshot(connection, lease)
 
+    def pinned(self) -> list[Snapshot]:
+        """Return the pinned generations with unread contents, oldest first; close or drop them soon."""
+        with self._database.read() as connection:
+            generations = read_pins(connection)
+        snapshots = []
+        for generation in generations:
+            with suppress(UnknownNameError):  # released meanwhile
+                snapshots.append(self.pinned_snapshot(generation))
+        return snapshots
+
+    def pinned_snapshot(self, generation: int) -> Snapshot:
+        """Return a pinned generation with unread contents; close or drop it soon.
+
+        Raises:
+            UnknownNameError: The generation is not pinned.
+        """
+        lease = take_lease(self._layout.leases, generation)
+        with self._database.read() as connection:
+            return self._index.pinned(connection, generation, lease)
+
     def events(self, after: int = 0) -> list[EventRecord]:
         """Return the events after event `after`, oldest first."""
         with self._database.read() as connection:
@@ -172,19 +193,22 @@ class Store:
         return total
 
     def verify(self) -> list[CorruptionError]:
-        """Check the database and hash every object; return what is damaged."""
+        """Check the database and hash every object, also of pinned generations; return what is damaged."""
         problems = []
         with self._database.read() as connection:
             findings = connection.execute(text("PRAGMA integrity_check")).scalars().all()
             if findings != ["ok"] or connection.execute(text("PRAGMA foreign_key_check")).first():
                 report = "; ".join(findings)
                 problems.append(CorruptionError(f"{self._layout.database} is damaged ({report}); restore a backup"))
-        with self.snapshot() as snapshot:
-            for reader in snapshot.readers():
-                try:
-                    reader.verify()
-                except CorruptionError as problem:
-                    problems.append(problem)
+        snapshots = [self.snapshot(), *self.pinned()]
+        readers = {reader.folder: reader for snapshot in snapshots for reader in snapshot.readers()}
+        for reader in readers.values():
+            try:
+                reader.verify()
+            except CorruptionError as problem:
+                problems.append(problem)
+        for snapshot in snapshots:
+            snapshot.close()
         return problems
 
     def _require_schema(self) -> None:

@@ -11,7 +11,9 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from conpet.artifact import Manifest
 from conpet.errors import ConfigError
 from conpet.store.change import Change, NewVersion
+from conpet.store.pins import pin_present, restore, unpin
 from conpet.store.plan import Placement, Plan, Target, find_version
+from conpet.store.reading import read_generation
 from conpet.store.records import MODULE, Cost, Metric, Reference
 from conpet.store.schema import (
     CostRow,
@@ -37,15 +39,14 @@ def apply_change(connection: Connection, change: Change, plan: Plan, manifests: 
         plan: Its plan, from `make_plans` in this state.
         manifests: One for each placement of the plan; the folders must already be in place.
     """
-    now = datetime.now(UTC)
+    now, present = datetime.now(UTC), read_generation(connection)
     event_id = _add_event(connection, change, plan, now)
+    if change.pin:
+        pin_present(connection, present)
+    unpin(connection, change.unpinned)
+    returned = 0 if change.restore is None else restore(connection, change.restore, event_id)
     if change.task is not None:
-        if change.remove:
-            _remove_task(connection, change.task, event_id)
-        elif change.new_version is not None and plan.version is not None:
-            _add_version(connection, change.task, plan.version, change.new_version, now)
-        elif change.activate is not None:
-            _activate(connection, change.task, change.activate)
+        _change_task(connection, change.task, change, plan, event_id, now)
     for task, number in change.dropped:
         _drop_version(connection, task, number, event_id)
     if change.settings is not None:
@@ -54,16 +55,25 @@ def apply_change(connection: Connection, change: Change, plan: Plan, manifests: 
         _release(connection, target, event_id)
     for placement, manifest in zip(plan.placements, manifests, strict=True):
         former = _release(connection, placement.target, event_id)
-        if placement.target.slot == MODULE:
+        if placement.target.slot == MODULE and not change.pin:
             _check_module(placement.target, former, manifest)
         _place(connection, placement, manifest, event_id)
     _add_ledger(connection, MetricRow, event_id, change.metrics)
     _add_ledger(connection, ReferenceRow, event_id, change.references)
     _add_ledger(connection, CostRow, event_id, change.costs)
     in_use = _bytes_before(connection, event_id) + sum(manifest.bytes for manifest in manifests)
-    in_use -= _bytes_released(connection, event_id)
+    in_use += returned - _bytes_released(connection, event_id)
     connection.execute(update(EventRow).where(EventRow.id == event_id).values(bytes_stored=in_use))
     return event_id
+
+
+def _change_task(connection: Connection, task: str, change: Change, plan: Plan, event_id: int, now: datetime) -> None:
+    if change.remove:
+        _remove_task(connection, task, event_id)
+    elif change.new_version is not None and plan.version is not None:
+        _add_version(connection, task, plan.version, change.new_version, now)
+    elif change.activate is not None:
+        _activate(connection, task, change.activate)
 
 
 def _bytes_before(connection: Connection, event_id: int) -> int:
@@ -88,6 +98,7 @@ def _add_event(connection: Connection, change: Change, plan: Plan, now: datetime
             detail=dict(change.detail),
             confusion=change.confusion,
             bytes_stored=0,
+            restores=change.restore,
         )
         .returning(EventRow.id)
     ).scalar_one()
@@ -159,7 +170,8 @@ def _check_module(target: Target, former: Manifest | None, new: Manifest) -> Non
     """Check that a new module of a version only drops files of the former one."""
     if former is not None and not new.files.items() <= former.files.items():
         raise ConfigError(
-            f"version {target.version} of task {target.task!r} already has a module; create a new version to change it"
+            f"version {target.version} of task {target.task!r} already has a module; create a new version to change "
+            "it, or pin the present generation"
         )
 
 

@@ -7,17 +7,18 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import and_, delete, func, select
 
 from conpet.artifact import Manifest, sync, write_artifact
 from conpet.store.change import Change
 from conpet.store.database import Database
 from conpet.store.layout import Layout
 from conpet.store.leases import oldest_lease
+from conpet.store.pins import read_pin, unpin
 from conpet.store.plan import Plan, make_plans
 from conpet.store.reading import read_events, read_generation
 from conpet.store.records import EventRecord
-from conpet.store.schema import ObjectRow
+from conpet.store.schema import ObjectRow, PinObjectRow
 from conpet.store.transaction import apply_change
 
 SCRATCH_SECONDS = 30 * 24 * 3600.0
@@ -73,6 +74,17 @@ class Writer:
             shutil.rmtree(self._layout.scratch_of(digest), ignore_errors=True)
         return events
 
+    def unpin(self, generation: int) -> None:
+        """Release a pinned generation and delete the objects that only it needed; the present one does not change.
+
+        Raises:
+            UnknownNameError: The generation is not pinned.
+        """
+        with self._database.write() as connection:
+            read_pin(connection, generation)
+            unpin(connection, [generation])
+        self.collect()
+
     def clean(self) -> None:
         """Delete leftovers of interrupted writers, replaced objects without readers, and old checkpoints."""
         self._sweep_objects()
@@ -101,10 +113,11 @@ class Writer:
                 shutil.rmtree(self._layout.objects / name, ignore_errors=True)
 
     def collect(self) -> None:
-        """Delete replaced objects that no reader needs."""
+        """Delete replaced objects that neither a reader nor a pinned generation needs."""
         with self._database.read() as connection:
             oldest = oldest_lease(self._layout.leases, read_generation(connection))
-            unwanted = ObjectRow.released_event <= oldest
+            pinned = select(PinObjectRow.object_id)
+            unwanted = and_(ObjectRow.released_event <= oldest, ObjectRow.id.not_in(pinned))
             folders = connection.execute(select(ObjectRow.folder).where(unwanted)).scalars().all()
         if folders:
             with self._database.write() as connection:

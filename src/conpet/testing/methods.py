@@ -20,6 +20,8 @@ from conpet.api import ConPET
 from conpet.context import TrainContext
 from conpet.cost import CostLedger
 from conpet.data import Kind
+from conpet.errors import ConfigError
+from conpet.methods import METHODS
 from conpet.methods.base import Method, TaskData
 from conpet.replay.memory import new_examples
 from conpet.replay.memory_writer import past_examples
@@ -237,6 +239,33 @@ def _learning_is_no_change(trial: Trial) -> None:
     require(torch.equal(before, after), "learning changed the state it started from")
 
 
+def _consolidates_if_it_says_so(trial: Trial) -> None:
+    """A method that `consolidates` answers over the new backbone, alike when reopened; another one is refused."""
+    workspace = trial.workspace()
+    method: type[Method] = METHODS[workspace.settings.method.name]
+    if not method.consolidates or workspace.settings.replay.latent_only:
+        require(_refuses(workspace), "the workspace was consolidated although its method does not support it")
+        return
+    stream = toy_stream(2, 2, 4, 1, 1)
+    for task in stream:
+        workspace.learn(task, evaluate=False)
+    texts, former = [example.text for task in stream for example in task.test], digest_of_weights(workspace)
+    before = ask(workspace, texts)
+    replaced = workspace.consolidate(bound=100, settings={"epochs": 2}, evaluate=False).replaced
+    require(digest_of_weights(workspace) != former, "a consolidation left the backbone unchanged")
+    require_same(ask(workspace, texts), ask(ConPET.open(workspace.path), texts), "when a consolidation is reopened")
+    workspace.restore(replaced, evaluate=False)
+    require_same(before, ask(workspace, texts), "after a consolidation is undone")
+
+
+def _refuses(workspace: ConPET) -> bool:
+    try:
+        workspace.consolidate()
+    except ConfigError:
+        return True
+    return False
+
+
 METHOD_CHECKS: Mapping[str, Callable[..., None]] = {
     check.__name__.removeprefix("_"): check
     for check in (
@@ -249,6 +278,7 @@ METHOD_CHECKS: Mapping[str, Callable[..., None]] = {
         _honours_templates,
         _batches_do_not_matter,
         _learning_is_no_change,
+        _consolidates_if_it_says_so,
     )
 }
 """The single checks of `check_method_contract`, for tests that name the failed check."""

@@ -24,10 +24,11 @@ from conpet.backbone.states import States
 from conpet.config import Settings, TaskSettings
 from conpet.cost import BACKWARD, Meter, metered
 from conpet.errors import ConfigError, DivergedError
+from conpet.modules.folded import all_layers, folded, folded_artifact, train_to_fold
+from conpet.modules.folded_info import Producer
 from conpet.modules.module import PetModule
 from conpet.modules.optimisation import steps_of
 from conpet.modules.training import TrainingJob, represented, train_module
-from conpet.modules.warmup import all_layers, train_warmup, warmed, warmup_artifact
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.report.design import Design, DesignTrial, Outcome, Rung
 from conpet.tuning.space import SearchSpace
@@ -257,10 +258,10 @@ class Search:
         whole = all_layers(backbone.loaded, backbone)
         train, validation = (self._source.states(whole, subset) for subset in (Subset.TRAIN, Subset.VALIDATION))
         watch = self._watch(whole, validation, run)
-        trained = train_warmup(whole, self._job(train, settings), watch=watch)
+        trained = train_to_fold(whole, self._job(train, settings), watch=watch)
         run.warmup_steps = run.done
-        artifact = warmup_artifact(trained, self._source.task)
-        return backbone.over(warmed(backbone.loaded, InMemoryObject(artifact)))
+        artifact = folded_artifact(trained, Producer.WARM_UP, [self._source.task], len(train))
+        return backbone.over(folded(backbone.loaded, InMemoryObject(artifact)))
 
     def _watch(
         self, backbone: Backbone, validation: States, run: _TrialRun

@@ -1,9 +1,12 @@
-"""Warm-up: a LoRA trained on all layers with the first task, then merged into the frozen backbone."""
+"""A module folded into the frozen backbone: a LoRA on all layers, trained by a warm-up or a consolidation.
+
+A backbone contains at most one: each is trained over the original weights and replaces the former one.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +15,15 @@ from torch import nn
 
 from conpet.artifact import Artifact, ObjectReader
 from conpet.backbone.backbone import Backbone, Loaded
-from conpet.modules.adapter import ADAPTER_TENSORS, digest_tensors
+from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, digest_tensors
+from conpet.modules.folded_info import FOLDED, FoldedNote, Producer
 from conpet.modules.kinds.lora import LoraConfig
 from conpet.modules.module import StoredModule
 from conpet.modules.training import TrainedModule, TrainingJob, Watch, train_module
-from conpet.modules.warmup_info import WARMUP, WarmupNote
 
 
 def all_layers(loaded: Loaded, like: Backbone) -> Backbone:
-    """Return a backbone whose suffix is the whole model, for training a warm-up."""
+    """Return a backbone whose suffix is the whole model, for training a module to fold into it."""
     shallowest = (1,) if like.cut.layers else None
     return Backbone(
         loaded,
@@ -31,7 +34,7 @@ def all_layers(loaded: Loaded, like: Backbone) -> Backbone:
     )
 
 
-def train_warmup(
+def train_to_fold(
     backbone: Backbone,
     job: TrainingJob,
     *,
@@ -54,26 +57,36 @@ def train_warmup(
     return train_module(backbone, lora, checkpoint=checkpoint, on_step=on_step, watch=watch)
 
 
-def warmup_artifact(trained: TrainedModule, task: str) -> Artifact:
-    """Return the object to store for a warm-up: a module in PEFT's format, and its `WarmupNote`."""
-    artifact = trained.artifact()
-    note = WarmupNote(task, digest_tensors(artifact.tensors[ADAPTER_TENSORS]))
-    return replace(artifact, documents={**artifact.documents, WARMUP: note.to_json()})
+def folded_artifact(trained: TrainedModule, producer: Producer, tasks: Sequence[str], examples: int) -> Artifact:
+    """Return the object to store: the module in PEFT's format and its `FoldedNote`, but not its head.
+
+    Args:
+        trained: The module.
+        producer: The operation that trained it.
+        tasks: Names of the tasks it was trained on.
+        examples: Number of training examples that these tasks were learned from.
+    """
+    adapter = trained.module.adapter()
+    note = FoldedNote(producer, tuple(tasks), examples, digest_tensors(adapter.tensors))
+    return Artifact(
+        tensors={ADAPTER_TENSORS: adapter.tensors},
+        documents={ADAPTER_CONFIG: adapter.document, FOLDED: note.to_json()},
+    )
 
 
-def warmed(loaded: Loaded, stored: ObjectReader) -> Loaded:
-    """Return a copy of a model with a warm-up merged into its weights; the model itself is unchanged.
+def folded(loaded: Loaded, stored: ObjectReader) -> Loaded:
+    """Return a copy of a model with a module folded into its weights; the model itself is unchanged.
 
-    Each adapted map becomes `W + scale B A`, added in float32. The new fingerprint includes the warm-up's digest, so
+    Each adapted map becomes `W + scale B A`, added in float32. The new fingerprint includes the module's digest, so
     states computed before and after are never confused.
     """
     model: nn.Module = copy.deepcopy(loaded.model)
     maps = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
     with torch.no_grad():
         for path, update in StoredModule.of(stored).weights(maps).items():
-            assert update.down is not None and update.up is not None, "a warm-up is a LoRA"  # noqa: S101, PT018
+            assert update.down is not None and update.up is not None, "only a LoRA is folded"  # noqa: S101, PT018
             weight = maps[path].weight
             change = update.up.float() @ update.down.float()
             weight.copy_((weight.float() + change.to(weight.device)).to(weight.dtype))
-    fingerprint = loaded.fingerprint.changed_by(WarmupNote.of(stored).digest)
+    fingerprint = loaded.fingerprint.changed_by(FoldedNote.of(stored).digest)
     return replace(loaded, model=model, fingerprint=fingerprint)

@@ -11,7 +11,7 @@ from peft import PeftModel
 
 from conpet import ConPET
 from conpet.backbone.load import load_backbone
-from conpet.modules.warmup_info import WARMUP
+from conpet.modules.folded_info import FOLDED
 from conpet.testing import Trial, tiny_settings, toy_stream
 from conpet.testing.checks import digest_of_weights, files
 from tests.helpers.workspaces import Stopped, stop_at
@@ -59,7 +59,7 @@ def test_the_warm_up_is_part_of_the_fingerprint_and_of_what_states_are_kept_by(t
 
 def test_it_is_what_plain_peft_gives_when_its_adapter_is_merged(tmp_path: Path) -> None:
     workspace = taught(tmp_path, 1)
-    folder = workspace.export(STREAM[0].name, tmp_path / "module") / "warmup"
+    folder = workspace.export(STREAM[0].name, tmp_path / "module") / "backbone"
     base = load_backbone("tiny-random", dtype="float32", device="cpu").model
     merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
     with torch.no_grad():
@@ -72,7 +72,7 @@ def test_it_is_what_plain_peft_gives_when_its_adapter_is_merged(tmp_path: Path) 
 def test_every_kind_of_method_can_have_it_and_gives_the_same_after_reopening(method: str, tmp_path: Path) -> None:
     workspace = taught(tmp_path, 2, method=method)
     texts = [example.text for example in STREAM[0].test + STREAM[1].test]
-    assert WARMUP in workspace.store.snapshot().shared
+    assert FOLDED in workspace.store.snapshot().shared
     answers = [(one.label, round(one.score, 4)) for one in workspace.predict(texts)]
     again = [(one.label, round(one.score, 4)) for one in ConPET.open(workspace.path).predict(texts)]
     assert answers == again
@@ -84,7 +84,7 @@ def test_interrupted_it_begins_again_and_ends_the_same(tmp_path: Path) -> None:
     broken = taught(tmp_path, 0, "broken")
     with pytest.raises(Stopped):
         broken.learn(STREAM[0], progress=stop_at("warm-up", 0.5))
-    assert WARMUP not in broken.store.snapshot().shared
+    assert FOLDED not in broken.store.snapshot().shared
     broken.learn(STREAM[0], evaluate=False)
     assert files(broken) == whole
 

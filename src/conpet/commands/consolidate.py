@@ -1,0 +1,222 @@
+"""Consolidate: tune the backbone on the stored examples of all tasks, and learn everything again over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from conpet.artifact import Artifact
+from conpet.backbone.backbone import Loaded
+from conpet.backbone.states import States
+from conpet.commands.base import Transaction
+from conpet.commands.checks import check_consolidation, consolidation_blocker
+from conpet.commands.validation import check_bound, validated
+from conpet.config import Settings, TaskSettings
+from conpet.context import TrainContext
+from conpet.errors import DataError, Problem
+from conpet.methods.base import Method, Rebuilt, TaskData
+from conpet.modules.folded import all_layers, folded_artifact, train_to_fold
+from conpet.modules.folded_info import FOLDED, Producer, consolidation_among
+from conpet.modules.training import TrainingJob
+from conpet.replay.memory import MEMORY, StoredExamples, Subset
+from conpet.replay.memory_writer import MemoryWriter, examples_without_test_labels, stored_examples
+from conpet.state.live import backbone_of
+from conpet.state.reading import task_state
+from conpet.state.state import State
+from conpet.store import SideObject, Snapshot, Store
+from conpet.types import ConsolidationReport
+
+VERB = "consolidate"
+
+
+def consolidate(tx: Transaction, bound: float, changes: Mapping[str, Any]) -> ConsolidationReport:
+    """Consolidate a workspace; see `ConPET.consolidate`."""
+    check_consolidation(tx.snapshot, bound)
+    settings = tx.settings.changed({"consolidation": dict(changes)})
+    sources, notes = _sources(tx.snapshot)
+    base = tx.original_backbone()
+    parts = [*(task.active.digest for task in tx.snapshot.tasks), settings.consolidation.model_dump_json(), VERB]
+    context = tx.context(scratch=tx.scratch_name(parts))
+    examples = learned_examples(tx.snapshot)
+    with tx.costs.stage("consolidation"):
+        module, steps = _trained(base.loaded, tx.method, tx.state, sources, settings, context, examples)
+        candidate = State().with_shared({FOLDED: module})
+        method = type(tx.method)(backbone_of(base, candidate), tx.settings)
+    with tx.costs.stage("prefix"):
+        batch = _read_again(tx, method, sources)
+    rebuilt = method.consolidate(candidate, batch, context)
+    with tx.costs.stage("validation"):
+        total = sum(source.count(Subset.VALIDATION) for source in sources)
+        progress = tx.counted("validation", 2 * total)
+        before = validated(tx.method, tx.state, sources, progress)
+        after = validated(method, rebuilt.state, sources, progress)
+    check_bound(before, after, bound, "the consolidation", "learn more examples first")
+    present, bytes_before = tx.snapshot.generation, tx.store.events()[-1].bytes_stored
+    tx.method = method
+    evaluation = tx.evaluate(rebuilt.state)
+    event = tx.commit(
+        rebuilt.state,
+        evaluation,
+        VERB,
+        pin=True,
+        side_objects=tuple(_side_objects(tx, rebuilt, {data.task.name: data.train for data in batch})),
+        shared={**dict.fromkeys(tx.snapshot.shared), FOLDED: module, **rebuilt.shared},
+        detail={
+            "tasks": [source.task for source in sources],
+            "examples": examples,
+            "steps": steps + rebuilt.steps,
+            "module": module.documents[FOLDED]["digest"],
+            "bound": bound,
+            "before": [before.correct, before.total],
+            "after": [after.correct, after.total],
+        },
+    )
+    return ConsolidationReport(
+        tuple(source.task for source in sources),
+        examples,
+        before,
+        after,
+        present,
+        bytes_before,
+        event.bytes_stored,
+        tuple(tx.costs.stages),
+        notes,
+        evaluation,
+    )
+
+
+def due(store: Store, snapshot: Snapshot, since: int = 0) -> str | None:
+    """Return why a consolidation is due, or None.
+
+    It is due when the number of training examples has doubled since the last one, or when there are two tasks and none
+    was done. Then every example takes part in about two consolidations, however long the stream.
+
+    Args:
+        store: The workspace's store.
+        snapshot: Its present state.
+        since: Number of training examples when a consolidation was last tried but not kept.
+    """
+    last, examples = consolidation_among(snapshot.shared), learned_examples(snapshot)
+    if len(snapshot.tasks) < 2 or examples < 2 * max(since, last.examples if last else 0):
+        return None
+    labelled = any(task.active.labels for task in snapshot.tasks)
+    if not labelled or consolidation_blocker(Settings.parse(snapshot.header.settings)):
+        return None
+    if last is None:
+        return f"{examples:,} training examples in {len(snapshot.tasks):,} tasks, and no consolidation so far"
+    reason = f"{examples:,} training examples, {last.examples:,} at the last consolidation"
+    done = next(event for event in reversed(store.events()) if event.detail.get("module") == last.digest)
+    seconds = sum(cost.seconds for cost in done.costs)
+    (right, total), (now_right, _) = (done.detail[name] for name in ("before", "after"))
+    gain = f"moved accuracy on validation examples from {right / total:.1%} to {now_right / total:.1%}"
+    return f"{reason}, which took {seconds:,.0f} s and {gain}"
+
+
+def learned_examples(snapshot: Snapshot) -> int:
+    """Return the number of training examples that the active versions were learned from."""
+    return sum(task.active.description["counts"][Subset.TRAIN] for task in snapshot.tasks)
+
+
+def _sources(snapshot: Snapshot) -> tuple[list[StoredExamples], tuple[str, ...]]:
+    """Return the stored examples of all tasks, and notes for the user.
+
+    Raises:
+        DataError: A label has no stored training example, or there is no validation example.
+    """
+    sources = [examples_without_test_labels(task.active) for task in snapshot.tasks]
+    missing = [
+        Problem(f"label {label!r}", None, f"has no stored training example in task {task.name!r}")
+        for task, source in zip(snapshot.tasks, sources, strict=True)
+        for label in sorted(set(task.active.labels) - set(source.labels(Subset.TRAIN)))
+    ]
+    missing += [
+        Problem(f"task {source.task!r}", None, "has no stored training example")
+        for source in sources
+        if not source.count(Subset.TRAIN)
+    ]
+    if missing:
+        raise DataError(
+            "a consolidation trains on stored examples of every label, but the limited replay memory holds none of "
+            "some. Add examples of these labels (`conpet learn WORKSPACE FILE --extend`), or retire the labels. "
+            "Nothing was changed",
+            missing,
+        )
+    unjudged = [source.task for source in sources if not source.count(Subset.VALIDATION)]
+    if len(unjudged) == len(sources):
+        raise DataError(
+            "a consolidation is kept only if it is no worse on stored validation examples, but no task has any; learn "
+            "a task again with validation examples. Nothing was changed"
+        )
+    note = f"without validation examples, so not compared: {', '.join(unjudged)}"
+    return sources, (note,) if unjudged else ()
+
+
+def _trained(
+    loaded: Loaded,
+    method: Method,
+    state: State,
+    sources: Sequence[StoredExamples],
+    settings: Settings,
+    context: TrainContext,
+    examples: int,
+) -> tuple[Artifact, int]:
+    """Train the module to fold on the labels of all tasks; return its object and the number of steps."""
+    whole = all_layers(loaded, method.backbone)
+    labelled = [(task, source) for task, source in zip(state.tasks, sources, strict=True) if task.labels]
+    labels = [label for task, _ in labelled for label in task.labels]
+    job = TrainingJob.over_labels(
+        States.concatenated([source.states(whole, Subset.TRAIN) for _, source in labelled]),
+        [label for _, source in labelled for label in source.labels(Subset.TRAIN)],
+        labels,
+        _lora_settings(settings),
+        context.seed,
+        [task.kind for task, _ in labelled for _ in task.labels],
+    )
+    trained = train_to_fold(
+        whole,
+        job,
+        checkpoint=context.scratch / Producer.CONSOLIDATION if context.scratch else None,
+        on_step=lambda done, steps: context.progress("consolidation", done / steps),
+    )
+    tasks = [source.task for source in sources]
+    return folded_artifact(trained, Producer.CONSOLIDATION, tasks, examples), trained.log.steps
+
+
+def _lora_settings(settings: Settings) -> TaskSettings:
+    """Return the settings of the module to fold: those of the section `consolidation`, else the workspace's."""
+    own = settings.consolidation
+    budget = {"batch_size": own.batch_size, "learning_rate": own.learning_rate}
+    changes = {name: value for name, value in budget.items() if value is not None}
+    return settings.for_task(
+        {
+            "module": {"kind": "lora", "rank": own.rank, "alpha": float(own.rank), "targets": "all-linear"}
+            | {"dropout": 0.0, "rslora": False, "dora": False},
+            "training": {"epochs": own.epochs, "max_steps": None, **changes},
+        }
+    )
+
+
+def _read_again(tx: Transaction, method: Method, sources: Sequence[StoredExamples]) -> list[TaskData]:
+    """Pass the training examples of all tasks through the new backbone, each task with its own template."""
+    progress = tx.counted("prefix", sum(source.count(Subset.TRAIN) for source in sources))
+    return [
+        TaskData.of(task_state(task.active), tx.settings, source, method.backbone, progress=progress)
+        for task, source in zip(tx.snapshot.tasks, sources, strict=True)
+    ]
+
+
+def _side_objects(tx: Transaction, rebuilt: Rebuilt, train: Mapping[str, States]) -> list[SideObject]:
+    """Return the new objects of active versions, and empty all slots of other versions but their examples.
+
+    Inactive versions were learned over another backbone; a rollback learns their examples again.
+    """
+    writer = MemoryWriter(tx.method.backbone, tx.settings)
+    changes = []
+    for version in tx.snapshot.versions:
+        new: dict[str, Artifact | None] = {slot: None for slot in version.objects if slot != MEMORY}
+        if version.active:
+            new |= rebuilt.objects[version.task]
+            memory = writer.learned_again(stored_examples(version), train[version.task])
+            new |= {MEMORY: memory} if memory else {}
+        changes += [SideObject(version.task, version.number, slot, artifact) for slot, artifact in new.items()]
+    return changes

@@ -1,0 +1,51 @@
+"""List the generations of a workspace that can be gone back to; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from conpet.evaluation.history import row_of
+from conpet.evaluation.metrics import whole_accuracy
+from conpet.modules.folded_info import consolidation_among
+from conpet.store import EventRecord, Snapshot, Store
+from conpet.types import Generation
+
+
+def generations(store: Store) -> list[Generation]:
+    """Return the kept generations and the present one, oldest first."""
+    with store.snapshot() as present:
+        kept = store.pinned()
+        events = {event.id: event for event in store.events()}
+        sizes = [{reader.folder: reader.bytes for reader in snapshot.readers()} for snapshot in (*kept, present)]
+        rows = []
+        for number, snapshot in enumerate(kept):
+            others = [size for other, size in enumerate(sizes) if other != number]
+            own = {folder: size for folder, size in sizes[number].items() if not any(folder in each for each in others)}
+            rows.append(_generation(snapshot, events[snapshot.generation], sum(own.values()), present=False))
+            snapshot.close()
+        return [*rows, _generation(present, events[present.generation], sum(sizes[-1].values()), present=True)]
+
+
+def holding(store: Store, task: str, labels: Collection[str] = ()) -> tuple[int, ...]:
+    """Return the kept generations that hold examples of a task, or a version with one of these labels."""
+    found = []
+    for kept in store.pinned():
+        with kept:
+            if any(version.task == task or set(labels) & set(version.labels) for version in kept.versions):
+                found.append(kept.generation)
+    return tuple(found)
+
+
+def _generation(snapshot: Snapshot, event: EventRecord, size: int, *, present: bool) -> Generation:
+    consolidation = consolidation_among(snapshot.shared)
+    return Generation(
+        snapshot.generation,
+        event.time,
+        event.verb,
+        present,
+        tuple(task.name for task in snapshot.tasks),
+        sum(len(task.active.labels) for task in snapshot.tasks),
+        len(consolidation.tasks) if consolidation else 0,
+        whole_accuracy(row_of(event).tallies),
+        size,
+    )

@@ -1,0 +1,64 @@
+"""Compare a candidate with the present state on stored validation examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from conpet.errors import AccuracyBoundError
+from conpet.evaluation.evaluator import CHUNK
+from conpet.evaluation.metrics import Tally
+from conpet.methods.base import Method
+from conpet.replay.memory import StoredExamples, Subset
+from conpet.state.state import State
+
+
+def validated(
+    method: Method, state: State, sources: Iterable[StoredExamples], progress: Callable[[int], None] | None = None
+) -> Tally:
+    """Return the number of correct answers on validation examples, among all classes of the workspace.
+
+    The class of a task without labels is the task, so its answers are correct if they come from it.
+
+    Args:
+        method: The method.
+        state: The state.
+        sources: The examples of tasks of the state.
+        progress: Called with the number of examples done since the last call.
+    """
+    correct = total = 0
+    tasks = {task.name: task for task in state.tasks}
+    for source in sources:
+        classes = tasks[source.task].classes_for(source.labels(Subset.VALIDATION))
+        for start in range(0, len(classes), CHUNK):
+            rows = range(start, min(start + CHUNK, len(classes)))
+            inputs = method.encode_stored(state, [(source, rows)], Subset.VALIDATION)
+            best = method.score(state, inputs, source.kind).classes.argmax(dim=1)
+            correct += sum(
+                state.classes[column] == classes[row] for row, column in zip(rows, best.tolist(), strict=True)
+            )
+            if progress:
+                progress(len(rows))
+        total += len(classes)
+    return Tally(correct, total)
+
+
+def check_bound(before: Tally, after: Tally, bound: float, change: str, advice: str) -> None:
+    """Refuse a candidate that is worse than the present state by more than a bound.
+
+    Args:
+        before: Correct answers of the present state.
+        after: Correct answers of the candidate, on the same examples.
+        bound: Largest accepted fall of the accuracy, in points.
+        change: What the candidate would do, as it continues to "would lower the accuracy".
+        advice: What to do instead of raising the bound.
+
+    Raises:
+        AccuracyBoundError: It is worse.
+    """
+    fall = 100 * (before.correct - after.correct) / before.total
+    if fall > bound:
+        raise AccuracyBoundError(
+            f"{change} would lower the accuracy on {after.total:,} validation examples from "
+            f"{before.correct / before.total:.1%} to {after.correct / after.total:.1%}, by {fall:.1f} points; the "
+            f"bound is {bound:g}. Nothing was changed; raise the bound (`--bound`), or {advice}"
+        )

@@ -1,0 +1,105 @@
+"""`conpet consolidate`, `generations` and `restore`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from conpet import ConPET
+from conpet.store import Store
+from tests.helpers.cli import QUICK, STREAM, conpet, taught, write_stream
+
+FIRST, SECOND = (task.name for task in STREAM)
+ONCE = ("--set", "epochs=1", "--bound", 100)
+
+
+def test_consolidate_tells_what_it_gained_and_how_to_go_back(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    done = conpet("consolidate", workspace, *ONCE)
+    assert done.code == 0
+    assert "consolidated 32 training examples" in done.out
+    assert "accuracy on 8 validation examples" in done.out
+    back = re.search(r"to go back: conpet restore \S+ (\d+)", done.out)
+    assert back
+    listed = conpet("generations", workspace, "--json").json
+    assert [(row["number"], row["present"], row["consolidated"]) for row in listed] == [
+        (int(back[1]), False, 0),
+        (int(back[1]) + 1, True, 2),
+    ]
+    restored = conpet("restore", workspace, back[1])
+    assert restored.code == 0
+    assert f"as in generation {back[1]}, with 4 labels in 2 tasks" in restored.out
+    assert "whole accuracy" in restored.out
+    assert conpet("modules", "verify", workspace).code == 0
+
+
+def test_generations_are_shown_and_dropped(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    conpet("consolidate", workspace, *ONCE, "--no-evaluate")
+    kept, present = conpet("generations", workspace, "--json").json
+    shown = conpet("generations", workspace).out
+    assert "present" in shown
+    assert "2 tasks" in shown
+    assert conpet("generations", workspace, "--drop", 99, "--yes").code == 1
+    dropped = conpet("generations", workspace, "--drop", kept["number"], "--yes")
+    assert f"generation {kept['number']}: dropped" in dropped.out
+    again = conpet("restore", workspace, kept["number"])
+    assert again.code == 1
+    assert "is not kept" in again.err
+    assert [row["number"] for row in conpet("generations", workspace, "--json").json] == [present["number"]]
+
+
+def test_a_report_in_json(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    report = conpet("consolidate", workspace, *ONCE, "--json").json
+    assert (report["examples"], report["validation_examples"]) == (32, 8)
+    assert report["whole_accuracy"] is not None
+
+
+def test_learn_says_when_one_is_due_and_does_it_when_asked(tmp_path: Path) -> None:
+    data = write_stream(tmp_path / "stream")
+    for name, more in (("plain", ()), ("doubling", ("--consolidate", "doubling"))):
+        assert conpet("init", tmp_path / name, *QUICK, "--set", "consolidation.epochs=1").code == 0
+        learned = conpet("learn", tmp_path / name, data, *more)
+        assert learned.code == 0
+        assert ("a consolidation is due: 32 training examples in 2 tasks" in learned.out) == (not more)
+    assert "validation examples" in learned.out
+    assert conpet("consolidate", tmp_path / "plain", "--set", "epoch=1").code == 1
+
+
+def test_wrong_uses_are_refused_before_anything_is_learned(tmp_path: Path) -> None:
+    data = write_stream(tmp_path / "stream")
+    assert conpet("init", tmp_path / "static", *QUICK, "--method", "emr").code == 0
+    refused = conpet("learn", tmp_path / "static", data, "--consolidate", "doubling")
+    assert refused.code == 1
+    assert "trains its one module further" in refused.err
+    assert Store.open(tmp_path / "static").snapshot().tasks == ()
+    for options in (("--consolidate", "always"), ("--consolidate", "doubling", "--extend")):
+        assert conpet("learn", tmp_path / "static", data, *options).code == 2
+
+
+def test_removing_tells_which_kept_generations_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = taught(tmp_path)
+    assert conpet("consolidate", workspace, *ONCE).code == 0
+    kept = ConPET.open(workspace).generations[0].number
+    asked: list[str] = []
+    monkeypatch.setattr("typer.confirm", lambda question, **_: asked.append(question))
+    label = STREAM[0].labels[0]
+    assert conpet("labels", "retire", workspace, label).code == 0
+    assert f"Kept generations that contain it are dropped: {kept}" in asked[0]
+    assert conpet("modules", "remove", workspace, FIRST).code == 0
+    assert "The backbone was consolidated with this task" in asked[1]
+    assert "Kept generations" not in asked[1]
+
+
+def test_rolling_back_behind_a_consolidation_says_that_it_learns_again(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    opened = ConPET.open(workspace)
+    opened.rename(STREAM[0].labels[0], "renamed", evaluate=False)
+    assert conpet("consolidate", workspace, *ONCE, "--no-evaluate").code == 0
+    listed = conpet("modules", "list", workspace, "--json").json
+    assert [row["parameters"] > 0 for row in listed] == [False, True, True]
+    rolled = conpet("modules", "rollback", workspace, FIRST, 1)
+    assert "learned again from its 16 stored training examples" in rolled.out
