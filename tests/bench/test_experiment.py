@@ -154,7 +154,7 @@ def test_the_full_size_replaces_what_it_names(tmp_path: Path) -> None:
         ({"budgt": {}}, "(did you mean 'budget'?)"),
         (
             {"budget": {"module": {"rank": 8}}},
-            "budget cannot contain module.rank (it belongs under settings); allowed: backbone.max_tokens, consolidation.",
+            "budget cannot contain module.rank (it belongs under settings); allowed: backbone.max_tokens, consol",
         ),
         (
             {"settings": {"training": {"epochs": 8}}},
@@ -196,6 +196,8 @@ def test_the_full_size_replaces_what_it_names(tmp_path: Path) -> None:
         ({"learners": {"a": {"method": {"name": "ewc", "penlty": 8}}}}, "learner 'a': unknown setting 'method.penlty'"),
         ({"learners": {}}, "learners"),
         ({"evaluate_after": "never"}, "evaluate_after"),
+        ({"consolidate": {"emrr": "last"}}, "no learner emrr (did you mean 'emr*'?)"),
+        ({"consolidate": {"lda": "often"}}, "consolidate.lda"),
     ],
 )
 def test_what_is_wrong_in_an_experiment_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

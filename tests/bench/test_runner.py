@@ -412,6 +412,15 @@ def test_numbers_say_after_which_tasks_to_evaluate(tmp_path: Path) -> None:
     assert [bool(cost and cost.predict_seconds) for cost in found.costs] == [False, True, True]
 
 
+@pytest.mark.parametrize(("when", "number"), [("half", 1), ("last", 2)])
+def test_a_learner_is_consolidated_where_the_experiment_says(tmp_path: Path, when: str, number: int) -> None:
+    experiment_file(tmp_path, learners={"lda": {"method": "lda"}}, consolidate={"lda": when})
+    found = measure(tmp_path, "lda")
+    assert ["consolidation" in cost.stages for cost in found.costs if cost] == [
+        index == number for index in range(len(found.tasks))
+    ]
+
+
 def test_the_price_of_a_prediction_is_that_of_inputs_never_seen() -> None:
     relation = Example.of_relation(["Ada", "was", "born", "in", "London"], Span(0, 1), Span(4, 5), "born_in")
     turned = backwards(relation)

@@ -34,6 +34,10 @@ _ELSEWHERE = {
 """Settings not allowed under `settings` or `budget`, and where they come from."""
 
 
+Consolidate = Literal["last", "half"]
+"""When an experiment consolidates a workspace: after the last task, or after half of the tasks."""
+
+
 class Source(StrictModel):
     """Which part of a data set is used, and how it is divided into tasks.
 
@@ -106,6 +110,8 @@ class Experiment(StrictModel):
         metrics: Columns of its table.
         evaluate_after: Evaluate after every task, after the last, or after the tasks with these numbers. With numbers,
             the time of a prediction is measured too.
+        consolidate: For learners by name, when to consolidate the workspace: after the last task, or after half of the
+            tasks. The result is kept whatever the validation examples say, so that its effect is measured.
         full: Keys replaced by `--full`.
     """
 
@@ -123,11 +129,13 @@ class Experiment(StrictModel):
     variants: Annotated[Mapping[str, Variant], Field(min_length=1)] = {"": Variant()}
     metrics: NonEmpty[str] = ("whole_accuracy", "average_accuracy", "forgetting")
     evaluate_after: Literal["every", "last"] | NonEmpty[Positive] = "every"
+    consolidate: Mapping[str, Consolidate] = {}
     full: Mapping[str, JsonValue] = {}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_names("metric", self.metrics, METRICS)
+        _check_names("learner", self.consolidate, self.learners)
         for variant in self.variants.values():
             _check_names("learner", variant.learners or (), self.learners)
             _check_names("data set", variant.data or (), self.data)
@@ -200,6 +208,7 @@ class Experiment(StrictModel):
             budget=nested(self._budget(variant)),
             settings=settings.changed({"seed": _SEED_STEP * seed + order}),
             evaluate_after=self.evaluate_after,
+            consolidate=self.consolidate.get(learner),
         )
 
     def _budget(self, variant: str) -> dict[str, Any]:
@@ -250,6 +259,7 @@ class Run:
         budget: The budget settings of all learners, nested.
         settings: Settings of its workspace.
         evaluate_after: As in `Experiment`.
+        consolidate: When to consolidate the workspace, or None for never.
     """
 
     experiment: str
@@ -264,6 +274,7 @@ class Run:
     budget: Mapping[str, Any]
     settings: Settings
     evaluate_after: Literal["every", "last"] | tuple[int, ...]
+    consolidate: Consolidate | None = None
 
     @property
     def file(self) -> Path:
@@ -279,6 +290,7 @@ class Run:
             "stream": self.stream.model_dump(mode="json", exclude_defaults=True),
             "settings": self.settings.model_dump(mode="json", exclude_unset=True),
             "evaluate_after": self.evaluate_after,
+            **({"consolidate": self.consolidate} if self.consolidate else {}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

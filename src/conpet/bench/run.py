@@ -20,6 +20,7 @@ from conpet.bench.experiment import Run
 from conpet.bench.metrics import METRICS, Measured
 from conpet.bench.results import STEPS, Protocol, Result, TaskCost
 from conpet.bench.similarity import label_vectors
+from conpet.cost import StageCost
 from conpet.data import Example, Span, Task, TaskStream
 from conpet.data.benchmarks import read_data
 from conpet.data.labelled import LabelledData
@@ -27,7 +28,7 @@ from conpet.errors import ConfigError, ConpetError, OutOfMemoryError
 from conpet.evaluation.metrics import AccuracyMatrix, Row, Tally, auroc
 from conpet.methods import METHODS
 from conpet.report.text import plural
-from conpet.types import Evaluation, LearnReport
+from conpet.types import Evaluation
 
 PREDICTED = 64
 """Number of inputs that measure the time of a prediction."""
@@ -144,11 +145,14 @@ class _Progress:
             task = replace(task, settings={**task.settings, "training.max_steps": 1})
         cpu, wall = time.process_time(), time.perf_counter()
         report = self.learner.learn(task, evaluate=False)
+        cost = list(report.cost)
+        if number == self._consolidated_after:
+            cost += self.learner.consolidate(bound=100.0, evaluate=False).cost
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        cost = None if skipped else self._cost(report, cpu, wall).model_dump(mode="json")
+        recorded = None if skipped else self._cost(cost, cpu, wall).model_dump(mode="json")
         parameters = [report.trainable_parameters, report.head_parameters, report.bytes_stored]
         # Recorded before the evaluation, so that an interrupted evaluation does not repeat the training.
-        self._record({"cost": cost, "parameters": parameters, "cpu_seconds": cpu})
+        self._record({"cost": recorded, "parameters": parameters, "cpu_seconds": cpu})
 
     def measure(self, number: int, task: Task) -> None:
         """Evaluate after a task, if requested, and record the results."""
@@ -224,6 +228,11 @@ class _Progress:
         return [line["matrix"] for line in self.lines[1::2]]
 
     @property
+    def _consolidated_after(self) -> int | None:
+        """Number of the task after which the workspace is consolidated, or None for never."""
+        return {None: None, "last": self.last, "half": (self.last + 1) // 2}[self.run.consolidate]
+
+    @property
     def _retrains(self) -> bool:
         return bool(METHODS[self.learner.settings.method.name].retrains)
 
@@ -247,12 +256,11 @@ class _Progress:
         self.learner.predict(inputs)
         return (time.process_time() - started) / len(inputs)
 
-    def _cost(self, report: LearnReport, cpu: float, wall: float) -> TaskCost:
-        stages = report.cost
+    def _cost(self, stages: Sequence[StageCost], cpu: float, wall: float) -> TaskCost:
         return TaskCost(
             cpu_seconds=cpu,
             seconds=wall,
-            stages={stage.stage: round(stage.seconds, 4) for stage in stages},
+            stages=_seconds_by_stage(stages),
             tokens=sum(stage.tokens for stage in stages),
             cached_tokens=sum(stage.cached_tokens for stage in stages),
             steps=sum(stage.steps for stage in stages),
@@ -287,6 +295,14 @@ class _Progress:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _seconds_by_stage(stages: Sequence[StageCost]) -> dict[str, float]:
+    """Return the seconds of each stage; those of learning and of a consolidation are added."""
+    seconds: dict[str, float] = {}
+    for stage in stages:
+        seconds[stage.stage] = round(seconds.get(stage.stage, 0.0) + stage.seconds, 4)
+    return seconds
 
 
 def _whole_lines(text: str) -> list[dict[str, Any]]:
