@@ -6,9 +6,9 @@ python benchmarks/page.py [--check]     # --check: fail if a page is out of date
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ SHOWN = {
     "growth": "cost as the stream grows",
 }
 STUDIES = (
+    "accuracy",
     "choose",
     "choose-selector",
     "main",
@@ -42,7 +43,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true")
     page = Page()
-    texts = {PAGE: page.rendered(), README: with_table(README.read_text(encoding="utf-8"), page.studies["main"])}
+    table = six_sets(page.studies["accuracy"])
+    texts = {PAGE: page.rendered(), README: with_table(README.read_text(encoding="utf-8"), table)}
     if parser.parse_args().check:
         stale = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
         stale += [path for path, _ in page.figures if not path.exists()]
@@ -57,25 +59,36 @@ def main() -> int:
     return 0
 
 
-def with_table(readme: str, main: Study) -> str:
-    """Return README with its table of the main results."""
-    closed = ("ncm", "lda", "ridge", "ranpac", "klda")
-    replaying = ("emr", "emr*", "ea-emr", "ea-emr*", "crl", "crl*")
-    rows: list[tuple[str, Callable[[str], str]]] = [
-        ("`dynamic`", lambda _: "dynamic"),
-        ("best closed-form classifier", lambda data: main.best(data, *closed)),
-        ("best of EMR, EA-EMR and CRL", lambda data: main.best(data, *replaying)),
-        ("Dynamic ConPET as published", lambda _: "dynamic (paper)"),
-        ("`sequential` (no replay, no protection against forgetting)", lambda _: "sequential"),
-        ("`joint` (trained on all data at once)", lambda _: "joint"),
-    ]
-    names = " | ".join(TITLES[data] for data in main.data)
-    lines = [f"| whole accuracy (%) | {names} |", f"|---|{'---|' * len(main.data)}"]
-    for title, learner in rows:
-        cells = [main.value(data, learner(data)) for data in main.data]
-        lines.append(f"| {' | '.join([title, *cells])} |")
+def with_table(readme: str, table: str) -> str:
+    """Return README with its table."""
     before, _, rest = readme.partition(BEGIN)
-    return before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2]
+    return before + BEGIN + table + "\n" + END + rest.partition(END)[2]
+
+
+def six_sets(study: Study) -> str:
+    """Return the table of the default, its rivals and the upper bound on all data sets."""
+    five_lines = json.loads((HERE / "results" / "five-lines.json").read_text(encoding="utf-8"))["data"]
+    rows = [
+        ("`dynamic`", "dynamic"),
+        ("`dynamic`, consolidated after the last task", "dynamic, consolidated"),
+        ("`dynamic`, consolidated after half of the tasks", "dynamic, half"),
+        ("`lda`", "lda"),
+        ("`logistic`", "logistic"),
+        ("`joint`, all layers", "joint, all layers"),
+    ]
+    names = " | ".join(TITLES[data] for data in study.data)
+    lines = [f"| whole accuracy (%) | {names} |", f"|---|{'---|' * len(study.data)}"]
+    best = [
+        f"{100 * max(one['whole_accuracy'] for one in five_lines[data].values() if isinstance(one, dict)):.1f}"
+        if data in five_lines
+        else "–"
+        for data in study.data
+    ]
+    lines.append(f"| five lines: logistic regression on the frozen encoder | {' | '.join(best)} |")
+    for title, learner in rows:
+        cells = [study.value(data, learner) if study.has(data, learner) else "–" for data in study.data]
+        lines.append(f"| {' | '.join([title, *cells])} |")
+    return "\n".join(lines)
 
 
 class Page:
@@ -88,7 +101,13 @@ class Page:
     def rendered(self) -> str:
         """Return the page for the present result files."""
         studies = {name.replace("-", "_"): study for name, study in self.studies.items()}
-        return template("accuracy.md.j2").render(titles=TITLES, figure=self.figure, commits=self.commits, **studies)
+        return template("accuracy.md.j2").render(
+            titles=TITLES,
+            figure=self.figure,
+            commits=self.commits,
+            six_sets=six_sets(self.studies["accuracy"]),
+            **studies,
+        )
 
     def figure(self, name: str, data: str, kind: str, *, only: tuple[str, ...] = (), **options: Any) -> str:
         """Draw a figure of all or some learners and return its Markdown."""

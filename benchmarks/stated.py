@@ -165,8 +165,8 @@ def parameter_sentences(demo: Mapping[str, Any]) -> list[str]:
         f"For LLaMA-7B, LoRA of rank 4 on the query and key projections trains {count.module:,} of {count.backbone:,} "
         f"parameters ({count.ratio:,.0f} times fewer), or {count.module + count.head:,} with a head over "
         f"{count.labels} labels ({count.ratio_with_head:,.0f} times fewer).",
-        f"SmolLM2 is {count.backbone / cost['backbone_parameters']:.0f} times smaller, and conpet's default is "
-        f"rank 8 on all linear layers of the suffix, so the ratio in the demo is {cost['times_fewer']:.0f}.",
+        f"The demo's backbone is {count.backbone / cost['backbone_parameters']:.0f} times smaller, and conpet's "
+        f"default is rank 8 on all linear layers of the suffix, so its ratio is {cost['times_fewer']:.0f}.",
     ]
 
 

@@ -19,7 +19,14 @@ from conpet.bench.statistics import Summary, compare, fit_line
 from conpet.bench.tables import build_table, markdown, shown_cell
 
 HERE = Path(__file__).parent
-TITLES = {"clinc150": "CLINC150", "banking77": "Banking77", "fewrel80": "FewRel", "fewnerd53": "Few-NERD"}
+TITLES = {
+    "clinc150": "CLINC150",
+    "banking77": "Banking77",
+    "hwu64": "HWU64",
+    "fewrel80": "FewRel",
+    "fewnerd53": "Few-NERD",
+    "semeval2010_task8": "SemEval",
+}
 
 
 class Study:

@@ -33,7 +33,7 @@ from conpet.commands.checks import check_settings, consolidation_blocker
 from conpet.commands.evaluate import evaluate_workspace
 from conpet.commands.export import export_version
 from conpet.commands.tune import search
-from conpet.config import DesignChoices, Settings
+from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered
 from conpet.data import Example, Examples, Style, Task, render
@@ -97,7 +97,7 @@ class ConPET:
     def create(
         cls,
         path: str | os.PathLike[str],
-        backbone: str | Mapping[str, Any] = "smollm2-135m",
+        backbone: str | Mapping[str, Any] = DEFAULT_BACKBONE,
         method: str | Mapping[str, Any] = "dynamic",
         *,
         progress: Callable[[str], None] | None = None,
@@ -107,7 +107,7 @@ class ConPET:
 
         Args:
             path: Folder of the workspace; it must not exist, or be empty.
-            backbone: An embedded model (`smollm2-135m`, `minilm-l6`, ...), `tiny-random`, a folder in Hugging Face
+            backbone: An embedded model (`minilm-l6`, `smollm2-135m`, ...), `tiny-random`, a folder in Hugging Face
                 format, or a hub id.
             method: The method: a name in `conpet.methods.METHODS`, or its settings.
             progress: Called with a line at each slow step.

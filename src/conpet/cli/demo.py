@@ -9,11 +9,12 @@ import typer
 
 from conpet.cli.changes import teach
 from conpet.cli.console import line, messages, output
+from conpet.config import DEFAULT_BACKBONE
 
 
 def demo(
     workspace: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the workspace.")] = Path("demo-workspace"),
-    backbone: Annotated[str, typer.Option(help="Backbone; minilm-l6 is several times faster.")] = "smollm2-135m",
+    backbone: Annotated[str, typer.Option(help="Backbone; smollm2-135m is a causal model.")] = DEFAULT_BACKBONE,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the workspace of an earlier demo first.")] = False,
     write_data: Annotated[
         Path | None,

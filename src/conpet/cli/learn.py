@@ -12,6 +12,7 @@ from conpet.cli.changes import extend_tasks, teach
 from conpet.cli.console import line, messages, output, print_error
 from conpet.cli.options import BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, assignments
 from conpet.cli.workspace import open_workspace
+from conpet.config import DEFAULT_BACKBONE
 from conpet.cost import Meter, metered
 from conpet.fusion import FUSIONS
 from conpet.methods import METHODS
@@ -35,10 +36,10 @@ def init(
     backbone: Annotated[
         str,
         typer.Option(
-            help="smollm2-135m, minilm-l6, mpnet-base, e5-small-multilingual, tiny-random, a folder in Hugging Face "
+            help="minilm-l6, smollm2-135m, mpnet-base, e5-small-multilingual, tiny-random, a folder in Hugging Face "
             "format, or a hub id."
         ),
-    ] = "smollm2-135m",
+    ] = DEFAULT_BACKBONE,
     method: Annotated[str, typer.Option(help=f"Learning method: {', '.join(METHODS)}.")] = "dynamic",
     frozen_layers: Annotated[int | None, _setting("Number of bottom layers without modules.")] = None,
     module: Annotated[str | None, _setting(f"Kind of PET module: {', '.join(MODULE_KINDS)}.")] = None,

@@ -10,9 +10,10 @@ from conpet.config.components import (
     ScheduleConfig,
     SelectorConfig,
 )
-from conpet.config.settings import DesignChoices, Settings, TaskSettings, TrainingConfig
+from conpet.config.settings import DEFAULT_BACKBONE, DesignChoices, Settings, TaskSettings, TrainingConfig
 
 __all__ = [
+    "DEFAULT_BACKBONE",
     "ComponentConfig",
     "DesignChoices",
     "FusionConfig",
