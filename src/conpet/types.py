@@ -345,7 +345,7 @@ class LearnReport:
         if self.evaluation and self.evaluation.whole_accuracy is not None:
             line = f"whole accuracy {self.evaluation.whole_accuracy:.1%} over {self.labels_seen} labels"
             best = self.evaluation.best_reference
-            parts.append(f"{line} (best closed form {best[1]:.1%}, {best[0]})" if best else line)
+            parts.append(f"{line} (best reference {best[1]:.1%}, {best[0]})" if best else line)
         if self.forgetting is not None:
             parts.append(f"forgetting {100 * self.forgetting:z.1f} points")
         return "; ".join(parts)

@@ -88,7 +88,7 @@ def test_removing_tells_which_kept_generations_go(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("typer.confirm", lambda question, **_: asked.append(question))
     label = STREAM[0].labels[0]
     assert conpet("labels", "retire", workspace, label).code == 0
-    assert f"Kept generations that contain it are dropped: {kept}" in asked[0]
+    assert f"Kept generations that contain it are deleted: {kept}" in asked[0]
     assert conpet("modules", "remove", workspace, FIRST).code == 0
     assert "The backbone was consolidated with this task" in asked[1]
     assert "Kept generations" not in asked[1]
@@ -103,3 +103,25 @@ def test_rolling_back_behind_a_consolidation_says_that_it_learns_again(tmp_path:
     assert [row["parameters"] > 0 for row in listed] == [False, True, True]
     rolled = conpet("modules", "rollback", workspace, FIRST, 1)
     assert "learned again from its 16 stored training examples" in rolled.out
+
+
+def test_an_interrupted_consolidation_says_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = taught(tmp_path)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ConPET, "consolidate", interrupted)
+    stopped = conpet("consolidate", workspace)
+    assert stopped.code == 130
+    assert "stopped: nothing was changed. Run the same command to resume." in stopped.err
+
+
+def test_no_consolidation_is_advised_without_validation_examples_to_judge_it_by(tmp_path: Path) -> None:
+    data = write_stream(tmp_path / "stream")
+    assert conpet("init", tmp_path / "ws", *QUICK).code == 0
+    for file in sorted(data.rglob("*validation*")):
+        file.unlink()
+    learned = conpet("learn", tmp_path / "ws", data, "--all-rows")
+    assert learned.code == 0
+    assert "a consolidation is due" not in learned.out

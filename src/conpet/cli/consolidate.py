@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from conpet.cli.changes import confirm, print_accuracy, run_change
-from conpet.cli.console import line, messages, output, print_json
+from conpet.cli.console import INTERRUPTED, line, messages, output, print_json
 from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, Yes, assignments
 from conpet.cli.workspace import open_workspace
 
@@ -49,7 +49,11 @@ def consolidate(
     with opened.store.snapshot() as snapshot:
         check_consolidation(snapshot, bound)
     change = partial(opened.consolidate, bound=bound, settings=changes)
-    report = run_change("consolidate", wait, no_evaluate, change)
+    try:
+        report = run_change("consolidate", wait, no_evaluate, change)
+    except KeyboardInterrupt:
+        line("stopped: nothing was changed. Run the same command to resume.", messages(), "yellow")
+        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         print_json(report.to_json())
         return

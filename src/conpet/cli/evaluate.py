@@ -10,7 +10,7 @@ from conpet.cli.workspace import open_workspace
 def evaluate(
     workspace: WorkspacePath, as_json: AsJson = False, backbone: BackboneMoved = None, device: Device = None
 ) -> None:
-    """Evaluate on the test examples of all tasks and compare with the closed-form references. Changes nothing."""
+    """Evaluate on the test examples of all tasks and compare with the reference classifiers. Changes nothing."""
     from conpet.commands.report import evaluated, overall, report_data
     from conpet.report.tables import final_table, tasks_table
 

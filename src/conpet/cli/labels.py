@@ -75,11 +75,11 @@ def retire(
 
     opened = open_workspace(workspace, backbone, device)
     kept = holding(opened.store, opened.owners.get(label, ""), [label])
-    dropped = f" Kept generations that contain it are dropped: {', '.join(map(str, kept))}." if kept else ""
+    dropped = f" Kept generations that contain it are deleted: {', '.join(map(str, kept))}." if kept else ""
     confirm(f"Retire {label!r} and delete its examples and all older versions of its task?{dropped}", yes)
     report = run_change(label, wait, no_evaluate, partial(opened.retire, label))
     left = f"{text.plural(report.labels, 'label')} of {report.task} {'is' if report.labels == 1 else 'are'} left"
-    line(f"{label}: retired; {left} (version {report.version})")
+    line(f"{label}: retired; {left} (version {report.version}).{dropped}")
     _print_evaluation(report)
 
 

@@ -262,6 +262,7 @@ def _print_notes(workspace: ConPET, tasks: list[Task]) -> None:
 
 
 def _print_learned(workspace: ConPET, path: Path, costs: Meter) -> None:
+    from conpet.data import Kind
     from conpet.report import text
 
     out = output()
@@ -269,4 +270,6 @@ def _print_learned(workspace: ConPET, path: Path, costs: Meter) -> None:
         line(f"states from the cache: {text.percent(costs.hit_rate)} of {costs.cache_lookups:,}", out)
     labels = text.plural(len(workspace.labels), "label")
     line(f"{path} knows {labels} in {text.plural(len(workspace.tasks), 'task')}", out)
-    line(f'next: conpet predict {path} "some text"   or: conpet report {path}', out, "dim")
+    texts = any(task.active.description["kind"] == Kind.TEXT for task in workspace.tasks)
+    asked = '"some text"' if texts else "-i FILE"
+    line(f"next: conpet predict {path} {asked}   or: conpet report {path}", out, "dim")

@@ -111,7 +111,7 @@ class Demo:
             f"A frozen language model, {backbone['name']} ({text.short_count(backbone['parameters'])} parameters), "
             f"learns the {labels} intents of {tasks} departments from CLINC150, one department after another, with "
             f"{train // labels} training examples per intent. After each department, it is tested on all intents "
-            f"so far ({text.count(test)} test examples at the end) and compared with closed-form references."
+            f"so far ({text.count(test)} test examples at the end) and compared with reference classifiers."
         )
         if done == tasks:
             self._paragraph(

@@ -87,7 +87,7 @@ class Figures:
         legend = tuple(
             Key(line.label, svg.variable(line.colour), "solid" if line.dash is None else "dashed") for line in lines
         )
-        return Figure(drawing, "Dashed: closed-form references on the same frozen features.", legend)
+        return Figure(drawing, "Dashed: reference classifiers of the same frozen features.", legend)
 
     def _lines(self) -> tuple[plots.Line, ...]:
         events = self._answering
