@@ -72,6 +72,7 @@ def demo_sentences(demo: Mapping[str, Any]) -> list[str]:
     tests = sum(total for _, total in demo["report"]["events"][-1]["scores"].values())
     labels = sum(map(len, summary["labels"].values()))
     minutes, seconds = divmod(round(demo["seconds"]), 60)
+    time = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
     lines = {
         "whole accuracy": percent(summary["whole_accuracy"]),
         "average accuracy": percent(summary["average_accuracy"]),
@@ -86,7 +87,7 @@ def demo_sentences(demo: Mapping[str, Any]) -> list[str]:
     }
     return [
         f"the {labels} intents of CLINC150 as {words(len(summary['tasks']))} tasks",
-        f"On two CPU cores it took {minutes} min {seconds} s",
+        f"On two CPU cores it took {time}",
         " ".join(f"{name} {value}" for name, value in lines.items()),
         f"The 95% confidence interval of the whole accuracy over the {tests:,} test examples is {percent(low)} to "
         f"{percent(high)}.",

@@ -39,7 +39,7 @@ def test_the_demo_goes_from_nothing_to_a_report(tmp_path: Path, capsys: pytest.C
         "with heads",
         "stored",
         "states from the cache",
-        "best closed-form reference",
+        "The best reference",
         "3,213 times",
         "optimiser steps",
         "conpet init support",

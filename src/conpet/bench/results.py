@@ -87,7 +87,7 @@ class Result(_Record):
         labels: Number of labels.
         test_examples: Number of test examples.
         metrics: Final metrics by name; None if not measured. Accuracies are fractions.
-        references: Final whole accuracy by closed-form reference.
+        references: Final whole accuracy by reference classifier.
         matrix: After each task, correct answers and test examples by task; None if not evaluated.
         costs: The cost of each task; None if a method that retrains on everything skipped the training.
         totals: "cpu_seconds", "seconds", "tokens" and "steps" of learning over all tasks; "run_cpu_seconds" with the

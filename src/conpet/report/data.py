@@ -166,7 +166,7 @@ class Event(_Frozen):
         backward_transfer: Mean change of older tasks since they were learned.
         selector_accuracy: Fraction of inputs whose true task is ranked first.
         within_task_accuracy: Fraction of correct labels when the true task is given.
-        references: Whole accuracy of each closed-form reference.
+        references: Whole accuracy of each reference classifier.
         cost: Cost per stage, in display order.
         trainable_parameters: Parameters trained in this event, without heads.
         trainable_parameters_with_heads: Parameters trained in this event, with heads.
@@ -216,7 +216,7 @@ class Event(_Frozen):
 
     @property
     def best_reference(self) -> tuple[str, float] | None:
-        """The closed-form reference with the highest whole accuracy, if there is one."""
+        """The reference classifier with the highest whole accuracy, if there is one."""
         return max(self.references.items(), key=lambda item: item[1], default=None)
 
     @property

@@ -41,7 +41,7 @@ def matrix_table(events: Sequence[Event]) -> Table:
 
 
 def final_table(event: Event, backbone: BackboneInfo) -> Table:
-    """Return the metrics and closed-form references after an event."""
+    """Return the metrics and reference classifiers after an event."""
     table = _table("Result", "", "")
     table.show_header = False
     for name, value in (

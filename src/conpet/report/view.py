@@ -116,7 +116,7 @@ class PageView:
         if self.last.best_reference is None:
             return f"{opening}."
         name, reference = self.last.best_reference
-        summary = f"{opening}. The best closed-form reference, {name}, gets {text.percent(reference)}"
+        summary = f"{opening}. The best reference, {name}, gets {text.percent(reference)}"
         if not self.tunes:
             return f"{summary}."
         gain = round(self.last.whole_accuracy - reference, 3)

@@ -59,7 +59,7 @@ class Change:
         side_objects: New objects for slots of existing versions.
         shared: Artifacts by shared slot, which replace the present ones; None empties the slot.
         metrics: Test results after the change.
-        references: Results of the closed-form references after the change.
+        references: Results of the reference classifiers after the change.
         costs: The costs by stage.
         confusion: The selector's confusion (JSON-ready).
         detail: Anything else for the history (JSON-ready).

@@ -221,7 +221,7 @@ class EventRecord:
         version: The version it created or activated, if any.
         detail: Further details from the caller.
         metrics: Test results after the event.
-        references: Results of the closed-form references after the event.
+        references: Results of the reference classifiers after the event.
         costs: The costs by stage.
         confusion: The selector's confusion, from the caller.
         bytes_stored: Size of all objects in use after the event, without those that only pinned generations need.
