@@ -62,7 +62,8 @@ def teach(
         if consolidate and due:
             tried, due = workspace.learned_examples, None
             _consolidate(workspace, evaluate, wait)
-    if due:
+    judged = any(task.active.description["counts"]["validation"] for task in workspace.tasks)
+    if due and judged:  # without validation examples it would be refused
         line(f"a consolidation is due: {due}; next: conpet consolidate {workspace.path}", style="dim")
 
 

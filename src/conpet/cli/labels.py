@@ -79,7 +79,9 @@ def retire(
     confirm(f"Retire {label!r} and delete its examples and all older versions of its task?{dropped}", yes)
     report = run_change(label, wait, no_evaluate, partial(opened.retire, label))
     left = f"{text.plural(report.labels, 'label')} of {report.task} {'is' if report.labels == 1 else 'are'} left"
-    line(f"{label}: retired; {left} (version {report.version}).{dropped}")
+    line(f"{label}: retired; {left} (version {report.version})")
+    if kept:
+        line(dropped.strip())
     _print_evaluation(report)
 
 

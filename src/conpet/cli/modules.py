@@ -111,7 +111,9 @@ def remove(
     question = f"Remove {task!r} with {labels} labels, {versions} version(s) of its module and all its examples?"
     confirm(" ".join([question, *remaining]), yes)
     evaluation = run_change(task, wait, no_evaluate, partial(opened.remove, task))
-    line(" ".join([f"{task}: removed with its {labels} labels and {versions} version(s).", *remaining]))
+    line(f"{task}: removed with its {labels} labels and {versions} version(s)")
+    for remark in remaining:
+        line(remark)
     if evaluation is not None and opened.labels:
         print_accuracy(evaluation.whole_accuracy, len(opened.labels))
 

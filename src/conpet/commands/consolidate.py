@@ -89,8 +89,7 @@ def due(store: Store, snapshot: Snapshot, since: int = 0) -> str | None:
     """Return why a consolidation is due, or None.
 
     It is due when the number of training examples has doubled since the last one, or when there are two tasks and none
-    was done; and only with validation examples to judge it by. Then every example takes part in about two
-    consolidations, however long the stream.
+    was done. Then every example takes part in about two consolidations, however long the stream.
 
     Args:
         store: The workspace's store.
@@ -101,8 +100,7 @@ def due(store: Store, snapshot: Snapshot, since: int = 0) -> str | None:
     if len(snapshot.tasks) < 2 or examples < 2 * max(since, last.examples if last else 0):
         return None
     labelled = any(task.active.labels for task in snapshot.tasks)
-    judged = any(task.active.description["counts"][Subset.VALIDATION] for task in snapshot.tasks)
-    if not labelled or not judged or consolidation_blocker(Settings.parse(snapshot.header.settings)):
+    if not labelled or consolidation_blocker(Settings.parse(snapshot.header.settings)):
         return None
     if last is None:
         return f"{examples:,} training examples in {len(snapshot.tasks):,} tasks, and no consolidation so far"
