@@ -19,7 +19,17 @@ from conpet.errors import ConfigError
 from tests.helpers.bench import TOY
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SHIPPED = ("choose", "choose-selector", "main", "main-smollm2", "pet-size", "pre-selection", "task-splits", "growth")
+SHIPPED = (
+    "accuracy",
+    "choose",
+    "choose-selector",
+    "main",
+    "main-smollm2",
+    "pet-size",
+    "pre-selection",
+    "task-splits",
+    "growth",
+)
 
 
 def read(folder: Path, *, whole: bool = False, **changes: Any) -> Experiment:

@@ -79,8 +79,9 @@ class FrozenFeatures:
         ]
         count = number_of_spans(spans)
         if len(self.layers) >= MIN_LAYERS and int(count.max()):
-            for number, of_spans in ((1, self._of_mention(states, spans)), (2, self._of_relation(states, spans))):
+            for number, read in ((1, self._of_mention), (2, self._of_relation)):
                 rows = (count == number).unsqueeze(1)
+                of_spans = read(states, spans) if rows.any() else {}
                 blocks = [
                     torch.where(rows, of_spans[index], block) if index in of_spans else block
                     for index, block in enumerate(blocks)
@@ -95,6 +96,6 @@ class FrozenFeatures:
         """Return the blocks that a relation replaces, by index: head, tail, between."""
         middle = len(self.layers) // 2
         at_middle = states[self.layers[middle]]
-        head, tail = self.tokens[middle](mean_of_spans(at_middle, spans)).unbind(dim=1)
-        between = self.means[middle](mean_of_spans(at_middle, span_between(spans))[:, 0])
-        return {middle - 1: head, middle: tail, middle + 1: between}
+        head, tail, between = mean_of_spans(at_middle, torch.cat([spans, span_between(spans)], dim=1)).unbind(dim=1)
+        of_tokens = self.tokens[middle]
+        return {middle - 1: of_tokens(head), middle: of_tokens(tail), middle + 1: self.means[middle](between)}

@@ -43,8 +43,8 @@ class Pooling(StrEnum):
 
 def _marked(slot: Tensor, mean: Tensor, hidden: Tensor, batch: Batch) -> Tensor:
     count = number_of_spans(batch.spans).unsqueeze(1)
-    first_span, second_span = mean_of_spans(hidden, batch.spans).unbind(dim=1)
-    between = mean_of_spans(hidden, span_between(batch.spans))[:, 0]
+    marked = torch.cat([batch.spans, span_between(batch.spans)], dim=1)
+    first_span, second_span, between = mean_of_spans(hidden, marked).unbind(dim=1)
     first = torch.where(count == 2, first_span, slot)
     second = torch.where(count == 2, second_span, torch.where(count == 1, first_span, mean))
     third = torch.where(count == 1, mean, between)
@@ -63,7 +63,7 @@ def mean_of_tokens(hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 def mean_of_spans(hidden: Tensor, spans: Tensor) -> Tensor:
-    """Return the mean `[n, 2, d]`, float32, of states `[n, T, d]` over each span `[n, 2, 2]`; 0 for a missing span."""
+    """Return the mean `[n, s, d]`, float32, of states `[n, T, d]` over each span `[n, s, 2]`; 0 for a missing span."""
     at = torch.arange(hidden.shape[1], device=hidden.device)
     inside = ((at >= spans[..., :1]) & (at < spans[..., 1:])).float()
     weight = inside / inside.sum(dim=2, keepdim=True).clamp(min=1)
@@ -71,11 +71,10 @@ def mean_of_spans(hidden: Tensor, spans: Tensor) -> Tensor:
 
 
 def span_between(spans: Tensor) -> Tensor:
-    """Return the span between two spans, as the first of `[n, 2, 2]`; 0, 0 if they touch, overlap or are fewer."""
-    between = torch.zeros_like(spans)
+    """Return the span `[n, 1, 2]` between two spans `[n, 2, 2]`; 0, 0 if they touch, overlap or are fewer."""
     start, end = spans[..., 1].amin(dim=1), spans[..., 0].amax(dim=1)
-    between[:, 0] = torch.stack([start, end], dim=1) * ((end > start) & (start > 0)).unsqueeze(1)
-    return between
+    exists = (end > start) & (start > 0)
+    return (torch.stack([start, end], dim=1) * exists.unsqueeze(1)).unsqueeze(1)
 
 
 def number_of_spans(spans: Tensor) -> Tensor:
