@@ -52,7 +52,7 @@ def scaled(value: Tensor, sample: list[Tensor]) -> Tensor:
 
 
 def test_frozen_features_of_a_relation_are_head_tail_and_between_and_of_a_mention_its_span_and_the_sentence() -> None:
-    backbone = tiny_backbone(frozen_layers=3, feature_layers=(1, 2, 3))
+    backbone = tiny_backbone(frozen_layers=3, feature_layers=(1, 2, 3, 3))
     texts = [states_by_layer(backbone, Example.of_text(text)) for text in SAMPLE_TEXTS]
     means = [[layers[depth][1:].mean(0) for layers in texts] for depth in range(3)]
     tokens = [[token for layers in texts for token in layers[depth]] for depth in range(2)]
@@ -64,14 +64,15 @@ def test_frozen_features_of_a_relation_are_head_tail_and_between_and_of_a_mentio
         [
             scaled(relation[1][slice(*head)].mean(0), tokens[1]),
             scaled(relation[1][slice(*tail)].mean(0), tokens[1]),
-            scaled(relation[1][between].mean(0), means[1]),
+            scaled(relation[0][between].mean(0), means[0]),
+            scaled(relation[2][between].mean(0), means[2]),
         ],
         [
             scaled(mention[0][slice(*entity)].mean(0), tokens[0]),
             scaled(mention[1][slice(*entity)].mean(0), tokens[1]),
-            scaled(mention[2][1:].mean(0), means[2]),
+            *(scaled(mention[depth][1:].mean(0), means[depth]) for depth in (2, 2)),
         ],
-        [scaled(text[depth][1:].mean(0), means[depth]) for depth in range(3)],
+        [scaled(text[depth][1:].mean(0), means[depth]) for depth in (0, 1, 2, 2)],
     ]
     for row, blocks in zip(found, expected, strict=True):
         torch.testing.assert_close(row, torch.cat(blocks), rtol=1e-3, atol=1e-3)
@@ -86,7 +87,7 @@ def test_spans_with_nothing_between_them_leave_that_block_empty(head: Span, tail
 
 def test_of_two_relations_between_the_same_words_the_direction_shows() -> None:
     """Only head and tail are exchanged: a linear classifier of the features must be able to tell."""
-    backbone = tiny_backbone(frozen_layers=3, feature_layers=(1, 2, 3))
+    backbone = tiny_backbone()
     words = [f"w{index}" for index in range(12)]
     forwards = [Example.of_relation(words, Span(at, at + 1), Span(at + 3, at + 4)) for at in range(8)]
     backwards = [Example.of_relation(words, Span(at + 3, at + 4), Span(at, at + 1)) for at in range(8)]
@@ -96,14 +97,14 @@ def test_of_two_relations_between_the_same_words_the_direction_shows() -> None:
     assert (apart @ apart.mean(0) > 0).all()
 
 
-def test_with_fewer_than_three_feature_layers_spans_take_no_part() -> None:
-    backbone = tiny_backbone(frozen_layers=3, feature_layers=(1, 3))
+def test_with_fewer_than_four_feature_layers_spans_take_no_part() -> None:
+    backbone = tiny_backbone(frozen_layers=3, feature_layers=(1, 2, 3))
     other = Example.of_relation(LONG, head=Span(0, 1), tail=Span(75, 76))
     assert backbone.states([RELATION, other]).features.shape == (2, backbone.feature_size)
 
 
 def test_the_same_words_with_other_spans_are_other_states() -> None:
-    backbone = tiny_backbone(frozen_layers=3, feature_layers=(1, 2, 3))
+    backbone = tiny_backbone()
     swapped = Example.of_relation(LONG, head=Span(75, 76), tail=Span(33, 35))
     one, two = backbone.states([RELATION, swapped]).features
     assert not torch.allclose(one, two)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from conpet import ConPET
 from conpet.fusion import FUSIONS, calibrated
 from conpet.fusion.base import UNSELECTED, Evidence, Fusion
 from conpet.fusion.calibrated import CalibratedFusion
@@ -163,6 +164,44 @@ def test_a_module_decides_between_the_labels_of_its_task() -> None:
     best = CalibratedFusion().log_probabilities(evidence)
     own = best.masked_fill(evidence.owner != evidence.owner[targets].unsqueeze(1), -torch.inf)
     assert float((own.argmax(dim=1) == targets).float().mean()) > 0.95
+
+
+def without_modules(evidence: Evidence) -> Evidence:
+    return replace(evidence, modules=torch.full_like(evidence.modules, -torch.inf))
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.9])
+def test_an_example_is_decided_without_a_module_if_a_label_is_probable_enough(threshold: float) -> None:
+    fusion = CalibratedFusion(config=CalibratedFusion.Config(skip_above=threshold))
+    evidence = without_modules(random_evidence(rows=200))
+    likeliest = fusion.log_probabilities(evidence).exp().amax(dim=1)
+    assert torch.equal(fusion.decided(evidence), likeliest >= threshold)
+    assert 0 < int((likeliest >= 0.3).sum()) < 200
+    assert not CalibratedFusion(config=CalibratedFusion.Config(skip_above=None)).decided(evidence).any()
+    assert not PaperFusion().decided(evidence).any()
+
+
+@pytest.mark.parametrize("every", [1, 2, 100])
+def test_modules_run_only_on_examples_that_are_not_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    learned = workspace(tmp_path, 3, **{"fusion.skip_above": None})
+    texts = [example.text for task in stream() for example in task.test]
+    run_on_all = learned.predict(texts)
+    runs: list[int] = []
+    run = ModulePool.outputs
+
+    def counted(pool: ModulePool, states: Any, requested: Any) -> Any:
+        runs.append(sum(map(len, requested)))
+        return run(pool, states, requested)
+
+    decided = torch.arange(len(texts)) % every == 0
+    monkeypatch.setattr(ModulePool, "outputs", counted)
+    monkeypatch.setattr(CalibratedFusion, "decided", lambda *_: decided)
+    answers = ConPET.open(learned.path).predict(texts)
+    assert sum(runs) == int((~decided).sum())
+    assert [answers[row] for row in (~decided).nonzero()] == [run_on_all[row] for row in (~decided).nonzero()]
+    assert [answer.score for answer in answers] != [answer.score for answer in run_on_all]
 
 
 @pytest.mark.parametrize("examples", [20, 200])

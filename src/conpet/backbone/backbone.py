@@ -28,7 +28,7 @@ from conpet.errors import BackboneError, ConfigError
 SAMPLE_TOKENS = 128
 """Longest sample text in tokens. Independent of `Backbone.max_tokens`, so that features do not depend on it."""
 
-STATES_FORMAT = 3
+STATES_FORMAT = 4
 """Part of every cache key. Increase it when the computation of states or features changes: old entries then miss."""
 
 
@@ -361,12 +361,13 @@ def default_frozen_layers(layers: int) -> int:
 
 
 def default_feature_layers(layers: int, frozen_layers: int, style: Style) -> tuple[int, ...]:
-    """Return three evenly spaced depths; none for a model that cannot be cut.
+    """Return four depths, at 1/3, 2/3, 5/6 and all of the layers; none for a model that cannot be cut.
 
     Of an encoder they reach the last layer, whose states were trained to represent text. The last layers of a causal
-    model predict the next token: its depths are those of the prefix, and cost nothing more.
+    model predict the next token: its depths are those of the prefix, and cost nothing more. Chosen on validation
+    examples (`benchmarks/choose_features.py`). A model with few layers repeats some.
     """
     if not layers:
         return ()
     top = (frozen_layers or layers) if style is Style.CAUSAL else layers
-    return tuple(sorted({max(1, round(top * share)) for share in (1 / 3, 2 / 3, 1)}))
+    return tuple(max(1, round(top * share)) for share in (1 / 3, 2 / 3, 5 / 6, 1))

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from conpet.backbone.pooling import mean_of_spans, mean_of_tokens, number_of_spans, span_between
 
-MIN_LAYERS = 3
+MIN_LAYERS = 4
 """Fewest feature layers with which marked spans take part."""
 
 
@@ -39,18 +39,18 @@ class FrozenFeatures:
     """Features `[n, F]` of examples, from the states after k layers: k blocks of width d, F = k d.
 
     - Plain text: the mean over all tokens at each layer.
-    - A mention, if k is 3 or more: its span replaces the token mean at the two lowest layers, so its own words and the
+    - A mention, if k is 4 or more: its span replaces the token mean at the two lowest layers, so its own words and the
       sentence are both there.
-    - A relation, if k is 3 or more: three blocks at the middle layer are head, tail, and what stands between them. Head
-      and tail have fixed places, and the text between contains the marks of both in their order, so the direction of a
-      relation is visible.
+    - A relation, if k is 4 or more: the first four blocks are head and tail at the second layer, and what stands
+      between them at the first and third. Head and tail have fixed places, and the text between contains the marks of
+      both in their order, so the direction of a relation is visible.
 
     Every dimension is standardised by its mean and deviation over general sentences, and each block is then scaled to
     the norm `sqrt(d)`. The scales depend on the backbone alone, so features do not change as tasks are added or
     removed.
 
     Attributes:
-        layers: The k layers, ascending.
+        layers: The k layers, ascending; a model with few layers repeats some.
         means: Scale of the token means at each layer.
         tokens: Scale of single tokens at each layer.
     """
@@ -93,9 +93,8 @@ class FrozenFeatures:
         return {index: self.tokens[index](mean_of_spans(states[self.layers[index]], spans)[:, 0]) for index in (0, 1)}
 
     def _of_relation(self, states: Mapping[int, Tensor], spans: Tensor) -> dict[int, Tensor]:
-        """Return the blocks that a relation replaces, by index: head, tail, between."""
-        middle = len(self.layers) // 2
-        at_middle = states[self.layers[middle]]
-        head, tail, between = mean_of_spans(at_middle, torch.cat([spans, span_between(spans)], dim=1)).unbind(dim=1)
-        of_tokens = self.tokens[middle]
-        return {middle - 1: of_tokens(head), middle: of_tokens(tail), middle + 1: self.means[middle](between)}
+        """Return the blocks that a relation replaces, by index: head, tail, between, between."""
+        at = [states[layer] for layer in self.layers[:3]]
+        head, tail = mean_of_spans(at[1], spans).unbind(dim=1)
+        early, late = (mean_of_spans(at[index], span_between(spans))[:, 0] for index in (0, 2))
+        return {0: self.tokens[1](head), 1: self.tokens[1](tail), 2: self.means[0](early), 3: self.means[2](late)}

@@ -61,8 +61,8 @@ class FeaturesConfig(StrictModel):
     """The features of selector, classifiers and heads.
 
     Attributes:
-        layers: Layers whose states are used as frozen features. None means three evenly spaced depths: of an encoder up
-            to its last layer, of a causal model within the prefix.
+        layers: Layers whose states are used as frozen features. None means four depths: of an encoder up to its last
+            layer, of a causal model within the prefix.
         projection: Width M of the random ReLU projection of the closed-form selector and `ranpac`.
         pooling: How heads represent an example: the state at the slot ("slot", as in the paper); slot and mean over
             tokens ("slot+mean"); or "marked": slot and mean for plain text, head, tail and what stands between them for

@@ -79,6 +79,10 @@ class Fusion(ABC):
     def log_probabilities(self, evidence: Evidence) -> Tensor:
         """Return log-probabilities `[n, C]`, float32."""
 
+    def decided(self, evidence: Evidence) -> Tensor:
+        """Return which examples need no module `[n]`, bool, given evidence without modules. By default, none."""
+        return torch.zeros(len(evidence.tasks), dtype=torch.bool)
+
     def fit(self, evidence: Evidence, targets: Tensor) -> Self:
         """Return the fusion with weights fitted on held-out examples, whose classes are `targets` `[n]`."""
         return self

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from conpet.config import FusionConfig
 from conpet.features.grouped_logsumexp import FLOOR, segment_logsumexp
 from conpet.fusion.base import UNSELECTED, Evidence, Fusion
 
@@ -15,6 +17,17 @@ PRIOR_EXAMPLES = 5.0
 """Strength of the prior that holds the weights near their defaults, in examples."""
 CANDIDATES = 32
 """Number of likeliest tasks that may be the answer, in addition to those whose modules were run."""
+
+
+class CalibratedFusionConfig(FusionConfig):
+    """Settings of the calibrated fusion.
+
+    Attributes:
+        skip_above: Modules are not run on inputs whose likeliest label has at least this probability without them. None
+            means that they always are.
+    """
+
+    skip_above: Annotated[float, Field(gt=0, le=1)] | None = 0.9
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,9 @@ class CalibratedFusion(Fusion):
     With very many tasks, only those whose modules were run and the `CANDIDATES` likeliest others get any probability,
     in fitting and in answering. The rest would get almost none, at a cost that grows with the number of labels.
 
+    A module is run only where it may change the answer: not on an input whose likeliest label is already probable
+    enough (`CalibratedFusionConfig.skip_above`). This saves most passes of the suffix on text.
+
     Attributes:
         lda: a. Small, because LDA is overconfident.
         ridge: b.
@@ -48,7 +64,12 @@ class CalibratedFusion(Fusion):
     module: float = 0.7
     logistic: float = 0.7
 
+    config: CalibratedFusionConfig = field(
+        default_factory=CalibratedFusionConfig, kw_only=True, compare=False, repr=False
+    )
+
     name: ClassVar[str] = "calibrated"
+    Config: ClassVar[type[FusionConfig]] = CalibratedFusionConfig
 
     def log_probabilities(self, evidence: Evidence) -> Tensor:
         """Return log-probabilities `[n, C]`."""
@@ -59,6 +80,12 @@ class CalibratedFusion(Fusion):
         scores = _combine(narrow, _ModuleScores.of(narrow), weights).float()
         labels = len(evidence.owner)
         return scores.new_full((len(scores), labels + 1), -torch.inf).scatter_(1, columns, scores)[:, :labels]
+
+    def decided(self, evidence: Evidence) -> Tensor:
+        """Return the examples whose likeliest label has a probability of `skip_above` or more."""
+        if self.config.skip_above is None:
+            return super().decided(evidence)
+        return self.log_probabilities(evidence).amax(dim=1).exp() >= self.config.skip_above
 
     def fit(self, evidence: Evidence, targets: Tensor) -> CalibratedFusion:
         """Fit the weights by maximum likelihood, with a prior at the defaults worth `PRIOR_EXAMPLES` examples."""

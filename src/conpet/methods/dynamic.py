@@ -109,7 +109,7 @@ class DynamicMethod(Method):
 
     def score(self, state: State, inputs: EncodedInputs, kind: Kind) -> Scores:
         """Score n examples of one kind; classes of tasks of another kind get -inf."""
-        evidence, by_selector = self._evidence(state, inputs, kind)
+        evidence, by_selector = self._evidence(state, inputs, kind, where_needed=True)
         chosen = _likeliest(evidence.tasks, self.settings.selector.top_k)
         # The likeliest task of each selected module; most modules serve only one.
         of_module = self.modules(state).of_task == chosen.unsqueeze(2)
@@ -139,8 +139,17 @@ class DynamicMethod(Method):
         """Return what the head of a task answers for some rows of the inputs."""
         return self.modules(state).answers(inputs, rows, task)
 
-    def _evidence(self, state: State, inputs: EncodedInputs, kind: Kind) -> tuple[Evidence, Tensor]:
-        """Return the evidence on n examples, by module, and the selector's log-probabilities of tasks `[n, T]`."""
+    def _evidence(
+        self, state: State, inputs: EncodedInputs, kind: Kind, *, where_needed: bool = False
+    ) -> tuple[Evidence, Tensor]:
+        """Return the evidence on n examples, by module, and the selector's log-probabilities of tasks `[n, T]`.
+
+        Args:
+            state: The state.
+            inputs: The examples.
+            kind: Their kind.
+            where_needed: Whether to run no module on examples that the fusion decides without one.
+        """
         modules = self.modules(state)
         by_selector = self._selected(state, inputs, kind)
         by_module = sum_by_module(by_selector, modules.of_task)
@@ -149,8 +158,12 @@ class DynamicMethod(Method):
             impossible = state.impossible(kind)
             lda, ridge, logistic = (scores.masked_fill(impossible, -torch.inf) for scores in classifiers)
             classifiers = lda, ridge, logistic
-        logits = modules.run(inputs, kind, _likeliest(by_module, self.settings.selector.top_k))
-        return Evidence(*classifiers, by_module, logits, modules.of_task[state.owner]), by_selector
+        without = torch.full_like(classifiers[0], -torch.inf)
+        evidence = Evidence(*classifiers, by_module, without, modules.of_task[state.owner])
+        wanted = _likeliest(by_module, self.settings.selector.top_k)
+        if where_needed:
+            wanted = wanted.masked_fill(self.fusion(state).decided(evidence).unsqueeze(1), -1)
+        return replace(evidence, modules=modules.run(inputs, kind, wanted)), by_selector
 
     def _selected(self, state: State, inputs: EncodedInputs, kind: Kind) -> Tensor:
         """Return the selector's log-probabilities `[n, T]`, -inf for tasks of another kind."""

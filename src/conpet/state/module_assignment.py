@@ -68,7 +68,7 @@ class ModuleAssignment:
         Args:
             inputs: The states of n examples, by template.
             kind: The kind of the examples.
-            wanted: Indices of the modules to run for each example `[n, k]`.
+            wanted: Indices of the modules to run for each example `[n, k]`; -1 for none.
 
         Returns:
             Logits in the columns of the modules' classes `[n, C]`, -inf elsewhere. The single class of a task without
@@ -76,7 +76,10 @@ class ModuleAssignment:
         """
         out = torch.full((len(wanted), self._starts[-1]), -torch.inf, dtype=torch.float32)
         for template, states in inputs.items():
-            rows = [[module for module in row if self._outputs(module, kind, template)[1]] for row in wanted.tolist()]
+            rows = [
+                [module for module in row if module >= 0 and self._outputs(module, kind, template)[1]]
+                for row in wanted.tolist()
+            ]
             logits_by_row = self._cache.outputs(
                 states, [[self.modules[module].module for module in row] for row in rows]
             )

@@ -42,6 +42,12 @@ def _check(fusion: Fusion) -> None:
             require(bool((scores[evidence.impossible] == -torch.inf).all()), "an impossible label has a score")
             single = candidate.log_probabilities(_rows(evidence, slice(3, 4)))
             require(torch.allclose(scores[3:4], single, atol=TOLERANCE), "a row's scores depend on other rows")
+            decided = candidate.decided(evidence)
+            require(decided.dtype is torch.bool and decided.shape == (len(scores),), "`decided` is not a bool per row")
+            require(
+                torch.equal(decided[3:4], candidate.decided(_rows(evidence, slice(3, 4)))),
+                "whether a row is decided depends on other rows",
+            )
             again = type(candidate)(config=candidate.config, **json.loads(json.dumps(candidate.to_json())))
             require(
                 torch.equal(scores, again.log_probabilities(evidence)),
