@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from conpet.modules.parameter_count import llama_7b_count
+from conpet.report.text import duration
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -71,8 +72,6 @@ def demo_sentences(demo: Mapping[str, Any]) -> list[str]:
     low, high = demo["whole_accuracy_interval_95_over_examples"]
     tests = sum(total for _, total in demo["report"]["events"][-1]["scores"].values())
     labels = sum(map(len, summary["labels"].values()))
-    minutes, seconds = divmod(round(demo["seconds"]), 60)
-    time = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
     lines = {
         "whole accuracy": percent(summary["whole_accuracy"]),
         "average accuracy": percent(summary["average_accuracy"]),
@@ -87,11 +86,25 @@ def demo_sentences(demo: Mapping[str, Any]) -> list[str]:
     }
     return [
         f"the {labels} intents of CLINC150 as {words(len(summary['tasks']))} tasks",
-        f"On two CPU cores it took {time}",
+        f"On two CPU cores this took {duration(demo['seconds'])}",
         " ".join(f"{name} {value}" for name, value in lines.items()),
         f"The 95% confidence interval of the whole accuracy over the {tests:,} test examples is {percent(low)} to "
         f"{percent(high)}.",
+        consolidation_sentence(demo),
     ]
+
+
+def consolidation_sentence(demo: Mapping[str, Any]) -> str:
+    """Return the sentence on the consolidation at the end of the demo, which is kept or refused."""
+    done, refused = demo["consolidation"], demo["consolidation_refused"]
+    if refused:
+        return f"After {duration(refused['seconds'])} its result was not kept."
+    before, after = done["before"], done["after"]
+    return (
+        f"The consolidation took {duration(done['seconds'])} and moved accuracy on validation examples from "
+        f"{percent(before['validation_accuracy'])} to {percent(after['validation_accuracy'])}, and whole accuracy from "
+        f"{percent(before['whole_accuracy'])} to {percent(after['whole_accuracy'])}."
+    )
 
 
 def speed_in_short(rows: Mapping[str, Any]) -> list[str]:

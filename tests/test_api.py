@@ -9,7 +9,7 @@ import pytest
 from conpet import ConPET, Example, Task
 from conpet.errors import ConfigError, DataError
 from conpet.testing import tiny_settings, toy_stream
-from conpet.types import LearnReport
+from conpet.types import Evaluation, LearnReport, Measurement
 
 
 def test_another_task_under_a_taken_name_is_refused_and_nothing_changes(tmp_path: Path) -> None:
@@ -50,3 +50,16 @@ def test_one_input_in_place_of_a_list_is_refused(tmp_path: Path) -> None:
 def test_no_forgetting_is_written_without_a_sign() -> None:
     report = LearnReport("cards", 1, False, 2, 2, 4, forgetting=-0.0001)
     assert str(report).endswith("forgetting 0.0 points")
+
+
+def test_logistic_regression_stands_beside_the_accuracy_and_a_better_reference_after_it() -> None:
+    tasks = {"cards": {"accuracy": Measurement(0.9, 20)}}
+    both = {"logistic": Measurement(0.85, 20), "lda": Measurement(0.875, 40)}
+    words = Evaluation(tasks, both).in_words(4)
+    assert words == (
+        "whole accuracy 90.0% over 4 labels (logistic regression on the same features 85.0%; best reference lda 87.5%)"
+    )
+    assert Evaluation(tasks, {"logistic": both["logistic"]}).in_words(1) == (
+        "whole accuracy 90.0% over 1 label (logistic regression on the same features 85.0%)"
+    )
+    assert Evaluation(tasks).in_words(4) == "whole accuracy 90.0% over 4 labels"

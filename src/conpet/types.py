@@ -36,6 +36,8 @@ __all__ = [
     "TaskStream",
 ]
 
+LOGISTIC = "logistic"
+"""Reference: logistic regression on the features of all labels so far, what most people would try first."""
 ACCURACY = "accuracy"
 """Metric: the correct label is ranked first among all labels learned."""
 SELECTOR_ACCURACY = "selector_accuracy"
@@ -110,7 +112,7 @@ class Evaluation:
     Attributes:
         tasks: Metrics by task and name, without tasks that have no test examples. The metrics depend on the task's head
             and on the method: "accuracy", "within_task_accuracy", "selector_accuracy", ...
-        references: Accuracy of each closed-form classifier over the test examples of all tasks with labels.
+        references: Accuracy of each reference classifier over the test examples of all tasks with labels.
         confusion: Number of examples by true task, then by the task that the selector ranks first.
         matrix: The accuracy matrix with this evaluation as its last row.
     """
@@ -156,9 +158,18 @@ class Evaluation:
 
     @property
     def best_reference(self) -> tuple[str, float] | None:
-        """Name and whole accuracy of the best closed-form classifier, or None."""
+        """Name and whole accuracy of the best reference classifier, or None."""
         scored = [(reference.value, name) for name, reference in self.references.items() if reference.n]
         return (max(scored)[1], max(scored)[0]) if scored else None
+
+    def in_words(self, labels: int) -> str:
+        """Return whole accuracy over a number of labels, beside logistic regression and the best reference."""
+        accuracy = "–" if self.whole_accuracy is None else f"{self.whole_accuracy:.1%}"
+        logistic, best = self.references.get(LOGISTIC), self.best_reference
+        beside = [f"logistic regression on the same features {logistic.value:.1%}"] if logistic and logistic.n else []
+        beside += [f"best reference {best[0]} {best[1]:.1%}"] if best and best[0] != LOGISTIC else []
+        line = f"whole accuracy {accuracy} over {labels:,} label{'' if labels == 1 else 's'}"
+        return f"{line} ({'; '.join(beside)})" if beside else line
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,9 +354,7 @@ class LearnReport:
             return f"{self.task}: already learned from the same data (version {self.version}); nothing done"
         parts = [f"{self.task}: learned {self.labels} labels as version {self.version} in {self.seconds:.1f} s"]
         if self.evaluation and self.evaluation.whole_accuracy is not None:
-            line = f"whole accuracy {self.evaluation.whole_accuracy:.1%} over {self.labels_seen} labels"
-            best = self.evaluation.best_reference
-            parts.append(f"{line} (best reference {best[1]:.1%}, {best[0]})" if best else line)
+            parts.append(self.evaluation.in_words(self.labels_seen))
         if self.forgetting is not None:
             parts.append(f"forgetting {100 * self.forgetting:z.1f} points")
         return "; ".join(parts)

@@ -24,9 +24,18 @@ def test_the_matrix_grows_by_a_row_and_a_column_per_task():
 
 def test_of_many_tasks_the_matrix_shows_the_latest():
     lines = printed(matrix_table(report([f"task {number}" for number in range(1, 31)]).events))
-    assert "last 12" in lines[0]
+    assert "the latest" in lines[0]
     assert len(lines) == 14
     assert lines[-1].startswith("30 task 30")
+
+
+def test_logistic_regression_stands_beside_whole_accuracy_if_it_was_measured():
+    first, second = report(["a", "b"]).events
+    beside = second.model_copy(update={"references": {"logistic": 0.7, "lda": 0.9}})
+    lines = printed(matrix_table([first, beside]))
+    assert lines[2].split()[-2:] == ["whole", "reg."]
+    assert lines[3].split()[-1] == "80.0"
+    assert lines[4].split()[-2:] == ["80.0", "70.0"]
 
 
 def test_the_matrix_marks_what_fell():
@@ -67,8 +76,9 @@ def test_tasks_show_their_names_as_they_are():
 @pytest.mark.parametrize("count", [0, 1, 10, 40])
 def test_tables_fit_a_terminal_of_eighty_columns(count):
     data = report([f"{TEN[number % 10]} {number}" for number in range(count)])
+    beside = [event.model_copy(update={"references": {"logistic": 1.0}}) for event in data.events]
     last = data.events[-1] if data.events else None
-    for table in (matrix_table(data.events), cost_table(data.events), tasks_table(data.tasks, last)):
+    for table in (matrix_table(beside), cost_table(data.events), tasks_table(data.tasks, last)):
         lines = printed(table)
         assert len(lines) < count + 8, "no cell may wrap"
         assert not any("…" in line[30:] for line in lines), "no number may be cut"

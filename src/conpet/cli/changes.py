@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from conpet.api import ConPET
     from conpet.data import Task
-    from conpet.types import LearnReport
+    from conpet.types import ConsolidationReport, Evaluation, LearnReport
 
 Done = TypeVar("Done")
 
@@ -42,7 +42,7 @@ def teach(
     from conpet.commands.report import History
     from conpet.report.tables import matrix_table
 
-    history, tried, due = History(workspace.store), 0, None
+    history, tried = History(workspace.store), 0
     for start in range(0, len(tasks), batch):
         group = tasks[start : start + batch]
         try:
@@ -58,28 +58,42 @@ def teach(
             for note in () if report.skipped else report.notes[len(task.notes) :]:
                 line(f"{task.name}: {note}")
             line(str(report))
-        due = workspace.consolidation_due(tried)
-        if consolidate and due:
-            tried, due = workspace.learned_examples, None
+        if consolidate and workspace.consolidation_due(tried):
+            tried = workspace.learned_examples
             _consolidate(workspace, evaluate, wait)
-    judged = any(task.active.description["counts"]["validation"] for task in workspace.tasks)
-    if due and judged:  # without validation examples it would be refused
+
+
+def advise_consolidation(workspace: ConPET) -> None:
+    """Print that a consolidation is due, if it is and if there are validation examples to judge it by."""
+    due = workspace.consolidation_due()
+    if due and any(task.active.description["counts"]["validation"] for task in workspace.tasks):
         line(f"a consolidation is due: {due}; next: conpet consolidate {workspace.path}", style="dim")
+
+
+def consolidate_learned(workspace: ConPET, *, evaluate: bool = True, wait: float | None = None) -> ConsolidationReport:
+    """Consolidate a workspace after its tasks were learned, with progress; an interruption ends the program.
+
+    Raises:
+        AccuracyBoundError: The result is worse on validation examples, so it is not kept.
+        DataError: It is not possible with the stored examples.
+    """
+    try:
+        return run_change("consolidate", wait, not evaluate, workspace.consolidate)
+    except KeyboardInterrupt:
+        line("stopped: all tasks so far are learned and stored. Run the same command to resume.", messages(), "yellow")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _consolidate(workspace: ConPET, evaluate: bool, wait: float | None) -> None:
     """Consolidate a workspace, or print why that is not possible or the result is not kept."""
     try:
-        report = run_change("consolidate", wait, not evaluate, workspace.consolidate)
+        report = consolidate_learned(workspace, evaluate=evaluate, wait=wait)
     except (AccuracyBoundError, DataError) as error:
         line(str(error))
         return
-    except KeyboardInterrupt:
-        line("stopped: all tasks so far are learned and stored. Run the same command to resume.", messages(), "yellow")
-        raise typer.Exit(INTERRUPTED) from None
     line(str(report))
     if report.evaluation is not None:
-        print_accuracy(report.evaluation.whole_accuracy, len(workspace.labels))
+        print_accuracy(report.evaluation, len(workspace.labels))
 
 
 def _title(group: Sequence[Task], start: int, total: int) -> str:
@@ -152,11 +166,9 @@ def with_wait(wait: float | None, change: Callable[[float | None], Done]) -> Don
         return change(wait)
 
 
-def print_accuracy(accuracy: float | None, labels: int) -> None:
-    """Print the whole accuracy after a change."""
-    from conpet.report import text
-
-    line(f"whole accuracy {text.percent(accuracy)} over {text.plural(labels, 'label')}")
+def print_accuracy(evaluation: Evaluation, labels: int) -> None:
+    """Print the whole accuracy after a change, beside the references."""
+    line(evaluation.in_words(labels))
 
 
 def _print_interrupted(tasks: Sequence[Task], before: int, total: int) -> None:

@@ -63,7 +63,7 @@ def consolidate(
     line(f"stored: {text.size(report.bytes_after)}, before {text.size(report.bytes_before)}")
     line(f"to go back: conpet restore {workspace} {report.replaced}", style="dim")
     if report.evaluation is not None:
-        print_accuracy(report.evaluation.whole_accuracy, len(opened.labels))
+        print_accuracy(report.evaluation, len(opened.labels))
 
 
 def generations(
@@ -120,7 +120,7 @@ def restore(
     line(f"{workspace}: as in generation {generation}, with {labels} in {tasks}")
     line(f"to undo this: conpet restore {workspace} {replaced}", style="dim")
     if evaluation is not None:
-        print_accuracy(evaluation.whole_accuracy, len(opened.labels))
+        print_accuracy(evaluation, len(opened.labels))
 
 
 def _print_generations(rows: list[Generation]) -> None:

@@ -124,7 +124,7 @@ def split(
 
 def _print_evaluation(report: LearnReport) -> None:
     if report.evaluation is not None:
-        print_accuracy(report.evaluation.whole_accuracy, report.labels_seen)
+        print_accuracy(report.evaluation, report.labels_seen)
 
 
 def _print_list(rows: list[dict[str, object]]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from conpet.cli.changes import extend_tasks, teach
+from conpet.cli.changes import advise_consolidation, extend_tasks, teach
 from conpet.cli.console import line, messages, output, print_error
 from conpet.cli.options import BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, assignments
 from conpet.cli.workspace import open_workspace
@@ -180,6 +180,8 @@ def learn(
     _print_notes(opened, tasks)
     with metered() as costs:
         teach(opened, tasks, batch=batch, consolidate=consolidate is not None, evaluate=not no_evaluate, wait=wait)
+    if not consolidate:
+        advise_consolidation(opened)
     _print_learned(opened, workspace, costs)
 
 

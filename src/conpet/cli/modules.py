@@ -92,7 +92,7 @@ def rollback(
         line(f"{task}: {note}")
     line(f"{task}: version {report.version} is active" + (" already; nothing changed" if report.skipped else ""))
     if report.evaluation is not None:
-        print_accuracy(report.evaluation.whole_accuracy, report.labels_seen)
+        print_accuracy(report.evaluation, report.labels_seen)
 
 
 @app.command()
@@ -115,7 +115,7 @@ def remove(
     for remark in remaining:
         line(remark)
     if evaluation is not None and opened.labels:
-        print_accuracy(evaluation.whole_accuracy, len(opened.labels))
+        print_accuracy(evaluation, len(opened.labels))
 
 
 def _extent(store: Store, task: str) -> tuple[int, int, list[str]]:

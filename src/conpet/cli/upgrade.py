@@ -49,7 +49,7 @@ def upgrade(
         f"{workspace}: method {method} instead of {former}, fusion {fusion}; one frozen module serves all labels so far"
     )
     if evaluation is not None:
-        print_accuracy(evaluation.whole_accuracy, len(opened.labels))
+        print_accuracy(evaluation, len(opened.labels))
 
 
 def merge(
@@ -86,4 +86,4 @@ def merge(
     )
     line(f"stored: {text.size(report.bytes_after)}, before {text.size(report.bytes_before)}")
     if report.evaluation is not None:
-        print_accuracy(report.evaluation.whole_accuracy, len(opened.labels))
+        print_accuracy(report.evaluation, len(opened.labels))

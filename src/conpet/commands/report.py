@@ -106,12 +106,17 @@ class History:
         return _measures(Evaluation(metrics_of(record), references), self._standing.followed_by(row_of(record)))
 
 
-def report_data(store: Store) -> ReportData:
-    """Return the data of a report as recorded, without evaluating anything."""
+def report_data(store: Store, until: int | None = None) -> ReportData:
+    """Return the data of a report as recorded, without evaluating anything.
+
+    Args:
+        store: The workspace's store.
+        until: The generation that the history ends with; None for the present one.
+    """
     with store.snapshot() as snapshot:
         tasks = _task_infos(snapshot.tasks)
         history = History(store)
-        events = history.events(until=snapshot.generation)
+        events = history.events(until=snapshot.generation if until is None else until)
         info = _workspace_info(store, snapshot)
     return ReportData(
         workspace=info,

@@ -1,4 +1,4 @@
-"""The demo: learn ten tasks in a new workspace, then show predictions, results and next steps."""
+"""The demo: learn ten tasks in a new workspace, consolidate it, then show predictions, results and next steps."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ from rich.text import Text
 from conpet.api import ConPET
 from conpet.commands.report import overall, report_data
 from conpet.data import Example, TaskStream
+from conpet.demo.consolidation import (
+    Consolidate,
+    consolidated,
+    refusal,
+    result_of_learning,
+    settled,
+    try_consolidation,
+)
 from conpet.demo.stream import LIVE_EXAMPLES, demo_stream
 from conpet.errors import WorkspaceExistsError
 from conpet.modules.parameter_count import llama_7b_count
@@ -35,6 +43,7 @@ class Demo:
         console: Console for the results.
         say: Called with a message before each slow step.
         teach: Learns a stream in a workspace and shows the results.
+        consolidate: Consolidates a workspace and shows the progress; None to leave the consolidation out.
         stream: The tasks.
         live: Inputs to predict at the end, with the expected label, if any.
     """
@@ -45,6 +54,7 @@ class Demo:
         console: Console,
         say: Callable[[str], None],
         teach: Teach,
+        consolidate: Consolidate | None,
         stream: TaskStream | None = None,
         live: Sequence[Example] = LIVE_EXAMPLES,
     ) -> None:
@@ -52,6 +62,7 @@ class Demo:
         self._console = console
         self._say = say
         self._teach = teach
+        self._consolidate = consolidate
         self._stream = stream or demo_stream()
         self._live = live
 
@@ -70,12 +81,13 @@ class Demo:
         self._introduce(workspace, done)
         if done < len(self._stream):
             self._teach(workspace, self._stream)
-        data = report_data(workspace.store)
-        files = write_report(data, workspace.path / REPORT_FOLDER)
-        if done == len(self._stream):
-            self._console.print(matrix_table(data.events))
+        else:
+            self._console.print()
+            self._console.print(matrix_table(report_data(workspace.store).events))
+        self._show_result(result_of_learning(workspace.store))
+        self._show_consolidation(workspace)
         self._show_live(workspace)
-        self._show_result(data)
+        files = write_report(report_data(workspace.store), workspace.path / REPORT_FOLDER)
         self._show_next(files)
         return files
 
@@ -111,22 +123,20 @@ class Demo:
             f"A frozen language model, {backbone['name']} ({text.short_count(backbone['parameters'])} parameters), "
             f"learns the {labels} intents of {tasks} departments from CLINC150, one department after another, with "
             f"{train // labels} training examples per intent. After each department, it is tested on all intents "
-            f"so far ({text.count(test)} test examples at the end) and compared with reference classifiers."
+            f"so far ({text.count(test)} test examples at the end)."
+        )
+        self._paragraph(
+            "Beside each result stands logistic regression (log. reg.): what you could write in five lines, trained on "
+            "the frozen features of all intents so far."
         )
         if done == tasks:
-            self._paragraph(
-                f"All tasks are already learned in {self._path}; here are the results. Use --fresh to start again."
-            )
+            left = self._consolidate and not settled(workspace.store)
+            next_step = "The consolidation is left to do." if left else "Use --fresh to start again."
+            self._paragraph(f"All tasks are already learned in {self._path}; here are the results. {next_step}")
         elif done:
             self._paragraph(f"Continuing in {self._path}: {done} of {tasks} departments are already learned.")
         else:
             self._paragraph(f"The workspace is {self._path}. You can stop at any time; the same command resumes.")
-
-    def _show_live(self, workspace: ConPET) -> None:
-        self._title("Predictions for new sentences")
-        for example, prediction in zip(self._live, workspace.predict(self._live), strict=True):
-            self._console.print(Text(f"“{example.text}”"))
-            self._console.print(Padding(_answer(example, prediction), (0, 0, 0, 4), expand=False))
 
     def _show_result(self, data: ReportData) -> None:
         last = overall(data)
@@ -141,6 +151,36 @@ class Demo:
             "The paper's 3,000 times, computed for LLaMA-7B with LoRA of rank 4 on its query and key maps: "
             f"{llama_7b_count()}."
         )
+
+    def _show_consolidation(self, workspace: ConPET) -> None:
+        """Consolidate, unless that was done or refused before, and show the result."""
+        store = workspace.store
+        if self._consolidate is None and not consolidated(store):
+            return
+        self._title("Consolidation")
+        self._paragraph(
+            "A consolidation tunes all layers of the backbone on the stored examples of all tasks and learns "
+            "everything again over it. It is kept only if it is no worse on validation examples. "
+            "It helps most on relations and entity types; on intents it may not help."
+        )
+        if self._consolidate and not settled(store):
+            try_consolidation(workspace, self._consolidate)
+        if done := consolidated(store):
+            self._console.print(done.table())
+            self._console.print()
+            self._paragraph(done.cost)
+            self._console.print(
+                f"to go back: conpet restore {self._path} {done.before.id}", style="dim", soft_wrap=True
+            )
+        elif refused := refusal(store):
+            self._paragraph(f"Not kept after {text.duration(refused.seconds)}: {refused.reason}.")
+            self._paragraph("The demo goes on with the workspace as it was.")
+
+    def _show_live(self, workspace: ConPET) -> None:
+        self._title("Predictions for new sentences")
+        for example, prediction in zip(self._live, workspace.predict(self._live), strict=True):
+            self._console.print(Text(f"“{example.text}”"))
+            self._console.print(Padding(_answer(example, prediction), (0, 0, 0, 4), expand=False))
 
     def _show_next(self, files: ReportFiles) -> None:
         self._title("Next")

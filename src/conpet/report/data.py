@@ -220,6 +220,11 @@ class Event(_Frozen):
         return max(self.references.items(), key=lambda item: item[1], default=None)
 
     @property
+    def logistic(self) -> float | None:
+        """Whole accuracy of logistic regression on the same features, if measured."""
+        return self.references.get("logistic")
+
+    @property
     def total_cost(self) -> StageCost:
         """All stages together."""
         return StageCost.total(self.cost.values())

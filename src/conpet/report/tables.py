@@ -11,7 +11,8 @@ from conpet.report import text
 from conpet.report.data import NOTABLE_FALL, BackboneInfo, Event, StageCost, TaskInfo, all_stages, task_order
 from conpet.report.design import TuneReport
 
-_COLUMNS = 12  # most task columns; they fit a terminal of 100 columns
+_ROWS = 12
+_COLUMNS = 10  # most task columns; they fit a terminal of 80 columns
 _NAME = 24
 _LEAST_NAME = 14
 
@@ -19,22 +20,27 @@ _LEAST_NAME = 14
 def matrix_table(events: Sequence[Event]) -> Table:
     """Return the accuracy matrix in percent, with one row per evaluated event, limited to the latest rows and tasks.
 
-    Notable drops from the best accuracy of a task are marked.
+    Logistic regression on the same features has a column beside whole accuracy. Notable drops from the best accuracy of
+    a task are marked.
     """
     events = [event for event in events if event.changes_answers]
     all_tasks = task_order(events)
     first_task = max(0, len(all_tasks) - _COLUMNS)
     measured = [number for number, event in enumerate(events) if event.scores]
-    shown = set(measured[-_COLUMNS:])
+    shown = set(measured[-_ROWS:])
     tasks = all_tasks[first_task:]
-    title = f"Accuracy by task, %{f': the last {_COLUMNS}' if first_task or len(measured) > _COLUMNS else ''}"
+    title = f"Accuracy by task, %{': the latest' if first_task or len(measured) > _ROWS else ''}"
     table = _table(title, "after learning", *(str(first_task + number) for number in range(1, len(tasks) + 1)))
     table.add_column("whole", justify="right", style="bold", no_wrap=True)
+    with_logistic = any(event.logistic is not None for event in events)
+    if with_logistic:
+        table.add_column("log.\nreg.", justify="right", no_wrap=True)
     best: dict[str, float] = {}
     for number, event in enumerate(events):
         if number in shown:
             cells = [_matrix_cell(event.accuracy(task), best.get(task)) for task in tasks]
-            table.add_row(_name(f"{number + 1} {event.title}"), *cells, _number(event.whole_accuracy))
+            beside = [_number(event.logistic)] if with_logistic else []
+            table.add_row(_name(f"{number + 1} {event.title}"), *cells, _number(event.whole_accuracy), *beside)
         for task in event.scores:
             best[task] = max(best.get(task, 0.0), event.accuracy(task) or 0.0)
     return table

@@ -10,7 +10,7 @@ from functools import cached_property
 from pydantic import JsonValue
 
 from conpet.report import text
-from conpet.report.data import NOTABLE_FALL, BackboneInfo, Event, ReportData, StageCost, TaskInfo, all_stages
+from conpet.report.data import NOTABLE_FALL, BackboneInfo, Event, ReportData, StageCost, TaskInfo, Verb, all_stages
 from conpet.report.figures import Figures
 
 _LABELS_SHOWN = 5000  # over all tasks; beyond it, each task shows only its first labels
@@ -98,6 +98,11 @@ class PageView:
         return any(event.trainable_parameters for event in self.data.events)
 
     @cached_property
+    def consolidated(self) -> bool:
+        """Whether the results are those of a tuned backbone."""
+        return bool(self.backbone.consolidated) and any(event.verb is Verb.CONSOLIDATE for event in self.data.events)
+
+    @cached_property
     def labels(self) -> int:
         """Number of labels of all tasks."""
         return sum(len(task.labels) for task in self.data.tasks)
@@ -116,14 +121,17 @@ class PageView:
         if self.last.best_reference is None:
             return f"{opening}."
         name, reference = self.last.best_reference
-        summary = f"{opening}. The best reference, {name}, gets {text.percent(reference)}"
+        tuned = self.consolidated
+        where = "best reference on the tuned backbone" if tuned else "best reference"
+        summary = f"{opening}. The {where}, {name}, gets {text.percent(reference)}"
         if not self.tunes:
             return f"{summary}."
         gain = round(self.last.whole_accuracy - reference, 3)
+        what = "the module" if tuned else "tuning"
         verdict = (
-            f"tuning adds {text.plain_points(gain)} points" if gain > 0
-            else "tuning adds nothing" if gain == 0
-            else f"tuning is {text.plain_points(-gain)} points worse"
+            f"{what} adds {text.plain_points(gain)} points" if gain > 0
+            else f"{what} adds nothing" if gain == 0
+            else f"{what} is {text.plain_points(-gain)} points worse"
         )  # fmt: skip
         return f"{summary}: {verdict}."
 
