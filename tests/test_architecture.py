@@ -53,6 +53,7 @@ ORDER = (
     "state",
     "commands",
     "api",
+    "comparison",
     "plugins",
     "",  # conpet/__init__.py, the public names
     "testing",

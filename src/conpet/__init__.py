@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
+    from conpet.comparison import compare_learners
     from conpet.config import Settings
     from conpet.data import (
         Example,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     )
     from conpet.errors import ConpetError
     from conpet.plugins import register
+    from conpet.report.comparison import ComparisonReport
     from conpet.report.design import TuneReport
     from conpet.types import Evaluation, LearnReport, Prediction
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _EXPORTS = {
+    "ComparisonReport": "conpet.report.comparison",
     "ConPET": "conpet.api",
     "ConpetError": "conpet.errors",
     "Evaluation": "conpet.types",
@@ -40,6 +43,7 @@ _EXPORTS = {
     "Task": "conpet.data",
     "TaskStream": "conpet.data",
     "TuneReport": "conpet.report.design",
+    "compare_learners": "conpet.comparison",
     "read_examples": "conpet.data",
     "read_inputs": "conpet.data",
     "read_stream": "conpet.data",
@@ -49,6 +53,7 @@ _EXPORTS = {
 """Modules of the public names, imported on first use so that `import conpet` is fast."""
 
 __all__ = [
+    "ComparisonReport",
     "ConPET",
     "ConpetError",
     "Evaluation",
@@ -61,6 +66,7 @@ __all__ = [
     "Task",
     "TaskStream",
     "TuneReport",
+    "compare_learners",
     "read_examples",
     "read_inputs",
     "read_stream",

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conpet.data import Example
-from conpet.data.held_out import split_off
+from conpet.data.held_out import halves, split_off
 
 EXAMPLES = [Example.of_text(f"text {at}", f"label {at % 3}") for at in range(60)]
 
@@ -47,3 +47,23 @@ def test_nothing_is_lost_and_copies_stay_together(rows: list[tuple[int, int]], s
         inputs = len({example for example in examples if example.label == label})
         expected = max(1, round(share * inputs)) if inputs >= 3 else 0
         assert len({example for example in taken if example.label == label}) == expected
+
+
+def test_halves_have_as_many_of_each_label() -> None:
+    first, second = halves(EXAMPLES, seed=0)
+    for half in (first, second):
+        assert Counter(example.label for example in half) == {"label 0": 10, "label 1": 10, "label 2": 10}
+    assert Counter(first) + Counter(second) == Counter(EXAMPLES)
+
+
+def test_halves_depend_on_the_seed_and_not_on_the_order_of_rows() -> None:
+    shuffled = random.Random(1).sample(EXAMPLES, len(EXAMPLES))
+    assert set(halves(shuffled, seed=0)[0]) == set(halves(EXAMPLES, seed=0)[0])
+    assert set(halves(EXAMPLES, seed=1)[0]) != set(halves(EXAMPLES, seed=0)[0])
+
+
+def test_labels_with_one_input_go_to_the_halves_in_turn_and_copies_stay_together() -> None:
+    examples = [Example.of_text(f"text {at}", f"label {at}") for at in range(7)]
+    first, second = halves([*examples, *examples], seed=0)
+    assert (len(first), len(second)) == (8, 6)
+    assert not set(first) & set(second)

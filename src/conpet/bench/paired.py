@@ -10,7 +10,7 @@ from conpet.bench.measures import Measure
 from conpet.bench.statistics import FEWEST, MOST_FLIPPED, Comparison, compare, flip_floor, holm
 from conpet.bench.tables import markdown_table, shown_cell
 from conpet.errors import ConfigError, UnknownNameError, did_you_mean
-from conpet.report.text import NONE, plural
+from conpet.report.text import NONE, p_value, plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _cells(pair: Pair, measure: Measure) -> list[str]:
 
 
 def _p(value: float | None) -> str:
-    return NONE if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return NONE if value is None else p_value(value)
 
 
 def _notes(paired: Paired) -> list[str]:

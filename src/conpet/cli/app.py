@@ -15,6 +15,7 @@ from conpet.cli import (
     backbones,
     bench,
     cache,
+    compare,
     consolidate,
     demo,
     evaluate,
@@ -49,6 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo.demo)
+app.command("compare")(compare.compare)
 app.command("init")(learn.init)
 app.command("learn")(learn.learn)
 app.command("settings")(settings.settings)

@@ -32,5 +32,20 @@ def split_off(examples: Sequence[Example], share: float, seed: int) -> tuple[tup
     return kept, tuple(example for example in examples if example.input_key in taken)
 
 
+def halves(examples: Sequence[Example], seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Divide labelled examples into two halves with as many distinct inputs of each label; both keep their order.
+
+    Of a label with an odd number of inputs, one half gets one more, the halves in turn. All copies of an input stay
+    together. The choice depends only on the seed and on the examples, not on their order.
+    """
+    inputs = {example.input_key: example for example in examples}
+    ranked = sorted(inputs, key=lambda key: (inputs[key].label or "", _rank(inputs[key], seed)))
+    second = set(ranked[1::2])
+    return (
+        tuple(example for example in examples if example.input_key not in second),
+        tuple(example for example in examples if example.input_key in second),
+    )
+
+
 def _rank(example: Example, seed: int) -> str:
     return hashlib.sha256(f"{seed}:{digest_examples((example,))}".encode()).hexdigest()

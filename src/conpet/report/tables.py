@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conpet.report import text
+from conpet.report.comparison import ComparisonReport
 from conpet.report.data import NOTABLE_FALL, BackboneInfo, Event, StageCost, TaskInfo, all_stages, task_order
 from conpet.report.design import TuneReport
 
@@ -15,6 +16,7 @@ _ROWS = 12
 _COLUMNS = 10  # most task columns; they fit a terminal of 80 columns
 _NAME = 24
 _LEAST_NAME = 14
+_LEAST_LEARNER = 19  # dynamic+consolidate
 
 
 def matrix_table(events: Sequence[Event]) -> Table:
@@ -137,6 +139,30 @@ def trials_table(report: TuneReport, most: int = 10) -> Table:
             "chosen" if chosen else str(trial.outcome),
             style="bold" if chosen else "",
         )
+    return table
+
+
+def learners_table(report: ComparisonReport) -> Table:
+    """Return the learners of a comparison: accuracy with its 95% interval, difference to the best, and costs."""
+    heads = ("valid.", "95%", "to best", "p", "learn, s", "passes/ example", "ms/ answer", "stored")
+    table = _table("Learners", "", *heads, least=_LEAST_LEARNER)
+    for result in report.results:
+        low, high = text.wilson_interval(result.correct, report.measured)
+        best = result.learner == report.best
+        table.add_row(
+            result.learner,
+            text.percent(result.correct / report.measured),
+            f"{_number(low)}–{_number(high)}",
+            "best" if best else text.points((result.only_it - result.only_best) / report.measured),
+            "" if best else text.p_value(result.p_value).replace(" ", ""),
+            f"{result.seconds:,.{0 if result.seconds >= 9.95 else 1}f}",
+            f"{result.passes_per_example:.3g}",
+            f"{result.ms_per_answer:.2g}",
+            text.size(result.bytes_stored),
+            style="bold" if result.learner == report.chosen else "",
+        )
+    for learner in report.failed:
+        table.add_row(learner, "failed")
     return table
 
 

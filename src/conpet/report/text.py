@@ -105,6 +105,11 @@ def fitting(names: Sequence[str], columns: int) -> str:
     return ", ".join(shown)
 
 
+def p_value(value: float) -> str:
+    """Format a p-value: 0.0312 is "0.031", and below a thousandth it is "< 0.001"."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     """Return the 95% Wilson score interval of a fraction measured on `total` (at least 1) examples."""
     z = 1.959964

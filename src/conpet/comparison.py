@@ -1,0 +1,350 @@
+"""Compare learners on a stream: which one pays, measured on validation examples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from conpet.api import ConPET
+from conpet.commands.checks import check_settings, consolidation_blocker
+from conpet.config import DEFAULT_BACKBONE, Settings
+from conpet.context import Progress, ignore
+from conpet.cost import metered
+from conpet.data import Example, Task, TaskStream
+from conpet.data.held_out import VALIDATION_SHARE, halves, split_off
+from conpet.errors import ConfigError, DataError, DivergedError
+from conpet.methods import METHODS
+from conpet.report.comparison import CONSOLIDATE, ComparisonReport, LearnerResult
+from conpet.types import ConsolidationReport
+
+LEARNERS = ("lda", "logistic", "dynamic", f"dynamic{CONSOLIDATE}")
+"""The learners compared by default, simplest first."""
+FEWEST = 20
+"""Fewest examples to measure; with fewer, only extreme differences would be more than chance."""
+LEVEL = 0.05
+"""A learner is clearly worse than the best if the p-value is below this."""
+_ALWAYS = 100.0
+"""A bound with which every consolidation is kept."""
+
+
+def compare_learners(
+    tasks: Iterable[Task],
+    learners: Sequence[str] = LEARNERS,
+    *,
+    backbone: str | Mapping[str, Any] = DEFAULT_BACKBONE,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> ComparisonReport:
+    """Learn a stream with several learners, each in a temporary workspace, and compare accuracy and cost.
+
+    The validation examples of each label are divided in two halves by seed. The learners get one half for their own
+    choices, such as the calibration; accuracy is measured on the other. Test examples are never read. The choice is the
+    cheapest learner (by `LearnerResult.passes_per_example`) that is not clearly worse than the most accurate one, by an
+    exact sign test on the same examples at 5%. Nothing is left on disk but cached states.
+
+    Args:
+        tasks: The tasks, in the order in which they are to be learned.
+        learners: Names of methods; with "+consolidate" at the end, the workspace is consolidated after the last task. A
+            method that retrains on everything is trained once, at the end.
+        backbone: As in `ConPET.create`.
+        progress: Called with the name of a learner and the share done, 0 to 1.
+        settings: Any field of `conpet.config.Settings` but `method`, for all learners.
+
+    Raises:
+        DataError: There are too few validation examples.
+        ConfigError: A setting is wrong, or a learner cannot learn the tasks or be consolidated.
+        UnknownNameError: There is no such method.
+        DivergedError: Training diverged with every learner.
+    """
+    given = _settings_of(backbone, settings)
+    plan = _plan(learners, given)
+    stream = TaskStream(tuple(tasks))
+    seed = given.seed
+    split, notes = _divided(stream, seed)
+    learned = [part.task for part in split]
+    measured = [example for part in split for example in part.measured]
+    report = progress or ignore
+    outcomes: dict[str, _Outcome | str] = {}
+    with TemporaryDirectory(prefix="conpet-compare-") as folder, ExitStack() as opened:
+        created = [opened.enter_context(_create(Path(folder), name, given)) for name in plan]
+        for workspace in created:
+            workspace.check(stream)
+        reading_seconds = _read(created[0], learned, report)
+        for workspace, wanted in zip(created, plan.values(), strict=True):
+            outcomes |= _Trial(workspace, learned, measured, report).outcomes(wanted)
+            workspace.close()
+    results, failed, best = _results({name: outcomes[name] for name in dict.fromkeys(learners)})
+    return ComparisonReport(
+        backbone=given.backbone.name,
+        tasks=tuple(task.name for task in stream),
+        labels=sum(len(task.labels) for task in stream),
+        train=sum(len(task.train) for task in learned),
+        validation=sum(len(task.validation) for task in learned),
+        measured=len(measured),
+        seed=seed,
+        settings=given.model_dump(mode="json", exclude_unset=True, exclude={"method"}),
+        results=results,
+        failed=failed,
+        best=best,
+        chosen=choose(results),
+        reading_seconds=reading_seconds,
+        notes=(*notes, *_retrained_once(plan, len(stream)), _least_difference(len(measured))),
+    )
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Return the two-sided p-value of the exact sign test: that of as uneven a split of fair coin tosses.
+
+    On the examples that only one of two learners answers correctly, this is McNemar's exact test.
+    """
+    tosses, ways, tail = wins + losses, 1, 1
+    for heads in range(min(wins, losses)):
+        ways = ways * (tosses - heads) // (heads + 1)  # the number of outcomes with one more head
+        tail += ways
+    return min(1.0, 2 * tail / (1 << tosses))
+
+
+def _settings_of(backbone: str | Mapping[str, Any], settings: Mapping[str, Any]) -> Settings:
+    """Return the settings of all workspaces, with the default method."""
+    if wrong := [key for key in settings if key.partition(".")[0] == "method"]:
+        raise ConfigError(f"{wrong[0]} cannot be set for all learners; name the methods to compare as learners")
+    return Settings.parse({"backbone": backbone}).changed(settings)
+
+
+def _plan(learners: Sequence[str], given: Settings) -> dict[str, list[str]]:
+    """Return the learners of each method, so that a consolidation continues from the workspace of its method."""
+    if isinstance(learners, str) or not learners:
+        raise ConfigError(f"learners={learners!r}: give a list of methods, for example {list(LEARNERS)}")
+    plan: dict[str, list[str]] = {}
+    for learner in dict.fromkeys(learners):
+        name = learner.removesuffix(CONSOLIDATE)
+        requested = given.changed({"method": name})
+        check_settings(requested)
+        if learner != name and (blocker := consolidation_blocker(requested)):
+            raise ConfigError(f"learner {learner!r}: {blocker}")
+        plan.setdefault(name, []).append(learner)
+    return plan
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A task as it is learned, and the examples on which its labels are measured."""
+
+    task: Task
+    measured: tuple[Example, ...]
+
+
+def _divided(stream: TaskStream, seed: int) -> tuple[list[_Part], list[str]]:
+    """Divide the validation examples of each task; return the parts and notes for the user.
+
+    Raises:
+        DataError: Fewer than `FEWEST` examples can be measured.
+    """
+    parts, notes = [], []
+    for task in stream:
+        train, validation = task.train, task.validation
+        if not validation:
+            train, validation = split_off(task.train, VALIDATION_SHARE, seed)
+            notes.append(f"{task.name}: no validation set: {len(validation)} training examples were split off")
+        kept, measured = halves(validation, seed)
+        if not task.labels:
+            kept, measured = validation, ()
+            notes.append(f"{task.name}: has no labels, so it is learned but not measured")
+        elif not measured:
+            notes.append(f"{task.name}: too few validation examples: it is learned, but its labels are not measured")
+        parts.append(_Part(replace(task, train=train, validation=kept, test=()), measured))
+    number = sum(len(part.measured) for part in parts)
+    if number < FEWEST:
+        raise DataError(
+            f"too few validation examples to compare learners on: {number}, but at least {FEWEST} are needed. Half of "
+            "the validation examples of each label are measured; the rest goes to the learners, and test examples are "
+            "not used. Add validation examples, ten or more for each label; if a task is a single file, add rows: "
+            "its validation set is split off. Nothing was learned"
+        )
+    return parts, notes
+
+
+def _create(folder: Path, method: str, given: Settings) -> ConPET:
+    settings = given.model_dump(mode="json", exclude_unset=True, exclude={"method"})
+    return ConPET.create(folder / method, method=method, **settings)
+
+
+def _read(workspace: ConPET, tasks: Sequence[Task], progress: Progress) -> float:
+    """Pass all examples through the frozen layers, which fills the cache; return the seconds.
+
+    Without it, the first learner would pay for the others.
+    """
+    backbone = workspace.backbone
+    started = time.perf_counter()
+    for number, task in enumerate(tasks):
+        progress("prefix", number / len(tasks))
+        for examples in (task.train, task.validation):
+            backbone.states(examples, task.template)
+    return time.perf_counter() - started
+
+
+@dataclass(slots=True)
+class _Spent:
+    """The cost of learning so far."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    tokens: float = 0.0
+
+    def charge(self, work: Iterator[float]) -> Iterator[float]:
+        """Yield what `work` yields, and charge what it does."""
+        while True:
+            wall, cpu = time.perf_counter(), time.process_time()
+            with metered() as meter:
+                done = next(work, None)
+            self.seconds += time.perf_counter() - wall
+            self.cpu_seconds += time.process_time() - cpu
+            self.tokens += meter.equivalents
+            if done is None:
+                return
+            yield done
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What a learner answered, by measured example, and what it cost."""
+
+    correct: tuple[bool, ...]
+    spent: _Spent
+    passes_per_example: float
+    ms_per_answer: float
+    bytes_stored: int
+    fall: float | None
+
+
+@dataclass(slots=True)
+class _Trial:
+    """A method that learns the stream in its workspace, and is consolidated if wanted."""
+
+    workspace: ConPET
+    tasks: Sequence[Task]
+    measured: Sequence[Example]
+    progress: Progress
+    spent: _Spent = field(default_factory=_Spent)
+    train_tokens: int = 0
+
+    def outcomes(self, wanted: Sequence[str]) -> dict[str, _Outcome | str]:
+        """Return the outcome of each wanted learner of this method, or why there is none."""
+        name = self.workspace.settings.method.name
+        self.progress(name, 0.0)
+        backbone = self.workspace.backbone  # loads it, which is no part of learning
+        self.train_tokens = sum(
+            len(example.ids) for task in self.tasks for example in backbone.encode(task.train, task.template)
+        )
+        try:
+            for done in self.spent.charge(self._learn()):
+                self.progress(name, done)
+            found: dict[str, _Outcome | str] = {name: self._outcome(None)}
+        except DivergedError as error:
+            return dict.fromkeys(wanted, str(error))
+        if f"{name}{CONSOLIDATE}" in wanted:
+            found[f"{name}{CONSOLIDATE}"] = self._consolidated(f"{name}{CONSOLIDATE}")
+        return {learner: found[learner] for learner in wanted}
+
+    def _learn(self) -> Iterator[float]:
+        """Learn the tasks in order, yielding the share done."""
+        *earlier, last = self.tasks
+        if METHODS[self.workspace.settings.method.name].retrains:
+            # Only the examples of earlier tasks matter, for the training on all tasks at the end.
+            earlier = [replace(task, settings={**task.settings, "training.max_steps": 1}) for task in earlier]
+        for number, _ in enumerate(self.workspace.learn_stream([*earlier, last], evaluate=False), start=1):
+            yield number / len(self.tasks)
+
+    def _consolidated(self, learner: str) -> _Outcome | str:
+        reports: list[ConsolidationReport] = []
+
+        def work() -> Iterator[float]:
+            def progress(stage: str, share: float) -> None:
+                self.progress(f"{learner}, {stage}", share)
+
+            reports.append(self.workspace.consolidate(bound=_ALWAYS, evaluate=False, progress=progress))
+            yield 1.0
+
+        try:
+            for done in self.spent.charge(work()):
+                self.progress(learner, done)
+        except (DataError, DivergedError) as error:
+            return str(error)
+        before, after = reports[0].before, reports[0].after
+        fall = 100 * (before.correct - after.correct) / before.total
+        return self._outcome(fall if fall > 0 else None)
+
+    def _outcome(self, fall: float | None) -> _Outcome:
+        self.workspace.predict(self.measured[:1])  # excludes the loading at the first prediction
+        started = time.perf_counter()
+        answers = self.workspace.predict_stream(self.measured, runners_up=0)
+        correct = tuple(answer.label == example.label for answer, example in zip(answers, self.measured, strict=True))
+        return _Outcome(
+            correct,
+            replace(self.spent),
+            self.spent.tokens / self.train_tokens,
+            1000 * (time.perf_counter() - started) / len(self.measured),
+            self.workspace.store.events()[-1].bytes_stored,
+            fall,
+        )
+
+
+def _results(outcomes: Mapping[str, _Outcome | str]) -> tuple[tuple[LearnerResult, ...], dict[str, str], str]:
+    """Return the results, the reasons of those that failed, and the name of the best learner.
+
+    Raises:
+        DivergedError: All learners failed.
+    """
+    failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, str)}
+    done = {name: outcome for name, outcome in outcomes.items() if not isinstance(outcome, str)}
+    if not done:
+        raise DivergedError("no learner has a result: " + "; ".join(f"{name}: {why}" for name, why in failed.items()))
+    best = max(done, key=lambda name: (sum(done[name].correct), -done[name].passes_per_example))
+    return tuple(_result(name, outcome, done[best]) for name, outcome in done.items()), failed, best
+
+
+def _result(learner: str, outcome: _Outcome, best: _Outcome) -> LearnerResult:
+    pairs = list(zip(outcome.correct, best.correct, strict=True))
+    only_it, only_best = pairs.count((True, False)), pairs.count((False, True))
+    return LearnerResult(
+        learner=learner,
+        correct=sum(outcome.correct),
+        only_it=only_it,
+        only_best=only_best,
+        p_value=sign_test(only_it, only_best),
+        seconds=outcome.spent.seconds,
+        cpu_seconds=outcome.spent.cpu_seconds,
+        passes_per_example=round(outcome.passes_per_example, 3),
+        ms_per_answer=outcome.ms_per_answer,
+        bytes_stored=outcome.bytes_stored,
+        fall=outcome.fall,
+    )
+
+
+def choose(results: Iterable[LearnerResult]) -> str:
+    """Return the cheapest learner that is not clearly worse than the best; of equally cheap ones, the most accurate."""
+    near = [result for result in results if result.p_value >= LEVEL]
+    return min(near, key=lambda result: (result.passes_per_example, -result.correct)).learner
+
+
+def _least_difference(measured: int) -> str:
+    """Say which differences cannot be clear, even if one learner is never right where the other is wrong."""
+    least = next(number for number in count(1) if sign_test(0, number) < LEVEL)
+    return (
+        f"{measured:,} examples are measured: a difference of two learners below {100 * least / measured:.1f} points "
+        "cannot be told from chance"
+    )
+
+
+def _retrained_once(methods: Iterable[str], tasks: int) -> list[str]:
+    return [
+        f"{name}: trained once, on all tasks; learning them one after another trains it {tasks} times"
+        for name in methods
+        if METHODS[name].retrains and tasks > 1
+    ]

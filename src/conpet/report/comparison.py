@@ -1,0 +1,120 @@
+"""The result of a comparison of learners as plain values: accuracy, costs and choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
+
+from conpet.report import text
+
+CONSOLIDATE = "+consolidate"
+"""Ending of a learner's name: the workspace is consolidated after the last task."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class LearnerResult(_Frozen):
+    """What a learner reached, and what it cost.
+
+    Attributes:
+        learner: A method, or a method with "+consolidate".
+        correct: Number of measured examples it answered correctly.
+        only_it: Number of these that the best learner answered wrongly.
+        only_best: Number of examples that only the best learner answered correctly.
+        p_value: Two-sided p-value of the exact sign test of these two numbers; 1 for the best learner.
+        seconds: Wall time of learning, with the states of the frozen layers already in the cache.
+        cpu_seconds: Processor time of the same.
+        passes_per_example: Forward-pass equivalents of learning for each training example. A backward pass counts as
+            two forward passes; cached states count as if computed.
+        ms_per_answer: Milliseconds per answer, in batches and without the cache.
+        bytes_stored: Size of the workspace's learned objects.
+        fall: Points by which the consolidation lowered accuracy on the learners' validation examples, so that
+            `consolidate` keeps it only with a bound; None if it did not.
+    """
+
+    learner: str
+    correct: NonNegativeInt
+    only_it: NonNegativeInt
+    only_best: NonNegativeInt
+    p_value: float
+    seconds: NonNegativeFloat
+    cpu_seconds: NonNegativeFloat
+    passes_per_example: NonNegativeFloat
+    ms_per_answer: NonNegativeFloat
+    bytes_stored: NonNegativeInt
+    fall: float | None = None
+
+    @property
+    def method(self) -> str:
+        """The method of its workspace."""
+        return self.learner.removesuffix(CONSOLIDATE)
+
+    @property
+    def consolidated(self) -> bool:
+        """Whether the workspace is consolidated after the last task."""
+        return self.learner.endswith(CONSOLIDATE)
+
+
+class ComparisonReport(_Frozen):
+    """The result of `compare_learners`; `str(report)` is a one-line summary.
+
+    Attributes:
+        backbone: The backbone.
+        tasks: Names of the tasks, in order.
+        labels: Number of their labels.
+        train: Number of training examples.
+        validation: Number of validation examples given to the learners.
+        measured: Number of other validation examples, on which accuracy was measured.
+        seed: Seed of all random choices.
+        settings: The settings that all workspaces were given, for `ConPET.create(path, method=..., **settings)`.
+        results: The learners that were measured, in the order in which they were named.
+        failed: Why a learner has no result, by its name.
+        best: The most accurate learner.
+        chosen: The cheapest learner that is not clearly worse than the best.
+        reading_seconds: Wall time of passing the examples through the frozen layers, once for all learners.
+        notes: Notes for the user.
+    """
+
+    backbone: str
+    tasks: tuple[str, ...]
+    labels: int
+    train: int
+    validation: int
+    measured: int
+    seed: int
+    settings: Mapping[str, Any]
+    results: tuple[LearnerResult, ...]
+    failed: Mapping[str, str]
+    best: str
+    chosen: str
+    reading_seconds: NonNegativeFloat
+    notes: tuple[str, ...] = ()
+
+    def result(self, learner: str) -> LearnerResult:
+        """Return the result of a learner that was measured."""
+        return next(result for result in self.results if result.learner == learner)
+
+    @property
+    def choice(self) -> LearnerResult:
+        """The result of the chosen learner."""
+        return self.result(self.chosen)
+
+    def accuracy(self, learner: str) -> float:
+        """Return the share of measured examples that a learner answered correctly."""
+        return self.result(learner).correct / self.measured
+
+    def __str__(self) -> str:
+        chosen = f"{self.chosen} ({text.percent(self.accuracy(self.chosen))} of {self.measured:,} validation examples)"
+        if self.chosen == self.best:
+            cheaper = [one for one in self.results if one.passes_per_example < self.choice.passes_per_example]
+            return f"use {chosen}: it is the most accurate" + (
+                ", and every cheaper learner is clearly worse" if cheaper else ", and none is cheaper"
+            )
+        return (
+            f"use {chosen}: the cheapest learner that is not clearly worse than the best, {self.best} "
+            f"({text.percent(self.accuracy(self.best))}, p = {self.choice.p_value:.2f})"
+        )
