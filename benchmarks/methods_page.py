@@ -1,4 +1,4 @@
-"""Make docs/benchmarks/methods.md from the result files of `learners.yaml`, `main.yaml` and `depth.yaml`.
+"""Make docs/benchmarks/methods.md from the results of `learners.yaml`, `main.yaml`, `depth.yaml`, `choose_features.py`.
 
 python benchmarks/methods_page.py [--check]     # --check: fail if the page is out of date
 """
@@ -6,9 +6,11 @@ python benchmarks/methods_page.py [--check]     # --check: fail if the page is o
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 from markdown_page import template
+from provenance import RESULTS
 from study import HERE, TITLES, Study
 
 PAGE = HERE.parent / "docs" / "benchmarks" / "methods.md"
@@ -38,7 +40,20 @@ def rendered() -> str:
         extra=extra,
         shown=(*MAIN_LEARNERS, *extra.experiment.learners),
         depth=Study("depth"),
+        features=features(),
     )
+
+
+def features() -> str:
+    """Return the table of the depths at which frozen features were read, by backbone and data set."""
+    found = json.loads((RESULTS / "features.json").read_text(encoding="utf-8"))["accuracies"]
+    rules = [rule for rule in next(iter(next(iter(found.values())).values())) if rule != "examples"]
+    lines = [f"| backbone | data | examples | {' | '.join(rules)} |", f"|---|---|--:|{'--:|' * len(rules)}"]
+    for backbone, data_sets in found.items():
+        for data, row in data_sets.items():
+            cells = [f"{100 * row[rule]['together']:.1f}" for rule in rules]
+            lines.append(f"| `{backbone}` | {TITLES[data]} | {row['examples']:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

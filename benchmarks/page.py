@@ -26,8 +26,20 @@ SHOWN = {
     "cost": "whole accuracy against cost",
     "growth": "cost as the stream grows",
 }
+LEARNERS = {
+    "dynamic": "`dynamic`",
+    "dynamic, consolidated": "`dynamic`, consolidated after the last task",
+    "dynamic, half": "`dynamic`, consolidated after half of the tasks",
+    "lda": "`lda`",
+    "logistic": "`logistic`",
+    "emr*": "`emr*`",
+    "joint": "`joint`, the layers of `dynamic`",
+    "joint, all layers": "`joint`, all layers",
+}
+"""Learners of the accuracy experiments, and their names on the page."""
 STUDIES = (
     "accuracy",
+    "accuracy-mpnet",
     "choose",
     "choose-selector",
     "main",
@@ -66,16 +78,9 @@ def with_table(readme: str, table: str) -> str:
 
 
 def six_sets(study: Study) -> str:
-    """Return the table of the default, its rivals and the upper bound on all data sets."""
-    five_lines = json.loads((HERE / "results" / "five-lines.json").read_text(encoding="utf-8"))["data"]
-    rows = [
-        ("`dynamic`", "dynamic"),
-        ("`dynamic`, consolidated after the last task", "dynamic, consolidated"),
-        ("`dynamic`, consolidated after half of the tasks", "dynamic, half"),
-        ("`lda`", "lda"),
-        ("`logistic`", "logistic"),
-        ("`joint`, all layers", "joint, all layers"),
-    ]
+    """Return the table of the default, its rivals and the upper bound on all data sets of a study."""
+    found = json.loads((HERE / "results" / "five-lines.json").read_text(encoding="utf-8"))
+    five_lines = found["data"] if found["backbone"] == study.experiment.backbone else {}
     names = " | ".join(TITLES[data] for data in study.data)
     lines = [f"| whole accuracy (%) | {names} |", f"|---|{'---|' * len(study.data)}"]
     best = [
@@ -84,10 +89,30 @@ def six_sets(study: Study) -> str:
         else "–"
         for data in study.data
     ]
-    lines.append(f"| five lines: logistic regression on the frozen encoder | {' | '.join(best)} |")
-    for title, learner in rows:
+    if five_lines:
+        lines.append(f"| five lines: logistic regression on the frozen encoder | {' | '.join(best)} |")
+    for learner, title in LEARNERS.items():
+        if learner not in study.experiment.learners:
+            continue
         cells = [study.value(data, learner) if study.has(data, learner) else "–" for data in study.data]
         lines.append(f"| {' | '.join([title, *cells])} |")
+    return "\n".join(lines)
+
+
+def which_pays(study: Study) -> str:
+    """Return the table of what each more expensive learner adds on each data set, and what it costs."""
+    steps = [("lda", "logistic"), ("logistic", "dynamic"), ("dynamic", "dynamic, consolidated")]
+    names = " | ".join(TITLES[data] for data in study.data)
+    lines = [f"| points | {names} |", f"|---|{'---|' * len(study.data)}"]
+    for cheaper, learner in steps:
+        gains = [
+            study.over(data, learner, cheaper) if study.has(data, learner, cheaper) else "–" for data in study.data
+        ]
+        lines.append(f"| {LEARNERS[learner]} over {LEARNERS[cheaper]} | {' | '.join(gains)} |")
+    for learner in ("lda", "logistic", "dynamic", "dynamic, consolidated"):
+        cost = "cpu_seconds_per_task"
+        costs = [study.value(data, learner, cost) if study.has(data, learner) else "–" for data in study.data]
+        lines.append(f"| CPU seconds per task, {LEARNERS[learner]} | {' | '.join(costs)} |")
     return "\n".join(lines)
 
 
@@ -106,6 +131,8 @@ class Page:
             figure=self.figure,
             commits=self.commits,
             six_sets=six_sets(self.studies["accuracy"]),
+            three_sets=six_sets(self.studies["accuracy-mpnet"]),
+            which_pays=which_pays(self.studies["accuracy"]),
             **studies,
         )
 

@@ -580,11 +580,11 @@ class ConPET:
     def consolidation_due(self, since: int = 0) -> str | None:
         """Return why a consolidation is due, with the cost and gain of the last one; None if it is not due.
 
-        It is due when the number of training examples has doubled since the last one, or when two tasks were learned
-        and none was done. `learn` never consolidates.
+        It is due when the number of training examples has doubled since the last one, kept or not, or when two tasks
+        were learned and none was tried. `learn` never consolidates.
 
         Args:
-            since: Number of training examples (`learned_examples`) when one was last tried but not kept.
+            since: Number of training examples (`learned_examples`) when one was last found impossible.
         """
         return consolidate.due(self._store, self._store.snapshot(), since)
 

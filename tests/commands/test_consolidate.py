@@ -439,6 +439,19 @@ def test_reports_say_when_it_is_due_with_the_last_cost_and_gain(tmp_path: Path) 
     assert learner.consolidation_due(since=64) is None
 
 
+def test_a_refused_consolidation_is_not_due_again_before_the_examples_have_doubled(tmp_path: Path) -> None:
+    learner = workspace(tmp_path)
+    tasks = toy_stream(4, 2, 8, 2, 4)
+    for task in tasks[:2]:
+        learner.learn(task, evaluate=False)
+    assert learner.consolidation_due()
+    with pytest.raises(AccuracyBoundError):
+        learner.consolidate(settings={"epochs": 1, "learning_rate": 3.0})
+    assert ConPET.open(learner.path).consolidation_due() is None
+    assert learner.learn(tasks[2], evaluate=False).consolidation_due is None
+    assert learner.learn(tasks[3], evaluate=False).consolidation_due
+
+
 def test_a_stream_is_consolidated_each_time_it_has_doubled(tmp_path: Path) -> None:
     tasks = toy_stream(9, 2, 4, 2, 1)
     learner = workspace(tmp_path, consolidation={"epochs": 1}, training={"epochs": 2})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 from conpet.artifact import Artifact
@@ -10,10 +11,11 @@ from conpet.backbone.backbone import Loaded
 from conpet.backbone.states import States
 from conpet.commands.base import Transaction
 from conpet.commands.checks import check_consolidation, consolidation_blocker
+from conpet.commands.refusal import Refusal, last_refusal
 from conpet.commands.validation import check_bound, validated
 from conpet.config import Settings, TaskSettings
 from conpet.context import TrainContext
-from conpet.errors import DataError, Problem
+from conpet.errors import AccuracyBoundError, DataError, Problem
 from conpet.methods.base import Method, Rebuilt, TaskData
 from conpet.modules.folded import all_layers, folded_artifact, train_to_fold
 from conpet.modules.folded_info import FOLDED, Producer, consolidation_among
@@ -32,6 +34,7 @@ VERB = "consolidate"
 def consolidate(tx: Transaction, bound: float, changes: Mapping[str, Any]) -> ConsolidationReport:
     """Consolidate a workspace; see `ConPET.consolidate`."""
     check_consolidation(tx.snapshot, bound)
+    started = monotonic()
     settings = tx.settings.changed({"consolidation": dict(changes)})
     sources, notes = _sources(tx.snapshot)
     base = tx.original_backbone()
@@ -50,8 +53,12 @@ def consolidate(tx: Transaction, bound: float, changes: Mapping[str, Any]) -> Co
         progress = tx.counted("validation", 2 * total)
         before = validated(tx.method, tx.state, sources, progress)
         after = validated(method, rebuilt.state, sources, progress)
-    check_bound(before, after, bound, "the consolidation", "learn more examples first")
     present, bytes_before = tx.snapshot.generation, tx.store.events()[-1].bytes_stored
+    try:
+        check_bound(before, after, bound, "the consolidation", "learn more examples first")
+    except AccuracyBoundError as error:
+        Refusal(present, examples, str(error), monotonic() - started).record(tx.store)
+        raise
     tx.method = method
     evaluation = tx.evaluate(rebuilt.state)
     event = tx.commit(
@@ -88,16 +95,17 @@ def consolidate(tx: Transaction, bound: float, changes: Mapping[str, Any]) -> Co
 def due(store: Store, snapshot: Snapshot, since: int = 0) -> str | None:
     """Return why a consolidation is due, or None.
 
-    It is due when the number of training examples has doubled since the last one, or when there are two tasks and none
-    was done. Then every example takes part in about two consolidations, however long the stream.
+    It is due when the number of training examples has doubled since the last one, kept or not, or when there are two
+    tasks and none was tried. Then every example takes part in about two consolidations, however long the stream.
 
     Args:
         store: The workspace's store.
         snapshot: Its present state.
-        since: Number of training examples when a consolidation was last tried but not kept.
+        since: Number of training examples when a consolidation was last found impossible.
     """
     last, examples = consolidation_among(snapshot.shared), learned_examples(snapshot)
-    if len(snapshot.tasks) < 2 or examples < 2 * max(since, last.examples if last else 0):
+    tried = (since, last.examples if last else 0, refused.examples if (refused := last_refusal(store)) else 0)
+    if len(snapshot.tasks) < 2 or examples < 2 * max(tried):
         return None
     labelled = any(task.active.labels for task in snapshot.tasks)
     if not labelled or consolidation_blocker(Settings.parse(snapshot.header.settings)):

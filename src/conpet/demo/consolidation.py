@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 from rich.table import Table
 
 from conpet.api import ConPET
+from conpet.commands.refusal import Refusal, last_refusal
 from conpet.commands.report import report_data
 from conpet.errors import AccuracyBoundError, ConfigError, DataError
 from conpet.evaluation.history import row_of
 from conpet.evaluation.metrics import Tally, whole_accuracy
-from conpet.files import written_aside
 from conpet.report import text
 from conpet.report.data import ReportData
 from conpet.store import EventRecord, Store
@@ -25,22 +24,6 @@ Consolidate = Callable[[ConPET], ConsolidationReport]
 """Consolidates a workspace and shows the progress."""
 
 _VERB, _LEARN = "consolidate", "learn"
-_REFUSAL = "demo-refused.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A consolidation that was not kept.
-
-    Attributes:
-        generation: The generation that was to be consolidated.
-        reason: Why it was not kept.
-        seconds: How long it took.
-    """
-
-    generation: int
-    reason: str
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +97,8 @@ def consolidated(store: Store) -> Consolidated | None:
 
 
 def refusal(store: Store) -> Refusal | None:
-    """Return the refusal to consolidate the present generation, if `try_consolidation` recorded one."""
-    path = store.path / _REFUSAL
-    recorded = Refusal(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    """Return the refusal to consolidate the present generation, if one was recorded."""
+    recorded = last_refusal(store)
     return recorded if recorded and recorded.generation == store.generation() else None
 
 
@@ -131,9 +113,8 @@ def try_consolidation(workspace: ConPET, consolidate: Consolidate) -> None:
     try:
         consolidate(workspace)
     except (AccuracyBoundError, ConfigError, DataError) as error:
-        refused = Refusal(workspace.store.generation(), str(error), monotonic() - start)
-        with written_aside(workspace.path / _REFUSAL) as file:
-            json.dump(asdict(refused), file)
+        present = workspace.store.generation()
+        Refusal(present, workspace.learned_examples, str(error), monotonic() - start).record(workspace.store)
 
 
 def _whole(event: EventRecord) -> float | None:
