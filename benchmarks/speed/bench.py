@@ -64,6 +64,7 @@ class Sizes:
     many: int = 1000
     labels: int = 15
     examples: int = 6
+    taught: int = 20
     epochs: int = 10
     projection: int = 2048
     tested: int = 100
@@ -76,7 +77,8 @@ class Sizes:
 
 QUICK = Sizes(
     large=TINY_RANDOM, small=TINY_RANDOM, pairs=2, learn_pairs=2, texts=8, few=3, hundred=5, many=8, labels=2,
-    examples=4, epochs=2, projection=64, tested=4, modules=4, tokens=8, streamed=(300, 600), matrix=64, seconds=0.05,
+    examples=4, taught=4, epochs=2, projection=64, tested=4, modules=4, tokens=8, streamed=(300, 600), matrix=64,
+    seconds=0.05,
 )  # fmt: skip
 MANY_SETTINGS: dict[str, Any] = {
     "features": {"projection": 256},
@@ -141,9 +143,9 @@ class Bench:
     @cached_property
     def tasks(self) -> TaskStream:
         """CLINC150's ten domains, cut to size."""
-        return TaskStream(tuple(self._cut(task) for task in demo_stream()))
+        return TaskStream(tuple(self._cut(task, self.sizes.examples) for task in demo_stream()))
 
-    def _cut(self, task: Task) -> Task:
+    def _cut(self, task: Task, each: int) -> Task:
         labels = task.labels[: self.sizes.labels]
 
         def first(examples: Sequence[Example], each: int) -> tuple[Example, ...]:
@@ -151,7 +153,6 @@ class Bench:
                 chosen for label in labels for chosen in [row for row in examples if row.label == label][:each]
             )
 
-        each = self.sizes.examples
         return Task(task.name, first(task.train, each), first(task.validation, 5), first(task.test, 30))
 
     @cached_property
@@ -163,6 +164,13 @@ class Bench:
         draw = random.Random(number)
         drawn = draw.sample(self._words, count or self.sizes.texts)
         return [" ".join([*draw.sample(words, len(words)), str(number % 1000)]) for words in drawn]
+
+    def utterances(self, number: int, count: int) -> list[str]:
+        """Return test utterances as they are: others for each number, in a random order of all."""
+        texts = [example.text for task in demo_stream() for example in task.test]
+        random.Random(0).shuffle(texts)
+        first = number * count % (len(texts) - count)
+        return texts[first : first + count]
 
     # Workspaces
 
@@ -186,6 +194,16 @@ class Bench:
                 learner = self.create(folder, self.sizes.large, training={"epochs": 3})
                 for task in self.tasks[: self.sizes.few]:
                     learner.learn(task, evaluate=False)
+        return ConPET.open(path, device=self.device)
+
+    def encoder(self) -> ConPET:
+        """Return a workspace with a few real tasks and the defaults of a small encoder."""
+        path = self._stored("encoder", {"taught": self.sizes.taught})
+        if not path.exists():
+            with building(path) as folder:
+                learner = self.create(folder, self.sizes.small, **{"backbone.frozen_layers": None})
+                for task in demo_stream()[: self.sizes.few]:
+                    learner.learn(self._cut(task, self.sizes.taught), evaluate=False)
         return ConPET.open(path, device=self.device)
 
     @cached_property

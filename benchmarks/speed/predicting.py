@@ -40,12 +40,19 @@ def batches_of(backbone: Backbone, texts: Sequence[str]) -> list[Padded]:
     return by_length(backbone.encode(examples(texts)), backbone)
 
 
-def against_forward(bench: Bench, live: Live, texts: int, pairs: int) -> Pairs[Any, Any, Any]:
-    """Predict texts in turns with plain forward passes of the backbone over the same batches."""
+def against_forward(bench: Bench, live: Live, *, as_they_are: bool = False) -> Pairs[Any, Any, Any]:
+    """Predict texts in turns with plain forward passes of the backbone over the same batches.
+
+    Args:
+        bench: The environment.
+        live: The state that predicts.
+        as_they_are: Whether the texts are test utterances with their words in order.
+    """
     backbone = live.method.backbone
+    read, texts, pairs = bench.utterances if as_they_are else bench.texts, bench.sizes.texts, bench.sizes.pairs
 
     def prepare(number: int) -> tuple[list[str], list[Padded]]:
-        inputs = bench.texts(number, texts)
+        inputs = read(number, texts)
         return inputs, batches_of(backbone, inputs)
 
     return in_turns(
@@ -73,7 +80,7 @@ class Predict(Row):
 
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
         workspace = bench.few()
-        pairs = against_forward(bench, live_of(workspace), bench.sizes.texts, bench.sizes.pairs)
+        pairs = against_forward(bench, live_of(workspace))
         texts, batches = pairs.given[-1]
         equal = same_answers(bench, workspace, texts, [prediction.label for prediction in pairs.ours[-1]])
         backbone = workspace.backbone
@@ -90,6 +97,29 @@ class Predict(Row):
         }
 
 
+class PredictEncoder(Row):
+    name = "predict-encoder"
+    goals: ClassVar[Mapping[str, Goal]] = {
+        "predict-encoder": Goal(
+            "predict test utterances, 10 tasks, all defaults of `minilm-l6`",
+            "one plain forward pass of the backbone, same batches",
+            "at most",
+            1.15,
+        )
+    }
+
+    def measure(self, bench: Bench) -> Mapping[str, Measured]:
+        workspace = bench.encoder()
+        live = live_of(workspace)
+        pairs = against_forward(bench, live, as_they_are=True)
+        texts, _ = pairs.given[-1]
+        labels = [prediction.label for prediction in pairs.ours[-1]]
+        equal = same_answers(bench, workspace, texts, labels)
+        always = answer(live_of(workspace, **{"fusion.skip_above": None}), examples(texts), runners_up=2)
+        changed = sum(label != prediction.label for label, prediction in zip(labels, always, strict=True))
+        return {self.name: pairs.measured(equal, **about(workspace.backbone, len(texts)), changed_by_skipping=changed)}
+
+
 class PredictTopThree(Row):
     name = "predict-top-3"
     goals: ClassVar[Mapping[str, Goal]] = {
@@ -101,7 +131,7 @@ class PredictTopThree(Row):
     def measure(self, bench: Bench) -> Mapping[str, Measured]:
         workspace = bench.few()
         live = live_of(workspace, **{"selector.top_k": 3})
-        pairs = against_forward(bench, live, bench.sizes.texts, bench.sizes.pairs)
+        pairs = against_forward(bench, live)
         texts, _ = pairs.given[-1]
         equal = same_answers(bench, workspace, texts, [prediction.label for prediction in pairs.ours[-1]], top_k=3)
         share = workspace.backbone.suffix_share

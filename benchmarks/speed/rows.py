@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 from benchmarks.speed.learning import LearnAllLayers, LearnLateTask, LearnSameLayers, LearnTogether
 from benchmarks.speed.memory import OpenManyModules, Stream
-from benchmarks.speed.predicting import HalfFormat, MixedBatch, OneText, Predict, PredictManyTasks, PredictTopThree
+from benchmarks.speed.predicting import (
+    HalfFormat,
+    MixedBatch,
+    OneText,
+    Predict,
+    PredictEncoder,
+    PredictManyTasks,
+    PredictTopThree,
+)
 from benchmarks.speed.row import Row
 
 ROWS: dict[str, type[Row]] = {
@@ -17,6 +25,7 @@ ROWS: dict[str, type[Row]] = {
         LearnLateTask,
         LearnTogether,
         Predict,
+        PredictEncoder,
         PredictManyTasks,
         PredictTopThree,
         MixedBatch,
