@@ -132,6 +132,11 @@ def check_memory(error: Exception, doing: str) -> None:
         raise OutOfMemoryError(f"memory ran out while {doing} ({error}). {LESS_MEMORY}") from error
 
 
+def plural(number: int, noun: str) -> str:
+    """Format a number with its noun: "1 task", "1,000 tasks"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Return " (did you mean 'x'?)" if a known name is close to an unknown one, otherwise "" (for messages).
 

@@ -106,12 +106,16 @@ def remove(
     device: Device = None,
 ) -> None:
     """Remove a task with its labels, versions, examples and statistics, and kept generations that hold its examples."""
+    from conpet.report import text
+
     opened = open_workspace(workspace, backbone, device)
-    labels, versions, remaining = _extent(opened.store, task)
-    question = f"Remove {task!r} with {labels} labels, {versions} version(s) of its module and all its examples?"
+    counts = _extent(opened.store, task)
+    labels, versions = text.plural(counts[0], "label"), text.plural(counts[1], "version")
+    remaining = counts[2]
+    question = f"Remove {task!r} with {labels}, {versions} of its module and all its examples?"
     confirm(" ".join([question, *remaining]), yes)
     evaluation = run_change(task, wait, no_evaluate, partial(opened.remove, task))
-    line(f"{task}: removed with its {labels} labels and {versions} version(s)")
+    line(f"{task}: removed with its {labels} and {versions}")
     for remark in remaining:
         line(remark)
     if evaluation is not None and opened.labels:

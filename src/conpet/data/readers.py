@@ -13,7 +13,7 @@ from conpet.data.held_out import TEST_SHARE, VALIDATION_SHARE, split_off
 from conpet.data.rows import RowError, parse_row
 from conpet.data.stream_layout import TaskSource, find_stream, find_task
 from conpet.data.task import Examples, Task, TaskStream
-from conpet.errors import DataError, Problem
+from conpet.errors import DataError, Problem, plural
 
 
 def read_task(
@@ -81,7 +81,7 @@ def read_examples(path: str | Path) -> Examples:
     """
     loaded = _load(find_task(Path(path), None, None, None), whole=False)
     if loaded.problems:
-        raise DataError(f"{path}: {len(loaded.problems)} problem(s); nothing was learned", loaded.problems)
+        raise DataError(f"{path}: {plural(len(loaded.problems), 'problem')}; nothing was learned", loaded.problems)
     return Examples(**{subset: tuple(row.example for row in rows) for subset, rows in loaded.subsets.items()})
 
 
@@ -156,7 +156,8 @@ def _build(
     problems += check_stream(((task.source.name, task.subsets.get("train", ())) for task in loaded), owned)
     if problems:
         files = len({problem.file for problem in problems})
-        raise DataError(f"{path}: {len(problems)} problem(s) in {files} file(s); nothing was learned", problems)
+        found = f"{plural(len(problems), 'problem')} in {plural(files, 'file')}"
+        raise DataError(f"{path}: {found}; nothing was learned", problems)
     return tuple(_task(task, seed) for task in loaded)
 
 

@@ -6,6 +6,8 @@ import math
 import unicodedata
 from collections.abc import Sequence
 
+from conpet.errors import plural as plural
+
 NONE = "–"
 """Shown instead of a missing value."""
 
@@ -67,11 +69,6 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def plural(number: int, noun: str) -> str:
-    """Format a number with its noun: "1 task", "1,000 tasks"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def width(text: str) -> int:

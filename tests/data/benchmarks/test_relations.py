@@ -146,7 +146,7 @@ class TestTacred:
 
     def test_all_wrong_rows_are_told_at_once(self, tmp_path: Path) -> None:
         write_tacred(tmp_path, [tacred_row(name) for name in ("spouse", "per:origin", "title")])
-        assert "2 problem(s)" in reasons("tacred", tmp_path)
+        assert "2 problems" in reasons("tacred", tmp_path)
         assert "'spouse'" in reasons("tacred", tmp_path)
         assert "'title'" in reasons("tacred", tmp_path)
 

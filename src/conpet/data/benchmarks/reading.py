@@ -13,7 +13,7 @@ from conpet.data.example import Example
 from conpet.data.files import RawRow, raw_rows
 from conpet.data.labelled import Grouping, LabelledData
 from conpet.data.rows import RowError
-from conpet.errors import DataError, Problem
+from conpet.errors import DataError, Problem, plural
 
 Row = TypeVar("Row")
 _BRACKETS = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
@@ -77,7 +77,7 @@ class Reading:
             self.problems.append(Problem(str(self.folder), None, "no usable training example"))
         if self.problems:
             raise DataError(
-                f"{self.name} cannot be read from {self.folder}: {len(self.problems)} problem(s)", self.problems
+                f"{self.name} cannot be read from {self.folder}: {plural(len(self.problems), 'problem')}", self.problems
             )
         kept = {subset: tuple(self._consistent(examples)) for subset, examples in subsets.items()}
         known = {example.label for example in kept["train"] if example.label is not None}
