@@ -160,7 +160,7 @@ def test_the_full_size_replaces_what_it_names(tmp_path: Path) -> None:
             {"variants": {"a": {"budgt": {}}}},
             "key of a variant 'variants.a.budgt' (did you mean 'variants.a.budget'?); have: backbone",
         ),
-        ({"orders": 0}, "'orders': Input should be greater than or equal to 1"),
+        ({"orders": 0}, "'orders' must be greater than or equal to 1"),
         ({"budgt": {}}, "(did you mean 'budget'?)"),
         (
             {"budget": {"module": {"rank": 8}}},
@@ -180,7 +180,7 @@ def test_the_full_size_replaces_what_it_names(tmp_path: Path) -> None:
         ),
         ({"settings": {"modul": "ia3"}}, "settings: unknown setting 'modul' (did you mean 'module'?)"),
         ({"settings": {"module": "ia4"}}, "settings: no module kind 'ia4' (did you mean 'ia3'?)"),
-        ({"budget": {"training": {"epochs": 0}}}, "budget: setting 'training.epochs': Input should be greater"),
+        ({"budget": {"training": {"epochs": 0}}}, "budget: setting 'training.epochs' must be greater"),
         ({"budget": {"selector": {"steps": 5}}}, "budget cannot contain selector.steps; allowed: "),
         (
             {"variants": {"a": {"settings": {"method": "emr"}}}},

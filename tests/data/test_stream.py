@@ -64,7 +64,7 @@ def test_one_file_or_task_folder_is_a_stream_of_one(tmp_path: Path) -> None:
         ("tasks: [{path: none.jsonl}]", None, "no such file or folder"),
         ("tasks: []", None, "the list is empty"),
         ("", None, "tasks: Field required"),
-        ("- a", None, "the file: Input should be"),
+        ("- a", None, "the file must be"),
         ("a: b\ntasks: [", 2, "not valid YAML"),
         ("tasks: [\x00]", None, "cannot be read"),
     ],

@@ -93,8 +93,13 @@ def explain(error: ValidationError, cls: type[StrictModel], values: Any) -> str:
             message = detail["msg"].removeprefix("Value error, ")
             lines.append(f"{name}: {message}" if name and not message.startswith(name) else message)
         else:
-            lines.append(f"{cls.noun} {name!r}: {detail['msg']} (got {detail['input']!r})")
+            lines.append(f"{cls.noun} {name!r}{worded(detail['msg'])} (got {detail['input']!r})")
     return "; ".join(dict.fromkeys(lines))
+
+
+def worded(message: str) -> str:
+    """Return a message of Pydantic as it follows the name of the value that is wrong."""
+    return f" must {rest}" if (rest := message.removeprefix("Input should ")) != message else f": {message}"
 
 
 def _unknown(cls: type[StrictModel], path: Sequence[int | str], values: Any) -> str:

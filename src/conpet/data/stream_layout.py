@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from conpet.config import Settings
+from conpet.config.base import worded
 from conpet.data.files import FORMATS, data_suffix
 from conpet.errors import ConfigError, Problem
 
@@ -148,7 +149,7 @@ def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
     if kind == "extra_forbidden":
         known = _StreamFile if len(loc) == 1 else _Entry
         return f"{where}: unknown key; known: {', '.join(known.model_fields)}"
-    return f"{where}: {message}"
+    return f"{where}{worded(message)}"
 
 
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> list[Problem]:
