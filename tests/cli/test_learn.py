@@ -80,7 +80,7 @@ def test_init_names_every_selector_fusion_schedule_and_kind_in_its_help() -> Non
         (["--method", "lda", "--rank", "3"], "module.rank"),
         (["--method", "lda", "--rank", "3", "--module", "prefix", "--set", "backbone.warmup=first-task"], None),
         (["--method", "emr", "--selector", "learned", "--replay", "fixed"], "selector.name"),
-        (["--method", "ewc", "--replay", "adaptive", "--top-k", "2", "--rank", "3"], "replay.schedule, selector.top_k"),
+        (["--method", "ewc", "--replay", "fixed", "--top-k", "2", "--rank", "3"], "replay.schedule, selector.top_k"),
         (["--method", "emr", "--rank", "3"], None),
         (["--rank", "3", "--selector", "learned"], None),
     ],

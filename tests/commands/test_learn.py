@@ -38,7 +38,7 @@ def test_unknown_and_wrong_settings_are_named_and_nothing_is_made(tmp_path: Path
         ConPET.create(tmp_path / "ws", **tiny_settings(method="static"))
     with pytest.raises(UnknownNameError, match="no selector 'oracle'"):
         ConPET.create(tmp_path / "ws", **tiny_settings(selector="oracle"))
-    with pytest.raises(UnknownNameError, match="no replay schedule 'never'; have: adaptive, dynamic, fixed"):
+    with pytest.raises(UnknownNameError, match="no replay schedule 'never'; have: dynamic, fixed"):
         ConPET.create(tmp_path / "ws", **tiny_settings(replay="never"))
     with pytest.raises(UnknownNameError, match="no retention 'newest'; have: class-balanced, k-means, reservoir"):
         ConPET.create(tmp_path / "ws", **tiny_settings(replay={"retention": "newest"}))
@@ -283,7 +283,6 @@ def test_what_a_smaller_memory_keeps_was_kept_before(tmp_path: Path) -> None:
         ("module", {}),
         ("selector", {"selector": {"name": "learned", "steps": 8}}),
         ("module", {"selector": {"name": "learned", "steps": 8}}),
-        ("module", {"selector": {"name": "learned", "steps": 8}, "replay": "adaptive"}),
         ("evaluation", {}),
     ],
 )

@@ -61,7 +61,7 @@ def test_a_task_overrides_its_own_sections_and_no_others() -> None:
 
 
 def test_what_is_stored_gives_the_settings_again() -> None:
-    settings = Settings.parse({"method": {"name": "ewc", "penalty": 5.0}, "module": "houlsby", "replay": "adaptive"})
+    settings = Settings.parse({"method": {"name": "ewc", "penalty": 5.0}, "module": "houlsby", "replay": "fixed"})
     assert Settings.parse(settings.to_json()) == settings
     values = settings.to_json()
     assert nested(flat(values)) == values

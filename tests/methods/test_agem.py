@@ -82,8 +82,3 @@ def test_agreeing_gradients_are_left_alone(workspace: ConPET) -> None:
 
 def test_the_first_task_is_learned_as_by_sequential(tmp_path: Path) -> None:
     assert taught_alike(tmp_path, STREAM[:1], {"method": "sequential"}, {"method": "a-gem"})
-
-
-def test_one_old_example_a_step_may_be_a_probe(tmp_path: Path) -> None:
-    settings = tiny_settings(method="a-gem", replay="adaptive", training={"batch_size": 2})
-    assert len(Trial(tmp_path, settings).taught(STREAM).tasks) == 3

@@ -34,7 +34,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "learned": {"selector": "learned"},
     "the paper's fusion, k=2": {"fusion": "paper", "selector": {"top_k": 2}},
     "no prefix": {"backbone": {"frozen_layers": 0}},
-    "adaptive replay": {"replay": "adaptive", "selector": "learned"},
     "a small memory by k-means": {"replay": {"retention": "k-means", "memory_examples": 6}, "selector": "learned"},
     "latent only": {"replay": {"latent_only": True}, "selector": "learned"},
 }

@@ -51,24 +51,21 @@ def test_what_was_not_recorded_is_pulled_nowhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("learned", "recorded", "mirrored", "answered"),
+    ("recorded", "mirrored", "answered"),
     [
-        ("1111", "1111", "1100", "0011"),
-        ("111", "111", "110", "001"),  # the odd one is compared
-        ("1", "1", "1", "0"),
-        ("0111", "1111", "0110", "0001"),  # a probe is in neither half
-        ("1111", "0111", "0100", "1011"),  # without a record, the label is all there is
-        ("11", "00", "00", "11"),
-        ("0", "1", "0", "0"),
-        ("", "", "", ""),
+        ("1111", "1100", "0011"),
+        ("111", "110", "001"),  # the odd one is compared
+        ("1", "1", "0"),
+        ("0111", "0100", "1011"),  # without a record, the label is all there is
+        ("00", "00", "11"),
+        ("", "", ""),
     ],
 )
-def test_halves(learned: str, recorded: str, mirrored: str, answered: str) -> None:
+def test_halves(recorded: str, mirrored: str, answered: str) -> None:
     def bits(text: str) -> torch.Tensor:
         return torch.tensor([one == "1" for one in text], dtype=torch.bool)
 
-    stored = torch.where(bits(recorded).unsqueeze(1), torch.tensor([1.0, NAN]), NAN)
-    first, second = halves(bits(learned), stored)
+    first, second = halves(torch.where(bits(recorded).unsqueeze(1), torch.tensor([1.0, NAN]), NAN))
     assert first.tolist() == bits(mirrored).tolist()
     assert second.tolist() == bits(answered).tolist()
 
@@ -134,8 +131,3 @@ def test_the_first_task_has_nothing_to_compare_with(tmp_path: Path) -> None:
     losses = [cross_entropy(*pair) for pair in zip(outputs(batches, step), step.targets.tolist(), strict=True)]
     with torch.no_grad():
         assert float(learner.loss(batches, step)) == pytest.approx(sum(losses) / 8, rel=1e-4)
-
-
-def test_one_old_example_a_step_may_be_a_probe(tmp_path: Path) -> None:
-    workspace = taught(tmp_path, 3, replay="adaptive", training={"batch_size": 2})
-    assert len(workspace.tasks) == 3

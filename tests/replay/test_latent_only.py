@@ -118,7 +118,7 @@ def test_answers_and_accuracies_are_those_of_a_workspace_with_texts(tmp_path: Pa
         assert one == pytest.approx(other, abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("replay", ["fixed", "dynamic", "adaptive"])
+@pytest.mark.parametrize("replay", ["fixed", "dynamic"])
 def test_past_examples_never_pass_the_prefix_again(
     replay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

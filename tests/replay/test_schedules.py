@@ -1,14 +1,12 @@
-"""Replay schedules: their draws, their budgets, and how a training step uses them."""
+"""Replay schedules: their draws and their budgets."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,15 +14,11 @@ from conpet.artifact import ArtifactReader, InMemoryObject, write_artifact
 from conpet.config import ScheduleConfig
 from conpet.data import Example, Kind
 from conpet.replay import SCHEDULES
-from conpet.replay.adaptive import EXPLORATION, FLOOR, PROBE_SHARE, PROBES, SMOOTHING, AdaptiveReplay
 from conpet.replay.dynamic import draw_by_task
 from conpet.replay.memory import StoredExamples, Subset
-from conpet.replay.rehearsal import Rehearsal, mean_loss
+from conpet.replay.rehearsal import Rehearsal
 from conpet.replay.schedule import divide_budget, rehearse
 from tests.helpers.replay import CRITICAL, Letters, artifact, chi_square, past_examples, texts
-
-Loss = Callable[[str, int], float]
-"""Task and step to the loss of one of its examples."""
 
 
 def make_rehearsal(
@@ -38,19 +32,9 @@ def make_rehearsal(
     return found
 
 
-def run(rehearsal: Rehearsal, loss: Loss = lambda task, step: 1.0) -> list[list[int]]:
+def run(rehearsal: Rehearsal) -> list[list[int]]:
     """Run a rehearsal through its steps as a method does; return the rows of each."""
-    seen = []
-    for step in range(rehearsal.budget.steps):
-        rows = rehearsal.rows(step, rehearsal.budget.per_step)
-        rehearsal.observe(rows, [loss(rehearsal.tasks[row], step) for row in rows])
-        seen.append(rows)
-    return seen
-
-
-def forgetting(task: str) -> Loss:
-    """Return losses that grow for one task and are constant for all others."""
-    return lambda name, step: 1.0 + (0.05 * step if name == task else 0.0)
+    return [rehearsal.rows(step, rehearsal.budget.per_step) for step in range(rehearsal.budget.steps)]
 
 
 # Every schedule
@@ -89,18 +73,14 @@ def test_the_seed_decides_what_is_drawn(schedule: str) -> None:
     for seed in (3, 3, 4):
         rehearsal = make_rehearsal(sizes, schedule, 30, seed=seed)
         known = texts(rehearsal.states)
-        drawn.append([[known[row] for row in rows] for rows in run(rehearsal, forgetting("a"))])
+        drawn.append([[known[row] for row in rows] for rows in run(rehearsal)])
     assert drawn[0] == drawn[1] != drawn[2]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_step_draws_the_same_whenever_it_is_asked_if_training_can_be_resumed_there(schedule: str) -> None:
+def test_a_step_draws_the_same_whenever_it_is_asked_so_training_can_be_resumed_there(schedule: str) -> None:
     rehearsal, other = make_rehearsal({"a": 9, "b": 20}, schedule), make_rehearsal({"a": 9, "b": 20}, schedule)
-    if rehearsal.resumable:
-        whole = run(rehearsal, forgetting("a"))
-        assert [other.rows(step, 4) for step in reversed(range(100))] == whole[::-1]
-    else:  # what was measured makes the difference
-        assert run(rehearsal, forgetting("a")) != run(other, forgetting("b"))
+    assert [other.rows(step, 4) for step in reversed(range(100))] == run(rehearsal)[::-1]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -124,7 +104,6 @@ def test_without_a_past_there_is_no_rehearsal(schedule: str) -> None:
 def test_one_example_is_rehearsed_again_and_again(schedule: str) -> None:
     rehearsal = make_rehearsal({"a": 1}, schedule, 3, 2)
     assert run(rehearsal) == [[0, 0]] * 3
-    assert rehearsal.trained([0, 0]) == [True, True]
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1))
@@ -134,19 +113,6 @@ def test_the_budget_is_divided_and_never_grows(budget: int, share: float) -> Non
     assert 0 <= replayed <= budget
     assert abs(replayed - share * budget) <= 0.5
     assert divide_budget(budget, old_share=share, has_memory=False) == (budget, 0)
-
-
-def test_the_mean_is_over_new_examples_and_old_ones_learned_from() -> None:
-    losses = torch.tensor([1.0, 2.0, 4.0, 100.0, 5.0], requires_grad=True)
-    assert mean_loss(losses).item() == pytest.approx(112 / 5)
-    rehearsal = make_rehearsal({"a": 20}, "adaptive", 8, 8)
-    probe = next(row for row in range(len(rehearsal.states)) if not rehearsal.trained([row])[0])
-    others = [row for row in range(len(rehearsal.states)) if rehearsal.trained([row])[0]]
-    mean = mean_loss(losses, rehearsal, [others[0], probe, others[1]])
-    assert mean.item() == pytest.approx((1 + 2 + 4 + 5) / 4)
-    mean.backward()
-    assert losses.grad is not None
-    assert losses.grad.tolist() == [0.25, 0.25, 0.25, 0.0, 0.25]  # measured examples have no gradient
 
 
 # fixed
@@ -211,105 +177,6 @@ def test_each_subset_is_drawn_from_itself_and_tasks_without_any_are_left_out() -
     assert len(drawn[0][1]) == 40
     assert draw_by_task(memory, Subset.TEST, 40, seed=0) == []
     assert draw_by_task([], Subset.TRAIN, 40, seed=0) == []
-
-
-# adaptive
-
-
-def test_adaptive_reads_and_computes_what_dynamic_does() -> None:
-    sizes = {"a": 300, "b": 20, "c": 3}
-    ours, theirs = make_rehearsal(sizes, "adaptive"), make_rehearsal(sizes, "dynamic")
-    assert texts(ours.states) == texts(theirs.states)
-    assert [len(rows) for rows in run(ours, forgetting("b"))] == [len(rows) for rows in run(theirs)]
-
-
-def test_probes_are_few_held_out_and_measured_in_their_share_of_the_places() -> None:
-    rehearsal = make_rehearsal({"a": 300, "b": 20, "c": 3, "d": 1}, "adaptive")
-    rows = [row for batch in run(rehearsal, forgetting("a")) for row in batch]
-    trained = rehearsal.trained(rows)
-    assert trained.count(False) == PROBE_SHARE * 400
-    probes = {row for row, learned in zip(rows, trained, strict=True) if not learned}
-    per_task = Counter(rehearsal.tasks[row] for row in probes)
-    assert per_task == {"a": PROBES, "b": PROBES, "c": 1}
-    assert {rehearsal.tasks[row] for row in set(rows) - probes} == {"a", "b", "c", "d"}
-
-
-def test_adaptive_draws_like_dynamic_while_nothing_is_forgotten() -> None:
-    rehearsal = make_rehearsal({"a": 10, "b": 20, "c": 40}, "adaptive", 2000)
-    rows = [row for batch in run(rehearsal) for row in batch]
-    learned = [row for row, trained in zip(rows, rehearsal.trained(rows), strict=True) if trained]
-    assert chi_square(list(Counter(rehearsal.tasks[row] for row in learned).values())) < CRITICAL[2]
-    for task in ("a", "b", "c"):
-        counts = Counter(row for row in learned if rehearsal.tasks[row] == task)
-        assert chi_square(list(counts.values())) < CRITICAL[39]
-
-
-def test_adaptive_turns_to_the_task_that_is_forgotten() -> None:
-    sizes = {"a": 30, "b": 30, "c": 30, "d": 30}
-    rehearsal = make_rehearsal(sizes, "adaptive", 400)
-    assert isinstance(rehearsal, AdaptiveReplay)
-    tasks = [Counter(rehearsal.tasks[row] for row in rows) for rows in run(rehearsal, forgetting("c"))]
-    late = sum(tasks[200:], Counter())
-    assert late["c"] > 0.6 * late.total()
-    # The other tasks are still drawn, equally often.
-    assert min(late[name] for name in "abd") > EXPLORATION / 4 * 0.5 * late.total()
-    assert rehearsal.task_weights()["c"] > 0.7
-
-
-def test_adaptive_draws_in_proportion_to_the_forgetting() -> None:
-    """Loss jumps once by 1 and by 3 nats: the shares are those of the formula."""
-    jumps = {"a": 0.0, "b": 1.0, "c": 3.0}
-    rehearsal = make_rehearsal(dict.fromkeys(jumps, 40), "adaptive", 4000)
-    drawn = run(rehearsal, lambda task, step: 2.0 + (jumps[task] if step >= 100 else 0.0))
-    rows = [row for batch in drawn[200:] for row in batch]
-    counts = Counter(
-        rehearsal.tasks[row] for row, learned in zip(rows, rehearsal.trained(rows), strict=True) if learned
-    )
-    total = sum(jump + FLOOR for jump in jumps.values())
-    shares = [EXPLORATION / 3 + (1 - EXPLORATION) * (jump + FLOOR) / total for jump in jumps.values()]
-    assert chi_square([counts[task] for task in jumps], shares) < CRITICAL[2]
-
-
-def test_rises_are_smoothed_and_a_task_that_gets_better_counts_as_not_forgotten() -> None:
-    rehearsal = make_rehearsal({"a": 20, "b": 20}, "adaptive", 20)
-    assert isinstance(rehearsal, AdaptiveReplay)
-    a, b = (
-        next(
-            row
-            for row in range(len(rehearsal.states))
-            if rehearsal.tasks[row] == name and not rehearsal.trained([row])[0]
-        )
-        for name in "ab"
-    )
-    rehearsal.observe([a, b], [1.0, 1.0])
-    assert rehearsal.task_weights() == pytest.approx({"a": 0.5, "b": 0.5})
-    rehearsal.observe([a, b], [3.0, 0.2])
-    fall = SMOOTHING * 2.0
-    rehearsal.observe([a], [2.0])
-    fall += SMOOTHING * (1.0 - fall)
-    weight = EXPLORATION / 2 + (1 - EXPLORATION) * (fall + FLOOR) / (fall + 2 * FLOOR)
-    assert rehearsal.task_weights()["a"] == pytest.approx(weight)
-    assert sum(rehearsal.task_weights().values()) == pytest.approx(1)
-
-
-def test_within_a_task_every_candidate_is_drawn_before_any_is_drawn_again() -> None:
-    rehearsal = make_rehearsal({"a": 40}, "adaptive", 200)
-    candidates = {row for row in range(len(rehearsal.states)) if rehearsal.trained([row])[0]}
-    rows = [row for batch in run(rehearsal) for row in batch if row in candidates]
-    assert set(rows[: len(candidates)]) == candidates
-
-
-def test_within_a_task_examples_that_were_hard_are_drawn_more_often() -> None:
-    rehearsal = make_rehearsal({"a": 12}, "adaptive", 3000)
-    easy = {row for row in range(len(rehearsal.states)) if row % 2}
-    counts: Counter[bool] = Counter()
-    for step in range(3000):
-        rows = rehearsal.rows(step, 4)
-        rehearsal.observe(rows, [0.0 if row in easy else 2.0 for row in rows])
-        counts.update(row in easy for row, learned in zip(rows, rehearsal.trained(rows), strict=True) if learned)
-    candidates = Counter(row in easy for row in range(len(rehearsal.states)) if rehearsal.trained([row])[0])
-    share = 0.5 * candidates[True] / candidates.total()  # the uniform half alone reaches the easy ones
-    assert counts[True] / counts.total() == pytest.approx(share, abs=0.03)
 
 
 # Reading back

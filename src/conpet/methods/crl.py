@@ -34,7 +34,6 @@ class _CrlData:
         memory_bank: Latest projection of each of the m examples in `ReplayBatches.states` `[m, 64]`.
         prototypes: Prototypes of the O older labels before this training `[O, R]`; after it, of all L labels `[L, R]`.
         similar: Log-similarities of each old example to the older prototypes before this training `[m - new, O]`.
-        learned: Rows of the examples that may be learned from `[l]`, on the CPU.
         readout: Weight and bias of the nearest-prototype scores, set after training.
     """
 
@@ -42,7 +41,6 @@ class _CrlData:
     memory_bank: Tensor
     prototypes: Tensor
     similar: Tensor
-    learned: Tensor
     readout: tuple[Tensor, Tensor] | None = None
 
 
@@ -101,8 +99,7 @@ class CrlMethod(StaticMethod):
         with torch.no_grad():
             memory_bank = projected(representations.to(device), projection)
         similar = similarity(representations[batches.new_count :], prototypes)
-        learned = torch.tensor([*range(batches.new_count), *batches.old_rows])
-        batches.method_data = _CrlData(projection, memory_bank, prototypes.to(device), similar.to(device), learned)
+        batches.method_data = _CrlData(projection, memory_bank, prototypes.to(device), similar.to(device))
 
     def extra_parameters(self, batches: ReplayBatches) -> Mapping[str, nn.Parameter]:
         """Return the projection's weights."""
@@ -114,7 +111,7 @@ class CrlMethod(StaticMethod):
         data: _CrlData = batches.method_data
         represented = batches.represent(step)
         z = projected(represented, data.projection)
-        rows = sampled(data.learned, self.config.contrasted, batches.context.seed + step.number)
+        rows = sampled(len(batches.states), self.config.contrasted, batches.context.seed + step.number)
         same = batches.targets[step.rows].unsqueeze(1) == batches.targets[rows]
         other = torch.tensor(step.rows).unsqueeze(1) != rows
         device = z.device
@@ -124,16 +121,16 @@ class CrlMethod(StaticMethod):
             changed = divergence(then, similarity(represented[step.new_count :], data.prototypes))
             losses = torch.cat([losses[: step.new_count], losses[step.new_count :] + changed])
         data.memory_bank[step.rows] = z.detach()
-        return batches.mean_loss(step, losses)
+        return losses.mean()
 
     def after_training(self, batches: ReplayBatches) -> None:
         """Compute the prototypes and the scores of the nearest prototype."""
         data: _CrlData = batches.method_data
-        representations, targets = batches.represented(data.learned.tolist()), batches.targets[data.learned]
+        representations = batches.represented(range(len(batches.states)))
         former = torch.zeros(len(batches.labels), representations.shape[1], dtype=torch.float32)
         former[: batches.old_label_count] = data.prototypes.cpu()
-        data.prototypes = means(representations, targets, former)
-        data.readout = nearest_prototype(data.prototypes, spread(representations, targets, data.prototypes))
+        data.prototypes = means(representations, batches.targets, former)
+        data.readout = nearest_prototype(data.prototypes, spread(representations, batches.targets, data.prototypes))
 
     def answering_head(self, batches: ReplayBatches) -> nn.Linear:
         """Return the linear map that scores labels by their prototypes' distance."""
@@ -165,9 +162,9 @@ def projected(representations: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
     return nn.functional.normalize(nn.functional.linear(inner, weights["1.weight"], weights["1.bias"]), dim=1)
 
 
-def sampled(rows: Tensor, limit: int, seed: int) -> Tensor:
-    """Draw at most `limit` of these rows `[l]`, in random order."""
-    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:limit]]
+def sampled(count: int, limit: int, seed: int) -> Tensor:
+    """Draw at most `limit` of `count` rows, in random order."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:limit]
 
 
 def contrast(z: Tensor, bank: Tensor, same: Tensor, other: Tensor) -> Tensor:

@@ -77,9 +77,8 @@ class DerppMethod(StaticMethod):
         """Return the cross-entropy of the new examples plus both terms of the old ones."""
         logits = batches.head(batches.represent(step))
         losses = nn.functional.cross_entropy(logits, step.targets, reduction="none")
-        learned = batches.learned_from(step, losses)[step.new_count :]
         recorded: Tensor = batches.method_data[batches.replayed(step)]
-        mirrored, answered = halves(learned, recorded)
+        mirrored, answered = halves(recorded)
         loss = losses[: step.new_count].mean()
         if mirrored.any():
             then, now = recorded[mirrored], logits[step.new_count :][mirrored]
@@ -103,21 +102,19 @@ class DerppMethod(StaticMethod):
         return {_LOGITS: {label: values for label, values in renamed.items() if label is not None}}
 
 
-def halves(learned: Tensor, recorded: Tensor) -> tuple[Tensor, Tensor]:
+def halves(recorded: Tensor) -> tuple[Tensor, Tensor]:
     """Divide the old examples of a batch into x' and x''.
 
     Args:
-        learned: Whether each is learned from `[o]`, bool; the others are in neither part.
         recorded: Their recorded outputs `[o, L]`, NaN if missing.
 
     Returns:
         Whether each is in x' `[o]`, bool: in the first half, rounded up, with recorded outputs. Whether each is in x''
-        `[o]`: all others learned from.
+        `[o]`: all others.
     """
-    count = learned.cumsum(dim=0)
-    first = learned & (2 * count <= learned.sum() + 1)
+    first = torch.arange(len(recorded), device=recorded.device) < (len(recorded) + 1) // 2
     mirrored = first & ~recorded.isnan().all(dim=1)
-    return mirrored, learned & ~mirrored
+    return mirrored, ~mirrored
 
 
 def squared_distance(now: Tensor, then: Tensor) -> Tensor:

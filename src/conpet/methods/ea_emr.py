@@ -130,7 +130,7 @@ class EaEmrMethod(StaticMethod):
         """Return the cross-entropy of the head on aligned representations."""
         data: _AlignmentData = batches.method_data
         logits = batches.head(data.alignment(batches.represent(step)))
-        return batches.mean_loss(step, nn.functional.cross_entropy(logits, step.targets, reduction="none"))
+        return nn.functional.cross_entropy(logits, step.targets, reduction="none").mean()
 
     def after_training(self, batches: ReplayBatches) -> None:
         """Fit the alignment; without old examples it does not change."""

@@ -19,7 +19,7 @@ from conpet.methods.base import TaskData
 from conpet.modules.module import PetModule
 from conpet.modules.optimisation import epoch_batches, steps_of
 from conpet.modules.training import represented
-from conpet.replay.rehearsal import Rehearsal, learned_from, mean_loss
+from conpet.replay.rehearsal import Rehearsal
 from conpet.replay.schedule import OLD_SHARE, divide_budget, rehearse
 from conpet.state.state import State
 
@@ -135,11 +135,6 @@ class ReplayBatches:
         return len(self.labels) - len(self.task_data.task.labels)
 
     @property
-    def resumable(self) -> bool:
-        """Whether a batch depends only on the number of its step."""
-        return self.rehearsal is None or self.rehearsal.resumable
-
-    @property
     def parameters(self) -> dict[str, nn.Parameter]:
         """Parameters of the module and the head, by name."""
         return {**self.module.parameters, **self.head_parameters}
@@ -150,12 +145,9 @@ class ReplayBatches:
         return {f"{HEAD_PARAMETERS}{name}": parameter for name, parameter in self.head.named_parameters()}
 
     @property
-    def old_rows(self) -> list[int]:
-        """Rows of the old examples that may be learned from (not the probes of adaptive replay)."""
-        if self.rehearsal is None:
-            return []
-        learned = self.rehearsal.trained(range(len(self.rehearsal.states)))
-        return [self.new_count + row for row, is_learned in enumerate(learned) if is_learned]
+    def old_rows(self) -> range:
+        """Rows of the old examples."""
+        return range(self.new_count, len(self.states))
 
     def sample(self, rows: Sequence[int], limit: int) -> list[int]:
         """Draw at most `limit` of these rows; every call draws the same ones."""
@@ -182,14 +174,6 @@ class ReplayBatches:
     def represent(self, step: TrainingStep) -> Tensor:
         """Return the module's representations `[n, R]` of a step's examples."""
         return self.module.represent(step.batch)
-
-    def mean_loss(self, step: TrainingStep, losses: Tensor) -> Tensor:
-        """Return the mean of a step's losses `[n]` over the examples learned from; show all losses to the schedule."""
-        return mean_loss(losses, self.rehearsal, self.replayed(step))
-
-    def learned_from(self, step: TrainingStep, losses: Tensor) -> Tensor:
-        """Return which of a step's examples are learned from `[n]`, bool; show all losses `[n]` to the schedule."""
-        return learned_from(losses, self.rehearsal, self.replayed(step))
 
     def replayed(self, step: TrainingStep) -> list[int]:
         """Return the rows of a step's old examples in `Rehearsal.states`."""

@@ -82,7 +82,7 @@ class StaticMethod(Method, ABC):
     def loss(self, batches: ReplayBatches, step: TrainingStep) -> Tensor:
         """Return the loss of a step, a scalar."""
         logits = batches.head(batches.represent(step))
-        return batches.mean_loss(step, nn.functional.cross_entropy(logits, step.targets, reduction="none"))
+        return nn.functional.cross_entropy(logits, step.targets, reduction="none").mean()
 
     def after_backward(self, batches: ReplayBatches, step: int) -> None:
         """Change the gradients of a step; by default they stay unchanged."""
@@ -256,7 +256,7 @@ class StaticMethod(Method, ABC):
             {**batches.parameters, **self.extra_parameters(batches)},
             lambda step: self.loss(batches, batches.step(step)),
             Schedule(batches.steps, training.learning_rate, training.weight_decay, seed=context.seed),
-            checkpoint=context.scratch / STATIC if context.scratch and self.resumable and batches.resumable else None,
+            checkpoint=context.scratch / STATIC if context.scratch and self.resumable else None,
             on_gradient=lambda step: self.after_backward(batches, step),
             on_step=lambda step: context.progress("module", (step + 1) / batches.steps),
         )

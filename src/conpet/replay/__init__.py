@@ -8,7 +8,6 @@ SCHEDULES = Registry(
     {
         "fixed": "conpet.replay.fixed:FixedReplay",
         "dynamic": "conpet.replay.dynamic:DynamicReplay",
-        "adaptive": "conpet.replay.adaptive:AdaptiveReplay",
     },
     base="conpet.replay.rehearsal:Rehearsal",
 )

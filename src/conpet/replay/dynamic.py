@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from conpet.backbone.backbone import Backbone
 from conpet.config import ScheduleConfig
 from conpet.replay.memory import StoredExamples, Subset
-from conpet.replay.rehearsal import Budget, Draw, Predrawn
+from conpet.replay.rehearsal import Budget, Draw, Rehearsal
 
 
-class DynamicReplay(Predrawn):
+class DynamicReplay(Rehearsal):
     """Draws a past task uniformly, then one of its examples uniformly, with replacement.
 
     It limits computation, not storage: it reads no more examples than the budget allows.

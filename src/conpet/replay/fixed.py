@@ -10,10 +10,10 @@ from itertools import accumulate, islice
 from conpet.backbone.backbone import Backbone
 from conpet.config import ScheduleConfig
 from conpet.replay.memory import StoredExamples, Subset
-from conpet.replay.rehearsal import Budget, Draw, Predrawn
+from conpet.replay.rehearsal import Budget, Draw, Rehearsal
 
 
-class FixedReplay(Predrawn):
+class FixedReplay(Rehearsal):
     """Replays the whole memory in shuffled passes until the old share of the budget is filled (unstarred methods).
 
     With this schedule the memory holds `memory_per_label` examples of each label, chosen by k-means (Wang et al. 2019).

@@ -18,7 +18,6 @@ from conpet.heads.labels import LabelHead, label_document, zero_head
 from conpet.modules.adapter import ADAPTER_TENSORS
 from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.optimisation import Schedule, optimise
-from conpet.replay.rehearsal import mean_loss
 from conpet.replay.schedule import OLD_SHARE, divide_budget
 from conpet.selectors.base import Selector, SelectorData
 
@@ -141,14 +140,13 @@ class LearnedSelector(Selector):
             rows = [*fresh, *(count + row for row in old)]
             batch = states.collate(rows, pad=self.backbone.encoder.pad, device=self.backbone.device)
             logits, tasks_of_rows = head(module.represent(batch)), targets[rows].to(self.backbone.device)
-            return mean_loss(nn.functional.cross_entropy(logits, tasks_of_rows, reduction="none"), rehearsal, old)
+            return nn.functional.cross_entropy(logits, tasks_of_rows, reduction="none").mean()
 
         schedule = Schedule(
             steps, self.config.learning_rate, task_data.settings.training.weight_decay, seed=task_data.context.seed
         )
         parameters = {**module.parameters, **{f"head.{name}": value for name, value in head.named_parameters()}}
-        resumable = rehearsal is None or rehearsal.resumable
-        scratch = task_data.context.scratch / self.name if task_data.context.scratch and resumable else None
+        scratch = task_data.context.scratch / self.name if task_data.context.scratch else None
         log = optimise(
             parameters,
             loss,

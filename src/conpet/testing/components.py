@@ -73,6 +73,8 @@ def check_schedule_contract(schedule: str | type[Rehearsal] | Rehearsal) -> None
             require(all(len(step_rows) == 4 for step_rows in rows), f"a step does not get its 4 rows: {rows}")
             known = range(len(rehearsal.states))
             require(all(row in known for step_rows in rows for row in step_rows), "a row is not the index of a state")
+            again = [rehearsal.rows(step, 4) for step in reversed(range(3))]
+            require(again[::-1] == rows, "a step asked for again draws other examples, so training cannot be resumed")
             drawn.append(rows)
         require(drawn[0] == drawn[1], "the same seed draws different examples")
 

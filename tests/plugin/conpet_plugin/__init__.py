@@ -24,7 +24,7 @@ from conpet.modules.adapter import MapUpdate
 from conpet.modules.kinds.base import InjectedModule, ModuleKind, grouped_tensors, paths_named
 from conpet.modules.sublayers import linear_maps
 from conpet.replay.memory import Subset
-from conpet.replay.rehearsal import Draw, Predrawn
+from conpet.replay.rehearsal import Draw, Rehearsal
 from conpet.selectors.base import Selector
 
 # A method
@@ -49,7 +49,7 @@ class SmoothedReplay(StaticMethod):
         losses = nn.functional.cross_entropy(
             logits, step.targets, reduction="none", label_smoothing=self.config.smoothing
         )
-        return batches.mean_loss(step, losses)
+        return losses.mean()
 
 
 # A selector
@@ -206,7 +206,7 @@ class RecentConfig(ScheduleConfig):
     tasks: int = 1
 
 
-class RecentReplay(Predrawn):
+class RecentReplay(Rehearsal):
     """Examples of the latest tasks, one after the other."""
 
     name = "recent"
