@@ -48,7 +48,7 @@ SUBSETS = ("validation", "test")
 GRID: dict[str, list[dict[str, list[Any]]]] = {
     "logistic-regression": [{"features": list(LAYERS), "inverse_strength": [30.0]}],
     "setfit": [{"steps": [500, 1000], "learning_rate": [2e-5], "inverse_strength": [30.0]}],
-    "fine-tuning": [{"epochs": [10], "learning_rate": [5e-5, 1e-4, 3e-4]}, {"epochs": [20]}],
+    "fine-tuning": [{"epochs": [10], "learning_rate": [1e-4, 3e-4]}, {"epochs": [20]}],
 }
 """Settings to choose from, in stages: each one starts from the best before it and varies what it names."""
 CHOSEN_ON = {"logistic-regression": ORDER, "setfit": ("hwu64",), "fine-tuning": ("hwu64",)}
