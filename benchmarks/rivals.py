@@ -12,7 +12,7 @@ SetFit runs in an environment of its own, because it must not decide which trans
     setfit-venv/bin/pip install torch==2.13.0
     setfit-venv/bin/pip install setfit==1.2.0 'transformers<5'
 
-Settings are chosen on validation examples of CHOSEN_ON, with one seed, and then fixed for all data sets. Every training
+Settings are chosen on validation examples (GRID), with one seed, and then fixed for all data sets. Every training
 run is kept in results/rivals/.running until its result file is written, so that the command continues where it was
 interrupted; result files that exist are skipped. Test answers are scored when a result file is written, not before.
 One thread; run with OMP_NUM_THREADS=1.
@@ -45,14 +45,17 @@ from conpet.data import Example
 
 ORDER = ("hwu64", "banking77", "clinc150")
 SUBSETS = ("validation", "test")
-GRID: dict[str, list[dict[str, list[Any]]]] = {
-    "logistic-regression": [{"features": list(LAYERS), "inverse_strength": [30.0]}],
-    "setfit": [{"steps": [500, 1000], "learning_rate": [2e-5], "inverse_strength": [30.0]}],
-    "fine-tuning": [{"epochs": [10], "learning_rate": [1e-4, 3e-4]}, {"epochs": [20]}],
+GRID: dict[str, list[tuple[tuple[str, ...], dict[str, list[Any]]]]] = {
+    "logistic-regression": [(ORDER, {"features": list(LAYERS), "inverse_strength": [30.0]})],
+    "setfit": [(("hwu64",), {"steps": [500, 1000], "learning_rate": [2e-5], "inverse_strength": [30.0]})],
+    "fine-tuning": [
+        (("hwu64", "banking77"), {"epochs": [10], "learning_rate": [1e-4, 3e-4]}),
+        (("hwu64",), {"epochs": [10, 20]}),
+    ],
 }
-"""Settings to choose from, in stages: each one starts from the best before it and varies what it names."""
-CHOSEN_ON = {"logistic-regression": ORDER, "setfit": ("hwu64",), "fine-tuning": ("hwu64",)}
-"""The data sets whose mean validation accuracy decides."""
+"""Settings to choose from, in stages: the data sets whose mean validation accuracy decides, and what is varied.
+
+Each stage starts from the best of the stage before it; of equals, the first one is taken."""
 WORKER = Path(__file__).with_name("setfit_worker.py")
 RUNNING = RESULTS / "rivals" / ".running"
 
@@ -87,7 +90,7 @@ class Rivals:
 
     def measure(self, data: str, rival: str, seeds: Iterable[int]) -> Path:
         """Choose settings and write the result file of a rival on a data set."""
-        settings, tried = self.chosen(rival)
+        settings, stages = self.chosen(rival)
         runs = [self.trained(data, rival, settings, seed) for seed in seeds]
         for run in runs:
             answers = run.pop("predicted")
@@ -100,25 +103,25 @@ class Rivals:
             "tasks": examples.tasks,
             "examples": {subset: len(getattr(examples, subset)) for subset in ("train", *SUBSETS)},
             "settings": settings,
-            "choice": {"data": CHOSEN_ON[rival], "validation_accuracy": tried},
+            "choice": stages,
             "runs": runs,
         }
         return write_result(f"rivals/{data}/{rival}", result, self.made_by)
 
-    def chosen(self, rival: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Return the best settings on validation examples, and the accuracy of all that were tried."""
+    def chosen(self, rival: str) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
+        """Return the best settings on validation examples, and the accuracy of all that were tried, by stage."""
         best: dict[str, Any] = {}
-        tried: list[dict[str, Any]] = []
-        for stage in GRID[rival]:
-            for settings in combinations(best | stage):
-                if any(one["settings"] == settings for one in tried):
-                    continue
-                answers = {data: self.trained(data, rival, settings, 1)["predicted"] for data in CHOSEN_ON[rival]}
+        stages = []
+        for data_sets, varied in GRID[rival]:
+            tried: list[dict[str, Any]] = []
+            for settings in combinations(best | varied):
+                answers = {data: self.trained(data, rival, settings, 1)["predicted"] for data in data_sets}
                 found = {data: self.accuracy(data, "validation", one["validation"]) for data, one in answers.items()}
-                tried.append({"settings": settings, **found, "mean": mean(found.values())})
+                tried.append({"settings": settings, "validation_accuracy": found, "mean": mean(found.values())})
                 print(rival, tried[-1], flush=True)
             best = max(tried, key=lambda one: float(one["mean"]))["settings"]
-        return best, tried
+            stages.append(tried)
+        return best, stages
 
     def accuracy(self, data: str, subset: str, answers: list[str]) -> float:
         return mean(float(one.label == answer) for one, answer in zip(self.of(data, subset), answers, strict=True))
