@@ -47,7 +47,10 @@ ORDER = ("hwu64", "banking77", "clinc150")
 SUBSETS = ("validation", "test")
 GRID: dict[str, list[tuple[tuple[str, ...], dict[str, list[Any]]]]] = {
     "logistic-regression": [(ORDER, {"features": list(LAYERS), "inverse_strength": [30.0]})],
-    "setfit": [(("hwu64",), {"steps": [500, 1000], "learning_rate": [2e-5], "inverse_strength": [30.0]})],
+    "setfit": [
+        (("hwu64",), {"steps": [500, 1000], "learning_rate": [2e-5], "inverse_strength": [30.0]}),
+        (("hwu64",), {"learning_rate": [2e-5, 1e-4]}),
+    ],
     "fine-tuning": [
         (("hwu64", "banking77"), {"epochs": [10], "learning_rate": [1e-4, 3e-4]}),
         (("hwu64",), {"epochs": [10, 20]}),
