@@ -9,20 +9,18 @@ python benchmarks/five_lines.py
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accuracy_data import everything
 from numpy.typing import NDArray
 from provenance import provenance, write_result
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoModel, AutoTokenizer
 
 from conpet.backbone.load import find_folder
-from conpet.bench.experiment import Experiment
-from conpet.bench.run import read_source, stream_of_run
-from conpet.data import Example, Kind
+from conpet.data import Example
 
 LAYERS = {"last layer": (-1,), "three layers": (2, 4, 6)}
 """Layers whose token means are normalised and concatenated."""
@@ -31,15 +29,11 @@ BATCH = 64
 
 def main() -> None:
     made_by = provenance()
-    experiment = Experiment.read(Path(__file__).with_name("accuracy.yaml"))
-    runs = {run.data: run for run in experiment.runs("accuracy") if run.order == 0}
-    encoder = Encoder(experiment.backbone)
+    backbone, found = everything()
+    encoder = Encoder(backbone)
     results: dict[str, dict[str, Any]] = {}
-    for data, run in runs.items():
-        tasks = stream_of_run(run, read_source(data, ()))
-        train, test = ([one for task in tasks for one in getattr(task, subset)] for subset in ("train", "test"))
-        if train[0].kind is not Kind.TEXT:
-            continue
+    for data, examples in found.items():
+        train, test = examples.train, examples.test
         start = time.perf_counter()
         states = encoder([*train, *test])
         results[data] = {"test_examples": len(test), "encode_seconds": time.perf_counter() - start}
@@ -51,7 +45,7 @@ def main() -> None:
             accuracy = classifier.score(features[len(train) :], [one.label for one in test])
             results[data][name] = {"whole_accuracy": accuracy, "fit_seconds": time.perf_counter() - start}
         print(data, results[data])
-    print(write_result("five-lines", {"backbone": experiment.backbone, "data": results}, made_by))
+    print(write_result("five-lines", {"backbone": backbone, "data": results}, made_by))
 
 
 class Encoder:

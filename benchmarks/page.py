@@ -10,6 +10,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from markdown_page import template
@@ -116,6 +117,76 @@ def which_pays(study: Study) -> str:
     return "\n".join(lines)
 
 
+RIVALS = {
+    "setfit": "SetFit, retrained on everything",
+    "fine-tuning": "fine-tuning, retrained on everything",
+}
+"""Rivals with files in results/rivals, and their titles."""
+
+
+def rivals(study: Study) -> str:
+    """Return the table of what else a practitioner would use, beside the default."""
+    five_lines = json.loads((HERE / "results" / "five-lines.json").read_text(encoding="utf-8"))["data"]
+    data_sets = [data for data in study.data if data in five_lines]
+    names = " | ".join(f"{TITLES[data]} | s" for data in data_sets)
+    lines = [f"| whole accuracy (%), seconds | {names} |", f"|---|{'--:|--:|' * len(data_sets)}"]
+    cells = []
+    for data in data_sets:
+        variants = [one for one in five_lines[data].values() if isinstance(one, dict)]
+        best = max(variants, key=lambda one: float(one["whole_accuracy"]))
+        cells += [f"{100 * best['whole_accuracy']:.1f}", f"{best['fit_seconds']:.1f}"]
+    lines.append(f"| five lines: logistic regression, retrained on everything | {' | '.join(cells)} |")
+    for rival, title in RIVALS.items():
+        cells = [cell for data in data_sets for cell in rival_cells(rival_result(data, rival))]
+        lines.append(f"| {' | '.join([title, *cells])} |")
+    for title, learner in (("`dynamic`", "dynamic"), ("`dynamic`, consolidated", "dynamic, consolidated")):
+        values = [
+            study.value(data, learner, of) for data in data_sets for of in ("whole_accuracy", "cpu_seconds_per_task")
+        ]
+        lines.append(f"| {' | '.join([title, *values])} |")
+    return "\n".join(lines)
+
+
+def rival_result(data: str, rival: str) -> dict[str, Any] | None:
+    """Return the result of benchmarks/rivals.py; None if it is not measured."""
+    path = HERE / "results" / "rivals" / data / f"{rival}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def rival_cells(result: dict[str, Any] | None) -> list[str]:
+    """Format the means over seeds: accuracy, and the seconds of one training run on everything."""
+    if result is None:
+        return ["–", "–"]
+    accuracy, seconds = (mean(run[key] for run in result["runs"]) for key in ("test_accuracy", "train_cpu_seconds"))
+    return [f"{100 * accuracy:.1f}", f"{seconds:,.0f}"]
+
+
+def rival_choice(rival: str) -> str:
+    """Return the settings that were tried, with their mean accuracy on validation examples."""
+    result = next(found for data in TITLES if (found := rival_result(data, rival)))
+    stages = []
+    for tried in result["choice"]:
+        varying = [key for key in tried[0]["settings"] if len({str(one["settings"][key]) for one in tried}) > 1]
+        shown = []
+        for one in tried:
+            settings = ", ".join(f"{key.replace('_', ' ')} {one['settings'][key]}" for key in varying)
+            shown.append(f"{settings}: {100 * one['mean']:.1f}%")
+        data_sets = " and ".join(TITLES[data] for data in tried[0]["validation_accuracy"])
+        stages.append(f"{data_sets}: {', '.join(shown)}")
+    return "; ".join(stages)
+
+
+def rivals_missing(study: Study) -> list[str]:
+    """Return what is not measured yet, on the data sets that have another result."""
+    five_lines = json.loads((HERE / "results" / "five-lines.json").read_text(encoding="utf-8"))["data"]
+    return [
+        f"{title.partition(',')[0]} on {TITLES[data]}"
+        for rival, title in RIVALS.items()
+        for data in study.data
+        if data in five_lines and rival_result(data, rival) is None
+    ]
+
+
 class Page:
     """The page and its figures."""
 
@@ -133,6 +204,10 @@ class Page:
             six_sets=six_sets(self.studies["accuracy"]),
             three_sets=six_sets(self.studies["accuracy-mpnet"]),
             which_pays=which_pays(self.studies["accuracy"]),
+            rivals=rivals(self.studies["accuracy"]),
+            rivals_missing=rivals_missing(self.studies["accuracy"]),
+            rival_choice=rival_choice,
+            setfit=rival_result("hwu64", "setfit"),
             **studies,
         )
 
