@@ -17,6 +17,7 @@ from markdown_page import template
 from study import HERE, TITLES, Study, some_of
 
 from conpet.bench.plots import draw, save
+from conpet.report.text import plural
 
 DOCS = HERE.parent / "docs"
 PAGE = DOCS / "benchmarks" / "accuracy.md"
@@ -98,6 +99,12 @@ def six_sets(study: Study) -> str:
         cells = [study.value(data, learner) if study.has(data, learner) else "–" for data in study.data]
         lines.append(f"| {' | '.join([title, *cells])} |")
     return "\n".join(lines)
+
+
+def orders(study: Study) -> str:
+    """Return how many task orders have results: "1 task order", "2 to 3 task orders"."""
+    counts = sorted({study.orders(data) for data in study.data if study.has(data, "dynamic")})
+    return plural(counts[-1], "task order") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} task orders"
 
 
 def which_pays(study: Study) -> str:
@@ -202,6 +209,7 @@ class Page:
             figure=self.figure,
             commits=self.commits,
             six_sets=six_sets(self.studies["accuracy"]),
+            orders=orders(self.studies["accuracy"]),
             three_sets=six_sets(self.studies["accuracy-mpnet"]),
             which_pays=which_pays(self.studies["accuracy"]),
             rivals=rivals(self.studies["accuracy"]),
