@@ -20,15 +20,13 @@ from conpet.data import Example, Task, TaskStream
 from conpet.data.held_out import VALIDATION_SHARE, halves, split_off
 from conpet.errors import ConfigError, DataError, DivergedError
 from conpet.methods import METHODS
-from conpet.report.comparison import CONSOLIDATE, ComparisonReport, LearnerResult
+from conpet.report.comparison import CONSOLIDATE, LEVEL, ComparisonReport, LearnerResult
 from conpet.types import ConsolidationReport
 
 LEARNERS = ("lda", "logistic", "dynamic", f"dynamic{CONSOLIDATE}")
 """The learners compared by default, simplest first."""
 FEWEST = 20
 """Fewest examples to measure; with fewer, only extreme differences would be more than chance."""
-LEVEL = 0.05
-"""A learner is clearly worse than the best if the p-value is below this."""
 _ALWAYS = 100.0
 """A bound with which every consolidation is kept."""
 

@@ -84,19 +84,18 @@ def test_a_consolidation_that_needs_a_bound_says_so(tasks: Path, monkeypatch: py
     found = conpet("compare", tasks)
     assert "dynamic: training diverged" in found.out
     assert "lowered accuracy on the learners' validation examples by 1.3 points" in found.out
-    assert "use dynamic+consolidate (90.0% of 100 validation examples): it is the most accurate, and every" in found.out
+    assert "use dynamic+consolidate (90.0% of 100 validation examples): it is the most accurate, and all" in found.out
     assert "conpet init WORKSPACE --method dynamic\n" in found.out
     assert "conpet consolidate WORKSPACE --bound 2\n" in found.out
     row = next(line for line in found.out.splitlines() if line.startswith("lda"))
     assert row.split()[1:] == ["70.0%", "60.4–78.1", "−20.0", "<0.001", "6,120", "1", "2.5", "24.9", "MB"]
 
 
-def test_a_cheaper_learner_is_named_beside_the_best() -> None:
-    lda = made().result("lda").model_copy(update={"p_value": 0.14})
-    report = made(results=(lda, made().result("dynamic+consolidate")), chosen="lda")
-    assert str(report) == (
-        "use lda (70.0% of 100 validation examples): the cheapest learner that is not clearly worse than the best, "
-        "dynamic+consolidate (90.0%, p = 0.14)"
+def test_learners_that_the_examples_cannot_tell_apart_are_named() -> None:
+    lda, best = made().result("lda").model_copy(update={"p_value": 0.14}), made().result("dynamic+consolidate")
+    assert str(made(results=(lda, best), chosen="lda")) == (
+        "use lda (70.0% of 100 validation examples): the cheapest of those that these examples cannot tell apart (also "
+        "dynamic+consolidate); most accurate: dynamic+consolidate, 90.0%"
     )
 
 

@@ -35,6 +35,17 @@ def test_consolidate_tells_what_it_gained_and_how_to_go_back(tmp_path: Path) -> 
     assert conpet("modules", "verify", workspace).code == 0
 
 
+def test_every_restore_names_a_way_back_that_exists(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    done = conpet("consolidate", workspace, *ONCE, "--no-evaluate")
+    to = re.search(r"to go back: conpet restore \S+ (\d+)", done.out)
+    for _ in range(5):
+        assert to is not None
+        restored = conpet("restore", workspace, to[1], "--no-evaluate")
+        assert restored.code == 0, restored.err
+        to = re.search(r"to undo this: conpet restore \S+ (\d+)", restored.out)
+
+
 def test_generations_are_shown_and_dropped(tmp_path: Path) -> None:
     workspace = taught(tmp_path)
     conpet("consolidate", workspace, *ONCE, "--no-evaluate")

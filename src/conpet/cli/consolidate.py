@@ -111,6 +111,7 @@ def restore(
 
     The generation it replaces is kept as well, so you can go forward again.
     """
+    from conpet.commands.generations import way_back
     from conpet.report import text
 
     opened = open_workspace(workspace, backbone, device)
@@ -118,7 +119,7 @@ def restore(
     evaluation = run_change("restore", wait, no_evaluate, partial(opened.restore, generation))
     labels, tasks = text.plural(len(opened.labels), "label"), text.plural(len(opened.tasks), "task")
     line(f"{workspace}: as in generation {generation}, with {labels} in {tasks}")
-    line(f"to undo this: conpet restore {workspace} {replaced}", style="dim")
+    line(f"to undo this: conpet restore {workspace} {way_back(opened.store, replaced)}", style="dim")
     if evaluation is not None:
         print_accuracy(evaluation, len(opened.labels))
 

@@ -26,6 +26,18 @@ def generations(store: Store) -> list[Generation]:
         return [*rows, _generation(present, events[present.generation], sum(sizes[-1].values()), present=True)]
 
 
+def way_back(store: Store, replaced: int) -> int:
+    """Return the kept generation with the state of a generation that `restore` replaced.
+
+    If nothing was changed between two restores, that state is kept already, under the number it was restored from.
+    """
+    restores = {event.id: event.restores for event in store.events()}
+    kept = {row.number for row in generations(store) if not row.present}
+    while replaced not in kept and (earlier := restores[replaced]) is not None:
+        replaced = earlier
+    return replaced
+
+
 def holding(store: Store, task: str, labels: Collection[str] = ()) -> tuple[int, ...]:
     """Return the kept generations that hold examples of a task, or a version with one of these labels."""
     found = []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import ceil
 
-from conpet.errors import AccuracyBoundError
+from conpet.errors import AccuracyBoundError, plural
 from conpet.evaluation.evaluator import CHUNK
 from conpet.evaluation.metrics import Tally
 from conpet.methods.base import Method
@@ -55,10 +56,12 @@ def check_bound(before: Tally, after: Tally, bound: float, change: str, advice: 
     Raises:
         AccuracyBoundError: It is worse.
     """
-    fall = 100 * (before.correct - after.correct) / before.total
+    fewer = before.correct - after.correct
+    fall = 100 * fewer / before.total
     if fall > bound:
         raise AccuracyBoundError(
             f"{change} would lower the accuracy on {after.total:,} validation examples from "
-            f"{before.correct / before.total:.1%} to {after.correct / after.total:.1%}, by {fall:.1f} points; the "
-            f"bound is {bound:g}. Nothing was changed; raise the bound (`--bound`), or {advice}"
+            f"{before.correct / before.total:.1%} to {after.correct / after.total:.1%}, by {fall:.1f} points "
+            f"({plural(fewer, 'example')}); the bound is {bound:g}. Nothing was changed; raise the bound "
+            f"(`--bound {ceil(fall)}`), or {advice}"
         )

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
 
 from conpet.report import text
 
+LEVEL = 0.05
+"""A learner is clearly worse than the best if the p-value is below this."""
 CONSOLIDATE = "+consolidate"
 """Ending of a learner's name: the workspace is consolidated after the last task."""
 
@@ -107,14 +109,15 @@ class ComparisonReport(_Frozen):
         """Return the share of measured examples that a learner answered correctly."""
         return self.result(learner).correct / self.measured
 
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """The other learners that the measured examples cannot tell from the best."""
+        return tuple(one.learner for one in self.results if one.p_value >= LEVEL and one.learner != self.chosen)
+
     def __str__(self) -> str:
         chosen = f"{self.chosen} ({text.percent(self.accuracy(self.chosen))} of {self.measured:,} validation examples)"
-        if self.chosen == self.best:
-            cheaper = [one for one in self.results if one.passes_per_example < self.choice.passes_per_example]
-            return f"use {chosen}: it is the most accurate" + (
-                ", and every cheaper learner is clearly worse" if cheaper else ", and none is cheaper"
-            )
-        return (
-            f"use {chosen}: the cheapest learner that is not clearly worse than the best, {self.best} "
-            f"({text.percent(self.accuracy(self.best))}, p = {self.choice.p_value:.2f})"
-        )
+        if not self.undecided:
+            return f"use {chosen}: it is the most accurate, and all others are clearly worse"
+        why = f"the cheapest of those that these examples cannot tell apart (also {', '.join(self.undecided)})"
+        best = f"; most accurate: {self.best}, {text.percent(self.accuracy(self.best))}"
+        return f"use {chosen}: {why}{'' if self.chosen == self.best else best}"
