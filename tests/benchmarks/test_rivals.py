@@ -15,7 +15,6 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture
 def rivals(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    pytest.importorskip("sklearn")
     monkeypatch.syspath_prepend(BENCHMARKS)
     return importlib.import_module("rivals")
 
