@@ -34,8 +34,9 @@ _ELSEWHERE = {
 """Settings not allowed under `settings` or `budget`, and where they come from."""
 
 
-Consolidate = Literal["last", "half"]
-"""When an experiment consolidates a workspace: after the last task, or after half of the tasks."""
+Consolidate = Literal["last", "half", "doubling"]
+"""When an experiment consolidates a workspace: after the last task, after half of the tasks, or each time the number of
+training examples has doubled."""
 
 
 class Source(StrictModel):
@@ -110,8 +111,9 @@ class Experiment(StrictModel):
         metrics: Columns of its table.
         evaluate_after: Evaluate after every task, after the last, or after the tasks with these numbers. With numbers,
             the time of a prediction is measured too.
-        consolidate: For learners by name, when to consolidate the workspace: after the last task, or after half of the
-            tasks. The result is kept whatever the validation examples say, so that its effect is measured.
+        consolidate: For learners by name, when to consolidate the workspace: after the last task, after half of the
+            tasks, or each time the number of training examples has doubled (from the second task on). The result is kept
+            whatever the validation examples say, so that its effect is measured.
         full: Keys replaced by `--full`.
     """
 

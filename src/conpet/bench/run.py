@@ -146,7 +146,7 @@ class _Progress:
         cpu, wall = time.process_time(), time.perf_counter()
         report = self.learner.learn(task, evaluate=False)
         cost = list(report.cost)
-        if number == self._consolidated_after:
+        if self._consolidates_after(number):
             cost += self.learner.consolidate(bound=100.0, evaluate=False).cost
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         recorded = None if skipped else self._cost(cost, cpu, wall).model_dump(mode="json")
@@ -227,10 +227,11 @@ class _Progress:
     def _matrix(self) -> list[dict[str, tuple[int, int]] | None]:
         return [line["matrix"] for line in self.lines[1::2]]
 
-    @property
-    def _consolidated_after(self) -> int | None:
-        """Number of the task after which the workspace is consolidated, or None for never."""
-        return {None: None, "last": self.last, "half": (self.last + 1) // 2}[self.run.consolidate]
+    def _consolidates_after(self, number: int) -> bool:
+        """Return whether the workspace is consolidated after the task with this number, just learned."""
+        if self.run.consolidate == "doubling":
+            return self.learner.consolidation_due() is not None
+        return number == {None: None, "last": self.last, "half": (self.last + 1) // 2}[self.run.consolidate]
 
     @property
     def _retrains(self) -> bool:
