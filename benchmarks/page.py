@@ -32,7 +32,9 @@ LEARNERS = {
     "dynamic": "`dynamic`",
     "dynamic, consolidated": "`dynamic`, consolidated after the last task",
     "dynamic, half": "`dynamic`, consolidated after half of the tasks",
+    "dynamic, doubling": "`dynamic`, consolidated at each doubling",
     "lda": "`lda`",
+    "klda": "`klda`",
     "logistic": "`logistic`",
     "emr*": "`emr*`",
     "joint": "`joint`, the layers of `dynamic`",
@@ -42,6 +44,8 @@ LEARNERS = {
 STUDIES = (
     "accuracy",
     "accuracy-mpnet",
+    "full-data",
+    "arrival",
     "choose",
     "choose-selector",
     "main",
@@ -108,19 +112,41 @@ def orders(study: Study) -> str:
 
 
 def which_pays(study: Study) -> str:
-    """Return the table of what each more expensive learner adds on each data set, and what it costs."""
-    steps = [("lda", "logistic"), ("logistic", "dynamic"), ("dynamic", "dynamic, consolidated")]
+    """Return the table of differences between learners on each data set, and of what they cost."""
+    steps = [
+        ("lda", "logistic"),
+        ("logistic", "dynamic"),
+        ("emr*", "dynamic"),
+        ("dynamic", "dynamic, consolidated"),
+        ("joint, all layers", "dynamic, consolidated"),
+    ]
     names = " | ".join(TITLES[data] for data in study.data)
     lines = [f"| points | {names} |", f"|---|{'---|' * len(study.data)}"]
-    for cheaper, learner in steps:
-        gains = [
-            study.over(data, learner, cheaper) if study.has(data, learner, cheaper) else "–" for data in study.data
-        ]
-        lines.append(f"| {LEARNERS[learner]} over {LEARNERS[cheaper]} | {' | '.join(gains)} |")
+    for other, learner in steps:
+        gains = [study.over(data, learner, other) if study.has(data, learner, other) else "–" for data in study.data]
+        lines.append(f"| {LEARNERS[learner]} over {LEARNERS[other]} | {' | '.join(gains)} |")
     for learner in ("lda", "logistic", "dynamic", "dynamic, consolidated"):
         cost = "cpu_seconds_per_task"
         costs = [study.value(data, learner, cost) if study.has(data, learner) else "–" for data in study.data]
         lines.append(f"| CPU seconds per task, {LEARNERS[learner]} | {' | '.join(costs)} |")
+    return "\n".join(lines)
+
+
+def by_arrival(study: Study) -> str:
+    """Return the table of accuracy and cost by the way in which the labels arrive."""
+    learners = list(study.experiment.learners)
+    lines = [
+        "| data | arrival | " + " | ".join(LEARNERS[learner] for learner in learners) + " | CPU seconds, in all |",
+        "|---|---|" + "--:|" * (len(learners) + 1),
+    ]
+    for data in study.data:
+        for variant in study.experiment.variants:
+            accuracies, seconds = [], []
+            for learner in learners:
+                measured = study.has(data, learner, variant=variant)
+                accuracies.append(study.value(data, learner, variant=variant) if measured else "–")
+                seconds.append(study.value(data, learner, "cpu_seconds", variant) if measured else "–")
+            lines.append(f"| {' | '.join([TITLES[data], variant, *accuracies, ', '.join(seconds)])} |")
     return "\n".join(lines)
 
 
@@ -211,6 +237,8 @@ class Page:
             six_sets=six_sets(self.studies["accuracy"]),
             orders=orders(self.studies["accuracy"]),
             three_sets=six_sets(self.studies["accuracy-mpnet"]),
+            full_sets=six_sets(self.studies["full-data"]),
+            by_arrival=by_arrival(self.studies["arrival"]),
             which_pays=which_pays(self.studies["accuracy"]),
             rivals=rivals(self.studies["accuracy"]),
             rivals_missing=rivals_missing(self.studies["accuracy"]),

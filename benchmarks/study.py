@@ -68,9 +68,9 @@ class Study:
         """The data sets that have results."""
         return list(self.groups)
 
-    def has(self, data: str, *learners: str) -> bool:
+    def has(self, data: str, *learners: str, variant: str | None = None) -> bool:
         """Return whether all of these learners have results."""
-        return all(any(self._entries(data, learner, None)) for learner in learners)
+        return all(any(self._entries(data, learner, variant)) for learner in learners)
 
     def orders(self, data: str) -> int:
         """Return the largest number of orders of a learner."""

@@ -112,8 +112,8 @@ class Experiment(StrictModel):
         evaluate_after: Evaluate after every task, after the last, or after the tasks with these numbers. With numbers,
             the time of a prediction is measured too.
         consolidate: For learners by name, when to consolidate the workspace: after the last task, after half of the
-            tasks, or each time the number of training examples has doubled (from the second task on). The result is kept
-            whatever the validation examples say, so that its effect is measured.
+            tasks, or each time the number of training examples has doubled. The result is kept whatever the validation
+            examples say, so that its effect is measured.
         full: Keys replaced by `--full`.
     """
 
