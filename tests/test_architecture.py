@@ -59,6 +59,7 @@ ORDER = (
     "testing",
     "demo",
     "bench",
+    "serve",
     "cli",
     "__main__",
 )
@@ -74,9 +75,9 @@ UNSAFE_CALLS = {"torch.load", "torch.save", "numpy.load", "np.load", "numpy.save
 REGISTERED = re.compile(r"^(conpet(?:\.\w+)+):\w+$")
 """An entry of a `Registry`: as good as an import."""
 
-IMPORTED_AS = {"yaml": "pyyaml", "pydantic_core": "pydantic"}
-USED_BY_OTHERS = {"gguf", "scikit-learn"}
-"""Needed by transformers, which does not declare it; used by a script in `benchmarks`."""
+IMPORTED_AS = {"yaml": "pyyaml", "prometheus_client": "prometheus-client", "pydantic_core": "pydantic"}
+USED_BY_OTHERS = {"gguf", "scikit-learn", "httptools"}
+"""Needed by transformers, which does not declare it; used by a script in `benchmarks`; used by uvicorn."""
 
 SOURCE = Path(next(iter(conpet.__path__)))
 FILES = {
@@ -210,13 +211,15 @@ def test_dependencies_are_declared_used_and_explained() -> None:
     root = Path(__file__).parents[1]
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    requirements = [*project["dependencies"], *extras["parquet"], *extras["tune"], *extras["bench"]]
+    requirements = [*project["dependencies"], *extras["parquet"], *extras["tune"], *extras["bench"], *extras["serve"]]
     declared = {re.split(r"[<>=!~ ]", requirement)[0] for requirement in requirements}
     names = {name.partition(".")[0] for module in MODULES for name in imported_names(module)}
     imported = {IMPORTED_AS.get(name, name) for name in names - sys.stdlib_module_names - {"conpet"}}
     assert declared - USED_BY_OTHERS == imported
     explained = re.findall(
-        r"^\| (?:(?:parquet|tune|bench) \| )?([\w-]+) \|", (root / "docs" / "dependencies.md").read_text(), re.MULTILINE
+        r"^\| (?:(?:parquet|tune|bench|serve) \| )?([\w-]+) \|",
+        (root / "docs" / "dependencies.md").read_text(),
+        re.MULTILINE,
     )
     assert declared <= set(explained)
 

@@ -1,0 +1,1 @@
+"""The HTTP server: answers from a workspace (`conpet serve`)."""

@@ -1,0 +1,75 @@
+"""Who calls, and whether they may: API keys, roles, rate limits."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from conpet.serve.context import ServerContext, context_of
+from conpet.serve.keys import KeyRecord, Role
+from conpet.serve.problems import ApiProblem, too_busy
+
+BEARER = HTTPBearer(auto_error=False, description="A key made with `conpet keys create`; none is needed without keys.")
+_LONGEST = 200
+"""Longest token that is looked at, in characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls.
+
+    Attributes:
+        id: The id of its key; without keys, its address.
+        role: What it may do.
+    """
+
+    id: str
+    role: Role
+
+
+def requires(role: Role) -> Any:
+    """Return a dependency that admits callers with a role, within their rate; its value is the `Caller`."""
+
+    async def admitted(request: Request, _: Annotated[object, Depends(BEARER)]) -> Caller:
+        context = context_of(request)
+        caller = await _caller(request, context)
+        request.state.caller = caller.id
+        if not caller.role.allows(role):
+            raise ApiProblem(403, "forbidden", f"this needs a key of the role {role}; this key has {caller.role}")
+        if context.rates is not None and (seconds := context.rates.take(caller.id)):
+            raise too_busy(429, "rate-limited", "too many requests with this key; try again later", seconds)
+        return caller
+
+    return Depends(admitted)
+
+
+async def _caller(request: Request, context: ServerContext) -> Caller:
+    address = request.client.host if request.client else "unknown"
+    if not context.keys.required:
+        return Caller(address, Role.OPERATE)
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token or len(token) > _LONGEST:
+        raise _unauthorised("this server needs a key: send it as `Authorization: Bearer KEY`")
+    record = context.keys.cached(token) or await _verified(token, address, context)
+    context.keys.note_use(record.id)
+    return Caller(record.id, record.role)
+
+
+async def _verified(token: str, address: str, context: ServerContext) -> KeyRecord:
+    """Verify a token that this process has not seen, unless its address has guessed too often."""
+    if seconds := context.failures.exhausted(address):
+        raise too_busy(429, "too-many-failures", "too many wrong keys from this address; try again later", seconds)
+    record = await asyncio.to_thread(context.keys.verify, token)
+    if record is None:
+        context.failures.take(address)
+        raise _unauthorised("this key is unknown or was revoked")
+    return record
+
+
+def _unauthorised(detail: str) -> ApiProblem:
+    return ApiProblem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,52 @@
+"""Request bodies in JSON, read after the caller was admitted."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, ValidationError
+
+from conpet.serve.problems import ApiProblem, invalid
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def json_body(model: type[Model]) -> Any:
+    """Return a dependency whose value is the body of the request, checked.
+
+    Put `requires(role)` into the `dependencies` of the route: those run first, so that nobody else's body is read.
+    """
+
+    async def parsed(request: Request) -> Model:
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json":
+            raise ApiProblem(415, "unsupported-media-type", "send the body as `Content-Type: application/json`")
+        body = await request.body()
+        try:
+            return model.model_validate_json(body)
+        except ValidationError as error:
+            raise _invalid(error) from None
+
+    return Depends(parsed)
+
+
+def _invalid(error: ValidationError) -> ApiProblem:
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    if errors[0]["type"] == "json_invalid":
+        reason = errors[0]["msg"].removeprefix("Invalid JSON: ")
+        return ApiProblem(400, "invalid-json", f"the body is not JSON: {reason}")
+    return invalid(errors)
+
+
+def body_of(model: type[BaseModel], **examples: Any) -> dict[str, Any]:
+    """Return the part of a route's description (`openapi_extra`) that describes its body.
+
+    Args:
+        model: The model; `conpet.serve.app.BODIES` must list it.
+        examples: Bodies by name.
+    """
+    content: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
+    if examples:
+        content["examples"] = {name: {"value": value} for name, value in examples.items()}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}

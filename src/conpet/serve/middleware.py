@@ -1,0 +1,204 @@
+"""What surrounds every request: its id, allowed hosts, security headers, limits of its body, its line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+import zlib
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from conpet.serve.problems import ApiProblem, problem_of, response_of
+from conpet.serve.settings import ServeSettings
+
+REQUEST_ID = "X-Request-ID"
+_SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class RequestMiddleware:
+    """Gives each request an id, checks its host, and answers errors that no handler has answered.
+
+    Args:
+        app: The application.
+        settings: The server's settings.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
+        self._app = app
+        self._hosts = _allowed_hosts(settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        request_id = _request_id(headers)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                added = MutableHeaders(scope=message)
+                for name, value in {REQUEST_ID: request_id, **SECURITY_HEADERS}.items():
+                    added[name] = value
+            await send(message)
+
+        try:
+            self._check_host(headers)
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            if started:
+                raise
+            await response_of(problem_of(error), request_id)(scope, receive, send_with_headers)
+
+    def _check_host(self, headers: Headers) -> None:
+        if self._hosts and _host(headers) not in self._hosts:
+            raise ApiProblem(421, "unknown-host", "this server does not answer under this host name")
+
+
+class BodyMiddleware:
+    """Limits the body of a request in size, also after decompression, and in time.
+
+    Args:
+        app: The application.
+        settings: The server's settings.
+        uploads: Paths whose bodies may have `upload_bytes`.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServeSettings, uploads: tuple[str, ...] = ()) -> None:
+        self._app = app
+        self._seconds = settings.body_seconds
+        self._limit = settings.body_bytes
+        self._limits: Mapping[str, int] = dict.fromkeys(uploads, settings.upload_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        limit = self._limits.get(scope["path"], self._limit)
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > limit:
+            raise _too_large(limit)
+        body = _Body(receive, limit, time.monotonic() + self._seconds, _decompressor(headers))
+        await self._app(scope, body, send)
+
+
+class _Body:
+    """Receives the body of a request within its limits.
+
+    Args:
+        receive: Receives the messages of the connection.
+        limit: Most bytes, compressed and decompressed.
+        deadline: When the body must have arrived, on the monotonic clock.
+        decompressor: Decompresses the body, or None.
+    """
+
+    def __init__(self, receive: Receive, limit: int, deadline: float, decompressor: _Gzip | None) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._deadline = deadline
+        self._decompressor = decompressor
+        self._raw = 0
+        self._size = 0
+        self._complete = False
+
+    async def __call__(self) -> Message:
+        """Return the next message."""
+        if self._complete:
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), max(0.0, self._deadline - time.monotonic()))
+        except TimeoutError:
+            raise ApiProblem(
+                408, "body-too-slow", "the body did not arrive in time", headers={"Connection": "close"}
+            ) from None
+        if message["type"] != "http.request":
+            return message
+        body = message.get("body", b"")
+        self._raw += len(body)
+        if self._raw > self._limit:
+            raise _too_large(self._limit)
+        if self._decompressor is not None:
+            body = self._decompressor.decompress(body, self._limit - self._size, last=not message.get("more_body"))
+        self._size += len(body)
+        self._complete = not message.get("more_body", False)
+        return {**message, "body": body}
+
+
+class _Gzip:
+    """Decompresses a gzip body up to a limit."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+
+    def decompress(self, data: bytes, room: int, *, last: bool) -> bytes:
+        """Return the next bytes.
+
+        Raises:
+            ApiProblem: They are more than `room`, or no gzip.
+        """
+        try:
+            body = self._stream.decompress(data, room + 1)
+        except zlib.error:
+            raise ApiProblem(400, "broken-gzip", "the body is not valid gzip") from None
+        if len(body) > room or self._stream.unconsumed_tail:
+            raise _too_large(None)
+        if (last and not self._stream.eof) or self._stream.unused_data:
+            raise ApiProblem(400, "broken-gzip", "the body is not one complete gzip stream")
+        return body
+
+
+def _decompressor(headers: Headers) -> _Gzip | None:
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return None
+    if encoding == "gzip":
+        return _Gzip()
+    raise ApiProblem(
+        415,
+        "unsupported-encoding",
+        "this content encoding is not supported; send gzip, or none",
+        headers={"Accept-Encoding": "gzip"},
+    )
+
+
+def _too_large(limit: int | None) -> ApiProblem:
+    most = f"at most {limit:,} bytes" if limit is not None else "fewer bytes when decompressed"
+    return ApiProblem(413, "body-too-large", f"the body is too large: send {most}", headers={"Connection": "close"})
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get(REQUEST_ID, "")
+    return given if _SAFE_ID.fullmatch(given) else secrets.token_hex(12)
+
+
+def _host(headers: Headers) -> str:
+    host = headers.get("host", "").lower()
+    return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
+
+
+def _allowed_hosts(settings: ServeSettings) -> frozenset[str]:
+    """Return the hosts that requests may name; none stands for any.
+
+    Without this check, a page whose name resolves to this machine could call a server on loopback.
+    """
+    named = frozenset(host.lower() for host in settings.allowed_hosts)
+    return named | frozenset(_LOOPBACK_HOSTS) if named or settings.loopback else named

@@ -1,0 +1,138 @@
+"""Errors as clients see them: problem details (RFC 9457), always with the request's id."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from conpet.config.base import worded
+from conpet.errors import (
+    ConpetError,
+    CorruptionError,
+    DataError,
+    OutOfMemoryError,
+    UnknownNameError,
+    WorkspaceBusyError,
+    WorkspaceNotFoundError,
+    is_out_of_memory,
+)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 1
+"""Seconds after which a client may try again, where nothing better is known."""
+_SHOWN = 100
+"""Most errors listed in one problem."""
+
+
+class ApiProblem(HTTPException):
+    """An error that a request ends with.
+
+    Args:
+        status: HTTP status.
+        kind: Short name of the kind of error, part of its type.
+        detail: What is wrong and what to do, for people; no text of the request is repeated.
+        headers: Further headers, for example `Retry-After`.
+        extra: Further members of the document.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(status, detail, dict(headers or {}))
+        self.kind = kind
+        self.extra = extra
+
+
+def too_busy(status: int, kind: str, detail: str, seconds: float = RETRY_SECONDS) -> ApiProblem:
+    """Return a problem that is over after some seconds."""
+    return ApiProblem(status, kind, detail, headers={"Retry-After": str(max(1, round(seconds + 0.5)))})
+
+
+def problem_of(error: Exception) -> ApiProblem:
+    """Return the problem that an error is reported as; errors that conpet does not raise deliberately say nothing."""
+    match error:
+        case ApiProblem():
+            return error
+        case HTTPException(status_code=status):
+            phrase = HTTPStatus(status).phrase
+            return ApiProblem(status, phrase.lower().replace(" ", "-"), str(error.detail), headers=error.headers)
+        case DataError():
+            return ApiProblem(422, "invalid-data", error.summary, errors=_data_problems(error))
+        case UnknownNameError():
+            return ApiProblem(404, "not-found", str(error))
+        case WorkspaceBusyError():
+            return too_busy(503, "workspace-busy", "another change of the workspace is under way; try again later")
+        case WorkspaceNotFoundError() | CorruptionError() | OSError() if not is_out_of_memory(error):
+            return too_busy(503, "storage-failed", "the workspace cannot be read or written; the server's log says why")
+        case _ if is_out_of_memory(error) or isinstance(error, OutOfMemoryError):
+            return too_busy(503, "out-of-memory", "memory ran out; send fewer or shorter inputs, or try again later")
+        case ConpetError():
+            return ApiProblem(422, "refused", str(error))
+        case _:
+            return ApiProblem(500, "internal-error", "unexpected error; the server's log has it under the request id")
+
+
+def _data_problems(error: DataError) -> list[dict[str, Any]]:
+    return [
+        {"source": problem.file, "row": problem.row, "detail": problem.reason} for problem in error.problems[:_SHOWN]
+    ]
+
+
+def invalid(errors: Sequence[Mapping[str, Any]], where: str = "body") -> ApiProblem:
+    """Return the problem of a request that does not fit its schema.
+
+    Args:
+        errors: Pydantic's errors; what they say of the input is left out.
+        where: The part of the request.
+    """
+    listed = []
+    for error in errors[:_SHOWN]:
+        path = [str(part) for part in error["loc"] if part not in ("body", "query", "path", "header")]
+        detail = worded(str(error["msg"])).strip().removeprefix(": ").removeprefix("Value error, ")
+        listed.append({"pointer": "/" + "/".join(path) if path else "", "detail": detail})
+    return ApiProblem(422, "invalid-request", f"the {where} of the request does not fit its schema", errors=listed)
+
+
+def document(problem: ApiProblem, request_id: str) -> dict[str, Any]:
+    """Return a problem as a JSON-ready dictionary."""
+    return {
+        "type": f"urn:conpet:problem:{problem.kind}",
+        "title": HTTPStatus(problem.status_code).phrase,
+        "status": problem.status_code,
+        "detail": problem.detail,
+        "request_id": request_id,
+        **problem.extra,
+    }
+
+
+def response_of(problem: ApiProblem, request_id: str) -> Response:
+    """Return the response of a problem; all that is not ASCII is escaped."""
+    content = json.dumps(document(problem, request_id)).encode()
+    return Response(content, problem.status_code, dict(problem.headers or {}), MEDIA_TYPE)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Report the errors of all routes as problems."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return response_of(problem_of(error), request.state.request_id)
+
+    async def handle_invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for this class
+        return response_of(invalid(error.errors(), "address"), request.state.request_id)
+
+    app.add_exception_handler(HTTPException, handle)
+    app.add_exception_handler(ConpetError, handle)
+    app.add_exception_handler(RequestValidationError, handle_invalid)

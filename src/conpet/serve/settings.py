@@ -1,0 +1,170 @@
+"""Settings of the server: from flags, the environment and a file."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+import yaml
+from pydantic import BeforeValidator, Field, model_validator
+
+from conpet.config import StrictModel
+from conpet.errors import ConfigError
+
+PREFIX = "CONPET_SERVE_"
+"""Prefix of the environment variables: `CONPET_SERVE_PORT` sets `port`."""
+CONFIG = f"{PREFIX}CONFIG"
+"""Environment variable that names the settings file."""
+KEYS = "keys.sqlite"
+"""Default name of the file of API keys, in the workspace's folder."""
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _listed(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class ServeSettings(StrictModel):
+    """Settings of `conpet serve`.
+
+    Attributes:
+        workspace: Folder of the workspace.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        workers: Number of processes that answer.
+        backbone: Folder of the backbone, if it was moved.
+        device: Torch device, instead of the workspace's.
+        threads: Threads of each process for computing; by default the cores divided by the processes.
+        insecure: Whether to serve without keys on an address that is not loopback.
+        keys_file: File of the API keys; by default `keys.sqlite` in the workspace's folder.
+        allowed_hosts: Host names that requests may name. By default only loopback names if the server listens on
+            loopback, otherwise any.
+        rate_limit: Requests a second for each key (without keys: each client address); None for no limit.
+        rate_burst: Requests that a key may send at once within its rate.
+        body_bytes: Largest body of a request, after decompression.
+        upload_bytes: Largest upload of a task, after decompression.
+        max_inputs: Most inputs in a request.
+        max_characters: Most characters in an input, its words included.
+        max_words: Most words in an input with spans.
+        max_connections: Most open connections of a process.
+        timeout_seconds: Most seconds for a request; a client may ask for less.
+        body_seconds: Most seconds until the body of a request has arrived.
+        header_seconds: Most seconds until the headers of a request have arrived.
+        keep_alive_seconds: Seconds that an idle connection stays open.
+        drain_seconds: Most seconds for finishing requests after a stop was requested.
+        queue_inputs: Most inputs that wait in a process.
+        batch_inputs: Most inputs in a batch.
+        batch_tokens: Most tokens in a batch, estimated.
+        batch_seconds: Time that a batch should take; batches are made smaller to hold it.
+        batch_wait_seconds: Longest wait for more inputs before a batch, under load; there is none when idle.
+        poll_seconds: Seconds between looks for a new generation.
+        log_level: "debug", "info", "warning" or "error".
+        log_texts: Whether the log may contain the inputs.
+    """
+
+    noun: ClassVar[str] = "serve setting"
+
+    workspace: Path
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    backbone: str | None = None
+    device: str | None = None
+    threads: Count | None = None
+    insecure: bool = False
+    keys_file: Path | None = None
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    rate_limit: Annotated[float, Field(gt=0)] | None = None
+    rate_burst: Count = 20
+    body_bytes: Count = 4 << 20
+    upload_bytes: Count = 64 << 20
+    max_inputs: Count = 1024
+    max_characters: Count = 20_000
+    max_words: Count = 2_000
+    max_connections: Count = 2_000
+    timeout_seconds: Seconds = 30.0
+    body_seconds: Seconds = 30.0
+    header_seconds: Seconds = 10.0
+    keep_alive_seconds: Count = 5
+    drain_seconds: Seconds = 30.0
+    queue_inputs: Count = 4096
+    batch_inputs: Count = 256
+    batch_tokens: Count = 16_384
+    batch_seconds: Seconds = 0.1
+    batch_wait_seconds: Annotated[float, Field(ge=0, le=1)] = 0.002
+    poll_seconds: Annotated[float, Field(gt=0, le=1)] = 0.2
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    log_texts: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max_inputs > self.queue_inputs:
+            raise ValueError(
+                f"max_inputs={self.max_inputs} is larger than queue_inputs={self.queue_inputs}: the largest request "
+                "would never be accepted; raise queue_inputs or lower max_inputs"
+            )
+        return self
+
+    @property
+    def keys(self) -> Path:
+        """The file of the API keys."""
+        return self.keys_file or self.workspace / KEYS
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @classmethod
+    def load(
+        cls,
+        flags: Mapping[str, Any],
+        file: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Return the settings: flags win over the environment, and the environment over the file.
+
+        Args:
+            flags: Settings given as flags; None counts as not given.
+            file: A YAML file of settings; by default the one named by `CONPET_SERVE_CONFIG`.
+            environment: Environment variables; by default those of the process.
+
+        Raises:
+            ConfigError: A setting is unknown or wrong, or the file cannot be read.
+        """
+        environment = os.environ if environment is None else environment
+        if file is None and environment.get(CONFIG):
+            file = Path(environment[CONFIG])
+        known = {
+            name.removeprefix(PREFIX).lower(): value
+            for name, value in environment.items()
+            if name.startswith(PREFIX) and name != CONFIG and value != ""
+        }
+        given = {name: value for name, value in flags.items() if value is not None}
+        return cls.parse({**_read(file), **known, **given})
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the settings file {file}: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: give settings as `name: value`, one on each line")
+    return {str(name): value for name, value in values.items()}
