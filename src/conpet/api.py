@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -694,18 +694,29 @@ class ConPET:
 
     # Predicting
 
-    def predict(self, inputs: Sequence[str | Example], *, runners_up: int = 2) -> list[Prediction]:
+    def predict(
+        self,
+        inputs: Sequence[str | Example],
+        *,
+        runners_up: int = 2,
+        tasks: Collection[str] | None = None,
+        explain: bool = False,
+    ) -> list[Prediction]:
         """Predict inputs: texts, or examples of any kind.
 
         Args:
             inputs: The inputs.
             runners_up: Number of further candidates to return with each answer, 0 or more.
+            tasks: Names of the tasks to answer among, whatever other tasks would answer; probabilities are then among
+                these. None for all.
+            explain: Whether to return why each input was answered as it was (`Prediction.explanation`).
 
         Raises:
-            ConfigError: `runners_up` is negative.
-            DataError: An input is empty or malformed, or no task of its kind was learned.
+            ConfigError: `runners_up` is negative, or `tasks` is empty.
+            UnknownNameError: One of `tasks` was not learned.
+            DataError: An input is empty or malformed, or no task of its kind was learned (or is among `tasks`).
         """
-        return self._engine.predict(inputs, runners_up=runners_up)
+        return self._engine.predict(inputs, runners_up=runners_up, tasks=tasks, explain=explain)
 
     def predict_stream(self, inputs: Iterable[str | Example], *, runners_up: int = 2) -> Iterator[Prediction]:
         """Predict any number of inputs in constant memory; arguments and errors as in `predict`."""

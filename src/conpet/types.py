@@ -24,12 +24,15 @@ __all__ = [
     "Evaluation",
     "Example",
     "Examples",
+    "Explanation",
     "Generation",
     "Kind",
     "LearnReport",
     "Measurement",
     "MergeReport",
+    "Neighbour",
     "Prediction",
+    "RankedTask",
     "Span",
     "Tally",
     "Task",
@@ -63,6 +66,59 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class RankedTask:
+    """A task with its probability, 0 to 1."""
+
+    task: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A training example near an input.
+
+    Attributes:
+        task: Name of its task.
+        label: Its label; None for a task without labels.
+        similarity: Cosine of the frozen features, -1 to 1.
+        example: The example, or None if its text is not stored.
+    """
+
+    task: str
+    label: str | None
+    similarity: float
+    example: Example | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        example = self.example.to_json() if self.example else None
+        return {"task": self.task, "label": self.label, "similarity": self.similarity, "example": example}
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why an input was answered as it was.
+
+    Attributes:
+        ranking: The likeliest tasks by the selector, best first; by the answer, for a method without selector.
+        modules: The tasks whose modules were run on the input; none if the fusion decided without one.
+        nearest: The training examples most like the input, among those of the likeliest tasks.
+    """
+
+    ranking: tuple[RankedTask, ...]
+    modules: tuple[str, ...]
+    nearest: tuple[Neighbour, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return {
+            "ranking": [{"task": ranked.task, "score": ranked.score} for ranked in self.ranking],
+            "modules": list(self.modules),
+            "nearest": [neighbour.to_json() for neighbour in self.nearest],
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """The answer for one input, and its source.
 
@@ -74,6 +130,7 @@ class Prediction:
         runners_up: The next likeliest answers, best first.
         generation: The workspace's generation that answered; None for a state that is not committed.
         answer: The answer of the task's head: the label, or a number, a text, ... (JSON-ready).
+        explanation: Why it was answered in this way, if asked for.
     """
 
     label: str | None
@@ -83,6 +140,7 @@ class Prediction:
     runners_up: tuple[Candidate, ...] = ()
     generation: int | None = None
     answer: Any = None
+    explanation: Explanation | None = None
 
     @property
     def shown(self) -> str:
@@ -91,7 +149,7 @@ class Prediction:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
-        document = {
+        document: dict[str, Any] = {
             "label": self.label,
             "score": self.score,
             "task": self.task,
@@ -102,6 +160,8 @@ class Prediction:
                 for candidate in self.runners_up
             ],
         }
+        if self.explanation is not None:
+            document["explanation"] = self.explanation.to_json()
         return document if self.label is not None else {"answer": self.answer, **document}
 
 

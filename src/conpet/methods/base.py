@@ -104,11 +104,13 @@ class Scores:
         classes: Log-probabilities of the classes `[n, C]`, float32; the probabilities of a row sum to 1.
         tasks: Log-probabilities of the tasks by the selector `[n, T]`, or None for a method without one.
         selected: Indices of the pre-selected tasks `[n, k]`, best first, or None.
+        ran: True for each class whose module was run `[n, C]`, or None for a method without modules.
     """
 
     classes: Tensor
     tasks: Tensor | None = None
     selected: Tensor | None = None
+    ran: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

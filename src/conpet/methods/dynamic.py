@@ -114,7 +114,7 @@ class DynamicMethod(Method):
         # The likeliest task of each selected module; most modules serve only one.
         of_module = self.modules(state).of_task == chosen.unsqueeze(2)
         selected = by_selector.unsqueeze(1).masked_fill(~of_module, -torch.inf).argmax(dim=2)
-        return Scores(self.fusion(state).log_probabilities(evidence), by_selector, selected)
+        return Scores(self.fusion(state).log_probabilities(evidence), by_selector, selected, evidence.ran)
 
     def prepare(self, state: State) -> None:
         """Fit selector, classifiers, fusion and module assignment."""

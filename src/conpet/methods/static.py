@@ -144,7 +144,9 @@ class StaticMethod(Method, ABC):
     def score(self, state: State, inputs: EncodedInputs, kind: Kind) -> Scores:
         """Score n examples of one kind by the shared module; labels of tasks of another kind get -inf."""
         first_module = torch.zeros(count(inputs), 1, dtype=torch.int64)
-        return Scores(torch.log_softmax(self.modules(state).run(inputs, kind, first_module), dim=1))
+        logits = self.modules(state).run(inputs, kind, first_module)
+        possible = logits.masked_fill(state.impossible(kind), -torch.inf)
+        return Scores(torch.log_softmax(possible, dim=1), ran=possible > -torch.inf)
 
     def modules(self, state: State) -> ModuleAssignment:
         """Return the shared module and the tasks it serves."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
 from conpet.data import Example, Kind, check_example
 from conpet.errors import ConfigError, DataError, Problem
 from conpet.heads.base import Answer
+from conpet.state.explain import explain as explained_by
 from conpet.state.inputs import EncodedInputs
 from conpet.state.live import Live, LiveState
 from conpet.types import Candidate, Prediction
@@ -31,17 +33,28 @@ class Engine:
     def __init__(self, live: LiveState) -> None:
         self._live = live
 
-    def predict(self, inputs: Sequence[str | Example], *, runners_up: int = 2, first: int = 1) -> list[Prediction]:
+    def predict(
+        self,
+        inputs: Sequence[str | Example],
+        *,
+        runners_up: int = 2,
+        tasks: Collection[str] | None = None,
+        explain: bool = False,
+        first: int = 1,
+    ) -> list[Prediction]:
         """Predict inputs: texts, or examples of any kind.
 
         Args:
             inputs: The inputs.
             runners_up: Number of further candidates to return with each answer, 0 or more.
+            tasks: Names of the tasks to answer among; None for all.
+            explain: Whether to return why each input was answered as it was.
             first: Number of the first input, used in error messages.
 
         Raises:
-            ConfigError: `runners_up` is negative.
-            DataError: An input is empty or malformed, or no task of its kind was learned.
+            ConfigError: `runners_up` is negative, or `tasks` is empty.
+            UnknownNameError: One of `tasks` was not learned.
+            DataError: An input is empty or malformed, or no task of its kind was learned (or is among `tasks`).
         """
         if runners_up < 0:
             raise ConfigError(f"runners_up={runners_up}: give 0 or more")
@@ -53,7 +66,8 @@ class Engine:
         ]
         if problems:
             raise DataError(f"{len(problems)} of {len(examples)} inputs cannot be predicted", problems)
-        return answer(self._live.now(), examples, runners_up, first)
+        live = self._live.now()
+        return answer(live if tasks is None else live.among(tasks), examples, runners_up, first, explain=explain)
 
     def predict_stream(self, inputs: Iterable[str | Example], *, runners_up: int = 2) -> Iterator[Prediction]:
         """Predict any number of inputs in constant memory; arguments and errors as in `predict`."""
@@ -83,7 +97,9 @@ def _example(number: int, item: object) -> Example:
     return item.labelled(None)
 
 
-def answer(live: Live, examples: Sequence[Example], runners_up: int, first: int = 1) -> list[Prediction]:
+def answer(
+    live: Live, examples: Sequence[Example], runners_up: int, first: int = 1, *, explain: bool = False
+) -> list[Prediction]:
     """Predict examples, each among the tasks of its kind.
 
     Args:
@@ -91,6 +107,7 @@ def answer(live: Live, examples: Sequence[Example], runners_up: int, first: int 
         examples: Valid examples (see `conpet.data.check_example`).
         runners_up: Number of further candidates to return.
         first: Number of the first example, used in error messages.
+        explain: Whether to return why each example was answered as it was.
 
     Raises:
         DataError: No task of an example's kind was learned.
@@ -100,7 +117,7 @@ def answer(live: Live, examples: Sequence[Example], runners_up: int, first: int 
         rows = [row for row, example in enumerate(examples) if example.kind is kind]
         if rows:
             _check_kind(live, kind, [first + row for row in rows])
-            predictions = _predict_kind(live, kind, [examples[row] for row in rows], runners_up)
+            predictions = _predict_kind(live, kind, [examples[row] for row in rows], runners_up, explain)
             answers |= dict(zip(rows, predictions, strict=True))
     return [answers[row] for row in range(len(examples))]
 
@@ -112,13 +129,18 @@ def _check_kind(live: Live, kind: Kind, numbers: Sequence[int]) -> None:
     if bool(live.state.other_kind[kind].all()):
         learned = sorted({str(task.kind) for task in tasks})
         problems = [Problem("inputs", number, f"is of kind {kind}") for number in numbers]
+        if live.state.only is not None:
+            raise DataError(f"none of the given tasks takes inputs of kind {kind}", problems)
         raise DataError(f"no task of kind {kind} was learned; the tasks are of kind {', '.join(learned)}", problems)
 
 
-def _predict_kind(live: Live, kind: Kind, examples: Sequence[Example], runners_up: int) -> list[Prediction]:
+def _predict_kind(
+    live: Live, kind: Kind, examples: Sequence[Example], runners_up: int, explain: bool
+) -> list[Prediction]:
     method, state = live.method, live.state
     inputs = method.encode(state, examples, kind, keep=False)
-    scores = method.score(state, inputs, kind).classes
+    all_scores = method.score(state, inputs, kind)
+    scores = all_scores.classes
     # Decided by kind, not by score: a fusion may give probability 0 to classes that are possible.
     possible = (~state.impossible(kind)).nonzero().squeeze(1)
     best = scores[:, possible].topk(min(runners_up + 1, len(possible)), dim=1)
@@ -139,7 +161,10 @@ def _predict_kind(live: Live, kind: Kind, examples: Sequence[Example], runners_u
         predictions.append(
             Prediction(first.label, first.score, first.task, version, tuple(rest), live.generation, value)
         )
-    return predictions
+    if not explain:
+        return predictions
+    explanations = explained_by(live, kind, inputs, all_scores)
+    return [replace(one, explanation=why) for one, why in zip(predictions, explanations, strict=True)]
 
 
 def _head_answers(live: Live, inputs: EncodedInputs, owners: Sequence[int]) -> dict[int, Answer]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from conpet.backbone.backbone import Backbone, Loaded
 from conpet.backbone.cache import StateCache
@@ -65,6 +65,10 @@ class Live:
     def generation(self) -> int:
         """The generation."""
         return self.snapshot.generation
+
+    def among(self, names: Collection[str]) -> Live:
+        """Return the same generation, in which only these tasks may answer; errors as in `State.among`."""
+        return replace(self, state=self.state.among(names))
 
 
 class LiveState:

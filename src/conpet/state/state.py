@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from conpet.artifact import Artifact, InMemoryObject, ObjectReader
 from conpet.data import Kind
+from conpet.errors import ConfigError, UnknownNameError, did_you_mean
 from conpet.state.slots import ASSIGNMENT, NAMES, STATISTICS, shared_slot_of
 
 if TYPE_CHECKING:
@@ -95,12 +96,14 @@ class State:
         shared: Objects that belong to no single task, by slot.
         generation: The workspace's generation, or None for a state that is not committed.
         fits: Results of `fitted` so far, by name.
+        only: Names of the only tasks that may answer (see `among`), or None for all.
     """
 
     tasks: tuple[TaskState, ...] = ()
     shared: Mapping[str, ObjectReader] = field(default_factory=dict)
     generation: int | None = None
     fits: dict[str, Any] = field(default_factory=dict, repr=False)
+    only: frozenset[str] | None = None
 
     def fitted(self, name: str, fit: Callable[[], Value]) -> Value:
         """Return the result of `fit` for this state, computed once.
@@ -112,6 +115,21 @@ class State:
             stored = self.fits.setdefault(name, fit())
         value: Value = stored
         return value
+
+    def among(self, names: Collection[str]) -> State:
+        """Return the same state, in which only these tasks may answer. It shares all fits; use it to predict only.
+
+        Raises:
+            ConfigError: There are no names.
+            UnknownNameError: There is no such task.
+        """
+        if not names:
+            raise ConfigError("tasks=[]: name at least one task, or leave it out")
+        known = [task.name for task in self.tasks]
+        for name in names:
+            if name not in known:
+                raise UnknownNameError(f"no task {name!r} was learned{did_you_mean(name, known)}")
+        return replace(self, only=frozenset(names))
 
     # The next state
 
@@ -198,10 +216,10 @@ class State:
 
     @cached_property
     def other_kind(self) -> Mapping[Kind, Tensor]:
-        """For each kind, which tasks have another kind `[T]`, bool."""
-        kinds = [task.kind for task in self.tasks]
+        """For each kind, which tasks cannot answer: they have another kind, or `only` leaves them out `[T]`, bool."""
+        kinds = [task.kind if self.only is None or task.name in self.only else None for task in self.tasks]
         return {kind: torch.tensor([other is not kind for other in kinds], dtype=torch.bool) for kind in Kind}
 
     def impossible(self, kind: Kind) -> Tensor:
-        """Return which classes cannot be the answer for an input of a kind `[C]`, bool: those of other kinds."""
+        """Return which classes cannot be the answer for an input of a kind `[C]`, bool (see `other_kind`)."""
         return self.other_kind[kind][self.owner]
