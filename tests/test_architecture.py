@@ -59,6 +59,8 @@ ORDER = (
     "testing",
     "demo",
     "bench",
+    "serve.problems",
+    "jobs",
     "serve",
     "cli",
     "__main__",

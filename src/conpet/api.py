@@ -154,6 +154,7 @@ class ConPET:
         backbone: str | None = None,
         device: str | None = None,
         wait_for_changes: bool = True,
+        event_detail: Mapping[str, Any] | None = None,
     ) -> Self:
         """Open a workspace and check that its backbone is the one it was made with.
 
@@ -163,13 +164,14 @@ class ConPET:
             device: A torch device that overrides the workspace's setting.
             wait_for_changes: Whether a prediction waits for a generation that another process has just committed. If
                 not, predictions use the former generation until a background thread has prepared the new one.
+            event_detail: Added to the detail of every event that this object adds to the history (JSON-ready).
 
         Raises:
             WorkspaceNotFoundError: There is no workspace at `path`.
             UnknownNameError: Its method, or another component, is not registered.
             BackboneMismatchError: The backbone differs in its weights, tokenizer or configuration.
         """
-        store = Store.open(path)
+        store = Store.open(path, detail=event_detail)
         header = store.header()
         try:
             settings = Settings.parse(header.settings)

@@ -31,6 +31,10 @@ class BackboneError(ConpetError, RuntimeError):
     """A backbone cannot be loaded or used in this way."""
 
 
+class StoppedError(ConpetError, RuntimeError):
+    """A progress callback stopped a change; nothing was committed, and training can resume from a checkpoint."""
+
+
 class OutOfMemoryError(ConpetError, MemoryError):
     """Memory ran out."""
 
@@ -65,6 +69,14 @@ class WorkspaceBusyError(ConpetError, TimeoutError):
 
 class CorruptionError(ConpetError, OSError):
     """Data on disk differs from what was written: a wrong hash, a missing or extra tensor, another schema."""
+
+
+class QueueFullError(ConpetError, TimeoutError):
+    """Too many jobs wait already."""
+
+
+class IdempotencyError(ConpetError, ValueError):
+    """An idempotency key was used before, for another request."""
 
 
 @dataclass(frozen=True, slots=True)

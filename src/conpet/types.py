@@ -403,6 +403,29 @@ class LearnReport:
         """Wall time of all stages."""
         return sum(stage.seconds for stage in self.cost)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary; accuracies are fractions."""
+        return {
+            "task": self.task,
+            "version": self.version,
+            "skipped": self.skipped,
+            "changed_since": self.changed_since,
+            "labels": self.labels,
+            "tasks_seen": self.tasks_seen,
+            "labels_seen": self.labels_seen,
+            "whole_accuracy": self.evaluation.whole_accuracy if self.evaluation else None,
+            "average_accuracy": self.evaluation.average_accuracy if self.evaluation else None,
+            "forgetting": self.forgetting,
+            "backward_transfer": self.backward_transfer,
+            "trainable_parameters": self.trainable_parameters,
+            "head_parameters": self.head_parameters,
+            "bytes_stored": self.bytes_stored,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+            "consolidation_due": self.consolidation_due,
+            "consolidation": self.consolidation.to_json() if self.consolidation else None,
+        }
+
     def __str__(self) -> str:
         if self.changed_since:
             return (

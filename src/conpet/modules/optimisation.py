@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from conpet.artifact import Artifact, load_checkpoint, save_checkpoint
 from conpet.config import TrainingConfig
-from conpet.errors import DivergedError
+from conpet.errors import DivergedError, StoppedError
 from conpet.randomness import seeded
 
 CHECKPOINT_SECONDS = 20.0
@@ -107,7 +107,7 @@ def optimise(
         schedule: Steps and learning rate.
         checkpoint: Folder for checkpoints; a run resumes from a checkpoint it finds there.
         on_gradient: Called with the step's number after its backward pass; may change the gradients.
-        on_step: Called with the step's number after each step.
+        on_step: Called with the step's number after each step. If it raises `StoppedError`, a checkpoint is saved.
 
     Raises:
         DivergedError: The loss is NaN or infinite; the parameters are unusable.
@@ -165,7 +165,13 @@ def optimise_batch(
         if due or len(unread) == read_steps or step + 1 == steps:
             _read_losses(unread, step + 1 - len(unread), groups, logs)
         if on_step:
-            on_step(step)
+            try:
+                on_step(step)
+            except StoppedError:
+                if checkpoint is not None:
+                    _read_losses(unread, step + 1 - len(unread), groups, logs)
+                    save_checkpoint(checkpoint, _state(groups, optimizer, logs))
+                raise
         if checkpoint is not None and due:
             save_checkpoint(checkpoint, _state(groups, optimizer, logs))
             saved = time.monotonic()
@@ -186,7 +192,7 @@ def _adamw_group(group: ParameterGroup) -> dict[str, Any]:
 
 def _read_losses(unread: list[Tensor], first: int, groups: Sequence[ParameterGroup], logs: Sequence[TrainLog]) -> None:
     """Move the losses in `unread`, of the steps from `first`, into the logs."""
-    values = torch.cat(unread).tolist()
+    values = torch.cat(unread).tolist() if unread else []
     for step in range(first, first + len(unread)):
         for group, log in zip(groups, logs, strict=True):
             if group.is_active(step):

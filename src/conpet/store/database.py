@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -33,19 +33,23 @@ class Database:
 
     Args:
         file: The SQLite file; it must exist unless `create` is called.
+        tables: Its tables; by default those of a workspace.
+        version: The version of its schema.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, tables: MetaData = Base.metadata, version: int = SCHEMA_VERSION) -> None:
         self.file = file
+        self._tables = tables
+        self._version = version
         self._engine = self._make_engine()
 
     def create(self) -> None:
         """Create the file with all tables."""
         with _translated(self.file), closing(_connect(self.file, "rwc")) as raw:
             raw.execute("PRAGMA journal_mode=WAL")
-            raw.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            raw.execute(f"PRAGMA user_version={self._version}")
         with self.write() as connection:
-            Base.metadata.create_all(connection)
+            self._tables.create_all(connection)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -39,10 +39,12 @@ class Store:
 
     Args:
         path: The workspace's folder.
+        detail: Added to the detail of every event that this object commits.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, detail: Mapping[str, Any] | None = None) -> None:
         self._layout = Layout(path)
+        self._detail = detail
         self._database = Database(self._layout.database)
         self._index = Index(self._layout.objects)
         self._seen: tuple[object, int] = (None, 0)  # the stamp of the database, and the generation it had
@@ -87,8 +89,12 @@ class Store:
         _require_free(Path(path).expanduser().resolve())
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Store:
+    def open(cls, path: str | os.PathLike[str], *, detail: Mapping[str, Any] | None = None) -> Store:
         """Open the workspace at `path`.
+
+        Args:
+            path: The workspace's folder.
+            detail: Added to the detail of every event that the store commits, for example who requested the change.
 
         Raises:
             WorkspaceNotFoundError: There is no workspace.
@@ -96,7 +102,7 @@ class Store:
         """
         folder = Path(path).expanduser().resolve()
         _require_workspace(folder)
-        store = cls(folder)
+        store = cls(folder, detail)
         store._require_schema()
         for part in store._layout.folders:  # copying tools and archives may drop empty folders
             part.mkdir(exist_ok=True)
@@ -167,7 +173,7 @@ class Store:
             WorkspaceBusyError: Another writer is still active after `wait_seconds`.
         """
         with hold_lock(self._layout.root, verb, wait_seconds):
-            writer = Writer(self._layout, self._database)
+            writer = Writer(self._layout, self._database, self._detail)
             writer.clean()
             yield writer
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import and_, delete, func, select
 
@@ -31,11 +33,13 @@ class Writer:
     Args:
         layout: The paths of the workspace.
         database: Its database.
+        detail: Added to the detail of every event.
     """
 
-    def __init__(self, layout: Layout, database: Database) -> None:
+    def __init__(self, layout: Layout, database: Database, detail: Mapping[str, Any] | None = None) -> None:
         self._layout = layout
         self._database = database
+        self._detail = dict(detail or {})
 
     def commit(self, change: Change) -> EventRecord:
         """Commit a change completely, or nothing of it on an error.
@@ -55,6 +59,7 @@ class Writer:
             ConfigError: As in `commit`, or two changes concern the same task or slot.
             OSError: As in `commit`.
         """
+        changes = [replace(change, detail={**change.detail, **self._detail}) for change in changes]
         with self._database.read() as connection:
             plans = make_plans(connection, changes)
         try:

@@ -1,0 +1,74 @@
+"""The checked data of a job, as a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from conpet.data import Example, Examples, Task
+from conpet.errors import CorruptionError
+
+DATA = "data.json"
+"""Name of the file, in the folder of the job."""
+_SUBSETS = ("train", "validation", "test")
+
+
+def write_tasks(file: Path, tasks: Iterable[Task]) -> None:
+    """Write tasks to a new file."""
+    documents = [
+        {
+            "name": task.name,
+            "template": task.template,
+            "settings": dict(task.settings),
+            "notes": list(task.notes),
+            **_examples(task),
+        }
+        for task in tasks
+    ]
+    _write(file, {"tasks": documents})
+
+
+def write_examples(file: Path, examples: Examples) -> None:
+    """Write further examples for known tasks to a new file."""
+    _write(file, {"examples": _examples(examples)})
+
+
+def read_tasks(file: Path) -> list[Task]:
+    """Read what `write_tasks` wrote."""
+    return [
+        Task(
+            document["name"],
+            **_subsets(document),
+            template=document["template"],
+            settings=document["settings"],
+            notes=tuple(document["notes"]),
+        )
+        for document in _read(file)["tasks"]
+    ]
+
+
+def read_examples(file: Path) -> Examples:
+    """Read what `write_examples` wrote."""
+    return Examples(**_subsets(_read(file)["examples"]))
+
+
+def _examples(source: Task | Examples) -> dict[str, Any]:
+    return {subset: [example.to_json() for example in getattr(source, subset)] for subset in _SUBSETS}
+
+
+def _subsets(document: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, tuple[Example, ...]]:
+    return {subset: tuple(Example.from_json(row) for row in document[subset]) for subset in _SUBSETS}
+
+
+def _write(file: Path, document: Mapping[str, Any]) -> None:
+    with file.open("x", encoding="utf-8") as stream:
+        json.dump(document, stream, ensure_ascii=False)
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError) as error:
+        raise CorruptionError(f"the data of a job is missing or damaged ({error}); send it again") from error

@@ -1,0 +1,133 @@
+"""Make the change that a job asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from conpet.context import Progress
+from conpet.errors import WorkspaceBusyError
+from conpet.jobs.data import read_examples, read_tasks
+from conpet.jobs.records import Job, JobKind, JobProgress
+from conpet.store import EventRecord, Store
+
+if TYPE_CHECKING:
+    from conpet.api import ConPET
+
+JOB = "job"
+"""Key of an event's detail: the id of the job that made the change."""
+_WAIT_SECONDS = 1.0
+Done = TypeVar("Done")
+Report = Callable[[JobProgress], None]
+Log = Callable[[str], None]
+
+
+def changes_of(store: Store, job_id: str) -> list[EventRecord]:
+    """Return the changes that a job has already committed, oldest first."""
+    return [event for event in store.events() if event.detail.get(JOB) == job_id]
+
+
+def result_so_far(events: Sequence[EventRecord]) -> dict[str, Any]:
+    """Return the result of a job from the changes that it committed."""
+    tasks = [{"task": event.task, "version": event.version} for event in events if event.task is not None]
+    return {"tasks": tasks, "generation": events[-1].id}
+
+
+class Performer:
+    """Makes the change of one job.
+
+    Args:
+        workspace: The workspace, opened so that its events name the job.
+        job: The job.
+        data: The file of its checked data.
+        report: Called with the progress; raises `StoppedError` to stop.
+        log: Called with lines for the log.
+    """
+
+    def __init__(self, workspace: ConPET, job: Job, data: Path, report: Report, log: Log) -> None:
+        self._workspace = workspace
+        self._job = job
+        self._data = data
+        self._report = report
+        self._log = log
+        self._evaluate = bool(job.options.get("evaluate", True))
+        self._former = changes_of(workspace.store, job.id)
+
+    def run(self) -> dict[str, Any]:
+        """Make the change, without what the job has committed in an earlier attempt, and return its result."""
+        if self._former and self._job.kind not in (JobKind.LEARN, JobKind.EXTEND):
+            return result_so_far(self._former)
+        options = self._job.options
+        match self._job.kind:
+            case JobKind.LEARN:
+                result = self._learn(options)
+            case JobKind.EXTEND:
+                result = self._extend()
+            case JobKind.REMOVE:
+                evaluation = self._change(1, 1, options["task"], self._workspace.remove, options["task"])
+                result = {"tasks": [{"task": options["task"], "version": None}]}
+                result["whole_accuracy"] = evaluation.whole_accuracy if evaluation else None
+            case JobKind.ACTIVATE:
+                arguments = (options["task"], options["version"])
+                report = self._change(1, 1, options["task"], self._workspace.rollback, *arguments)
+                result = {"tasks": [report.to_json()]}
+            case JobKind.CONSOLIDATE:
+                done = self._change(1, 1, None, self._workspace.consolidate, bound=options["bound"])
+                self._log(str(done))
+                result = done.to_json()
+        return {**result, "generation": self._workspace.store.generation()}
+
+    def _learn(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        tasks, batch = read_tasks(self._data), int(options.get("batch", 1))
+        committed = {event.task: event.version for event in self._former}
+        reports: list[dict[str, Any]] = [
+            {"task": task.name, "version": committed[task.name]} for task in tasks if task.name in committed
+        ]
+        if reports:
+            self._log(f"{len(reports)} of {len(tasks)} tasks were learned in an earlier attempt")
+        remaining = [task for task in tasks if task.name not in committed]
+        groups = [remaining[start : start + batch] for start in range(0, len(remaining), batch)]
+        before = (len(tasks) - len(remaining)) // batch
+        for number, group in enumerate(groups, start=1 + before):
+            learned = self._change(number, before + len(groups), group[0].name, self._workspace.learn_batch, group)
+            for report in learned:
+                self._log(str(report))
+            reports += [report.to_json() for report in learned]
+        return {"tasks": reports}
+
+    def _extend(self) -> dict[str, Any]:
+        reports = self._change(1, 1, None, self._workspace.extend, read_examples(self._data))
+        for report in reports:
+            self._log(str(report))
+        return {"tasks": [report.to_json() for report in reports]}
+
+    def _change(
+        self, number: int, total: int, task: str | None, change: Callable[..., Done], *arguments: Any, **options: Any
+    ) -> Done:
+        """Make one change; while another process changes the workspace, wait so that the job can be stopped."""
+
+        def progress(stage: str, share: float) -> None:
+            self._report(JobProgress(stage, share, task, number, total))
+
+        progress("waiting", 0.0)
+        return waited(
+            lambda seconds: change(
+                *arguments, **options, evaluate=self._evaluate, wait_seconds=seconds, progress=progress
+            ),
+            progress,
+            self._log,
+        )
+
+
+def waited(change: Callable[[float], Done], progress: Progress, log: Log) -> Done:
+    """Make a change as soon as no other process changes the workspace; `progress` is called every second."""
+    told = False
+    while True:
+        try:
+            return change(_WAIT_SECONDS)
+        except WorkspaceBusyError:
+            if not told:
+                log("waiting for another change of the workspace")
+            told = True
+            progress("waiting", 0.0)

@@ -1,0 +1,88 @@
+"""Uploads of tasks: read and checked in a process of their own, with limits, before a job is accepted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from conpet.errors import ConfigError, DataError, OutOfMemoryError, Problem
+
+MEDIA_TYPES = {
+    "application/json": "json",
+    "application/x-ndjson": "jsonl",
+    "application/ndjson": "jsonl",
+    "application/jsonl": "jsonl",
+    "application/jsonlines": "jsonl",
+    "text/csv": "csv",
+    "application/vnd.apache.parquet": "parquet",
+    "application/x-parquet": "parquet",
+}
+"""Formats of uploads by media type."""
+FORMATS = ("json", "jsonl", "jsonl.gz", "csv", "csv.gz", "parquet")
+"""Formats of uploads."""
+RAW = "upload"
+"""Name of the file as it was received, before its suffix, in the folder of the job."""
+_SECONDS = 120
+"""Most seconds for reading an upload."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadOptions:
+    """How an upload is read; most are those of `conpet.data.read_task`.
+
+    Attributes:
+        form: One of `FORMATS`.
+        extend: Whether it holds further examples of known labels instead of tasks.
+        name: Name of the task; not for JSON, which names its tasks itself.
+        template: Its template; not for JSON.
+        seed: Seed for splitting off missing test sets.
+        all_rows: Whether nothing is split off.
+        owned: Maps known labels to the names of their tasks.
+        limit: Most bytes when decompressed.
+    """
+
+    form: str
+    extend: bool = False
+    name: str | None = None
+    template: str | None = None
+    seed: int = 0
+    all_rows: bool = False
+    owned: Mapping[str, str] = field(default_factory=dict)
+    limit: int = 64 << 20
+
+
+def check_upload(folder: Path, options: UploadOptions) -> tuple[str, ...]:
+    """Read the upload in a job's folder, write its checked data beside it, and return the names of its tasks.
+
+    It is read in another process with limits on memory and time, because a hostile file may exhaust both.
+
+    Args:
+        folder: The job's folder; it holds the file `upload.FORMAT`, which is deleted.
+        options: How to read it.
+
+    Raises:
+        DataError: The upload has errors; `problems` lists all of them.
+        ConfigError: An option is wrong, or pyarrow is needed and not installed.
+        OutOfMemoryError: Reading it needs too much memory.
+    """
+    request = json.dumps({"folder": str(folder), **asdict(options)})
+    command = [sys.executable, "-m", "conpet.jobs.intake"]
+    try:
+        done = subprocess.run(
+            command, input=request, capture_output=True, text=True, encoding="utf-8", timeout=_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(f"the upload could not be read within {_SECONDS} seconds; send it in smaller parts") from None
+    if done.returncode != 0 or not done.stdout:
+        raise OutOfMemoryError("the upload could not be read within the memory allowed; send it in smaller parts")
+    answer = json.loads(done.stdout)
+    match answer["outcome"]:
+        case "data":
+            raise DataError(answer["message"], [Problem(*problem) for problem in answer["problems"]])
+        case "settings":
+            raise ConfigError(answer["message"])
+    return tuple(answer["tasks"])
