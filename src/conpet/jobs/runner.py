@@ -144,7 +144,7 @@ class JobRunner:
                 if self._queue.waiting():
                     self._work()
                 pause = _POLL_SECONDS
-            except Exception as error:  # whatever it is, jobs must not wait for ever
+            except Exception as error:  # noqa: BLE001 - whatever it is, jobs must not wait for ever
                 reason = "memory ran out" if is_out_of_memory(error) else type(error).__name__
                 _LOG.exception("jobs cannot be run (%s); the next try is in %s seconds", reason, _RETRY_SECONDS)
                 pause = _RETRY_SECONDS
