@@ -195,6 +195,11 @@ class ConPET:
         return self._store.path
 
     @property
+    def live(self) -> LiveState:
+        """The generation that answers, and how it is replaced; for servers."""
+        return self._live
+
+    @property
     def store(self) -> Store:
         """The workspace's store on disk, with all versions and events."""
         return self._store

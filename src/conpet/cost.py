@@ -31,6 +31,8 @@ class Meter:
         steps: Optimiser steps.
         cache_hits: Examples whose prefix states were found in the cache.
         cache_lookups: Examples whose prefix states were looked up in the cache.
+        output_hits: Outputs of modules that were found in memory.
+        output_lookups: Outputs of modules that were looked up in memory.
     """
 
     tokens: float = 0.0
@@ -39,6 +41,8 @@ class Meter:
     steps: int = 0
     cache_hits: int = 0
     cache_lookups: int = 0
+    output_hits: int = 0
+    output_lookups: int = 0
 
     @property
     def equivalents(self) -> float:

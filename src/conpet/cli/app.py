@@ -19,11 +19,13 @@ from conpet.cli import (
     consolidate,
     demo,
     evaluate,
+    keys,
     labels,
     learn,
     modules,
     predict,
     report,
+    serve,
     settings,
     stream,
     tune,
@@ -57,6 +59,7 @@ app.command("settings")(settings.settings)
 app.command("tune")(tune.tune)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("serve")(serve.serve)
 app.command("report")(report.report)
 app.command("upgrade")(upgrade.upgrade)
 app.command("merge")(upgrade.merge)
@@ -65,6 +68,7 @@ app.command("generations")(consolidate.generations)
 app.command("restore")(consolidate.restore)
 app.add_typer(modules.app, name="modules")
 app.add_typer(labels.app, name="labels")
+app.add_typer(keys.app, name="keys")
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(cache.app, name="cache")
 app.add_typer(bench.app, name="bench")

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Sequence
 from torch import Tensor
 
 from conpet.backbone.states import Encoded, States
+from conpet.cost import meter
 from conpet.modules.module import StoredModule
 from conpet.modules.pool import ModulePool
 
@@ -34,6 +35,9 @@ class LogitCache:
             [module for module in modules if module not in cached]
             for modules, cached in zip(requested, results, strict=True)
         ]
+        costs = meter()
+        costs.output_lookups += sum(map(len, requested))
+        costs.output_hits += sum(map(len, results))
         rows = [row for row, modules in enumerate(missing) if modules]
         if rows:
             computed = self.pool.outputs(states.select(rows), [missing[row] for row in rows])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -14,24 +15,38 @@ from pydantic.json_schema import models_json_schema
 from conpet.serve.context import ServerContext
 from conpet.serve.middleware import BodyMiddleware, RequestMiddleware
 from conpet.serve.problems import add_handlers
-from conpet.serve.routes import health
+from conpet.serve.routes import health, predict, workspace
+from conpet.serve.schemas import PredictRequest, ProblemFields
 from conpet.serve.settings import ServeSettings
 
-ROUTERS = (health.router,)
-BODIES: tuple[type[BaseModel], ...] = ()
-"""Models of request bodies, for the OpenAPI document."""
+ROUTERS = (health.router, predict.router, workspace.router)
+BODIES: tuple[type[BaseModel], ...] = (PredictRequest, ProblemFields)
+"""Models that routes describe themselves, for the OpenAPI document: bodies of requests, and problems."""
 UPLOADS: tuple[str, ...] = ("/v1/learn",)
 """Paths whose bodies may be as large as `upload_bytes`."""
 
 
-def create_app(settings: ServeSettings) -> FastAPI:
-    """Return the application of one server process; `app.state.context` is what its endpoints share."""
-    context = ServerContext.of(settings)
+def ignore(_: Exception) -> None:
+    """Leave a failure to the log."""
+
+
+def create_app(settings: ServeSettings, on_failure: Callable[[Exception], None] = ignore) -> FastAPI:
+    """Return the application of one server process; `app.state.context` is what its endpoints share.
+
+    It loads the workspace when it starts (its lifespan), and answers 503 until then.
+
+    Args:
+        settings: The server's settings.
+        on_failure: Called, by another thread, if the workspace cannot be loaded.
+    """
+    context = ServerContext.of(settings, on_failure)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        context.serving.start()
         yield
         context.stopping = True
+        await asyncio.to_thread(context.serving.close, settings.drain_seconds)
 
     app = FastAPI(
         title="conpet",
@@ -47,7 +62,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
         app.include_router(router)
     add_handlers(app)
     app.add_middleware(BodyMiddleware, settings=settings, uploads=UPLOADS)
-    app.add_middleware(RequestMiddleware, settings=settings)  # outermost: it was added last
+    app.add_middleware(RequestMiddleware, context=context)  # outermost: it was added last
     _describe_bodies(app)
     return app
 

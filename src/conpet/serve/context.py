@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fastapi import Request
 
+from conpet.serve.batching import Batcher
 from conpet.serve.keys import KeyStore
+from conpet.serve.logs import Log, make_log
+from conpet.serve.metrics import Metrics
+from conpet.serve.problems import too_busy
 from conpet.serve.rates import RateLimiter
+from conpet.serve.serving import Serving
 from conpet.serve.settings import ServeSettings
 
 FAILURES_PER_SECOND = 0.2
@@ -24,22 +30,47 @@ class ServerContext:
         keys: The API keys.
         rates: The rate limit of each key, or None.
         failures: Limits guesses at keys, by address.
+        log: The process's log.
+        metrics: The process's metrics.
+        serving: The workspace as it is served.
         stopping: Whether a stop was requested: nothing new is accepted.
     """
 
     settings: ServeSettings
     keys: KeyStore
     rates: RateLimiter | None
+    log: Log
+    metrics: Metrics
+    serving: Serving
     failures: RateLimiter = field(default_factory=lambda: RateLimiter(FAILURES_PER_SECOND, FAILURE_BURST))
     stopping: bool = False
 
     @classmethod
-    def of(cls, settings: ServeSettings) -> ServerContext:
-        """Return the context of a new process."""
+    def of(cls, settings: ServeSettings, on_failure: Callable[[Exception], None]) -> ServerContext:
+        """Return the context of a new process.
+
+        Args:
+            settings: The server's settings.
+            on_failure: Called if the workspace cannot be loaded.
+        """
         rates = None
         if settings.rate_limit is not None:
             rates = RateLimiter(settings.rate_limit / settings.workers, settings.rate_burst)
-        return cls(settings, KeyStore(settings.keys), rates)
+        log, metrics = make_log(settings.log_level), Metrics()
+        serving = Serving(settings, metrics, log, on_failure)
+        return cls(settings, KeyStore(settings.keys), rates, log, metrics, serving)
+
+    def ready(self) -> Batcher:
+        """Return what answers.
+
+        Raises:
+            ApiProblem: The first generation is not loaded yet, or the server is stopping.
+        """
+        if self.stopping:
+            raise too_busy(503, "stopping", "the server is stopping")
+        if self.serving.batcher is None:
+            raise too_busy(503, "not-ready", "the server is loading the workspace")
+        return self.serving.batcher
 
 
 def context_of(request: Request) -> ServerContext:

@@ -21,6 +21,8 @@ from sqlalchemy.pool import NullPool
 
 from conpet.errors import ConfigError, CorruptionError, UnknownNameError, did_you_mean
 
+KEYS = "keys.sqlite"
+"""Default name of the file of keys, in the workspace's folder."""
 MARK = "conpet"
 """First part of every key, so that secret scanners recognise it."""
 _NAME_LENGTH = 100

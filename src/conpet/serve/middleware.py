@@ -12,10 +12,15 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from conpet.serve.context import ServerContext
 from conpet.serve.problems import ApiProblem, problem_of, response_of
 from conpet.serve.settings import ServeSettings
 
 REQUEST_ID = "X-Request-ID"
+_SERVER_ERROR = 500
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Routes that are asked all the time; they are logged at the level "debug"."""
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 SECURITY_HEADERS = {
@@ -29,16 +34,17 @@ SECURITY_HEADERS = {
 
 
 class RequestMiddleware:
-    """Gives each request an id, checks its host, and answers errors that no handler has answered.
+    """Gives each request an id, checks its host, answers errors that no handler has answered, logs and counts it.
 
     Args:
         app: The application.
-        settings: The server's settings.
+        context: What the endpoints share.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
+    def __init__(self, app: ASGIApp, context: ServerContext) -> None:
         self._app = app
-        self._hosts = _allowed_hosts(settings)
+        self._context = context
+        self._hosts = _allowed_hosts(context.settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -48,12 +54,12 @@ class RequestMiddleware:
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
         scope.setdefault("state", {})["request_id"] = request_id
-        started = False
+        status, start = 0, time.perf_counter()
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 added = MutableHeaders(scope=message)
                 for name, value in {REQUEST_ID: request_id, **SECURITY_HEADERS}.items():
                     added[name] = value
@@ -63,9 +69,33 @@ class RequestMiddleware:
             self._check_host(headers)
             await self._app(scope, receive, send_with_headers)
         except Exception as error:
-            if started:
+            problem = problem_of(error)
+            if problem.status_code >= _SERVER_ERROR:
+                self._context.log.error("error", request_id=request_id, exc_info=True)
+            if status:
                 raise
-            await response_of(problem_of(error), request_id)(scope, receive, send_with_headers)
+            await response_of(problem, request_id)(scope, receive, send_with_headers)
+        finally:
+            self._done(scope, status, time.perf_counter() - start)
+
+    def _done(self, scope: Scope, status: int, seconds: float) -> None:
+        """Log and count a request; status 0 stands for one whose client is gone."""
+        route = getattr(scope.get("route"), "path", "none")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._context.metrics.request_done(method, route, status, seconds)
+        quiet = route in _QUIET and status < _SERVER_ERROR
+        write = self._context.log.debug if quiet else self._context.log.info
+        state = scope["state"]
+        write(
+            "request",
+            request_id=state["request_id"],
+            method=method,
+            route=route,
+            status=status,
+            milliseconds=round(1000 * seconds, 2),
+            caller=state.get("caller"),
+            **state.get("logged", {}),
+        )
 
     def _check_host(self, headers: Headers) -> None:
         if self._hosts and _host(headers) not in self._hosts:

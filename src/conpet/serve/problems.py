@@ -26,6 +26,7 @@ from conpet.errors import (
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
 """Seconds after which a client may try again, where nothing better is known."""
+_PLACES = ("body", "query", "path", "header")
 _SHOWN = 100
 """Most errors listed in one problem."""
 
@@ -94,12 +95,12 @@ def invalid(errors: Sequence[Mapping[str, Any]], where: str = "body") -> ApiProb
     """Return the problem of a request that does not fit its schema.
 
     Args:
-        errors: Pydantic's errors; what they say of the input is left out.
+        errors: Pydantic's errors; what they say of the input is left out, and tags of unions, which begin with "#".
         where: The part of the request.
     """
     listed = []
     for error in errors[:_SHOWN]:
-        path = [str(part) for part in error["loc"] if part not in ("body", "query", "path", "header")]
+        path = [part for part in map(str, error["loc"]) if not part.startswith("#") and part not in _PLACES]
         detail = worded(str(error["msg"])).strip().removeprefix(": ").removeprefix("Value error, ")
         listed.append({"pointer": "/" + "/".join(path) if path else "", "detail": detail})
     return ApiProblem(422, "invalid-request", f"the {where} of the request does not fit its schema", errors=listed)
@@ -121,6 +122,15 @@ def response_of(problem: ApiProblem, request_id: str) -> Response:
     """Return the response of a problem; all that is not ASCII is escaped."""
     content = json.dumps(document(problem, request_id)).encode()
     return Response(content, problem.status_code, dict(problem.headers or {}), MEDIA_TYPE)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the part of a route's description (`responses`) that describes its errors."""
+    schema = {"$ref": "#/components/schemas/ProblemFields"}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
 
 
 def add_handlers(app: FastAPI) -> None:

@@ -13,13 +13,12 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from conpet.config import StrictModel
 from conpet.errors import ConfigError
+from conpet.serve.keys import KEYS
 
 PREFIX = "CONPET_SERVE_"
 """Prefix of the environment variables: `CONPET_SERVE_PORT` sets `port`."""
 CONFIG = f"{PREFIX}CONFIG"
 """Environment variable that names the settings file."""
-KEYS = "keys.sqlite"
-"""Default name of the file of API keys, in the workspace's folder."""
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]

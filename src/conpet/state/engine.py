@@ -116,13 +116,14 @@ def answer(
     for kind in Kind:
         rows = [row for row, example in enumerate(examples) if example.kind is kind]
         if rows:
-            _check_kind(live, kind, [first + row for row in rows])
+            check_kind(live, kind, [first + row for row in rows])
             predictions = _predict_kind(live, kind, [examples[row] for row in rows], runners_up, explain)
             answers |= dict(zip(rows, predictions, strict=True))
     return [answers[row] for row in range(len(examples))]
 
 
-def _check_kind(live: Live, kind: Kind, numbers: Sequence[int]) -> None:
+def check_kind(live: Live, kind: Kind, numbers: Sequence[int]) -> None:
+    """Raise `DataError` if no task of a kind was learned; its problems name the inputs with these numbers."""
     tasks = live.state.tasks
     if not tasks:
         raise DataError("the workspace has no tasks yet; learn a task first")

@@ -83,8 +83,8 @@ def _nearest(live: Live, inputs: EncodedInputs, searched: Tensor) -> list[list[N
         rows = (searched == index).any(dim=1).nonzero().squeeze(1)
         cosines = _cosines(inputs[task.template].features[rows], features_of(task))
         best = cosines.topk(min(NEAREST, cosines.shape[1]), dim=1)
-        for row, values, places in zip(rows.tolist(), best.values.tolist(), best.indices.tolist(), strict=True):
-            found[row] += [(value, index, place) for value, place in zip(values, places, strict=True)]
+        for row, values, found_at in zip(rows.tolist(), best.values.tolist(), best.indices.tolist(), strict=True):
+            found[row] += [(value, index, place) for value, place in zip(values, found_at, strict=True)]
     nearest = [sorted(of_row, key=lambda one: -one[0])[:NEAREST] for of_row in found]
     places: dict[int, set[int]] = {}
     for _, index, place in chain.from_iterable(nearest):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -117,12 +117,24 @@ class LiveState:
             threading.Thread(target=self._prepare_in_background, name="conpet-prepare", daemon=True).start()
         return live
 
-    def refresh(self) -> Live:
-        """Prepare the present generation in this thread, unless it is live already, and make it live."""
+    @property
+    def latest(self) -> Live | None:
+        """The generation that was made live last, without looking for a newer one; None before the first."""
+        return self._live
+
+    def refresh(self, warm: Callable[[Live], None] | None = None) -> Live:
+        """Prepare the present generation in this thread, unless it is live already, and make it live.
+
+        Args:
+            warm: Called with the new generation before it is made live.
+        """
         with self._preparing:
             live = self._live
             if live is None or live.generation != self._store.generation():
-                live = self._put(self._prepare(self._store.snapshot()))
+                live = self._prepare(self._store.snapshot())
+                if warm is not None:
+                    warm(live)
+                live = self._put(live)
             return live
 
     @contextmanager

@@ -5,10 +5,12 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from conpet.serve.auth import requires
 from conpet.serve.context import context_of
-from conpet.serve.problems import too_busy
+from conpet.serve.keys import Role
 
 router = APIRouter(tags=["health"])
 
@@ -23,9 +25,15 @@ async def healthz() -> dict[str, str]:
 async def readyz(request: Request) -> dict[str, Any]:
     """Return whether the process takes requests: its first state is loaded and warmed, and no stop was requested."""
     context = context_of(request)
-    if context.stopping:
-        raise too_busy(503, "stopping", "the server is stopping")
-    return {"status": "ready"}
+    context.ready()
+    document: dict[str, Any] = {"status": "ready", "generation": context.serving.live.generation}
+    return document | ({"newer_generation": "cannot be loaded"} if context.serving.problem else {})
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", dependencies=[requires(Role.PREDICT)])
+async def metrics(request: Request) -> Response:
+    """Return the metrics of all processes of the server."""
+    return Response(context_of(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/version", summary="The version of conpet")

@@ -1,0 +1,347 @@
+"""Batches of all callers' requests, answered one after another by one thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
+
+from conpet.cost import Meter, metered
+from conpet.data import Example, Kind
+from conpet.errors import ConpetError, is_out_of_memory
+from conpet.serve.settings import ServeSettings
+from conpet.state.engine import answer, check_kind
+from conpet.state.live import Live
+from conpet.types import Prediction
+
+_QUANTUM = 8
+"""Inputs of a request that are put into a batch before those of the next request."""
+_FIRST_TOKENS = 1024
+"""Size of the first batch, in tokens, when the speed is not known yet."""
+_LEAST_TOKENS = 256
+"""Smallest limit of a batch, in tokens, however slow the model is."""
+_SMOOTHING = 0.3
+"""Weight of the newest batch in the measured speed."""
+_CHARACTERS_PER_TOKEN = 4
+_TOKENS_AROUND = 4
+
+
+class QueueFullError(Exception):
+    """No room for more inputs.
+
+    Args:
+        seconds: When there will probably be room.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the queue is full for {seconds:.1f} s")
+        self.seconds = seconds
+
+
+class DeadlineError(Exception):
+    """A request was not answered in time."""
+
+
+class ClosedError(Exception):
+    """The server is stopping."""
+
+
+class Observer(Protocol):
+    """Is told about batches; called by the answering thread."""
+
+    def batch_done(self, inputs: int, requests: int, seconds: float, cost: Meter) -> None:
+        """Take note of a batch."""
+
+    def queue_changed(self, inputs: int) -> None:
+        """Take note of the number of inputs that wait."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request in the queue.
+
+    Attributes:
+        examples: Its inputs, valid ones.
+        runners_up: Further candidates with each answer.
+        tasks: The only tasks that may answer, or None.
+        explain: Whether answers are explained.
+        deadline: When it must be answered, on the monotonic clock.
+        answers: Receives all answers; cancelled if nobody waits for them any more.
+        live: The generation that answers all its inputs, from its first batch on.
+        done: Answers so far.
+    """
+
+    examples: Sequence[Example]
+    runners_up: int
+    tasks: frozenset[str] | None
+    explain: bool
+    deadline: float
+    answers: Future[list[Prediction]] = field(default_factory=Future)
+    live: Live | None = None
+    done: list[Prediction] = field(default_factory=list)
+    taken: int = 0
+    """Inputs answered, or in the batch being answered."""
+
+    @property
+    def left(self) -> int:
+        """Number of inputs that are in no batch yet."""
+        return len(self.examples) - self.taken
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error."""
+        with suppress(InvalidStateError):  # cancelled meanwhile
+            self.answers.set_exception(error)
+
+
+class Part(NamedTuple):
+    """Some inputs of a request in a batch: from `start` up to `stop`."""
+
+    ticket: Ticket
+    start: int
+    stop: int
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """The inputs."""
+        return self.ticket.examples[self.start : self.stop]
+
+
+class Batcher:
+    """Answers requests in batches, in one thread.
+
+    - Requests share batches. A batch takes a few inputs of each waiting request in turn, so that a long request delays
+      a short one by no more than a batch.
+    - All inputs of a request are answered by one generation: the live one when its first batch is made.
+    - Batches are as large as the time for one (`batch_seconds`) allows at the speed measured so far. When other
+      requests were answered a moment ago, the next batch waits a little for theirs; otherwise it starts at once.
+    - A request whose deadline has passed, or whose client is gone, leaves the queue without further work.
+
+    Args:
+        live: Returns the live generation.
+        settings: The server's settings.
+        observer: Is told about batches.
+        max_tokens: Longest input of the backbone, in tokens.
+    """
+
+    def __init__(self, live: Callable[[], Live], settings: ServeSettings, observer: Observer, max_tokens: int) -> None:
+        self._live = live
+        self._settings = settings
+        self._observer = observer
+        self._max_tokens = max_tokens
+        self._changed = threading.Condition()
+        self._ring: deque[Ticket] = deque()
+        self._waiting = 0
+        self._speed = 0.0  # tokens a second
+        self._busy_inputs = 0  # inputs of the last batch, if it had several requests
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="conpet-answer", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Number of inputs that wait."""
+        return self._waiting
+
+    def submit(self, ticket: Ticket) -> None:
+        """Put a request into the queue.
+
+        Raises:
+            QueueFullError: There is no room for its inputs.
+            ClosedError: The server is stopping.
+        """
+        with self._changed:
+            if self._closing:
+                raise ClosedError
+            if self._waiting + len(ticket.examples) > self._settings.queue_inputs:
+                raise QueueFullError(self._seconds_of_queue())
+            self._ring.append(ticket)
+            self._count()
+            self._changed.notify()
+
+    def close(self, seconds: float) -> None:
+        """Answer what waits, then stop; what is not answered after some seconds fails."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(seconds)
+        with self._changed:
+            for ticket in self._ring:
+                ticket.fail(ClosedError())
+            self._ring.clear()
+            self._count()
+
+    def _count(self) -> None:
+        self._waiting = sum(ticket.left for ticket in self._ring)
+        self._observer.queue_changed(self._waiting)
+
+    def _seconds_of_queue(self) -> float:
+        tokens = sum(self._tokens(example) for ticket in self._ring for example in ticket.examples[ticket.taken :])
+        return tokens / self._speed if self._speed else 1.0
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ring or self._closing)
+                if not self._ring:
+                    return
+                self._wait_for_more()
+                batch = self._next_batch()
+            if batch:
+                self._answer_batch(batch)
+
+    def _wait_for_more(self) -> None:
+        """Wait a little for requests as large as the last batch's, if that had several."""
+        if self._busy_inputs and not self._closing:
+            self._changed.wait_for(
+                lambda: self._closing or self._count_ring() >= self._busy_inputs, self._settings.batch_wait_seconds
+            )
+
+    def _count_ring(self) -> int:
+        return sum(ticket.left for ticket in self._ring)
+
+    def _next_batch(self) -> list[Part]:
+        """Take the inputs of the next batch out of the queue; all parts have the same generation."""
+        self._drop_finished()
+        if not self._ring:
+            self._count()
+            return []
+        present = self._live()
+        live = self._ring[0].live or present
+        sharing = [ticket for ticket in self._ring if (ticket.live or present) is live and self._pin(ticket, live)]
+        parts = list(_joined(self._fair_share(sharing)))
+        taken = {part.ticket for part in parts}
+        rest = [ticket for ticket in self._ring if ticket.left and not ticket.answers.done()]
+        self._ring = deque(
+            [ticket for ticket in rest if ticket not in taken] + [ticket for ticket in rest if ticket in taken]
+        )
+        self._count()
+        return parts
+
+    def _drop_finished(self) -> None:
+        now = time.monotonic()
+        for ticket in self._ring:
+            if ticket.deadline <= now:
+                ticket.fail(DeadlineError())
+        self._ring = deque(ticket for ticket in self._ring if not ticket.answers.done())
+
+    def _pin(self, ticket: Ticket, live: Live) -> bool:
+        """Give a request the generation that answers it; return whether that can answer it."""
+        if ticket.live is None:
+            try:
+                _check(ticket, live)
+            except ConpetError as error:
+                ticket.fail(error)
+                return False
+            ticket.live = live
+        return True
+
+    def _fair_share(self, tickets: Sequence[Ticket]) -> Iterator[Part]:
+        """Take inputs of each request in turn until a batch is full."""
+        tokens, inputs = self._limit(), self._settings.batch_inputs
+        open_tickets = deque(tickets)
+        first = True
+        while open_tickets and inputs > 0:
+            ticket = open_tickets.popleft()
+            start = ticket.taken
+            while ticket.left and ticket.taken - start < _QUANTUM and inputs > 0:
+                cost = self._tokens(ticket.examples[ticket.taken])
+                if cost > tokens and not first:
+                    inputs = 0
+                    break
+                first = False
+                ticket.taken += 1
+                inputs, tokens = inputs - 1, tokens - cost
+            if ticket.taken > start:
+                yield Part(ticket, start, ticket.taken)
+            if ticket.left:
+                open_tickets.append(ticket)
+
+    def _limit(self) -> int:
+        """Return the most tokens of the next batch."""
+        fitting = int(self._speed * self._settings.batch_seconds) or _FIRST_TOKENS
+        return min(max(fitting, _LEAST_TOKENS), self._settings.batch_tokens)
+
+    def _tokens(self, example: Example) -> int:
+        characters = len(example.text) or sum(len(token) + 1 for token in example.tokens)
+        return min(self._max_tokens, characters // _CHARACTERS_PER_TOKEN + _TOKENS_AROUND)
+
+    def _answer_batch(self, parts: Sequence[Part]) -> None:
+        start = time.perf_counter()
+        with metered() as cost:
+            for group in _alike(parts):
+                self._answer_group(group)
+        seconds = time.perf_counter() - start
+        examples = [example for part in parts for example in part.examples]
+        speed = sum(map(self._tokens, examples)) / max(seconds, 1e-6)
+        self._speed = speed if not self._speed else (1 - _SMOOTHING) * self._speed + _SMOOTHING * speed
+        requests = len({part.ticket for part in parts})
+        self._busy_inputs = len(examples) if requests > 1 else 0
+        self._observer.batch_done(len(examples), requests, seconds, cost)
+
+    def _answer_group(self, parts: Sequence[Part]) -> None:
+        """Answer parts that want the same; if that fails, one after another, so that only the cause fails."""
+        try:
+            _answer_parts(parts)
+        except Exception as error:  # noqa: BLE001 - it is the answer to the request that caused it
+            if len(parts) == 1:
+                parts[0].ticket.fail(error)
+            else:
+                if is_out_of_memory(error):
+                    self._speed /= 2  # the next batches are smaller
+                for part in parts:
+                    self._answer_group([part])
+
+
+def _check(ticket: Ticket, live: Live) -> None:
+    """Raise the error that a request deserves from a generation: an unknown task, or a kind that no task takes."""
+    restricted = _restricted(live, ticket.tasks)
+    for kind in Kind:
+        numbers = [number for number, example in enumerate(ticket.examples, start=1) if example.kind is kind]
+        if numbers:
+            check_kind(restricted, kind, numbers)
+
+
+def _restricted(live: Live, tasks: Collection[str] | None) -> Live:
+    return live if tasks is None else live.among(tasks)
+
+
+def _joined(parts: Iterable[Part]) -> Iterator[Part]:
+    """Join the parts of each request; they follow one another."""
+    by_ticket: dict[Ticket, Part] = {}
+    for part in parts:
+        former = by_ticket.get(part.ticket)
+        by_ticket[part.ticket] = part if former is None else Part(part.ticket, former.start, part.stop)
+    yield from by_ticket.values()
+
+
+def _alike(parts: Sequence[Part]) -> list[list[Part]]:
+    """Group the parts of requests that want the same tasks, and explanations or not."""
+    groups: dict[tuple[frozenset[str] | None, bool], list[Part]] = {}
+    for part in parts:
+        groups.setdefault((part.ticket.tasks, part.ticket.explain), []).append(part)
+    return list(groups.values())
+
+
+def _answer_parts(parts: Sequence[Part]) -> None:
+    ticket = parts[0].ticket
+    assert ticket.live is not None, "a request gets its generation before it gets into a batch"  # noqa: S101
+    examples = [example for part in parts for example in part.examples]
+    runners_up = max(part.ticket.runners_up for part in parts)
+    live = _restricted(ticket.live, ticket.tasks)
+    predictions = iter(answer(live, examples, runners_up, explain=ticket.explain))
+    for part in parts:
+        own = [next(predictions) for _ in part.examples]
+        most = part.ticket.runners_up
+        part.ticket.done += own if most == runners_up else [_cut(one, most) for one in own]
+        if len(part.ticket.done) == len(part.ticket.examples):
+            with suppress(InvalidStateError):  # cancelled meanwhile
+                part.ticket.answers.set_result(part.ticket.done)
+
+
+def _cut(prediction: Prediction, runners_up: int) -> Prediction:
+    return replace(prediction, runners_up=prediction.runners_up[:runners_up])

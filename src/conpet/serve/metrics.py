@@ -1,0 +1,88 @@
+"""Metrics for Prometheus, right also over several processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from conpet.cost import Meter
+from conpet.types import Prediction
+
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable that names the folder in which several processes share metrics; set before they start."""
+_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Metrics:
+    """The metrics of one server process; an `Observer` of its batches."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "conpet_requests", "Requests answered.", ["method", "route", "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "conpet_request_seconds", "Time to answer a request.", ["route"], buckets=_SECONDS, registry=registry
+        )
+        self._batch_inputs = Histogram("conpet_batch_inputs", "Inputs in a batch.", buckets=_SIZES, registry=registry)
+        self._batch_requests = Histogram(
+            "conpet_batch_requests", "Requests in a batch.", buckets=_SIZES, registry=registry
+        )
+        self._batch_seconds = Histogram(
+            "conpet_batch_seconds", "Time to answer a batch.", buckets=_SECONDS, registry=registry
+        )
+        self._tokens = Counter(
+            "conpet_tokens", "Tokens of the backbone, computed or from a cache.", ["source"], registry=registry
+        )
+        self._lookups = Counter("conpet_cache_lookups", "Module outputs looked up.", ["result"], registry=registry)
+        self._queue = Gauge("conpet_queue_inputs", "Inputs that wait.", registry=registry, multiprocess_mode="livesum")
+        self._generation = Gauge(
+            "conpet_generation", "Generation that answers.", registry=registry, multiprocess_mode="livemin"
+        )
+        self._swaps = Counter("conpet_swaps", "New generations put in, or failed to.", ["result"], registry=registry)
+        self._answers = Counter("conpet_answers", "Answers by task.", ["task"], registry=registry)
+
+    def request_done(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def batch_done(self, inputs: int, requests: int, seconds: float, cost: Meter) -> None:
+        """Count a batch."""
+        self._batch_inputs.observe(inputs)
+        self._batch_requests.observe(requests)
+        self._batch_seconds.observe(seconds)
+        self._tokens.labels("computed").inc(cost.tokens)
+        self._tokens.labels("cached").inc(cost.cached_tokens)
+        self._lookups.labels("hit").inc(cost.output_hits)
+        self._lookups.labels("miss").inc(cost.output_lookups - cost.output_hits)
+
+    def queue_changed(self, inputs: int) -> None:
+        """Set the number of inputs that wait."""
+        self._queue.set(inputs)
+
+    def swapped(self, generation: int) -> None:
+        """Count a generation that was put in."""
+        self._swaps.labels("done").inc()
+        self._generation.set(generation)
+
+    def swap_failed(self) -> None:
+        """Count a generation that could not be put in."""
+        self._swaps.labels("failed").inc()
+
+    def answered(self, predictions: Iterable[Prediction]) -> None:
+        """Count answers by task."""
+        for prediction in predictions:
+            self._answers.labels(prediction.task).inc()
+
+    def render(self) -> bytes:
+        """Return the metrics of all processes of the server, in Prometheus' text format."""
+        if SHARED_FOLDER not in os.environ:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)

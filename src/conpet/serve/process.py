@@ -1,0 +1,73 @@
+"""One server process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
+from types import FrameType
+
+import uvicorn
+
+from conpet.serve.app import create_app
+from conpet.serve.connections import server_options
+from conpet.serve.context import ServerContext
+from conpet.serve.logs import forward_standard_logs
+from conpet.serve.settings import ServeSettings
+
+CANNOT_LOAD = 3
+"""Exit status of a process that cannot load the workspace."""
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's server of the application; on a stop it first tells that it is not ready, and it ends with status 0.
+
+    Args:
+        settings: The server's settings.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.failure: Exception | None = None
+        app = create_app(settings, self._fail)
+        super().__init__(uvicorn.Config(app, **server_options(settings)))
+        self.context: ServerContext = app.state.context
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop after a signal; at once after a second Ctrl-C."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.stop()
+
+    def stop(self) -> None:
+        """Accept nothing more, finish what was accepted, and stop."""
+        self.context.stopping = True
+        self.should_exit = True
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = error
+        self.stop()
+
+
+def serve_on(settings: ServeSettings, listening: socket.socket) -> Exception | None:
+    """Serve on a socket in this process until a stop is requested; return why the workspace could not be loaded."""
+    server = Server(settings)
+    forward_standard_logs(server.context.log)
+    server.run(sockets=[listening])
+    server.context.log.info("stopped")
+    return server.failure
+
+
+def work(settings: ServeSettings, listening: socket.socket) -> None:
+    """Be one of several processes; stop when the supervisor is gone."""
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_stop_with, args=(parent,), name="conpet-parent", daemon=True).start()
+    if serve_on(settings, listening) is not None:
+        os._exit(CANNOT_LOAD)
+
+
+def _stop_with(parent: BaseProcess) -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,200 @@
+"""`POST /v1/predict`: answer inputs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+
+from conpet.data import Example, check_example
+from conpet.errors import DataError, UnknownNameError
+from conpet.serve.auth import Caller, requires
+from conpet.serve.batching import Batcher, ClosedError, DeadlineError, QueueFullError, Ticket
+from conpet.serve.bodies import body_of, json_body
+from conpet.serve.context import ServerContext, context_of
+from conpet.serve.keys import Role
+from conpet.serve.problems import ApiProblem, documented, too_busy
+from conpet.serve.schemas import PredictRequest, PredictResponse
+from conpet.serve.settings import ServeSettings
+from conpet.types import Prediction
+
+TIMEOUT = "X-Request-Timeout"
+"""Header with the most seconds that a client waits."""
+_SHOWN = 100
+_CLIENT_GONE = 499
+_WAIT_SECONDS = 0.01
+"""Seconds between looks for a generation that a request waits for."""
+
+router = APIRouter(prefix="/v1", tags=["predict"])
+predict_role = requires(Role.PREDICT)
+
+
+@router.post(
+    "/predict",
+    summary="Answer inputs",
+    dependencies=[predict_role],
+    response_model=PredictResponse,
+    response_model_exclude_none=True,
+    responses=documented(400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503, 504),
+    openapi_extra=body_of(
+        PredictRequest,
+        text={"inputs": "my card was swallowed by the machine"},
+        texts={"inputs": ["my card was swallowed", {"text": "what is my balance", "id": "2"}], "top_n": 5},
+        among_tasks={"inputs": ["my card was swallowed"], "tasks": ["cards"], "explain": True},
+        relation={
+            "inputs": [
+                {
+                    "tokens": ["Ada", "was", "born", "in", "London"],
+                    "head": {"start": 0, "end": 1},
+                    "tail": {"start": 4, "end": 5},
+                }
+            ]
+        },
+    ),
+)
+async def predict(
+    request: Request,
+    caller: Annotated[Caller, predict_role],
+    body: Annotated[PredictRequest, json_body(PredictRequest)],
+) -> Response:
+    """Answer inputs: texts, or words with marked spans. All answers of a response come from one generation.
+
+    The header `X-Request-Timeout` (seconds) shortens the time after which the server gives up with 504.
+    """
+    context = context_of(request)
+    deadline = time.monotonic() + _timeout(request, context.settings)
+    examples = body.examples()
+    _check(examples, context.settings)
+    request.state.logged = {"inputs": len(examples)}
+    if context.settings.log_texts:
+        request.state.logged["texts"] = [example.text or " ".join(example.tokens) for example in examples]
+    batcher = context.ready()
+    if not context.serving.live.state.tasks:
+        raise ApiProblem(409, "no-tasks", "the workspace has no tasks yet; learn a task first")
+    if body.min_generation is not None:
+        await _wait_for(context, body.min_generation, deadline)
+    tasks = None if body.tasks is None else frozenset(body.tasks)
+    ticket = Ticket(examples, body.top_n - 1, tasks, body.explain, deadline)
+    predictions = await _answers(request, batcher, ticket)
+    if predictions is None:
+        return Response(status_code=_CLIENT_GONE)
+    context.metrics.answered(predictions)
+    request.state.logged["generation"] = predictions[0].generation
+    return _response(predictions, examples, show_examples=caller.role.allows(Role.LEARN))
+
+
+def _timeout(request: Request, settings: ServeSettings) -> float:
+    """Return the seconds that a request may take."""
+    given = request.headers.get(TIMEOUT)
+    if given is None:
+        return settings.timeout_seconds
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ApiProblem(422, "invalid-timeout", f"{TIMEOUT} is a number of seconds above 0")
+    return min(seconds, settings.timeout_seconds)
+
+
+def _check(examples: Sequence[Example], settings: ServeSettings) -> None:
+    """Refuse too many, too long or malformed inputs."""
+    if len(examples) > settings.max_inputs:
+        raise ApiProblem(
+            422, "too-many-inputs", f"{len(examples):,} inputs: send at most {settings.max_inputs:,} in a request"
+        )
+    errors = [
+        {"pointer": f"/inputs/{number}", "detail": reason}
+        for number, example in enumerate(examples)
+        for reason in (_too_long(example, settings) or check_example(example))
+    ]
+    if errors:
+        raise ApiProblem(422, "invalid-inputs", "some inputs cannot be answered", errors=errors[:_SHOWN])
+
+
+def _too_long(example: Example, settings: ServeSettings) -> list[str]:
+    words, characters = len(example.tokens), len(example.text) + sum(map(len, example.tokens))
+    if words > settings.max_words:
+        return [f"{words:,} words: send at most {settings.max_words:,}"]
+    if characters > settings.max_characters:
+        return [f"{characters:,} characters: send at most {settings.max_characters:,}"]
+    return []
+
+
+async def _wait_for(context: ServerContext, generation: int, deadline: float) -> None:
+    """Wait until a generation, or a later one, answers."""
+    serving = context.serving
+    if serving.live.generation >= generation:
+        return
+    if generation > await asyncio.to_thread(serving.newest_generation):
+        raise ApiProblem(409, "no-such-generation", "the workspace has not reached this generation")
+    while serving.live.generation < generation:
+        if time.monotonic() > deadline:
+            raise _late()
+        await asyncio.sleep(_WAIT_SECONDS)
+
+
+async def _answers(request: Request, batcher: Batcher, ticket: Ticket) -> list[Prediction] | None:
+    """Return the answers; None if the client is gone.
+
+    Raises:
+        ApiProblem: The queue is full, the deadline has passed, or the server is stopping.
+    """
+    try:
+        batcher.submit(ticket)
+    except QueueFullError as error:
+        raise too_busy(429, "queue-full", "too many inputs wait already; try again later", error.seconds) from None
+    except ClosedError:
+        raise too_busy(503, "stopping", "the server is stopping") from None
+    answers: asyncio.Future[list[Prediction]] = asyncio.wrap_future(ticket.answers)
+    gone: asyncio.Future[None] = asyncio.ensure_future(_disconnected(request))
+    try:
+        left = max(0.0, ticket.deadline - time.monotonic())
+        waited: tuple[asyncio.Future[Any], ...] = (answers, gone)
+        await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if answers.done():
+            return answers.result()
+        if gone.done():
+            return None
+        raise _late()
+    except DeadlineError:
+        raise _late() from None
+    except ClosedError:
+        raise too_busy(503, "stopping", "the server is stopping") from None
+    except UnknownNameError as error:
+        raise ApiProblem(422, "unknown-task", str(error)) from None
+    except DataError as error:
+        errors = [{"pointer": f"/inputs/{(one.row or 1) - 1}", "detail": one.reason} for one in error.problems]
+        raise ApiProblem(422, "invalid-inputs", error.summary, errors=errors[:_SHOWN]) from None
+    finally:
+        gone.cancel()
+        answers.cancel()  # nothing more is done for a request that nobody waits for
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _late() -> ApiProblem:
+    return ApiProblem(504, "timeout", "the request was not answered in time; send fewer inputs, or try again later")
+
+
+def _response(predictions: Sequence[Prediction], examples: Sequence[Example], *, show_examples: bool) -> Response:
+    documents = []
+    for prediction, example in zip(predictions, examples, strict=True):
+        document = prediction.to_json()
+        if not show_examples:
+            _hide_examples(document)
+        documents.append(document if example.id is None else {"id": example.id, **document})
+    content = json.dumps({"generation": predictions[0].generation, "predictions": documents})
+    return Response(content, media_type="application/json")
+
+
+def _hide_examples(document: dict[str, Any]) -> None:
+    for neighbour in document.get("explanation", {}).get("nearest", ()):
+        neighbour["example"] = None

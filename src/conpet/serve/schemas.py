@@ -1,0 +1,230 @@
+"""Requests and responses of the endpoints that read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from conpet.data import Example, Span
+
+_Strict = ConfigDict(extra="forbid", strict=True)
+
+
+class SpanFields(BaseModel):
+    """Words `start` to `end` (exclusive) of an input's `tokens`, counted from 0."""
+
+    model_config = _Strict
+
+    start: Annotated[int, Field(ge=0, le=1_000_000)]
+    end: Annotated[int, Field(ge=0, le=1_000_000)]
+
+    def span(self) -> Span:
+        """Return the span."""
+        return Span(self.start, self.end)
+
+
+class TextInput(BaseModel):
+    """A text."""
+
+    model_config = _Strict
+
+    text: str
+    id: str | None = None
+
+    def example(self) -> Example:
+        """Return the input as an example."""
+        return Example.of_text(self.text, id=self.id)
+
+
+class RelationInput(BaseModel):
+    """Words in which two entities are marked, whose relation is asked."""
+
+    model_config = _Strict
+
+    tokens: list[str]
+    head: SpanFields
+    tail: SpanFields
+    id: str | None = None
+
+    def example(self) -> Example:
+        """Return the input as an example."""
+        return Example.of_relation(self.tokens, self.head.span(), self.tail.span(), id=self.id)
+
+
+class MentionInput(BaseModel):
+    """Words in which an entity is marked, whose type is asked."""
+
+    model_config = _Strict
+
+    tokens: list[str]
+    mention: SpanFields
+    id: str | None = None
+
+    def example(self) -> Example:
+        """Return the input as an example."""
+        return Example.of_mention(self.tokens, self.mention.span(), id=self.id)
+
+
+def _form(value: object) -> str:
+    """Return the tag of an input's form; the errors of an input are then those of its form alone."""
+    match value:
+        case dict():
+            spans = "#relation" if value.keys() & {"tokens", "head", "tail"} else "#text"
+            return "#mention" if "mention" in value else spans
+        case list():
+            return "#list"
+        case _:
+            return "#string"
+
+
+_Forms = (
+    Annotated[str, Tag("#string")]
+    | Annotated[TextInput, Tag("#text")]
+    | Annotated[RelationInput, Tag("#relation")]
+    | Annotated[MentionInput, Tag("#mention")]
+)
+Input = Annotated[_Forms, Discriminator(_form)]
+Inputs = Annotated[_Forms | Annotated[list[Input], Tag("#list"), Field(min_length=1)], Discriminator(_form)]
+
+
+class PredictRequest(BaseModel):
+    """Inputs to answer.
+
+    Attributes:
+        inputs: One input or a list of them.
+        top_n: Number of candidates for each input, the answer included.
+        tasks: Names of the tasks to answer among; without it, all.
+        explain: Whether to return why each input was answered as it was.
+        min_generation: The oldest generation that may answer; the request waits for it.
+    """
+
+    model_config = _Strict
+
+    inputs: Inputs
+    top_n: Annotated[int, Field(ge=1, le=1000)] = 3
+    tasks: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
+    explain: bool = False
+    min_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
+
+    def examples(self) -> list[Example]:
+        """Return the inputs as examples."""
+        inputs = self.inputs if isinstance(self.inputs, list) else [self.inputs]
+        return [Example.of_text(one) if isinstance(one, str) else one.example() for one in inputs]
+
+
+class CandidateFields(BaseModel):
+    """A possible answer; the label is null for a task without labels."""
+
+    label: str | None
+    score: float
+    task: str
+
+
+class NeighbourFields(BaseModel):
+    """A stored example like the input; `example` is null if its text is not stored, or your key may not see it."""
+
+    task: str
+    label: str | None
+    similarity: float
+    example: dict[str, Any] | None
+
+
+class RankedFields(BaseModel):
+    """A task with its probability."""
+
+    task: str
+    score: float
+
+
+class ExplanationFields(BaseModel):
+    """Why an input was answered as it was."""
+
+    ranking: list[RankedFields]
+    modules: list[str]
+    nearest: list[NeighbourFields]
+
+
+class PredictionFields(BaseModel):
+    """The answer for one input; the fields of `conpet.Prediction`."""
+
+    id: str | None = None
+    answer: Any = None
+    label: str | None
+    score: float
+    task: str
+    version: int
+    generation: int
+    runners_up: list[CandidateFields]
+    explanation: ExplanationFields | None = None
+
+
+class PredictResponse(BaseModel):
+    """The answers, in the order of the inputs, all by one generation."""
+
+    generation: int
+    predictions: list[PredictionFields]
+
+
+class TaskFields(BaseModel):
+    """A learned task in its active version."""
+
+    name: str
+    version: int
+    labels: int
+    kind: str
+    head: str
+    template: str | None
+    learned: str
+
+
+class TasksResponse(BaseModel):
+    """The learned tasks, in the order in which they were first learned."""
+
+    generation: int
+    tasks: list[TaskFields]
+
+
+class LabelFields(BaseModel):
+    """A label and its task."""
+
+    label: str
+    task: str
+
+
+class LabelsResponse(BaseModel):
+    """All labels, task by task."""
+
+    generation: int
+    labels: list[LabelFields]
+
+
+class VersionFields(BaseModel):
+    """A version of a task."""
+
+    task: str
+    version: int
+    active: bool
+    labels: list[str]
+    parameters: int
+    head_parameters: int
+    bytes: int
+    created: str
+
+
+class VersionsResponse(BaseModel):
+    """All versions of all tasks."""
+
+    generation: int
+    versions: list[VersionFields]
+
+
+class ProblemFields(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[dict[str, Any]] | None = None

@@ -1,0 +1,122 @@
+"""The workspace as it is served: loaded, watched for new generations, answered from."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import torch
+
+from conpet.api import ConPET
+from conpet.errors import is_out_of_memory
+from conpet.serve.batching import Batcher
+from conpet.serve.logs import Log
+from conpet.serve.metrics import Metrics
+from conpet.serve.settings import ServeSettings
+from conpet.serve.warming import warm
+from conpet.state.live import Live
+
+
+class Serving:
+    """Serves a workspace: one thread loads it and watches for new generations, another answers.
+
+    A new generation is loaded and warmed by the watching thread and put in by exchanging one reference, so that
+    requests never wait for it. If it cannot be loaded, the former one goes on answering.
+
+    Args:
+        settings: The server's settings.
+        metrics: The process's metrics.
+        log: The process's log.
+        on_failure: Called if the workspace cannot be loaded at the start.
+    """
+
+    def __init__(
+        self, settings: ServeSettings, metrics: Metrics, log: Log, on_failure: Callable[[Exception], None]
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._log = log
+        self._on_failure = on_failure
+        self._workspace: ConPET | None = None
+        self._batcher: Batcher | None = None
+        self._stop = threading.Event()
+        self._problem = ""
+        self._thread = threading.Thread(target=self._run, name="conpet-watch", daemon=True)
+
+    def start(self) -> None:
+        """Load the workspace in the background."""
+        self._thread.start()
+
+    @property
+    def batcher(self) -> Batcher | None:
+        """What answers; None until the first generation is loaded and warmed."""
+        return self._batcher
+
+    @property
+    def workspace(self) -> ConPET | None:
+        """The workspace; None until it is opened."""
+        return self._workspace
+
+    @property
+    def live(self) -> Live:
+        """The generation that answers. Call it only once there is a batcher."""
+        live = self._workspace.live.latest if self._workspace is not None else None
+        if live is None:
+            raise RuntimeError("no generation is loaded yet")
+        return live
+
+    @property
+    def problem(self) -> str:
+        """Why the newest generation cannot be loaded, or ""."""
+        return self._problem
+
+    def newest_generation(self) -> int:
+        """Return the newest generation of the workspace, loaded or not."""
+        return self._workspace.store.generation() if self._workspace is not None else 0
+
+    def close(self, seconds: float) -> None:
+        """Answer what waits, within some seconds, and release the workspace."""
+        self._stop.set()
+        if self._batcher is not None:
+            self._batcher.close(seconds)
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+        if self._workspace is not None:
+            self._workspace.close()
+
+    def _run(self) -> None:
+        try:
+            self._load()
+        except Exception as error:  # noqa: BLE001 - whatever it is, there is nothing to serve
+            self._log.error("the workspace cannot be loaded", exc_info=not is_out_of_memory(error), reason=str(error))
+            self._on_failure(error)
+            return
+        while not self._stop.wait(self._settings.poll_seconds):
+            self._look()
+
+    def _load(self) -> None:
+        settings = self._settings
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        self._workspace = ConPET.open(
+            settings.workspace, backbone=settings.backbone, device=settings.device, wait_for_changes=False
+        )
+        live = self._workspace.live.refresh(warm)
+        self._metrics.swapped(live.generation)
+        self._batcher = Batcher(lambda: self.live, settings, self._metrics, live.method.backbone.max_tokens)
+        self._log.info("ready", generation=live.generation, tasks=len(live.state.tasks))
+
+    def _look(self) -> None:
+        """Put in the newest generation, if it is not live yet."""
+        assert self._workspace is not None  # noqa: S101 - `_load` has opened it
+        try:
+            if self._workspace.store.generation() != self.live.generation:
+                live = self._workspace.live.refresh(warm)
+                self._metrics.swapped(live.generation)
+                self._log.info("new generation", generation=live.generation, tasks=len(live.state.tasks))
+            self._problem = ""
+        except Exception as error:  # noqa: BLE001 - the former generation goes on answering
+            if str(error) != self._problem:
+                self._problem = str(error) or type(error).__name__
+                self._metrics.swap_failed()
+                self._log.error("the newest generation cannot be loaded", exc_info=not is_out_of_memory(error))

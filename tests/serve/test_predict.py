@@ -1,0 +1,217 @@
+"""What `POST /v1/predict` and the lists answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conpet import ConPET, Span
+from conpet.data import Kind
+from conpet.testing import toy_stream
+from tests.helpers.serve import Served, served
+from tests.helpers.workspaces import stream, workspace
+
+TEXTS = [example.text for task in stream()[:2] for example in task.test]
+
+
+@pytest.fixture(scope="module")
+def learner(tmp_path_factory: pytest.TempPathFactory) -> ConPET:
+    learner = workspace(tmp_path_factory.mktemp("served"), 2)
+    learner.learn(toy_stream(1, 2, 8, 2, 4, kind=Kind.RELATION)[0], evaluate=False)
+    return learner
+
+
+@pytest.fixture(scope="module")
+def server(learner: ConPET) -> Iterator[Served]:
+    with served(learner.path) as running:
+        yield running
+
+
+def close(found: Any, expected: Any) -> bool:
+    """Compare JSON documents; numbers may differ by rounding."""
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(close(found[key], expected[key]) for key in expected)
+    if isinstance(expected, list):
+        return len(found) == len(expected) and all(map(close, found, expected))
+    return bool(found == (pytest.approx(expected, abs=1e-5) if isinstance(expected, float) else expected))
+
+
+@pytest.mark.parametrize("top_n", [1, 3, 99])
+def test_answers_are_those_of_the_library(server: Served, learner: ConPET, top_n: int) -> None:
+    response = server.predict(TEXTS, top_n=top_n)
+    assert response.status_code == 200
+    expected = [one.to_json() for one in learner.predict(TEXTS, runners_up=top_n - 1)]
+    assert close(response.json()["predictions"], expected)
+    assert response.json()["generation"] == learner.store.generation()
+
+
+def test_one_input_needs_no_list_and_ids_come_back(server: Served) -> None:
+    (alone,) = server.predict(TEXTS[0]).json()["predictions"]
+    assert "id" not in alone
+    response = server.predict([TEXTS[0], {"text": TEXTS[1], "id": "row 2"}])
+    assert [one.get("id") for one in response.json()["predictions"]] == [None, "row 2"]
+    assert response.json()["predictions"][0]["label"] == alone["label"]
+
+
+def test_inputs_with_spans_and_texts_share_a_request(server: Served, learner: ConPET) -> None:
+    relation = toy_stream(1, 2, 8, 2, 4, kind=Kind.RELATION)[0].test[0]
+    spans = {
+        name: {"start": span.start, "end": span.end} for name in ("head", "tail") if (span := getattr(relation, name))
+    }
+    response = server.predict([TEXTS[0], {"tokens": list(relation.tokens), **spans}])
+    expected = learner.predict([TEXTS[0], relation])
+    assert [one["label"] for one in response.json()["predictions"]] == [one.label for one in expected]
+    assert spans["head"] != spans["tail"]
+    assert isinstance(relation.head, Span)
+
+
+def test_a_request_may_name_the_tasks_that_answer_and_ask_why(server: Served, learner: ConPET) -> None:
+    first, second = stream()[:2]
+    (answer,) = server.predict(first.train[0].text, tasks=[second.name], explain=True).json()["predictions"]
+    assert answer["task"] == second.name
+    expected = learner.predict([first.train[0].text], tasks=[second.name], explain=True)[0].to_json()
+    assert close(answer, expected)
+    assert answer["explanation"]["nearest"][0]["example"]["label"] == answer["explanation"]["nearest"][0]["label"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind", "said"),
+    [
+        ({}, 422, "invalid-request", "Field required"),
+        ({"inputs": []}, 422, "invalid-request", "at least 1 item"),
+        ({"inputs": [3]}, 422, "invalid-request", '"/inputs/0"'),
+        (
+            {"inputs": ["a", {"tokens": ["a"], "head": {"start": 0, "end": 1}}]},
+            422,
+            "invalid-request",
+            "/inputs/1/tail",
+        ),
+        ({"inputs": "a", "top": 1}, 422, "invalid-request", '"/top"'),
+        ({"inputs": "a", "top_n": 0}, 422, "invalid-request", '"/top_n"'),
+        ({"inputs": ["a", " "]}, 422, "invalid-inputs", "empty text"),
+        (
+            {"inputs": {"tokens": ["a"], "mention": {"start": 0, "end": 9}}},
+            422,
+            "invalid-inputs",
+            "outside the 1 tokens",
+        ),
+        ({"inputs": {"tokens": ["a"], "mention": {"start": 0, "end": 1}}}, 422, "invalid-inputs", "kind typing"),
+        ({"inputs": ["a"] * 1025}, 422, "too-many-inputs", "at most 1,024"),
+        ({"inputs": "a" * 20_001}, 422, "invalid-inputs", "at most 20,000"),
+        (
+            {"inputs": {"tokens": ["a"] * 2_001, "mention": {"start": 0, "end": 1}}},
+            422,
+            "invalid-inputs",
+            "2,001 words",
+        ),
+        ({"inputs": "a", "tasks": ["text-7"]}, 422, "unknown-task", "did you mean"),
+        ({"inputs": "a", "tasks": []}, 422, "invalid-request", '"/tasks"'),
+        ({"inputs": "a", "min_generation": 99}, 409, "no-such-generation", "has not reached"),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong_where(
+    server: Served, body: dict[str, Any], status: int, kind: str, said: str
+) -> None:
+    response = server.client.post("/v1/predict", json=body)
+    problem = response.json()
+    assert (response.status_code, problem["status"]) == (status, status)
+    assert problem["type"] == f"urn:conpet:problem:{kind}"
+    assert said in response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["x-request-id"] == problem["request_id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "media_type", "status"),
+    [
+        ("POST", "/v1/predict", b"{", "application/json", 400),
+        ("POST", "/v1/predict", b'{"inputs": "\xff"}', "application/json", 400),
+        ("POST", "/v1/predict", b'{"inputs": "\\ud800"}', "application/json", 400),
+        ("POST", "/v1/predict", b"[" * 100_000, "application/json", 400),
+        ("POST", "/v1/predict", b'{"inputs": "a"}', "text/plain", 415),
+        ("GET", "/v1/predict", b"", "", 405),
+        ("GET", "/v2", b"", "", 404),
+        ("GET", "/v1/labels?task=none", b"", "", 404),
+    ],
+)
+def test_every_error_is_a_problem_with_the_request_id(
+    server: Served, method: str, path: str, content: bytes, media_type: str, status: int
+) -> None:
+    headers = {"content-type": media_type, "x-request-id": "mine-1"}
+    response = server.client.request(method, path, content=content, headers=headers)
+    assert response.status_code == status
+    assert response.json() == response.json() | {"status": status, "request_id": "mine-1"}
+    assert {"type", "title", "detail"} <= response.json().keys()
+
+
+def test_a_timeout_is_a_number_above_0(server: Served) -> None:
+    assert server.predict("a", {"X-Request-Timeout": "20"}).status_code == 200
+    for wrong in ("0", "-1", "nan", "inf", "soon"):
+        assert server.predict("a", {"X-Request-Timeout": wrong}).status_code == 422
+    late = server.predict(["a"] * 500, {"X-Request-Timeout": "0.0001"})
+    assert (late.status_code, late.json()["type"]) == (504, "urn:conpet:problem:timeout")
+
+
+def test_tasks_labels_and_versions_are_those_that_answer(server: Served, learner: ConPET) -> None:
+    generation = learner.store.generation()
+    tasks = server.client.get("/v1/tasks").json()
+    assert tasks["generation"] == generation
+    assert [(task["name"], task["version"], task["labels"]) for task in tasks["tasks"]] == [
+        (task.name, task.active.number, len(task.active.labels)) for task in learner.tasks
+    ]
+    labels = server.client.get("/v1/labels").json()["labels"]
+    assert {row["label"]: row["task"] for row in labels} == learner.owners
+    name = learner.tasks[0].name
+    assert {row["task"] for row in server.client.get("/v1/labels", params={"task": name}).json()["labels"]} == {name}
+    (version,) = server.client.get("/v1/versions", params={"task": name}).json()["versions"]
+    assert (version["version"], version["active"]) == (1, True)
+    assert version["labels"] == list(learner.tasks[0].active.labels)
+
+
+def test_metrics_count_requests_batches_and_answers(server: Served) -> None:
+    before = server.client.get("/metrics").text
+    task = server.predict(TEXTS[:4]).json()["predictions"][0]["task"]
+    after = server.client.get("/metrics").text
+
+    def value(text: str, name: str) -> float:
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+    grown = {
+        name: value(after, name) - value(before, name)
+        for name in (
+            'conpet_requests_total{method="POST",route="/v1/predict",status="200"}',
+            "conpet_batch_inputs_sum",
+            "conpet_answers_total",
+            "conpet_request_seconds_count",
+        )
+    }
+    assert grown['conpet_requests_total{method="POST",route="/v1/predict",status="200"}'] == 1
+    assert grown["conpet_batch_inputs_sum"] == grown["conpet_answers_total"] == 4
+    assert f'conpet_answers_total{{task="{task}"}}' in after
+    assert value(after, "conpet_generation") == server.predict("a").json()["generation"]
+    assert value(after, "conpet_cache_lookups_total") > 0
+
+
+def test_the_description_of_the_api_is_complete(server: Served) -> None:
+    document = server.client.get("/openapi.json").json()
+    assert {"/v1/predict", "/v1/tasks", "/v1/labels", "/v1/versions", "/healthz", "/readyz", "/metrics"} <= set(
+        document["paths"]
+    )
+    predict = document["paths"]["/v1/predict"]["post"]
+    assert {"400", "401", "403", "404", "413", "415", "422", "429", "500", "503", "504"} <= predict["responses"].keys()
+    for example in predict["requestBody"]["content"]["application/json"]["examples"].values():
+        answered = server.client.post("/v1/predict", json=example["value"] | {"tasks": None})
+        assert answered.status_code == 200
+    names = set(document["components"]["schemas"])
+    text = server.client.get("/openapi.json").text
+    assert {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]} <= names
+
+
+def test_a_workspace_without_tasks_says_so(tmp_path: Path) -> None:
+    with served(workspace(tmp_path).path) as empty:
+        response = empty.predict("a")
+        assert (response.status_code, response.json()["type"]) == (409, "urn:conpet:problem:no-tasks")
+        assert empty.client.get("/v1/tasks").json()["tasks"] == []
