@@ -71,7 +71,7 @@ class CorruptionError(ConpetError, OSError):
     """Data on disk differs from what was written: a wrong hash, a missing or extra tensor, another schema."""
 
 
-class QueueFullError(ConpetError, TimeoutError):
+class TooManyJobsError(ConpetError, TimeoutError):
     """Too many jobs wait already."""
 
 

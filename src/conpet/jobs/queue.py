@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, text, upda
 from sqlalchemy.exc import IntegrityError
 
 from conpet.artifact import sync
-from conpet.errors import CorruptionError, IdempotencyError, QueueFullError, UnknownNameError
+from conpet.errors import CorruptionError, IdempotencyError, TooManyJobsError, UnknownNameError
 from conpet.jobs.data import DATA
 from conpet.jobs.records import ENDED, Job, JobEvent, JobEventKind, JobKind, JobProgress, JobRequest, JobState
 from conpet.jobs.schema import JOBS_VERSION, JobEventRow, JobRow, JobsBase
@@ -86,7 +86,7 @@ class JobQueue:
 
         Raises:
             IdempotencyError: The key was used for another request.
-            QueueFullError: Too many jobs wait.
+            TooManyJobsError: Too many jobs wait.
         """
         self._make()
         if job_id is not None:
@@ -112,7 +112,7 @@ class JobQueue:
                 queued = select(func.count()).where(JobRow.state == JobState.QUEUED)
                 former = self._find(connection, caller, key)
                 if former is None and connection.execute(queued).scalar_one() >= self._waiting:
-                    raise QueueFullError(f"{self._waiting} jobs wait already; try again when some have ended")
+                    raise TooManyJobsError(f"{self._waiting} jobs wait already; try again when some have ended")
                 if former is None:
                     number = connection.execute(insert(JobRow).values(values).returning(JobRow.number)).scalar_one()
                     _add_event(connection, number, JobEventKind.STATE, {"state": str(JobState.QUEUED)})
@@ -163,6 +163,10 @@ class JobQueue:
         """Return the state of a job."""
         return JobState(self._row(job_id).state)
 
+    def caller(self, job_id: str) -> str:
+        """Return who requested a job."""
+        return str(self._row(job_id).caller)
+
     def request_id(self, job_id: str) -> str:
         """Return the id of the HTTP request that a job came with."""
         return str(self._row(job_id).request_id)
@@ -202,7 +206,7 @@ class JobQueue:
 
     def events(
         self, job_id: str, after: int = 0, *, kind: JobEventKind | None = None, limit: int = 1000
-    ) -> Sequence[JobEvent]:
+    ) -> tuple[JobEvent, ...]:
         """Return what happened to a job after an event, oldest first.
 
         Args:
@@ -279,12 +283,10 @@ class JobQueue:
         return int(self._row(job_id).lost)
 
     def requeue(self, job_id: str) -> None:
-        """Put a running job back to the front of the queue; one that is being cancelled is cancelled."""
+        """Put a running job back to the front of the queue; others do not change."""
         with self._changing(job_id) as (connection, row):
             if row.state == JobState.RUNNING:
                 _set_state(connection, row.number, JobState.QUEUED)
-            elif row.state == JobState.CANCELLING:
-                _end(connection, row.number, JobState.CANCELLED)
 
     def report_progress(self, job_id: str, progress: JobProgress) -> None:
         """Store how far a job is."""

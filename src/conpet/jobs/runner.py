@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -102,6 +102,7 @@ class JobRunner:
         backbone: As in `ConPET.open`.
         device: As in `ConPET.open`.
         threads: Threads of a job's process for computing; by default one for each core.
+        on_end: Called with a job that has ended and the seconds of its last attempt.
     """
 
     def __init__(
@@ -112,12 +113,14 @@ class JobRunner:
         backbone: str | None = None,
         device: str | None = None,
         threads: int | None = None,
+        on_end: Callable[[Job, float], object] = lambda job, seconds: None,
     ) -> None:
         self._workspace = workspace
         self._queue = queue
         self._backbone = backbone
         self._device = device
         self._threads = threads
+        self._on_end = on_end
         self._stopping = threading.Event()
         self._deadline = float("inf")
         self._thread = threading.Thread(target=self._run, name="conpet-jobs", daemon=True)
@@ -178,7 +181,7 @@ class JobRunner:
         """Have a job run; tell its process to stop when the server does, and kill it if it takes too long."""
         _LOG.info("job %s (%s): attempt %d in process %d", job.id, job.kind, job.attempts, worker.process.pid)
         worker.send(job.id)
-        told = False
+        told, began = False, time.monotonic()
         limit = float("inf")
         while (state := self._queue.state(job.id)) in _RUNNING and worker.alive:
             if self._stopping.is_set() and not told:
@@ -188,10 +191,13 @@ class JobRunner:
                 limit = min(limit, time.monotonic() + _CANCEL_SECONDS)
             if time.monotonic() > limit:
                 worker.kill()
-                if self._stopping.is_set():
-                    self._queue.requeue(job.id)
             time.sleep(_POLL_SECONDS / 4)
+        if self._stopping.is_set() and not worker.alive:
+            self._queue.requeue(job.id)  # it was killed for the stop, through no fault of the job
         self._log_end(job, worker)
+        ended = self._queue.get(job.id)
+        if ended.state.ended:
+            self._on_end(ended, time.monotonic() - began)
 
     def _command(self) -> list[str]:
         options = (str(self._workspace), self._backbone or "", self._device or "")
@@ -222,4 +228,4 @@ class JobRunner:
             "What it had already learned is kept"
         )
         problem = document(ApiProblem(500, "process-lost", detail), self._queue.request_id(job.id))
-        self._queue.finish(job.id, JobState.FAILED, error=problem)
+        self._on_end(self._queue.finish(job.id, JobState.FAILED, error=problem), 0.0)

@@ -161,23 +161,28 @@ def optimise_batch(
             nn.utils.clip_grad_norm_(groups[number].parameters.values(), groups[number].schedule.clip)
             logs[number].steps = step + 1
         optimizer.step()
-        due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS
-        if due or len(unread) == read_steps or step + 1 == steps:
+        if len(unread) == read_steps or step + 1 == steps:
             _read_losses(unread, step + 1 - len(unread), groups, logs)
-        if on_step:
-            try:
-                on_step(step)
-            except StoppedError:
-                if checkpoint is not None:
-                    _read_losses(unread, step + 1 - len(unread), groups, logs)
-                    save_checkpoint(checkpoint, _state(groups, optimizer, logs))
-                raise
-        if checkpoint is not None and due:
+        stopped = _stopped_by(on_step, step)
+        if checkpoint is not None and (stopped or time.monotonic() - saved > CHECKPOINT_SECONDS):
+            _read_losses(unread, step + 1 - len(unread), groups, logs)
             save_checkpoint(checkpoint, _state(groups, optimizer, logs))
             saved = time.monotonic()
+        if stopped:
+            raise stopped
     for log in logs:
         log.seconds = time.monotonic() - started
     return logs
+
+
+def _stopped_by(on_step: Callable[[int], None] | None, step: int) -> StoppedError | None:
+    """Call `on_step`, and return the error by which it stops the training, if it does."""
+    try:
+        if on_step:
+            on_step(step)
+    except StoppedError as stopped:
+        return stopped
+    return None
 
 
 def _adamw_group(group: ParameterGroup) -> dict[str, Any]:
@@ -192,7 +197,9 @@ def _adamw_group(group: ParameterGroup) -> dict[str, Any]:
 
 def _read_losses(unread: list[Tensor], first: int, groups: Sequence[ParameterGroup], logs: Sequence[TrainLog]) -> None:
     """Move the losses in `unread`, of the steps from `first`, into the logs."""
-    values = torch.cat(unread).tolist() if unread else []
+    if not unread:
+        return
+    values = torch.cat(unread).tolist()
     for step in range(first, first + len(unread)):
         for group, log in zip(groups, logs, strict=True):
             if group.is_active(step):

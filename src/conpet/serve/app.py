@@ -12,15 +12,24 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from conpet.jobs.intake import StreamUpload, TaskUpload
 from conpet.serve.context import ServerContext
+from conpet.serve.job_schemas import ActivateRequest, ConsolidateRequest
 from conpet.serve.middleware import BodyMiddleware, RequestMiddleware
 from conpet.serve.problems import add_handlers
-from conpet.serve.routes import health, predict, workspace
+from conpet.serve.routes import health, jobs, predict, workspace
 from conpet.serve.schemas import PredictRequest, ProblemFields
 from conpet.serve.settings import ServeSettings
 
-ROUTERS = (health.router, predict.router, workspace.router)
-BODIES: tuple[type[BaseModel], ...] = (PredictRequest, ProblemFields)
+ROUTERS = (health.router, predict.router, workspace.router, jobs.router)
+BODIES: tuple[type[BaseModel], ...] = (
+    PredictRequest,
+    ProblemFields,
+    TaskUpload,
+    StreamUpload,
+    ActivateRequest,
+    ConsolidateRequest,
+)
 """Models that routes describe themselves, for the OpenAPI document: bodies of requests, and problems."""
 UPLOADS: tuple[str, ...] = ("/v1/learn",)
 """Paths whose bodies may be as large as `upload_bytes`."""
@@ -44,9 +53,13 @@ def create_app(settings: ServeSettings, on_failure: Callable[[Exception], None] 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         context.serving.start()
+        context.runner.start()
         yield
         context.stopping = True
-        await asyncio.to_thread(context.serving.close, settings.drain_seconds)
+        await asyncio.gather(
+            asyncio.to_thread(context.serving.close, settings.drain_seconds),
+            asyncio.to_thread(context.runner.stop, settings.drain_seconds),
+        )
 
     app = FastAPI(
         title="conpet",

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
+from conpet.jobs.queue import JobQueue
+from conpet.jobs.runner import JobRunner
 from conpet.serve.batching import Batcher
 from conpet.serve.keys import KeyStore
 from conpet.serve.logs import Log, make_log
@@ -33,6 +35,10 @@ class ServerContext:
         log: The process's log.
         metrics: The process's metrics.
         serving: The workspace as it is served.
+        jobs: The workspace's jobs.
+        runner: Runs them, unless another process does.
+        uploads: Number of uploads being received or checked.
+        followers: Number of clients that follow jobs.
         stopping: Whether a stop was requested: nothing new is accepted.
     """
 
@@ -42,7 +48,11 @@ class ServerContext:
     log: Log
     metrics: Metrics
     serving: Serving
+    jobs: JobQueue
+    runner: JobRunner
     failures: RateLimiter = field(default_factory=lambda: RateLimiter(FAILURES_PER_SECOND, FAILURE_BURST))
+    uploads: int = 0
+    followers: int = 0
     stopping: bool = False
 
     @classmethod
@@ -58,7 +68,16 @@ class ServerContext:
             rates = RateLimiter(settings.rate_limit / settings.workers, settings.rate_burst)
         log, metrics = make_log(settings.log_level), Metrics()
         serving = Serving(settings, metrics, log, on_failure)
-        return cls(settings, KeyStore(settings.keys), rates, log, metrics, serving)
+        jobs = JobQueue(settings.workspace, settings.max_jobs)
+        runner = JobRunner(
+            settings.workspace,
+            jobs,
+            backbone=settings.backbone,
+            device=settings.device,
+            threads=settings.threads,
+            on_end=metrics.job_ended,
+        )
+        return cls(settings, KeyStore(settings.keys), rates, log, metrics, serving, jobs, runner)
 
     def ready(self) -> Batcher:
         """Return what answers.

@@ -44,3 +44,4 @@ def forward_standard_logs(log: Log) -> None:
     root = logging.getLogger()
     root.handlers = [_Forward(log)]
     root.setLevel(logging.WARNING)
+    logging.getLogger("conpet").setLevel(logging.INFO)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from conpet.cost import Meter
+from conpet.jobs.records import Job, JobState
 from conpet.types import Prediction
 
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable that names the folder in which several processes share metrics; set before they start."""
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_JOB_SECONDS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
@@ -44,6 +46,13 @@ class Metrics:
             "conpet_generation", "Generation that answers.", registry=registry, multiprocess_mode="livemin"
         )
         self._swaps = Counter("conpet_swaps", "New generations put in, or failed to.", ["result"], registry=registry)
+        self._jobs = Gauge(
+            "conpet_jobs", "Jobs by state.", ["state"], registry=registry, multiprocess_mode="mostrecent"
+        )
+        self._jobs_ended = Counter("conpet_jobs_ended", "Jobs that ended.", ["kind", "state"], registry=registry)
+        self._job_seconds = Histogram(
+            "conpet_job_seconds", "Time to run a job.", ["kind"], buckets=_JOB_SECONDS, registry=registry
+        )
         self._answers = Counter("conpet_answers", "Answers by task.", ["task"], registry=registry)
 
     def request_done(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -78,6 +87,16 @@ class Metrics:
         """Count answers by task."""
         for prediction in predictions:
             self._answers.labels(prediction.task).inc()
+
+    def job_ended(self, job: Job, seconds: float) -> None:
+        """Count a job that ended."""
+        self._jobs_ended.labels(str(job.kind), str(job.state)).inc()
+        self._job_seconds.labels(str(job.kind)).observe(seconds)
+
+    def jobs_counted(self, counts: Mapping[JobState, int]) -> None:
+        """Set the number of jobs in each state."""
+        for state, number in counts.items():
+            self._jobs.labels(str(state)).set(number)
 
     def render(self) -> bytes:
         """Return the metrics of all processes of the server, in Prometheus' text format."""

@@ -16,7 +16,9 @@ from conpet.errors import (
     ConpetError,
     CorruptionError,
     DataError,
+    IdempotencyError,
     OutOfMemoryError,
+    TooManyJobsError,
     UnknownNameError,
     WorkspaceBusyError,
     WorkspaceNotFoundError,
@@ -73,6 +75,8 @@ def problem_of(error: Exception) -> ApiProblem:
             return ApiProblem(422, "invalid-data", error.summary, errors=_data_problems(error))
         case UnknownNameError():
             return ApiProblem(404, "not-found", str(error))
+        case IdempotencyError() | TooManyJobsError():
+            return _job_problem(error)
         case WorkspaceBusyError():
             return too_busy(503, "workspace-busy", "another change of the workspace is under way; try again later")
         case WorkspaceNotFoundError() | CorruptionError() | OSError() if not is_out_of_memory(error):
@@ -83,6 +87,12 @@ def problem_of(error: Exception) -> ApiProblem:
             return ApiProblem(422, "refused", str(error))
         case _:
             return ApiProblem(500, "internal-error", "unexpected error; the server's log has it under the request id")
+
+
+def _job_problem(error: IdempotencyError | TooManyJobsError) -> ApiProblem:
+    if isinstance(error, IdempotencyError):
+        return ApiProblem(422, "idempotency-key-reused", str(error))
+    return too_busy(429, "too-many-jobs", str(error), 10)
 
 
 def _data_problems(error: DataError) -> list[dict[str, Any]]:

@@ -56,6 +56,7 @@ class ServeSettings(StrictModel):
         header_seconds: Most seconds until the headers of a request have arrived.
         keep_alive_seconds: Seconds that an idle connection stays open.
         drain_seconds: Most seconds for finishing requests after a stop was requested.
+        max_jobs: Most jobs that wait.
         queue_inputs: Most inputs that wait in a process.
         batch_inputs: Most inputs in a batch.
         batch_tokens: Most tokens in a batch, estimated.
@@ -91,6 +92,7 @@ class ServeSettings(StrictModel):
     header_seconds: Seconds = 10.0
     keep_alive_seconds: Count = 5
     drain_seconds: Seconds = 30.0
+    max_jobs: Count = 100
     queue_inputs: Count = 4096
     batch_inputs: Count = 256
     batch_tokens: Count = 16_384

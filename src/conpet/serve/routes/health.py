@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -33,7 +35,10 @@ async def readyz(request: Request) -> dict[str, Any]:
 @router.get("/metrics", summary="Metrics for Prometheus", dependencies=[requires(Role.PREDICT)])
 async def metrics(request: Request) -> Response:
     """Return the metrics of all processes of the server."""
-    return Response(context_of(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    context = context_of(request)
+    with suppress(OSError):  # the other metrics are most needed when the disk fails
+        context.metrics.jobs_counted(await asyncio.to_thread(context.jobs.counts))
+    return Response(context.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/version", summary="The version of conpet")

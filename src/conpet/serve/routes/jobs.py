@@ -1,0 +1,474 @@
+"""Changes over HTTP: each request is checked and becomes a job; jobs are followed, cancelled and listed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from conpet.api import ConPET
+from conpet.errors import DataError, Problem, UnknownNameError
+from conpet.jobs.data import DATA, read_examples, read_tasks
+from conpet.jobs.records import Job, JobEvent, JobEventKind, JobKind, JobRequest, JobState
+from conpet.jobs.uploads import FORMATS, MEDIA_TYPES, RAW, UploadOptions, check_upload
+from conpet.serve.auth import Caller, requires
+from conpet.serve.bodies import body_of, json_body
+from conpet.serve.context import ServerContext, context_of
+from conpet.serve.job_schemas import ActivateRequest, ConsolidateRequest, JobFields, JobsResponse, LogResponse
+from conpet.serve.keys import Role
+from conpet.serve.problems import ApiProblem, documented, too_busy
+
+REPLAYED = "Idempotent-Replayed"
+"""Header of a response that repeats an earlier one."""
+_KEY_CHARACTERS = 255
+_UPLOADS = 8
+"""Most uploads that a process receives at once."""
+_STREAMS = 200
+"""Most clients of a process that follow jobs."""
+_POLL_SECONDS = 0.25
+_PING_SECONDS = 15.0
+"""Seconds between comments in a stream in which nothing happens, so that proxies keep it open."""
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+learn_role, operate_role = requires(Role.LEARN), requires(Role.OPERATE)
+Learner = Annotated[Caller, learn_role]
+Operator = Annotated[Caller, operate_role]
+Done = TypeVar("Done")
+
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="A key of your choice, for example a UUID: a second request with it returns the first job.",
+    ),
+]
+Evaluate = Annotated[bool, Query(description="Whether to measure all tasks on their test examples afterwards.")]
+_ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {"headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}}
+}
+_CHANGE_ERRORS = documented(400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503)
+_READ_ERRORS = documented(401, 403, 404, 421, 422, 429, 500, 503)
+
+_ROWS = [{"text": "my card was swallowed", "label": "card_swallowed"}, {"text": "i lost my pin", "label": "pin_lost"}]
+_LEARN_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "anyOf": [
+                        {"$ref": "#/components/schemas/TaskUpload"},
+                        {"$ref": "#/components/schemas/StreamUpload"},
+                    ]
+                },
+                "examples": {
+                    "task": {"value": {"name": "cards", "rows": _ROWS}},
+                    "tasks": {"value": {"tasks": [{"name": "cards", "train": _ROWS, "test": []}]}},
+                },
+            },
+            "application/x-ndjson": {
+                "schema": {"type": "string"},
+                "example": "".join(f"{json.dumps(row)}\n" for row in _ROWS),
+            },
+            "text/csv": {
+                "schema": {"type": "string"},
+                "example": "text,label\nmy card was swallowed,card_swallowed\ni lost my pin,pin_lost\n",
+            },
+            "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+@router.post(
+    "/learn",
+    summary="Learn a task, or several",
+    status_code=202,
+    dependencies=[learn_role],
+    responses=_CHANGE_ERRORS | _ACCEPTED,
+    response_model=JobFields,
+    openapi_extra=_LEARN_BODY,
+)
+async def learn(
+    request: Request,
+    caller: Learner,
+    name: Annotated[str | None, Query(description="Name of the task, for all formats but JSON.")] = None,
+    template: Annotated[str | None, Query(description="Its template, for all formats but JSON.")] = None,
+    extend: Annotated[bool, Query(description="Learn more examples of known labels.")] = False,
+    batch: Annotated[int, Query(ge=1, le=1000, description="Number of tasks to learn in each change.")] = 1,
+    seed: Annotated[int | None, Query(ge=0, le=2**31, description="Seed for splitting off test sets.")] = None,
+    all_rows: Annotated[bool, Query(description="Split off no validation and test sets.")] = False,
+    evaluate: Evaluate = True,
+    form: Annotated[
+        str | None, Query(alias="format", description=f"Instead of the content type: {', '.join(FORMATS)}.")
+    ] = None,
+    idempotency_key: Key = None,
+) -> Response:
+    """Check the data, and accept a job that learns it: the body is a file, or JSON with rows.
+
+    All rows are checked before the job is accepted. Tasks already learned from the same data are skipped.
+    """
+    context = context_of(request)
+    workspace = _workspace(context)
+    chosen = _format(request, form)
+    _check_options(chosen, extend=extend, name=name, template=template, seed=seed, all_rows=all_rows, batch=batch)
+    options: dict[str, Any] = {"evaluate": evaluate} | ({} if extend else {"batch": batch})
+    read = {"name": name, "template": template, "seed": seed, "all_rows": all_rows, "format": chosen}
+    kind = JobKind.EXTEND if extend else JobKind.LEARN
+    with _uploading(context), context.jobs.upload() as (job_id, folder):
+        content = await _received(request, folder / f"{RAW}.{chosen}")
+        digest = _digest([kind, options, read, content])
+        former = await _former(context, caller, idempotency_key, digest)
+        if former is not None:
+            return _accepted(former, replayed=True)
+        upload = UploadOptions(
+            chosen,
+            extend=extend,
+            name=name,
+            template=template,
+            seed=workspace.settings.seed if seed is None else seed,
+            all_rows=all_rows,
+            limit=context.settings.upload_bytes,
+        )
+        tasks = await asyncio.to_thread(_checked, context, workspace, folder, upload)
+        submitted = JobRequest(kind, options, tasks)
+        return await _submit(request, caller, submitted, idempotency_key, digest, job_id)
+
+
+@router.delete(
+    "/tasks/{task:path}",
+    summary="Remove a task",
+    status_code=202,
+    dependencies=[operate_role],
+    responses=_CHANGE_ERRORS | _ACCEPTED,
+    response_model=JobFields,
+)
+async def remove(
+    request: Request, caller: Operator, task: str, evaluate: Evaluate = True, idempotency_key: Key = None
+) -> Response:
+    """Accept a job that removes a task with its labels, versions and stored examples."""
+    await _check_known(request, task)
+    wanted = JobRequest(JobKind.REMOVE, {"task": task, "evaluate": evaluate}, (task,))
+    return await _submit(request, caller, wanted, idempotency_key)
+
+
+@router.post(
+    "/versions/{task:path}/activate",
+    summary="Make a version of a task active",
+    status_code=202,
+    dependencies=[operate_role],
+    responses=_CHANGE_ERRORS | _ACCEPTED,
+    response_model=JobFields,
+    openapi_extra=body_of(ActivateRequest, roll_back={"version": 1}),
+)
+async def activate(
+    request: Request,
+    caller: Operator,
+    task: str,
+    body: Annotated[ActivateRequest, json_body(ActivateRequest)],
+    idempotency_key: Key = None,
+) -> Response:
+    """Accept a job that makes another version of a task active: a rollback, or the way back."""
+    await _check_known(request, task, body.version)
+    options = {"task": task, "version": body.version, "evaluate": body.evaluate}
+    return await _submit(request, caller, JobRequest(JobKind.ACTIVATE, options, (task,)), idempotency_key)
+
+
+@router.post(
+    "/consolidate",
+    summary="Consolidate",
+    status_code=202,
+    dependencies=[operate_role],
+    responses=_CHANGE_ERRORS | _ACCEPTED,
+    response_model=JobFields,
+    openapi_extra=body_of(ConsolidateRequest, default={}, with_a_bound={"bound": 0.5}),
+)
+async def consolidate(
+    request: Request,
+    caller: Operator,
+    body: Annotated[ConsolidateRequest, json_body(ConsolidateRequest)],
+    idempotency_key: Key = None,
+) -> Response:
+    """Accept a job that tunes the backbone on the stored examples of all tasks."""
+    options = {"bound": body.bound, "evaluate": body.evaluate}
+    return await _submit(request, caller, JobRequest(JobKind.CONSOLIDATE, options), idempotency_key)
+
+
+@router.get("/jobs", summary="The jobs", dependencies=[learn_role], responses=_READ_ERRORS, response_model=JobsResponse)
+async def jobs(
+    request: Request,
+    state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
+    before: Annotated[str | None, Query(description="Only jobs older than this one, for further pages.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Response:
+    """Return jobs, newest first."""
+    listed = await _asked(context_of(request).jobs.list, state=state, before=before, limit=limit)
+    return _json({"jobs": [job.to_json() for job in listed]})
+
+
+@router.get(
+    "/jobs/{job_id}", summary="A job", dependencies=[learn_role], responses=_READ_ERRORS, response_model=JobFields
+)
+async def job(request: Request, job_id: str) -> Response:
+    """Return a job with its progress, result or error."""
+    found: Job = await _asked(context_of(request).jobs.get, job_id)
+    return _json(found.to_json())
+
+
+@router.get(
+    "/jobs/{job_id}/log",
+    summary="The log of a job",
+    dependencies=[learn_role],
+    responses=_READ_ERRORS,
+    response_model=LogResponse,
+)
+async def log(
+    request: Request,
+    job_id: str,
+    after: Annotated[int, Query(ge=0, le=2**53, description="Only lines after the one with this id.")] = 0,
+) -> Response:
+    """Return the log of a job, at most 1,000 lines at a time."""
+    events = await _asked(context_of(request).jobs.events, job_id, after, kind=JobEventKind.LOG)
+    lines = [{"id": one.id, "time": one.time.isoformat(), "message": one.data["message"]} for one in events]
+    return _json({"lines": lines})
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    summary="Follow a job",
+    dependencies=[learn_role],
+    responses=_READ_ERRORS
+    | {200: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    response_class=StreamingResponse,
+)
+async def events(
+    request: Request,
+    job_id: str,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", description="Id of the last event received.")
+    ] = None,
+) -> Response:
+    """Send what happens to a job as server-sent events, until it ends.
+
+    The events `state`, `progress` and `log` have JSON data. After a lost connection, go on with `Last-Event-ID`.
+    """
+    context = context_of(request)
+    after = _last_event(last_event_id)
+    await _asked(context.jobs.get, job_id)
+    if context.followers >= _STREAMS:
+        raise too_busy(429, "too-many-streams", "too many clients follow jobs; ask for the job instead", 5)
+    headers = {"X-Accel-Buffering": "no"}  # nginx would hold the events back
+    return StreamingResponse(_follow(context, job_id, after), media_type="text/event-stream", headers=headers)
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    summary="Cancel a job",
+    dependencies=[learn_role],
+    responses=_READ_ERRORS,
+    response_model=JobFields,
+)
+async def cancel(request: Request, caller: Learner, job_id: str) -> Response:
+    """Cancel a job: one that waits at once, one that runs at its next step. Nothing is learned by halves.
+
+    Keys without the role `operate` may cancel the jobs that they requested. An ended job does not change.
+    """
+    queue = context_of(request).jobs
+    if not caller.role.allows(Role.OPERATE) and await _asked(queue.caller, job_id) != caller.id:
+        raise ApiProblem(403, "forbidden", "this key may cancel only jobs that it requested; use one to operate")
+    cancelled: Job = await _asked(queue.cancel, job_id)
+    return _json(cancelled.to_json())
+
+
+async def _follow(context: ServerContext, job_id: str, after: int) -> AsyncIterator[str]:
+    context.followers += 1
+    try:
+        sent = time.monotonic()
+        yield ": events of a job\n\n"
+        while not context.stopping:
+            found: tuple[JobEvent, ...] = await _asked(context.jobs.events, job_id, after)
+            for event in found:
+                yield _sent(event)
+                after, sent = event.id, time.monotonic()
+                if event.kind is JobEventKind.STATE and JobState(event.data["state"]).ended:
+                    return
+            if not found:
+                if (await _asked(context.jobs.state, job_id)).ended and not await _asked(
+                    context.jobs.events, job_id, after
+                ):
+                    return
+                if time.monotonic() - sent > _PING_SECONDS:
+                    sent = time.monotonic()
+                    yield ": nothing new\n\n"
+                await asyncio.sleep(_POLL_SECONDS)
+    except UnknownNameError:
+        return  # an ended job was forgotten meanwhile
+    finally:
+        context.followers -= 1
+
+
+def _sent(event: JobEvent) -> str:
+    data = json.dumps({"time": event.time.isoformat(), **event.data})
+    return f"id: {event.id}\nevent: {event.kind}\ndata: {data}\n\n"
+
+
+def _last_event(given: str | None) -> int:
+    if given is None or not given.strip():
+        return 0
+    if not (given.isascii() and given.isdecimal() and len(given) < 16):
+        raise ApiProblem(422, "invalid-event-id", "Last-Event-ID is the id of an event of this job")
+    return int(given)
+
+
+def _workspace(context: ServerContext) -> ConPET:
+    """Return the workspace.
+
+    Raises:
+        ApiProblem: It is not loaded yet, or the server is stopping.
+    """
+    context.ready()
+    workspace = context.serving.workspace
+    assert workspace is not None  # noqa: S101 - it is ready
+    return workspace
+
+
+def _format(request: Request, given: str | None) -> str:
+    """Return the format of an upload."""
+    if given is not None:
+        if given not in FORMATS:
+            raise ApiProblem(422, "unknown-format", f"unknown format; use one of {', '.join(FORMATS)}")
+        return given
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in MEDIA_TYPES:
+        known = ", ".join(dict.fromkeys(MEDIA_TYPES))
+        raise ApiProblem(415, "unsupported-media-type", f"unknown content type; use {known}, or add ?format=...")
+    return MEDIA_TYPES[media_type]
+
+
+def _check_options(form: str, *, extend: bool, batch: int, **task: Any) -> None:
+    """Refuse options that would have no effect."""
+    if extend and (batch != 1 or any(value not in (None, False) for value in task.values())):
+        raise ApiProblem(
+            422, "invalid-options", "with extend, tasks keep their names, templates and test sets: leave the rest out"
+        )
+    if form == "json" and (task["name"] is not None or task["template"] is not None):
+        raise ApiProblem(422, "invalid-options", "JSON names its tasks: put `name` and `template` into the body")
+    if form != "json" and batch != 1:
+        raise ApiProblem(422, "invalid-options", "batch is for several tasks, which only JSON can hold")
+
+
+@contextmanager
+def _uploading(context: ServerContext) -> Iterator[None]:
+    """Count an upload while it is received and checked.
+
+    Raises:
+        ApiProblem: There are too many at once.
+    """
+    if context.uploads >= _UPLOADS:
+        raise too_busy(429, "too-many-uploads", "too many uploads at once; try again later", 2)
+    context.uploads += 1
+    try:
+        yield
+    finally:
+        context.uploads -= 1
+
+
+async def _received(request: Request, file: Path) -> str:
+    """Write the body of a request to a file, and return its digest."""
+    hasher = hashlib.sha256()
+    with file.open("wb") as stream:
+        async for chunk in request.stream():
+            hasher.update(chunk)
+            stream.write(chunk)
+    return hasher.hexdigest()
+
+
+def _checked(context: ServerContext, workspace: ConPET, folder: Path, upload: UploadOptions) -> tuple[str, ...]:
+    """Check an upload in itself and against the workspace; return the names of its tasks.
+
+    While jobs wait that may change the workspace, only the data is checked: the job itself checks the rest.
+    """
+    owners = {} if context.jobs.unfinished() else workspace.owners
+    names = check_upload(folder, replace(upload, owned=owners))
+    if upload.extend:
+        examples = read_examples(folder / DATA)
+        unknown = {one.label for one in examples.train} - owners.keys() if owners else set()
+        if unknown:
+            problems = [
+                Problem("the upload", None, f"label {label!r} is not known") for label in sorted(map(str, unknown))
+            ]
+            raise DataError("examples of unknown labels; learn a task with these labels first", problems)
+        return tuple(dict.fromkeys(owners[one.label] for one in examples.train if one.label in owners))
+    workspace.check(read_tasks(folder / DATA))
+    return names
+
+
+async def _check_known(request: Request, task: str, version: int | None = None) -> None:
+    """Refuse an unknown task or version at once, unless a job that waits may still make it."""
+    context = context_of(request)
+    workspace = _workspace(context)
+    if not await asyncio.to_thread(context.jobs.unfinished):
+        record = (await asyncio.to_thread(workspace.store.snapshot)).task(task)
+        if version is not None:
+            record.version(version)
+
+
+async def _former(context: ServerContext, caller: Caller, key: str | None, digest: str) -> Job | None:
+    if key is not None and not (0 < len(key) <= _KEY_CHARACTERS and key.isascii() and key.isprintable()):
+        raise ApiProblem(422, "invalid-idempotency-key", f"Idempotency-Key has 1 to {_KEY_CHARACTERS} characters")
+    found: Job | None = await _asked(context.jobs.find, caller.id, key, digest)
+    return found
+
+
+async def _submit(
+    request: Request,
+    caller: Caller,
+    wanted: JobRequest,
+    key: str | None,
+    digest: str | None = None,
+    job_id: str | None = None,
+) -> Response:
+    """Add a job to the queue, or return the one that was added with the same idempotency key."""
+    context = context_of(request)
+    context.ready()
+    digest = digest or _digest([wanted.kind, wanted.options])
+    if (former := await _former(context, caller, key, digest)) is not None:
+        return _accepted(former, replayed=True)
+    accepted = await _asked(
+        context.jobs.submit,
+        wanted,
+        job_id=job_id,
+        caller=caller.id,
+        key=key,
+        digest=digest,
+        request_id=request.state.request_id,
+    )
+    request.state.logged = {"job": accepted.id, "kind": str(wanted.kind)}
+    return _accepted(accepted, replayed=False)
+
+
+def _accepted(accepted: Job, *, replayed: bool) -> Response:
+    headers = {"Location": f"/v1/jobs/{accepted.id}"} | ({REPLAYED: "true"} if replayed else {})
+    return _json(accepted.to_json(), 202, headers)
+
+
+def _json(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(json.dumps(document), status, headers, "application/json")
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+async def _asked(ask: Callable[..., Done], *arguments: Any, **options: Any) -> Done:
+    """Ask the queue off the event loop: it is on disk."""
+    return await asyncio.to_thread(lambda: ask(*arguments, **options))

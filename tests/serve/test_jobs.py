@@ -1,0 +1,231 @@
+"""Changes over HTTP: learn, remove, activate, jobs and their events."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from conpet import Task
+from conpet.serve.keys import KeyStore, Role
+from tests.helpers.serve import Served, served
+from tests.helpers.workspaces import stream, workspace
+
+FIRST, SECOND, THIRD = stream()
+SECONDS = 180
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    learner = workspace(tmp_path_factory.mktemp("jobs"), 1)
+    with served(learner.path, upload_bytes=200_000) as running:
+        yield running
+
+
+def rows(task: Task, subset: str = "train") -> list[dict[str, Any]]:
+    return [{"text": one.text, "label": one.label} for one in getattr(task, subset)]
+
+
+def body(task: Task) -> dict[str, Any]:
+    return {"name": task.name, **{subset: rows(task, subset) for subset in ("train", "validation", "test")}}
+
+
+def lines(found: list[dict[str, Any]]) -> bytes:
+    return "".join(f"{json.dumps(row)}\n" for row in found).encode()
+
+
+def ended(server: Served, response: httpx2.Response) -> dict[str, Any]:
+    """Return the job of a response when it has ended."""
+    assert response.status_code == 202, response.text
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        job = server.client.get(response.headers["Location"]).json()
+        if job["ended"]:
+            return dict(job)
+        time.sleep(0.1)
+    raise AssertionError(f"job {job} did not end")
+
+
+def send(server: Served, content: bytes, kind: str = "application/x-ndjson", **query: Any) -> httpx2.Response:
+    return server.client.post("/v1/learn", content=content, headers={"Content-Type": kind}, params=query)
+
+
+def test_a_task_is_learned_served_rolled_back_and_removed(server: Served) -> None:
+    key = {"Idempotency-Key": "the first upload"}
+    response = server.client.post("/v1/learn", json=body(SECOND), headers=key)
+    job = ended(server, response)
+    assert job["state"] == "succeeded", job["error"]
+    assert job["tasks"] == [SECOND.name]
+    assert job["result"]["tasks"][0]["version"] == 1
+    assert job["result"]["tasks"][0]["whole_accuracy"] > 0.5
+    again = server.client.post("/v1/learn", json=body(SECOND), headers=key)
+    assert (again.status_code, again.json()["id"], again.headers["Idempotent-Replayed"]) == (202, job["id"], "true")
+
+    answer = server.predict([SECOND.test[0].text], min_generation=job["result"]["generation"]).json()
+    assert answer["predictions"][0]["task"] == SECOND.name
+
+    more = [{"text": f"{one.text} again", "label": one.label} for one in SECOND.test]
+    extended = ended(server, send(server, lines(more), extend=True))
+    assert extended["result"]["tasks"][0]["version"] == 2, extended
+    back = server.client.post(f"/v1/versions/{SECOND.name}/activate", json={"version": 1})
+    assert ended(server, back)["result"]["tasks"][0]["version"] == 1
+    removed = ended(server, server.client.delete(f"/v1/tasks/{SECOND.name}"))
+    assert removed["state"] == "succeeded"
+    assert server.predict(SECOND.test[0].text, min_generation=removed["result"]["generation"]).status_code == 200
+    assert [one["name"] for one in server.client.get("/v1/tasks").json()["tasks"]] == [FIRST.name]
+
+    listed = server.client.get("/v1/jobs", params={"limit": 2}).json()["jobs"]
+    assert [one["kind"] for one in listed] == ["remove", "activate"]
+    older = server.client.get("/v1/jobs", params={"before": listed[1]["id"]}).json()["jobs"]
+    assert [one["kind"] for one in older] == ["extend", "learn"]
+    metrics = server.client.get("/metrics").text
+    assert 'conpet_jobs_ended_total{kind="learn",state="succeeded"} 1.0' in metrics
+    assert 'conpet_jobs{state="succeeded"} 4.0' in metrics
+
+
+def parse(text: str) -> list[dict[str, str]]:
+    blocks = [block for block in text.split("\n\n") if block and not block.startswith(":")]
+    return [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks]  # type: ignore[misc]
+
+
+def test_events_go_on_after_the_last_one_received(server: Served) -> None:
+    response = send(server, lines(rows(THIRD)), name=THIRD.name)
+    address = f"{response.headers['Location']}/events"
+    with server.client.stream("GET", address) as following:
+        assert following.headers["Content-Type"].startswith("text/event-stream")
+        for line in following.iter_lines():
+            if line.startswith("id: "):
+                last = line.removeprefix("id: ")
+                break
+    job = ended(server, response)
+    rest = parse(server.client.get(address, headers={"Last-Event-ID": last}).text)
+    assert all(int(event["id"]) > int(last) for event in rest)
+    assert json.loads(rest[-1]["data"])["state"] == job["state"] == "succeeded"
+    messages = [json.loads(event["data"])["message"] for event in rest if event["event"] == "log"]
+    log = server.client.get(f"{response.headers['Location']}/log").json()["lines"]
+    assert [line["message"] for line in log] == messages
+    assert any(f"{THIRD.name}: learned 2 labels" in message for message in messages)
+    assert server.client.get(address, headers={"Last-Event-ID": rest[-1]["id"]}).text.count("event:") == 0
+
+
+def as_csv(task: Task) -> bytes:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, ["text", "label"])
+    writer.writeheader()
+    writer.writerows(rows(task))
+    return file.getvalue().encode()
+
+
+def as_parquet(found: list[dict[str, Any]]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(found), sink)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "query"),
+    [
+        (as_csv(FIRST), {"format": "csv"}),
+        (gzip.compress(as_csv(FIRST)), {"format": "csv.gz"}),
+        (gzip.compress(lines(rows(FIRST))), {"format": "jsonl.gz"}),
+        (as_parquet(rows(FIRST)), {"format": "parquet"}),
+    ],
+    ids=["csv", "csv.gz", "jsonl.gz", "parquet"],
+)
+def test_all_formats_are_read_and_their_rows_checked(server: Served, content: bytes, query: dict[str, str]) -> None:
+    refused = send(server, content, "application/octet-stream", name="other", **query)
+    assert refused.status_code == 422, refused.text
+    errors = refused.json()["errors"]
+    assert (errors[0]["source"], len(errors)) == ("the upload", len(FIRST.train))
+    assert f"belongs to the earlier task {FIRST.name!r}" in errors[0]["detail"]
+
+
+BOMB = gzip.compress(b'{"text": "a", "label": "b"}\n' * 20_000)
+ROW = {"text": "hello", "label": "new"}
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "query", "status", "said"),
+    [
+        (b"{", "application/json", {}, 422, "is not JSON"),
+        (b"[1]", "application/json", {}, 422, "does not have the form"),
+        (json.dumps({"name": "x", "rows": [ROW], "train": []}).encode(), "application/json", {}, 422, "give either"),
+        (json.dumps({"rows": [ROW]}).encode(), "application/json", {}, 422, "needs a `name`"),
+        (json.dumps({"name": "a\nb", "rows": [ROW]}).encode(), "application/json", {}, 422, "printable"),
+        (json.dumps({"name": "../x", "rows": [ROW]}).encode(), "application/json", {}, 422, "only one label"),
+        (b"x", "application/json", {"name": "y"}, 422, "JSON names its tasks"),
+        (lines([ROW, {"text": ""}]), "text/plain", {"name": "x"}, 415, "unknown content type"),
+        (lines([ROW, {"text": ""}]), "application/jsonl", {"name": "x"}, 422, "empty text"),
+        (lines([ROW]), "application/jsonl", {}, 422, "needs a name"),
+        (lines([ROW]), "application/jsonl", {"name": "x", "template": "{nothing}"}, 422, "template"),
+        (lines([ROW]), "application/jsonl", {"extend": True}, 422, "not known"),
+        (lines([ROW]), "application/jsonl", {"extend": True, "name": "x"}, 422, "leave the rest out"),
+        (lines([ROW]), "application/jsonl", {"name": "x", "batch": 2}, 422, "several tasks"),
+        (BOMB, "application/gzip", {"name": "x", "format": "jsonl.gz"}, 422, "when decompressed"),
+        (b"no gzip", "application/gzip", {"name": "x", "format": "csv.gz"}, 422, "gzip"),
+        (as_parquet([ROW] * 400_000), "application/x-parquet", {"name": "x"}, 422, "when decompressed"),
+        (b"PAR1 no", "application/x-parquet", {"name": "x"}, 422, "not a readable Parquet file"),
+        (b"x" * 200_001, "application/jsonl", {"name": "x"}, 413, "too large"),
+        (b"", "application/jsonl", {"name": "x", "format": "exe"}, 422, "unknown format"),
+    ],
+)
+def test_wrong_uploads_are_refused_without_a_job(
+    server: Served, content: bytes, kind: str, query: dict[str, Any], status: int, said: str
+) -> None:
+    before = len(server.client.get("/v1/jobs").json()["jobs"])
+    refused = send(server, content, kind, **query)
+    assert refused.status_code == status, refused.text
+    assert said in refused.text
+    assert refused.headers["Content-Type"] == "application/problem+json"
+    assert str(server.context.settings.workspace) not in refused.text
+    assert "/tmp" not in refused.text  # noqa: S108 - no path of the server is told
+    assert len(server.client.get("/v1/jobs").json()["jobs"]) == before
+    assert list((server.context.jobs.folder / "data").iterdir()) == []
+
+
+def test_unknown_names_and_reused_keys_are_refused(server: Served) -> None:
+    assert server.client.delete("/v1/tasks/nothing").status_code == 404
+    assert server.client.post(f"/v1/versions/{FIRST.name}/activate", json={"version": 7}).status_code == 404
+    for address in ("/v1/jobs/nothing", "/v1/jobs/nothing/log", "/v1/jobs/nothing/events", "/v1/jobs/..%2F..%2Fx"):
+        assert server.client.get(address).status_code == 404
+    assert server.client.get("/v1/jobs", params={"state": "lost"}).status_code == 422
+    key = {"Idempotency-Key": "key of a consolidation"}
+    asked = server.client.post("/v1/consolidate", json={"bound": 100}, headers=key)
+    other = server.client.post("/v1/consolidate", json={"bound": 99}, headers=key)
+    assert (other.status_code, other.json()["type"]) == (422, "urn:conpet:problem:idempotency-key-reused")
+    cancelled = server.client.post(f"{asked.headers['Location']}/cancel")
+    assert cancelled.status_code == 200
+    assert ended(server, asked)["state"] == "cancelled"
+
+
+def test_roles(tmp_path: Path) -> None:
+    path = workspace(tmp_path, 1).path
+    keys = {role: KeyStore(path / "keys.sqlite").create(role)[0] for role in Role}
+    with served(path) as running:
+        running.context.runner.stop(0)  # jobs stay as they are
+
+        def status(role: Role, method: str, address: str, **options: Any) -> int:
+            headers = {"Authorization": f"Bearer {keys[role]}"}
+            return int(running.client.request(method, address, headers=headers, **options).status_code)
+
+        assert status(Role.PREDICT, "POST", "/v1/learn", json=body(SECOND)) == 403
+        assert status(Role.PREDICT, "GET", "/v1/jobs") == 403
+        assert status(Role.LEARN, "DELETE", f"/v1/tasks/{FIRST.name}") == 403
+        assert status(Role.LEARN, "POST", "/v1/consolidate", json={}) == 403
+        assert status(Role.LEARN, "POST", "/v1/learn", json=body(SECOND)) == 202
+        assert status(Role.OPERATE, "DELETE", f"/v1/tasks/{FIRST.name}") == 202
+        removal, learning = (job.id for job in running.context.jobs.list())
+        assert status(Role.LEARN, "POST", f"/v1/jobs/{removal}/cancel") == 403
+        assert status(Role.LEARN, "POST", f"/v1/jobs/{learning}/cancel") == 200
+        assert status(Role.OPERATE, "POST", f"/v1/jobs/{removal}/cancel") == 200
+        assert {str(job.state) for job in running.context.jobs.list()} == {"cancelled"}
