@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
+    from conpet.client import AsyncClient, Client
     from conpet.comparison import compare_learners
     from conpet.config import Settings
     from conpet.data import (
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _EXPORTS = {
+    "AsyncClient": "conpet.client",
+    "Client": "conpet.client",
     "ComparisonReport": "conpet.report.comparison",
     "ConPET": "conpet.api",
     "ConpetError": "conpet.errors",
@@ -53,6 +56,8 @@ _EXPORTS = {
 """Modules of the public names, imported on first use so that `import conpet` is fast."""
 
 __all__ = [
+    "AsyncClient",
+    "Client",
     "ComparisonReport",
     "ConPET",
     "ConpetError",

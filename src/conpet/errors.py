@@ -8,7 +8,13 @@ from difflib import get_close_matches
 
 
 class ConpetError(Exception):
-    """Base class of conpet's errors. Messages say what is wrong, where, and what to do."""
+    """Base class of conpet's errors. Messages say what is wrong, where, and what to do.
+
+    Attributes:
+        request_id: Id of the request at a server, for its operator; None for an error of this process.
+    """
+
+    request_id: str | None = None
 
 
 class ConfigError(ConpetError, ValueError):
@@ -77,6 +83,26 @@ class TooManyJobsError(ConpetError, TimeoutError):
 
 class IdempotencyError(ConpetError, ValueError):
     """An idempotency key was used before, for another request."""
+
+
+class ServerError(ConpetError, RuntimeError):
+    """A server failed, or answered in a way that conpet does not know."""
+
+
+class ServerBusyError(ConpetError, TimeoutError):
+    """A server is overloaded, loading or stopping, or did not answer in time; try again later."""
+
+
+class ServerUnreachableError(ConpetError, ConnectionError):
+    """No connection to a server, or it was lost."""
+
+
+class AccessError(ConpetError, PermissionError):
+    """A server refused the API key, or its role does not allow the request."""
+
+
+class JobFailedError(ConpetError, RuntimeError):
+    """A job failed or was cancelled; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,12 @@ class Neighbour:
         example = self.example.to_json() if self.example else None
         return {"task": self.task, "label": self.label, "similarity": self.similarity, "example": example}
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Neighbour:
+        """Rebuild a neighbour from `to_json`."""
+        example = Example.from_json(document["example"]) if document["example"] else None
+        return cls(document["task"], document["label"], document["similarity"], example)
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
@@ -116,6 +122,15 @@ class Explanation:
             "modules": list(self.modules),
             "nearest": [neighbour.to_json() for neighbour in self.nearest],
         }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Explanation:
+        """Rebuild an explanation from `to_json`."""
+        return cls(
+            tuple(RankedTask(ranked["task"], ranked["score"]) for ranked in document["ranking"]),
+            tuple(document["modules"]),
+            tuple(Neighbour.from_json(neighbour) for neighbour in document["nearest"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +178,21 @@ class Prediction:
         if self.explanation is not None:
             document["explanation"] = self.explanation.to_json()
         return document if self.label is not None else {"answer": self.answer, **document}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Prediction:
+        """Rebuild a prediction from `to_json`."""
+        explanation = document.get("explanation")
+        return cls(
+            document["label"],
+            document["score"],
+            document["task"],
+            document["version"],
+            tuple(Candidate(one["label"], one["score"], one["task"]) for one in document["runners_up"]),
+            document["generation"],
+            document.get("answer", document["label"]),
+            Explanation.from_json(explanation) if explanation is not None else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ import typer
 
 from conpet.cli.changes import advise_consolidation, extend_tasks, teach
 from conpet.cli.console import line, messages, output, print_error
-from conpet.cli.options import BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, assignments
+from conpet.cli.options import BackboneMoved, Device, NoEvaluate, Wait, assignments
+from conpet.cli.remote import Key, Server, learn_remotely, open_client
 from conpet.cli.workspace import open_workspace
 from conpet.config import DEFAULT_BACKBONE
 from conpet.cost import Meter, metered
@@ -88,15 +89,18 @@ def init(
 
 
 def learn(
-    workspace: WorkspacePath,
-    source: Annotated[
+    workspace: Annotated[
         Path,
+        typer.Argument(metavar="WORKSPACE", help="Folder of the workspace; none with --server.", show_default=False),
+    ],
+    source: Annotated[
+        Path | None,
         typer.Argument(
             metavar="TASK_OR_STREAM",
             help="A JSONL, CSV or Parquet file; a folder with train, validation and test files; or a folder of these.",
             show_default=False,
         ),
-    ],
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the task.", show_default="the name of its file or folder")
     ] = None,
@@ -136,6 +140,8 @@ def learn(
     backbone: BackboneMoved = None,
     device: Device = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List every wrong row of the data.")] = False,
+    server: Server = None,
+    key: Key = None,
 ) -> None:
     """Learn a task, or a stream of tasks one after another.
 
@@ -146,6 +152,7 @@ def learn(
     With --extend, all rows are added to the stored examples of their tasks; no test set is split off.
     With --all-rows, every row is learned from; accuracy is measured only where there is a test file.
     An interrupted command resumes when it is run again.
+    With --server, the server checks the data and learns it; an interrupted command only stops following.
     """
     from conpet.errors import DataError
 
@@ -162,8 +169,24 @@ def learn(
             "a task keeps its name, template and test split: leave out --name, --template, --seed and --all-rows",
             param_hint="--extend",
         )
-    opened = open_workspace(workspace, backbone, device)
     try:
+        if server is not None:
+            client = open_client(server, key, consolidate=consolidate, wait=wait, backbone=backbone, device=device)
+            learn_remotely(
+                client,
+                _only(workspace, source),
+                name=name,
+                template=template,
+                extend=extend,
+                batch=batch,
+                seed=seed,
+                all_rows=all_rows,
+                evaluate=not no_evaluate,
+            )
+            return
+        if source is None:
+            raise typer.BadParameter("give a workspace and the data, or --server URL", param_hint="TASK_OR_STREAM")
+        opened = open_workspace(workspace, backbone, device)
         if extend:
             extend_tasks(opened, source, evaluate=not no_evaluate, wait=wait)
             return
@@ -183,6 +206,13 @@ def learn(
     if not consolidate:
         advise_consolidation(opened)
     _print_learned(opened, workspace, costs)
+
+
+def _only(first: Path, second: Path | None) -> Path:
+    """Return the only argument that is given with --server: the data."""
+    if second is not None:
+        raise typer.BadParameter("with --server, give only the data: the server has the workspace")
+    return first
 
 
 _FIRST_KEYS = {

@@ -10,21 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from conpet.cli.console import counting, line, messages, output
-from conpet.cli.options import AsJson, BackboneMoved, Device, WorkspacePath
+from conpet.cli.options import AsJson, BackboneMoved, Device
+from conpet.cli.remote import Key, Server, open_client
 from conpet.cli.workspace import open_workspace
 from conpet.files import written_aside
 
 if TYPE_CHECKING:
-    from conpet.api import ConPET
     from conpet.data import Example
-    from conpet.data.prediction_files import PredictionFormat
+    from conpet.data.prediction_files import PredictionFormat, Predictor
     from conpet.types import Prediction
 
 STANDARD = "-"
 
 
 def predict(
-    workspace: WorkspacePath,
+    workspace: Annotated[
+        str | None,
+        typer.Argument(metavar="WORKSPACE", help="Folder of the workspace; none with --server.", show_default=False),
+    ] = None,
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="TEXT", help="Texts to label.", show_default=False)
     ] = None,
@@ -53,19 +56,29 @@ def predict(
     as_json: AsJson = False,
     backbone: BackboneMoved = None,
     device: Device = None,
+    server: Server = None,
+    key: Key = None,
 ) -> None:
     """Predict labels for texts, or for the rows of a file of any size.
 
     Each answer has a label, a score, a task, the version of its module, and runners-up.
     On a terminal, texts are answered in a table; with --json or in a pipe, each answer is one line of JSON.
     """
+    if server is not None:
+        texts = [*([workspace] if workspace is not None else []), *(texts or [])]
+    elif workspace is None:
+        raise typer.BadParameter("give the folder of a workspace, or --server URL", param_hint="WORKSPACE")
     if bool(texts) == bool(source):
         raise typer.BadParameter("give either texts, or a file with -i (- for standard input)", param_hint="TEXT or -i")
     chosen = _format(form, target, as_json)
-    opened = open_workspace(workspace, backbone, device)
+    opened: Predictor
+    if server is not None:
+        opened = open_client(server, key, backbone=backbone, device=device)
+    else:
+        opened = open_workspace(Path(str(workspace)), backbone, device)
     if source is None and target in (None, STANDARD) and chosen is None and sys.stdout.isatty():
         inputs = list(texts or [])
-        _show(inputs, opened.predict(inputs, runners_up=runners_up))
+        _show(inputs, list(opened.predict_stream(inputs, runners_up=runners_up)))
     else:
         _stream(opened, texts, source, target, chosen, runners_up)
 
@@ -85,7 +98,7 @@ def _format(form: str | None, target: str | None, as_json: bool) -> PredictionFo
 
 
 def _stream(
-    workspace: ConPET,
+    workspace: Predictor,
     texts: list[str] | None,
     source: str | None,
     target: str | None,

@@ -8,18 +8,22 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from conpet.data import Example, read_inputs
 from conpet.data.files import STDIN
 from conpet.errors import ConfigError, DataError
 from conpet.types import Prediction
 
-if TYPE_CHECKING:
-    from conpet.api import ConPET
-
 Answer = tuple[Example, Prediction]
 Write = Callable[[Answer], None]
+
+
+class Predictor(Protocol):
+    """What predicts: a workspace (`ConPET`), or a server (`Client`)."""
+
+    def predict_stream(self, inputs: Iterable[str | Example], *, runners_up: int = 2) -> Iterator[Prediction]:
+        """Predict any number of inputs; see `ConPET.predict_stream`."""
 
 
 class PredictionFormat(StrEnum):
@@ -61,7 +65,7 @@ def checked_inputs(source: str) -> tuple[Iterator[Example], int | None]:
     return read_inputs(source), total
 
 
-def answered(workspace: ConPET, inputs: Iterable[Example], runners_up: int) -> Iterator[Answer]:
+def answered(predictor: Predictor, inputs: Iterable[Example], runners_up: int) -> Iterator[Answer]:
     """Pair each input with its prediction; constant memory, arguments as in `ConPET.predict_stream`.
 
     Raises:
@@ -70,7 +74,7 @@ def answered(workspace: ConPET, inputs: Iterable[Example], runners_up: int) -> I
     kept, to_predict = tee(inputs)
     answered_so_far = 0
     try:
-        for prediction in workspace.predict_stream(to_predict, runners_up=runners_up):
+        for prediction in predictor.predict_stream(to_predict, runners_up=runners_up):
             yield next(kept), prediction
             answered_so_far += 1
     except DataError as error:

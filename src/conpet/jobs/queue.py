@@ -228,7 +228,8 @@ class JobQueue:
         if kind is not None:
             chosen = chosen.where(JobEventRow.kind == kind)
         with self._database.read() as connection:
-            return [JobEvent(row.id, row.time, JobEventKind(row.kind), row.data) for row in connection.execute(chosen)]
+            rows = connection.execute(chosen)
+            return tuple(JobEvent(row.id, row.time, JobEventKind(row.kind), row.data) for row in rows)
 
     def data(self, job_id: str) -> Path:
         """Return the file with the checked data of a job."""

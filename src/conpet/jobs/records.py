@@ -182,6 +182,11 @@ class JobEvent:
     kind: JobEventKind
     data: Mapping[str, Any]
 
+    @property
+    def ends(self) -> bool:
+        """Whether the job ended with this event."""
+        return self.kind is JobEventKind.STATE and JobState(self.data["state"]).ended
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
         return {"id": self.id, "time": self.time.isoformat(), "kind": str(self.kind), "data": dict(self.data)}

@@ -299,7 +299,7 @@ async def _follow(context: ServerContext, job_id: str, after: int) -> AsyncItera
             for event in found:
                 yield _sent(event)
                 after, sent = event.id, time.monotonic()
-                if event.kind is JobEventKind.STATE and JobState(event.data["state"]).ended:
+                if event.ends:
                     return
             if not found:
                 if (await _asked(context.jobs.state, job_id)).ended and not await _asked(

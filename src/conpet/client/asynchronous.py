@@ -1,0 +1,293 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx2
+
+from conpet.client import calls
+from conpet.client.calls import Call, EventReader, Inputs
+from conpet.client.connection import Connection
+from conpet.client.failures import Attempts, answer_of, failure_of
+from conpet.client.records import TaskInfo, VersionInfo
+from conpet.data import Examples, Task
+from conpet.errors import ServerBusyError
+from conpet.jobs.records import Job, JobEvent, JobState
+from conpet.types import Prediction
+
+Answer = TypeVar("Answer")
+Progress = Callable[[str, float], object]
+_LOOK_SECONDS = 0.3
+"""Seconds between two looks at a job."""
+
+
+class AsyncClient:
+    """A client of `conpet serve` for asyncio; as `Client`.
+
+        async with AsyncClient("http://127.0.0.1:8000", key="...") as client:
+            print((await client.predict("my card was swallowed"))[0].label)
+
+    Args:
+        url: Address of the server, for example "http://127.0.0.1:8000".
+        key: API key; by default that of the environment variable CONPET_KEY, if there is one.
+        timeout: Most seconds for connecting, and for waiting for an answer.
+        retries: How often a request is tried again after a lost connection, or when the server is busy (429, 503; it
+            says how long to wait). This changes nothing twice: changes carry an idempotency key.
+        transport: Sends the requests instead of a connection, for tests.
+
+    Raises:
+        ConfigError: The address is wrong.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        timeout: float = 60.0,
+        retries: int = 4,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._connection = Connection.of(url, key, timeout, retries)
+        self._http = httpx2.AsyncClient(**self._connection.options, transport=transport)
+
+    async def predict(
+        self,
+        inputs: Inputs,
+        *,
+        runners_up: int = 2,
+        tasks: Collection[str] | None = None,
+        explain: bool = False,
+        min_generation: int | None = None,
+        seconds: float | None = None,
+    ) -> list[Prediction]:
+        """Predict inputs: texts, or examples of any kind; all answers come from one generation.
+
+        Args:
+            inputs: The inputs.
+            runners_up: Number of further candidates to return with each answer, 0 or more.
+            tasks: Names of the only tasks that may answer, or None for all.
+            explain: Whether to return why each input was answered as it was.
+            min_generation: The oldest generation that may answer, for example that of a job's result; waits for it.
+            seconds: Most seconds for the answer, instead of the client's and the server's.
+
+        Raises:
+            DataError: An input is wrong, or the workspace has no tasks.
+            ServerBusyError: The server is overloaded or does not answer in time.
+        """
+        return await self._do(calls.predict(inputs, runners_up, tasks, explain, min_generation, seconds))
+
+    async def tasks(self) -> list[TaskInfo]:
+        """Return the learned tasks, in order."""
+        return await self._do(calls.tasks())
+
+    async def labels(self, task: str | None = None) -> dict[str, str]:
+        """Return the labels with the names of their tasks.
+
+        Args:
+            task: The only task, or None for all.
+        """
+        return await self._do(calls.labels(task))
+
+    async def versions(self, task: str | None = None) -> list[VersionInfo]:
+        """Return the versions of all tasks, or of one.
+
+        Args:
+            task: The only task, or None for all.
+        """
+        return await self._do(calls.versions(task))
+
+    async def learn(
+        self,
+        tasks: Task | Iterable[Task],
+        *,
+        all_rows: bool = True,
+        seed: int | None = None,
+        batch: int = 1,
+        evaluate: bool = True,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Ask the server to learn tasks, and return the job; `wait` follows it.
+
+        Args:
+            tasks: A task, or several in order.
+            all_rows: Whether missing validation and test sets stay empty; otherwise the server splits them off.
+            seed: Seed for splitting them off; by default the workspace's.
+            batch: Number of tasks to learn in each change.
+            evaluate: Whether to measure all tasks afterwards.
+            idempotency_key: The same key and tasks make one job; by default a new key.
+
+        Raises:
+            DataError: The data has errors; `problems` lists them.
+            ConfigError: Settings or a template do not fit the workspace.
+        """
+        return await self._do(calls.learn(tasks, all_rows, seed, batch, evaluate, idempotency_key))
+
+    async def extend(
+        self, examples: Examples | Task, *, evaluate: bool = True, idempotency_key: str | None = None
+    ) -> Job:
+        """Ask the server to learn more examples of known labels; as `learn`."""
+        return await self._do(calls.extend(examples, evaluate, idempotency_key))
+
+    async def learn_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        template: str | None = None,
+        extend: bool = False,
+        seed: int | None = None,
+        all_rows: bool = False,
+        evaluate: bool = True,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Send a data file to learn from, and return the job.
+
+        Args:
+            path: A JSONL, CSV or Parquet file (JSONL and CSV also gzipped).
+            name: Name of the task; by default that of the file.
+            template: Its template instead of the default of its kind.
+            extend: Whether it holds more examples of known labels; then leave out the other options but `evaluate`.
+            seed: Seed for splitting off validation and test sets; by default the workspace's.
+            all_rows: Whether nothing is split off.
+            evaluate: As in `learn`.
+            idempotency_key: As in `learn`.
+
+        Raises:
+            DataError: The data has errors; `problems` lists them.
+            ConfigError: An option is wrong, or the file cannot be read.
+        """
+        return await self._do(
+            calls.learn_file(Path(path), name, template, extend, seed, all_rows, evaluate, idempotency_key)
+        )
+
+    async def remove(self, task: str, *, evaluate: bool = True, idempotency_key: str | None = None) -> Job:
+        """Ask the server to remove a task, and return the job; as `learn`."""
+        return await self._do(calls.remove(task, evaluate, idempotency_key))
+
+    async def activate(
+        self, task: str, version: int, *, evaluate: bool = True, idempotency_key: str | None = None
+    ) -> Job:
+        """Ask the server to make a version of a task active (a rollback), and return the job; as `learn`."""
+        return await self._do(calls.activate(task, version, evaluate, idempotency_key))
+
+    async def consolidate(
+        self, *, bound: float = 0.0, evaluate: bool = True, idempotency_key: str | None = None
+    ) -> Job:
+        """Ask the server to consolidate (see `ConPET.consolidate`), and return the job; as `learn`."""
+        return await self._do(calls.consolidate(bound, evaluate, idempotency_key))
+
+    async def jobs(
+        self, *, state: JobState | str | None = None, before: str | None = None, limit: int = 100
+    ) -> list[Job]:
+        """Return jobs, newest first.
+
+        Args:
+            state: Only jobs in this state.
+            before: Only jobs older than the one with this id.
+            limit: Most jobs, up to 1,000.
+        """
+        return await self._do(calls.jobs(state, before, limit))
+
+    async def job(self, job_id: str) -> Job:
+        """Return a job.
+
+        Raises:
+            UnknownNameError: There is no such job.
+        """
+        return await self._do(calls.job(job_id))
+
+    async def log(self, job_id: str, after: int = 0) -> list[tuple[int, str]]:
+        """Return lines of a job's log with their ids, only those after an id."""
+        return await self._do(calls.log(job_id, after))
+
+    async def cancel(self, job_id: str) -> Job:
+        """Cancel a job: one that waits at once, one that runs at its next step."""
+        return await self._do(calls.cancel(job_id))
+
+    async def events(self, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
+        """Yield what happens to a job until it ends; a lost connection is resumed.
+
+        Args:
+            job_id: The job.
+            after: Id of the last event already known.
+        """
+        attempts, ended = Attempts(self._connection.retries), False
+        while not ended:
+            reader, headers = EventReader(), {"Last-Event-ID": str(after)}
+            try:
+                async with self._http.stream("GET", calls.events_path(job_id), headers=headers) as response:
+                    pause = attempts.pause_after(response)
+                    if pause is None and not response.is_success:
+                        await response.aread()
+                        answer_of(response)
+                    async for line in response.aiter_lines():
+                        if pause is None and (event := reader.feed(line)) is not None:
+                            attempts, after = Attempts(self._connection.retries), event.id
+                            ended = ended or event.ends
+                            yield event
+            except httpx2.TransportError as error:
+                pause = attempts.pause_after_error(error, self._connection.url)
+            if pause is not None:
+                await asyncio.sleep(pause)
+            elif not ended:
+                ended = (await self.job(job_id)).state.ended
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    async def wait(self, job: Job | str, *, timeout: float | None = None, progress: Progress | None = None) -> Job:
+        """Wait until a job has ended, and return it.
+
+        Args:
+            job: The job, or its id.
+            timeout: Most seconds to wait; None for no limit. The job goes on after that.
+            progress: Called with the name of a stage and the share done, 0 to 1.
+
+        Raises:
+            JobFailedError: It failed or was cancelled; the message says why.
+            ServerBusyError: It has not ended in time.
+        """
+        job_id = job if isinstance(job, str) else job.id
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            found = await self.job(job_id)
+            if progress and found.progress:
+                progress(found.progress.stage, found.progress.share)
+            if found.state.ended:
+                if (failure := failure_of(found)) is not None:
+                    raise failure
+                return found
+            if deadline is not None and time.monotonic() > deadline:
+                raise ServerBusyError(f"job {job_id} is still {found.state} after {timeout:g} s; it goes on")
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _do(self, call: Call[Answer]) -> Answer:
+        """Send a request, again if that may help, and return the answer."""
+        attempts = Attempts(self._connection.retries)
+        while True:
+            try:
+                response = await self._http.request(**self._connection.arguments(call))
+                pause = attempts.pause_after(response)
+                if pause is None:
+                    return call.read(answer_of(response))
+            except httpx2.TransportError as error:
+                pause = attempts.pause_after_error(error, self._connection.url)
+            await asyncio.sleep(pause)

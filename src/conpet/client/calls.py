@@ -1,0 +1,269 @@
+"""The requests of the client, and how their answers are read; both clients send them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from conpet.client.records import TaskInfo, VersionInfo
+from conpet.data import Example, Examples, Task
+from conpet.data.files import data_suffix
+from conpet.errors import ConfigError
+from conpet.jobs.records import Job, JobEvent, JobState
+from conpet.types import Prediction
+
+Answer = TypeVar("Answer")
+Inputs = str | Example | Sequence[str | Example]
+KEY_HEADER = "Idempotency-Key"
+_SUBSETS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Answer]):
+    """A request. All are safe to send twice: they read, or carry an idempotency key.
+
+    Attributes:
+        method: HTTP method.
+        path: Path of the address.
+        read: Returns the answer from the response's JSON.
+        params: Query.
+        content: Body, or None.
+        headers: Headers.
+        seconds: Most seconds for it, told to the server too, or None for the client's.
+    """
+
+    method: str
+    path: str
+    read: Callable[[Any], Answer]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    seconds: float | None = None
+
+
+def predict(
+    inputs: Inputs,
+    runners_up: int,
+    tasks: Collection[str] | None,
+    explain: bool,
+    min_generation: int | None,
+    seconds: float | None,
+) -> Call[list[Prediction]]:
+    """Return the request of predictions."""
+    if runners_up < 0:
+        raise ConfigError(f"runners_up={runners_up}: give 0 or more")
+    several = [inputs] if isinstance(inputs, str | Example) else inputs
+    body: dict[str, Any] = {"inputs": [_input(one) for one in several], "top_n": runners_up + 1, "explain": explain}
+    if tasks is not None:
+        body["tasks"] = list(tasks)
+    if min_generation is not None:
+        body["min_generation"] = min_generation
+    headers = {} if seconds is None else {"X-Request-Timeout": str(seconds)}
+    return Call(
+        "POST",
+        "/v1/predict",
+        lambda answer: [Prediction.from_json(one) for one in answer["predictions"]],
+        content=_json(body),
+        headers=_JSON | headers,
+        seconds=seconds,
+    )
+
+
+def tasks() -> Call[list[TaskInfo]]:
+    """Return the request of the tasks."""
+    return Call("GET", "/v1/tasks", lambda answer: [TaskInfo.from_json(one) for one in answer["tasks"]])
+
+
+def labels(task: str | None) -> Call[dict[str, str]]:
+    """Return the request of the labels with their tasks."""
+    return Call(
+        "GET",
+        "/v1/labels",
+        lambda answer: {one["label"]: one["task"] for one in answer["labels"]},
+        params=_given(task=task),
+    )
+
+
+def versions(task: str | None) -> Call[list[VersionInfo]]:
+    """Return the request of the versions."""
+    return Call(
+        "GET",
+        "/v1/versions",
+        lambda answer: [VersionInfo.from_json(one) for one in answer["versions"]],
+        params=_given(task=task),
+    )
+
+
+def learn(
+    tasks: Task | Iterable[Task], all_rows: bool, seed: int | None, batch: int, evaluate: bool, key: str | None
+) -> Call[Job]:
+    """Return the request to learn tasks."""
+    several = [tasks] if isinstance(tasks, Task) else list(tasks)
+    body = {"tasks": [_task(task, all_rows) for task in several]}
+    params = _given(seed=seed) | {"batch": batch, "evaluate": _flag(evaluate), "all_rows": _flag(all_rows)}
+    return _change("POST", "/v1/learn", key, params=params, content=_json(body), headers=_JSON)
+
+
+def extend(examples: Examples | Task, evaluate: bool, key: str | None) -> Call[Job]:
+    """Return the request to learn more examples of known labels."""
+    params = {"extend": "true", "evaluate": _flag(evaluate)}
+    content = _json({subset: rows for subset, rows in _rows(examples).items() if rows})
+    return _change("POST", "/v1/learn", key, params=params, content=content, headers=_JSON)
+
+
+def learn_file(
+    path: Path,
+    name: str | None,
+    template: str | None,
+    extend: bool,
+    seed: int | None,
+    all_rows: bool,
+    evaluate: bool,
+    key: str | None,
+) -> Call[Job]:
+    """Return the request to learn from a data file.
+
+    Raises:
+        ConfigError: The file has no known suffix, or cannot be read.
+    """
+    suffix = data_suffix(path)
+    if suffix is None:
+        raise ConfigError(f"{path}: unknown file format; send JSONL, CSV or Parquet")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    params = _given(template=template, seed=seed) | {
+        "format": suffix.removeprefix("."),
+        "extend": _flag(extend),
+        "all_rows": _flag(all_rows),
+        "evaluate": _flag(evaluate),
+    }
+    if not extend:
+        params["name"] = name or path.name.removesuffix(suffix)
+    headers = {"Content-Type": "application/octet-stream"}
+    return _change("POST", "/v1/learn", key, params=params, content=content, headers=headers)
+
+
+def remove(task: str, evaluate: bool, key: str | None) -> Call[Job]:
+    """Return the request to remove a task."""
+    return _change("DELETE", f"/v1/tasks/{_quoted(task)}", key, params={"evaluate": _flag(evaluate)})
+
+
+def activate(task: str, version: int, evaluate: bool, key: str | None) -> Call[Job]:
+    """Return the request to make a version active."""
+    content = _json({"version": version, "evaluate": evaluate})
+    return _change("POST", f"/v1/versions/{_quoted(task)}/activate", key, content=content, headers=_JSON)
+
+
+def consolidate(bound: float, evaluate: bool, key: str | None) -> Call[Job]:
+    """Return the request to consolidate."""
+    content = _json({"bound": bound, "evaluate": evaluate})
+    return _change("POST", "/v1/consolidate", key, content=content, headers=_JSON)
+
+
+def jobs(state: JobState | str | None, before: str | None, limit: int) -> Call[list[Job]]:
+    """Return the request of the jobs."""
+    params = _given(state=state, before=before) | {"limit": limit}
+    return Call("GET", "/v1/jobs", lambda answer: [Job.from_json(one) for one in answer["jobs"]], params=params)
+
+
+def job(job_id: str) -> Call[Job]:
+    """Return the request of a job."""
+    return Call("GET", f"/v1/jobs/{_quoted(job_id)}", Job.from_json)
+
+
+def log(job_id: str, after: int) -> Call[list[tuple[int, str]]]:
+    """Return the request of lines of a job's log, with their ids."""
+    return Call(
+        "GET",
+        f"/v1/jobs/{_quoted(job_id)}/log",
+        lambda answer: [(one["id"], one["message"]) for one in answer["lines"]],
+        params={"after": after},
+    )
+
+
+def cancel(job_id: str) -> Call[Job]:
+    """Return the request to cancel a job."""
+    return Call("POST", f"/v1/jobs/{_quoted(job_id)}/cancel", Job.from_json)
+
+
+def events_path(job_id: str) -> str:
+    """Return the path of the events of a job."""
+    return f"/v1/jobs/{_quoted(job_id)}/events"
+
+
+class EventReader:
+    """Reads server-sent events line by line."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, str] = {}
+
+    def feed(self, line: str) -> JobEvent | None:
+        """Take a line; return an event when it is complete."""
+        if line.startswith(":"):
+            return None
+        if line:
+            name, _, value = line.partition(":")
+            self._fields[name] = value.removeprefix(" ")
+            return None
+        fields, self._fields = self._fields, {}
+        if "data" not in fields:
+            return None
+        data = json.loads(fields["data"])
+        time = data.pop("time")
+        return JobEvent.from_json({"id": int(fields["id"]), "time": time, "kind": fields["event"], "data": data})
+
+
+_JSON = {"Content-Type": "application/json"}
+
+
+def _change(
+    method: str, path: str, key: str | None, headers: Mapping[str, str] | None = None, **body: Any
+) -> Call[Job]:
+    """Return the request of a change; with its idempotency key it makes one job, however often it is sent."""
+    return Call(method, path, Job.from_json, headers={KEY_HEADER: key or str(uuid.uuid4()), **(headers or {})}, **body)
+
+
+def _input(one: str | Example) -> Any:
+    if isinstance(one, str):
+        return one
+    fields = one.to_json()
+    return {name: value for name, value in fields.items() if name not in ("kind", "label")} | (
+        {} if one.tokens else {"text": one.text}
+    )
+
+
+def _task(task: Task, all_rows: bool) -> dict[str, Any]:
+    options = {"template": task.template, "settings": dict(task.settings)}
+    rows = {subset: rows for subset, rows in _rows(task).items() if rows or all_rows}
+    return {"name": task.name, **{name: value for name, value in options.items() if value}, **rows}
+
+
+def _rows(source: Task | Examples) -> dict[str, list[dict[str, Any]]]:
+    return {
+        subset: [{name: value for name, value in one.to_json().items() if name != "kind"} for one in examples]
+        for subset in _SUBSETS
+        for examples in (getattr(source, subset),)
+    }
+
+
+def _given(**params: Any) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _json(body: Any) -> bytes:
+    return json.dumps(body).encode()
