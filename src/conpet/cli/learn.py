@@ -156,19 +156,8 @@ def learn(
     """
     from conpet.errors import DataError
 
-    if extend and batch > 1:
-        raise typer.BadParameter("tasks are extended one by one: give either --extend or --batch", param_hint="--batch")
-    if consolidate not in (None, "doubling"):
-        raise typer.BadParameter(f"{consolidate!r}: give `doubling`, or leave it out", param_hint="--consolidate")
-    if extend and consolidate:
-        raise typer.BadParameter(
-            "--extend does not consolidate; use `conpet consolidate` afterwards", param_hint="--consolidate"
-        )
-    if extend and (name is not None or template is not None or seed is not None or all_rows):
-        raise typer.BadParameter(
-            "a task keeps its name, template and test split: leave out --name, --template, --seed and --all-rows",
-            param_hint="--extend",
-        )
+    own = name is not None or template is not None or seed is not None or all_rows
+    _check_options(extend=extend, batch=batch, consolidate=consolidate, own=own)
     try:
         if server is not None:
             client = open_client(server, key, consolidate=consolidate, wait=wait, backbone=backbone, device=device)
@@ -206,6 +195,23 @@ def learn(
     if not consolidate:
         advise_consolidation(opened)
     _print_learned(opened, workspace, costs)
+
+
+def _check_options(*, extend: bool, batch: int, consolidate: str | None, own: bool) -> None:
+    """Refuse options that contradict each other; `own` tells whether a name, template, seed or split was given."""
+    if extend and batch > 1:
+        raise typer.BadParameter("tasks are extended one by one: give either --extend or --batch", param_hint="--batch")
+    if consolidate not in (None, "doubling"):
+        raise typer.BadParameter(f"{consolidate!r}: give `doubling`, or leave it out", param_hint="--consolidate")
+    if extend and consolidate:
+        raise typer.BadParameter(
+            "--extend does not consolidate; use `conpet consolidate` afterwards", param_hint="--consolidate"
+        )
+    if extend and own:
+        raise typer.BadParameter(
+            "a task keeps its name, template and test split: leave out --name, --template, --seed and --all-rows",
+            param_hint="--extend",
+        )
 
 
 def _only(first: Path, second: Path | None) -> Path:

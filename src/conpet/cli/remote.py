@@ -36,7 +36,7 @@ def open_client(server: str, key: str | None, **local: Any) -> Client:
         key: API key.
         local: Options that are only for workspaces, by name; none may be given.
     """
-    if given := [name for name, value in local.items() if value not in (None, False)]:
+    if given := [name for name, value in local.items() if value is not None]:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise typer.BadParameter(f"with --server, leave out {names}: the server decides", param_hint="--server")
     from conpet.client import Client

@@ -1,0 +1,157 @@
+"""Jobs are run once, by one process, whatever is killed in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from conpet import ConPET, Task
+from conpet.jobs.data import DATA, write_tasks
+from conpet.jobs.perform import JOB
+from conpet.jobs.queue import JobQueue
+from conpet.jobs.records import Job, JobEventKind, JobKind, JobRequest, JobState
+from conpet.jobs.runner import LOSSES, JobRunner
+from tests.helpers.workspaces import stream, workspace
+
+FIRST, SECOND, THIRD = stream()
+SECONDS = 240
+SERVER = "import sys, time; from pathlib import Path; from conpet.jobs.queue import JobQueue; \
+from conpet.jobs.runner import JobRunner; path = Path(sys.argv[1]); \
+JobRunner(path, JobQueue(path)).start(); time.sleep(600)"
+
+
+@contextmanager
+def running(path: Path) -> Iterator[JobQueue]:
+    queue = JobQueue(path)
+    runner = JobRunner(path, queue)
+    runner.start()
+    yield queue
+    runner.stop()
+
+
+def add(queue: JobQueue, *tasks: Task) -> Job:
+    with queue.upload() as (job_id, folder):
+        write_tasks(folder / DATA, tasks)
+        names = tuple(task.name for task in tasks)
+        return queue.submit(JobRequest(JobKind.LEARN, {"evaluate": False}, names), job_id=job_id)
+
+
+def wait_until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+def ended(queue: JobQueue, job: Job) -> Job:
+    wait_until(lambda: queue.state(job.id).ended)
+    return queue.get(job.id)
+
+
+def workers(path: Path) -> list[int]:
+    """Return the processes that run jobs of a workspace."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"conpet.jobs.process" in arguments and str(path).encode() in arguments:
+            found.append(int(process.name))
+    return found
+
+
+def learned(learner: ConPET, name: str) -> int:
+    return sum(event.verb == "learn" and event.task == name for event in learner.store.events())
+
+
+def attempts_logged(queue: JobQueue, job: Job) -> int:
+    return sum("started" in event.data["message"] for event in queue.events(job.id, kind=JobEventKind.LOG))
+
+
+def slow(task: Task) -> Task:
+    """Return a task that is learned for minutes."""
+    return Task(f"slow {task.name}", task.train, task.validation, settings={"training": {"epochs": 5000}})
+
+
+def test_killed_processes_lose_nothing_and_two_runners_run_a_job_once(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 1)
+    with running(learner.path) as queue, running(learner.path):
+        for task, delay in ((SECOND, 0.05), (THIRD, 0.6)):
+            job = add(queue, task)
+            wait_until(lambda job=job: attempts_logged(queue, job))
+            time.sleep(delay)
+            (worker,) = workers(learner.path)  # one, though there are two runners
+            os.kill(worker, signal.SIGKILL)
+            assert ended(queue, job).state is JobState.SUCCEEDED
+            assert learned(learner, task.name) == 1
+        last = queue.submit(JobRequest(JobKind.ACTIVATE, {"task": FIRST.name, "version": 1}, (FIRST.name,)))
+        assert ended(queue, last).attempts == 1
+    assert learner.store.verify() == []
+    assert workers(learner.path) == []
+    assert list((queue.folder / "data").iterdir()) == []
+
+
+def test_a_killed_server_leaves_its_job_to_the_next_one(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 1)
+    queue = JobQueue(learner.path)
+    job = add(queue, slow(SECOND))
+    server = subprocess.Popen([sys.executable, "-c", SERVER, str(learner.path)])
+    wait_until(lambda: (now := queue.get(job.id)).progress is not None and now.progress.stage == "module")
+    server.kill()
+    server.wait()
+    wait_until(lambda: queue.state(job.id) is JobState.QUEUED)  # its process has noticed, saved and stopped
+    wait_until(lambda: not workers(learner.path))
+    assert list((learner.path / "scratch").rglob("checkpoint.json"))
+    assert learner.store.generation() == 2
+
+    with running(learner.path) as queue:
+        wait_until(lambda: attempts_logged(queue, job) == 2)
+        assert queue.cancel(job.id).state is JobState.CANCELLING
+        assert ended(queue, job).state is JobState.CANCELLED
+        failing = queue.submit(JobRequest(JobKind.REMOVE, {"task": "nothing"}, ("nothing",)), request_id="r1")
+        failed = ended(queue, failing)
+        assert failed.state is JobState.FAILED
+        assert failed.error is not None
+        assert (failed.error["status"], failed.error["request_id"]) == (404, "r1")
+        stopped = add(queue, slow(THIRD))
+        wait_until(lambda: attempts_logged(queue, stopped))
+    assert queue.state(stopped.id) is JobState.QUEUED  # a stop is no fault of the job
+    assert (queue.lost(stopped.id), workers(learner.path)) == (0, [])
+    assert learner.store.generation() == 2
+
+
+def test_a_change_made_before_its_process_was_lost_is_not_made_again(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2)
+    queue = JobQueue(learner.path)
+    removal = queue.submit(JobRequest(JobKind.REMOVE, {"task": SECOND.name, "evaluate": False}, (SECOND.name,)))
+    queue.claim()
+    ConPET.open(learner.path, event_detail={JOB: removal.id}).remove(SECOND.name, evaluate=False)
+    generation = learner.store.generation()
+    queue.cancel(removal.id)  # too late
+    with running(learner.path) as queue:
+        done = ended(queue, removal)
+    assert done.state is JobState.SUCCEEDED
+    assert done.result == {"tasks": [{"task": SECOND.name, "version": None}], "generation": generation}
+    assert learner.store.generation() == generation
+
+
+def test_a_job_that_kills_every_process_is_given_up(tmp_path: Path) -> None:
+    path = workspace(tmp_path, 1).path
+    queue = JobQueue(path)
+    job = add(queue, SECOND)
+    for _ in range(LOSSES):
+        queue.claim()
+    with running(path) as queue:
+        failed = ended(queue, job)
+    assert failed.state is JobState.FAILED
+    assert failed.error is not None
+    assert "was lost 5 times" in failed.error["detail"]
