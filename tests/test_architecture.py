@@ -27,6 +27,8 @@ ORDER = (
     "data",
     "types",
     "data.prediction_files",
+    "jobs.records",
+    "client",
     "artifact",
     "store",
     "report",
@@ -213,13 +215,14 @@ def test_dependencies_are_declared_used_and_explained() -> None:
     root = Path(__file__).parents[1]
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    requirements = [*project["dependencies"], *extras["parquet"], *extras["tune"], *extras["bench"], *extras["serve"]]
+    requirements = [*project["dependencies"], *extras["parquet"], *extras["tune"], *extras["bench"]]
+    requirements += [*extras["serve"], *extras["client"]]
     declared = {re.split(r"[<>=!~ ]", requirement)[0] for requirement in requirements}
     names = {name.partition(".")[0] for module in MODULES for name in imported_names(module)}
     imported = {IMPORTED_AS.get(name, name) for name in names - sys.stdlib_module_names - {"conpet"}}
     assert declared - USED_BY_OTHERS == imported
     explained = re.findall(
-        r"^\| (?:(?:parquet|tune|bench|serve) \| )?([\w-]+) \|",
+        r"^\| (?:(?:parquet|tune|bench|serve|client) \| )?([\w-]+) \|",
         (root / "docs" / "dependencies.md").read_text(),
         re.MULTILINE,
     )

@@ -6,7 +6,19 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "transformers", "peft", "matplotlib", "pyarrow", "tokenizers", "huggingface_hub", "gguf", "optuna"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "peft",
+    "matplotlib",
+    "pyarrow",
+    "tokenizers",
+    "huggingface_hub",
+    "gguf",
+    "optuna",
+    "httpx2",
+    "fastapi",
+}
 
 
 def heavy_after(code: str) -> set[str]:
