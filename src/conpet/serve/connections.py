@@ -38,15 +38,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read what arrives."""
-        self._header_bytes += len(data)
         super().data_received(data)
-        if self._in_headers and self._header_bytes > HEADER_BYTES and not self.transport.is_closing():
+        self._header_bytes = self._header_bytes + len(data) if self._in_headers else 0
+        if self._header_bytes > HEADER_BYTES and not self.transport.is_closing():
             self._refuse(ApiProblem(431, "headers-too-large", "the headers of the request are too large"))
 
     def on_message_begin(self) -> None:
         """Expect the headers of a request."""
         super().on_message_begin()
-        self._header_bytes = 0
         self._expect_headers()
 
     def on_headers_complete(self) -> None:

@@ -10,10 +10,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from conpet.cost import Meter
 from conpet.jobs.records import Job, JobState
+from conpet.serve.supervisor import SHARED_FOLDER
 from conpet.types import Prediction
 
-SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable that names the folder in which several processes share metrics; set before they start."""
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _JOB_SECONDS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)

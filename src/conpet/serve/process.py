@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import threading
-from multiprocessing import parent_process
-from multiprocessing.process import BaseProcess
 from types import FrameType
 
 import uvicorn
@@ -15,11 +11,7 @@ import uvicorn
 from conpet.serve.app import create_app
 from conpet.serve.connections import server_options
 from conpet.serve.context import ServerContext
-from conpet.serve.logs import forward_standard_logs
 from conpet.serve.settings import ServeSettings
-
-CANNOT_LOAD = 3
-"""Exit status of a process that cannot load the workspace."""
 
 
 class Server(uvicorn.Server):
@@ -57,17 +49,3 @@ def serve_on(settings: ServeSettings, listening: socket.socket) -> Exception | N
     server.run(sockets=[listening])
     server.context.log.info("stopped")
     return server.failure
-
-
-def work(settings: ServeSettings, listening: socket.socket) -> None:
-    """Be one of several processes; stop when the supervisor is gone."""
-    parent = parent_process()
-    if parent is not None:
-        threading.Thread(target=_stop_with, args=(parent,), name="conpet-parent", daemon=True).start()
-    if serve_on(settings, listening) is not None:
-        os._exit(CANNOT_LOAD)
-
-
-def _stop_with(parent: BaseProcess) -> None:
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)

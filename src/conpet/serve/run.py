@@ -6,8 +6,7 @@ import socket
 
 from conpet.errors import ConfigError
 from conpet.serve.keys import KeyStore
-from conpet.serve.logs import make_log
-from conpet.serve.process import serve_on
+from conpet.serve.logs import forward_standard_logs, make_log
 from conpet.serve.settings import ServeSettings
 from conpet.serve.supervisor import Supervisor
 from conpet.store import Store
@@ -34,7 +33,11 @@ def run(settings: ServeSettings) -> None:
         )
         if settings.workers > 1:
             Supervisor(settings, listening).run()
-        elif (error := serve_on(settings, listening)) is not None:
+            return
+        from conpet.serve.process import serve_on
+
+        forward_standard_logs(log)
+        if (error := serve_on(settings, listening)) is not None:
             raise error
 
 

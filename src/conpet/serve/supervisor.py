@@ -18,10 +18,11 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from conpet.errors import BackboneError
 from conpet.serve.logs import make_log
-from conpet.serve.metrics import SHARED_FOLDER
-from conpet.serve.process import CANNOT_LOAD, work
 from conpet.serve.settings import ServeSettings
+from conpet.serve.worker import CANNOT_LOAD, work
 
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable, read by prometheus_client, that names the folder in which processes share metrics."""
 _LOOK_SECONDS = 0.5
 _SHORT_LIFE_SECONDS = 10.0
 """A process that dies sooner is restarted only after a pause, which doubles each time."""

@@ -1,0 +1,174 @@
+"""New generations under load: every answer is the one of the generation that it names."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conpet import ConPET
+from tests.helpers.serve import Served, served
+from tests.helpers.workspaces import stream, workspace
+
+CHANGES = """
+import json, sys
+from conpet import ConPET, Task
+from conpet.testing import toy_stream
+
+path, texts = sys.argv[1], json.loads(sys.argv[2])
+tasks = toy_stream(3, 2, 8, 2, 4)
+swapped = {tasks[0].labels[0]: tasks[0].labels[1], tasks[0].labels[1]: tasks[0].labels[0]}
+relearned = Task(
+    tasks[0].name, *(tuple(one.labelled(swapped[one.label]) for one in getattr(tasks[0], subset))
+    for subset in ("train", "validation", "test")),
+)
+changes = [
+    lambda learner: learner.learn(tasks[1], evaluate=False),
+    lambda learner: learner.learn(relearned, evaluate=False),
+    lambda learner: learner.rollback(tasks[0].name, 1, evaluate=False),
+    lambda learner: learner.remove(tasks[1].name, evaluate=False),
+]
+
+def tell():
+    learner = ConPET.open(path)
+    answers = [one.to_json() for one in learner.predict(texts, runners_up=9)]
+    print(json.dumps({"generation": learner.store.generation(), "answers": answers}), flush=True)
+
+tell()
+for change in changes:
+    sys.stdin.readline()
+    change(ConPET.open(path))
+    tell()
+"""
+TEXTS = [example.text for task in stream() for example in task.test[:3]]
+
+
+def scores(answer: dict[str, Any]) -> dict[str, float]:
+    return {one["label"]: one["score"] for one in (answer, *answer["runners_up"])}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def ask_until(done: threading.Event, server: Served, number: int, answers: list[Any], statuses: set[int]) -> None:
+    """Ask the same texts, in requests of many sizes, until told to stop."""
+    size = (2, len(TEXTS))[number]
+    with server.new_client() as client:
+        while not done.wait(0.01):
+            response = client.post("/v1/predict", json={"inputs": TEXTS[:size], "top_n": 10})
+            statuses.add(response.status_code)
+            answers.append(response.json())
+
+
+def test_every_answer_under_load_is_that_of_its_generation(tmp_path: Path) -> None:
+    folder = workspace(tmp_path, 1).path
+    expected: dict[int, list[dict[str, Any]]] = {}
+    done, statuses, answers = threading.Event(), set[int](), [list[Any]() for _ in range(2)]
+    command = [sys.executable, "-c", CHANGES, str(folder), json.dumps(TEXTS)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+
+        def next_generation() -> int:
+            told = json.loads(child.stdout.readline())
+            expected[told["generation"]] = told["answers"]
+            return int(told["generation"])
+
+        next_generation()
+        # Batches of few inputs, so that generations change in the middle of requests.
+        with served(folder, batch_inputs=2, poll_seconds=0.02) as server:
+            threads = [
+                threading.Thread(target=ask_until, args=(done, server, number, own, statuses))
+                for number, own in enumerate(answers)
+            ]
+            for thread in threads:
+                thread.start()
+            try:
+                for _ in range(4):
+                    child.stdin.write("next\n")
+                    child.stdin.flush()
+                    generation = next_generation()
+                    assert server.predict("a", min_generation=generation).json()["generation"] == generation
+                    for own in answers:
+                        wait_for(lambda own=own: own[-1]["generation"] == max(expected))  # type: ignore[misc]
+            finally:
+                done.set()
+                for thread in threads:
+                    thread.join()
+    assert statuses == {200}
+    seen = [response["generation"] for own in answers for response in own]
+    assert set(seen) == set(expected)
+    for own in answers:
+        generations = [response["generation"] for response in own]
+        assert generations == sorted(generations)
+        for response in own:
+            right = expected[response["generation"]]
+            for found, wanted in zip(response["predictions"], right, strict=False):
+                assert found["generation"] == response["generation"]
+                assert scores(found) == pytest.approx(scores(wanted), abs=1e-4)
+
+
+def test_a_change_is_seen_without_requests(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2)
+    with served(learner.path) as server:
+        before = server.client.get("/readyz").json()["generation"]
+        learner.remove(stream()[0].name, evaluate=False)
+        after = learner.store.generation()
+        answered = server.predict("a", min_generation=after, top_n=9).json()
+        assert answered["generation"] == after > before
+        tasks = server.client.get("/v1/tasks").json()["tasks"]
+        assert [task["name"] for task in tasks] == [stream()[1].name]
+
+
+def test_a_module_relearned_under_its_name_is_never_answered_from_what_is_cached(tmp_path: Path) -> None:
+    """The states of the frozen layers lie below every module; outputs of modules are kept by version."""
+    learner, task = workspace(tmp_path, 2, fusion={"skip_above": None}), stream()[0]
+    texts = [example.text for example in task.train]
+    with served(learner.path) as server:
+        first = server.predict(texts, top_n=9).json()
+        again = server.predict(texts, top_n=9).json()
+        assert list(map(scores, again["predictions"])) == [
+            pytest.approx(scores(one), abs=1e-5) for one in first["predictions"]
+        ]
+        a, b = task.labels
+        turned = type(task)(
+            task.name,
+            *(
+                tuple(one.labelled(b if one.label == a else a) for one in subset)
+                for subset in (task.train, task.validation, task.test)
+            ),
+        )
+        learner.learn(turned, evaluate=False)
+        after = server.predict(texts, top_n=9, min_generation=learner.store.generation()).json()
+    expected = [one.to_json() for one in ConPET.open(learner.path).predict(texts, runners_up=8)]
+    assert list(map(scores, after["predictions"])) == [pytest.approx(scores(one), abs=1e-5) for one in expected]
+    assert {one["version"] for one in after["predictions"] if one["task"] == task.name} == {2}
+    assert list(map(scores, after["predictions"])) != list(map(scores, first["predictions"]))
+
+
+def test_a_generation_that_cannot_be_loaded_leaves_the_former_one_answering(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 1)
+    with served(learner.path) as server:
+        first = server.predict(TEXTS[:3]).json()
+        learner.learn(stream()[1], evaluate=False)
+        server_sees = server.predict("a", min_generation=learner.store.generation())
+        assert server_sees.status_code == 200
+        (learner.path / "workspace.sqlite").rename(tmp_path / "away")
+        wait_for(lambda: "newer_generation" in server.client.get("/readyz").json())
+        assert server.client.get("/readyz").json()["newer_generation"] == "cannot be loaded"
+        assert server.predict(TEXTS[:3]).json()["generation"] == server_sees.json()["generation"] > first["generation"]
+        (tmp_path / "away").rename(learner.path / "workspace.sqlite")
+        learner.remove(stream()[1].name, evaluate=False)
+        assert server.predict("a", min_generation=learner.store.generation()).status_code == 200
+        assert "newer_generation" not in server.client.get("/readyz").json()
