@@ -165,6 +165,7 @@ ROW = {"text": "hello", "label": "new"}
         (json.dumps({"name": "../x", "rows": [ROW]}).encode(), "application/json", {}, 422, "only one label"),
         (b"x", "application/json", {"name": "y"}, 422, "JSON names its tasks"),
         (lines([ROW, {"text": ""}]), "text/plain", {"name": "x"}, 415, "unknown content type"),
+        (lines([ROW]), "text/plain", {"name": "x", "format": "jsonl"}, 415, "unknown content type"),
         (lines([ROW, {"text": ""}]), "application/jsonl", {"name": "x"}, 422, "empty text"),
         (lines([ROW]), "application/jsonl", {}, 422, "needs a name"),
         (lines([ROW]), "application/jsonl", {"name": "x", "template": "{nothing}"}, 422, "template"),

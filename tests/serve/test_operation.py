@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +226,31 @@ def test_ready_is_false_until_the_workspace_is_loaded(tmp_path: Path) -> None:
             return [(await client.get(path)).status_code for path in ("/healthz", "/version", "/readyz", "/v1/tasks")]
 
     assert asyncio.run(ask()) == [200, 200, 503, 503]
+
+
+def test_the_guide_has_every_setting_and_endpoint() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
+    table = guide.partition("## Settings\n")[2].partition("\n## ")[0]
+    first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| ")]
+    assert set(re.findall(r"`(\w+)`", " ".join(first_cells))) == ServeSettings.model_fields.keys() - {"workspace"}
+    paths = create_app(ServeSettings(workspace=Path("none"))).openapi()["paths"]
+    assert {path for path in paths if path not in guide} == set()
+
+
+def test_the_unit_and_the_container_start_the_server_without_rights() -> None:
+    deploy = Path(__file__).parents[2] / "deploy"
+    unit = (deploy / "conpet.service").read_text(encoding="utf-8")
+    command = re.search(r"^ExecStart=\S+/conpet (.*)$", unit, re.MULTILINE)
+    assert command is not None
+    assert command[1].split()[0] == "serve"
+    assert set(re.findall(r"--\w+", command[1])) <= set(re.findall(r"--\w+", conpet("serve", "--help").out))
+    assert {"User=conpet", "NoNewPrivileges=yes", "ProtectSystem=strict"} <= set(unit.splitlines())
+    lines = (deploy / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    assert {"USER conpet", 'ENTRYPOINT ["conpet", "serve"]'} <= set(lines)
+    sources = [line.split()[1:-1] for line in lines if line.startswith("COPY ") and "--from" not in line]
+    copied = chain.from_iterable(sources)
+    ignored = (deploy.parent / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert {f"!{name}" for name in copied} == {line for line in ignored if line.startswith("!")}
+    stop = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    assert stop is not None
+    assert int(stop[1]) > ServeSettings(workspace=deploy).drain_seconds

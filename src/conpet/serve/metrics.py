@@ -10,7 +10,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from conpet.cost import Meter
 from conpet.jobs.records import Job, JobState
-from conpet.serve.supervisor import SHARED_FOLDER
+from conpet.serve.settings import SHARED_FOLDER
 from conpet.types import Prediction
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)

@@ -45,7 +45,6 @@ class Server(uvicorn.Server):
 def serve_on(settings: ServeSettings, listening: socket.socket) -> Exception | None:
     """Serve on a socket in this process until a stop is requested; return why the workspace could not be loaded."""
     server = Server(settings)
-    forward_standard_logs(server.context.log)
     server.run(sockets=[listening])
     server.context.log.info("stopped")
     return server.failure

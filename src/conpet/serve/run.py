@@ -28,9 +28,8 @@ def run(settings: ServeSettings) -> None:
     with listen(settings) as listening:
         host, port = listening.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        make_log(settings.log_level).info(
-            "listening", url=url, workspace=str(settings.workspace), processes=settings.workers
-        )
+        log = make_log(settings.log_level)
+        log.info("listening", url=url, workspace=str(settings.workspace), processes=settings.workers)
         if settings.workers > 1:
             Supervisor(settings, listening).run()
             return

@@ -17,6 +17,8 @@ from conpet.serve.keys import KEYS
 
 PREFIX = "CONPET_SERVE_"
 """Prefix of the environment variables: `CONPET_SERVE_PORT` sets `port`."""
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable, read by prometheus_client, that names the folder in which processes share metrics."""
 CONFIG = f"{PREFIX}CONFIG"
 """Environment variable that names the settings file."""
 

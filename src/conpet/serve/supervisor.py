@@ -18,11 +18,9 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from conpet.errors import BackboneError
 from conpet.serve.logs import make_log
-from conpet.serve.settings import ServeSettings
+from conpet.serve.settings import SHARED_FOLDER, ServeSettings
 from conpet.serve.worker import CANNOT_LOAD, work
 
-SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable, read by prometheus_client, that names the folder in which processes share metrics."""
 _LOOK_SECONDS = 0.5
 _SHORT_LIFE_SECONDS = 10.0
 """A process that dies sooner is restarted only after a pause, which doubles each time."""

@@ -29,6 +29,8 @@ from conpet.serve.problems import ApiProblem, documented, too_busy
 
 REPLAYED = "Idempotent-Replayed"
 """Header of a response that repeats an earlier one."""
+_ANY_FORMAT = ("application/octet-stream", "application/gzip")
+"""Content types of uploads whose format is given in the query."""
 _KEY_CHARACTERS = 255
 _UPLOADS = 8
 """Most uploads that a process receives at once."""
@@ -342,16 +344,18 @@ def _workspace(context: ServerContext) -> ConPET:
 
 
 def _format(request: Request, given: str | None) -> str:
-    """Return the format of an upload."""
-    if given is not None:
-        if given not in FORMATS:
-            raise ApiProblem(422, "unknown-format", f"unknown format; use one of {', '.join(FORMATS)}")
-        return given
+    """Return the format of an upload.
+
+    Its content type must be one that a form of a web page cannot send: browsers would not ask before they send that.
+    """
+    if given is not None and given not in FORMATS:
+        raise ApiProblem(422, "unknown-format", f"unknown format; use one of {', '.join(FORMATS)}")
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in MEDIA_TYPES:
+    if media_type not in (MEDIA_TYPES if given is None else (*MEDIA_TYPES, *_ANY_FORMAT)):
         known = ", ".join(dict.fromkeys(MEDIA_TYPES))
-        raise ApiProblem(415, "unsupported-media-type", f"unknown content type; use {known}, or add ?format=...")
-    return MEDIA_TYPES[media_type]
+        detail = f"unknown content type; use {known}, or {_ANY_FORMAT[0]} with ?format=..."
+        raise ApiProblem(415, "unsupported-media-type", detail)
+    return given or MEDIA_TYPES[media_type]
 
 
 def _check_options(form: str, *, extend: bool, batch: int, **task: Any) -> None:
