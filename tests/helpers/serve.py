@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +40,8 @@ class Served:
     def new_client(self) -> httpx2.Client:
         return httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
 
-    def wait_until_ready(self) -> None:
-        wait_until_ready(self.client)
+    def is_ready(self) -> bool:
+        return self.client.get("/readyz").status_code == 200
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def served(workspace: Path, **settings: Any) -> Iterator[Served]:
         try:
             with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
                 running = Served(port, client, server.context)
-                running.wait_until_ready()
+                wait_for(running.is_ready)
                 yield running
         finally:
             server.stop()
@@ -64,14 +64,8 @@ def served(workspace: Path, **settings: Any) -> Iterator[Served]:
     assert not thread.is_alive()
 
 
-def wait_until_ready(client: httpx2.Client) -> None:
-    """Wait until a server has loaded its workspace."""
+def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            if client.get("/readyz").status_code == 200:
-                return
-        except httpx2.TransportError:
-            pass
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.02)
-    raise AssertionError("the server did not become ready")

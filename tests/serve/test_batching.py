@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from conpet.cost import Meter
 from conpet.errors import DataError, UnknownNameError
 from conpet.serve.batching import Batcher, ClosedError, DeadlineError, QueueFullError, Ticket
 from conpet.serve.settings import ServeSettings
+from conpet.state.live import Live
 from tests.helpers.workspaces import stream, workspace
 
 TEXTS = [example.text for task in stream()[:2] for example in task.test]
@@ -40,11 +41,12 @@ class Observer:
 class Bench:
     """A batcher on a workspace that can be stopped after a batch."""
 
-    def __init__(self, learner: ConPET, **settings: Any) -> None:
+    def __init__(self, learner: ConPET, live: Callable[[], Live] | None = None, **settings: Any) -> None:
         self.learner = learner
         self.observer = Observer()
+        self.failures: list[Exception] = []
         chosen = ServeSettings.load({"workspace": learner.path, **settings}, environment={})
-        self.batcher = Batcher(learner.live.now, chosen, self.observer, max_tokens=128)
+        self.batcher = Batcher(live or learner.live.now, chosen, self.observer, 128, self.failures.append)
 
     def submit(self, *texts: str, seconds: float = 60.0, **fields: Any) -> Ticket:
         examples = [Example.of_text(text) for text in texts]
@@ -151,6 +153,21 @@ def test_a_request_that_fails_fails_alone(bench: Bench, monkeypatch: pytest.Monk
     expected = [one.label for one in bench.learner.predict(TEXTS[:2])]
     assert labels(tickets[0]) + labels(tickets[2]) == expected
     assert labels(bench.submit(TEXTS[0])) == expected[:1]  # and the thread goes on
+
+
+def test_a_batcher_that_cannot_go_on_says_so_and_accepts_nothing_more(
+    learner: ConPET, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> Live:
+        raise ValueError("broken")
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    bench = Bench(learner, broken)
+    with pytest.raises(ClosedError):
+        bench.submit("a").answers.result(60)
+    assert [str(failure) for failure in bench.failures] == ["broken"]
+    with pytest.raises(ClosedError):
+        bench.submit("a")
 
 
 def test_an_input_of_a_kind_that_was_not_learned_fails_with_its_number(bench: Bench) -> None:

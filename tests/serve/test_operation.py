@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -27,17 +27,10 @@ from conpet.serve.process import serve_on
 from conpet.serve.run import listen
 from conpet.serve.settings import ServeSettings
 from tests.helpers.cli import conpet
-from tests.helpers.serve import START_SECONDS, served
+from tests.helpers.serve import served, wait_for
 from tests.helpers.workspaces import stream, workspace
 
 TEXTS = [example.text for example in stream()[0].test]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @contextmanager

@@ -201,7 +201,7 @@ def test_the_description_of_the_api_is_complete(server: Served) -> None:
         document["paths"]
     )
     predict = document["paths"]["/v1/predict"]["post"]
-    assert {"400", "401", "403", "404", "413", "415", "422", "429", "500", "503", "504"} <= predict["responses"].keys()
+    assert {"400", "401", "403", "413", "415", "422", "429", "500", "503", "504"} <= predict["responses"].keys()
     for example in predict["requestBody"]["content"]["application/json"]["examples"].values():
         answered = server.client.post("/v1/predict", json=example["value"] | {"tasks": None})
         assert answered.status_code == 200

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from conpet.errors import ConfigError
+from conpet.errors import ConfigError, CorruptionError
 from conpet.serve.keys import KeyStore, Role
 from conpet.serve.logs import make_log
 from conpet.serve.run import check_exposure
 from conpet.serve.settings import ServeSettings
 from tests.helpers.cli import conpet
-from tests.helpers.serve import Served, served
+from tests.helpers.serve import Served, served, wait_for
 from tests.helpers.workspaces import workspace
 
 JSON = {"content-type": "application/json"}
@@ -65,9 +65,9 @@ def test_keys_open_what_their_role_allows_until_they_are_revoked(tmp_path: Path)
         assert server.predict("a", bearer(made["key"])).status_code == 200
         assert server.client.get("/healthz").status_code == 200
         assert server.client.get("/metrics").status_code == 401
+        wait_for(lambda: conpet("keys", "list", folder, "--json").json[0]["last_used"] is not None)
         (listed,) = conpet("keys", "list", folder, "--json").json
         assert (listed["name"], listed["role"], listed["revoked"]) == ("shop", "predict", None)
-        assert listed["last_used"] is not None
         assert "shop" in conpet("keys", "list", folder).out
         assert conpet("keys", "revoke", folder, made["id"]).code == 0
         assert server.predict("a", bearer(made["key"])).status_code == 401
@@ -227,7 +227,7 @@ def test_connections_are_limited_and_idle_ones_end(taught: Path) -> None:
         idle = [socket.create_connection(("127.0.0.1", server.port), timeout=30) for _ in range(30)]
         refused = [connection for connection in idle if b" 503 " in first_bytes(connection)]
         assert len(refused) >= 10
-        server.wait_until_ready()
+        assert server.is_ready()
         assert server.predict("a").status_code == 200
         for connection in idle:
             connection.close()
@@ -274,16 +274,25 @@ def test_texts_are_logged_only_if_asked_for(taught: Path) -> None:
     assert entry["texts"] == ["a secret\ntext"]
 
 
-def test_an_unexpected_error_says_nothing_and_is_logged(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (ValueError("/secret/path"), 500, "internal-error"),
+        (CorruptionError("/secret/path"), 503, "storage-failed"),
+        (MemoryError("/secret/path"), 503, "out-of-memory"),
+    ],
+)
+def test_an_unexpected_error_says_nothing_and_is_logged(
+    server: Served, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, kind: str
+) -> None:
     stream = logged(server)
 
     def fail() -> None:
-        raise ValueError("/secret/path")
+        raise error
 
     monkeypatch.setattr(server.context, "ready", fail)
     response = server.predict("a")
-    assert response.status_code == 500
-    assert response.json()["type"] == "urn:conpet:problem:internal-error"
+    assert (response.status_code, response.json()["type"]) == (status, f"urn:conpet:problem:{kind}")
     assert "secret" not in response.text
     assert "/secret/path" in stream.getvalue()
     assert response.json()["request_id"] in stream.getvalue()

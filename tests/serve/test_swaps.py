@@ -6,15 +6,13 @@ import json
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conpet import ConPET
-from tests.helpers.serve import Served, served
+from tests.helpers.serve import Served, served, wait_for
 from tests.helpers.workspaces import stream, workspace
 
 CHANGES = """
@@ -52,13 +50,6 @@ TEXTS = [example.text for task in stream() for example in task.test[:3]]
 
 def scores(answer: dict[str, Any]) -> dict[str, float]:
     return {one["label"]: one["score"] for one in (answer, *answer["runners_up"])}
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def ask_until(done: threading.Event, server: Served, number: int, answers: list[Any], statuses: set[int]) -> None:

@@ -56,7 +56,8 @@ async def _caller(request: Request, context: ServerContext) -> Caller:
     if scheme.lower() != "bearer" or not token or len(token) > _LONGEST:
         raise _unauthorised("this server needs a key: send it as `Authorization: Bearer KEY`")
     record = context.keys.cached(token) or await _verified(token, address, context)
-    context.keys.note_use(record.id)
+    if context.keys.is_due(record.id):  # in a thread, because another process may hold the file
+        asyncio.get_running_loop().run_in_executor(None, context.keys.note_use, record.id)
     return Caller(record.id, record.role)
 
 

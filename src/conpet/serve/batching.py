@@ -126,13 +126,22 @@ class Batcher:
         settings: The server's settings.
         observer: Is told about batches.
         max_tokens: Longest input of the backbone, in tokens.
+        on_failure: Called if the thread ends by an error of its own.
     """
 
-    def __init__(self, live: Callable[[], Live], settings: ServeSettings, observer: Observer, max_tokens: int) -> None:
+    def __init__(
+        self,
+        live: Callable[[], Live],
+        settings: ServeSettings,
+        observer: Observer,
+        max_tokens: int,
+        on_failure: Callable[[Exception], None],
+    ) -> None:
         self._live = live
         self._settings = settings
         self._observer = observer
         self._max_tokens = max_tokens
+        self._on_failure = on_failure
         self._changed = threading.Condition()
         self._ring: deque[Ticket] = deque()
         self._waiting = 0
@@ -184,6 +193,17 @@ class Batcher:
         return tokens / self._speed if self._speed else 1.0
 
     def _work(self) -> None:
+        try:
+            self._answer_all()
+        except Exception as error:
+            self._closing = True
+            self._on_failure(error)
+            raise
+        finally:
+            for ticket in self._ring:
+                ticket.fail(ClosedError())
+
+    def _answer_all(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._ring or self._closing)

@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -170,18 +170,19 @@ class KeyStore:
             self._verified[_digest(token)] = key_id
         return stored.record
 
-    def note_use(self, key_id: str) -> None:
-        """Note that a key is used now, at most once in half a minute; a file that cannot be written is left alone."""
+    def is_due(self, key_id: str) -> bool:
+        """Return whether a use of a key is worth a note: at most one in half a minute. Asking counts as noting."""
         now = time.monotonic()
         with self._lock:
-            if now - self._noted.get(key_id, -_USED_SECONDS) < _USED_SECONDS:
-                return
-            self._noted[key_id] = now
-        try:
-            with self._changing() as connection:
-                connection.execute(_KEYS.update().where(_KEYS.c.id == key_id).values(last_used=_now()))
-        except (DBAPIError, OSError):
-            return
+            due = now - self._noted.get(key_id, -_USED_SECONDS) >= _USED_SECONDS
+            if due:
+                self._noted[key_id] = now
+            return due
+
+    def note_use(self, key_id: str) -> None:
+        """Note that a key is used now; a file that cannot be written is left alone."""
+        with suppress(DBAPIError, OSError), self._changing() as connection:
+            connection.execute(_KEYS.update().where(_KEYS.c.id == key_id).values(last_used=_now()))
 
     def _make(self) -> None:
         """Make the file, if there is none, so that only its owner can read it."""
@@ -202,6 +203,8 @@ class KeyStore:
             with self._file.open("rb") as file:
                 stamp = (os.fstat(file.fileno()).st_ino, file.read(_HEADER))
         except FileNotFoundError:
+            return {}
+        if not stamp[1]:  # being made
             return {}
         if stamp != self._stamp:
             try:

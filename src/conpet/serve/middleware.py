@@ -13,11 +13,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from conpet.serve.context import ServerContext
-from conpet.serve.problems import ApiProblem, problem_of, response_of
+from conpet.serve.problems import SERVER_ERROR, ApiProblem, problem_of, response_of
 from conpet.serve.settings import ServeSettings
 
 REQUEST_ID = "X-Request-ID"
-_SERVER_ERROR = 500
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Routes that are asked all the time; they are logged at the level "debug"."""
@@ -70,8 +69,8 @@ class RequestMiddleware:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:
             problem = problem_of(error)
-            if problem.status_code >= _SERVER_ERROR:
-                self._context.log.error("error", request_id=request_id, exc_info=True)
+            if problem.status_code >= SERVER_ERROR:
+                self._context.log.exception("error", request_id=request_id)
             if status:
                 raise
             await response_of(problem, request_id)(scope, receive, send_with_headers)
@@ -83,7 +82,7 @@ class RequestMiddleware:
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._context.metrics.request_done(method, route, status, seconds)
-        quiet = route in _QUIET and status < _SERVER_ERROR
+        quiet = route in _QUIET and status < SERVER_ERROR
         write = self._context.log.debug if quiet else self._context.log.info
         state = scope["state"]
         write(

@@ -29,6 +29,10 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
 """Seconds after which a client may try again, where nothing better is known."""
 _PLACES = ("body", "query", "path", "header")
+_ANYWHERE = (400, 405, 408, 413, 415, 421, 500, 503)
+"""Statuses of errors that every route has."""
+SERVER_ERROR = 500
+"""The first of the statuses that are the server's fault."""
 _SHOWN = 100
 """Most errors listed in one problem."""
 
@@ -135,11 +139,15 @@ def response_of(problem: ApiProblem, request_id: str) -> Response:
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the part of a route's description (`responses`) that describes its errors."""
+    """Return the part of a route's description (`responses`) that describes its errors.
+
+    Args:
+        statuses: Those that not every route has.
+    """
     schema = {"$ref": "#/components/schemas/ProblemFields"}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in statuses
+        for status in sorted({*_ANYWHERE, *statuses})
     }
 
 
@@ -147,7 +155,10 @@ def add_handlers(app: FastAPI) -> None:
     """Report the errors of all routes as problems."""
 
     async def handle(request: Request, error: Exception) -> Response:
-        return response_of(problem_of(error), request.state.request_id)
+        problem = problem_of(error)
+        if problem is not error and problem.status_code >= SERVER_ERROR:
+            raise error  # to be logged, and answered, around the application
+        return response_of(problem, request.state.request_id)
 
     async def handle_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for this class

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from conpet.data import Example, Span
 
 _Strict = ConfigDict(extra="forbid", strict=True)
+Words = Annotated[str, Field(json_schema_extra={"pattern": r"\S"})]
+"""Text that is not blank; checked with the other inputs, for one error for all of them."""
 
 
 class SpanFields(BaseModel):
@@ -29,7 +31,7 @@ class TextInput(BaseModel):
 
     model_config = _Strict
 
-    text: str
+    text: Words
     id: str | None = None
 
     def example(self) -> Example:
@@ -42,7 +44,7 @@ class RelationInput(BaseModel):
 
     model_config = _Strict
 
-    tokens: list[str]
+    tokens: Annotated[list[str], Field(json_schema_extra={"minItems": 1})]
     head: SpanFields
     tail: SpanFields
     id: str | None = None
@@ -57,7 +59,7 @@ class MentionInput(BaseModel):
 
     model_config = _Strict
 
-    tokens: list[str]
+    tokens: Annotated[list[str], Field(json_schema_extra={"minItems": 1})]
     mention: SpanFields
     id: str | None = None
 
@@ -79,7 +81,7 @@ def _form(value: object) -> str:
 
 
 _Forms = (
-    Annotated[str, Tag("#string")]
+    Annotated[Words, Tag("#string")]
     | Annotated[TextInput, Tag("#text")]
     | Annotated[RelationInput, Tag("#relation")]
     | Annotated[MentionInput, Tag("#mention")]

@@ -27,7 +27,7 @@ class Serving:
         settings: The server's settings.
         metrics: The process's metrics.
         log: The process's log.
-        on_failure: Called if the workspace cannot be loaded at the start.
+        on_failure: Called if the workspace cannot be loaded at the start, or nothing can be answered any more.
     """
 
     def __init__(
@@ -103,7 +103,8 @@ class Serving:
         )
         live = self._workspace.live.refresh(warm)
         self._metrics.swapped(live.generation)
-        self._batcher = Batcher(lambda: self.live, settings, self._metrics, live.method.backbone.max_tokens)
+        max_tokens = live.method.backbone.max_tokens
+        self._batcher = Batcher(lambda: self.live, settings, self._metrics, max_tokens, self._on_failure)
         self._log.info("ready", generation=live.generation, tasks=len(live.state.tasks))
 
     def _look(self) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import PlainTextResponse
 
 from conpet.serve.auth import requires
 from conpet.serve.context import context_of
 from conpet.serve.keys import Role
+from conpet.serve.problems import documented
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], responses=documented())
 
 
 @router.get("/healthz", summary="The process answers")
@@ -32,7 +34,13 @@ async def readyz(request: Request) -> dict[str, Any]:
     return document | ({"newer_generation": "cannot be loaded"} if context.serving.problem else {})
 
 
-@router.get("/metrics", summary="Metrics for Prometheus", dependencies=[requires(Role.PREDICT)])
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    dependencies=[requires(Role.PREDICT)],
+    response_class=PlainTextResponse,
+    responses=documented(401, 403, 429),
+)
 async def metrics(request: Request) -> Response:
     """Return the metrics of all processes of the server."""
     context = context_of(request)

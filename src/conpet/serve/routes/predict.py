@@ -39,7 +39,7 @@ predict_role = requires(Role.PREDICT)
     dependencies=[predict_role],
     response_model=PredictResponse,
     response_model_exclude_none=True,
-    responses=documented(400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503, 504),
+    responses=documented(401, 403, 409, 422, 429, 504),
     openapi_extra=body_of(
         PredictRequest,
         text={"inputs": "my card was swallowed by the machine"},

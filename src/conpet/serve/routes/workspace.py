@@ -18,7 +18,7 @@ router = APIRouter(
     prefix="/v1",
     tags=["workspace"],
     dependencies=[requires(Role.PREDICT)],
-    responses=documented(401, 403, 404, 421, 422, 429, 500, 503),
+    responses=documented(401, 403, 404, 422, 429),
 )
 
 TaskQuery = Annotated[str | None, Query(description="Name of a task, instead of all.")]
