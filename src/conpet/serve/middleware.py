@@ -8,6 +8,7 @@ import secrets
 import time
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +21,7 @@ REQUEST_ID = "X-Request-ID"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Routes that are asked all the time; they are logged at the level "debug"."""
+_DISCARD_SECONDS = 2.0
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 SECURITY_HEADERS = {
@@ -125,6 +127,8 @@ class BodyMiddleware:
         limit = self._limits.get(scope["path"], self._limit)
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > limit:
+            if "expect" not in headers:  # otherwise the client waits for leave to send
+                await _discard(receive)
             raise _too_large(limit)
         body = _Body(receive, limit, time.monotonic() + self._seconds, _decompressor(headers))
         await self._app(scope, body, send)
@@ -161,15 +165,35 @@ class _Body:
             ) from None
         if message["type"] != "http.request":
             return message
-        body = message.get("body", b"")
+        self._complete = not message.get("more_body", False)
+        try:
+            return {**message, "body": self._counted(message.get("body", b""))}
+        except ApiProblem:
+            if not self._complete:
+                await _discard(self._receive)
+            raise
+
+    def _counted(self, body: bytes) -> bytes:
+        """Return bytes as they were before compression.
+
+        Raises:
+            ApiProblem: The body is too large, or no gzip.
+        """
         self._raw += len(body)
         if self._raw > self._limit:
             raise _too_large(self._limit)
         if self._decompressor is not None:
-            body = self._decompressor.decompress(body, self._limit - self._size, last=not message.get("more_body"))
+            body = self._decompressor.decompress(body, self._limit - self._size, last=self._complete)
         self._size += len(body)
-        self._complete = not message.get("more_body", False)
-        return {**message, "body": body}
+        return body
+
+
+async def _discard(receive: Receive) -> None:
+    """Receive the rest of a body for a moment: a client that is still sending could not read the answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass
 
 
 class _Gzip:
