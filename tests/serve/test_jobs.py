@@ -127,9 +127,19 @@ def as_csv(task: Task) -> bytes:
 
 
 def as_parquet(found: list[dict[str, Any]]) -> bytes:
+    return written(pa.Table.from_pylist(found))
+
+
+def written(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(found), sink)
+    pq.write_table(table, sink)
     return sink.getvalue()
+
+
+def parquet_bomb() -> bytes:
+    """Return a small file that says it is small, with rows of 4 GB."""
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array(["z" * 200_000]))
+    return written(pa.table({"text": text, "label": ["x"] * 20_000}))
 
 
 @pytest.mark.parametrize(
@@ -152,6 +162,11 @@ def test_all_formats_are_read_and_their_rows_checked(server: Served, content: by
 
 BOMB = gzip.compress(b'{"text": "a", "label": "b"}\n' * 20_000)
 ROW = {"text": "hello", "label": "new"}
+STRANGE = {
+    "name": "x",
+    "train": [ROW, {"text": "bye", "label": "old"}],
+    "settings": {"module": {"kind": "\ud800"}},
+}
 
 
 @pytest.mark.parametrize(
@@ -163,6 +178,7 @@ ROW = {"text": "hello", "label": "new"}
         (json.dumps({"rows": [ROW]}).encode(), "application/json", {}, 422, "needs a `name`"),
         (json.dumps({"name": "a\nb", "rows": [ROW]}).encode(), "application/json", {}, 422, "printable"),
         (json.dumps({"name": "../x", "rows": [ROW]}).encode(), "application/json", {}, 422, "only one label"),
+        (json.dumps(STRANGE).encode(), "application/json", {}, 422, "no module kind"),
         (b"x", "application/json", {"name": "y"}, 422, "JSON names its tasks"),
         (lines([ROW, {"text": ""}]), "text/plain", {"name": "x"}, 415, "unknown content type"),
         (lines([ROW]), "text/plain", {"name": "x", "format": "jsonl"}, 415, "unknown content type"),
@@ -175,6 +191,7 @@ ROW = {"text": "hello", "label": "new"}
         (BOMB, "application/gzip", {"name": "x", "format": "jsonl.gz"}, 422, "when decompressed"),
         (b"no gzip", "application/gzip", {"name": "x", "format": "csv.gz"}, 422, "gzip"),
         (as_parquet([ROW] * 400_000), "application/x-parquet", {"name": "x"}, 422, "when decompressed"),
+        (parquet_bomb(), "application/x-parquet", {"name": "x"}, 422, "memory"),
         (b"PAR1 no", "application/x-parquet", {"name": "x"}, 422, "not a readable Parquet file"),
         (b"x" * 200_001, "application/jsonl", {"name": "x"}, 413, "too large"),
         (b"", "application/jsonl", {"name": "x", "format": "exe"}, 422, "unknown format"),

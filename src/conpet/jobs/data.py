@@ -64,7 +64,7 @@ def _subsets(document: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, tupl
 
 def _write(file: Path, document: Mapping[str, Any]) -> None:
     with file.open("x", encoding="utf-8") as stream:
-        json.dump(document, stream, ensure_ascii=False)
+        json.dump(document, stream)
 
 
 def _read(file: Path) -> Any:

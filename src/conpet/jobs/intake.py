@@ -9,6 +9,7 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -16,13 +17,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from conpet.data import Task, read_examples, read_stream, read_task
-from conpet.errors import ConfigError, DataError, Problem
+from conpet.errors import ConfigError, DataError, Problem, is_out_of_memory
 from conpet.jobs.data import DATA, write_examples, write_tasks
 from conpet.jobs.uploads import RAW, UploadOptions
 
-MEMORY_BYTES = 6 << 30
-"""Most address space of the process; twenty times what an upload of the default limit needs."""
-NAME_CHARACTERS = 200
+_BASE_BYTES, _BYTES_PER_BYTE = 1 << 30, 24
+"""Most memory of the process: a fixed part, and a part for each byte of the limit on uploads."""
+NAME_CHARACTERS, TEMPLATE_CHARACTERS = 200, 10_000
 _CHUNK = 1 << 20
 _SHOWN = "the upload"
 Rows = list[dict[str, JsonValue]]
@@ -34,7 +35,9 @@ class TaskUpload(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: Annotated[str | None, Field(max_length=NAME_CHARACTERS, description="Name of the task.")] = None
-    template: Annotated[str | None, Field(description="Template instead of the default of its kind.")] = None
+    template: Annotated[
+        str | None, Field(max_length=TEMPLATE_CHARACTERS, description="Template instead of the default of its kind.")
+    ] = None
     settings: Annotated[dict[str, JsonValue], Field(description="Task-level settings.")] = {}
     rows: Annotated[Rows | None, Field(description="Rows as in a data file; test sets are split off.")] = None
     train: Annotated[Rows | None, Field(description="Training rows, instead of `rows`.")] = None
@@ -67,9 +70,10 @@ class StreamUpload(BaseModel):
 
 def main() -> None:
     """Read a request from standard input, and answer on standard output."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     request = json.load(sys.stdin)
+    memory = _BASE_BYTES + _BYTES_PER_BYTE * request["limit"]
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     folder = Path(request.pop("folder"))
     try:
         tasks = read_upload(folder, UploadOptions(**request))
@@ -82,6 +86,10 @@ def main() -> None:
         }
     except ConfigError as error:
         answer = {"outcome": "settings", "message": str(error)}
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise  # a bug: the server logs what this process says
+        answer = {"outcome": "memory"}
     json.dump(answer, sys.stdout)
 
 
@@ -96,12 +104,14 @@ def read_upload(folder: Path, options: UploadOptions) -> list[str]:
     work = folder / "work"
     work.mkdir()
     names: dict[str, str] = {}
+    settings: dict[str, dict[str, JsonValue]] = {}
     try:
-        source = _prepared(raw, work, options, names)
+        source = _prepared(raw, work, options, names, settings)
         if options.extend:
             write_examples(folder / DATA, read_examples(source))
             return []
-        tasks = _tasks(source, options)
+        # Settings are checked with the workspace, whose components they concern; here they would load torch.
+        tasks = [replace(task, settings=settings.get(task.name, {})) for task in _tasks(source, options)]
         write_tasks(folder / DATA, tasks)
         return [task.name for task in tasks]
     except DataError as error:
@@ -123,12 +133,27 @@ def _tasks(source: Path, options: UploadOptions) -> list[Task]:
     return [read_task(source, name=options.name, template=options.template, seed=seed, owned=owned, all_rows=all_rows)]
 
 
-def _prepared(raw: Path, work: Path, options: UploadOptions, names: dict[str, str]) -> Path:
-    """Return a file or folder for the readers; `names` gets what its files are called in messages."""
+def _prepared(
+    raw: Path,
+    work: Path,
+    options: UploadOptions,
+    names: dict[str, str],
+    settings: dict[str, dict[str, JsonValue]],
+) -> Path:
+    """Return a file or folder for the readers.
+
+    Args:
+        raw: The file received.
+        work: An empty folder.
+        options: How to read it.
+        names: Gets what files are called in messages.
+        settings: Gets the settings of tasks by name.
+    """
     if options.form == "json":
         tasks = _parsed(raw)
         if not options.extend:
             _write_stream(work, tasks, names)
+            settings |= {task.name or "": task.settings for task in tasks}
             return work
         if len(tasks) != 1 or tasks[0].name or tasks[0].template or tasks[0].settings:
             raise _wrong("examples of known labels: give `rows` or `train`, without names, templates and settings")
@@ -176,7 +201,7 @@ def _write_stream(work: Path, tasks: Iterable[TaskUpload], names: dict[str, str]
         folder.mkdir()
         _write_rows(folder, task.subsets, names, f"task {task.name!r} ")
         names[str(folder)] = f"task {task.name!r}"
-        entry = {"path": str(number), "name": task.name, "template": task.template, "settings": task.settings}
+        entry = {"path": str(number), "name": task.name, "template": task.template}
         entries.append({key: value for key, value in entry.items() if value})
     content = yaml.safe_dump({"tasks": entries}, allow_unicode=True)
     (work / "stream.yaml").write_text(content, encoding="utf-8")

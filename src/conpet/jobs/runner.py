@@ -123,6 +123,7 @@ class JobRunner:
         self._on_end = on_end
         self._stopping = threading.Event()
         self._deadline = float("inf")
+        self._problem = ""
         self._thread = threading.Thread(target=self._run, name="conpet-jobs", daemon=True)
 
     def start(self) -> None:
@@ -146,11 +147,12 @@ class JobRunner:
             try:
                 if self._queue.waiting():
                     self._work()
-                pause = _POLL_SECONDS
+                self._problem, pause = "", _POLL_SECONDS
             except Exception as error:  # noqa: BLE001 - whatever it is, jobs must not wait for ever
-                reason = "memory ran out" if is_out_of_memory(error) else type(error).__name__
-                _LOG.exception("jobs cannot be run (%s); the next try is in %s seconds", reason, _RETRY_SECONDS)
-                pause = _RETRY_SECONDS
+                reason = "memory ran out" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
+                if reason != self._problem:
+                    _LOG.exception("jobs cannot be run (%s); tried again every %s seconds", reason, _RETRY_SECONDS)
+                self._problem, pause = reason, _RETRY_SECONDS
 
     def _work(self) -> None:
         """Run jobs, if no other process does, until none has come for a while."""

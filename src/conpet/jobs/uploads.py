@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from conpet.errors import ConfigError, DataError, OutOfMemoryError, Problem
+from conpet.errors import ConfigError, DataError, Problem
 
 MEDIA_TYPES = {
     "application/json": "json",
@@ -28,6 +28,7 @@ RAW = "upload"
 """Name of the file as it was received, before its suffix, in the folder of the job."""
 _SECONDS = 120
 """Most seconds for reading an upload."""
+_SHOWN_CHARACTERS = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,6 @@ def check_upload(folder: Path, options: UploadOptions) -> tuple[str, ...]:
     Raises:
         DataError: The upload has errors; `problems` lists all of them.
         ConfigError: An option is wrong, or pyarrow is needed and not installed.
-        OutOfMemoryError: Reading it needs too much memory.
     """
     request = json.dumps({"folder": str(folder), **asdict(options)})
     command = [sys.executable, "-m", "conpet.jobs.intake"]
@@ -77,10 +77,12 @@ def check_upload(folder: Path, options: UploadOptions) -> tuple[str, ...]:
         )
     except subprocess.TimeoutExpired:
         raise DataError(f"the upload could not be read within {_SECONDS} seconds; send it in smaller parts") from None
-    if done.returncode != 0 or not done.stdout:
-        raise OutOfMemoryError("the upload could not be read within the memory allowed; send it in smaller parts")
-    answer = json.loads(done.stdout)
+    if done.returncode > 0:
+        raise RuntimeError(f"reading an upload failed: {done.stderr[-_SHOWN_CHARACTERS:]}")
+    answer = json.loads(done.stdout) if done.returncode == 0 else {"outcome": "memory"}  # killed, or a parser crashed
     match answer["outcome"]:
+        case "memory":
+            raise DataError("the upload could not be read within the memory allowed; send it in smaller parts")
         case "data":
             raise DataError(answer["message"], [Problem(*problem) for problem in answer["problems"]])
         case "settings":
