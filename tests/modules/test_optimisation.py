@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from conpet.config import Settings
 from conpet.data import Example
-from conpet.errors import ConfigError, DivergedError
+from conpet.errors import ConfigError, DivergedError, StoppedError
 from conpet.modules import optimisation
 from conpet.modules.optimisation import (
     READ_STEPS,
@@ -127,6 +127,24 @@ def test_a_killed_run_goes_on_and_ends_like_an_unbroken_one(until: int, tmp_path
     assert again.resumed_at == until  # the step that was killed is done again
     assert again.steps == 20
     assert again.losses == log.losses
+    assert_equal(resumed, whole)
+
+
+@pytest.mark.parametrize("until", [1, READ_STEPS, 19])
+def test_a_run_that_is_stopped_saves_its_last_step(until: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimisation, "CHECKPOINT_SECONDS", 1000.0)
+    schedule = Schedule(20, 0.1)
+    whole, log = run(schedule)
+
+    def stop(step: int) -> None:
+        if step + 1 == until:
+            raise StoppedError("that is enough")
+
+    stopped = line()
+    with pytest.raises(StoppedError, match="enough"):
+        optimise(stopped, noisy(stopped), schedule, checkpoint=tmp_path, on_step=stop)
+    resumed, again = run(schedule, tmp_path)
+    assert (again.resumed_at, again.losses) == (until, log.losses)
     assert_equal(resumed, whole)
 
 

@@ -138,8 +138,8 @@ def written(table: pa.Table) -> bytes:
 
 def parquet_bomb() -> bytes:
     """Return a small file that says it is small, with rows of 4 GB."""
-    text = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array(["z" * 200_000]))
-    return written(pa.table({"text": text, "label": ["x"] * 20_000}))
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 80_000, pa.int32()), pa.array(["z" * 50_000]))
+    return written(pa.table({"text": text, "label": ["x"] * 80_000}))
 
 
 @pytest.mark.parametrize(

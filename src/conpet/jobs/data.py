@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from conpet.data import Example, Examples, Task
 from conpet.errors import CorruptionError
 
-DATA = "data.json"
-"""Name of the file, in the folder of the job."""
+DATA, SAMPLE = "data.json", "sample.json"
+"""Names of the file, and of one with a few examples of each task, in the folder of the job."""
 _SUBSETS = ("train", "validation", "test")
 
 
@@ -28,6 +29,13 @@ def write_tasks(file: Path, tasks: Iterable[Task]) -> None:
         for task in tasks
     ]
     _write(file, {"tasks": documents})
+
+
+def sample_of(task: Task) -> Task:
+    """Return a task with two training examples, of two labels if there are any, to check what is not in the rows."""
+    first = task.train[0]
+    second = next((one for one in task.train if one.label != first.label), task.train[-1])
+    return replace(task, train=(first, second), validation=(), test=())
 
 
 def write_examples(file: Path, examples: Examples) -> None:

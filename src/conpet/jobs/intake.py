@@ -18,13 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from conpet.data import Task, read_examples, read_stream, read_task
 from conpet.errors import ConfigError, DataError, Problem, is_out_of_memory
-from conpet.jobs.data import DATA, write_examples, write_tasks
+from conpet.jobs.data import DATA, SAMPLE, sample_of, write_examples, write_tasks
 from conpet.jobs.uploads import RAW, UploadOptions
 
 _BASE_BYTES, _BYTES_PER_BYTE = 1 << 30, 24
 """Most memory of the process: a fixed part, and a part for each byte of the limit on uploads."""
 NAME_CHARACTERS, TEMPLATE_CHARACTERS = 200, 10_000
 _CHUNK = 1 << 20
+_PROBLEMS = 1000
+"""Most problems reported."""
 _SHOWN = "the upload"
 Rows = list[dict[str, JsonValue]]
 
@@ -76,13 +78,13 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     folder = Path(request.pop("folder"))
     try:
-        tasks = read_upload(folder, UploadOptions(**request))
-        answer: dict[str, Any] = {"outcome": "accepted", "tasks": tasks}
+        tasks, labels = read_upload(folder, UploadOptions(**request))
+        answer: dict[str, Any] = {"outcome": "accepted", "tasks": tasks, "labels": labels}
     except DataError as error:
         answer = {
             "outcome": "data",
             "message": error.summary,
-            "problems": [[problem.file, problem.row, problem.reason] for problem in error.problems],
+            "problems": [[problem.file, problem.row, problem.reason] for problem in error.problems[:_PROBLEMS]],
         }
     except ConfigError as error:
         answer = {"outcome": "settings", "message": str(error)}
@@ -93,8 +95,8 @@ def main() -> None:
     json.dump(answer, sys.stdout)
 
 
-def read_upload(folder: Path, options: UploadOptions) -> list[str]:
-    """Read the upload in a folder, write its checked data beside it, and return the names of its tasks.
+def read_upload(folder: Path, options: UploadOptions) -> tuple[list[str], list[str]]:
+    """Read the upload in a folder, write its checked data beside it, and return names of tasks or labels of examples.
 
     Raises:
         DataError: It has errors; no path of this machine is named.
@@ -108,12 +110,14 @@ def read_upload(folder: Path, options: UploadOptions) -> list[str]:
     try:
         source = _prepared(raw, work, options, names, settings)
         if options.extend:
-            write_examples(folder / DATA, read_examples(source))
-            return []
+            examples = read_examples(source)
+            write_examples(folder / DATA, examples)
+            return [], sorted({str(one.label) for one in examples.train})
         # Settings are checked with the workspace, whose components they concern; here they would load torch.
         tasks = [replace(task, settings=settings.get(task.name, {})) for task in _tasks(source, options)]
         write_tasks(folder / DATA, tasks)
-        return [task.name for task in tasks]
+        write_tasks(folder / SAMPLE, map(sample_of, tasks))
+        return [task.name for task in tasks], []
     except DataError as error:
         raise _without_paths(error, names, folder) from None
     except ConfigError as error:

@@ -54,7 +54,7 @@ class JobQueue:
     @contextmanager
     def upload(self) -> Iterator[tuple[str, Path]]:
         """Yield the id of a new job and the folder for its data, which is deleted unless the job was submitted."""
-        self._make()
+        self.make()
         job_id = secrets.token_hex(8)
         folder = self._data(job_id)
         folder.mkdir(mode=0o700)
@@ -88,7 +88,7 @@ class JobQueue:
             IdempotencyError: The key was used for another request.
             TooManyJobsError: Too many jobs wait.
         """
-        self._make()
+        self.make()
         if job_id is not None:
             sync(self._data(job_id) / DATA)
             sync(self._data(job_id))
@@ -352,7 +352,7 @@ class JobQueue:
     def _clear(self, job_id: str) -> None:
         shutil.rmtree(self._data(job_id), ignore_errors=True)
 
-    def _make(self) -> None:
+    def make(self) -> None:
         """Make the folder and the database, if there are none; complete or not at all."""
         if self._exists_file():
             return

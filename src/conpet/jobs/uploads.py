@@ -56,10 +56,24 @@ class UploadOptions:
     limit: int = 64 << 20
 
 
-def check_upload(folder: Path, options: UploadOptions) -> tuple[str, ...]:
-    """Read the upload in a job's folder, write its checked data beside it, and return the names of its tasks.
+@dataclass(frozen=True, slots=True)
+class CheckedUpload:
+    """What an upload holds.
 
-    It is read in another process with limits on memory and time, because a hostile file may exhaust both.
+    Attributes:
+        tasks: Names of its tasks.
+        labels: Labels of its examples, if they are for known labels.
+    """
+
+    tasks: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+def check_upload(folder: Path, options: UploadOptions) -> CheckedUpload:
+    """Read the upload in a job's folder, write its checked data beside it, and return what it holds.
+
+    It is read in another process with limits on memory and time: a hostile file may exhaust both, and a large one would
+    keep this process from answering.
 
     Args:
         folder: The job's folder; it holds the file `upload.FORMAT`, which is deleted.
@@ -87,4 +101,4 @@ def check_upload(folder: Path, options: UploadOptions) -> tuple[str, ...]:
             raise DataError(answer["message"], [Problem(*problem) for problem in answer["problems"]])
         case "settings":
             raise ConfigError(answer["message"])
-    return tuple(answer["tasks"])
+    return CheckedUpload(tuple(answer["tasks"]), tuple(answer["labels"]))

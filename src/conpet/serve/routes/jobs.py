@@ -17,7 +17,7 @@ from fastapi.responses import StreamingResponse
 
 from conpet.api import ConPET
 from conpet.errors import DataError, Problem, UnknownNameError
-from conpet.jobs.data import DATA, read_examples, read_tasks
+from conpet.jobs.data import SAMPLE, read_tasks
 from conpet.jobs.records import Job, JobEvent, JobEventKind, JobKind, JobRequest, JobState
 from conpet.jobs.uploads import FORMATS, MEDIA_TYPES, RAW, UploadOptions, check_upload
 from conpet.serve.auth import Caller, requires
@@ -126,6 +126,7 @@ async def learn(
     options: dict[str, Any] = {"evaluate": evaluate} | ({} if extend else {"batch": batch})
     read = {"name": name, "template": template, "seed": seed, "all_rows": all_rows, "format": chosen}
     kind = JobKind.EXTEND if extend else JobKind.LEARN
+    await _asked(context.jobs.make)
     with _uploading(context), context.jobs.upload() as (job_id, folder):
         content = await _received(request, folder / f"{RAW}.{chosen}")
         digest = _digest([kind, options, read, content])
@@ -401,19 +402,16 @@ def _checked(context: ServerContext, workspace: ConPET, folder: Path, upload: Up
 
     While jobs wait that may change the workspace, only the data is checked: the job itself checks the rest.
     """
-    owners = {} if context.jobs.unfinished() else workspace.owners
-    names = check_upload(folder, replace(upload, owned=owners))
-    if upload.extend:
-        examples = read_examples(folder / DATA)
-        unknown = {one.label for one in examples.train} - owners.keys() if owners else set()
-        if unknown:
-            problems = [
-                Problem("the upload", None, f"label {label!r} is not known") for label in sorted(map(str, unknown))
-            ]
-            raise DataError("examples of unknown labels; learn a task with these labels first", problems)
-        return tuple(dict.fromkeys(owners[one.label] for one in examples.train if one.label in owners))
-    workspace.check(read_tasks(folder / DATA))
-    return names
+    pending = context.jobs.unfinished() > 0
+    owners = {} if pending else workspace.owners
+    checked = check_upload(folder, replace(upload, owned=owners))
+    if not upload.extend:
+        workspace.check(read_tasks(folder / SAMPLE))
+        return checked.tasks
+    if not pending and (unknown := [label for label in checked.labels if label not in owners]):
+        problems = [Problem("the upload", None, f"label {label!r} is not known") for label in unknown]
+        raise DataError("examples of unknown labels; learn a task with these labels first", problems)
+    return tuple(dict.fromkeys(owners[label] for label in checked.labels if label in owners))
 
 
 async def _check_known(request: Request, task: str, version: int | None = None) -> None:
