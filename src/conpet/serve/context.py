@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from conpet.serve.settings import ServeSettings
 FAILURES_PER_SECOND = 0.2
 """Wrong keys that an address may send, after a burst of `FAILURE_BURST`."""
 FAILURE_BURST = 10
+VERIFIED_AT_ONCE = 2
 
 
 @dataclass(eq=False)
@@ -33,6 +35,7 @@ class ServerContext:
         log: The process's log.
         metrics: The process's metrics.
         serving: The workspace as it is served.
+        verifying: Limits how many new keys are verified at once.
         stopping: Whether a stop was requested: nothing new is accepted.
     """
 
@@ -43,6 +46,7 @@ class ServerContext:
     metrics: Metrics
     serving: Serving
     failures: RateLimiter = field(default_factory=lambda: RateLimiter(FAILURES_PER_SECOND, FAILURE_BURST))
+    verifying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(VERIFIED_AT_ONCE))
     stopping: bool = False
 
     @classmethod
