@@ -100,6 +100,7 @@ def test_a_request_may_name_the_tasks_that_answer_and_ask_why(server: Served, le
         ),
         ({"inputs": {"tokens": ["a"], "mention": {"start": 0, "end": 1}}}, 422, "invalid-inputs", "kind typing"),
         ({"inputs": ["a"] * 1025}, 422, "too-many-inputs", "at most 1,024"),
+        ({"inputs": ["a"] * 101, "top_n": 1000}, 422, "too-many-candidates", "at most 100,000"),
         ({"inputs": "a" * 20_001}, 422, "invalid-inputs", "at most 20,000"),
         (
             {"inputs": {"tokens": ["a"] * 2_001, "mention": {"start": 0, "end": 1}}},

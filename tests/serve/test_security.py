@@ -8,7 +8,9 @@ import socket
 import stat
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 
@@ -137,8 +139,9 @@ def test_each_key_has_a_rate_of_its_own_and_guesses_are_limited(tmp_path: Path) 
         assert 90 < int(limited.headers["retry-after"]) <= 101
         assert limited.json()["type"] == "urn:conpet:problem:rate-limited"
         assert server.predict("a", bearer(second)).status_code == 200
-        guesses = [server.predict("a", bearer(f"conpet_x_{number}")) for number in range(12)]
-        assert [guess.status_code for guess in guesses] == [401] * 10 + [429] * 2
+        with ThreadPoolExecutor(12) as pool:
+            guesses = pool.map(lambda number: server.predict("a", bearer(f"conpet_x_{number}")).status_code, range(30))
+        assert Counter(guesses) in ({401: 10, 429: 20}, {401: 11, 429: 19})  # two are verified at once
         assert server.predict("a", bearer(second)).status_code == 200  # a key already seen still opens
 
 

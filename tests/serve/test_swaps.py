@@ -163,3 +163,15 @@ def test_a_generation_that_cannot_be_loaded_leaves_the_former_one_answering(tmp_
         learner.remove(stream()[1].name, evaluate=False)
         assert server.predict("a", min_generation=learner.store.generation()).status_code == 200
         assert "newer_generation" not in server.client.get("/readyz").json()
+
+
+def test_a_damaged_module_fails_only_the_requests_that_need_it(tmp_path: Path) -> None:
+    learner, (damaged, intact) = workspace(tmp_path, 2, fusion={"skip_above": None}), stream()[:2]
+    for file in learner.tasks[0].active.objects["module"].folder.glob("*adapter*.safetensors"):
+        file.unlink()
+    with served(learner.path) as server:
+        assert server.predict("a", tasks=[intact.name]).status_code == 200
+        failed = server.predict("a", tasks=[damaged.name])
+        assert (failed.status_code, failed.json()["type"]) == (503, "urn:conpet:problem:storage-failed")
+        assert str(tmp_path) not in failed.text
+        assert server.predict("a", tasks=[intact.name]).status_code == 200

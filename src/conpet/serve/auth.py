@@ -63,13 +63,14 @@ async def _caller(request: Request, context: ServerContext) -> Caller:
 
 async def _verified(token: str, address: str, context: ServerContext) -> KeyRecord:
     """Verify a token that this process has not seen, unless its address has guessed too often."""
-    if seconds := context.failures.exhausted(address):
-        raise too_busy(429, "too-many-failures", "too many wrong keys from this address; try again later", seconds)
-    record = await asyncio.to_thread(context.keys.verify, token)
-    if record is None:
-        context.failures.take(address)
-        raise _unauthorised("this key is unknown or was revoked")
-    return record
+    async with context.verifying:  # hashing takes time and memory, so that many guesses at once must wait
+        if seconds := context.failures.exhausted(address):
+            raise too_busy(429, "too-many-failures", "too many wrong keys from this address; try again later", seconds)
+        record = await asyncio.to_thread(context.keys.verify, token)
+        if record is None:
+            context.failures.take(address)
+            raise _unauthorised("this key is unknown or was revoked")
+        return record
 
 
 def _unauthorised(detail: str) -> ApiProblem:

@@ -169,7 +169,7 @@ class Batcher:
             if self._waiting + len(ticket.examples) > self._settings.queue_inputs:
                 raise QueueFullError(self._seconds_of_queue())
             self._ring.append(ticket)
-            self._count()
+            self._set_waiting(self._waiting + len(ticket.examples))
             self._changed.notify()
 
     def close(self, seconds: float) -> None:
@@ -182,11 +182,11 @@ class Batcher:
             for ticket in self._ring:
                 ticket.fail(ClosedError())
             self._ring.clear()
-            self._count()
+            self._set_waiting(0)
 
-    def _count(self) -> None:
-        self._waiting = sum(ticket.left for ticket in self._ring)
-        self._observer.queue_changed(self._waiting)
+    def _set_waiting(self, inputs: int) -> None:
+        self._waiting = inputs
+        self._observer.queue_changed(inputs)
 
     def _seconds_of_queue(self) -> float:
         tokens = sum(self._tokens(example) for ticket in self._ring for example in ticket.examples[ticket.taken :])
@@ -218,17 +218,14 @@ class Batcher:
         """Wait a little for requests as large as the last batch's, if that had several."""
         if self._busy_inputs and not self._closing:
             self._changed.wait_for(
-                lambda: self._closing or self._count_ring() >= self._busy_inputs, self._settings.batch_wait_seconds
+                lambda: self._closing or self._waiting >= self._busy_inputs, self._settings.batch_wait_seconds
             )
-
-    def _count_ring(self) -> int:
-        return sum(ticket.left for ticket in self._ring)
 
     def _next_batch(self) -> list[Part]:
         """Take the inputs of the next batch out of the queue; all parts have the same generation."""
         self._drop_finished()
         if not self._ring:
-            self._count()
+            self._set_waiting(0)
             return []
         present = self._live()
         live = self._ring[0].live or present
@@ -239,7 +236,7 @@ class Batcher:
         self._ring = deque(
             [ticket for ticket in rest if ticket not in taken] + [ticket for ticket in rest if ticket in taken]
         )
-        self._count()
+        self._set_waiting(sum(ticket.left for ticket in rest))
         return parts
 
     def _drop_finished(self) -> None:

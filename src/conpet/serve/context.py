@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ from conpet.serve.settings import ServeSettings
 FAILURES_PER_SECOND = 0.2
 """Wrong keys that an address may send, after a burst of `FAILURE_BURST`."""
 FAILURE_BURST = 10
+VERIFIED_AT_ONCE = 2
 
 
 @dataclass(eq=False)
@@ -39,6 +41,7 @@ class ServerContext:
         runner: Runs them, unless another process does.
         uploads: Number of uploads being received or checked.
         followers: Number of clients that follow jobs.
+        verifying: Limits how many new keys are verified at once.
         stopping: Whether a stop was requested: nothing new is accepted.
     """
 
@@ -53,6 +56,7 @@ class ServerContext:
     failures: RateLimiter = field(default_factory=lambda: RateLimiter(FAILURES_PER_SECOND, FAILURE_BURST))
     uploads: int = 0
     followers: int = 0
+    verifying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(VERIFIED_AT_ONCE))
     stopping: bool = False
 
     @classmethod

@@ -101,18 +101,21 @@ class Serving:
         self._workspace = ConPET.open(
             settings.workspace, backbone=settings.backbone, device=settings.device, wait_for_changes=False
         )
-        live = self._workspace.live.refresh(warm)
+        live = self._workspace.live.refresh(self._warm)
         self._metrics.swapped(live.generation)
         max_tokens = live.method.backbone.max_tokens
         self._batcher = Batcher(lambda: self.live, settings, self._metrics, max_tokens, self._on_failure)
         self._log.info("ready", generation=live.generation, tasks=len(live.state.tasks))
+
+    def _warm(self, live: Live) -> None:
+        warm(live, lambda damage: self._log.error("a module cannot be read", reason=str(damage)))
 
     def _look(self) -> None:
         """Put in the newest generation, if it is not live yet."""
         assert self._workspace is not None  # noqa: S101 - `_load` has opened it
         try:
             if self._workspace.store.generation() != self.live.generation:
-                live = self._workspace.live.refresh(warm)
+                live = self._workspace.live.refresh(self._warm)
                 self._metrics.swapped(live.generation)
                 self._log.info("new generation", generation=live.generation, tasks=len(live.state.tasks))
             self._problem = ""

@@ -98,7 +98,7 @@ class ServeSettings(StrictModel):
     queue_inputs: Count = 4096
     batch_inputs: Count = 256
     batch_tokens: Count = 16_384
-    batch_seconds: Seconds = 0.1
+    batch_seconds: Seconds = 0.25
     batch_wait_seconds: Annotated[float, Field(ge=0, le=1)] = 0.002
     poll_seconds: Annotated[float, Field(gt=0, le=1)] = 0.2
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from conpet.data import Example, Kind, Span
@@ -17,13 +19,27 @@ _PROBES = {
 }
 
 
-def warm(live: Live) -> None:
-    """Fit what predictions need, load the modules, and answer an input of each kind."""
+def warm(live: Live, on_damage: Callable[[OSError], None]) -> None:
+    """Fit what predictions need, load the modules, and answer an input of each kind.
+
+    Args:
+        live: The generation.
+        on_damage: Called if a module cannot be read; requests that need it will fail, all others will not.
+
+    Raises:
+        OSError: What all predictions need cannot be read.
+    """
     live.method.prepare(live.state)
     for kind, probe in _PROBES.items():
         owners = [index for index, task in enumerate(live.state.tasks) if task.kind is kind]
         if owners:
-            chosen = owners[:_MODULES]
-            inputs = live.method.encode(live.state, [probe] * len(chosen), kind, keep=False)
-            live.method.within_task(live.state, inputs, torch.tensor(chosen))
-            answer(live, [probe], 0)
+            try:
+                _answer(live, kind, probe, owners[:_MODULES])
+            except OSError as error:
+                on_damage(error)
+
+
+def _answer(live: Live, kind: Kind, probe: Example, owners: list[int]) -> None:
+    inputs = live.method.encode(live.state, [probe] * len(owners), kind, keep=False)
+    live.method.within_task(live.state, inputs, torch.tensor(owners))
+    answer(live, [probe], 0)

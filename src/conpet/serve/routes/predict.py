@@ -25,6 +25,8 @@ from conpet.types import Prediction
 TIMEOUT = "X-Request-Timeout"
 """Header with the most seconds that a client waits."""
 _SHOWN = 100
+_CANDIDATES = 100_000
+"""Most candidates in a response: some megabytes."""
 _CLIENT_GONE = 499
 _WAIT_SECONDS = 0.01
 """Seconds between looks for a generation that a request waits for."""
@@ -68,7 +70,7 @@ async def predict(
     context = context_of(request)
     deadline = time.monotonic() + _timeout(request, context.settings)
     examples = body.examples()
-    _check(examples, context.settings)
+    _check(examples, body.top_n, context.settings)
     request.state.logged = {"inputs": len(examples)}
     if context.settings.log_texts:
         request.state.logged["texts"] = [example.text or " ".join(example.tokens) for example in examples]
@@ -101,11 +103,15 @@ def _timeout(request: Request, settings: ServeSettings) -> float:
     return min(seconds, settings.timeout_seconds)
 
 
-def _check(examples: Sequence[Example], settings: ServeSettings) -> None:
+def _check(examples: Sequence[Example], top_n: int, settings: ServeSettings) -> None:
     """Refuse too many, too long or malformed inputs."""
     if len(examples) > settings.max_inputs:
         raise ApiProblem(
             422, "too-many-inputs", f"{len(examples):,} inputs: send at most {settings.max_inputs:,} in a request"
+        )
+    if len(examples) * top_n > _CANDIDATES:
+        raise ApiProblem(
+            422, "too-many-candidates", f"inputs times top_n may be at most {_CANDIDATES:,}; send fewer in a request"
         )
     errors = [
         {"pointer": f"/inputs/{number}", "detail": reason}
