@@ -152,6 +152,7 @@ def test_the_commands_ask_a_server(url: str, learner: ConPET, tmp_path: Path) ->
     assert "already learned from the same data" in conpet("learn", folder, "--server", url).out
     wrong = conpet("learn", "--server", url, write_rows(tmp_path / "w.jsonl", [{"text": ""}]), "--verbose")
     assert (wrong.code, "the upload: row 1: empty text" in wrong.err) == (1, True)
+    assert "(request " in wrong.err
     for arguments in (("--wait", 3), ("--device", "cpu"), ("--consolidate", "doubling"), (tmp_path,)):
         assert conpet("learn", folder, "--server", url, *arguments).code == 2
     assert conpet("predict").code == 2

@@ -103,20 +103,23 @@ def test_killed_processes_lose_nothing_and_two_runners_run_a_job_once(tmp_path: 
 def test_a_killed_server_leaves_its_job_to_the_next_one(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 1)
     queue = JobQueue(learner.path)
-    job = add(queue, slow(SECOND))
+    job = add(queue, SECOND, slow(THIRD))
     server = subprocess.Popen([sys.executable, "-c", SERVER, str(learner.path)])
-    wait_until(lambda: (now := queue.get(job.id)).progress is not None and now.progress.stage == "module")
+    training = ("module", 2)
+    wait_until(lambda: (now := queue.get(job.id).progress) is not None and (now.stage, now.number) == training)
     server.kill()
     server.wait()
     wait_until(lambda: queue.state(job.id) is JobState.QUEUED)  # its process has noticed, saved and stopped
     wait_until(lambda: not workers(learner.path))
     assert list((learner.path / "scratch").rglob("checkpoint.json"))
-    assert learner.store.generation() == 2
+    assert learner.store.generation() == 3
 
     with running(learner.path) as queue:
         wait_until(lambda: attempts_logged(queue, job) == 2)
         assert queue.cancel(job.id).state is JobState.CANCELLING
-        assert ended(queue, job).state is JobState.CANCELLED
+        cancelled = ended(queue, job)
+        assert cancelled.state is JobState.CANCELLED
+        assert cancelled.result == {"tasks": [{"task": SECOND.name, "version": 1}], "generation": 3}
         failing = queue.submit(JobRequest(JobKind.REMOVE, {"task": "nothing"}, ("nothing",)), request_id="r1")
         failed = ended(queue, failing)
         assert failed.state is JobState.FAILED
@@ -126,7 +129,7 @@ def test_a_killed_server_leaves_its_job_to_the_next_one(tmp_path: Path) -> None:
         wait_until(lambda: attempts_logged(queue, stopped))
     assert queue.state(stopped.id) is JobState.QUEUED  # a stop is no fault of the job
     assert (queue.lost(stopped.id), workers(learner.path)) == (0, [])
-    assert learner.store.generation() == 2
+    assert (learner.store.generation(), learned(learner, SECOND.name)) == (3, 1)
 
 
 def test_a_change_made_before_its_process_was_lost_is_not_made_again(tmp_path: Path) -> None:

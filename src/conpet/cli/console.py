@@ -22,7 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from conpet.errors import DataError
+from conpet.errors import ConpetError, DataError
 
 Stages = Callable[[str, float], None]
 Watch = Callable[[str], Any]
@@ -74,6 +74,8 @@ def print_error(error: Exception, *, everything: bool = False) -> None:
                 f"  ... and {len(error.problems) - error.SHOWN} more (redirect standard error to a file to see all)"
             )
             text = "\n".join([error.summary, *shown, omitted])
+    if isinstance(error, ConpetError) and error.request_id:
+        text = f"{text}\n(request {error.request_id})"
     console.print("error:", style="bold red", end=" ")
     line(text, console)
 
