@@ -54,7 +54,7 @@ def check(response: Any) -> None:
         assert response.json()["status"] == response.status_code
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(body=BODIES | ANYTHING)
 def test_any_json_is_answered_or_refused(server: Served, body: Any) -> None:
     check(server.client.post("/v1/predict", content=json.dumps(body), headers={"content-type": "application/json"}))

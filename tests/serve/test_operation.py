@@ -170,6 +170,54 @@ def test_settings_come_from_flags_then_the_environment_then_a_file(tmp_path: Pat
     assert named.allowed_hosts == ("x", "y")
 
 
+def test_every_flag_sets_its_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served_with: list[ServeSettings] = []
+    monkeypatch.setattr("conpet.serve.run.run", served_with.append)
+    file = tmp_path / "serve.yaml"
+    file.write_text("port: 1\nbatch_inputs: 7\n", encoding="utf-8")
+    flags = [
+        "--host",
+        "::1",
+        "--port",
+        5,
+        "--workers",
+        3,
+        "--keys",
+        tmp_path / "k",
+        "--backbone",
+        "b",
+        "--device",
+        "cpu",
+    ]
+    more = [
+        "--insecure",
+        "--log-texts",
+        "--config",
+        file,
+        "--set",
+        "queue_inputs=2000",
+        "--set",
+        "allowed_hosts=[a, b]",
+    ]
+    assert conpet("serve", tmp_path, *flags, *more).code == 0
+    assert served_with == [
+        ServeSettings(
+            workspace=tmp_path,
+            host="::1",
+            port=5,
+            workers=3,
+            keys_file=tmp_path / "k",
+            backbone="b",
+            device="cpu",
+            insecure=True,
+            log_texts=True,
+            batch_inputs=7,
+            queue_inputs=2000,
+            allowed_hosts=("a", "b"),
+        )
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "environment", "said"),
     [

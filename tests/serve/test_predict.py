@@ -206,7 +206,12 @@ def test_the_description_of_the_api_is_complete(server: Served) -> None:
     for example in predict["requestBody"]["content"]["application/json"]["examples"].values():
         answered = server.client.post("/v1/predict", json=example["value"] | {"tasks": None})
         assert answered.status_code == 200
-    names = set(document["components"]["schemas"])
+    schemas = document["components"]["schemas"]
+    for path, methods in document["paths"].items():
+        for content in (one["responses"]["200"]["content"] for one in methods.values() if path != "/metrics"):
+            reference = content["application/json"]["schema"].get("$ref", "").rpartition("/")[2]
+            assert "example" in content["application/json"] or "examples" in schemas[reference]
+    names = set(schemas)
     text = server.client.get("/openapi.json").text
     assert {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]} <= names
 

@@ -107,6 +107,21 @@ def test_wrong_keys_commands_are_refused(taught: Path, arguments: list[str], sai
     assert said in " ".join(refused.err.split())
 
 
+def test_keys_can_be_kept_in_another_file(taught: Path, tmp_path: Path) -> None:
+    file = tmp_path / "made" / "keys.db"
+    made = conpet("keys", "create", taught, "--role", "operate", "--keys", file)
+    key = made.out.strip()
+    assert "cannot be shown again" in made.err
+    (listed,) = conpet("keys", "list", taught, "--keys", file, "--json").json
+    assert conpet("keys", "list", taught, "--json").json == []
+    with served(taught, keys_file=file) as server:
+        assert server.predict("a").status_code == 401
+        assert server.predict("a", bearer(key)).status_code == 200
+        assert conpet("keys", "revoke", taught, listed["id"], "--keys", file).code == 0
+        assert server.predict("a", bearer(key)).status_code == 401
+    assert "revoked" in conpet("keys", "list", taught, "--keys", file).out
+
+
 def test_roles_include_those_before_them() -> None:
     allowed = {role: [other for other in Role if role.allows(other)] for role in Role}
     assert allowed == {

@@ -151,6 +151,11 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def example(document: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """Return the part of a route's description (`responses`) that shows what it answers with 200."""
+    return {200: {"content": {"application/json": {"example": document}}}}
+
+
 def add_handlers(app: FastAPI) -> None:
     """Report the errors of all routes as problems."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic.config import JsonDict
 
 from conpet.data import Example, Span
 
@@ -115,6 +116,60 @@ class PredictRequest(BaseModel):
         return [Example.of_text(one) if isinstance(one, str) else one.example() for one in inputs]
 
 
+_TIME = "2026-11-29T04:02:44+00:00"
+_PREDICTED: JsonDict = {
+    "generation": 11,
+    "predictions": [
+        {
+            "label": "card_swallowed",
+            "score": 0.93,
+            "task": "cards",
+            "version": 1,
+            "generation": 11,
+            "runners_up": [{"label": "lost_card", "score": 0.04, "task": "cards"}],
+        }
+    ],
+}
+_TASKS: JsonDict = {
+    "generation": 11,
+    "tasks": [
+        {
+            "name": "cards",
+            "version": 1,
+            "labels": 2,
+            "kind": "text",
+            "head": "labels",
+            "template": None,
+            "learned": _TIME,
+        }
+    ],
+}
+_LABELS: JsonDict = {"generation": 11, "labels": [{"label": "lost_card", "task": "cards"}]}
+_VERSIONS: JsonDict = {
+    "generation": 11,
+    "versions": [
+        {
+            "task": "cards",
+            "version": 1,
+            "active": True,
+            "labels": ["card_swallowed", "lost_card"],
+            "parameters": 55_296,
+            "head_parameters": 770,
+            "bytes": 1_250_000,
+            "created": _TIME,
+        }
+    ],
+}
+_PROBLEM: JsonDict = {
+    "type": "urn:conpet:problem:invalid-inputs",
+    "title": "Unprocessable Entity",
+    "status": 422,
+    "detail": "some inputs cannot be answered",
+    "request_id": "68ce46170f8ba2987f4f326d",
+    "errors": [{"pointer": "/inputs/1", "detail": "empty text"}],
+}
+
+
 class CandidateFields(BaseModel):
     """A possible answer; the label is null for a task without labels."""
 
@@ -164,6 +219,8 @@ class PredictionFields(BaseModel):
 class PredictResponse(BaseModel):
     """The answers, in the order of the inputs, all by one generation."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [_PREDICTED]})
+
     generation: int
     predictions: list[PredictionFields]
 
@@ -183,6 +240,8 @@ class TaskFields(BaseModel):
 class TasksResponse(BaseModel):
     """The learned tasks, in the order in which they were first learned."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [_TASKS]})
+
     generation: int
     tasks: list[TaskFields]
 
@@ -196,6 +255,8 @@ class LabelFields(BaseModel):
 
 class LabelsResponse(BaseModel):
     """All labels, task by task."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_LABELS]})
 
     generation: int
     labels: list[LabelFields]
@@ -217,12 +278,16 @@ class VersionFields(BaseModel):
 class VersionsResponse(BaseModel):
     """All versions of all tasks."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [_VERSIONS]})
+
     generation: int
     versions: list[VersionFields]
 
 
 class ProblemFields(BaseModel):
     """An error (RFC 9457)."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_PROBLEM]})
 
     type: str
     title: str

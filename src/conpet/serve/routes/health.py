@@ -14,18 +14,18 @@ from starlette.responses import PlainTextResponse
 from conpet.serve.auth import requires
 from conpet.serve.context import context_of
 from conpet.serve.keys import Role
-from conpet.serve.problems import documented
+from conpet.serve.problems import documented, example
 
 router = APIRouter(tags=["health"], responses=documented())
 
 
-@router.get("/healthz", summary="The process answers")
+@router.get("/healthz", summary="The process answers", responses=example({"status": "ok"}))
 async def healthz() -> dict[str, str]:
     """Return that the process answers."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="The process takes requests")
+@router.get("/readyz", summary="The process takes requests", responses=example({"status": "ready", "generation": 11}))
 async def readyz(request: Request) -> dict[str, Any]:
     """Return whether the process takes requests: its first state is loaded and warmed, and no stop was requested."""
     context = context_of(request)
@@ -49,7 +49,7 @@ async def metrics(request: Request) -> Response:
     return Response(context.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/version", summary="The version of conpet")
+@router.get("/version", summary="The version of conpet", responses=example({"conpet": "0.1.0"}))
 async def show_version() -> dict[str, str]:
     """Return the version of conpet."""
     return {"conpet": version("conpet")}
