@@ -5,8 +5,28 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 _Strict = ConfigDict(extra="forbid", strict=True)
+_JOB: JsonDict = {
+    "id": "9f86d081884c7d65",
+    "kind": "learn",
+    "state": "succeeded",
+    "tasks": ["cards"],
+    "options": {"evaluate": True, "batch": 1},
+    "created": "2026-03-02T09:30:00+00:00",
+    "started": "2026-03-02T09:30:01+00:00",
+    "ended": "2026-03-02T09:30:09+00:00",
+    "attempts": 1,
+    "progress": {"stage": "evaluation", "share": 1.0, "task": "cards", "number": 1, "total": 1},
+    "result": {"tasks": [{"task": "cards", "version": 1, "skipped": False}], "generation": 12},
+    "error": None,
+}
+_LINE: JsonDict = {
+    "id": 41,
+    "time": "2026-03-02T09:30:09+00:00",
+    "message": "cards: learned 2 labels as version 1 in 6.1 s",
+}
 
 
 class ActivateRequest(BaseModel):
@@ -40,6 +60,8 @@ class ProgressFields(BaseModel):
 class JobFields(BaseModel):
     """A change of the workspace that was requested."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [_JOB]})
+
     id: str
     kind: str
     state: str
@@ -57,6 +79,8 @@ class JobFields(BaseModel):
 class JobsResponse(BaseModel):
     """Jobs, newest first."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"jobs": [_JOB]}]})
+
     jobs: list[JobFields]
 
 
@@ -70,5 +94,7 @@ class LogLine(BaseModel):
 
 class LogResponse(BaseModel):
     """The log of a job, oldest line first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"lines": [_LINE]}]})
 
     lines: list[LogLine]

@@ -60,6 +60,7 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 _CHANGE_ERRORS = documented(400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503)
 _READ_ERRORS = documented(401, 403, 404, 421, 422, 429, 500, 503)
 
+_EVENT = 'id: 41\nevent: state\ndata: {"time": "2026-03-02T09:30:09+00:00", "state": "succeeded"}\n\n'
 _ROWS = [{"text": "my card was swallowed", "label": "card_swallowed"}, {"text": "i lost my pin", "label": "pin_lost"}]
 _LEARN_BODY = {
     "requestBody": {
@@ -250,7 +251,12 @@ async def log(
     summary="Follow a job",
     dependencies=[learn_role],
     responses=_READ_ERRORS
-    | {200: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    | {
+        200: {
+            "description": "Server-sent events.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EVENT}},
+        }
+    },
     response_class=StreamingResponse,
 )
 async def events(
