@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, overload
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.fingerprint import Fingerprint
@@ -37,7 +37,14 @@ from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered
 from conpet.data import Example, Examples, Style, Task, render
-from conpet.errors import AccuracyBoundError, BackboneMismatchError, ConfigError, DataError, UnknownNameError
+from conpet.errors import (
+    AccuracyBoundError,
+    BackboneMismatchError,
+    ConfigError,
+    DataError,
+    Problem,
+    UnknownNameError,
+)
 from conpet.methods import METHODS
 from conpet.methods.base import Method
 from conpet.modules.kinds import check_module
@@ -49,7 +56,15 @@ from conpet.state.reading import task_state
 from conpet.state.state import TaskState
 from conpet.store import Store, TaskRecord
 from conpet.tuning.search import CostLimit
-from conpet.types import ConsolidationReport, Evaluation, Generation, LearnReport, MergeReport, Prediction
+from conpet.types import (
+    ConsolidationReport,
+    Evaluation,
+    Generation,
+    LearnReport,
+    MergeReport,
+    OnError,
+    Prediction,
+)
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -694,22 +709,84 @@ class ConPET:
 
     # Predicting
 
-    def predict(self, inputs: Sequence[str | Example], *, runners_up: int = 2) -> list[Prediction]:
+    @overload
+    def predict(
+        self,
+        inputs: Sequence[str | Example],
+        *,
+        top_n: int = ...,
+        min_score: float = ...,
+        on_error: Literal["fail", "skip"] = ...,
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(
+        self, inputs: Sequence[str | Example], *, top_n: int = ..., min_score: float = ..., on_error: OnError
+    ) -> list[Prediction | Problem]: ...
+
+    def predict(
+        self,
+        inputs: Sequence[str | Example],
+        *,
+        top_n: int = 3,
+        min_score: float = 0.0,
+        on_error: OnError = "fail",
+    ) -> Sequence[Prediction | Problem]:
         """Predict inputs: texts, or examples of any kind.
 
         Args:
             inputs: The inputs.
-            runners_up: Number of further candidates to return with each answer, 0 or more.
+            top_n: Number of labels with scores for each input, 1 or more: the answer and `top_n - 1` runners-up.
+            min_score: Answers with a lower score are rejected, 0 to 1: their label is None, and
+                `Prediction.rejected` has the answer that was not given.
+            on_error: What to do with inputs that cannot be predicted (empty, malformed, of a kind that was not
+                learned, or with spans too long for the backbone). "fail" raises an error that names all of them;
+                "skip" leaves them out, so there are fewer predictions than inputs; "report" returns a
+                `conpet.errors.Problem` in the place of each.
 
         Raises:
-            ConfigError: `runners_up` is negative.
-            DataError: An input is empty or malformed, or no task of its kind was learned.
+            ConfigError: An argument is out of range.
+            DataError: An input cannot be predicted and `on_error` is "fail", or no task was learned.
         """
-        return self._engine.predict(inputs, runners_up=runners_up)
+        return self._engine.predict(inputs, top_n=top_n, min_score=min_score, on_error=on_error)
 
-    def predict_stream(self, inputs: Iterable[str | Example], *, runners_up: int = 2) -> Iterator[Prediction]:
-        """Predict any number of inputs in constant memory; arguments and errors as in `predict`."""
-        return self._engine.predict_stream(inputs, runners_up=runners_up)
+    @overload
+    def predict_stream(
+        self,
+        inputs: Iterable[str | Example],
+        *,
+        top_n: int = ...,
+        min_score: float = ...,
+        on_error: Literal["fail", "skip"] = ...,
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def predict_stream(
+        self, inputs: Iterable[str | Example], *, top_n: int = ..., min_score: float = ..., on_error: OnError
+    ) -> Iterator[Prediction | Problem]: ...
+
+    def predict_stream(
+        self,
+        inputs: Iterable[str | Example],
+        *,
+        top_n: int = 3,
+        min_score: float = 0.0,
+        on_error: OnError = "fail",
+    ) -> Iterator[Prediction | Problem]:
+        """Predict any number of inputs in constant memory; arguments and errors as in `predict`.
+
+        With `on_error="fail"`, the error comes when the inputs before it have been predicted: an iterator can be read
+        only once. Use `check_inputs` to check inputs beforehand.
+        """
+        return self._engine.predict_stream(inputs, top_n=top_n, min_score=min_score, on_error=on_error)
+
+    def check_inputs(self, inputs: Sequence[str | Example]) -> list[Problem]:
+        """Return a problem for each input that `predict` cannot predict; its `row` is the number of the input from 1.
+
+        Raises:
+            DataError: No task was learned.
+        """
+        return self._engine.check_inputs(inputs)
 
     def evaluate(self, progress: Progress | None = None) -> Evaluation:
         """Evaluate on the test examples of all tasks; nothing on disk changes.

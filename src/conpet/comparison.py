@@ -281,7 +281,7 @@ class _Trial:
     def _outcome(self, fall: float | None) -> _Outcome:
         self.workspace.predict(self.measured[:1])  # excludes the loading at the first prediction
         started = time.perf_counter()
-        answers = self.workspace.predict_stream(self.measured, runners_up=0)
+        answers = self.workspace.predict_stream(self.measured, top_n=1)
         correct = tuple(answer.label == example.label for answer, example in zip(answers, self.measured, strict=True))
         return _Outcome(
             correct,

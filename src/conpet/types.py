@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from conpet.cost import StageCost
 from conpet.data import Example, Examples, Kind, Span, Task, TaskStream
+from conpet.errors import ConfigError
 from conpet.evaluation.metrics import (
     AccuracyMatrix,
     Measurement,
@@ -29,6 +30,8 @@ __all__ = [
     "LearnReport",
     "Measurement",
     "MergeReport",
+    "OnError",
+    "PredictOptions",
     "Prediction",
     "Span",
     "Tally",
@@ -62,18 +65,52 @@ class Candidate:
         return f"task {self.task}" if self.label is None else self.label
 
 
+OnError = Literal["fail", "skip", "report"]
+"""What to do with inputs that cannot be predicted: predict none, leave them out, or return a `Problem` for each."""
+ON_ERROR: tuple[OnError, ...] = ("fail", "skip", "report")
+"""The values of `OnError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """What a prediction consists of; checked on construction.
+
+    Attributes:
+        top_n: Number of labels with scores for each input, 1 or more: the answer and `top_n - 1` runners-up.
+        min_score: Answers with a lower score are rejected, 0 to 1.
+        on_error: What to do with inputs that cannot be predicted.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    top_n: int = 3
+    min_score: float = 0.0
+    on_error: OnError = "fail"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.top_n, int) or self.top_n < 1:
+            raise ConfigError(f"top_n={self.top_n!r}: give a whole number, 1 or more")
+        if not 0 <= self.min_score <= 1:
+            raise ConfigError(f"min_score={self.min_score!r}: give a number from 0 to 1")
+        if self.on_error not in ON_ERROR:
+            raise ConfigError(f"on_error={self.on_error!r}: give one of {', '.join(map(repr, ON_ERROR))}")
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The answer for one input, and its source.
 
     Attributes:
-        label: The likeliest of all labels learned; None if the answering task has no labels.
+        label: The likeliest of all labels learned; None if the answering task has no labels, or if its score is below
+            the requested `min_score`.
         score: Probability of the answer among all labels and tasks, 0 to 1.
         task: Name of the task that answers.
         version: Version of that task.
         runners_up: The next likeliest answers, best first.
         generation: The workspace's generation that answered; None for a state that is not committed.
-        answer: The answer of the task's head: the label, or a number, a text, ... (JSON-ready).
+        answer: The answer of the task's head: the label, or a number, a text, ... (JSON-ready); None below `min_score`.
+        rejected: The answer that would have been given without `min_score`; None if the answer is given.
     """
 
     label: str | None
@@ -83,14 +120,17 @@ class Prediction:
     runners_up: tuple[Candidate, ...] = ()
     generation: int | None = None
     answer: Any = None
+    rejected: Any = None
 
     @property
     def shown(self) -> str:
-        """The answer as text."""
+        """The answer as text; empty if it was rejected."""
+        if self.rejected is not None:
+            return ""
         return str(self.answer if self.label is None else self.label)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary."""
+        """Return a JSON-ready dictionary, with `rejected` only if the answer was rejected."""
         document = {
             "label": self.label,
             "score": self.score,
@@ -102,6 +142,8 @@ class Prediction:
                 for candidate in self.runners_up
             ],
         }
+        if self.rejected is not None:
+            return {"label": None, "rejected": self.rejected, **document}
         return document if self.label is not None else {"answer": self.answer, **document}
 
 

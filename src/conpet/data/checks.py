@@ -19,7 +19,7 @@ class Located(NamedTuple):
 
     def problem(self, reason: str) -> Problem:
         """Return a problem of this example."""
-        return Problem(self.file, self.row, reason)
+        return Problem(self.file, self.row, reason, self.example.id)
 
 
 Subsets = Mapping[str, Sequence[Located]]

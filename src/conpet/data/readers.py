@@ -8,7 +8,7 @@ from pathlib import Path
 
 from conpet.data.checks import Located, check_example, check_rows, check_stream, check_task_template
 from conpet.data.example import Example
-from conpet.data.files import RawRow, count_rows, raw_rows
+from conpet.data.files import STDIN, RawRow, count_rows, raw_rows
 from conpet.data.held_out import TEST_SHARE, VALIDATION_SHARE, split_off
 from conpet.data.rows import RowError, parse_row
 from conpet.data.stream_layout import TaskSource, find_stream, find_task
@@ -95,12 +95,19 @@ def read_inputs(path: str | Path) -> Iterator[Example]:
         DataError: A row is wrong; raised when the row is reached.
         ConfigError: A Parquet file is read where pyarrow is not installed.
     """
-    for row in _parsed(path):
+    for row in read_input_rows(path):
         if isinstance(row, Problem):
             raise DataError(f"{path}: an input cannot be read", [row])
-        if reasons := check_example(row.example):
-            raise DataError(f"{path}: an input cannot be read", [row.problem(reason) for reason in reasons])
         yield row.example
+
+
+def read_input_rows(path: str | Path) -> Iterator[Located | Problem]:
+    """Stream the rows of a file as `read_inputs` does, with a `Problem` in place of each wrong row."""
+    for row in _parsed(path):
+        if isinstance(row, Located) and (reasons := check_example(row.example)):
+            yield row.problem("; ".join(reasons))
+        else:
+            yield row
 
 
 def count_inputs(path: str | Path) -> int | None:
@@ -118,12 +125,13 @@ class _Loaded:
 
 
 def _parsed(path: str | Path) -> Iterator[Located | Problem]:
+    file = "standard input" if str(path) == STDIN else str(path)
     for raw in raw_rows(path):
         if isinstance(raw, RawRow):
             try:
-                yield Located(str(path), raw.row, parse_row(raw.fields))
+                yield Located(file, raw.row, parse_row(raw.fields))
             except RowError as error:
-                yield Problem(str(path), raw.row, str(error))
+                yield Problem(file, raw.row, str(error), raw.fields.get("id"))
         else:
             yield raw
 
