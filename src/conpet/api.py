@@ -19,6 +19,7 @@ from conpet.commands import (
     generations,
     learn,
     merge,
+    mixed,
     remove,
     rename,
     restore,
@@ -36,7 +37,7 @@ from conpet.commands.tune import search
 from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered
-from conpet.data import Example, Examples, Style, Task, render
+from conpet.data import Example, Examples, MixedExamples, Style, Task, render
 from conpet.errors import (
     AccuracyBoundError,
     BackboneMismatchError,
@@ -57,6 +58,7 @@ from conpet.state.state import TaskState
 from conpet.store import Store, TaskRecord
 from conpet.tuning.search import CostLimit
 from conpet.types import (
+    Addition,
     ConsolidationReport,
     Evaluation,
     Generation,
@@ -425,6 +427,75 @@ class ConPET:
         return [
             self._change(extend.extend, "extend", wait_seconds, progress, evaluate, task, examples) for task in owners
         ]
+
+    def learn_mixed(
+        self,
+        examples: MixedExamples,
+        *,
+        into: str | None = None,
+        seed: int | None = None,
+        all_rows: bool = False,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[LearnReport]:
+        """Learn examples of known and new labels: new versions of the known tasks, and a new task.
+
+        Examples of known labels are added to their tasks as in `extend`. Those of new labels become a task named
+        `examples.name`; validation and test sets in which they have no example are split off their training examples.
+        Everything is learned in one change, all or nothing, if the method can learn several tasks at once (see
+        `learn_batch`). Otherwise each task is a change of its own, the new one last; after an interruption, call it
+        again to continue.
+
+        Args:
+            examples: The examples (see `read_mixed`).
+            into: A known task that gets the new labels, instead of a new task. A single new label needs one, because a
+                new task has two labels or more.
+            seed: Seed for splitting held-out examples off; by default that of the workspace.
+            all_rows: Whether to split nothing off.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Returns:
+            A report for each task, the new one last.
+
+        Raises:
+            DataError: There is only one new label, a task named `examples.name` exists already, or as in `extend`.
+            ConfigError: There are known labels, and the workspace stores no texts (`latent_only`).
+            UnknownNameError: There is no task `into`.
+        """
+        planned, one_change = self._additions(examples, into, seed, all_rows, wait_seconds)
+        names = [addition.task for addition in planned]
+        options = self._mixed_options(into, seed, all_rows)
+        return [
+            report
+            for group in ([names] if one_change else [[name] for name in names])
+            for report in self._change(
+                mixed.learn_mixed, "learn", wait_seconds, progress, evaluate, examples, options, group
+            )
+        ]
+
+    def plan_mixed(
+        self,
+        examples: MixedExamples,
+        *,
+        into: str | None = None,
+        seed: int | None = None,
+        all_rows: bool = False,
+        wait_seconds: float | None = None,
+    ) -> list[Addition]:
+        """Return what `learn_mixed` would give to each task, without learning it; arguments and errors as there."""
+        return self._additions(examples, into, seed, all_rows, wait_seconds)[0]
+
+    def _additions(
+        self, examples: MixedExamples, into: str | None, seed: int | None, all_rows: bool, wait_seconds: float | None
+    ) -> tuple[list[Addition], bool]:
+        options = self._mixed_options(into, seed, all_rows)
+        return self._change(mixed.additions, "learn", wait_seconds, None, False, examples, options)
+
+    def _mixed_options(self, into: str | None, seed: int | None, all_rows: bool) -> mixed.MixedOptions:
+        return mixed.MixedOptions(into, None if all_rows else self.settings.seed if seed is None else seed)
 
     def rename(
         self,

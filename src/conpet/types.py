@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from conpet.cost import StageCost
 from conpet.data import Example, Examples, Kind, Span, Task, TaskStream
-from conpet.errors import ConfigError
+from conpet.errors import ConfigError, plural
 from conpet.evaluation.metrics import (
     AccuracyMatrix,
     Measurement,
@@ -20,6 +20,7 @@ from conpet.evaluation.metrics import (
 )
 
 __all__ = [
+    "Addition",
     "Candidate",
     "ConsolidationReport",
     "Evaluation",
@@ -212,6 +213,45 @@ class Evaluation:
         beside += [f"best reference {best[0]} {best[1]:.1%}"] if best and best[0] != LOGISTIC else []
         line = f"whole accuracy {accuracy} over {labels:,} label{'' if labels == 1 else 's'}"
         return f"{line} ({'; '.join(beside)})" if beside else line
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What `ConPET.learn_mixed` gives to one task; `str(addition)` is a line for the user.
+
+    Attributes:
+        task: The task.
+        new: Whether it is new.
+        labels: The labels of the examples.
+        new_labels: Those that the task does not have yet.
+        train: Number of training examples that are added.
+        validation: Number of validation examples that are added.
+        test: Number of test examples that are added.
+        stored: Number of examples that are left out because their inputs are stored already, or given twice.
+    """
+
+    task: str
+    new: bool
+    labels: tuple[str, ...]
+    new_labels: tuple[str, ...]
+    train: int
+    validation: int
+    test: int
+    stored: int = 0
+
+    def __str__(self) -> str:
+        if not self.train + self.validation + self.test:
+            return f"{self.task}: nothing new ({plural(self.stored, 'example')}, already stored)"
+        held_out = [f"{number:,} {name}" for name in ("validation", "test") if (number := getattr(self, name))]
+        examples = plural(self.train, "training example" if self.new else "more training example")
+        labels = plural(len(self.labels), "label")
+        held = f" (and {' + '.join(held_out)})" if held_out else ""
+        added = f"{examples}{held} of {labels}"
+        if self.new:
+            return f"{self.task}: a new task, {added}"
+        new = f", {len(self.new_labels):,} of them new" if self.new_labels else ""
+        stored = f"; {plural(self.stored, 'example')} already stored" if self.stored else ""
+        return f"{self.task}: a new version, {added}{new}{stored}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,16 @@
 
 from conpet.data.checks import Located, check_example
 from conpet.data.example import Example, Kind, Span
-from conpet.data.readers import count_inputs, read_examples, read_input_rows, read_inputs, read_stream, read_task
-from conpet.data.task import Examples, Task, TaskStream, check_task
+from conpet.data.readers import (
+    count_inputs,
+    read_examples,
+    read_input_rows,
+    read_inputs,
+    read_mixed,
+    read_stream,
+    read_task,
+)
+from conpet.data.task import Examples, MixedExamples, Task, TaskStream, check_task
 from conpet.data.templates import Piece, PieceRole, Rendered, Style, check_template, default_template, render
 from conpet.data.truncation import Fitted, TokenPiece, fit
 
@@ -13,6 +21,7 @@ __all__ = [
     "Fitted",
     "Kind",
     "Located",
+    "MixedExamples",
     "Piece",
     "PieceRole",
     "Rendered",
@@ -30,6 +39,7 @@ __all__ = [
     "read_examples",
     "read_input_rows",
     "read_inputs",
+    "read_mixed",
     "read_stream",
     "read_task",
     "render",
