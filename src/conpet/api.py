@@ -34,6 +34,7 @@ from conpet.commands.checks import check_settings, consolidation_blocker
 from conpet.commands.evaluate import evaluate_workspace
 from conpet.commands.export import export_version
 from conpet.commands.tune import search
+from conpet.commands.tuned import TunedBackbones
 from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered
@@ -634,6 +635,7 @@ class ConPET:
         *,
         bound: float = 0.0,
         settings: Mapping[str, Any] | None = None,
+        tuned: TunedBackbones | None = None,
         evaluate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
@@ -650,6 +652,8 @@ class ConPET:
             bound: Largest accepted fall of the accuracy on validation examples, among all labels, in points.
             settings: Fields of the section `consolidation` that differ from the workspace's, for example
                 `{"epochs": 10}`.
+            tuned: Takes over the LoRA from an earlier consolidation with the same examples, settings and seed, also of
+                another workspace that was given the same object.
             evaluate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
@@ -660,7 +664,7 @@ class ConPET:
             ConfigError: The method is static, the workspace stores no texts (`latent_only`), or it has no labels.
         """
         return self._change(
-            consolidate.consolidate, "consolidate", wait_seconds, progress, evaluate, bound, settings or {}
+            consolidate.consolidate, "consolidate", wait_seconds, progress, evaluate, bound, settings or {}, tuned
         )
 
     def consolidation_due(self, since: int = 0) -> str | None:

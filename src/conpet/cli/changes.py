@@ -135,9 +135,7 @@ def learn_mixed_parts(
         options: Further arguments of `ConPET.learn_mixed`.
     """
     for number, part in enumerate(parts, start=1):
-        plan = partial(workspace.plan_mixed, part, **options)
-        for addition in with_wait(wait, lambda seconds, plan=plan: plan(wait_seconds=seconds)):
-            line(str(addition))
+        _print_plan(workspace, part, wait, options)
         learn = partial(workspace.learn_mixed, part, **options)
         try:
             reports = run_change(f"[{number}/{len(parts)}] {part.name}", wait, not evaluate, learn)
@@ -145,6 +143,12 @@ def learn_mixed_parts(
             line("stopped. What is learned so far is stored; run the same command to resume.", messages(), "yellow")
             raise typer.Exit(INTERRUPTED) from None
         _print_reports(reports)
+
+
+def _print_plan(workspace: ConPET, part: MixedExamples, wait: float | None, options: dict[str, Any]) -> None:
+    plan = with_wait(wait, lambda seconds: workspace.plan_mixed(part, wait_seconds=seconds, **options))
+    for addition in plan:
+        line(str(addition))
 
 
 def _print_reports(reports: Sequence[LearnReport]) -> None:
