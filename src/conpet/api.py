@@ -38,7 +38,7 @@ from conpet.commands.tuned import TunedBackbones
 from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered
-from conpet.data import Example, Examples, MixedExamples, Style, Task, render
+from conpet.data import Examples, MixedExamples, Style, Task, render
 from conpet.errors import (
     AccuracyBoundError,
     BackboneMismatchError,
@@ -63,6 +63,7 @@ from conpet.types import (
     ConsolidationReport,
     Evaluation,
     Generation,
+    Input,
     LearnReport,
     MergeReport,
     OnError,
@@ -787,7 +788,7 @@ class ConPET:
     @overload
     def predict(
         self,
-        inputs: Sequence[str | Example],
+        inputs: Sequence[Input],
         *,
         top_n: int = ...,
         min_score: float = ...,
@@ -796,18 +797,18 @@ class ConPET:
 
     @overload
     def predict(
-        self, inputs: Sequence[str | Example], *, top_n: int = ..., min_score: float = ..., on_error: OnError
+        self, inputs: Sequence[Input], *, top_n: int = ..., min_score: float = ..., on_error: OnError
     ) -> list[Prediction | Problem]: ...
 
     def predict(
         self,
-        inputs: Sequence[str | Example],
+        inputs: Sequence[Input],
         *,
         top_n: int = 3,
         min_score: float = 0.0,
         on_error: OnError = "fail",
     ) -> Sequence[Prediction | Problem]:
-        """Predict inputs: texts, or examples of any kind.
+        """Predict inputs: texts, or examples of any kind; also the problems that `read_inputs` yields.
 
         Args:
             inputs: The inputs.
@@ -828,7 +829,7 @@ class ConPET:
     @overload
     def predict_stream(
         self,
-        inputs: Iterable[str | Example],
+        inputs: Iterable[Input],
         *,
         top_n: int = ...,
         min_score: float = ...,
@@ -837,12 +838,12 @@ class ConPET:
 
     @overload
     def predict_stream(
-        self, inputs: Iterable[str | Example], *, top_n: int = ..., min_score: float = ..., on_error: OnError
+        self, inputs: Iterable[Input], *, top_n: int = ..., min_score: float = ..., on_error: OnError
     ) -> Iterator[Prediction | Problem]: ...
 
     def predict_stream(
         self,
-        inputs: Iterable[str | Example],
+        inputs: Iterable[Input],
         *,
         top_n: int = 3,
         min_score: float = 0.0,
@@ -855,7 +856,7 @@ class ConPET:
         """
         return self._engine.predict_stream(inputs, top_n=top_n, min_score=min_score, on_error=on_error)
 
-    def check_inputs(self, inputs: Sequence[str | Example]) -> list[Problem]:
+    def check_inputs(self, inputs: Sequence[Input]) -> list[Problem]:
         """Return a problem for each input that `predict` cannot predict; its `row` is the number of the input from 1.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from conpet.cost import StageCost
 from conpet.data import Example, Examples, Kind, Span, Task, TaskStream
-from conpet.errors import ConfigError, plural
+from conpet.errors import ConfigError, Problem, plural
 from conpet.evaluation.metrics import (
     AccuracyMatrix,
     Measurement,
@@ -27,6 +27,7 @@ __all__ = [
     "Example",
     "Examples",
     "Generation",
+    "Input",
     "Kind",
     "LearnReport",
     "Measurement",
@@ -66,6 +67,8 @@ class Candidate:
         return f"task {self.task}" if self.label is None else self.label
 
 
+Input = str | Example | Problem
+"""An input to predict; a `Problem` stands for one that could not be read (see `conpet.read_inputs`)."""
 OnError = Literal["fail", "skip", "report"]
 """What to do with inputs that cannot be predicted: predict none, leave them out, or return a `Problem` for each."""
 ON_ERROR: tuple[OnError, ...] = ("fail", "skip", "report")

@@ -151,7 +151,7 @@ def test_bad_rows_can_be_left_out_or_reported_in_their_places(tmp_path: Path) ->
     skipped = conpet("predict", workspace, "-i", source, "--on-error", "skip")
     assert skipped.code == 0
     assert [row["text"] for row in skipped.rows] == [*TEXTS, "good"]
-    assert "2 rows were left out" in skipped.err
+    assert "left out: 2 rows" in skipped.err
     assert f"{source}: row 4: missing text" in skipped.err
     reported = conpet("predict", workspace, "-i", source, "--on-error", "report")
     assert (reported.code, len(reported.rows)) == (0, 5)

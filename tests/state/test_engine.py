@@ -56,10 +56,11 @@ def test_each_input_that_cannot_be_predicted_has_its_problem(tmp_path: Path) -> 
 
 
 def test_a_stream_numbers_its_inputs_from_the_first(tmp_path: Path) -> None:
-    found = workspace(tmp_path, 1).predict_stream(["a b"] * 300 + [RELATION], on_error="report")
-    problems = [one for one in found if isinstance(one, Problem)]
-    assert [(problem.row, problem.reason) for problem in problems] == [
-        (301, "is of kind relation, but the tasks are of kind text")
+    unread = Problem("in.jsonl", 7, "not valid JSON")
+    found = workspace(tmp_path, 1).predict_stream(["a b"] * 300 + [RELATION, unread], on_error="report")
+    assert [one for one in found if isinstance(one, Problem)] == [
+        Problem("inputs", 301, "is of kind relation, but the tasks are of kind text"),
+        unread,
     ]
 
 

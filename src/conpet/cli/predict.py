@@ -144,8 +144,8 @@ def _print_written(written: Written, target: str | None, options: PredictOptions
         line(f"{target}: {written.predictions:,} predictions{rejected if written.rejected else ''}", messages())
     if not written.problems:
         return
-    done = "have an error in place of a prediction" if options.on_error == "report" else "were left out"
-    line(f"{plural(written.problems, 'row')} {done}:", messages(), "yellow")
+    done = "written with errors in place of predictions" if options.on_error == "report" else "left out"
+    line(f"{done}: {plural(written.problems, 'row')}", messages(), "yellow")
     for problem in written.first_problems:
         line(f"  {problem}", messages())
     if more := written.problems - len(written.first_problems):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, overload
 
 from conpet.data.checks import (
     Located,
@@ -142,20 +143,34 @@ def read_mixed(
     ]
 
 
-def read_inputs(path: str | Path) -> Iterator[Example]:
+@overload
+def read_inputs(path: str | Path, *, on_error: Literal["fail"] = ...) -> Iterator[Example]: ...
+
+
+@overload
+def read_inputs(path: str | Path, *, on_error: Literal["fail", "report"]) -> Iterator[Example | Problem]: ...
+
+
+def read_inputs(path: str | Path, *, on_error: Literal["fail", "report"] = "fail") -> Iterator[Example | Problem]:
     """Stream inputs to predict, in constant memory; labels are optional.
 
     Args:
         path: A JSONL, CSV or Parquet file, or "-" for JSON lines from standard input.
+        on_error: "report" yields a `conpet.errors.Problem` in place of each wrong row. `ConPET.predict_stream` takes it
+            as an input that cannot be predicted.
 
     Raises:
-        DataError: A row is wrong; raised when the row is reached.
+        DataError: A row is wrong and `on_error` is "fail", or the rest of the file cannot be read; raised when the row
+            is reached.
         ConfigError: A Parquet file is read where pyarrow is not installed.
     """
     for row in read_input_rows(path):
-        if isinstance(row, Problem):
+        if isinstance(row, Located):
+            yield row.example
+        elif on_error == "fail" or row.ends_reading:
             raise DataError(f"{path}: an input cannot be read", [row])
-        yield row.example
+        else:
+            yield row
 
 
 def read_input_rows(path: str | Path) -> Iterator[Located | Problem]:

@@ -13,12 +13,12 @@ from conpet.errors import DataError, Problem
 from conpet.heads.base import Answer
 from conpet.state.inputs import EncodedInputs
 from conpet.state.live import Live, LiveState
-from conpet.types import Candidate, OnError, Prediction, PredictOptions
+from conpet.types import Candidate, Input, OnError, Prediction, PredictOptions
 
 CHUNK = 256
 """Number of inputs per batch of a stream."""
 
-Inputs = TypeVar("Inputs", bound=Iterable[str | Example])
+Inputs = TypeVar("Inputs", bound=Iterable[Input])
 
 
 class Engine:
@@ -36,7 +36,7 @@ class Engine:
     @overload
     def predict(
         self,
-        inputs: Sequence[str | Example],
+        inputs: Sequence[Input],
         *,
         top_n: int = ...,
         min_score: float = ...,
@@ -47,7 +47,7 @@ class Engine:
     @overload
     def predict(
         self,
-        inputs: Sequence[str | Example],
+        inputs: Sequence[Input],
         *,
         top_n: int = ...,
         min_score: float = ...,
@@ -57,14 +57,14 @@ class Engine:
 
     def predict(
         self,
-        inputs: Sequence[str | Example],
+        inputs: Sequence[Input],
         *,
         top_n: int = 3,
         min_score: float = 0.0,
         on_error: OnError = "fail",
         first: int = 1,
     ) -> Sequence[Prediction | Problem]:
-        """Predict inputs: texts, or examples of any kind.
+        """Predict inputs: texts, examples of any kind, or the problems of inputs that could not be read.
 
         Args:
             inputs: The inputs.
@@ -88,7 +88,7 @@ class Engine:
     @overload
     def predict_stream(
         self,
-        inputs: Iterable[str | Example],
+        inputs: Iterable[Input],
         *,
         top_n: int = ...,
         min_score: float = ...,
@@ -97,12 +97,12 @@ class Engine:
 
     @overload
     def predict_stream(
-        self, inputs: Iterable[str | Example], *, top_n: int = ..., min_score: float = ..., on_error: OnError
+        self, inputs: Iterable[Input], *, top_n: int = ..., min_score: float = ..., on_error: OnError
     ) -> Iterator[Prediction | Problem]: ...
 
     def predict_stream(
         self,
-        inputs: Iterable[str | Example],
+        inputs: Iterable[Input],
         *,
         top_n: int = 3,
         min_score: float = 0.0,
@@ -115,7 +115,7 @@ class Engine:
             yield from self.predict(chunk, top_n=top_n, min_score=min_score, on_error=on_error, first=first)
             first += len(chunk)
 
-    def check_inputs(self, inputs: Sequence[str | Example], *, first: int = 1) -> list[Problem]:
+    def check_inputs(self, inputs: Sequence[Input], *, first: int = 1) -> list[Problem]:
         """Return a problem for each input that `predict` cannot predict.
 
         Args:
@@ -175,6 +175,8 @@ def _checked(live: Live, inputs: Iterable[object], first: int) -> list[Example |
     unknown = {kind for kind in Kind if bool(live.state.other_kind[kind].all())}
 
     def checked(number: int, item: object) -> Example | Problem:
+        if isinstance(item, Problem):
+            return item
         if isinstance(item, str):
             item = Example.of_text(item)
         if not isinstance(item, Example):
