@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         TaskStream,
         read_examples,
         read_inputs,
+        read_mixed,
         read_stream,
         read_task,
     )
@@ -46,6 +47,7 @@ _EXPORTS = {
     "compare_learners": "conpet.comparison",
     "read_examples": "conpet.data",
     "read_inputs": "conpet.data",
+    "read_mixed": "conpet.data",
     "read_stream": "conpet.data",
     "read_task": "conpet.data",
     "register": "conpet.plugins",
@@ -69,6 +71,7 @@ __all__ = [
     "compare_learners",
     "read_examples",
     "read_inputs",
+    "read_mixed",
     "read_stream",
     "read_task",
     "register",

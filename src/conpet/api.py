@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, overload
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.fingerprint import Fingerprint
@@ -19,6 +19,7 @@ from conpet.commands import (
     generations,
     learn,
     merge,
+    mixed,
     remove,
     rename,
     restore,
@@ -33,11 +34,19 @@ from conpet.commands.checks import check_settings, consolidation_blocker
 from conpet.commands.evaluate import evaluate_workspace
 from conpet.commands.export import export_version
 from conpet.commands.tune import search
+from conpet.commands.tuned import TunedBackbones
 from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered
-from conpet.data import Example, Examples, Style, Task, render
-from conpet.errors import AccuracyBoundError, BackboneMismatchError, ConfigError, DataError, UnknownNameError
+from conpet.data import Examples, MixedExamples, Style, Task, render
+from conpet.errors import (
+    AccuracyBoundError,
+    BackboneMismatchError,
+    ConfigError,
+    DataError,
+    Problem,
+    UnknownNameError,
+)
 from conpet.methods import METHODS
 from conpet.methods.base import Method
 from conpet.modules.kinds import check_module
@@ -49,7 +58,17 @@ from conpet.state.reading import task_state
 from conpet.state.state import TaskState
 from conpet.store import Store, TaskRecord
 from conpet.tuning.search import CostLimit
-from conpet.types import ConsolidationReport, Evaluation, Generation, LearnReport, MergeReport, Prediction
+from conpet.types import (
+    Addition,
+    ConsolidationReport,
+    Evaluation,
+    Generation,
+    Input,
+    LearnReport,
+    MergeReport,
+    OnError,
+    Prediction,
+)
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -411,6 +430,75 @@ class ConPET:
             self._change(extend.extend, "extend", wait_seconds, progress, evaluate, task, examples) for task in owners
         ]
 
+    def learn_mixed(
+        self,
+        examples: MixedExamples,
+        *,
+        into: str | None = None,
+        seed: int | None = None,
+        all_rows: bool = False,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[LearnReport]:
+        """Learn examples of known and new labels: new versions of the known tasks, and a new task.
+
+        Examples of known labels are added to their tasks as in `extend`. Those of new labels become a task named
+        `examples.name`; validation and test sets in which they have no example are split off their training examples.
+        Everything is learned in one change, all or nothing, if the method can learn several tasks at once (see
+        `learn_batch`). Otherwise each task is a change of its own, the new one last; after an interruption, call it
+        again to continue.
+
+        Args:
+            examples: The examples (see `read_mixed`).
+            into: A known task that gets the new labels, instead of a new task. A single new label needs one, because a
+                new task has two labels or more.
+            seed: Seed for splitting held-out examples off; by default that of the workspace.
+            all_rows: Whether to split nothing off.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Returns:
+            A report for each task, the new one last.
+
+        Raises:
+            DataError: There is only one new label, a task named `examples.name` exists already, or as in `extend`.
+            ConfigError: There are known labels, and the workspace stores no texts (`latent_only`).
+            UnknownNameError: There is no task `into`.
+        """
+        planned, one_change = self._additions(examples, into, seed, all_rows, wait_seconds)
+        names = [addition.task for addition in planned]
+        options = self._mixed_options(into, seed, all_rows)
+        return [
+            report
+            for group in ([names] if one_change else [[name] for name in names])
+            for report in self._change(
+                mixed.learn_mixed, "learn", wait_seconds, progress, evaluate, examples, options, group
+            )
+        ]
+
+    def plan_mixed(
+        self,
+        examples: MixedExamples,
+        *,
+        into: str | None = None,
+        seed: int | None = None,
+        all_rows: bool = False,
+        wait_seconds: float | None = None,
+    ) -> list[Addition]:
+        """Return what `learn_mixed` would give to each task, without learning it; arguments and errors as there."""
+        return self._additions(examples, into, seed, all_rows, wait_seconds)[0]
+
+    def _additions(
+        self, examples: MixedExamples, into: str | None, seed: int | None, all_rows: bool, wait_seconds: float | None
+    ) -> tuple[list[Addition], bool]:
+        options = self._mixed_options(into, seed, all_rows)
+        return self._change(mixed.additions, "learn", wait_seconds, None, False, examples, options)
+
+    def _mixed_options(self, into: str | None, seed: int | None, all_rows: bool) -> mixed.MixedOptions:
+        return mixed.MixedOptions(into, None if all_rows else self.settings.seed if seed is None else seed)
+
     def rename(
         self,
         old: str,
@@ -548,6 +636,7 @@ class ConPET:
         *,
         bound: float = 0.0,
         settings: Mapping[str, Any] | None = None,
+        tuned: TunedBackbones | None = None,
         evaluate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
@@ -564,6 +653,8 @@ class ConPET:
             bound: Largest accepted fall of the accuracy on validation examples, among all labels, in points.
             settings: Fields of the section `consolidation` that differ from the workspace's, for example
                 `{"epochs": 10}`.
+            tuned: Takes over the LoRA from an earlier consolidation with the same examples, settings and seed, also of
+                another workspace that was given the same object.
             evaluate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
@@ -574,7 +665,7 @@ class ConPET:
             ConfigError: The method is static, the workspace stores no texts (`latent_only`), or it has no labels.
         """
         return self._change(
-            consolidate.consolidate, "consolidate", wait_seconds, progress, evaluate, bound, settings or {}
+            consolidate.consolidate, "consolidate", wait_seconds, progress, evaluate, bound, settings or {}, tuned
         )
 
     def consolidation_due(self, since: int = 0) -> str | None:
@@ -694,22 +785,84 @@ class ConPET:
 
     # Predicting
 
-    def predict(self, inputs: Sequence[str | Example], *, runners_up: int = 2) -> list[Prediction]:
-        """Predict inputs: texts, or examples of any kind.
+    @overload
+    def predict(
+        self,
+        inputs: Sequence[Input],
+        *,
+        top_n: int = ...,
+        min_score: float = ...,
+        on_error: Literal["fail", "skip"] = ...,
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(
+        self, inputs: Sequence[Input], *, top_n: int = ..., min_score: float = ..., on_error: OnError
+    ) -> list[Prediction | Problem]: ...
+
+    def predict(
+        self,
+        inputs: Sequence[Input],
+        *,
+        top_n: int = 3,
+        min_score: float = 0.0,
+        on_error: OnError = "fail",
+    ) -> Sequence[Prediction | Problem]:
+        """Predict inputs: texts, or examples of any kind; also the problems that `read_inputs` yields.
 
         Args:
             inputs: The inputs.
-            runners_up: Number of further candidates to return with each answer, 0 or more.
+            top_n: Number of labels with scores for each input, 1 or more: the answer and `top_n - 1` runners-up.
+            min_score: Answers with a lower score are rejected, 0 to 1: their label is None, and
+                `Prediction.rejected` has the answer that was not given.
+            on_error: What to do with inputs that cannot be predicted (empty, malformed, of a kind that was not
+                learned, or with spans too long for the backbone). "fail" raises an error that names all of them;
+                "skip" leaves them out, so there are fewer predictions than inputs; "report" returns a
+                `conpet.errors.Problem` in the place of each.
 
         Raises:
-            ConfigError: `runners_up` is negative.
-            DataError: An input is empty or malformed, or no task of its kind was learned.
+            ConfigError: An argument is out of range.
+            DataError: An input cannot be predicted and `on_error` is "fail", or no task was learned.
         """
-        return self._engine.predict(inputs, runners_up=runners_up)
+        return self._engine.predict(inputs, top_n=top_n, min_score=min_score, on_error=on_error)
 
-    def predict_stream(self, inputs: Iterable[str | Example], *, runners_up: int = 2) -> Iterator[Prediction]:
-        """Predict any number of inputs in constant memory; arguments and errors as in `predict`."""
-        return self._engine.predict_stream(inputs, runners_up=runners_up)
+    @overload
+    def predict_stream(
+        self,
+        inputs: Iterable[Input],
+        *,
+        top_n: int = ...,
+        min_score: float = ...,
+        on_error: Literal["fail", "skip"] = ...,
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def predict_stream(
+        self, inputs: Iterable[Input], *, top_n: int = ..., min_score: float = ..., on_error: OnError
+    ) -> Iterator[Prediction | Problem]: ...
+
+    def predict_stream(
+        self,
+        inputs: Iterable[Input],
+        *,
+        top_n: int = 3,
+        min_score: float = 0.0,
+        on_error: OnError = "fail",
+    ) -> Iterator[Prediction | Problem]:
+        """Predict any number of inputs in constant memory; arguments and errors as in `predict`.
+
+        With `on_error="fail"`, the error comes when the inputs before it have been predicted: an iterator can be read
+        only once. Use `check_inputs` to check inputs beforehand.
+        """
+        return self._engine.predict_stream(inputs, top_n=top_n, min_score=min_score, on_error=on_error)
+
+    def check_inputs(self, inputs: Sequence[Input]) -> list[Problem]:
+        """Return a problem for each input that `predict` cannot predict; its `row` is the number of the input from 1.
+
+        Raises:
+            DataError: No task was learned.
+        """
+        return self._engine.check_inputs(inputs)
 
     def evaluate(self, progress: Progress | None = None) -> Evaluation:
         """Evaluate on the test examples of all tasks; nothing on disk changes.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Any
 
 
 class ConpetError(Exception):
@@ -67,6 +68,10 @@ class CorruptionError(ConpetError, OSError):
     """Data on disk differs from what was written: a wrong hash, a missing or extra tensor, another schema."""
 
 
+REST_UNREAD = "reading stopped here"
+"""End of the reason of a problem after which the rest of a file could not be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One problem in the user's data.
@@ -75,11 +80,18 @@ class Problem:
         file: Path of the file as the user named it, or a description of the source.
         row: Row number counted from 1 as the user sees it (a CSV's header is row 1), or None for the whole file.
         reason: What is wrong and, if it helps, what would be right.
+        id: The row's own id, or None.
     """
 
     file: str
     row: int | None
     reason: str
+    id: Any = field(default=None, compare=False)
+
+    @property
+    def ends_reading(self) -> bool:
+        """Whether it concerns the whole file or its rest, and not only one row."""
+        return self.row is None or self.reason.endswith(REST_UNREAD)
 
     def __str__(self) -> str:
         return f"{self.file}: row {self.row}: {self.reason}" if self.row is not None else f"{self.file}: {self.reason}"

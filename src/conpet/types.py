@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from conpet.cost import StageCost
 from conpet.data import Example, Examples, Kind, Span, Task, TaskStream
+from conpet.errors import ConfigError, Problem, plural
 from conpet.evaluation.metrics import (
     AccuracyMatrix,
     Measurement,
@@ -19,16 +20,20 @@ from conpet.evaluation.metrics import (
 )
 
 __all__ = [
+    "Addition",
     "Candidate",
     "ConsolidationReport",
     "Evaluation",
     "Example",
     "Examples",
     "Generation",
+    "Input",
     "Kind",
     "LearnReport",
     "Measurement",
     "MergeReport",
+    "OnError",
+    "PredictOptions",
     "Prediction",
     "Span",
     "Tally",
@@ -62,18 +67,54 @@ class Candidate:
         return f"task {self.task}" if self.label is None else self.label
 
 
+Input = str | Example | Problem
+"""An input to predict; a `Problem` stands for one that could not be read (see `conpet.read_inputs`)."""
+OnError = Literal["fail", "skip", "report"]
+"""What to do with inputs that cannot be predicted: predict none, leave them out, or return a `Problem` for each."""
+ON_ERROR: tuple[OnError, ...] = ("fail", "skip", "report")
+"""The values of `OnError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """What a prediction consists of; checked on construction.
+
+    Attributes:
+        top_n: Number of labels with scores for each input, 1 or more: the answer and `top_n - 1` runners-up.
+        min_score: Answers with a lower score are rejected, 0 to 1.
+        on_error: What to do with inputs that cannot be predicted.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    top_n: int = 3
+    min_score: float = 0.0
+    on_error: OnError = "fail"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.top_n, int) or self.top_n < 1:
+            raise ConfigError(f"top_n={self.top_n!r}: give a whole number, 1 or more")
+        if not 0 <= self.min_score <= 1:
+            raise ConfigError(f"min_score={self.min_score!r}: give a number from 0 to 1")
+        if self.on_error not in ON_ERROR:
+            raise ConfigError(f"on_error={self.on_error!r}: give one of {', '.join(map(repr, ON_ERROR))}")
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The answer for one input, and its source.
 
     Attributes:
-        label: The likeliest of all labels learned; None if the answering task has no labels.
+        label: The likeliest of all labels learned; None if the answering task has no labels, or if its score is below
+            the requested `min_score`.
         score: Probability of the answer among all labels and tasks, 0 to 1.
         task: Name of the task that answers.
         version: Version of that task.
         runners_up: The next likeliest answers, best first.
         generation: The workspace's generation that answered; None for a state that is not committed.
-        answer: The answer of the task's head: the label, or a number, a text, ... (JSON-ready).
+        answer: The answer of the task's head: the label, or a number, a text, ... (JSON-ready); None below `min_score`.
+        rejected: The answer that would have been given without `min_score`; None if the answer is given.
     """
 
     label: str | None
@@ -83,14 +124,17 @@ class Prediction:
     runners_up: tuple[Candidate, ...] = ()
     generation: int | None = None
     answer: Any = None
+    rejected: Any = None
 
     @property
     def shown(self) -> str:
-        """The answer as text."""
+        """The answer as text; empty if it was rejected."""
+        if self.rejected is not None:
+            return ""
         return str(self.answer if self.label is None else self.label)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary."""
+        """Return a JSON-ready dictionary, with `rejected` only if the answer was rejected."""
         document = {
             "label": self.label,
             "score": self.score,
@@ -102,6 +146,8 @@ class Prediction:
                 for candidate in self.runners_up
             ],
         }
+        if self.rejected is not None:
+            return {"label": None, "rejected": self.rejected, **document}
         return document if self.label is not None else {"answer": self.answer, **document}
 
 
@@ -170,6 +216,45 @@ class Evaluation:
         beside += [f"best reference {best[0]} {best[1]:.1%}"] if best and best[0] != LOGISTIC else []
         line = f"whole accuracy {accuracy} over {labels:,} label{'' if labels == 1 else 's'}"
         return f"{line} ({'; '.join(beside)})" if beside else line
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What `ConPET.learn_mixed` gives to one task; `str(addition)` is a line for the user.
+
+    Attributes:
+        task: The task.
+        new: Whether it is new.
+        labels: The labels of the examples.
+        new_labels: Those that the task does not have yet.
+        train: Number of training examples that are added.
+        validation: Number of validation examples that are added.
+        test: Number of test examples that are added.
+        stored: Number of examples that are left out because their inputs are stored already, or given twice.
+    """
+
+    task: str
+    new: bool
+    labels: tuple[str, ...]
+    new_labels: tuple[str, ...]
+    train: int
+    validation: int
+    test: int
+    stored: int = 0
+
+    def __str__(self) -> str:
+        if not self.train + self.validation + self.test:
+            return f"{self.task}: nothing new ({plural(self.stored, 'example')}, already stored)"
+        held_out = [f"{number:,} {name}" for name in ("validation", "test") if (number := getattr(self, name))]
+        examples = plural(self.train, "training example" if self.new else "more training example")
+        labels = plural(len(self.labels), "label")
+        held = f" (and {' + '.join(held_out)})" if held_out else ""
+        added = f"{examples}{held} of {labels}"
+        if self.new:
+            return f"{self.task}: a new task, {added}"
+        new = f", {len(self.new_labels):,} of them new" if self.new_labels else ""
+        stored = f"; {plural(self.stored, 'example')} already stored" if self.stored else ""
+        return f"{self.task}: a new version, {added}{new}{stored}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,9 @@ SUMMARY = {
 
 def test_predict_answers_texts_with_where_they_come_from(tmp_path: Path) -> None:
     workspace = taught(tmp_path)
-    answered = conpet("predict", workspace, *TEXTS, "--json", "--runners-up", 3)
+    answered = conpet("predict", workspace, *TEXTS, "--json", "--top", 4)
     assert answered.code == 0
-    expected = ConPET.open(workspace).predict(TEXTS, runners_up=3)
+    expected = ConPET.open(workspace).predict(TEXTS, top_n=4)
     assert [row["label"] for row in answered.rows] == [one.label for one in expected]
     assert [row["text"] for row in answered.rows] == TEXTS
     first = answered.rows[0]
@@ -49,24 +49,32 @@ def test_predict_prints_a_table_on_a_terminal(tmp_path: Path, monkeypatch: pytes
         def isatty(self) -> bool:
             return True
 
-    monkeypatch.setattr(sys, "stdout", Terminal())
+    def shown(*options: str) -> str:
+        monkeypatch.setattr(sys, "stdout", Terminal())
+        assert main(["predict", workspace, TEXTS[0], " ", *options]) == 0
+        return sys.stdout.getvalue()
+
+    workspace = str(taught(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
-    assert main(["predict", str(taught(tmp_path)), TEXTS[0]]) == 0
-    shown = sys.stdout.getvalue()
-    assert "runners-up" in shown
-    assert " v1" in shown
+    table = shown("--on-error", "report", "--min-score", "1")
+    assert "runners-up" in table
+    assert " v1" in table
+    assert "none (rejected: " in table
+    assert "error: empty text" in table
+    assert "error" not in shown("--on-error", "skip")
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_predict_reads_and_writes_files(tmp_path: Path, suffix: str) -> None:
     rows = [{"text": text, "id": f"no {number}"} for number, text in enumerate(TEXTS)]
     source, target = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "made" / f"out.{suffix}"
-    assert conpet("predict", taught(tmp_path), "-i", source, "-o", target, "--runners-up", 1).code == 0
+    assert conpet("predict", taught(tmp_path), "-i", source, "-o", target, "--top", 2).code == 0
     lines = target.read_text(encoding="utf-8").splitlines()
     found = [json.loads(line) for line in lines] if suffix == "jsonl" else list(csv.DictReader(lines))
     assert [(row["id"], row["text"]) for row in found] == [(row["id"], row["text"]) for row in rows]
     assert all(float(row["score"]) <= 1 and row["task"] and row["label"] for row in found)
     assert ("label_2" in found[0]) == (suffix == "csv")
+    assert "label_3" not in found[0]
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
@@ -100,9 +108,94 @@ def test_an_input_of_a_kind_not_learned_is_named_by_its_number(tmp_path: Path) -
     target.write_text("what was there before")
     refused = conpet("predict", taught(tmp_path), "-i", source, "-o", target)
     assert refused.code == 1
-    assert "inputs: row 261: is of kind relation" in refused.err
-    assert "256 inputs before it were predicted" in refused.err
+    assert f"{source}: row 261: is of kind relation, but the tasks are of kind text" in refused.err
+    assert "nothing was predicted" in refused.err
     assert target.read_text() == "what was there before"
+
+
+BAD_ROWS = [{"text": TEXTS[0], "id": "a"}, {"text": "", "id": "b"}, {"text": TEXTS[1]}, {"txt": "x"}, {"text": "good"}]
+
+
+def piped(workspace: Path, rows: list[dict], *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "conpet", "predict", workspace, "-i", "-", *options],
+        input="".join(json.dumps(row) + "\n" for row in rows),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_all_bad_rows_are_named_before_the_first_prediction(tmp_path: Path) -> None:
+    workspace, source = taught(tmp_path), write_rows(tmp_path / "in.jsonl", BAD_ROWS)
+    refused = conpet("predict", workspace, "-i", source)
+    assert (refused.code, refused.out) == (1, "")
+    assert f"{source}: row 2: empty text" in refused.err
+    assert f"{source}: row 4: missing text" in refused.err
+    assert "--on-error skip" in refused.err
+
+
+def test_bad_rows_of_standard_input_are_found_before_the_first_prediction(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    refused = piped(workspace, BAD_ROWS)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "standard input: row 2: empty text" in refused.stderr
+    assert "standard input: row 4: missing text" in refused.stderr
+    answered = piped(workspace, BAD_ROWS, "--on-error", "report")
+    assert answered.returncode == 0
+    assert [json.loads(line).get("row") for line in answered.stdout.splitlines()] == [None, 2, None, 4, None]
+
+
+def test_bad_rows_can_be_left_out_or_reported_in_their_places(tmp_path: Path) -> None:
+    workspace, source = taught(tmp_path), write_rows(tmp_path / "in.jsonl", BAD_ROWS)
+    skipped = conpet("predict", workspace, "-i", source, "--on-error", "skip")
+    assert skipped.code == 0
+    assert [row["text"] for row in skipped.rows] == [*TEXTS, "good"]
+    assert "left out: 2 rows" in skipped.err
+    assert f"{source}: row 4: missing text" in skipped.err
+    reported = conpet("predict", workspace, "-i", source, "--on-error", "report")
+    assert (reported.code, len(reported.rows)) == (0, 5)
+    assert reported.rows[1] == {"id": "b", "row": 2, "error": "empty text"}
+    assert reported.rows[3]["row"] == 4
+    assert [reported.rows[at]["label"] for at in (0, 2, 4)] == [row["label"] for row in skipped.rows]
+    table = conpet("predict", workspace, "-i", source, "--on-error", "report", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(table.out)))
+    assert [(row["row"], row["error"][:10]) for row in rows] == [
+        ("", ""), ("2", "empty text"), ("", ""), ("4", "missing te"), ("", "")
+    ]  # fmt: skip
+    assert [row["label"] for row in rows if not row["error"]] == [row["label"] for row in skipped.rows]
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_always_an_error(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text('text\ngood\n"bad "quotes\nlost\n')
+    refused = conpet("predict", taught(tmp_path), "-i", source, "-o", target, "--on-error", "skip")
+    assert refused.code == 1
+    assert "reading stopped here" in refused.err
+    assert not target.exists()
+    missing = conpet("predict", taught(tmp_path / "other"), "-i", tmp_path / "none.csv", "--on-error", "report")
+    assert missing.code == 1
+    assert "No such file" in missing.err
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_answers_below_the_least_score_are_left_empty_and_marked(tmp_path: Path, suffix: str) -> None:
+    workspace, target = taught(tmp_path), tmp_path / f"out.{suffix}"
+    scores = sorted(answer.score for answer in ConPET.open(workspace).predict(TEXTS))
+    least = (scores[0] + scores[-1]) / 2
+    answered = conpet("predict", workspace, *TEXTS, "-o", target, "--min-score", least, "--top", 1)
+    assert answered.code == 0
+    rejected = sum(score < least for score in scores)
+    assert 0 < rejected < len(TEXTS)
+    assert f"{rejected} of them rejected" in answered.err
+    lines = target.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines] if suffix == "jsonl" else list(csv.DictReader(lines))
+    for row in rows:
+        below = float(row["score"]) < least
+        assert bool(row["label"]) != below
+        assert bool(row.get("rejected")) == below
+    known = ConPET.open(workspace).labels
+    assert {row.get("rejected") or row["label"] for row in rows} <= set(known)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +207,9 @@ def test_an_input_of_a_kind_not_learned_is_named_by_its_number(tmp_path: Path) -
         (["hello", "--format", "xml"], 2, "jsonl, csv"),
         (["-i", "missing.csv"], 1, "No such file"),
         ([" "], 1, "empty text"),
+        (["hello", "--on-error", "ignore"], 2, "fail, skip, report"),
+        (["hello", "--top", "0"], 2, "--top"),
+        (["hello", "--min-score", "1.5"], 2, "--min-score"),
     ],
 )
 def test_predict_refuses_what_it_cannot_do(tmp_path: Path, options: list[str], code: int, said: str) -> None:

@@ -211,7 +211,7 @@ def test_an_input_of_a_kind_nobody_taught_is_refused(tmp_path: Path) -> None:
         learner.predict(["hello"])
     learner.learn(stream()[0], evaluate=False)
     mention = Example.of_mention(["Paris"], Span(0, 1))
-    with pytest.raises(DataError, match="no task of kind typing was learned; the tasks are of kind text") as e:
+    with pytest.raises(DataError, match="is of kind typing, but the tasks are of kind text") as e:
         learner.predict(["hello", mention])
     assert [problem.row for problem in e.value.problems] == [2]
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conpet.data import Example, Kind, Span, count_inputs, read_inputs, read_stream, read_task
-from conpet.errors import ConfigError, DataError
+from conpet.errors import ConfigError, DataError, Problem
 
 Rows = list[dict[str, Any]]
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -244,6 +244,9 @@ def test_inputs_stream_and_stop_at_the_first_bad_row(tmp_path: Path, monkeypatch
     assert [next(inputs), next(inputs)] == [Example.of_text("one"), Example.of_text("two")]
     with pytest.raises(DataError, match=r"i.jsonl: row 3: empty text"):
         next(inputs)
+    assert list(read_inputs(path, on_error="report"))[2] == Problem(str(path), 3, "empty text")
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_inputs(tmp_path / "none.jsonl", on_error="report"))
     stdin = io.TextIOWrapper(io.BytesIO('{"text": "三"}\n'.encode()))
     monkeypatch.setattr(sys, "stdin", stdin)
     assert list(read_inputs("-")) == [Example.of_text("三")]

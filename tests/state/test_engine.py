@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from conpet.data import Kind
-from conpet.errors import ConfigError, DataError
+from conpet.data import Example, Kind, Span
+from conpet.errors import ConfigError, DataError, Problem
+from conpet.types import Prediction
 from tests.helpers.workspaces import many_tasks, workspace, workspace_of_many_tasks
 
 
@@ -16,14 +17,14 @@ def test_runners_up_are_of_the_inputs_kind_also_where_the_rule_gives_labels_no_p
     for kind in (Kind.TEXT, Kind.RELATION):
         labels = sorted(label for task in tasks if task.kind is kind for label in task.labels)
         inputs = [next(task for task in tasks if task.kind is kind).test[0]]
-        for answer in learner.predict(inputs, runners_up=999):
+        for answer in learner.predict(inputs, top_n=999):
             assert sorted([answer.label, *(other.label for other in answer.runners_up)]) == labels
             assert answer.score == max([answer.score, *(other.score for other in answer.runners_up)]) > 0
 
 
 def test_what_is_not_an_input_or_a_task_is_refused_with_what_to_give(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 1)
-    with pytest.raises(DataError, match=r"input 2 is a NoneType; give texts or conpet\.Example objects"):
+    with pytest.raises(DataError, match=r"inputs: row 2: is a NoneType; give texts or conpet\.Example objects"):
         learner.predict(["a b", None])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match=r"a str is not a task; read one from files with conpet\.read_task\(path\)"):
         learner.learn("tasks/cards.csv")  # type: ignore[arg-type]
@@ -32,3 +33,42 @@ def test_what_is_not_an_input_or_a_task_is_refused_with_what_to_give(tmp_path: P
         learner.extend("tasks/cards.csv")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=message):
         learner.split_label(learner.labels[0], "tasks/cards.csv")  # type: ignore[arg-type]
+
+
+LONG = Example.of_relation(["word"] * 600, Span(0, 300), Span(300, 600), id="long")
+RELATION = Example.of_relation(["Ada", "ran"], Span(0, 1), Span(1, 2))
+
+
+def test_each_input_that_cannot_be_predicted_has_its_problem(tmp_path: Path) -> None:
+    learner = workspace_of_many_tasks(tmp_path)
+    inputs = ["a b", " ", LONG, RELATION, None]
+    with pytest.raises(DataError, match="3 of 5 inputs cannot be predicted") as raised:
+        learner.predict(inputs)  # type: ignore[arg-type]
+    problems = sorted(raised.value.problems, key=lambda problem: problem.row or 0)
+    assert [(problem.row, problem.id) for problem in problems] == [(2, None), (3, "long"), (5, None)]
+    assert problems[0].reason == "empty text"
+    assert "raise backbone.max_tokens" in problems[1].reason
+    assert learner.check_inputs(inputs) == problems  # type: ignore[arg-type]
+    reported = learner.predict(inputs, on_error="report")  # type: ignore[arg-type]
+    assert [isinstance(one, Problem) for one in reported] == [False, True, True, False, True]
+    skipped = learner.predict_stream(iter(inputs), on_error="skip")  # type: ignore[arg-type]
+    assert list(skipped) == [one for one in reported if isinstance(one, Prediction)]
+
+
+def test_a_stream_numbers_its_inputs_from_the_first(tmp_path: Path) -> None:
+    unread = Problem("in.jsonl", 7, "not valid JSON")
+    found = workspace(tmp_path, 1).predict_stream(["a b"] * 300 + [RELATION, unread], on_error="report")
+    assert [one for one in found if isinstance(one, Problem)] == [
+        Problem("inputs", 301, "is of kind relation, but the tasks are of kind text"),
+        unread,
+    ]
+
+
+def test_an_answer_below_the_least_score_is_rejected_but_kept(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2)
+    (given,), (rejected,) = learner.predict(["a b"]), learner.predict(["a b"], min_score=1.0)
+    assert (given.rejected, given.answer) == (None, given.label)
+    assert (rejected.label, rejected.answer, rejected.rejected) == (None, None, given.label)
+    assert (rejected.score, rejected.runners_up) == (given.score, given.runners_up)
+    assert rejected.to_json()["rejected"] == given.label
+    assert "rejected" not in given.to_json()

@@ -225,6 +225,10 @@ class Backbone:
         """Turn examples into token ids with a template (None: the default for their kind)."""
         return self.encoder.encode(examples, template, self.max_tokens)
 
+    def unfit(self, examples: Sequence[Example], template: str | None = None) -> dict[int, str]:
+        """Return why examples cannot be encoded with a template, by index."""
+        return self.encoder.unfit(examples, template, self.max_tokens)
+
     def states(
         self,
         examples: Sequence[Example],

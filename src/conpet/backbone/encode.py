@@ -56,11 +56,27 @@ class Encoder:
             ConfigError: The template does not fit an example or the backbone.
         """
         rendered = [render(example, template, self.style) for example in examples]
-        texts = list(dict.fromkeys(piece.text for pieces in rendered for piece in pieces))
-        ids = dict(zip(texts, _tokenized(self._tokenizer, texts), strict=True)) if texts else {}
+        ids = self._ids(rendered)
         return [
             self._fitted(example, pieces, ids, max_tokens) for example, pieces in zip(examples, rendered, strict=True)
         ]
+
+    def unfit(self, examples: Sequence[Example], template: str | None, max_tokens: int) -> dict[int, str]:
+        """Return why examples cannot be encoded, by index; arguments and other errors as in `encode`."""
+        rendered = [render(example, template, self.style) for example in examples]
+        ids = self._ids(rendered)
+        reasons = {}
+        for index, (example, pieces) in enumerate(zip(examples, rendered, strict=True)):
+            try:
+                self._fitted(example, pieces, ids, max_tokens)
+            except DataError as error:
+                reasons[index] = error.summary
+        return reasons
+
+    def _ids(self, rendered: Sequence[Rendered]) -> dict[str, Sequence[int]]:
+        """Return the token ids of each text; the tokenizer is called once."""
+        texts = list(dict.fromkeys(piece.text for pieces in rendered for piece in pieces))
+        return dict(zip(texts, _tokenized(self._tokenizer, texts), strict=True)) if texts else {}
 
     def _fitted(
         self, example: Example, rendered: Rendered, ids: Mapping[str, Sequence[int]], max_tokens: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conpet.api import ConPET
-    from conpet.data import Task
+    from conpet.data import MixedExamples, Task
     from conpet.types import ConsolidationReport, Evaluation, LearnReport
 
 Done = TypeVar("Done")
@@ -113,6 +114,44 @@ def extend_tasks(workspace: ConPET, source: Path, *, evaluate: bool = True, wait
             wait,
             lambda seconds: workspace.extend(examples, evaluate=evaluate, wait_seconds=seconds, progress=progress),
         )
+    _print_reports(reports)
+
+
+def learn_mixed_parts(
+    workspace: ConPET,
+    parts: Sequence[MixedExamples],
+    *,
+    evaluate: bool = True,
+    wait: float | None = None,
+    **options: Any,
+) -> None:
+    """Learn examples of known and new labels, part by part; print what each task gets, and then a report for each.
+
+    Args:
+        workspace: The workspace.
+        parts: The parts.
+        evaluate: Whether to evaluate after each change.
+        wait: Most seconds to wait for another process; None for no limit.
+        options: Further arguments of `ConPET.learn_mixed`.
+    """
+    for number, part in enumerate(parts, start=1):
+        _print_plan(workspace, part, wait, options)
+        learn = partial(workspace.learn_mixed, part, **options)
+        try:
+            reports = run_change(f"[{number}/{len(parts)}] {part.name}", wait, not evaluate, learn)
+        except KeyboardInterrupt:
+            line("stopped. What is learned so far is stored; run the same command to resume.", messages(), "yellow")
+            raise typer.Exit(INTERRUPTED) from None
+        _print_reports(reports)
+
+
+def _print_plan(workspace: ConPET, part: MixedExamples, wait: float | None, options: dict[str, Any]) -> None:
+    plan = with_wait(wait, lambda seconds: workspace.plan_mixed(part, wait_seconds=seconds, **options))
+    for addition in plan:
+        line(str(addition))
+
+
+def _print_reports(reports: Sequence[LearnReport]) -> None:
     for report in reports:
         for note in report.notes:
             line(f"{report.task}: {note}")

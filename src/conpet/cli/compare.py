@@ -35,7 +35,13 @@ def compare(
             metavar="NAMES",
             help="Methods to compare, with commas; METHOD+consolidate also consolidates after the last task.",
         ),
-    ] = f"lda,logistic,dynamic,dynamic{CONSOLIDATE}",
+    ] = f"lda,logistic,lda{CONSOLIDATE},logistic{CONSOLIDATE},dynamic,dynamic{CONSOLIDATE}",
+    divisions: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Random divisions of the validation examples; the time grows with their number."
+        ),
+    ] = 1,
     backbone: Annotated[str, typer.Option(help="Backbone, as for `conpet init`.")] = DEFAULT_BACKBONE,
     device: Annotated[str | None, typer.Option(help="Device: auto, cpu, cuda, cuda:1, ...", show_default=False)] = None,
     seed: Annotated[
@@ -52,8 +58,9 @@ def compare(
     """Find out which method pays on your data, before you create a workspace.
 
     Learns the tasks with each learner in a temporary workspace and measures accuracy, time and storage.
-    Half of the validation examples go to the learners; accuracy is measured on the other half. Test examples are not
-    used. Recommends the cheapest learner that is not clearly worse than the best, and prints the commands to use it.
+    Half of the validation examples go to the learners; accuracy is measured on the other half, over several divisions
+    with --divisions. Test examples are not used. Prints the expected time before it starts.
+    Recommends the cheapest learner that is not clearly worse than the best, and prints the commands to use it.
     """
     direct = {"backbone.name": backbone, "backbone.device": device, "seed": seed}
     given: dict[str, Any] = {name: value for name, value in direct.items() if value is not None}
@@ -69,7 +76,15 @@ def compare(
             line(f"{task.name}: {note}", messages())
     try:
         with stages("comparing") as progress:
-            report = compare_learners(tasks, names, progress=progress, **given, **own)
+            report = compare_learners(
+                tasks,
+                names,
+                divisions=divisions,
+                progress=progress,
+                announce=lambda said: line(said, messages()),
+                **given,
+                **own,
+            )
     except KeyboardInterrupt:
         line("stopped: the temporary workspaces are deleted", messages(), "yellow")
         raise typer.Exit(INTERRUPTED) from None
@@ -113,9 +128,11 @@ def _print(report: ComparisonReport, commands: list[str]) -> None:
                 f"{result.fall:.1f} points, so `conpet consolidate` keeps it only with a --bound",
                 out,
             )
+    several = f" in {report.divisions} divisions (all figures are means)" if report.divisions > 1 else ""
+    reading = text.duration(report.reading_seconds)
     line(
-        f"measured on {report.measured:,} validation examples of {text.plural(report.labels, 'label')} that no learner "
-        f"saw; p: exact sign test against the best; reading the examples took {text.duration(report.reading_seconds)}",
+        f"measured on {report.distinct:,} validation examples of {text.plural(report.labels, 'label')} that no learner "
+        f"saw{several}; p: exact sign test against the best; reading the examples took {reading}",
         out,
     )
     line(str(report), out, "bold")

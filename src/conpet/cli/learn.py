@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from conpet.cli.changes import advise_consolidation, extend_tasks, teach
+from conpet.cli.changes import advise_consolidation, extend_tasks, learn_mixed_parts, teach
 from conpet.cli.console import line, messages, output, print_error
 from conpet.cli.options import BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, assignments
 from conpet.cli.workspace import open_workspace
@@ -23,7 +23,7 @@ from conpet.selectors import SELECTORS
 if TYPE_CHECKING:
     from conpet.api import ConPET
     from conpet.cost import Meter
-    from conpet.data import Task
+    from conpet.data import MixedExamples, Task
     from conpet.methods.base import Method
 
 
@@ -107,6 +107,19 @@ def learn(
         bool,
         typer.Option("--extend", help="Learn more examples of known labels: their tasks get new versions."),
     ] = False,
+    mixed: Annotated[
+        bool,
+        typer.Option(
+            "--mixed",
+            help="Learn known and new labels: the tasks of known ones get new versions, new ones become a new task.",
+        ),
+    ] = False,
+    into: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK", help="With --mixed: the known task that new labels are added to.", show_default=False
+        ),
+    ] = None,
     batch: Annotated[
         int,
         typer.Option(
@@ -144,30 +157,31 @@ def learn(
     With --batch, tasks are learned N at a time: each batch is committed and evaluated as a whole.
     With --consolidate doubling, the backbone is tuned on all examples each time their number has doubled.
     With --extend, all rows are added to the stored examples of their tasks; no test set is split off.
+    With --mixed, rows of known labels are added to their tasks, and the new labels become a task named after the file.
     With --all-rows, every row is learned from; accuracy is measured only where there is a test file.
     An interrupted command resumes when it is run again.
     """
     from conpet.errors import DataError
 
-    if extend and batch > 1:
-        raise typer.BadParameter("tasks are extended one by one: give either --extend or --batch", param_hint="--batch")
-    if consolidate not in (None, "doubling"):
-        raise typer.BadParameter(f"{consolidate!r}: give `doubling`, or leave it out", param_hint="--consolidate")
-    if extend and consolidate:
-        raise typer.BadParameter(
-            "--extend does not consolidate; use `conpet consolidate` afterwards", param_hint="--consolidate"
-        )
+    _check_modes(extend=extend, mixed=mixed, into=into, batch=batch, consolidate=consolidate)
     if extend and (name is not None or template is not None or seed is not None or all_rows):
         raise typer.BadParameter(
             "a task keeps its name, template and test split: leave out --name, --template, --seed and --all-rows",
             param_hint="--extend",
         )
+    if into is not None and (name is not None or template is not None):
+        raise typer.BadParameter("there is no new task to name: leave out --name and --template", param_hint="--into")
     opened = open_workspace(workspace, backbone, device)
     try:
         if extend:
             extend_tasks(opened, source, evaluate=not no_evaluate, wait=wait)
             return
         split = {"seed": opened.settings.seed if seed is None else seed, "all_rows": all_rows}
+        if mixed:
+            parts = _read_mixed(opened, source, name, template, into)
+            learn_mixed_parts(opened, parts, evaluate=not no_evaluate, wait=wait, into=into, **split)
+            advise_consolidation(opened)
+            return
         tasks = _read(opened, source, name, template, split)
     except DataError as error:
         if not verbose:
@@ -183,6 +197,23 @@ def learn(
     if not consolidate:
         advise_consolidation(opened)
     _print_learned(opened, workspace, costs)
+
+
+def _check_modes(*, extend: bool, mixed: bool, into: str | None, batch: int, consolidate: str | None) -> None:
+    """Refuse options that exclude each other."""
+    if extend and mixed:
+        raise typer.BadParameter("--mixed includes --extend; give only one of them", param_hint="--mixed")
+    if into is not None and not mixed:
+        raise typer.BadParameter("only --mixed adds new labels to a known task", param_hint="--into")
+    mode = "--extend" if extend else "--mixed" if mixed else None
+    if mode and batch > 1:
+        raise typer.BadParameter(f"give either {mode} or --batch", param_hint="--batch")
+    if consolidate not in (None, "doubling"):
+        raise typer.BadParameter(f"{consolidate!r}: give `doubling`, or leave it out", param_hint="--consolidate")
+    if mode and consolidate:
+        raise typer.BadParameter(
+            f"{mode} does not consolidate; use `conpet consolidate` afterwards", param_hint="--consolidate"
+        )
 
 
 _FIRST_KEYS = {
@@ -221,6 +252,16 @@ def _read(
     if name is None and template is None:
         return list(read_stream(source, owned=workspace.owners, **split))
     return [read_task(source, name=name, template=template, owned=workspace.owners, **split)]
+
+
+def _read_mixed(
+    workspace: ConPET, source: Path, name: str | None, template: str | None, into: str | None
+) -> list[MixedExamples]:
+    from conpet.data import read_mixed
+
+    if into is not None:
+        workspace.store.snapshot().task(into)  # raises an error that names the tasks
+    return read_mixed(source, name=name, template=template, owned=workspace.owners, into=into)
 
 
 def _print_created(created: ConPET, path: Path, options: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +13,13 @@ import typer
 from conpet.cli.console import counting, line, messages, output
 from conpet.cli.options import AsJson, BackboneMoved, Device, WorkspacePath
 from conpet.cli.workspace import open_workspace
+from conpet.errors import plural
 from conpet.files import written_aside
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
-    from conpet.data import Example
-    from conpet.data.prediction_files import PredictionFormat
-    from conpet.types import Prediction
+    from conpet.data.prediction_files import PredictionFormat, Row, Written
+    from conpet.types import PredictOptions
 
 STANDARD = "-"
 
@@ -49,25 +50,46 @@ def predict(
             "--format", metavar="jsonl|csv", help="Output format; by default from the suffix of the output file."
         ),
     ] = None,
-    runners_up: Annotated[int, typer.Option(min=0, help="Number of further labels with each answer.")] = 2,
+    top: Annotated[int, typer.Option(min=1, help="Number of labels with scores for each input.")] = 3,
+    min_score: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Leave the label empty if its score is lower, and write it as `rejected`."),
+    ] = 0.0,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            metavar="fail|skip|report",
+            help="Rows that cannot be predicted: name all of them and predict nothing, leave them out, or write their "
+            "errors in their places.",
+        ),
+    ] = "fail",
     as_json: AsJson = False,
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
     """Predict labels for texts, or for the rows of a file of any size.
 
-    Each answer has a label, a score, a task, the version of its module, and runners-up.
+    Each answer has a label, a score, a task, the version of its module, and the next likeliest labels.
     On a terminal, texts are answered in a table; with --json or in a pipe, each answer is one line of JSON.
+    All rows are checked before the first prediction; with --on-error skip or report, each row is checked in its turn.
     """
     if bool(texts) == bool(source):
         raise typer.BadParameter("give either texts, or a file with -i (- for standard input)", param_hint="TEXT or -i")
     chosen = _format(form, target, as_json)
+    options = _options(top, min_score, on_error)
     opened = open_workspace(workspace, backbone, device)
     if source is None and target in (None, STANDARD) and chosen is None and sys.stdout.isatty():
-        inputs = list(texts or [])
-        _show(inputs, opened.predict(inputs, runners_up=runners_up))
+        _show(opened, texts or [], options)
     else:
-        _stream(opened, texts, source, target, chosen, runners_up)
+        _stream(opened, texts, source, target, chosen, options)
+
+
+def _options(top: int, min_score: float, on_error: str) -> PredictOptions:
+    from conpet.types import ON_ERROR, PredictOptions
+
+    if on_error not in ON_ERROR:
+        raise typer.BadParameter(f"{on_error!r}: give one of {', '.join(ON_ERROR)}", param_hint="--on-error")
+    return PredictOptions(top, min_score, on_error)
 
 
 def _format(form: str | None, target: str | None, as_json: bool) -> PredictionFormat | None:
@@ -90,47 +112,80 @@ def _stream(
     source: str | None,
     target: str | None,
     form: PredictionFormat | None,
-    runners_up: int,
+    options: PredictOptions,
 ) -> None:
     from conpet.data.prediction_files import PredictionFormat, answered, write_answers
 
-    inputs, total = _inputs(texts, source)
-    answers = answered(workspace, inputs, runners_up)
     chosen = form or PredictionFormat.JSONL
-    with counting("predicting", total) as progress:
+    with _rows(workspace, texts, source, options) as (rows, total), counting("predicting", total) as progress:
+        answers = answered(workspace, rows, options)
         if target in (None, STANDARD):
-            write_answers(answers, sys.stdout, chosen, runners_up, progress)
-            return
-        with written_aside(Path(str(target))) as stream:
-            written = write_answers(answers, stream, chosen, runners_up, progress)
-    line(f"{target}: {written:,} predictions", messages())
+            written = write_answers(answers, sys.stdout, chosen, options, progress)
+        else:
+            with written_aside(Path(str(target))) as stream:
+                written = write_answers(answers, stream, chosen, options, progress)
+    _print_written(written, None if target == STANDARD else target, options)
 
 
-def _inputs(texts: list[str] | None, source: str | None) -> tuple[Iterable[Example], int | None]:
-    from conpet.data import Example
-    from conpet.data.prediction_files import checked_inputs
+def _rows(
+    workspace: ConPET, texts: list[str] | None, source: str | None, options: PredictOptions
+) -> AbstractContextManager[tuple[Iterable[Row], int | None]]:
+    from conpet.data.prediction_files import opened_rows, text_rows
 
     if source is not None:
-        return checked_inputs(source)
-    return [Example.of_text(text) for text in texts or []], len(texts or [])
+        return opened_rows(workspace, source, options.on_error)
+    return nullcontext((text_rows(texts or []), len(texts or [])))
 
 
-def _show(texts: list[str], predictions: list[Prediction]) -> None:
+def _print_written(written: Written, target: str | None, options: PredictOptions) -> None:
+    """Print how many predictions were written to a file, and which rows have none."""
+    if target is not None:
+        rejected = f", {written.rejected:,} of them rejected (score below {options.min_score:g})"
+        line(f"{target}: {written.predictions:,} predictions{rejected if written.rejected else ''}", messages())
+    if not written.problems:
+        return
+    done = "written with errors in place of predictions" if options.on_error == "report" else "left out"
+    line(f"{done}: {plural(written.problems, 'row')}", messages(), "yellow")
+    for problem in written.first_problems:
+        line(f"  {problem}", messages())
+    if more := written.problems - len(written.first_problems):
+        line(f"  ... and {more:,} more", messages())
+
+
+def _show(workspace: ConPET, texts: list[str], options: PredictOptions) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from conpet.data.prediction_files import Written
+    from conpet.errors import Problem
     from conpet.report import text as formatting
+
+    answers = workspace.predict(
+        texts,
+        top_n=options.top_n,
+        min_score=options.min_score,
+        on_error="fail" if options.on_error == "fail" else "report",
+    )
+    written = Written()
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("text", "label", "score", "from", "runners-up"):
         table.add_column(name, justify="right" if name == "score" else "left", overflow="fold")
-    for text, prediction in zip(texts, predictions, strict=True):
-        others = "\n".join(f"{label.shown} {formatting.percent(label.score)}" for label in prediction.runners_up)
+    for text, answer in zip(texts, answers, strict=True):
+        if isinstance(answer, Problem):
+            written.count(answer)
+            if options.on_error == "report":
+                table.add_row(Text(text), Text(f"error: {answer.reason}", "red"))
+            continue
+        others = "\n".join(f"{label.shown} {formatting.percent(label.score)}" for label in answer.runners_up)
+        rejected = f"none (rejected: {answer.rejected})"
         table.add_row(
             Text(text),
-            Text(prediction.shown, "bold"),
-            formatting.percent(prediction.score),
-            Text(f"{prediction.task} v{prediction.version}"),
+            Text(answer.shown, "bold") if answer.rejected is None else Text(rejected, "dim"),
+            formatting.percent(answer.score),
+            Text(f"{answer.task} v{answer.version}"),
             Text(others, "dim"),
         )
     output().print(table)
+    if options.on_error == "skip":
+        _print_written(written, None, options)

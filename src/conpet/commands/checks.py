@@ -7,6 +7,7 @@ from unicodedata import category
 
 from conpet.config import Settings
 from conpet.data import Task
+from conpet.data.checks import next_step
 from conpet.errors import ConfigError, DataError, Problem, UnknownNameError
 from conpet.heads.stored import make_head
 from conpet.methods import METHODS
@@ -161,7 +162,7 @@ def check_labels(snapshot: Snapshot, name: str, labels: Sequence[str]) -> None:
         if owners.get(label, name) != name
     ]
     if problems:
-        raise DataError(f"task {name!r} cannot be learned; nothing was changed", problems)
+        raise DataError(f"task {name!r} cannot be learned; nothing was changed{next_step(labels, owners)}", problems)
 
 
 def check_answers(settings: Settings, task: Task) -> None:

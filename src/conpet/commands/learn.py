@@ -53,7 +53,7 @@ def learn_batch(tx: Transaction, tasks: Sequence[Task]) -> list[LearnReport]:
 
 
 def learn_checked(
-    tx: Transaction, tasks: Sequence[Task], verb: str, *, derived_from: Sequence[str] = ()
+    tx: Transaction, tasks: Sequence[Task], verb: str, *, derived_from: Mapping[str, Sequence[str]] | None = None
 ) -> list[LearnReport]:
     """Learn tasks that have been checked, as new versions.
 
@@ -61,7 +61,7 @@ def learn_checked(
         tx: The transaction.
         tasks: One or more.
         verb: Name of the change in the history.
-        derived_from: Digests of the data that the tasks were derived from.
+        derived_from: Digests of the data that tasks were derived from, by name.
     """
     _check_batch(tx, tasks)
     contexts = _contexts(tx, tasks)
@@ -94,7 +94,7 @@ def learn_checked(
     evaluation = tx.evaluate(state, {stored.task: stored for stored in examples})
     changes = []
     for task, update, whole, memory in zip(tasks, updates, examples, memories, strict=True):
-        description = describe(task) | {ORIGINS: list(derived_from)}
+        description = describe(task) | {ORIGINS: list((derived_from or {}).get(task.name, ()))}
         description["notes"] += writer.notes(whole, memory)
         new = _version(task, update, memory, description)
         changes.append(Change(verb, task.name, new_version=new, detail={**update.detail, **_batch_note(tasks)}))

@@ -19,7 +19,7 @@ class Located(NamedTuple):
 
     def problem(self, reason: str) -> Problem:
         """Return a problem of this example."""
-        return Problem(self.file, self.row, reason)
+        return Problem(self.file, self.row, reason, self.example.id)
 
 
 Subsets = Mapping[str, Sequence[Located]]
@@ -104,6 +104,67 @@ def check_stream(tasks: Iterable[tuple[str, Sequence[Located]]], owned: Mapping[
             if label is not None and owner.setdefault(label, name) != name:
                 problems.append(row.problem(f"label {label!r} belongs to the earlier task {owner[label]!r}"))
     return problems
+
+
+def check_new_labels(
+    source: str, new: Subsets, name: str, owners: Mapping[str, str], into: str | None
+) -> list[Problem]:
+    """List the errors in the new labels of examples that also have known ones.
+
+    Args:
+        source: Named as the place of problems of all rows.
+        new: The rows with new labels.
+        name: Name of the task that they become.
+        owners: Maps known labels to the names of their tasks.
+        into: The known task that the new labels are added to, instead of a new task.
+    """
+    if not any(new.values()):
+        return []
+    trained = {row.example.label for row in new.get("train", ())}
+    problems = [
+        problem for subset, rows in new.items() if subset != "train" for problem in _check_labels_known(rows, trained)
+    ]
+    tasks = set(owners.values())
+    if into is None and len(trained) == 1:
+        problems.append(
+            Problem(
+                source,
+                None,
+                f"only one new label ({min(map(str, trained))!r}): a task needs two or more. Add examples of another "
+                "new label, or add it to a known task (`--into TASK`)",
+            )
+        )
+    if into is None and name in tasks:
+        problems.append(
+            Problem(
+                source,
+                None,
+                f"the new labels cannot become task {name!r}, which exists already: give their task another name "
+                f"(`--name`), or add them to this one (`--into {name}`)",
+            )
+        )
+    return problems
+
+
+def next_step(labels: Iterable[str | None], owners: Mapping[str, str]) -> str:
+    """Return how to learn labels of which some are known, as the end of a message; empty if none is.
+
+    Args:
+        labels: The labels to learn.
+        owners: Maps known labels to the names of their tasks.
+    """
+    given = {label for label in labels if label is not None}
+    tasks = sorted({owners[label] for label in given if label in owners})
+    if not tasks:
+        return ""
+    more = "" if len(tasks) == 1 else f" and {len(tasks) - 1:,} more"
+    if given <= owners.keys():
+        replaced = f"; `--name {tasks[0]}` learns this task again from these examples only" if len(tasks) == 1 else ""
+        return f". All labels are known: `--extend` adds the examples to task {tasks[0]!r}{more}{replaced}"
+    return (
+        f". Some labels are known: `--mixed` adds their examples to task {tasks[0]!r}{more}, and learns the new labels "
+        "as a new task"
+    )
 
 
 def _no_label(example: Example) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from conpet.data.rows import FIELDS
-from conpet.errors import ConfigError, ConpetError, PluginError, Problem, check_memory
+from conpet.errors import REST_UNREAD, ConfigError, ConpetError, PluginError, Problem, check_memory
 from conpet.registry import Registry
 
 FORMATS = Registry(
@@ -189,7 +189,7 @@ def _csv(stream: IO[bytes], file: str) -> Iterator[RawRow | Problem]:
             elif cells:
                 yield _csv_row(cells, header, file, row)
     except csv.Error as error:
-        yield Problem(file, row + 1, f"not valid CSV: {error}; reading stopped here")
+        yield Problem(file, row + 1, f"not valid CSV: {error}; {REST_UNREAD}")
 
 
 def _csv_row(cells: list[str], header: list[str], file: str, row: int) -> RawRow | Problem:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, overload
 
-from conpet.data.checks import Located, check_example, check_rows, check_stream, check_task_template
+from conpet.data.checks import (
+    Located,
+    check_example,
+    check_new_labels,
+    check_rows,
+    check_stream,
+    check_task_template,
+    next_step,
+)
 from conpet.data.example import Example
-from conpet.data.files import RawRow, count_rows, raw_rows
-from conpet.data.held_out import TEST_SHARE, VALIDATION_SHARE, split_off
+from conpet.data.files import STDIN, RawRow, count_rows, raw_rows
+from conpet.data.held_out import with_held_out
 from conpet.data.rows import RowError, parse_row
 from conpet.data.stream_layout import TaskSource, find_stream, find_task
-from conpet.data.task import Examples, Task, TaskStream
+from conpet.data.task import Examples, MixedExamples, Task, TaskStream
 from conpet.errors import DataError, Problem, plural
 
 
@@ -85,22 +94,92 @@ def read_examples(path: str | Path) -> Examples:
     return Examples(**{subset: tuple(row.example for row in rows) for subset, rows in loaded.subsets.items()})
 
 
-def read_inputs(path: str | Path) -> Iterator[Example]:
+def read_mixed(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    template: str | None = None,
+    owned: Mapping[str, str] | None = None,
+    into: str | None = None,
+) -> list[MixedExamples]:
+    """Read examples of known and new labels, for `ConPET.learn_mixed`; files as in `read_stream`.
+
+    Args:
+        path: A file, a folder with a train file and, if there are any, other sets, or a stream of these.
+        name: Name of the task for the new labels; by default that of the file or folder. Only for a single task.
+        template: Template of that task; only for a single task.
+        owned: Maps known labels to the names of their tasks, for the checks (`ConPET.owners`).
+        into: The known task that the new labels will be added to, instead of a new task.
+
+    Raises:
+        DataError: The data has errors; `problems` lists all of them.
+        ConfigError: A Parquet file is read where pyarrow is not installed.
+    """
+    if name is None and template is None:
+        sources, problems = find_stream(Path(path))
+    else:
+        sources, problems = [find_task(Path(path), name, template)], []
+    loaded = [_load(source, whole=False) for source in sources]
+    owners = dict(owned or {})
+    for task in loaded:
+        source = task.source
+        new = {
+            subset: [row for row in rows if row.example.label is not None and row.example.label not in owners]
+            for subset, rows in task.subsets.items()
+        }
+        problems += task.problems
+        problems += check_new_labels(str(source.files.get("train", source.path)), new, source.name, owners, into)
+        owners |= {str(row.example.label): into or source.name for rows in new.values() for row in rows}
+    if problems:
+        raise DataError(f"{path}: {plural(len(problems), 'problem')}; nothing was learned", problems)
+    return [
+        MixedExamples(
+            task.source.name,
+            Examples(**{subset: tuple(row.example for row in rows) for subset, rows in task.subsets.items()}),
+            task.source.template,
+            task.source.settings,
+        )
+        for task in loaded
+    ]
+
+
+@overload
+def read_inputs(path: str | Path, *, on_error: Literal["fail"] = ...) -> Iterator[Example]: ...
+
+
+@overload
+def read_inputs(path: str | Path, *, on_error: Literal["fail", "report"]) -> Iterator[Example | Problem]: ...
+
+
+def read_inputs(path: str | Path, *, on_error: Literal["fail", "report"] = "fail") -> Iterator[Example | Problem]:
     """Stream inputs to predict, in constant memory; labels are optional.
 
     Args:
         path: A JSONL, CSV or Parquet file, or "-" for JSON lines from standard input.
+        on_error: "report" yields a `conpet.errors.Problem` in place of each wrong row. `ConPET.predict_stream` takes it
+            as an input that cannot be predicted.
 
     Raises:
-        DataError: A row is wrong; raised when the row is reached.
+        DataError: A row is wrong and `on_error` is "fail", or the rest of the file cannot be read; raised when the row
+            is reached.
         ConfigError: A Parquet file is read where pyarrow is not installed.
     """
-    for row in _parsed(path):
-        if isinstance(row, Problem):
+    for row in read_input_rows(path):
+        if isinstance(row, Located):
+            yield row.example
+        elif on_error == "fail" or row.ends_reading:
             raise DataError(f"{path}: an input cannot be read", [row])
-        if reasons := check_example(row.example):
-            raise DataError(f"{path}: an input cannot be read", [row.problem(reason) for reason in reasons])
-        yield row.example
+        else:
+            yield row
+
+
+def read_input_rows(path: str | Path) -> Iterator[Located | Problem]:
+    """Stream the rows of a file as `read_inputs` does, with a `Problem` in place of each wrong row."""
+    for row in _parsed(path):
+        if isinstance(row, Located) and (reasons := check_example(row.example)):
+            yield row.problem("; ".join(reasons))
+        else:
+            yield row
 
 
 def count_inputs(path: str | Path) -> int | None:
@@ -118,12 +197,13 @@ class _Loaded:
 
 
 def _parsed(path: str | Path) -> Iterator[Located | Problem]:
+    file = "standard input" if str(path) == STDIN else str(path)
     for raw in raw_rows(path):
         if isinstance(raw, RawRow):
             try:
-                yield Located(str(path), raw.row, parse_row(raw.fields))
+                yield Located(file, raw.row, parse_row(raw.fields))
             except RowError as error:
-                yield Problem(str(path), raw.row, str(error))
+                yield Problem(file, raw.row, str(error), raw.fields.get("id"))
         else:
             yield raw
 
@@ -157,26 +237,25 @@ def _build(
     if problems:
         files = len({problem.file for problem in problems})
         found = f"{plural(len(problems), 'problem')} in {plural(files, 'file')}"
-        raise DataError(f"{path}: {found}; nothing was learned", problems)
+        raise DataError(f"{path}: {found}; nothing was learned{_next_step(loaded, owned)}", problems)
     return tuple(_task(task, seed) for task in loaded)
+
+
+def _next_step(loaded: Iterable[_Loaded], owned: Mapping[str, str]) -> str:
+    """Return how to learn tasks of which some have labels of others, as the end of a message."""
+    labels: set[str | None] = set()
+    for task in loaded:
+        own = {row.example.label for row in task.subsets.get("train", ())}
+        if any(owned.get(label, task.source.name) != task.source.name for label in own if label is not None):
+            labels |= own
+    return next_step(labels, owned)
 
 
 def _task(loaded: _Loaded, seed: int | None) -> Task:
     source = loaded.source
-    notes = list(source.notes)
-    subsets = {subset: tuple(row.example for row in rows) for subset, rows in loaded.subsets.items()}
-    for subset, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
-        if subset in subsets:
-            continue
-        if seed is None:
-            subsets[subset] = ()
-            continue
-        subsets["train"], subsets[subset] = split_off(subsets["train"], share, seed)
-        few = "" if subsets[subset] else " (too few for one)"
-        notes.append(
-            f"no {subset} set: {len(subsets[subset])} of {len(subsets['train']) + len(subsets[subset])} training rows "
-            f"were split off with seed {seed}{few}"
-        )
+    subsets, notes = with_held_out(
+        {subset: [row.example for row in rows] for subset, rows in loaded.subsets.items()}, seed
+    )
     return Task(
         source.name,
         subsets["train"],
@@ -184,5 +263,5 @@ def _task(loaded: _Loaded, seed: int | None) -> Task:
         subsets["test"],
         template=source.template,
         settings=source.settings,
-        notes=tuple(notes),
+        notes=(*source.notes, *notes),
     )

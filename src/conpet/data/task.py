@@ -102,6 +102,23 @@ class Examples:
             raise DataError("the examples cannot be learned; nothing changed", problems)
 
 
+@dataclass(frozen=True, slots=True)
+class MixedExamples:
+    """Examples of known and new labels.
+
+    Attributes:
+        name: Name of the task that the new labels become.
+        examples: The examples.
+        template: The template of that task instead of the default of its kind, or None.
+        settings: Overrides of the workspace's task-level settings for that task.
+    """
+
+    name: str
+    examples: Examples
+    template: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
 def check_task(task: Task) -> list[Problem]:
     """List the problems of a task. The readers apply the same checks to the rows of files."""
     source = f"task {task.name!r}"

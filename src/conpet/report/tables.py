@@ -147,13 +147,14 @@ def learners_table(report: ComparisonReport) -> Table:
     heads = ("valid.", "95%", "to best", "p", "learn, s", "passes/ example", "ms/ answer", "stored")
     table = _table("Learners", "", *heads, least=_LEAST_LEARNER)
     for result in report.results:
-        low, high = text.wilson_interval(result.correct, report.measured)
+        share = report.accuracy(result.learner)
+        low, high = text.wilson_interval(round(share * report.distinct), report.distinct)
         best = result.learner == report.best
         table.add_row(
             result.learner,
-            text.percent(result.correct / report.measured),
+            text.percent(share),
             f"{_number(low)}–{_number(high)}",
-            "best" if best else text.points((result.only_it - result.only_best) / report.measured),
+            "best" if best else text.points(share - report.accuracy(report.best)),
             "" if best else text.p_value(result.p_value).replace(" ", ""),
             f"{result.seconds:,.{0 if result.seconds >= 9.95 else 1}f}",
             f"{result.passes_per_example:.3g}",

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
-from typing import TypeVar
+from typing import Literal, TypeVar, overload
 
 from conpet.data import Example, Kind, check_example
-from conpet.errors import ConfigError, DataError, Problem
+from conpet.errors import DataError, Problem
 from conpet.heads.base import Answer
 from conpet.state.inputs import EncodedInputs
 from conpet.state.live import Live, LiveState
-from conpet.types import Candidate, Prediction
+from conpet.types import Candidate, Input, OnError, Prediction, PredictOptions
 
 CHUNK = 256
 """Number of inputs per batch of a stream."""
 
-Inputs = TypeVar("Inputs", bound=Iterable[str | Example])
+Inputs = TypeVar("Inputs", bound=Iterable[Input])
 
 
 class Engine:
@@ -31,37 +33,101 @@ class Engine:
     def __init__(self, live: LiveState) -> None:
         self._live = live
 
-    def predict(self, inputs: Sequence[str | Example], *, runners_up: int = 2, first: int = 1) -> list[Prediction]:
-        """Predict inputs: texts, or examples of any kind.
+    @overload
+    def predict(
+        self,
+        inputs: Sequence[Input],
+        *,
+        top_n: int = ...,
+        min_score: float = ...,
+        on_error: Literal["fail", "skip"] = ...,
+        first: int = ...,
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(
+        self,
+        inputs: Sequence[Input],
+        *,
+        top_n: int = ...,
+        min_score: float = ...,
+        on_error: OnError,
+        first: int = ...,
+    ) -> list[Prediction | Problem]: ...
+
+    def predict(
+        self,
+        inputs: Sequence[Input],
+        *,
+        top_n: int = 3,
+        min_score: float = 0.0,
+        on_error: OnError = "fail",
+        first: int = 1,
+    ) -> Sequence[Prediction | Problem]:
+        """Predict inputs: texts, examples of any kind, or the problems of inputs that could not be read.
 
         Args:
             inputs: The inputs.
-            runners_up: Number of further candidates to return with each answer, 0 or more.
+            top_n: See `PredictOptions`.
+            min_score: See `PredictOptions`.
+            on_error: See `PredictOptions`.
             first: Number of the first input, used in error messages.
 
         Raises:
-            ConfigError: `runners_up` is negative.
-            DataError: An input is empty or malformed, or no task of its kind was learned.
+            ConfigError: An option is out of range.
+            DataError: An input cannot be predicted and `on_error` is "fail", or there are no tasks.
         """
-        if runners_up < 0:
-            raise ConfigError(f"runners_up={runners_up}: give 0 or more")
-        examples = [_example(number, item) for number, item in enumerate(require_several(inputs), start=first)]
-        problems = [
-            Problem("inputs", number, reason)
-            for number, example in enumerate(examples, start=first)
-            for reason in check_example(example)
-        ]
-        if problems:
-            raise DataError(f"{len(problems)} of {len(examples)} inputs cannot be predicted", problems)
-        return answer(self._live.now(), examples, runners_up, first)
+        options = PredictOptions(top_n, min_score, on_error)
+        live = self._live.now()
+        items = _checked(live, require_several(inputs), first)
+        # Whether an input fits is seen when it is encoded. To look beforehand would tokenize all inputs twice.
+        with suppress(DataError):
+            return _results(live, items, options)
+        return _results(live, _fitting(live, items, first), options)
 
-    def predict_stream(self, inputs: Iterable[str | Example], *, runners_up: int = 2) -> Iterator[Prediction]:
+    @overload
+    def predict_stream(
+        self,
+        inputs: Iterable[Input],
+        *,
+        top_n: int = ...,
+        min_score: float = ...,
+        on_error: Literal["fail", "skip"] = ...,
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def predict_stream(
+        self, inputs: Iterable[Input], *, top_n: int = ..., min_score: float = ..., on_error: OnError
+    ) -> Iterator[Prediction | Problem]: ...
+
+    def predict_stream(
+        self,
+        inputs: Iterable[Input],
+        *,
+        top_n: int = 3,
+        min_score: float = 0.0,
+        on_error: OnError = "fail",
+    ) -> Iterator[Prediction | Problem]:
         """Predict any number of inputs in constant memory; arguments and errors as in `predict`."""
         rest = iter(require_several(inputs))
         first = 1
         while chunk := list(islice(rest, CHUNK)):
-            yield from self.predict(chunk, runners_up=runners_up, first=first)
+            yield from self.predict(chunk, top_n=top_n, min_score=min_score, on_error=on_error, first=first)
             first += len(chunk)
+
+    def check_inputs(self, inputs: Sequence[Input], *, first: int = 1) -> list[Problem]:
+        """Return a problem for each input that `predict` cannot predict.
+
+        Args:
+            inputs: The inputs.
+            first: Number of the first input.
+
+        Raises:
+            DataError: There are no tasks.
+        """
+        live = self._live.now()
+        items = _fitting(live, _checked(live, require_several(inputs), first), first)
+        return [item for item in items if isinstance(item, Problem)]
 
 
 def require_several(inputs: Inputs) -> Inputs:
@@ -75,53 +141,92 @@ def require_several(inputs: Inputs) -> Inputs:
     return inputs
 
 
-def _example(number: int, item: object) -> Example:
-    if isinstance(item, str):
-        return Example.of_text(item)
-    if not isinstance(item, Example):
-        raise DataError(f"input {number} is a {type(item).__name__}; give texts or conpet.Example objects")
-    return item.labelled(None)
-
-
-def answer(live: Live, examples: Sequence[Example], runners_up: int, first: int = 1) -> list[Prediction]:
+def answer(live: Live, examples: Sequence[Example], *, top_n: int = 3, min_score: float = 0.0) -> list[Prediction]:
     """Predict examples, each among the tasks of its kind.
 
     Args:
         live: The live state.
-        examples: Valid examples (see `conpet.data.check_example`).
-        runners_up: Number of further candidates to return.
-        first: Number of the first example, used in error messages.
+        examples: Valid examples (see `conpet.data.check_example`) of kinds that were learned.
+        top_n: See `PredictOptions`.
+        min_score: See `PredictOptions`.
 
     Raises:
-        DataError: No task of an example's kind was learned.
+        DataError: An example does not fit into the backbone.
     """
     answers: dict[int, Prediction] = {}
     for kind in Kind:
         rows = [row for row, example in enumerate(examples) if example.kind is kind]
         if rows:
-            _check_kind(live, kind, [first + row for row in rows])
-            predictions = _predict_kind(live, kind, [examples[row] for row in rows], runners_up)
+            predictions = _predict_kind(live, kind, [examples[row] for row in rows], top_n, min_score)
             answers |= dict(zip(rows, predictions, strict=True))
     return [answers[row] for row in range(len(examples))]
 
 
-def _check_kind(live: Live, kind: Kind, numbers: Sequence[int]) -> None:
+def _checked(live: Live, inputs: Iterable[object], first: int) -> list[Example | Problem]:
+    """Return each input as an example, or the reason why it is none or has no task.
+
+    Raises:
+        DataError: There are no tasks.
+    """
     tasks = live.state.tasks
     if not tasks:
         raise DataError("the workspace has no tasks yet; learn a task first")
-    if bool(live.state.other_kind[kind].all()):
-        learned = sorted({str(task.kind) for task in tasks})
-        problems = [Problem("inputs", number, f"is of kind {kind}") for number in numbers]
-        raise DataError(f"no task of kind {kind} was learned; the tasks are of kind {', '.join(learned)}", problems)
+    learned = ", ".join(sorted({str(task.kind) for task in tasks}))
+    unknown = {kind for kind in Kind if bool(live.state.other_kind[kind].all())}
+
+    def checked(number: int, item: object) -> Example | Problem:
+        if isinstance(item, Problem):
+            return item
+        if isinstance(item, str):
+            item = Example.of_text(item)
+        if not isinstance(item, Example):
+            return Problem("inputs", number, f"is a {type(item).__name__}; give texts or conpet.Example objects")
+        reasons = check_example(item)
+        if item.kind in unknown:
+            reasons.append(f"is of kind {item.kind}, but the tasks are of kind {learned}")
+        return Problem("inputs", number, "; ".join(reasons), item.id) if reasons else item.labelled(None)
+
+    return [checked(number, item) for number, item in enumerate(inputs, start=first)]
 
 
-def _predict_kind(live: Live, kind: Kind, examples: Sequence[Example], runners_up: int) -> list[Prediction]:
+def _fitting(live: Live, items: Sequence[Example | Problem], first: int) -> list[Example | Problem]:
+    """Return the items with the reason in place of each example that does not fit into the backbone."""
+    fitting = list(items)
+    for kind in Kind:
+        rows = [row for row, item in enumerate(items) if isinstance(item, Example) and item.kind is kind]
+        examples = [item for item in items if isinstance(item, Example) and item.kind is kind]
+        for template in live.state.templates(kind) if rows else ():
+            for at, reason in live.method.backbone.unfit(examples, template).items():
+                fitting[rows[at]] = Problem("inputs", first + rows[at], reason, examples[at].id)
+    return fitting
+
+
+def _results(live: Live, items: Sequence[Example | Problem], options: PredictOptions) -> Sequence[Prediction | Problem]:
+    """Return the predictions of examples, and problems as `options.on_error` says.
+
+    Raises:
+        DataError: There are problems and they are to fail, or an example does not fit into the backbone.
+    """
+    problems = [item for item in items if isinstance(item, Problem)]
+    if problems and options.on_error == "fail":
+        raise DataError(f"{len(problems):,} of {len(items):,} inputs cannot be predicted", problems)
+    examples = [item for item in items if isinstance(item, Example)]
+    predictions = answer(live, examples, top_n=options.top_n, min_score=options.min_score)
+    if options.on_error != "report":
+        return predictions
+    rest = iter(predictions)
+    return [item if isinstance(item, Problem) else next(rest) for item in items]
+
+
+def _predict_kind(
+    live: Live, kind: Kind, examples: Sequence[Example], top_n: int, min_score: float
+) -> list[Prediction]:
     method, state = live.method, live.state
     inputs = method.encode(state, examples, kind, keep=False)
     scores = method.score(state, inputs, kind).classes
     # Decided by kind, not by score: a fusion may give probability 0 to classes that are possible.
     possible = (~state.impossible(kind)).nonzero().squeeze(1)
-    best = scores[:, possible].topk(min(runners_up + 1, len(possible)), dim=1)
+    best = scores[:, possible].topk(min(top_n, len(possible)), dim=1)
     columns, values = possible[best.indices].tolist(), best.values.exp().tolist()
     owners, classes = state.owner.tolist(), state.classes
     head_answers = _head_answers(live, inputs, [owners[row[0]] for row in columns])
@@ -136,9 +241,9 @@ def _predict_kind(live: Live, kind: Kind, examples: Sequence[Example], runners_u
         head_answer = head_answers.get(row)
         version = state.tasks[owners[row_columns[0]]].version
         value = first.label if head_answer is None else head_answer.value
-        predictions.append(
-            Prediction(first.label, first.score, first.task, version, tuple(rest), live.generation, value)
-        )
+        prediction = Prediction(first.label, first.score, first.task, version, tuple(rest), live.generation, value)
+        rejected = first.score < min_score
+        predictions.append(replace(prediction, label=None, answer=None, rejected=value) if rejected else prediction)
     return predictions
 
 
