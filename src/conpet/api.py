@@ -30,13 +30,14 @@ from conpet.commands import (
 )
 from conpet.commands.base import Transaction
 from conpet.commands.checks import check_settings, consolidation_blocker
-from conpet.commands.evaluate import evaluate_workspace
+from conpet.commands.evaluate import evaluate_examples, evaluate_workspace
 from conpet.commands.export import export_version
 from conpet.commands.tune import search
 from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered
 from conpet.data import Example, Examples, Style, Task, render
+from conpet.data.truncation import CutInputs
 from conpet.errors import AccuracyBoundError, BackboneMismatchError, ConfigError, DataError, UnknownNameError
 from conpet.methods import METHODS
 from conpet.methods.base import Method
@@ -711,13 +712,30 @@ class ConPET:
         """Predict any number of inputs in constant memory; arguments and errors as in `predict`."""
         return self._engine.predict_stream(inputs, runners_up=runners_up)
 
-    def evaluate(self, progress: Progress | None = None) -> Evaluation:
-        """Evaluate on the test examples of all tasks; nothing on disk changes.
+    def evaluate(self, examples: Iterable[Example] | None = None, *, progress: Progress | None = None) -> Evaluation:
+        """Evaluate on the test examples of all tasks, or on other labelled examples; nothing on disk changes.
 
         Args:
+            examples: Labelled examples to evaluate on instead. Those whose label the workspace has not learned are part
+                of no metric; `Evaluation.unknown` lists them.
             progress: As in `learn`.
+
+        Raises:
+            DataError: An example is malformed, has no label or is of another kind than its label's task; or no label
+                was learned.
         """
+        if examples is not None:
+            return evaluate_examples(self._live.now(), examples, progress or ignore)
         return evaluate_workspace(self._live.now(), self._store, progress or ignore)
+
+    def cut_note(self, cut: CutInputs, what: str = "input") -> str | None:
+        """Return a sentence on inputs longer than `backbone.max_tokens`, or None if there are none.
+
+        Args:
+            cut: The counts, for example `Evaluation.cut` or `CutInputs.of(answer.cut_tokens for answer in answers)`.
+            what: What an input is.
+        """
+        return self.backbone.cut_note(cut, what)
 
     def close(self) -> None:
         """Release the model, the modules in memory and open files; the next call loads them again."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from conpet.cli.console import counting, line, messages, output
+from conpet.cli.console import counting, line, messages, output, print_cut
 from conpet.cli.options import AsJson, BackboneMoved, Device, WorkspacePath
 from conpet.cli.workspace import open_workspace
 from conpet.files import written_aside
@@ -61,11 +61,15 @@ def predict(
     """
     if bool(texts) == bool(source):
         raise typer.BadParameter("give either texts, or a file with -i (- for standard input)", param_hint="TEXT or -i")
+    from conpet.data.truncation import CutInputs
+
     chosen = _format(form, target, as_json)
     opened = open_workspace(workspace, backbone, device)
     if source is None and target in (None, STANDARD) and chosen is None and sys.stdout.isatty():
         inputs = list(texts or [])
-        _show(inputs, opened.predict(inputs, runners_up=runners_up))
+        predictions = opened.predict(inputs, runners_up=runners_up)
+        _show(inputs, predictions)
+        print_cut(opened, CutInputs.of(prediction.cut_tokens for prediction in predictions), "input")
     else:
         _stream(opened, texts, source, target, chosen, runners_up)
 
@@ -99,11 +103,13 @@ def _stream(
     chosen = form or PredictionFormat.JSONL
     with counting("predicting", total) as progress:
         if target in (None, STANDARD):
-            write_answers(answers, sys.stdout, chosen, runners_up, progress)
-            return
-        with written_aside(Path(str(target))) as stream:
-            written = write_answers(answers, stream, chosen, runners_up, progress)
-    line(f"{target}: {written:,} predictions", messages())
+            cut = write_answers(answers, sys.stdout, chosen, runners_up, progress)
+        else:
+            with written_aside(Path(str(target))) as stream:
+                cut = write_answers(answers, stream, chosen, runners_up, progress)
+    if target not in (None, STANDARD):
+        line(f"{target}: {cut.total:,} predictions", messages())
+    print_cut(workspace, cut, "input")
 
 
 def _inputs(texts: list[str] | None, source: str | None) -> tuple[Iterable[Example], int | None]:

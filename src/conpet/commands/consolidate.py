@@ -88,7 +88,7 @@ def consolidate(tx: Transaction, bound: float, changes: Mapping[str, Any]) -> Co
         event.bytes_stored,
         tuple(tx.costs.stages),
         notes,
-        evaluation,
+        tx.measured(evaluation),
     )
 
 

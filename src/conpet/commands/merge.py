@@ -50,7 +50,7 @@ def merge(tx: Transaction, names: Sequence[str], bound: float) -> MergeReport:
         shared={**merged.shared, **pruned},
         detail={"tasks": list(sources), "steps": merged.steps, "bound": bound},
     )
-    return MergeReport(tuple(sources), before, after, bytes_before, event.bytes_stored, evaluation)
+    return MergeReport(tuple(sources), before, after, bytes_before, event.bytes_stored, tx.measured(evaluation))
 
 
 def _sources(tx: Transaction, names: Sequence[str]) -> dict[str, StoredExamples]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from conpet.data import Example, read_inputs
 from conpet.data.files import STDIN
+from conpet.data.truncation import CutInputs
 from conpet.errors import ConfigError, DataError
 from conpet.types import Prediction
 
@@ -84,8 +85,8 @@ def write_answers(
     form: PredictionFormat,
     runners_up: int,
     progress: Callable[[int], None] | None = None,
-) -> int:
-    """Write predictions with their inputs and return their number.
+) -> CutInputs:
+    """Write predictions with their inputs; return their number, and how many inputs were cut.
 
     JSONL has the fields of the input (`id`, `text` or `tokens` with spans) and of `Prediction.to_json`. CSV has
     `id`, `text` (tokens joined by blanks), `label`, `score`, `task`, `version`, and `label_2`, `score_2`, `task_2` and
@@ -99,13 +100,13 @@ def write_answers(
         progress: Called with 1 after each prediction.
     """
     write = _jsonl(stream) if form is PredictionFormat.JSONL else _csv(stream, runners_up)
-    written = 0
+    cut = CutInputs()
     for answer in answers:
         write(answer)
-        written += 1
+        cut = cut.plus(CutInputs.of([answer[1].cut_tokens]))
         if progress:
             progress(1)
-    return written
+    return cut
 
 
 def answer_row(example: Example, prediction: Prediction) -> dict[str, Any]:

@@ -167,6 +167,9 @@ def _task(loaded: _Loaded, seed: int | None) -> Task:
     subsets = {subset: tuple(row.example for row in rows) for subset, rows in loaded.subsets.items()}
     for subset, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
         if subset in subsets:
+            if not subsets[subset]:
+                use = "accuracy is not measured" if subset == "test" else "nothing is calibrated or chosen on it"
+                notes.append(f"the {subset} file is empty: {use}; add rows, or remove the file to split some off")
             continue
         if seed is None:
             subsets[subset] = ()

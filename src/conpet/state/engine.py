@@ -9,7 +9,7 @@ from typing import TypeVar
 from conpet.data import Example, Kind, check_example
 from conpet.errors import ConfigError, DataError, Problem
 from conpet.heads.base import Answer
-from conpet.state.inputs import EncodedInputs
+from conpet.state.inputs import EncodedInputs, cut_tokens
 from conpet.state.live import Live, LiveState
 from conpet.types import Candidate, Prediction
 
@@ -124,6 +124,7 @@ def _predict_kind(live: Live, kind: Kind, examples: Sequence[Example], runners_u
     best = scores[:, possible].topk(min(runners_up + 1, len(possible)), dim=1)
     columns, values = possible[best.indices].tolist(), best.values.exp().tolist()
     owners, classes = state.owner.tolist(), state.classes
+    cut = cut_tokens(inputs)
     head_answers = _head_answers(live, inputs, [owners[row[0]] for row in columns])
 
     def candidate(column: int, score: float) -> Candidate:
@@ -137,7 +138,9 @@ def _predict_kind(live: Live, kind: Kind, examples: Sequence[Example], runners_u
         version = state.tasks[owners[row_columns[0]]].version
         value = first.label if head_answer is None else head_answer.value
         predictions.append(
-            Prediction(first.label, first.score, first.task, version, tuple(rest), live.generation, value)
+            Prediction(
+                first.label, first.score, first.task, version, tuple(rest), live.generation, value, cut_tokens=cut[row]
+            )
         )
     return predictions
 
