@@ -677,7 +677,10 @@ class ConPET:
         return self._change(tune.tune, "tune", wait_seconds, progress, False, task, limit, design_choices)
 
     def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
-        """Export a module with its head to a new folder that Hugging Face PEFT can load.
+        """Export a module with everything needed to use it without conpet, to a new folder.
+
+        Hugging Face PEFT loads the folder if it supports the kind of module. Its README.md says how an input becomes
+        logits, and `logits.py` does so with plain transformers and PEFT (for plain texts).
 
         Args:
             task: The task.
@@ -691,7 +694,7 @@ class ConPET:
         snapshot = self._store.snapshot()
         record = snapshot.task(task)
         chosen = record.active if version is None else record.version(version)
-        return export_version(chosen, snapshot.shared, Path(folder).expanduser())
+        return export_version(chosen, snapshot, Path(folder).expanduser())
 
     # Predicting
 

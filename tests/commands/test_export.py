@@ -1,0 +1,106 @@
+"""An exported folder has everything needed to use a module without conpet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from conpet import ConPET, Example, Task
+from conpet.data import Kind
+from conpet.modules.module import StoredModule
+from conpet.modules.pool import ModulePool
+from conpet.state.slots import module_of
+from conpet.testing import live_of, tiny_settings, toy_stream
+from tests.helpers.backbones import write_model
+from tests.helpers.workspaces import stream, workspace
+
+TEXTS = ("hello vhxhh ooofh", "[MASK] </s> <s>", "my please nnknk " * 20)
+
+
+def script_of(folder: Path) -> ModuleType:
+    """Run the script of an exported folder; it does not import conpet."""
+    path = folder / "logits.py"
+    assert "import conpet" not in path.read_text(encoding="utf-8")
+    module = ModuleType("exported_logits")
+    module.__file__ = str(path)
+    SourceFileLoader(module.__name__, str(path)).exec_module(module)
+    return module
+
+
+def logits_of(learner: ConPET, task: int, texts: tuple[str, ...]) -> list[torch.Tensor]:
+    """Return conpet's logits of a task's labels for each text."""
+    live = live_of(learner)
+    state = live.state.tasks[task]
+    module = StoredModule.of(module_of(state.objects, live.state.shared))
+    states = live.method.backbone.states([Example.of_text(text) for text in texts], state.template, keep=False)
+    assert states.encoded[-1].cut > 0
+    return [found[module] for found in ModulePool(live.method.backbone).outputs(states, [[module]] * len(texts))]
+
+
+CASES: dict[str, tuple[str, str | None, dict[str, Any]]] = {
+    "lora": ("bert", None, {}),
+    "dora with a slot": ("bert", "Ask {slot} about {text} now.", {"module.dora": True, "features.pooling": "slot"}),
+    "slot after the text": ("bert", "{text} is {slot}.", {"module.rslora": True, "features.pooling": "slot+mean"}),
+    "ia3, warmed up": ("llama", None, {"module": {"kind": "ia3"}, "backbone.warmup": "first-task"}),
+    "static": ("llama", "{text} {slot}.", {"method": "emr"}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("case", CASES)
+def test_the_script_gives_the_logits(tmp_path: Path, case: str) -> None:
+    architecture, template, settings = CASES[case]
+    backbone = write_model(tmp_path / "model", architecture)
+    named = {"backbone.name": str(backbone), "backbone.max_tokens": 32, "training.epochs": 1}
+    if "module" in settings:
+        named |= {"module": settings["module"]}
+    learner = ConPET.create(tmp_path / "ws", **tiny_settings(**(settings | named)))
+    for task in stream()[:2]:
+        learner.learn(Task(task.name, task.train, template=template), evaluate=False)
+    script = script_of(learner.export(stream()[1].name, tmp_path / "out"))
+    loaded = script.load(str(backbone))
+    labels = script.ABOUT["labels"]
+    assert labels == list(stream()[1].labels)
+    for text, logits in zip(TEXTS, logits_of(learner, 1, TEXTS), strict=True):
+        rows = script.ABOUT["rows"]
+        torch.testing.assert_close(script.logits(*loaded, text), logits[rows], rtol=0, atol=1e-4)
+    assert script.ABOUT["backbone"]["tuned"] == (
+        {"by": "warm-up", "tasks": [stream()[0].name], "examples": len(stream()[0].train)} if "warmed" in case else None
+    )
+
+
+def test_labels_keep_their_rows_after_a_rename(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 1)
+    first, second = stream()[0].labels
+    learner.rename(first, "zzz", evaluate=False)
+    script = script_of(learner.export(stream()[0].name, tmp_path / "out"))
+    loaded = script.load(str(learner.backbone.cut.model.config.name_or_path))
+    within = dict(zip(script.ABOUT["labels"], script.logits(*loaded, TEXTS[0]).softmax(0).tolist(), strict=True))
+    live = live_of(learner)
+    (logits,) = logits_of(learner, 0, (TEXTS[2],))
+    assert within.keys() == {second, "zzz"}
+    again = script.logits(*loaded, TEXTS[2])
+    assert [live.state.tasks[0].labels[row] for row in script.ABOUT["rows"]] == script.ABOUT["labels"]
+    torch.testing.assert_close(again, logits[script.ABOUT["rows"]], rtol=0, atol=1e-4)
+
+
+def test_a_folder_without_script_says_why_and_how_an_input_becomes_logits(tmp_path: Path) -> None:
+    learner = workspace(tmp_path)
+    learner.learn(replace(stream()[0], settings={"module": "prefix"}), evaluate=False)
+    for task in toy_stream(1, 2, 8, 0, 1, kind=Kind.RELATION):
+        learner.learn(task, evaluate=False)
+    said = ("cannot load modules of kind prefix", "not inputs of kind relation")
+    pooled = ("as many zeros", "the mean over the head, the mean over the tail")
+    for task, why, pooling in zip(learner.tasks, said, pooled, strict=True):
+        folder = learner.export(task.name, tmp_path / task.name)
+        readme = (folder / "README.md").read_text(encoding="utf-8")
+        assert why in readme
+        assert pooling in readme
+        assert learner.store.header().backbone["fingerprint"]["weights"] in readme
+        assert not (folder / "logits.py").exists()
