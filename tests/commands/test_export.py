@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-from conpet import ConPET, Example, Task
+from conpet import ConPET, Task
 from conpet.data import Kind
-from conpet.modules.module import StoredModule
-from conpet.modules.pool import ModulePool
-from conpet.state.slots import module_of
 from conpet.testing import live_of, tiny_settings, toy_stream
 from tests.helpers.backbones import write_model
+from tests.helpers.exported import logits_of, script_of
 from tests.helpers.workspaces import stream, workspace
 
 TEXTS = ("hello vhxhh ooofh", "[MASK] </s> <s>", "my please nnknk " * 20)
-
-
-def script_of(folder: Path) -> ModuleType:
-    """Run the script of an exported folder; it does not import conpet."""
-    path = folder / "logits.py"
-    assert "import conpet" not in path.read_text(encoding="utf-8")
-    module = ModuleType("exported_logits")
-    module.__file__ = str(path)
-    SourceFileLoader(module.__name__, str(path)).exec_module(module)
-    return module
-
-
-def logits_of(learner: ConPET, task: int, texts: tuple[str, ...]) -> list[torch.Tensor]:
-    """Return conpet's logits of a task's labels for each text."""
-    live = live_of(learner)
-    state = live.state.tasks[task]
-    module = StoredModule.of(module_of(state.objects, live.state.shared))
-    states = live.method.backbone.states([Example.of_text(text) for text in texts], state.template, keep=False)
-    assert states.encoded[-1].cut > 0
-    return [found[module] for found in ModulePool(live.method.backbone).outputs(states, [[module]] * len(texts))]
 
 
 CASES: dict[str, tuple[str, str | None, dict[str, Any]]] = {

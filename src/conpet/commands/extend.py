@@ -67,7 +67,9 @@ def _extended(tx: Transaction, name: str, examples: Examples | Task) -> Task | N
         if labels.get(example.input_key, example.label) != example.label
     ]
     if problems:
-        raise DataError(f"task {name!r} cannot be extended; nothing was changed", problems)
+        raise DataError(
+            f"task {name!r} cannot be extended; correct or remove these examples. Nothing was changed", problems
+        )
     new = {
         subset: distinct(example for example in subset_examples if example.input_key not in labels)
         for subset, subset_examples in new_examples.items()

@@ -58,7 +58,9 @@ def checked_inputs(source: str) -> tuple[Iterator[Example], int | None]:
     try:
         total = sum(1 for _ in read_inputs(source))
     except DataError as error:
-        raise DataError(f"{error.summary}; nothing was predicted", error.problems) from error
+        raise DataError(
+            f"{error.summary}; nothing was predicted. Correct or remove these rows", error.problems
+        ) from error
     return read_inputs(source), total
 
 

@@ -97,9 +97,11 @@ def read_inputs(path: str | Path) -> Iterator[Example]:
     """
     for row in _parsed(path):
         if isinstance(row, Problem):
-            raise DataError(f"{path}: an input cannot be read", [row])
+            raise DataError(f"{path}: an input cannot be read; correct or remove it", [row])
         if reasons := check_example(row.example):
-            raise DataError(f"{path}: an input cannot be read", [row.problem(reason) for reason in reasons])
+            raise DataError(
+                f"{path}: an input cannot be read; correct or remove it", [row.problem(reason) for reason in reasons]
+            )
         yield row.example
 
 

@@ -129,7 +129,7 @@ def _parse(template: str, kind: Kind) -> tuple[_Part, ...]:
     if parts.count(_Part(body, is_field=True)) != 1:
         raise ConfigError(f"{where}: needs {{{body}}} exactly once")
     if parts.count(_Part("slot", is_field=True)) > 1:
-        raise ConfigError(f"{where}: has {{slot}} more than once")
+        raise ConfigError(f"{where}: has {{slot}} more than once; keep one")
     return tuple(parts)
 
 
@@ -142,7 +142,8 @@ def _compile(template: str, kind: Kind, style: Style) -> tuple[_Part, ...]:
     before, after = parts[: parts.index(slot)], parts[parts.index(slot) + 1 :]
     if any(part.is_field for part in after) or "".join(part.text for part in after).strip() not in ("", "."):
         raise ConfigError(
-            f"template {template!r}: a causal backbone sees only the text to the left, so {{slot}} must be at the end"
+            f"template {template!r}: a causal backbone sees only the text to the left, so {{slot}} must be at the end; "
+            "move it, or leave it out"
         )
     # The causal slot is the last token; a blank at the end would become that token.
     if before and not before[-1].is_field:

@@ -108,7 +108,7 @@ def fit(pieces: Sequence[TokenPiece], limit: int) -> Fitted:
         spans |= dict.fromkeys(piece.spans, (len(ids), len(ids) + length))
         ids += _cut(piece, length)
     if not ids:
-        raise DataError("an input has no tokens: the tokenizer returned none for it")
+        raise DataError("an input has no tokens: the tokenizer returned none for it; remove the input")
     return Fitted(ids, len(ids) - 1 if slot is None else slot, spans)
 
 

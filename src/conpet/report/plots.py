@@ -195,9 +195,7 @@ def draw_reliability(bins: Sequence[ReliabilityBin], *, key: str, description: s
             for each in bins
             if each.score is not None and each.accuracy is not None
         ]
-        axes.plot(
-            *zip(*measured, strict=True), color=svg.SERIES[2], marker="o", markersize=4, lw=0, clip_on=False
-        )
+        axes.plot(*zip(*measured, strict=True), color=svg.SERIES[2], marker="o", markersize=4, lw=0, clip_on=False)
         axes.set_ylabel("accuracy")
         counts = figure.add_axes((0, 0, 1, 0.2))
         counts.bar(middles, [each.n for each in bins], wide, color=svg.SERIES[7], linewidth=0)

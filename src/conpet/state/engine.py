@@ -52,7 +52,9 @@ class Engine:
             for reason in check_example(example)
         ]
         if problems:
-            raise DataError(f"{len(problems)} of {len(examples)} inputs cannot be predicted", problems)
+            raise DataError(
+                f"{len(problems)} of {len(examples)} inputs cannot be predicted; correct or remove them", problems
+            )
         return answer(self._live.now(), examples, runners_up, first)
 
     def predict_stream(self, inputs: Iterable[str | Example], *, runners_up: int = 2) -> Iterator[Prediction]:
@@ -112,7 +114,11 @@ def _check_kind(live: Live, kind: Kind, numbers: Sequence[int]) -> None:
     if bool(live.state.other_kind[kind].all()):
         learned = sorted({str(task.kind) for task in tasks})
         problems = [Problem("inputs", number, f"is of kind {kind}") for number in numbers]
-        raise DataError(f"no task of kind {kind} was learned; the tasks are of kind {', '.join(learned)}", problems)
+        raise DataError(
+            f"no task of kind {kind} was learned; the tasks are of kind {', '.join(learned)}: give inputs of that "
+            "kind, or learn a task of this one first",
+            problems,
+        )
 
 
 def _predict_kind(live: Live, kind: Kind, examples: Sequence[Example], runners_up: int) -> list[Prediction]:
