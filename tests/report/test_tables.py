@@ -57,7 +57,7 @@ def test_the_result_stands_beside_its_references_best_first():
 
 def test_the_result_without_tests_has_no_numbers_for_accuracy():
     lines = printed(final_table(event(["a"], 1, tested=False), LLAMA_7B))
-    assert lines[1].split() == ["whole", "accuracy", "–"]
+    assert not any("accuracy" in line for line in lines)
 
 
 def test_costs_are_given_by_stage_and_in_all():
