@@ -680,7 +680,7 @@ class ConPET:
         """Export a module with everything needed to use it without conpet, to a new folder.
 
         Hugging Face PEFT loads the folder if it supports the kind of module. Its README.md says how an input becomes
-        logits, and `logits.py` does so with plain transformers and PEFT (for plain texts).
+        logits, and `logits.py` does so with plain transformers and PEFT.
 
         Args:
             task: The task.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -25,11 +26,15 @@ def script_of(folder: Path) -> ModuleType:
     return module
 
 
-def logits_of(learner: ConPET, task: int, texts: tuple[str, ...]) -> list[torch.Tensor]:
-    """Return conpet's logits of a task's labels for each text."""
+def examples_of(texts: Sequence[str]) -> list[Example]:
+    return [Example.of_text(text) for text in texts]
+
+
+def logits_of(learner: ConPET, task: int, examples: Sequence[Example]) -> list[torch.Tensor]:
+    """Return conpet's logits of a task's labels for each input, of which the last is too long."""
     live = live_of(learner)
     state = live.state.tasks[task]
     module = StoredModule.of(module_of(state.objects, live.state.shared))
-    states = live.method.backbone.states([Example.of_text(text) for text in texts], state.template, keep=False)
+    states = live.method.backbone.states(examples, state.template, keep=False)
     assert states.encoded[-1].cut > 0
-    return [found[module] for found in ModulePool(live.method.backbone).outputs(states, [[module]] * len(texts))]
+    return [found[module] for found in ModulePool(live.method.backbone).outputs(states, [[module]] * len(examples))]

@@ -10,7 +10,7 @@ import torch
 from conpet import ConPET
 from conpet.backbone.embedded import ensure
 from conpet.testing import toy_stream
-from tests.helpers.exported import logits_of, script_of
+from tests.helpers.exported import examples_of, logits_of, script_of
 
 pytestmark = pytest.mark.integration
 
@@ -27,7 +27,7 @@ def test_the_script_gives_the_logits_on_minilm(tmp_path: Path, module: str) -> N
     learner.learn(task, evaluate=False)
     script = script_of(learner.export(task.name, tmp_path / "out"))
     loaded = script.load(str(ensure("minilm-l6")))
-    expected = logits_of(learner, 0, TEXTS)
+    expected = logits_of(learner, 0, examples_of(TEXTS))
     assert expected[0].abs().max() > 0.1
     for text, logits in zip(TEXTS, expected, strict=True):
         torch.testing.assert_close(script.logits(*loaded, text), logits, rtol=0, atol=0.02)  # bfloat16

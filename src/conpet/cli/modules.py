@@ -161,7 +161,7 @@ def export(
     """Export a module with its head and everything needed to use it without conpet.
 
     Hugging Face PEFT loads the folder if it supports the kind of module. README.md in it says how an input becomes
-    logits; for plain texts, logits.py does so with plain transformers and PEFT.
+    logits, and logits.py does so with plain transformers and PEFT.
     """
     from conpet.commands.export import FOLDED_FOLDER, README, SCRIPT, export_version
     from conpet.modules.adapter import ADAPTER_CONFIG
@@ -180,7 +180,7 @@ def export(
         else f"conpet's own format (PEFT does not support {kind.name})"
     )
     line(f"{exported}: {task} version {chosen.number}, in {format_name}")
-    with_script = f"; its logits: python {exported / SCRIPT} BACKBONE TEXT" if (exported / SCRIPT).exists() else ""
+    with_script = f"; its logits: python {exported / SCRIPT} BACKBONE INPUT" if (exported / SCRIPT).exists() else ""
     line(f"how to use it without conpet: {exported / README}{with_script}")
     if (exported / FOLDED_FOLDER).exists():
         line(f"the backbone was tuned: merge the adapter in {exported / FOLDED_FOLDER} into it before using this one")

@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 
 from conpet.artifact import Artifact, ObjectReader, write_artifact
 from conpet.data import Example, Kind, PieceRole, Style, default_template, render
+from conpet.data.templates import template_parts
 from conpet.errors import ConfigError, WorkspaceExistsError
 from conpet.heads.base import HEAD
 from conpet.heads.labels import LABELS
@@ -29,6 +30,8 @@ INFERENCE = "inference"
 """Stem of the document that says how an input becomes logits."""
 README = "README.md"
 SCRIPT = "logits.py"
+_SCRIPTS = {True: "logits.py.txt", False: "logits_spans.py.txt"}
+"""The script for texts, and the one for relations and mentions."""
 
 
 def export_version(version: VersionRecord, snapshot: Snapshot, folder: Path) -> Path:
@@ -71,7 +74,7 @@ def export_version(version: VersionRecord, snapshot: Snapshot, folder: Path) -> 
             write_artifact(made / FOLDED_FOLDER, _adapter(shared[FOLDED]))
         (made / README).write_text(_readme(version, reader, about), encoding="utf-8")
         if not _why_no_script(reader, about):
-            (made / SCRIPT).write_text(_resource(f"{SCRIPT}.txt"), encoding="utf-8")
+            (made / SCRIPT).write_text(_resource(_SCRIPTS[about["kind"] == Kind.TEXT]), encoding="utf-8")
         shutil.move(made, folder)
     return folder
 
@@ -79,8 +82,9 @@ def export_version(version: VersionRecord, snapshot: Snapshot, folder: Path) -> 
 def inference(version: VersionRecord, snapshot: Snapshot) -> dict[str, Any]:
     """Return how an input becomes logits, JSON-ready.
 
-    `labels` and `rows` are the version's labels and their rows in the head (None for another head). `pieces` are the
-    parts of the template for a text, in order: `text` (the input after the given characters), `slot`, or `keep`.
+    `labels` and `rows` are the version's labels and their rows in the head (None for another head). `parts` are the
+    texts and fields of the template. For texts, `pieces` are what is tokenized, in order: `text` (the input after the
+    given characters), `slot`, or `keep`.
     """
     backbone, description = snapshot.header.backbone, version.description
     style, kind = Style(backbone["style"]), Kind(description["kind"])
@@ -92,6 +96,7 @@ def inference(version: VersionRecord, snapshot: Snapshot) -> dict[str, Any]:
     return {
         "kind": str(kind),
         "template": template,
+        "parts": [part._asdict() for part in template_parts(template, kind, style)],
         "pieces": _pieces(template, style) if kind is Kind.TEXT else None,
         "causal": style is Style.CAUSAL,
         "max_tokens": snapshot.header.settings["backbone"]["max_tokens"],
@@ -126,8 +131,6 @@ def _why_no_script(reader: ObjectReader, about: Mapping[str, Any]) -> str | None
         return f"plain PEFT cannot load modules of kind {kind.name}; conpet's source has them (`conpet.modules.kinds`)"
     if about["labels"] is None:
         return "its head is not the head over labels"
-    if about["pieces"] is None:
-        return f"the script reads plain texts, not inputs of kind {about['kind']}; follow the steps below"
     return None
 
 
