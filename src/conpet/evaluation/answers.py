@@ -150,7 +150,7 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean over the answers of |accuracy - mean score| of their bin, 0 to 1."""
+        """Expected calibration error, 0 to 1: how far the accuracy of a bin is from its mean score, over all answers."""
         return fsum(each.n * abs((each.accuracy or 0.0) - (each.score or 0.0)) for each in self.bins) / self.n
 
     @property

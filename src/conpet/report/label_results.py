@@ -93,7 +93,7 @@ class Reliability(_Frozen):
     """Accuracy by score.
 
     Attributes:
-        expected_calibration_error: Mean over the answers of |accuracy - mean score| of their bin, 0 to 1.
+        expected_calibration_error: Mean difference of accuracy and mean score of the bin, over all answers, 0 to 1.
         overconfidence: Mean score minus accuracy.
         n: Number of answers.
         bins: Bins of equal width, lowest scores first.
