@@ -150,7 +150,7 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """Expected calibration error, 0 to 1: how far the accuracy of a bin is from its mean score, over all answers."""
+        """Expected calibration error, 0 to 1: mean distance of the accuracy of a bin from its mean score."""
         return fsum(each.n * abs((each.accuracy or 0.0) - (each.score or 0.0)) for each in self.bins) / self.n
 
     @property
