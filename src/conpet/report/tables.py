@@ -131,12 +131,13 @@ def confusion_table(results: LabelResults, most: int | None = None) -> Table:
     title = f"Confusion{f': the {len(shown)} most frequent of {len(results.confusion):,}' if left else ''}"
     table = _table(title, "label", "answered with", "examples")
     table.columns[1].justify = "left"
-    table.add_column("such as", overflow="ellipsis", no_wrap=True)
+    table.add_column("such as", overflow="ellipsis", no_wrap=True, ratio=1)  # takes what is left of the width
+    table.expand = True
     for pair in shown:
         first = pair.examples[0]
         quoted = f"row {first.row}" if first.text is None else f"row {first.row}: {text.shorten(first.text, 60)}"
         answer = f"task {first.answered_by}" if pair.answer is None else pair.answer
-        table.add_row(_name(pair.label), _name(answer), f"{pair.count:,} of {pair.support:,}", Text(quoted))
+        table.add_row(_name(pair.label, 20), _name(answer, 20), f"{pair.count:,} of {pair.support:,}", Text(quoted))
     return table
 
 
