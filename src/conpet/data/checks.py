@@ -75,13 +75,7 @@ def check_rows(source: str, subsets: Subsets, *, whole: bool = True, labels: boo
                 if (at := trained.get(row.example.input_key)) is not None
             ]
     if whole and labels and len(known) == 1:
-        problems.append(
-            Problem(
-                source,
-                None,
-                f"only one label ({min(map(str, known))!r}): a task needs two or more",
-            )
-        )
+        problems.append(Problem(source, None, f"only one label ({min(map(str, known))!r}): a task needs two or more"))
     return problems
 
 
@@ -103,9 +97,7 @@ def check_stream(tasks: Iterable[tuple[str, Sequence[Located]]], owned: Mapping[
     names: set[str] = set()
     for name, train in tasks:
         if name in names:
-            problems.append(
-                Problem(f"task {name!r}", None, "an earlier task of the stream has the same name; rename one of them")
-            )
+            problems.append(Problem(f"task {name!r}", None, "an earlier task of the stream has the same name"))
         names.add(name)
         for row in train:
             label = row.example.label
@@ -143,9 +135,7 @@ def _check_span(name: str, span: Span | None, tokens: Sequence[str]) -> str | No
 def _check_kinds(rows: Sequence[Located], kind: Kind) -> Iterator[Problem]:
     for row in rows:
         if row.example.kind is not kind:
-            yield row.problem(
-                f"is a {row.example.kind} example; the first training row is a {kind} example: give each kind a task"
-            )
+            yield row.problem(f"is a {row.example.kind} example; the first training row is a {kind} example")
 
 
 def _check_contradictions(rows: Sequence[Located]) -> Iterator[Problem]:
@@ -156,12 +146,11 @@ def _check_contradictions(rows: Sequence[Located]) -> Iterator[Problem]:
         other = first.setdefault(row.example.input_key, row)
         if other.example.label != row.example.label:
             yield row.problem(
-                f"label {row.example.label!r} contradicts row {other.row}: the same input has {other.example.label!r}; "
-                "keep one of them"
+                f"label {row.example.label!r} contradicts row {other.row}: the same input has {other.example.label!r}"
             )
 
 
 def _check_labels_known(rows: Sequence[Located], labels: set[str | None]) -> Iterator[Problem]:
     for row in rows:
         if not _no_label(row.example) and row.example.label not in labels:
-            yield row.problem(f"label {row.example.label!r} has no training example; add one, or remove the row")
+            yield row.problem(f"label {row.example.label!r} has no training example")

@@ -77,7 +77,7 @@ def find_task(
     if path.is_dir():
         _fill_from_folder(path, files, notes, problems)
     elif not path.exists():
-        problems.append(Problem(str(path), None, "no such file or folder; check the path"))
+        problems.append(Problem(str(path), None, "no such file or folder"))
     else:
         files["train"] = path
     return TaskSource(name or _name(path), path, files, template, dict(settings or {}), tuple(notes), tuple(problems))
@@ -98,13 +98,7 @@ def find_stream(path: Path) -> tuple[list[TaskSource], list[Problem]]:
         elif entry.suffix.lower() in _FOREIGN:
             problems.append(Problem(str(entry), None, f"unknown file format; readable: {_endings()}"))
     if not sources and not problems:
-        problems.append(
-            Problem(
-                str(path),
-                None,
-                f"contains no tasks: no folders, and no files in {_endings()}; name a file or folder of labelled rows",
-            )
-        )
+        problems.append(Problem(str(path), None, f"contains no tasks: no folders, and no files in {_endings()}"))
     return sources, problems
 
 
@@ -122,9 +116,7 @@ def _fill_from_folder(folder: Path, files: dict[str, Path], notes: list[str], pr
         else:
             files[subset] = file
     if "train" not in files:
-        problems.append(
-            Problem(str(folder), None, "contains no train file (train.jsonl, train.csv or train.parquet); add one")
-        )
+        problems.append(Problem(str(folder), None, "contains no train file (train.jsonl, train.csv or train.parquet)"))
 
 
 def _contains_subset(folder: Path) -> bool:
@@ -146,7 +138,7 @@ def _read_stream_file(file: Path) -> tuple[list[TaskSource], list[Problem]]:
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         return [], [Problem(str(file), None, f"cannot be read: {str(error).splitlines()[0]}")]
     if not stream.tasks:
-        return [], [Problem(str(file), None, "tasks: the list is empty; list at least one")]
+        return [], [Problem(str(file), None, "tasks: the list is empty")]
     return [
         find_task(file.parent / entry.path, entry.name, entry.template, entry.settings) for entry in stream.tasks
     ], []
