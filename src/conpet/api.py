@@ -31,14 +31,15 @@ from conpet.commands import (
 )
 from conpet.commands.base import Transaction
 from conpet.commands.checks import check_settings, consolidation_blocker
-from conpet.commands.evaluate import evaluate_workspace
+from conpet.commands.evaluate import evaluate_examples, evaluate_workspace
 from conpet.commands.export import export_version
 from conpet.commands.tune import search
 from conpet.commands.tuned import TunedBackbones
 from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered
-from conpet.data import Examples, MixedExamples, Style, Task, render
+from conpet.data import Example, Examples, MixedExamples, Style, Task, render
+from conpet.data.truncation import CutInputs
 from conpet.errors import (
     AccuracyBoundError,
     BackboneMismatchError,
@@ -767,7 +768,10 @@ class ConPET:
         return self._change(tune.tune, "tune", wait_seconds, progress, False, task, limit, design_choices)
 
     def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
-        """Export a module with its head to a new folder that Hugging Face PEFT can load.
+        """Export a module with everything needed to use it without conpet, to a new folder.
+
+        Hugging Face PEFT loads the folder if it supports the kind of module. Its README.md says how an input becomes
+        logits, and `logits.py` does so with plain transformers and PEFT.
 
         Args:
             task: The task.
@@ -781,7 +785,7 @@ class ConPET:
         snapshot = self._store.snapshot()
         record = snapshot.task(task)
         chosen = record.active if version is None else record.version(version)
-        return export_version(chosen, snapshot.shared, Path(folder).expanduser())
+        return export_version(chosen, snapshot, Path(folder).expanduser())
 
     # Predicting
 
@@ -864,13 +868,30 @@ class ConPET:
         """
         return self._engine.check_inputs(inputs)
 
-    def evaluate(self, progress: Progress | None = None) -> Evaluation:
-        """Evaluate on the test examples of all tasks; nothing on disk changes.
+    def evaluate(self, examples: Iterable[Example] | None = None, *, progress: Progress | None = None) -> Evaluation:
+        """Evaluate on the test examples of all tasks, or on other labelled examples; nothing on disk changes.
 
         Args:
+            examples: Labelled examples to evaluate on instead. Those whose label the workspace has not learned are part
+                of no metric; `Evaluation.unknown` lists them.
             progress: As in `learn`.
+
+        Raises:
+            DataError: An example is malformed, has no label or is of another kind than its label's task; or no label
+                was learned.
         """
+        if examples is not None:
+            return evaluate_examples(self._live.now(), examples, progress or ignore)
         return evaluate_workspace(self._live.now(), self._store, progress or ignore)
+
+    def cut_note(self, cut: CutInputs, what: str = "input") -> str | None:
+        """Return a sentence on inputs longer than `backbone.max_tokens`, or None if there are none.
+
+        Args:
+            cut: The counts, for example `Evaluation.cut` or `CutInputs.of(answer.cut_tokens for answer in answers)`.
+            what: What an input is.
+        """
+        return self.backbone.cut_note(cut, what)
 
     def close(self) -> None:
         """Release the model, the modules in memory and open files; the next call loads them again."""

@@ -9,19 +9,38 @@ from typing import Any, Literal
 
 from conpet.cost import StageCost
 from conpet.data import Example, Examples, Kind, Span, Task, TaskStream
+from conpet.data.truncation import CutInputs
 from conpet.errors import ConfigError, Problem, plural
+from conpet.evaluation.answers import (
+    AnsweredExample,
+    Calibration,
+    Confusion,
+    LabelAverage,
+    LabelScore,
+    calibration,
+    confusions,
+    label_scores,
+    macro_average,
+    weighted_average,
+)
 from conpet.evaluation.metrics import (
     AccuracyMatrix,
     Measurement,
     Tally,
     average_accuracy,
+    backward_transfer,
+    forgetting,
+    forgetting_examples,
     pooled,
     whole_accuracy,
 )
 
 __all__ = [
     "Addition",
+    "AnsweredExample",
+    "Calibration",
     "Candidate",
+    "Confusion",
     "ConsolidationReport",
     "Evaluation",
     "Example",
@@ -29,6 +48,7 @@ __all__ = [
     "Generation",
     "Input",
     "Kind",
+    "LabelScore",
     "LearnReport",
     "Measurement",
     "MergeReport",
@@ -115,6 +135,8 @@ class Prediction:
         generation: The workspace's generation that answered; None for a state that is not committed.
         answer: The answer of the task's head: the label, or a number, a text, ... (JSON-ready); None below `min_score`.
         rejected: The answer that would have been given without `min_score`; None if the answer is given.
+        cut_tokens: Number of tokens of the input that were not read because it exceeds `backbone.max_tokens`; 0 if it
+            was read whole.
     """
 
     label: str | None
@@ -125,6 +147,7 @@ class Prediction:
     generation: int | None = None
     answer: Any = None
     rejected: Any = None
+    cut_tokens: int = 0
 
     @property
     def shown(self) -> str:
@@ -134,8 +157,8 @@ class Prediction:
         return str(self.answer if self.label is None else self.label)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary, with `rejected` only if the answer was rejected."""
-        document = {
+        """Return a JSON-ready dictionary, with `rejected` and `cut_tokens` only where they say something."""
+        document: dict[str, Any] = {
             "label": self.label,
             "score": self.score,
             "task": self.task,
@@ -146,6 +169,8 @@ class Prediction:
                 for candidate in self.runners_up
             ],
         }
+        if self.cut_tokens:
+            document["cut_tokens"] = self.cut_tokens
         if self.rejected is not None:
             return {"label": None, "rejected": self.rejected, **document}
         return document if self.label is not None else {"answer": self.answer, **document}
@@ -153,20 +178,27 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The metrics of a workspace on the test examples of its tasks.
+    """The metrics of a workspace on the test examples of its tasks, or on examples of the caller.
 
     Attributes:
         tasks: Metrics by task and name, without tasks that have no test examples. The metrics depend on the task's head
             and on the method: "accuracy", "within_task_accuracy", "selector_accuracy", ...
         references: Accuracy of each reference classifier over the test examples of all tasks with labels.
-        confusion: Number of examples by true task, then by the task that the selector ranks first.
-        matrix: The accuracy matrix with this evaluation as its last row.
+        selector_confusion: Number of examples by true task, then by the task that the selector ranks first.
+        matrix: The accuracy matrix with this evaluation as its last row; empty for examples of the caller.
+        answers: Each test example of a task with labels, with its answer.
+        unknown: The same for examples of the caller whose label the workspace has not learned. They are part of no
+            other metric.
+        cut: How many of the examples are longer than `backbone.max_tokens`.
     """
 
     tasks: Mapping[str, Mapping[str, Measurement]]
     references: Mapping[str, Measurement] = field(default_factory=dict)
-    confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    selector_confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     matrix: AccuracyMatrix = field(default_factory=AccuracyMatrix)
+    answers: tuple[AnsweredExample, ...] = field(default=(), repr=False, compare=False)
+    unknown: tuple[AnsweredExample, ...] = field(default=(), repr=False, compare=False)
+    cut: CutInputs = field(default_factory=CutInputs)
 
     def metric(self, name: str) -> dict[str, Measurement]:
         """Return one metric, by task, for the tasks that have it."""
@@ -186,6 +218,44 @@ class Evaluation:
     def average_accuracy(self) -> float | None:
         """Mean of the tasks' accuracies; None without test examples."""
         return average_accuracy(self.tallies)
+
+    @property
+    def forgetting(self) -> float | None:
+        """Mean fall of older tasks from their best accuracy, as a fraction; negative for a rise.
+
+        0.0 if no older task was measured before; None without test examples, and for examples of the caller.
+        """
+        return forgetting(self.matrix)
+
+    @property
+    def backward_transfer(self) -> float | None:
+        """Mean change of older tasks' accuracy since they were learned; 0.0 and None as in `forgetting`."""
+        return backward_transfer(self.matrix)
+
+    @property
+    def labels(self) -> dict[str, LabelScore]:
+        """Precision, recall, F1 and support by label, the lowest F1 first."""
+        return label_scores(self.answers)
+
+    @property
+    def macro_average(self) -> LabelAverage | None:
+        """Mean of the labels' scores: every label weighs the same; None without test examples."""
+        return macro_average(self.labels.values())
+
+    @property
+    def weighted_average(self) -> LabelAverage | None:
+        """Mean of the labels' scores, weighted by their number of examples; None without test examples."""
+        return weighted_average(self.labels.values())
+
+    @property
+    def confusion(self) -> tuple[Confusion, ...]:
+        """Which label is taken for which, with the examples behind it, the most frequent first."""
+        return confusions(self.answers)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Whether scores can be read as probabilities: accuracy by score; None without test examples."""
+        return calibration(self.answers)
 
     @property
     def selector_accuracy(self) -> float | None:
@@ -428,6 +498,12 @@ class LearnReport:
         """Wall time of all stages."""
         return sum(stage.seconds for stage in self.cost)
 
+    @property
+    def _measured_on(self) -> str:
+        """The number of examples that forgetting is measured on, in words."""
+        number = forgetting_examples(self.evaluation.matrix) if self.evaluation else 0
+        return f" (on {plural(number, 'test example')} of older tasks)" if number else ""
+
     def __str__(self) -> str:
         if self.changed_since:
             return (
@@ -440,6 +516,8 @@ class LearnReport:
         parts = [f"{self.task}: learned {self.labels} labels as version {self.version} in {self.seconds:.1f} s"]
         if self.evaluation and self.evaluation.whole_accuracy is not None:
             parts.append(self.evaluation.in_words(self.labels_seen))
+        if self.evaluation and self.task not in self.evaluation.tasks:
+            parts.append(f"no accuracy: task {self.task} has no test examples")
         if self.forgetting is not None:
-            parts.append(f"forgetting {100 * self.forgetting:z.1f} points")
+            parts.append(f"forgetting {100 * self.forgetting:z.1f} points{self._measured_on}")
         return "; ".join(parts)

@@ -23,6 +23,7 @@ from conpet.backbone.sample_texts import SAMPLE_TEXTS
 from conpet.backbone.states import ON_CPU, ON_GPU, Batching, Encoded, States, pad_ids, spans_of
 from conpet.cost import meter
 from conpet.data import Example, Style
+from conpet.data.truncation import CutInputs
 from conpet.errors import BackboneError, ConfigError
 
 SAMPLE_TOKENS = 128
@@ -216,6 +217,10 @@ class Backbone:
             "dtype": str(self.dtype).removeprefix("torch."),
             "fingerprint": self.fingerprint.to_json(),
         }
+
+    def cut_note(self, cut: CutInputs, what: str) -> str | None:
+        """Return a sentence on inputs longer than `max_tokens`, or None if there are none; `what` is an input."""
+        return cut.note(what, self.max_tokens, longest_input(self.cut.model))
 
     def suffix(self) -> Suffix:
         """Return a new suffix that shares the frozen weights; PET layers can be inserted into it."""

@@ -93,7 +93,8 @@ class Encoder:
         except DataError as error:
             raise DataError(f"{_quoted(example)}: {error.summary}") from None
         spans = tuple(fitted.spans[name] for name in sorted(fitted.spans))  # head before tail
-        return Encoded(tuple(fitted.ids), fitted.slot, spans)
+        cut = sum(len(piece.ids) for piece in pieces) - len(fitted.ids)
+        return Encoded(tuple(fitted.ids), fitted.slot, spans, cut=cut)
 
     def _before(self, rendered: Rendered) -> list[TokenPiece]:
         """Return the pieces before the text; the first token is the slot of a masked model if the template has none."""

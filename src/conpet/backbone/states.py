@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,12 +19,14 @@ class Encoded:
         spans: Start and end (exclusive) of each marked span: head and tail, the mention, or none.
         key: Hash of the prefix states for an example stored without its text, whose `ids` hold only the length; else
             empty.
+        cut: Number of tokens cut off because the example is too long; 0 if it was stored without its text.
     """
 
     ids: tuple[int, ...]
     slot: int
     spans: tuple[tuple[int, int], ...] = ()
     key: str = ""
+    cut: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def teach(
         except KeyboardInterrupt:
             _print_interrupted(group, start, len(tasks))
             raise typer.Exit(INTERRUPTED) from None
-        if any(report.evaluation is not None for report in reports):
+        if any(report.evaluation and report.evaluation.whole_accuracy is not None for report in reports):
             output().print()
             output().print(matrix_table(history.events()))
         for task, report in zip(group, reports, strict=True):

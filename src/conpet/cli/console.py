@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -23,6 +23,10 @@ from rich.progress import (
 )
 
 from conpet.errors import DataError
+
+if TYPE_CHECKING:
+    from conpet.api import ConPET
+    from conpet.data.truncation import CutInputs
 
 Stages = Callable[[str, float], None]
 Watch = Callable[[str], Any]
@@ -76,6 +80,12 @@ def print_error(error: Exception, *, everything: bool = False) -> None:
             text = "\n".join([error.summary, *shown, omitted])
     console.print("error:", style="bold red", end=" ")
     line(text, console)
+
+
+def print_cut(workspace: ConPET, cut: CutInputs, what: str) -> None:
+    """Print how many inputs were cut because they are too long, if any were."""
+    if note := workspace.cut_note(cut, what):
+        line(f"note: {note}", messages(), "yellow")
 
 
 @contextmanager

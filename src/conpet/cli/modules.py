@@ -158,8 +158,12 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to create for the module.")],
     version: Version = None,
 ) -> None:
-    """Export a module with its head; Hugging Face PEFT loads the folder if it supports the kind of module."""
-    from conpet.commands.export import FOLDED_FOLDER, export_version
+    """Export a module with its head and everything needed to use it without conpet.
+
+    Hugging Face PEFT loads the folder if it supports the kind of module. README.md in it says how an input becomes
+    logits, and logits.py does so with plain transformers and PEFT.
+    """
+    from conpet.commands.export import FOLDED_FOLDER, README, SCRIPT, export_version
     from conpet.modules.adapter import ADAPTER_CONFIG
     from conpet.modules.kinds import kind_of_document
     from conpet.state.slots import module_of
@@ -168,7 +172,7 @@ def export(
     with Store.open(workspace).snapshot() as snapshot:
         record = snapshot.task(task)
         chosen = record.active if version is None else record.version(version)
-        exported = export_version(chosen, snapshot.shared, folder.expanduser())
+        exported = export_version(chosen, snapshot, folder.expanduser())
         kind = kind_of_document(module_of(chosen.objects, snapshot.shared).document(ADAPTER_CONFIG))
     format_name = (
         "the format of Hugging Face PEFT"
@@ -176,6 +180,8 @@ def export(
         else f"conpet's own format (PEFT does not support {kind.name})"
     )
     line(f"{exported}: {task} version {chosen.number}, in {format_name}")
+    with_script = f"; its logits: python {exported / SCRIPT} BACKBONE INPUT" if (exported / SCRIPT).exists() else ""
+    line(f"how to use it without conpet: {exported / README}{with_script}")
     if (exported / FOLDED_FOLDER).exists():
         line(f"the backbone was tuned: merge the adapter in {exported / FOLDED_FOLDER} into it before using this one")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from conpet.cli.console import counting, line, messages, output
+from conpet.cli.console import counting, line, messages, output, print_cut
 from conpet.cli.options import AsJson, BackboneMoved, Device, WorkspacePath
 from conpet.cli.workspace import open_workspace
 from conpet.errors import plural
@@ -124,7 +124,7 @@ def _stream(
         else:
             with written_aside(Path(str(target))) as stream:
                 written = write_answers(answers, stream, chosen, options, progress)
-    _print_written(written, None if target == STANDARD else target, options)
+    _print_written(workspace, written, None if target == STANDARD else target, options)
 
 
 def _rows(
@@ -137,8 +137,9 @@ def _rows(
     return nullcontext((text_rows(texts or []), len(texts or [])))
 
 
-def _print_written(written: Written, target: str | None, options: PredictOptions) -> None:
-    """Print how many predictions were written to a file, and which rows have none."""
+def _print_written(workspace: ConPET, written: Written, target: str | None, options: PredictOptions) -> None:
+    """Print how many predictions were written to a file, which rows have none, and how many inputs were cut."""
+    print_cut(workspace, written.cut, "input")
     if target is not None:
         rejected = f", {written.rejected:,} of them rejected (score below {options.min_score:g})"
         line(f"{target}: {written.predictions:,} predictions{rejected if written.rejected else ''}", messages())
@@ -156,6 +157,7 @@ def _show(workspace: ConPET, texts: list[str], options: PredictOptions) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from conpet.data import Example
     from conpet.data.prediction_files import Written
     from conpet.errors import Problem
     from conpet.report import text as formatting
@@ -172,8 +174,8 @@ def _show(workspace: ConPET, texts: list[str], options: PredictOptions) -> None:
     for name in ("text", "label", "score", "from", "runners-up"):
         table.add_column(name, justify="right" if name == "score" else "left", overflow="fold")
     for text, answer in zip(texts, answers, strict=True):
+        written.count(answer if isinstance(answer, Problem) else (Example.of_text(text), answer))
         if isinstance(answer, Problem):
-            written.count(answer)
             if options.on_error == "report":
                 table.add_row(Text(text), Text(f"error: {answer.reason}", "red"))
             continue
@@ -187,5 +189,6 @@ def _show(workspace: ConPET, texts: list[str], options: PredictOptions) -> None:
             Text(others, "dim"),
         )
     output().print(table)
-    if options.on_error == "skip":
-        _print_written(written, None, options)
+    if options.on_error == "report":
+        written.problems = 0  # they are in the table
+    _print_written(workspace, written, None, options)

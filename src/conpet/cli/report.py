@@ -44,7 +44,7 @@ def report(
     data = report_data(store)
     if evaluate and data.tasks:
         with stages(data.workspace.name) as progress:
-            data = evaluated(data, open_workspace(workspace, backbone, device).evaluate(progress))
+            data = evaluated(data, open_workspace(workspace, backbone, device).evaluate(progress=progress))
     if as_json:
         sys.stdout.write(data.to_json() + "\n")
     if target is not None or not as_json:

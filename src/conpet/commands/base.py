@@ -7,19 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
-from conpet.commands.rows import recorded
+from conpet.commands.rows import answers_artifact, recorded
 from conpet.config import Settings
 from conpet.context import Progress, TrainContext
 from conpet.cost import CostLedger, Meter, StageCost
 from conpet.evaluation.evaluator import counted, evaluate
-from conpet.evaluation.history import CACHE, matrix_of
-from conpet.evaluation.metrics import AccuracyMatrix, backward_transfer, forgetting
+from conpet.evaluation.history import CACHE, TUNE, matrix_of
 from conpet.methods.base import Method
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.memory_writer import past_examples, stored_examples
 from conpet.state.live import Live, LiveState
 from conpet.state.reading import seed_of
+from conpet.state.slots import ANSWERS
 from conpet.state.state import State
 from conpet.store import Change, EventRecord, Snapshot, Store, VersionRecord, Writer
 from conpet.types import Evaluation, LearnReport
@@ -162,6 +163,7 @@ class Transaction:
             )
         complete[-1] = replace(
             complete[-1],
+            shared={**complete[-1].shared, **self._answers(evaluation, complete[-1])},
             detail={**complete[-1].detail, CACHE: {"hits": self._meter.cache_hits, "asked": self._meter.cache_lookups}},
             clear_scratch=tuple(self.store.scratches()),  # all of them started in a former state
         )
@@ -174,6 +176,18 @@ class Transaction:
                 live = self._live.reload(self.snapshot)
         self.method, self.state = live.method, live.state
         return events
+
+    def _answers(self, evaluation: Evaluation | None, change: Change) -> dict[str, Artifact | None]:
+        """Return the stored answers to test examples after a change; former ones are dropped if they may differ."""
+        if change.restore is not None or change.verb == TUNE:
+            return {}
+        if evaluation is not None:
+            return {ANSWERS: answers_artifact(evaluation.answers)}
+        return {ANSWERS: None} if ANSWERS in self.snapshot.shared else {}
+
+    def measured(self, evaluation: Evaluation | None) -> Evaluation | None:
+        """Return an evaluation that was committed, with the accuracy matrix of the whole history."""
+        return replace(evaluation, matrix=matrix_of(self.store.events())) if evaluation else None
 
     def report(
         self,
@@ -188,7 +202,7 @@ class Transaction:
     ) -> LearnReport:
         """Return the report of a change to a task."""
         tasks = self.snapshot.tasks
-        matrix = matrix_of(self.store.events()) if evaluation else AccuracyMatrix()
+        evaluation = self.measured(evaluation)
         return LearnReport(
             task=version.task,
             version=version.number,
@@ -198,8 +212,8 @@ class Transaction:
             tasks_seen=len(tasks),
             labels_seen=sum(len(task.active.labels) for task in tasks),
             evaluation=evaluation,
-            forgetting=forgetting(matrix) if evaluation else None,
-            backward_transfer=backward_transfer(matrix) if evaluation else None,
+            forgetting=evaluation.forgetting if evaluation else None,
+            backward_transfer=evaluation.backward_transfer if evaluation else None,
             cost=tuple(self.costs.stages if cost is None else cost),
             trainable_parameters=version.parameters,
             head_parameters=version.head_parameters,

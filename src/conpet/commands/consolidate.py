@@ -94,7 +94,7 @@ def consolidate(
         event.bytes_stored,
         tuple(tx.costs.stages),
         notes,
-        evaluation,
+        tx.measured(evaluation),
     )
 
 

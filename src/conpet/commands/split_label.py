@@ -78,4 +78,7 @@ def _check_not_elsewhere(tx: Transaction, label: str, new_examples: Mapping[Subs
         if example.input_key in elsewhere
     ]
     if problems:
-        raise DataError(f"label {label!r} cannot be split with these examples; nothing was changed", problems)
+        raise DataError(
+            f"label {label!r} cannot be split with these examples; correct or remove them. Nothing was changed",
+            problems,
+        )

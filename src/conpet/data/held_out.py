@@ -35,7 +35,7 @@ def split_off(examples: Sequence[Example], share: float, seed: int) -> tuple[tup
 def with_held_out(
     subsets: Mapping[str, Sequence[Example]], seed: int | None
 ) -> tuple[dict[str, tuple[Example, ...]], list[str]]:
-    """Return training, validation and test examples, and notes on those split off.
+    """Return training, validation and test examples, and notes on those split off and on empty files.
 
     Args:
         subsets: The examples by subset; a missing validation or test set is split off the training set.
@@ -45,6 +45,9 @@ def with_held_out(
     notes = []
     for subset, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
         if subset in complete:
+            if not complete[subset]:
+                use = "accuracy is not measured" if subset == "test" else "nothing is calibrated or chosen on it"
+                notes.append(f"the {subset} file is empty: {use}; add rows, or remove the file to split some off")
             continue
         if seed is None:
             complete[subset] = ()

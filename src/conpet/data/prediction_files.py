@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from conpet.data import Example, Located, count_inputs, read_input_rows
 from conpet.data.files import STDIN
+from conpet.data.truncation import CutInputs
 from conpet.errors import ConfigError, DataError, Problem, plural
 from conpet.types import OnError, Prediction, PredictOptions
 
@@ -160,6 +161,7 @@ class Written:
         rejected: Number of these whose answer was rejected.
         problems: Number of rows that could not be predicted.
         first_problems: The first of them.
+        cut: How many of the inputs are longer than `backbone.max_tokens`.
     """
 
     SHOWN = 5
@@ -168,12 +170,14 @@ class Written:
     rejected: int = 0
     problems: int = 0
     first_problems: list[Problem] = field(default_factory=list)
+    cut: CutInputs = field(default_factory=CutInputs)
 
     def count(self, answer: Answer | Problem) -> None:
         """Count an answer."""
         if not isinstance(answer, Problem):
             self.predictions += 1
             self.rejected += answer[1].rejected is not None
+            self.cut = self.cut.plus(CutInputs.of([answer[1].cut_tokens]))
             return
         self.problems += 1
         if len(self.first_problems) < self.SHOWN:

@@ -168,7 +168,7 @@ def read_inputs(path: str | Path, *, on_error: Literal["fail", "report"] = "fail
         if isinstance(row, Located):
             yield row.example
         elif on_error == "fail" or row.ends_reading:
-            raise DataError(f"{path}: an input cannot be read", [row])
+            raise DataError(f"{path}: an input cannot be read; correct or remove it", [row])
         else:
             yield row
 

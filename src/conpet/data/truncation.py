@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 from conpet.data.templates import PieceRole
-from conpet.errors import DataError
+from conpet.errors import DataError, plural
 
 
 class TokenPiece(NamedTuple):
@@ -23,6 +24,55 @@ class Fitted(NamedTuple):
     ids: list[int]
     slot: int
     spans: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class CutInputs:
+    """How many inputs were cut because they are longer than `backbone.max_tokens`.
+
+    Attributes:
+        total: Number of inputs.
+        cut: Number of those that were cut.
+        most: Most tokens cut off one input.
+    """
+
+    total: int = 0
+    cut: int = 0
+    most: int = 0
+
+    @classmethod
+    def of(cls, cut_tokens: Iterable[int]) -> Self:
+        """Count inputs, given the number of tokens cut off each."""
+        tokens = list(cut_tokens)
+        return cls(len(tokens), sum(number > 0 for number in tokens), max(tokens, default=0))
+
+    def plus(self, other: CutInputs) -> CutInputs:
+        """Return the counts of both."""
+        return CutInputs(self.total + other.total, self.cut + other.cut, max(self.most, other.most))
+
+    def note(self, what: str, max_tokens: int, longest: int | None) -> str | None:
+        """Return a sentence for the user, or None if nothing was cut.
+
+        Args:
+            what: What an input is: "input", "training example", ...
+            max_tokens: The setting of the workspace.
+            longest: Most tokens that the backbone can read; None for no limit.
+        """
+        if not self.cut:
+            return None
+        needed = max_tokens + self.most
+        more = (
+            f"a workspace made with `conpet init --set backbone.max_tokens={needed}` reads them whole"
+            if longest is None or needed <= longest
+            else f"the backbone reads at most {longest:,} tokens (`conpet init --set backbone.max_tokens={longest}`)"
+            if max_tokens < longest
+            else "the backbone reads no more: shorten them, or use another backbone"
+        )
+        verb = "was" if self.cut == 1 else "were"
+        return (
+            f"{self.cut:,} of {plural(self.total, what)} {verb} cut to {max_tokens:,} tokens "
+            f"(the longest has {needed:,}); {more}"
+        )
 
 
 def fit(pieces: Sequence[TokenPiece], limit: int) -> Fitted:
@@ -58,7 +108,7 @@ def fit(pieces: Sequence[TokenPiece], limit: int) -> Fitted:
         spans |= dict.fromkeys(piece.spans, (len(ids), len(ids) + length))
         ids += _cut(piece, length)
     if not ids:
-        raise DataError("an input has no tokens: the tokenizer returned none for it")
+        raise DataError("an input has no tokens: the tokenizer returned none for it; remove the input")
     return Fitted(ids, len(ids) - 1 if slot is None else slot, spans)
 
 

@@ -375,7 +375,8 @@ def _check(state: ClosedFormState, method: ClosedFormEstimator) -> None:
     if method.view not in state.feature_map.views:
         raise ConfigError(
             f"{method.name} reads the {method.view} view, but these statistics include only "
-            f"{', '.join(state.feature_map.views)}: a view must be included from the first task on"
+            f"{', '.join(state.feature_map.views)}: a view must be included from the first task on; make a new "
+            "workspace"
         )
     if not state.labels:
         raise DataError("a closed-form classifier needs at least one label, but no task has been learned: learn one")

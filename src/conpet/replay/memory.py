@@ -17,9 +17,7 @@ from conpet.backbone.states import States
 from conpet.data import Example, Kind, Task
 from conpet.errors import ConfigError, HiddenLabelsError
 from conpet.replay.latent import latent_rows, pack, selected, unpack
-
-MEMORY = "memory"
-"""Slot of a task version that holds its examples."""
+from conpet.state.slots import MEMORY as MEMORY
 
 _ABOUT = "about"
 _LABELS = "labels"

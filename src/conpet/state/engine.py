@@ -11,7 +11,7 @@ from typing import Literal, TypeVar, overload
 from conpet.data import Example, Kind, check_example
 from conpet.errors import DataError, Problem
 from conpet.heads.base import Answer
-from conpet.state.inputs import EncodedInputs
+from conpet.state.inputs import EncodedInputs, cut_tokens
 from conpet.state.live import Live, LiveState
 from conpet.types import Candidate, Input, OnError, Prediction, PredictOptions
 
@@ -209,7 +209,9 @@ def _results(live: Live, items: Sequence[Example | Problem], options: PredictOpt
     """
     problems = [item for item in items if isinstance(item, Problem)]
     if problems and options.on_error == "fail":
-        raise DataError(f"{len(problems):,} of {len(items):,} inputs cannot be predicted", problems)
+        raise DataError(
+            f"{len(problems):,} of {len(items):,} inputs cannot be predicted; correct or remove them", problems
+        )
     examples = [item for item in items if isinstance(item, Example)]
     predictions = answer(live, examples, top_n=options.top_n, min_score=options.min_score)
     if options.on_error != "report":
@@ -229,6 +231,7 @@ def _predict_kind(
     best = scores[:, possible].topk(min(top_n, len(possible)), dim=1)
     columns, values = possible[best.indices].tolist(), best.values.exp().tolist()
     owners, classes = state.owner.tolist(), state.classes
+    cut = cut_tokens(inputs)
     head_answers = _head_answers(live, inputs, [owners[row[0]] for row in columns])
 
     def candidate(column: int, score: float) -> Candidate:
@@ -241,7 +244,9 @@ def _predict_kind(
         head_answer = head_answers.get(row)
         version = state.tasks[owners[row_columns[0]]].version
         value = first.label if head_answer is None else head_answer.value
-        prediction = Prediction(first.label, first.score, first.task, version, tuple(rest), live.generation, value)
+        prediction = Prediction(
+            first.label, first.score, first.task, version, tuple(rest), live.generation, value, cut_tokens=cut[row]
+        )
         rejected = first.score < min_score
         predictions.append(replace(prediction, label=None, answer=None, rejected=value) if rejected else prediction)
     return predictions

@@ -10,7 +10,7 @@ from typing import Any
 
 from conpet.artifact import ArtifactReader, InMemoryObject, ObjectReader
 from conpet.data import Kind, Task
-from conpet.replay.memory import MEMORY
+from conpet.state.slots import ANSWERS, MEMORY
 from conpet.state.state import OF_FEATURES, State, TaskState
 from conpet.store import Snapshot, VersionRecord
 
@@ -19,6 +19,9 @@ ORIGINS = "origins"
 
 MemoryKeys = Mapping[Path, Hashable]
 """The key that a stored object had while it was still in memory, by the folder of the object."""
+
+_HIDDEN = frozenset({MEMORY, ANSWERS})
+"""Slots that only commands read: examples with test labels, and the answers to test examples."""
 
 _TAKEN_OVER = (*OF_FEATURES, "fusion")
 """Names of fits that remain valid in a committed state: those without readers of in-memory objects."""
@@ -40,7 +43,7 @@ def task_state(version: VersionRecord, keys: MemoryKeys | None = None) -> TaskSt
 
 
 class _Objects(Mapping[str, ObjectReader]):
-    """Objects by slot, without the examples; readers are made on access, because most are never needed."""
+    """Objects by slot, without the hidden ones; readers are made on access, because most are never needed."""
 
     __slots__ = ("_keys", "_objects")
 
@@ -49,19 +52,19 @@ class _Objects(Mapping[str, ObjectReader]):
         self._keys = keys
 
     def __getitem__(self, slot: str) -> ObjectReader:
-        if slot == MEMORY:
+        if slot in _HIDDEN:
             raise KeyError(slot)
         reader = self._objects[slot]
         return replace(reader, memory_key=self._keys[reader.folder]) if reader.folder in self._keys else reader
 
     def __contains__(self, slot: object) -> bool:
-        return slot != MEMORY and slot in self._objects
+        return slot not in _HIDDEN and slot in self._objects
 
     def __iter__(self) -> Iterator[str]:
-        return (slot for slot in self._objects if slot != MEMORY)
+        return (slot for slot in self._objects if slot not in _HIDDEN)
 
     def __len__(self) -> int:
-        return len(self._objects) - (MEMORY in self._objects)
+        return len(self._objects.keys() - _HIDDEN)
 
 
 def task_states(versions: Iterable[VersionRecord]) -> list[TaskState]:

@@ -251,7 +251,9 @@ def read_data(name: str, folders: Sequence[Path] = ()) -> LabelledData:
     if lacking := data_set.lacking(folder):
         present = listed(path.name for path in folder.iterdir()) or "nothing"
         reason = f"lacks {', '.join(lacking)}; expected {data_set.files}; found {present}"
-        raise DataError(f"the data set {name} is not complete", [Problem(str(folder), None, reason)])
+        raise DataError(
+            f"the data set {name} is not complete; add the missing files", [Problem(str(folder), None, reason)]
+        )
     data: LabelledData = READERS[name](name, folder)
     return data if data_set.paper is None else with_paper(data, data_set.paper)
 
