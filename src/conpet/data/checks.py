@@ -12,11 +12,12 @@ from conpet.errors import Problem
 
 
 class Located(NamedTuple):
-    """An example with its file and row."""
+    """An example with its file and row, and the subset that the row names, if it names one."""
 
     file: str
     row: int
     example: Example
+    subset: str | None = None
 
     def problem(self, reason: str) -> Problem:
         """Return a problem of this example."""

@@ -10,9 +10,10 @@ from conpet.data.checks import Located, check_example, check_rows, check_stream,
 from conpet.data.example import Example
 from conpet.data.files import NO_SUCH_PATH, count_rows, raw_rows
 from conpet.data.held_out import TEST_SHARE, VALIDATION_SHARE, split_off
+from conpet.data.labelled import SUBSETS
 from conpet.data.raw import Note, RawRow, ReadOptions
 from conpet.data.rows import RowError, parse_row
-from conpet.data.stream_layout import TaskSource, find_stream, find_task
+from conpet.data.stream_layout import SUBSET_NAMES, TaskSource, find_stream, find_task
 from conpet.data.task import Examples, Task, TaskStream
 from conpet.errors import DataError, Problem, plural
 
@@ -203,11 +204,10 @@ def _parsed(
         else:
             given = raw.fields.get("label")
             changed += isinstance(given, str) and bool(given.strip()) and given != example.label
-            yield Located(file, raw.row, example)
+            yield Located(file, raw.row, example, _subset(raw.fields))
     if changed and labelled:
-        yield Note(
-            str(path), f"blanks around the label or its Unicode form (NFC) were changed in {plural(changed, 'row')}"
-        )
+        rows = plural(changed, "row")
+        yield Note(str(path), f"labels of {rows} were cleaned: blanks around them removed, Unicode form NFC")
 
 
 def _example(fields: Mapping[str, object], options: ReadOptions, labelled: bool) -> Example:
@@ -219,6 +219,14 @@ def _example(fields: Mapping[str, object], options: ReadOptions, labelled: bool)
         return parse_row(fields, inclusive_ends=options.inclusive_ends, labelled=False)
 
 
+def _subset(fields: Mapping[str, object]) -> str | None:
+    """Return the subset that a row names by `split`, or by a flag `training`."""
+    if isinstance(flag := fields.get("training"), bool):
+        return "train" if flag else "test"
+    name = fields.get("split")
+    return SUBSET_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
+
+
 def _load(source: TaskSource, *, whole: bool = True) -> _Loaded:
     subsets: dict[str, list[Located]] = {}
     problems = list(source.problems)
@@ -228,9 +236,21 @@ def _load(source: TaskSource, *, whole: bool = True) -> _Loaded:
         subsets[subset] = [row for row in rows if isinstance(row, Located)]
         problems += [row for row in rows if isinstance(row, Problem)]
         notes += [f"{Path(row.file).name}: {row.text}" for row in rows if isinstance(row, Note)]
+    if subsets.keys() == {"train"} and (divided := _divided(subsets["train"])):
+        subsets = divided
+        sizes = ", ".join(f"{len(rows):,} {subset}" for subset, rows in subsets.items())
+        notes.append(f"the rows name their subsets (split or training): {sizes}")
     if "train" in subsets:
         problems += _checked(source, subsets, problems, whole)
     return _Loaded(source, subsets, problems, notes)
+
+
+def _divided(rows: list[Located]) -> dict[str, list[Located]]:
+    """Return the rows by the subset they name, if all do and some are training rows; otherwise nothing."""
+    named = {row.subset for row in rows}
+    if None in named or "train" not in named:
+        return {}
+    return {subset: [row for row in rows if row.subset == subset] for subset in SUBSETS if subset in named}
 
 
 def _checked(
