@@ -34,8 +34,10 @@ class Columns:
     of: Mapping[str, str]
     assumed: tuple[str, ...] = ()
 
-    def renamed(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def renamed(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Return a row by the names of fields; other columns keep their names."""
+        if all(field == column for field, column in self.of.items()):
+            return fields
         taken = set(self.of.values())
         others = {name: value for name, value in fields.items() if name not in taken and name not in FIELDS}
         return others | {field: fields[column] for field, column in self.of.items() if column in fields}
