@@ -46,6 +46,12 @@ def test_quotes_that_enclose_no_cell_are_text(tmp_path: Path) -> None:
     assert [text[:8] for text in texts] == ["Mutation", "Die Atom", "Der Atom", '"Premier', '"Tommy D']
 
 
+def test_a_quote_that_csv_does_not_allow_is_explained(tmp_path: Path) -> None:
+    ((row, said),) = problems(put(tmp_path / "t.csv", 'text,label\n"one" more,a\n'))
+    assert row == 2
+    assert said.endswith("a quote inside a quoted cell must be doubled; reading stopped here")
+
+
 def test_columns_are_named_by_the_user_or_by_common_names(tmp_path: Path) -> None:
     path = put(tmp_path / "t.csv", "No,Utterance,Intent\n1,one,a\n2,two,b\n")
     assert labelled(path) == [("one", "a"), ("two", "b")]

@@ -50,7 +50,7 @@ def test_what_is_read_of_an_object_is_said(tmp_path: Path) -> None:
         ('[{"text": "a"}, 3]', 2, "is not an object"),
         ('[{"text": "a"}, {"text": ', 2, "not valid JSON"),
         ('[{"text": "a"},', 2, "the list does not end; is the file complete?"),
-        ('{"text": "a"}\n{"text": "b"}', 2, "one object a line is JSON lines: name the file .jsonl"),
+        ('{"text": "a"} {"text": "b"}', 1, "not valid JSON: Extra data"),
         ('{"version": "1", "authors": ["x"]}', None, "is an object with 'version', 'authors'; expected a list"),
         ("3", None, "expected a list of objects"),
         (b'[{"text": "caf\xe9"}]', 1, "is not UTF-8 text; it looks like cp1252"),
@@ -60,6 +60,15 @@ def test_wrong_json_says_where(tmp_path: Path, content: str | bytes, row: int | 
     found = problems(put(tmp_path / "t.json", content), need_labels=False)
     assert [at for at, _ in found] == [row]
     assert reason in found[0][1]
+
+
+def test_json_lines_by_the_name_of_json_are_read_and_that_is_said(tmp_path: Path) -> None:
+    path = put(tmp_path / "t.json", "".join(json.dumps(row) + "\n" for row in ROWS))
+    assert labelled(path) == FOUND
+    assert notes(path) == ["one object a line: read as JSON lines"]
+    assert inputs(put(tmp_path / "t.json", json.dumps(ROWS[0]))) == ["one"]
+    listed = problems(put(tmp_path / "t.jsonl", json.dumps(ROWS)))
+    assert listed[0][1].endswith("; to read a JSON list, name the file .json")
 
 
 def test_a_list_is_read_in_constant_memory(tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ def _table(source: Source, dialect: Dialect, expected: str) -> Iterator[RawItem]
                         continue
                 yield _row(cells, header, source, row)
     except csv.Error as error:
-        yield source.problem(row + 1, f"not valid CSV: {error}; reading stopped here")
+        hint = ": a quote inside a quoted cell must be doubled" if "expected after" in str(error) else ""
+        yield source.problem(row + 1, f"not valid CSV: {error}{hint}; reading stopped here")
 
 
 def _row(cells: list[str], header: list[str], source: Source, row: int) -> RawItem:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
+from conpet.data.formats.jsonl import read_jsonl
 from conpet.data.raw import Note, RawItem, RawRow
 from conpet.data.source import Source
 from conpet.errors import plural
@@ -108,8 +109,11 @@ def _whole(text: str, source: Source) -> Iterator[RawItem]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        hint = "; one object a line is JSON lines: name the file .jsonl" if error.msg == "Extra data" else ""
-        yield source.problem(error.lineno, f"not valid JSON: {error.msg} at column {error.colno}{hint}")
+        if error.msg == "Extra data" and error.lineno > 1:
+            yield Note(source.file, "one object a line: read as JSON lines")
+            yield from read_jsonl(source)
+        else:
+            yield source.problem(error.lineno, f"not valid JSON: {error.msg} at column {error.colno}")
         return
     except (ValueError, RecursionError) as error:
         yield source.problem(None, f"not usable JSON: {error}")
@@ -124,6 +128,9 @@ def _object(value: Mapping[str, Any], source: Source) -> Iterator[RawItem]:
     for wrapper in _WRAPPERS:
         if isinstance(value.get(wrapper), dict):
             value = value[wrapper]
+    if isinstance(value.get("text"), str):
+        yield RawRow(1, dict(value))
+        return
     if table := _columns(value):
         for number, fields in enumerate(table, start=1):
             yield RawRow(number, fields)

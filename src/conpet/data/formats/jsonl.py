@@ -32,5 +32,6 @@ def _json_row(line: str, source: Source, row: int) -> RawRow | Problem:
     except (ValueError, RecursionError) as error:
         return source.problem(row, f"not usable JSON: {error}")
     if not isinstance(fields, dict):
-        return source.problem(row, 'not a JSON object such as {"text": "...", "label": "..."}')
+        hint = "; to read a JSON list, name the file .json" if isinstance(fields, list) and row == 1 else ""
+        return source.problem(row, f'not a JSON object such as {{"text": "...", "label": "..."}}{hint}')
     return RawRow(row, fields)
