@@ -38,7 +38,7 @@ from conpet.commands.tuned import TunedBackbones
 from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered
-from conpet.data import Example, Examples, MixedExamples, Style, Task, render
+from conpet.data import Example, Examples, Input, MixedExamples, Style, Task, render
 from conpet.data.truncation import CutInputs
 from conpet.errors import (
     AccuracyBoundError,
@@ -64,7 +64,6 @@ from conpet.types import (
     ConsolidationReport,
     Evaluation,
     Generation,
-    Input,
     LearnReport,
     MergeReport,
     OnError,
@@ -812,10 +811,10 @@ class ConPET:
         min_score: float = 0.0,
         on_error: OnError = "fail",
     ) -> Sequence[Prediction | Problem]:
-        """Predict inputs: texts, or examples of any kind; also the problems that `read_inputs` yields.
+        """Predict inputs: texts, examples of any kind, or mappings with the fields of a row ({"text": ...}).
 
         Args:
-            inputs: The inputs.
+            inputs: The inputs; also problems that `read_inputs` yields.
             top_n: Number of labels with scores for each input, 1 or more: the answer and `top_n - 1` runners-up.
             min_score: Answers with a lower score are rejected, 0 to 1: their label is None, and
                 `Prediction.rejected` has the answer that was not given.

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any, Literal
 
 from conpet.cost import StageCost
-from conpet.data import Example, Examples, Kind, Span, Task, TaskStream
+from conpet.data import Example, Examples, Input, Kind, Span, Task, TaskStream
 from conpet.data.truncation import CutInputs
-from conpet.errors import ConfigError, Problem, plural
+from conpet.errors import ConfigError, plural
 from conpet.evaluation.answers import (
     AnsweredExample,
     Calibration,
@@ -87,8 +87,6 @@ class Candidate:
         return f"task {self.task}" if self.label is None else self.label
 
 
-Input = str | Example | Problem
-"""An input to predict; a `Problem` stands for one that could not be read (see `conpet.read_inputs`)."""
 OnError = Literal["fail", "skip", "report"]
 """What to do with inputs that cannot be predicted: predict none, leave them out, or return a `Problem` for each."""
 ON_ERROR: tuple[OnError, ...] = ("fail", "skip", "report")

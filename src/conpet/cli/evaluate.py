@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,12 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from conpet.cli.console import line, messages, output, print_cut, print_json, stages
-from conpet.cli.options import AsJson, BackboneMoved, Device, WorkspacePath
+from conpet.cli.options import (
+    AsJson,
+    BackboneMoved,
+    Device,
+    Encoding,
+    IdColumn,
+    InclusiveEnds,
+    InputFormat,
+    LabelColumn,
+    TextColumn,
+    WorkspacePath,
+    reading,
+    require_path,
+)
 from conpet.cli.workspace import open_workspace
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
     from conpet.data.checks import Located
+    from conpet.data.raw import ReadOptions
     from conpet.report.label_results import LabelResults
     from conpet.types import Evaluation
 
@@ -58,6 +72,12 @@ def evaluate(
             help=f"Show all confused labels, not only the {_CONFUSIONS} most frequent ones, with all rows.",
         ),
     ] = False,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    id_column: IdColumn = None,
+    encoding: Encoding = None,
+    input_format: InputFormat = None,
+    inclusive_ends: InclusiveEnds = False,
     as_json: AsJson = False,
     backbone: BackboneMoved = None,
     device: Device = None,
@@ -70,7 +90,19 @@ def evaluate(
     if target is not None and source is None:
         raise typer.BadParameter("it is the answers to a file: name the file with -i", param_hint="--output")
     if source is not None:
-        _evaluate_file(workspace, source, target, labels, confusion, as_json, backbone, device)
+        how = reading(
+            text=text_column,
+            label=label_column,
+            identifier=id_column,
+            encoding=encoding,
+            form=input_format,
+            inclusive_ends=inclusive_ends,
+        )
+        evaluation = _evaluate_file(source, target, how, lambda: open_workspace(workspace, backbone, device))
+        if as_json:
+            print_json(_file_json(source, evaluation))
+        else:
+            _print_file(source, evaluation, labels, confusion)
         return
     from conpet.commands.report import evaluated, overall, report_data
     from conpet.report.tables import final_table, tasks_table
@@ -125,23 +157,18 @@ def _print_label_results(results: LabelResults, all_labels: bool, all_confusions
     line(calibration(measured.expected_calibration_error, measured.overconfidence, len(measured.bins)))
 
 
-def _evaluate_file(
-    workspace: Path,
-    source: str,
-    target: str | None,
-    all_labels: bool,
-    all_confusions: bool,
-    as_json: bool,
-    backbone: str | None,
-    device: str | None,
-) -> None:
+def _evaluate_file(source: str, target: str | None, how: ReadOptions, workspace: Callable[[], ConPET]) -> Evaluation:
+    """Evaluate on the rows of a file, and write the answers; the evaluation numbers examples by their rows."""
     from conpet.data.evaluation_files import read_labelled, write_evaluated
     from conpet.data.prediction_files import PredictionFormat
+    from conpet.data.source import STDIN
     from conpet.files import written_aside
 
     form = PredictionFormat.of(Path(target)) if target is not None else None
-    rows = read_labelled(source)
-    opened = open_workspace(workspace, backbone, device)
+    if source != STDIN:
+        require_path(source, "nothing was evaluated")
+    rows = read_labelled(source, how, lambda text: line(f"note: {text}", messages()))
+    opened = workspace()
     evaluation = _evaluated_rows(opened, source, rows)
     print_cut(opened, evaluation.cut, "row")
     if target is not None and form is not None:
@@ -149,15 +176,11 @@ def _evaluate_file(
         with written_aside(Path(target)) as stream:
             write_evaluated(rows, answers, stream, form)
         line(f"{target}: {len(rows):,} answers", messages())
-    placed = replace(
+    return replace(
         evaluation,
         answers=tuple(replace(one, row=rows[one.row - 1].row) for one in evaluation.answers),
         unknown=tuple(replace(one, row=rows[one.row - 1].row) for one in evaluation.unknown),
     )
-    if as_json:
-        print_json(_file_json(source, placed))
-    else:
-        _print_file(source, placed, all_labels, all_confusions)
 
 
 def _evaluated_rows(workspace: ConPET, source: str, rows: Sequence[Located]) -> Evaluation:

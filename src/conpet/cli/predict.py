@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from conpet.cli.console import counting, line, messages, output, print_cut
-from conpet.cli.options import AsJson, BackboneMoved, Device, WorkspacePath
+from conpet.cli.options import (
+    AsJson,
+    BackboneMoved,
+    Device,
+    Encoding,
+    IdColumn,
+    InclusiveEnds,
+    InputFormat,
+    TextColumn,
+    WorkspacePath,
+    reading,
+    require_path,
+)
 from conpet.cli.workspace import open_workspace
 from conpet.errors import plural
 from conpet.files import written_aside
@@ -19,6 +31,7 @@ from conpet.files import written_aside
 if TYPE_CHECKING:
     from conpet.api import ConPET
     from conpet.data.prediction_files import PredictionFormat, Row, Written
+    from conpet.data.raw import ReadOptions
     from conpet.types import PredictOptions
 
 STANDARD = "-"
@@ -35,7 +48,8 @@ def predict(
             "--input",
             "-i",
             metavar="FILE",
-            help='JSONL, CSV or Parquet with "text" (or "tokens" and spans); - reads JSON lines from standard input.',
+            help='A file in any format that `learn` reads, or plain lines (.txt), with "text" (or spans); labels are '
+            "not needed. - reads JSON lines from standard input.",
         ),
     ] = None,
     target: Annotated[
@@ -64,6 +78,11 @@ def predict(
         ),
     ] = "fail",
     as_json: AsJson = False,
+    text_column: TextColumn = None,
+    id_column: IdColumn = None,
+    encoding: Encoding = None,
+    input_format: InputFormat = None,
+    inclusive_ends: InclusiveEnds = False,
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
@@ -77,11 +96,16 @@ def predict(
         raise typer.BadParameter("give either texts, or a file with -i (- for standard input)", param_hint="TEXT or -i")
     chosen = _format(form, target, as_json)
     options = _options(top, min_score, on_error)
+    how = reading(
+        text=text_column, identifier=id_column, encoding=encoding, form=input_format, inclusive_ends=inclusive_ends
+    )
+    if source not in (None, STANDARD):
+        require_path(str(source), "nothing was predicted")
     opened = open_workspace(workspace, backbone, device)
     if source is None and target in (None, STANDARD) and chosen is None and sys.stdout.isatty():
         _show(opened, texts or [], options)
     else:
-        _stream(opened, texts, source, target, chosen, options)
+        _stream(opened, _rows(opened, texts, source, options, how), target, chosen, options)
 
 
 def _options(top: int, min_score: float, on_error: str) -> PredictOptions:
@@ -108,8 +132,7 @@ def _format(form: str | None, target: str | None, as_json: bool) -> PredictionFo
 
 def _stream(
     workspace: ConPET,
-    texts: list[str] | None,
-    source: str | None,
+    inputs: AbstractContextManager[tuple[Iterable[Row], int | None]],
     target: str | None,
     form: PredictionFormat | None,
     options: PredictOptions,
@@ -117,7 +140,7 @@ def _stream(
     from conpet.data.prediction_files import PredictionFormat, answered, write_answers
 
     chosen = form or PredictionFormat.JSONL
-    with _rows(workspace, texts, source, options) as (rows, total), counting("predicting", total) as progress:
+    with inputs as (rows, total), counting("predicting", total) as progress:
         answers = answered(workspace, rows, options)
         if target in (None, STANDARD):
             written = write_answers(answers, sys.stdout, chosen, options, progress)
@@ -128,12 +151,12 @@ def _stream(
 
 
 def _rows(
-    workspace: ConPET, texts: list[str] | None, source: str | None, options: PredictOptions
+    workspace: ConPET, texts: list[str] | None, source: str | None, options: PredictOptions, how: ReadOptions
 ) -> AbstractContextManager[tuple[Iterable[Row], int | None]]:
     from conpet.data.prediction_files import opened_rows, text_rows
 
     if source is not None:
-        return opened_rows(workspace, source, options.on_error)
+        return opened_rows(workspace, source, options.on_error, how, lambda text: line(f"note: {text}", messages()))
     return nullcontext((text_rows(texts or []), len(texts or [])))
 
 

@@ -11,6 +11,7 @@ from conpet.data.readers import (
     read_stream,
     read_task,
 )
+from conpet.data.rows import Input
 from conpet.data.task import Examples, MixedExamples, Task, TaskStream, check_task
 from conpet.data.templates import Piece, PieceRole, Rendered, Style, check_template, default_template, render
 from conpet.data.truncation import Fitted, TokenPiece, fit
@@ -19,6 +20,7 @@ __all__ = [
     "Example",
     "Examples",
     "Fitted",
+    "Input",
     "Kind",
     "Located",
     "MixedExamples",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,11 +12,12 @@ from conpet.errors import Problem
 
 
 class Located(NamedTuple):
-    """An example with its file and row."""
+    """An example with its file and row, and the subset that the row names, if it names one."""
 
     file: str
     row: int
     example: Example
+    subset: str | None = None
 
     def problem(self, reason: str) -> Problem:
         """Return a problem of this example."""
@@ -172,13 +174,23 @@ def _no_label(example: Example) -> bool:
 
 
 def _broken_strings(example: Example) -> Iterator[str]:
-    fields: dict[str, Any] = {"text": example.text, "label": example.label, "id": example.id}
-    fields["tokens"] = "".join(example.tokens)
+    fields = {"text": example.text, "label": example.label, "tokens": "".join(example.tokens)}
     for name, value in fields.items():
-        try:
-            (value or "").encode()
-        except UnicodeEncodeError:
+        if not _is_unicode(value or ""):
             yield name
+    identifier = json.dumps(example.id, ensure_ascii=False) if isinstance(example.id, (list, dict)) else example.id
+    if isinstance(identifier, str) and not _is_unicode(identifier):
+        yield "id"
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_span(name: str, span: Span | None, tokens: Sequence[str]) -> str | None:

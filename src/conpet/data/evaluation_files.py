@@ -4,43 +4,44 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from conpet.data.checks import Located, check_example
-from conpet.data.files import RawRow, raw_rows
+from conpet.data.example import Example
 from conpet.data.prediction_files import PredictionFormat
-from conpet.data.rows import RowError, parse_row
+from conpet.data.raw import ReadOptions
+from conpet.data.readers import parsed_rows
 from conpet.errors import DataError, Problem, plural
 from conpet.evaluation.answers import AnsweredExample
 
 _COLUMNS = ("row", "id", "text", "label", "answer", "score", "answered_by", "correct")
 
 
-def read_labelled(path: str | Path) -> list[Located]:
+def read_labelled(
+    path: str | Path, options: ReadOptions | None = None, note: Callable[[str], None] | None = None
+) -> list[Located]:
     """Read the labelled rows of a file, or of standard input ("-").
+
+    Args:
+        path: The file, as in `read_task`.
+        options: How to read it.
+        note: Called with each note on how it was read.
 
     Raises:
         DataError: A row is wrong or has no label, or there are no rows; `problems` lists all of them.
     """
     rows: list[Located] = []
     problems: list[Problem] = []
-    for raw in raw_rows(path):
-        if not isinstance(raw, RawRow):
-            problems.append(raw)
-            continue
-        try:
-            example = parse_row(raw.fields)
-        except RowError as error:
-            problems.append(Problem(str(path), raw.row, str(error)))
-            continue
-        located = Located(str(path), raw.row, example)
-        reasons = check_example(example)
-        if example.label is None or not example.label.strip():
-            reasons.append("missing label")
-        problems += [located.problem(reason) for reason in reasons]
-        rows.append(located)
+    for row in parsed_rows(path, options, labelled=True):
+        if isinstance(row, Located):
+            rows.append(row)
+            problems += [row.problem(reason) for reason in _reasons(row.example)]
+        elif isinstance(row, Problem):
+            problems.append(row)
+        elif note:
+            note(str(row))
     if problems:
         raise DataError(
             f"{path}: {plural(len(problems), 'problem')}; nothing was evaluated. Correct or remove these rows", problems
@@ -48,6 +49,12 @@ def read_labelled(path: str | Path) -> list[Located]:
     if not rows:
         raise DataError(f"{path}: the file has no rows; give a file with labelled rows")
     return rows
+
+
+def _reasons(example: Example) -> list[str]:
+    """List what is wrong with a labelled example."""
+    missing = example.label is None or not example.label.strip()
+    return [*check_example(example), *(["missing label"] if missing else [])]
 
 
 def write_evaluated(

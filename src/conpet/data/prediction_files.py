@@ -14,7 +14,9 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TextIO
 
 from conpet.data import Example, Located, count_inputs, read_input_rows
-from conpet.data.files import STDIN
+from conpet.data.example import Id
+from conpet.data.raw import ReadOptions
+from conpet.data.source import STDIN
 from conpet.data.truncation import CutInputs
 from conpet.errors import ConfigError, DataError, Problem, plural
 from conpet.types import OnError, Prediction, PredictOptions
@@ -52,7 +54,13 @@ class PredictionFormat(StrEnum):
 
 
 @contextmanager
-def opened_rows(workspace: ConPET, source: str, on_error: OnError) -> Iterator[tuple[Iterable[Row], int | None]]:
+def opened_rows(
+    workspace: ConPET,
+    source: str,
+    on_error: OnError,
+    options: ReadOptions | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Iterator[tuple[Iterable[Row], int | None]]:
     """Yield a stream of the rows of a file, and their number if it is known; constant memory.
 
     With `on_error="fail"`, all rows are checked first. Standard input can be read only once, so its rows are kept in a
@@ -62,18 +70,20 @@ def opened_rows(workspace: ConPET, source: str, on_error: OnError) -> Iterator[t
         workspace: The workspace that is to predict them.
         source: A file, or "-" for standard input.
         on_error: What to do with wrong rows.
+        options: How to read it.
+        note: Called with each note on how it was read.
 
     Raises:
         DataError: Rows are wrong, and `on_error` is "fail"; the message names all of them.
     """
     if on_error != "fail":
-        yield read_input_rows(source), count_inputs(source)
+        yield read_input_rows(source, options, note), count_inputs(source, options)
     elif source != STDIN:
-        total = _check_rows(workspace, source, read_input_rows(source))
-        yield read_input_rows(source), total
+        total = _check_rows(workspace, source, read_input_rows(source, options, note))
+        yield read_input_rows(source, options), total
     else:
         with TemporaryFile("w+", encoding="utf-8") as kept:
-            total = _check_rows(workspace, "standard input", _keeping(read_input_rows(source), kept))
+            total = _check_rows(workspace, "standard input", _keeping(read_input_rows(source, options, note), kept))
             kept.seek(0)
             yield _kept_rows(kept), total
 
@@ -246,14 +256,17 @@ def _csv(stream: TextIO, options: PredictOptions) -> Write:
     writer.writeheader()
 
     def write(answer: Answer | Problem) -> None:
-        writer.writerow(answer_row(answer) if isinstance(answer, Problem) else _csv_row(*answer))
+        if isinstance(answer, Problem):
+            writer.writerow({"id": _id_cell(answer.id), "row": answer.row, "error": answer.reason})
+        else:
+            writer.writerow(_csv_row(*answer))
 
     return write
 
 
 def _csv_row(example: Example, prediction: Prediction) -> dict[str, Any]:
     row: dict[str, Any] = {
-        **_identifier(example.id),
+        "id": _id_cell(example.id),
         "text": example.text or " ".join(example.tokens),
         "label": prediction.shown,
         "score": prediction.score,
@@ -263,3 +276,10 @@ def _csv_row(example: Example, prediction: Prediction) -> dict[str, Any]:
     for rank, other in enumerate(prediction.runners_up, start=2):
         row |= {f"label_{rank}": other.label or "", f"score_{rank}": other.score, f"task_{rank}": other.task}
     return row if prediction.rejected is None else {**row, "rejected": prediction.rejected}
+
+
+def _id_cell(identifier: Id | None) -> str:
+    """Return an id as a cell: text as it is, any other value as JSON."""
+    if identifier is None or isinstance(identifier, str):
+        return identifier or ""
+    return json.dumps(identifier, ensure_ascii=False)

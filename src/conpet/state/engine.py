@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Literal, TypeVar, overload
 
-from conpet.data import Example, Kind, check_example
+from conpet.data import Example, Input, Kind, check_example
+from conpet.data.rows import RowError, to_example
 from conpet.errors import DataError, Problem
 from conpet.heads.base import Answer
 from conpet.state.inputs import EncodedInputs, cut_tokens
 from conpet.state.live import Live, LiveState
-from conpet.types import Candidate, Input, OnError, Prediction, PredictOptions
+from conpet.types import Candidate, OnError, Prediction, PredictOptions
 
 CHUNK = 256
 """Number of inputs per batch of a stream."""
@@ -64,7 +65,7 @@ class Engine:
         on_error: OnError = "fail",
         first: int = 1,
     ) -> Sequence[Prediction | Problem]:
-        """Predict inputs: texts, examples of any kind, or the problems of inputs that could not be read.
+        """Predict inputs: texts, examples of any kind, mappings with the fields of a row, or problems of reading.
 
         Args:
             inputs: The inputs.
@@ -134,10 +135,13 @@ def require_several(inputs: Inputs) -> Inputs:
     """Return the inputs.
 
     Raises:
-        DataError: They are a single text (each character would be an input) or a single example.
+        DataError: They are a single text (each character would be an input), a single mapping (each key would be one),
+            or another single value.
     """
-    if isinstance(inputs, str | Example):
+    if isinstance(inputs, str | bytes | Example | Mapping):
         raise DataError("predict takes a list of inputs but got a single one; put it into a list: predict([...])")
+    if not isinstance(inputs, Iterable):
+        raise DataError(f"predict takes a list of inputs, not {inputs!r:.60}")
     return inputs
 
 
@@ -177,14 +181,14 @@ def _checked(live: Live, inputs: Iterable[object], first: int) -> list[Example |
     def checked(number: int, item: object) -> Example | Problem:
         if isinstance(item, Problem):
             return item
-        if isinstance(item, str):
-            item = Example.of_text(item)
-        if not isinstance(item, Example):
-            return Problem("inputs", number, f"is a {type(item).__name__}; give texts or conpet.Example objects")
-        reasons = check_example(item)
-        if item.kind in unknown:
-            reasons.append(f"is of kind {item.kind}, but the tasks are of kind {learned}")
-        return Problem("inputs", number, "; ".join(reasons), item.id) if reasons else item.labelled(None)
+        try:
+            example = to_example(item, labelled=False).labelled(None)
+        except RowError as error:
+            return Problem("inputs", number, str(error), item.get("id") if isinstance(item, Mapping) else None)
+        reasons = check_example(example)
+        if example.kind in unknown:
+            reasons.append(f"is of kind {example.kind}, but the tasks are of kind {learned}")
+        return Problem("inputs", number, "; ".join(reasons), example.id) if reasons else example
 
     return [checked(number, item) for number, item in enumerate(inputs, start=first)]
 
