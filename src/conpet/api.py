@@ -36,7 +36,7 @@ from conpet.commands.tune import search
 from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered
-from conpet.data import Example, Examples, Style, Task, render
+from conpet.data import Examples, Input, Style, Task, render
 from conpet.errors import AccuracyBoundError, BackboneMismatchError, ConfigError, DataError, UnknownNameError
 from conpet.methods import METHODS
 from conpet.methods.base import Method
@@ -694,8 +694,8 @@ class ConPET:
 
     # Predicting
 
-    def predict(self, inputs: Sequence[str | Example], *, runners_up: int = 2) -> list[Prediction]:
-        """Predict inputs: texts, or examples of any kind.
+    def predict(self, inputs: Sequence[Input], *, runners_up: int = 2) -> list[Prediction]:
+        """Predict inputs: texts, examples of any kind, or mappings with the fields of a row ({"text": ...}).
 
         Args:
             inputs: The inputs.
@@ -707,7 +707,7 @@ class ConPET:
         """
         return self._engine.predict(inputs, runners_up=runners_up)
 
-    def predict_stream(self, inputs: Iterable[str | Example], *, runners_up: int = 2) -> Iterator[Prediction]:
+    def predict_stream(self, inputs: Iterable[Input], *, runners_up: int = 2) -> Iterator[Prediction]:
         """Predict any number of inputs in constant memory; arguments and errors as in `predict`."""
         return self._engine.predict_stream(inputs, runners_up=runners_up)
 

@@ -98,7 +98,7 @@ class DataError(ConpetError, ValueError):
         self.problems = tuple(problems)
         order = {file: number for number, file in enumerate(dict.fromkeys(problem.file for problem in self.problems))}
         by_row = sorted(self.problems, key=lambda problem: (order[problem.file], problem.row or 0))
-        shown = [f"  {problem}" for problem in by_row[: self.SHOWN]]
+        shown = [f"  {problem}" for problem in by_row[: self.SHOWN] if not summary.startswith(str(problem))]
         if len(self.problems) > self.SHOWN:
             shown.append(f"  ... and {len(self.problems) - self.SHOWN} more")
         super().__init__("\n".join([summary, *shown]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from conpet.api import ConPET
     from conpet.data import Task
+    from conpet.data.raw import ReadOptions
     from conpet.types import ConsolidationReport, Evaluation, LearnReport
 
 Done = TypeVar("Done")
@@ -103,11 +105,13 @@ def _title(group: Sequence[Task], start: int, total: int) -> str:
     return f"[{start + 1} to {start + len(group)} of {total}] {group[0].name}, ..., {group[-1].name}"
 
 
-def extend_tasks(workspace: ConPET, source: Path, *, evaluate: bool = True, wait: float | None = None) -> None:
+def extend_tasks(
+    workspace: ConPET, source: Path, options: ReadOptions, *, evaluate: bool = True, wait: float | None = None
+) -> None:
     """Learn more examples of known labels, and print a report for each task."""
     from conpet.data import read_examples
 
-    examples = read_examples(source)
+    examples = read_examples(source, **asdict(options), note=line)
     with stages(source.name) as progress:
         reports = with_wait(
             wait,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from conpet.cli.console import INTERRUPTED, line, messages, output, print_json, stages
-from conpet.cli.options import AsJson, assignments
+from conpet.cli.options import (
+    AsJson,
+    Encoding,
+    IdColumn,
+    InclusiveEnds,
+    InputFormat,
+    LabelColumn,
+    TextColumn,
+    assignments,
+    reading,
+    reading_arguments,
+    require_path,
+)
 from conpet.config import DEFAULT_BACKBONE
 from conpet.report.comparison import CONSOLIDATE
 
@@ -25,7 +38,7 @@ def compare(
         Path,
         typer.Argument(
             metavar="TASK_OR_STREAM",
-            help="A JSONL, CSV or Parquet file; a folder with train, validation and test files; or a folder of these.",
+            help="A data file, or a folder, as for `conpet learn`.",
             show_default=False,
         ),
     ],
@@ -47,6 +60,12 @@ def compare(
             "--set", metavar="KEY=VALUE", help="A setting of all learners (training.epochs=4); may be repeated."
         ),
     ] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    id_column: IdColumn = None,
+    encoding: Encoding = None,
+    input_format: InputFormat = None,
+    inclusive_ends: InclusiveEnds = False,
     as_json: AsJson = False,
 ) -> None:
     """Find out which method pays on your data, before you create a workspace.
@@ -59,11 +78,20 @@ def compare(
     given: dict[str, Any] = {name: value for name, value in direct.items() if value is not None}
     if twice := given.keys() & (own := assignments(settings or [])).keys():
         raise typer.BadParameter(f"{min(twice)} has an option of its own", param_hint="--set")
+    options = reading(
+        text=text_column,
+        label=label_column,
+        identifier=id_column,
+        encoding=encoding,
+        form=input_format,
+        inclusive_ends=inclusive_ends,
+    )
+    require_path(source, "nothing was compared")
     names = [name.strip() for name in learners.split(",") if name.strip()]
     from conpet.comparison import compare_learners
     from conpet.data import read_stream
 
-    tasks = read_stream(source, seed=(given | own).get("seed", 0))
+    tasks = read_stream(source, seed=(given | own).get("seed", 0), **asdict(options))
     for task in tasks:
         for note in task.notes:
             line(f"{task.name}: {note}", messages())
@@ -73,22 +101,29 @@ def compare(
     except KeyboardInterrupt:
         line("stopped: the temporary workspaces are deleted", messages(), "yellow")
         raise typer.Exit(INTERRUPTED) from None
-    commands = _commands(report, source, given, settings or [])
+    commands = _commands(report, [str(source), *reading_arguments(options)], given, settings or [])
     if as_json:
         print_json(report.model_dump(mode="json") | {"commands": commands})
     else:
         _print(report, commands)
 
 
-def _commands(report: ComparisonReport, source: Path, given: dict[str, Any], settings: list[str]) -> list[str]:
-    """Return the commands that learn the data with the chosen learner."""
+def _commands(report: ComparisonReport, source: list[str], given: dict[str, Any], settings: list[str]) -> list[str]:
+    """Return the commands that learn the data with the chosen learner.
+
+    Args:
+        report: The comparison.
+        source: The arguments of `conpet learn` that name the data, and how to read it.
+        given: Settings given by options of their own.
+        settings: Settings given with --set.
+    """
     options = {"backbone.name": "--backbone", "backbone.device": "--device", "seed": "--seed"}
     init = ["conpet", "init", _WORKSPACE, "--method", report.choice.method]
     for name, value in given.items():
         init += [] if (name, value) == ("backbone.name", DEFAULT_BACKBONE) else [options[name], str(value)]
     for assignment in settings:
         init += ["--set", assignment]
-    commands = [init, ["conpet", "learn", _WORKSPACE, str(source)]]
+    commands = [init, ["conpet", "learn", _WORKSPACE, *source]]
     if report.choice.consolidated:
         fall = report.choice.fall
         commands.append(["conpet", "consolidate", _WORKSPACE, *(["--bound", str(ceil(fall))] if fall else [])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,22 @@ import typer
 
 from conpet.cli.changes import advise_consolidation, extend_tasks, teach
 from conpet.cli.console import line, messages, output, print_error
-from conpet.cli.options import BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, assignments
+from conpet.cli.options import (
+    BackboneMoved,
+    Device,
+    Encoding,
+    IdColumn,
+    InclusiveEnds,
+    InputFormat,
+    LabelColumn,
+    NoEvaluate,
+    TextColumn,
+    Wait,
+    WorkspacePath,
+    assignments,
+    reading,
+    require_path,
+)
 from conpet.cli.workspace import open_workspace
 from conpet.config import DEFAULT_BACKBONE
 from conpet.cost import Meter, metered
@@ -93,7 +109,8 @@ def learn(
         Path,
         typer.Argument(
             metavar="TASK_OR_STREAM",
-            help="A JSONL, CSV or Parquet file; a folder with train, validation and test files; or a folder of these.",
+            help="A data file (JSONL, CSV, Excel, Parquet, Rasa, ...); a folder with train, validation and test files; "
+            "or a folder of these.",
             show_default=False,
         ),
     ],
@@ -133,6 +150,12 @@ def learn(
         bool,
         typer.Option("--all-rows", help="Learn from every row: split off no validation and test sets."),
     ] = False,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    id_column: IdColumn = None,
+    encoding: Encoding = None,
+    input_format: InputFormat = None,
+    inclusive_ends: InclusiveEnds = False,
     backbone: BackboneMoved = None,
     device: Device = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List every wrong row of the data.")] = False,
@@ -162,13 +185,22 @@ def learn(
             "a task keeps its name, template and test split: leave out --name, --template, --seed and --all-rows",
             param_hint="--extend",
         )
+    options = reading(
+        text=text_column,
+        label=label_column,
+        identifier=id_column,
+        encoding=encoding,
+        form=input_format,
+        inclusive_ends=inclusive_ends,
+    )
+    require_path(source, "nothing was learned")
     opened = open_workspace(workspace, backbone, device)
     try:
         if extend:
-            extend_tasks(opened, source, evaluate=not no_evaluate, wait=wait)
+            extend_tasks(opened, source, options, evaluate=not no_evaluate, wait=wait)
             return
         split = {"seed": opened.settings.seed if seed is None else seed, "all_rows": all_rows}
-        tasks = _read(opened, source, name, template, split)
+        tasks = _read(opened, source, name, template, split | asdict(options))
     except DataError as error:
         if not verbose:
             raise
@@ -214,13 +246,13 @@ def _check_consolidates(workspace: ConPET) -> None:
 
 
 def _read(
-    workspace: ConPET, source: Path, name: str | None, template: str | None, split: Mapping[str, Any]
+    workspace: ConPET, source: Path, name: str | None, template: str | None, how: Mapping[str, Any]
 ) -> list[Task]:
     from conpet.data import read_stream, read_task
 
     if name is None and template is None:
-        return list(read_stream(source, owned=workspace.owners, **split))
-    return [read_task(source, name=name, template=template, owned=workspace.owners, **split)]
+        return list(read_stream(source, owned=workspace.owners, **how))
+    return [read_task(source, name=name, template=template, owned=workspace.owners, **how)]
 
 
 def _print_created(created: ConPET, path: Path, options: Iterable[str]) -> None:

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from conpet.cli.console import counting, line, messages, output
-from conpet.cli.options import AsJson, BackboneMoved, Device, WorkspacePath
+from conpet.cli.options import (
+    AsJson,
+    BackboneMoved,
+    Device,
+    Encoding,
+    IdColumn,
+    InclusiveEnds,
+    InputFormat,
+    TextColumn,
+    WorkspacePath,
+    reading,
+    require_path,
+)
 from conpet.cli.workspace import open_workspace
 from conpet.files import written_aside
 
@@ -18,6 +30,7 @@ if TYPE_CHECKING:
     from conpet.api import ConPET
     from conpet.data import Example
     from conpet.data.prediction_files import PredictionFormat
+    from conpet.data.raw import ReadOptions
     from conpet.types import Prediction
 
 STANDARD = "-"
@@ -34,7 +47,8 @@ def predict(
             "--input",
             "-i",
             metavar="FILE",
-            help='JSONL, CSV or Parquet with "text" (or "tokens" and spans); - reads JSON lines from standard input.',
+            help='A file in any format that `learn` reads, or plain lines (.txt), with "text" (or spans); labels are '
+            "not needed. - reads JSON lines from standard input.",
         ),
     ] = None,
     target: Annotated[
@@ -51,6 +65,11 @@ def predict(
     ] = None,
     runners_up: Annotated[int, typer.Option(min=0, help="Number of further labels with each answer.")] = 2,
     as_json: AsJson = False,
+    text_column: TextColumn = None,
+    id_column: IdColumn = None,
+    encoding: Encoding = None,
+    input_format: InputFormat = None,
+    inclusive_ends: InclusiveEnds = False,
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
@@ -62,12 +81,17 @@ def predict(
     if bool(texts) == bool(source):
         raise typer.BadParameter("give either texts, or a file with -i (- for standard input)", param_hint="TEXT or -i")
     chosen = _format(form, target, as_json)
+    options = reading(
+        text=text_column, identifier=id_column, encoding=encoding, form=input_format, inclusive_ends=inclusive_ends
+    )
+    if source not in (None, STANDARD):
+        require_path(str(source), "nothing was predicted")
     opened = open_workspace(workspace, backbone, device)
     if source is None and target in (None, STANDARD) and chosen is None and sys.stdout.isatty():
         inputs = list(texts or [])
         _show(inputs, opened.predict(inputs, runners_up=runners_up))
     else:
-        _stream(opened, texts, source, target, chosen, runners_up)
+        _stream(opened, _inputs(texts, source, options), target, chosen, runners_up)
 
 
 def _format(form: str | None, target: str | None, as_json: bool) -> PredictionFormat | None:
@@ -86,16 +110,15 @@ def _format(form: str | None, target: str | None, as_json: bool) -> PredictionFo
 
 def _stream(
     workspace: ConPET,
-    texts: list[str] | None,
-    source: str | None,
+    inputs: tuple[Iterable[Example], int | None],
     target: str | None,
     form: PredictionFormat | None,
     runners_up: int,
 ) -> None:
     from conpet.data.prediction_files import PredictionFormat, answered, write_answers
 
-    inputs, total = _inputs(texts, source)
-    answers = answered(workspace, inputs, runners_up)
+    examples, total = inputs
+    answers = answered(workspace, examples, runners_up)
     chosen = form or PredictionFormat.JSONL
     with counting("predicting", total) as progress:
         if target in (None, STANDARD):
@@ -106,12 +129,12 @@ def _stream(
     line(f"{target}: {written:,} predictions", messages())
 
 
-def _inputs(texts: list[str] | None, source: str | None) -> tuple[Iterable[Example], int | None]:
+def _inputs(texts: list[str] | None, source: str | None, options: ReadOptions) -> tuple[Iterable[Example], int | None]:
     from conpet.data import Example
     from conpet.data.prediction_files import checked_inputs
 
     if source is not None:
-        return checked_inputs(source)
+        return checked_inputs(source, options, note=lambda text: line(f"note: {text}", messages()))
     return [Example.of_text(text) for text in texts or []], len(texts or [])
 
 

@@ -3,6 +3,7 @@
 from conpet.data.checks import check_example
 from conpet.data.example import Example, Kind, Span
 from conpet.data.readers import count_inputs, read_examples, read_inputs, read_stream, read_task
+from conpet.data.rows import Input
 from conpet.data.task import Examples, Task, TaskStream, check_task
 from conpet.data.templates import Piece, PieceRole, Rendered, Style, check_template, default_template, render
 from conpet.data.truncation import Fitted, TokenPiece, fit
@@ -11,6 +12,7 @@ __all__ = [
     "Example",
     "Examples",
     "Fitted",
+    "Input",
     "Kind",
     "Piece",
     "PieceRole",

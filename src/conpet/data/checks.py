@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -111,13 +112,20 @@ def _no_label(example: Example) -> bool:
 
 
 def _broken_strings(example: Example) -> Iterator[str]:
-    fields: dict[str, Any] = {"text": example.text, "label": example.label, "id": example.id}
-    fields["tokens"] = "".join(example.tokens)
+    fields = {"text": example.text, "label": example.label, "tokens": "".join(example.tokens)}
     for name, value in fields.items():
-        try:
-            (value or "").encode()
-        except UnicodeEncodeError:
+        if not _is_unicode(value or ""):
             yield name
+    if isinstance(example.id, (str, list, dict)) and not _is_unicode(json.dumps(example.id, ensure_ascii=False)):
+        yield "id"
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_span(name: str, span: Span | None, tokens: Sequence[str]) -> str | None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from enum import StrEnum
 from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from conpet.data import Example, read_inputs
-from conpet.data.files import STDIN
+from conpet.data.example import Id
+from conpet.data.raw import ReadOptions
+from conpet.data.source import STDIN
 from conpet.errors import ConfigError, DataError
 from conpet.types import Prediction
 
@@ -43,22 +46,30 @@ class PredictionFormat(StrEnum):
         )
 
 
-def checked_inputs(source: str) -> tuple[Iterator[Example], int | None]:
+def checked_inputs(
+    source: str, options: ReadOptions | None = None, note: Callable[[str], None] | None = None
+) -> tuple[Iterator[Example], int | None]:
     """Check all rows of a file, then return a stream of its inputs and their number.
 
     A wrong row is therefore found before the first prediction. Standard input ("-") can be read only once: it is not
     checked first, and its number of inputs is None.
 
+    Args:
+        source: The file.
+        options: How to read it.
+        note: Called with each note on how it was read.
+
     Raises:
         DataError: A row is wrong.
     """
+    given = asdict(options or ReadOptions())
     if source == STDIN:
-        return read_inputs(source), None
+        return read_inputs(source, note=note, **given), None
     try:
-        total = sum(1 for _ in read_inputs(source))
+        total = sum(1 for _ in read_inputs(source, note=note, **given))
     except DataError as error:
         raise DataError(f"{error.summary}; nothing was predicted", error.problems) from error
-    return read_inputs(source), total
+    return read_inputs(source, **given), total
 
 
 def answered(workspace: ConPET, inputs: Iterable[Example], runners_up: int) -> Iterator[Answer]:
@@ -134,6 +145,13 @@ def _csv(stream: TextIO, runners_up: int) -> Write:
         cells = [cell for other in prediction.runners_up for cell in (other.label or "", other.score, other.task)]
         cells += [""] * (len(others) - len(cells))
         first = (prediction.shown, prediction.score, prediction.task, prediction.version)
-        writer.writerow([example.id or "", text, *first, *cells])
+        writer.writerow([_id_cell(example.id), text, *first, *cells])
 
     return write
+
+
+def _id_cell(identifier: Id | None) -> str:
+    """Return an id as a cell: text as it is, any other value as JSON."""
+    if identifier is None or isinstance(identifier, str):
+        return identifier or ""
+    return json.dumps(identifier, ensure_ascii=False)

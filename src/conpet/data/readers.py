@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from conpet.data.checks import Located, check_example, check_rows, check_stream, check_task_template
 from conpet.data.example import Example
-from conpet.data.files import RawRow, count_rows, raw_rows
+from conpet.data.files import NO_SUCH_PATH, count_rows, raw_rows
 from conpet.data.held_out import TEST_SHARE, VALIDATION_SHARE, split_off
+from conpet.data.raw import Note, RawRow, ReadOptions
 from conpet.data.rows import RowError, parse_row
 from conpet.data.stream_layout import TaskSource, find_stream, find_task
 from conpet.data.task import Examples, Task, TaskStream
@@ -25,87 +26,147 @@ def read_task(
     settings: Mapping[str, object] | None = None,
     owned: Mapping[str, str] | None = None,
     all_rows: bool = False,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    format: str | None = None,  # noqa: A002
+    inclusive_ends: bool = False,
 ) -> Task:
     """Read a task.
 
     Args:
-        path: A JSONL, CSV or Parquet file (JSONL and CSV also gzipped), or a folder with a train file and, if there
-            are any, validation (dev, valid) and test files. See `conpet.data.rows.parse_row` for the fields.
+        path: A file in any format (`conpet.data.files.FORMATS`; text formats also compressed), a folder with a train
+            file and, if there are any, validation (dev, valid) and test files, or a folder saved by the library
+            `datasets`. See `conpet.data.rows.parse_row` for the fields.
         name: The task's name; by default the name of the file or folder.
         seed: Seed for splitting missing validation and test sets off the training set (see `Task.notes`).
         template: A template instead of the default of the kind (see `conpet.data.templates.render`).
         settings: Overrides of the workspace's task-level settings.
         owned: Maps known labels to the names of their tasks; the labels of this task must be new.
         all_rows: Whether to learn from every row: nothing is split off, and missing sets stay empty.
+        columns: The columns of fields that have other names: {"text": "utterance"}; positions, counted from 1, for
+            a file without a header.
+        encoding: Encoding of text that is not Unicode ("cp1252").
+        format: Name of the file format ("conll"), if it does not follow from the file's name.
+        inclusive_ends: Whether the end of a span is its last token or character, not the position after it.
 
     Raises:
         DataError: The data has errors; `problems` lists all of them.
-        ConfigError: A Parquet file is read where pyarrow is not installed.
+        ConfigError: An argument is wrong, or a package that reads the format is not installed.
     """
-    source = find_task(Path(path), name, template, settings)
+    options = ReadOptions(columns or {}, encoding, format, inclusive_ends)
+    source = find_task(Path(path), name, template, settings, options)
     return _build([source], [], path, None if all_rows else seed, owned or {})[0]
 
 
 def read_stream(
-    path: str | Path, *, seed: int = 0, owned: Mapping[str, str] | None = None, all_rows: bool = False
+    path: str | Path,
+    *,
+    seed: int = 0,
+    owned: Mapping[str, str] | None = None,
+    all_rows: bool = False,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    format: str | None = None,  # noqa: A002
+    inclusive_ends: bool = False,
 ) -> TaskStream:
     """Read a folder of tasks, or one task as a stream of one.
 
     The tasks are the files and subfolders in natural order ("task-2" before "task-10"), or those in `stream.yaml`:
     `tasks: [{path: ..., name: ..., template: ..., settings: {...}}]`. Paths are relative to the folder; only `path` is
-    required.
+    required. An entry may also have `columns`, `encoding`, `format` and `inclusive_ends`, instead of these arguments.
 
     Args:
         path: The folder or file.
         seed: As in `read_task`.
         owned: As in `read_task`.
         all_rows: As in `read_task`.
+        columns: As in `read_task`.
+        encoding: As in `read_task`.
+        format: As in `read_task`.
+        inclusive_ends: As in `read_task`.
 
     Raises:
         DataError: The data has errors; `problems` lists all of them, over all tasks.
-        ConfigError: A Parquet file is read where pyarrow is not installed.
+        ConfigError: As in `read_task`.
     """
-    sources, problems = find_stream(Path(path))
+    sources, problems = find_stream(Path(path), ReadOptions(columns or {}, encoding, format, inclusive_ends))
     return TaskStream(_build(sources, problems, path, None if all_rows else seed, owned or {}))
 
 
-def read_examples(path: str | Path) -> Examples:
+def read_examples(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    format: str | None = None,  # noqa: A002
+    inclusive_ends: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> Examples:
     """Read further examples for known tasks; files as in `read_task`, but nothing is split off.
 
     Args:
         path: A file of training examples, or a folder with a train file and, if there are any, other sets.
+        columns: As in `read_task`.
+        encoding: As in `read_task`.
+        format: As in `read_task`.
+        inclusive_ends: As in `read_task`.
+        note: Called with each note on how the files were read.
 
     Raises:
         DataError: The data has errors; `problems` lists all of them.
-        ConfigError: A Parquet file is read where pyarrow is not installed.
+        ConfigError: As in `read_task`.
     """
-    loaded = _load(find_task(Path(path), None, None, None), whole=False)
+    options = ReadOptions(columns or {}, encoding, format, inclusive_ends)
+    loaded = _load(find_task(Path(path), options=options), whole=False)
     if loaded.problems:
-        raise DataError(f"{path}: {plural(len(loaded.problems), 'problem')}; nothing was learned", loaded.problems)
+        raise DataError(_summary(path, loaded.problems), loaded.problems)
+    for text in loaded.notes if note else ():
+        note(text)  # type: ignore[misc]
     return Examples(**{subset: tuple(row.example for row in rows) for subset, rows in loaded.subsets.items()})
 
 
-def read_inputs(path: str | Path) -> Iterator[Example]:
-    """Stream inputs to predict, in constant memory; labels are optional.
+def read_inputs(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    format: str | None = None,  # noqa: A002
+    inclusive_ends: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> Iterator[Example]:
+    """Stream inputs to predict; labels are optional, and a wrong one is ignored.
+
+    Memory is constant, except for YAML, Markdown, brat and JSON files that are not a list, which are read whole.
 
     Args:
-        path: A JSONL, CSV or Parquet file, or "-" for JSON lines from standard input.
+        path: A file as in `read_task`, plain lines (`.txt`), or "-" for JSON lines from standard input.
+        columns: As in `read_task`.
+        encoding: As in `read_task`.
+        format: As in `read_task`.
+        inclusive_ends: As in `read_task`.
+        note: Called with each note on how the file was read.
 
     Raises:
         DataError: A row is wrong; raised when the row is reached.
-        ConfigError: A Parquet file is read where pyarrow is not installed.
+        ConfigError: As in `read_task`.
     """
-    for row in _parsed(path):
+    options = ReadOptions(columns or {}, encoding, format, inclusive_ends)
+    for row in _parsed(path, options):
         if isinstance(row, Problem):
-            raise DataError(f"{path}: an input cannot be read", [row])
+            missing = row.reason == NO_SUCH_PATH
+            raise DataError(str(row) if missing else f"{path}: an input cannot be read", [row])
+        if isinstance(row, Note):
+            if note:
+                note(str(row))
+            continue
         if reasons := check_example(row.example):
             raise DataError(f"{path}: an input cannot be read", [row.problem(reason) for reason in reasons])
         yield row.example
 
 
-def count_inputs(path: str | Path) -> int | None:
+def count_inputs(path: str | Path, options: ReadOptions | None = None) -> int | None:
     """Count the rows that `read_inputs` will read, or return None if that is not known beforehand."""
-    return count_rows(path)
+    return count_rows(path, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,32 +176,80 @@ class _Loaded:
     source: TaskSource
     subsets: dict[str, list[Located]]
     problems: list[Problem]
+    notes: list[str] = field(default_factory=list)
 
 
-def _parsed(path: str | Path) -> Iterator[Located | Problem]:
-    for raw in raw_rows(path):
-        if isinstance(raw, RawRow):
-            try:
-                yield Located(str(path), raw.row, parse_row(raw.fields))
-            except RowError as error:
-                yield Problem(str(path), raw.row, str(error))
-        else:
+def _parsed(
+    path: str | Path, options: ReadOptions | None = None, *, labelled: bool = False
+) -> Iterator[Located | Problem | Note]:
+    """Yield the rows of a file as examples.
+
+    Args:
+        path: The file.
+        options: How to read it.
+        labelled: Whether labels are needed; otherwise a wrong one is ignored.
+    """
+    options = options or ReadOptions()
+    changed = 0
+    for raw in raw_rows(path, options, labelled=labelled):
+        if not isinstance(raw, RawRow):
             yield raw
+            continue
+        file = raw.file or str(path)
+        try:
+            example = _example(raw.fields, options, labelled)
+        except RowError as error:
+            yield Problem(file, raw.row, str(error))
+        else:
+            given = raw.fields.get("label")
+            changed += isinstance(given, str) and bool(given.strip()) and given != example.label
+            yield Located(file, raw.row, example)
+    if changed and labelled:
+        yield Note(
+            str(path), f"blanks around the label or its Unicode form (NFC) were changed in {plural(changed, 'row')}"
+        )
+
+
+def _example(fields: Mapping[str, object], options: ReadOptions, labelled: bool) -> Example:
+    try:
+        return parse_row(fields, inclusive_ends=options.inclusive_ends)
+    except RowError:
+        if labelled:
+            raise
+        return parse_row(fields, inclusive_ends=options.inclusive_ends, labelled=False)
 
 
 def _load(source: TaskSource, *, whole: bool = True) -> _Loaded:
     subsets: dict[str, list[Located]] = {}
     problems = list(source.problems)
+    notes = list(source.notes)
     for subset, path in source.files.items():
-        rows = list(_parsed(path))
+        rows = list(_parsed(path, source.options, labelled=True))
         subsets[subset] = [row for row in rows if isinstance(row, Located)]
         problems += [row for row in rows if isinstance(row, Problem)]
+        notes += [f"{Path(row.file).name}: {row.text}" for row in rows if isinstance(row, Note)]
     if "train" in subsets:
-        problems += check_rows(str(source.files["train"]), subsets, whole=whole)
-        if subsets["train"]:
-            kind = subsets["train"][0].example.kind
-            problems += check_task_template(str(source.path), source.template, kind)
-    return _Loaded(source, subsets, problems)
+        problems += _checked(source, subsets, problems, whole)
+    return _Loaded(source, subsets, problems, notes)
+
+
+def _checked(
+    source: TaskSource, subsets: dict[str, list[Located]], found: list[Problem], whole: bool
+) -> Iterator[Problem]:
+    """Check the rows; files of which nothing could be read are not also said to be empty."""
+    train = str(source.files["train"])
+    if not subsets["train"] and any(problem.file == train for problem in found):
+        return
+    yield from check_rows(train, subsets, whole=whole)
+    if subsets["train"]:
+        yield from check_task_template(str(source.path), source.template, subsets["train"][0].example.kind)
+
+
+def _summary(path: str | Path, problems: list[Problem]) -> str:
+    if len(problems) == 1 and problems[0].reason == NO_SUCH_PATH:
+        return f"{problems[0]}; nothing was learned"
+    files = len({problem.file for problem in problems})
+    return f"{path}: {plural(len(problems), 'problem')} in {plural(files, 'file')}; nothing was learned"
 
 
 def _build(
@@ -155,15 +264,13 @@ def _build(
     problems = source_problems + [problem for task in loaded for problem in task.problems]
     problems += check_stream(((task.source.name, task.subsets.get("train", ())) for task in loaded), owned)
     if problems:
-        files = len({problem.file for problem in problems})
-        found = f"{plural(len(problems), 'problem')} in {plural(files, 'file')}"
-        raise DataError(f"{path}: {found}; nothing was learned", problems)
+        raise DataError(_summary(path, problems), problems)
     return tuple(_task(task, seed) for task in loaded)
 
 
 def _task(loaded: _Loaded, seed: int | None) -> Task:
     source = loaded.source
-    notes = list(source.notes)
+    notes = list(loaded.notes)
     subsets = {subset: tuple(row.example for row in rows) for subset, rows in loaded.subsets.items()}
     for subset, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
         if subset in subsets:

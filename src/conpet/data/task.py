@@ -10,6 +10,7 @@ from typing import Any, overload
 
 from conpet.data.checks import Located, check_rows, check_stream, check_task_template, locate
 from conpet.data.example import Example, Kind, digest_examples
+from conpet.data.rows import RowError, to_example
 from conpet.errors import DataError, Problem
 
 LABELS = "labels"
@@ -40,8 +41,7 @@ class Task:
     _digest: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for subset in ("train", "validation", "test"):
-            object.__setattr__(self, subset, tuple(getattr(self, subset)))
+        _convert(self, f"task {self.name!r}", f"task {self.name!r} cannot be learned; nothing changed")
         problems = check_task(self)
         if problems:
             raise DataError(f"task {self.name!r} cannot be learned; nothing changed", problems)
@@ -95,11 +95,29 @@ class Examples:
     test: tuple[Example, ...] = ()
 
     def __post_init__(self) -> None:
-        for subset in ("train", "validation", "test"):
-            object.__setattr__(self, subset, tuple(getattr(self, subset)))
+        _convert(self, "examples", "the examples cannot be learned; nothing changed")
         problems = check_rows("examples", _located("examples", self), whole=False)
         if problems:
             raise DataError("the examples cannot be learned; nothing changed", problems)
+
+
+def _convert(owner: Task | Examples, source: str, summary: str) -> None:
+    """Turn the subsets into tuples of examples, whole numbers as labels into text.
+
+    Raises:
+        DataError: An item is no example, or its label is not text.
+    """
+    problems = []
+    for subset in ("train", "validation", "test"):
+        examples = []
+        for row, item in enumerate(getattr(owner, subset), start=1):
+            try:
+                examples.append(to_example(item))
+            except RowError as error:
+                problems.append(Problem(f"{source} ({subset})", row, str(error)))
+        object.__setattr__(owner, subset, tuple(examples))
+    if problems:
+        raise DataError(summary, problems)
 
 
 def check_task(task: Task) -> list[Problem]:

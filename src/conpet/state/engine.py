@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from conpet.data import Example, Kind, check_example
-from conpet.errors import ConfigError, DataError, Problem
+from conpet.data import Example, Input, Kind, check_example
+from conpet.data.rows import RowError, to_example
+from conpet.errors import ConfigError, DataError, Problem, plural
 from conpet.heads.base import Answer
 from conpet.state.inputs import EncodedInputs
 from conpet.state.live import Live, LiveState
@@ -16,7 +17,7 @@ from conpet.types import Candidate, Prediction
 CHUNK = 256
 """Number of inputs per batch of a stream."""
 
-Inputs = TypeVar("Inputs", bound=Iterable[str | Example])
+Inputs = TypeVar("Inputs", bound=Iterable[Input])
 
 
 class Engine:
@@ -31,8 +32,8 @@ class Engine:
     def __init__(self, live: LiveState) -> None:
         self._live = live
 
-    def predict(self, inputs: Sequence[str | Example], *, runners_up: int = 2, first: int = 1) -> list[Prediction]:
-        """Predict inputs: texts, or examples of any kind.
+    def predict(self, inputs: Sequence[Input], *, runners_up: int = 2, first: int = 1) -> list[Prediction]:
+        """Predict inputs: texts, examples of any kind, or mappings with the fields of a row.
 
         Args:
             inputs: The inputs.
@@ -45,17 +46,14 @@ class Engine:
         """
         if runners_up < 0:
             raise ConfigError(f"runners_up={runners_up}: give 0 or more")
-        examples = [_example(number, item) for number, item in enumerate(require_several(inputs), start=first)]
-        problems = [
-            Problem("inputs", number, reason)
-            for number, example in enumerate(examples, start=first)
-            for reason in check_example(example)
-        ]
+        given = list(require_several(inputs))
+        examples, problems = _examples(given, first)
         if problems:
-            raise DataError(f"{len(problems)} of {len(examples)} inputs cannot be predicted", problems)
+            wrong = len({problem.row for problem in problems})
+            raise DataError(f"{wrong} of {plural(len(given), 'input')} cannot be predicted", problems)
         return answer(self._live.now(), examples, runners_up, first)
 
-    def predict_stream(self, inputs: Iterable[str | Example], *, runners_up: int = 2) -> Iterator[Prediction]:
+    def predict_stream(self, inputs: Iterable[Input], *, runners_up: int = 2) -> Iterator[Prediction]:
         """Predict any number of inputs in constant memory; arguments and errors as in `predict`."""
         rest = iter(require_several(inputs))
         first = 1
@@ -68,19 +66,28 @@ def require_several(inputs: Inputs) -> Inputs:
     """Return the inputs.
 
     Raises:
-        DataError: They are a single text (each character would be an input) or a single example.
+        DataError: They are a single text (each character would be an input), a single mapping (each key would be one),
+            or another single value.
     """
-    if isinstance(inputs, str | Example):
+    if isinstance(inputs, str | bytes | Example | Mapping):
         raise DataError("predict takes a list of inputs but got a single one; put it into a list: predict([...])")
+    if not isinstance(inputs, Iterable):
+        raise DataError(f"predict takes a list of inputs, not {inputs!r:.60}")
     return inputs
 
 
-def _example(number: int, item: object) -> Example:
-    if isinstance(item, str):
-        return Example.of_text(item)
-    if not isinstance(item, Example):
-        raise DataError(f"input {number} is a {type(item).__name__}; give texts or conpet.Example objects")
-    return item.labelled(None)
+def _examples(inputs: Iterable[Any], first: int) -> tuple[list[Example], list[Problem]]:
+    """Return the inputs as examples without labels, and the problems of the others."""
+    examples, problems = [], []
+    for number, item in enumerate(inputs, start=first):
+        try:
+            example = to_example(item, labelled=False).labelled(None)
+        except RowError as error:
+            problems.append(Problem("inputs", number, str(error)))
+            continue
+        examples.append(example)
+        problems += [Problem("inputs", number, reason) for reason in check_example(example)]
+    return examples, problems
 
 
 def answer(live: Live, examples: Sequence[Example], runners_up: int, first: int = 1) -> list[Prediction]:

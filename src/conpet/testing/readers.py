@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from conpet.data.files import FORMATS, RawRow, data_suffix, raw_rows
+from conpet.data.files import FORMATS, data_suffix, raw_rows
+from conpet.data.raw import Note, RawRow
 from conpet.data.rows import RowError, parse_row
 from conpet.errors import PluginError, Problem
 from conpet.testing.checks import ContractError, require
@@ -44,7 +45,7 @@ def check_reader_contract(reader: str | Callable[[Path], Iterator[Any]], sample:
         _read(damaged)  # problems or rows, but no error
 
 
-def _read(path: Path) -> list[RawRow | Problem]:
+def _read(path: Path) -> list[RawRow | Problem | Note]:
     try:
         return list(raw_rows(path))
     except PluginError as error:
