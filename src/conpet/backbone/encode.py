@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from conpet.backbone.states import Encoded
-from conpet.data import Example, Style, TokenPiece, fit, render
+from conpet.data import Example, Need, Style, TokenPiece, fit, render
 from conpet.data.templates import PieceRole, Rendered
 from conpet.errors import BackboneError, DataError
 
@@ -55,23 +55,30 @@ class Encoder:
             DataError: The parts that must not be truncated (marked spans and cue) exceed `max_tokens`.
             ConfigError: The template does not fit an example or the backbone.
         """
+        return [
+            self._fitted(example, pieces, max_tokens)
+            for example, pieces in zip(examples, self._pieces(examples, template), strict=True)
+        ]
+
+    def needs(self, examples: Sequence[Example], template: str | None) -> list[Need]:
+        """Return the tokens each example needs; errors as in `encode`, apart from those of length."""
+        return [Need.of(pieces) for pieces in self._pieces(examples, template)]
+
+    def _pieces(self, examples: Sequence[Example], template: str | None) -> Iterator[list[TokenPiece]]:
+        """Yield the pieces of each example as token ids; the tokenizer is called once."""
         rendered = [render(example, template, self.style) for example in examples]
         texts = list(dict.fromkeys(piece.text for pieces in rendered for piece in pieces))
         ids = dict(zip(texts, _tokenized(self._tokenizer, texts), strict=True)) if texts else {}
-        return [
-            self._fitted(example, pieces, ids, max_tokens) for example, pieces in zip(examples, rendered, strict=True)
-        ]
+        for text_pieces in rendered:
+            pieces = self._before(text_pieces)
+            for piece in text_pieces:
+                if piece.role is PieceRole.SLOT:
+                    pieces.append(TokenPiece((self._tokenizer.mask_token_id,), PieceRole.SLOT))
+                else:
+                    pieces.append(TokenPiece(ids[piece.text], piece.role, piece.spans))
+            yield [*pieces, TokenPiece(self._end, PieceRole.KEEP)]
 
-    def _fitted(
-        self, example: Example, rendered: Rendered, ids: Mapping[str, Sequence[int]], max_tokens: int
-    ) -> Encoded:
-        pieces = self._before(rendered)
-        for piece in rendered:
-            if piece.role is PieceRole.SLOT:
-                pieces.append(TokenPiece((self._tokenizer.mask_token_id,), PieceRole.SLOT))
-            else:
-                pieces.append(TokenPiece(ids[piece.text], piece.role, piece.spans))
-        pieces.append(TokenPiece(self._end, PieceRole.KEEP))
+    def _fitted(self, example: Example, pieces: Sequence[TokenPiece], max_tokens: int) -> Encoded:
         try:
             fitted = fit(pieces, max_tokens)
         except DataError as error:

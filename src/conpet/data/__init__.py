@@ -6,7 +6,7 @@ from conpet.data.readers import count_inputs, read_examples, read_inputs, read_s
 from conpet.data.rows import Input
 from conpet.data.task import Examples, Task, TaskStream, check_task
 from conpet.data.templates import Piece, PieceRole, Rendered, Style, check_template, default_template, render
-from conpet.data.truncation import Fitted, TokenPiece, fit
+from conpet.data.truncation import Fitted, Need, TokenPiece, fit
 
 __all__ = [
     "Example",
@@ -14,6 +14,7 @@ __all__ = [
     "Fitted",
     "Input",
     "Kind",
+    "Need",
     "Piece",
     "PieceRole",
     "Rendered",
