@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conpet.backbone.states import Encoded
@@ -55,32 +55,37 @@ class Encoder:
             DataError: The parts that must not be truncated (marked spans and cue) exceed `max_tokens`.
             ConfigError: The template does not fit an example or the backbone.
         """
+        rendered = [render(example, template, self.style) for example in examples]
+        ids = self._ids(rendered)
         return [
-            self._fitted(example, pieces, max_tokens)
-            for example, pieces in zip(examples, self._pieces(examples, template), strict=True)
+            self._fitted(example, pieces, ids, max_tokens) for example, pieces in zip(examples, rendered, strict=True)
         ]
 
     def needs(self, examples: Sequence[Example], template: str | None) -> list[Need]:
-        """Return the tokens each example needs; errors as in `encode`, apart from those of length."""
-        return [Need.of(pieces) for pieces in self._pieces(examples, template)]
-
-    def _pieces(self, examples: Sequence[Example], template: str | None) -> Iterator[list[TokenPiece]]:
-        """Yield the pieces of each example as token ids; the tokenizer is called once."""
+        """Return the tokens each example needs; arguments and errors as in `encode`, whatever the length."""
         rendered = [render(example, template, self.style) for example in examples]
-        texts = list(dict.fromkeys(piece.text for pieces in rendered for piece in pieces))
-        ids = dict(zip(texts, _tokenized(self._tokenizer, texts), strict=True)) if texts else {}
-        for text_pieces in rendered:
-            pieces = self._before(text_pieces)
-            for piece in text_pieces:
-                if piece.role is PieceRole.SLOT:
-                    pieces.append(TokenPiece((self._tokenizer.mask_token_id,), PieceRole.SLOT))
-                else:
-                    pieces.append(TokenPiece(ids[piece.text], piece.role, piece.spans))
-            yield [*pieces, TokenPiece(self._end, PieceRole.KEEP)]
+        ids = self._ids(rendered)
+        return [Need.of(self._pieces(pieces, ids)) for pieces in rendered]
 
-    def _fitted(self, example: Example, pieces: Sequence[TokenPiece], max_tokens: int) -> Encoded:
+    def _ids(self, rendered: Sequence[Rendered]) -> dict[str, Sequence[int]]:
+        """Return the token ids of each text; the tokenizer is called once."""
+        texts = list(dict.fromkeys(piece.text for pieces in rendered for piece in pieces))
+        return dict(zip(texts, _tokenized(self._tokenizer, texts), strict=True)) if texts else {}
+
+    def _pieces(self, rendered: Rendered, ids: Mapping[str, Sequence[int]]) -> list[TokenPiece]:
+        pieces = self._before(rendered)
+        for piece in rendered:
+            if piece.role is PieceRole.SLOT:
+                pieces.append(TokenPiece((self._tokenizer.mask_token_id,), PieceRole.SLOT))
+            else:
+                pieces.append(TokenPiece(ids[piece.text], piece.role, piece.spans))
+        return [*pieces, TokenPiece(self._end, PieceRole.KEEP)]
+
+    def _fitted(
+        self, example: Example, rendered: Rendered, ids: Mapping[str, Sequence[int]], max_tokens: int
+    ) -> Encoded:
         try:
-            fitted = fit(pieces, max_tokens)
+            fitted = fit(self._pieces(rendered, ids), max_tokens)
         except DataError as error:
             raise DataError(f"{_quoted(example)}: {error.summary}") from None
         spans = tuple(fitted.spans[name] for name in sorted(fitted.spans))  # head before tail

@@ -170,7 +170,7 @@ def count_inputs(path: str | Path, options: ReadOptions | None = None) -> int | 
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
+class LoadedTask:
     """The data of a task; `subsets` holds the rows that could be parsed."""
 
     source: TaskSource
@@ -219,7 +219,8 @@ def _example(fields: Mapping[str, object], options: ReadOptions, labelled: bool)
         return parse_row(fields, inclusive_ends=options.inclusive_ends, labelled=False)
 
 
-def _load(source: TaskSource, *, whole: bool = True) -> _Loaded:
+def load_rows(source: TaskSource) -> LoadedTask:
+    """Read the rows of a task; only what cannot be read is a problem."""
     subsets: dict[str, list[Located]] = {}
     problems = list(source.problems)
     notes = list(source.notes)
@@ -228,9 +229,14 @@ def _load(source: TaskSource, *, whole: bool = True) -> _Loaded:
         subsets[subset] = [row for row in rows if isinstance(row, Located)]
         problems += [row for row in rows if isinstance(row, Problem)]
         notes += [f"{Path(row.file).name}: {row.text}" for row in rows if isinstance(row, Note)]
-    if "train" in subsets:
-        problems += _checked(source, subsets, problems, whole)
-    return _Loaded(source, subsets, problems, notes)
+    return LoadedTask(source, subsets, problems, notes)
+
+
+def _load(source: TaskSource, *, whole: bool = True) -> LoadedTask:
+    loaded = load_rows(source)
+    if "train" in loaded.subsets:
+        loaded.problems.extend(list(_checked(source, loaded.subsets, loaded.problems, whole)))
+    return loaded
 
 
 def _checked(
@@ -265,10 +271,15 @@ def _build(
     problems += check_stream(((task.source.name, task.subsets.get("train", ())) for task in loaded), owned)
     if problems:
         raise DataError(_summary(path, problems), problems)
-    return tuple(_task(task, seed) for task in loaded)
+    return tuple(build_task(task, seed) for task in loaded)
 
 
-def _task(loaded: _Loaded, seed: int | None) -> Task:
+def build_task(loaded: LoadedTask, seed: int | None) -> Task:
+    """Build a task of rows without errors; without a seed, nothing is split off.
+
+    Raises:
+        DataError: The rows have errors.
+    """
     source = loaded.source
     notes = list(loaded.notes)
     subsets = {subset: tuple(row.example for row in rows) for subset, rows in loaded.subsets.items()}
