@@ -1,0 +1,50 @@
+"""What the readers and the checks of tasks refuse: rows that cannot be learned, and tasks that cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from conpet.data.checks import check_each, check_stream, check_task_template
+from conpet.data.quality.finding import Finding
+from conpet.data.quality.rows import TRAIN, Data, Row, TaskRows
+from conpet.errors import Problem
+
+
+def find_unusable(data: Data) -> Iterator[Finding]:
+    """Yield a finding for each row and each task that cannot be learned; copies are left to `find_copies`."""
+    rows = {(row.file, row.number): row for row in data.rows}
+    for problem in data.problems:
+        yield _finding(problem, {})
+    for task in data.tasks:
+        for problem in (*task.problems, *_unusable(task)):
+            yield _finding(problem, rows)
+    trained = ((task.name, [row.located for row in task.subsets.get(TRAIN, ())] if task.labelled else []) for task in data.tasks)
+    seen: set[str] = set()
+    for problem in check_stream(trained, data.owners):
+        if problem.reason not in seen:  # one finding for all rows with the label
+            seen.add(problem.reason)
+            yield Finding("invalid-task", problem.reason, file=problem.file, number=problem.row)
+
+
+def _unusable(task: TaskRows) -> list[Problem]:
+    subsets = {subset: [row.located for row in rows] for subset, rows in task.subsets.items()}
+    if TRAIN not in subsets or (task.problems and not subsets[TRAIN]):
+        return []  # the reader has said why
+    problems = check_each(task.source, subsets, labels=task.labelled)
+    if task.kind is not None:
+        problems += check_task_template(task.source, task.template, task.kind)
+    return problems
+
+
+def _finding(problem: Problem, rows: dict[tuple[str, int], Row]) -> Finding:
+    if problem.row is None:
+        return Finding("invalid-task", problem.reason, file=problem.file)
+    row = rows.get((problem.file, problem.row))
+    return Finding("invalid-row", problem.reason, row, problem.file, problem.row, leaves_out=True)
+
+
+def find_reader_notes(data: Data) -> Iterator[Finding]:
+    """Yield the notes of the readers."""
+    for task in data.tasks:
+        for note in task.notes:
+            yield Finding("reading", note, file=task.source)
