@@ -32,6 +32,7 @@ ORDER = (
     "report",
     "backbone",
     "features",
+    "data.quality",
     "fusion",
     "modules.adapter",
     "heads",

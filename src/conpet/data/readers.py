@@ -190,7 +190,7 @@ def _parsed(
         labelled: Whether labels are needed; otherwise a wrong one is ignored.
     """
     options = options or ReadOptions()
-    changed = 0
+    changed = lists = 0
     for raw in raw_rows(path, options, labelled=labelled):
         if not isinstance(raw, RawRow):
             yield raw
@@ -202,12 +202,15 @@ def _parsed(
             yield Problem(file, raw.row, str(error))
         else:
             given = raw.fields.get("label")
+            lists += isinstance(given, (list, tuple))
             changed += isinstance(given, str) and bool(given.strip()) and given != example.label
             yield Located(file, raw.row, example)
     if changed and labelled:
         yield Note(
             str(path), f"blanks around the label or its Unicode form (NFC) were changed in {plural(changed, 'row')}"
         )
+    if lists and labelled:
+        yield Note(str(path), f"the label is a list of one in {plural(lists, 'row')}; that label was taken")
 
 
 def _example(fields: Mapping[str, object], options: ReadOptions, labelled: bool) -> Example:

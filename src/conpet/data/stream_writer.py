@@ -13,7 +13,7 @@ import yaml
 from conpet.data.example import Example
 from conpet.data.labelled import SUBSETS
 from conpet.data.stream_layout import STREAM_FILE
-from conpet.data.task import Task, TaskStream
+from conpet.data.task import TaskStream
 from conpet.errors import DataError, Problem
 
 _LONGEST_FOLDER = 60

@@ -38,7 +38,9 @@ def _in_group(rows: Sequence[Row], left: Counter[tuple[str, str]]) -> Iterator[F
     test = by_subset[TEST]
     if test:
         for row in by_subset[VALIDATION]:
-            yield Finding("overlap", f"the same input is a test example ({test[0].place})", row, other=test[0], leaves_out=True)
+            yield Finding(
+                "overlap", f"the same input is a test example ({test[0].place})", row, other=test[0], leaves_out=True
+            )
         by_subset[VALIDATION] = []
     held_out = test or by_subset[VALIDATION]
     if held_out and by_subset[TRAIN]:

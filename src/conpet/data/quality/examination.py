@@ -80,7 +80,9 @@ class Examination:
     @property
     def remaining(self) -> list[Finding]:
         """The errors that the fix does not mend."""
-        usable = replace(self.fixed, tasks=tuple(replace(task, problems=_of_files(task.problems)) for task in self.fixed.tasks))
+        usable = replace(
+            self.fixed, tasks=tuple(replace(task, problems=_of_files(task.problems)) for task in self.fixed.tasks)
+        )
         found = [*find_unusable(usable), *find_copies(usable)]
         return [finding for finding in found if finding.severity is Severity.ERROR]
 
@@ -110,7 +112,7 @@ class Examination:
         findings = sorted(self.findings, key=lambda finding: order[finding.code])
         codes = {finding.code for finding in findings}
         kinds = [
-            kind.model_copy(update={"meaning": f"{kind.meaning} {self.details[code]}."}) if code in self.details else kind
+            kind.model_copy(update={"meaning": " ".join([kind.meaning, *self.details.get(code, "").splitlines()])})
             for code, kind in KINDS.items()
             if code in codes
         ]
@@ -118,9 +120,7 @@ class Examination:
             source=self.data.source,
             workspace=workspace,
             backbone=backbone,
-            rows={
-                task.name: {subset: len(rows) for subset, rows in task.subsets.items()} for task in self.data.tasks
-            },
+            rows={task.name: {subset: len(rows) for subset, rows in task.subsets.items()} for task in self.data.tasks},
             labels=len({row.label for row in self.data.rows if row.label}),
             kinds=tuple(kinds),
             findings=tuple(_found(finding) for finding in findings),
@@ -130,7 +130,9 @@ class Examination:
         )
 
 
-def examine(data: Data, reading: Reading | None = None, *, thorough: bool = True, drop_mislabelled: bool = False) -> Examination:
+def examine(
+    data: Data, reading: Reading | None = None, *, thorough: bool = True, drop_mislabelled: bool = False
+) -> Examination:
     """Run the finders, and decide what a fix leaves out and changes.
 
     Args:
@@ -187,7 +189,10 @@ def _refuse(done: Examination, normal: Data, reading: Reading | None) -> None:
         after += _lengths(done, _without(normal, invalid), reading)
     mended = {(one.code, one.place) for one in before} - {(one.code, one.place) for one in after}
     known = {(one.code, one.place) for one in before}
-    done.findings += [replace(one, leaves_out=False, fix="changed") if (one.code, one.place) in mended else one for one in before]
+    done.findings += [
+        replace(one, leaves_out=False, fix="mended by other changes") if (one.code, one.place) in mended else one
+        for one in before
+    ]
     done.findings += [one for one in after if (one.code, one.place) not in known]
     for finding in after:
         if finding.leaves_out and finding.number is not None and finding.row is None:
@@ -203,7 +208,7 @@ def _lengths(done: Examination, data: Data, reading: Reading) -> list[Finding]:
     sound = [task for task in data.tasks if task.kind and not _wrong_template(task)]
     needs = {row: need for task in sound for row, need in needs_of(task, reading.encoder)}
     if summary := cut_summary(needs.values(), reading.max_tokens, reading.longest):
-        done.details["cut"] = summary
+        done.details["cut"] = f"{summary}."
     return list(find_lengths(needs, reading.max_tokens))
 
 

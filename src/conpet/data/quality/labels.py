@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from conpet.data.quality.characters import without_invisible
 from conpet.data.quality.finding import Finding
-from conpet.data.quality.rows import TEST, TRAIN, VALIDATION, Data, Row, TaskRows, by_label
+from conpet.data.quality.rows import TEST, TRAIN, VALIDATION, Data, TaskRows, by_label
 from conpet.errors import plural
 
 FEW_TRAINING = 3
@@ -30,8 +30,8 @@ def find_label_forms(data: Data) -> Iterator[Finding]:
     Within a task, the fix uses the most frequent form. A label that is like one of another task is only reported.
     """
     first_owner: dict[str, tuple[str, str]] = {}
-    for label, task in data.owners.items():
-        first_owner.setdefault(label_key(label), (task, label))
+    for label, owner in data.owners.items():
+        first_owner.setdefault(label_key(label), (owner, label))
     for task in data.tasks:
         if not task.labelled:
             continue
@@ -164,8 +164,3 @@ def find_empty_files(data: Data) -> Iterator[Finding]:
 def _listed(labels: Sequence[str] | Mapping[str, object]) -> str:
     shown = ", ".join(map(repr, list(labels)[:_SHOWN]))
     return f"{shown} and {len(labels) - _SHOWN:,} more" if len(labels) > _SHOWN else shown
-
-
-def training_rows(data: Data) -> list[Row]:
-    """Return the training rows of all tasks."""
-    return [row for task in data.tasks for row in task.subsets.get(TRAIN, ())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cache
 
 from conpet.data.quality.finding import Finding
 from conpet.data.quality.rows import Row, content
@@ -54,7 +54,10 @@ def find_other_languages(rows: Sequence[Row]) -> Iterator[Finding]:
     usual = _usual(scripts)
     if usual is None:
         return
-    words = [_languages(content(row.example)) if script == "Latin" else {} for row, script in zip(rows, scripts, strict=True)]
+    words = [
+        _languages(content(row.example)) if script == "Latin" else Counter[str]()
+        for row, script in zip(rows, scripts, strict=True)
+    ]
     language = _usual([_best(counts) for counts in words])
     for row, script, counts in zip(rows, scripts, words, strict=True):
         if script not in (None, usual):
@@ -89,15 +92,15 @@ def _languages(text: str) -> Counter[str]:
     return Counter(language for word in text.casefold().split() for language in _WORDS.get(word.strip(".,;:!?¿¡"), ()))
 
 
-def _best(counts: Counter[str] | dict[str, int], least: int = 1) -> str | None:
+def _best(counts: Counter[str], least: int = 1) -> str | None:
     """Return the language with the most function words, if it has at least `least` and more than any other."""
-    ranked = Counter(counts).most_common(2)
+    ranked = counts.most_common(2)
     if not ranked or ranked[0][1] < least or (len(ranked) > 1 and ranked[1][1] == ranked[0][1]):
         return None
     return ranked[0][0]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _script(character: str) -> str | None:
     if not character.isalpha():
         return None

@@ -58,9 +58,7 @@ def load_data(
     return data, loaded
 
 
-def data_of_tasks(
-    tasks: Iterable[Task], owners: Mapping[str, str] | None = None, stored: Iterable[Row] = ()
-) -> Data:
+def data_of_tasks(tasks: Iterable[Task], owners: Mapping[str, str] | None = None, stored: Iterable[Row] = ()) -> Data:
     """Return the rows of tasks that are in memory; arguments as in `load_data`."""
     given = tuple(
         TaskRows(

@@ -22,7 +22,7 @@ from conpet.features.feature_map import FeatureMap, View
 from conpet.features.statistics import ClassSums, ClosedFormState, Gram
 
 FOLDS = 5
-DOUBT = 0.05
+DOUBT = 0.1
 """A row is reported if the probability of its own label is also below this share of the label's threshold."""
 CLOSE = 0.25
 """Labels are reported as close if at least this share of the rows of one is taken for the other."""
@@ -93,7 +93,8 @@ def find_mislabelled(guess: OutOfFold) -> Iterator[Finding]:
         row = guess.rows[index]
         if not row.stored:
             suggestion = guess.labels[int(label[index])]
-            message = f"label {row.label!r} is probably {suggestion!r} (probabilities {own[index]:.2f}, {best[index]:.2f})"
+            odds = f"probabilities {own[index]:.2f} and {best[index]:.2f}"
+            message = f"label {row.label!r} is probably {suggestion!r} ({odds})"
             yield Finding("mislabelled", message, row)
 
 

@@ -77,8 +77,10 @@ def _rank(row: Row, other: Row, similarity: float) -> tuple[bool, float]:
 
 
 def _finding(row: Row, other: Row, similarity: float, order: Mapping[Row, int]) -> Finding | None:
-    how = f"{similarity:.0%} of the character sequences are the same" if similarity < 1 else (
-        "the same apart from case, punctuation and blanks"
+    how = (
+        f"{similarity:.0%} of the character sequences are the same"
+        if similarity < 1
+        else ("the same apart from case, punctuation and blanks")
     )
     if row.subset == TRAIN and other.subset != TRAIN:
         message = f"is nearly equal to {_subset(other)} ({other.place}): {how}"

@@ -14,7 +14,9 @@ from conpet.errors import plural
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.)+[a-z]{2,24}\b", re.IGNORECASE)
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){2,7}(?:[ ]?[A-Z0-9]{1,4})?\b")
 _CARD = re.compile(r"(?<![\d.,-])[2-6]\d{3}(?:[ -]?\d){9,15}(?![\d-])")
-_IP = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{1,4})(?![\w:]|\.\d)", re.IGNORECASE)
+_IP = re.compile(
+    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{1,4})(?![\w:]|\.\d)", re.IGNORECASE
+)
 _PHONE = re.compile(
     r"(?<![\w.+/-])(?:"
     r"(?:\+|00)[1-9]\d{0,2}[ .\-/]?(?:\(\d{1,5}\)[ .\-/]?)?\d{1,5}(?:[ .\-/]?\d{2,5}){1,4}"  # international
@@ -68,7 +70,7 @@ def _spans(text: str) -> list[tuple[str, int, int]]:
 
 
 def is_card_number(text: str) -> bool:
-    """Return whether digits, perhaps with blanks or hyphens, have the length and check digit (Luhn) of a card number."""
+    """Return whether digits, perhaps with blanks or hyphens, have the length and check digit of a card number."""
     digits = [int(character) for character in text if character.isdigit()]
     if len(digits) not in _CARD_LENGTHS or len(set(digits)) == 1:
         return False

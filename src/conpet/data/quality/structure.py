@@ -18,7 +18,10 @@ def find_unusable(data: Data) -> Iterator[Finding]:
     for task in data.tasks:
         for problem in (*task.problems, *_unusable(task)):
             yield _finding(problem, rows)
-    trained = ((task.name, [row.located for row in task.subsets.get(TRAIN, ())] if task.labelled else []) for task in data.tasks)
+    trained = (
+        (task.name, [row.located for row in task.subsets.get(TRAIN, ())] if task.labelled else [])
+        for task in data.tasks
+    )
     seen: set[str] = set()
     for problem in check_stream(trained, data.owners):
         if problem.reason not in seen:  # one finding for all rows with the label
