@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +26,7 @@ from conpet.cli.options import (
     reading,
     require_path,
 )
+from conpet.cli.plan import print_plan
 from conpet.cli.workspace import open_workspace
 from conpet.config import DEFAULT_BACKBONE
 from conpet.cost import Meter, metered
@@ -38,6 +38,7 @@ from conpet.selectors import SELECTORS
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
+    from conpet.commands.prepare import TaskOptions
     from conpet.cost import Meter
     from conpet.data import Task
     from conpet.methods.base import Method
@@ -156,13 +157,21 @@ def learn(
     encoding: Encoding = None,
     input_format: InputFormat = None,
     inclusive_ends: InclusiveEnds = False,
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="Leave out or change wrong rows, as `conpet data check --fix` does, then learn."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be learned, and the time and memory it takes; do nothing.")
+    ] = False,
     backbone: BackboneMoved = None,
     device: Device = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List every wrong row of the data.")] = False,
 ) -> None:
     """Learn a task, or a stream of tasks one after another.
 
-    All data is checked before anything is learned.
+    All data is checked before anything is learned, also against the examples of earlier tasks.
+    With --fix, wrong rows are left out; the list is stored with the task (`conpet modules show`).
     Tasks already learned from the same data are skipped; if the data changed, a new version is learned.
     With --batch, tasks are learned N at a time: each batch is committed and evaluated as a whole.
     With --consolidate doubling, the backbone is tuned on all examples each time their number has doubled.
@@ -170,6 +179,7 @@ def learn(
     With --all-rows, every row is learned from; accuracy is measured only where there is a test file.
     An interrupted command resumes when it is run again.
     """
+    from conpet.commands.prepare import TaskOptions
     from conpet.errors import DataError
 
     if extend and batch > 1:
@@ -179,6 +189,11 @@ def learn(
     if extend and consolidate:
         raise typer.BadParameter(
             "--extend does not consolidate; use `conpet consolidate` afterwards", param_hint="--consolidate"
+        )
+    if extend and (fix or dry_run):
+        raise typer.BadParameter(
+            "check the examples with `conpet data check --against WORKSPACE`",
+            param_hint="--fix" if fix else "--dry-run",
         )
     if extend and (name is not None or template is not None or seed is not None or all_rows):
         raise typer.BadParameter(
@@ -199,17 +214,19 @@ def learn(
         if extend:
             extend_tasks(opened, source, options, evaluate=not no_evaluate, wait=wait)
             return
-        split = {"seed": opened.settings.seed if seed is None else seed, "all_rows": all_rows}
-        tasks = _read(opened, source, name, template, split | asdict(options))
+        split_seed = opened.settings.seed if seed is None else seed
+        tasks = _read(opened, source, TaskOptions(name, template, None if all_rows else split_seed, options, fix))
     except DataError as error:
         if not verbose:
             raise
         print_error(error, everything=True)
         raise typer.Exit(1) from None
     opened.check(tasks)
-    if consolidate:
-        _check_consolidates(opened)
+    _check_consolidates(opened, consolidate)
     _print_notes(opened, tasks)
+    if dry_run:
+        print_plan(opened, tasks, evaluate=not no_evaluate)
+        return
     with metered() as costs:
         teach(opened, tasks, batch=batch, consolidate=consolidate is not None, evaluate=not no_evaluate, wait=wait)
     if not consolidate:
@@ -237,22 +254,27 @@ def _merged(direct: dict[str, Any], given: list[str]) -> dict[str, Any]:
     return options
 
 
-def _check_consolidates(workspace: ConPET) -> None:
+def _check_extends(extend: bool, fix: bool, dry_run: bool) -> None:
+    if extend and (fix or dry_run):
+        raise typer.BadParameter(
+            "not with --extend; check the examples with `conpet data check FILE --against WORKSPACE`",
+            param_hint="--fix" if fix else "--dry-run",
+        )
+
+
+def _check_consolidates(workspace: ConPET, consolidate: str | None) -> None:
     from conpet.commands.checks import consolidation_blocker
     from conpet.errors import ConfigError
 
-    if blocker := consolidation_blocker(workspace.settings):
+    blocker = consolidation_blocker(workspace.settings) if consolidate else None
+    if blocker:
         raise ConfigError(f"--consolidate doubling: {blocker}. Nothing was learned")
 
 
-def _read(
-    workspace: ConPET, source: Path, name: str | None, template: str | None, how: Mapping[str, Any]
-) -> list[Task]:
-    from conpet.data import read_stream, read_task
+def _read(workspace: ConPET, source: Path, options: TaskOptions) -> list[Task]:
+    from conpet.commands.prepare import prepare_tasks
 
-    if name is None and template is None:
-        return list(read_stream(source, owned=workspace.owners, **how))
-    return [read_task(source, name=name, template=template, owned=workspace.owners, **how)]
+    return prepare_tasks(source, workspace.store.snapshot(), workspace.backbone, options)
 
 
 def _print_created(created: ConPET, path: Path, options: Iterable[str]) -> None:

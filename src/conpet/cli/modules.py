@@ -257,6 +257,7 @@ def _print_details(details: dict[str, Any]) -> None:
         ("stored", text.size(details["bytes"])),
         ("digest", details["digest"]),
         *(("note", note) for note in details["notes"]),
+        *((row["action"], f"{row['file']}: row {row['row']}: {row['reason']}") for row in details.get("left_out", ())),
         *((f"{slot} in", folder) for slot, folder in details["files"].items()),
         ("labels", f"{len(details['labels']):,}: {', '.join(details['labels'])}"),
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from conpet.data.quality.finding import Finding
 from conpet.data.quality.rows import TEST, TRAIN, VALIDATION, Data, Row, input_identity
@@ -24,12 +24,12 @@ def find_copies(data: Data) -> Iterator[Finding]:
     left = Counter((row.task, row.label) for row in data.rows if row.subset == TRAIN)
     for rows in groups.values():
         if len(rows) > 1 and not all(row.stored for row in rows):
-            yield from _in_group(rows, left)
+            yield from _in_group(rows, left, data.owners)
 
 
-def _in_group(rows: Sequence[Row], left: Counter[tuple[str, str]]) -> Iterator[Finding]:
+def _in_group(rows: Sequence[Row], left: Counter[tuple[str, str]], owners: Mapping[str, str]) -> Iterator[Finding]:
     new = {row: None for row in rows if not row.stored}  # a set that keeps the order
-    for finding in _against_stored(list(new), [row for row in rows if row.stored]):
+    for finding in _against_stored(list(new), [row for row in rows if row.stored], owners):
         yield finding
         if finding.row is not None:
             del new[finding.row]
@@ -50,7 +50,7 @@ def _in_group(rows: Sequence[Row], left: Counter[tuple[str, str]]) -> Iterator[F
         yield from _same_subset(same_subset, left)
 
 
-def _against_stored(new: Sequence[Row], stored: Sequence[Row]) -> Iterator[Finding]:
+def _against_stored(new: Sequence[Row], stored: Sequence[Row], owners: Mapping[str, str]) -> Iterator[Finding]:
     """Compare new rows with those of a workspace."""
     held_out = [row for row in stored if row.subset != TRAIN]
     trained = [row for row in stored if row.subset == TRAIN]
@@ -63,8 +63,8 @@ def _against_stored(new: Sequence[Row], stored: Sequence[Row]) -> Iterator[Findi
             yield Finding("leak", f"the same input was trained on: {other.place}", row, other=other, leaves_out=True)
         else:
             other = (trained or held_out)[0]
-            same_task = row.task == other.task and not other.label  # hidden test labels
-            if same_task or row.label == other.label:
+            owner = owners.get(row.label, row.task)
+            if row.label == other.label or (owner == other.task and not other.label):  # test labels are hidden
                 message = f"the same input is stored already: {other.place}"
                 yield Finding("duplicate", message, row, other=other, leaves_out=True)
             else:

@@ -21,6 +21,7 @@ from conpet.data.quality.personal import find_personal_data, masked
 from conpet.data.quality.rows import TRAIN, Data, Row, TaskRows, by_label, content
 from conpet.data.quality.structure import find_reader_notes, find_unusable
 from conpet.data.templates import check_template
+from conpet.data.truncation import Need
 from conpet.errors import Problem
 from conpet.report.data_check import DataCheckReport, FoundRow, LeftOutRow, Place, Severity
 
@@ -61,6 +62,7 @@ class Examination:
         changes: For each row that the fix changes, the new row, or None if it is left out, and the finding.
         unread: Findings of rows that could not be read.
         details: More about a kind of finding, by code.
+        notes: What a user should know about each task that will be learned, by task.
         skipped: Checks that were not made, and why.
     """
 
@@ -70,6 +72,7 @@ class Examination:
     changes: dict[Row, tuple[Row | None, Finding]] = field(default_factory=dict)
     unread: list[Finding] = field(default_factory=list)
     details: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
 
     @property
@@ -206,7 +209,12 @@ def _refuse(done: Examination, normal: Data, reading: Reading | None) -> None:
 
 def _lengths(done: Examination, data: Data, reading: Reading) -> list[Finding]:
     sound = [task for task in data.tasks if task.kind and not _wrong_template(task)]
-    needs = {row: need for task in sound for row, need in needs_of(task, reading.encoder)}
+    needs: dict[Row, Need] = {}
+    for task in sound:
+        of_task = dict(needs_of(task, reading.encoder))
+        needs |= of_task
+        if summary := cut_summary(of_task.values(), reading.max_tokens, reading.longest):
+            done.notes.setdefault(task.name, []).append(summary)
     if summary := cut_summary(needs.values(), reading.max_tokens, reading.longest):
         done.details["cut"] = f"{summary}."
     return list(find_lengths(needs, reading.max_tokens))

@@ -1,0 +1,121 @@
+"""Read the tasks to learn, check them against a workspace, and clean them if wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from conpet.backbone.backbone import Backbone
+from conpet.commands.check_data import NO_TEXT, backbone_reading, stored_rows, stores_no_text
+from conpet.data import Task
+from conpet.data.quality.examination import Examination, examine
+from conpet.data.quality.loading import load_data, tasks_of
+from conpet.data.raw import ReadOptions
+from conpet.errors import DataError, Problem, plural
+from conpet.report.data_check import LeftOutRow
+from conpet.store import Snapshot
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """How the tasks to learn are read.
+
+    Attributes:
+        name: Name of the task, if there is only one.
+        template: Its template.
+        seed: Seed for splitting off missing held-out sets; None to split nothing off.
+        reading: How to read the files.
+        fix: Whether to leave out and change rows as `conpet data check --fix` does.
+    """
+
+    name: str | None = None
+    template: str | None = None
+    seed: int | None = 0
+    reading: ReadOptions | None = None
+    fix: bool = False
+
+
+def prepare_tasks(path: Path, snapshot: Snapshot, backbone: Backbone, options: TaskOptions) -> list[Task]:
+    """Read tasks and check them, also against the stored examples of a workspace.
+
+    Args:
+        path: A file, a folder of subsets, or a stream.
+        snapshot: The workspace.
+        backbone: Its backbone.
+        options: How to read the tasks.
+
+    Returns:
+        The tasks. Their notes say how many inputs are cut, and what the fix did.
+
+    Raises:
+        DataError: The data has errors that a fix would mend, or did not; `problems` lists all of them.
+    """
+    data, loaded = load_data(
+        [path],
+        name=options.name,
+        template=options.template,
+        options=options.reading,
+        owners={label: task.name for task in snapshot.tasks for label in task.active.labels},
+        stored=stored_rows(snapshot),
+    )
+    done = examine(data, backbone_reading(backbone), thorough=False)
+    wrong = done.remaining if options.fix else done.errors
+    if wrong:
+        problems = [Problem(*finding.place, finding.message) for finding in wrong]
+        files = plural(len({problem.file for problem in problems}), "file")
+        raise DataError(
+            f"{path}: {plural(len(problems), 'problem')} in {files}; nothing was learned{_hint(done, options)}",
+            problems,
+        )
+    tasks = tasks_of(done.fixed if options.fix else data, loaded, options.seed)
+    left_out = done.left_out if options.fix else []
+    latent = any(stores_no_text(snapshot))
+    return [_with_notes(task, done, _of_task(left_out, done, task.name), latent=latent) for task in tasks]
+
+
+def _hint(done: Examination, options: TaskOptions) -> str:
+    """Return how to go on, as the end of a message."""
+    if options.fix:
+        return ". --fix cannot mend these; correct the data"
+    if done.remaining:
+        return ""
+    left = sum(row.action == "left out" for row in done.left_out)
+    return f". next: --fix learns without the wrong rows ({plural(left, 'row')} left out)"
+
+
+def _of_task(rows: Sequence[LeftOutRow], done: Examination, name: str) -> list[LeftOutRow]:
+    files = {row.file for task in done.data.tasks if task.name == name for row in task.rows}
+    files |= {problem.file for task in done.data.tasks if task.name == name for problem in task.problems}
+    return [row for row in rows if row.file in files]
+
+
+def _with_notes(task: Task, done: Examination, left_out: Sequence[LeftOutRow], *, latent: bool) -> Task:
+    notes = [*task.notes, *done.notes.get(task.name, ())]
+    of_task = next(one for one in done.data.tasks if one.name == task.name)
+    notes += [
+        finding.message for finding in done.findings if finding.code == "empty-file" and finding.file == of_task.source
+    ]
+    if left_out:
+        gone = sum(row.action == "left out" for row in left_out)
+        changed = len(left_out) - gone
+        counts = f"left out {plural(gone, 'row')} and changed {plural(changed, 'row')}"
+        notes.append(f"--fix {counts}: `conpet modules show` lists them")
+    elif forms := _forms(done, task.name):
+        notes.append(f"labels that are probably the same: {forms}; --fix uses the most frequent form")
+    if latent:
+        notes.append(NO_TEXT)
+    return replace(task, notes=tuple(notes), left_out=tuple(row.model_dump() for row in left_out))
+
+
+def _forms(done: Examination, name: str) -> str:
+    """Return the labels of a task that are probably other forms of another one, as text."""
+    pairs = {
+        (finding.row.label, finding.becomes.label): None
+        for finding in done.findings
+        if finding.code == "label-forms" and finding.row and finding.becomes and finding.row.task == name
+    }
+    shown = ", ".join(f"{label!r} and {usual!r}" for label, usual in list(pairs)[:_SHOWN])
+    return f"{shown} and {len(pairs) - _SHOWN:,} more" if len(pairs) > _SHOWN else shown
