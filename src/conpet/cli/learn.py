@@ -190,11 +190,7 @@ def learn(
         raise typer.BadParameter(
             "--extend does not consolidate; use `conpet consolidate` afterwards", param_hint="--consolidate"
         )
-    if extend and (fix or dry_run):
-        raise typer.BadParameter(
-            "check the examples with `conpet data check --against WORKSPACE`",
-            param_hint="--fix" if fix else "--dry-run",
-        )
+    _check_extends(extend, fix, dry_run)
     if extend and (name is not None or template is not None or seed is not None or all_rows):
         raise typer.BadParameter(
             "a task keeps its name, template and test split: leave out --name, --template, --seed and --all-rows",

@@ -19,8 +19,8 @@ _MOJIBAKE = re.compile(r"[ÂÃ][\u0080-\u00bf]|â€[™œ\u009d“”˜¦]|ï¿
 """UTF-8 that was read as Latin-1 or Windows-1252."""
 _ODD_BLANK = re.compile(r"[^\S \t\n\r\u3000]")
 _RUN = re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u205f\u3000]{2,}")
-_COMPATIBLE = re.compile("[\uff01-\uff5e\uff66-\uff9d\ufb00-\ufb06\U0001d400-\U0001d7ff]")
-"""Full-width ASCII, half-width katakana, Latin ligatures, mathematical letters."""
+_COMPATIBLE = re.compile("[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uff9d\ufb00-\ufb06\U0001d400-\U0001d7ff]")
+"""Full-width letters and digits, half-width katakana, Latin ligatures, mathematical letters."""
 _ASCII = re.compile(r"[\t\n\r -~]*")
 
 
