@@ -172,7 +172,7 @@ def test_faults_of_a_reader_are_told(tmp_path: Path) -> None:
     path = tmp_path / "answers.odd"
     path.write_bytes(b"caf\xe9\n")
     for reader, error, message in (
-        (dictionaries, PluginError, "reader 'odd' yielded dict, not RawRow or Problem"),
+        (dictionaries, PluginError, "reader 'odd' yielded dict, not RawRow, Problem or Note"),
         (failing, PluginError, r"answers\.odd: .*'odd' \(tests\.test_registry:failing.* failed: KeyError"),
         (text_lines, DataError, r"answers\.odd: is not UTF-8 text; save it as UTF-8 \(byte 4\)"),
     ):

@@ -12,11 +12,12 @@ from conpet.errors import Problem
 
 
 class Located(NamedTuple):
-    """An example with its file and row."""
+    """An example with its file and row, and the subset that the row names, if it names one."""
 
     file: str
     row: int
     example: Example
+    subset: str | None = None
 
     def problem(self, reason: str) -> Problem:
         """Return a problem of this example."""
@@ -53,7 +54,11 @@ def check_rows(source: str, subsets: Subsets, *, whole: bool = True, labels: boo
         labels: Whether the targets are labels; otherwise the head of the task checks them.
     """
     problems = check_each(source, subsets, whole=whole, labels=labels)
-    return [*problems, *_check_copies(subsets)] if subsets["train"] else problems
+    if not subsets["train"]:
+        return problems
+    files = list(dict.fromkeys(row.file for rows in subsets.values() for row in rows))
+    order = {file: number for number, file in enumerate(files)}
+    return sorted([*problems, *_check_copies(subsets)], key=lambda problem: order.get(problem.file, len(order)))
 
 
 def check_each(source: str, subsets: Subsets, *, whole: bool = True, labels: bool = True) -> list[Problem]:

@@ -62,11 +62,11 @@ def assign_columns(
     Raises:
         ColumnError: No text is found, or no label although it is needed; or a name could mean several columns.
     """
-    of, assumed = {}, []
+    by_user = {field: _given(field, column, names, table) for field, column in given.items()}
+    of, assumed = {field: column for field, column in by_user.items() if column is not None}, []
+    free = [name for name in names if name not in of.values()]
     for field in FIELDS:
-        column = _given(field, given[field], names, table) if field in given else None
-        column = column or _named(field, names)
-        if column is not None:
+        if field not in of and (column := _named(field, free)) is not None:
             of[field] = column
     for field in ("text", "label"):
         needed = field == "text" or labelled

@@ -32,6 +32,7 @@ def likely_encoding(data: bytes) -> str | None:
 
     A guess for messages: files are read in it only if the user says so.
     """
+    data = data.removeprefix(codecs.BOM_UTF8)
     if data.count(0) > len(data) // 10:
         return "utf-16-le" if data[1::2].count(0) > data[::2].count(0) else "utf-16-be"
     shares = {encoding: _share(data, encoding, usual) for encoding, usual in _USUAL.items()}

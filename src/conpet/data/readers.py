@@ -10,9 +10,10 @@ from conpet.data.checks import Located, check_example, check_rows, check_stream,
 from conpet.data.example import Example
 from conpet.data.files import NO_SUCH_PATH, count_rows, raw_rows
 from conpet.data.held_out import TEST_SHARE, VALIDATION_SHARE, split_off
+from conpet.data.labelled import SUBSETS
 from conpet.data.raw import Note, RawRow, ReadOptions
 from conpet.data.rows import RowError, parse_row
-from conpet.data.stream_layout import TaskSource, find_stream, find_task
+from conpet.data.stream_layout import SUBSET_NAMES, TaskSource, find_stream, find_task
 from conpet.data.task import Examples, Task, TaskStream
 from conpet.errors import DataError, Problem, plural
 
@@ -204,11 +205,10 @@ def _parsed(
             given = raw.fields.get("label")
             lists += isinstance(given, (list, tuple))
             changed += isinstance(given, str) and bool(given.strip()) and given != example.label
-            yield Located(file, raw.row, example)
+            yield Located(file, raw.row, example, _subset(raw.fields))
     if changed and labelled:
-        yield Note(
-            str(path), f"blanks around the label or its Unicode form (NFC) were changed in {plural(changed, 'row')}"
-        )
+        rows = plural(changed, "row")
+        yield Note(str(path), f"labels of {rows} were cleaned: blanks around them removed, Unicode form NFC")
     if lists and labelled:
         yield Note(str(path), f"the label is a list of one in {plural(lists, 'row')}; that label was taken")
 
@@ -222,6 +222,14 @@ def _example(fields: Mapping[str, object], options: ReadOptions, labelled: bool)
         return parse_row(fields, inclusive_ends=options.inclusive_ends, labelled=False)
 
 
+def _subset(fields: Mapping[str, object]) -> str | None:
+    """Return the subset that a row names by `split`, or by a flag `training`."""
+    if isinstance(flag := fields.get("training"), bool):
+        return "train" if flag else "test"
+    name = fields.get("split")
+    return SUBSET_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
+
+
 def load_rows(source: TaskSource) -> LoadedTask:
     """Read the rows of a task; only what cannot be read is a problem."""
     subsets: dict[str, list[Located]] = {}
@@ -232,6 +240,10 @@ def load_rows(source: TaskSource) -> LoadedTask:
         subsets[subset] = [row for row in rows if isinstance(row, Located)]
         problems += [row for row in rows if isinstance(row, Problem)]
         notes += [f"{Path(row.file).name}: {row.text}" for row in rows if isinstance(row, Note)]
+    if subsets.keys() == {"train"} and (divided := _divided(subsets["train"])):
+        subsets = divided
+        sizes = ", ".join(f"{len(rows):,} {subset}" for subset, rows in subsets.items())
+        notes.append(f"the rows name their subsets (split or training): {sizes}")
     return LoadedTask(source, subsets, problems, notes)
 
 
@@ -240,6 +252,14 @@ def _load(source: TaskSource, *, whole: bool = True) -> LoadedTask:
     if "train" in loaded.subsets:
         loaded.problems.extend(list(_checked(source, loaded.subsets, loaded.problems, whole)))
     return loaded
+
+
+def _divided(rows: list[Located]) -> dict[str, list[Located]]:
+    """Return the rows by the subset they name, if all do and some are training rows; otherwise nothing."""
+    named = {row.subset for row in rows}
+    if None in named or "train" not in named:
+        return {}
+    return {subset: [row for row in rows if row.subset == subset] for subset in SUBSETS if subset in named}
 
 
 def _checked(

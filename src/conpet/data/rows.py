@@ -174,9 +174,7 @@ def tokens_at(text: str, spans: Mapping[str, Span]) -> tuple[tuple[str, ...], di
 def _check_characters(field: str, span: Span, text: str, value: Any) -> None:
     where = f"{field} span {span.start}:{span.end}"
     if span.start >= span.end:
-        raise RowError(
-            f"{where} is empty (its end is exclusive; if the ends in the file are inclusive: --inclusive-ends)"
-        )
+        raise RowError(f"{where} is empty: its end is exclusive (--inclusive-ends reads it as inclusive)")
     if span.start < 0 or span.end > len(text):
         raise RowError(f"{where} is outside the {len(text)} characters of the text")
     covered = text[span.start : span.end]

@@ -19,7 +19,7 @@ from conpet.data.raw import ReadOptions
 from conpet.errors import ConfigError, Problem
 
 STREAM_FILE = "stream.yaml"
-_SPLIT_NAMES = {
+SUBSET_NAMES = {
     "train": "train",
     "validation": "validation",
     "valid": "validation",
@@ -27,6 +27,7 @@ _SPLIT_NAMES = {
     "dev": "validation",
     "test": "test",
 }
+"""The subset that the name of a file, or a row's field `split`, stands for."""
 # Probably data files: ignoring them silently would lose a task.
 _FOREIGN = (".xls", ".ods", ".feather", ".gz", ".bz2", ".xz", ".zst", ".zip", ".pkl", ".xml")
 
@@ -146,7 +147,7 @@ def _is_data(file: Path, options: ReadOptions) -> bool:
 
 def subset_of(file: Path) -> str | None:
     """Return the subset that a file or folder is named after (train, validation, dev, test, ...), or None."""
-    return _SPLIT_NAMES.get((file.name if file.is_dir() else _stem(file)).lower())
+    return SUBSET_NAMES.get((file.name if file.is_dir() else _stem(file)).lower())
 
 
 def _contains_subset(folder: Path) -> bool:

@@ -21,7 +21,7 @@ def check_reader_contract(reader: str | Callable[[Path], Iterator[Any]], sample:
     """Check a reader of a file format on a sample file.
 
     Args:
-        reader: The registered end of the file's name ("tsv"), or the function.
+        reader: The registered end of the file's name ("psv"), or the function.
         sample: A correct file, whose name ends as those of the format do.
         rows: Number of examples in it.
 
@@ -69,7 +69,7 @@ def _registered(reader: str | Callable[[Path], Iterator[Any]], sample: Path) -> 
         yield name
         return
     name = sample.suffix.removeprefix(".").lower()
-    require(bool(name), f"the name of the sample {sample.name!r} needs the end of the format's files, such as .tsv")
+    require(bool(name), f"the name of the sample {sample.name!r} needs the end of the format's files, such as .psv")
     if name in FORMATS and FORMATS[name] is reader:
         yield name
         return

@@ -260,7 +260,7 @@ class TestPersonalData:
         "text",
         [
             "card 4111 1111 1111 1112 was lost",
-            "pay to DE89 3704 0044 0532 0130 01",
+            "pay to GB82 WEST 1234 5698 7654 33",
             "version 1.2.3 at 10:30 on 2024-05-17",
             "order 123456 costs 1,234.50 for 12 people",
             "from 999.168.10.254 it fails",

@@ -147,24 +147,15 @@ def _tsv_dialect(source: Source) -> Dialect:
         for line in text:
             if len(lines) < _SAMPLED_ROWS:
                 lines.append(line)
-            if '"' in line and not quotes:
-                quotes = True
+            quotes = quotes or '"' in line
             if '"' in line and not loose:
                 loose = any(_is_loose(cell) for cell in line.rstrip("\r\n").split("\t"))
-    if not quotes:
-        return _separated(lines, quoted=False)
-    if loose and _wrong_rows(source, Dialect("\t", quoted=False)) <= _wrong_rows(source, Dialect("\t", quoted=True)):
-        return Dialect("\t", quoted=False)
-    return _separated(lines, quoted=True)
-
-
-def _separated(sample: Sequence[str], *, quoted: bool) -> Dialect:
-    """Return a dialect with tabs, unless the file has none in its header and commas or others fit."""
-    if sample and "\t" not in sample[0]:
-        best = _best(sample)
-        if _fit(sample, best)[0] > 1:
-            return best
-    return Dialect("\t", quoted)
+    if lines and "\t" not in lines[0] and _fit(lines, best := _best(lines))[0] > 1:
+        return best  # the name is wrong, and another delimiter fits
+    unquoted = Dialect("\t", quoted=False)
+    if not quotes or (loose and _wrong_rows(source, unquoted) <= _wrong_rows(source, Dialect("\t", quoted=True))):
+        return unquoted
+    return Dialect("\t", quoted=True)
 
 
 def _is_blank(cells: list[str]) -> bool:

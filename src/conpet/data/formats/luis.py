@@ -82,6 +82,6 @@ def _utterance(line: str) -> tuple[str, list[str]]:
         return "", ["included file"]
     while (plain := _ENTITY.sub(lambda mark: mark["value"], text)) != text:
         text = plain
-    if _PLACEHOLDER.search(text) or _CHOICE.search(text):
+    if _PLACEHOLDER.search(text) or _CHOICE.search(text) or text.startswith("^") or text.endswith("^"):
         return "", ["pattern"]
     return _ESCAPED.sub(r"\1", text).strip(), []

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from conpet.data.quality.examination import Examination
-from conpet.data.quality.rows import Row
+from conpet.data.quality.rows import TRAIN, Row
 from conpet.data.readers import LoadedTask
 from conpet.data.stream_layout import STREAM_FILE
 from conpet.data.stream_writer import entry_of, folder_names, json_lines
@@ -49,7 +49,7 @@ def write_cleaned(done: Examination, loaded: Sequence[LoadedTask], folder: Path)
     names = folder_names([task.name for task in done.fixed.tasks], {STREAM_FILE, LEFT_OUT})
     entries = []
     for task, one, name in zip(done.fixed.tasks, loaded, names, strict=True):
-        single = one.source.path.is_file()
+        single = one.source.path.is_file() and list(task.subsets) == [TRAIN]
         for subset, rows in task.subsets.items():
             path = folder / (f"{name}.jsonl" if single else f"{name}/{subset}.jsonl")
             _write(path, json_lines(row.example for row in rows).decode())
