@@ -50,5 +50,5 @@ def cut_summary(needs: Iterable[Need], max_tokens: int, longest: int | None) -> 
         advice = f"the backbone reads at most {longest} tokens, which would keep {fitting:,} of them whole"
     return (
         f"{len(surplus):,} of {plural(len(tokens), 'input')} will be cut at {max_tokens} tokens, half of them by "
-        f"{plural(surplus[len(surplus) // 2], 'token')} or more and the longest by {surplus[-1]:,}; {advice}"
+        f"{plural(surplus[(len(surplus) - 1) // 2], 'token')} or more and the longest by {surplus[-1]:,}; {advice}"
     )
