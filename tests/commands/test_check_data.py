@@ -173,12 +173,16 @@ def test_against_a_workspace_both_rows_are_named(tmp_path: Path, known: conpet.C
     assert not check_data(new, against=known.path, quick=True).refused
 
 
-def test_a_workspace_without_texts_says_what_was_not_compared(tmp_path: Path) -> None:
+def test_a_workspace_without_texts_is_compared_by_its_features(tmp_path: Path) -> None:
     latent = workspace(tmp_path, 1, replay={"latent_only": True})
     old, new = stream()[:2]
-    report = check_data(Task("new", (*new.train, old.test[0].labelled(new.labels[0]))), against=latent.path, quick=True)
-    assert report.of("leak") == []
-    assert any("stores no text" in line for line in report.skipped)
+    leaking = Task("new", (*new.train, old.test[0].labelled(new.labels[0])))
+    quick = check_data(leaking, against=latent.path, quick=True)
+    assert quick.of("leak") == []
+    assert any("stores no text" in line for line in quick.skipped)
+    (leak,) = check_data(leaking, against=latent.path).of("leak")
+    assert leak.place.row == len(leaking.train)
+    assert "stored test example 1" in leak.message
 
 
 def test_the_expected_time_is_of_the_right_order(tmp_path: Path) -> None:

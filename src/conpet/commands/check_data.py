@@ -5,31 +5,37 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from conpet.backbone.backbone import Backbone, longest_input
 from conpet.backbone.load import load_backbone
 from conpet.config import DEFAULT_BACKBONE, Settings
-from conpet.data import Kind, Task
+from conpet.data import Kind, Task, check_example
 from conpet.data.example import Example
 from conpet.data.quality.cleaned import require_empty, write_cleaned
 from conpet.data.quality.examination import Reading, examine
 from conpet.data.quality.loading import data_of_tasks, load_data
-from conpet.data.quality.rows import TRAIN, Row
+from conpet.data.quality.rows import TRAIN, Data, Row
 from conpet.data.raw import ReadOptions
 from conpet.errors import ConfigError
-from conpet.replay.memory import Subset
+from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.memory_writer import examples_without_test_labels
 from conpet.report.data_check import DataCheckReport
-from conpet.state.live import cut_backbone, state_cache
+from conpet.state.live import backbone_of, cut_backbone, state_cache
+from conpet.state.reading import state_of
 from conpet.store import Snapshot, Store
 
 STORED_PER_LABEL = 20
 """Most stored training rows of a label that new labels are compared with."""
-NO_TEXT = "the workspace stores no text (replay.latent_only), so new rows were not compared with its examples"
+NO_TEXT = "the workspace stores no text (replay.latent_only): comparing rows with its examples needs the backbone"
+_SAME_FEATURES = 0.9999
+"""Least cosine of the features of two rows that are the same input; rounding in batches costs less than 1e-5."""
+_CHUNK = 1024
 
 Source = str | os.PathLike[str]
 
@@ -76,9 +82,12 @@ def check_data(
         data = data_of_tasks(tasks, owners, stored)
     else:
         data, loaded = load_data(_paths(source), options=options, owners=owners, stored=stored)
-    reading = None if quick else reading_of(snapshot, backbone, device)
+    model, own = (None, False) if quick else _backbone(snapshot, backbone, device)
+    reading = None if model is None else backbone_reading(model, snapshot)
+    if snapshot is not None and model is not None and own:
+        data = with_recognised(data, snapshot, model)
     done = examine(data, reading, drop_mislabelled=drop_mislabelled)
-    if snapshot is not None and any(stores_no_text(snapshot)):
+    if snapshot is not None and quick and any(stores_no_text(snapshot)):
         done.skipped.append(NO_TEXT)
     if quick:
         done.skipped.append("mislabelled rows, close labels and cut inputs need a backbone (quick)")
@@ -106,13 +115,51 @@ def stores_no_text(snapshot: Snapshot) -> Iterator[bool]:
     return (examples_without_test_labels(task.active).latent for task in snapshot.tasks)
 
 
-def reading_of(snapshot: Snapshot | None, backbone: str | None, device: str | None) -> Reading:
-    """Return how a backbone reads inputs: that of a workspace, or the default backbone."""
+def with_recognised(data: Data, snapshot: Snapshot, backbone: Backbone) -> Data:
+    """Add the stored rows of a workspace without texts that have the features of a new row, as copies of that row."""
+    found: list[Row] = []
+    names = {task.name for task in data.tasks}
+    for record in snapshot.tasks:
+        examples = examples_without_test_labels(record.active)
+        if not examples.latent or record.name in names:
+            continue
+        rows = [row for row in data.rows if row.example.kind is examples.kind and _encodable(row, backbone, examples)]
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            features = backbone.states([row.example for row in chunk], examples.template).features
+            for subset in Subset:
+                found += _same_rows(chunk, features, examples, subset)
+    return replace(data, stored=(*data.stored, *found))
+
+
+def _encodable(row: Row, backbone: Backbone, examples: StoredExamples) -> bool:
+    if check_example(row.example):
+        return False
+    (need,) = backbone.encoder.needs([row.example], examples.template)
+    return need.problem(backbone.max_tokens) is None
+
+
+def _same_rows(rows: Sequence[Row], features: Tensor, examples: StoredExamples, subset: Subset) -> Iterator[Row]:
+    """Yield the stored rows of a subset that have the same features as one of the new rows."""
+    stored = examples.latent_features(subset)
+    if not len(stored):
+        return
+    labels = None if subset is Subset.TEST else examples.labels(subset)
+    similarity = normalize(features.float()) @ normalize(stored.float()).T
+    for row, position in (similarity >= _SAME_FEATURES).nonzero().tolist():
+        example = rows[row].example.labelled(labels[position] if labels else None)
+        yield Row(examples.task, str(subset), f"task {examples.task!r}", position + 1, example, stored=True)
+
+
+def _backbone(snapshot: Snapshot | None, backbone: str | None, device: str | None) -> tuple[Backbone, bool]:
+    """Return the backbone that was named, or that of a workspace, or the default; and whether it is the workspace's."""
     settings = Settings() if snapshot is None else Settings.parse(snapshot.header.settings)
     name = backbone or (settings.backbone.name if snapshot is not None else DEFAULT_BACKBONE)
     loaded = load_backbone(name, dtype=settings.backbone.dtype, device=device or settings.backbone.device)
-    cache = state_cache() if settings.backbone.cache else None
-    return backbone_reading(cut_backbone(loaded, settings, cache), snapshot)
+    cut = cut_backbone(loaded, settings, state_cache() if settings.backbone.cache else None)
+    if snapshot is None or cut.fingerprint.to_json() != snapshot.header.backbone["fingerprint"]:
+        return cut, False
+    return backbone_of(cut, state_of(snapshot)), True
 
 
 def backbone_reading(backbone: Backbone, snapshot: Snapshot | None = None) -> Reading:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conpet.backbone.backbone import Backbone
-from conpet.commands.check_data import NO_TEXT, backbone_reading, stored_rows, stores_no_text
+from conpet.commands.check_data import backbone_reading, stored_rows, with_recognised
 from conpet.data import Task
 from conpet.data.quality.examination import Examination, examine
 from conpet.data.quality.loading import load_data, tasks_of
@@ -61,6 +61,7 @@ def prepare_tasks(path: Path, snapshot: Snapshot, backbone: Backbone, options: T
         owners={label: task.name for task in snapshot.tasks for label in task.active.labels},
         stored=stored_rows(snapshot),
     )
+    data = with_recognised(data, snapshot, backbone)
     done = examine(data, backbone_reading(backbone), thorough=False)
     wrong = done.remaining if options.fix else done.errors
     if wrong:
@@ -72,8 +73,7 @@ def prepare_tasks(path: Path, snapshot: Snapshot, backbone: Backbone, options: T
         )
     tasks = tasks_of(done.fixed if options.fix else data, loaded, options.seed)
     left_out = done.left_out if options.fix else []
-    latent = any(stores_no_text(snapshot))
-    return [_with_notes(task, done, _of_task(left_out, done, task.name), latent=latent) for task in tasks]
+    return [_with_notes(task, done, _of_task(left_out, done, task.name)) for task in tasks]
 
 
 def _hint(done: Examination, options: TaskOptions) -> str:
@@ -92,7 +92,7 @@ def _of_task(rows: Sequence[LeftOutRow], done: Examination, name: str) -> list[L
     return [row for row in rows if row.file in files]
 
 
-def _with_notes(task: Task, done: Examination, left_out: Sequence[LeftOutRow], *, latent: bool) -> Task:
+def _with_notes(task: Task, done: Examination, left_out: Sequence[LeftOutRow]) -> Task:
     notes = [*task.notes, *done.notes.get(task.name, ())]
     of_task = next(one for one in done.data.tasks if one.name == task.name)
     notes += [
@@ -105,8 +105,6 @@ def _with_notes(task: Task, done: Examination, left_out: Sequence[LeftOutRow], *
         notes.append(f"--fix {counts}: `conpet modules show` lists them")
     elif forms := _forms(done, task.name):
         notes.append(f"labels that are probably the same: {forms}; --fix uses the most frequent form")
-    if latent:
-        notes.append(NO_TEXT)
     return replace(task, notes=tuple(notes), left_out=tuple(row.model_dump() for row in left_out))
 
 
