@@ -26,6 +26,7 @@ from conpet.commands.check_data import backbone_reading
 from conpet.data import Example, Kind
 from conpet.data.benchmarks import read_data
 from conpet.data.quality.examination import Examination, Reading, examine
+from conpet.data.quality.finding import Finding
 from conpet.data.quality.rows import TEST, TRAIN, Data, Row, TaskRows
 from conpet.features.classifiers import LinearDiscriminant
 from conpet.features.feature_map import FeatureMap, View
@@ -93,6 +94,12 @@ class Sample:
         return Data("t", (TaskRows("t", "t", rows),))
 
 
+def planted_row(finding: Finding, wrong: set[int]) -> int:
+    """Return the row of a finding, counted from 0: the planted one of a pair."""
+    rows = [row.number - 1 for row in (finding.row, finding.other) if row is not None and row.subset == TRAIN]
+    return next((row for row in rows if row in wrong), rows[0])
+
+
 Plant = Callable[[Sample, random.Random], tuple[list[Example], set[int]]]
 
 
@@ -145,7 +152,9 @@ def planted(sample: Sample, plant: Plant, fault: str, reading: Reading) -> dict[
     """Add or change training rows; find and fix them."""
     train, wrong = plant(sample, random.Random(2))
     done = examine(sample.data(train), replace(reading, features=None))
-    found = {one.row.number - 1 for one in done.findings if one.code == fault and one.row and one.row.subset == TRAIN}
+    of_fault = [one for one in done.findings if one.code == fault and one.row and one.row.subset == TRAIN]
+    # A pair is found at its planted row or at the other one.
+    found = {planted_row(one, wrong) for one in of_fault}
     result = rates(found, wrong)
     if fault in ("leak", "near-leak", "contradiction"):
         result["accuracy"] = accuracy(train, sample.test, reading)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def check_data(
     else:
         data, loaded = load_data(_paths(source), options=options, owners=owners, stored=stored)
     model, own = (None, False) if quick else _backbone(snapshot, backbone, device)
-    reading = None if model is None else backbone_reading(model, snapshot)
+    reading = None if model is None else backbone_reading(model, snapshot if own else None)
     if snapshot is not None and model is not None and own:
         data = with_recognised(data, snapshot, model)
     done = examine(data, reading, drop_mislabelled=drop_mislabelled)
@@ -96,14 +96,16 @@ def check_data(
     return done.report(str(against) if against is not None else None, reading.backbone if reading else None)
 
 
-def stored_rows(snapshot: Snapshot) -> Iterator[Row]:
+def stored_rows(snapshot: Snapshot, without: Collection[str] = ()) -> Iterator[Row]:
     """Yield the stored examples of a workspace, with the labels of test examples hidden.
 
-    Tasks that are stored without texts are left out.
+    Args:
+        snapshot: The workspace.
+        without: Names of tasks to leave out. Tasks that are stored without texts are left out, too.
     """
     for task in snapshot.tasks:
         examples = examples_without_test_labels(task.active)
-        if examples.latent:
+        if examples.latent or task.name in without:
             continue
         for subset in Subset:
             for number, example in enumerate(examples.examples(subset), start=1):
@@ -156,10 +158,13 @@ def _backbone(snapshot: Snapshot | None, backbone: str | None, device: str | Non
     settings = Settings() if snapshot is None else Settings.parse(snapshot.header.settings)
     name = backbone or (settings.backbone.name if snapshot is not None else DEFAULT_BACKBONE)
     loaded = load_backbone(name, dtype=settings.backbone.dtype, device=device or settings.backbone.device)
-    cut = cut_backbone(loaded, settings, state_cache() if settings.backbone.cache else None)
-    if snapshot is None or cut.fingerprint.to_json() != snapshot.header.backbone["fingerprint"]:
-        return cut, False
-    return backbone_of(cut, state_of(snapshot)), True
+    cache = state_cache() if settings.backbone.cache else None
+    if snapshot is None:
+        return cut_backbone(loaded, settings, cache), False
+    if loaded.fingerprint.to_json() != snapshot.header.backbone["fingerprint"]:
+        other = Settings.parse({"backbone": {"name": name, "max_tokens": settings.backbone.max_tokens}})
+        return cut_backbone(loaded, other, cache), False
+    return backbone_of(cut_backbone(loaded, settings, cache), state_of(snapshot)), True
 
 
 def backbone_reading(backbone: Backbone, snapshot: Snapshot | None = None) -> Reading:

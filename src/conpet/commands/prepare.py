@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conpet.backbone.backbone import Backbone
 from conpet.commands.check_data import backbone_reading, stored_rows, with_recognised
 from conpet.data import Task
+from conpet.data.quality.characters import cleaned
 from conpet.data.quality.examination import Examination, examine
 from conpet.data.quality.loading import load_data, tasks_of
+from conpet.data.quality.rows import Data, Row, input_identity
 from conpet.data.raw import ReadOptions
 from conpet.errors import DataError, Problem, plural
 from conpet.report.data_check import LeftOutRow
 from conpet.store import Snapshot
 
+MOST_CHANGED = 1000
+"""Most changed rows that are listed with a task; rows that are left out are all listed."""
 _SHOWN = 5
 
 
@@ -59,10 +63,12 @@ def prepare_tasks(path: Path, snapshot: Snapshot, backbone: Backbone, options: T
         template=options.template,
         options=options.reading,
         owners={label: task.name for task in snapshot.tasks for label in task.active.labels},
-        stored=stored_rows(snapshot),
     )
+    stored = stored_rows(snapshot, {task.name for task in data.tasks})
+    data = replace(data, stored=tuple(stored if options.fix else _copies(stored, data)))
     data = with_recognised(data, snapshot, backbone)
-    done = examine(data, backbone_reading(backbone), thorough=False)
+    reading = replace(backbone_reading(backbone), features=None)
+    done = examine(data, reading, thorough=options.fix)
     wrong = done.remaining if options.fix else done.errors
     if wrong:
         problems = [Problem(*finding.place, finding.message) for finding in wrong]
@@ -74,6 +80,13 @@ def prepare_tasks(path: Path, snapshot: Snapshot, backbone: Backbone, options: T
     tasks = tasks_of(done.fixed if options.fix else data, loaded, options.seed)
     left_out = done.left_out if options.fix else []
     return [_with_notes(task, done, _of_task(left_out, done, task.name)) for task in tasks]
+
+
+def _copies(stored: Iterable[Row], data: Data) -> Iterator[Row]:
+    """Yield the stored rows with the same input as one of the data, as they are or cleaned; the others take memory."""
+    examples = [row.example for row in data.rows]
+    wanted = {input_identity(example) for example in (*examples, *map(cleaned, examples))}
+    return (row for row in stored if input_identity(row.example) in wanted)
 
 
 def _hint(done: Examination, options: TaskOptions) -> str:
@@ -102,10 +115,13 @@ def _with_notes(task: Task, done: Examination, left_out: Sequence[LeftOutRow]) -
         gone = sum(row.action == "left out" for row in left_out)
         changed = len(left_out) - gone
         counts = f"left out {plural(gone, 'row')} and changed {plural(changed, 'row')}"
-        notes.append(f"--fix {counts}: `conpet modules show` lists them")
+        listed = f" (the first {MOST_CHANGED:,} of the changed rows)" if changed > MOST_CHANGED else ""
+        notes.append(f"--fix {counts}: `conpet modules show` lists them{listed}")
     elif forms := _forms(done, task.name):
         notes.append(f"labels that are probably the same: {forms}; --fix uses the most frequent form")
-    return replace(task, notes=tuple(notes), left_out=tuple(row.model_dump() for row in left_out))
+    kept = [row for row in left_out if row.action == "left out"]
+    kept += [row for row in left_out if row.action != "left out"][:MOST_CHANGED]
+    return replace(task, notes=tuple(notes), left_out=tuple(row.model_dump() for row in kept))
 
 
 def _forms(done: Examination, name: str) -> str:
