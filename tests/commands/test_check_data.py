@@ -136,6 +136,16 @@ def test_files_of_one_task_are_taken_together_and_a_stream_file_keeps_its_names(
     assert [(task.name, task.template) for task in tasks] == [("loans", "{text} is:"), ("desk", None)]
 
 
+def test_a_file_whose_rows_name_their_subsets_becomes_a_folder(tmp_path: Path) -> None:
+    texts = [("when open", "a"), ("when closed", "a"), ("renew it", "b"), ("extend it", "b"), ("when closed", "a")]
+    parts = ("train", "train", "train", "train", "test")
+    rows = [{"text": text, "label": label, "split": part} for (text, label), part in zip(texts, parts, strict=True)]
+    check_data(write_rows(tmp_path / "all.jsonl", rows), fix=tmp_path / "clean", quick=True)
+    (task,) = read_stream(tmp_path / "clean", all_rows=True)
+    assert (task.name, [one.text for one in task.train]) == ("all", ["when open", "renew it", "extend it"])
+    assert [one.text for one in task.test] == ["when closed"]
+
+
 def test_inputs_that_are_cut_and_spans_that_do_not_fit_are_found(tmp_path: Path) -> None:
     long = [("word " * 80, "1"), ("word " * 60, "2"), ("short", "1"), ("brief", "2")]
     report = check_data(written(tmp_path / "t", train=long), **TINY)

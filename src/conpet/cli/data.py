@@ -149,6 +149,6 @@ def _print(report: DataCheckReport, sources: list[Path], fix: Path | None, html:
             line(f"still wrong: {text}", out, "red")
         if not report.remaining:
             line(f"next: conpet learn WORKSPACE {fix}", out, "dim")
-    elif report.refused:
+    elif report.refused and not report.remaining:
         named = " ".join(map(str, sources))
         line(f"next: conpet data check {named} --fix FOLDER   or: conpet learn WORKSPACE ... --fix", out, "dim")

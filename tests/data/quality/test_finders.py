@@ -286,6 +286,7 @@ def languages(usual: str, odd: str) -> Iterator[int]:
         ("what is the fee for this book", "renew loan 4711", False),
         ("wann ist die Bibliothek auf", "what is the fee for this book", True),
         ("開館時間を教えてください", "貸出延長", False),
+        ("開館時間を教えてください", "BarcelonaのRunning Toursを予約してください", False),
     ],
 )
 def test_rows_in_another_language_than_the_rest(usual: str, odd: str, is_odd: bool) -> None:

@@ -11,7 +11,7 @@ from conpet.data.quality.finding import Finding
 from conpet.data.quality.rows import Row, content
 
 _MOSTLY = 0.8
-"""Least share of the rows in the usual script or language; with less, the data are mixed on purpose."""
+"""Least share of the rows in the usual script or language, and of the letters of a row in one script."""
 _LEAST_LETTERS = 3
 _LEAST_WORDS = 3
 """Fewest function words of another language in a row, none of them in the usual one."""
@@ -67,7 +67,7 @@ def find_other_languages(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def script_of(text: str) -> str | None:
-    """Return the script of most letters of a text, or None if it has few letters or no script has most of them."""
+    """Return the script of most letters of a text, or None if it has few letters or is mixed."""
     if text.isascii():
         return "Latin" if sum(map(str.isalpha, text)) >= _LEAST_LETTERS else None
     counts = Counter(script for character in text if (script := _script(character)))
@@ -75,7 +75,7 @@ def script_of(text: str) -> str | None:
     if total < _LEAST_LETTERS:
         return None
     script, most = counts.most_common(1)[0]
-    return script if 2 * most > total else None
+    return script if most >= _MOSTLY * total else None
 
 
 def _usual(found: Sequence[str | None]) -> str | None:
