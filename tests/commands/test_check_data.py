@@ -183,6 +183,17 @@ def test_against_a_workspace_both_rows_are_named(tmp_path: Path, known: conpet.C
     assert not check_data(new, against=known.path, quick=True).refused
 
 
+def test_more_examples_of_known_labels_are_no_error(tmp_path: Path, known: conpet.ConPET) -> None:
+    old = stream()[0]
+    texts = [(old.train[0].text, str(old.train[0].label)), ("quite another example", old.labels[0])]
+    report = check_data(written(tmp_path / "more", train=texts), against=known.path, quick=True)
+    assert codes(report) == {"known-labels": 1, "duplicate": 1}
+    assert "learn with --extend" in report.of("known-labels")[0].message
+    mixed = [*texts, ("a new thing", "new"), ("another new thing", "newer")]
+    refused = check_data(written(tmp_path / "mixed", train=mixed), against=known.path, quick=True)
+    assert refused.of("invalid-task")[0].message == f"label {old.labels[0]!r} belongs to the earlier task {old.name!r}"
+
+
 def test_a_workspace_without_texts_is_compared_by_its_features(tmp_path: Path) -> None:
     latent = workspace(tmp_path, 1, replay={"latent_only": True})
     old, new = stream()[:2]

@@ -147,8 +147,8 @@ def _print(report: DataCheckReport, sources: list[Path], fix: Path | None, html:
         line(f"{fix}: the cleaned copy: {plural(left, 'row')} left out, {plural(changed, 'row')} changed", out)
         for text in report.remaining:
             line(f"still wrong: {text}", out, "red")
-        if not report.remaining:
-            line(f"next: conpet learn WORKSPACE {fix}", out, "dim")
+        if not report.remaining and not report.of("known-labels"):
+            line(f"next: conpet learn {report.workspace or 'WORKSPACE'} {fix}", out, "dim")
     elif report.refused and not report.remaining:
         named = " ".join(map(str, sources))
         line(f"next: conpet data check {named} --fix FOLDER   or: conpet learn WORKSPACE ... --fix", out, "dim")

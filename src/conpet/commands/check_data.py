@@ -82,6 +82,7 @@ def check_data(
         data = data_of_tasks(tasks, owners, stored)
     else:
         data, loaded = load_data(_paths(source), options=options, owners=owners, stored=stored)
+    data = replace(data, may_extend=True)
     model, own = (None, False) if quick else _backbone(snapshot, backbone, device)
     reading = None if model is None else backbone_reading(model, snapshot if own else None)
     if snapshot is not None and model is not None and own:

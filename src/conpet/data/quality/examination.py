@@ -19,7 +19,7 @@ from conpet.data.quality.mislabelled import find_close_labels, find_mislabelled,
 from conpet.data.quality.near import find_near_copies
 from conpet.data.quality.personal import find_personal_data, masked
 from conpet.data.quality.rows import TRAIN, Data, Row, TaskRows, by_label, content
-from conpet.data.quality.structure import find_reader_notes, find_unusable
+from conpet.data.quality.structure import find_notes, find_unusable
 from conpet.data.templates import check_template
 from conpet.data.truncation import Need
 from conpet.errors import Problem
@@ -149,10 +149,11 @@ def examine(
     normal = _normalise(done, thorough)
     _refuse(done, normal, reading)
     usable = done.fixed
-    done.findings += [*find_reader_notes(data), *find_empty_files(data)]
+    done.findings += [*find_notes(data), *find_empty_files(data)]
     if thorough:
         _leave_out(done, find_near_copies(done.fixed))
-        done.findings += [*find_label_names(usable), *find_label_counts(usable)]
+        new = replace(usable, tasks=usable.new_tasks)
+        done.findings += [*find_label_names(new), *find_label_counts(new)]
         done.findings += [*find_other_languages(usable.rows), *find_personal_data(usable.rows)]
         if reading is not None and reading.features is not None:
             _doubt_labels(done, reading, drop_mislabelled)
@@ -264,7 +265,7 @@ def _leave_out_orphans(done: Examination) -> None:
     """Leave out held-out rows whose label has lost all its training rows."""
     lost = []
     for task in done.fixed.tasks if done.changes else ():
-        known = {row.label for row in task.subsets.get(TRAIN, ())}
+        known = {row.label for row in task.subsets.get(TRAIN, ())} | done.fixed.known_labels
         lost += [
             Finding("invalid-row", f"label {row.label!r} has no training example left", row, leaves_out=True)
             for subset, rows in task.subsets.items()

@@ -119,6 +119,12 @@ _KINDS: Iterable[tuple[Severity, str, str, str]] = (
         "Accuracy does not cover them, or only roughly.",
     ),
     (Severity.NOTE, "empty-file", "Files without rows", "Without test rows, no accuracy is measured."),
+    (
+        Severity.NOTE,
+        "known-labels",
+        "Files with labels that the workspace knows",
+        "`conpet learn --extend` adds the examples.",
+    ),
     (Severity.NOTE, "reading", "Notes of the readers", "What was changed or ignored while reading."),
 )
 KINDS = {

@@ -107,6 +107,7 @@ class Data:
         stored: Rows of the workspace; the labels of test rows are hidden (None).
         owners: The workspace's labels with the names of their tasks.
         problems: Errors of the whole source.
+        may_extend: Whether tasks with labels of the workspace only are more examples for it, not errors.
     """
 
     source: str
@@ -114,6 +115,22 @@ class Data:
     stored: tuple[Row, ...] = ()
     owners: dict[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    may_extend: bool = False
+
+    def extends(self, task: TaskRows) -> bool:
+        """Return whether a task holds more examples of labels that the workspace knows."""
+        labels = {row.label for row in task.subsets.get(TRAIN, ())}
+        return self.may_extend and bool(labels) and labels <= self.owners.keys()
+
+    @property
+    def known_labels(self) -> set[str]:
+        """The labels that need no training row here."""
+        return set(self.owners) if self.may_extend else set()
+
+    @property
+    def new_tasks(self) -> tuple[TaskRows, ...]:
+        """The tasks with new labels."""
+        return tuple(task for task in self.tasks if not self.extends(task))
 
     @property
     def rows(self) -> list[Row]:

@@ -16,11 +16,11 @@ def find_unusable(data: Data) -> Iterator[Finding]:
     for problem in data.problems:
         yield _finding(problem, {})
     for task in data.tasks:
-        for problem in (*task.problems, *_unusable(task)):
+        for problem in (*task.problems, *_unusable(task, whole=not data.extends(task))):
             yield _finding(problem, rows)
     trained = (
         (task.name, [row.located for row in task.subsets.get(TRAIN, ())] if task.labelled else [])
-        for task in data.tasks
+        for task in data.new_tasks
     )
     seen: set[str] = set()
     for problem in check_stream(trained, data.owners):
@@ -29,11 +29,11 @@ def find_unusable(data: Data) -> Iterator[Finding]:
             yield Finding("invalid-task", problem.reason, file=problem.file, number=problem.row)
 
 
-def _unusable(task: TaskRows) -> list[Problem]:
+def _unusable(task: TaskRows, *, whole: bool) -> list[Problem]:
     subsets = {subset: [row.located for row in rows] for subset, rows in task.subsets.items()}
     if TRAIN not in subsets or (task.problems and not subsets[TRAIN]):
         return []  # the reader has said why
-    problems = check_each(task.source, subsets, labels=task.labelled)
+    problems = check_each(task.source, subsets, whole=whole, labels=task.labelled)
     if task.kind is not None:
         problems += check_task_template(task.source, task.template, task.kind)
     return problems
@@ -46,8 +46,12 @@ def _finding(problem: Problem, rows: dict[tuple[str, int], Row]) -> Finding:
     return Finding("invalid-row", problem.reason, row, problem.file, problem.row, leaves_out=True)
 
 
-def find_reader_notes(data: Data) -> Iterator[Finding]:
-    """Yield the notes of the readers."""
+def find_notes(data: Data) -> Iterator[Finding]:
+    """Yield the notes of the readers, and tasks that have labels of the workspace only."""
     for task in data.tasks:
+        if data.extends(task):
+            owners = sorted({data.owners[row.label] for row in task.subsets[TRAIN]})
+            named = ", ".join(map(repr, owners))
+            yield Finding("known-labels", f"all labels are known (task {named}): learn with --extend", file=task.source)
         for note in task.notes:
             yield Finding("reading", note, file=task.source)
