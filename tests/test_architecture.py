@@ -75,7 +75,9 @@ UNSAFE_CALLS = {"torch.load", "torch.save", "numpy.load", "np.load", "numpy.save
 REGISTERED = re.compile(r"^(conpet(?:\.\w+)+):\w+$")
 """An entry of a `Registry`: as good as an import."""
 
-IMPORTED_AS = {"yaml": "pyyaml", "pydantic_core": "pydantic"}
+IMPORTED_AS = {"yaml": "pyyaml", "pydantic_core": "pydantic", "backports": "backports.zstd"}
+STANDARD = sys.stdlib_module_names | {"compression"}
+"""Modules of the standard library, also of Python 3.14."""
 USED_BY_OTHERS = {"gguf", "scikit-learn"}
 """Needed by transformers, which does not declare it; used by a script in `benchmarks`."""
 
@@ -211,13 +213,16 @@ def test_dependencies_are_declared_used_and_explained() -> None:
     root = Path(__file__).parents[1]
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    requirements = [*project["dependencies"], *extras["parquet"], *extras["tune"], *extras["bench"]]
+    of_users = ("parquet", "excel", "zst", "tune", "bench")
+    requirements = [*project["dependencies"], *(requirement for extra in of_users for requirement in extras[extra])]
     declared = {re.split(r"[<>=!~ ]", requirement)[0] for requirement in requirements}
     names = {name.partition(".")[0] for module in MODULES for name in imported_names(module)}
-    imported = {IMPORTED_AS.get(name, name) for name in names - sys.stdlib_module_names - {"conpet"}}
+    imported = {IMPORTED_AS.get(name, name) for name in names - STANDARD - {"conpet"}}
     assert declared - USED_BY_OTHERS == imported
     explained = re.findall(
-        r"^\| (?:(?:parquet|tune|bench) \| )?([\w-]+) \|", (root / "docs" / "dependencies.md").read_text(), re.MULTILINE
+        rf"^\| (?:(?:{'|'.join(of_users)}) \| )?([\w.-]+) \|",
+        (root / "docs" / "dependencies.md").read_text(),
+        re.MULTILINE,
     )
     assert declared <= set(explained)
 

@@ -58,10 +58,12 @@ def made(**changes: object) -> ComparisonReport:
 
 
 def test_the_printed_commands_learn_the_data_with_the_chosen_learner(tasks: Path, tmp_path: Path) -> None:
-    found = conpet("compare", tasks, "--learners", "dynamic,lda", "--seed", 3, *QUICK, "--json")
+    reading = ("--label-column", "label", "--encoding", "cp1252")
+    found = conpet("compare", tasks, "--learners", "dynamic,lda", "--seed", 3, *QUICK, "--json", *reading)
     assert found.code == 0, found.err
     assert [one["learner"] for one in found.json["results"]] == ["dynamic", "lda"]
     assert (found.json["measured"], found.json["seed"]) == (24, 3)
+    assert found.json["commands"][1].endswith("--label-column label --encoding cp1252")
     for command in found.json["commands"]:
         program, *arguments = shlex.split(command.replace("WORKSPACE", shlex.quote(str(tmp_path / "ws"))))
         assert program == "conpet"

@@ -139,10 +139,13 @@ def test_learn_shows_the_matrix_growing_and_skips_what_is_known(tmp_path: Path) 
 
 def test_learn_says_which_test_sets_it_split_off(tmp_path: Path) -> None:
     workspace = taught(tmp_path)
-    rows = [{"text": f"{word} number {n}", "label": f"new {word}"} for word in ("apple", "pear") for n in range(10)]
+    rows = [{"what": f"{word} number {n}", "which": f" new {word}"} for word in ("apple", "pear") for n in range(10)]
     file = write_rows(tmp_path / "fruit.jsonl", rows)
-    learned = conpet("learn", workspace, file, "--name", "果物", "--no-evaluate")
+    columns = ("--text-column", "what", "--label-column", "which")
+    learned = conpet("learn", workspace, file, "--name", "果物", "--no-evaluate", *columns)
     assert learned.code == 0
+    assert "果物: fruit.jsonl: labels of 20 rows were cleaned: blanks around them removed" in learned.out
+    assert Store.open(workspace).snapshot().task("果物").active.labels == ("new apple", "new pear")
     assert "果物: no test set: " in learned.out
     assert "split off with seed 0" in learned.out
     assert "Accuracy by task" not in learned.out
@@ -187,7 +190,10 @@ def test_learn_lists_every_wrong_row_and_learns_nothing(tmp_path: Path) -> None:
 
 
 def test_learn_names_a_missing_file_or_workspace(tmp_path: Path) -> None:
-    assert "no such file" in conpet("learn", taught(tmp_path), tmp_path / "nothing").err
+    path = tmp_path / "nothing"
+    assert (
+        conpet("learn", taught(tmp_path), path).err == f"error: {path}: no such file or folder; nothing was learned\n"
+    )
     missing = conpet("learn", tmp_path / "nowhere", tmp_path)
     assert missing.code == 1
     assert "no workspace at" in missing.err

@@ -70,6 +70,26 @@ def test_predict_reads_and_writes_files(tmp_path: Path, suffix: str) -> None:
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
+def test_predict_reads_the_formats_of_learning_and_keeps_ids(tmp_path: Path) -> None:
+    workspace, target = taught(tmp_path), tmp_path / "out.jsonl"
+    source = write_rows(tmp_path / "in.jsonl", [{"utterance": text, "nr": at} for at, text in enumerate(TEXTS)])
+    run = conpet("predict", workspace, "-i", source, "-o", target, "--text-column", "utterance", "--id-column", "nr")
+    assert run.code == 0
+    rows = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    assert [(row["id"], row["text"]) for row in rows] == list(enumerate(TEXTS))
+    (tmp_path / "in.csv").write_bytes("7;café\n".encode("cp1252"))
+    options = ("--text-column", 2, "--id-column", 1, "--encoding", "cp1252", "--format", "csv")
+    run = conpet("predict", workspace, "-i", tmp_path / "in.csv", *options)
+    assert run.out.splitlines()[1].startswith("7,café,")
+    assert "note: " in run.err
+    assert "cells are separated by semicolons" in run.err
+    (tmp_path / "lines.txt").write_text("one text\n\nanother\n")
+    assert [row["text"] for row in conpet("predict", workspace, "-i", tmp_path / "lines.txt").rows] == [
+        "one text",
+        "another",
+    ]
+
+
 def test_predict_reads_json_lines_from_the_standard_input(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "conpet", "predict", taught(tmp_path), "-i", "-", "--format", "csv"],
@@ -112,7 +132,7 @@ def test_an_input_of_a_kind_not_learned_is_named_by_its_number(tmp_path: Path) -
         (["hello", "-i", "x.jsonl"], 2, "give either texts"),
         (["hello", "-o", "out.xlsx"], 1, ".jsonl or .csv"),
         (["hello", "--format", "xml"], 2, "jsonl, csv"),
-        (["-i", "missing.csv"], 1, "No such file"),
+        (["-i", "missing.csv"], 1, "no such file or folder; nothing was predicted"),
         ([" "], 1, "empty text"),
     ],
 )

@@ -486,9 +486,9 @@ def test_wrong_options_are_refused(tmp_path: Path) -> None:
 
 def test_a_table_may_name_the_subsets_of_its_rows(tmp_path: Path) -> None:
     names = ["train", "Train ", "dev", "test"] * 5
-    rows = [{**row, "split": name} for row, name in zip(GOOD, names, strict=True)]
+    rows = [{**row, "Split": name} for row, name in zip(GOOD, names, strict=True)]
     task = read_task(write(tmp_path / "t.csv", rows))
     assert [len(subset) for subset in (task.train, task.validation, task.test)] == [10, 5, 5]
     assert task.notes == ("the rows name their subsets (split or training): 10 train, 5 validation, 5 test",)
-    rows[0]["split"] = "other"
+    rows[0]["Split"] = "other"
     assert len(read_task(write(tmp_path / "t.csv", rows), all_rows=True).train) == 20

@@ -81,6 +81,16 @@ def test_a_wrong_stream_yaml_says_where(tmp_path: Path, content: str, row: int |
     assert any(says in said and at == row for _, at, said in problems(tmp_path))
 
 
+def test_plain_lines_beside_data_are_ignored_and_alone_say_what_they_lack(tmp_path: Path) -> None:
+    write_task(tmp_path / "cards" / "train.jsonl", "a", "b")
+    (tmp_path / "cards" / "train.txt").write_text("one\n")
+    (tmp_path / "cards" / "README.md").write_text("# Cards\n")
+    (task,) = read_stream(tmp_path / "cards", all_rows=True)
+    assert (task.labels, task.notes) == (("a", "b"), ())
+    (tmp_path / "cards" / "train.jsonl").unlink()
+    assert "plain lines have no labels" in problems(tmp_path / "cards")[0][2]
+
+
 def test_a_stream_yaml_says_how_to_read_each_task(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("satz;art\ncafé;a\nthé;b\n".encode("cp1252"))
     (tmp_path / "b.txt").write_text("Ada B-PER\nmet O\nOslo B-LOC\n")

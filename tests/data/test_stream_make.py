@@ -414,6 +414,16 @@ def test_the_command_names_labels_without_a_test_example(tmp_path: Path) -> None
     assert "lone 09 and 2 more\n" in done.err
 
 
+def test_the_command_reads_files_as_learn_does(tmp_path: Path) -> None:
+    rows = [f"{label};{label} {number}" for label in ("café", "b", "c", "d") for number in range(5)]
+    (tmp_path / "mine.csv").write_bytes("\n".join(["Art;Satz", *rows]).encode("cp1252"))
+    options = ("--text-column", "satz", "--label-column", "art", "--encoding", "cp1252", "--by", "random", "--tasks", 2)
+    done = conpet("stream", "make", tmp_path / "mine.csv", tmp_path / "out", *options)
+    assert done.code == 0, done.err
+    assert "note: mine.csv: cells are separated by semicolons" in done.err
+    assert sorted(label for task in read_stream(tmp_path / "out") for label in task.labels) == ["b", "c", "café", "d"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

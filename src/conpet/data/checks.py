@@ -126,11 +126,14 @@ def _broken_strings(example: Example) -> Iterator[str]:
     for name, value in fields.items():
         if not _is_unicode(value or ""):
             yield name
-    if isinstance(example.id, (str, list, dict)) and not _is_unicode(json.dumps(example.id, ensure_ascii=False)):
+    identifier = json.dumps(example.id, ensure_ascii=False) if isinstance(example.id, (list, dict)) else example.id
+    if isinstance(identifier, str) and not _is_unicode(identifier):
         yield "id"
 
 
 def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

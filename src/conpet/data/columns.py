@@ -14,6 +14,8 @@ LIKELY: Mapping[str, tuple[str, ...]] = {
     "label": ("intent", "category", "class", "target", "labels", "tag", "topic", "relation"),
 }
 """Common names of columns that hold a field; used if there is exactly one of them."""
+OTHERS = ("split", "training", "group")
+"""Further columns that are looked at: the subset of a row, and the group of its label."""
 OPTIONS: Mapping[str, str] = {"text": "--text-column", "label": "--label-column", "id": "--id-column"}
 _SHOWN = 10
 
@@ -34,8 +36,10 @@ class Columns:
     of: Mapping[str, str]
     assumed: tuple[str, ...] = ()
 
-    def renamed(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def renamed(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Return a row by the names of fields; other columns keep their names."""
+        if all(field == column for field, column in self.of.items()):
+            return fields
         taken = set(self.of.values())
         others = {name: value for name, value in fields.items() if name not in taken and name not in FIELDS}
         return others | {field: fields[column] for field, column in self.of.items() if column in fields}
@@ -68,6 +72,7 @@ def assign_columns(
     for field in FIELDS:
         if field not in of and (column := _named(field, free)) is not None:
             of[field] = column
+    of |= {other: max(found) for other in OTHERS if (found := [name for name in free if _plain(name) == other])}
     for field in ("text", "label"):
         needed = field == "text" or labelled
         if field in of or (field == "text" and "tokens" in of):

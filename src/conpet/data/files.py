@@ -44,6 +44,7 @@ _BUILTIN = {
     "parquet": "conpet.data.formats.columnar:read_parquet",
     "arrow": "conpet.data.formats.columnar:read_arrow",
     "xlsx": "conpet.data.formats.excel:read_excel",
+    "xlsm": "conpet.data.formats.excel:read_excel",
     "yml": "conpet.data.formats.rasa:read_rasa_yaml",
     "yaml": "conpet.data.formats.rasa:read_rasa_yaml",
     "md": "conpet.data.formats.rasa:read_rasa_markdown",
@@ -67,7 +68,7 @@ FORMATS = Registry(
 `RawRow` for each row, a `Problem` for each row, or rest of a file, that cannot be read, and a `Note` for what the user
 should know; conpet's own take a `Source`."""
 
-TEXT_FORMATS = frozenset(_BUILTIN) - {"parquet", "arrow", "xlsx", "ann", "brat-mentions", "brat-relations"}
+TEXT_FORMATS = frozenset(_BUILTIN) - {"parquet", "arrow", "xlsx", "xlsm", "ann", "brat-mentions", "brat-relations"}
 """Formats whose files may also be compressed: `.gz`, `.zst`."""
 
 _COUNTERS: Mapping[str, Callable[[Source], int | None]] = {

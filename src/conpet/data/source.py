@@ -118,7 +118,7 @@ class Source:
                 while chunk := stream.read(_SAMPLE):
                     try:
                         if b"\0" in chunk:
-                            return chunk
+                            return bytes(chunk)
                         decoder.decode(chunk)
                     except UnicodeDecodeError as error:
                         return bytes(error.object)

@@ -124,9 +124,12 @@ def _fill_from_folder(
     folder: Path, options: ReadOptions, files: dict[str, Path], notes: list[str], problems: list[Problem]
 ) -> None:
     saved = saved_subsets(folder)
-    for file in sorted(folder.iterdir()) if saved is None else [folder / name for name in saved]:
+    entries = sorted(folder.iterdir(), key=_plain_lines_last) if saved is None else [folder / name for name in saved]
+    for file in entries:
         subset = subset_of(file)
         if not (is_data_folder(file) if file.is_dir() else _is_data(file, options) or (subset and data_suffix(file))):
+            continue
+        if subset in files and not _is_data(file, options):  # plain lines beside data
             continue
         if subset is None:
             notes.append(f"{file.name} was ignored: it is not named train, validation or test")
@@ -138,6 +141,10 @@ def _fill_from_folder(
             files[subset] = file
     if "train" not in files:
         problems.append(Problem(str(folder), None, "contains no train file (train.jsonl, train.csv, train.tsv, ...)"))
+
+
+def _plain_lines_last(file: Path) -> tuple[bool, Path]:
+    return data_suffix(file) == ".txt", file
 
 
 def _is_data(file: Path, options: ReadOptions) -> bool:

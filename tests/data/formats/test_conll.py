@@ -30,7 +30,7 @@ def columns(tags: str, line: str = "{word} {tag}") -> str:
         "B-LOC L-LOC U-LOC O U-PER",
     ],
 )
-@pytest.mark.parametrize("line", ["{word} {tag}", "{word}\tNNP\t-\t{tag}", "{at}\t{word}\t_\t{tag}"])
+@pytest.mark.parametrize("line", ["{word} {tag}", "{word}\tNNP\t-\t{tag}", "{at}\t{word}\t_\t{tag}", "{tag}\t{word}"])
 def test_schemes_of_tags(tmp_path: Path, tags: str, line: str) -> None:
     path = put(tmp_path / "t.conll", columns(tags, line))
     assert labelled(path) == FOUND

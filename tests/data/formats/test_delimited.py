@@ -22,6 +22,7 @@ ROWS = [("opens, when?", "hours"), ("renew it", "loan")]
         ("t.csv", "label\ttext\nhours\topens, when?\nloan\trenew it\n", ["cells are separated by tabs"]),
         ("t.tsv", "text\tlabel\nopens, when?\thours\nrenew it\tloan\n", []),
         ("t.tab", 'text\tlabel\r\n"opens, when?"\thours\r\nrenew it\tloan\r\n', []),
+        ("t.tsv", '"text"\t"label"\n"opens, when?"\t"hours"\n"renew it"\t"loan"\n', []),
         ("t.tsv", 'text,label\n"opens, when?",hours\nrenew it,loan\n', ["cells are separated by commas"]),
     ],
 )

@@ -9,7 +9,6 @@ from typing import Any
 
 from conpet.data.columns import ColumnError, assign_columns
 from conpet.data.raw import Header, Note, RawItem, RawRow
-from conpet.data.rows import FIELDS
 from conpet.data.source import NOT_UTF8, Source
 from conpet.errors import ConfigError
 
@@ -17,7 +16,6 @@ STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 _BATCH = 1024
 # pyarrow raises these (or subclasses of them) and OSError for a damaged file.
 _ERRORS = (ValueError, NotImplementedError, LookupError, TypeError)
-_READ_BY_OTHERS = ("group", "split")
 _NAMES = Mapping[str, list[str]]
 
 
@@ -165,7 +163,7 @@ def _needed(names: list[str], source: Source) -> list[str]:
         assigned = set(assign_columns(names, source.options.columns).of.values())
     except ColumnError:  # reported when the header is looked at
         assigned = set()
-    return [name for name in names if name in assigned or name in (*FIELDS, *_READ_BY_OTHERS)]
+    return [name for name in names if name in assigned]
 
 
 def _class_names(schema: Any) -> _NAMES:

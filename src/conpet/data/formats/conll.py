@@ -21,7 +21,7 @@ def read_conll(source: Source) -> Iterator[RawItem]:
     """Read mentions from columns, the token in the first and the tag in the last; each mention is a row at its line.
 
     Tags are IOB1, IOB2, IOBES or BILOU, or types without a prefix. If the first column numbers the tokens, they are in
-    the second.
+    the second; if it holds the tags, they are in the last.
     """
     sentence: list[Line] = []
     for row, raw in source.lines():
@@ -76,9 +76,14 @@ def _is_comment(line: str, cells: Sequence[str], sentence: Sequence[Line]) -> bo
     return not sentence and line.startswith("#") and (len(cells) < 2 or not _TAG.fullmatch(cells[-1].strip()))
 
 
+def _are_tags(cells: Sequence[str]) -> bool:
+    return all(map(_TAG.fullmatch, cells))
+
+
 def _rows(sentence: Sequence[Line]) -> Iterator[RawRow]:
     numbered = [cells[0] for _, cells in sentence] == [str(at) for at in range(1, len(sentence) + 1)]
     word = 1 if numbered and len(sentence) and len(sentence[0][1]) > 2 else 0
-    tokens = [cells[word] for _, cells in sentence]
-    for start, end, kind in mentions([cells[-1] for _, cells in sentence]):
+    first, last = ([cells[at] for _, cells in sentence] for at in (word, -1))
+    tokens, tags = (last, first) if _are_tags(first) and not _are_tags(last) else (first, last)
+    for start, end, kind in mentions(tags):
         yield RawRow(sentence[start][0], {"tokens": tokens, "mention": Span(start, end), "label": kind})

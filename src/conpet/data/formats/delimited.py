@@ -115,9 +115,7 @@ def _csv_dialect(source: Source) -> Dialect:
     first = sample[0].strip().strip('"') if sample else ""
     if first.lower().startswith("sep=") and len(first) == len("sep=?"):
         return Dialect(first[-1], quoted=True, skipped=1)
-    return max(
-        (Dialect(delimiter, quoted=True) for delimiter in _DELIMITERS), key=lambda dialect: _fit(sample, dialect)
-    )
+    return _best(sample)
 
 
 def _best(sample: Sequence[str]) -> Dialect:
@@ -152,21 +150,27 @@ def _tsv_dialect(source: Source) -> Dialect:
                 loose = any(_is_loose(cell) for cell in line.rstrip("\r\n").split("\t"))
     if lines and "\t" not in lines[0] and _fit(lines, best := _best(lines))[0] > 1:
         return best  # the name is wrong, and another delimiter fits
-    unquoted = Dialect("\t", quoted=False)
-    if not quotes or (loose and _wrong_rows(source, unquoted) <= _wrong_rows(source, Dialect("\t", quoted=True))):
+    unquoted, quoted = Dialect("\t", quoted=False), Dialect("\t", quoted=True)
+    if not quotes:
         return unquoted
-    return Dialect("\t", quoted=True)
+    if all(map(_is_enclosed, lines[0].rstrip("\r\n").split("\t"))):  # so are the names in the header
+        return quoted
+    return unquoted if loose and _wrong_rows(source, unquoted) <= _wrong_rows(source, quoted) else quoted
 
 
 def _is_blank(cells: list[str]) -> bool:
     return not cells or cells == [""]
 
 
+def _is_enclosed(cell: str) -> bool:
+    return len(cell) > 1 and cell.startswith('"') and cell.endswith('"')
+
+
 def _is_loose(cell: str) -> bool:
     """Return whether a cell has quotes that no program writes that encloses cells in quotes."""
     if '"' not in cell:
         return False
-    if len(cell) < 2 or not (cell.startswith('"') and cell.endswith('"')):
+    if not _is_enclosed(cell):
         return True
     inner = cell[1:-1]
     return '"' in inner.replace('""', "") or not set(inner) & set('",;\t')
