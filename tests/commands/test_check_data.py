@@ -146,6 +146,17 @@ def test_a_file_whose_rows_name_their_subsets_becomes_a_folder(tmp_path: Path) -
     assert [one.text for one in task.test] == ["when closed"]
 
 
+def test_rows_with_the_same_number_are_told_apart(tmp_path: Path) -> None:
+    conll = "Ada\tB-PER\nmet\tO\nParis\tB-LOC\n\nBob\tB-PER\nmet\tO\nRome\tB-LOC\n\nAda\tB-PER\nmet\tO\nParis\tB-LOC\n"
+    (tmp_path / "names.conll").write_text(conll)
+    report = check_data(tmp_path / "names.conll", fix=tmp_path / "clean", quick=True)
+    assert report.counts["duplicate"] == len(report.left_out) == 2
+    (task,) = read_stream(tmp_path / "clean", all_rows=True)
+    assert [(one.mention, one.label) for one in task.train] == [
+        (one.mention, one.label) for one in read_stream(tmp_path / "names.conll", all_rows=True)[0].train[:4]
+    ]
+
+
 def test_inputs_that_are_cut_and_spans_that_do_not_fit_are_found(tmp_path: Path) -> None:
     long = [("word " * 80, "1"), ("word " * 60, "2"), ("short", "1"), ("brief", "2")]
     report = check_data(written(tmp_path / "t", train=long), **TINY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +63,10 @@ def write_cleaned(done: Examination, loaded: Sequence[LoadedTask], folder: Path)
 
 def _left_out(done: Examination) -> list[dict[str, Any]]:
     """Return the rows left out or changed, with their fields as they were and what they have become."""
-    rows: Mapping[tuple[str, int], Row] = {(row.file, row.number): row for row in done.data.rows}
     listed = []
-    for one in done.left_out:
-        row = rows.get((one.file, one.row))
-        new = done.changes[row][0] if row in done.changes and row is not None else None
-        content: dict[str, Any] = {} if row is None else {"was": _fields(row)}
-        if new is not None:
-            content["is"] = _fields(new)
+    for one, row, new in done.outcomes:
+        content = {} if row is None else {"was": _fields(row)}
+        content |= {} if new is None else {"is": _fields(new)}
         listed.append({**one.model_dump(), **content})
     return listed
 

@@ -90,24 +90,22 @@ class Examination:
         return [finding for finding in found if finding.severity is Severity.ERROR]
 
     @property
+    def outcomes(self) -> list[tuple[LeftOutRow, Row | None, Row | None]]:
+        """The rows that the fix leaves out or changes, as they were read and after it, by file and row.
+
+        A row that could not be read is None, and so is one that is left out.
+        """
+        found: list[tuple[LeftOutRow, Row | None, Row | None]] = [
+            (_outcome(finding, row, new), row, new) for row, (new, finding) in self.changes.items()
+        ]
+        found += [(_outcome(finding, None, None), None, None) for finding in self.unread]
+        files = {file: number for number, file in enumerate(dict.fromkeys(one.file for one, _, _ in found))}
+        return sorted(found, key=lambda outcome: (files[outcome[0].file], outcome[0].row))
+
+    @property
     def left_out(self) -> list[LeftOutRow]:
-        """The rows that the fix leaves out or changes, in the order of files and rows."""
-        rows = [
-            LeftOutRow(
-                file=row.file,
-                row=row.number,
-                action=_LEFT_OUT if new is None else _CHANGED,
-                code=finding.code,
-                reason=finding.message if new is None else (finding.fix or finding.message),
-            )
-            for row, (new, finding) in self.changes.items()
-        ]
-        rows += [
-            LeftOutRow(file=one.file, row=one.number or 0, action=_LEFT_OUT, code=one.code, reason=one.message)
-            for one in self.unread
-        ]
-        files = {file: number for number, file in enumerate(dict.fromkeys(one.file for one in rows))}
-        return sorted(rows, key=lambda one: (files[one.file], one.row))
+        """The rows that the fix leaves out or changes, by file and row."""
+        return [one for one, _, _ in self.outcomes]
 
     def report(self, workspace: str | None, backbone: str | None) -> DataCheckReport:
         """Return the report."""
@@ -182,7 +180,6 @@ def _refuse(done: Examination, normal: Data, reading: Reading | None) -> None:
 
     A row that is wrong only as it is (a label in another form, for example) is mended by the change.
     """
-    original = {(row.file, row.number): row for row in done.data.rows}
     before = [*find_unusable(done.data)]
     broken = _rows_of(before)
     before += find_copies(_without(done.data, broken))
@@ -202,7 +199,7 @@ def _refuse(done: Examination, normal: Data, reading: Reading | None) -> None:
         if finding.leaves_out and finding.number is not None and finding.row is None:
             done.unread.append(finding)
         elif finding.leaves_out and finding.row is not None:
-            row = original[finding.row.file, finding.row.number]
+            row = finding.row.as_read
             if done.changes.get(row, (row, finding))[0] is not None:
                 done.changes[row] = (None, finding)
     _apply(done)
@@ -241,7 +238,7 @@ def _doubt_labels(done: Examination, reading: Reading, drop: bool) -> None:
     for kind in Kind:
         rows: list[Row] = []
         parts: list[Tensor] = []
-        for task in done.fixed.tasks:
+        for task in (task for task in done.fixed.tasks if not _wrong_template(task)):
             of_kind = [row for row in task.subsets.get(TRAIN, ()) if row.example.kind is kind]
             if of_kind and task.labelled:
                 rows += of_kind
@@ -276,11 +273,21 @@ def _leave_out_orphans(done: Examination) -> None:
 
 
 def _leave_out_quietly(done: Examination, findings: Iterable[Finding]) -> None:
-    original = {(row.file, row.number): row for row in done.data.rows}
     for finding in findings:
         if finding.row is not None and finding.leaves_out:
-            done.changes[original[finding.row.file, finding.row.number]] = (None, finding)
+            done.changes[finding.row.as_read] = (None, finding)
     _apply(done)
+
+
+def _outcome(finding: Finding, row: Row | None, new: Row | None) -> LeftOutRow:
+    file, number = (row.file, row.number) if row is not None else finding.place
+    return LeftOutRow(
+        file=file,
+        row=number or 0,
+        action=_LEFT_OUT if new is None else _CHANGED,
+        code=finding.code,
+        reason=finding.message if new is None else (finding.fix or finding.message),
+    )
 
 
 def _apply(done: Examination) -> Data:

@@ -32,6 +32,7 @@ class Row:
         number: Row number counted from 1, or the index among the stored examples of a workspace, counted from 1.
         example: The example.
         stored: Whether a workspace holds it already, so that it cannot be changed.
+        origin: The row as it was read, if this is a changed one.
     """
 
     task: str
@@ -40,6 +41,7 @@ class Row:
     number: int
     example: Example
     stored: bool = False
+    origin: Row | None = None
 
     @property
     def label(self) -> str:
@@ -60,7 +62,12 @@ class Row:
 
     def with_example(self, example: Example) -> Row:
         """Return the row with another example."""
-        return replace(self, example=example)
+        return replace(self, example=example, origin=self.as_read)
+
+    @property
+    def as_read(self) -> Row:
+        """The row as it was read."""
+        return self.origin or self
 
 
 @dataclass(frozen=True, slots=True)

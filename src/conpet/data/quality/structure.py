@@ -12,12 +12,14 @@ from conpet.errors import Problem
 
 def find_unusable(data: Data) -> Iterator[Finding]:
     """Yield a finding for each row and each task that cannot be learned; copies are left to `find_copies`."""
-    rows = {(row.file, row.number): row for row in data.rows}
+    rows: dict[tuple[str, int], list[Row]] = {}
+    for row in data.rows:
+        rows.setdefault((row.file, row.number), []).append(row)
     for problem in data.problems:
-        yield _finding(problem, {})
+        yield from _findings(problem, {})
     for task in data.tasks:
         for problem in (*task.problems, *_unusable(task, whole=not data.extends(task))):
-            yield _finding(problem, rows)
+            yield from _findings(problem, rows)
     trained = (
         (task.name, [row.located for row in task.subsets.get(TRAIN, ())] if task.labelled else [])
         for task in data.new_tasks
@@ -39,11 +41,13 @@ def _unusable(task: TaskRows, *, whole: bool) -> list[Problem]:
     return problems
 
 
-def _finding(problem: Problem, rows: dict[tuple[str, int], Row]) -> Finding:
+def _findings(problem: Problem, rows: dict[tuple[str, int], list[Row]]) -> Iterator[Finding]:
+    """Yield a finding for each example of the row; in some formats a row has several."""
     if problem.row is None:
-        return Finding("invalid-task", problem.reason, file=problem.file)
-    row = rows.get((problem.file, problem.row))
-    return Finding("invalid-row", problem.reason, row, problem.file, problem.row, leaves_out=True)
+        yield Finding("invalid-task", problem.reason, file=problem.file)
+        return
+    for row in rows.get((problem.file, problem.row), [None]):
+        yield Finding("invalid-row", problem.reason, row, problem.file, problem.row, leaves_out=True)
 
 
 def find_notes(data: Data) -> Iterator[Finding]:
