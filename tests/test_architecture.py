@@ -34,6 +34,7 @@ ORDER = (
     "report",
     "backbone",
     "features",
+    "data.quality",
     "fusion",
     "modules.adapter",
     "heads",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
+    from conpet.commands.check_data import check_data
     from conpet.comparison import compare_learners
     from conpet.config import Settings
     from conpet.data import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from conpet.errors import ConpetError
     from conpet.plugins import register
     from conpet.report.comparison import ComparisonReport
+    from conpet.report.data_check import DataCheckReport
     from conpet.report.design import TuneReport
     from conpet.types import Evaluation, LearnReport, Prediction
 
@@ -34,6 +36,7 @@ _EXPORTS = {
     "ComparisonReport": "conpet.report.comparison",
     "ConPET": "conpet.api",
     "ConpetError": "conpet.errors",
+    "DataCheckReport": "conpet.report.data_check",
     "Evaluation": "conpet.types",
     "Example": "conpet.data",
     "Examples": "conpet.data",
@@ -44,6 +47,7 @@ _EXPORTS = {
     "Task": "conpet.data",
     "TaskStream": "conpet.data",
     "TuneReport": "conpet.report.design",
+    "check_data": "conpet.commands.check_data",
     "compare_learners": "conpet.comparison",
     "read_examples": "conpet.data",
     "read_inputs": "conpet.data",
@@ -58,6 +62,7 @@ __all__ = [
     "ComparisonReport",
     "ConPET",
     "ConpetError",
+    "DataCheckReport",
     "Evaluation",
     "Example",
     "Examples",
@@ -68,6 +73,7 @@ __all__ = [
     "Task",
     "TaskStream",
     "TuneReport",
+    "check_data",
     "compare_learners",
     "read_examples",
     "read_inputs",

@@ -382,7 +382,10 @@ def test_labels_are_cleaned_and_that_is_said_once(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", [{"text": f"text {at}", "label": label} for at, label in enumerate(labels)])
     task = read_task(path, all_rows=True)
     assert task.labels == ("7", "hours", "r\u00e9new")
-    assert task.notes == ("t.jsonl: labels of 3 rows were cleaned: blanks around them removed, Unicode form NFC",)
+    assert task.notes == (
+        "t.jsonl: labels of 3 rows were cleaned: blanks around them removed, Unicode form NFC",
+        "t.jsonl: the label is a list of one in 2 rows; that label was taken",
+    )
 
 
 def test_several_labels_in_a_row_are_refused_for_learning_only(tmp_path: Path) -> None:

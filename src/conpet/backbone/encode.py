@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conpet.backbone.states import Encoded
-from conpet.data import Example, Style, TokenPiece, fit, render
+from conpet.data import Example, Need, Style, TokenPiece, fit, render
 from conpet.data.templates import PieceRole, Rendered
 from conpet.errors import BackboneError, DataError
 
@@ -63,31 +63,33 @@ class Encoder:
 
     def unfit(self, examples: Sequence[Example], template: str | None, max_tokens: int) -> dict[int, str]:
         """Return why examples cannot be encoded, by index; arguments and other errors as in `encode`."""
+        needs = enumerate(self.needs(examples, template))
+        return {index: problem for index, need in needs if (problem := need.problem(max_tokens))}
+
+    def needs(self, examples: Sequence[Example], template: str | None) -> list[Need]:
+        """Return the tokens each example needs; arguments and errors as in `encode`, whatever the length."""
         rendered = [render(example, template, self.style) for example in examples]
         ids = self._ids(rendered)
-        reasons = {}
-        for index, (example, pieces) in enumerate(zip(examples, rendered, strict=True)):
-            try:
-                self._fitted(example, pieces, ids, max_tokens)
-            except DataError as error:
-                reasons[index] = error.summary
-        return reasons
+        return [Need.of(self._pieces(pieces, ids)) for pieces in rendered]
 
     def _ids(self, rendered: Sequence[Rendered]) -> dict[str, Sequence[int]]:
         """Return the token ids of each text; the tokenizer is called once."""
         texts = list(dict.fromkeys(piece.text for pieces in rendered for piece in pieces))
         return dict(zip(texts, _tokenized(self._tokenizer, texts), strict=True)) if texts else {}
 
-    def _fitted(
-        self, example: Example, rendered: Rendered, ids: Mapping[str, Sequence[int]], max_tokens: int
-    ) -> Encoded:
+    def _pieces(self, rendered: Rendered, ids: Mapping[str, Sequence[int]]) -> list[TokenPiece]:
         pieces = self._before(rendered)
         for piece in rendered:
             if piece.role is PieceRole.SLOT:
                 pieces.append(TokenPiece((self._tokenizer.mask_token_id,), PieceRole.SLOT))
             else:
                 pieces.append(TokenPiece(ids[piece.text], piece.role, piece.spans))
-        pieces.append(TokenPiece(self._end, PieceRole.KEEP))
+        return [*pieces, TokenPiece(self._end, PieceRole.KEEP)]
+
+    def _fitted(
+        self, example: Example, rendered: Rendered, ids: Mapping[str, Sequence[int]], max_tokens: int
+    ) -> Encoded:
+        pieces = self._pieces(rendered, ids)
         try:
             fitted = fit(pieces, max_tokens)
         except DataError as error:

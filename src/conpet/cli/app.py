@@ -17,6 +17,7 @@ from conpet.cli import (
     cache,
     compare,
     consolidate,
+    data,
     demo,
     evaluate,
     labels,
@@ -69,6 +70,7 @@ app.add_typer(backbones.app, name="backbones")
 app.add_typer(cache.app, name="cache")
 app.add_typer(bench.app, name="bench")
 app.add_typer(stream.app, name="stream")
+app.add_typer(data.app, name="data")
 
 
 def _show_version(wanted: bool) -> None:

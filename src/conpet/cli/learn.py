@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +26,7 @@ from conpet.cli.options import (
     reading,
     require_path,
 )
+from conpet.cli.plan import print_plan
 from conpet.cli.workspace import open_workspace
 from conpet.config import DEFAULT_BACKBONE
 from conpet.cost import Meter, metered
@@ -38,6 +38,7 @@ from conpet.selectors import SELECTORS
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
+    from conpet.commands.prepare import TaskOptions
     from conpet.cost import Meter
     from conpet.data import MixedExamples, Task
     from conpet.data.raw import ReadOptions
@@ -170,13 +171,21 @@ def learn(
     encoding: Encoding = None,
     input_format: InputFormat = None,
     inclusive_ends: InclusiveEnds = False,
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="Leave out or change wrong rows, as `conpet data check --fix` does, then learn."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be learned, and the time and memory it takes; do nothing.")
+    ] = False,
     backbone: BackboneMoved = None,
     device: Device = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List every wrong row of the data.")] = False,
 ) -> None:
     """Learn a task, or a stream of tasks one after another.
 
-    All data is checked before anything is learned.
+    All data is checked before anything is learned, also against the examples of earlier tasks.
+    With --fix, wrong rows are left out; the list is stored with the task (`conpet modules show`).
     Tasks already learned from the same data are skipped; if the data changed, a new version is learned.
     With --batch, tasks are learned N at a time: each batch is committed and evaluated as a whole.
     With --consolidate doubling, the backbone is tuned on all examples each time their number has doubled.
@@ -185,9 +194,11 @@ def learn(
     With --all-rows, every row is learned from; accuracy is measured only where there is a test file.
     An interrupted command resumes when it is run again.
     """
+    from conpet.commands.prepare import TaskOptions
     from conpet.errors import DataError
 
     _check_modes(extend=extend, mixed=mixed, into=into, batch=batch, consolidate=consolidate)
+    _check_prepared(extend=extend, mixed=mixed, fix=fix, dry_run=dry_run)
     if extend and (name is not None or template is not None or seed is not None or all_rows):
         raise typer.BadParameter(
             "a task keeps its name, template and test split: leave out --name, --template, --seed and --all-rows",
@@ -209,22 +220,26 @@ def learn(
         if extend:
             extend_tasks(opened, source, options, evaluate=not no_evaluate, wait=wait)
             return
-        split = {"seed": opened.settings.seed if seed is None else seed, "all_rows": all_rows}
+        split_seed = opened.settings.seed if seed is None else seed
         if mixed:
             parts = _read_mixed(opened, source, name, template, into, options)
-            learn_mixed_parts(opened, parts, evaluate=not no_evaluate, wait=wait, into=into, **split)
+            how = {"into": into, "seed": split_seed, "all_rows": all_rows}
+            learn_mixed_parts(opened, parts, evaluate=not no_evaluate, wait=wait, **how)
             advise_consolidation(opened)
             return
-        tasks = _read(opened, source, name, template, split | asdict(options))
+        how_to_read = TaskOptions(name, template, None if all_rows else split_seed, options, fix, dry_run)
+        tasks = _read(opened, source, how_to_read)
     except DataError as error:
         if not verbose:
             raise
         print_error(error, everything=True)
         raise typer.Exit(1) from None
     opened.check(tasks)
-    if consolidate:
-        _check_consolidates(opened)
+    _check_consolidates(opened, consolidate)
     _print_notes(opened, tasks)
+    if dry_run:
+        print_plan(opened, tasks, evaluate=not no_evaluate)
+        return
     with metered() as costs:
         teach(opened, tasks, batch=batch, consolidate=consolidate is not None, evaluate=not no_evaluate, wait=wait)
     if not consolidate:
@@ -269,22 +284,28 @@ def _merged(direct: dict[str, Any], given: list[str]) -> dict[str, Any]:
     return options
 
 
-def _check_consolidates(workspace: ConPET) -> None:
+def _check_prepared(*, extend: bool, mixed: bool, fix: bool, dry_run: bool) -> None:
+    if (extend or mixed) and (fix or dry_run):
+        raise typer.BadParameter(
+            f"not with {'--extend' if extend else '--mixed'}; check the examples with "
+            "`conpet data check FILE --against WORKSPACE`",
+            param_hint="--fix" if fix else "--dry-run",
+        )
+
+
+def _check_consolidates(workspace: ConPET, consolidate: str | None) -> None:
     from conpet.commands.checks import consolidation_blocker
     from conpet.errors import ConfigError
 
-    if blocker := consolidation_blocker(workspace.settings):
+    blocker = consolidation_blocker(workspace.settings) if consolidate else None
+    if blocker:
         raise ConfigError(f"--consolidate doubling: {blocker}. Nothing was learned")
 
 
-def _read(
-    workspace: ConPET, source: Path, name: str | None, template: str | None, how: Mapping[str, Any]
-) -> list[Task]:
-    from conpet.data import read_stream, read_task
+def _read(workspace: ConPET, source: Path, options: TaskOptions) -> list[Task]:
+    from conpet.commands.prepare import prepare_tasks
 
-    if name is None and template is None:
-        return list(read_stream(source, owned=workspace.owners, **how))
-    return [read_task(source, name=name, template=template, owned=workspace.owners, **how)]
+    return prepare_tasks(source, workspace.store.snapshot(), workspace.backbone, options)
 
 
 def _read_mixed(

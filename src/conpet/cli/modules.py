@@ -21,6 +21,9 @@ Version = Annotated[
     int | None, typer.Option("--version", metavar="N", help="Version of the module.", show_default="the active version")
 ]
 
+_LISTED = 20
+"""Most rows left out that `show` prints."""
+
 
 @app.command("list")
 def list_(workspace: WorkspacePath, as_json: AsJson = False) -> None:
@@ -251,6 +254,7 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
 def _print_details(details: dict[str, Any]) -> None:
     from conpet.report import text
 
+    left_out = details.get("left_out", [])
     line(f"{details['task']} version {details['version']}{', active' if details['active'] else ''}", style="bold")
     counts = details["counts"]
     for name, value in (
@@ -263,6 +267,8 @@ def _print_details(details: dict[str, Any]) -> None:
         ("stored", text.size(details["bytes"])),
         ("digest", details["digest"]),
         *(("note", note) for note in details["notes"]),
+        *((row["action"], f"{row['file']}: row {row['row']}: {row['reason']}") for row in left_out[:_LISTED]),
+        *([("", f"and {len(left_out) - _LISTED:,} more rows (--json lists all)")] if len(left_out) > _LISTED else []),
         *((f"{slot} in", folder) for slot, folder in details["files"].items()),
         ("labels", f"{len(details['labels']):,}: {', '.join(details['labels'])}"),
     ):

@@ -14,7 +14,7 @@ from conpet.data.readers import (
 from conpet.data.rows import Input
 from conpet.data.task import Examples, MixedExamples, Task, TaskStream, check_task
 from conpet.data.templates import Piece, PieceRole, Rendered, Style, check_template, default_template, render
-from conpet.data.truncation import Fitted, TokenPiece, fit
+from conpet.data.truncation import Fitted, Need, TokenPiece, fit
 
 __all__ = [
     "Example",
@@ -24,6 +24,7 @@ __all__ = [
     "Kind",
     "Located",
     "MixedExamples",
+    "Need",
     "Piece",
     "PieceRole",
     "Rendered",

@@ -53,32 +53,41 @@ def check_rows(source: str, subsets: Subsets, *, whole: bool = True, labels: boo
         whole: Whether these are all examples of a task: then two labels are required, each with a training example.
         labels: Whether the targets are labels; otherwise the head of the task checks them.
     """
+    problems = check_each(source, subsets, whole=whole, labels=labels)
+    if not subsets["train"]:
+        return problems
+    files = list(dict.fromkeys(row.file for rows in subsets.values() for row in rows))
+    order = {file: number for number, file in enumerate(files)}
+    return sorted([*problems, *_check_copies(subsets)], key=lambda problem: order.get(problem.file, len(order)))
+
+
+def check_each(source: str, subsets: Subsets, *, whole: bool = True, labels: bool = True) -> list[Problem]:
+    """List the errors in single examples and in the labels; arguments as in `check_rows`."""
     train = subsets["train"]
     if not train:
         return [Problem(source, None, "no usable training example")]
     known = {row.example.label for row in train if not _no_label(row.example)}
-    reasons = {subset: [check_example(row.example) for row in rows] for subset, rows in subsets.items()}
-    sound = {
-        subset: [row for row, wrong in zip(rows, reasons[subset], strict=True) if not wrong]
-        for subset, rows in subsets.items()
-    }
-    trained = {row.example.input_key: row.row for row in reversed(sound["train"])}
     problems = []
     for subset, rows in subsets.items():
-        problems += [row.problem(reason) for row, wrong in zip(rows, reasons[subset], strict=True) for reason in wrong]
+        problems += [row.problem(reason) for row in rows for reason in check_example(row.example)]
         problems += [row.problem("missing label") for row in rows if _no_label(row.example)]
         problems += _check_kinds(rows, train[0].example.kind)
-        problems += _check_contradictions(sound[subset])
-        if subset != "train":
-            problems += _check_labels_known(rows, known) if whole and labels else []
-            problems += [
-                row.problem(f"the same input is also a training example (row {at})")
-                for row in sound[subset]
-                if (at := trained.get(row.example.input_key)) is not None
-            ]
+        if subset != "train" and whole and labels:
+            problems += _check_labels_known(rows, known)
     if whole and labels and len(known) == 1:
         problems.append(Problem(source, None, f"only one label ({min(map(str, known))!r}): a task needs two or more"))
     return problems
+
+
+def _check_copies(subsets: Subsets) -> Iterator[Problem]:
+    """Yield the rows whose input is also a training example, or has another label in the same subset."""
+    sound = {subset: [row for row in rows if not check_example(row.example)] for subset, rows in subsets.items()}
+    trained = {row.example.input_key: row.row for row in reversed(sound["train"])}
+    for subset, rows in sound.items():
+        yield from _check_contradictions(rows)
+        for row in rows if subset != "train" else ():
+            if (at := trained.get(row.example.input_key)) is not None:
+                yield row.problem(f"the same input is also a training example (row {at})")
 
 
 def check_task_template(source: str, template: str | None, kind: Kind) -> list[Problem]:

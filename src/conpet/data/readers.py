@@ -280,7 +280,7 @@ def count_inputs(path: str | Path, options: ReadOptions | None = None) -> int | 
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
+class LoadedTask:
     """The data of a task; `subsets` holds the rows that could be parsed."""
 
     source: TaskSource
@@ -301,7 +301,7 @@ def parsed_rows(
     """
     options = options or ReadOptions()
     name = Source(Path(path), options).file
-    changed = 0
+    changed = lists = 0
     for raw in raw_rows(path, options, labelled=labelled):
         if not isinstance(raw, RawRow):
             yield raw
@@ -313,11 +313,14 @@ def parsed_rows(
             yield Problem(file, raw.row, str(error), raw.fields.get("id"))
         else:
             given = raw.fields.get("label")
+            lists += isinstance(given, (list, tuple))
             changed += isinstance(given, str) and bool(given.strip()) and given != example.label
             yield Located(file, raw.row, example, _subset(raw.fields))
     if changed and labelled:
         rows = plural(changed, "row")
         yield Note(name, f"labels of {rows} were cleaned: blanks around them removed, Unicode form NFC")
+    if lists and labelled:
+        yield Note(name, f"the label is a list of one in {plural(lists, 'row')}; that label was taken")
 
 
 def _example(fields: Mapping[str, object], options: ReadOptions, labelled: bool) -> Example:
@@ -337,7 +340,8 @@ def _subset(fields: Mapping[str, object]) -> str | None:
     return SUBSET_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
 
 
-def _load(source: TaskSource, *, whole: bool = True) -> _Loaded:
+def load_rows(source: TaskSource) -> LoadedTask:
+    """Read the rows of a task; only what cannot be read is a problem."""
     subsets: dict[str, list[Located]] = {}
     problems = list(source.problems)
     notes = list(source.notes)
@@ -350,9 +354,14 @@ def _load(source: TaskSource, *, whole: bool = True) -> _Loaded:
         subsets = divided
         sizes = ", ".join(f"{len(rows):,} {subset}" for subset, rows in subsets.items())
         notes.append(f"the rows name their subsets (split or training): {sizes}")
-    if "train" in subsets:
-        problems += _checked(source, subsets, problems, whole)
-    return _Loaded(source, subsets, problems, notes)
+    return LoadedTask(source, subsets, problems, notes)
+
+
+def _load(source: TaskSource, *, whole: bool = True) -> LoadedTask:
+    loaded = load_rows(source)
+    if "train" in loaded.subsets:
+        loaded.problems.extend(list(_checked(source, loaded.subsets, loaded.problems, whole)))
+    return loaded
 
 
 def _divided(rows: list[Located]) -> dict[str, list[Located]]:
@@ -399,11 +408,11 @@ def _build(
     problems = source_problems + [problem for task in loaded for problem in task.problems]
     problems += check_stream(((task.source.name, task.subsets.get("train", ())) for task in loaded), owned)
     if problems:
-        raise DataError(f"{_summary(path, problems)}{_next_step(loaded, owned)}", problems)
-    return tuple(_task(task, seed) for task in loaded)
+        raise DataError(f"{_summary(path, problems)}{next_step_of(loaded, owned)}", problems)
+    return tuple(build_task(task, seed) for task in loaded)
 
 
-def _next_step(loaded: Iterable[_Loaded], owned: Mapping[str, str]) -> str:
+def next_step_of(loaded: Iterable[LoadedTask], owned: Mapping[str, str]) -> str:
     """Return how to learn tasks of which some have labels of others, as the end of a message."""
     labels: set[str | None] = set()
     for task in loaded:
@@ -413,7 +422,12 @@ def _next_step(loaded: Iterable[_Loaded], owned: Mapping[str, str]) -> str:
     return next_step(labels, owned)
 
 
-def _task(loaded: _Loaded, seed: int | None) -> Task:
+def build_task(loaded: LoadedTask, seed: int | None) -> Task:
+    """Build a task of rows without errors; without a seed, nothing is split off.
+
+    Raises:
+        DataError: The rows have errors.
+    """
     source = loaded.source
     subsets, notes = with_held_out(
         {subset: [row.example for row in rows] for subset, rows in loaded.subsets.items()}, seed

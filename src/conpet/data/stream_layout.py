@@ -126,7 +126,7 @@ def _fill_from_folder(
     saved = saved_subsets(folder)
     entries = sorted(folder.iterdir(), key=_plain_lines_last) if saved is None else [folder / name for name in saved]
     for file in entries:
-        subset = _subset(file)
+        subset = subset_of(file)
         if not (is_data_folder(file) if file.is_dir() else _is_data(file, options) or (subset and data_suffix(file))):
             continue
         if subset in files and not _is_data(file, options):  # plain lines beside data
@@ -152,14 +152,15 @@ def _is_data(file: Path, options: ReadOptions) -> bool:
     return is_data(file) or (options.format is not None and file.suffix.lower() in (".txt", f".{options.format}"))
 
 
-def _subset(file: Path) -> str | None:
+def subset_of(file: Path) -> str | None:
+    """Return the subset that a file or folder is named after (train, validation, dev, test, ...), or None."""
     return SUBSET_NAMES.get((file.name if file.is_dir() else _stem(file)).lower())
 
 
 def _contains_subset(folder: Path) -> bool:
     """Return whether a folder is a task: it holds a subset, or a dictionary of saved data sets."""
     return saved_subsets(folder) is not None or any(
-        _subset(file) and (is_data_folder(file) if file.is_dir() else data_suffix(file)) for file in folder.iterdir()
+        subset_of(file) and (is_data_folder(file) if file.is_dir() else data_suffix(file)) for file in folder.iterdir()
     )
 
 

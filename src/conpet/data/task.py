@@ -29,6 +29,7 @@ class Task:
         template: A template instead of the default of the kind (see `conpet.data.templates`), or None.
         settings: Overrides of the workspace's task-level settings for this task.
         notes: Notes of the reader for the user, for example on sets split off.
+        left_out: The rows that a fix left out or changed: file, row, action, code and reason of each, without text.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Task:
     template: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    left_out: tuple[Mapping[str, Any], ...] = ()
     _digest: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -66,7 +68,7 @@ class Task:
 
     @property
     def digest(self) -> str:
-        """Hex digest of examples, template and settings; ids and notes are ignored."""
+        """Hex digest of examples, template and settings; ids, notes and rows left out are ignored."""
         if self._digest:
             return self._digest[0]
         parts = {

@@ -75,6 +75,40 @@ class CutInputs:
         )
 
 
+class Need(NamedTuple):
+    """The tokens an input needs.
+
+    Attributes:
+        tokens: Tokens of the whole input, special tokens included.
+        fixed: Tokens that must not be cut: marked spans, template, special tokens.
+        empty: Names of marked spans without tokens.
+    """
+
+    tokens: int
+    fixed: int
+    empty: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, pieces: Sequence[TokenPiece]) -> Need:
+        """Count the tokens of pieces, as in `fit`."""
+        fixed = sum(len(piece.ids) for piece in pieces if piece.role in (PieceRole.KEEP, PieceRole.SLOT))
+        empty = tuple(name for piece in pieces if not piece.ids for name in piece.spans)
+        return cls(sum(len(piece.ids) for piece in pieces), fixed, empty)
+
+    def problem(self, limit: int) -> str | None:
+        """Return why the input cannot be encoded within `limit` tokens, or None."""
+        if self.fixed > limit:
+            return (
+                f"the marked spans and the template need {self.fixed} tokens, more than the limit of {limit}: "
+                "raise backbone.max_tokens, or shorten the template or the spans"
+            )
+        if self.empty:
+            return f"the {' and '.join(self.empty)} span has no tokens: the tokenizer returned none for it"
+        if not self.tokens:
+            return "an input has no tokens: the tokenizer returned none for it; remove the input"
+        return None
+
+
 def fit(pieces: Sequence[TokenPiece], limit: int) -> Fitted:
     """Join pieces and truncate them to at most `limit` tokens.
 
@@ -86,14 +120,12 @@ def fit(pieces: Sequence[TokenPiece], limit: int) -> Fitted:
         limit: Most tokens of the result, special tokens included.
 
     Raises:
-        DataError: The pieces that must not be cut are longer than `limit`, or there are no tokens.
+        DataError: The pieces that must not be cut are longer than `limit`, or a marked span or the whole has no tokens.
     """
-    fixed = sum(len(piece.ids) for piece in pieces if piece.role in (PieceRole.KEEP, PieceRole.SLOT))
-    if fixed > limit:
-        raise DataError(
-            f"the marked spans and the template need {fixed} tokens, more than the limit of {limit}: "
-            "raise backbone.max_tokens, or shorten the template or the spans"
-        )
+    need = Need.of(pieces)
+    if reason := need.problem(limit):
+        raise DataError(reason)
+    fixed = need.fixed
     lengths = [len(piece.ids) for piece in pieces]
     middle = [at for at, piece in enumerate(pieces) if piece.role is PieceRole.CUT_MIDDLE]
     outer = [at for at, piece in enumerate(pieces) if piece.role in (PieceRole.CUT_START, PieceRole.CUT_END)]
@@ -108,7 +140,9 @@ def fit(pieces: Sequence[TokenPiece], limit: int) -> Fitted:
         spans |= dict.fromkeys(piece.spans, (len(ids), len(ids) + length))
         ids += _cut(piece, length)
     if not ids:
-        raise DataError("an input has no tokens: the tokenizer returned none for it; remove the input")
+        raise DataError(
+            "an input has no tokens: the tokenizer returned none for it, or the limit is 0; remove the input"
+        )
     return Fitted(ids, len(ids) - 1 if slot is None else slot, spans)
 
 

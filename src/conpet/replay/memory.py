@@ -105,6 +105,10 @@ class StoredExamples:
         """Representations of the stored training examples for k-means retention `[n, R]`."""
         return self.reader.tensors(_REPRESENTATIONS)[_REPRESENTATIONS]
 
+    def latent_features(self, subset: Subset) -> Tensor:
+        """Return the frozen features stored with a subset `[n, F]`; only where no texts are stored."""
+        return self.reader.tensors(subset)["features"]
+
     def states(
         self,
         backbone: Backbone,

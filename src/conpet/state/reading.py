@@ -14,6 +14,8 @@ from conpet.state.slots import ANSWERS, MEMORY
 from conpet.state.state import OF_FEATURES, State, TaskState
 from conpet.store import Snapshot, VersionRecord
 
+LEFT_OUT = "left_out"
+"""Key of a version's description: the rows that a fix left out or changed (`Task.left_out`)."""
 ORIGINS = "origins"
 """Key of a version's description: digests of the data it was made from by renaming, retiring, splitting, extending."""
 
@@ -117,6 +119,7 @@ def committed(state: State, snapshot: Snapshot, keys: MemoryKeys) -> tuple[State
 
 def describe(task: Task) -> dict[str, Any]:
     """Return the description stored with a task's version, apart from labels and examples."""
+    left_out = {LEFT_OUT: [dict(row) for row in task.left_out]} if task.left_out else {}
     return {
         "kind": str(task.kind),
         "template": task.template,
@@ -124,6 +127,7 @@ def describe(task: Task) -> dict[str, Any]:
         "settings": dict(task.settings),
         "notes": list(task.notes),
         "counts": {"train": len(task.train), "validation": len(task.validation), "test": len(task.test)},
+        **left_out,
     }
 
 
