@@ -63,6 +63,10 @@ class WorkspaceBusyError(ConpetError, TimeoutError):
     """Another process is changing the workspace."""
 
 
+class ReadOnlyError(ConpetError, PermissionError):
+    """A workspace was to be changed by a user without write permission, or on a read-only file system."""
+
+
 class CorruptionError(ConpetError, OSError):
     """Data on disk differs from what was written: a wrong hash, a missing or extra tensor, another schema."""
 

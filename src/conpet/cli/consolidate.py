@@ -45,7 +45,7 @@ def consolidate(
     from conpet.report import text
 
     changes = {key.removeprefix("consolidation."): value for key, value in assignments(settings or []).items()}
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, to_change=True)
     with opened.store.snapshot() as snapshot:
         check_consolidation(snapshot, bound)
     change = partial(opened.consolidate, bound=bound, settings=changes)
@@ -114,7 +114,7 @@ def restore(
     from conpet.commands.generations import way_back
     from conpet.report import text
 
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, to_change=True)
     replaced = opened.store.generation()
     evaluation = run_change("restore", wait, no_evaluate, partial(opened.restore, generation))
     labels, tasks = text.plural(len(opened.labels), "label"), text.plural(len(opened.tasks), "task")

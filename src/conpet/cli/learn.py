@@ -162,7 +162,7 @@ def learn(
             "a task keeps its name, template and test split: leave out --name, --template, --seed and --all-rows",
             param_hint="--extend",
         )
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, to_change=True)
     try:
         if extend:
             extend_tasks(opened, source, evaluate=not no_evaluate, wait=wait)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from conpet.errors import CorruptionError, WorkspaceBusyError
+from conpet.store.access import connect_read_only, missing_right
 from conpet.store.schema import SCHEMA_VERSION, Base
 
 BUSY_SECONDS = 60.0
@@ -29,7 +30,8 @@ _SETTLED_NS = 2_000_000_000
 class Database:
     """Transactions on one SQLite file.
 
-    Every transaction opens its own connection, so threads can share the object and it survives a fork.
+    Every transaction opens its own connection, so threads can share the object and it survives a fork. Where this
+    process may not write, transactions can only read, and no file is created.
 
     Args:
         file: The SQLite file; it must exist unless `create` is called.
@@ -81,12 +83,18 @@ class Database:
     def _make_engine(self) -> Engine:
         engine = create_engine(
             "sqlite+pysqlite://",
-            creator=lambda: _connect(self.file, "rw"),
+            creator=lambda: _open(self.file),
             poolclass=NullPool,
             json_serializer=lambda value: json.dumps(value, ensure_ascii=False, allow_nan=False),
         )
         event.listen(engine, "begin", _begin)
         return engine
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    if missing_right(file) or missing_right(file.parent):
+        return connect_read_only(file, BUSY_SECONDS)
+    return _connect(file, "rw")
 
 
 def _connect(file: Path, mode: str) -> sqlite3.Connection:
