@@ -704,6 +704,7 @@ class ConPET:
         Raises:
             ConfigError: `runners_up` is negative.
             DataError: An input is empty or malformed, or no task of its kind was learned.
+            DamagedModuleError: Some inputs need a module that is damaged on disk; `inputs` has their numbers.
         """
         return self._engine.predict(inputs, runners_up=runners_up)
 

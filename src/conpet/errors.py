@@ -71,6 +71,18 @@ class CorruptionError(ConpetError, OSError):
     """Data on disk differs from what was written: a wrong hash, a missing or extra tensor, another schema."""
 
 
+class DamagedModuleError(CorruptionError):
+    """Some inputs need a module that is damaged on disk; the others can be predicted without them.
+
+    Attributes:
+        inputs: Numbers of the inputs that need it, ascending; `predict` counts from 1.
+    """
+
+    def __init__(self, damage: str, inputs: Sequence[int]) -> None:
+        self.inputs = tuple(inputs)
+        super().__init__(damage)
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One problem in the user's data.
@@ -139,6 +151,11 @@ def check_memory(error: Exception, doing: str) -> None:
 def plural(number: int, noun: str) -> str:
     """Format a number with its noun: "1 task", "1,000 tasks"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def listed(items: Sequence[object], most: int = 20) -> str:
+    """Join items with commas; only the first ones if there are many."""
+    return ", ".join([*map(str, items[:most]), *(["..."] if len(items) > most else [])])
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:

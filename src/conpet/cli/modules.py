@@ -197,7 +197,7 @@ def verify(workspace: WorkspacePath, as_json: AsJson = False, backbone: Backbone
         if not result.problems:
             line(f"{workspace}: all objects are intact")
         if not result.backbone_checked:
-            line("its backbone was not details and not checked; give its folder with --backbone")
+            line("its backbone was not found, so it was not checked; give its folder with --backbone")
     if result.problems:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TypeVar
 
 from conpet.data import Example, Kind, check_example
-from conpet.errors import ConfigError, DataError, Problem
+from conpet.errors import ConfigError, DamagedModuleError, DataError, Problem, listed, plural
 from conpet.heads.base import Answer
 from conpet.state.inputs import EncodedInputs
 from conpet.state.live import Live, LiveState
@@ -42,6 +42,7 @@ class Engine:
         Raises:
             ConfigError: `runners_up` is negative.
             DataError: An input is empty or malformed, or no task of its kind was learned.
+            DamagedModuleError: Some inputs need a module that is damaged on disk.
         """
         if runners_up < 0:
             raise ConfigError(f"runners_up={runners_up}: give 0 or more")
@@ -94,13 +95,22 @@ def answer(live: Live, examples: Sequence[Example], runners_up: int, first: int 
 
     Raises:
         DataError: No task of an example's kind was learned.
+        DamagedModuleError: Some of the examples need a module that is damaged on disk.
     """
     answers: dict[int, Prediction] = {}
     for kind in Kind:
         rows = [row for row, example in enumerate(examples) if example.kind is kind]
         if rows:
             _check_kind(live, kind, [first + row for row in rows])
-            predictions = _predict_kind(live, kind, [examples[row] for row in rows], runners_up)
+            try:
+                predictions = _predict_kind(live, kind, [examples[row] for row in rows], runners_up)
+            except DamagedModuleError as error:
+                numbers = [first + rows[row] for row in error.inputs]
+                raise DamagedModuleError(
+                    f"{error}. It is needed for {plural(len(numbers), 'input')} ({listed(numbers)}); the others can be "
+                    "predicted without them",
+                    numbers,
+                ) from None
             answers |= dict(zip(rows, predictions, strict=True))
     return [answers[row] for row in range(len(examples))]
 

@@ -12,10 +12,10 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.pool import NullPool
 
-from conpet.errors import CorruptionError, WorkspaceBusyError
+from conpet.errors import ConpetError, CorruptionError, WorkspaceBusyError
 from conpet.store.access import connect_read_only, missing_right
 from conpet.store.schema import SCHEMA_VERSION, Base
 
@@ -51,9 +51,19 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Yield a connection on which all queries see the same state."""
-        with _translated(self.file), self._engine.begin() as connection:
-            yield connection
+        """Yield a connection on which all queries see the same state.
+
+        Raises:
+            CorruptionError: The file is damaged, or what it returns is not what conpet wrote.
+        """
+        try:
+            with _translated(self.file), self._engine.begin() as connection:
+                yield connection
+        except ConpetError:
+            raise
+        # A damaged value cannot be decoded, and a damaged schema lacks a column.
+        except (ValueError, TypeError, LookupError, DBAPIError, NoResultFound) as error:
+            raise _damaged(self.file, error) from error
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -123,10 +133,15 @@ def _translated(file: Path) -> Iterator[None]:
         raise translated from error
 
 
+def _damaged(file: Path, error: Exception) -> CorruptionError:
+    (reason, *_) = str(error).splitlines() or [type(error).__name__]
+    return CorruptionError(f"{file} is damaged ({reason}); restore the workspace from a backup")
+
+
 def _translate(file: Path, error: sqlite3.Error) -> OSError | None:
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return CorruptionError(f"{file} is damaged ({error}); restore the workspace from a backup")
+            return _damaged(file, error)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return WorkspaceBusyError(f"{file} is locked by another program ({error}); close it and try again")
         case sqlite3.SQLITE_FULL:
