@@ -745,7 +745,11 @@ class ConPET:
         """Run a command as the only writer."""
         with self._store.write(verb, wait_seconds) as writer, metered() as meter:
             tx = Transaction(self._store, writer, self._live, meter, progress or ignore, evaluate=evaluate)
-            result = command(tx, *arguments, **options)
+            try:
+                result = command(tx, *arguments, **options)
+            except BaseException:
+                tx.interrupted()
+                raise
             del tx  # releases the former state, so that objects used only by it can be deleted
             writer.collect()
             return result

@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from conpet.cost import RESUMED
 from conpet.errors import DataError
 
 Stages = Callable[[str, float], None]
@@ -113,9 +114,16 @@ def stages(title: str) -> Iterator[Stages]:
         bar = progress.add_task(title, total=1.0)
 
         def show(stage: str, share: float) -> None:
+            if stage == RESUMED:
+                line(_resuming(title, share), progress.console)
+                return
             progress.update(bar, description=f"{title}: {_STAGE_NAMES.get(stage, stage)}", completed=share)
 
         yield show
+
+
+def _resuming(title: str, share: float) -> str:
+    return f"{title}: resuming at {share:.0%}"
 
 
 def _plain_stages(title: str, console: Console) -> Stages:
@@ -123,6 +131,9 @@ def _plain_stages(title: str, console: Console) -> Stages:
 
     def show(stage: str, share: float) -> None:
         nonlocal printed
+        if stage == RESUMED:
+            line(_resuming(title, share), console)
+            return
         last, when = printed
         name = _STAGE_NAMES.get(stage, stage)
         if stage != last:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from conpet.backbone.backbone import Backbone
+from conpet.commands.attempts import Attempt
 from conpet.commands.rows import recorded
 from conpet.config import Settings
 from conpet.context import Progress, TrainContext
@@ -55,8 +56,9 @@ class Transaction:
         self.method: Method = present.method
         self.state: State = present.state
         self.snapshot: Snapshot = present.snapshot
-        self.progress = progress
         self.costs = CostLedger()
+        self._attempt = Attempt(self.costs, progress)
+        self.progress: Progress = self._attempt.progress
         self._writer = writer
         self._live = live
         self._evaluate = evaluate
@@ -83,11 +85,14 @@ class Transaction:
             scratch: Name of the folder for checkpoints, or None.
         """
         others = [task for task in self.snapshot.tasks if task.name not in names]
+        folder = self.store.scratch(scratch) if scratch else None
+        if folder is not None:
+            self._attempt.begin(folder)
         return TrainContext(
             past_examples(others),
             self.costs,
             seed_of(self.settings.seed, names[0] if names else ""),
-            self.store.scratch(scratch) if scratch else None,
+            folder,
             self.progress,
         )
 
@@ -98,6 +103,14 @@ class Transaction:
         """
         digest = parts[0] if len(parts) == 1 else hashlib.sha256("|".join(parts).encode()).hexdigest()
         return f"{digest[:32]}-{self.snapshot.generation}"
+
+    def count_attempts(self) -> None:
+        """Add what interrupted attempts at this change spent in vain to its costs; call it once, before the commit."""
+        self.costs.stages.extend(self._attempt.lost())
+
+    def interrupted(self) -> None:
+        """Record what this attempt has cost, so that the next one counts it."""
+        self._attempt.record(now=True)
 
     def counted(self, stage: str, total: int) -> Callable[[int], None]:
         """Return a function that takes numbers of examples just done and reports the share done of `total`."""

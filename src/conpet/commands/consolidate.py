@@ -61,6 +61,7 @@ def consolidate(tx: Transaction, bound: float, changes: Mapping[str, Any]) -> Co
         raise
     tx.method = method
     evaluation = tx.evaluate(rebuilt.state)
+    tx.count_attempts()
     event = tx.commit(
         rebuilt.state,
         evaluation,
