@@ -37,7 +37,14 @@ from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered
 from conpet.data import Example, Examples, Style, Task, render
-from conpet.errors import AccuracyBoundError, BackboneMismatchError, ConfigError, DataError, UnknownNameError
+from conpet.errors import (
+    AccuracyBoundError,
+    BackboneMismatchError,
+    ConfigError,
+    DataError,
+    UnknownNameError,
+    is_disk_full,
+)
 from conpet.methods import METHODS
 from conpet.methods.base import Method
 from conpet.modules.kinds import check_module
@@ -747,8 +754,10 @@ class ConPET:
             tx = Transaction(self._store, writer, self._live, meter, progress or ignore, evaluate=evaluate)
             try:
                 result = command(tx, *arguments, **options)
-            except BaseException:
+            except BaseException as error:
                 tx.interrupted()
+                if is_disk_full(error):
+                    raise tx.disk_full() from error
                 raise
             del tx  # releases the former state, so that objects used only by it can be deleted
             writer.collect()

@@ -59,6 +59,11 @@ class Artifact:
     documents: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, Iterable[Row]] = field(default_factory=dict)
 
+    @property
+    def tensor_bytes(self) -> int:
+        """Size of the tensors, which make up most of what is written."""
+        return sum(tensor.nbytes for tensors in self.tensors.values() for tensor in tensors.values())
+
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -67,6 +68,14 @@ class ReadOnlyError(ConpetError, PermissionError):
     """A workspace was to be changed by a user without write permission, or on a read-only file system."""
 
 
+class DiskFullError(ConpetError, OSError):
+    """The disk is full, or a quota is used up; nothing was changed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno.ENOSPC
+
+
 class CorruptionError(ConpetError, OSError):
     """Data on disk differs from what was written: a wrong hash, a missing or extra tensor, another schema."""
 
@@ -130,6 +139,11 @@ LESS_MEMORY = "Free some memory, or use a smaller backbone, bfloat16, smaller ba
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory ran out; on a CPU, torch raises a plain `RuntimeError` for that."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error means that the disk is full, or a quota used up."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_memory(error: Exception, doing: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from conpet.commands.rows import recorded
 from conpet.config import Settings
 from conpet.context import Progress, TrainContext
 from conpet.cost import CostLedger, Meter, StageCost
+from conpet.errors import DiskFullError
 from conpet.evaluation.evaluator import counted, evaluate
 from conpet.evaluation.history import CACHE, matrix_of
 from conpet.evaluation.metrics import AccuracyMatrix, backward_transfer, forgetting
@@ -57,6 +59,7 @@ class Transaction:
         self.state: State = present.state
         self.snapshot: Snapshot = present.snapshot
         self.costs = CostLedger()
+        self._bytes_to_write = 0
         self._attempt = Attempt(self.costs, progress)
         self.progress: Progress = self._attempt.progress
         self._writer = writer
@@ -111,6 +114,16 @@ class Transaction:
     def interrupted(self) -> None:
         """Record what this attempt has cost, so that the next one counts it."""
         self._attempt.record(now=True)
+
+    def disk_full(self) -> DiskFullError:
+        """Return the error to raise when the disk is full."""
+        needed = f"at least {self._bytes_to_write / 1e6:,.1f} MB are needed, and " if self._bytes_to_write else ""
+        free = shutil.disk_usage(self.store.path).free / 1e6
+        return DiskFullError(
+            f"no space left on the disk for {self.store.path}: {needed}{free:,.1f} MB are free. Nothing was "
+            "changed. Free some space and run the same command again; `conpet modules remove`, `conpet generations "
+            "--drop` and `conpet cache clear` work on a full disk"
+        )
 
     def counted(self, stage: str, total: int) -> Callable[[int], None]:
         """Return a function that takes numbers of examples just done and reports the share done of `total`."""
@@ -178,6 +191,7 @@ class Transaction:
             detail={**complete[-1].detail, CACHE: {"hits": self._meter.cache_hits, "asked": self._meter.cache_lookups}},
             clear_scratch=tuple(self.store.scratches()),  # all of them started in a former state
         )
+        self._bytes_to_write = sum(artifact.tensor_bytes for change in complete for artifact in change.artifacts)
         with self._live.committing():
             events = self._writer.commit_all(complete)
             self.snapshot = self.store.snapshot()

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from conpet.errors import ReadOnlyError
 from conpet.store.layout import Layout
 
+_NO_LOCKING = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}
 _RETRY_SECONDS = 0.01
 _JOURNAL_MODE = slice(18, 20)
 """Bytes of a database file that say whether it has a write-ahead log (2) or none (1)."""
@@ -56,7 +57,7 @@ def connect_read_only(file: Path, wait_seconds: float) -> sqlite3.Connection:
         raw.execute("SELECT 1 FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
         raw.close()
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _NO_LOCKING:
             raise
         return _copied(file, wait_seconds)
     return raw

@@ -26,6 +26,7 @@ from conpet.store.lock import hold_lock
 from conpet.store.pins import read_pins
 from conpet.store.reading import read_events, read_generation, read_header
 from conpet.store.records import EventRecord, Header, Snapshot
+from conpet.store.reserve import FREEING, use_reserve
 from conpet.store.schema import SCHEMA_VERSION, EventRow, HeaderRow
 from conpet.store.snapshot_cache import Index
 from conpet.store.writer import Writer
@@ -171,9 +172,14 @@ class Store:
         """
         self.require_writable()
         with hold_lock(self._layout.root, verb, wait_seconds):
+            if verb in FREEING:
+                use_reserve(self._layout)
             writer = Writer(self._layout, self._database)
-            writer.clean()
-            yield writer
+            try:
+                writer.clean()
+                yield writer
+            finally:
+                writer.keep_reserve()
 
     def require_writable(self) -> None:
         """Raise `ReadOnlyError` unless this process may write the workspace."""
@@ -190,10 +196,12 @@ class Store:
         return sorted(path.name for path in self._layout.scratch.iterdir())
 
     def bytes_on_disk(self) -> int:
-        """Return the size of everything in the workspace's folder, checkpoints included."""
+        """Return the size of what is in the workspace's folder, with checkpoints, without the room it keeps free."""
         total = 0
         for folder, _, names in os.walk(self._layout.root):
             for name in names:
+                if Path(folder) / name == self._layout.reserve:
+                    continue
                 try:
                     total += (Path(folder) / name).stat().st_size
                 except FileNotFoundError:  # a writer deleted it meanwhile

@@ -18,7 +18,8 @@ from conpet.store.pins import read_pin, unpin
 from conpet.store.plan import Plan, make_plans
 from conpet.store.reading import read_events, read_generation
 from conpet.store.records import EventRecord
-from conpet.store.schema import ObjectRow, PinObjectRow
+from conpet.store.reserve import keep_reserve
+from conpet.store.schema import ObjectRow, PinObjectRow, SharedRow
 from conpet.store.transaction import apply_change
 
 SCRATCH_SECONDS = 30 * 24 * 3600.0
@@ -93,6 +94,13 @@ class Writer:
         for path in self._layout.scratch.iterdir():
             if path.stat().st_mtime < time.time() - SCRATCH_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
+
+    def keep_reserve(self) -> None:
+        """Keep room on the disk for a change that frees storage: it writes the objects of the workspace again."""
+        with self._database.read() as connection:
+            shared = select(func.coalesce(func.sum(ObjectRow.bytes), 0)).join(SharedRow)
+            size = connection.execute(shared).scalar_one()
+        keep_reserve(self._layout, size)
 
     def _write_objects(self, plan: Plan) -> list[Manifest]:
         manifests = []
