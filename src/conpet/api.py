@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
+from conpet.backbone.location import RELATIVE, find_again, full_name, relative_location
 from conpet.commands import (
     consolidate,
     extend,
@@ -39,6 +40,7 @@ from conpet.cost import metered
 from conpet.data import Example, Examples, Style, Task, render
 from conpet.errors import (
     AccuracyBoundError,
+    BackboneError,
     BackboneMismatchError,
     ConfigError,
     DataError,
@@ -128,6 +130,7 @@ class ConPET:
             DownloadError: An embedded model could not be downloaded.
         """
         requested = Settings.parse({"backbone": backbone, "method": method}).changed(settings)
+        requested = requested.changed({"backbone.name": full_name(requested.backbone.name)})
         check_settings(requested)
         method_class: type[Method] = METHODS[requested.method.name]
         Store.require_free(path)
@@ -150,7 +153,9 @@ class ConPET:
                 "features.layers": cut.feature_layers,
             }
         )
-        store = Store.create(path, settings=resolved.to_json(), backbone=cut.describe())
+        place = Path(path).expanduser().absolute()
+        recorded = cut.describe() | relative_location(requested.backbone.name, place)
+        store = Store.create(path, settings=resolved.to_json(), backbone=recorded)
         return cls(store, resolved)
 
     @classmethod
@@ -185,7 +190,8 @@ class ConPET:
                 f"cannot open {path}: {error}. A package that the workspace uses may not be installed: install it, or "
                 "call conpet.register first"
             ) from error
-        workspace = cls(store, settings, backbone, device, wait_for_changes=wait_for_changes)
+        located = backbone or find_again(settings.backbone.name, header.backbone.get(RELATIVE), store.path)
+        workspace = cls(store, settings, located, device, wait_for_changes=wait_for_changes)
         workspace._check_backbone(Fingerprint(**header.backbone["fingerprint"]))
         return workspace
 
@@ -764,10 +770,19 @@ class ConPET:
             return result
 
     def _check_backbone(self, stored: Fingerprint) -> None:
-        present = fingerprint_of(find_folder(self._backbone_name))
+        wanted = f"expected: fingerprint {stored.digest[:16]}"
+        option = "`--backbone FOLDER` (in Python: `ConPET.open(path, backbone=...)`)"
+        try:
+            present = fingerprint_of(find_folder(self._backbone_name))
+        except BackboneError as error:
+            raise BackboneError(
+                f"the backbone of {self.path} was not found: {error}. If it was moved, name its folder with {option}; "
+                f"{wanted}"
+            ) from error
         if present != stored:
             parts = ", ".join(stored.differences(present))
             raise BackboneMismatchError(
-                f"the workspace {self.path} was made with another {parts} than {self._backbone_name!r} has now; "
-                "open it with its original backbone (folder or id, as `backbone`), or make a new workspace"
+                f"the workspace {self.path} was made with another {parts} than {self._backbone_name!r} has now "
+                f"({wanted}, found: {present.digest[:16]}); name its original backbone with {option}, or make a new "
+                "workspace"
             )
