@@ -62,6 +62,11 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def shows_tables() -> bool:
+    """Return whether results are read as they come: on a terminal, not in a file or another program."""
+    return output().is_terminal
+
+
 def print_error(error: Exception, *, everything: bool = False) -> None:
     """Print an error message; list every wrong row of a `DataError` if `everything`, or if there is no terminal."""
     console = messages()
@@ -155,7 +160,9 @@ def counting(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
         yield _plain_counting(title, total, console)
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(24), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
+    columns = (*columns, TimeElapsedColumn(), TimeRemainingColumn())
+    # Results go to standard output as they are: redirected, long lines would be broken.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
         bar = progress.add_task(title, total=total)
         yield lambda done: progress.update(bar, advance=done)
 

@@ -31,6 +31,12 @@ def _setting(meaning: str) -> Any:
     return typer.Option(help=meaning, rich_help_panel="Common settings", show_default=False)
 
 
+def _named(name: str | None) -> str | None:
+    if name is not None and not name.strip():
+        raise typer.BadParameter("a task needs a name: give one, or leave the option out")
+    return name
+
+
 def init(
     workspace: Annotated[Path, typer.Argument(metavar="WORKSPACE", help="Folder of the workspace: new or empty.")],
     backbone: Annotated[
@@ -98,7 +104,8 @@ def learn(
         ),
     ],
     name: Annotated[
-        str | None, typer.Option(help="Name of the task.", show_default="the name of its file or folder")
+        str | None,
+        typer.Option(callback=_named, help="Name of the task.", show_default="the name of its file or folder"),
     ] = None,
     template: Annotated[
         str | None, typer.Option(help="Template of the task, instead of the default of its kind.", show_default=False)

@@ -12,7 +12,7 @@ import typer
 from conpet.cli.console import counting, line, messages, output
 from conpet.cli.options import AsJson, BackboneMoved, Device, WorkspacePath
 from conpet.cli.workspace import open_workspace
-from conpet.files import written_aside
+from conpet.files import require_writable_file, written_aside
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
@@ -62,6 +62,8 @@ def predict(
     if bool(texts) == bool(source):
         raise typer.BadParameter("give either texts, or a file with -i (- for standard input)", param_hint="TEXT or -i")
     chosen = _format(form, target, as_json)
+    if target not in (None, STANDARD):
+        require_writable_file(Path(target or ""), Path(source) if source not in (None, STANDARD) else None)
     opened = open_workspace(workspace, backbone, device)
     if source is None and target in (None, STANDARD) and chosen is None and sys.stdout.isatty():
         inputs = list(texts or [])
@@ -97,6 +99,9 @@ def _stream(
     inputs, total = _inputs(texts, source)
     answers = answered(workspace, inputs, runners_up)
     chosen = form or PredictionFormat.JSONL
+    if target in (None, STANDARD) and sys.stdout.isatty():  # the answers themselves show the progress
+        write_answers(answers, sys.stdout, chosen, runners_up, lambda done: None)
+        return
     with counting("predicting", total) as progress:
         if target in (None, STANDARD):
             write_answers(answers, sys.stdout, chosen, runners_up, progress)

@@ -10,6 +10,7 @@ from typing import Any
 
 from conpet.artifact import Artifact, ObjectReader, write_artifact
 from conpet.errors import ConfigError, WorkspaceExistsError
+from conpet.files import require_new_files_in
 from conpet.heads.base import HEAD
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
 from conpet.modules.folded_info import FOLDED
@@ -30,11 +31,12 @@ def export_version(version: VersionRecord, shared: Mapping[str, ObjectReader], f
 
     Raises:
         WorkspaceExistsError: `folder` exists.
-        ConfigError: The workspace's method has no PET modules, or the version's module was learned over a backbone
-            that a consolidation replaced.
+        ConfigError: The folder that is to hold it is missing or cannot be written; or the workspace's method has no PET
+            modules; or the version's module was learned over a backbone that a consolidation replaced.
     """
     if folder.exists():
         raise WorkspaceExistsError(f"{folder} exists; name a new folder for the module")
+    require_new_files_in(folder)
     if MODULE not in version.objects:
         raise ConfigError(
             f"version {version.number} of task {version.task!r} has no module: it was learned before a consolidation "
@@ -45,7 +47,6 @@ def export_version(version: VersionRecord, shared: Mapping[str, ObjectReader], f
         raise ConfigError(f"task {version.task!r} has no PET module to export: its method trains none")
     about = {"name": version.task, "version": version.number, "labels": list(version.labels)}
     artifact = _adapter(reader, task=about | dict(version.description))
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         write_artifact(Path(temporary) / "module", artifact)
         if FOLDED in shared:
