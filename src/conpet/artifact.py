@@ -199,6 +199,13 @@ class ArtifactReader:
         """Identifies the object: equal keys mean equal content."""
         return self.folder if self.memory_key is None else self.memory_key
 
+    def _checked(self, path: Path) -> bytes:
+        """Read a file; compare its content if this is the first reading."""
+        content = path.read_bytes()
+        if path.name not in self.checked:
+            self._check(path.name, hashlib.sha256(content).hexdigest())
+        return content
+
     @property
     def bytes(self) -> int:
         """Size of all files."""
@@ -216,7 +223,7 @@ class ArtifactReader:
         path = self._path(stem, TENSORS_SUFFIX)
         try:
             if self.manifest.files[path.name].size < READ_BYTES:
-                return load(self._content(path))
+                return load(self._checked(path))
             if path.name not in self.checked:
                 self._check(path.name, hash_file(path))
             with safe_open(path, framework="pt") as opened:
@@ -231,7 +238,7 @@ class ArtifactReader:
             return self.documents[stem]
         path = self._path(stem, DOCUMENT_SUFFIX)
         try:
-            document = json.loads(self._content(path))
+            document = json.loads(self._checked(path))
         except (ValueError, FileNotFoundError) as error:
             raise self._damaged(path, f"cannot be read as JSON ({error})") from error
         if self.manifest.files[path.name].size <= KEPT_BYTES:
@@ -266,12 +273,6 @@ class ArtifactReader:
             raise UnknownNameError(f"no {name!r} in {self.folder}; available: {have}")
         self._check_size(name)
         return self.folder / name
-
-    def _content(self, path: Path) -> bytes:
-        content = path.read_bytes()
-        if path.name not in self.checked:
-            self._check(path.name, hashlib.sha256(content).hexdigest())
-        return content
 
     def _read_rows(self, path: Path, wanted: Container[int] | None) -> Iterator[dict[str, Any]]:
         try:

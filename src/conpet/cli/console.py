@@ -160,9 +160,9 @@ def counting(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
         yield _plain_counting(title, total, console)
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(24), MofNCompleteColumn())
-    columns = (*columns, TimeElapsedColumn(), TimeRemainingColumn())
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
     # Results go to standard output as they are: redirected, long lines would be broken.
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
+    with Progress(*columns, *times, console=console, transient=True, redirect_stdout=False) as progress:
         bar = progress.add_task(title, total=total)
         yield lambda done: progress.update(bar, advance=done)
 
