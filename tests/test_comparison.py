@@ -100,6 +100,7 @@ def test_too_few_examples_are_refused() -> None:
         (["emr+consolidate"], {}, ConfigError, "learner 'emr\\+consolidate': method 'emr'"),
         ([], {}, ConfigError, "give a list of methods"),
         ("lda", {}, ConfigError, "give a list of methods"),
+        (["ridge+consolidat"], {}, UnknownNameError, r"'ridge\+consolidat' \(did you mean 'ridge\+consolidate'\?\)"),
         (["ewc"], {"method.penalty": 3}, ConfigError, "cannot be set for all learners"),
         (["lda"], {"training.epoch": 3}, ConfigError, "unknown setting"),
     ],

@@ -63,6 +63,12 @@ def test_an_empty_name_is_refused(workspace: Path, tmp_path: Path) -> None:
     assert "a task needs a name" in refused.err
 
 
+def test_no_learners_are_refused(tmp_path: Path) -> None:
+    refused = conpet("compare", tmp_path, "--learners", " , ")
+    assert refused.code == 2
+    assert "name at least one method" in refused.err
+
+
 def test_without_a_terminal_only_the_last_task_comes_with_the_table(tmp_path: Path) -> None:
     assert conpet("init", tmp_path / "ws", *QUICK).code == 0
     learned = conpet("learn", tmp_path / "ws", write_stream(tmp_path / "stream"))

@@ -60,6 +60,8 @@ def compare(
     if twice := given.keys() & (own := assignments(settings or [])).keys():
         raise typer.BadParameter(f"{min(twice)} has an option of its own", param_hint="--set")
     names = [name.strip() for name in learners.split(",") if name.strip()]
+    if not names:
+        raise typer.BadParameter("name at least one method", param_hint="--learners")
     from conpet.comparison import compare_learners
     from conpet.data import read_stream
 

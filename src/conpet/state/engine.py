@@ -122,7 +122,12 @@ def _check_kind(live: Live, kind: Kind, numbers: Sequence[int]) -> None:
     if bool(live.state.other_kind[kind].all()):
         learned = sorted({str(task.kind) for task in tasks})
         problems = [Problem("inputs", number, f"is of kind {kind}") for number in numbers]
-        raise DataError(f"no task of kind {kind} was learned; the tasks are of kind {', '.join(learned)}", problems)
+        spans = "; give tokens and spans, in a file (`conpet predict -i`) or as `conpet.Example`"
+        raise DataError(
+            f"no task of kind {kind} was learned; the tasks are of kind {', '.join(learned)}"
+            + (spans if kind is Kind.TEXT else ""),
+            problems,
+        )
 
 
 def _predict_kind(live: Live, kind: Kind, examples: Sequence[Example], runners_up: int) -> list[Prediction]:
