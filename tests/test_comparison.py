@@ -142,6 +142,7 @@ def test_too_few_examples_are_refused() -> None:
         ([], {}, ConfigError, "give a list of methods"),
         ("lda", {}, ConfigError, "give a list of methods"),
         (["lda"], {"divisions": 0}, ConfigError, "divisions=0: give a whole number"),
+        (["ridge+consolidat"], {}, UnknownNameError, r"'ridge\+consolidat' \(did you mean 'ridge\+consolidate'\?\)"),
         (["ewc"], {"method.penalty": 3}, ConfigError, "cannot be set for all learners"),
         (["lda"], {"training.epoch": 3}, ConfigError, "unknown setting"),
     ],

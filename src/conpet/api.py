@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, overload
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
+from conpet.backbone.location import RELATIVE, find_again, full_name, relative_location
 from conpet.commands import (
     consolidate,
     extend,
@@ -42,11 +43,13 @@ from conpet.data import Example, Examples, Input, MixedExamples, Style, Task, re
 from conpet.data.truncation import CutInputs
 from conpet.errors import (
     AccuracyBoundError,
+    BackboneError,
     BackboneMismatchError,
     ConfigError,
     DataError,
     Problem,
     UnknownNameError,
+    is_disk_full,
 )
 from conpet.methods import METHODS
 from conpet.methods.base import Method
@@ -140,6 +143,7 @@ class ConPET:
             DownloadError: An embedded model could not be downloaded.
         """
         requested = Settings.parse({"backbone": backbone, "method": method}).changed(settings)
+        requested = requested.changed({"backbone.name": full_name(requested.backbone.name)})
         check_settings(requested)
         method_class: type[Method] = METHODS[requested.method.name]
         Store.require_free(path)
@@ -162,7 +166,9 @@ class ConPET:
                 "features.layers": cut.feature_layers,
             }
         )
-        store = Store.create(path, settings=resolved.to_json(), backbone=cut.describe())
+        place = Path(path).expanduser().absolute()
+        recorded = cut.describe() | relative_location(requested.backbone.name, place)
+        store = Store.create(path, settings=resolved.to_json(), backbone=recorded)
         return cls(store, resolved)
 
     @classmethod
@@ -197,7 +203,8 @@ class ConPET:
                 f"cannot open {path}: {error}. A package that the workspace uses may not be installed: install it, or "
                 "call conpet.register first"
             ) from error
-        workspace = cls(store, settings, backbone, device, wait_for_changes=wait_for_changes)
+        located = backbone or find_again(settings.backbone.name, header.backbone.get(RELATIVE), store.path)
+        workspace = cls(store, settings, located, device, wait_for_changes=wait_for_changes)
         workspace._check_backbone(Fingerprint(**header.backbone["fingerprint"]))
         return workspace
 
@@ -826,6 +833,8 @@ class ConPET:
         Raises:
             ConfigError: An argument is out of range.
             DataError: An input cannot be predicted and `on_error` is "fail", or no task was learned.
+            DamagedModuleError: Some inputs need a module that is damaged on disk, and `on_error` is "fail"; `inputs`
+                has their numbers.
         """
         return self._engine.predict(inputs, top_n=top_n, min_score=min_score, on_error=on_error)
 
@@ -917,16 +926,31 @@ class ConPET:
         """Run a command as the only writer."""
         with self._store.write(verb, wait_seconds) as writer, metered() as meter:
             tx = Transaction(self._store, writer, self._live, meter, progress or ignore, evaluate=evaluate)
-            result = command(tx, *arguments, **options)
+            try:
+                result = command(tx, *arguments, **options)
+            except BaseException as error:
+                tx.interrupted()
+                if is_disk_full(error):
+                    raise tx.disk_full() from error
+                raise
             del tx  # releases the former state, so that objects used only by it can be deleted
             writer.collect()
             return result
 
     def _check_backbone(self, stored: Fingerprint) -> None:
-        present = fingerprint_of(find_folder(self._backbone_name))
+        wanted = f"expected: fingerprint {stored.digest[:16]}"
+        option = "`--backbone FOLDER` (in Python: `ConPET.open(path, backbone=...)`)"
+        try:
+            present = fingerprint_of(find_folder(self._backbone_name))
+        except BackboneError as error:
+            raise BackboneError(
+                f"the backbone of {self.path} was not found: {error}. If it was moved, name its folder with {option}; "
+                f"{wanted}"
+            ) from error
         if present != stored:
             parts = ", ".join(stored.differences(present))
             raise BackboneMismatchError(
-                f"the workspace {self.path} was made with another {parts} than {self._backbone_name!r} has now; "
-                "open it with its original backbone (folder or id, as `backbone`), or make a new workspace"
+                f"the workspace {self.path} was made with another {parts} than {self._backbone_name!r} has now "
+                f"({wanted}, found: {present.digest[:16]}); name its original backbone with {option}, or make a new "
+                "workspace"
             )

@@ -21,7 +21,7 @@ from conpet.context import Progress, ignore
 from conpet.cost import BACKWARD, metered
 from conpet.data import Example, Task, TaskStream
 from conpet.data.held_out import VALIDATION_SHARE, halves, split_off
-from conpet.errors import ConfigError, DataError, DivergedError
+from conpet.errors import ConfigError, DataError, DivergedError, UnknownNameError, did_you_mean
 from conpet.methods import METHODS
 from conpet.modules.optimisation import steps_of
 from conpet.report import text
@@ -143,6 +143,12 @@ def _plan(learners: Sequence[str], given: Settings) -> dict[str, list[str]]:
     plan: dict[str, list[str]] = {}
     for learner in dict.fromkeys(learners):
         name = learner.removesuffix(CONSOLIDATE)
+        if name not in METHODS:
+            known = [*METHODS, *(name + CONSOLIDATE for name in METHODS)]
+            raise UnknownNameError(
+                f"no learner {learner!r}{did_you_mean(learner, known)}; give methods, alone or with {CONSOLIDATE}: "
+                f"{', '.join(METHODS)}"
+            )
         requested = given.changed({"method": name})
         check_settings(requested)
         if learner != name and (blocker := consolidation_blocker(requested)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -64,12 +65,36 @@ class WorkspaceBusyError(ConpetError, TimeoutError):
     """Another process is changing the workspace."""
 
 
+class ReadOnlyError(ConpetError, PermissionError):
+    """A workspace was to be changed by a user without write permission, or on a read-only file system."""
+
+
+class DiskFullError(ConpetError, OSError):
+    """The disk is full, or a quota is used up; nothing was changed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno.ENOSPC
+
+
 class CorruptionError(ConpetError, OSError):
     """Data on disk differs from what was written: a wrong hash, a missing or extra tensor, another schema."""
 
 
 REST_UNREAD = "reading stopped here"
 """End of the reason of a problem after which the rest of a file could not be read."""
+
+
+class DamagedModuleError(CorruptionError):
+    """Some inputs need a module that is damaged on disk; the others can be predicted without them.
+
+    Attributes:
+        inputs: Numbers of the inputs that need it, ascending; `predict` counts from 1.
+    """
+
+    def __init__(self, damage: str, inputs: Sequence[int]) -> None:
+        self.inputs = tuple(inputs)
+        super().__init__(damage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +153,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error means that the disk is full, or a quota used up."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def check_memory(error: Exception, doing: str) -> None:
     """Raise `OutOfMemoryError`, with advice, if an error means that memory ran out; otherwise do nothing.
 
@@ -147,6 +177,11 @@ def check_memory(error: Exception, doing: str) -> None:
 def plural(number: int, noun: str) -> str:
     """Format a number with its noun: "1 task", "1,000 tasks"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def listed(items: Sequence[object], most: int = 20) -> str:
+    """Join items with commas; only the first ones if there are many."""
+    return ", ".join([*map(str, items[:most]), *(["..."] if len(items) > most else [])])
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:

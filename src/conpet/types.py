@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from conpet.cost import StageCost
+from conpet.cost import LOST, StageCost
 from conpet.data import Example, Examples, Input, Kind, Span, Task, TaskStream
 from conpet.data.truncation import CutInputs
 from conpet.errors import ConfigError, plural
@@ -511,7 +511,11 @@ class LearnReport:
             )
         if self.skipped:
             return f"{self.task}: already learned from the same data (version {self.version}); nothing done"
-        parts = [f"{self.task}: learned {self.labels} labels as version {self.version} in {self.seconds:.1f} s"]
+        lost = sum(stage.seconds for stage in self.cost if stage.stage == LOST)
+        parts = [
+            f"{self.task}: learned {self.labels} labels as version {self.version} in {self.seconds:.1f} s"
+            + (f", of which {lost:.1f} s were lost to interruptions" if lost else "")
+        ]
         if self.evaluation and self.evaluation.whole_accuracy is not None:
             parts.append(self.evaluation.in_words(self.labels_seen))
         if self.evaluation and self.task not in self.evaluation.tasks:

@@ -69,6 +69,7 @@ def test_predict_prints_a_table_on_a_terminal(tmp_path: Path, monkeypatch: pytes
 def test_predict_reads_and_writes_files(tmp_path: Path, suffix: str) -> None:
     rows = [{"text": text, "id": f"no {number}"} for number, text in enumerate(TEXTS)]
     source, target = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "made" / f"out.{suffix}"
+    target.parent.mkdir()
     assert conpet("predict", taught(tmp_path), "-i", source, "-o", target, "--top", 2).code == 0
     lines = target.read_text(encoding="utf-8").splitlines()
     found = [json.loads(line) for line in lines] if suffix == "jsonl" else list(csv.DictReader(lines))
@@ -296,6 +297,7 @@ def test_report_writes_a_page_and_json_into_the_workspace(tmp_path: Path) -> Non
 
 def test_report_goes_where_it_is_told(tmp_path: Path) -> None:
     workspace = taught(tmp_path)
+    (tmp_path / "a").mkdir()
     assert conpet("report", workspace, "-o", tmp_path / "a" / "page.html").code == 0
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["page.html", "page.json"]
     printed = conpet("report", workspace, "--json")

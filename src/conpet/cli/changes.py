@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from conpet.cli.console import INTERRUPTED, line, messages, output, stages
+from conpet.cli.console import INTERRUPTED, line, messages, output, shows_tables, stages
 from conpet.errors import AccuracyBoundError, DataError, WorkspaceBusyError
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ def teach(
     evaluate: bool = True,
     wait: float | None = None,
 ) -> None:
-    """Learn tasks in order, `batch` at a time; after each change print the accuracy matrix so far and a report.
+    """Learn tasks in order, `batch` at a time; after each change print a report.
+
+    On a terminal, the accuracy matrix so far comes with each report, otherwise only with the last.
 
     Args:
         workspace: The workspace.
@@ -45,7 +47,7 @@ def teach(
     from conpet.commands.report import History
     from conpet.report.tables import matrix_table
 
-    history, tried = History(workspace.store), 0
+    history, tried, unshown = History(workspace.store), 0, False
     for start in range(0, len(tasks), batch):
         group = tasks[start : start + batch]
         try:
@@ -53,7 +55,10 @@ def teach(
         except KeyboardInterrupt:
             _print_interrupted(group, start, len(tasks))
             raise typer.Exit(INTERRUPTED) from None
-        if any(report.evaluation and report.evaluation.whole_accuracy is not None for report in reports):
+        measured = (report.evaluation for report in reports)
+        unshown = unshown or any(one and one.whole_accuracy is not None for one in measured)
+        if unshown and (shows_tables() or start + batch >= len(tasks)):
+            unshown = False
             output().print()
             output().print(matrix_table(history.events()))
         for task, report in zip(group, reports, strict=True):

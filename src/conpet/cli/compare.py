@@ -95,6 +95,8 @@ def compare(
     )
     require_path(source, "nothing was compared")
     names = [name.strip() for name in learners.split(",") if name.strip()]
+    if not names:
+        raise typer.BadParameter("name at least one method", param_hint="--learners")
     from conpet.comparison import compare_learners
     from conpet.data import read_stream
 

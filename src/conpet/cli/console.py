@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from conpet.cost import RESUMED
 from conpet.errors import DataError
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ def line(text: str, console: Console | None = None, style: str | None = None) ->
 def print_json(value: Any) -> None:
     """Print a value as indented JSON, without escaping non-ASCII text."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def shows_tables() -> bool:
+    """Return whether results are read as they come: on a terminal, not in a file or another program."""
+    return output().is_terminal
 
 
 def print_error(error: Exception, *, everything: bool = False) -> None:
@@ -123,9 +129,16 @@ def stages(title: str) -> Iterator[Stages]:
         bar = progress.add_task(title, total=1.0)
 
         def show(stage: str, share: float) -> None:
+            if stage == RESUMED:
+                line(_resuming(title, share), progress.console)
+                return
             progress.update(bar, description=f"{title}: {_STAGE_NAMES.get(stage, stage)}", completed=share)
 
         yield show
+
+
+def _resuming(title: str, share: float) -> str:
+    return f"{title}: resuming at {share:.0%}"
 
 
 def _plain_stages(title: str, console: Console) -> Stages:
@@ -133,6 +146,9 @@ def _plain_stages(title: str, console: Console) -> Stages:
 
     def show(stage: str, share: float) -> None:
         nonlocal printed
+        if stage == RESUMED:
+            line(_resuming(title, share), console)
+            return
         last, when = printed
         name = _STAGE_NAMES.get(stage, stage)
         if stage != last:
@@ -154,7 +170,9 @@ def counting(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
         yield _plain_counting(title, total, console)
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(24), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    # Results go to standard output as they are: redirected, long lines would be broken.
+    with Progress(*columns, *times, console=console, transient=True, redirect_stdout=False) as progress:
         bar = progress.add_task(title, total=total)
         yield lambda done: progress.update(bar, advance=done)
 

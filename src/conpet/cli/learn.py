@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,6 +48,12 @@ if TYPE_CHECKING:
 
 def _setting(meaning: str) -> Any:
     return typer.Option(help=meaning, rich_help_panel="Common settings", show_default=False)
+
+
+def _named(name: str | None) -> str | None:
+    if name is not None and not name.strip():
+        raise typer.BadParameter("a task needs a name: give one, or leave the option out")
+    return name
 
 
 def init(
@@ -117,7 +124,8 @@ def learn(
         ),
     ],
     name: Annotated[
-        str | None, typer.Option(help="Name of the task.", show_default="the name of its file or folder")
+        str | None,
+        typer.Option(callback=_named, help="Name of the task.", show_default="the name of its file or folder"),
     ] = None,
     template: Annotated[
         str | None, typer.Option(help="Template of the task, instead of the default of its kind.", show_default=False)
@@ -215,7 +223,7 @@ def learn(
         inclusive_ends=inclusive_ends,
     )
     require_path(source, "nothing was learned")
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, to_change=not dry_run)
     try:
         if extend:
             extend_tasks(opened, source, options, evaluate=not no_evaluate, wait=wait)

@@ -89,7 +89,7 @@ def rollback(
 
     A version from before a consolidation is learned again from its stored examples.
     """
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, to_change=True)
     report = run_change(task, wait, no_evaluate, partial(opened.rollback, task, version))
     for note in report.notes:
         line(f"{task}: {note}")
@@ -111,7 +111,7 @@ def remove(
     """Remove a task with its labels, versions, examples and statistics, and kept generations that hold its examples."""
     from conpet.report import text
 
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, to_change=True)
     counts = _extent(opened.store, task)
     labels, versions = text.plural(counts[0], "label"), text.plural(counts[1], "version")
     remaining = counts[2]
@@ -206,7 +206,7 @@ def verify(workspace: WorkspacePath, as_json: AsJson = False, backbone: Backbone
         if not result.problems:
             line(f"{workspace}: all objects are intact")
         if not result.backbone_checked:
-            line("its backbone was not details and not checked; give its folder with --backbone")
+            line("its backbone was not found, so it was not checked; give its folder with --backbone")
     if result.problems:
         raise typer.Exit(1)
 

@@ -26,7 +26,7 @@ from conpet.cli.options import (
 )
 from conpet.cli.workspace import open_workspace
 from conpet.errors import plural
-from conpet.files import written_aside
+from conpet.files import require_writable_file, written_aside
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
@@ -101,6 +101,8 @@ def predict(
     )
     if source not in (None, STANDARD):
         require_path(str(source), "nothing was predicted")
+    if target not in (None, STANDARD):
+        require_writable_file(Path(target or ""), Path(source) if source not in (None, STANDARD) else None)
     opened = open_workspace(workspace, backbone, device)
     if source is None and target in (None, STANDARD) and chosen is None and sys.stdout.isatty():
         _show(opened, texts or [], options)
@@ -140,7 +142,8 @@ def _stream(
     from conpet.data.prediction_files import PredictionFormat, answered, write_answers
 
     chosen = form or PredictionFormat.JSONL
-    with inputs as (rows, total), counting("predicting", total) as progress:
+    shows = target not in (None, STANDARD) or not sys.stdout.isatty()  # else the answers themselves show the progress
+    with inputs as (rows, total), counting("predicting", total) if shows else nullcontext(None) as progress:
         answers = answered(workspace, rows, options)
         if target in (None, STANDARD):
             written = write_answers(answers, sys.stdout, chosen, options, progress)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
+from conpet.commands.attempts import Attempt
 from conpet.commands.rows import answers_artifact, recorded
 from conpet.config import Settings
 from conpet.context import Progress, TrainContext
 from conpet.cost import CostLedger, Meter, StageCost
+from conpet.errors import DiskFullError
 from conpet.evaluation.evaluator import counted, evaluate
 from conpet.evaluation.history import CACHE, TUNE, matrix_of
 from conpet.methods.base import Method
@@ -56,8 +59,10 @@ class Transaction:
         self.method: Method = present.method
         self.state: State = present.state
         self.snapshot: Snapshot = present.snapshot
-        self.progress = progress
         self.costs = CostLedger()
+        self._bytes_to_write = 0
+        self._attempt = Attempt(self.costs, progress)
+        self.progress: Progress = self._attempt.progress
         self._writer = writer
         self._live = live
         self._evaluate = evaluate
@@ -84,11 +89,14 @@ class Transaction:
             scratch: Name of the folder for checkpoints, or None.
         """
         others = [task for task in self.snapshot.tasks if task.name not in names]
+        folder = self.store.scratch(scratch) if scratch else None
+        if folder is not None:
+            self._attempt.begin(folder)
         return TrainContext(
             past_examples(others),
             self.costs,
             seed_of(self.settings.seed, names[0] if names else ""),
-            self.store.scratch(scratch) if scratch else None,
+            folder,
             self.progress,
         )
 
@@ -99,6 +107,24 @@ class Transaction:
         """
         digest = parts[0] if len(parts) == 1 else hashlib.sha256("|".join(parts).encode()).hexdigest()
         return f"{digest[:32]}-{self.snapshot.generation}"
+
+    def count_attempts(self) -> None:
+        """Add what interrupted attempts at this change spent in vain to its costs; call it once, before the commit."""
+        self.costs.stages.extend(self._attempt.lost())
+
+    def interrupted(self) -> None:
+        """Record what this attempt has cost, so that the next one counts it."""
+        self._attempt.record(now=True)
+
+    def disk_full(self) -> DiskFullError:
+        """Return the error to raise when the disk is full."""
+        needed = f"at least {self._bytes_to_write / 1e6:,.1f} MB are needed, and " if self._bytes_to_write else ""
+        free = shutil.disk_usage(self.store.path).free / 1e6
+        return DiskFullError(
+            f"no space left on the disk for {self.store.path}: {needed}{free:,.1f} MB are free. Nothing was "
+            "changed. Free some space and run the same command again; `conpet modules remove`, `conpet generations "
+            "--drop` and `conpet cache clear` work on a full disk"
+        )
 
     def counted(self, stage: str, total: int) -> Callable[[int], None]:
         """Return a function that takes numbers of examples just done and reports the share done of `total`."""
@@ -167,6 +193,7 @@ class Transaction:
             detail={**complete[-1].detail, CACHE: {"hits": self._meter.cache_hits, "asked": self._meter.cache_lookups}},
             clear_scratch=tuple(self.store.scratches()),  # all of them started in a former state
         )
+        self._bytes_to_write = sum(artifact.tensor_bytes for change in complete for artifact in change.artifacts)
         with self._live.committing():
             events = self._writer.commit_all(complete)
             self.snapshot = self.store.snapshot()

@@ -67,6 +67,7 @@ def consolidate(
         raise
     tx.method = method
     evaluation = tx.evaluate(rebuilt.state)
+    tx.count_attempts()
     event = tx.commit(
         rebuilt.state,
         evaluation,

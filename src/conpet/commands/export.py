@@ -16,6 +16,7 @@ from conpet.artifact import Artifact, ObjectReader, write_artifact
 from conpet.data import Example, Kind, PieceRole, Style, default_template, render
 from conpet.data.templates import template_parts
 from conpet.errors import ConfigError, WorkspaceExistsError
+from conpet.files import require_new_files_in
 from conpet.heads.base import HEAD
 from conpet.heads.labels import LABELS
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS
@@ -46,11 +47,12 @@ def export_version(version: VersionRecord, snapshot: Snapshot, folder: Path) -> 
 
     Raises:
         WorkspaceExistsError: `folder` exists.
-        ConfigError: The workspace's method has no PET modules, or the version's module was learned over a backbone
-            that a consolidation replaced.
+        ConfigError: The folder that is to hold it is missing or cannot be written; or the workspace's method has no PET
+            modules; or the version's module was learned over a backbone that a consolidation replaced.
     """
     if folder.exists():
         raise WorkspaceExistsError(f"{folder} exists; name a new folder for the module")
+    require_new_files_in(folder)
     if MODULE not in version.objects:
         raise ConfigError(
             f"version {version.number} of task {version.task!r} has no module: it was learned before a consolidation "
@@ -66,7 +68,6 @@ def export_version(version: VersionRecord, snapshot: Snapshot, folder: Path) -> 
     task = {"name": version.task, "version": version.number, "labels": list(version.labels)}
     about = inference(version, snapshot)
     artifact = _adapter(reader, **{"task": task | dict(version.description), INFERENCE: about})
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         made = Path(temporary) / "module"
         write_artifact(made, artifact)

@@ -103,6 +103,7 @@ def learn_checked(
         new = _version(task, update, memory, description)
         changes.append(Change(verb, task.name, new_version=new, detail={**update.detail, **_batch_note(tasks)}))
     changes[0] = replace(changes[0], side_objects=smaller, shared={**folded_objects, **updates[-1].shared})
+    tx.count_attempts()
     costs = _divided_costs(tx, tasks, changes)
     committed = tx.commit_all(state, evaluation, changes, costs)
     reports = []

@@ -12,6 +12,7 @@ from conpet.commands.learn import learn_checked
 from conpet.data import MixedExamples, Task
 from conpet.data.checks import check_new_labels, locate
 from conpet.data.held_out import with_held_out
+from conpet.data.labelled import SUBSETS
 from conpet.errors import DataError
 from conpet.replay.memory import Subset
 from conpet.state.reading import origins
@@ -121,7 +122,8 @@ def _new_task(tx: Transaction, mixed: MixedExamples, options: MixedOptions, labe
         if (own := [example for example in examples if example.label in labels])
     }
     complete, notes = with_held_out(subsets, options.seed)
-    task = Task(mixed.name, **complete, template=mixed.template, settings=mixed.settings, notes=tuple(notes))
+    train, validation, test = (complete[subset] for subset in SUBSETS)
+    task = Task(mixed.name, train, validation, test, mixed.template, mixed.settings, notes=tuple(notes))
     check_answers(tx.settings, task)
     tx.method.check_task(tx.settings, tx.settings.for_task(task.settings))
     addition = Addition(

@@ -80,12 +80,8 @@ def prepare_tasks(path: Path, snapshot: Snapshot, backbone: Backbone, options: T
         )
     tasks = tasks_of(done.fixed if options.fix else data, loaded, options.seed)
     left_out = done.left_out if options.fix else []
-    return [
-        _with_notes(
-            task, done, _of_task(left_out, done, task.name), done.notes.get(task.name, ()) if options.dry_run else ()
-        )
-        for task in tasks
-    ]
+    cut = done.notes if options.dry_run else {}
+    return [_with_notes(task, done, _of_task(left_out, done, task.name), cut.get(task.name, ())) for task in tasks]
 
 
 def _copies(stored: Iterable[Row], data: Data) -> Iterator[Row]:

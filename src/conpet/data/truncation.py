@@ -105,7 +105,7 @@ class Need(NamedTuple):
         if self.empty:
             return f"the {' and '.join(self.empty)} span has no tokens: the tokenizer returned none for it"
         if not self.tokens:
-            return "an input has no tokens: the tokenizer returned none for it; remove the input"
+            return "an input has no tokens: the tokenizer returned none for it; remove it"
         return None
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch, States
 from conpet.cost import meter
+from conpet.errors import CorruptionError
 from conpet.heads.stored import StoredHead
 from conpet.modules.adapter import MapUpdate
 from conpet.modules.batched_linear import BatchedLinear, Shapes, bytes_of, room_for, shapes_of, using
@@ -107,6 +108,17 @@ class ModulePool:
         for row, key, outputs in self._unbatched_outputs(states, requested):
             results[row][key] = outputs
         return results
+
+    def damage(self, module: StoredModule) -> CorruptionError | None:
+        """Return why a module cannot be read from disk; None if it can, or is in memory."""
+        if module.name in self._resident or module.name in self._unbatched:
+            return None
+        try:
+            module.adapter()
+            StoredHead.read(module.reader)
+        except CorruptionError as error:
+            return error
+        return None
 
     def represent(self, states: States, module: StoredModule | None) -> Tensor:
         """Return the representations `[n, R]`, float32, of n examples by one module, or by the frozen suffix (None)."""

@@ -17,7 +17,6 @@ from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
 from conpet.config import TaskSettings
-from conpet.cost import meter
 from conpet.heads.base import Head
 from conpet.heads.labels import GroupedLabelHead, LabelHead, indices_of, label_document
 from conpet.modules.kinds import MODULE_KINDS
@@ -287,7 +286,6 @@ def _train(
         sizes = [len(own_rows) for own_rows in rows]
         first.share(sizes)
         represented = first.represent(batch).split(sizes)
-        meter().steps += sum(bool(own_rows) for own_rows in rows)
         parts = zip(runs, represented, rows, strict=True)
         return torch.stack([run.loss(part, own_rows) for run, part, own_rows in parts if own_rows])
 

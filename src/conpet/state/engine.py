@@ -10,7 +10,7 @@ from typing import Literal, TypeVar, overload
 
 from conpet.data import Example, Input, Kind, check_example
 from conpet.data.rows import RowError, to_example
-from conpet.errors import DataError, Problem
+from conpet.errors import DamagedModuleError, DataError, Problem, listed, plural
 from conpet.heads.base import Answer
 from conpet.state.inputs import EncodedInputs, cut_tokens
 from conpet.state.live import Live, LiveState
@@ -77,14 +77,15 @@ class Engine:
         Raises:
             ConfigError: An option is out of range.
             DataError: An input cannot be predicted and `on_error` is "fail", or there are no tasks.
+            DamagedModuleError: Some inputs need a module that is damaged on disk, and `on_error` is "fail".
         """
         options = PredictOptions(top_n, min_score, on_error)
         live = self._live.now()
         items = _checked(live, require_several(inputs), first)
         # Whether an input fits is seen when it is encoded. To look beforehand would tokenize all inputs twice.
         with suppress(DataError):
-            return _results(live, items, options)
-        return _results(live, _fitting(live, items, first), options)
+            return _results(live, items, options, first)
+        return _results(live, _fitting(live, items, first), options, first)
 
     @overload
     def predict_stream(
@@ -156,12 +157,16 @@ def answer(live: Live, examples: Sequence[Example], *, top_n: int = 3, min_score
 
     Raises:
         DataError: An example does not fit into the backbone.
+        DamagedModuleError: Some of the examples need a module that is damaged on disk; their numbers count from 0.
     """
     answers: dict[int, Prediction] = {}
     for kind in Kind:
         rows = [row for row, example in enumerate(examples) if example.kind is kind]
         if rows:
-            predictions = _predict_kind(live, kind, [examples[row] for row in rows], top_n, min_score)
+            try:
+                predictions = _predict_kind(live, kind, [examples[row] for row in rows], top_n, min_score)
+            except DamagedModuleError as error:
+                raise DamagedModuleError(str(error), [rows[row] for row in error.inputs]) from None
             answers |= dict(zip(rows, predictions, strict=True))
     return [answers[row] for row in range(len(examples))]
 
@@ -177,6 +182,7 @@ def _checked(live: Live, inputs: Iterable[object], first: int) -> list[Example |
         raise DataError("the workspace has no tasks yet; learn a task first")
     learned = ", ".join(sorted({str(task.kind) for task in tasks}))
     unknown = {kind for kind in Kind if bool(live.state.other_kind[kind].all())}
+    spans = "; give tokens and spans, in a file (`conpet predict -i`) or as `conpet.Example`"
 
     def checked(number: int, item: object) -> Example | Problem:
         if isinstance(item, Problem):
@@ -187,7 +193,8 @@ def _checked(live: Live, inputs: Iterable[object], first: int) -> list[Example |
             return Problem("inputs", number, str(error), item.get("id") if isinstance(item, Mapping) else None)
         reasons = check_example(example)
         if example.kind in unknown:
-            reasons.append(f"is of kind {example.kind}, but the tasks are of kind {learned}")
+            hint = spans if example.kind is Kind.TEXT else ""
+            reasons.append(f"is of kind {example.kind}, but the tasks are of kind {learned}{hint}")
         return Problem("inputs", number, "; ".join(reasons), example.id) if reasons else example
 
     return [checked(number, item) for number, item in enumerate(inputs, start=first)]
@@ -205,11 +212,14 @@ def _fitting(live: Live, items: Sequence[Example | Problem], first: int) -> list
     return fitting
 
 
-def _results(live: Live, items: Sequence[Example | Problem], options: PredictOptions) -> Sequence[Prediction | Problem]:
+def _results(
+    live: Live, items: Sequence[Example | Problem], options: PredictOptions, first: int
+) -> Sequence[Prediction | Problem]:
     """Return the predictions of examples, and problems as `options.on_error` says.
 
     Raises:
         DataError: There are problems and they are to fail, or an example does not fit into the backbone.
+        DamagedModuleError: Examples need a damaged module, and problems are to fail.
     """
     problems = [item for item in items if isinstance(item, Problem)]
     if problems and options.on_error == "fail":
@@ -217,7 +227,22 @@ def _results(live: Live, items: Sequence[Example | Problem], options: PredictOpt
             f"{len(problems):,} of {len(items):,} inputs cannot be predicted; correct or remove them", problems
         )
     examples = [item for item in items if isinstance(item, Example)]
-    predictions = answer(live, examples, top_n=options.top_n, min_score=options.min_score)
+    try:
+        predictions = answer(live, examples, top_n=options.top_n, min_score=options.min_score)
+    except DamagedModuleError as error:
+        numbers = [number for number, item in enumerate(items, start=first) if isinstance(item, Example)]
+        needing = [numbers[at] for at in error.inputs]
+        if options.on_error == "fail":
+            raise DamagedModuleError(
+                f"{error}. It is needed for {plural(len(needing), 'input')} ({listed(needing)}); the others can be "
+                "predicted without them",
+                needing,
+            ) from None
+        others = list(items)
+        for number in needing:
+            item = items[number - first]
+            others[number - first] = Problem("inputs", number, str(error), item.id)
+        return _results(live, others, options, first)
     if options.on_error != "report":
         return predictions
     rest = iter(predictions)

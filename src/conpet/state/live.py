@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from conpet.backbone.backbone import Backbone, Loaded
 from conpet.backbone.cache import StateCache
+from conpet.backbone.forks import use_model
 from conpet.backbone.load import load_backbone
 from conpet.backbone.pooling import Pooling
 from conpet.config import Settings
@@ -95,6 +98,7 @@ class LiveState:
         self._keys: MemoryKeys = {}
         self._loaded: Loaded | None = None
         self._base: Backbone | None = None
+        _renew_in_forks(self)
 
     @property
     def settings(self) -> Settings:
@@ -103,7 +107,12 @@ class LiveState:
         return live.method.settings if live else self._settings
 
     def now(self) -> Live:
-        """Return the live state, after preparing a generation committed by another process (see `wait_for_changes`)."""
+        """Return the live state, after preparing a generation committed by another process (see `wait_for_changes`).
+
+        Raises:
+            BackboneError: This process was forked from one that had used a model (see `conpet.backbone.forks`).
+        """
+        use_model()
         live = self._live
         if live is not None and live.generation == self._store.generation():
             return live
@@ -193,6 +202,19 @@ class LiveState:
             self._base = cut_backbone(self._loaded, settings, state_cache() if settings.backbone.cache else None)
             self._settings = settings
         return self._base
+
+
+def _renew_in_forks(live: LiveState) -> None:
+    """Drop what a forked child inherits, except the weights: another thread of the parent may hold its locks."""
+    reference = weakref.ref(live)
+
+    def renew() -> None:
+        inherited = reference()
+        if inherited is not None:
+            inherited._preparing = threading.Lock()
+            inherited._live, inherited._base, inherited._keys = None, None, {}
+
+    os.register_at_fork(after_in_child=renew)
 
 
 def _same_backbone(former: State, state: State) -> bool:
