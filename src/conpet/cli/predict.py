@@ -50,6 +50,14 @@ def predict(
         ),
     ] = None,
     runners_up: Annotated[int, typer.Option(min=0, help="Number of further labels with each answer.")] = 2,
+    deterministic: Annotated[
+        bool | None,
+        typer.Option(
+            "--deterministic/--no-deterministic",
+            help="Scores that do not depend on the other inputs, to the last bit; slower. By default as in the settings.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     backbone: BackboneMoved = None,
     device: Device = None,
@@ -62,7 +70,7 @@ def predict(
     if bool(texts) == bool(source):
         raise typer.BadParameter("give either texts, or a file with -i (- for standard input)", param_hint="TEXT or -i")
     chosen = _format(form, target, as_json)
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, deterministic=deterministic)
     if source is None and target in (None, STANDARD) and chosen is None and sys.stdout.isatty():
         inputs = list(texts or [])
         _show(inputs, opened.predict(inputs, runners_up=runners_up))

@@ -100,8 +100,10 @@ def answer(live: Live, examples: Sequence[Example], runners_up: int, first: int 
         rows = [row for row, example in enumerate(examples) if example.kind is kind]
         if rows:
             _check_kind(live, kind, [first + row for row in rows])
-            predictions = _predict_kind(live, kind, [examples[row] for row in rows], runners_up)
-            answers |= dict(zip(rows, predictions, strict=True))
+            groups = [[row] for row in rows] if live.method.backbone.deterministic else [rows]
+            for together in groups:
+                predictions = _predict_kind(live, kind, [examples[row] for row in together], runners_up)
+                answers |= dict(zip(together, predictions, strict=True))
     return [answers[row] for row in range(len(examples))]
 
 
