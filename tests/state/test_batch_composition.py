@@ -72,7 +72,7 @@ def test_inputs_of_all_lengths_need_few_shapes_of_matrix_products(path: Path) ->
             counts.append(len(shapes.seen))
     print("COUNTS", counts)
     assert 10 < counts[-1] < 600
-    assert counts[-1] < 1.2 * counts[3]  # those of the first half serve the second
+    assert counts[-1] < 1.3 * counts[3]  # those of the first half serve the second
 
 
 def test_deterministic_scores_do_not_depend_on_the_rest_of_a_batch(path: Path) -> None:

@@ -276,21 +276,14 @@ class Backbone:
         )
         return States(tuple(encoded), hidden, features)
 
-    @property
-    def module_batching(self) -> Batching:
-        """How examples that need modules are batched: they are few, and pass through few layers."""
-        if self.deterministic:
-            return self.batching
-        return replace(self.batching, per_pass=2 * self.batching.per_pass, rows_per_octave=1)
-
     def batches(self, states: States) -> Iterator[tuple[list[int], Batch]]:
         """Yield the examples of `states` in batches on this device, each with the rows it holds."""
         for rows in self.batching.batches([len(example.ids) for example in states.encoded]):
-            yield rows, self.collate(states, rows, self.batching)
+            yield rows, self.collate(states, rows)
 
-    def collate(self, states: States, rows: Sequence[int], batching: Batching) -> Batch:
+    def collate(self, states: States, rows: Sequence[int]) -> Batch:
         """Return these rows of `states` as a batch, in one of the shapes of `batching`, on this device."""
-        shape = batching.shape([len(states.encoded[row].ids) for row in rows])
+        shape = self.batching.shape([len(states.encoded[row].ids) for row in rows])
         return states.collate(rows, pad=self.encoder.pad, device=self.device, shape=shape)
 
     def _compute(self, missing: Mapping[Any, Encoded]) -> Iterator[dict[Any, CachedState]]:

@@ -98,7 +98,7 @@ class ModulePool:
         for pieces in self._batches(states, batched):
             rows = [row for _, piece_rows in pieces for row in piece_rows]
             with self._pinned(list(dict.fromkeys(key for key, _ in pieces))) as residents:
-                batch = self._backbone.collate(states, rows, self._backbone.module_batching)
+                batch = self._backbone.collate(states, rows)
                 shares = [(residents[key], len(piece_rows)) for key, piece_rows in pieces]
                 represented = self._represent(batch, [(resident.slot, count) for resident, count in shares])
                 for (key, piece_rows), outputs in zip(pieces, _apply_heads(represented, shares), strict=True):
@@ -165,7 +165,7 @@ class ModulePool:
         A batch is a list of pieces, each with a module and its examples; pieces of equal size are adjacent.
         """
         pairs = [(index, key) for index, keys in enumerate(requested) for key in keys]
-        for batch in self._backbone.module_batching.batches([len(states.encoded[index].ids) for index, _ in pairs]):
+        for batch in self._backbone.batching.batches([len(states.encoded[index].ids) for index, _ in pairs]):
             rows_of: dict[StoredModule, list[int]] = {}
             for position in batch:
                 index, key = pairs[position]
