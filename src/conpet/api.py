@@ -165,8 +165,8 @@ class ConPET:
             path: The workspace's folder.
             backbone: Present location of the backbone, if it was moved.
             device: A torch device that overrides the workspace's setting.
-            deterministic: Overrides `backbone.deterministic`. True gives an input the same scores to the last bit, alone
-                and among any others, with the same machine, packages and number of torch threads.
+            deterministic: Overrides `backbone.deterministic`. True gives an input the same scores, to the last bit,
+                alone and among any others, on the same machine with the same packages and number of torch threads.
             wait_for_changes: Whether a prediction waits for a generation that another process has just committed. If
                 not, predictions use the former generation until a background thread has prepared the new one.
 

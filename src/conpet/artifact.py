@@ -200,16 +200,19 @@ class ArtifactReader:
         return any(stem + suffix in self.manifest.files for suffix in (TENSORS_SUFFIX, DOCUMENT_SUFFIX, TABLE_SUFFIX))
 
     def tensors(self, stem: str) -> dict[str, torch.Tensor]:
-        """Return the tensors of `stem`, on the CPU; changing them does not change the file."""
+        """Return the tensors of `stem`, on the CPU; changing them does not change the file.
+
+        They are copied to memory of their own: the alignment of the memory read may change a product's last bit.
+        """
         from safetensors import SafetensorError, safe_open
         from safetensors.torch import load
 
         path = self._path(stem, TENSORS_SUFFIX)
         try:
             if self.manifest.files[path.name].size < READ_BYTES:
-                return load(path.read_bytes())
+                return {name: tensor.clone() for name, tensor in load(path.read_bytes()).items()}
             with safe_open(path, framework="pt") as opened:
-                return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+                return {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 - not a mapping
         except (SafetensorError, FileNotFoundError) as error:
             check_memory(error, f"{path} was read")
             raise _corrupt(path, f"cannot be read as safetensors ({error})") from error

@@ -70,7 +70,6 @@ def test_inputs_of_all_lengths_need_few_shapes_of_matrix_products(path: Path) ->
         for start in range(0, len(asked), 300):
             workspace.predict(asked[start : start + 300], runners_up=0)
             counts.append(len(shapes.seen))
-    print("COUNTS", counts)
     assert 10 < counts[-1] < 600
     assert counts[-1] < 1.3 * counts[3]  # those of the first half serve the second
 

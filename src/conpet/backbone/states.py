@@ -105,9 +105,7 @@ class States:
         hidden = tuple(states for part in parts for states in part.hidden or ())
         return cls(encoded, hidden if parts[0].hidden is not None else None, torch.cat([p.features for p in parts]))
 
-    def collate(
-        self, indices: Sequence[int], *, pad: int, device: torch.device, shape: Shape | None = None
-    ) -> Batch:
+    def collate(self, indices: Sequence[int], *, pad: int, device: torch.device, shape: Shape | None = None) -> Batch:
         """Return the examples at `indices` as a batch, padded to a shape (None: to the longest of them)."""
         encoded = [self.encoded[index] for index in indices]
         ids, mask = pad_ids(encoded, pad, shape)

@@ -54,7 +54,7 @@ def predict(
         bool | None,
         typer.Option(
             "--deterministic/--no-deterministic",
-            help="Scores that do not depend on the other inputs, to the last bit; slower. By default as in the settings.",
+            help="Scores do not depend on the other inputs, to the last bit; slower. Default: as in the settings.",
             show_default=False,
         ),
     ] = None,
