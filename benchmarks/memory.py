@@ -1,6 +1,6 @@
 """Measure resident memory against the number of distinct texts predicted, and what deterministic scores cost.
 
-The figures are in docs/benchmarks/performance.md and docs/explanation/batches.md.
+See docs/explanation/batches.md.
 
 python benchmarks/memory.py [--texts 30000]
 
