@@ -254,7 +254,7 @@ class Backbone:
         """
         encoded = self.encode(examples, template)
         cache = self.cache if keep else None
-        keys = [self._key(example) for example in encoded] if cache is not None else encoded
+        keys: list[Any] = [self._key(example) for example in encoded] if cache is not None else list(encoded)
         rows: dict[Any, CachedState] = dict(cache.get_many(keys)) if cache is not None else {}
         missing = {key: example for key, example in zip(keys, encoded, strict=True) if key not in rows}
         cached = {key: len(example.ids) for key, example in zip(keys, encoded, strict=True) if key in rows}

@@ -51,7 +51,8 @@ class ExactProduct:
         parts[0, :count], parts[1, :count] = high, narrow - _ROWS * high
         products = torch._int_mm(parts.flatten(0, 1), self._weights).view(2, padded, 2, self._width)[:, :count]
         high_rows, low_rows = products.to(torch.float64).mul_(torch.tensor([_WEIGHTS, 1]).view(2, 1)).sum(dim=2)
-        return high_rows.mul_(_ROWS).add_(low_rows)
+        product: Tensor = high_rows.mul_(_ROWS).add_(low_rows)
+        return product
 
 
 @cache

@@ -118,6 +118,7 @@ class BatchedLinear(nn.Module):
         if isinstance(call.matmul, SingleMatmul):
             return self._apply_updates(hidden, SingleMatmul(0), self._alone(call.matmul.slot))
         rows, tokens = call.matmul.examples, call.tokens
+        assert rows is not None  # noqa: S101 - only a single matmul takes any number of rows
         if hidden.shape[:-1] not in ((rows, tokens), (rows * tokens,)):
             raise BackboneError(
                 f"a linear map of this architecture reads shape {tuple(hidden.shape)}, but the batch has {rows} rows "
