@@ -92,6 +92,7 @@ class ConPET:
         settings: Its settings.
         backbone: Name or folder of the backbone, if it differs from the settings.
         device: A torch device that overrides the settings.
+        deterministic: See `open`.
         wait_for_changes: See `open`.
     """
 
@@ -102,6 +103,7 @@ class ConPET:
         backbone: str | None = None,
         device: str | None = None,
         *,
+        deterministic: bool | None = None,
         wait_for_changes: bool = True,
     ) -> None:
         self._store = store
@@ -111,6 +113,7 @@ class ConPET:
             settings,
             self._backbone_name,
             device or settings.backbone.device,
+            deterministic=deterministic,
             wait_for_changes=wait_for_changes,
         )
         self._engine = Engine(self._live)
@@ -178,6 +181,7 @@ class ConPET:
         *,
         backbone: str | None = None,
         device: str | None = None,
+        deterministic: bool | None = None,
         wait_for_changes: bool = True,
     ) -> Self:
         """Open a workspace and check that its backbone is the one it was made with.
@@ -186,6 +190,8 @@ class ConPET:
             path: The workspace's folder.
             backbone: Present location of the backbone, if it was moved.
             device: A torch device that overrides the workspace's setting.
+            deterministic: Overrides `backbone.deterministic`. True gives an input the same scores, to the last bit,
+                alone and among any others, on the same machine with the same packages and number of torch threads.
             wait_for_changes: Whether a prediction waits for a generation that another process has just committed. If
                 not, predictions use the former generation until a background thread has prepared the new one.
 
@@ -204,7 +210,9 @@ class ConPET:
                 "call conpet.register first"
             ) from error
         located = backbone or find_again(settings.backbone.name, header.backbone.get(RELATIVE), store.path)
-        workspace = cls(store, settings, located, device, wait_for_changes=wait_for_changes)
+        workspace = cls(
+            store, settings, located, device, deterministic=deterministic, wait_for_changes=wait_for_changes
+        )
         workspace._check_backbone(Fingerprint(**header.backbone["fingerprint"]))
         return workspace
 

@@ -77,6 +77,14 @@ def predict(
             "errors in their places.",
         ),
     ] = "fail",
+    deterministic: Annotated[
+        bool | None,
+        typer.Option(
+            "--deterministic/--no-deterministic",
+            help="Scores do not depend on the other inputs, to the last bit; slower. Default: as in the settings.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     text_column: TextColumn = None,
     id_column: IdColumn = None,
@@ -103,7 +111,7 @@ def predict(
         require_path(str(source), "nothing was predicted")
     if target not in (None, STANDARD):
         require_writable_file(Path(target or ""), Path(source) if source not in (None, STANDARD) else None)
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, deterministic=deterministic)
     if source is None and target in (None, STANDARD) and chosen is None and sys.stdout.isatty():
         _show(opened, texts or [], options)
     else:

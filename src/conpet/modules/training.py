@@ -313,7 +313,6 @@ def represented(backbone: Backbone, module: PetModule, states: States) -> Tensor
     """Return the representations `[n, R]`, float32, of n examples by a module, without gradients."""
     out = torch.zeros(len(states), backbone.representation_size, dtype=torch.float32)
     with torch.no_grad():
-        for rows in backbone.batching.batches([len(example.ids) for example in states.encoded]):
-            batch = states.collate(rows, pad=backbone.encoder.pad, device=backbone.device)
-            out[rows] = module.represent(batch).cpu()
+        for rows, batch in backbone.batches(states):
+            out[rows] = module.represent(batch)[: len(rows)].cpu()
     return out

@@ -163,11 +163,13 @@ def answer(live: Live, examples: Sequence[Example], *, top_n: int = 3, min_score
     for kind in Kind:
         rows = [row for row, example in enumerate(examples) if example.kind is kind]
         if rows:
-            try:
-                predictions = _predict_kind(live, kind, [examples[row] for row in rows], top_n, min_score)
-            except DamagedModuleError as error:
-                raise DamagedModuleError(str(error), [rows[row] for row in error.inputs]) from None
-            answers |= dict(zip(rows, predictions, strict=True))
+            groups = [[row] for row in rows] if live.method.backbone.deterministic else [rows]
+            for together in groups:
+                try:
+                    predictions = _predict_kind(live, kind, [examples[row] for row in together], top_n, min_score)
+                except DamagedModuleError as error:
+                    raise DamagedModuleError(str(error), [together[row] for row in error.inputs]) from None
+                answers |= dict(zip(together, predictions, strict=True))
     return [answers[row] for row in range(len(examples))]
 
 

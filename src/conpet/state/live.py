@@ -33,8 +33,10 @@ def state_cache() -> StateCache:
     return StateCache(conpet_home() / "states.sqlite", limit_bytes=CACHE_BYTES)
 
 
-def cut_backbone(loaded: Loaded, settings: Settings, cache: StateCache | None = None) -> Backbone:
-    """Return a loaded model, cut according to the settings."""
+def cut_backbone(
+    loaded: Loaded, settings: Settings, cache: StateCache | None = None, *, deterministic: bool | None = None
+) -> Backbone:
+    """Return a loaded model, cut according to the settings; `deterministic` overrides them."""
     return Backbone(
         loaded,
         frozen_layers=settings.backbone.frozen_layers,
@@ -42,6 +44,7 @@ def cut_backbone(loaded: Loaded, settings: Settings, cache: StateCache | None = 
         max_tokens=settings.backbone.max_tokens,
         pooling=Pooling(settings.features.pooling),
         cache=cache,
+        deterministic=settings.backbone.deterministic if deterministic is None else deterministic,
     )
 
 
@@ -81,17 +84,26 @@ class LiveState:
         settings: Its settings when last read.
         backbone: Name or folder of the backbone.
         device: A torch device, or "auto".
+        deterministic: Overrides the setting `backbone.deterministic`; None keeps it.
         wait_for_changes: Whether `now` waits until a generation committed by another process is prepared. If not, it
             returns the former one while a background thread prepares the new one.
     """
 
     def __init__(
-        self, store: Store, settings: Settings, backbone: str, device: str, *, wait_for_changes: bool = True
+        self,
+        store: Store,
+        settings: Settings,
+        backbone: str,
+        device: str,
+        *,
+        deterministic: bool | None = None,
+        wait_for_changes: bool = True,
     ) -> None:
         self._store = store
         self._settings = settings
         self._backbone = backbone
         self._device = device
+        self._deterministic = deterministic
         self._wait = wait_for_changes
         self._preparing = threading.Lock()
         self._live: Live | None = None
@@ -199,7 +211,8 @@ class LiveState:
         if self._loaded is None:
             self._loaded = load_backbone(self._backbone, dtype=settings.backbone.dtype, device=self._device)
         if self._base is None or settings != self._settings:
-            self._base = cut_backbone(self._loaded, settings, state_cache() if settings.backbone.cache else None)
+            cache = state_cache() if settings.backbone.cache else None
+            self._base = cut_backbone(self._loaded, settings, cache, deterministic=self._deterministic)
             self._settings = settings
         return self._base
 
