@@ -128,7 +128,7 @@ def scores_of(bench: Bench, path: Path) -> torch.Tensor:
     """Return the scores of all labels of two tasks for some inputs, one column per label."""
     workspace = ConPET.open(path, device=bench.device)
     labels = {label: column for column, label in enumerate(workspace.labels)}
-    answers = workspace.predict(examples(bench.texts(0)), runners_up=len(labels) - 1)
+    answers = workspace.predict(examples(bench.texts(0)), top_n=len(labels))
     scores = torch.zeros(len(answers), len(labels))
     for row, answer in enumerate(answers):
         scores[row, labels[answer.label]] = answer.score

@@ -48,6 +48,7 @@ def stated() -> Mapping[str, Sequence[str]]:
             f"{ratio(speed['rows'], 'learn-together', 1)} times as fast as learning them one by one"
         ],
         "docs/how-to/merge-and-upgrade.md": growing_lines(growing),
+        "docs/how-to/check-data.md": data_check_lines(result("data-check")),
         "docs/explanation/storage.md": parameter_sentences(demo),
         "docs/explanation/defaults.md": [*selector_sentences(selectors), *speed_in_full(speed["rows"])],
     }
@@ -170,6 +171,66 @@ def growing_lines(found: Mapping[str, Any]) -> list[str]:
         f"{percent(merge['accuracy_before'])} to {percent(merge['accuracy_after'])}, and the size of the workspace "
         f"from {merge['bytes_before'] / 1e6:.1f} MB to {merge['bytes_after'] / 1e6:.1f} MB.",
     ]
+
+
+def data_check_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return the tables of what a check finds of planted faults, and the sentence on its time."""
+    sets = list(found["data"].values())
+    rows = [
+        row(f"labels flipped, {float(share):.0%}", [rates(one["flipped"][share]) for one in sets])
+        for share in sets[0]["flipped"]
+    ]
+    rows += [
+        row(name, [rates(one["planted"][fault]) if fault in one["planted"] else "–" for one in sets])
+        for fault, name in FAULTS.items()
+    ]
+    accuracy = [row("as published, cleaned", [percent(one["accuracy"]) for one in sets])]
+    accuracy += [
+        row(f"labels flipped, {float(share):.0%}", [before_after(one["flipped"][share]) for one in sets])
+        for share in sets[0]["flipped"]
+    ]
+    accuracy += [
+        row(FAULTS[fault], [before_after(one["planted"][fault]) for one in sets])
+        for fault in ("leak", "near-leak", "contradiction")
+    ]
+    alarms = [
+        row(name, [f"{one['found_as_published'].get(code, 0):,} of {one['rows']:,}" for one in sets])
+        for code, name in {"mislabelled": "probably mislabelled", **FAULTS}.items()
+    ]
+    seconds = found["seconds"]
+    return [
+        *rows,
+        *accuracy,
+        *alarms,
+        f"{seconds['rows']:,} rows take {duration(seconds['check_quick'])} of processor time with `--quick`, and "
+        f"{duration(seconds['before_learning'])} for the checks that `learn` makes.",
+    ]
+
+
+FAULTS = {
+    "duplicate": "duplicates",
+    "near-duplicate": "near duplicates",
+    "contradiction": "contradictions",
+    "leak": "leaks of test inputs",
+    "near-leak": "near leaks",
+    "label-forms": "other forms of a label",
+    "characters": "invisible characters",
+    "personal-data": "personal data",
+    "language": "another language",
+}
+"""Planted faults and their names on the page."""
+
+
+def row(name: str, cells: Sequence[str]) -> str:
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def rates(one: Mapping[str, float]) -> str:
+    return f"{one['precision']:.0%} / {one['recall']:.0%}"
+
+
+def before_after(one: Mapping[str, float]) -> str:
+    return f"{percent(one['accuracy'])} → {percent(one['accuracy_fixed'])}"
 
 
 def parameter_sentences(demo: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from conpet import ConPET, Example, Task
 from conpet.errors import ConfigError, DataError
 from conpet.testing import tiny_settings, toy_stream
 from conpet.types import Evaluation, LearnReport, Measurement
+from tests.helpers.workspaces import workspace
 
 
 def test_another_task_under_a_taken_name_is_refused_and_nothing_changes(tmp_path: Path) -> None:
@@ -31,11 +32,11 @@ def test_a_template_that_does_not_fit_is_found_before_anything_is_learned(tmp_pa
     assert workspace.labels == ()
 
 
-def test_a_negative_number_of_runners_up_is_refused(tmp_path: Path) -> None:
-    workspace = ConPET.create(tmp_path / "w", **tiny_settings())
-    workspace.learn(toy_stream(1)[0], evaluate=False)
-    with pytest.raises(ConfigError, match="runners_up"):
-        workspace.predict([Example.of_text("hello")], runners_up=-1)
+@pytest.mark.parametrize(("name", "value"), [("top_n", 0), ("min_score", 1.1), ("on_error", "ignore")])
+def test_options_of_predictions_out_of_range_are_refused(tmp_path: Path, name: str, value: object) -> None:
+    learner = workspace(tmp_path, 1)
+    with pytest.raises(ConfigError, match=f"{name}={value!r}"):
+        learner.predict(["hello"], **{name: value})  # type: ignore[call-overload]
 
 
 def test_one_input_in_place_of_a_list_is_refused(tmp_path: Path) -> None:

@@ -62,11 +62,11 @@ def same(found: list[Prediction], expected: list[Prediction]) -> bool:
 
 
 def test_predictions_are_those_of_the_workspace(url: str, learner: ConPET) -> None:
-    expected = learner.predict(TEXTS, runners_up=1)
+    expected = learner.predict(TEXTS, top_n=2)
     with Client(url) as client:
-        assert same(client.predict(TEXTS, runners_up=1), expected)
-        assert same(client.predict([Example.of_text(text) for text in TEXTS], runners_up=1), expected)
-        assert same(list(client.predict_stream(TEXTS, runners_up=1, batch=3)), expected)
+        assert same(client.predict(TEXTS, top_n=2), expected)
+        assert same(client.predict([Example.of_text(text) for text in TEXTS], top_n=2), expected)
+        assert same(list(client.predict_stream(TEXTS, top_n=2, batch=3)), expected)
         (alone,) = client.predict(TEXTS[0], tasks=[SECOND.name], explain=True)
         assert alone.task == SECOND.name
         assert alone.explanation is not None
@@ -130,19 +130,28 @@ def test_the_asynchronous_client_does_the_same(url: str, learner: ConPET) -> Non
             assert (await client.wait(job)).state is JobState.SUCCEEDED
             with pytest.raises(UnknownNameError):
                 await client.job("nothing")
-            answers = await asyncio.gather(*(client.predict(text, runners_up=1) for text in TEXTS))
+            answers = await asyncio.gather(*(client.predict(text, top_n=2) for text in TEXTS))
             return [one for part in answers for one in part]
 
-    assert same(asyncio.run(use()), learner.predict(TEXTS, runners_up=1))
+    assert same(asyncio.run(use()), learner.predict(TEXTS, top_n=2))
 
 
 def test_the_commands_ask_a_server(url: str, learner: ConPET, tmp_path: Path) -> None:
-    shown = conpet("predict", "--server", url, *TEXTS[:2], "--runners-up", 0)
+    shown = conpet("predict", "--server", url, *TEXTS[:2], "--top", 1)
     assert (shown.code, shown.err) == (0, "")
     assert [row["label"] for row in shown.rows] == [one.label for one in learner.predict(TEXTS[:2])]
     inputs = write_rows(tmp_path / "in.jsonl", [{"text": text} for text in TEXTS])
     assert conpet("predict", "--server", url, "-i", inputs, "-o", tmp_path / "out.csv").code == 0
     assert len((tmp_path / "out.csv").read_text().splitlines()) == len(TEXTS) + 1
+    mixed = [{"id": 1, "text": TEXTS[0]}, {"id": 2, "text": ""}, {"id": 3, "tokens": ["a"], "mention": [0, 1]}]
+    some = write_rows(tmp_path / "mixed.jsonl", mixed)
+    reported = conpet("predict", "--server", url, "-i", some, "--on-error", "report", "--min-score", 1).rows
+    assert [row["id"] for row in reported] == [1, 2, 3]
+    assert reported[0]["rejected"] == learner.predict(TEXTS[:1])[0].label
+    assert (reported[1]["error"], "the tasks are of kind text" in reported[2]["error"]) == ("empty text", True)
+    assert [row["id"] for row in conpet("predict", "--server", url, "-i", some, "--on-error", "skip").rows] == [1]
+    refused = conpet("predict", "--server", url, "-i", some)
+    assert (refused.code, "row 2: empty text" in refused.err) == (1, True)
 
     rows = [{"text": one.text, "label": one.label} for one in THIRD.train]
     learned = conpet("learn", "--server", url, write_rows(tmp_path / "third.jsonl", rows), "--no-evaluate")
@@ -153,7 +162,18 @@ def test_the_commands_ask_a_server(url: str, learner: ConPET, tmp_path: Path) ->
     wrong = conpet("learn", "--server", url, write_rows(tmp_path / "w.jsonl", [{"text": ""}]), "--verbose")
     assert (wrong.code, "the upload: row 1: empty text" in wrong.err) == (1, True)
     assert "(request " in wrong.err
-    for arguments in (("--wait", 3), ("--device", "cpu"), ("--consolidate", "doubling"), (tmp_path,)):
+    table = tmp_path / "third.tsv"
+    table.write_text("".join(f"{row['text']}\t{row['label']}\n" for row in rows))
+    read_here = conpet("learn", table, "--server", url, "--text-column", 1, "--label-column", 2, "--no-evaluate")
+    assert "already learned from the same data" in read_here.out, read_here.err
+    for arguments in (
+        ("--wait", 3),
+        ("--device", "cpu"),
+        ("--fix",),
+        ("--mixed",),
+        ("--consolidate", "doubling"),
+        (tmp_path,),
+    ):
         assert conpet("learn", folder, "--server", url, *arguments).code == 2
     assert conpet("predict").code == 2
     assert "give a workspace and the data" in conpet("learn", learner.path).err
@@ -251,9 +271,9 @@ def test_an_unreachable_server_and_wrong_arguments() -> None:
     for wrong in ("localhost:8000", "ftp://x", "http://"):
         with pytest.raises(ConfigError, match="not the address of a server"):
             Client(wrong)
-    with pytest.raises(ConfigError, match="runners_up=-1"):
-        Client(URL).predict("x", runners_up=-1)
-    with pytest.raises(ConfigError, match="unknown file format"):
+    with pytest.raises(ConfigError, match="top_n=0"):
+        Client(URL).predict("x", top_n=0)
+    with pytest.raises(ConfigError, match="a server takes JSONL, CSV and Parquet"):
         Client(URL).learn_file("x.xml")
 
 

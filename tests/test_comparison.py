@@ -35,6 +35,11 @@ def result(learner: str, correct: int, p_value: float, passes: float) -> Learner
     )
 
 
+@pytest.fixture(scope="module")
+def divided() -> ComparisonReport:
+    return compare_learners(STREAM, ("lda", "ncm"), divisions=3, **tiny_settings())
+
+
 def test_half_of_the_validation_examples_are_measured(compared: ComparisonReport) -> None:
     assert (compared.train, compared.validation, compared.measured) == (32, 24, 24)
     assert (compared.tasks, compared.labels) == (("text-0", "text-1"), 4)
@@ -64,6 +69,42 @@ def test_the_best_is_compared_with_itself(compared: ComparisonReport) -> None:
     assert (best.only_it, best.only_best, best.p_value) == (0, 0, 1.0)
     for one in compared.results:
         assert one.only_it - one.only_best == one.correct - best.correct
+
+
+def test_divisions_are_repeated_with_other_halves(divided: ComparisonReport) -> None:
+    assert (divided.divisions, divided.measured) == (3, 3 * 24)
+    assert 24 < divided.distinct <= 48
+    for one in divided.results:
+        assert sum(one.accuracies) / 3 == pytest.approx(one.correct / divided.measured)
+        assert one.only_it + one.only_best <= divided.distinct
+    again = compare_learners(STREAM, ("lda", "ncm"), **tiny_settings())
+    assert [one.accuracies for one in again.results] == [one.accuracies[:1] for one in divided.results]
+
+
+def test_each_distinct_example_has_one_vote(divided: ComparisonReport) -> None:
+    (other,) = (one for one in divided.results if one.learner != divided.best)
+    assert other.p_value == sign_test(other.only_it, other.only_best)
+    assert 0 < other.only_it + other.only_best <= divided.distinct
+
+
+def test_learners_that_train_the_same_backbone_are_all_charged_for_it() -> None:
+    names = ["lda+consolidate", "ncm+consolidate"]
+    first, second = compare_learners(STREAM, names, **tiny_settings()).results
+    (alone,) = compare_learners(STREAM, names[1:], **tiny_settings()).results
+    assert second.passes_per_example == alone.passes_per_example == first.passes_per_example
+    assert (second.correct, second.fall) == (alone.correct, alone.fall)
+    assert second.seconds > first.seconds / 2
+
+
+def test_a_single_task_and_too_few_steps_are_said() -> None:
+    report = compare_learners(toy_stream(1, 2, 8, 40, 0), ["lda", "joint"], **tiny_settings())
+    assert any(note.startswith("the stream has one task") for note in report.notes)
+    assert any(note.startswith("joint: trained with only ") and "undertrained" in note for note in report.notes)
+
+
+def test_no_warning_without_reason(divided: ComparisonReport, compared: ComparisonReport) -> None:
+    assert not any("one task" in note or "undertrained" in note for note in divided.notes)
+    assert any("undertrained" in note for note in compared.notes)
 
 
 def test_the_settings_make_a_workspace(compared: ComparisonReport, tmp_path: Path) -> None:
@@ -100,6 +141,8 @@ def test_too_few_examples_are_refused() -> None:
         (["emr+consolidate"], {}, ConfigError, "learner 'emr\\+consolidate': method 'emr'"),
         ([], {}, ConfigError, "give a list of methods"),
         ("lda", {}, ConfigError, "give a list of methods"),
+        (["lda"], {"divisions": 0}, ConfigError, "divisions=0: give a whole number"),
+        (["ridge+consolidat"], {}, UnknownNameError, r"'ridge\+consolidat' \(did you mean 'ridge\+consolidate'\?\)"),
         (["ewc"], {"method.penalty": 3}, ConfigError, "cannot be set for all learners"),
         (["lda"], {"training.epoch": 3}, ConfigError, "unknown setting"),
     ],

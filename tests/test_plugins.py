@@ -58,7 +58,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     sys.modules.pop("conpet_plugin", None)
 
 
-NAMES = ("smoothed", "tempered", "bitfit", "number", "recent", "sum", "tsv")
+NAMES = ("smoothed", "tempered", "bitfit", "number", "recent", "sum", "psv")
 
 
 def test_every_kind_finds_the_package() -> None:
@@ -92,15 +92,15 @@ def test_the_fusion_keeps_the_contract() -> None:
 
 
 def test_the_reader_keeps_the_contract(tmp_path: Path) -> None:
-    sample = tmp_path / "answers.tsv"
-    sample.write_text("text\tlabel\nyes please\tyes\nno thanks\tno\n", encoding="utf-8")
-    check_reader_contract("tsv", sample, rows=2)
+    sample = tmp_path / "answers.psv"
+    sample.write_text("text|label\nyes please|yes\nno thanks|no\n", encoding="utf-8")
+    check_reader_contract("psv", sample, rows=2)
     with pytest.raises(ContractError, match="the sample has 3 rows, and the reader yields 2"):
-        check_reader_contract("tsv", sample, rows=3)
-    sample.write_text("text\tlabel\n\tyes\n", encoding="utf-8")
+        check_reader_contract("psv", sample, rows=3)
+    sample.write_text("text|label\n|yes\n", encoding="utf-8")
     other = sample.rename(tmp_path / "answers.other")
-    with pytest.raises(ContractError, match=r"must be named \*\.tsv"):
-        check_reader_contract("tsv", other, rows=1)
+    with pytest.raises(ContractError, match=r"must be named \*\.psv"):
+        check_reader_contract("psv", other, rows=1)
 
 
 def test_each_component_has_settings_of_its_own() -> None:
@@ -129,8 +129,8 @@ def test_they_work_together(tmp_path: Path) -> None:
 
 
 def test_its_file_format_is_read(tmp_path: Path) -> None:
-    rows = ["text\tlabel", *(f"{word} {number}\t{word}" for word in ("yes", "no") for number in range(5))]
-    path = tmp_path / "answers.tsv"
+    rows = ["text|label", *(f"{word} {number}|{word}" for word in ("yes", "no") for number in range(5))]
+    path = tmp_path / "answers.psv"
     path.write_text("\n".join(rows), encoding="utf-8")
     assert read_task(path).labels == ("no", "yes")
     path.write_text("\n".join([*rows, "only one cell"]), encoding="utf-8")

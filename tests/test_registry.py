@@ -13,7 +13,7 @@ import pytest
 import conpet
 from conpet import ConPET
 from conpet.config.describe import describe_settings
-from conpet.data.files import RawRow
+from conpet.data.raw import Note, RawRow
 from conpet.errors import ConfigError, DataError, PluginError, UnknownNameError
 from conpet.methods import METHODS
 from conpet.methods.emr import EmrMethod
@@ -161,6 +161,18 @@ def test_a_reader_is_found_by_its_name_with_or_without_a_dot(tmp_path: Path) -> 
         conpet.register("reader", "lines", failing)
 
 
+def noting(path: Path) -> Iterator[RawRow | Note]:
+    yield Note(str(path), "two sections are left out")
+    yield from text_lines(path)
+
+
+def test_notes_of_a_reader_are_those_of_the_task(tmp_path: Path) -> None:
+    conpet.register("reader", "noted", noting)
+    path = tmp_path / "answers.noted"
+    path.write_text("yes\nno\n" * 5, encoding="utf-8")
+    assert conpet.read_task(path, all_rows=True).notes == ("answers.noted: two sections are left out",)
+
+
 def test_an_entry_point_of_a_reader_may_begin_with_a_dot(installed: Callable[..., None], tmp_path: Path) -> None:
     installed("lines-package", "readers", **{".lines": "tests.test_registry:text_lines"})
     path = tmp_path / "answers.lines"
@@ -172,7 +184,7 @@ def test_faults_of_a_reader_are_told(tmp_path: Path) -> None:
     path = tmp_path / "answers.odd"
     path.write_bytes(b"caf\xe9\n")
     for reader, error, message in (
-        (dictionaries, PluginError, "reader 'odd' yielded dict, not RawRow or Problem"),
+        (dictionaries, PluginError, "reader 'odd' yielded dict, not RawRow, Problem or Note"),
         (failing, PluginError, r"answers\.odd: .*'odd' \(tests\.test_registry:failing.* failed: KeyError"),
         (text_lines, DataError, r"answers\.odd: is not UTF-8 text; save it as UTF-8 \(byte 4\)"),
     ):

@@ -47,7 +47,7 @@ def opened(path: str) -> dict[str, Any]:
 
 def streamed(path: str, first: int, last: int) -> dict[str, Any]:
     """Predict a stream of distinct rows; measure peak memory after `first` and after `last` rows."""
-    answers = ConPET.open(path, device="cpu").predict_stream(_rows(), runners_up=0)
+    answers = ConPET.open(path, device="cpu").predict_stream(_rows(), top_n=1)
     started = time.perf_counter()
     peaks, counts = [], []
     for upto in (first, last - first):

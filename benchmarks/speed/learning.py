@@ -215,7 +215,7 @@ def our_accuracy(bench: Bench, task_data: TaskData, epochs: int) -> float:
     """Learn a task and return the accuracy on its held-out examples."""
     learner = fresh(bench, 0)
     learner.learn(task_data.lasting(epochs), evaluate=False)
-    answers = learner.predict([example.labelled(None) for example in task_data.held_out], runners_up=0)
+    answers = learner.predict([example.labelled(None) for example in task_data.held_out], top_n=1)
     return sum(
         answer.label == example.label for answer, example in zip(answers, task_data.held_out, strict=True)
     ) / len(answers)

@@ -57,7 +57,7 @@ def against_forward(bench: Bench, live: Live, *, as_they_are: bool = False) -> P
 
     return in_turns(
         prepare,
-        lambda given: answer(live, examples(given[0]), runners_up=2),
+        lambda given: answer(live, examples(given[0])),
         lambda given: plain_forward(backbone.loaded.model, given[1]),
         pairs,
         profile=profiled,
@@ -115,7 +115,7 @@ class PredictEncoder(Row):
         texts, _ = pairs.given[-1]
         labels = [prediction.label for prediction in pairs.ours[-1]]
         equal = same_answers(bench, workspace, texts, labels)
-        always = answer(live_of(workspace, **{"fusion.skip_above": None}), examples(texts), runners_up=2)
+        always = answer(live_of(workspace, **{"fusion.skip_above": None}), examples(texts))
         changed = sum(label != prediction.label for label, prediction in zip(labels, always, strict=True))
         return {self.name: pairs.measured(equal, **about(workspace.backbone, len(texts)), changed_by_skipping=changed)}
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from conpet.api import ConPET
     from conpet.client import AsyncClient, Client
+    from conpet.commands.check_data import check_data
     from conpet.comparison import compare_learners
     from conpet.config import Settings
     from conpet.data import (
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
         TaskStream,
         read_examples,
         read_inputs,
+        read_mixed,
         read_stream,
         read_task,
     )
     from conpet.errors import ConpetError
     from conpet.plugins import register
     from conpet.report.comparison import ComparisonReport
+    from conpet.report.data_check import DataCheckReport
     from conpet.report.design import TuneReport
     from conpet.types import Evaluation, LearnReport, Prediction
 
@@ -36,6 +39,7 @@ _EXPORTS = {
     "ComparisonReport": "conpet.report.comparison",
     "ConPET": "conpet.api",
     "ConpetError": "conpet.errors",
+    "DataCheckReport": "conpet.report.data_check",
     "Evaluation": "conpet.types",
     "Example": "conpet.data",
     "Examples": "conpet.data",
@@ -46,9 +50,11 @@ _EXPORTS = {
     "Task": "conpet.data",
     "TaskStream": "conpet.data",
     "TuneReport": "conpet.report.design",
+    "check_data": "conpet.commands.check_data",
     "compare_learners": "conpet.comparison",
     "read_examples": "conpet.data",
     "read_inputs": "conpet.data",
+    "read_mixed": "conpet.data",
     "read_stream": "conpet.data",
     "read_task": "conpet.data",
     "register": "conpet.plugins",
@@ -61,6 +67,7 @@ __all__ = [
     "ComparisonReport",
     "ConPET",
     "ConpetError",
+    "DataCheckReport",
     "Evaluation",
     "Example",
     "Examples",
@@ -71,9 +78,11 @@ __all__ = [
     "Task",
     "TaskStream",
     "TuneReport",
+    "check_data",
     "compare_learners",
     "read_examples",
     "read_inputs",
+    "read_mixed",
     "read_stream",
     "read_task",
     "register",

@@ -8,17 +8,19 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, overload
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
+from conpet.backbone.location import RELATIVE, find_again, full_name, relative_location
 from conpet.commands import (
     consolidate,
     extend,
     generations,
     learn,
     merge,
+    mixed,
     remove,
     rename,
     restore,
@@ -30,14 +32,25 @@ from conpet.commands import (
 )
 from conpet.commands.base import Transaction
 from conpet.commands.checks import check_settings, consolidation_blocker
-from conpet.commands.evaluate import evaluate_workspace
+from conpet.commands.evaluate import evaluate_examples, evaluate_workspace
 from conpet.commands.export import export_version
 from conpet.commands.tune import search
+from conpet.commands.tuned import TunedBackbones
 from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered
-from conpet.data import Example, Examples, Style, Task, render
-from conpet.errors import AccuracyBoundError, BackboneMismatchError, ConfigError, DataError, UnknownNameError
+from conpet.data import Example, Examples, Input, MixedExamples, Style, Task, render
+from conpet.data.truncation import CutInputs
+from conpet.errors import (
+    AccuracyBoundError,
+    BackboneError,
+    BackboneMismatchError,
+    ConfigError,
+    DataError,
+    Problem,
+    UnknownNameError,
+    is_disk_full,
+)
 from conpet.methods import METHODS
 from conpet.methods.base import Method
 from conpet.modules.kinds import check_module
@@ -49,7 +62,16 @@ from conpet.state.reading import task_state
 from conpet.state.state import TaskState
 from conpet.store import Store, TaskRecord
 from conpet.tuning.search import CostLimit
-from conpet.types import ConsolidationReport, Evaluation, Generation, LearnReport, MergeReport, Prediction
+from conpet.types import (
+    Addition,
+    ConsolidationReport,
+    Evaluation,
+    Generation,
+    LearnReport,
+    MergeReport,
+    OnError,
+    Prediction,
+)
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -70,6 +92,7 @@ class ConPET:
         settings: Its settings.
         backbone: Name or folder of the backbone, if it differs from the settings.
         device: A torch device that overrides the settings.
+        deterministic: See `open`.
         wait_for_changes: See `open`.
     """
 
@@ -80,6 +103,7 @@ class ConPET:
         backbone: str | None = None,
         device: str | None = None,
         *,
+        deterministic: bool | None = None,
         wait_for_changes: bool = True,
     ) -> None:
         self._store = store
@@ -89,6 +113,7 @@ class ConPET:
             settings,
             self._backbone_name,
             device or settings.backbone.device,
+            deterministic=deterministic,
             wait_for_changes=wait_for_changes,
         )
         self._engine = Engine(self._live)
@@ -121,6 +146,7 @@ class ConPET:
             DownloadError: An embedded model could not be downloaded.
         """
         requested = Settings.parse({"backbone": backbone, "method": method}).changed(settings)
+        requested = requested.changed({"backbone.name": full_name(requested.backbone.name)})
         check_settings(requested)
         method_class: type[Method] = METHODS[requested.method.name]
         Store.require_free(path)
@@ -143,7 +169,9 @@ class ConPET:
                 "features.layers": cut.feature_layers,
             }
         )
-        store = Store.create(path, settings=resolved.to_json(), backbone=cut.describe())
+        place = Path(path).expanduser().absolute()
+        recorded = cut.describe() | relative_location(requested.backbone.name, place)
+        store = Store.create(path, settings=resolved.to_json(), backbone=recorded)
         return cls(store, resolved)
 
     @classmethod
@@ -153,6 +181,7 @@ class ConPET:
         *,
         backbone: str | None = None,
         device: str | None = None,
+        deterministic: bool | None = None,
         wait_for_changes: bool = True,
         event_detail: Mapping[str, Any] | None = None,
     ) -> Self:
@@ -162,6 +191,8 @@ class ConPET:
             path: The workspace's folder.
             backbone: Present location of the backbone, if it was moved.
             device: A torch device that overrides the workspace's setting.
+            deterministic: Overrides `backbone.deterministic`. True gives an input the same scores, to the last bit,
+                alone and among any others, on the same machine with the same packages and number of torch threads.
             wait_for_changes: Whether a prediction waits for a generation that another process has just committed. If
                 not, predictions use the former generation until a background thread has prepared the new one.
             event_detail: Added to the detail of every event that this object adds to the history (JSON-ready).
@@ -180,7 +211,10 @@ class ConPET:
                 f"cannot open {path}: {error}. A package that the workspace uses may not be installed: install it, or "
                 "call conpet.register first"
             ) from error
-        workspace = cls(store, settings, backbone, device, wait_for_changes=wait_for_changes)
+        located = backbone or find_again(settings.backbone.name, header.backbone.get(RELATIVE), store.path)
+        workspace = cls(
+            store, settings, located, device, deterministic=deterministic, wait_for_changes=wait_for_changes
+        )
         workspace._check_backbone(Fingerprint(**header.backbone["fingerprint"]))
         return workspace
 
@@ -418,6 +452,75 @@ class ConPET:
             self._change(extend.extend, "extend", wait_seconds, progress, evaluate, task, examples) for task in owners
         ]
 
+    def learn_mixed(
+        self,
+        examples: MixedExamples,
+        *,
+        into: str | None = None,
+        seed: int | None = None,
+        all_rows: bool = False,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[LearnReport]:
+        """Learn examples of known and new labels: new versions of the known tasks, and a new task.
+
+        Examples of known labels are added to their tasks as in `extend`. Those of new labels become a task named
+        `examples.name`; validation and test sets in which they have no example are split off their training examples.
+        Everything is learned in one change, all or nothing, if the method can learn several tasks at once (see
+        `learn_batch`). Otherwise each task is a change of its own, the new one last; after an interruption, call it
+        again to continue.
+
+        Args:
+            examples: The examples (see `read_mixed`).
+            into: A known task that gets the new labels, instead of a new task. A single new label needs one, because a
+                new task has two labels or more.
+            seed: Seed for splitting held-out examples off; by default that of the workspace.
+            all_rows: Whether to split nothing off.
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Returns:
+            A report for each task, the new one last.
+
+        Raises:
+            DataError: There is only one new label, a task named `examples.name` exists already, or as in `extend`.
+            ConfigError: There are known labels, and the workspace stores no texts (`latent_only`).
+            UnknownNameError: There is no task `into`.
+        """
+        planned, one_change = self._additions(examples, into, seed, all_rows, wait_seconds)
+        names = [addition.task for addition in planned]
+        options = self._mixed_options(into, seed, all_rows)
+        return [
+            report
+            for group in ([names] if one_change else [[name] for name in names])
+            for report in self._change(
+                mixed.learn_mixed, "learn", wait_seconds, progress, evaluate, examples, options, group
+            )
+        ]
+
+    def plan_mixed(
+        self,
+        examples: MixedExamples,
+        *,
+        into: str | None = None,
+        seed: int | None = None,
+        all_rows: bool = False,
+        wait_seconds: float | None = None,
+    ) -> list[Addition]:
+        """Return what `learn_mixed` would give to each task, without learning it; arguments and errors as there."""
+        return self._additions(examples, into, seed, all_rows, wait_seconds)[0]
+
+    def _additions(
+        self, examples: MixedExamples, into: str | None, seed: int | None, all_rows: bool, wait_seconds: float | None
+    ) -> tuple[list[Addition], bool]:
+        options = self._mixed_options(into, seed, all_rows)
+        return self._change(mixed.additions, "learn", wait_seconds, None, False, examples, options)
+
+    def _mixed_options(self, into: str | None, seed: int | None, all_rows: bool) -> mixed.MixedOptions:
+        return mixed.MixedOptions(into, None if all_rows else self.settings.seed if seed is None else seed)
+
     def rename(
         self,
         old: str,
@@ -555,6 +658,7 @@ class ConPET:
         *,
         bound: float = 0.0,
         settings: Mapping[str, Any] | None = None,
+        tuned: TunedBackbones | None = None,
         evaluate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
@@ -571,6 +675,8 @@ class ConPET:
             bound: Largest accepted fall of the accuracy on validation examples, among all labels, in points.
             settings: Fields of the section `consolidation` that differ from the workspace's, for example
                 `{"epochs": 10}`.
+            tuned: Takes over the LoRA from an earlier consolidation with the same examples, settings and seed, also of
+                another workspace that was given the same object.
             evaluate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
@@ -581,7 +687,7 @@ class ConPET:
             ConfigError: The method is static, the workspace stores no texts (`latent_only`), or it has no labels.
         """
         return self._change(
-            consolidate.consolidate, "consolidate", wait_seconds, progress, evaluate, bound, settings or {}
+            consolidate.consolidate, "consolidate", wait_seconds, progress, evaluate, bound, settings or {}, tuned
         )
 
     def consolidation_due(self, since: int = 0) -> str | None:
@@ -683,7 +789,10 @@ class ConPET:
         return self._change(tune.tune, "tune", wait_seconds, progress, False, task, limit, design_choices)
 
     def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
-        """Export a module with its head to a new folder that Hugging Face PEFT can load.
+        """Export a module with everything needed to use it without conpet, to a new folder.
+
+        Hugging Face PEFT loads the folder if it supports the kind of module. Its README.md says how an input becomes
+        logits, and `logits.py` does so with plain transformers and PEFT.
 
         Args:
             task: The task.
@@ -697,45 +806,132 @@ class ConPET:
         snapshot = self._store.snapshot()
         record = snapshot.task(task)
         chosen = record.active if version is None else record.version(version)
-        return export_version(chosen, snapshot.shared, Path(folder).expanduser())
+        return export_version(chosen, snapshot, Path(folder).expanduser())
 
     # Predicting
 
+    @overload
     def predict(
         self,
-        inputs: Sequence[str | Example],
+        inputs: Sequence[Input],
         *,
-        runners_up: int = 2,
+        top_n: int = ...,
+        min_score: float = ...,
+        on_error: Literal["fail", "skip"] = ...,
+        tasks: Collection[str] | None = ...,
+        explain: bool = ...,
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(
+        self,
+        inputs: Sequence[Input],
+        *,
+        top_n: int = ...,
+        min_score: float = ...,
+        on_error: OnError,
+        tasks: Collection[str] | None = ...,
+        explain: bool = ...,
+    ) -> list[Prediction | Problem]: ...
+
+    def predict(
+        self,
+        inputs: Sequence[Input],
+        *,
+        top_n: int = 3,
+        min_score: float = 0.0,
+        on_error: OnError = "fail",
         tasks: Collection[str] | None = None,
         explain: bool = False,
-    ) -> list[Prediction]:
-        """Predict inputs: texts, or examples of any kind.
+    ) -> Sequence[Prediction | Problem]:
+        """Predict inputs: texts, examples of any kind, or mappings with the fields of a row ({"text": ...}).
 
         Args:
-            inputs: The inputs.
-            runners_up: Number of further candidates to return with each answer, 0 or more.
+            inputs: The inputs; also problems that `read_inputs` yields.
+            top_n: Number of labels with scores for each input, 1 or more: the answer and `top_n - 1` runners-up.
+            min_score: Answers with a lower score are rejected, 0 to 1: their label is None, and
+                `Prediction.rejected` has the answer that was not given.
+            on_error: What to do with inputs that cannot be predicted (empty, malformed, of a kind that was not
+                learned, or with spans too long for the backbone). "fail" raises an error that names all of them;
+                "skip" leaves them out, so there are fewer predictions than inputs; "report" returns a
+                `conpet.errors.Problem` in the place of each.
             tasks: Names of the tasks to answer among, whatever other tasks would answer; probabilities are then among
                 these. None for all.
             explain: Whether to return why each input was answered as it was (`Prediction.explanation`).
 
         Raises:
-            ConfigError: `runners_up` is negative, or `tasks` is empty.
+            ConfigError: An argument is out of range, or `tasks` is empty.
             UnknownNameError: One of `tasks` was not learned.
-            DataError: An input is empty or malformed, or no task of its kind was learned (or is among `tasks`).
+            DataError: An input cannot be predicted and `on_error` is "fail", or no task was learned.
+            DamagedModuleError: Some inputs need a module that is damaged on disk, and `on_error` is "fail"; `inputs`
+                has their numbers.
         """
-        return self._engine.predict(inputs, runners_up=runners_up, tasks=tasks, explain=explain)
+        return self._engine.predict(
+            inputs, top_n=top_n, min_score=min_score, on_error=on_error, tasks=tasks, explain=explain
+        )
 
-    def predict_stream(self, inputs: Iterable[str | Example], *, runners_up: int = 2) -> Iterator[Prediction]:
-        """Predict any number of inputs in constant memory; arguments and errors as in `predict`."""
-        return self._engine.predict_stream(inputs, runners_up=runners_up)
+    @overload
+    def predict_stream(
+        self,
+        inputs: Iterable[Input],
+        *,
+        top_n: int = ...,
+        min_score: float = ...,
+        on_error: Literal["fail", "skip"] = ...,
+    ) -> Iterator[Prediction]: ...
 
-    def evaluate(self, progress: Progress | None = None) -> Evaluation:
-        """Evaluate on the test examples of all tasks; nothing on disk changes.
+    @overload
+    def predict_stream(
+        self, inputs: Iterable[Input], *, top_n: int = ..., min_score: float = ..., on_error: OnError
+    ) -> Iterator[Prediction | Problem]: ...
+
+    def predict_stream(
+        self,
+        inputs: Iterable[Input],
+        *,
+        top_n: int = 3,
+        min_score: float = 0.0,
+        on_error: OnError = "fail",
+    ) -> Iterator[Prediction | Problem]:
+        """Predict any number of inputs in constant memory; arguments and errors as in `predict`.
+
+        With `on_error="fail"`, the error comes when the inputs before it have been predicted: an iterator can be read
+        only once. Use `check_inputs` to check inputs beforehand.
+        """
+        return self._engine.predict_stream(inputs, top_n=top_n, min_score=min_score, on_error=on_error)
+
+    def check_inputs(self, inputs: Sequence[Input]) -> list[Problem]:
+        """Return a problem for each input that `predict` cannot predict; its `row` is the number of the input from 1.
+
+        Raises:
+            DataError: No task was learned.
+        """
+        return self._engine.check_inputs(inputs)
+
+    def evaluate(self, examples: Iterable[Example] | None = None, *, progress: Progress | None = None) -> Evaluation:
+        """Evaluate on the test examples of all tasks, or on other labelled examples; nothing on disk changes.
 
         Args:
+            examples: Labelled examples to evaluate on instead. Those whose label the workspace has not learned are part
+                of no metric; `Evaluation.unknown` lists them.
             progress: As in `learn`.
+
+        Raises:
+            DataError: An example is malformed, has no label or is of another kind than its label's task; or no label
+                was learned.
         """
+        if examples is not None:
+            return evaluate_examples(self._live.now(), examples, progress or ignore)
         return evaluate_workspace(self._live.now(), self._store, progress or ignore)
+
+    def cut_note(self, cut: CutInputs, what: str = "input") -> str | None:
+        """Return a sentence on inputs longer than `backbone.max_tokens`, or None if there are none.
+
+        Args:
+            cut: The counts, for example `Evaluation.cut` or `CutInputs.of(answer.cut_tokens for answer in answers)`.
+            what: What an input is.
+        """
+        return self.backbone.cut_note(cut, what)
 
     def close(self) -> None:
         """Release the model, the modules in memory and open files; the next call loads them again."""
@@ -762,16 +958,31 @@ class ConPET:
         """Run a command as the only writer."""
         with self._store.write(verb, wait_seconds) as writer, metered() as meter:
             tx = Transaction(self._store, writer, self._live, meter, progress or ignore, evaluate=evaluate)
-            result = command(tx, *arguments, **options)
+            try:
+                result = command(tx, *arguments, **options)
+            except BaseException as error:
+                tx.interrupted()
+                if is_disk_full(error):
+                    raise tx.disk_full() from error
+                raise
             del tx  # releases the former state, so that objects used only by it can be deleted
             writer.collect()
             return result
 
     def _check_backbone(self, stored: Fingerprint) -> None:
-        present = fingerprint_of(find_folder(self._backbone_name))
+        wanted = f"expected: fingerprint {stored.digest[:16]}"
+        option = "`--backbone FOLDER` (in Python: `ConPET.open(path, backbone=...)`)"
+        try:
+            present = fingerprint_of(find_folder(self._backbone_name))
+        except BackboneError as error:
+            raise BackboneError(
+                f"the backbone of {self.path} was not found: {error}. If it was moved, name its folder with {option}; "
+                f"{wanted}"
+            ) from error
         if present != stored:
             parts = ", ".join(stored.differences(present))
             raise BackboneMismatchError(
-                f"the workspace {self.path} was made with another {parts} than {self._backbone_name!r} has now; "
-                "open it with its original backbone (folder or id, as `backbone`), or make a new workspace"
+                f"the workspace {self.path} was made with another {parts} than {self._backbone_name!r} has now "
+                f"({wanted}, found: {present.digest[:16]}); name its original backbone with {option}, or make a new "
+                "workspace"
             )

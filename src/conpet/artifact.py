@@ -59,6 +59,11 @@ class Artifact:
     documents: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, Iterable[Row]] = field(default_factory=dict)
 
+    @property
+    def tensor_bytes(self) -> int:
+        """Size of the tensors, which make up most of what is written."""
+        return sum(tensor.nbytes for tensors in self.tensors.values() for tensor in tensors.values())
+
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
@@ -168,8 +173,8 @@ class InMemoryObject:
 class ArtifactReader:
     """Lazy access to an artifact folder; files are only opened when read.
 
-    Reading a file compares its size with the manifest; `verify` compares names, sizes and content
-    of all files.
+    The first reading of a file compares its size and content with the manifest, later ones its size; `verify` compares
+    names, sizes and content of all files.
 
     Attributes:
         folder: The artifact's folder. Never write into it.
@@ -177,6 +182,8 @@ class ArtifactReader:
         lease: Kept alive with the reader, so that the store does not delete the folder.
         documents: Small documents read so far, by stem, shared by all readers of an object.
         memory_key: Key of the artifact in memory before it was stored, or None. Caches continue to use this key.
+        checked: Names of the files whose content was compared, shared by all readers of an object.
+        remedy: What the artifact belongs to and how to get it back, for messages about damage.
     """
 
     folder: Path
@@ -184,11 +191,20 @@ class ArtifactReader:
     lease: object | None = field(default=None, repr=False)
     documents: dict[str, Any] = field(default_factory=dict, repr=False)
     memory_key: Hashable | None = None
+    checked: set[str] = field(default_factory=set, repr=False)
+    remedy: str = "restore the folder from a backup"
 
     @property
     def key(self) -> Hashable:
         """Identifies the object: equal keys mean equal content."""
         return self.folder if self.memory_key is None else self.memory_key
+
+    def _checked(self, path: Path) -> bytes:
+        """Read a file; compare its content if this is the first reading."""
+        content = path.read_bytes()
+        if path.name not in self.checked:
+            self._check(path.name, hashlib.sha256(content).hexdigest())
+        return content
 
     @property
     def bytes(self) -> int:
@@ -207,12 +223,14 @@ class ArtifactReader:
         path = self._path(stem, TENSORS_SUFFIX)
         try:
             if self.manifest.files[path.name].size < READ_BYTES:
-                return load(path.read_bytes())
+                return load(self._checked(path))
+            if path.name not in self.checked:
+                self._check(path.name, hash_file(path))
             with safe_open(path, framework="pt") as opened:
                 return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
         except (SafetensorError, FileNotFoundError) as error:
             check_memory(error, f"{path} was read")
-            raise _corrupt(path, f"cannot be read as safetensors ({error})") from error
+            raise self._damaged(path, f"cannot be read as safetensors ({error})") from error
 
     def document(self, stem: str) -> Any:
         """Return the JSON document of `stem`; do not change it, because other readers share it."""
@@ -220,9 +238,9 @@ class ArtifactReader:
             return self.documents[stem]
         path = self._path(stem, DOCUMENT_SUFFIX)
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = json.loads(self._checked(path))
         except (ValueError, FileNotFoundError) as error:
-            raise _corrupt(path, f"cannot be read as JSON ({error})") from error
+            raise self._damaged(path, f"cannot be read as JSON ({error})") from error
         if self.manifest.files[path.name].size <= KEPT_BYTES:
             self.documents[stem] = document
         return document
@@ -237,28 +255,52 @@ class ArtifactReader:
         Raises:
             CorruptionError: The folder differs from what was written.
         """
-        _check_sizes(self.folder, self.manifest)
-        for name, entry in self.manifest.files.items():
-            if hash_file(self.folder / name) != entry.sha256:
-                raise _corrupt(self.folder / name, "has other content than was written")
+        try:
+            present = {path.name for path in self.folder.iterdir()}
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._damaged(self.folder, "is missing") from None
+        for name in self.manifest.files:
+            self._check_size(name)
+        if surplus := sorted(present - self.manifest.files.keys()):
+            raise self._damaged(self.folder, f"contains unexpected files: {', '.join(surplus)}")
+        for name in self.manifest.files:
+            self._check(name, hash_file(self.folder / name))
 
     def _path(self, stem: str, suffix: str) -> Path:
         name = stem + suffix
         if name not in self.manifest.files:
             have = ", ".join(sorted(self.manifest.files)) or "nothing"
             raise UnknownNameError(f"no {name!r} in {self.folder}; available: {have}")
-        path = self.folder / name
-        _check_size(path, self.manifest.files[name])
-        return path
+        self._check_size(name)
+        return self.folder / name
 
     def _read_rows(self, path: Path, wanted: Container[int] | None) -> Iterator[dict[str, Any]]:
         try:
+            if path.name not in self.checked:
+                self._check(path.name, hash_file(path))
             with path.open(encoding="utf-8", newline="\n") as file:
                 for number, line in enumerate(file):
                     if wanted is None or number in wanted:
                         yield json.loads(line)
         except (ValueError, FileNotFoundError) as error:
-            raise _corrupt(path, f"cannot be read as JSON lines ({error})") from error
+            raise self._damaged(path, f"cannot be read as JSON lines ({error})") from error
+
+    def _check(self, name: str, sha256: str) -> None:
+        if sha256 != self.manifest.files[name].sha256:
+            raise self._damaged(self.folder / name, "is damaged: its content is not what was written")
+        self.checked.add(name)
+
+    def _check_size(self, name: str) -> None:
+        path, expected = self.folder / name, self.manifest.files[name].size
+        try:
+            size = path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._damaged(path, "is missing") from None
+        if size != expected:
+            raise self._damaged(path, f"has {size} bytes instead of {expected}")
+
+    def _damaged(self, path: Path, what: str) -> CorruptionError:
+        return CorruptionError(f"{path} {what}; {self.remedy}")
 
 
 def save_checkpoint(folder: Path, artifact: Artifact) -> None:
@@ -354,29 +396,3 @@ def _write_table(path: Path, rows: Iterable[Row]) -> Path:
         for row in rows:
             file.write(json.dumps(row_json(row), sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
     return path
-
-
-def _check_sizes(folder: Path, manifest: Manifest) -> None:
-    try:
-        present = {path.name for path in folder.iterdir()}
-    except (FileNotFoundError, NotADirectoryError):
-        raise _corrupt(folder, "is missing") from None
-    for name, entry in manifest.files.items():
-        _check_size(folder / name, entry)
-    surplus = sorted(present - manifest.files.keys())
-    if surplus:
-        raise _corrupt(folder, f"contains unexpected files: {', '.join(surplus)}")
-
-
-def _check_size(path: Path, entry: FileEntry) -> None:
-    try:
-        size = path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
-        raise _corrupt(path, "is missing") from None
-    if size != entry.size:
-        raise _corrupt(path, f"has {size} bytes instead of {entry.size}")
-
-
-def _corrupt(path: Path, what: str) -> CorruptionError:
-    remedy = "restore the folder from a backup, or remove its task and learn it again"
-    return CorruptionError(f"{path} {what}; {remedy}")

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from statistics import mean
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
 from conpet.api import ConPET
 from conpet.commands.checks import check_settings, consolidation_blocker
+from conpet.commands.tuned import TunedBackbones
 from conpet.config import DEFAULT_BACKBONE, Settings
 from conpet.context import Progress, ignore
-from conpet.cost import metered
+from conpet.cost import BACKWARD, metered
 from conpet.data import Example, Task, TaskStream
 from conpet.data.held_out import VALIDATION_SHARE, halves, split_off
-from conpet.errors import ConfigError, DataError, DivergedError
+from conpet.errors import ConfigError, DataError, DivergedError, UnknownNameError, did_you_mean
 from conpet.methods import METHODS
+from conpet.modules.optimisation import steps_of
+from conpet.report import text
 from conpet.report.comparison import CONSOLIDATE, LEVEL, ComparisonReport, LearnerResult
 from conpet.types import ConsolidationReport
 
-LEARNERS = ("lda", "logistic", "dynamic", f"dynamic{CONSOLIDATE}")
+LEARNERS = ("lda", "logistic", f"lda{CONSOLIDATE}", f"logistic{CONSOLIDATE}", "dynamic", f"dynamic{CONSOLIDATE}")
 """The learners compared by default, simplest first."""
 FEWEST = 20
 """Fewest examples to measure; with fewer, only extreme differences would be more than chance."""
+FEW_STEPS = 300
+"""With fewer optimiser steps on all tasks, a new module for all labels is probably undertrained."""
+_SAMPLE = 32
+"""Number of examples that the speed is measured on."""
 _ALWAYS = 100.0
 """A bound with which every consolidation is kept."""
 
@@ -35,23 +44,28 @@ def compare_learners(
     tasks: Iterable[Task],
     learners: Sequence[str] = LEARNERS,
     *,
+    divisions: int = 1,
     backbone: str | Mapping[str, Any] = DEFAULT_BACKBONE,
     progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> ComparisonReport:
     """Learn a stream with several learners, each in a temporary workspace, and compare accuracy and cost.
 
     The validation examples of each label are divided in two halves by seed. The learners get one half for their own
-    choices, such as the calibration; accuracy is measured on the other. Test examples are never read. The choice is the
-    cheapest learner (by `LearnerResult.passes_per_example`) that is not clearly worse than the most accurate one, by an
-    exact sign test on the same examples at 5%. Nothing is left on disk but cached states.
+    choices, such as the calibration; accuracy is measured on the other. With several divisions, all of this is repeated
+    with other halves. Test examples are never read. The choice is the cheapest learner (by
+    `LearnerResult.passes_per_example`) that is not clearly worse than the most accurate one, by an exact sign test on
+    the same examples at 5%, in which each distinct example counts once. Nothing is left on disk but cached states.
 
     Args:
         tasks: The tasks, in the order in which they are to be learned.
         learners: Names of methods; with "+consolidate" at the end, the workspace is consolidated after the last task. A
             method that retrains on everything is trained once, at the end.
+        divisions: Number of random divisions, 1 or more; the time grows with it.
         backbone: As in `ConPET.create`.
         progress: Called with the name of a learner and the share done, 0 to 1.
+        announce: Called with a line about the expected time, before the first learner.
         settings: Any field of `conpet.config.Settings` but `method`, for all learners.
 
     Raises:
@@ -60,39 +74,46 @@ def compare_learners(
         UnknownNameError: There is no such method.
         DivergedError: Training diverged with every learner.
     """
+    if not isinstance(divisions, int) or divisions < 1:
+        raise ConfigError(f"divisions={divisions!r}: give a whole number, 1 or more")
     given = _settings_of(backbone, settings)
     plan = _plan(learners, given)
     stream = TaskStream(tuple(tasks))
-    seed = given.seed
-    split, notes = _divided(stream, seed)
-    learned = [part.task for part in split]
-    measured = [example for part in split for example in part.measured]
+    parts = [_divided(stream, given.seed + number) for number in range(divisions)]
     report = progress or ignore
-    outcomes: dict[str, _Outcome | str] = {}
-    with TemporaryDirectory(prefix="conpet-compare-") as folder, ExitStack() as opened:
-        created = [opened.enter_context(_create(Path(folder), name, given)) for name in plan]
-        for workspace in created:
-            workspace.check(stream)
-        reading_seconds = _read(created[0], learned, report)
-        for workspace, wanted in zip(created, plan.values(), strict=True):
-            outcomes |= _Trial(workspace, learned, measured, report).outcomes(wanted)
-            workspace.close()
-    results, failed, best = _results({name: outcomes[name] for name in dict.fromkeys(learners)})
+    done: list[_Division] = []
+    for number, (split, _) in enumerate(parts, start=1):
+        with _Division.of(split, plan, given, _numbered(report, number, divisions)) as division:
+            if announce and number == 1:
+                announce(_expected_time(division, plan, divisions))
+            division.run()
+            done.append(division)
+    names = dict.fromkeys(learners)
+    results, failed, best = _results({name: [division.outcomes[name] for division in done] for name in names}, done)
+    distinct = len({key for division in done for key in division.keys})
     return ComparisonReport(
         backbone=given.backbone.name,
         tasks=tuple(task.name for task in stream),
         labels=sum(len(task.labels) for task in stream),
-        train=sum(len(task.train) for task in learned),
-        validation=sum(len(task.validation) for task in learned),
-        measured=len(measured),
-        seed=seed,
+        train=sum(len(task.train) for task in done[0].learned),
+        validation=sum(len(task.validation) for task in done[0].learned),
+        measured=sum(len(division.measured) for division in done),
+        distinct=distinct,
+        divisions=divisions,
+        seed=given.seed,
         settings=given.model_dump(mode="json", exclude_unset=True, exclude={"method"}),
         results=results,
         failed=failed,
         best=best,
         chosen=choose(results),
-        reading_seconds=reading_seconds,
-        notes=(*notes, *_retrained_once(plan, len(stream)), _least_difference(len(measured))),
+        reading_seconds=sum(division.reading_seconds for division in done),
+        notes=(
+            *parts[0][1],
+            *_one_task(stream),
+            *_retrained_once(plan, len(stream)),
+            *_undertrained(plan, given, sum(len(task.train) for task in done[0].learned)),
+            _least_difference(distinct),
+        ),
     )
 
 
@@ -122,6 +143,12 @@ def _plan(learners: Sequence[str], given: Settings) -> dict[str, list[str]]:
     plan: dict[str, list[str]] = {}
     for learner in dict.fromkeys(learners):
         name = learner.removesuffix(CONSOLIDATE)
+        if name not in METHODS:
+            known = [*METHODS, *(name + CONSOLIDATE for name in METHODS)]
+            raise UnknownNameError(
+                f"no learner {learner!r}{did_you_mean(learner, known)}; give methods, alone or with {CONSOLIDATE}: "
+                f"{', '.join(METHODS)}"
+            )
         requested = given.changed({"method": name})
         check_settings(requested)
         if learner != name and (blocker := consolidation_blocker(requested)):
@@ -173,20 +200,6 @@ def _create(folder: Path, method: str, given: Settings) -> ConPET:
     return ConPET.create(folder / method, method=method, **settings)
 
 
-def _read(workspace: ConPET, tasks: Sequence[Task], progress: Progress) -> float:
-    """Pass all examples through the frozen layers, which fills the cache; return the seconds.
-
-    Without it, the first learner would pay for the others.
-    """
-    backbone = workspace.backbone
-    started = time.perf_counter()
-    for number, task in enumerate(tasks):
-        progress("prefix", number / len(tasks))
-        for examples in (task.train, task.validation):
-            backbone.states(examples, task.template)
-    return time.perf_counter() - started
-
-
 @dataclass(slots=True)
 class _Spent:
     """The cost of learning so far."""
@@ -229,6 +242,7 @@ class _Trial:
     tasks: Sequence[Task]
     measured: Sequence[Example]
     progress: Progress
+    tuned: TunedBackbones
     spent: _Spent = field(default_factory=_Spent)
     train_tokens: int = 0
 
@@ -266,12 +280,17 @@ class _Trial:
             def progress(stage: str, share: float) -> None:
                 self.progress(f"{learner}, {stage}", share)
 
-            reports.append(self.workspace.consolidate(bound=_ALWAYS, evaluate=False, progress=progress))
+            reports.append(
+                self.workspace.consolidate(bound=_ALWAYS, tuned=self.tuned, evaluate=False, progress=progress)
+            )
             yield 1.0
 
+        saved, cpu_saved = self.tuned.seconds_saved, self.tuned.cpu_seconds_saved
         try:
             for done in self.spent.charge(work()):
                 self.progress(learner, done)
+            self.spent.seconds += self.tuned.seconds_saved - saved
+            self.spent.cpu_seconds += self.tuned.cpu_seconds_saved - cpu_saved
         except (DataError, DivergedError) as error:
             return str(error)
         before, after = reports[0].before, reports[0].after
@@ -281,7 +300,7 @@ class _Trial:
     def _outcome(self, fall: float | None) -> _Outcome:
         self.workspace.predict(self.measured[:1])  # excludes the loading at the first prediction
         started = time.perf_counter()
-        answers = self.workspace.predict_stream(self.measured, runners_up=0)
+        answers = self.workspace.predict_stream(self.measured, top_n=1)
         correct = tuple(answer.label == example.label for answer, example in zip(answers, self.measured, strict=True))
         return _Outcome(
             correct,
@@ -293,35 +312,121 @@ class _Trial:
         )
 
 
-def _results(outcomes: Mapping[str, _Outcome | str]) -> tuple[tuple[LearnerResult, ...], dict[str, str], str]:
-    """Return the results, the reasons of those that failed, and the name of the best learner.
+def _key(task: str, example: Example) -> tuple[Any, ...]:
+    """Return what makes an example distinct."""
+    return (task, *example.input_key)
+
+
+@dataclass(slots=True)
+class _Division:
+    """One division of the validation examples, and what each learner answers on it.
+
+    Attributes:
+        learned: The tasks as they are learned.
+        measured: The examples on which accuracy is measured.
+        keys: What makes each of these distinct.
+        plan: The learners of each method.
+        workspaces: An empty workspace for each method.
+        progress: See `compare_learners`.
+        outcomes: The outcome of each learner, or why there is none.
+        reading_seconds: How long it took to pass all examples through the frozen layers.
+    """
+
+    learned: list[Task]
+    measured: list[Example]
+    keys: list[tuple[Any, ...]]
+    plan: Mapping[str, Sequence[str]]
+    workspaces: list[ConPET]
+    progress: Progress
+    outcomes: dict[str, _Outcome | str] = field(default_factory=dict)
+    reading_seconds: float = 0.0
+
+    @classmethod
+    @contextmanager
+    def of(
+        cls, parts: Sequence[_Part], plan: Mapping[str, Sequence[str]], given: Settings, progress: Progress
+    ) -> Iterator[Self]:
+        """Create the workspaces, which are deleted at the end, and read the examples."""
+        learned = [part.task for part in parts]
+        keys = [_key(part.task.name, example) for part in parts for example in part.measured]
+        measured = [example for part in parts for example in part.measured]
+        with TemporaryDirectory(prefix="conpet-compare-") as folder, ExitStack() as opened:
+            created = [opened.enter_context(_create(Path(folder), name, given)) for name in plan]
+            for workspace in created:
+                workspace.check(learned)
+            division = cls(learned, measured, keys, plan, created, progress)
+            division._read()
+            yield division
+
+    def _read(self) -> None:
+        """Pass all examples through the frozen layers, which fills the cache.
+
+        Without it, the first learner would pay for the others.
+        """
+        backbone = self.workspaces[0].backbone
+        started = time.perf_counter()
+        for number, task in enumerate(self.learned):
+            self.progress("prefix", number / len(self.learned))
+            for examples in (task.train, task.validation):
+                backbone.states(examples, task.template)
+        self.reading_seconds = time.perf_counter() - started
+
+    def run(self) -> None:
+        """Learn with each learner, and measure it."""
+        tuned = TunedBackbones()
+        for workspace, wanted in zip(self.workspaces, self.plan.values(), strict=True):
+            trial = _Trial(workspace, self.learned, self.measured, self.progress, tuned)
+            self.outcomes |= trial.outcomes(wanted)
+            workspace.close()
+
+
+def _results(
+    outcomes: Mapping[str, Sequence[_Outcome | str]], divisions: Sequence[_Division]
+) -> tuple[tuple[LearnerResult, ...], dict[str, str], str]:
+    """Return the results, the reasons of learners that failed in a division, and the name of the best learner.
 
     Raises:
         DivergedError: All learners failed.
     """
-    failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, str)}
-    done = {name: outcome for name, outcome in outcomes.items() if not isinstance(outcome, str)}
+    failed = {name: why for name, found in outcomes.items() for why in reversed(found) if isinstance(why, str)}
+    done = {
+        name: [outcome for outcome in found if isinstance(outcome, _Outcome)]
+        for name, found in outcomes.items()
+        if name not in failed
+    }
     if not done:
         raise DivergedError("no learner has a result: " + "; ".join(f"{name}: {why}" for name, why in failed.items()))
-    best = max(done, key=lambda name: (sum(done[name].correct), -done[name].passes_per_example))
-    return tuple(_result(name, outcome, done[best]) for name, outcome in done.items()), failed, best
+
+    def rank(name: str) -> tuple[int, float]:
+        return sum(sum(one.correct) for one in done[name]), -mean(one.passes_per_example for one in done[name])
+
+    best = max(done, key=rank)
+    keys = [division.keys for division in divisions]
+    return tuple(_result(name, found, done[best], keys) for name, found in done.items()), failed, best
 
 
-def _result(learner: str, outcome: _Outcome, best: _Outcome) -> LearnerResult:
-    pairs = list(zip(outcome.correct, best.correct, strict=True))
-    only_it, only_best = pairs.count((True, False)), pairs.count((False, True))
+def _result(
+    learner: str, outcomes: Sequence[_Outcome], best: Sequence[_Outcome], keys: Sequence[Sequence[tuple[Any, ...]]]
+) -> LearnerResult:
+    votes: Counter[tuple[Any, ...]] = Counter()
+    for outcome, other, examples in zip(outcomes, best, keys, strict=True):
+        for own, others, example in zip(outcome.correct, other.correct, examples, strict=True):
+            votes[example] += own - others
+    only_it, only_best = sum(vote > 0 for vote in votes.values()), sum(vote < 0 for vote in votes.values())
+    falls = [outcome.fall for outcome in outcomes if outcome.fall is not None]
     return LearnerResult(
         learner=learner,
-        correct=sum(outcome.correct),
+        correct=sum(sum(outcome.correct) for outcome in outcomes),
+        accuracies=tuple(sum(outcome.correct) / len(outcome.correct) for outcome in outcomes),
         only_it=only_it,
         only_best=only_best,
         p_value=sign_test(only_it, only_best),
-        seconds=outcome.spent.seconds,
-        cpu_seconds=outcome.spent.cpu_seconds,
-        passes_per_example=round(outcome.passes_per_example, 3),
-        ms_per_answer=outcome.ms_per_answer,
-        bytes_stored=outcome.bytes_stored,
-        fall=outcome.fall,
+        seconds=mean(outcome.spent.seconds for outcome in outcomes),
+        cpu_seconds=mean(outcome.spent.cpu_seconds for outcome in outcomes),
+        passes_per_example=round(mean(outcome.passes_per_example for outcome in outcomes), 3),
+        ms_per_answer=mean(outcome.ms_per_answer for outcome in outcomes),
+        bytes_stored=round(mean(outcome.bytes_stored for outcome in outcomes)),
+        fall=max(falls, default=None),
     )
 
 
@@ -338,6 +443,57 @@ def _least_difference(measured: int) -> str:
         f"{measured:,} examples are measured: a difference of two learners below {100 * least / measured:.1f} points "
         "cannot be told from chance"
     )
+
+
+def _numbered(progress: Progress, number: int, divisions: int) -> Progress:
+    """Return a progress function that names the division, if there are several."""
+    if divisions == 1:
+        return progress
+    return lambda stage, share: progress(f"division {number} of {divisions}, {stage}", share)
+
+
+def _expected_time(division: _Division, plan: Mapping[str, Sequence[str]], divisions: int) -> str:
+    """Return a line on the expected time of a comparison, from the speed on a sample of the examples."""
+    workspace = division.workspaces[0]
+    backbone, settings = workspace.backbone, workspace.settings
+    tokens = [len(example.ids) for task in division.learned for example in backbone.encode(task.train, task.template)]
+    task = division.learned[0]
+    sample = task.train[:_SAMPLE]
+    started = time.perf_counter()
+    backbone.states(sample, task.template, keep=False)
+    seconds = (time.perf_counter() - started) / sum(tokens[: len(sample)]) / backbone.prefix_share
+    passes = sum(_passes(method, wanted, settings, backbone.suffix_share) for method, wanted in plan.items())
+    if any(learner.endswith(CONSOLIDATE) for wanted in plan.values() for learner in wanted):
+        passes += (1 + BACKWARD) * settings.consolidation.epochs  # the tuned backbone is trained once for all
+    return f"expected time: about {text.duration(max(1.0, divisions * passes * sum(tokens) * seconds))}"
+
+
+def _passes(method: str, wanted: Sequence[str], settings: Settings, suffix_share: float) -> float:
+    """Return about how many passes through the whole backbone a method makes for each training example.
+
+    What the learners share is not counted: the states in the cache, and the training of a backbone.
+    """
+    trained = (1 + BACKWARD) * settings.training.epochs * suffix_share if METHODS[method].tunes else 0.0
+    return sum(trained + learner.endswith(CONSOLIDATE) for learner in wanted)
+
+
+def _one_task(stream: TaskStream) -> list[str]:
+    if len(stream) > 1:
+        return []
+    return [
+        "the stream has one task, so the comparison does not show what learning further tasks costs or changes; add "
+        "the tasks you expect, or divide this one (`conpet stream make FILE FOLDER --by random --tasks 5`)"
+    ]
+
+
+def _undertrained(methods: Iterable[str], settings: Settings, examples: int) -> list[str]:
+    steps = steps_of(examples, settings.training)
+    return [
+        f"{name}: trained with only {steps:,} optimiser steps, so it is probably undertrained and no upper bound; "
+        f"raise training.epochs (now {settings.training.epochs})"
+        for name in methods
+        if METHODS[name].retrains and steps < FEW_STEPS
+    ]
 
 
 def _retrained_once(methods: Iterable[str], tasks: int) -> list[str]:

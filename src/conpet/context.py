@@ -10,7 +10,7 @@ from conpet.cost import CostLedger
 from conpet.replay.memory import StoredExamples
 
 Progress = Callable[[str, float], None]
-"""Called with the name of a stage and the share done, 0 to 1."""
+"""Called with the name of a stage and the share done, 0 to 1; once with "resumed" when training resumes."""
 
 
 def ignore(stage: str, share: float) -> None:

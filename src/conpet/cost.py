@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
@@ -33,6 +33,8 @@ class Meter:
         cache_lookups: Examples whose prefix states were looked up in the cache.
         output_hits: Outputs of modules that were found in memory.
         output_lookups: Outputs of modules that were looked up in memory.
+        seconds: Wall time of interrupted attempts whose work a checkpoint saved (see `resumed`).
+        resumed: The part of all counts that interrupted attempts spent, and that need not be spent again.
     """
 
     tokens: float = 0.0
@@ -43,6 +45,8 @@ class Meter:
     cache_lookups: int = 0
     output_hits: int = 0
     output_lookups: int = 0
+    seconds: float = 0.0
+    resumed: Meter | None = None
 
     @property
     def equivalents(self) -> float:
@@ -59,9 +63,30 @@ class Meter:
 
     def add(self, other: Meter) -> None:
         """Add the counts of another meter."""
-        for counter in fields(self):
-            setattr(self, counter.name, getattr(self, counter.name) + getattr(other, counter.name))
+        for name in _COUNTERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        if other.resumed is not None:
+            self.resumed = self.resumed or Meter()
+            self.resumed.add(other.resumed)
 
+    def resume(self, saved: Meter) -> None:
+        """Add what interrupted attempts spent on work that is now resumed."""
+        self.add(Meter(resumed=saved))
+        self.add(saved)
+
+    def since(self, earlier: Meter) -> Meter:
+        """Return the counts added after a copy of this meter was made."""
+        return Meter(**{name: getattr(self, name) - getattr(earlier, name) for name in _COUNTERS})
+
+
+_COUNTERS = tuple(counter.name for counter in fields(Meter) if counter.name != "resumed")
+
+
+LOST = "lost"
+"""The stage of what interrupted attempts spent and no later attempt could use."""
+
+RESUMED = "resumed"
+"""Name of the cost of work that was resumed."""
 
 _meter: ContextVar[Meter | None] = ContextVar("conpet_meter", default=None)
 
@@ -133,28 +158,58 @@ class CostLedger:
 
     Attributes:
         stages: The costs so far, in order.
+        resumed: The part of them that interrupted attempts spent.
     """
 
     stages: list[StageCost] = field(default_factory=list)
+    resumed: StageCost = field(default_factory=lambda: StageCost(RESUMED, 0.0, 0, 0, 0))
+    _running: Callable[[], tuple[StageCost, StageCost]] | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Charge the computation inside the block to a stage."""
         started = time.perf_counter()
         with metered() as spent, peak_memory() as peak:
+
+            def so_far() -> tuple[StageCost, StageCost]:
+                seconds = time.perf_counter() - started
+                return _stage_cost(name, spent, seconds, peak()), _stage_cost(RESUMED, spent.resumed or Meter())
+
+            self._running = so_far
             try:
                 yield
             finally:
-                self.stages.append(
-                    StageCost(
-                        name,
-                        time.perf_counter() - started,
-                        round(spent.tokens),
-                        round(spent.cached_tokens),
-                        spent.steps,
-                        peak(),
-                    )
-                )
+                stage, resumed = so_far()
+                self.stages.append(stage)
+                self.resumed = total_cost(RESUMED, [self.resumed, resumed])
+                self._running = None
+
+    def so_far(self) -> tuple[StageCost, StageCost]:
+        """Return the costs up to this moment, and the part of them that interrupted attempts spent."""
+        running = [self._running()] if self._running else []
+        return (
+            total_cost("all", [*self.stages, *(stage for stage, _ in running)]),
+            total_cost(RESUMED, [self.resumed, *(resumed for _, resumed in running)]),
+        )
+
+
+def total_cost(name: str, costs: Iterable[StageCost]) -> StageCost:
+    """Return the sum of costs; of peak memory, the highest."""
+    rows = list(costs)
+    return StageCost(
+        name,
+        sum(row.seconds for row in rows),
+        sum(row.tokens for row in rows),
+        sum(row.cached_tokens for row in rows),
+        sum(row.steps for row in rows),
+        max((row.peak_bytes for row in rows), default=0),
+    )
+
+
+def _stage_cost(name: str, spent: Meter, seconds: float = 0.0, peak_bytes: int = 0) -> StageCost:
+    return StageCost(
+        name, seconds + spent.seconds, round(spent.tokens), round(spent.cached_tokens), spent.steps, peak_bytes
+    )
 
 
 _PROCESS = Path("/proc/self")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Any
 
 
 class ConpetError(Exception):
@@ -73,8 +75,36 @@ class WorkspaceBusyError(ConpetError, TimeoutError):
     """Another process is changing the workspace."""
 
 
+class ReadOnlyError(ConpetError, PermissionError):
+    """A workspace was to be changed by a user without write permission, or on a read-only file system."""
+
+
+class DiskFullError(ConpetError, OSError):
+    """The disk is full, or a quota is used up; nothing was changed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno.ENOSPC
+
+
 class CorruptionError(ConpetError, OSError):
     """Data on disk differs from what was written: a wrong hash, a missing or extra tensor, another schema."""
+
+
+REST_UNREAD = "reading stopped here"
+"""End of the reason of a problem after which the rest of a file could not be read."""
+
+
+class DamagedModuleError(CorruptionError):
+    """Some inputs need a module that is damaged on disk; the others can be predicted without them.
+
+    Attributes:
+        inputs: Numbers of the inputs that need it, ascending; `predict` counts from 1.
+    """
+
+    def __init__(self, damage: str, inputs: Sequence[int]) -> None:
+        self.inputs = tuple(inputs)
+        super().__init__(damage)
 
 
 class TooManyJobsError(ConpetError, TimeoutError):
@@ -113,11 +143,18 @@ class Problem:
         file: Path of the file as the user named it, or a description of the source.
         row: Row number counted from 1 as the user sees it (a CSV's header is row 1), or None for the whole file.
         reason: What is wrong and, if it helps, what would be right.
+        id: The row's own id, or None.
     """
 
     file: str
     row: int | None
     reason: str
+    id: Any = field(default=None, compare=False)
+
+    @property
+    def ends_reading(self) -> bool:
+        """Whether it concerns the whole file or its rest, and not only one row."""
+        return self.row is None or self.reason.endswith(REST_UNREAD)
 
     def __str__(self) -> str:
         return f"{self.file}: row {self.row}: {self.reason}" if self.row is not None else f"{self.file}: {self.reason}"
@@ -136,7 +173,7 @@ class DataError(ConpetError, ValueError):
         self.problems = tuple(problems)
         order = {file: number for number, file in enumerate(dict.fromkeys(problem.file for problem in self.problems))}
         by_row = sorted(self.problems, key=lambda problem: (order[problem.file], problem.row or 0))
-        shown = [f"  {problem}" for problem in by_row[: self.SHOWN]]
+        shown = [f"  {problem}" for problem in by_row[: self.SHOWN] if not summary.startswith(str(problem))]
         if len(self.problems) > self.SHOWN:
             shown.append(f"  ... and {len(self.problems) - self.SHOWN} more")
         super().__init__("\n".join([summary, *shown]))
@@ -152,6 +189,11 @@ LESS_MEMORY = "Free some memory, or use a smaller backbone, bfloat16, smaller ba
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory ran out; on a CPU, torch raises a plain `RuntimeError` for that."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error means that the disk is full, or a quota used up."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_memory(error: Exception, doing: str) -> None:
@@ -173,6 +215,11 @@ def check_memory(error: Exception, doing: str) -> None:
 def plural(number: int, noun: str) -> str:
     """Format a number with its noun: "1 task", "1,000 tasks"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def listed(items: Sequence[object], most: int = 20) -> str:
+    """Join items with commas; only the first ones if there are many."""
+    return ", ".join([*map(str, items[:most]), *(["..."] if len(items) > most else [])])
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:

@@ -33,7 +33,7 @@ def register(kind: str, name: str, target: Any) -> None:
 
     Args:
         kind: "method", "selector", "module", "head", "schedule", "fusion" or "reader".
-        name: The name in the settings; for a reader, the file name suffix without the dot ("tsv").
+        name: The name in the settings; for a reader, the file name suffix without the dot ("psv").
         target: The class (for a reader, the function), or its `module:attribute` path, imported on first use.
 
     Raises:

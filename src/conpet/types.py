@@ -3,34 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from conpet.cost import StageCost
-from conpet.data import Example, Examples, Kind, Span, Task, TaskStream
+from conpet.cost import LOST, StageCost
+from conpet.data import Example, Examples, Input, Kind, Span, Task, TaskStream
+from conpet.data.truncation import CutInputs
+from conpet.errors import ConfigError, plural
+from conpet.evaluation.answers import (
+    AnsweredExample,
+    Calibration,
+    Confusion,
+    LabelAverage,
+    LabelScore,
+    calibration,
+    confusions,
+    label_scores,
+    macro_average,
+    weighted_average,
+)
 from conpet.evaluation.metrics import (
     AccuracyMatrix,
     Measurement,
     Tally,
     average_accuracy,
+    backward_transfer,
+    forgetting,
+    forgetting_examples,
     pooled,
     whole_accuracy,
 )
 
 __all__ = [
+    "Addition",
+    "AnsweredExample",
+    "Calibration",
     "Candidate",
+    "Confusion",
     "ConsolidationReport",
     "Evaluation",
     "Example",
     "Examples",
     "Explanation",
     "Generation",
+    "Input",
     "Kind",
+    "LabelScore",
     "LearnReport",
     "Measurement",
     "MergeReport",
     "Neighbour",
+    "OnError",
+    "PredictOptions",
     "Prediction",
     "RankedTask",
     "Span",
@@ -63,6 +88,40 @@ class Candidate:
     def shown(self) -> str:
         """The candidate as text."""
         return f"task {self.task}" if self.label is None else self.label
+
+
+OnError = Literal["fail", "skip", "report"]
+"""What to do with inputs that cannot be predicted: predict none, leave them out, or return a `Problem` for each."""
+ON_ERROR: tuple[OnError, ...] = ("fail", "skip", "report")
+"""The values of `OnError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """What a prediction consists of; checked on construction.
+
+    Attributes:
+        top_n: Number of labels with scores for each input, 1 or more: the answer and `top_n - 1` runners-up.
+        min_score: Answers with a lower score are rejected, 0 to 1.
+        on_error: What to do with inputs that cannot be predicted.
+        explain: Whether to return why each input was answered as it was.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    top_n: int = 3
+    min_score: float = 0.0
+    on_error: OnError = "fail"
+    explain: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.top_n, int) or self.top_n < 1:
+            raise ConfigError(f"top_n={self.top_n!r}: give a whole number, 1 or more")
+        if not 0 <= self.min_score <= 1:
+            raise ConfigError(f"min_score={self.min_score!r}: give a number from 0 to 1")
+        if self.on_error not in ON_ERROR:
+            raise ConfigError(f"on_error={self.on_error!r}: give one of {', '.join(map(repr, ON_ERROR))}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +197,17 @@ class Prediction:
     """The answer for one input, and its source.
 
     Attributes:
-        label: The likeliest of all labels learned; None if the answering task has no labels.
+        label: The likeliest of all labels learned; None if the answering task has no labels, or if its score is below
+            the requested `min_score`.
         score: Probability of the answer among all labels and tasks, 0 to 1.
         task: Name of the task that answers.
         version: Version of that task.
         runners_up: The next likeliest answers, best first.
         generation: The workspace's generation that answered; None for a state that is not committed.
-        answer: The answer of the task's head: the label, or a number, a text, ... (JSON-ready).
+        answer: The answer of the task's head: the label, or a number, a text, ... (JSON-ready); None below `min_score`.
+        rejected: The answer that would have been given without `min_score`; None if the answer is given.
+        cut_tokens: Number of tokens of the input that were not read because it exceeds `backbone.max_tokens`; 0 if it
+            was read whole.
         explanation: Why it was answered in this way, if asked for.
     """
 
@@ -155,15 +218,26 @@ class Prediction:
     runners_up: tuple[Candidate, ...] = ()
     generation: int | None = None
     answer: Any = None
+    rejected: Any = None
+    cut_tokens: int = 0
     explanation: Explanation | None = None
+
+    def with_options(self, top_n: int, min_score: float) -> Prediction:
+        """Return the prediction with fewer labels, and rejected if its score is lower than `min_score`."""
+        answer = replace(self, runners_up=self.runners_up[: top_n - 1])
+        if answer.score >= min_score or answer.rejected is not None:
+            return answer
+        return replace(answer, label=None, answer=None, rejected=answer.answer)
 
     @property
     def shown(self) -> str:
-        """The answer as text."""
+        """The answer as text; empty if it was rejected."""
+        if self.rejected is not None:
+            return ""
         return str(self.answer if self.label is None else self.label)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary."""
+        """Return a JSON-ready dictionary; `rejected`, `cut_tokens` and `explanation` only where they say something."""
         document: dict[str, Any] = {
             "label": self.label,
             "score": self.score,
@@ -175,8 +249,12 @@ class Prediction:
                 for candidate in self.runners_up
             ],
         }
+        if self.cut_tokens:
+            document["cut_tokens"] = self.cut_tokens
         if self.explanation is not None:
             document["explanation"] = self.explanation.to_json()
+        if self.rejected is not None:
+            return {"label": None, "rejected": self.rejected, **document}
         return document if self.label is not None else {"answer": self.answer, **document}
 
     @classmethod
@@ -191,26 +269,35 @@ class Prediction:
             tuple(Candidate(one["label"], one["score"], one["task"]) for one in document["runners_up"]),
             document["generation"],
             document.get("answer", document["label"]),
+            document.get("rejected"),
+            document.get("cut_tokens", 0),
             Explanation.from_json(explanation) if explanation is not None else None,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The metrics of a workspace on the test examples of its tasks.
+    """The metrics of a workspace on the test examples of its tasks, or on examples of the caller.
 
     Attributes:
         tasks: Metrics by task and name, without tasks that have no test examples. The metrics depend on the task's head
             and on the method: "accuracy", "within_task_accuracy", "selector_accuracy", ...
         references: Accuracy of each reference classifier over the test examples of all tasks with labels.
-        confusion: Number of examples by true task, then by the task that the selector ranks first.
-        matrix: The accuracy matrix with this evaluation as its last row.
+        selector_confusion: Number of examples by true task, then by the task that the selector ranks first.
+        matrix: The accuracy matrix with this evaluation as its last row; empty for examples of the caller.
+        answers: Each test example of a task with labels, with its answer.
+        unknown: The same for examples of the caller whose label the workspace has not learned. They are part of no
+            other metric.
+        cut: How many of the examples are longer than `backbone.max_tokens`.
     """
 
     tasks: Mapping[str, Mapping[str, Measurement]]
     references: Mapping[str, Measurement] = field(default_factory=dict)
-    confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    selector_confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     matrix: AccuracyMatrix = field(default_factory=AccuracyMatrix)
+    answers: tuple[AnsweredExample, ...] = field(default=(), repr=False, compare=False)
+    unknown: tuple[AnsweredExample, ...] = field(default=(), repr=False, compare=False)
+    cut: CutInputs = field(default_factory=CutInputs)
 
     def metric(self, name: str) -> dict[str, Measurement]:
         """Return one metric, by task, for the tasks that have it."""
@@ -230,6 +317,44 @@ class Evaluation:
     def average_accuracy(self) -> float | None:
         """Mean of the tasks' accuracies; None without test examples."""
         return average_accuracy(self.tallies)
+
+    @property
+    def forgetting(self) -> float | None:
+        """Mean fall of older tasks from their best accuracy, as a fraction; negative for a rise.
+
+        0.0 if no older task was measured before; None without test examples, and for examples of the caller.
+        """
+        return forgetting(self.matrix)
+
+    @property
+    def backward_transfer(self) -> float | None:
+        """Mean change of older tasks' accuracy since they were learned; 0.0 and None as in `forgetting`."""
+        return backward_transfer(self.matrix)
+
+    @property
+    def labels(self) -> dict[str, LabelScore]:
+        """Precision, recall, F1 and support by label, the lowest F1 first."""
+        return label_scores(self.answers)
+
+    @property
+    def macro_average(self) -> LabelAverage | None:
+        """Mean of the labels' scores: every label weighs the same; None without test examples."""
+        return macro_average(self.labels.values())
+
+    @property
+    def weighted_average(self) -> LabelAverage | None:
+        """Mean of the labels' scores, weighted by their number of examples; None without test examples."""
+        return weighted_average(self.labels.values())
+
+    @property
+    def confusion(self) -> tuple[Confusion, ...]:
+        """Which label is taken for which, with the examples behind it, the most frequent first."""
+        return confusions(self.answers)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Whether scores can be read as probabilities: accuracy by score; None without test examples."""
+        return calibration(self.answers)
 
     @property
     def selector_accuracy(self) -> float | None:
@@ -260,6 +385,45 @@ class Evaluation:
         beside += [f"best reference {best[0]} {best[1]:.1%}"] if best and best[0] != LOGISTIC else []
         line = f"whole accuracy {accuracy} over {labels:,} label{'' if labels == 1 else 's'}"
         return f"{line} ({'; '.join(beside)})" if beside else line
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What `ConPET.learn_mixed` gives to one task; `str(addition)` is a line for the user.
+
+    Attributes:
+        task: The task.
+        new: Whether it is new.
+        labels: The labels of the examples.
+        new_labels: Those that the task does not have yet.
+        train: Number of training examples that are added.
+        validation: Number of validation examples that are added.
+        test: Number of test examples that are added.
+        stored: Number of examples that are left out because their inputs are stored already, or given twice.
+    """
+
+    task: str
+    new: bool
+    labels: tuple[str, ...]
+    new_labels: tuple[str, ...]
+    train: int
+    validation: int
+    test: int
+    stored: int = 0
+
+    def __str__(self) -> str:
+        if not self.train + self.validation + self.test:
+            return f"{self.task}: nothing new ({plural(self.stored, 'example')}, already stored)"
+        held_out = [f"{number:,} {name}" for name in ("validation", "test") if (number := getattr(self, name))]
+        examples = plural(self.train, "training example" if self.new else "more training example")
+        labels = plural(len(self.labels), "label")
+        held = f" (and {' + '.join(held_out)})" if held_out else ""
+        added = f"{examples}{held} of {labels}"
+        if self.new:
+            return f"{self.task}: a new task, {added}"
+        new = f", {len(self.new_labels):,} of them new" if self.new_labels else ""
+        stored = f"; {plural(self.stored, 'example')} already stored" if self.stored else ""
+        return f"{self.task}: a new version, {added}{new}{stored}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,6 +620,12 @@ class LearnReport:
             "consolidation": self.consolidation.to_json() if self.consolidation else None,
         }
 
+    @property
+    def _measured_on(self) -> str:
+        """The number of examples that forgetting is measured on, in words."""
+        number = forgetting_examples(self.evaluation.matrix) if self.evaluation else 0
+        return f" (on {plural(number, 'test example')} of older tasks)" if number else ""
+
     def __str__(self) -> str:
         if self.changed_since:
             return (
@@ -465,9 +635,15 @@ class LearnReport:
             )
         if self.skipped:
             return f"{self.task}: already learned from the same data (version {self.version}); nothing done"
-        parts = [f"{self.task}: learned {self.labels} labels as version {self.version} in {self.seconds:.1f} s"]
+        lost = sum(stage.seconds for stage in self.cost if stage.stage == LOST)
+        parts = [
+            f"{self.task}: learned {self.labels} labels as version {self.version} in {self.seconds:.1f} s"
+            + (f", of which {lost:.1f} s were lost to interruptions" if lost else "")
+        ]
         if self.evaluation and self.evaluation.whole_accuracy is not None:
             parts.append(self.evaluation.in_words(self.labels_seen))
+        if self.evaluation and self.task not in self.evaluation.tasks:
+            parts.append(f"no accuracy: task {self.task} has no test examples")
         if self.forgetting is not None:
-            parts.append(f"forgetting {100 * self.forgetting:z.1f} points")
+            parts.append(f"forgetting {100 * self.forgetting:z.1f} points{self._measured_on}")
         return "; ".join(parts)

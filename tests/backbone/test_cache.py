@@ -382,3 +382,22 @@ def test_on_a_full_disk_what_is_there_is_still_found(path: Path) -> None:
         with no_warnings():
             fill(cache, range(200, 300))
             assert found(cache, range(300)) == set(range(20))
+
+
+def test_a_cache_on_a_full_disk_is_cleared(path: Path) -> None:
+    with StateCache(path, limit_bytes=1 << 20) as cache:
+        cache.put_many([(b"k" * 32, CachedState(torch.ones(3, 4, dtype=torch.bfloat16), torch.zeros(4)))])
+
+    class Full(sqlite3.Connection):
+        """A connection that can begin no transaction, as on a full disk."""
+
+        def execute(self, statement: str, *rest: object) -> sqlite3.Cursor:
+            if statement.startswith(("BEGIN", "DELETE")):
+                raise sqlite3.OperationalError("database or disk is full")
+            return super().execute(statement, *rest)  # type: ignore[arg-type]
+
+    with StateCache(path, limit_bytes=1 << 20, connect=lambda file: sqlite3.connect(file, factory=Full)) as cache:
+        cache.clear()
+    assert not path.exists()
+    with StateCache(path, limit_bytes=1 << 20) as cache:
+        assert cache.entries == 0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.cache import StateCache
-from conpet.backbone.states import Batching, Encoded, States, pad_ids
+from conpet.backbone.states import Batching, Encoded, Shape, States, pad_ids
 from conpet.cost import metered
 from conpet.data import Example
 from conpet.errors import ConfigError
@@ -39,21 +39,36 @@ def assert_same(first: States, second: States, tolerance: float = 0.0) -> None:
 
 
 @given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 120), st.integers(0, 60))
-def test_batches_hold_every_example_once_and_keep_to_their_bounds(lengths: list[int], tokens: int, most: int) -> None:
-    batches = list(Batching(tokens, most).batches(lengths))
+def test_batches_hold_every_example_once_and_keep_to_their_bounds(lengths: list[int], tokens: int, fixed: int) -> None:
+    batching = Batching(tokens, fixed)
+    batches = list(batching.batches(lengths))
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    for batch in batches:
-        longest = max(lengths[index] for index in batch)
-        assert len(batch) == 1 or len(batch) * longest <= tokens
-        assert len(batch) * longest - sum(lengths[index] for index in batch) <= most
+    shapes = [batching.shape([lengths[index] for index in batch]) for batch in batches]
+    for batch, shape in zip(batches, shapes, strict=True):
+        assert len(batch) == 1 or shape.rows * shape.tokens <= tokens
+        assert len(batch) <= shape.rows < max(2, 2 * len(batch))
+        assert max(lengths[index] for index in batch) <= shape.tokens
+    cost = sum(shape.rows * shape.tokens + fixed for shape in shapes)
+    assert cost <= sum(batching.shape([length]).tokens + fixed for length in lengths)  # not more than one by one
     flat = [lengths[index] for batch in batches for index in batch]
     assert flat == sorted(flat)  # like lengths stand together, so little is padded
+
+
+def test_shapes_of_batches_are_few_and_no_longer_than_the_model_reads() -> None:
+    batching = Batching(2048, 64, longest=100)
+    shapes = [batching.shape([length] * count) for length in range(1, 101) for count in range(1, 2049 // length)]
+    assert len({shape.tokens for shape in shapes}) == 23
+    assert {shape.rows for shape in shapes} == {1 << bit for bit in range(12)}
+    assert max(shape.tokens for shape in shapes) == 100
 
 
 def test_ids_are_padded_on_the_right() -> None:
     ids, mask = pad_ids([Encoded((7, 8, 9), 2), Encoded((5,), 0)], pad=4)
     assert ids.tolist() == [[7, 8, 9], [5, 4, 4]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    ids, mask = pad_ids([Encoded((7, 8, 9), 2), Encoded((5,), 0)], pad=4, shape=Shape(3, 4))
+    assert ids.tolist() == [[7, 8, 9, 4], [5, 4, 4, 4], [4, 4, 4, 4]]
+    assert mask.tolist() == [[1, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
 
 
 def test_a_batch_holds_the_chosen_examples_in_order() -> None:

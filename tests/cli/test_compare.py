@@ -46,6 +46,8 @@ def made(**changes: object) -> ComparisonReport:
         train=80,
         validation=100,
         measured=100,
+        distinct=100,
+        divisions=1,
         seed=0,
         settings={},
         results=(lda, best),
@@ -58,10 +60,12 @@ def made(**changes: object) -> ComparisonReport:
 
 
 def test_the_printed_commands_learn_the_data_with_the_chosen_learner(tasks: Path, tmp_path: Path) -> None:
-    found = conpet("compare", tasks, "--learners", "dynamic,lda", "--seed", 3, *QUICK, "--json")
+    reading = ("--label-column", "label", "--encoding", "cp1252")
+    found = conpet("compare", tasks, "--learners", "dynamic,lda", "--seed", 3, *QUICK, "--json", *reading)
     assert found.code == 0, found.err
     assert [one["learner"] for one in found.json["results"]] == ["dynamic", "lda"]
     assert (found.json["measured"], found.json["seed"]) == (24, 3)
+    assert found.json["commands"][1].endswith("--label-column label --encoding cp1252")
     for command in found.json["commands"]:
         program, *arguments = shlex.split(command.replace("WORKSPACE", shlex.quote(str(tmp_path / "ws"))))
         assert program == "conpet"
@@ -76,7 +80,16 @@ def test_a_table_and_a_recommendation_are_printed(tasks: Path) -> None:
     assert found.code == 0, found.err
     assert "24 examples are measured: a difference of two learners below 25.0 points" in found.out
     assert "use lda (" in found.out
+    assert "expected time: about " in found.err
     assert f"conpet learn WORKSPACE '{tasks}'" in found.out
+
+
+def test_several_divisions_are_said_and_counted(tasks: Path) -> None:
+    found = conpet("compare", tasks, "--learners", "lda", "--divisions", 2, *QUICK)
+    assert found.code == 0, found.err
+    assert "division 2 of 2, lda" in found.err
+    assert "in 2 divisions (all figures are means)" in found.out
+    assert "validation examples in 2 divisions)" in found.out
 
 
 def test_a_consolidation_that_needs_a_bound_says_so(tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,19 @@ def test_rolling_back_behind_a_consolidation_says_that_it_learns_again(tmp_path:
     assert "learned again from its 16 stored training examples" in rolled.out
 
 
+def test_a_second_consolidation_without_anything_new_does_nothing(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    assert conpet("consolidate", workspace, "--bound", 100).code == 0
+    before = conpet("generations", workspace, "--json").json
+    second = conpet("consolidate", workspace, "--bound", 100)
+    assert second.code == 0
+    assert "nothing has changed since the last consolidation; nothing done (--again" in second.out
+    assert "1 kept generation: " in second.out
+    assert conpet("generations", workspace, "--json").json == before
+    assert conpet("consolidate", workspace, "--bound", 100, "--again").code == 0
+    assert len(conpet("generations", workspace, "--json").json) == len(before) + 1
+
+
 def test_an_interrupted_consolidation_says_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = taught(tmp_path)
 

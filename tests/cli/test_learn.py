@@ -127,7 +127,7 @@ def test_learn_shows_the_matrix_growing_and_skips_what_is_known(tmp_path: Path) 
     conpet("init", workspace, *QUICK)
     first = conpet("learn", workspace, folder)
     assert first.code == 0
-    assert first.out.count("Accuracy by task") == 2
+    assert first.out.count("Accuracy by task") == 1  # on a terminal, it comes after each task
     assert [line for line in first.out.splitlines() if "learned 2 labels as version 1" in line]
     assert f"[2/2] {NAMES[1]}: training the module" in first.err
     assert "states from the cache" in first.out
@@ -139,10 +139,13 @@ def test_learn_shows_the_matrix_growing_and_skips_what_is_known(tmp_path: Path) 
 
 def test_learn_says_which_test_sets_it_split_off(tmp_path: Path) -> None:
     workspace = taught(tmp_path)
-    rows = [{"text": f"{word} number {n}", "label": f"new {word}"} for word in ("apple", "pear") for n in range(10)]
+    rows = [{"what": f"{word} number {n}", "which": f" new {word}"} for word in ("apple", "pear") for n in range(10)]
     file = write_rows(tmp_path / "fruit.jsonl", rows)
-    learned = conpet("learn", workspace, file, "--name", "果物", "--no-evaluate")
+    columns = ("--text-column", "what", "--label-column", "which")
+    learned = conpet("learn", workspace, file, "--name", "果物", "--no-evaluate", *columns)
     assert learned.code == 0
+    assert "果物: fruit.jsonl: labels of 20 rows were cleaned: blanks around them removed" in learned.out
+    assert Store.open(workspace).snapshot().task("果物").active.labels == ("new apple", "new pear")
     assert "果物: no test set: " in learned.out
     assert "split off with seed 0" in learned.out
     assert "Accuracy by task" not in learned.out
@@ -187,7 +190,10 @@ def test_learn_lists_every_wrong_row_and_learns_nothing(tmp_path: Path) -> None:
 
 
 def test_learn_names_a_missing_file_or_workspace(tmp_path: Path) -> None:
-    assert "no such file" in conpet("learn", taught(tmp_path), tmp_path / "nothing").err
+    path = tmp_path / "nothing"
+    assert (
+        conpet("learn", taught(tmp_path), path).err == f"error: {path}: no such file or folder; nothing was learned\n"
+    )
     missing = conpet("learn", tmp_path / "nowhere", tmp_path)
     assert missing.code == 1
     assert "no workspace at" in missing.err
@@ -260,3 +266,45 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     said = process.stderr.read()
     process.wait(timeout=60)
     assert said == b""
+
+
+def test_a_file_of_known_and_new_labels_is_learned_by_one_command(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    new = [{"text": f"a quite new {label} {at}", "label": label} for label in ("fee", "limit") for at in range(5)]
+    known = [
+        {"text": "another text", "label": STREAM[1].labels[0]},
+        {"text": STREAM[0].train[0].text, "label": STREAM[0].train[0].label},
+    ]
+    file = write_rows(tmp_path / "inbox.jsonl", [*known, *new])
+    refused = conpet("learn", workspace, file)
+    assert refused.code == 1
+    assert f"`--mixed` adds their examples to task '{NAMES[0]}' and 1 more" in refused.err
+    assert "`--mixed` instead of `--extend`" in conpet("learn", workspace, file, "--extend").err
+    done = conpet("learn", workspace, file, "--mixed")
+    assert done.code == 0, done.err
+    said = done.out.splitlines()
+    assert said[:3] == [
+        f"{NAMES[0]}: nothing new (1 example, already stored)",
+        f"{NAMES[1]}: a new version, 1 more training example of 1 label",
+        "inbox: a new task, 6 training examples (and 2 validation + 2 test) of 2 labels",
+    ]
+    assert any(line.startswith("inbox: learned 2 labels as version 1") for line in said)
+    known_only = conpet("learn", workspace, write_rows(tmp_path / "known.jsonl", known))
+    assert "`--extend` adds the examples to task" in known_only.err
+
+
+def test_options_that_contradict_mixed_are_refused(tmp_path: Path) -> None:
+    workspace, file = taught(tmp_path), write_rows(tmp_path / "one.jsonl", [{"text": "fee", "label": "fee"}])
+    for options in (
+        ["--mixed", "--extend"],
+        ["--mixed", "--batch", 2],
+        ["--mixed", "--consolidate", "doubling"],
+        ["--into", NAMES[0]],
+        ["--mixed", "--into", NAMES[0], "--name", "x"],
+    ):
+        assert conpet("learn", workspace, file, *options).code == 2
+    assert "only one new label ('fee')" in conpet("learn", workspace, file, "--mixed").err
+    assert "no task 'nowhere'" in conpet("learn", workspace, file, "--mixed", "--into", "nowhere").err
+    done = conpet("learn", workspace, file, "--mixed", "--into", NAMES[0], "--no-evaluate")
+    assert f"{NAMES[0]}: a new version, 1 more training example of 1 label, 1 of them new" in done.out
+    assert f"{NAMES[0]}: learned 3 labels as version 2" in done.out

@@ -29,13 +29,14 @@ SUMMARY = {
     "labels",
     "events",
 }
+BY_LABEL = {"label_scores", "macro_average", "weighted_average", "confusion", "calibration"}
 
 
 def test_predict_answers_texts_with_where_they_come_from(tmp_path: Path) -> None:
     workspace = taught(tmp_path)
-    answered = conpet("predict", workspace, *TEXTS, "--json", "--runners-up", 3)
+    answered = conpet("predict", workspace, *TEXTS, "--json", "--top", 4)
     assert answered.code == 0
-    expected = ConPET.open(workspace).predict(TEXTS, runners_up=3)
+    expected = ConPET.open(workspace).predict(TEXTS, top_n=4)
     assert [row["label"] for row in answered.rows] == [one.label for one in expected]
     assert [row["text"] for row in answered.rows] == TEXTS
     first = answered.rows[0]
@@ -49,25 +50,54 @@ def test_predict_prints_a_table_on_a_terminal(tmp_path: Path, monkeypatch: pytes
         def isatty(self) -> bool:
             return True
 
-    monkeypatch.setattr(sys, "stdout", Terminal())
+    def shown(*options: str) -> str:
+        monkeypatch.setattr(sys, "stdout", Terminal())
+        assert main(["predict", workspace, TEXTS[0], " ", *options]) == 0
+        return sys.stdout.getvalue()
+
+    workspace = str(taught(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
-    assert main(["predict", str(taught(tmp_path)), TEXTS[0]]) == 0
-    shown = sys.stdout.getvalue()
-    assert "runners-up" in shown
-    assert " v1" in shown
+    table = shown("--on-error", "report", "--min-score", "1")
+    assert "runners-up" in table
+    assert " v1" in table
+    assert "none (rejected: " in table
+    assert "error: empty text" in table
+    assert "error" not in shown("--on-error", "skip")
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_predict_reads_and_writes_files(tmp_path: Path, suffix: str) -> None:
     rows = [{"text": text, "id": f"no {number}"} for number, text in enumerate(TEXTS)]
     source, target = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "made" / f"out.{suffix}"
-    assert conpet("predict", taught(tmp_path), "-i", source, "-o", target, "--runners-up", 1).code == 0
+    target.parent.mkdir()
+    assert conpet("predict", taught(tmp_path), "-i", source, "-o", target, "--top", 2).code == 0
     lines = target.read_text(encoding="utf-8").splitlines()
     found = [json.loads(line) for line in lines] if suffix == "jsonl" else list(csv.DictReader(lines))
     assert [(row["id"], row["text"]) for row in found] == [(row["id"], row["text"]) for row in rows]
     assert all(float(row["score"]) <= 1 and row["task"] and row["label"] for row in found)
     assert ("label_2" in found[0]) == (suffix == "csv")
+    assert "label_3" not in found[0]
     assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+def test_predict_reads_the_formats_of_learning_and_keeps_ids(tmp_path: Path) -> None:
+    workspace, target = taught(tmp_path), tmp_path / "out.jsonl"
+    source = write_rows(tmp_path / "in.jsonl", [{"utterance": text, "nr": at} for at, text in enumerate(TEXTS)])
+    run = conpet("predict", workspace, "-i", source, "-o", target, "--text-column", "utterance", "--id-column", "nr")
+    assert run.code == 0
+    rows = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    assert [(row["id"], row["text"]) for row in rows] == list(enumerate(TEXTS))
+    (tmp_path / "in.csv").write_bytes("7;café\n".encode("cp1252"))
+    options = ("--text-column", 2, "--id-column", 1, "--encoding", "cp1252", "--format", "csv")
+    run = conpet("predict", workspace, "-i", tmp_path / "in.csv", *options)
+    assert run.out.splitlines()[1].startswith("7,café,")
+    assert "note: " in run.err
+    assert "cells are separated by semicolons" in run.err
+    (tmp_path / "lines.txt").write_text("one text\n\nanother\n")
+    assert [row["text"] for row in conpet("predict", workspace, "-i", tmp_path / "lines.txt").rows] == [
+        "one text",
+        "another",
+    ]
 
 
 def test_predict_reads_json_lines_from_the_standard_input(tmp_path: Path) -> None:
@@ -100,9 +130,94 @@ def test_an_input_of_a_kind_not_learned_is_named_by_its_number(tmp_path: Path) -
     target.write_text("what was there before")
     refused = conpet("predict", taught(tmp_path), "-i", source, "-o", target)
     assert refused.code == 1
-    assert "inputs: row 261: is of kind relation" in refused.err
-    assert "256 inputs before it were predicted" in refused.err
+    assert f"{source}: row 261: is of kind relation, but the tasks are of kind text" in refused.err
+    assert "nothing was predicted" in refused.err
     assert target.read_text() == "what was there before"
+
+
+BAD_ROWS = [{"text": TEXTS[0], "id": "a"}, {"text": "", "id": "b"}, {"text": TEXTS[1]}, {"txt": "x"}, {"text": "good"}]
+
+
+def piped(workspace: Path, rows: list[dict], *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "conpet", "predict", workspace, "-i", "-", *options],
+        input="".join(json.dumps(row) + "\n" for row in rows),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_all_bad_rows_are_named_before_the_first_prediction(tmp_path: Path) -> None:
+    workspace, source = taught(tmp_path), write_rows(tmp_path / "in.jsonl", BAD_ROWS)
+    refused = conpet("predict", workspace, "-i", source)
+    assert (refused.code, refused.out) == (1, "")
+    assert f"{source}: row 2: empty text" in refused.err
+    assert f"{source}: row 4: missing text" in refused.err
+    assert "--on-error skip" in refused.err
+
+
+def test_bad_rows_of_standard_input_are_found_before_the_first_prediction(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    refused = piped(workspace, BAD_ROWS)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "standard input: row 2: empty text" in refused.stderr
+    assert "standard input: row 4: missing text" in refused.stderr
+    answered = piped(workspace, BAD_ROWS, "--on-error", "report")
+    assert answered.returncode == 0
+    assert [json.loads(line).get("row") for line in answered.stdout.splitlines()] == [None, 2, None, 4, None]
+
+
+def test_bad_rows_can_be_left_out_or_reported_in_their_places(tmp_path: Path) -> None:
+    workspace, source = taught(tmp_path), write_rows(tmp_path / "in.jsonl", BAD_ROWS)
+    skipped = conpet("predict", workspace, "-i", source, "--on-error", "skip")
+    assert skipped.code == 0
+    assert [row["text"] for row in skipped.rows] == [*TEXTS, "good"]
+    assert "left out: 2 rows" in skipped.err
+    assert f"{source}: row 4: missing text" in skipped.err
+    reported = conpet("predict", workspace, "-i", source, "--on-error", "report")
+    assert (reported.code, len(reported.rows)) == (0, 5)
+    assert reported.rows[1] == {"id": "b", "row": 2, "error": "empty text"}
+    assert reported.rows[3]["row"] == 4
+    assert [reported.rows[at]["label"] for at in (0, 2, 4)] == [row["label"] for row in skipped.rows]
+    table = conpet("predict", workspace, "-i", source, "--on-error", "report", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(table.out)))
+    assert [(row["row"], row["error"][:10]) for row in rows] == [
+        ("", ""), ("2", "empty text"), ("", ""), ("4", "missing te"), ("", "")
+    ]  # fmt: skip
+    assert [row["label"] for row in rows if not row["error"]] == [row["label"] for row in skipped.rows]
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_always_an_error(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text('text\ngood\n"bad "quotes\nlost\n')
+    refused = conpet("predict", taught(tmp_path), "-i", source, "-o", target, "--on-error", "skip")
+    assert refused.code == 1
+    assert "reading stopped here" in refused.err
+    assert not target.exists()
+    missing = conpet("predict", taught(tmp_path / "other"), "-i", tmp_path / "none.csv", "--on-error", "report")
+    assert missing.code == 1
+    assert "no such file" in missing.err
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_answers_below_the_least_score_are_left_empty_and_marked(tmp_path: Path, suffix: str) -> None:
+    workspace, target = taught(tmp_path), tmp_path / f"out.{suffix}"
+    scores = sorted(answer.score for answer in ConPET.open(workspace).predict(TEXTS))
+    least = (scores[0] + scores[-1]) / 2
+    answered = conpet("predict", workspace, *TEXTS, "-o", target, "--min-score", least, "--top", 1)
+    assert answered.code == 0
+    rejected = sum(score < least for score in scores)
+    assert 0 < rejected < len(TEXTS)
+    assert f"{rejected} of them rejected" in answered.err
+    lines = target.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines] if suffix == "jsonl" else list(csv.DictReader(lines))
+    for row in rows:
+        below = float(row["score"]) < least
+        assert bool(row["label"]) != below
+        assert bool(row.get("rejected")) == below
+    known = ConPET.open(workspace).labels
+    assert {row.get("rejected") or row["label"] for row in rows} <= set(known)
 
 
 @pytest.mark.parametrize(
@@ -112,8 +227,11 @@ def test_an_input_of_a_kind_not_learned_is_named_by_its_number(tmp_path: Path) -
         (["hello", "-i", "x.jsonl"], 2, "give either texts"),
         (["hello", "-o", "out.xlsx"], 1, ".jsonl or .csv"),
         (["hello", "--format", "xml"], 2, "jsonl, csv"),
-        (["-i", "missing.csv"], 1, "No such file"),
+        (["-i", "missing.csv"], 1, "no such file or folder; nothing was predicted"),
         ([" "], 1, "empty text"),
+        (["hello", "--on-error", "ignore"], 2, "fail, skip, report"),
+        (["hello", "--top", "0"], 2, "--top"),
+        (["hello", "--min-score", "1.5"], 2, "--min-score"),
     ],
 )
 def test_predict_refuses_what_it_cannot_do(tmp_path: Path, options: list[str], code: int, said: str) -> None:
@@ -134,7 +252,7 @@ def test_evaluate_as_json_has_the_promised_keys(tmp_path: Path) -> None:
     workspace = taught(tmp_path)
     found = conpet("evaluate", workspace, "--json").json
     expected = ConPET.open(workspace).evaluate()
-    assert set(found) == SUMMARY
+    assert set(found) == SUMMARY | BY_LABEL
     assert found["whole_accuracy"] == expected.whole_accuracy
     assert found["references"] == {name: one.value for name, one in expected.references.items()}
     assert found["accuracy_matrix"] == expected.matrix.table()
@@ -159,7 +277,7 @@ def test_an_empty_workspace_has_nothing_to_evaluate(tmp_path: Path) -> None:
     conpet("init", tmp_path / "new", *QUICK)
     assert "learned nothing yet" in conpet("evaluate", tmp_path / "new").out
     found = conpet("evaluate", tmp_path / "new", "--json").json
-    assert set(found) == SUMMARY
+    assert set(found) == SUMMARY | BY_LABEL
     assert found["whole_accuracy"] is None
     assert conpet("report", tmp_path / "new").code == 0
 
@@ -179,6 +297,7 @@ def test_report_writes_a_page_and_json_into_the_workspace(tmp_path: Path) -> Non
 
 def test_report_goes_where_it_is_told(tmp_path: Path) -> None:
     workspace = taught(tmp_path)
+    (tmp_path / "a").mkdir()
     assert conpet("report", workspace, "-o", tmp_path / "a" / "page.html").code == 0
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["page.html", "page.json"]
     printed = conpet("report", workspace, "--json")

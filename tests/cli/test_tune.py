@@ -43,7 +43,7 @@ def test_a_search_is_in_the_history_and_changes_no_accuracy(tuned: ConPET) -> No
     assert last.task == "text-1"
     assert data.summary["whole_accuracy"] == last.whole_accuracy == fresh.whole_accuracy
     assert data.summary["tasks"] == ["text-0", "text-1"]  # the third was only searched on
-    assert data.selector_confusion == fresh.confusion
+    assert data.selector_confusion == fresh.selector_confusion
     again = evaluated(data, fresh)
     assert (again.summary, again.events) == (data.summary, data.events)
     assert fresh.matrix.rows[-1].learned == "text-1"

@@ -288,7 +288,7 @@ def test_examples_that_cannot_be_added_are_refused_before_anything_is_learned(tm
     learner = taught(tmp_path, [FIRST, SECOND])
     good = Example.of_text("quite new", FIRST.labels[0])
     with frozen_state(learner):
-        with pytest.raises(DataError, match=r"without --extend(.|\n)*no task has a label 'unheard'"):
+        with pytest.raises(DataError, match=r"`--mixed` instead of `--extend`(.|\n)*no task has a label 'unheard'"):
             learner.extend(Examples((good, replace(good, label="unheard", text="b"))))
         wrong = replace(SECOND.train[0], label=SECOND.labels[1])
         with pytest.raises(DataError, match=r"cannot be extended(.|\n)*contradicts the stored label"):

@@ -43,7 +43,7 @@ def test_a_report_tells_what_was_recorded(tmp_path: Path) -> None:
     assert last.whole_accuracy == fresh.whole_accuracy
     assert last.forgetting == pytest.approx(forgetting(fresh.matrix))
     assert last.references == {name: one.value for name, one in fresh.references.items()}
-    assert data.selector_confusion == fresh.confusion
+    assert data.selector_confusion == fresh.selector_confusion
     assert data.workspace.backbone.parameters == workspace.backbone.parameters
     assert data.workspace.settings["training"]["epochs"] == 2
     assert [task.test for task in data.tasks] == [8, 8]

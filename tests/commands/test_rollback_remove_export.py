@@ -144,7 +144,7 @@ def test_answers_after_removing_are_those_of_the_rest(tmp_path: Path) -> None:
     learner.remove(middle.name)
     assert [task.name for task in learner.tasks] == [stream()[0].name, stream()[2].name]
     assert digests(learner.tasks[1].active) == kept
-    answers = learner.predict([example.text for example in middle.test], runners_up=9)
+    answers = learner.predict([example.text for example in middle.test], top_n=9)
     assert all(
         {answer.label, *(other.label for other in answer.runners_up)} == set(learner.labels) for answer in answers
     )

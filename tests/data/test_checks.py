@@ -1,5 +1,6 @@
 """Tasks built in code pass the same checks as files."""
 
+import numpy as np
 import pytest
 
 from conpet.data import Example, Span, Task, TaskStream, check_example
@@ -28,6 +29,20 @@ def test_a_wrong_example_is_named(example: Example, reason: str) -> None:
         Task("t", (*sound, example))
     assert reason in [problem.reason for problem in caught.value.problems if problem.row == 3]
     assert {problem.file for problem in caught.value.problems} == {"task 't' (train)"}
+
+
+def test_labels_of_python_are_as_those_of_files() -> None:
+    numbers = [Example.of_text(f"t{at}", label) for at, label in enumerate((1, np.int64(2), ["a"]))]  # type: ignore[arg-type]
+    assert Task("t", tuple(numbers)).labels == ("1", "2", "a")
+    rows = [{"text": "x", "label": 1}, {"text": "y", "label": "z"}]
+    assert Task("t", rows).labels == ("1", "z")  # type: ignore[arg-type]
+    with pytest.raises(DataError) as caught:
+        Task("t", (*numbers, Example.of_text("x", 1.5), None, Example.of_text("y", True)))  # type: ignore[arg-type]
+    assert [(problem.row, problem.reason.partition(";")[0]) for problem in caught.value.problems] == [
+        (4, "label must be text, not 1.5"),
+        (5, "is None"),
+        (6, "label must be text, not True"),
+    ]
 
 
 def test_sound_examples_pass_and_lists_become_tuples() -> None:

@@ -3,10 +3,13 @@
 import contextlib
 import csv
 import gzip
+import importlib
 import io
+import itertools
 import json
 import sys
 import tracemalloc
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conpet.data import Example, Kind, Span, count_inputs, read_inputs, read_stream, read_task
-from conpet.errors import ConfigError, DataError
+from conpet.data import Example, Kind, Span, count_inputs, read_examples, read_inputs, read_stream, read_task
+from conpet.errors import ConfigError, DataError, Problem, UnknownNameError
 
 Rows = list[dict[str, Any]]
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -102,7 +105,10 @@ def test_words_that_look_like_json_stay_words(tmp_path: Path) -> None:
         ({"tokens": ["x"], "label": "a"}, "tokens without spans"),
         ({"tokens": [], "mention": [0, 1], "label": "a"}, "empty tokens"),
         ({"tokens": ["x", 1], "mention": [0, 1], "label": "a"}, "tokens must be a list of words"),
-        ({"head": [0, 1], "tail": [1, 2], "label": "a"}, "missing tokens: head and tail refer to them by position"),
+        (
+            {"head": [0, 1], "tail": [1, 2], "label": "a"},
+            "missing text (or tokens with head and tail, or with mention); fields: 'head', 'tail', 'label'",
+        ),
         ({"tokens": ["x"], "head": [0, 1], "label": "a"}, "missing tail span"),
         (RELATION | {"mention": [0, 1], "label": "a"}, "head and tail and mention cannot be combined"),
         (RELATION | {"head": [2, 4], "label": "a"}, "head span 2:4 is outside the 3 tokens"),
@@ -138,7 +144,11 @@ def test_a_csv_counts_its_header_as_row_one(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b'\xef\xbb\xbftext,label\none,a\n"two\nlines",b\n\ncaf\xe9,a\nfour,a,b\n,b\nsix,\n')
     assert problems(path) == [
-        ("t.csv", 5, "is not UTF-8 text; save it as UTF-8"),
+        (
+            "t.csv",
+            5,
+            "is not UTF-8 text; it looks like cp1252: save it as UTF-8, or read it with --encoding cp1252",
+        ),
         ("t.csv", 6, "has 3 cells where the header has 2"),
         ("t.csv", 7, "empty text"),
         ("t.csv", 8, "missing label"),
@@ -148,16 +158,17 @@ def test_a_csv_counts_its_header_as_row_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("t.csv", b"text;label\na;b\n", "cells must be separated by commas"),
+        ("t.csv", b"one,two\na,b\n", "no column named text or tokens; columns: 'one', 'two'. Name the one to read"),
         ("t.csv", b"text,text,label\n", "more than once"),
-        ("t.csv", "text,label\na,b\n".encode("utf-16"), "is not UTF-8 text"),
+        ("t.csv", "text,label\na,b\n".encode("utf-16-le"), "it looks like utf-16-le"),
         ("t.csv", b'text,label\n"never closed,a\nb,c\n', "not valid CSV"),
         ("t.csv", b"", "no usable training example"),
         ("t.jsonl.gz", b"plain", "cannot be read: Not a gzipped file"),
         ("t.jsonl.gz", gzip.compress(b"{}\n" * 9, mtime=0)[:-9], "cannot be read"),
         ("t.parquet", b"PAR1 and no more", "not a readable Parquet file"),
         ("t.parquet", b"", "not a readable Parquet file"),
-        ("t.json", b"{}", "unknown file format; readable: .jsonl"),
+        ("t.json", b"{}", "is an object with no names; expected a list of objects"),
+        ("t.xls", b"\xd0\xcf", "unknown file format; readable: .jsonl"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, name: str, content: bytes, says: str) -> None:
@@ -244,6 +255,9 @@ def test_inputs_stream_and_stop_at_the_first_bad_row(tmp_path: Path, monkeypatch
     assert [next(inputs), next(inputs)] == [Example.of_text("one"), Example.of_text("two")]
     with pytest.raises(DataError, match=r"i.jsonl: row 3: empty text"):
         next(inputs)
+    assert list(read_inputs(path, on_error="report"))[2] == Problem(str(path), 3, "empty text")
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_inputs(tmp_path / "none.jsonl", on_error="report"))
     stdin = io.TextIOWrapper(io.BytesIO('{"text": "三"}\n'.encode()))
     monkeypatch.setattr(sys, "stdin", stdin)
     assert list(read_inputs("-")) == [Example.of_text("三")]
@@ -284,7 +298,8 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str
 )
 def test_any_text_comes_back_as_written(tmp_path: Path, texts: list[tuple[str, str]], suffix: str) -> None:
     path = write(tmp_path / f"t.{suffix}", [{"text": text, "label": label} for text, label in texts])
-    assert list(read_inputs(path)) == [Example.of_text(text, label) for text, label in texts]
+    cleaned = [(text, unicodedata.normalize("NFC", label.strip())) for text, label in texts]
+    assert list(read_inputs(path)) == [Example.of_text(text, label) for text, label in cleaned]
 
 
 @QUICK
@@ -326,3 +341,157 @@ def test_nothing_but_a_data_error_on_any_bytes(
         count_inputs(tmp_path / name)
         with contextlib.suppress(DataError):
             assert read_task(tmp_path / name).train
+
+
+ZSTD = (
+    pytest.importorskip("backports.zstd") if sys.version_info < (3, 14) else importlib.import_module("compression.zstd")
+)
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+@pytest.mark.parametrize("name", ["t.jsonl", "t.csv", "t.tsv", "t.json", "t.lu"])
+def test_text_files_may_be_compressed(tmp_path: Path, name: str, suffix: str) -> None:
+    texts = {
+        "t.jsonl": '{"text": "one"}\n{"text": "two"}\n',
+        "t.csv": "text\none\ntwo\n",
+        "t.tsv": "id\ttext\n1\tone\n2\ttwo\n",
+        "t.json": '[{"text": "one"}, {"text": "two"}]',
+        "t.lu": "# A\n- one\n- two\n",
+    }
+    compress = gzip.compress if suffix == "gz" else ZSTD.compress
+    path = tmp_path / f"{name}.{suffix}"
+    path.write_bytes(compress(texts[name].encode()))
+    assert [one.text for one in read_inputs(path)] == ["one", "two"]
+    assert count_inputs(path) == 2
+    path.write_bytes(compress(texts[name].encode())[:-6])
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_inputs(path))
+
+
+def test_zstandard_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, ZSTD.__name__, None)
+    monkeypatch.setattr("backports.zstd", None, raising=False)
+    monkeypatch.delattr("backports.zstd", raising=False)
+    (tmp_path / "t.csv.zst").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"pip install 'conpet\[zst\]'"):
+        list(read_inputs(tmp_path / "t.csv.zst"))
+
+
+def test_labels_are_cleaned_and_that_is_said_once(tmp_path: Path) -> None:
+    labels = ["hours", " hours", "hours\u00a0", "re\u0301new", "r\u00e9new", ["hours"], [7], 7]
+    path = write(tmp_path / "t.jsonl", [{"text": f"text {at}", "label": label} for at, label in enumerate(labels)])
+    task = read_task(path, all_rows=True)
+    assert task.labels == ("7", "hours", "r\u00e9new")
+    assert task.notes == (
+        "t.jsonl: labels of 3 rows were cleaned: blanks around them removed, Unicode form NFC",
+        "t.jsonl: the label is a list of one in 2 rows; that label was taken",
+    )
+
+
+def test_several_labels_in_a_row_are_refused_for_learning_only(tmp_path: Path) -> None:
+    rows = [*GOOD, {"text": "both", "label": ["a", "b"]}, {"text": "none", "label": []}, {"text": "no", "label": True}]
+    path = write(tmp_path / "t.jsonl", rows)
+    assert [said for _, _, said in problems(path)] == [
+        "one label per row is learned, and this row has 2: 'a', 'b'; keep one of them, or learn a task for each kind "
+        "of label",
+        "label must be text, not True",
+        "missing label",
+    ]
+    assert [example.label for example in read_inputs(path)][-3:] == [None, None, None]
+
+
+def test_ids_come_back_as_they_were(tmp_path: Path) -> None:
+    ids = [7, "7", 1.5, True, [1, "a"], {"doc": 3}, 0]
+    path = write(
+        tmp_path / "t.jsonl", [{"text": f"t {at}", "id": one, "label": "ab"[at % 2]} for at, one in enumerate(ids)]
+    )
+    examples = list(read_inputs(path))
+    assert [(type(one.id), one.id) for one in examples] == [(type(one), one) for one in ids]
+    assert [Example.from_json(one.to_json()) for one in examples] == examples
+    assert len(set(examples)) == len(ids)
+    without = write(tmp_path / "u.jsonl", [{"text": one.text, "label": one.label} for one in examples])
+    assert read_task(path, name="x").digest == read_task(without, name="x").digest
+
+
+def test_keys_of_rows_in_any_case_and_under_common_names(tmp_path: Path) -> None:
+    rows = [{"Text ": "one", "LABEL": "a", "ID": 1}, {"utterance": "two", "intent": "b"}, {"query": "x", "input": "y"}]
+    path = write(tmp_path / "t.jsonl", rows)
+    assert [(one.text, one.label) for one in itertools.islice(read_inputs(path), 2)] == [("one", "a"), ("two", "b")]
+    (_, row, said), *_ = problems(path)
+    assert (row, said.partition(". Name")[0]) == (
+        3,
+        "missing text (or tokens with head and tail, or with mention); fields: 'query', 'input'. "
+        "Likely: 'query' or 'input'",
+    )
+    first = next(read_inputs(path, columns={"text": "label", "id": "text"}))
+    assert (first.text, first.label, first.id) == ("a", None, "one")
+
+
+SENTENCE = "Ada Lovelace met Bob."
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_spans_of_characters(tmp_path: Path, suffix: str) -> None:
+    row = {"text": SENTENCE, "head": [0, 12], "tail": [17, 20], "label": "knows"}
+    (example,) = read_inputs(write(tmp_path / f"t.{suffix}", [row]))
+    assert example == Example.of_relation(("Ada", "Lovelace", "met", "Bob", "."), Span(0, 2), Span(3, 4), "knows")
+    (example,) = read_inputs(
+        write(tmp_path / f"u.{suffix}", [row | {"head": [0, 11], "tail": [17, 19]}]), inclusive_ends=True
+    )
+    assert (example.head, example.tail) == (Span(0, 2), Span(3, 4))
+    (example,) = read_inputs(write(tmp_path / f"v.{suffix}", [{"text": "彼はオスロに住む", "mention": "2:5"}]))
+    assert (example.tokens, example.mention) == (("彼は", "オスロ", "に住む"), Span(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("span", "reason"),
+    [
+        ([17, 40], "mention span 17:40 is outside the 21 characters of the text"),
+        ([-1, 3], "mention span -1:3 is outside the 21 characters of the text"),
+        ([3, 3], "mention span 3:3 is empty: its end is exclusive (--inclusive-ends reads it as inclusive)"),
+        ([3, 4], "mention span 3:4 contains only blanks"),
+        (
+            {"start": 17, "end": 19, "text": "Bob"},
+            "mention span 17:19 is 'Bo' in the text, not 'Bob'; its end is inclusive: ",
+        ),
+        ({"start": 0, "end": 3, "text": "Bob"}, "mention span 0:3 is 'Ada' in the text, not 'Bob'"),
+    ],
+)
+def test_a_span_that_fits_nothing_is_named(tmp_path: Path, span: Any, reason: str) -> None:
+    rows = [{"text": SENTENCE, "mention": [0, 3], "label": "a"}, {"text": SENTENCE, "mention": span, "label": "b"}]
+    found = [(row, said) for _, row, said in problems(write(tmp_path / "t.jsonl", rows)) if said.startswith(reason)]
+    assert [row for row, _ in found] == [2]
+
+
+def test_a_path_that_does_not_exist_is_said_without_counting(tmp_path: Path) -> None:
+    path = tmp_path / "none.csv"
+    for read in (read_task, read_stream, read_examples):
+        with pytest.raises(DataError) as caught:
+            read(path)
+        assert str(caught.value) == f"{path}: no such file or folder; nothing was learned"
+    with pytest.raises(DataError) as caught:
+        list(read_inputs(path))
+    assert str(caught.value) == f"{path}: no such file or folder"
+
+
+def test_wrong_options_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", GOOD)
+    for options, error, said in (
+        ({"columns": {"txt": "a"}}, ConfigError, r"columns: no field 'txt' \(did you mean 'text'\?\)"),
+        ({"encoding": "latin-99"}, ConfigError, "encoding 'latin-99' is unknown"),
+        ({"format": "cvs"}, UnknownNameError, r"no file format 'cvs' \(did you mean"),
+    ):
+        with pytest.raises(error, match=said):
+            read_task(path, **options)
+    renamed = write(tmp_path / "data.jsonl", GOOD).rename(tmp_path / "data.bin")
+    assert len(read_task(renamed, format="jsonl", all_rows=True).train) == len(GOOD)
+
+
+def test_a_table_may_name_the_subsets_of_its_rows(tmp_path: Path) -> None:
+    names = ["train", "Train ", "dev", "test"] * 5
+    rows = [{**row, "Split": name} for row, name in zip(GOOD, names, strict=True)]
+    task = read_task(write(tmp_path / "t.csv", rows))
+    assert [len(subset) for subset in (task.train, task.validation, task.test)] == [10, 5, 5]
+    assert task.notes == ("the rows name their subsets (split or training): 10 train, 5 validation, 5 test",)
+    rows[0]["Split"] = "other"
+    assert len(read_task(write(tmp_path / "t.csv", rows), all_rows=True).train) == 20

@@ -8,6 +8,7 @@ from subprocess import run
 import pytest
 
 from conpet.data import read_stream
+from conpet.data.files import readable_endings
 from conpet.errors import DataError
 
 
@@ -57,7 +58,12 @@ def test_one_file_or_task_folder_is_a_stream_of_one(tmp_path: Path) -> None:
     ("content", "row", "says"),
     [
         ("task: []", None, "task: unknown key; known: tasks"),
-        ("tasks: [{path: x.jsonl, nmae: y}]", None, "tasks.0.nmae: unknown key; known: path, name, template, settings"),
+        (
+            "tasks: [{path: x.jsonl, nmae: y}]",
+            None,
+            "tasks.0.nmae: unknown key; known: path, name, template, settings, columns, "
+            "encoding, format, inclusive_ends",
+        ),
         ("tasks: [{name: y}]", None, "tasks.0.path: Field required"),
         ("tasks: [{path: x.jsonl, settings: {rnak: 1}}]", None, "unknown setting 'rnak'"),
         ("tasks: [{path: x.jsonl, template: '{txt}'}]", None, "unknown field"),
@@ -75,13 +81,40 @@ def test_a_wrong_stream_yaml_says_where(tmp_path: Path, content: str, row: int |
     assert any(says in said and at == row for _, at, said in problems(tmp_path))
 
 
+def test_plain_lines_beside_data_are_ignored_and_alone_say_what_they_lack(tmp_path: Path) -> None:
+    write_task(tmp_path / "cards" / "train.jsonl", "a", "b")
+    (tmp_path / "cards" / "train.txt").write_text("one\n")
+    (tmp_path / "cards" / "README.md").write_text("# Cards\n")
+    (task,) = read_stream(tmp_path / "cards", all_rows=True)
+    assert (task.labels, task.notes) == (("a", "b"), ())
+    (tmp_path / "cards" / "train.jsonl").unlink()
+    assert "plain lines have no labels" in problems(tmp_path / "cards")[0][2]
+
+
+def test_a_stream_yaml_says_how_to_read_each_task(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("satz;art\ncafé;a\nthé;b\n".encode("cp1252"))
+    (tmp_path / "b.txt").write_text("Ada B-PER\nmet O\nOslo B-LOC\n")
+    (tmp_path / "c.jsonl").write_text(
+        '{"text": "Ada met", "mention": [0, 2], "label": "p"}\n{"text": "in Oslo", "mention": [3, 6], "label": "q"}\n'
+    )
+    (tmp_path / "stream.yaml").write_text(
+        "tasks:\n- {path: a.csv, columns: {text: satz, label: art}, encoding: cp1252}\n"
+        "- {path: b.txt, format: conll}\n- {path: c.jsonl, inclusive_ends: true}\n"
+    )
+    a, b, c = read_stream(tmp_path, all_rows=True)
+    assert [example.text for example in a.train] == ["café", "thé"]
+    assert b.labels == ("LOC", "PER")
+    assert c.train[1].tokens == ("in", "Oslo")
+
+
 def test_all_problems_of_all_tasks_come_together(tmp_path: Path) -> None:
     write_task(tmp_path / "1.jsonl", "a", "b", rows=1)
     write_task(tmp_path / "2.jsonl", "b", "c", rows=2)
     write_task(tmp_path / "3.jsonl", "d")
     write_task(tmp_path / "4" / "test.jsonl", "e", "f")
     (tmp_path / "5.jsonl").write_text('{"text": "", "label": "g"}\nnonsense\n')
-    (tmp_path / "6.tsv").write_text("a\tb")
+    (tmp_path / "6.xls").write_text("a\tb")
+    (tmp_path / "README.md").write_text("# About these files\n")
     write_task(tmp_path / "1.csv.jsonl" / "train.jsonl", "h", "i")
     write_task(tmp_path / "1" / "train.jsonl", "j", "k")
     found = set(problems(tmp_path))
@@ -89,9 +122,9 @@ def test_all_problems_of_all_tasks_come_together(tmp_path: Path) -> None:
         ("2.jsonl", 1, "label 'b' belongs to the earlier task '1'"),
         ("2.jsonl", 2, "label 'b' belongs to the earlier task '1'"),
         ("3.jsonl", None, "only one label ('d'): a task needs two or more"),
-        ("4", None, "contains no train file (train.jsonl, train.csv or train.parquet)"),
+        ("4", None, "contains no train file (train.jsonl, train.csv, train.tsv, ...)"),
         ("5.jsonl", 1, "empty text"),
-        ("6.tsv", None, "unknown file format; readable: .jsonl, .jsonl.gz, .csv, .csv.gz, .parquet"),
+        ("6.xls", None, f"unknown file format; readable: {readable_endings()}"),
         ("task '1'", None, "an earlier task of the stream has the same name"),
     }
     assert any(file == "5.jsonl" and row == 2 and "not valid JSON" in said for file, row, said in found)

@@ -43,7 +43,7 @@ def test_selector_and_within_task_tallies_are_those_of_the_scores(tmp_path: Path
         metrics = evaluation.tasks[task.name]
         assert metrics[SELECTOR_ACCURACY].total == sum(row[0] == task.name for row in order)
         assert metrics[PRESELECTION_ACCURACY].total == sum(task.name in row[:2] for row in order)
-        assert evaluation.confusion[task.name] == Counter(row[0] for row in order)
+        assert evaluation.selector_confusion[task.name] == Counter(row[0] for row in order)
         columns = [column for column, owner in enumerate(current.state.owner.tolist()) if owner == index]
         chosen = scores.classes[:, columns].argmax(dim=1).tolist()
         within = [current.state.classes[columns[column]] for column in chosen]
@@ -112,7 +112,7 @@ def test_tasks_without_test_examples_are_left_out(tmp_path: Path) -> None:
     report = learner.learn(replace(stream()[1], test=()))
     assert report.evaluation is not None
     assert report.evaluation.tasks.keys() == {stream()[0].name}
-    assert sum(sum(row.values()) for row in report.evaluation.confusion.values()) == len(stream()[0].test)
+    assert sum(sum(row.values()) for row in report.evaluation.selector_confusion.values()) == len(stream()[0].test)
 
 
 def test_labels_of_other_kinds_do_not_compete_in_the_references(tmp_path: Path) -> None:

@@ -14,6 +14,15 @@ from conpet.report.data import (
     Verb,
     WorkspaceInfo,
 )
+from conpet.report.label_results import (
+    Average,
+    ConfusedExample,
+    ConfusedPair,
+    LabelResults,
+    LabelRow,
+    Reliability,
+    ReliabilityBin,
+)
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 LLAMA_7B = BackboneInfo(
@@ -48,6 +57,39 @@ def event(names: list[str], learned: int, *, tested: bool = True, references: bo
     )
 
 
+def label_results(names: list[str]) -> LabelResults:
+    """Return results in which one of ten examples of the first name is answered with the second one."""
+    rows = tuple(
+        LabelRow(
+            label=name,
+            task="t",
+            precision=None if index else 0.9,
+            recall=0.8,
+            f1=0.85,
+            support=10,
+            answered=9,
+            correct=8,
+        )
+        for index, name in enumerate(names)
+    )
+    example = ConfusedExample(row=3, text=f"a text on {names[0]}", score=0.7, answered_by="t")
+    return LabelResults(
+        label_scores=rows,
+        macro_average=Average(precision=0.45, recall=0.8, f1=0.85),
+        weighted_average=Average(precision=0.46, recall=0.8, f1=0.85),
+        confusion=(ConfusedPair(label=names[0], answer=names[-1], count=9, support=10, examples=(example,) * 9),),
+        calibration=Reliability(
+            expected_calibration_error=0.034,
+            overconfidence=-0.021,
+            n=20,
+            bins=(
+                ReliabilityBin(low=0.0, high=0.5, n=0, score=None, accuracy=None),
+                ReliabilityBin(low=0.5, high=1.0, n=20, score=0.81, accuracy=0.75),
+            ),
+        ),
+    )
+
+
 def report(names: list[str], *, tested: bool = True, references: bool = True, labels: int = 2) -> ReportData:
     """Return the report of a workspace that learned the tasks in order."""
     tasks = tuple(
@@ -72,6 +114,7 @@ def report(names: list[str], *, tested: bool = True, references: bool = True, la
         ),
         tasks=tasks,
         events=tuple(event(names, size, tested=tested, references=references) for size in sizes),
+        label_results=label_results(names) if tested and names else None,
         selector_confusion={name: {name: 9, names[0]: 1} for name in names} if tested else {},
         summary={"whole_accuracy": 0.8} if tested else {},
         generated=START + timedelta(days=1),

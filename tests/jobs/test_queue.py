@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from conpet.errors import IdempotencyError, TooManyJobsError, UnknownNameError
+from conpet.errors import IdempotencyError, ReadOnlyError, TooManyJobsError, UnknownNameError
 from conpet.jobs import queue as queue_module
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.records import JobEventKind, JobKind, JobProgress, JobRequest, JobState
+from tests.helpers.permissions import public_folder, reading_only
 
 REMOVE = JobRequest(JobKind.REMOVE, {"task": "a"}, ("a",))
 
@@ -109,3 +110,14 @@ def test_nothing_is_written_before_the_first_job(queue: JobQueue) -> None:
     with pytest.raises(UnknownNameError):
         queue.get("x")
     assert not queue.folder.exists()
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["never used", "used"])
+def test_no_job_is_added_where_this_user_may_not_write(used: bool) -> None:
+    with public_folder() as folder:
+        queue = JobQueue(folder)
+        if used:
+            queue.cancel(queue.submit(REMOVE).id)
+        with reading_only(folder), pytest.raises(ReadOnlyError, match="not writable for user"):
+            queue.submit(REMOVE)
+        assert queue.unfinished() == 0

@@ -82,17 +82,27 @@ def slow(task: Task) -> Task:
     return Task(f"slow {task.name}", task.train, task.validation, settings={"training": {"epochs": 5000}})
 
 
-def test_killed_processes_lose_nothing_and_two_runners_run_a_job_once(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, 1)
+def test_killed_processes_lose_nothing_repeat_nothing_and_two_runners_run_a_job_once(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2)
+    queue = JobQueue(learner.path)
+    # The process of this job was lost after the change was made, and it was cancelled too late.
+    removal = queue.submit(JobRequest(JobKind.REMOVE, {"task": SECOND.name, "evaluate": False}, (SECOND.name,)))
+    queue.claim()
+    ConPET.open(learner.path, event_detail={JOB: removal.id}).remove(SECOND.name, evaluate=False)
+    generation = learner.store.generation()
+    queue.cancel(removal.id)
     with running(learner.path) as queue, running(learner.path):
-        for task, delay in ((SECOND, 0.05), (THIRD, 0.6)):
-            job = add(queue, task)
-            wait_until(lambda job=job: attempts_logged(queue, job))
-            time.sleep(delay)
-            (worker,) = workers(learner.path)  # one, though there are two runners
-            os.kill(worker, signal.SIGKILL)
-            assert ended(queue, job).state is JobState.SUCCEEDED
-            assert learned(learner, task.name) == 1
+        done = ended(queue, removal)
+        assert done.state is JobState.SUCCEEDED
+        assert done.result == {"tasks": [{"task": SECOND.name, "version": None}], "generation": generation}
+        assert learner.store.generation() == generation
+
+        job = add(queue, THIRD)
+        wait_until(lambda: (now := queue.get(job.id).progress) is not None and now.stage == "module")
+        (worker,) = workers(learner.path)  # one, though there are two runners
+        os.kill(worker, signal.SIGKILL)
+        assert ended(queue, job).state is JobState.SUCCEEDED
+        assert learned(learner, THIRD.name) == 1
         last = queue.submit(JobRequest(JobKind.ACTIVATE, {"task": FIRST.name, "version": 1}, (FIRST.name,)))
         assert ended(queue, last).attempts == 1
     assert learner.store.verify() == []
@@ -130,21 +140,6 @@ def test_a_killed_server_leaves_its_job_to_the_next_one(tmp_path: Path) -> None:
     assert queue.state(stopped.id) is JobState.QUEUED  # a stop is no fault of the job
     assert (queue.lost(stopped.id), workers(learner.path)) == (0, [])
     assert (learner.store.generation(), learned(learner, SECOND.name)) == (3, 1)
-
-
-def test_a_change_made_before_its_process_was_lost_is_not_made_again(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, 2)
-    queue = JobQueue(learner.path)
-    removal = queue.submit(JobRequest(JobKind.REMOVE, {"task": SECOND.name, "evaluate": False}, (SECOND.name,)))
-    queue.claim()
-    ConPET.open(learner.path, event_detail={JOB: removal.id}).remove(SECOND.name, evaluate=False)
-    generation = learner.store.generation()
-    queue.cancel(removal.id)  # too late
-    with running(learner.path) as queue:
-        done = ended(queue, removal)
-    assert done.state is JobState.SUCCEEDED
-    assert done.result == {"tasks": [{"task": SECOND.name, "version": None}], "generation": generation}
-    assert learner.store.generation() == generation
 
 
 def test_a_job_that_kills_every_process_is_given_up(tmp_path: Path) -> None:

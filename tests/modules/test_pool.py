@@ -128,7 +128,8 @@ def test_one_pass_serves_all_modules_of_a_batch(bench: Workbench, monkeypatch: p
     monkeypatch.setattr(pool._suffix, "__class__", counting(type(pool._suffix), passes))
     with metered() as costs:
         bench.check(pool, [bench.modules] * N)
-    assert passes == [N * len(bench.modules)]
+    (rows,) = passes
+    assert N * len(bench.modules) <= rows < 2 * N * len(bench.modules)  # filled up
     tokens = sum(len(one.ids) for one in bench.states.encoded)
     assert costs.tokens == tokens * len(bench.modules) / 2
 

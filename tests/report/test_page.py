@@ -65,6 +65,21 @@ def test_the_page_stands_alone():
     assert "@import" not in html
 
 
+def test_the_page_has_labels_confusion_with_examples_and_calibration():
+    page = Page(render_page(report(["banking", HOSTILE])))
+    for shown in (
+        "Macro average 45.0% 80.0% 85.0%",
+        "9 wrong answers, 1 pair of labels.",
+        "9 of 10 row 3: a text on banking 4 more",
+        "and 4 more in the JSON",
+        "Expected calibration error 3.4 points (2 bins of equal width); scores are 2.1 points too low on average",
+    ):
+        assert shown in page.text
+    assert "script" not in page.tags
+    assert "Accuracy of the answers by their score" in page.values("aria-label")
+    assert "Calibration" not in Page(render_page(report(["banking"], tested=False))).text
+
+
 def test_the_page_gives_the_numbers():
     text = Page(render_page(report(["banking", "travel"]))).text
     for shown in (

@@ -2,8 +2,8 @@ import pytest
 from rich.console import Console
 
 from conpet.report.data import Score
-from conpet.report.tables import cost_table, final_table, matrix_table, tasks_table
-from tests.helpers.reports import LLAMA_7B, event, report
+from conpet.report.tables import confusion_table, cost_table, final_table, labels_table, matrix_table, tasks_table
+from tests.helpers.reports import LLAMA_7B, event, label_results, report
 
 TEN = ["banking", "credit cards", "kitchen and dining", "home", "auto and commute",
        "travel", "utility", "work", "small talk", "[red]日本語[/red]の問い合わせ"]  # fmt: skip
@@ -57,7 +57,26 @@ def test_the_result_stands_beside_its_references_best_first():
 
 def test_the_result_without_tests_has_no_numbers_for_accuracy():
     lines = printed(final_table(event(["a"], 1, tested=False), LLAMA_7B))
-    assert lines[1].split() == ["whole", "accuracy", "–"]
+    assert not any("accuracy" in line for line in lines)
+
+
+def test_the_result_gives_the_examples_behind_it():
+    measured = event(["a", "b"], 2).model_copy(update={"forgetting_examples": 10})
+    text = "\n".join(printed(final_table(measured, LLAMA_7B)))
+    assert "80.0%  (58.4–91.9, 20 examples)" in text
+    assert "1.2 points  (on 10 examples)" in text
+
+
+def test_labels_and_confusions_are_limited_to_the_worst():
+    results = label_results([f"a long name of label number {number}" for number in range(12)])
+    lines = printed(labels_table(results, 3))
+    assert lines[0] == "Labels, %: the worst 3 of 12"
+    assert lines[3].split()[-4:] == ["–", "80.0", "85.0", "10"]
+    assert [line.split()[:2] for line in lines[-2:]] == [["macro", "average"], ["weighted", "average"]]
+    confused = printed(confusion_table(results, 1))
+    assert all(len(line) <= 80 for line in confused)
+    assert "9 of 10 row 3: a" in confused[-1]
+    assert confused[-1].startswith("a long name of labe… a long name of labe… ")
 
 
 def test_costs_are_given_by_stage_and_in_all():
@@ -78,7 +97,10 @@ def test_tables_fit_a_terminal_of_eighty_columns(count):
     data = report([f"{TEN[number % 10]} {number}" for number in range(count)])
     beside = [event.model_copy(update={"references": {"logistic": 1.0}}) for event in data.events]
     last = data.events[-1] if data.events else None
-    for table in (matrix_table(beside), cost_table(data.events), tasks_table(data.tasks, last)):
+    shown = [matrix_table(beside), cost_table(data.events), tasks_table(data.tasks, last)]
+    if data.label_results:
+        shown.append(labels_table(data.label_results))
+    for table in shown:
         lines = printed(table)
         assert len(lines) < count + 8, "no cell may wrap"
         assert not any("…" in line[30:] for line in lines), "no number may be cut"

@@ -50,7 +50,7 @@ class Bench:
 
     def submit(self, *texts: str, seconds: float = 60.0, **fields: Any) -> Ticket:
         examples = [Example.of_text(text) for text in texts]
-        given = {"runners_up": 2, "tasks": None, "explain": False, **fields}
+        given = {"top_n": 3, "min_score": 0.0, "tasks": None, "explain": False, **fields}
         ticket = Ticket(examples, deadline=time.monotonic() + seconds, **given)
         self.batcher.submit(ticket)
         return ticket
@@ -86,7 +86,7 @@ def labels(ticket: Ticket) -> list[str | None]:
 
 def test_waiting_requests_share_a_batch_and_get_their_own_answers(bench: Bench) -> None:
     bench.pause()
-    tickets = [bench.submit(text, runners_up=number % 3) for number, text in enumerate(TEXTS[:6])]
+    tickets = [bench.submit(text, top_n=1 + number % 3) for number, text in enumerate(TEXTS[:6])]
     bench.go_on()
     expected = [one.label for one in bench.learner.predict(TEXTS[:6])]
     assert [label for ticket in tickets for label in labels(ticket)] == expected
@@ -173,13 +173,13 @@ def test_a_batcher_that_cannot_go_on_says_so_and_accepts_nothing_more(
 def test_an_input_of_a_kind_that_was_not_learned_fails_with_its_number(bench: Bench) -> None:
     from conpet import Span
 
-    ticket = Ticket(
-        [Example.of_text("a"), Example.of_mention(("a",), Span(0, 1))], 0, None, False, time.monotonic() + 60
-    )
+    inputs = [Example.of_text("a"), Example.of_mention(("a",), Span(0, 1))]
+    ticket = Ticket(inputs, 1, 0.0, None, False, time.monotonic() + 60)
     bench.batcher.submit(ticket)
     with pytest.raises(DataError) as refused:
         ticket.answers.result(60)
-    assert [problem.row for problem in refused.value.problems] == [2]
+    (problem,) = refused.value.problems
+    assert (problem.row, problem.reason) == (2, "is of kind typing, but the tasks are of kind text")
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(bench: Bench) -> None:

@@ -89,7 +89,7 @@ def test_several_processes_share_a_socket_and_their_metrics_and_are_restarted(tm
         statuses: list[int] = []
         thread = threading.Thread(target=lambda: statuses.append(ask(TEXTS * 40)))
         thread.start()
-        wait_for(lambda: "conpet_queue_inputs 0.0" not in httpx2.get(f"{url}/metrics").text)
+        wait_for(lambda: bool(statuses) or "conpet_queue_inputs 0.0" not in httpx2.get(f"{url}/metrics").text)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         thread.join()

@@ -12,7 +12,7 @@ import pytest
 from conpet import ConPET, Span
 from conpet.data import Kind
 from conpet.testing import toy_stream
-from tests.helpers.serve import Served, served
+from tests.helpers.serve import Served, served, wait_for
 from tests.helpers.workspaces import stream, workspace
 
 TEXTS = [example.text for task in stream()[:2] for example in task.test]
@@ -44,7 +44,7 @@ def close(found: Any, expected: Any) -> bool:
 def test_answers_are_those_of_the_library(server: Served, learner: ConPET, top_n: int) -> None:
     response = server.predict(TEXTS, top_n=top_n)
     assert response.status_code == 200
-    expected = [one.to_json() for one in learner.predict(TEXTS, runners_up=top_n - 1)]
+    expected = [one.to_json() for one in learner.predict(TEXTS, top_n=top_n)]
     assert close(response.json()["predictions"], expected)
     assert response.json()["generation"] == learner.store.generation()
 
@@ -183,14 +183,40 @@ def test_a_response_does_not_wait_for_acknowledgements(server: Served) -> None:
     assert min(times) < 0.03
 
 
+def test_an_answer_below_the_least_score_is_rejected(server: Served, learner: ConPET) -> None:
+    (answer,) = server.predict(TEXTS[0], min_score=1.0).json()["predictions"]
+    (expected,) = learner.predict(TEXTS[:1], min_score=1.0)
+    assert close(answer, expected.to_json())
+    assert (answer["label"], answer["rejected"]) == (None, expected.rejected)
+
+
+def test_an_id_is_any_json_value_and_comes_back(server: Served) -> None:
+    for identifier in (7, [1, "a"], {"row": 2}, False):
+        (answer,) = server.predict({"text": TEXTS[0], "id": identifier}).json()["predictions"]
+        assert answer["id"] == identifier
+
+
+def test_inputs_that_do_not_fit_into_the_backbone_are_named(server: Served) -> None:
+    long = {"tokens": ["word"] * 600, "head": {"start": 0, "end": 300}, "tail": {"start": 300, "end": 600}}
+    response = server.predict([TEXTS[0], long])
+    assert (response.status_code, response.json()["type"]) == (422, "urn:conpet:problem:invalid-inputs")
+    (error,) = response.json()["errors"]
+    assert error["pointer"] == "/inputs/1"
+    assert "raise backbone.max_tokens" in error["detail"]
+
+
 def test_metrics_count_requests_batches_and_answers(server: Served) -> None:
-    before = server.client.get("/metrics").text
-    task = server.predict(TEXTS[:4]).json()["predictions"][0]["task"]
-    after = server.client.get("/metrics").text
+    def metrics() -> str:
+        return server.client.get("/metrics").text
 
     def value(text: str, name: str) -> float:
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
+    before = metrics()
+    task = server.predict(TEXTS[:4]).json()["predictions"][0]["task"]
+    batches = value(before, "conpet_batch_inputs_sum")
+    wait_for(lambda: value(metrics(), "conpet_batch_inputs_sum") > batches)  # counted just after the answer
+    after = metrics()
     grown = {
         name: value(after, name) - value(before, name)
         for name in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import socket
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from conpet.errors import ConfigError, CorruptionError
+from conpet.errors import ConfigError, CorruptionError, ReadOnlyError
 from conpet.serve.keys import KeyStore, Role
 from conpet.serve.logs import make_log
 from conpet.serve.run import check_exposure
@@ -273,6 +274,7 @@ def test_log_lines_cannot_be_forged_and_hold_no_texts(server: Served) -> None:
     assert forged.headers["x-request-id"] != 'x", "status": 1'
     server.client.get("/%0a%7b%22event%22:%22forged%22%7d", headers={"X-Request-ID": "a" * 65})
     server.client.request("PATCH", "/v1/tasks")
+    wait_for(lambda: stream.getvalue().count("\n") == 3)  # a line is written just after the response
     entries = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [(entry["method"], entry["route"], entry["status"]) for entry in entries] == [
         ("POST", "/v1/predict", 200),
@@ -288,6 +290,7 @@ def test_texts_are_logged_only_if_asked_for(taught: Path) -> None:
     with served(taught, log_texts=True) as server:
         stream = logged(server)
         server.predict("a secret\ntext")
+        wait_for(lambda: bool(stream.getvalue()))
     entry = json.loads(stream.getvalue().splitlines()[0])
     assert entry["texts"] == ["a secret\ntext"]
 
@@ -297,6 +300,8 @@ def test_texts_are_logged_only_if_asked_for(taught: Path) -> None:
     [
         (ValueError("/secret/path"), 500, "internal-error"),
         (CorruptionError("/secret/path"), 503, "storage-failed"),
+        (ReadOnlyError("/secret/path"), 503, "read-only"),
+        (OSError(errno.ENOSPC, "/secret/path"), 507, "disk-full"),
         (MemoryError("/secret/path"), 503, "out-of-memory"),
     ],
 )

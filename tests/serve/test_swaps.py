@@ -28,7 +28,6 @@ relearned = Task(
     for subset in ("train", "validation", "test")),
 )
 changes = [
-    lambda learner: learner.learn(tasks[1], evaluate=False),
     lambda learner: learner.learn(relearned, evaluate=False),
     lambda learner: learner.rollback(tasks[0].name, 1, evaluate=False),
     lambda learner: learner.remove(tasks[1].name, evaluate=False),
@@ -36,7 +35,7 @@ changes = [
 
 def tell():
     learner = ConPET.open(path)
-    answers = [one.to_json() for one in learner.predict(texts, runners_up=9)]
+    answers = [one.to_json() for one in learner.predict(texts, top_n=10)]
     print(json.dumps({"generation": learner.store.generation(), "answers": answers}), flush=True)
 
 tell()
@@ -63,7 +62,7 @@ def ask_until(done: threading.Event, server: Served, number: int, answers: list[
 
 
 def test_every_answer_under_load_is_that_of_its_generation(tmp_path: Path) -> None:
-    folder = workspace(tmp_path, 1).path
+    folder = workspace(tmp_path, 2).path
     expected: dict[int, list[dict[str, Any]]] = {}
     done, statuses, answers = threading.Event(), set[int](), [list[Any]() for _ in range(2)]
     command = [sys.executable, "-c", CHANGES, str(folder), json.dumps(TEXTS)]
@@ -86,7 +85,7 @@ def test_every_answer_under_load_is_that_of_its_generation(tmp_path: Path) -> No
             for thread in threads:
                 thread.start()
             try:
-                for _ in range(4):
+                for _ in range(3):
                     child.stdin.write("next\n")
                     child.stdin.flush()
                     generation = next_generation()
@@ -142,7 +141,7 @@ def test_a_module_relearned_under_its_name_is_never_answered_from_what_is_cached
         )
         learner.learn(turned, evaluate=False)
         after = server.predict(texts, top_n=9, min_generation=learner.store.generation()).json()
-    expected = [one.to_json() for one in ConPET.open(learner.path).predict(texts, runners_up=8)]
+    expected = [one.to_json() for one in ConPET.open(learner.path).predict(texts, top_n=9)]
     assert list(map(scores, after["predictions"])) == [pytest.approx(scores(one), abs=1e-5) for one in expected]
     assert {one["version"] for one in after["predictions"] if one["task"] == task.name} == {2}
     assert list(map(scores, after["predictions"])) != list(map(scores, first["predictions"]))

@@ -91,7 +91,7 @@ def ask_consistently(learner: ConPET, texts: list[str]) -> list[dict[str, float]
     """Predict all labels; all rows must come from the same state and sum to 1."""
     rows = [
         {answer.label: answer.score} | {other.label: other.score for other in answer.runners_up}
-        for answer in learner.predict(texts, runners_up=99)
+        for answer in learner.predict(texts, top_n=99)
     ]
     assert len({frozenset(row) for row in rows}) == 1
     assert all(sum(row.values()) == pytest.approx(1, abs=1e-4) for row in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from conpet.errors import CorruptionError, WorkspaceExistsError, WorkspaceNotFoundError
+from conpet.errors import ConpetError, CorruptionError, WorkspaceExistsError, WorkspaceNotFoundError
 from conpet.store import SCHEMA_VERSION, Store
-from tests.helpers.store import commit, describe, learn, make_store, run_forked
+from tests.helpers.store import commit, describe, history, learn, make_store, run_forked
 
 
 def names(folder: Path) -> list[str]:
@@ -93,6 +94,26 @@ def test_a_destroyed_database_is_an_error(tmp_path: Path, content: bytes) -> Non
     (path / "workspace.sqlite").write_bytes(content)
     with pytest.raises(CorruptionError, match=r"workspace\.sqlite (is|was) .*restore"):
         Store.open(path)
+
+
+def test_a_damaged_database_is_named_whatever_it_returns(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "ws")
+    for step in range(6):
+        commit(store, history(step))
+    expected, file, draw = describe(store), store.path / "workspace.sqlite", random.Random(3)
+    content, refused = file.read_bytes(), 0
+    for _ in range(150):
+        damaged = bytearray(content)
+        for _ in range(20):
+            damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        file.write_bytes(damaged)
+        try:
+            describe(Store.open(store.path))
+        except ConpetError:
+            refused += 1
+    file.write_bytes(content)
+    assert describe(store) == expected
+    assert refused > 50
 
 
 def test_a_copied_workspace_without_its_empty_folders_works(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,15 +20,17 @@ from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.frozen_linear import with_frozen_maps
 from conpet.backbone.pooling import Pooling
 from conpet.backbone.sample_texts import SAMPLE_TEXTS
-from conpet.backbone.states import ON_CPU, ON_GPU, Batching, Encoded, States, pad_ids, spans_of
+from conpet.backbone.short_attention import use_short_attention
+from conpet.backbone.states import ALONE, ON_CPU, ON_GPU, Batch, Batching, Encoded, States, pad_ids, spans_of
 from conpet.cost import meter
 from conpet.data import Example, Style
+from conpet.data.truncation import CutInputs
 from conpet.errors import BackboneError, ConfigError
 
 SAMPLE_TOKENS = 128
 """Longest sample text in tokens. Independent of `Backbone.max_tokens`, so that features do not depend on it."""
 
-STATES_FORMAT = 4
+STATES_FORMAT = 5
 """Part of every cache key. Increase it when the computation of states or features changes: old entries then miss."""
 
 
@@ -45,7 +47,10 @@ class Loaded:
     """A copy of the module tree over the same weights, with faster linear maps where available (`with_frozen_maps`)."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tree", with_frozen_maps(self.model))
+        tree = with_frozen_maps(self.model)
+        if tree is not self.model:
+            use_short_attention(tree)
+        object.__setattr__(self, "tree", tree)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -71,6 +76,8 @@ class Backbone:
         max_tokens: Longest input, in tokens.
         pooling: How the last hidden states become a representation.
         cache: Cache of prefix states, or None.
+        deterministic: Whether every example is computed in a pass of its own, so that its states do not depend on
+            others.
 
     Raises:
         BackboneError: The model cannot be cut at that layer, or a feature layer does not exist.
@@ -86,8 +93,10 @@ class Backbone:
         max_tokens: int = 128,
         pooling: Pooling = Pooling.MARKED,
         cache: StateCache | None = None,
+        deterministic: bool = False,
     ) -> None:
         self._loaded = loaded
+        self.deterministic = deterministic
         self.cut = _verified_cut(loaded.tree, frozen_layers)
         self.frozen_layers = default_frozen_layers(self.cut.layers) if frozen_layers is None else frozen_layers
         self.feature_layers = feature_layers or default_feature_layers(
@@ -96,6 +105,7 @@ class Backbone:
         self.max_tokens = max_tokens
         self.pooling = pooling
         self.cache = cache
+        self._longest = longest_input(self.cut.model)
         self._check()
         self._depths = tuple(sorted({*self.feature_layers, *([self.frozen_layers] if self.frozen_layers else [])}))
         self._prefix: Prefix | _WholePrefix = self.cut.prefix(self._depths) if self._depths else _WholePrefix(self.cut)
@@ -111,10 +121,10 @@ class Backbone:
         unknown = [layer for layer in self.feature_layers if not 1 <= layer <= layers]
         if unknown:
             raise BackboneError(f"{name} has {layers} layers; features.layers names {unknown[0]}: use 1 to {layers}")
-        longest = longest_input(self.cut.model)
-        if longest is not None and self.max_tokens > longest:
+        if self._longest is not None and self.max_tokens > self._longest:
             raise ConfigError(
-                f"backbone.max_tokens={self.max_tokens}: {name} reads at most {longest} tokens; use {longest} or less"
+                f"backbone.max_tokens={self.max_tokens}: {name} reads at most {self._longest} tokens; use "
+                f"{self._longest} or less"
             )
 
     def over(self, loaded: Loaded) -> Backbone:
@@ -133,6 +143,7 @@ class Backbone:
             max_tokens=self.max_tokens,
             pooling=self.pooling,
             cache=self.cache,
+            deterministic=self.deterministic,
         )
 
     @property
@@ -163,7 +174,8 @@ class Backbone:
     @property
     def batching(self) -> Batching:
         """How examples are batched on this device."""
-        return ON_CPU if self.device.type == "cpu" else ON_GPU
+        batching = ON_CPU if self.device.type == "cpu" else ON_GPU
+        return replace(ALONE if self.deterministic else batching, longest=self._longest)
 
     @property
     def encoder(self) -> Encoder:
@@ -217,6 +229,10 @@ class Backbone:
             "fingerprint": self.fingerprint.to_json(),
         }
 
+    def cut_note(self, cut: CutInputs, what: str) -> str | None:
+        """Return a sentence on inputs longer than `max_tokens`, or None if there are none; `what` is an input."""
+        return cut.note(what, self.max_tokens, longest_input(self.cut.model))
+
     def suffix(self) -> Suffix:
         """Return a new suffix that shares the frozen weights; PET layers can be inserted into it."""
         return self.cut.suffix(self.frozen_layers)
@@ -224,6 +240,10 @@ class Backbone:
     def encode(self, examples: Sequence[Example], template: str | None = None) -> list[Encoded]:
         """Turn examples into token ids with a template (None: the default for their kind)."""
         return self.encoder.encode(examples, template, self.max_tokens)
+
+    def unfit(self, examples: Sequence[Example], template: str | None = None) -> dict[int, str]:
+        """Return why examples cannot be encoded with a template, by index."""
+        return self.encoder.unfit(examples, template, self.max_tokens)
 
     def states(
         self,
@@ -242,9 +262,9 @@ class Backbone:
             progress: Called with the number of examples finished since the last call.
         """
         encoded = self.encode(examples, template)
-        keys = [self._key(example) for example in encoded]
         cache = self.cache if keep else None
-        rows: dict[bytes, CachedState] = dict(cache.get_many(keys)) if cache is not None else {}
+        keys: list[Any] = [self._key(example) for example in encoded] if cache is not None else list(encoded)
+        rows: dict[Any, CachedState] = dict(cache.get_many(keys)) if cache is not None else {}
         missing = {key: example for key, example in zip(keys, encoded, strict=True) if key not in rows}
         cached = {key: len(example.ids) for key, example in zip(keys, encoded, strict=True) if key in rows}
         meter().cached_tokens += self.prefix_share * sum(cached.values())
@@ -265,7 +285,17 @@ class Backbone:
         )
         return States(tuple(encoded), hidden, features)
 
-    def _compute(self, missing: Mapping[bytes, Encoded]) -> Iterator[dict[bytes, CachedState]]:
+    def batches(self, states: States) -> Iterator[tuple[list[int], Batch]]:
+        """Yield the examples of `states` in batches on this device, each with the rows it holds."""
+        for rows in self.batching.batches([len(example.ids) for example in states.encoded]):
+            yield rows, self.collate(states, rows)
+
+    def collate(self, states: States, rows: Sequence[int]) -> Batch:
+        """Return these rows of `states` as a batch, in one of the shapes of `batching`, on this device."""
+        shape = self.batching.shape([len(states.encoded[row].ids) for row in rows])
+        return states.collate(rows, pad=self.encoder.pad, device=self.device, shape=shape)
+
+    def _compute(self, missing: Mapping[Any, Encoded]) -> Iterator[dict[Any, CachedState]]:
         keys, encoded = list(missing), list(missing.values())
         for batch in self.batching.batches([len(example.ids) for example in encoded]):
             examples = [encoded[index] for index in batch]
@@ -284,16 +314,18 @@ class Backbone:
 
     def _forward(self, encoded: Sequence[Encoded]) -> tuple[Mapping[int, Tensor], Tensor]:
         """Return the states `[n, T, d]` after each recorded layer, by layer, and the mask `[n, T]`."""
-        ids, mask = pad_ids(encoded, self.encoder.pad)
+        lengths = [len(example.ids) for example in encoded]
+        ids, mask = pad_ids(encoded, self.encoder.pad, self.batching.shape(lengths))
         ids, mask = ids.to(self.device), mask.to(self.device)
         with torch.inference_mode():
-            padded = len({len(example.ids) for example in encoded}) > 1
-            return self._prefix(ids, mask if padded else None), mask
+            padded = sum(lengths) < ids.numel()
+            states = self._prefix(ids, mask if padded else None)
+            return {layer: values[: len(encoded)] for layer, values in states.items()}, mask[: len(encoded)]
 
     @cached_property
     def _features(self) -> FrozenFeatures:
         """Turns states into features. Computed on first use, because it needs a pass over the sample texts."""
-        longest = longest_input(self.cut.model) or SAMPLE_TOKENS
+        longest = self._longest or SAMPLE_TOKENS
         samples = [Example.of_text(text) for text in SAMPLE_TEXTS]
         texts = self.encoder.encode(samples, None, min(SAMPLE_TOKENS, longest))
         batches = self.batching.batches([len(text.ids) for text in texts])
@@ -309,6 +341,7 @@ class Backbone:
             self.device.type,
             self.frozen_layers,
             self.feature_layers,
+            *(("deterministic",) if self.deterministic else ()),
             encoded.ids,
             encoded.spans,
         )

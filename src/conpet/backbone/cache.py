@@ -13,7 +13,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -134,13 +134,18 @@ class StateCache:
             self._put(rows)
 
     def clear(self) -> None:
-        """Delete every example and return the file's space to the disk."""
-        with self._guarded(writing=True) as connection:
-            if connection is None:
-                return
+        """Delete every example and return the file's space to the disk; the file itself, if the disk is full."""
+        cleared = False
+        with self._lock, suppress(*cache_file.FAILURES, OSError):
+            connection = self._open()
             with cache_file.transaction(connection):
                 cache_file.clear(connection)
             cache_file.shrink(connection, 0)
+            cleared = True
+        if not cleared and self.path.exists():
+            with self._lock, FileLock(f"{self.path}.lock", timeout=_BUSY_SECONDS):
+                self._drop()
+                self._unlink()
 
     def close(self) -> None:
         """Close the file."""
@@ -275,12 +280,15 @@ class StateCache:
         self._drop()
         if self._inode and self.path.exists() and self.path.stat().st_ino != self._inode:
             return
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        self._unlink()
         reason = (
             f"the state cache {self.path} was damaged ({error}) and is replaced by an empty one; nothing else is lost"
         )
         warnings.warn(reason, RuntimeWarning, stacklevel=2)
+
+    def _unlink(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conpet.backbone.states import Encoded
-from conpet.data import Example, Style, TokenPiece, fit, render
+from conpet.data import Example, Need, Style, TokenPiece, fit, render
 from conpet.data.templates import PieceRole, Rendered
 from conpet.errors import BackboneError, DataError
 
@@ -56,28 +56,47 @@ class Encoder:
             ConfigError: The template does not fit an example or the backbone.
         """
         rendered = [render(example, template, self.style) for example in examples]
-        texts = list(dict.fromkeys(piece.text for pieces in rendered for piece in pieces))
-        ids = dict(zip(texts, _tokenized(self._tokenizer, texts), strict=True)) if texts else {}
+        ids = self._ids(rendered)
         return [
             self._fitted(example, pieces, ids, max_tokens) for example, pieces in zip(examples, rendered, strict=True)
         ]
 
-    def _fitted(
-        self, example: Example, rendered: Rendered, ids: Mapping[str, Sequence[int]], max_tokens: int
-    ) -> Encoded:
+    def unfit(self, examples: Sequence[Example], template: str | None, max_tokens: int) -> dict[int, str]:
+        """Return why examples cannot be encoded, by index; arguments and other errors as in `encode`."""
+        needs = enumerate(self.needs(examples, template))
+        return {index: problem for index, need in needs if (problem := need.problem(max_tokens))}
+
+    def needs(self, examples: Sequence[Example], template: str | None) -> list[Need]:
+        """Return the tokens each example needs; arguments and errors as in `encode`, whatever the length."""
+        rendered = [render(example, template, self.style) for example in examples]
+        ids = self._ids(rendered)
+        return [Need.of(self._pieces(pieces, ids)) for pieces in rendered]
+
+    def _ids(self, rendered: Sequence[Rendered]) -> dict[str, Sequence[int]]:
+        """Return the token ids of each text; the tokenizer is called once."""
+        texts = list(dict.fromkeys(piece.text for pieces in rendered for piece in pieces))
+        return dict(zip(texts, _tokenized(self._tokenizer, texts), strict=True)) if texts else {}
+
+    def _pieces(self, rendered: Rendered, ids: Mapping[str, Sequence[int]]) -> list[TokenPiece]:
         pieces = self._before(rendered)
         for piece in rendered:
             if piece.role is PieceRole.SLOT:
                 pieces.append(TokenPiece((self._tokenizer.mask_token_id,), PieceRole.SLOT))
             else:
                 pieces.append(TokenPiece(ids[piece.text], piece.role, piece.spans))
-        pieces.append(TokenPiece(self._end, PieceRole.KEEP))
+        return [*pieces, TokenPiece(self._end, PieceRole.KEEP)]
+
+    def _fitted(
+        self, example: Example, rendered: Rendered, ids: Mapping[str, Sequence[int]], max_tokens: int
+    ) -> Encoded:
+        pieces = self._pieces(rendered, ids)
         try:
             fitted = fit(pieces, max_tokens)
         except DataError as error:
             raise DataError(f"{_quoted(example)}: {error.summary}") from None
         spans = tuple(fitted.spans[name] for name in sorted(fitted.spans))  # head before tail
-        return Encoded(tuple(fitted.ids), fitted.slot, spans)
+        cut = sum(len(piece.ids) for piece in pieces) - len(fitted.ids)
+        return Encoded(tuple(fitted.ids), fitted.slot, spans, cut=cut)
 
     def _before(self, rendered: Rendered) -> list[TokenPiece]:
         """Return the pieces before the text; the first token is the slot of a masked model if the template has none."""

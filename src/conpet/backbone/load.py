@@ -21,6 +21,7 @@ from conpet.backbone.cut import run
 from conpet.backbone.embedded import ensure
 from conpet.backbone.encode import Encoder
 from conpet.backbone.fingerprint import WEIGHT_SUFFIXES, Fingerprint, tokenizer_files
+from conpet.backbone.forks import use_model
 from conpet.backbone.progress_bars import no_bars
 from conpet.backbone.tiny import TINY_RANDOM, write_tiny_random
 from conpet.data import Style
@@ -49,6 +50,7 @@ def load_backbone(
     """
     folder = find_folder(name, progress)
     place = choose_device(device)
+    use_model(place)
     model = _load_model(folder, name, choose_dtype(dtype, place)).to(place)
     tokenizer = _load_tokenizer(folder, name)
     try:

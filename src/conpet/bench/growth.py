@@ -82,7 +82,9 @@ def draw_growth(group: Group, entries: Sequence[Entry], _: str) -> Figure:
     panels = [(panel, _growing(group, entries, panel)) for panel in _PANELS]
     measured = [(panel, curves) for panel, curves in panels if any(curve.line for curve in curves)]
     if not measured:
-        raise ConfigError(f"{group.title}: no run measured the cost of several tasks")
+        raise ConfigError(
+            f"{group.title}: no run measured the cost of several tasks; run an experiment with more tasks"
+        )
     high = max(2.3, 0.36 * len(entries) + 0.3)
     last = max(len(result.tasks) for result in group.results)
     figure, all_axes = sheets(group, entries, "cost as the stream grows", _slopes(entries), [high] * len(measured))

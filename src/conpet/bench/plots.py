@@ -82,7 +82,7 @@ def _draw_accuracy(group: Group, entries: Sequence[Entry], _: str) -> Figure:
         ends.append(Named(float(places[-1]), float(means[-1]), group.label(entry), look.colour))
         heights += zip(means.tolist(), halves.tolist(), strict=True)
     if not ends:
-        raise ConfigError(f"{group.title}: no run was evaluated after any task")
+        raise ConfigError(f"{group.title}: no run was evaluated after any task; run it with `evaluate_after: every`")
     last = max(len(result.tasks) for result in group.results)
     axes.set_xlim(1 - 0.02 * last, last + 0.02 * last)
     _fit_heights(axes, heights)
@@ -183,7 +183,9 @@ def _draw_cost(group: Group, entries: Sequence[Entry], cost: str) -> Figure:
         heights.append((y, half_y))
         bars += [(x - half_x, y, x + half_x, y), (x, y - half_y, x, y + half_y)]
     if not points:
-        raise ConfigError(f"{group.title}: no run measured both whole accuracy and {price.title}")
+        raise ConfigError(
+            f"{group.title}: no run measured both whole accuracy and {price.title}; run it with an evaluation"
+        )
     _scale(axes, [point.x for point in points])
     _fit_heights(axes, heights)
     axes.set_xlabel(price.heading)

@@ -286,7 +286,7 @@ class _Progress:
         if not outside or not inside:
             return None
         scores = [
-            [answer.score for answer in self.learner.predict(_unlabelled(inputs), runners_up=0)]
+            [answer.score for answer in self.learner.predict(_unlabelled(inputs), top_n=1)]
             for inputs in (inside, outside)
         ]
         return auroc(*scores)

@@ -17,6 +17,7 @@ from conpet.cli import (
     cache,
     compare,
     consolidate,
+    data,
     demo,
     evaluate,
     keys,
@@ -73,6 +74,7 @@ app.add_typer(backbones.app, name="backbones")
 app.add_typer(cache.app, name="cache")
 app.add_typer(bench.app, name="bench")
 app.add_typer(stream.app, name="stream")
+app.add_typer(data.app, name="data")
 
 
 def _show_version(wanted: bool) -> None:
@@ -106,8 +108,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _run(arguments, invocation)
         sys.stdout.flush()
     except SystemExit as done:
+        if _was_interrupted(done):
+            line("stopped", messages(), "yellow")
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except KeyboardInterrupt:
+        line("stopped", messages(), "yellow")
         return INTERRUPTED
     except BrokenPipeError:
         _discard_output()
@@ -134,6 +139,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None, invocation: Invocation) -> None:
     command = typer.main.get_command(app)
     command(args=list(arguments) if arguments is not None else None, prog_name="conpet", obj=invocation)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C led to an error and no command has said so: one that did ends the chain (`from None`)."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return False
 
 
 def _discard_output() -> None:

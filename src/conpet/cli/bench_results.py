@@ -11,6 +11,7 @@ import typer
 
 from conpet.cli.console import line
 from conpet.errors import ConfigError
+from conpet.files import require_new_files_in, require_writable_file
 
 if TYPE_CHECKING:
     from conpet.bench.groups import Group
@@ -77,10 +78,8 @@ def table(
     """Print tables of results: means over the orders with 95% intervals, one table for each protocol."""
     from conpet.bench.tables import build_table, write_tables
 
-    if target is not None and not target.parent.is_dir():
-        raise ConfigError(
-            f"{target} cannot be written: the folder {target.parent} does not exist; create it or choose another"
-        )
+    if target is not None:
+        require_writable_file(target)
     groups = _groups([folder], learner, variant, data, experiment, common_orders, join_variants)
     columns = _columns(groups, metric, experiment)
     text = write_tables([build_table(group, columns) for group in groups], form)
@@ -121,6 +120,10 @@ def plot(
     """Plot results, one file per data set and protocol."""
     from conpet.bench.plots import draw, save
 
+    if target.is_dir() or not target.suffix:
+        require_new_files_in(target)
+    else:
+        require_writable_file(target)
     groups = _groups([folder], learner, variant, data, experiment, common_orders)
     figures = [(group, draw(kind, group, cost=cost, everyone=bool(learner))) for group in groups]
     for group, figure in figures:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from conpet.cli.console import INTERRUPTED, line, messages, output, stages
+from conpet.cli.console import INTERRUPTED, line, messages, output, shows_tables, stages
 from conpet.errors import AccuracyBoundError, DataError, WorkspaceBusyError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from conpet.api import ConPET
-    from conpet.data import Task
+    from conpet.data import MixedExamples, Task
+    from conpet.data.raw import ReadOptions
     from conpet.types import ConsolidationReport, Evaluation, LearnReport
 
 Done = TypeVar("Done")
@@ -29,7 +32,9 @@ def teach(
     evaluate: bool = True,
     wait: float | None = None,
 ) -> None:
-    """Learn tasks in order, `batch` at a time; after each change print the accuracy matrix so far and a report.
+    """Learn tasks in order, `batch` at a time; after each change print a report.
+
+    On a terminal, the accuracy matrix so far comes with each report, otherwise only with the last.
 
     Args:
         workspace: The workspace.
@@ -42,7 +47,7 @@ def teach(
     from conpet.commands.report import History
     from conpet.report.tables import matrix_table
 
-    history, tried = History(workspace.store), 0
+    history, tried, unshown = History(workspace.store), 0, False
     for start in range(0, len(tasks), batch):
         group = tasks[start : start + batch]
         try:
@@ -50,7 +55,10 @@ def teach(
         except KeyboardInterrupt:
             _print_interrupted(group, start, len(tasks))
             raise typer.Exit(INTERRUPTED) from None
-        if any(report.evaluation is not None for report in reports):
+        measured = (report.evaluation for report in reports)
+        unshown = unshown or any(one and one.whole_accuracy is not None for one in measured)
+        if unshown and (shows_tables() or start + batch >= len(tasks)):
+            unshown = False
             output().print()
             output().print(matrix_table(history.events()))
         for task, report in zip(group, reports, strict=True):
@@ -103,16 +111,56 @@ def _title(group: Sequence[Task], start: int, total: int) -> str:
     return f"[{start + 1} to {start + len(group)} of {total}] {group[0].name}, ..., {group[-1].name}"
 
 
-def extend_tasks(workspace: ConPET, source: Path, *, evaluate: bool = True, wait: float | None = None) -> None:
+def extend_tasks(
+    workspace: ConPET, source: Path, options: ReadOptions, *, evaluate: bool = True, wait: float | None = None
+) -> None:
     """Learn more examples of known labels, and print a report for each task."""
     from conpet.data import read_examples
 
-    examples = read_examples(source)
+    examples = read_examples(source, **asdict(options), note=line)
     with stages(source.name) as progress:
         reports = with_wait(
             wait,
             lambda seconds: workspace.extend(examples, evaluate=evaluate, wait_seconds=seconds, progress=progress),
         )
+    _print_reports(reports)
+
+
+def learn_mixed_parts(
+    workspace: ConPET,
+    parts: Sequence[MixedExamples],
+    *,
+    evaluate: bool = True,
+    wait: float | None = None,
+    **options: Any,
+) -> None:
+    """Learn examples of known and new labels, part by part; print what each task gets, and then a report for each.
+
+    Args:
+        workspace: The workspace.
+        parts: The parts.
+        evaluate: Whether to evaluate after each change.
+        wait: Most seconds to wait for another process; None for no limit.
+        options: Further arguments of `ConPET.learn_mixed`.
+    """
+    for number, part in enumerate(parts, start=1):
+        _print_plan(workspace, part, wait, options)
+        learn = partial(workspace.learn_mixed, part, **options)
+        try:
+            reports = run_change(f"[{number}/{len(parts)}] {part.name}", wait, not evaluate, learn)
+        except KeyboardInterrupt:
+            line("stopped. What is learned so far is stored; run the same command to resume.", messages(), "yellow")
+            raise typer.Exit(INTERRUPTED) from None
+        _print_reports(reports)
+
+
+def _print_plan(workspace: ConPET, part: MixedExamples, wait: float | None, options: dict[str, Any]) -> None:
+    plan = with_wait(wait, lambda seconds: workspace.plan_mixed(part, wait_seconds=seconds, **options))
+    for addition in plan:
+        line(str(addition))
+
+
+def _print_reports(reports: Sequence[LearnReport]) -> None:
     for report in reports:
         for note in report.notes:
             line(f"{report.task}: {note}")

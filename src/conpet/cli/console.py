@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -22,7 +22,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from conpet.cost import RESUMED
 from conpet.errors import ConpetError, DataError
+
+if TYPE_CHECKING:
+    from conpet.data.prediction_files import Predictor
+    from conpet.data.truncation import CutInputs
 
 Stages = Callable[[str, float], None]
 Watch = Callable[[str], Any]
@@ -61,6 +66,11 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def shows_tables() -> bool:
+    """Return whether results are read as they come: on a terminal, not in a file or another program."""
+    return output().is_terminal
+
+
 def print_error(error: Exception, *, everything: bool = False) -> None:
     """Print an error message; list every wrong row of a `DataError` if `everything`, or if there is no terminal."""
     console = messages()
@@ -78,6 +88,12 @@ def print_error(error: Exception, *, everything: bool = False) -> None:
         text = f"{text}\n(request {error.request_id})"
     console.print("error:", style="bold red", end=" ")
     line(text, console)
+
+
+def print_cut(workspace: Predictor, cut: CutInputs, what: str) -> None:
+    """Print how many inputs were cut because they are too long, if any were."""
+    if note := workspace.cut_note(cut, what):
+        line(f"note: {note}", messages(), "yellow")
 
 
 @contextmanager
@@ -115,9 +131,16 @@ def stages(title: str) -> Iterator[Stages]:
         bar = progress.add_task(title, total=1.0)
 
         def show(stage: str, share: float) -> None:
+            if stage == RESUMED:
+                line(_resuming(title, share), progress.console)
+                return
             progress.update(bar, description=f"{title}: {_STAGE_NAMES.get(stage, stage)}", completed=share)
 
         yield show
+
+
+def _resuming(title: str, share: float) -> str:
+    return f"{title}: resuming at {share:.0%}"
 
 
 def _plain_stages(title: str, console: Console) -> Stages:
@@ -125,6 +148,9 @@ def _plain_stages(title: str, console: Console) -> Stages:
 
     def show(stage: str, share: float) -> None:
         nonlocal printed
+        if stage == RESUMED:
+            line(_resuming(title, share), console)
+            return
         last, when = printed
         name = _STAGE_NAMES.get(stage, stage)
         if stage != last:
@@ -146,7 +172,9 @@ def counting(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
         yield _plain_counting(title, total, console)
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(24), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    # Results go to standard output as they are: redirected, long lines would be broken.
+    with Progress(*columns, *times, console=console, transient=True, redirect_stdout=False) as progress:
         bar = progress.add_task(title, total=total)
         yield lambda done: progress.update(bar, advance=done)
 

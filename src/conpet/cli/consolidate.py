@@ -13,6 +13,9 @@ from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, Wait, 
 from conpet.cli.workspace import open_workspace
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conpet.store import Store
     from conpet.types import Generation
 
 
@@ -29,6 +32,9 @@ def consolidate(
             help="A setting of the section `consolidation` for this time only (epochs=10); may be repeated.",
         ),
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Consolidate even if nothing has changed since the last consolidation.")
+    ] = False,
     as_json: AsJson = False,
     no_evaluate: NoEvaluate = False,
     wait: Wait = None,
@@ -40,12 +46,21 @@ def consolidate(
     The result replaces the present state only if it is no worse on stored validation examples. The generation before
     it is kept: `conpet generations` lists it, and `conpet restore` goes back to it.
     An interrupted command resumes when it is run again.
+    If nothing has changed since the last consolidation, nothing is done without --again or --set.
     """
-    from conpet.commands.checks import check_consolidation
     from conpet.report import text
+    from conpet.store import Store
+
+    if not again and not settings and Store.open(workspace).events()[-1].verb == "consolidate":
+        if as_json:
+            print_json({"consolidated": False})
+        else:
+            _print_nothing_new(Store.open(workspace), workspace)
+        return
+    from conpet.commands.checks import check_consolidation
 
     changes = {key.removeprefix("consolidation."): value for key, value in assignments(settings or []).items()}
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, to_change=True)
     with opened.store.snapshot() as snapshot:
         check_consolidation(snapshot, bound)
     change = partial(opened.consolidate, bound=bound, settings=changes)
@@ -114,7 +129,7 @@ def restore(
     from conpet.commands.generations import way_back
     from conpet.report import text
 
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, to_change=True)
     replaced = opened.store.generation()
     evaluation = run_change("restore", wait, no_evaluate, partial(opened.restore, generation))
     labels, tasks = text.plural(len(opened.labels), "label"), text.plural(len(opened.tasks), "task")
@@ -122,6 +137,17 @@ def restore(
     line(f"to undo this: conpet restore {workspace} {way_back(opened.store, replaced)}", style="dim")
     if evaluation is not None:
         print_accuracy(evaluation, len(opened.labels))
+
+
+def _print_nothing_new(store: Store, path: Path) -> None:
+    from conpet.commands.generations import generations as list_generations
+    from conpet.report import text
+
+    line(f"{path}: nothing has changed since the last consolidation; nothing done (--again consolidates again)")
+    kept = [row for row in list_generations(store) if not row.present]
+    if kept:
+        size = text.size(sum(row.bytes for row in kept))
+        line(f"{text.plural(len(kept), 'kept generation')}: {size} (`conpet generations {path} --drop N` frees it)")
 
 
 def _print_generations(rows: list[Generation]) -> None:

@@ -1,27 +1,124 @@
-"""`conpet evaluate`: measure accuracy on the test examples."""
+"""`conpet evaluate`: measure accuracy on the test examples, or on a labelled file."""
 
 from __future__ import annotations
 
-from conpet.cli.console import line, output, print_json, stages
-from conpet.cli.options import AsJson, BackboneMoved, Device, WorkspacePath
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from conpet.cli.console import line, messages, output, print_cut, print_json, stages
+from conpet.cli.options import (
+    AsJson,
+    BackboneMoved,
+    Device,
+    Encoding,
+    IdColumn,
+    InclusiveEnds,
+    InputFormat,
+    LabelColumn,
+    TextColumn,
+    WorkspacePath,
+    reading,
+    require_path,
+)
 from conpet.cli.workspace import open_workspace
+
+if TYPE_CHECKING:
+    from conpet.api import ConPET
+    from conpet.data.checks import Located
+    from conpet.data.raw import ReadOptions
+    from conpet.report.label_results import LabelResults
+    from conpet.types import Evaluation
+
+_WORST = 10
+"""Number of labels shown without --labels."""
+_CONFUSIONS = 5
+"""Number of confusions shown without --confusion."""
 
 
 def evaluate(
-    workspace: WorkspacePath, as_json: AsJson = False, backbone: BackboneMoved = None, device: Device = None
+    workspace: WorkspacePath,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="FILE",
+            help="Evaluate on the labelled rows of this file instead; nothing is stored.",
+            show_default=False,
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="With -i: JSONL or CSV file with the label, answer and score of each row.",
+            show_default=False,
+        ),
+    ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help=f"Show all labels, not only the {_WORST} worst ones.")
+    ] = False,
+    confusion: Annotated[
+        bool,
+        typer.Option(
+            "--confusion",
+            help=f"Show all confused labels, not only the {_CONFUSIONS} most frequent ones, with all rows.",
+        ),
+    ] = False,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    id_column: IdColumn = None,
+    encoding: Encoding = None,
+    input_format: InputFormat = None,
+    inclusive_ends: InclusiveEnds = False,
+    as_json: AsJson = False,
+    backbone: BackboneMoved = None,
+    device: Device = None,
 ) -> None:
-    """Evaluate on the test examples of all tasks and compare with the reference classifiers. Changes nothing."""
+    """Evaluate on the test examples of all tasks and compare with the reference classifiers. Changes nothing.
+
+    Precision, recall and F1 are shown by label, the worst first, with the labels that are confused most often.
+    With -i, accuracy is measured on a file of your own. Rows whose label was not learned are reported separately.
+    """
+    if target is not None and source is None:
+        raise typer.BadParameter("it is the answers to a file: name the file with -i", param_hint="--output")
+    if source is not None:
+        how = reading(
+            text=text_column,
+            label=label_column,
+            identifier=id_column,
+            encoding=encoding,
+            form=input_format,
+            inclusive_ends=inclusive_ends,
+        )
+        evaluation = _evaluate_file(source, target, how, lambda: open_workspace(workspace, backbone, device))
+        if as_json:
+            print_json(_file_json(source, evaluation))
+        else:
+            _print_file(source, evaluation, labels, confusion)
+        return
     from conpet.commands.report import evaluated, overall, report_data
     from conpet.report.tables import final_table, tasks_table
+    from conpet.report.text import untested
 
     opened = open_workspace(workspace, backbone, device)
     data = report_data(opened.store)
     if data.tasks:
         with stages(data.workspace.name) as progress:
-            data = evaluated(data, opened.evaluate(progress))
+            evaluation = opened.evaluate(progress=progress)
+        data = evaluated(data, evaluation)
+        print_cut(opened, evaluation.cut, "test example")
     last = overall(data)
     if as_json:
-        print_json(dict(data.summary))
+        results = data.label_results.model_dump(mode="json") if data.label_results else _NO_RESULTS
+        print_json(dict(data.summary) | results)
     elif last is None or not data.tasks:
         line(f"{workspace} has learned nothing yet; next: conpet learn {workspace} TASK_OR_STREAM")
     else:
@@ -29,3 +126,123 @@ def evaluate(
         out.print(tasks_table(data.tasks, last))
         out.print()
         out.print(final_table(last, data.workspace.backbone))
+        if data.label_results:
+            _print_label_results(data.label_results, labels, confusion)
+        if without := [task.name for task in data.tasks if not task.test]:
+            line(untested(without))
+
+
+_NO_RESULTS = dict.fromkeys(("label_scores", "macro_average", "weighted_average", "confusion", "calibration"))
+"""What `--json` prints for a workspace without test examples."""
+
+
+def _print_label_results(results: LabelResults, all_labels: bool, all_confusions: bool) -> None:
+    from conpet.report.tables import confusion_table, labels_table
+    from conpet.report.text import calibration, shorten
+
+    out = output()
+    out.print()
+    out.print(labels_table(results, None if all_labels else _WORST))
+    if results.confusion:
+        out.print()
+        out.print(confusion_table(results, None if all_confusions else _CONFUSIONS))
+    if all_confusions:
+        for pair in results.confusion:
+            line(f"{pair.label} answered with {pair.answer or 'a task without labels'}:")
+            for one in pair.examples:
+                quoted = "" if one.text is None else f": {shorten(one.text, 200)}"
+                line(f"  row {one.row}, score {one.score:.2f}{quoted}")
+    measured = results.calibration
+    out.print()
+    line(calibration(measured.expected_calibration_error, measured.overconfidence, len(measured.bins)))
+
+
+def _evaluate_file(source: str, target: str | None, how: ReadOptions, workspace: Callable[[], ConPET]) -> Evaluation:
+    """Evaluate on the rows of a file, and write the answers; the evaluation numbers examples by their rows."""
+    from conpet.data.evaluation_files import read_labelled, write_evaluated
+    from conpet.data.prediction_files import PredictionFormat
+    from conpet.data.source import STDIN
+    from conpet.files import written_aside
+
+    form = PredictionFormat.of(Path(target)) if target is not None else None
+    if source != STDIN:
+        require_path(source, "nothing was evaluated")
+    rows = read_labelled(source, how, lambda text: line(f"note: {text}", messages()))
+    opened = workspace()
+    evaluation = _evaluated_rows(opened, source, rows)
+    print_cut(opened, evaluation.cut, "row")
+    if target is not None and form is not None:
+        answers = {one.row: one for one in (*evaluation.answers, *evaluation.unknown)}
+        with written_aside(Path(target)) as stream:
+            write_evaluated(rows, answers, stream, form)
+        line(f"{target}: {len(rows):,} answers", messages())
+    return replace(
+        evaluation,
+        answers=tuple(replace(one, row=rows[one.row - 1].row) for one in evaluation.answers),
+        unknown=tuple(replace(one, row=rows[one.row - 1].row) for one in evaluation.unknown),
+    )
+
+
+def _evaluated_rows(workspace: ConPET, source: str, rows: Sequence[Located]) -> Evaluation:
+    """Evaluate on rows of a file; problems name the file and row."""
+    from conpet.errors import DataError
+
+    try:
+        with stages(source) as progress:
+            return workspace.evaluate([located.example for located in rows], progress=progress)
+    except DataError as error:
+        problems = [
+            replace(problem, file=source, row=rows[problem.row - 1].row) if problem.row else problem
+            for problem in error.problems
+        ]
+        raise DataError(f"{source}: {error.summary}", problems) from error
+
+
+def _unknown_sentence(evaluation: Evaluation) -> str:
+    from conpet.report.text import fitting, percent, plural
+
+    unknown = Counter(one.label for one in evaluation.unknown)
+    known, others = len(evaluation.answers), len(evaluation.unknown)
+    right = sum(one.correct for one in evaluation.answers)
+    verb = "has" if others == 1 else "have"
+    return (
+        f"{others:,} of {plural(known + others, 'row')} {verb} a label that the workspace has not learned "
+        f"({fitting([label for label, _ in unknown.most_common()], 60)}); they are not part of the results. Counted as "
+        f"wrong, accuracy is {percent(right / (known + others))}"
+    )
+
+
+def _file_json(source: str, evaluation: Evaluation) -> dict[str, Any]:
+    from conpet.commands.report import label_results, measures
+
+    results = label_results(evaluation.answers)
+    unknown = Counter(one.label for one in evaluation.unknown)
+    measured = measures(evaluation).model_dump(
+        mode="json", exclude={"forgetting", "backward_transfer", "forgetting_examples"}
+    )
+    return {
+        "file": source,
+        "rows": len(evaluation.answers) + len(evaluation.unknown),
+        **measured,
+        "unknown_labels": {
+            label: {
+                "rows": rows,
+                "answers": dict(Counter(str(one.answer) for one in evaluation.unknown if one.label == label)),
+            }
+            for label, rows in unknown.most_common()
+        },
+        "cut_rows": evaluation.cut.cut,
+        **(results.model_dump(mode="json") if results else _NO_RESULTS),
+    }
+
+
+def _print_file(source: str, evaluation: Evaluation, all_labels: bool, all_confusions: bool) -> None:
+    from conpet.commands.report import label_results, measures
+    from conpet.report.tables import result_table
+
+    line(f"{source}: {len(evaluation.answers) + len(evaluation.unknown):,} rows; nothing was stored")
+    output().print(result_table(measures(evaluation), history=False))
+    if results := label_results(evaluation.answers):
+        _print_label_results(results, all_labels, all_confusions)
+    if evaluation.unknown:
+        line(_unknown_sentence(evaluation))

@@ -50,7 +50,7 @@ def rename(
     device: Device = None,
 ) -> None:
     """Rename a label: its task gets a new version with the same weights."""
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, to_change=True)
     report = run_change(old, wait, no_evaluate, partial(opened.rename, old, new))
     line(f"{old}: renamed to {new} ({report.task} version {report.version})")
     _print_evaluation(report)
@@ -73,7 +73,7 @@ def retire(
     from conpet.commands.generations import holding
     from conpet.report import text
 
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, to_change=True)
     kept = holding(opened.store, opened.owners.get(label, ""), [label])
     dropped = f" Kept generations that contain it are deleted: {', '.join(map(str, kept))}." if kept else ""
     confirm(f"Retire {label!r} and delete its examples and all older versions of its task?{dropped}", yes)
@@ -112,7 +112,7 @@ def split(
     """
     from conpet.data import read_examples
 
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, to_change=True)
     report = run_change(
         label, wait, no_evaluate, partial(opened.split_label, label, read_examples(source), replace=replace)
     )

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from conpet.cli.changes import advise_consolidation, extend_tasks, teach
+from conpet.cli.changes import advise_consolidation, extend_tasks, learn_mixed_parts, teach
 from conpet.cli.console import line, messages, output, print_error
-from conpet.cli.options import BackboneMoved, Device, NoEvaluate, Wait, assignments
-from conpet.cli.remote import Key, Server, learn_remotely, open_client
+from conpet.cli.options import (
+    BackboneMoved,
+    Device,
+    Encoding,
+    IdColumn,
+    InclusiveEnds,
+    InputFormat,
+    LabelColumn,
+    NoEvaluate,
+    TextColumn,
+    Wait,
+    assignments,
+    reading,
+    require_path,
+)
+from conpet.cli.plan import print_plan
+from conpet.cli.remote import Key, RemoteTask, Server, learn_remotely, open_client
 from conpet.cli.workspace import open_workspace
 from conpet.config import DEFAULT_BACKBONE
 from conpet.cost import Meter, metered
@@ -23,13 +39,21 @@ from conpet.selectors import SELECTORS
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
+    from conpet.commands.prepare import TaskOptions
     from conpet.cost import Meter
-    from conpet.data import Task
+    from conpet.data import MixedExamples, Task
+    from conpet.data.raw import ReadOptions
     from conpet.methods.base import Method
 
 
 def _setting(meaning: str) -> Any:
     return typer.Option(help=meaning, rich_help_panel="Common settings", show_default=False)
+
+
+def _named(name: str | None) -> str | None:
+    if name is not None and not name.strip():
+        raise typer.BadParameter("a task needs a name: give one, or leave the option out")
+    return name
 
 
 def init(
@@ -97,12 +121,14 @@ def learn(
         Path | None,
         typer.Argument(
             metavar="TASK_OR_STREAM",
-            help="A JSONL, CSV or Parquet file; a folder with train, validation and test files; or a folder of these.",
+            help="A data file (JSONL, CSV, Excel, Parquet, Rasa, ...); a folder with train, validation and test files; "
+            "or a folder of these.",
             show_default=False,
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the task.", show_default="the name of its file or folder")
+        str | None,
+        typer.Option(callback=_named, help="Name of the task.", show_default="the name of its file or folder"),
     ] = None,
     template: Annotated[
         str | None, typer.Option(help="Template of the task, instead of the default of its kind.", show_default=False)
@@ -111,6 +137,19 @@ def learn(
         bool,
         typer.Option("--extend", help="Learn more examples of known labels: their tasks get new versions."),
     ] = False,
+    mixed: Annotated[
+        bool,
+        typer.Option(
+            "--mixed",
+            help="Learn known and new labels: the tasks of known ones get new versions, new ones become a new task.",
+        ),
+    ] = False,
+    into: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK", help="With --mixed: the known task that new labels are added to.", show_default=False
+        ),
+    ] = None,
     batch: Annotated[
         int,
         typer.Option(
@@ -137,6 +176,19 @@ def learn(
         bool,
         typer.Option("--all-rows", help="Learn from every row: split off no validation and test sets."),
     ] = False,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    id_column: IdColumn = None,
+    encoding: Encoding = None,
+    input_format: InputFormat = None,
+    inclusive_ends: InclusiveEnds = False,
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="Leave out or change wrong rows, as `conpet data check --fix` does, then learn."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be learned, and the time and memory it takes; do nothing.")
+    ] = False,
     backbone: BackboneMoved = None,
     device: Device = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List every wrong row of the data.")] = False,
@@ -145,51 +197,69 @@ def learn(
 ) -> None:
     """Learn a task, or a stream of tasks one after another.
 
-    All data is checked before anything is learned.
+    All data is checked before anything is learned, also against the examples of earlier tasks.
+    With --fix, wrong rows are left out; the list is stored with the task (`conpet modules show`).
     Tasks already learned from the same data are skipped; if the data changed, a new version is learned.
     With --batch, tasks are learned N at a time: each batch is committed and evaluated as a whole.
     With --consolidate doubling, the backbone is tuned on all examples each time their number has doubled.
     With --extend, all rows are added to the stored examples of their tasks; no test set is split off.
+    With --mixed, rows of known labels are added to their tasks, and the new labels become a task named after the file.
     With --all-rows, every row is learned from; accuracy is measured only where there is a test file.
     An interrupted command resumes when it is run again.
     With --server, the server checks the data and learns it; an interrupted command only stops following.
     """
+    from conpet.commands.prepare import TaskOptions
     from conpet.errors import DataError
 
+    _check_modes(extend=extend, mixed=mixed, into=into, batch=batch, consolidate=consolidate)
+    _check_prepared(extend=extend, mixed=mixed, fix=fix, dry_run=dry_run)
     own = name is not None or template is not None or seed is not None or all_rows
-    _check_options(extend=extend, batch=batch, consolidate=consolidate, own=own)
+    _check_own(extend=extend, own=own, into=into, named=name is not None or template is not None)
+    options = reading(
+        text=text_column,
+        label=label_column,
+        identifier=id_column,
+        encoding=encoding,
+        form=input_format,
+        inclusive_ends=inclusive_ends,
+    )
+    if source is None and server is None:
+        raise typer.BadParameter("give a workspace and the data, or --server URL", param_hint="TASK_OR_STREAM")
+    if source is not None and server is not None:
+        raise typer.BadParameter("with --server, give only the data: the server has the workspace")
+    data = workspace if source is None else source
+    require_path(data, "nothing was learned")
     try:
         if server is not None:
-            client = open_client(server, key, consolidate=consolidate, wait=wait, backbone=backbone, device=device)
-            learn_remotely(
-                client,
-                _only(workspace, source),
-                name=name,
-                template=template,
-                extend=extend,
-                batch=batch,
-                seed=seed,
-                all_rows=all_rows,
-                evaluate=not no_evaluate,
-            )
+            local = {"mixed": mixed or None, "fix": fix or None, "dry_run": dry_run or None, "consolidate": consolidate}
+            client = open_client(server, key, **local, wait=wait, backbone=backbone, device=device)
+            how = RemoteTask(name, template, extend, batch, seed, all_rows, not no_evaluate)
+            learn_remotely(client, data, options, how)
             return
-        if source is None:
-            raise typer.BadParameter("give a workspace and the data, or --server URL", param_hint="TASK_OR_STREAM")
-        opened = open_workspace(workspace, backbone, device)
+        opened = open_workspace(workspace, backbone, device, to_change=not dry_run)
         if extend:
-            extend_tasks(opened, source, evaluate=not no_evaluate, wait=wait)
+            extend_tasks(opened, data, options, evaluate=not no_evaluate, wait=wait)
             return
-        split = {"seed": opened.settings.seed if seed is None else seed, "all_rows": all_rows}
-        tasks = _read(opened, source, name, template, split)
+        split_seed = opened.settings.seed if seed is None else seed
+        if mixed:
+            parts = _read_mixed(opened, data, name, template, into, options)
+            split = {"into": into, "seed": split_seed, "all_rows": all_rows}
+            learn_mixed_parts(opened, parts, evaluate=not no_evaluate, wait=wait, **split)
+            advise_consolidation(opened)
+            return
+        how_to_read = TaskOptions(name, template, None if all_rows else split_seed, options, fix, dry_run)
+        tasks = _read(opened, data, how_to_read)
     except DataError as error:
         if not verbose:
             raise
         print_error(error, everything=True)
         raise typer.Exit(1) from None
     opened.check(tasks)
-    if consolidate:
-        _check_consolidates(opened)
+    _check_consolidates(opened, consolidate)
     _print_notes(opened, tasks)
+    if dry_run:
+        print_plan(opened, tasks, evaluate=not no_evaluate)
+        return
     with metered() as costs:
         teach(opened, tasks, batch=batch, consolidate=consolidate is not None, evaluate=not no_evaluate, wait=wait)
     if not consolidate:
@@ -197,28 +267,39 @@ def learn(
     _print_learned(opened, workspace, costs)
 
 
-def _check_options(*, extend: bool, batch: int, consolidate: str | None, own: bool) -> None:
-    """Refuse options that contradict each other; `own` tells whether a name, template, seed or split was given."""
-    if extend and batch > 1:
-        raise typer.BadParameter("tasks are extended one by one: give either --extend or --batch", param_hint="--batch")
-    if consolidate not in (None, "doubling"):
-        raise typer.BadParameter(f"{consolidate!r}: give `doubling`, or leave it out", param_hint="--consolidate")
-    if extend and consolidate:
-        raise typer.BadParameter(
-            "--extend does not consolidate; use `conpet consolidate` afterwards", param_hint="--consolidate"
-        )
+def _check_own(*, extend: bool, own: bool, into: str | None, named: bool) -> None:
+    """Refuse what describes a new task where there is none.
+
+    Args:
+        extend: The option.
+        own: Whether a name, template, seed or split was given.
+        into: The option.
+        named: Whether a name or template was given.
+    """
     if extend and own:
         raise typer.BadParameter(
             "a task keeps its name, template and test split: leave out --name, --template, --seed and --all-rows",
             param_hint="--extend",
         )
+    if into is not None and named:
+        raise typer.BadParameter("there is no new task to name: leave out --name and --template", param_hint="--into")
 
 
-def _only(first: Path, second: Path | None) -> Path:
-    """Return the only argument that is given with --server: the data."""
-    if second is not None:
-        raise typer.BadParameter("with --server, give only the data: the server has the workspace")
-    return first
+def _check_modes(*, extend: bool, mixed: bool, into: str | None, batch: int, consolidate: str | None) -> None:
+    """Refuse options that exclude each other."""
+    if extend and mixed:
+        raise typer.BadParameter("--mixed includes --extend; give only one of them", param_hint="--mixed")
+    if into is not None and not mixed:
+        raise typer.BadParameter("only --mixed adds new labels to a known task", param_hint="--into")
+    mode = "--extend" if extend else "--mixed" if mixed else None
+    if mode and batch > 1:
+        raise typer.BadParameter(f"give either {mode} or --batch", param_hint="--batch")
+    if consolidate not in (None, "doubling"):
+        raise typer.BadParameter(f"{consolidate!r}: give `doubling`, or leave it out", param_hint="--consolidate")
+    if mode and consolidate:
+        raise typer.BadParameter(
+            f"{mode} does not consolidate; use `conpet consolidate` afterwards", param_hint="--consolidate"
+        )
 
 
 _FIRST_KEYS = {
@@ -241,22 +322,40 @@ def _merged(direct: dict[str, Any], given: list[str]) -> dict[str, Any]:
     return options
 
 
-def _check_consolidates(workspace: ConPET) -> None:
+def _check_prepared(*, extend: bool, mixed: bool, fix: bool, dry_run: bool) -> None:
+    if (extend or mixed) and (fix or dry_run):
+        raise typer.BadParameter(
+            f"not with {'--extend' if extend else '--mixed'}; check the examples with "
+            "`conpet data check FILE --against WORKSPACE`",
+            param_hint="--fix" if fix else "--dry-run",
+        )
+
+
+def _check_consolidates(workspace: ConPET, consolidate: str | None) -> None:
     from conpet.commands.checks import consolidation_blocker
     from conpet.errors import ConfigError
 
-    if blocker := consolidation_blocker(workspace.settings):
+    blocker = consolidation_blocker(workspace.settings) if consolidate else None
+    if blocker:
         raise ConfigError(f"--consolidate doubling: {blocker}. Nothing was learned")
 
 
-def _read(
-    workspace: ConPET, source: Path, name: str | None, template: str | None, split: Mapping[str, Any]
-) -> list[Task]:
-    from conpet.data import read_stream, read_task
+def _read(workspace: ConPET, source: Path, options: TaskOptions) -> list[Task]:
+    from conpet.commands.prepare import prepare_tasks
 
-    if name is None and template is None:
-        return list(read_stream(source, owned=workspace.owners, **split))
-    return [read_task(source, name=name, template=template, owned=workspace.owners, **split)]
+    return prepare_tasks(source, workspace.store.snapshot(), workspace.backbone, options)
+
+
+def _read_mixed(
+    workspace: ConPET, source: Path, name: str | None, template: str | None, into: str | None, options: ReadOptions
+) -> list[MixedExamples]:
+    from conpet.data import read_mixed
+
+    if into is not None:
+        workspace.store.snapshot().task(into)  # raises an error that names the tasks
+    return read_mixed(
+        source, name=name, template=template, owned=workspace.owners, into=into, note=line, **asdict(options)
+    )
 
 
 def _print_created(created: ConPET, path: Path, options: Iterable[str]) -> None:

@@ -21,6 +21,9 @@ Version = Annotated[
     int | None, typer.Option("--version", metavar="N", help="Version of the module.", show_default="the active version")
 ]
 
+_LISTED = 20
+"""Most rows left out that `show` prints."""
+
 
 @app.command("list")
 def list_(workspace: WorkspacePath, as_json: AsJson = False) -> None:
@@ -86,7 +89,7 @@ def rollback(
 
     A version from before a consolidation is learned again from its stored examples.
     """
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, to_change=True)
     report = run_change(task, wait, no_evaluate, partial(opened.rollback, task, version))
     for note in report.notes:
         line(f"{task}: {note}")
@@ -108,7 +111,7 @@ def remove(
     """Remove a task with its labels, versions, examples and statistics, and kept generations that hold its examples."""
     from conpet.report import text
 
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, to_change=True)
     counts = _extent(opened.store, task)
     labels, versions = text.plural(counts[0], "label"), text.plural(counts[1], "version")
     remaining = counts[2]
@@ -158,8 +161,12 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to create for the module.")],
     version: Version = None,
 ) -> None:
-    """Export a module with its head; Hugging Face PEFT loads the folder if it supports the kind of module."""
-    from conpet.commands.export import FOLDED_FOLDER, export_version
+    """Export a module with its head and everything needed to use it without conpet.
+
+    Hugging Face PEFT loads the folder if it supports the kind of module. README.md in it says how an input becomes
+    logits, and logits.py does so with plain transformers and PEFT.
+    """
+    from conpet.commands.export import FOLDED_FOLDER, README, SCRIPT, export_version
     from conpet.modules.adapter import ADAPTER_CONFIG
     from conpet.modules.kinds import kind_of_document
     from conpet.state.slots import module_of
@@ -168,7 +175,7 @@ def export(
     with Store.open(workspace).snapshot() as snapshot:
         record = snapshot.task(task)
         chosen = record.active if version is None else record.version(version)
-        exported = export_version(chosen, snapshot.shared, folder.expanduser())
+        exported = export_version(chosen, snapshot, folder.expanduser())
         kind = kind_of_document(module_of(chosen.objects, snapshot.shared).document(ADAPTER_CONFIG))
     format_name = (
         "the format of Hugging Face PEFT"
@@ -176,6 +183,8 @@ def export(
         else f"conpet's own format (PEFT does not support {kind.name})"
     )
     line(f"{exported}: {task} version {chosen.number}, in {format_name}")
+    with_script = f"; its logits: python {exported / SCRIPT} BACKBONE INPUT" if (exported / SCRIPT).exists() else ""
+    line(f"how to use it without conpet: {exported / README}{with_script}")
     if (exported / FOLDED_FOLDER).exists():
         line(f"the backbone was tuned: merge the adapter in {exported / FOLDED_FOLDER} into it before using this one")
 
@@ -197,7 +206,7 @@ def verify(workspace: WorkspacePath, as_json: AsJson = False, backbone: Backbone
         if not result.problems:
             line(f"{workspace}: all objects are intact")
         if not result.backbone_checked:
-            line("its backbone was not details and not checked; give its folder with --backbone")
+            line("its backbone was not found, so it was not checked; give its folder with --backbone")
     if result.problems:
         raise typer.Exit(1)
 
@@ -245,6 +254,7 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
 def _print_details(details: dict[str, Any]) -> None:
     from conpet.report import text
 
+    left_out = details.get("left_out", [])
     line(f"{details['task']} version {details['version']}{', active' if details['active'] else ''}", style="bold")
     counts = details["counts"]
     for name, value in (
@@ -257,6 +267,8 @@ def _print_details(details: dict[str, Any]) -> None:
         ("stored", text.size(details["bytes"])),
         ("digest", details["digest"]),
         *(("note", note) for note in details["notes"]),
+        *((row["action"], f"{row['file']}: row {row['row']}: {row['reason']}") for row in left_out[:_LISTED]),
+        *([("", f"and {len(left_out) - _LISTED:,} more rows (--json lists all)")] if len(left_out) > _LISTED else []),
         *((f"{slot} in", folder) for slot, folder in details["files"].items()),
         ("labels", f"{len(details['labels']):,}: {', '.join(details['labels'])}"),
     ):

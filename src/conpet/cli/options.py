@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from conpet.errors import ConfigError
+from conpet.data.raw import ReadOptions
+from conpet.errors import ConfigError, DataError, Problem
 
 
 def _existing(folders: list[Path] | None) -> list[Path] | None:
@@ -79,3 +80,115 @@ DataFolders = Annotated[
         show_default=False,
     ),
 ]
+_FILES = "Reading files"
+TextColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Column of the text, or its number if the file has no header.",
+        show_default="text",
+        rich_help_panel=_FILES,
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Column of the label, or its number if the file has no header.",
+        show_default="label",
+        rich_help_panel=_FILES,
+    ),
+]
+IdColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Column of the id, or its number if the file has no header.",
+        show_default="id",
+        rich_help_panel=_FILES,
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Encoding of text that is not Unicode (cp1252, latin-1, shift_jis, ...).",
+        show_default="UTF-8; UTF-16 with a byte order mark",
+        rich_help_panel=_FILES,
+    ),
+]
+InputFormat = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Format of the file (conll, tsv, brat-mentions, ...).",
+        show_default="from the file's name",
+        rich_help_panel=_FILES,
+    ),
+]
+InclusiveEnds = Annotated[
+    bool,
+    typer.Option(
+        "--inclusive-ends",
+        help="The end of a span is its last token or character, not the position after it.",
+        rich_help_panel=_FILES,
+    ),
+]
+
+
+def reading(
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    identifier: str | None = None,
+    encoding: str | None = None,
+    form: str | None = None,
+    inclusive_ends: bool = False,
+) -> ReadOptions:
+    """Return how to read files, from the options of a command.
+
+    Args:
+        text: Column of the text.
+        label: Column of the label.
+        identifier: Column of the id.
+        encoding: Name of the encoding.
+        form: Name of the format.
+        inclusive_ends: Whether the ends of spans are inclusive.
+
+    Raises:
+        ConfigError: The encoding is unknown.
+        UnknownNameError: The format is unknown.
+    """
+    from conpet.data.files import check_options
+
+    columns = {"text": text, "label": label, "id": identifier}
+    options = ReadOptions(
+        {field: column for field, column in columns.items() if column is not None}, encoding, form, inclusive_ends
+    )
+    check_options(options)
+    return options
+
+
+def reading_arguments(options: ReadOptions) -> list[str]:
+    """Return the arguments of a command that reads files with these options."""
+    values: dict[str, str | None] = {f"--{field}-column": column for field, column in options.columns.items()}
+    values |= {"--encoding": options.encoding, "--input-format": options.format}
+    arguments = [argument for name, value in values.items() if value is not None for argument in (name, value)]
+    return [*arguments, "--inclusive-ends"] if options.inclusive_ends else arguments
+
+
+def require_path(path: str | Path, consequence: str) -> None:
+    """Check that there is a file or folder, before anything slow is done.
+
+    Args:
+        path: The path.
+        consequence: What an error means for the command ("nothing was learned").
+
+    Raises:
+        DataError: There is none.
+    """
+    from conpet.data.files import NO_SUCH_PATH
+
+    if not Path(path).exists():
+        problem = Problem(str(path), None, NO_SUCH_PATH)
+        raise DataError(f"{problem}; {consequence}", [problem])

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from conpet.cli.console import counting, line, messages, output
-from conpet.cli.options import AsJson, BackboneMoved, Device
-from conpet.cli.remote import Key, Server, open_client
+from conpet.cli.console import counting, line, messages, output, print_cut
+from conpet.cli.options import (
+    AsJson,
+    BackboneMoved,
+    Device,
+    Encoding,
+    IdColumn,
+    InclusiveEnds,
+    InputFormat,
+    TextColumn,
+    reading,
+    require_path,
+)
+from conpet.cli.remote import Key, Server, open_predictor
 from conpet.cli.workspace import open_workspace
-from conpet.files import written_aside
+from conpet.errors import plural
+from conpet.files import require_writable_file, written_aside
 
 if TYPE_CHECKING:
-    from conpet.data import Example
-    from conpet.data.prediction_files import PredictionFormat, Predictor
-    from conpet.types import Prediction
+    from conpet.data.prediction_files import PredictionFormat, Predictor, Row, Written
+    from conpet.data.raw import ReadOptions
+    from conpet.types import PredictOptions
 
 STANDARD = "-"
 
@@ -37,7 +50,8 @@ def predict(
             "--input",
             "-i",
             metavar="FILE",
-            help='JSONL, CSV or Parquet with "text" (or "tokens" and spans); - reads JSON lines from standard input.',
+            help='A file in any format that `learn` reads, or plain lines (.txt), with "text" (or spans); labels are '
+            "not needed. - reads JSON lines from standard input.",
         ),
     ] = None,
     target: Annotated[
@@ -52,8 +66,33 @@ def predict(
             "--format", metavar="jsonl|csv", help="Output format; by default from the suffix of the output file."
         ),
     ] = None,
-    runners_up: Annotated[int, typer.Option(min=0, help="Number of further labels with each answer.")] = 2,
+    top: Annotated[int, typer.Option(min=1, help="Number of labels with scores for each input.")] = 3,
+    min_score: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Leave the label empty if its score is lower, and write it as `rejected`."),
+    ] = 0.0,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            metavar="fail|skip|report",
+            help="Rows that cannot be predicted: name all of them and predict nothing, leave them out, or write their "
+            "errors in their places.",
+        ),
+    ] = "fail",
+    deterministic: Annotated[
+        bool | None,
+        typer.Option(
+            "--deterministic/--no-deterministic",
+            help="Scores do not depend on the other inputs, to the last bit; slower. Default: as in the settings.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
+    text_column: TextColumn = None,
+    id_column: IdColumn = None,
+    encoding: Encoding = None,
+    input_format: InputFormat = None,
+    inclusive_ends: InclusiveEnds = False,
     backbone: BackboneMoved = None,
     device: Device = None,
     server: Server = None,
@@ -61,8 +100,9 @@ def predict(
 ) -> None:
     """Predict labels for texts, or for the rows of a file of any size.
 
-    Each answer has a label, a score, a task, the version of its module, and runners-up.
+    Each answer has a label, a score, a task, the version of its module, and the next likeliest labels.
     On a terminal, texts are answered in a table; with --json or in a pipe, each answer is one line of JSON.
+    All rows are checked before the first prediction; with --on-error skip or report, each row is checked in its turn.
     """
     if server is not None:
         texts = [*([workspace] if workspace is not None else []), *(texts or [])]
@@ -71,16 +111,31 @@ def predict(
     if bool(texts) == bool(source):
         raise typer.BadParameter("give either texts, or a file with -i (- for standard input)", param_hint="TEXT or -i")
     chosen = _format(form, target, as_json)
+    options = _options(top, min_score, on_error)
+    how = reading(
+        text=text_column, identifier=id_column, encoding=encoding, form=input_format, inclusive_ends=inclusive_ends
+    )
+    if source not in (None, STANDARD):
+        require_path(str(source), "nothing was predicted")
+    if target not in (None, STANDARD):
+        require_writable_file(Path(target or ""), Path(source) if source not in (None, STANDARD) else None)
     opened: Predictor
     if server is not None:
-        opened = open_client(server, key, backbone=backbone, device=device)
+        opened = open_predictor(server, key, backbone=backbone, device=device, deterministic=deterministic)
     else:
-        opened = open_workspace(Path(str(workspace)), backbone, device)
+        opened = open_workspace(Path(str(workspace)), backbone, device, deterministic=deterministic)
     if source is None and target in (None, STANDARD) and chosen is None and sys.stdout.isatty():
-        inputs = list(texts or [])
-        _show(inputs, list(opened.predict_stream(inputs, runners_up=runners_up)))
+        _show(opened, texts or [], options)
     else:
-        _stream(opened, texts, source, target, chosen, runners_up)
+        _stream(opened, _rows(opened, texts, source, options, how), target, chosen, options)
+
+
+def _options(top: int, min_score: float, on_error: str) -> PredictOptions:
+    from conpet.types import ON_ERROR, PredictOptions
+
+    if on_error not in ON_ERROR:
+        raise typer.BadParameter(f"{on_error!r}: give one of {', '.join(ON_ERROR)}", param_hint="--on-error")
+    return PredictOptions(top, min_score, on_error)
 
 
 def _format(form: str | None, target: str | None, as_json: bool) -> PredictionFormat | None:
@@ -99,51 +154,87 @@ def _format(form: str | None, target: str | None, as_json: bool) -> PredictionFo
 
 def _stream(
     workspace: Predictor,
-    texts: list[str] | None,
-    source: str | None,
+    inputs: AbstractContextManager[tuple[Iterable[Row], int | None]],
     target: str | None,
     form: PredictionFormat | None,
-    runners_up: int,
+    options: PredictOptions,
 ) -> None:
     from conpet.data.prediction_files import PredictionFormat, answered, write_answers
 
-    inputs, total = _inputs(texts, source)
-    answers = answered(workspace, inputs, runners_up)
     chosen = form or PredictionFormat.JSONL
-    with counting("predicting", total) as progress:
+    shows = target not in (None, STANDARD) or not sys.stdout.isatty()  # else the answers themselves show the progress
+    with inputs as (rows, total), counting("predicting", total) if shows else nullcontext(None) as progress:
+        answers = answered(workspace, rows, options)
         if target in (None, STANDARD):
-            write_answers(answers, sys.stdout, chosen, runners_up, progress)
-            return
-        with written_aside(Path(str(target))) as stream:
-            written = write_answers(answers, stream, chosen, runners_up, progress)
-    line(f"{target}: {written:,} predictions", messages())
+            written = write_answers(answers, sys.stdout, chosen, options, progress)
+        else:
+            with written_aside(Path(str(target))) as stream:
+                written = write_answers(answers, stream, chosen, options, progress)
+    _print_written(workspace, written, None if target == STANDARD else target, options)
 
 
-def _inputs(texts: list[str] | None, source: str | None) -> tuple[Iterable[Example], int | None]:
-    from conpet.data import Example
-    from conpet.data.prediction_files import checked_inputs
+def _rows(
+    workspace: Predictor, texts: list[str] | None, source: str | None, options: PredictOptions, how: ReadOptions
+) -> AbstractContextManager[tuple[Iterable[Row], int | None]]:
+    from conpet.data.prediction_files import opened_rows, text_rows
 
     if source is not None:
-        return checked_inputs(source)
-    return [Example.of_text(text) for text in texts or []], len(texts or [])
+        return opened_rows(workspace, source, options.on_error, how, lambda text: line(f"note: {text}", messages()))
+    return nullcontext((text_rows(texts or []), len(texts or [])))
 
 
-def _show(texts: list[str], predictions: list[Prediction]) -> None:
+def _print_written(workspace: Predictor, written: Written, target: str | None, options: PredictOptions) -> None:
+    """Print how many predictions were written to a file, which rows have none, and how many inputs were cut."""
+    print_cut(workspace, written.cut, "input")
+    if target is not None:
+        rejected = f", {written.rejected:,} of them rejected (score below {options.min_score:g})"
+        line(f"{target}: {written.predictions:,} predictions{rejected if written.rejected else ''}", messages())
+    if not written.problems:
+        return
+    done = "written with errors in place of predictions" if options.on_error == "report" else "left out"
+    line(f"{done}: {plural(written.problems, 'row')}", messages(), "yellow")
+    for problem in written.first_problems:
+        line(f"  {problem}", messages())
+    if more := written.problems - len(written.first_problems):
+        line(f"  ... and {more:,} more", messages())
+
+
+def _show(workspace: Predictor, texts: list[str], options: PredictOptions) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from conpet.data import Example
+    from conpet.data.prediction_files import Written
+    from conpet.errors import Problem
     from conpet.report import text as formatting
+
+    answers = workspace.predict(
+        texts,
+        top_n=options.top_n,
+        min_score=options.min_score,
+        on_error="fail" if options.on_error == "fail" else "report",
+    )
+    written = Written()
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("text", "label", "score", "from", "runners-up"):
         table.add_column(name, justify="right" if name == "score" else "left", overflow="fold")
-    for text, prediction in zip(texts, predictions, strict=True):
-        others = "\n".join(f"{label.shown} {formatting.percent(label.score)}" for label in prediction.runners_up)
+    for text, answer in zip(texts, answers, strict=True):
+        written.count(answer if isinstance(answer, Problem) else (Example.of_text(text), answer))
+        if isinstance(answer, Problem):
+            if options.on_error == "report":
+                table.add_row(Text(text), Text(f"error: {answer.reason}", "red"))
+            continue
+        others = "\n".join(f"{label.shown} {formatting.percent(label.score)}" for label in answer.runners_up)
+        rejected = f"none (rejected: {answer.rejected})"
         table.add_row(
             Text(text),
-            Text(prediction.shown, "bold"),
-            formatting.percent(prediction.score),
-            Text(f"{prediction.task} v{prediction.version}"),
+            Text(answer.shown, "bold") if answer.rejected is None else Text(rejected, "dim"),
+            formatting.percent(answer.score),
+            Text(f"{answer.task} v{answer.version}"),
             Text(others, "dim"),
         )
     output().print(table)
+    if options.on_error == "report":
+        written.problems = 0  # they are in the table
+    _print_written(workspace, written, None, options)

@@ -37,20 +37,22 @@ def report(
     With --json, the JSON is printed to standard output; files are written only with --output.
     """
     from conpet.commands.report import evaluated, overall, report_data
+    from conpet.report.files import REPORT_FOLDER, require_report, write_report
     from conpet.report.tables import final_table
     from conpet.store import Store
 
     store = Store.open(workspace)
+    written = target or (None if as_json else store.path / REPORT_FOLDER)
+    if written is not None:
+        require_report(written)
     data = report_data(store)
     if evaluate and data.tasks:
         with stages(data.workspace.name) as progress:
-            data = evaluated(data, open_workspace(workspace, backbone, device).evaluate(progress))
+            data = evaluated(data, open_workspace(workspace, backbone, device).evaluate(progress=progress))
     if as_json:
         sys.stdout.write(data.to_json() + "\n")
-    if target is not None or not as_json:
-        from conpet.report.files import REPORT_FOLDER, write_report
-
-        files = write_report(data, target or store.path / REPORT_FOLDER)
+    if written is not None:
+        files = write_report(data, written)
         last = overall(data)
         if last is not None and not as_json:
             output().print(final_table(last, data.workspace.backbone))

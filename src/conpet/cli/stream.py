@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from conpet.cli.console import counting, line, messages, output
-from conpet.cli.options import DataFolders
+from conpet.cli.options import (
+    DataFolders,
+    Encoding,
+    IdColumn,
+    InclusiveEnds,
+    InputFormat,
+    LabelColumn,
+    TextColumn,
+    reading,
+)
 from conpet.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -69,6 +78,12 @@ def make(
         str, typer.Option(help="Backbone whose features measure the similarity of labels.")
     ] = "minilm-l6",
     data_folder: DataFolders = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    id_column: IdColumn = None,
+    encoding: Encoding = None,
+    input_format: InputFormat = None,
+    inclusive_ends: InclusiveEnds = False,
 ) -> None:
     """Make a task stream from a labelled data set, as a folder for `conpet learn`."""
     from conpet.data.benchmarks import read_data
@@ -79,7 +94,15 @@ def make(
     if by not in _GROUPING_WAYS:
         raise UnknownNameError(f"--by {by} is not a way to make tasks; available: {', '.join(_GROUPING_WAYS)}")
     recipe = StreamRecipe.parse({"by": by, "tasks": tasks, "grouping": grouping, "seed": seed})
-    data = read_data(source, data_folder or ())
+    options = reading(
+        text=text_column,
+        label=label_column,
+        identifier=id_column,
+        encoding=encoding,
+        form=input_format,
+        inclusive_ends=inclusive_ends,
+    )
+    data = read_data(source, data_folder or (), options)
     if groups is not None:
         data = _with_groups(data, groups, recipe.by, recipe.grouping)
     per_label = PerLabel(train, validation, test)

@@ -50,7 +50,7 @@ def tune(
     Designs are compared on validation examples. Give a limit: --seconds, --passes or --trials.
     If the workspace has learned a task, its frozen layers and warm-up do not change.
     """
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, to_change=not dry_run)
     source = _source(opened, task)
     try:
         with stages(source if isinstance(source, str) else source.name) as progress:

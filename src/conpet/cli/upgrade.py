@@ -38,7 +38,7 @@ def upgrade(
     """
     from conpet.commands.checks import upgraded_settings
 
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, to_change=True)
     with opened.store.snapshot() as snapshot:
         upgraded_settings(snapshot, method, fusion, selector)
     former = opened.settings.method.name
@@ -71,7 +71,7 @@ def merge(
     from conpet.commands.checks import mergeable
     from conpet.report import text
 
-    opened = open_workspace(workspace, backbone, device)
+    opened = open_workspace(workspace, backbone, device, to_change=True)
     with opened.store.snapshot() as snapshot:
         mergeable(snapshot, tasks, bound)
     confirm(f"Merge the modules of {', '.join(tasks)}? Their present modules are deleted.", yes)

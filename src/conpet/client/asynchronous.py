@@ -62,7 +62,8 @@ class AsyncClient:
         self,
         inputs: Inputs,
         *,
-        runners_up: int = 2,
+        top_n: int = 3,
+        min_score: float = 0.0,
         tasks: Collection[str] | None = None,
         explain: bool = False,
         min_generation: int | None = None,
@@ -72,7 +73,8 @@ class AsyncClient:
 
         Args:
             inputs: The inputs.
-            runners_up: Number of further candidates to return with each answer, 0 or more.
+            top_n: Number of labels with scores for each input, 1 or more.
+            min_score: Answers with a lower score are rejected, 0 to 1; see `ConPET.predict`.
             tasks: Names of the only tasks that may answer, or None for all.
             explain: Whether to return why each input was answered as it was.
             min_generation: The oldest generation that may answer, for example that of a job's result; waits for it.
@@ -82,7 +84,7 @@ class AsyncClient:
             DataError: An input is wrong, or the workspace has no tasks.
             ServerBusyError: The server is overloaded or does not answer in time.
         """
-        return await self._do(calls.predict(inputs, runners_up, tasks, explain, min_generation, seconds))
+        return await self._do(calls.predict(inputs, top_n, min_score, tasks, explain, min_generation, seconds))
 
     async def tasks(self) -> list[TaskInfo]:
         """Return the learned tasks, in order."""

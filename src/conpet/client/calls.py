@@ -14,8 +14,8 @@ from conpet.client.records import TaskInfo, VersionInfo
 from conpet.data import Example, Examples, Task
 from conpet.data.files import data_suffix
 from conpet.errors import ConfigError
-from conpet.jobs.records import Job, JobEvent, JobState
-from conpet.types import Prediction
+from conpet.jobs.records import FILE_FORMATS, Job, JobEvent, JobState
+from conpet.types import Prediction, PredictOptions
 
 Answer = TypeVar("Answer")
 Inputs = str | Example | Sequence[str | Example]
@@ -48,17 +48,19 @@ class Call(Generic[Answer]):
 
 def predict(
     inputs: Inputs,
-    runners_up: int,
+    top_n: int,
+    min_score: float,
     tasks: Collection[str] | None,
     explain: bool,
     min_generation: int | None,
     seconds: float | None,
 ) -> Call[list[Prediction]]:
     """Return the request of predictions."""
-    if runners_up < 0:
-        raise ConfigError(f"runners_up={runners_up}: give 0 or more")
+    PredictOptions(top_n, min_score)  # checks them
     several = [inputs] if isinstance(inputs, str | Example) else inputs
-    body: dict[str, Any] = {"inputs": [_input(one) for one in several], "top_n": runners_up + 1, "explain": explain}
+    body: dict[str, Any] = {"inputs": [_input(one) for one in several], "top_n": top_n, "explain": explain}
+    if min_score:
+        body["min_score"] = min_score
     if tasks is not None:
         body["tasks"] = list(tasks)
     if min_generation is not None:
@@ -131,9 +133,9 @@ def learn_file(
     Raises:
         ConfigError: The file has no known suffix, or cannot be read.
     """
-    suffix = data_suffix(path)
+    suffix = sendable_suffix(path)
     if suffix is None:
-        raise ConfigError(f"{path}: unknown file format; send JSONL, CSV or Parquet")
+        raise ConfigError(f"{path}: a server takes JSONL, CSV and Parquet files; read others with `conpet.read_task`")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -148,6 +150,12 @@ def learn_file(
         params["name"] = name or path.name.removesuffix(suffix)
     headers = {"Content-Type": "application/octet-stream"}
     return _change("POST", "/v1/learn", key, params=params, content=content, headers=headers)
+
+
+def sendable_suffix(path: Path) -> str | None:
+    """Return the suffix of a data file if it can be sent as it is, or None."""
+    suffix = data_suffix(path)
+    return suffix if suffix is not None and suffix.removeprefix(".") in FILE_FORMATS else None
 
 
 def remove(task: str, evaluate: bool, key: str | None) -> Call[Job]:

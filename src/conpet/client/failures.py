@@ -12,9 +12,11 @@ from conpet.errors import (
     ConfigError,
     ConpetError,
     DataError,
+    DiskFullError,
     IdempotencyError,
     JobFailedError,
     Problem,
+    ReadOnlyError,
     ServerBusyError,
     ServerError,
     ServerUnreachableError,
@@ -34,6 +36,11 @@ _BY_STATUS: dict[int, type[ConpetError]] = {
     429: ServerBusyError,
     503: ServerBusyError,
     504: ServerBusyError,
+}
+_BY_KIND: dict[str, type[ConpetError]] = {
+    "read-only": ReadOnlyError,
+    "disk-full": DiskFullError,
+    "idempotency-key-reused": IdempotencyError,
 }
 
 
@@ -110,11 +117,9 @@ def _error_of(response: httpx2.Response) -> ConpetError:
         detail, kind = str(document["detail"]), str(document["type"]).rpartition(":")[2]
     except (ValueError, TypeError, KeyError):
         return ServerError(f"the server answered {response.status_code} {response.reason_phrase}")
-    known = _BY_STATUS.get(response.status_code)
+    known = _BY_KIND.get(kind) or _BY_STATUS.get(response.status_code)
     if known is not None:
         return known(detail)
-    if kind == "idempotency-key-reused":
-        return IdempotencyError(detail)
     problems = _problems(document)
     if problems and kind in ("invalid-data", "invalid-inputs"):
         return DataError(detail, problems)

@@ -63,7 +63,8 @@ class Client:
         self,
         inputs: Inputs,
         *,
-        runners_up: int = 2,
+        top_n: int = 3,
+        min_score: float = 0.0,
         tasks: Collection[str] | None = None,
         explain: bool = False,
         min_generation: int | None = None,
@@ -73,7 +74,8 @@ class Client:
 
         Args:
             inputs: The inputs.
-            runners_up: Number of further candidates to return with each answer, 0 or more.
+            top_n: Number of labels with scores for each input, 1 or more.
+            min_score: Answers with a lower score are rejected, 0 to 1; see `ConPET.predict`.
             tasks: Names of the only tasks that may answer, or None for all.
             explain: Whether to return why each input was answered as it was.
             min_generation: The oldest generation that may answer, for example that of a job's result; waits for it.
@@ -83,7 +85,7 @@ class Client:
             DataError: An input is wrong, or the workspace has no tasks.
             ServerBusyError: The server is overloaded or does not answer in time.
         """
-        return self._do(calls.predict(inputs, runners_up, tasks, explain, min_generation, seconds))
+        return self._do(calls.predict(inputs, top_n, min_score, tasks, explain, min_generation, seconds))
 
     def tasks(self) -> list[TaskInfo]:
         """Return the learned tasks, in order."""
@@ -204,7 +206,7 @@ class Client:
         return self._do(calls.cancel(job_id))
 
     def predict_stream(
-        self, inputs: Iterable[str | Example], *, runners_up: int = 2, batch: int = 256
+        self, inputs: Iterable[str | Example], *, top_n: int = 3, min_score: float = 0.0, batch: int = 256
     ) -> Iterator[Prediction]:
         """Predict any number of inputs in constant memory, `batch` in each request; as `predict`.
 
@@ -212,7 +214,7 @@ class Client:
         """
         remaining = iter(inputs)
         while part := list(islice(remaining, batch)):
-            yield from self.predict(part, runners_up=runners_up)
+            yield from self.predict(part, top_n=top_n, min_score=min_score)
 
     def events(self, job_id: str, after: int = 0) -> Iterator[JobEvent]:
         """Yield what happens to a job until it ends; a lost connection is resumed.

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
-from conpet.commands.rows import recorded
+from conpet.commands.attempts import Attempt
+from conpet.commands.rows import answers_artifact, recorded
 from conpet.config import Settings
 from conpet.context import Progress, TrainContext
 from conpet.cost import CostLedger, Meter, StageCost
+from conpet.errors import DiskFullError
 from conpet.evaluation.evaluator import counted, evaluate
-from conpet.evaluation.history import CACHE, matrix_of
-from conpet.evaluation.metrics import AccuracyMatrix, backward_transfer, forgetting
+from conpet.evaluation.history import CACHE, TUNE, matrix_of
 from conpet.methods.base import Method
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.memory_writer import past_examples, stored_examples
 from conpet.state.live import Live, LiveState
 from conpet.state.reading import seed_of
+from conpet.state.slots import ANSWERS
 from conpet.state.state import State
 from conpet.store import Change, EventRecord, Snapshot, Store, VersionRecord, Writer
 from conpet.types import Evaluation, LearnReport
@@ -55,8 +59,10 @@ class Transaction:
         self.method: Method = present.method
         self.state: State = present.state
         self.snapshot: Snapshot = present.snapshot
-        self.progress = progress
         self.costs = CostLedger()
+        self._bytes_to_write = 0
+        self._attempt = Attempt(self.costs, progress)
+        self.progress: Progress = self._attempt.progress
         self._writer = writer
         self._live = live
         self._evaluate = evaluate
@@ -83,11 +89,14 @@ class Transaction:
             scratch: Name of the folder for checkpoints, or None.
         """
         others = [task for task in self.snapshot.tasks if task.name not in names]
+        folder = self.store.scratch(scratch) if scratch else None
+        if folder is not None:
+            self._attempt.begin(folder)
         return TrainContext(
             past_examples(others),
             self.costs,
             seed_of(self.settings.seed, names[0] if names else ""),
-            self.store.scratch(scratch) if scratch else None,
+            folder,
             self.progress,
         )
 
@@ -98,6 +107,24 @@ class Transaction:
         """
         digest = parts[0] if len(parts) == 1 else hashlib.sha256("|".join(parts).encode()).hexdigest()
         return f"{digest[:32]}-{self.snapshot.generation}"
+
+    def count_attempts(self) -> None:
+        """Add what interrupted attempts at this change spent in vain to its costs; call it once, before the commit."""
+        self.costs.stages.extend(self._attempt.lost())
+
+    def interrupted(self) -> None:
+        """Record what this attempt has cost, so that the next one counts it."""
+        self._attempt.record(now=True)
+
+    def disk_full(self) -> DiskFullError:
+        """Return the error to raise when the disk is full."""
+        needed = f"at least {self._bytes_to_write / 1e6:,.1f} MB are needed, and " if self._bytes_to_write else ""
+        free = shutil.disk_usage(self.store.path).free / 1e6
+        return DiskFullError(
+            f"no space left on the disk for {self.store.path}: {needed}{free:,.1f} MB are free. Nothing was "
+            "changed. Free some space and run the same command again; `conpet modules remove`, `conpet generations "
+            "--drop` and `conpet cache clear` work on a full disk"
+        )
 
     def counted(self, stage: str, total: int) -> Callable[[int], None]:
         """Return a function that takes numbers of examples just done and reports the share done of `total`."""
@@ -162,9 +189,11 @@ class Transaction:
             )
         complete[-1] = replace(
             complete[-1],
+            shared={**complete[-1].shared, **self._answers(evaluation, complete[-1])},
             detail={**complete[-1].detail, CACHE: {"hits": self._meter.cache_hits, "asked": self._meter.cache_lookups}},
             clear_scratch=tuple(self.store.scratches()),  # all of them started in a former state
         )
+        self._bytes_to_write = sum(artifact.tensor_bytes for change in complete for artifact in change.artifacts)
         with self._live.committing():
             events = self._writer.commit_all(complete)
             self.snapshot = self.store.snapshot()
@@ -174,6 +203,18 @@ class Transaction:
                 live = self._live.reload(self.snapshot)
         self.method, self.state = live.method, live.state
         return events
+
+    def _answers(self, evaluation: Evaluation | None, change: Change) -> dict[str, Artifact | None]:
+        """Return the stored answers to test examples after a change; former ones are dropped if they may differ."""
+        if change.restore is not None or change.verb == TUNE:
+            return {}
+        if evaluation is not None:
+            return {ANSWERS: answers_artifact(evaluation.answers)}
+        return {ANSWERS: None} if ANSWERS in self.snapshot.shared else {}
+
+    def measured(self, evaluation: Evaluation | None) -> Evaluation | None:
+        """Return an evaluation that was committed, with the accuracy matrix of the whole history."""
+        return replace(evaluation, matrix=matrix_of(self.store.events())) if evaluation else None
 
     def report(
         self,
@@ -188,7 +229,7 @@ class Transaction:
     ) -> LearnReport:
         """Return the report of a change to a task."""
         tasks = self.snapshot.tasks
-        matrix = matrix_of(self.store.events()) if evaluation else AccuracyMatrix()
+        evaluation = self.measured(evaluation)
         return LearnReport(
             task=version.task,
             version=version.number,
@@ -198,8 +239,8 @@ class Transaction:
             tasks_seen=len(tasks),
             labels_seen=sum(len(task.active.labels) for task in tasks),
             evaluation=evaluation,
-            forgetting=forgetting(matrix) if evaluation else None,
-            backward_transfer=backward_transfer(matrix) if evaluation else None,
+            forgetting=evaluation.forgetting if evaluation else None,
+            backward_transfer=evaluation.backward_transfer if evaluation else None,
             cost=tuple(self.costs.stages if cost is None else cost),
             trainable_parameters=version.parameters,
             head_parameters=version.head_parameters,

@@ -7,6 +7,7 @@ from unicodedata import category
 
 from conpet.config import Settings
 from conpet.data import Task
+from conpet.data.checks import next_step
 from conpet.errors import ConfigError, DataError, Problem, UnknownNameError
 from conpet.heads.stored import make_head
 from conpet.methods import METHODS
@@ -56,9 +57,13 @@ def upgraded_settings(snapshot: Snapshot, method: str, fusion: str, selector: st
     """
     settings = Settings.parse(snapshot.header.settings)
     if method != DynamicMethod.name:
-        raise ConfigError(f"method {method!r}: a workspace can only be upgraded to method {DynamicMethod.name!r}")
+        raise ConfigError(
+            f"method {method!r}: a workspace can only be upgraded to method {DynamicMethod.name!r}; leave it out"
+        )
     if settings.method.name == method:
-        raise ConfigError(f"the workspace already has method {method!r}; there is nothing to upgrade")
+        raise ConfigError(
+            f"the workspace already has method {method!r}; there is nothing to upgrade, go on with `conpet learn`"
+        )
     if not issubclass(METHODS[settings.method.name], StaticMethod):
         raise ConfigError(
             f"method {settings.method.name!r}: only a workspace with one PET module for all tasks can be upgraded; "
@@ -87,7 +92,10 @@ def mergeable(snapshot: Snapshot, names: Sequence[str], bound: float) -> list[st
     """
     method = snapshot.header.settings["method"]["name"]
     if method != DynamicMethod.name:
-        raise ConfigError(f"method {method!r}: only tasks of a {DynamicMethod.name!r} workspace have modules to merge")
+        raise ConfigError(
+            f"method {method!r}: only tasks of a {DynamicMethod.name!r} workspace have modules to merge; "
+            "`conpet upgrade` makes it one"
+        )
     if isinstance(names, str):
         raise ConfigError(f"merge: {names!r} is a string; give a list of two or more task names")
     wanted = {snapshot.task(name).name for name in names}
@@ -140,10 +148,16 @@ def check_distinct(tasks: Sequence[Task]) -> None:
     names = [task.name for task in tasks]
     owners = {label: task.name for task in reversed(tasks) for label in task.labels}
     problems = [
-        Problem(f"task {name!r}", None, "is given twice") for name in sorted(set(names)) if names.count(name) > 1
+        Problem(f"task {name!r}", None, "is given twice; give it once")
+        for name in sorted(set(names))
+        if names.count(name) > 1
     ]
     problems += [
-        Problem(f"task {task.name!r}", None, f"label {label!r} also belongs to task {owners[label]!r}")
+        Problem(
+            f"task {task.name!r}",
+            None,
+            f"label {label!r} also belongs to task {owners[label]!r}; learn them one after another, or rename one",
+        )
         for task in tasks
         for label in task.labels
         if owners[label] != task.name
@@ -161,7 +175,7 @@ def check_labels(snapshot: Snapshot, name: str, labels: Sequence[str]) -> None:
         if owners.get(label, name) != name
     ]
     if problems:
-        raise DataError(f"task {name!r} cannot be learned; nothing was changed", problems)
+        raise DataError(f"task {name!r} cannot be learned; nothing was changed{next_step(labels, owners)}", problems)
 
 
 def check_answers(settings: Settings, task: Task) -> None:

@@ -12,6 +12,7 @@ from conpet.backbone.states import States
 from conpet.commands.base import Transaction
 from conpet.commands.checks import check_consolidation, consolidation_blocker
 from conpet.commands.refusal import Refusal, last_refusal
+from conpet.commands.tuned import TunedBackbones
 from conpet.commands.validation import check_bound, validated
 from conpet.config import Settings, TaskSettings
 from conpet.context import TrainContext
@@ -31,7 +32,9 @@ from conpet.types import ConsolidationReport
 VERB = "consolidate"
 
 
-def consolidate(tx: Transaction, bound: float, changes: Mapping[str, Any]) -> ConsolidationReport:
+def consolidate(
+    tx: Transaction, bound: float, changes: Mapping[str, Any], tuned: TunedBackbones | None = None
+) -> ConsolidationReport:
     """Consolidate a workspace; see `ConPET.consolidate`."""
     check_consolidation(tx.snapshot, bound)
     started = monotonic()
@@ -42,7 +45,10 @@ def consolidate(tx: Transaction, bound: float, changes: Mapping[str, Any]) -> Co
     context = tx.context(scratch=tx.scratch_name(parts))
     examples = learned_examples(tx.snapshot)
     with tx.costs.stage("consolidation"):
-        module, steps = _trained(base.loaded, tx.method, tx.state, sources, settings, context, examples)
+        key = repr([parts, base.fingerprint.digest, _lora_settings(settings), settings.replay, context.seed])
+        module, steps = (tuned or TunedBackbones()).trained(
+            key, lambda: _trained(base.loaded, tx.method, tx.state, sources, settings, context, examples)
+        )
         candidate = State().with_shared({FOLDED: module})
         method = type(tx.method)(backbone_of(base, candidate), tx.settings)
     with tx.costs.stage("prefix"):
@@ -61,6 +67,7 @@ def consolidate(tx: Transaction, bound: float, changes: Mapping[str, Any]) -> Co
         raise
     tx.method = method
     evaluation = tx.evaluate(rebuilt.state)
+    tx.count_attempts()
     event = tx.commit(
         rebuilt.state,
         evaluation,
@@ -88,7 +95,7 @@ def consolidate(tx: Transaction, bound: float, changes: Mapping[str, Any]) -> Co
         event.bytes_stored,
         tuple(tx.costs.stages),
         notes,
-        evaluation,
+        tx.measured(evaluation),
     )
 
 

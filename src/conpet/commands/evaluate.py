@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from conpet.artifact import InMemoryObject
 from conpet.commands.base import evaluate_tests
 from conpet.context import Progress
+from conpet.data import Example, check_example
+from conpet.data.truncation import CutInputs
+from conpet.errors import DataError, Problem, plural
+from conpet.evaluation.answers import AnsweredExample
 from conpet.evaluation.history import TUNE, learned_by, matrix_of
 from conpet.evaluation.metrics import Row
+from conpet.replay.memory import StoredExamples, Subset, text_memory
 from conpet.replay.memory_writer import stored_examples
+from conpet.state.engine import answer
 from conpet.state.live import Live
+from conpet.state.state import TaskState
 from conpet.store import Store
 from conpet.types import Evaluation
+
+EXAMPLES = "examples"
+"""Name of the caller's examples in error messages."""
 
 
 def evaluate_workspace(live: Live, store: Store, progress: Progress) -> Evaluation:
@@ -21,4 +35,88 @@ def evaluate_workspace(live: Live, store: Store, progress: Progress) -> Evaluati
     events = [event for event in store.events() if event.id <= live.generation and event.verb != TUNE]
     *earlier, last = events
     matrix = matrix_of(earlier).followed_by(Row(learned_by(last), evaluation.tallies))
-    return Evaluation(evaluation.tasks, evaluation.references, evaluation.confusion, matrix)
+    return replace(evaluation, matrix=matrix)
+
+
+def evaluate_examples(live: Live, examples: Iterable[Example], progress: Progress) -> Evaluation:
+    """Evaluate the live state on labelled examples of the caller; see `ConPET.evaluate`."""
+    numbered = dict(enumerate(_labelled(examples), start=1))
+    owners = {label: task for task in live.state.tasks for label in task.labels}
+    _check(live, numbered, owners)
+    known = {number: example for number, example in numbered.items() if example.label in owners}
+    if not known:
+        labels = ", ".join(repr(label) for label in list(owners)[:20])
+        raise DataError(
+            f"no example has a label that the workspace has learned ({labels or 'none yet'}): check the spelling of "
+            "the labels, or learn the task first"
+        )
+    rows: dict[str, list[int]] = {}
+    for number, example in known.items():
+        rows.setdefault(owners[str(example.label)].name, []).append(number)
+    tests = {
+        task.name: _as_tests(task, [known[number] for number in rows[task.name]])
+        for task in live.state.tasks
+        if task.name in rows
+    }
+    evaluation = evaluate_tests(live.method, live.state, tests, progress)
+    answers = (replace(one, row=rows[str(one.task)][one.row - 1]) for one in evaluation.answers)
+    unknown, cut = _answer_unknown(live, {number: one for number, one in numbered.items() if number not in known})
+    return replace(
+        evaluation,
+        answers=tuple(sorted(answers, key=lambda one: one.row)),
+        unknown=unknown,
+        cut=evaluation.cut.plus(cut),
+    )
+
+
+def _labelled(examples: Iterable[Example]) -> Sequence[Example]:
+    if isinstance(examples, str | Example) or not isinstance(examples, Iterable):
+        raise DataError(f"evaluate takes labelled examples, not a {type(examples).__name__}: give a list of them")
+    given = list(examples)
+    if not given:
+        raise DataError("there are no examples: give at least one labelled example")
+    wrong = [number for number, one in enumerate(given, start=1) if not isinstance(one, Example)]
+    if wrong:
+        raise DataError(
+            f"example {wrong[0]} is a {type(given[wrong[0] - 1]).__name__}; give conpet.Example objects with a label"
+        )
+    return given
+
+
+def _check(live: Live, examples: dict[int, Example], owners: dict[str, TaskState]) -> None:
+    kinds = {task.kind for task in live.state.tasks}
+    problems = []
+    for number, example in examples.items():
+        reasons = check_example(example)
+        owner = owners.get(example.label or "")
+        if example.label is None or not example.label.strip():
+            reasons.append("missing label")
+        elif owner is not None and owner.kind is not example.kind:
+            reasons.append(
+                f"is a {example.kind} example, but its label {example.label!r} belongs to task {owner.name!r} of kind "
+                f"{owner.kind}"
+            )
+        elif example.kind not in kinds:
+            reasons.append(f"is a {example.kind} example, and no task of that kind was learned")
+        problems += [Problem(EXAMPLES, number, reason) for reason in reasons]
+    if problems:
+        wrong = len({problem.row for problem in problems})
+        raise DataError(
+            f"{wrong:,} of {plural(len(examples), 'example')} cannot be evaluated; correct or remove them", problems
+        )
+
+
+def _as_tests(task: TaskState, examples: Sequence[Example]) -> StoredExamples:
+    """Return examples of a task as if they were its stored test examples."""
+    memory = text_memory({Subset.TRAIN: (), Subset.VALIDATION: (), Subset.TEST: examples})
+    return StoredExamples(task.name, task.template, task.kind, InMemoryObject(memory))
+
+
+def _answer_unknown(live: Live, examples: dict[int, Example]) -> tuple[tuple[AnsweredExample, ...], CutInputs]:
+    """Answer examples whose label was not learned; every answer to them is wrong."""
+    predictions = answer(live, [example.labelled(None) for example in examples.values()], top_n=1)
+    answered = tuple(
+        AnsweredExample(str(example.label), prediction.label, prediction.score, None, prediction.task, number, example)
+        for (number, example), prediction in zip(examples.items(), predictions, strict=True)
+    )
+    return answered, CutInputs.of(prediction.cut_tokens for prediction in predictions)

@@ -28,32 +28,43 @@ def owners_of(tx: Transaction, examples: Examples | Task) -> list[str]:
     if unknown := sorted(labels - owners.keys()):
         problems = [Problem("examples", None, f"no task has a label {label!r}") for label in unknown]
         raise DataError(
-            "these labels are new; learn them as a new task (without --extend), or correct them. Nothing was changed",
+            "these labels are new: `--mixed` instead of `--extend` learns them as a new task and adds the other "
+            "examples to their tasks (in Python, `learn_mixed`). Or correct them. Nothing was changed",
             problems,
         )
     wanted = {owners[label] for label in labels}
     names = [task.name for task in tx.snapshot.tasks if task.name in wanted]
     for name in names:
-        _extended(tx, name, examples)
+        extended(tx.snapshot.task(name).active, examples)
     return names
 
 
 def extend(tx: Transaction, name: str, examples: Examples | Task) -> LearnReport:
     """Learn one task from its stored examples and new ones; see `ConPET.extend`."""
-    task = _extended(tx, name, examples)
     present = tx.snapshot.task(name).active
+    task = extended(present, examples)
     if task is None:
         return tx.report(present, skipped=True)
-    return learn_checked(tx, [task], "learn", derived_from=origins(present))[0]
+    return learn_checked(tx, [task], "learn", derived_from={name: origins(present)})[0]
 
 
-def _extended(tx: Transaction, name: str, examples: Examples | Task) -> Task | None:
-    """Return a task with its stored examples and the new ones, or None if there are no new ones."""
-    present = tx.snapshot.task(name).active
+def extended(present: VersionRecord, examples: Examples | Task, new_labels: Iterable[str] = ()) -> Task | None:
+    """Return a task with its stored examples and those of its labels that are new, or None if there are none.
+
+    Args:
+        present: Its active version.
+        examples: Examples, also of other labels.
+        new_labels: Labels that are added to the task.
+
+    Raises:
+        DataError: An input is stored with another label, or the replay memory holds no training example of a label.
+        ConfigError: The texts are not stored.
+    """
     stored = all_stored(present)
     labels = {example.input_key: example.label for subset_examples in stored.values() for example in subset_examples}
+    accepted = {*present.labels, *new_labels}
     new_examples = {
-        subset: [example for example in subset_examples if example.label in present.labels]
+        subset: [example for example in subset_examples if example.label in accepted]
         for subset, subset_examples in by_subset(examples).items()
     }
     problems = [
@@ -67,7 +78,7 @@ def _extended(tx: Transaction, name: str, examples: Examples | Task) -> Task | N
         if labels.get(example.input_key, example.label) != example.label
     ]
     if problems:
-        raise DataError(f"task {name!r} cannot be extended; nothing was changed", problems)
+        raise DataError(f"task {present.task!r} cannot be extended; nothing was changed", problems)
     new = {
         subset: distinct(example for example in subset_examples if example.input_key not in labels)
         for subset, subset_examples in new_examples.items()

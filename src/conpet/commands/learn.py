@@ -14,6 +14,7 @@ from conpet.commands.consolidate import due
 from conpet.context import TrainContext
 from conpet.cost import StageCost
 from conpet.data import Task
+from conpet.data.truncation import CutInputs
 from conpet.errors import ConfigError
 from conpet.evaluation.history import BATCH
 from conpet.methods.base import TaskData
@@ -53,7 +54,7 @@ def learn_batch(tx: Transaction, tasks: Sequence[Task]) -> list[LearnReport]:
 
 
 def learn_checked(
-    tx: Transaction, tasks: Sequence[Task], verb: str, *, derived_from: Sequence[str] = ()
+    tx: Transaction, tasks: Sequence[Task], verb: str, *, derived_from: Mapping[str, Sequence[str]] | None = None
 ) -> list[LearnReport]:
     """Learn tasks that have been checked, as new versions.
 
@@ -61,7 +62,7 @@ def learn_checked(
         tx: The transaction.
         tasks: One or more.
         verb: Name of the change in the history.
-        derived_from: Digests of the data that the tasks were derived from.
+        derived_from: Digests of the data that tasks were derived from, by name.
     """
     _check_batch(tx, tasks)
     contexts = _contexts(tx, tasks)
@@ -93,12 +94,16 @@ def learn_checked(
     state = tx.state.apply(*updates)
     evaluation = tx.evaluate(state, {stored.task: stored for stored in examples})
     changes = []
-    for task, update, whole, memory in zip(tasks, updates, examples, memories, strict=True):
-        description = describe(task) | {ORIGINS: list(derived_from)}
+    for task, data, update, whole, memory in zip(tasks, batch, updates, examples, memories, strict=True):
+        description = describe(task) | {ORIGINS: list((derived_from or {}).get(task.name, ()))}
         description["notes"] += writer.notes(whole, memory)
+        cut = CutInputs.of(encoded.cut for encoded in data.train.encoded)
+        if note := method.backbone.cut_note(cut, "training example"):
+            description["notes"].append(note)
         new = _version(task, update, memory, description)
         changes.append(Change(verb, task.name, new_version=new, detail={**update.detail, **_batch_note(tasks)}))
     changes[0] = replace(changes[0], side_objects=smaller, shared={**folded_objects, **updates[-1].shared})
+    tx.count_attempts()
     costs = _divided_costs(tx, tasks, changes)
     committed = tx.commit_all(state, evaluation, changes, costs)
     reports = []

@@ -50,7 +50,7 @@ def merge(tx: Transaction, names: Sequence[str], bound: float) -> MergeReport:
         shared={**merged.shared, **pruned},
         detail={"tasks": list(sources), "steps": merged.steps, "bound": bound},
     )
-    return MergeReport(tuple(sources), before, after, bytes_before, event.bytes_stored, evaluation)
+    return MergeReport(tuple(sources), before, after, bytes_before, event.bytes_stored, tx.measured(evaluation))
 
 
 def _sources(tx: Transaction, names: Sequence[str]) -> dict[str, StoredExamples]:
@@ -58,7 +58,9 @@ def _sources(tx: Transaction, names: Sequence[str]) -> dict[str, StoredExamples]
     records = [tx.snapshot.task(name).active for name in names]
     slots = {task.shared_slot for task in task_states(records)}
     if len(slots) == 1 and None not in slots:
-        raise ConfigError(f"{', '.join(sorted(names))} already share one module; there is nothing to merge")
+        raise ConfigError(
+            f"{', '.join(sorted(names))} already share one module; there is nothing to merge. Name other tasks"
+        )
     sources = {record.task: examples_without_test_labels(record) for record in records}
     problems = [
         Problem(f"task {name!r}", None, f"has no stored {subset} examples")

@@ -27,4 +27,4 @@ def remove(tx: Transaction, name: str) -> Evaluation | None:
         unpinned=holding(tx.store, name),  # they hold its examples
         shared=update.shared,
     )
-    return evaluation
+    return tx.measured(evaluation)

@@ -13,6 +13,6 @@ def rename(tx: Transaction, old: str, new: str) -> LearnReport:
     """Give a label another name; see `ConPET.rename`."""
     record = owner_of(tx.snapshot, old)
     if new == old:
-        raise ConfigError(f"label {old!r} has this name already; nothing was changed")
+        raise ConfigError(f"label {old!r} has this name already; give another one. Nothing was changed")
     check_new_label(tx.snapshot, new)
     return relabel_task(tx, "rename", record.active, {old: new})

@@ -10,12 +10,15 @@ from typing import Any
 from pydantic import JsonValue
 
 from conpet.backbone.fingerprint import Fingerprint
+from conpet.commands.rows import stored_answers
+from conpet.evaluation.answers import AnsweredExample, LabelAverage
 from conpet.evaluation.history import CACHE, DESIGN, Standing, metrics_of, row_of
-from conpet.evaluation.metrics import AccuracyMatrix, Measurement, backward_transfer, forgetting
+from conpet.evaluation.metrics import Measurement, forgetting_examples
 from conpet.modules.folded_info import FoldedNote, Producer
 from conpet.report.data import (
     BackboneInfo,
     Event,
+    Measures,
     ReportData,
     Score,
     StageCost,
@@ -26,6 +29,15 @@ from conpet.report.data import (
     task_order,
 )
 from conpet.report.design import TuneReport
+from conpet.report.label_results import (
+    Average,
+    ConfusedExample,
+    ConfusedPair,
+    LabelResults,
+    LabelRow,
+    Reliability,
+    ReliabilityBin,
+)
 from conpet.state.slots import STATIC, shared_slot_of
 from conpet.store import Cost, EventRecord, Snapshot, Store, TaskRecord, VersionRecord
 from conpet.types import Evaluation
@@ -103,7 +115,7 @@ class History:
         if not record.metrics:
             return {}
         references = {reference.name: Measurement(reference.value, reference.n) for reference in record.references}
-        return _measures(Evaluation(metrics_of(record), references), self._standing.followed_by(row_of(record)))
+        return _measures(Evaluation(metrics_of(record), references, matrix=self._standing.followed_by(row_of(record))))
 
 
 def report_data(store: Store, until: int | None = None) -> ReportData:
@@ -117,12 +129,14 @@ def report_data(store: Store, until: int | None = None) -> ReportData:
         tasks = _task_infos(snapshot.tasks)
         history = History(store)
         events = history.events(until=snapshot.generation if until is None else until)
+        answers = stored_answers(snapshot) if until in (None, snapshot.generation) else ()
         info = _workspace_info(store, snapshot)
     return ReportData(
         workspace=info,
         tasks=tasks,
         events=events,
         selector_confusion=history.confusion,
+        label_results=label_results(answers),
         summary=summarise(events, tasks, info.backbone, history.cache_hit_rate),
         design=history.design,
         generated=datetime.now(UTC),
@@ -134,12 +148,13 @@ def evaluated(data: ReportData, evaluation: Evaluation) -> ReportData:
     if not data.answering:
         return data
     last = data.answering[-1]
-    measured = last.model_copy(update=_measures(evaluation, evaluation.matrix))
+    measured = last.model_copy(update=_measures(evaluation))
     events = tuple(measured if event is last else event for event in data.events)
     return data.model_copy(
         update={
             "events": events,
-            "selector_confusion": evaluation.confusion,
+            "selector_confusion": evaluation.selector_confusion,
+            "label_results": label_results(evaluation.answers),
             "summary": summarise(events, data.tasks, data.workspace.backbone, _cache_hit_rate(data)),
         }
     )
@@ -223,13 +238,78 @@ def _stage_totals(events: Sequence[Event]) -> dict[str, StageCost]:
     }
 
 
-def _measures(evaluation: Evaluation, matrix: AccuracyMatrix) -> dict[str, Any]:
+def measures(evaluation: Evaluation) -> Measures:
+    """Return the metrics of an evaluation."""
+    return Measures(**_measures(evaluation))
+
+
+def label_results(answers: Sequence[AnsweredExample]) -> LabelResults | None:
+    """Return the results by label; None without answers."""
+    if not answers:
+        return None
+    evaluation = Evaluation({}, answers=tuple(answers))
+    macro, weighted, calibration = evaluation.macro_average, evaluation.weighted_average, evaluation.calibration
+    assert macro and weighted and calibration, "there are answers"  # noqa: S101, PT018
+    return LabelResults(
+        label_scores=tuple(
+            LabelRow(
+                label=score.label,
+                task=score.task,
+                precision=score.precision,
+                recall=score.recall,
+                f1=score.f1,
+                support=score.support,
+                answered=score.answered,
+                correct=score.correct,
+            )
+            for score in evaluation.labels.values()
+        ),
+        macro_average=_average(macro),
+        weighted_average=_average(weighted),
+        confusion=tuple(
+            ConfusedPair(
+                label=pair.label,
+                answer=pair.answer,
+                count=pair.count,
+                support=pair.support,
+                examples=tuple(_confused(one) for one in pair.examples),
+            )
+            for pair in evaluation.confusion
+        ),
+        calibration=Reliability(
+            expected_calibration_error=calibration.error,
+            overconfidence=calibration.overconfidence,
+            n=calibration.n,
+            bins=tuple(
+                ReliabilityBin(low=each.low, high=each.high, n=each.n, score=each.score, accuracy=each.accuracy)
+                for each in calibration.bins
+            ),
+        ),
+    )
+
+
+def _average(average: LabelAverage) -> Average:
+    return Average(precision=average.precision, recall=average.recall, f1=average.f1)
+
+
+def _confused(one: AnsweredExample) -> ConfusedExample:
+    return ConfusedExample(
+        row=one.row,
+        id=one.example.id if one.example else None,
+        text=one.input,
+        score=one.score,
+        answered_by=one.answered_by,
+    )
+
+
+def _measures(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "scores": {task: Score(tally.correct, tally.total) for task, tally in evaluation.tallies.items()},
         "whole_accuracy": evaluation.whole_accuracy,
         "average_accuracy": evaluation.average_accuracy,
-        "forgetting": forgetting(matrix),
-        "backward_transfer": backward_transfer(matrix),
+        "forgetting": evaluation.forgetting,
+        "backward_transfer": evaluation.backward_transfer,
+        "forgetting_examples": forgetting_examples(evaluation.matrix),
         "selector_accuracy": evaluation.selector_accuracy,
         "within_task_accuracy": evaluation.within_task_accuracy,
         "references": {name: reference.value for name, reference in evaluation.references.items() if reference.n},

@@ -15,4 +15,4 @@ def restore(tx: Transaction, generation: int) -> Evaluation | None:
     evaluation = tx.evaluate(live.state, {task.name: stored_examples(task.active) for task in kept.tasks})
     versions = {task.name: task.active.number for task in kept.tasks}
     tx.commit(live.state, evaluation, "restore", pin=True, restore=generation, detail={"versions": versions})
-    return evaluation
+    return tx.measured(evaluation)

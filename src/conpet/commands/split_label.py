@@ -57,7 +57,7 @@ def split_label(tx: Transaction, label: str, examples: Examples | Task, *, repla
     note = (f"{dropped:,} stored examples of the split label have no finer label and were dropped",)
     remaining = [name for name in record.active.labels if name != label]
     task = task_again(record.active, joined, remaining, note if dropped else ())
-    return learn_checked(tx, [task], "split", derived_from=origins(record.active))[0]
+    return learn_checked(tx, [task], "split", derived_from={task.name: origins(record.active)})[0]
 
 
 def _check_not_elsewhere(tx: Transaction, label: str, new_examples: Mapping[Subset, Sequence[Example]]) -> None:
@@ -78,4 +78,7 @@ def _check_not_elsewhere(tx: Transaction, label: str, new_examples: Mapping[Subs
         if example.input_key in elsewhere
     ]
     if problems:
-        raise DataError(f"label {label!r} cannot be split with these examples; nothing was changed", problems)
+        raise DataError(
+            f"label {label!r} cannot be split with these examples; correct or remove them. Nothing was changed",
+            problems,
+        )

@@ -37,4 +37,4 @@ def upgrade(tx: Transaction, method: str, fusion: str, selector: str | None) -> 
             "selector": settings.selector.name,
         },
     )
-    return evaluation
+    return tx.measured(evaluation)

@@ -9,6 +9,7 @@ from pathlib import Path
 from conpet.backbone.catalog import EMBEDDED
 from conpet.backbone.embedded import status
 from conpet.backbone.fingerprint import Fingerprint
+from conpet.backbone.location import RELATIVE, find_again
 from conpet.errors import BackboneMismatchError, ConpetError
 from conpet.store import Store
 
@@ -35,7 +36,8 @@ def verify(store: Store, backbone: str | None = None) -> Verification:
     """
     header = store.header()
     problems: list[ConpetError] = [*store.verify()]
-    folder = backbone_folder(backbone or str(header.settings["backbone"]["name"]))
+    name = str(header.settings["backbone"]["name"])
+    folder = backbone_folder(backbone or find_again(name, header.backbone.get(RELATIVE), store.path))
     if folder is not None:
         stored = Fingerprint(**header.backbone["fingerprint"])
         with tempfile.TemporaryDirectory() as empty:  # without cached hashes, so that every byte is read

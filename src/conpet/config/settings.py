@@ -43,6 +43,8 @@ class BackboneConfig(StrictModel):
             means all but the top fifth.
         max_tokens: Longer inputs are truncated to this many tokens, around the marked spans.
         cache: Whether to cache prefix states on disk.
+        deterministic: Whether every input is computed in passes of its own, so that its scores do not depend, to the
+            last bit, on the inputs predicted with it. Slower for many inputs.
         warmup: "first-task" tunes a module on all layers with the first task, then freezes it as part of the backbone.
     """
 
@@ -54,6 +56,7 @@ class BackboneConfig(StrictModel):
     frozen_layers: Annotated[int, Field(ge=0)] | None = None
     max_tokens: Annotated[int, Field(ge=8)] = 128
     cache: bool = True
+    deterministic: bool = False
     warmup: Literal["none", "first-task"] = "none"
 
 

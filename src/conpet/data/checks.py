@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,15 +12,16 @@ from conpet.errors import Problem
 
 
 class Located(NamedTuple):
-    """An example with its file and row."""
+    """An example with its file and row, and the subset that the row names, if it names one."""
 
     file: str
     row: int
     example: Example
+    subset: str | None = None
 
     def problem(self, reason: str) -> Problem:
         """Return a problem of this example."""
-        return Problem(self.file, self.row, reason)
+        return Problem(self.file, self.row, reason, self.example.id)
 
 
 Subsets = Mapping[str, Sequence[Located]]
@@ -51,32 +53,41 @@ def check_rows(source: str, subsets: Subsets, *, whole: bool = True, labels: boo
         whole: Whether these are all examples of a task: then two labels are required, each with a training example.
         labels: Whether the targets are labels; otherwise the head of the task checks them.
     """
+    problems = check_each(source, subsets, whole=whole, labels=labels)
+    if not subsets["train"]:
+        return problems
+    files = list(dict.fromkeys(row.file for rows in subsets.values() for row in rows))
+    order = {file: number for number, file in enumerate(files)}
+    return sorted([*problems, *_check_copies(subsets)], key=lambda problem: order.get(problem.file, len(order)))
+
+
+def check_each(source: str, subsets: Subsets, *, whole: bool = True, labels: bool = True) -> list[Problem]:
+    """List the errors in single examples and in the labels; arguments as in `check_rows`."""
     train = subsets["train"]
     if not train:
         return [Problem(source, None, "no usable training example")]
     known = {row.example.label for row in train if not _no_label(row.example)}
-    reasons = {subset: [check_example(row.example) for row in rows] for subset, rows in subsets.items()}
-    sound = {
-        subset: [row for row, wrong in zip(rows, reasons[subset], strict=True) if not wrong]
-        for subset, rows in subsets.items()
-    }
-    trained = {row.example.input_key: row.row for row in reversed(sound["train"])}
     problems = []
     for subset, rows in subsets.items():
-        problems += [row.problem(reason) for row, wrong in zip(rows, reasons[subset], strict=True) for reason in wrong]
+        problems += [row.problem(reason) for row in rows for reason in check_example(row.example)]
         problems += [row.problem("missing label") for row in rows if _no_label(row.example)]
         problems += _check_kinds(rows, train[0].example.kind)
-        problems += _check_contradictions(sound[subset])
-        if subset != "train":
-            problems += _check_labels_known(rows, known) if whole and labels else []
-            problems += [
-                row.problem(f"the same input is also a training example (row {at})")
-                for row in sound[subset]
-                if (at := trained.get(row.example.input_key)) is not None
-            ]
+        if subset != "train" and whole and labels:
+            problems += _check_labels_known(rows, known)
     if whole and labels and len(known) == 1:
         problems.append(Problem(source, None, f"only one label ({min(map(str, known))!r}): a task needs two or more"))
     return problems
+
+
+def _check_copies(subsets: Subsets) -> Iterator[Problem]:
+    """Yield the rows whose input is also a training example, or has another label in the same subset."""
+    sound = {subset: [row for row in rows if not check_example(row.example)] for subset, rows in subsets.items()}
+    trained = {row.example.input_key: row.row for row in reversed(sound["train"])}
+    for subset, rows in sound.items():
+        yield from _check_contradictions(rows)
+        for row in rows if subset != "train" else ():
+            if (at := trained.get(row.example.input_key)) is not None:
+                yield row.problem(f"the same input is also a training example (row {at})")
 
 
 def check_task_template(source: str, template: str | None, kind: Kind) -> list[Problem]:
@@ -106,18 +117,89 @@ def check_stream(tasks: Iterable[tuple[str, Sequence[Located]]], owned: Mapping[
     return problems
 
 
+def check_new_labels(
+    source: str, new: Subsets, name: str, owners: Mapping[str, str], into: str | None
+) -> list[Problem]:
+    """List the errors in the new labels of examples that also have known ones.
+
+    Args:
+        source: Named as the place of problems of all rows.
+        new: The rows with new labels.
+        name: Name of the task that they become.
+        owners: Maps known labels to the names of their tasks.
+        into: The known task that the new labels are added to, instead of a new task.
+    """
+    if not any(new.values()):
+        return []
+    trained = {row.example.label for row in new.get("train", ())}
+    problems = [
+        problem for subset, rows in new.items() if subset != "train" for problem in _check_labels_known(rows, trained)
+    ]
+    tasks = set(owners.values())
+    if into is None and len(trained) == 1:
+        problems.append(
+            Problem(
+                source,
+                None,
+                f"only one new label ({min(map(str, trained))!r}): a task needs two or more. Add examples of another "
+                "new label, or add it to a known task (`--into TASK`)",
+            )
+        )
+    if into is None and name in tasks:
+        problems.append(
+            Problem(
+                source,
+                None,
+                f"the new labels cannot become task {name!r}, which exists already: give their task another name "
+                f"(`--name`), or add them to this one (`--into {name}`)",
+            )
+        )
+    return problems
+
+
+def next_step(labels: Iterable[str | None], owners: Mapping[str, str]) -> str:
+    """Return how to learn labels of which some are known, as the end of a message; empty if none is.
+
+    Args:
+        labels: The labels to learn.
+        owners: Maps known labels to the names of their tasks.
+    """
+    given = {label for label in labels if label is not None}
+    tasks = sorted({owners[label] for label in given if label in owners})
+    if not tasks:
+        return ""
+    more = "" if len(tasks) == 1 else f" and {len(tasks) - 1:,} more"
+    if given <= owners.keys():
+        replaced = f"; `--name {tasks[0]}` learns this task again from these examples only" if len(tasks) == 1 else ""
+        return f". All labels are known: `--extend` adds the examples to task {tasks[0]!r}{more}{replaced}"
+    return (
+        f". Some labels are known: `--mixed` adds their examples to task {tasks[0]!r}{more}, and learns the new labels "
+        "as a new task"
+    )
+
+
 def _no_label(example: Example) -> bool:
     return example.label is None or not example.label.strip()
 
 
 def _broken_strings(example: Example) -> Iterator[str]:
-    fields: dict[str, Any] = {"text": example.text, "label": example.label, "id": example.id}
-    fields["tokens"] = "".join(example.tokens)
+    fields = {"text": example.text, "label": example.label, "tokens": "".join(example.tokens)}
     for name, value in fields.items():
-        try:
-            (value or "").encode()
-        except UnicodeEncodeError:
+        if not _is_unicode(value or ""):
             yield name
+    identifier = json.dumps(example.id, ensure_ascii=False) if isinstance(example.id, (list, dict)) else example.id
+    if isinstance(identifier, str) and not _is_unicode(identifier):
+        yield "id"
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_span(name: str, span: Span | None, tokens: Sequence[str]) -> str | None:

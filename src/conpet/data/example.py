@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
+
+Id = str | int | float | bool | list[Any] | dict[str, Any]
+"""An identifier chosen by the caller: any JSON value."""
 
 
 class Kind(StrEnum):
@@ -38,7 +41,7 @@ class Example:
         tail: Span of the relation's tail entity.
         mention: Span of the mention to classify.
         label: The label, or None if unknown.
-        id: An identifier chosen by the caller, or None.
+        id: An identifier chosen by the caller, any JSON value, or None.
     """
 
     kind: Kind
@@ -48,10 +51,10 @@ class Example:
     tail: Span | None = None
     mention: Span | None = None
     label: str | None = None
-    id: str | None = None
+    id: Id | None = field(default=None, hash=False)
 
     @classmethod
-    def of_text(cls, text: str, label: str | None = None, id: str | None = None) -> Example:  # noqa: A002
+    def of_text(cls, text: str, label: str | None = None, id: Id | None = None) -> Example:  # noqa: A002
         """Build a plain-text example."""
         return cls(Kind.TEXT, text=text, label=label, id=id)
 
@@ -62,7 +65,7 @@ class Example:
         head: Span,
         tail: Span,
         label: str | None = None,
-        id: str | None = None,  # noqa: A002
+        id: Id | None = None,  # noqa: A002
     ) -> Example:
         """Build a relation example."""
         return cls(Kind.RELATION, tokens=tuple(tokens), head=head, tail=tail, label=label, id=id)
@@ -73,7 +76,7 @@ class Example:
         tokens: Sequence[str],
         mention: Span,
         label: str | None = None,
-        id: str | None = None,  # noqa: A002
+        id: Id | None = None,  # noqa: A002
     ) -> Example:
         """Build an entity-typing example."""
         return cls(Kind.TYPING, tokens=tuple(tokens), mention=mention, label=label, id=id)
@@ -95,9 +98,9 @@ class Example:
             "tokens": self.tokens,
             **{name: span and {"start": span.start, "end": span.end} for name, span in spans.items()},
             "label": self.label,
-            "id": self.id,
         }
-        return {"kind": str(self.kind)} | {key: value for key, value in fields.items() if value}
+        identifier = {} if self.id is None else {"id": self.id}
+        return {"kind": str(self.kind)} | {key: value for key, value in fields.items() if value} | identifier
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Example:

@@ -1,93 +1,277 @@
-"""Rows of JSONL, CSV and Parquet files, streamed one at a time, with their problems."""
+"""Rows of data files in any format, streamed one at a time, with their problems and notes."""
 
 from __future__ import annotations
 
 import csv
-import gzip
-import io
-import json
-import sys
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
-from conpet.data.rows import FIELDS
-from conpet.errors import ConfigError, ConpetError, PluginError, Problem, check_memory
+from conpet.data.columns import ColumnError, Columns, assign_columns, check_columns
+from conpet.data.formats.brat import is_brat, read_brat
+from conpet.data.formats.columnar import count_parquet, is_saved_dataset, read_saved_dataset
+from conpet.data.formats.delimited import count_csv, count_tsv
+from conpet.data.formats.jsonl import count_jsonl
+from conpet.data.formats.plain_text import count_lines
+from conpet.data.formats.rasa import looks_like_rasa
+from conpet.data.raw import Header, Note, RawItem, RawRow, ReadOptions
+from conpet.data.source import (
+    COMPRESSED,
+    NOT_UTF8,
+    READ_ERRORS,
+    STDIN,
+    Source,
+    check_encoding,
+    decoding_problem,
+)
+from conpet.errors import ConpetError, PluginError, Problem, check_memory
 from conpet.registry import Registry
 
+NO_SUCH_PATH = "no such file or folder"
+_KEY_SETS = 256
+_HEAD = 1 << 14
+"""Number of characters looked at to recognise a format by its content."""
+
+_BUILTIN = {
+    "jsonl": "conpet.data.formats.jsonl:read_jsonl",
+    "ndjson": "conpet.data.formats.jsonl:read_jsonl",
+    "json": "conpet.data.formats.json_file:read_json",
+    "csv": "conpet.data.formats.delimited:read_csv",
+    "tsv": "conpet.data.formats.delimited:read_tsv",
+    "tab": "conpet.data.formats.delimited:read_tsv",
+    "parquet": "conpet.data.formats.columnar:read_parquet",
+    "arrow": "conpet.data.formats.columnar:read_arrow",
+    "xlsx": "conpet.data.formats.excel:read_excel",
+    "xlsm": "conpet.data.formats.excel:read_excel",
+    "yml": "conpet.data.formats.rasa:read_rasa_yaml",
+    "yaml": "conpet.data.formats.rasa:read_rasa_yaml",
+    "md": "conpet.data.formats.rasa:read_rasa_markdown",
+    "lu": "conpet.data.formats.luis:read_lu",
+    "conll": "conpet.data.formats.conll:read_conll",
+    "iob": "conpet.data.formats.conll:read_conll",
+    "iob2": "conpet.data.formats.conll:read_conll",
+    "bio": "conpet.data.formats.conll:read_conll",
+    "ann": "conpet.data.formats.brat:read_brat",
+    "brat-mentions": "conpet.data.formats.brat:read_brat_mentions",
+    "brat-relations": "conpet.data.formats.brat:read_brat_relations",
+    "txt": "conpet.data.formats.plain_text:read_lines",
+}
 FORMATS = Registry(
     "file format",
     "conpet.readers",
-    {
-        "jsonl": "conpet.data.files:read_jsonl",
-        "jsonl.gz": "conpet.data.files:read_jsonl",
-        "csv": "conpet.data.files:read_csv",
-        "csv.gz": "conpet.data.files:read_csv",
-        "parquet": "conpet.data.files:read_parquet",
-    },
+    _BUILTIN,
     key=lambda name: name.removeprefix(".").lower(),
 )
-"""Maps a file name suffix, without the first dot, to its reader: a function of the path that yields a `RawRow` for each
-row, and a `Problem` for each row, or rest of a file, that cannot be read."""
+"""Maps a file name suffix, without the first dot, to its reader. Those of other packages take the path and yield a
+`RawRow` for each row, a `Problem` for each row, or rest of a file, that cannot be read, and a `Note` for what the user
+should know; conpet's own take a `Source`."""
 
-STDIN = "-"
-_BOM = b"\xef\xbb\xbf"
-_NOT_UTF8 = "is not UTF-8 text; save it as UTF-8"
-_PARQUET_BATCH = 1024
-# pyarrow raises these (or subclasses of them) and OSError for a damaged file.
-_PARQUET_ERRORS = (ValueError, NotImplementedError, LookupError, TypeError)
+TEXT_FORMATS = frozenset(_BUILTIN) - {"parquet", "arrow", "xlsx", "xlsm", "ann", "brat-mentions", "brat-relations"}
+"""Formats whose files may also be compressed: `.gz`, `.zst`."""
 
-
-class RawRow(NamedTuple):
-    """A row's number, counted from 1 (the header of a CSV is row 1), and its fields."""
-
-    row: int
-    fields: dict[str, Any]
+_COUNTERS: Mapping[str, Callable[[Source], int | None]] = {
+    "jsonl": count_jsonl,
+    "ndjson": count_jsonl,
+    "csv": count_csv,
+    "tsv": count_tsv,
+    "tab": count_tsv,
+    "parquet": count_parquet,
+    "txt": count_lines,
+}
+"""Formats whose rows can be counted faster than they can be read."""
 
 
 def data_suffix(path: Path) -> str | None:
     """Return the suffix of a file name that is in `FORMATS` (".csv.gz"), or None."""
-    matching = [f".{name}" for name in FORMATS if path.name.lower().endswith(f".{name}")]
+    compressed = (f".{name}{suffix}" for name in TEXT_FORMATS for suffix in COMPRESSED)
+    matching = [end for end in chain((f".{name}" for name in FORMATS), compressed) if path.name.lower().endswith(end)]
     return max(matching, key=len, default=None)
 
 
-def raw_rows(path: str | Path) -> Iterator[RawRow | Problem]:
-    """Stream the rows of a file in constant memory, with a `Problem` for each row or rest that cannot be read.
+def readable_endings() -> str:
+    """List the readable endings of file names, for messages."""
+    listed = ", ".join(f".{name}" for name in FORMATS if not name.startswith("brat-"))
+    return f"{listed}; text files also with {' or '.join(COMPRESSED)}"
+
+
+def is_data(path: Path) -> bool:
+    """Return whether a file is probably data: not a README.md or a settings.yml that lies next to data."""
+    suffix = data_suffix(path)
+    if suffix is None:
+        return False
+    kind = _plain_suffix(suffix)
+    if kind == ".txt":
+        return False
+    return kind not in (".md", ".yml", ".yaml") or looks_like_rasa(_head(path), kind)
+
+
+def is_data_folder(path: Path) -> bool:
+    """Return whether a folder is read like a file: a saved data set, or annotations of brat."""
+    return path.is_dir() and (is_saved_dataset(path) or is_brat(path))
+
+
+def raw_rows(
+    path: str | Path, options: ReadOptions | None = None, *, labelled: bool = False
+) -> Iterator[RawRow | Problem | Note]:
+    """Stream the rows of a file, with a `Problem` for each row or rest that cannot be read, and with notes.
+
+    The fields of a row have the names in `conpet.data.rows.FIELDS`, whatever the columns are called in the file.
 
     Args:
-        path: A file in one of `FORMATS`, or "-" for JSON lines from standard input.
+        path: A file in one of `FORMATS`, a data folder (see `is_data_folder`), or "-" for JSON lines from standard
+            input.
+        options: How to read it.
+        labelled: Whether labels are needed: a table without a column of labels is then a problem.
 
     Raises:
-        ConfigError: A Parquet file is read where pyarrow is not installed.
+        ConfigError: An option is wrong, or a package that reads the format is not installed.
         PluginError: The reader of another package cannot be imported or fails.
     """
-    file = str(path)
-    suffix = data_suffix(Path(path))
+    options = options or ReadOptions()
+    check_options(options)
+    source = Source(Path(path), options, labelled)
+    yield from _assigned(_readable(source), source)
+
+
+def count_rows(path: str | Path, options: ReadOptions | None = None) -> int | None:
+    """Count the rows of a file, or return None if that is not possible."""
+    source = Source(Path(path), options or ReadOptions())
+    name = _format(source)
+    if str(path) == STDIN or (name is None and not is_data_folder(source.path)):
+        return None
     try:
-        if file == STDIN:
-            yield from _jsonl(sys.stdin.buffer, "standard input")
-        elif suffix is None:
-            formats = ", ".join(f".{name}" for name in FORMATS)
-            yield Problem(file, None, f"unknown file format; readable: {formats}")
-        else:
-            name = suffix.removeprefix(".")
-            yield from FORMATS[name](Path(path)) if FORMATS.is_builtin(name) else _added_reader(name, Path(path))
-    except (OSError, EOFError, zlib.error) as error:
+        if counter := _COUNTERS.get(name or ""):
+            return counter(source)
+        items = list(filter(_counted, _items(source)))
+    except (ValueError, csv.Error, *READ_ERRORS):
+        return None
+    return None if any(isinstance(item, Problem) for item in items) else len(items)
+
+
+def check_options(options: ReadOptions) -> None:
+    """Check the options of a user.
+
+    Raises:
+        ConfigError: The encoding is unknown, or a column is given for something that is no field.
+        UnknownNameError: There is no such format.
+    """
+    check_encoding(options.encoding)
+    check_columns(options.columns)
+    if options.format is not None:
+        FORMATS.require(options.format.removeprefix(".").lower())
+
+
+def _format(source: Source) -> str | None:
+    """Return the name of a file's format, without the suffix of its compression."""
+    if source.options.format is not None:
+        return source.options.format.removeprefix(".").lower()
+    suffix = data_suffix(source.path)
+    return _plain_suffix(suffix).removeprefix(".") if suffix else None
+
+
+def _plain_suffix(suffix: str) -> str:
+    if suffix.removeprefix(".") in FORMATS:
+        return suffix
+    return suffix.removesuffix(next((end for end in COMPRESSED if suffix.endswith(end)), ""))
+
+
+def _head(path: Path) -> str:
+    try:
+        with Source(path, ReadOptions()).text() as text:
+            return text.read(_HEAD)
+    except (ValueError, *READ_ERRORS):
+        return ""
+
+
+def _readable(source: Source) -> Iterator[RawItem]:
+    """Yield the items of a file; that it cannot be opened, decompressed or decoded is a problem."""
+    try:
+        yield from _items(source)
+    except FileNotFoundError:
+        yield source.problem(None, NO_SUCH_PATH)
+    except UnicodeDecodeError as error:
+        yield decoding_problem(source, error)
+    except READ_ERRORS as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        yield Problem(file, None, f"cannot be read: {reason or type(error).__name__}")
+        yield source.problem(None, f"cannot be read: {reason or type(error).__name__}")
 
 
-def _added_reader(name: str, path: Path) -> Iterator[RawRow | Problem]:
+def _items(source: Source) -> Iterator[RawItem]:
+    if source.path.is_dir():
+        yield from _folder(source)
+        return
+    name = _format(source)
+    if str(source.path) == STDIN:
+        yield from FORMATS[name or "jsonl"](source) if name in (None, "jsonl", "ndjson") else _not_from_stdin(source)
+    elif name is None:
+        yield source.problem(None, f"unknown file format; readable: {readable_endings()}")
+    else:
+        yield from FORMATS[name](source) if FORMATS.is_builtin(name) else _added_reader(name, source.path)
+
+
+def _folder(source: Source) -> Iterator[RawItem]:
+    if is_saved_dataset(source.path):
+        yield from read_saved_dataset(source)
+    elif is_brat(source.path):
+        yield from read_brat(source)
+    else:
+        yield source.problem(
+            None, "is a folder; name a file in it, or a folder of brat annotations or a saved data set"
+        )
+
+
+def _not_from_stdin(source: Source) -> Iterator[RawItem]:
+    yield source.problem(None, f"is read as JSON lines only, not as {source.options.format}; save it to a file")
+
+
+def _assigned(items: Iterable[RawItem], source: Source) -> Iterator[RawRow | Problem | Note]:
+    """Rename the columns of rows to the fields they hold."""
+
+    def assign(names: tuple[str, ...], table: bool) -> Columns:
+        return assign_columns(names, source.options.columns, labelled=source.labelled, table=table)
+
+    assigned = lru_cache(_KEY_SETS)(assign)
+    columns: Columns | None = None
+    told: set[str] = set()
+    for item in items:
+        try:
+            if isinstance(item, Header):
+                columns = assign(tuple(item.names), table=True)
+                yield from (Note(source.file, note) for note in columns.notes)
+            elif isinstance(item, RawRow):
+                found = columns or assigned(tuple(filter(_is_name, item.fields)), table=False)
+                for note in () if columns else set(found.notes) - told:
+                    told.add(note)
+                    yield Note(source.file, note)
+                yield item._replace(fields=found.renamed(item.fields))
+            else:
+                yield item
+        except ColumnError as error:
+            yield Problem(source.file, item.row if isinstance(item, (Header, RawRow)) else None, str(error))
+            if isinstance(item, Header):
+                return
+
+
+def _is_name(key: Any) -> bool:
+    return isinstance(key, str)
+
+
+def _counted(item: RawItem) -> bool:
+    return isinstance(item, (RawRow, Problem))
+
+
+def _added_reader(name: str, path: Path) -> Iterator[RawItem]:
     """Read a file with the reader of another package, and check each row."""
     reader = FORMATS[name]
     try:
         for row in reader(path):
             yield _checked_row(row, name, path)
     except UnicodeDecodeError as error:
-        reason = _NOT_UTF8 if error.encoding in ("utf-8", "utf8") else f"is not {error.encoding} text"
+        reason = NOT_UTF8 if error.encoding in ("utf-8", "utf8") else f"is not {error.encoding} text"
         yield Problem(str(path), None, f"{reason} (byte {error.start + 1})")
-    except (ConpetError, OSError, EOFError, zlib.error):
+    except (ConpetError, *READ_ERRORS):
         raise
     except Exception as error:
         check_memory(error, f"reading {path}")
@@ -97,164 +281,11 @@ def _added_reader(name: str, path: Path) -> Iterator[RawRow | Problem]:
         ) from error
 
 
-def _checked_row(row: Any, name: str, path: Path) -> RawRow | Problem:
-    if isinstance(row, Problem) or (isinstance(row, RawRow) and isinstance(row.fields, dict)):
+def _checked_row(row: Any, name: str, path: Path) -> RawItem:
+    if isinstance(row, (Problem, Note, Header)) or (isinstance(row, RawRow) and isinstance(row.fields, dict)):
         return row
     if isinstance(row, RawRow):
         what = f"RawRow with fields of type {type(row.fields).__name__}, not dict"
     else:
-        what = f"{type(row).__name__}, not RawRow or Problem"
+        what = f"{type(row).__name__}, not RawRow, Problem or Note"
     raise PluginError(f"{path}: reader {name!r} yielded {what}: {FORMATS.describe(name)}.")
-
-
-def read_jsonl(path: Path) -> Iterator[RawRow | Problem]:
-    """Read JSON lines, gzipped or not."""
-    with _open(path) as stream:
-        yield from _jsonl(stream, str(path))
-
-
-def read_csv(path: Path) -> Iterator[RawRow | Problem]:
-    """Read comma-separated values with a header, gzipped or not."""
-    with _open(path) as stream:
-        yield from _csv(stream, str(path))
-
-
-def read_parquet(path: Path) -> Iterator[RawRow | Problem]:
-    """Read a Parquet file; needs pyarrow."""
-    yield from _parquet(path, str(path))
-
-
-def count_rows(path: str | Path) -> int | None:
-    """Count the rows of a file without parsing them, or return None if that is not possible."""
-    suffix = data_suffix(Path(path))
-    if str(path) == STDIN or suffix is None:
-        return None
-    try:
-        if suffix == ".parquet":
-            with _parquet_file(Path(path)) as table:
-                return int(table.metadata.num_rows)
-        with _open(Path(path)) as stream:
-            if suffix.startswith(".jsonl"):
-                return sum(1 for line in stream if line.strip())
-            if suffix.startswith(".csv"):
-                return max(0, sum(1 for cells in _csv_reader(stream) if cells) - 1)
-            return None
-    except (OSError, EOFError, zlib.error, csv.Error, *_PARQUET_ERRORS):
-        return None
-
-
-def _open(path: Path) -> IO[bytes]:
-    if path.name.lower().endswith(".gz"):
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    return path.open("rb")
-
-
-def _jsonl(stream: IO[bytes], file: str) -> Iterator[RawRow | Problem]:
-    for row, line in enumerate(stream, start=1):
-        text = line.removeprefix(_BOM) if row == 1 else line
-        if text.strip():
-            yield _json_row(text, file, row)
-
-
-def _json_row(line: bytes, file: str, row: int) -> RawRow | Problem:
-    try:
-        fields = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return Problem(file, row, f"{_NOT_UTF8} (byte {error.start + 1} of the line)")
-    except json.JSONDecodeError as error:
-        return Problem(file, row, f"not valid JSON: {error.msg} at column {error.colno}")
-    except (ValueError, RecursionError) as error:
-        return Problem(file, row, f"not usable JSON: {error}")
-    if not isinstance(fields, dict):
-        return Problem(file, row, 'not a JSON object such as {"text": "...", "label": "..."}')
-    return RawRow(row, fields)
-
-
-def _csv_reader(stream: IO[bytes]) -> Iterator[list[str]]:
-    # Undecodable bytes become lone surrogates, so that the error is reported for their row.
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    return csv.reader(text, strict=True)
-
-
-def _csv(stream: IO[bytes], file: str) -> Iterator[RawRow | Problem]:
-    header: list[str] | None = None
-    row = 0
-    try:
-        for row, cells in enumerate(_csv_reader(stream), start=1):
-            if header is None:
-                header = [name.strip() for name in cells]
-                if problem := _check_header(header, file):
-                    yield problem
-                    return
-            elif cells:
-                yield _csv_row(cells, header, file, row)
-    except csv.Error as error:
-        yield Problem(file, row + 1, f"not valid CSV: {error}; reading stopped here")
-
-
-def _csv_row(cells: list[str], header: list[str], file: str, row: int) -> RawRow | Problem:
-    if _is_escaped(cells):
-        return Problem(file, row, _NOT_UTF8)
-    if len(cells) != len(header):
-        return Problem(file, row, f"has {len(cells)} cells where the header has {len(header)}")
-    return RawRow(row, dict(zip(header, cells, strict=True)))
-
-
-def _is_escaped(cells: list[str]) -> bool:
-    try:
-        "".join(cells).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def _check_header(header: list[str], file: str) -> Problem | None:
-    if _is_escaped(header):
-        return Problem(file, 1, _NOT_UTF8)
-    twice = [name for name in FIELDS if header.count(name) > 1]
-    if twice:
-        return Problem(file, 1, f"the header names {', '.join(twice)} more than once")
-    return _check_columns(header, file, 1)
-
-
-def _check_columns(columns: list[str], file: str, row: int | None) -> Problem | None:
-    if "text" in columns or "tokens" in columns:
-        return None
-    shown = ", ".join(repr(name) for name in columns[:10]) or "none"
-    hint = " (cells must be separated by commas)" if len(columns) == 1 and set(columns[0]) & set(";\t|") else ""
-    return Problem(file, row, f"no column named text or tokens; columns: {shown}{hint}")
-
-
-def _parquet_file(path: Path) -> Any:
-    try:
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise ConfigError(f"{path}: reading Parquet needs pyarrow: pip install 'conpet[parquet]'") from None
-    return pq.ParquetFile(path)
-
-
-def _parquet(path: Path, file: str) -> Iterator[RawRow | Problem]:
-    try:
-        with _parquet_file(path) as table:
-            columns = [name for name in table.schema_arrow.names if name in FIELDS]
-            if problem := _check_columns(table.schema_arrow.names, file, None):
-                yield problem
-                return
-            rows = (row for batch in table.iter_batches(_PARQUET_BATCH, columns=columns) for row in _batch_rows(batch))
-            for number, fields in enumerate(rows, start=1):
-                yield RawRow(number, fields) if fields is not None else Problem(file, number, _NOT_UTF8)
-    except ConfigError:
-        raise
-    except _PARQUET_ERRORS as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        yield Problem(file, None, f"not a readable Parquet file: {reason}")
-
-
-def _batch_rows(batch: Any) -> list[dict[str, Any] | None]:
-    """Return the rows of a pyarrow record batch, with None for rows that are not UTF-8."""
-    try:
-        return list(batch.to_pylist())
-    except UnicodeDecodeError:
-        if batch.num_rows == 1:
-            return [None]
-        return [row for at in range(batch.num_rows) for row in _batch_rows(batch.slice(at, 1))]

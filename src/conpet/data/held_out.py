@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from conpet.data.example import Example, digest_examples
 
@@ -30,6 +30,35 @@ def split_off(examples: Sequence[Example], share: float, seed: int) -> tuple[tup
             taken |= {ranked[rank].input_key for rank in sorted(ranked)[:number]}
     kept = tuple(example for example in examples if example.input_key not in taken)
     return kept, tuple(example for example in examples if example.input_key in taken)
+
+
+def with_held_out(
+    subsets: Mapping[str, Sequence[Example]], seed: int | None
+) -> tuple[dict[str, tuple[Example, ...]], list[str]]:
+    """Return training, validation and test examples, and notes on those split off and on empty files.
+
+    Args:
+        subsets: The examples by subset; a missing validation or test set is split off the training set.
+        seed: The seed, or None to split nothing off.
+    """
+    complete = {subset: tuple(examples) for subset, examples in subsets.items()}
+    notes = []
+    for subset, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
+        if subset in complete:
+            if not complete[subset]:
+                use = "accuracy is not measured" if subset == "test" else "nothing is calibrated or chosen on it"
+                notes.append(f"the {subset} file is empty: {use}; add rows, or remove the file to split some off")
+            continue
+        if seed is None:
+            complete[subset] = ()
+            continue
+        complete["train"], complete[subset] = split_off(complete["train"], share, seed)
+        few = "" if complete[subset] else " (too few for one)"
+        notes.append(
+            f"no {subset} set: {len(complete[subset])} of {len(complete['train']) + len(complete[subset])} training "
+            f"rows were split off with seed {seed}{few}"
+        )
+    return complete, notes
 
 
 def halves(examples: Sequence[Example], seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:

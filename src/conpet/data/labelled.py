@@ -153,7 +153,7 @@ def _check(data: LabelledData, grouping: Grouping) -> None:
     if missing:
         raise UnknownNameError(f"{data.name} has no training example for {_meant(missing, sorted(known))}")
     if not grouping:
-        raise ConfigError(f"{data.name}: no group of labels is left to make a task from")
+        raise ConfigError(f"{data.name}: no group of labels is left to make a task from; leave fewer labels out")
     small = [name for name, labels in grouping.items() if len(labels) < 2]
     if small:
         raise DataError(f"{data.name}: a task needs two or more labels; these have one: {', '.join(small)}")
@@ -167,7 +167,9 @@ def _check(data: LabelledData, grouping: Grouping) -> None:
         if len(names) > 1
     ]
     if twice:
-        raise DataError(f"{data.name}: every label must belong to one task, and be listed once", twice)
+        raise DataError(
+            f"{data.name}: every label must belong to one task, and be listed once; remove it elsewhere", twice
+        )
 
 
 def _meant(missing: Sequence[str], known: Sequence[str]) -> str:

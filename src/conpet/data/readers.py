@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, overload
 
-from conpet.data.checks import Located, check_example, check_rows, check_stream, check_task_template
+from conpet.data.checks import (
+    Located,
+    check_example,
+    check_new_labels,
+    check_rows,
+    check_stream,
+    check_task_template,
+    next_step,
+)
 from conpet.data.example import Example
-from conpet.data.files import RawRow, count_rows, raw_rows
-from conpet.data.held_out import TEST_SHARE, VALIDATION_SHARE, split_off
+from conpet.data.files import NO_SUCH_PATH, count_rows, raw_rows
+from conpet.data.held_out import with_held_out
+from conpet.data.labelled import SUBSETS
+from conpet.data.raw import Note, RawRow, ReadOptions
 from conpet.data.rows import RowError, parse_row
-from conpet.data.stream_layout import TaskSource, find_stream, find_task
-from conpet.data.task import Examples, Task, TaskStream
+from conpet.data.source import Source
+from conpet.data.stream_layout import SUBSET_NAMES, TaskSource, find_stream, find_task
+from conpet.data.task import Examples, MixedExamples, Task, TaskStream
 from conpet.errors import DataError, Problem, plural
 
 
@@ -25,122 +37,363 @@ def read_task(
     settings: Mapping[str, object] | None = None,
     owned: Mapping[str, str] | None = None,
     all_rows: bool = False,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    format: str | None = None,  # noqa: A002
+    inclusive_ends: bool = False,
 ) -> Task:
     """Read a task.
 
     Args:
-        path: A JSONL, CSV or Parquet file (JSONL and CSV also gzipped), or a folder with a train file and, if there
-            are any, validation (dev, valid) and test files. See `conpet.data.rows.parse_row` for the fields.
+        path: A file in any format (`conpet.data.files.FORMATS`; text formats also compressed), a folder with a train
+            file and, if there are any, validation (dev, valid) and test files, or a folder saved by the library
+            `datasets`. See `conpet.data.rows.parse_row` for the fields.
         name: The task's name; by default the name of the file or folder.
         seed: Seed for splitting missing validation and test sets off the training set (see `Task.notes`).
         template: A template instead of the default of the kind (see `conpet.data.templates.render`).
         settings: Overrides of the workspace's task-level settings.
         owned: Maps known labels to the names of their tasks; the labels of this task must be new.
         all_rows: Whether to learn from every row: nothing is split off, and missing sets stay empty.
+        columns: The columns of fields that have other names: {"text": "utterance"}; positions, counted from 1, for
+            a file without a header.
+        encoding: Encoding of text that is not Unicode ("cp1252").
+        format: Name of the file format ("conll"), if it does not follow from the file's name.
+        inclusive_ends: Whether the end of a span is its last token or character, not the position after it.
 
     Raises:
         DataError: The data has errors; `problems` lists all of them.
-        ConfigError: A Parquet file is read where pyarrow is not installed.
+        ConfigError: An argument is wrong, or a package that reads the format is not installed.
     """
-    source = find_task(Path(path), name, template, settings)
+    options = ReadOptions(columns or {}, encoding, format, inclusive_ends)
+    source = find_task(Path(path), name, template, settings, options)
     return _build([source], [], path, None if all_rows else seed, owned or {})[0]
 
 
 def read_stream(
-    path: str | Path, *, seed: int = 0, owned: Mapping[str, str] | None = None, all_rows: bool = False
+    path: str | Path,
+    *,
+    seed: int = 0,
+    owned: Mapping[str, str] | None = None,
+    all_rows: bool = False,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    format: str | None = None,  # noqa: A002
+    inclusive_ends: bool = False,
 ) -> TaskStream:
     """Read a folder of tasks, or one task as a stream of one.
 
     The tasks are the files and subfolders in natural order ("task-2" before "task-10"), or those in `stream.yaml`:
     `tasks: [{path: ..., name: ..., template: ..., settings: {...}}]`. Paths are relative to the folder; only `path` is
-    required.
+    required. An entry may also have `columns`, `encoding`, `format` and `inclusive_ends`, instead of these arguments.
 
     Args:
         path: The folder or file.
         seed: As in `read_task`.
         owned: As in `read_task`.
         all_rows: As in `read_task`.
+        columns: As in `read_task`.
+        encoding: As in `read_task`.
+        format: As in `read_task`.
+        inclusive_ends: As in `read_task`.
 
     Raises:
         DataError: The data has errors; `problems` lists all of them, over all tasks.
-        ConfigError: A Parquet file is read where pyarrow is not installed.
+        ConfigError: As in `read_task`.
     """
-    sources, problems = find_stream(Path(path))
+    sources, problems = find_stream(Path(path), ReadOptions(columns or {}, encoding, format, inclusive_ends))
     return TaskStream(_build(sources, problems, path, None if all_rows else seed, owned or {}))
 
 
-def read_examples(path: str | Path) -> Examples:
+def read_examples(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    format: str | None = None,  # noqa: A002
+    inclusive_ends: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> Examples:
     """Read further examples for known tasks; files as in `read_task`, but nothing is split off.
 
     Args:
         path: A file of training examples, or a folder with a train file and, if there are any, other sets.
+        columns: As in `read_task`.
+        encoding: As in `read_task`.
+        format: As in `read_task`.
+        inclusive_ends: As in `read_task`.
+        note: Called with each note on how the files were read.
 
     Raises:
         DataError: The data has errors; `problems` lists all of them.
-        ConfigError: A Parquet file is read where pyarrow is not installed.
+        ConfigError: As in `read_task`.
     """
-    loaded = _load(find_task(Path(path), None, None, None), whole=False)
+    options = ReadOptions(columns or {}, encoding, format, inclusive_ends)
+    loaded = _load(find_task(Path(path), options=options), whole=False)
     if loaded.problems:
-        raise DataError(f"{path}: {plural(len(loaded.problems), 'problem')}; nothing was learned", loaded.problems)
+        raise DataError(_summary(path, loaded.problems), loaded.problems)
+    _tell(note, loaded.notes)
     return Examples(**{subset: tuple(row.example for row in rows) for subset, rows in loaded.subsets.items()})
 
 
-def read_inputs(path: str | Path) -> Iterator[Example]:
-    """Stream inputs to predict, in constant memory; labels are optional.
+def read_mixed(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    template: str | None = None,
+    owned: Mapping[str, str] | None = None,
+    into: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    format: str | None = None,  # noqa: A002
+    inclusive_ends: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> list[MixedExamples]:
+    """Read examples of known and new labels, for `ConPET.learn_mixed`; files as in `read_stream`.
 
     Args:
-        path: A JSONL, CSV or Parquet file, or "-" for JSON lines from standard input.
+        path: A file, a folder with a train file and, if there are any, other sets, or a stream of these.
+        name: Name of the task for the new labels; by default that of the file or folder. Only for a single task.
+        template: Template of that task; only for a single task.
+        owned: Maps known labels to the names of their tasks, for the checks (`ConPET.owners`).
+        into: The known task that the new labels will be added to, instead of a new task.
+        columns: As in `read_task`.
+        encoding: As in `read_task`.
+        format: As in `read_task`.
+        inclusive_ends: As in `read_task`.
+        note: Called with each note on how the files were read.
 
     Raises:
-        DataError: A row is wrong; raised when the row is reached.
-        ConfigError: A Parquet file is read where pyarrow is not installed.
+        DataError: The data has errors; `problems` lists all of them.
+        ConfigError: As in `read_task`.
     """
-    for row in _parsed(path):
-        if isinstance(row, Problem):
-            raise DataError(f"{path}: an input cannot be read", [row])
-        if reasons := check_example(row.example):
-            raise DataError(f"{path}: an input cannot be read", [row.problem(reason) for reason in reasons])
-        yield row.example
+    options = ReadOptions(columns or {}, encoding, format, inclusive_ends)
+    if name is None and template is None:
+        sources, problems = find_stream(Path(path), options)
+    else:
+        sources, problems = [find_task(Path(path), name, template, options=options)], []
+    loaded = [_load(source, whole=False) for source in sources]
+    owners = dict(owned or {})
+    for task in loaded:
+        source = task.source
+        new = {
+            subset: [row for row in rows if row.example.label is not None and row.example.label not in owners]
+            for subset, rows in task.subsets.items()
+        }
+        problems += task.problems
+        problems += check_new_labels(str(source.files.get("train", source.path)), new, source.name, owners, into)
+        owners |= {str(row.example.label): into or source.name for rows in new.values() for row in rows}
+    if problems:
+        raise DataError(_summary(path, problems), problems)
+    _tell(note, [text for task in loaded for text in task.notes])
+    return [
+        MixedExamples(
+            task.source.name,
+            Examples(**{subset: tuple(row.example for row in rows) for subset, rows in task.subsets.items()}),
+            task.source.template,
+            task.source.settings,
+        )
+        for task in loaded
+    ]
 
 
-def count_inputs(path: str | Path) -> int | None:
+@overload
+def read_inputs(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = ...,
+    encoding: str | None = ...,
+    format: str | None = ...,
+    inclusive_ends: bool = ...,
+    note: Callable[[str], None] | None = ...,
+    on_error: Literal["fail"] = ...,
+) -> Iterator[Example]: ...
+
+
+@overload
+def read_inputs(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = ...,
+    encoding: str | None = ...,
+    format: str | None = ...,
+    inclusive_ends: bool = ...,
+    note: Callable[[str], None] | None = ...,
+    on_error: Literal["fail", "report"],
+) -> Iterator[Example | Problem]: ...
+
+
+def read_inputs(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    format: str | None = None,  # noqa: A002
+    inclusive_ends: bool = False,
+    note: Callable[[str], None] | None = None,
+    on_error: Literal["fail", "report"] = "fail",
+) -> Iterator[Example | Problem]:
+    """Stream inputs to predict; labels are optional, and a wrong one is ignored.
+
+    Memory is constant, except for YAML, Markdown, brat and JSON files that are not a list, which are read whole.
+
+    Args:
+        path: A file as in `read_task`, plain lines (`.txt`), or "-" for JSON lines from standard input.
+        columns: As in `read_task`.
+        encoding: As in `read_task`.
+        format: As in `read_task`.
+        inclusive_ends: As in `read_task`.
+        note: Called with each note on how the file was read.
+        on_error: "report" yields a `conpet.errors.Problem` in place of each wrong row. `ConPET.predict_stream` takes it
+            as an input that cannot be predicted.
+
+    Raises:
+        DataError: A row is wrong and `on_error` is "fail", or the rest of the file cannot be read; raised when the row
+            is reached.
+        ConfigError: As in `read_task`.
+    """
+    for row in read_input_rows(path, ReadOptions(columns or {}, encoding, format, inclusive_ends), note):
+        if isinstance(row, Located):
+            yield row.example
+        elif on_error == "fail" or row.ends_reading:
+            missing = row.reason == NO_SUCH_PATH
+            raise DataError(str(row) if missing else f"{path}: an input cannot be read; correct or remove it", [row])
+        else:
+            yield row
+
+
+def read_input_rows(
+    path: str | Path, options: ReadOptions | None = None, note: Callable[[str], None] | None = None
+) -> Iterator[Located | Problem]:
+    """Stream the rows of a file as `read_inputs` does, with a `Problem` in place of each wrong row."""
+    for row in parsed_rows(path, options):
+        if isinstance(row, Note):
+            _tell(note, [str(row)])
+        elif isinstance(row, Located) and (reasons := check_example(row.example)):
+            yield row.problem("; ".join(reasons))
+        else:
+            yield row
+
+
+def count_inputs(path: str | Path, options: ReadOptions | None = None) -> int | None:
     """Count the rows that `read_inputs` will read, or return None if that is not known beforehand."""
-    return count_rows(path)
+    return count_rows(path, options)
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
+class LoadedTask:
     """The data of a task; `subsets` holds the rows that could be parsed."""
 
     source: TaskSource
     subsets: dict[str, list[Located]]
     problems: list[Problem]
+    notes: list[str] = field(default_factory=list)
 
 
-def _parsed(path: str | Path) -> Iterator[Located | Problem]:
-    for raw in raw_rows(path):
-        if isinstance(raw, RawRow):
-            try:
-                yield Located(str(path), raw.row, parse_row(raw.fields))
-            except RowError as error:
-                yield Problem(str(path), raw.row, str(error))
-        else:
+def parsed_rows(
+    path: str | Path, options: ReadOptions | None = None, *, labelled: bool = False
+) -> Iterator[Located | Problem | Note]:
+    """Yield the rows of a file as examples.
+
+    Args:
+        path: The file.
+        options: How to read it.
+        labelled: Whether labels are needed; otherwise a wrong one is ignored.
+    """
+    options = options or ReadOptions()
+    name = Source(Path(path), options).file
+    changed = lists = 0
+    for raw in raw_rows(path, options, labelled=labelled):
+        if not isinstance(raw, RawRow):
             yield raw
+            continue
+        file = raw.file or name
+        try:
+            example = _example(raw.fields, options, labelled)
+        except RowError as error:
+            yield Problem(file, raw.row, str(error), raw.fields.get("id"))
+        else:
+            given = raw.fields.get("label")
+            lists += isinstance(given, (list, tuple))
+            changed += isinstance(given, str) and bool(given.strip()) and given != example.label
+            yield Located(file, raw.row, example, _subset(raw.fields))
+    if changed and labelled:
+        rows = plural(changed, "row")
+        yield Note(name, f"labels of {rows} were cleaned: blanks around them removed, Unicode form NFC")
+    if lists and labelled:
+        yield Note(name, f"the label is a list of one in {plural(lists, 'row')}; that label was taken")
 
 
-def _load(source: TaskSource, *, whole: bool = True) -> _Loaded:
+def _example(fields: Mapping[str, object], options: ReadOptions, labelled: bool) -> Example:
+    try:
+        return parse_row(fields, inclusive_ends=options.inclusive_ends)
+    except RowError:
+        if labelled:
+            raise
+        return parse_row(fields, inclusive_ends=options.inclusive_ends, labelled=False)
+
+
+def _subset(fields: Mapping[str, object]) -> str | None:
+    """Return the subset that a row names by `split`, or by a flag `training`."""
+    if isinstance(flag := fields.get("training"), bool):
+        return "train" if flag else "test"
+    name = fields.get("split")
+    return SUBSET_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
+
+
+def load_rows(source: TaskSource) -> LoadedTask:
+    """Read the rows of a task; only what cannot be read is a problem."""
     subsets: dict[str, list[Located]] = {}
     problems = list(source.problems)
+    notes = list(source.notes)
     for subset, path in source.files.items():
-        rows = list(_parsed(path))
+        rows = list(parsed_rows(path, source.options, labelled=True))
         subsets[subset] = [row for row in rows if isinstance(row, Located)]
         problems += [row for row in rows if isinstance(row, Problem)]
-    if "train" in subsets:
-        problems += check_rows(str(source.files["train"]), subsets, whole=whole)
-        if subsets["train"]:
-            kind = subsets["train"][0].example.kind
-            problems += check_task_template(str(source.path), source.template, kind)
-    return _Loaded(source, subsets, problems)
+        notes += [f"{Path(row.file).name}: {row.text}" for row in rows if isinstance(row, Note)]
+    if subsets.keys() == {"train"} and (divided := _divided(subsets["train"])):
+        subsets = divided
+        sizes = ", ".join(f"{len(rows):,} {subset}" for subset, rows in subsets.items())
+        notes.append(f"the rows name their subsets (split or training): {sizes}")
+    return LoadedTask(source, subsets, problems, notes)
+
+
+def _load(source: TaskSource, *, whole: bool = True) -> LoadedTask:
+    loaded = load_rows(source)
+    if "train" in loaded.subsets:
+        loaded.problems.extend(list(_checked(source, loaded.subsets, loaded.problems, whole)))
+    return loaded
+
+
+def _divided(rows: list[Located]) -> dict[str, list[Located]]:
+    """Return the rows by the subset they name, if all do and some are training rows; otherwise nothing."""
+    named = {row.subset for row in rows}
+    if None in named or "train" not in named:
+        return {}
+    return {subset: [row for row in rows if row.subset == subset] for subset in SUBSETS if subset in named}
+
+
+def _checked(
+    source: TaskSource, subsets: dict[str, list[Located]], found: list[Problem], whole: bool
+) -> Iterator[Problem]:
+    """Check the rows; files of which nothing could be read are not also said to be empty."""
+    train = str(source.files["train"])
+    if not subsets["train"] and any(problem.file == train for problem in found):
+        return
+    yield from check_rows(train, subsets, whole=whole)
+    if subsets["train"]:
+        yield from check_task_template(str(source.path), source.template, subsets["train"][0].example.kind)
+
+
+def _tell(note: Callable[[str], None] | None, texts: Iterable[str]) -> None:
+    for text in texts if note else ():
+        note(text)  # type: ignore[misc]
+
+
+def _summary(path: str | Path, problems: list[Problem]) -> str:
+    if len(problems) == 1 and problems[0].reason == NO_SUCH_PATH:
+        return f"{problems[0]}; nothing was learned"
+    files = len({problem.file for problem in problems})
+    return f"{path}: {plural(len(problems), 'problem')} in {plural(files, 'file')}; nothing was learned"
 
 
 def _build(
@@ -155,28 +408,30 @@ def _build(
     problems = source_problems + [problem for task in loaded for problem in task.problems]
     problems += check_stream(((task.source.name, task.subsets.get("train", ())) for task in loaded), owned)
     if problems:
-        files = len({problem.file for problem in problems})
-        found = f"{plural(len(problems), 'problem')} in {plural(files, 'file')}"
-        raise DataError(f"{path}: {found}; nothing was learned", problems)
-    return tuple(_task(task, seed) for task in loaded)
+        raise DataError(f"{_summary(path, problems)}{next_step_of(loaded, owned)}", problems)
+    return tuple(build_task(task, seed) for task in loaded)
 
 
-def _task(loaded: _Loaded, seed: int | None) -> Task:
+def next_step_of(loaded: Iterable[LoadedTask], owned: Mapping[str, str]) -> str:
+    """Return how to learn tasks of which some have labels of others, as the end of a message."""
+    labels: set[str | None] = set()
+    for task in loaded:
+        own = {row.example.label for row in task.subsets.get("train", ())}
+        if any(owned.get(label, task.source.name) != task.source.name for label in own if label is not None):
+            labels |= own
+    return next_step(labels, owned)
+
+
+def build_task(loaded: LoadedTask, seed: int | None) -> Task:
+    """Build a task of rows without errors; without a seed, nothing is split off.
+
+    Raises:
+        DataError: The rows have errors.
+    """
     source = loaded.source
-    notes = list(source.notes)
-    subsets = {subset: tuple(row.example for row in rows) for subset, rows in loaded.subsets.items()}
-    for subset, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
-        if subset in subsets:
-            continue
-        if seed is None:
-            subsets[subset] = ()
-            continue
-        subsets["train"], subsets[subset] = split_off(subsets["train"], share, seed)
-        few = "" if subsets[subset] else " (too few for one)"
-        notes.append(
-            f"no {subset} set: {len(subsets[subset])} of {len(subsets['train']) + len(subsets[subset])} training rows "
-            f"were split off with seed {seed}{few}"
-        )
+    subsets, notes = with_held_out(
+        {subset: [row.example for row in rows] for subset, rows in loaded.subsets.items()}, seed
+    )
     return Task(
         source.name,
         subsets["train"],
@@ -184,5 +439,5 @@ def _task(loaded: _Loaded, seed: int | None) -> Task:
         subsets["test"],
         template=source.template,
         settings=source.settings,
-        notes=tuple(notes),
+        notes=(*loaded.notes, *notes),
     )

@@ -108,7 +108,7 @@ def _requested_tasks(recipe: StreamRecipe) -> int:
     if recipe.grouping is not None:
         raise ConfigError(f"the grouping {recipe.grouping!r} needs by 'given'; by {recipe.by!r} makes its own groups")
     if recipe.tasks is None:
-        raise ConfigError(f"by {recipe.by!r} needs the number of tasks")
+        raise ConfigError(f"by {recipe.by!r} needs the number of tasks; give it (`--tasks`)")
     return recipe.tasks
 
 

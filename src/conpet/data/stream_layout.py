@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from conpet.config import Settings
 from conpet.config.base import worded
-from conpet.data.files import FORMATS, data_suffix
+from conpet.data.files import NO_SUCH_PATH, data_suffix, is_data, is_data_folder, readable_endings
+from conpet.data.formats.columnar import saved_subsets
+from conpet.data.raw import ReadOptions
 from conpet.errors import ConfigError, Problem
 
 STREAM_FILE = "stream.yaml"
-_SPLIT_NAMES = {
+SUBSET_NAMES = {
     "train": "train",
     "validation": "validation",
     "valid": "validation",
@@ -25,8 +27,9 @@ _SPLIT_NAMES = {
     "dev": "validation",
     "test": "test",
 }
+"""The subset that the name of a file, or a row's field `split`, stands for."""
 # Probably data files: ignoring them silently would lose a task.
-_FOREIGN = (".json", ".ndjson", ".tsv", ".xls", ".xlsx", ".arrow", ".feather", ".gz", ".bz2", ".xz", ".zst", ".zip")
+_FOREIGN = (".xls", ".ods", ".feather", ".gz", ".bz2", ".xz", ".zst", ".zip", ".pkl", ".xml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class TaskSource:
         settings: The task's own settings.
         notes: What was ignored.
         problems: Errors of the file or folder itself.
+        options: How to read the files.
     """
 
     name: str
@@ -50,6 +54,7 @@ class TaskSource:
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
+    options: ReadOptions = field(default_factory=ReadOptions)
 
 
 class _Entry(BaseModel):
@@ -59,6 +64,10 @@ class _Entry(BaseModel):
     name: str | None = None
     template: str | None = None
     settings: dict[str, JsonValue] = {}
+    columns: dict[str, str | int] = {}
+    encoding: str | None = None
+    format: str | None = None
+    inclusive_ends: bool = False
 
 
 class _StreamFile(BaseModel):
@@ -68,45 +77,60 @@ class _StreamFile(BaseModel):
 
 
 def find_task(
-    path: Path, name: str | None = None, template: str | None = None, settings: Mapping[str, Any] | None = None
+    path: Path,
+    name: str | None = None,
+    template: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    options: ReadOptions | None = None,
 ) -> TaskSource:
     """Find the files of a task in a file or folder."""
     files: dict[str, Path] = {}
     notes: list[str] = []
     problems = _check_settings(path, settings or {})
-    if path.is_dir():
-        _fill_from_folder(path, files, notes, problems)
-    elif not path.exists():
-        problems.append(Problem(str(path), None, "no such file or folder"))
-    else:
+    options = options or ReadOptions()
+    if not path.exists():
+        problems.append(Problem(str(path), None, NO_SUCH_PATH))
+    elif not path.is_dir() or is_data_folder(path):
         files["train"] = path
-    return TaskSource(name or _name(path), path, files, template, dict(settings or {}), tuple(notes), tuple(problems))
+    else:
+        _fill_from_folder(path, options, files, notes, problems)
+    return TaskSource(
+        name or _name(path), path, files, template, dict(settings or {}), tuple(notes), tuple(problems), options
+    )
 
 
-def find_stream(path: Path) -> tuple[list[TaskSource], list[Problem]]:
+def find_stream(path: Path, options: ReadOptions | None = None) -> tuple[list[TaskSource], list[Problem]]:
     """Find the tasks of a stream: a folder, in natural order or in the order of its `stream.yaml`, or a single task."""
+    options = options or ReadOptions()
     if (path / STREAM_FILE).is_file():
-        return _read_stream_file(path / STREAM_FILE)
-    if not path.is_dir() or _contains_subset(path):
-        return [find_task(path)], []
+        return _read_stream_file(path / STREAM_FILE, options)
+    if not path.is_dir() or is_data_folder(path) or _contains_subset(path):
+        return [find_task(path, options=options)], []
     sources, problems = [], []
     for entry in sorted(path.iterdir(), key=lambda entry: _natural(entry.name)):
         if entry.name.startswith((".", "__")):
             continue
-        if entry.is_dir() or data_suffix(entry):
-            sources.append(find_task(entry))
+        if entry.is_dir() or _is_data(entry, options):
+            sources.append(find_task(entry, options=options))
         elif entry.suffix.lower() in _FOREIGN:
-            problems.append(Problem(str(entry), None, f"unknown file format; readable: {_endings()}"))
+            problems.append(Problem(str(entry), None, f"unknown file format; readable: {readable_endings()}"))
     if not sources and not problems:
-        problems.append(Problem(str(path), None, f"contains no tasks: no folders, and no files in {_endings()}"))
+        endings = readable_endings()
+        problems.append(Problem(str(path), None, f"contains no tasks: no folders, and no files in {endings}"))
     return sources, problems
 
 
-def _fill_from_folder(folder: Path, files: dict[str, Path], notes: list[str], problems: list[Problem]) -> None:
-    for file in sorted(folder.iterdir()):
-        if file.is_dir() or not data_suffix(file):
+def _fill_from_folder(
+    folder: Path, options: ReadOptions, files: dict[str, Path], notes: list[str], problems: list[Problem]
+) -> None:
+    saved = saved_subsets(folder)
+    entries = sorted(folder.iterdir(), key=_plain_lines_last) if saved is None else [folder / name for name in saved]
+    for file in entries:
+        subset = subset_of(file)
+        if not (is_data_folder(file) if file.is_dir() else _is_data(file, options) or (subset and data_suffix(file))):
             continue
-        subset = _SPLIT_NAMES.get(_stem(file).lower())
+        if subset in files and not _is_data(file, options):  # plain lines beside data
+            continue
         if subset is None:
             notes.append(f"{file.name} was ignored: it is not named train, validation or test")
         elif subset in files:
@@ -116,16 +140,31 @@ def _fill_from_folder(folder: Path, files: dict[str, Path], notes: list[str], pr
         else:
             files[subset] = file
     if "train" not in files:
-        problems.append(Problem(str(folder), None, "contains no train file (train.jsonl, train.csv or train.parquet)"))
+        problems.append(Problem(str(folder), None, "contains no train file (train.jsonl, train.csv, train.tsv, ...)"))
+
+
+def _plain_lines_last(file: Path) -> tuple[bool, Path]:
+    return data_suffix(file) == ".txt", file
+
+
+def _is_data(file: Path, options: ReadOptions) -> bool:
+    """Return whether a file holds data; any file that can be read does if the user names its format."""
+    return is_data(file) or (options.format is not None and file.suffix.lower() in (".txt", f".{options.format}"))
+
+
+def subset_of(file: Path) -> str | None:
+    """Return the subset that a file or folder is named after (train, validation, dev, test, ...), or None."""
+    return SUBSET_NAMES.get((file.name if file.is_dir() else _stem(file)).lower())
 
 
 def _contains_subset(folder: Path) -> bool:
-    return any(
-        data_suffix(file) and _stem(file).lower() in _SPLIT_NAMES for file in folder.iterdir() if not file.is_dir()
+    """Return whether a folder is a task: it holds a subset, or a dictionary of saved data sets."""
+    return saved_subsets(folder) is not None or any(
+        subset_of(file) and (is_data_folder(file) if file.is_dir() else data_suffix(file)) for file in folder.iterdir()
     )
 
 
-def _read_stream_file(file: Path) -> tuple[list[TaskSource], list[Problem]]:
+def _read_stream_file(file: Path, options: ReadOptions) -> tuple[list[TaskSource], list[Problem]]:
     try:
         stream = _StreamFile.model_validate(yaml.safe_load(file.read_text(encoding="utf-8-sig")) or {})
     except yaml.MarkedYAMLError as error:
@@ -140,8 +179,20 @@ def _read_stream_file(file: Path) -> tuple[list[TaskSource], list[Problem]]:
     if not stream.tasks:
         return [], [Problem(str(file), None, "tasks: the list is empty")]
     return [
-        find_task(file.parent / entry.path, entry.name, entry.template, entry.settings) for entry in stream.tasks
+        find_task(file.parent / entry.path, entry.name, entry.template, entry.settings, _options(entry, options))
+        for entry in stream.tasks
     ], []
+
+
+def _options(entry: _Entry, given: ReadOptions) -> ReadOptions:
+    """Return how to read the files of an entry; what it leaves out is as given for the stream."""
+    columns = {field: str(column) for field, column in entry.columns.items()}
+    return ReadOptions(
+        columns or given.columns,
+        entry.encoding or given.encoding,
+        entry.format or given.format,
+        entry.inclusive_ends or given.inclusive_ends,
+    )
 
 
 def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
@@ -159,10 +210,6 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> list[Problem]:
     except ConfigError as error:
         return [Problem(str(path), None, str(error))]
     return []
-
-
-def _endings() -> str:
-    return ", ".join(f".{name}" for name in FORMATS)
 
 
 def _stem(path: Path) -> str:

@@ -13,7 +13,7 @@ import yaml
 from conpet.data.example import Example
 from conpet.data.labelled import SUBSETS
 from conpet.data.stream_layout import STREAM_FILE
-from conpet.data.task import Task, TaskStream
+from conpet.data.task import TaskStream
 from conpet.errors import DataError, Problem
 
 _LONGEST_FOLDER = 60
@@ -93,8 +93,10 @@ def _surplus(folder: Path, files: Collection[Path], folders: Collection[Path]) -
 
 def _files(stream: TaskStream, extra: Mapping[str, bytes], about: Iterable[str]) -> dict[str, bytes]:
     """Return the contents of the stream folder by path, with empty subsets too, so that the reader splits none off."""
-    folders = _folders([task.name for task in stream], {STREAM_FILE, *extra})
-    entries = [_entry(task, folder) for task, folder in zip(stream, folders, strict=True)]
+    folders = folder_names([task.name for task in stream], {STREAM_FILE, *extra})
+    entries = [
+        entry_of(folder, task.name, task.template, task.settings) for task, folder in zip(stream, folders, strict=True)
+    ]
     listed = yaml.safe_dump({"tasks": entries}, sort_keys=False, allow_unicode=True)
     comments = "".join(f"# {_printable(line)}\n" for line in (*about, "The order in which the tasks are learned."))
     files = {STREAM_FILE: (comments + listed).encode(), **extra}
@@ -108,16 +110,13 @@ def _printable(line: str) -> str:
     return "".join(character if character.isprintable() else " " for character in line)
 
 
-def _entry(task: Task, folder: str) -> dict[str, Any]:
-    options = {
-        "name": task.name if task.name != folder else None,
-        "template": task.template,
-        "settings": dict(task.settings) or None,
-    }
-    return {"path": folder} | {key: value for key, value in options.items() if value is not None}
+def entry_of(path: str, name: str, template: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entry of a task in `stream.yaml`."""
+    options = {"name": name if name != path else None, "template": template, "settings": dict(settings) or None}
+    return {"path": path} | {key: value for key, value in options.items() if value is not None}
 
 
-def _folders(names: Iterable[str], taken: Iterable[str]) -> list[str]:
+def folder_names(names: Iterable[str], taken: Iterable[str]) -> list[str]:
     """Return a unique folder name for each task, also on file systems that ignore case."""
     used = {name.casefold() for name in taken}
     folders = []

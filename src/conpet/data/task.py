@@ -10,6 +10,7 @@ from typing import Any, overload
 
 from conpet.data.checks import Located, check_rows, check_stream, check_task_template, locate
 from conpet.data.example import Example, Kind, digest_examples
+from conpet.data.rows import RowError, to_example
 from conpet.errors import DataError, Problem
 
 LABELS = "labels"
@@ -28,6 +29,7 @@ class Task:
         template: A template instead of the default of the kind (see `conpet.data.templates`), or None.
         settings: Overrides of the workspace's task-level settings for this task.
         notes: Notes of the reader for the user, for example on sets split off.
+        left_out: The rows that a fix left out or changed: file, row, action, code and reason of each, without text.
     """
 
     name: str
@@ -37,11 +39,11 @@ class Task:
     template: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    left_out: tuple[Mapping[str, Any], ...] = ()
     _digest: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for subset in ("train", "validation", "test"):
-            object.__setattr__(self, subset, tuple(getattr(self, subset)))
+        _convert(self, f"task {self.name!r}", f"task {self.name!r} cannot be learned; nothing changed")
         problems = check_task(self)
         if problems:
             raise DataError(f"task {self.name!r} cannot be learned; nothing changed", problems)
@@ -66,7 +68,7 @@ class Task:
 
     @property
     def digest(self) -> str:
-        """Hex digest of examples, template and settings; ids and notes are ignored."""
+        """Hex digest of examples, template and settings; ids, notes and rows left out are ignored."""
         if self._digest:
             return self._digest[0]
         parts = {
@@ -95,11 +97,46 @@ class Examples:
     test: tuple[Example, ...] = ()
 
     def __post_init__(self) -> None:
-        for subset in ("train", "validation", "test"):
-            object.__setattr__(self, subset, tuple(getattr(self, subset)))
+        _convert(self, "examples", "the examples cannot be learned; nothing changed")
         problems = check_rows("examples", _located("examples", self), whole=False)
         if problems:
             raise DataError("the examples cannot be learned; nothing changed", problems)
+
+
+@dataclass(frozen=True, slots=True)
+class MixedExamples:
+    """Examples of known and new labels.
+
+    Attributes:
+        name: Name of the task that the new labels become.
+        examples: The examples.
+        template: The template of that task instead of the default of its kind, or None.
+        settings: Overrides of the workspace's task-level settings for that task.
+    """
+
+    name: str
+    examples: Examples
+    template: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _convert(owner: Task | Examples, source: str, summary: str) -> None:
+    """Turn the subsets into tuples of examples, whole numbers as labels into text.
+
+    Raises:
+        DataError: An item is no example, or its label is not text.
+    """
+    problems = []
+    for subset in ("train", "validation", "test"):
+        examples = []
+        for row, item in enumerate(getattr(owner, subset), start=1):
+            try:
+                examples.append(to_example(item))
+            except RowError as error:
+                problems.append(Problem(f"{source} ({subset})", row, str(error)))
+        object.__setattr__(owner, subset, tuple(examples))
+    if problems:
+        raise DataError(summary, problems)
 
 
 def check_task(task: Task) -> list[Problem]:

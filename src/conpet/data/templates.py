@@ -55,7 +55,9 @@ Without a slot piece, the slot is the last token (causal) or the first (masked).
 """
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
+    """A text, or the name of a field, in a template."""
+
     text: str
     is_field: bool
 
@@ -108,49 +110,61 @@ def render(example: Example, template: str | None, style: Style) -> Rendered:
     return tuple(_tidy(piece for part in parts for piece in _fill(part, example)))
 
 
-def _parse(template: str, kind: Kind) -> tuple[_Part, ...]:
+def template_parts(template: str, kind: Kind, style: Style) -> tuple[Part, ...]:
+    """Return the texts and fields of a template in order; in the causal style without the slot. Errors as in `render`.
+
+    Args:
+        template: The template.
+        kind: Kind of the examples.
+        style: How the backbone is read.
+    """
+    return _compile(template, kind, style)
+
+
+def _parse(template: str, kind: Kind) -> tuple[Part, ...]:
     where = f"template {template!r}"
     fields = ", ".join(f"{{{name}}}" for name in _FIELDS[kind])
     parts = []
     try:
         for literal, field, spec, conversion in Formatter().parse(template):
             if literal:
-                parts.append(_Part(literal, is_field=False))
+                parts.append(Part(literal, is_field=False))
             if field is None:
                 continue
             if field not in _FIELDS[kind] or spec or conversion:
                 raise ConfigError(f"{where}: unknown field in a {kind} template; available: {fields}")
-            parts.append(_Part(field, is_field=True))
+            parts.append(Part(field, is_field=True))
     except ValueError as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{where}: {error}; double a brace that is text ({{{{ or }}}})") from None
     body = _FIELDS[kind][0]
-    if parts.count(_Part(body, is_field=True)) != 1:
+    if parts.count(Part(body, is_field=True)) != 1:
         raise ConfigError(f"{where}: needs {{{body}}} exactly once")
-    if parts.count(_Part("slot", is_field=True)) > 1:
-        raise ConfigError(f"{where}: has {{slot}} more than once")
+    if parts.count(Part("slot", is_field=True)) > 1:
+        raise ConfigError(f"{where}: has {{slot}} more than once; keep one")
     return tuple(parts)
 
 
 @lru_cache(maxsize=256)
-def _compile(template: str, kind: Kind, style: Style) -> tuple[_Part, ...]:
+def _compile(template: str, kind: Kind, style: Style) -> tuple[Part, ...]:
     parts = _parse(template, kind)
-    slot = _Part("slot", is_field=True)
+    slot = Part("slot", is_field=True)
     if style is Style.MASKED or slot not in parts:
         return parts
     before, after = parts[: parts.index(slot)], parts[parts.index(slot) + 1 :]
     if any(part.is_field for part in after) or "".join(part.text for part in after).strip() not in ("", "."):
         raise ConfigError(
-            f"template {template!r}: a causal backbone sees only the text to the left, so {{slot}} must be at the end"
+            f"template {template!r}: a causal backbone sees only the text to the left, so {{slot}} must be at the end; "
+            "move it, or leave it out"
         )
     # The causal slot is the last token; a blank at the end would become that token.
     if before and not before[-1].is_field:
-        before = (*before[:-1], _Part(before[-1].text.rstrip(), is_field=False))
+        before = (*before[:-1], Part(before[-1].text.rstrip(), is_field=False))
     return before
 
 
-def _fill(part: _Part, example: Example) -> Iterator[Piece]:
+def _fill(part: Part, example: Example) -> Iterator[Piece]:
     if not part.is_field:
         yield Piece(part.text, PieceRole.KEEP)
     elif part.text == "slot":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,13 +12,15 @@ from torch import Tensor
 
 from conpet.backbone.states import States
 from conpet.context import Progress
+from conpet.data.truncation import CutInputs
+from conpet.evaluation.answers import AnsweredExample
 from conpet.evaluation.metrics import Measurement, Tally
 from conpet.features.classifiers import ClosedFormClassifier
 from conpet.features.fitted import classifiers_for, fitted_classifier
 from conpet.heads.labels import indices_of
 from conpet.heads.stored import make_head
 from conpet.replay.memory import StoredExamples, Subset
-from conpet.state.inputs import EncodedInputs, by_template
+from conpet.state.inputs import EncodedInputs, by_template, cut_tokens
 from conpet.state.state import State, TaskState
 from conpet.types import PRESELECTION_ACCURACY, SELECTOR_ACCURACY, WITHIN_TASK, Evaluation
 
@@ -48,6 +50,8 @@ def evaluate(
     references: Counter[str] = Counter()
     tasks: dict[str, dict[str, Measurement]] = {}
     confusion: dict[str, dict[str, int]] = {}
+    answers: list[AnsweredExample] = []
+    cut = CutInputs()
     labelled = 0
     for name, source in tests.items():
         if not source.count(Subset.TEST):
@@ -56,12 +60,16 @@ def evaluate(
         tasks[name] = evaluation.measure(progress)
         references += evaluation.references
         labelled += evaluation.compared
+        answers += evaluation.answered
+        cut = cut.plus(CutInputs.of(evaluation.cut_tokens))
         if evaluation.chosen:
             confusion[name] = dict(evaluation.chosen)
     return Evaluation(
         tasks,
         {name: Measurement.of(Tally(references[name], labelled)) for name in names} if labelled else {},
         confusion,
+        answers=tuple(answers),
+        cut=cut,
     )
 
 
@@ -78,6 +86,8 @@ class _TaskEvaluation:
         references: Number of correct answers of each classifier.
         compared: Number of examples that the classifiers answered.
         chosen: Number of examples by the task that the selector ranks first.
+        answered: The examples with their answers; empty for a task without labels.
+        cut_tokens: Number of tokens cut off each example.
     """
 
     method: Method
@@ -88,6 +98,8 @@ class _TaskEvaluation:
     references: Counter[str] = field(default_factory=Counter)
     compared: int = 0
     chosen: Counter[str] = field(default_factory=Counter)
+    answered: list[AnsweredExample] = field(default_factory=list)
+    cut_tokens: list[int] = field(default_factory=list)
     _answers: list[Any] = field(default_factory=list)
     _within: list[Any] = field(default_factory=list)
     _correct: Counter[str] = field(default_factory=Counter)
@@ -106,6 +118,7 @@ class _TaskEvaluation:
             self._chunk(positions, truth[start : start + CHUNK])
             if progress:
                 progress(len(positions))
+        self._add_inputs()
         head = make_head(self.method.settings.for_task(self.task.settings).head)
         measurements = dict(head.measure(self._answers, truth))
         if self.chosen:
@@ -124,8 +137,9 @@ class _TaskEvaluation:
         scores = method.score(state, inputs, kind)
         within = method.within_task(state, inputs, torch.full((len(truth),), self.index, dtype=torch.int64))
         self._count_selector(scores)
+        self.cut_tokens += cut_tokens(inputs)
         if self.task.labels:
-            self._answers += [self._label(column) for column in scores.classes.argmax(dim=1).tolist()]
+            self._add_answers(scores, positions, truth)
             self._within += [self._label(column) for column in within.argmax(dim=1).tolist()]
             self._compare(inputs, truth)
         else:
@@ -135,6 +149,24 @@ class _TaskEvaluation:
                 value if owner == self.index else None for value, owner in zip(values, owners, strict=True)
             ]
             self._within += values
+
+    def _add_answers(self, scores: Scores, positions: Sequence[int], truth: Sequence[str]) -> None:
+        best = scores.classes.max(dim=1)
+        owners = self.state.owner[best.indices].tolist()
+        self._answers += (answers := [self._label(column) for column in best.indices.tolist()])
+        self.answered += [
+            AnsweredExample(label, answer, score, self.task.name, self.state.tasks[owner].name, position + 1)
+            for label, answer, score, owner, position in zip(
+                truth, answers, best.values.exp().tolist(), owners, positions, strict=True
+            )
+        ]
+
+    def _add_inputs(self) -> None:
+        """Add the inputs of wrong answers, if texts are stored."""
+        wrong = [number for number, one in enumerate(self.answered) if not one.correct]
+        if wrong and not self.source.latent:
+            for number, example in zip(wrong, self.source.chosen(Subset.TEST, wrong), strict=True):
+                self.answered[number] = replace(self.answered[number], example=example)
 
     def _label(self, column: int) -> str | None:
         """Return the label of a column of scores; None for the class of a task without labels."""

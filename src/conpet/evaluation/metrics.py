@@ -7,7 +7,7 @@ there were no test examples to measure on.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum
 
@@ -156,6 +156,13 @@ def backward_transfer(matrix: AccuracyMatrix) -> float | None:
     return _mean_change(matrix, lambda earlier, now: now - earlier[0])
 
 
+def forgetting_examples(matrix: AccuracyMatrix) -> int:
+    """Return the number of test examples on which `forgetting` and `backward_transfer` are measured."""
+    if not matrix.rows:
+        return 0
+    return sum(matrix.rows[-1].tallies[task].total for task, _ in _measured_before(matrix))
+
+
 def stream_average(metric: Callable[[Mapping[str, Tally]], float | None], matrix: AccuracyMatrix) -> float | None:
     """Return the mean of `whole_accuracy` or `average_accuracy` over the rows that learned a task."""
     return _mean(metric(row.tallies) for row in matrix.rows if row.learned is not None)
@@ -209,13 +216,17 @@ def _mean_change(matrix: AccuracyMatrix, change: Callable[[list[float], float], 
     if not matrix.rows or whole_accuracy(matrix.rows[-1].tallies) is None:
         return None
     last = matrix.rows[-1]
-    changes = []
+    changes = (change(earlier, last.accuracy(task) or 0.0) for task, earlier in _measured_before(matrix))
+    return _mean(changes) or 0.0
+
+
+def _measured_before(matrix: AccuracyMatrix) -> Iterator[tuple[str, list[float]]]:
+    """Yield the tasks of the last row that were measured before, with these accuracies since they were learned."""
+    last = matrix.rows[-1]
     for task in last.tallies:
         earlier = _accuracies_since_learned(matrix.rows, task)[:-1]
-        now = last.accuracy(task)
-        if now is not None and earlier:
-            changes.append(change(earlier, now))
-    return _mean(changes) or 0.0
+        if last.accuracy(task) is not None and earlier:
+            yield task, earlier
 
 
 def _accuracies_since_learned(rows: Sequence[Row], task: str) -> list[float]:

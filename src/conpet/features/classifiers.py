@@ -121,15 +121,17 @@ class _Solved(_Scores):
     Attributes:
         factor: Factor of the system's matrix F `[D, D]`.
         moments: Right-hand sides, float64 `[D, C]`.
+        at_once: Whether to solve for the weights at the first use, however many labels there are.
     """
 
     factor: Factor
     moments: Tensor
+    at_once: bool = field(default=False, kw_only=True)
     _rows_scored: list[int] = field(default_factory=lambda: [0], init=False, repr=False)
 
     def _score_rows(self, rows: Tensor) -> Tensor:
         self._rows_scored[0] += len(rows)
-        solve = len(self.labels) <= max(MAX_EAGER_LABELS, self._rows_scored[0])
+        solve = self.at_once or len(self.labels) <= max(MAX_EAGER_LABELS, self._rows_scored[0])
         return self._with_weights(rows) if solve else self._without_weights(rows)
 
     @property
@@ -265,6 +267,7 @@ class LinearDiscriminant:
             self.view,
             factor=Factor.of(shrunk, self.shrinkage * mean_variance(within, freedom)),
             moments=state.means(self.view).T,
+            at_once=state.solve_at_once,
         )
 
 
@@ -317,6 +320,7 @@ class Ridge:
             moments=state.sums(self.view).T.addr_(total, share, alpha=-1),
             mean=total / state.gram.count,
             share=share,
+            at_once=state.solve_at_once,
         )
 
 
@@ -375,7 +379,8 @@ def _check(state: ClosedFormState, method: ClosedFormEstimator) -> None:
     if method.view not in state.feature_map.views:
         raise ConfigError(
             f"{method.name} reads the {method.view} view, but these statistics include only "
-            f"{', '.join(state.feature_map.views)}: a view must be included from the first task on"
+            f"{', '.join(state.feature_map.views)}: a view must be included from the first task on; make a new "
+            "workspace"
         )
     if not state.labels:
         raise DataError("a closed-form classifier needs at least one label, but no task has been learned: learn one")

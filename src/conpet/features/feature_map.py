@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from conpet.errors import ConfigError, DataError
+from conpet.features.exact_product import ExactProduct
 from conpet.features.last_result import LastResult
 
 STEPS = 1024
@@ -92,9 +93,8 @@ class FeatureMap:
         Raises:
             DataError: The shape is not `[n, dim]`, or a number is not finite.
         """
-        if view is View.RAW:
-            return self.raw(features)
-        return self._last_results[view].of(features, self.projected if view is View.PROJECTED else self.fourier)
+        compute = {View.RAW: self.raw, View.PROJECTED: self.projected, View.FOURIER: self.fourier}
+        return self._last_results[view].of(features, compute[view])
 
     def raw(self, features: Tensor) -> Tensor:
         """Quantise features `[n, dim]`, which should be roughly standardised.
@@ -147,7 +147,7 @@ class FeatureMap:
 
     def _products(self, features: Tensor) -> Tensor:
         """Return `x W` in whole numbers, in units of `_WEIGHT_DEVIATION / STEPS`."""
-        return self.raw(features) @ _random_weights(self.dim, self.projection, self.seed)
+        return _random_weights(self.dim, self.projection, self.seed).of(self.view(View.RAW, features))
 
     @cached_property
     def _last_results(self) -> Mapping[View, LastResult]:
@@ -156,11 +156,11 @@ class FeatureMap:
 
 
 @lru_cache(maxsize=4)
-def _random_weights(dim: int, projection: int, seed: int) -> Tensor:
-    """Return `W` as whole numbers up to +-1020 with standard deviation `_WEIGHT_DEVIATION`."""
+def _random_weights(dim: int, projection: int, seed: int) -> ExactProduct:
+    """Return products with `W`, whole numbers up to +-1020 with standard deviation `_WEIGHT_DEVIATION`."""
     draws = np.random.PCG64(seed).random_raw(dim * projection).astype("<u8")
     sums = draws.view(np.uint8).reshape(dim, projection, _BYTES).sum(axis=2, dtype=np.int16)
-    return torch.from_numpy(sums - np.int16(_BYTES * 255 // 2)).to(torch.float64)
+    return ExactProduct(torch.from_numpy(sums - np.int16(_BYTES * 255 // 2)))
 
 
 @lru_cache(maxsize=4)

@@ -240,6 +240,8 @@ class ClosedFormState:
         scatter: Between-class scatter, updated from state to state.
         logistic: Weights of the logistic regressions; each scores the labels of one kind of input. Empty if the method
             trains none.
+        solve_at_once: Whether classifiers solve for their weights at the first use, so that a score does not depend on
+            how many inputs were scored before.
         fitted: Classifiers fitted so far, by name; see `conpet.features.fitted.fitted_classifier`.
 
     Raises:
@@ -251,6 +253,7 @@ class ClosedFormState:
     classes: tuple[ClassSums, ...]
     scatter: Scatter = field(default_factory=Scatter, repr=False)
     logistic: tuple[LogisticWeights, ...] = field(default=(), repr=False)
+    solve_at_once: bool = field(default=False, kw_only=True)
     fitted: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -45,21 +45,25 @@ def write_examples(file: Path, examples: Examples) -> None:
 
 def read_tasks(file: Path) -> list[Task]:
     """Read what `write_tasks` wrote."""
-    return [
-        Task(
-            document["name"],
-            **_subsets(document),
-            template=document["template"],
-            settings=document["settings"],
-            notes=tuple(document["notes"]),
-        )
-        for document in _read(file)["tasks"]
-    ]
+    return [_task(document) for document in _read(file)["tasks"]]
 
 
 def read_examples(file: Path) -> Examples:
     """Read what `write_examples` wrote."""
     return Examples(**_subsets(_read(file)["examples"]))
+
+
+def _task(document: Mapping[str, Any]) -> Task:
+    rows = _subsets(document)
+    return Task(
+        document["name"],
+        rows["train"],
+        rows["validation"],
+        rows["test"],
+        template=document["template"],
+        settings=document["settings"],
+        notes=tuple(document["notes"]),
+    )
 
 
 def _examples(source: Task | Examples) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from conpet.commands.prepare import check_tasks
 from conpet.context import Progress
 from conpet.errors import WorkspaceBusyError
 from conpet.jobs.data import read_examples, read_tasks
@@ -87,6 +88,8 @@ class Performer:
         if reports:
             self._log(f"{len(reports)} of {len(tasks)} tasks were learned in an earlier attempt")
         remaining = [task for task in tasks if task.name not in committed]
+        # The upload was checked in itself; only here are the stored examples at hand, and the tasks of earlier jobs.
+        check_tasks(remaining, self._workspace.store.snapshot(), self._workspace.backbone)
         groups = [remaining[start : start + batch] for start in range(0, len(remaining), batch)]
         before = (len(tasks) - len(remaining)) // batch
         for number, group in enumerate(groups, start=1 + before):

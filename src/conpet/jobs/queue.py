@@ -17,10 +17,11 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, text, upda
 from sqlalchemy.exc import IntegrityError
 
 from conpet.artifact import sync
-from conpet.errors import CorruptionError, IdempotencyError, TooManyJobsError, UnknownNameError
+from conpet.errors import CorruptionError, IdempotencyError, ReadOnlyError, TooManyJobsError, UnknownNameError
 from conpet.jobs.data import DATA
 from conpet.jobs.records import ENDED, Job, JobEvent, JobEventKind, JobKind, JobProgress, JobRequest, JobState
 from conpet.jobs.schema import JOBS_VERSION, JobEventRow, JobRow, JobsBase
+from conpet.store.access import missing_right
 from conpet.store.database import Database
 
 FOLDER = "jobs"
@@ -353,8 +354,16 @@ class JobQueue:
         shutil.rmtree(self._data(job_id), ignore_errors=True)
 
     def make(self) -> None:
-        """Make the folder and the database, if there are none; complete or not at all."""
-        if self._exists_file():
+        """Make the folder and the database, if there are none; complete or not at all.
+
+        Raises:
+            ReadOnlyError: This process may not write them.
+        """
+        made = self._exists_file()
+        place = self.folder if made else self.folder.parent
+        if reason := missing_right(place):
+            raise ReadOnlyError(f"no job can be added: {place} {reason}")
+        if made:
             return
         for folder in (self.folder, self.folder / "data"):
             folder.mkdir(mode=0o700, exist_ok=True)

@@ -8,6 +8,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+FILE_FORMATS = ("jsonl", "jsonl.gz", "csv", "csv.gz", "parquet")
+"""Formats of files that a server takes."""
+
 
 class JobKind(StrEnum):
     """What a job does; see the methods of `ConPET` with these names."""

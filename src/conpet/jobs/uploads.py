@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from conpet.errors import ConfigError, DataError, Problem
+from conpet.jobs.records import FILE_FORMATS
 
 MEDIA_TYPES = {
     "application/json": "json",
@@ -22,7 +23,7 @@ MEDIA_TYPES = {
     "application/x-parquet": "parquet",
 }
 """Formats of uploads by media type."""
-FORMATS = ("json", "jsonl", "jsonl.gz", "csv", "csv.gz", "parquet")
+FORMATS = ("json", *FILE_FORMATS)
 """Formats of uploads."""
 RAW = "upload"
 """Name of the file as it was received, before its suffix, in the folder of the job."""

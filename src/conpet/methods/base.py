@@ -168,7 +168,7 @@ class Method(ABC):
         self.config = settings.method
         features = settings.features
         feature_map = FeatureMap(backbone.feature_size, features.projection, settings.seed, views=self.views)
-        self.statistics_reader = StatisticsReader(feature_map)
+        self.statistics_reader = StatisticsReader(feature_map, solve_at_once=backbone.deterministic)
         self._logistic_trainer = LogisticTrainer()
 
     @classmethod

@@ -148,9 +148,11 @@ class DynamicMethod(Method):
             state: The state.
             inputs: The examples.
             kind: Their kind.
-            where_needed: Whether to run no module on examples that the fusion decides without one.
+            where_needed: Whether to run no module on examples that the fusion decides without one, and to leave out
+                damaged modules of less likely tasks.
         """
         modules = self.modules(state)
+        run = modules.run
         by_selector = self._selected(state, inputs, kind)
         by_module = sum_by_module(by_selector, modules.of_task)
         classifiers = self._classifier_scores(state, inputs)
@@ -163,7 +165,8 @@ class DynamicMethod(Method):
         wanted = _likeliest(by_module, self.settings.selector.top_k)
         if where_needed:
             wanted = wanted.masked_fill(self.fusion(state).decided(evidence).unsqueeze(1), -1)
-        return replace(evidence, modules=modules.run(inputs, kind, wanted)), by_selector
+            run = modules.run_intact
+        return replace(evidence, modules=run(inputs, kind, wanted)), by_selector
 
     def _selected(self, state: State, inputs: EncodedInputs, kind: Kind) -> Tensor:
         """Return the selector's log-probabilities `[n, T]`, -inf for tasks of another kind."""

@@ -15,7 +15,6 @@ from conpet.artifact import Artifact, ObjectReader
 from conpet.backbone.backbone import Backbone
 from conpet.config import Settings, TaskSettings
 from conpet.context import TrainContext
-from conpet.cost import meter
 from conpet.data import Kind
 from conpet.errors import ConfigError
 from conpet.heads.base import HEAD
@@ -263,7 +262,6 @@ class StaticMethod(Method, ABC):
             on_step=lambda step: context.progress("module", (step + 1) / batches.steps),
         )
         batches.module.train(False)
-        meter().steps += log.steps - log.resumed_at
         self.after_training(batches)
         return log
 

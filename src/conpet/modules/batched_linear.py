@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from conpet.errors import BackboneError
 from conpet.modules.adapter import MapUpdate
-from conpet.modules.grouped_matmul import GroupedMatmul
+from conpet.modules.grouped_matmul import GroupedMatmul, SingleMatmul
 
 _MATRICES = ("down", "up", "narrow", "widen")
 """Parts of an update that are matrices; the others are scales and shifts."""
+_ALIGNMENT = 64
+"""Alignment of torch's own memory, in bytes."""
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes of the parts of an update, by name."""
 
@@ -80,6 +82,8 @@ class BatchedLinear(nn.Module):
         self.base = base
         self.room = room
         self._stacks = {name: self._stack(name, (slots, *shape)) for name, shape in room.items()}
+        self._own: dict[int, Shapes] = {}
+        """Shapes of the update in each slot."""
 
     def _stack(self, name: str, shape: tuple[int, ...]) -> Tensor:
         like = self.base.weight
@@ -91,11 +95,13 @@ class BatchedLinear(nn.Module):
         for name, stack in self._stacks.items():
             present, rows, columns = stack.shape
             larger._stacks[name][:present, :rows, :columns] = stack
+        larger._own.update(self._own)
         return larger
 
     def put(self, slot: int, update: MapUpdate | None) -> None:
         """Write an update into a slot; None leaves the base map unchanged."""
         parts = update.parts if update is not None else {}
+        self._own[slot] = shapes_of(update) if update is not None else {}
         for name, stack in self._stacks.items():
             part, entry = parts.get(name), stack[slot]
             if part is None or part.shape != entry.shape:
@@ -109,20 +115,33 @@ class BatchedLinear(nn.Module):
         call = _call.get()
         if call.matmul is None:
             return self.base(hidden)  # type: ignore[no-any-return]
+        if isinstance(call.matmul, SingleMatmul):
+            return self._apply_updates(hidden, SingleMatmul(0), self._alone(call.matmul.slot))
         rows, tokens = call.matmul.examples, call.tokens
-        if rows is None:
-            return self._apply_updates(hidden, call.matmul)
+        assert rows is not None  # noqa: S101 - only a single matmul takes any number of rows
         if hidden.shape[:-1] not in ((rows, tokens), (rows * tokens,)):
             raise BackboneError(
                 f"a linear map of this architecture reads shape {tuple(hidden.shape)}, but the batch has {rows} rows "
                 f"of {tokens} tokens: cannot tell which module to use. Leave this map out of module.targets"
             )
-        output = self._apply_updates(hidden.reshape(rows, tokens, -1), call.matmul)
+        output = self._apply_updates(hidden.reshape(rows, tokens, -1), call.matmul, self._stacks)
         return output.view(*hidden.shape[:-1], -1)
 
-    def _apply_updates(self, hidden: Tensor, matmul: GroupedMatmul) -> Tensor:
-        """Map `[n, T, in]` to `[n, T, out]`, each row with the update in its slot."""
-        stacks = self._stacks
+    def _alone(self, slot: int) -> dict[str, Tensor]:
+        """Return the update in a slot as a stack of its own.
+
+        It has its own shapes and alignment, so the result does not depend on the updates of other slots.
+        """
+        alone = {}
+        for name, (rows, columns) in self._own.get(slot, {}).items():
+            stack = self._stacks[name]
+            part = stack[slot, :rows, :columns]
+            aligned = part.is_contiguous() and part.data_ptr() % _ALIGNMENT == 0
+            alone[name] = (part if aligned else part.clone(memory_format=torch.contiguous_format)).unsqueeze(0)
+        return alone
+
+    def _apply_updates(self, hidden: Tensor, matmul: GroupedMatmul, stacks: Mapping[str, Tensor]) -> Tensor:
+        """Map `[n, T, in]` to `[n, T, out]`, each row with the update in its slot of the stacks."""
         row_parts = {name: matmul.gather(stack) for name, stack in stacks.items() if name not in _MATRICES}
         scaled = (hidden * row_parts["scale_in"]).to(hidden.dtype) if "scale_in" in row_parts else hidden
         output: Tensor = self.base(scaled)

@@ -109,22 +109,26 @@ class GroupedMatmul(ABC):
 
 
 class SingleMatmul(GroupedMatmul):
-    """All examples use the matrix of one slot."""
+    """All examples use the matrix of one slot.
+
+    Attributes:
+        slot: The slot.
+    """
 
     def __init__(self, slot: int) -> None:
-        self._slot = slot
+        self.slot = slot
 
     def gather(self, stack: Tensor) -> Tensor:
         """Return the row of the slot."""
-        return stack[self._slot]
+        return stack[self.slot]
 
     def multiply(self, left: Tensor, stack: Tensor) -> Tensor:
         """Multiply all tokens as one matrix."""
-        return left @ stack[self._slot]
+        return left @ stack[self.slot]
 
     def add(self, total: Tensor, left: Tensor, stack: Tensor) -> None:
         """Multiply all tokens as one matrix, then add."""
-        add_product(total, left, stack[self._slot])
+        add_product(total, left, stack[self.slot])
 
 
 class _PiecewiseMatmul(GroupedMatmul):

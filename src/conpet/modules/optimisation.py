@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from conpet.artifact import Artifact, load_checkpoint, save_checkpoint
 from conpet.config import TrainingConfig
+from conpet.cost import Meter, meter
 from conpet.errors import DivergedError, StoppedError
 from conpet.randomness import seeded
 
@@ -142,9 +143,10 @@ def optimise_batch(
     optimizer = torch.optim.AdamW([_adamw_group(group) for group in groups], eps=1e-6, fused=True)
     devices = {parameter.device for parameter in _named(groups).values()}
     logs = [TrainLog() for _ in groups]
-    if checkpoint is not None:
-        _resume(checkpoint, groups, optimizer, logs)
+    resumed = _resume(checkpoint, groups, optimizer, logs) if checkpoint is not None else Meter()
+    meter().resume(resumed)
     started = saved = time.monotonic()
+    before = replace(meter())
     steps, unread = max(group.schedule.steps for group in groups), []
     for step in range(max(log.steps for log in logs), steps):
         active = [number for number, group in enumerate(groups) if group.is_active(step)]
@@ -161,12 +163,16 @@ def optimise_batch(
             nn.utils.clip_grad_norm_(groups[number].parameters.values(), groups[number].schedule.clip)
             logs[number].steps = step + 1
         optimizer.step()
+        meter().steps += len(active)
         if len(unread) == read_steps or step + 1 == steps:
             _read_losses(unread, step + 1 - len(unread), groups, logs)
         stopped = _stopped_by(on_step, step)
         if checkpoint is not None and (stopped or time.monotonic() - saved > CHECKPOINT_SECONDS):
             _read_losses(unread, step + 1 - len(unread), groups, logs)
-            save_checkpoint(checkpoint, _state(groups, optimizer, logs))
+            spent = meter().since(before)
+            spent.seconds = time.monotonic() - started
+            spent.add(resumed)
+            save_checkpoint(checkpoint, _state(groups, optimizer, logs, spent))
             saved = time.monotonic()
         if stopped:
             raise stopped
@@ -226,7 +232,9 @@ def _named(groups: Sequence[ParameterGroup]) -> dict[str, nn.Parameter]:
     }
 
 
-def _state(groups: Sequence[ParameterGroup], optimizer: torch.optim.Optimizer, logs: Sequence[TrainLog]) -> Artifact:
+def _state(
+    groups: Sequence[ParameterGroup], optimizer: torch.optim.Optimizer, logs: Sequence[TrainLog], spent: Meter
+) -> Artifact:
     parameters = _named(groups)
     moments = {
         f"{key}/{name}": value
@@ -238,22 +246,27 @@ def _state(groups: Sequence[ParameterGroup], optimizer: torch.optim.Optimizer, l
         "plans": [asdict(group.schedule) for group in groups],
         "steps": [log.steps for log in logs],
         "losses": [log.losses for log in logs],
+        "spent": {name: value for name, value in asdict(spent).items() if name != "resumed"},
     }
     return Artifact(tensors={"weights": weights, "moments": moments}, documents={"training": document})
 
 
 def _resume(
     folder: Path, groups: Sequence[ParameterGroup], optimizer: torch.optim.Optimizer, logs: Sequence[TrainLog]
-) -> None:
-    """Resume from the checkpoint in `folder`, if it exists and has the same schedules and parameters."""
+) -> Meter:
+    """Resume from the checkpoint in `folder`, if it exists and has the same schedules and parameters.
+
+    Returns:
+        What the attempts before it spent on the training.
+    """
     saved = load_checkpoint(folder)
     if saved is None:
-        return
+        return Meter()
     document, weights, parameters = saved.document("training"), saved.tensors("weights"), _named(groups)
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
     schedules = [asdict(group.schedule) for group in groups]
     if document.get("plans") != schedules or {name: value.shape for name, value in weights.items()} != shapes:
-        return
+        return Meter()
     index = {name: number for number, name in enumerate(parameters)}
     state: dict[int, dict[str, Tensor]] = {}
     for path, value in saved.tensors("moments").items():
@@ -268,6 +281,7 @@ def _resume(
     for log, steps, losses in zip(logs, document["steps"], document["losses"], strict=True):
         log.steps = log.resumed_at = int(steps)
         log.losses = [float(loss) for loss in losses]
+    return Meter(**document["spent"])
 
 
 def steps_of(examples: int, settings: TrainingConfig) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import Batch, States
 from conpet.cost import meter
+from conpet.errors import CorruptionError
 from conpet.heads.stored import StoredHead
 from conpet.modules.adapter import MapUpdate
 from conpet.modules.batched_linear import BatchedLinear, Shapes, bytes_of, room_for, shapes_of, using
@@ -98,7 +99,7 @@ class ModulePool:
         for pieces in self._batches(states, batched):
             rows = [row for _, piece_rows in pieces for row in piece_rows]
             with self._pinned(list(dict.fromkeys(key for key, _ in pieces))) as residents:
-                batch = states.collate(rows, pad=self._backbone.encoder.pad, device=self._backbone.device)
+                batch = self._backbone.collate(states, rows)
                 shares = [(residents[key], len(piece_rows)) for key, piece_rows in pieces]
                 represented = self._represent(batch, [(resident.slot, count) for resident, count in shares])
                 for (key, piece_rows), outputs in zip(pieces, _apply_heads(represented, shares), strict=True):
@@ -108,13 +109,23 @@ class ModulePool:
             results[row][key] = outputs
         return results
 
+    def damage(self, module: StoredModule) -> CorruptionError | None:
+        """Return why a module cannot be read from disk; None if it can, or is in memory."""
+        if module.name in self._resident or module.name in self._unbatched:
+            return None
+        try:
+            module.adapter()
+            StoredHead.read(module.reader)
+        except CorruptionError as error:
+            return error
+        return None
+
     def represent(self, states: States, module: StoredModule | None) -> Tensor:
         """Return the representations `[n, R]`, float32, of n examples by one module, or by the frozen suffix (None)."""
         represented = torch.empty(len(states), self._backbone.representation_size, dtype=torch.float32)
         with self._runner(module) as run:
-            for indices in self._backbone.batching.batches([len(example.ids) for example in states.encoded]):
-                batch = states.collate(indices, pad=self._backbone.encoder.pad, device=self._backbone.device)
-                represented[indices] = run(batch).cpu()
+            for rows, batch in self._backbone.batches(states):
+                represented[rows] = run(batch)[: len(rows)].cpu()
         return represented
 
     @contextmanager
@@ -181,7 +192,11 @@ class ModulePool:
         matmul: GroupedMatmul | None = None
         if pieces:
             slots = {slot for slot, _ in pieces}
-            matmul = SingleMatmul(slots.pop()) if len(slots) == 1 else matmul_of(pieces, self._backbone.device)
+            if len(slots) == 1:
+                matmul = SingleMatmul(slots.pop())
+            else:
+                added = len(batch.ids) - len(batch.lengths)  # rows without an example, by any module
+                matmul = matmul_of([*pieces, *[(pieces[-1][0], 1)] * added], self._backbone.device)
         with using(matmul, batch.ids.shape[1]), torch.inference_mode():
             meter().tokens += batch.tokens * self._backbone.suffix_share
             return self._backbone.pooling(self._suffix(batch.ids, batch.padding, batch.hidden), batch)
@@ -279,13 +294,20 @@ def _rooms(present: dict[str, Shapes], added: Iterable[_Weights]) -> dict[str, S
 
 
 def _in_pieces(rows_of: Mapping[StoredModule, list[int]], matrix_bytes: float) -> list[tuple[StoredModule, list[int]]]:
-    """Divide each module's rows into pieces; large pieces of all modules come first (see `piece_size`)."""
+    """Divide each module's rows into pieces; large pieces of all modules come first (see `piece_size`).
+
+    The number of large pieces is a power of two, so that few shapes of products occur.
+    """
     size = piece_size([len(rows) for rows in rows_of.values()], matrix_bytes)
     large, single = [], []
     for key, rows in rows_of.items():
         whole = len(rows) - len(rows) % size
         large += [(key, rows[start : start + size]) for start in range(0, whole, size)]
         single += [(key, [row]) for row in rows[whole:]]
+    if size > 1:
+        kept = 1 << (len(large).bit_length() - 1)
+        single += [(key, [row]) for key, rows in large[kept:] for row in rows]
+        large = large[:kept]
     return large + single
 
 

@@ -17,7 +17,6 @@ from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
 from conpet.config import TaskSettings
-from conpet.cost import meter
 from conpet.heads.base import Head
 from conpet.heads.labels import GroupedLabelHead, LabelHead, indices_of, label_document
 from conpet.modules.kinds import MODULE_KINDS
@@ -287,7 +286,6 @@ def _train(
         sizes = [len(own_rows) for own_rows in rows]
         first.share(sizes)
         represented = first.represent(batch).split(sizes)
-        meter().steps += sum(bool(own_rows) for own_rows in rows)
         parts = zip(runs, represented, rows, strict=True)
         return torch.stack([run.loss(part, own_rows) for run, part, own_rows in parts if own_rows])
 
@@ -315,7 +313,6 @@ def represented(backbone: Backbone, module: PetModule, states: States) -> Tensor
     """Return the representations `[n, R]`, float32, of n examples by a module, without gradients."""
     out = torch.zeros(len(states), backbone.representation_size, dtype=torch.float32)
     with torch.no_grad():
-        for rows in backbone.batching.batches([len(example.ids) for example in states.encoded]):
-            batch = states.collate(rows, pad=backbone.encoder.pad, device=backbone.device)
-            out[rows] = module.represent(batch).cpu()
+        for rows, batch in backbone.batches(states):
+            out[rows] = module.represent(batch)[: len(rows)].cpu()
     return out

@@ -17,9 +17,7 @@ from conpet.backbone.states import States
 from conpet.data import Example, Kind, Task
 from conpet.errors import ConfigError, HiddenLabelsError
 from conpet.replay.latent import latent_rows, pack, selected, unpack
-
-MEMORY = "memory"
-"""Slot of a task version that holds its examples."""
+from conpet.state.slots import MEMORY as MEMORY
 
 _ABOUT = "about"
 _LABELS = "labels"
@@ -106,6 +104,10 @@ class StoredExamples:
     def representations(self) -> Tensor:
         """Representations of the stored training examples for k-means retention `[n, R]`."""
         return self.reader.tensors(_REPRESENTATIONS)[_REPRESENTATIONS]
+
+    def latent_features(self, subset: Subset) -> Tensor:
+        """Return the frozen features stored with a subset `[n, F]`; only where no texts are stored."""
+        return self.reader.tensors(subset)["features"]
 
     def states(
         self,

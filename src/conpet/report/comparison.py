@@ -22,13 +22,17 @@ class _Frozen(BaseModel):
 class LearnerResult(_Frozen):
     """What a learner reached, and what it cost.
 
+    With several divisions, costs are means over them.
+
     Attributes:
         learner: A method, or a method with "+consolidate".
-        correct: Number of measured examples it answered correctly.
-        only_it: Number of these that the best learner answered wrongly.
-        only_best: Number of examples that only the best learner answered correctly.
+        correct: Number of measured examples it answered correctly, over all divisions.
+        accuracies: Its accuracy in each division.
+        only_it: Number of distinct examples that it answered correctly more often than the best learner.
+        only_best: Number of distinct examples that the best learner answered correctly more often.
         p_value: Two-sided p-value of the exact sign test of these two numbers; 1 for the best learner.
-        seconds: Wall time of learning, with the states of the frozen layers already in the cache.
+        seconds: Wall time of learning, with the states of the frozen layers already in the cache. Learners whose
+            consolidations train the same backbone are each charged its time, though it is trained once.
         cpu_seconds: Processor time of the same.
         passes_per_example: Forward-pass equivalents of learning for each training example. A backward pass counts as
             two forward passes; cached states count as if computed.
@@ -43,6 +47,7 @@ class LearnerResult(_Frozen):
     only_it: NonNegativeInt
     only_best: NonNegativeInt
     p_value: float
+    accuracies: tuple[float, ...] = ()
     seconds: NonNegativeFloat
     cpu_seconds: NonNegativeFloat
     passes_per_example: NonNegativeFloat
@@ -70,8 +75,10 @@ class ComparisonReport(_Frozen):
         labels: Number of their labels.
         train: Number of training examples.
         validation: Number of validation examples given to the learners.
-        measured: Number of other validation examples, on which accuracy was measured.
-        seed: Seed of all random choices.
+        measured: Number of other validation examples, on which accuracy was measured, over all divisions.
+        distinct: Number of distinct examples among them.
+        divisions: Number of random divisions of the validation examples.
+        seed: Seed of all random choices, and of the first division.
         settings: The settings that all workspaces were given, for `ConPET.create(path, method=..., **settings)`.
         results: The learners that were measured, in the order in which they were named.
         failed: Why a learner has no result, by its name.
@@ -87,6 +94,8 @@ class ComparisonReport(_Frozen):
     train: int
     validation: int
     measured: int
+    distinct: int
+    divisions: int
     seed: int
     settings: Mapping[str, Any]
     results: tuple[LearnerResult, ...]
@@ -115,7 +124,10 @@ class ComparisonReport(_Frozen):
         return tuple(one.learner for one in self.results if one.p_value >= LEVEL and one.learner != self.chosen)
 
     def __str__(self) -> str:
-        chosen = f"{self.chosen} ({text.percent(self.accuracy(self.chosen))} of {self.measured:,} validation examples)"
+        of = f"{self.distinct:,} validation examples" + (
+            f" in {self.divisions} divisions" if self.divisions > 1 else ""
+        )
+        chosen = f"{self.chosen} ({text.percent(self.accuracy(self.chosen))} of {of})"
         if not self.undecided:
             return f"use {chosen}: it is the most accurate, and all others are clearly worse"
         why = f"the cheapest of those that these examples cannot tell apart (also {', '.join(self.undecided)})"

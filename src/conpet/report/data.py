@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeFloat, NonNega
 
 from conpet.errors import CorruptionError
 from conpet.report.design import TuneReport
+from conpet.report.label_results import LabelResults
 
 NOTABLE_FALL = 0.02
 """Loss of accuracy that a report marks; smaller losses are normal when labels are added."""
@@ -148,17 +149,12 @@ class TaskInfo(_Frozen):
     notes: tuple[str, ...] = ()
 
 
-class Event(_Frozen):
-    """A change of the workspace, with the results after it. None means not measured or not defined yet.
+class Measures(_Frozen):
+    """The metrics of an evaluation. None means not measured or not defined yet.
 
     All metrics are fractions, not percent.
 
     Attributes:
-        verb: The kind of change.
-        task: The task changed; for `merge` the tasks joined by " + ", for `tune` the task searched, for `restore` the
-            generation, for `upgrade` and `consolidate` "".
-        version: The active version of the task after the change (the removed version for `remove`); None if none.
-        at: Time of the change.
         scores: Correct answers by task; a task without test examples may be left out.
         whole_accuracy: Accuracy over the test examples of all tasks.
         average_accuracy: Mean of the accuracies of the tasks.
@@ -167,6 +163,29 @@ class Event(_Frozen):
         selector_accuracy: Fraction of inputs whose true task is ranked first.
         within_task_accuracy: Fraction of correct labels when the true task is given.
         references: Whole accuracy of each reference classifier.
+        forgetting_examples: Number of test examples of the older tasks that the two are measured on.
+    """
+
+    scores: Mapping[str, Score] = {}
+    whole_accuracy: float | None = None
+    average_accuracy: float | None = None
+    forgetting: float | None = None
+    backward_transfer: float | None = None
+    forgetting_examples: NonNegativeInt = 0
+    selector_accuracy: float | None = None
+    within_task_accuracy: float | None = None
+    references: Mapping[str, float] = {}
+
+
+class Event(Measures):
+    """A change of the workspace, with the results after it.
+
+    Attributes:
+        verb: The kind of change.
+        task: The task changed; for `merge` the tasks joined by " + ", for `tune` the task searched, for `restore` the
+            generation, for `upgrade` and `consolidate` "".
+        version: The active version of the task after the change (the removed version for `remove`); None if none.
+        at: Time of the change.
         cost: Cost per stage, in display order.
         trainable_parameters: Parameters trained in this event, without heads.
         trainable_parameters_with_heads: Parameters trained in this event, with heads.
@@ -179,14 +198,6 @@ class Event(_Frozen):
     task: str
     version: int | None
     at: datetime
-    scores: Mapping[str, Score] = {}
-    whole_accuracy: float | None = None
-    average_accuracy: float | None = None
-    forgetting: float | None = None
-    backward_transfer: float | None = None
-    selector_accuracy: float | None = None
-    within_task_accuracy: float | None = None
-    references: Mapping[str, float] = {}
     cost: Mapping[str, StageCost] = {}
     trainable_parameters: NonNegativeInt = 0
     trainable_parameters_with_heads: NonNegativeInt = 0
@@ -243,6 +254,7 @@ class ReportData(_Frozen):
         tasks: Its current tasks, in the order in which they were first learned.
         events: Its history, oldest first.
         selector_confusion: Number of test examples by true task, then by first-ranked task; missing entries are 0.
+        label_results: Results by label after the last change, if it was evaluated.
         summary: The result of `evaluate` after the last event.
         design: The last search for a design, if any.
         generated: Time of the report.
@@ -253,6 +265,7 @@ class ReportData(_Frozen):
     tasks: tuple[TaskInfo, ...] = ()
     events: tuple[Event, ...] = ()
     selector_confusion: Mapping[str, Mapping[str, NonNegativeInt]] = {}
+    label_results: LabelResults | None = None
     summary: Mapping[str, JsonValue] = {}
     design: TuneReport | None = None
     generated: datetime

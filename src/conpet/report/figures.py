@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from conpet.report import plots, svg
 from conpet.report.data import Event, ReportData, StageCost, all_stages, task_order
+from conpet.report.text import calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,23 @@ class Figures:
             if any(amounts)
         )
         return Figure(drawing, "", legend)
+
+    @cached_property
+    def reliability(self) -> Figure | None:
+        """Accuracy by score, if measured."""
+        results = self._data.label_results
+        if results is None:
+            return None
+        measured = results.calibration
+        said = calibration(measured.expected_calibration_error, measured.overconfidence, len(measured.bins))
+        drawing = plots.draw_reliability(
+            measured.bins, key="reliability", description="Accuracy of the answers by their score"
+        )
+        caption = (
+            f"{said[0].upper()}{said[1:]}. Where bars end on the dashed line, a score of 80% means that 80% of such "
+            "answers are right. The dots are at the mean score of their bin."
+        )
+        return Figure(drawing, caption)
 
     @cached_property
     def confusion(self) -> Figure | None:

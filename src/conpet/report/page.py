@@ -14,14 +14,19 @@ from conpet.report.view import PageView
 
 def render_page(data: ReportData) -> str:
     """Return the report as an HTML document without scripts or external resources."""
-    environment = Environment(
+    return environment().get_template("page.html.j2").render(view=PageView(data), data=data, style=style())
+
+
+def environment() -> Environment:
+    """Return the environment of the templates: values are escaped, undefined names are errors."""
+    made = Environment(
         loader=PackageLoader("conpet", "report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
+    made.filters.update(
         percent=text.percent,
         points=text.points,
         plain_points=text.plain_points,
@@ -31,9 +36,13 @@ def render_page(data: ReportData) -> str:
         duration=text.duration,
         moment=_moment,
     )
-    environment.globals.update(plural=text.plural)
-    style = Markup(environment.get_template("style.css.j2").render())  # noqa: S704 - our own file, without input
-    return environment.get_template("page.html.j2").render(view=PageView(data), data=data, style=style)
+    made.globals.update(plural=text.plural)
+    return made
+
+
+def style() -> Markup:
+    """Return the style sheet of all pages."""
+    return Markup(environment().get_template("style.css.j2").render())  # noqa: S704 - our own file, without input
 
 
 def _moment(when: datetime) -> str:

@@ -15,6 +15,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from conpet.report import svg
+from conpet.report.label_results import ReliabilityBin
 from conpet.report.text import shorten, width
 
 VALUES_SHOWN = 15
@@ -23,6 +24,7 @@ VALUES_SHOWN = 15
 _NAMES_SHOWN = 40  # names along one side of a heat map
 _CELLS_DRAWN = 400  # cells along one side; more are averaged
 _BARS_DRAWN = 60  # more become one outline per stage
+_SQUARE = 4.0  # side of a plot of two fractions, in inches
 _WIDE, _LOW = 10.0, 2.7  # size of a plot over the stream, in inches
 _DASHES = ((0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)), (0, (9, 2)))
 _RAMP = LinearSegmentedColormap.from_list(
@@ -173,6 +175,43 @@ def draw_stacks(titles: Sequence[str], stacks: Mapping[str, Sequence[float]], *,
         names = svg.Names(18)
         _stream_axes(axes, titles, names)
         return svg.render(figure, names, description=description)
+
+
+def draw_reliability(bins: Sequence[ReliabilityBin], *, key: str, description: str) -> Markup:
+    """Draw the accuracy of answers by their score in percent, with the diagonal of perfect calibration.
+
+    Below, a bar for each bin shows its number of answers.
+    """
+    with svg.style(key):
+        figure = Figure(figsize=(_SQUARE, _SQUARE))
+        axes = figure.add_axes((0, 0.3, 1, 0.7))
+        middles = [50 * (each.low + each.high) for each in bins]
+        wide = [96 * (each.high - each.low) for each in bins]
+        accuracies = [100 * (each.accuracy or 0.0) for each in bins]
+        axes.bar(middles, accuracies, wide, color=svg.SERIES[0], linewidth=0)
+        axes.plot([0, 100], [0, 100], color=svg.MUTED, linestyle=_DASHES[0], linewidth=1.3)
+        measured = [
+            (100 * each.score, 100 * each.accuracy)
+            for each in bins
+            if each.score is not None and each.accuracy is not None
+        ]
+        axes.plot(*zip(*measured, strict=True), color=svg.SERIES[2], marker="o", markersize=4, lw=0, clip_on=False)
+        axes.set_ylabel("accuracy")
+        counts = figure.add_axes((0, 0, 1, 0.2))
+        counts.bar(middles, [each.n for each in bins], wide, color=svg.SERIES[7], linewidth=0)
+        counts.set_ylabel("answers")
+        counts.set_xlabel("score")
+        counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        axes.set_ylim(0, 100)
+        for each in (axes, counts):
+            _plain(each)
+            each.set_xlim(0, 100)
+            each.set_axisbelow(True)
+            each.grid(axis="y", color=svg.GRID, linewidth=0.8)
+            each.tick_params(labelcolor=svg.MUTED)
+            each.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
+        return svg.render(figure, svg.Names(), description=description)
 
 
 def _floor(fractions: Sequence[float]) -> float:

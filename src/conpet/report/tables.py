@@ -9,8 +9,18 @@ from rich.text import Text
 
 from conpet.report import text
 from conpet.report.comparison import ComparisonReport
-from conpet.report.data import NOTABLE_FALL, BackboneInfo, Event, StageCost, TaskInfo, all_stages, task_order
+from conpet.report.data import (
+    NOTABLE_FALL,
+    BackboneInfo,
+    Event,
+    Measures,
+    StageCost,
+    TaskInfo,
+    all_stages,
+    task_order,
+)
 from conpet.report.design import TuneReport
+from conpet.report.label_results import LabelResults
 
 _ROWS = 12
 _COLUMNS = 10  # most task columns; they fit a terminal of 80 columns
@@ -50,25 +60,84 @@ def matrix_table(events: Sequence[Event]) -> Table:
 
 def final_table(event: Event, backbone: BackboneInfo) -> Table:
     """Return the metrics and reference classifiers after an event."""
-    table = _table("Result", "", "")
-    table.show_header = False
-    for name, value in (
-        ("whole accuracy", text.percent(event.whole_accuracy)),
-        ("average accuracy", text.percent(event.average_accuracy)),
-        ("forgetting", _points(text.plain_points(event.forgetting))),
-        ("backward transfer", _points(text.points(event.backward_transfer))),
-        ("selector accuracy", text.percent(event.selector_accuracy)),
-        ("within-task accuracy", text.percent(event.within_task_accuracy)),
-    ):
-        table.add_row(name, Text(value, style="bold" if name == "whole accuracy" else ""))
-    for name, accuracy in sorted(event.references.items(), key=lambda item: -item[1]):
-        table.add_row(_name(f"reference: {name}", 2 * _NAME), _against(accuracy, event.whole_accuracy))
+    table = result_table(event)
     table.add_section()
     table.add_row("trained parameters", _fewer(event.trainable_parameters, backbone))
     table.add_row("with heads", _fewer(event.trainable_parameters_with_heads, backbone))
     table.add_row("stored", text.size(event.bytes_stored))
     table.add_row("states from the cache", text.percent(event.cache_hit_rate))
     table.add_row("peak memory", text.size(event.peak_memory))
+    return table
+
+
+def result_table(measured: Measures, *, history: bool = True) -> Table:
+    """Return the metrics and reference classifiers of an evaluation, without those that have no test examples.
+
+    Args:
+        measured: The metrics.
+        history: Whether to show the metrics that compare with earlier evaluations.
+    """
+    table = _table("Result", "", "")
+    table.show_header = False
+    on = f"  (on {text.plural(measured.forgetting_examples, 'example')})" if measured.forgetting_examples else ""
+    compared = (
+        ("forgetting", _points(text.plain_points(measured.forgetting)) + on),
+        ("backward transfer", _points(text.points(measured.backward_transfer)) + on),
+    )
+    for name, value in (
+        ("whole accuracy", text.percent(measured.whole_accuracy) + _interval(measured)),
+        ("average accuracy", text.percent(measured.average_accuracy)),
+        *(compared if history else ()),
+        ("selector accuracy", text.percent(measured.selector_accuracy)),
+        ("within-task accuracy", text.percent(measured.within_task_accuracy)),
+    ):
+        if value != text.NONE:
+            table.add_row(name, Text(value, style="bold" if name == "whole accuracy" else ""))
+    for name, accuracy in sorted(measured.references.items(), key=lambda item: -item[1]):
+        table.add_row(_name(f"reference: {name}", 2 * _NAME), _against(accuracy, measured.whole_accuracy))
+    return table
+
+
+def _interval(measured: Measures) -> str:
+    """Return the 95% interval of the whole accuracy and the number of examples, in parentheses."""
+    correct, total = (sum(score[part] for score in measured.scores.values()) for part in (0, 1))
+    if not total:
+        return ""
+    low, high = text.wilson_interval(correct, total)
+    return f"  ({_number(low)}–{_number(high)}, {text.plural(total, 'example')})"
+
+
+def labels_table(results: LabelResults, most: int | None = None) -> Table:
+    """Return precision, recall, F1 and support of the `most` worst labels (None: all), and their averages."""
+    shown = results.label_scores[:most]
+    left = len(results.label_scores) - len(shown)
+    title = f"Labels, %{f': the worst {len(shown)} of {len(results.label_scores):,}' if left else ''}"
+    table = _table(title, "label", "task", "precision", "recall", "F1", "examples")
+    table.columns[1].justify = "left"
+    for row in shown:
+        numbers = map(_percent_or_dash, (row.precision, row.recall, row.f1))
+        table.add_row(_name(row.label), _name(row.task, 20), *numbers, text.count(row.support))
+    table.add_section()
+    support = text.count(sum(row.support for row in results.label_scores))
+    for name, average in (("macro average", results.macro_average), ("weighted average", results.weighted_average)):
+        table.add_row(name, "", *map(_number, (average.precision, average.recall, average.f1)), support)
+    return table
+
+
+def confusion_table(results: LabelResults, most: int | None = None) -> Table:
+    """Return the `most` frequent confusions (None: all), each with an example."""
+    shown = results.confusion[:most]
+    left = len(results.confusion) - len(shown)
+    title = f"Confusion{f': the {len(shown)} most frequent of {len(results.confusion):,}' if left else ''}"
+    table = _table(title, "label", "answered with", "examples")
+    table.columns[1].justify = "left"
+    table.add_column("such as", overflow="ellipsis", no_wrap=True, ratio=1)  # takes what is left of the width
+    table.expand = True
+    for pair in shown:
+        first = pair.examples[0]
+        quoted = f"row {first.row}" if first.text is None else f"row {first.row}: {text.shorten(first.text, 60)}"
+        answer = f"task {first.answered_by}" if pair.answer is None else pair.answer
+        table.add_row(_name(pair.label, 20), _name(answer, 20), f"{pair.count:,} of {pair.support:,}", Text(quoted))
     return table
 
 
@@ -147,13 +216,14 @@ def learners_table(report: ComparisonReport) -> Table:
     heads = ("valid.", "95%", "to best", "p", "learn, s", "passes/ example", "ms/ answer", "stored")
     table = _table("Learners", "", *heads, least=_LEAST_LEARNER)
     for result in report.results:
-        low, high = text.wilson_interval(result.correct, report.measured)
+        share = report.accuracy(result.learner)
+        low, high = text.wilson_interval(round(share * report.distinct), report.distinct)
         best = result.learner == report.best
         table.add_row(
             result.learner,
-            text.percent(result.correct / report.measured),
+            text.percent(share),
             f"{_number(low)}–{_number(high)}",
-            "best" if best else text.points((result.only_it - result.only_best) / report.measured),
+            "best" if best else text.points(share - report.accuracy(report.best)),
             "" if best else text.p_value(result.p_value).replace(" ", ""),
             f"{result.seconds:,.{0 if result.seconds >= 9.95 else 1}f}",
             f"{result.passes_per_example:.3g}",
@@ -185,6 +255,10 @@ def _name(name: str, columns: int = _NAME) -> Text:
 def _number(accuracy: float | None) -> str:
     """Format percent in at most four columns."""
     return "" if accuracy is None else f"{100 * accuracy:.1f}".replace("100.0", "100")
+
+
+def _percent_or_dash(fraction: float | None) -> str:
+    return _number(fraction) or text.NONE
 
 
 def _matrix_cell(accuracy: float | None, best: float | None) -> Text:

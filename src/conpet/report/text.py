@@ -102,6 +102,24 @@ def fitting(names: Sequence[str], columns: int) -> str:
     return ", ".join(shown)
 
 
+def untested(tasks: Sequence[str]) -> str:
+    """Say that tasks have no test examples to measure accuracy on."""
+    if len(tasks) == 1:
+        return f"no accuracy: task {tasks[0]} has no test examples"
+    return f"no accuracy: {len(tasks):,} tasks have no test examples ({fitting(tasks, 60)})"
+
+
+def calibration(error: float, overconfidence: float, bins: int) -> str:
+    """Say how well scores agree with accuracy."""
+    direction = "high" if overconfidence > 0 else "low"
+    tendency = (
+        f"scores are {plain_points(abs(overconfidence))} points too {direction} on average"
+        if round(abs(overconfidence), 3)
+        else "scores agree with the accuracy on average"
+    )
+    return f"expected calibration error {plain_points(error)} points ({bins} bins of equal width); {tendency}"
+
+
 def p_value(value: float) -> str:
     """Format a p-value: 0.0312 is "0.031", and below a thousandth it is "< 0.001"."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

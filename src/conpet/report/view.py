@@ -12,9 +12,13 @@ from pydantic import JsonValue
 from conpet.report import text
 from conpet.report.data import NOTABLE_FALL, BackboneInfo, Event, ReportData, StageCost, TaskInfo, Verb, all_stages
 from conpet.report.figures import Figures
+from conpet.report.label_results import ConfusedPair, LabelRow
 
 _LABELS_SHOWN = 5000  # over all tasks; beyond it, each task shows only its first labels
 _FEW_LABELS = 10
+_CONFUSIONS_SHOWN = 50
+_QUOTED = 5  # examples of each confusion
+_QUOTED_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,16 @@ class ParameterRow:
     fewer: str = ""
     with_heads: str = ""
     fewer_with_heads: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusionRow:
+    """A label that is taken for another, with some of the examples."""
+
+    pair: ConfusedPair
+    answer: str
+    quoted: tuple[str, ...]
+    left_out: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +173,8 @@ class PageView:
         event = self.last
         if event is None or event.forgetting is None:
             return None
-        detail = "points lost on older tasks, on average"
+        on = text.plural(event.forgetting_examples, "test example") if event.forgetting_examples else "test examples"
+        detail = f"points lost on {on} of older tasks, on average over tasks"
         if event.backward_transfer is not None:
             detail += f"; backward transfer {text.points(event.backward_transfer)}"
         return Card("Forgetting", text.plain_points(event.forgetting), detail)
@@ -272,9 +287,46 @@ class PageView:
         return tuple(rows)
 
     @cached_property
+    def label_rows(self) -> tuple[LabelRow, ...]:
+        """The scores of the labels, the lowest F1 first."""
+        results = self.data.label_results
+        return results.label_scores[:_LABELS_SHOWN] if results else ()
+
+    @cached_property
+    def labels_left_out(self) -> int:
+        """Number of labels that have a score and are not shown."""
+        results = self.data.label_results
+        return len(results.label_scores) - len(self.label_rows) if results else 0
+
+    @cached_property
+    def confusions(self) -> tuple[ConfusionRow, ...]:
+        """The most frequent confusions."""
+        results = self.data.label_results
+        return tuple(_confusion(pair) for pair in results.confusion[:_CONFUSIONS_SHOWN]) if results else ()
+
+    @cached_property
+    def confusion_lead(self) -> str:
+        """How many confusions there are."""
+        results = self.data.label_results
+        if results is None or not results.confusion:
+            return ""
+        wrong, pairs = sum(pair.count for pair in results.confusion), len(results.confusion)
+        shown = f"; the {len(self.confusions)} most frequent" if pairs > len(self.confusions) else ""
+        return f"{text.plural(wrong, 'wrong answer')}, {text.plural(pairs, 'pair')} of labels{shown}."
+
+    @cached_property
     def settings(self) -> tuple[tuple[str, str], ...]:
         """The settings, nested ones by their dotted names."""
         return tuple(_flat(self.data.workspace.settings))
+
+
+def _confusion(pair: ConfusedPair) -> ConfusionRow:
+    quoted = tuple(
+        f"row {one.row}" if one.text is None else f"row {one.row}: {text.shorten(one.text, _QUOTED_CHARACTERS)}"
+        for one in pair.examples[:_QUOTED]
+    )
+    answer = f"task {pair.examples[0].answered_by}" if pair.answer is None else pair.answer
+    return ConfusionRow(pair, answer, quoted, len(pair.examples) - len(quoted))
 
 
 def _tone(gain: float) -> str:

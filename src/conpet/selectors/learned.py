@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from conpet.artifact import Artifact
 from conpet.backbone.states import States
 from conpet.config import Positive, SelectorConfig, TaskSettings
-from conpet.cost import meter
 from conpet.heads.base import HEAD
 from conpet.heads.labels import LabelHead, label_document, zero_head
 from conpet.modules.adapter import ADAPTER_TENSORS
@@ -147,14 +146,13 @@ class LearnedSelector(Selector):
         )
         parameters = {**module.parameters, **{f"head.{name}": value for name, value in head.named_parameters()}}
         scratch = task_data.context.scratch / self.name if task_data.context.scratch else None
-        log = optimise(
+        optimise(
             parameters,
             loss,
             schedule,
             checkpoint=scratch,
             on_step=lambda step: task_data.context.progress("selector", (step + 1) / steps),
         )
-        meter().steps += log.steps - log.resumed_at
 
 
 def _artifact(module: PetModule, head: nn.Linear, tasks: Sequence[str]) -> Artifact:

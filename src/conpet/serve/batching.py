@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from conpet.cost import Meter, metered
-from conpet.data import Example, Kind
-from conpet.errors import ConpetError, is_out_of_memory
+from conpet.data import Example
+from conpet.errors import ConpetError, DataError, Problem, is_out_of_memory
 from conpet.serve.settings import ServeSettings
-from conpet.state.engine import answer, check_kind
+from conpet.state.engine import answer, fitting, unanswerable
 from conpet.state.live import Live
 from conpet.types import Prediction
 
@@ -67,7 +67,8 @@ class Ticket:
 
     Attributes:
         examples: Its inputs, valid ones.
-        runners_up: Further candidates with each answer.
+        top_n: Number of labels with each answer.
+        min_score: Answers with a lower score are rejected.
         tasks: The only tasks that may answer, or None.
         explain: Whether answers are explained.
         deadline: When it must be answered, on the monotonic clock.
@@ -77,7 +78,8 @@ class Ticket:
     """
 
     examples: Sequence[Example]
-    runners_up: int
+    top_n: int
+    min_score: float
     tasks: frozenset[str] | None
     explain: bool
     deadline: float
@@ -306,7 +308,7 @@ class Batcher:
             _answer_parts(parts)
         except Exception as error:  # noqa: BLE001 - it is the answer to the request that caused it
             if len(parts) == 1:
-                parts[0].ticket.fail(error)
+                parts[0].ticket.fail(_explained(parts[0], error))
             else:
                 if is_out_of_memory(error):
                     self._speed /= 2  # the next batches are smaller
@@ -316,11 +318,28 @@ class Batcher:
 
 def _check(ticket: Ticket, live: Live) -> None:
     """Raise the error that a request deserves from a generation: an unknown task, or a kind that no task takes."""
-    restricted = _restricted(live, ticket.tasks)
-    for kind in Kind:
-        numbers = [number for number, example in enumerate(ticket.examples, start=1) if example.kind is kind]
-        if numbers:
-            check_kind(restricted, kind, numbers)
+    no_task = unanswerable(_restricted(live, ticket.tasks))
+    problems = [
+        Problem("inputs", number, no_task[example.kind])
+        for number, example in enumerate(ticket.examples, start=1)
+        if example.kind in no_task
+    ]
+    if problems:
+        raise _not_answered(problems)
+
+
+def _explained(part: Part, error: Exception) -> Exception:
+    """Return the error of a part; of inputs that do not fit into the backbone, one that names them all."""
+    live = part.ticket.live
+    if not isinstance(error, DataError) or live is None:
+        return error
+    found = fitting(live, part.ticket.examples, 1)
+    problems = [item for item in found if isinstance(item, Problem)]
+    return _not_answered(problems) if problems else error
+
+
+def _not_answered(problems: Sequence[Problem]) -> DataError:
+    return DataError("some inputs cannot be answered", problems)
 
 
 def _restricted(live: Live, tasks: Collection[str] | None) -> Live:
@@ -348,17 +367,12 @@ def _answer_parts(parts: Sequence[Part]) -> None:
     ticket = parts[0].ticket
     assert ticket.live is not None, "a request gets its generation before it gets into a batch"  # noqa: S101
     examples = [example for part in parts for example in part.examples]
-    runners_up = max(part.ticket.runners_up for part in parts)
+    top_n = max(part.ticket.top_n for part in parts)
     live = _restricted(ticket.live, ticket.tasks)
-    predictions = iter(answer(live, examples, runners_up, explain=ticket.explain))
+    predictions = iter(answer(live, examples, top_n=top_n, explain=ticket.explain))
     for part in parts:
         own = [next(predictions) for _ in part.examples]
-        most = part.ticket.runners_up
-        part.ticket.done += own if most == runners_up else [_cut(one, most) for one in own]
+        part.ticket.done += [one.with_options(part.ticket.top_n, part.ticket.min_score) for one in own]
         if len(part.ticket.done) == len(part.ticket.examples):
             with suppress(InvalidStateError):  # cancelled meanwhile
                 part.ticket.answers.set_result(part.ticket.done)
-
-
-def _cut(prediction: Prediction, runners_up: int) -> Prediction:
-    return replace(prediction, runners_up=prediction.runners_up[:runners_up])

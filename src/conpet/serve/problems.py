@@ -14,14 +14,14 @@ from starlette.exceptions import HTTPException
 from conpet.config.base import worded
 from conpet.errors import (
     ConpetError,
-    CorruptionError,
     DataError,
     IdempotencyError,
     OutOfMemoryError,
+    ReadOnlyError,
     TooManyJobsError,
     UnknownNameError,
     WorkspaceBusyError,
-    WorkspaceNotFoundError,
+    is_disk_full,
     is_out_of_memory,
 )
 
@@ -83,14 +83,22 @@ def problem_of(error: Exception) -> ApiProblem:
             return _job_problem(error)
         case WorkspaceBusyError():
             return too_busy(503, "workspace-busy", "another change of the workspace is under way; try again later")
-        case WorkspaceNotFoundError() | CorruptionError() | OSError() if not is_out_of_memory(error):
-            return too_busy(503, "storage-failed", "the workspace cannot be read or written; the server's log says why")
+        case OSError() if not is_out_of_memory(error):
+            return _storage_problem(error)
         case _ if is_out_of_memory(error) or isinstance(error, OutOfMemoryError):
             return too_busy(503, "out-of-memory", "memory ran out; send fewer or shorter inputs, or try again later")
         case ConpetError():
             return ApiProblem(422, "refused", str(error))
         case _:
             return ApiProblem(500, "internal-error", "unexpected error; the server's log has it under the request id")
+
+
+def _storage_problem(error: OSError) -> ApiProblem:
+    if isinstance(error, ReadOnlyError):
+        return ApiProblem(503, "read-only", "the workspace can be read but not changed: the server may not write it")
+    if is_disk_full(error):
+        return ApiProblem(507, "disk-full", "the disk of the workspace is full; nothing was changed")
+    return too_busy(503, "storage-failed", "the workspace cannot be read or written; the server's log says why")
 
 
 def _job_problem(error: IdempotencyError | TooManyJobsError) -> ApiProblem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
 from pydantic.config import JsonDict
 
 from conpet.data import Example, Span
@@ -33,7 +33,7 @@ class TextInput(BaseModel):
     model_config = _Strict
 
     text: Words
-    id: str | None = None
+    id: JsonValue = None
 
     def example(self) -> Example:
         """Return the input as an example."""
@@ -48,7 +48,7 @@ class RelationInput(BaseModel):
     tokens: Annotated[list[str], Field(json_schema_extra={"minItems": 1})]
     head: SpanFields
     tail: SpanFields
-    id: str | None = None
+    id: JsonValue = None
 
     def example(self) -> Example:
         """Return the input as an example."""
@@ -62,7 +62,7 @@ class MentionInput(BaseModel):
 
     tokens: Annotated[list[str], Field(json_schema_extra={"minItems": 1})]
     mention: SpanFields
-    id: str | None = None
+    id: JsonValue = None
 
     def example(self) -> Example:
         """Return the input as an example."""
@@ -96,7 +96,8 @@ class PredictRequest(BaseModel):
 
     Attributes:
         inputs: One input or a list of them.
-        top_n: Number of candidates for each input, the answer included.
+        top_n: Number of labels with scores for each input, the answer included.
+        min_score: Answers with a lower score are rejected: `label` is null, and `rejected` has the answer.
         tasks: Names of the tasks to answer among; without it, all.
         explain: Whether to return why each input was answered as it was.
         min_generation: The oldest generation that may answer; the request waits for it.
@@ -106,6 +107,7 @@ class PredictRequest(BaseModel):
 
     inputs: Inputs
     top_n: Annotated[int, Field(ge=1, le=1000)] = 3
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.0
     tasks: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
     explain: bool = False
     min_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
@@ -205,7 +207,7 @@ class ExplanationFields(BaseModel):
 class PredictionFields(BaseModel):
     """The answer for one input; the fields of `conpet.Prediction`."""
 
-    id: str | None = None
+    id: JsonValue = None
     answer: Any = None
     label: str | None
     score: float
@@ -213,6 +215,8 @@ class PredictionFields(BaseModel):
     version: int
     generation: int
     runners_up: list[CandidateFields]
+    rejected: Any = None
+    cut_tokens: int | None = None
     explanation: ExplanationFields | None = None
 
 

@@ -42,4 +42,4 @@ def warm(live: Live, on_damage: Callable[[OSError], None]) -> None:
 def _answer(live: Live, kind: Kind, probe: Example, owners: list[int]) -> None:
     inputs = live.method.encode(live.state, [probe] * len(owners), kind, keep=False)
     live.method.within_task(live.state, inputs, torch.tensor(owners))
-    answer(live, [probe], 0)
+    answer(live, [probe], top_n=1)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
-from typing import TypeVar
+from typing import Literal, TypeVar, overload
 
-from conpet.data import Example, Kind, check_example
-from conpet.errors import ConfigError, DataError, Problem
+from conpet.data import Example, Input, Kind, check_example
+from conpet.data.rows import RowError, to_example
+from conpet.errors import DamagedModuleError, DataError, Problem, listed, plural
 from conpet.heads.base import Answer
 from conpet.state.explain import explain as explained_by
-from conpet.state.inputs import EncodedInputs
+from conpet.state.inputs import EncodedInputs, cut_tokens
 from conpet.state.live import Live, LiveState
-from conpet.types import Candidate, Prediction
+from conpet.types import Candidate, OnError, Prediction, PredictOptions
 
 CHUNK = 256
 """Number of inputs per batch of a stream."""
 
-Inputs = TypeVar("Inputs", bound=Iterable[str | Example])
+Inputs = TypeVar("Inputs", bound=Iterable[Input])
 
 
 class Engine:
@@ -33,120 +35,266 @@ class Engine:
     def __init__(self, live: LiveState) -> None:
         self._live = live
 
+    @overload
     def predict(
         self,
-        inputs: Sequence[str | Example],
+        inputs: Sequence[Input],
         *,
-        runners_up: int = 2,
+        top_n: int = ...,
+        min_score: float = ...,
+        on_error: Literal["fail", "skip"] = ...,
+        tasks: Collection[str] | None = ...,
+        explain: bool = ...,
+        first: int = ...,
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(
+        self,
+        inputs: Sequence[Input],
+        *,
+        top_n: int = ...,
+        min_score: float = ...,
+        on_error: OnError,
+        tasks: Collection[str] | None = ...,
+        explain: bool = ...,
+        first: int = ...,
+    ) -> list[Prediction | Problem]: ...
+
+    def predict(
+        self,
+        inputs: Sequence[Input],
+        *,
+        top_n: int = 3,
+        min_score: float = 0.0,
+        on_error: OnError = "fail",
         tasks: Collection[str] | None = None,
         explain: bool = False,
         first: int = 1,
-    ) -> list[Prediction]:
-        """Predict inputs: texts, or examples of any kind.
+    ) -> Sequence[Prediction | Problem]:
+        """Predict inputs: texts, examples of any kind, mappings with the fields of a row, or problems of reading.
 
         Args:
             inputs: The inputs.
-            runners_up: Number of further candidates to return with each answer, 0 or more.
+            top_n: See `PredictOptions`.
+            min_score: See `PredictOptions`.
+            on_error: See `PredictOptions`.
             tasks: Names of the tasks to answer among; None for all.
-            explain: Whether to return why each input was answered as it was.
+            explain: See `PredictOptions`.
             first: Number of the first input, used in error messages.
 
         Raises:
-            ConfigError: `runners_up` is negative, or `tasks` is empty.
+            ConfigError: An option is out of range, or `tasks` is empty.
             UnknownNameError: One of `tasks` was not learned.
-            DataError: An input is empty or malformed, or no task of its kind was learned (or is among `tasks`).
+            DataError: An input cannot be predicted and `on_error` is "fail", or there are no tasks.
+            DamagedModuleError: Some inputs need a module that is damaged on disk, and `on_error` is "fail".
         """
-        if runners_up < 0:
-            raise ConfigError(f"runners_up={runners_up}: give 0 or more")
-        examples = [_example(number, item) for number, item in enumerate(require_several(inputs), start=first)]
-        problems = [
-            Problem("inputs", number, reason)
-            for number, example in enumerate(examples, start=first)
-            for reason in check_example(example)
-        ]
-        if problems:
-            raise DataError(f"{len(problems)} of {len(examples)} inputs cannot be predicted", problems)
+        options = PredictOptions(top_n, min_score, on_error, explain)
         live = self._live.now()
-        return answer(live if tasks is None else live.among(tasks), examples, runners_up, first, explain=explain)
+        if tasks is not None:
+            live = live.among(tasks)
+        items = _checked(live, require_several(inputs), first)
+        # Whether an input fits is seen when it is encoded. To look beforehand would tokenize all inputs twice.
+        with suppress(DataError):
+            return _results(live, items, options, first)
+        return _results(live, fitting(live, items, first), options, first)
 
-    def predict_stream(self, inputs: Iterable[str | Example], *, runners_up: int = 2) -> Iterator[Prediction]:
+    @overload
+    def predict_stream(
+        self,
+        inputs: Iterable[Input],
+        *,
+        top_n: int = ...,
+        min_score: float = ...,
+        on_error: Literal["fail", "skip"] = ...,
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def predict_stream(
+        self, inputs: Iterable[Input], *, top_n: int = ..., min_score: float = ..., on_error: OnError
+    ) -> Iterator[Prediction | Problem]: ...
+
+    def predict_stream(
+        self,
+        inputs: Iterable[Input],
+        *,
+        top_n: int = 3,
+        min_score: float = 0.0,
+        on_error: OnError = "fail",
+    ) -> Iterator[Prediction | Problem]:
         """Predict any number of inputs in constant memory; arguments and errors as in `predict`."""
         rest = iter(require_several(inputs))
         first = 1
         while chunk := list(islice(rest, CHUNK)):
-            yield from self.predict(chunk, runners_up=runners_up, first=first)
+            yield from self.predict(chunk, top_n=top_n, min_score=min_score, on_error=on_error, first=first)
             first += len(chunk)
+
+    def check_inputs(self, inputs: Sequence[Input], *, first: int = 1) -> list[Problem]:
+        """Return a problem for each input that `predict` cannot predict.
+
+        Args:
+            inputs: The inputs.
+            first: Number of the first input.
+
+        Raises:
+            DataError: There are no tasks.
+        """
+        live = self._live.now()
+        items = fitting(live, _checked(live, require_several(inputs), first), first)
+        return [item for item in items if isinstance(item, Problem)]
 
 
 def require_several(inputs: Inputs) -> Inputs:
     """Return the inputs.
 
     Raises:
-        DataError: They are a single text (each character would be an input) or a single example.
+        DataError: They are a single text (each character would be an input), a single mapping (each key would be one),
+            or another single value.
     """
-    if isinstance(inputs, str | Example):
+    if isinstance(inputs, str | bytes | Example | Mapping):
         raise DataError("predict takes a list of inputs but got a single one; put it into a list: predict([...])")
+    if not isinstance(inputs, Iterable):
+        raise DataError(f"predict takes a list of inputs, not {inputs!r:.60}")
     return inputs
 
 
-def _example(number: int, item: object) -> Example:
-    if isinstance(item, str):
-        return Example.of_text(item)
-    if not isinstance(item, Example):
-        raise DataError(f"input {number} is a {type(item).__name__}; give texts or conpet.Example objects")
-    return item.labelled(None)
-
-
 def answer(
-    live: Live, examples: Sequence[Example], runners_up: int, first: int = 1, *, explain: bool = False
+    live: Live, examples: Sequence[Example], *, top_n: int = 3, min_score: float = 0.0, explain: bool = False
 ) -> list[Prediction]:
     """Predict examples, each among the tasks of its kind.
 
     Args:
         live: The live state.
-        examples: Valid examples (see `conpet.data.check_example`).
-        runners_up: Number of further candidates to return.
-        first: Number of the first example, used in error messages.
-        explain: Whether to return why each example was answered as it was.
+        examples: Valid examples (see `conpet.data.check_example`) of kinds that were learned.
+        top_n: See `PredictOptions`.
+        min_score: See `PredictOptions`.
+        explain: See `PredictOptions`.
 
     Raises:
-        DataError: No task of an example's kind was learned.
+        DataError: An example does not fit into the backbone.
+        DamagedModuleError: Some of the examples need a module that is damaged on disk; their numbers count from 0.
     """
     answers: dict[int, Prediction] = {}
     for kind in Kind:
         rows = [row for row, example in enumerate(examples) if example.kind is kind]
         if rows:
-            check_kind(live, kind, [first + row for row in rows])
-            predictions = _predict_kind(live, kind, [examples[row] for row in rows], runners_up, explain)
-            answers |= dict(zip(rows, predictions, strict=True))
-    return [answers[row] for row in range(len(examples))]
+            groups = [[row] for row in rows] if live.method.backbone.deterministic else [rows]
+            for together in groups:
+                try:
+                    predictions = _predict_kind(live, kind, [examples[row] for row in together], top_n, explain)
+                except DamagedModuleError as error:
+                    raise DamagedModuleError(str(error), [together[row] for row in error.inputs]) from None
+                answers |= dict(zip(together, predictions, strict=True))
+    return [answers[row].with_options(top_n, min_score) for row in range(len(examples))]
 
 
-def check_kind(live: Live, kind: Kind, numbers: Sequence[int]) -> None:
-    """Raise `DataError` if no task of a kind was learned; its problems name the inputs with these numbers."""
-    tasks = live.state.tasks
-    if not tasks:
+def unanswerable(live: Live) -> dict[Kind, str]:
+    """Return why inputs cannot be predicted, for each kind of which there is no task, or none that may answer.
+
+    Raises:
+        DataError: There are no tasks.
+    """
+    if not live.state.tasks:
         raise DataError("the workspace has no tasks yet; learn a task first")
-    if bool(live.state.other_kind[kind].all()):
-        learned = sorted({str(task.kind) for task in tasks})
-        problems = [Problem("inputs", number, f"is of kind {kind}") for number in numbers]
-        if live.state.only is not None:
-            raise DataError(f"none of the given tasks takes inputs of kind {kind}", problems)
-        raise DataError(f"no task of kind {kind} was learned; the tasks are of kind {', '.join(learned)}", problems)
+    unknown = [kind for kind in Kind if bool(live.state.other_kind[kind].all())]
+    learned = ", ".join(sorted(str(kind) for kind in Kind if kind not in unknown))
+    tasks = "the tasks" if live.state.only is None else "the given tasks"
+    spans = "; give tokens and spans, in a file (`conpet predict -i`) or as `conpet.Example`"
+    return {
+        kind: f"is of kind {kind}, but {tasks} are of kind {learned}{spans if kind is Kind.TEXT else ''}"
+        for kind in unknown
+    }
 
 
-def _predict_kind(
-    live: Live, kind: Kind, examples: Sequence[Example], runners_up: int, explain: bool
-) -> list[Prediction]:
+def _checked(live: Live, inputs: Iterable[object], first: int) -> list[Example | Problem]:
+    """Return each input as an example, or the reason why it is none or has no task.
+
+    Raises:
+        DataError: There are no tasks.
+    """
+    no_task = unanswerable(live)
+
+    def checked(number: int, item: object) -> Example | Problem:
+        if isinstance(item, Problem):
+            return item
+        try:
+            example = to_example(item, labelled=False).labelled(None)
+        except RowError as error:
+            return Problem("inputs", number, str(error), item.get("id") if isinstance(item, Mapping) else None)
+        reasons = check_example(example)
+        if example.kind in no_task:
+            reasons.append(no_task[example.kind])
+        return Problem("inputs", number, "; ".join(reasons), example.id) if reasons else example
+
+    return [checked(number, item) for number, item in enumerate(inputs, start=first)]
+
+
+def fitting(live: Live, items: Sequence[Example | Problem], first: int) -> list[Example | Problem]:
+    """Return the items, with the reason in place of each example that does not fit into the backbone.
+
+    Args:
+        live: The live state.
+        items: Examples of kinds that were learned, and problems.
+        first: Number of the first item.
+    """
+    fit = list(items)
+    for kind in Kind:
+        rows = [row for row, item in enumerate(items) if isinstance(item, Example) and item.kind is kind]
+        examples = [item for item in items if isinstance(item, Example) and item.kind is kind]
+        for template in live.state.templates(kind) if rows else ():
+            for at, reason in live.method.backbone.unfit(examples, template).items():
+                fit[rows[at]] = Problem("inputs", first + rows[at], reason, examples[at].id)
+    return fit
+
+
+def _results(
+    live: Live, items: Sequence[Example | Problem], options: PredictOptions, first: int
+) -> Sequence[Prediction | Problem]:
+    """Return the predictions of examples, and problems as `options.on_error` says.
+
+    Raises:
+        DataError: There are problems and they are to fail, or an example does not fit into the backbone.
+        DamagedModuleError: Examples need a damaged module, and problems are to fail.
+    """
+    problems = [item for item in items if isinstance(item, Problem)]
+    if problems and options.on_error == "fail":
+        raise DataError(
+            f"{len(problems):,} of {len(items):,} inputs cannot be predicted; correct or remove them", problems
+        )
+    examples = [item for item in items if isinstance(item, Example)]
+    try:
+        predictions = answer(live, examples, top_n=options.top_n, min_score=options.min_score, explain=options.explain)
+    except DamagedModuleError as error:
+        numbers = [number for number, item in enumerate(items, start=first) if isinstance(item, Example)]
+        needing = [numbers[at] for at in error.inputs]
+        if options.on_error == "fail":
+            raise DamagedModuleError(
+                f"{error}. It is needed for {plural(len(needing), 'input')} ({listed(needing)}); the others can be "
+                "predicted without them",
+                needing,
+            ) from None
+        others = list(items)
+        for number in needing:
+            item = items[number - first]
+            others[number - first] = Problem("inputs", number, str(error), item.id)
+        return _results(live, others, options, first)
+    if options.on_error != "report":
+        return predictions
+    rest = iter(predictions)
+    return [item if isinstance(item, Problem) else next(rest) for item in items]
+
+
+def _predict_kind(live: Live, kind: Kind, examples: Sequence[Example], top_n: int, explain: bool) -> list[Prediction]:
     method, state = live.method, live.state
     inputs = method.encode(state, examples, kind, keep=False)
     all_scores = method.score(state, inputs, kind)
     scores = all_scores.classes
     # Decided by kind, not by score: a fusion may give probability 0 to classes that are possible.
     possible = (~state.impossible(kind)).nonzero().squeeze(1)
-    best = scores[:, possible].topk(min(runners_up + 1, len(possible)), dim=1)
+    best = scores[:, possible].topk(min(top_n, len(possible)), dim=1)
     columns, values = possible[best.indices].tolist(), best.values.exp().tolist()
     owners, classes = state.owner.tolist(), state.classes
+    cut = cut_tokens(inputs)
     head_answers = _head_answers(live, inputs, [owners[row[0]] for row in columns])
 
     def candidate(column: int, score: float) -> Candidate:
@@ -160,7 +308,9 @@ def _predict_kind(
         version = state.tasks[owners[row_columns[0]]].version
         value = first.label if head_answer is None else head_answer.value
         predictions.append(
-            Prediction(first.label, first.score, first.task, version, tuple(rest), live.generation, value)
+            Prediction(
+                first.label, first.score, first.task, version, tuple(rest), live.generation, value, cut_tokens=cut[row]
+            )
         )
     if not explain:
         return predictions

@@ -31,6 +31,11 @@ def by_template(templates: Sequence[str | None], inputs: EncodedInputs, score: C
     return scores
 
 
+def cut_tokens(inputs: EncodedInputs) -> list[int]:
+    """Return the number of tokens cut off each example; with several templates, the largest."""
+    return [max(encoded.cut for encoded in row) for row in zip(*(s.encoded for s in inputs.values()), strict=True)]
+
+
 def count(inputs: EncodedInputs) -> int:
     """Return the number of examples."""
     return len(next(iter(inputs.values())))

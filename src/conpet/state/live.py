@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from conpet.backbone.backbone import Backbone, Loaded
 from conpet.backbone.cache import StateCache
+from conpet.backbone.forks import use_model
 from conpet.backbone.load import load_backbone
 from conpet.backbone.pooling import Pooling
 from conpet.config import Settings
@@ -30,8 +33,10 @@ def state_cache() -> StateCache:
     return StateCache(conpet_home() / "states.sqlite", limit_bytes=CACHE_BYTES)
 
 
-def cut_backbone(loaded: Loaded, settings: Settings, cache: StateCache | None = None) -> Backbone:
-    """Return a loaded model, cut according to the settings."""
+def cut_backbone(
+    loaded: Loaded, settings: Settings, cache: StateCache | None = None, *, deterministic: bool | None = None
+) -> Backbone:
+    """Return a loaded model, cut according to the settings; `deterministic` overrides them."""
     return Backbone(
         loaded,
         frozen_layers=settings.backbone.frozen_layers,
@@ -39,6 +44,7 @@ def cut_backbone(loaded: Loaded, settings: Settings, cache: StateCache | None = 
         max_tokens=settings.backbone.max_tokens,
         pooling=Pooling(settings.features.pooling),
         cache=cache,
+        deterministic=settings.backbone.deterministic if deterministic is None else deterministic,
     )
 
 
@@ -82,23 +88,33 @@ class LiveState:
         settings: Its settings when last read.
         backbone: Name or folder of the backbone.
         device: A torch device, or "auto".
+        deterministic: Overrides the setting `backbone.deterministic`; None keeps it.
         wait_for_changes: Whether `now` waits until a generation committed by another process is prepared. If not, it
             returns the former one while a background thread prepares the new one.
     """
 
     def __init__(
-        self, store: Store, settings: Settings, backbone: str, device: str, *, wait_for_changes: bool = True
+        self,
+        store: Store,
+        settings: Settings,
+        backbone: str,
+        device: str,
+        *,
+        deterministic: bool | None = None,
+        wait_for_changes: bool = True,
     ) -> None:
         self._store = store
         self._settings = settings
         self._backbone = backbone
         self._device = device
+        self._deterministic = deterministic
         self._wait = wait_for_changes
         self._preparing = threading.Lock()
         self._live: Live | None = None
         self._keys: MemoryKeys = {}
         self._loaded: Loaded | None = None
         self._base: Backbone | None = None
+        _renew_in_forks(self)
 
     @property
     def settings(self) -> Settings:
@@ -107,7 +123,12 @@ class LiveState:
         return live.method.settings if live else self._settings
 
     def now(self) -> Live:
-        """Return the live state, after preparing a generation committed by another process (see `wait_for_changes`)."""
+        """Return the live state, after preparing a generation committed by another process (see `wait_for_changes`).
+
+        Raises:
+            BackboneError: This process was forked from one that had used a model (see `conpet.backbone.forks`).
+        """
+        use_model()
         live = self._live
         if live is not None and live.generation == self._store.generation():
             return live
@@ -206,9 +227,23 @@ class LiveState:
         if self._loaded is None:
             self._loaded = load_backbone(self._backbone, dtype=settings.backbone.dtype, device=self._device)
         if self._base is None or settings != self._settings:
-            self._base = cut_backbone(self._loaded, settings, state_cache() if settings.backbone.cache else None)
+            cache = state_cache() if settings.backbone.cache else None
+            self._base = cut_backbone(self._loaded, settings, cache, deterministic=self._deterministic)
             self._settings = settings
         return self._base
+
+
+def _renew_in_forks(live: LiveState) -> None:
+    """Drop what a forked child inherits, except the weights: another thread of the parent may hold its locks."""
+    reference = weakref.ref(live)
+
+    def renew() -> None:
+        inherited = reference()
+        if inherited is not None:
+            inherited._preparing = threading.Lock()
+            inherited._live, inherited._base, inherited._keys = None, None, {}
+
+    os.register_at_fork(after_in_child=renew)
 
 
 def _same_backbone(former: State, state: State) -> bool:

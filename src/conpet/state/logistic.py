@@ -23,8 +23,15 @@ MAX_EXAMPLES = 4096
 """Most old examples that take part in a training.
 
 Up to this number all do, and all weights are trained. Beyond it, the weights of the changed tasks and of those nearest
-to them are trained on their examples and on examples of other tasks, drawn at random: half of the number each.
+to them are trained: on all of their examples, and on some of every other task, so that no label is left out. The
+nearest tasks and the others get half of the number each.
 """
+MAX_OTHERS = 128
+"""Most other tasks whose examples are read for a training; with more, they are drawn at random."""
+
+
+Examples = tuple[Tensor, Sequence[str]]
+"""Features `[n, F]` and the class of each example."""
 
 
 class Rows(NamedTuple):
@@ -52,7 +59,7 @@ class Rows(NamedTuple):
         return cls(task.name, task.kind, sums or class_sums_of(task), task=task)
 
     @property
-    def given(self) -> tuple[Tensor, Sequence[str]]:
+    def given(self) -> Examples:
         """Features and classes of a task that is not learned yet."""
         assert self.features is not None  # noqa: S101
         assert self.classes is not None  # noqa: S101
@@ -63,7 +70,7 @@ class LogisticTrainer:
     """Trains logistic regressions; keeps the features it read last, so that the next task need not read them again."""
 
     def __init__(self) -> None:
-        self._read: Mapping[Hashable, tuple[Tensor, Sequence[str]]] = {}
+        self._read: Mapping[Hashable, Examples] = {}
 
     def train(
         self,
@@ -102,61 +109,96 @@ class LogisticTrainer:
         old = [rows for rows in tasks if rows.name not in changed]
         new = [rows for rows in tasks if rows.name in changed]
         if sum(map(_count, old)) <= MAX_EXAMPLES:
-            drawn, free = [(rows, 1.0) for rows in tasks], None
+            draws, free = [Draw(rows) for rows in tasks], None
         else:
-            nearest, others = _drawn(old, new, seed)
-            drawn = [(rows, 1.0) for rows in (*new, *nearest)] + others
+            nearest = _nearest(old, new)
+            draws = [Draw(rows) for rows in (*new, *nearest)] + _others(old, nearest, seed)
             trainable = {label for rows in (*new, *nearest) for label in rows.sums.labels}
             free = [column for column, label in enumerate(labels) if label in trainable]
-        read = self._rows([rows for rows, _ in drawn])
-        shares = zip(read, (share for _, share in drawn), strict=True)
+        read = self._read_rows(draws, seed)
         return LogisticRegression().fit(
             torch.cat([features.to("cpu", torch.float32) for features, _ in read]),
             indices_of([name for _, classes in read for name in classes], labels),
             start,
             block=block,
-            weight=torch.cat([torch.full((len(rows[0]),), share, dtype=torch.float32) for rows, share in shares]),
+            weight=torch.cat([draw.weights for draw in draws]),
             free=free,
         )
 
-    def _rows(self, tasks: Sequence[Rows]) -> list[tuple[Tensor, Sequence[str]]]:
-        """Return features and classes of tasks."""
+    def _read_rows(self, draws: Sequence[Draw], seed: int) -> list[Examples]:
+        """Return features and classes of examples of tasks."""
         last, read = self._read, []
-        kept: dict[Hashable, tuple[Tensor, Sequence[str]]] = {}
-        for rows in tasks:
-            if rows.task is None:
-                read.append(rows.given)
+        kept: dict[Hashable, Examples] = {}
+        for draw in draws:
+            task = draw.rows.task
+            if task is None:
+                read.append(draw.of(*draw.rows.given, seed))
                 continue
-            key = rows.task.objects[MODULE].key
-            kept[key] = last.get(key) or (features_of(rows.task), classes_of(rows.task))
+            key = (task.objects[MODULE].key, draw.drawn)
+            kept[key] = last.get(key) or draw.of(features_of(task), classes_of(task), seed)
             read.append(kept[key])
         self._read = kept
         return read
 
 
-def _drawn(old: Sequence[Rows], new: Sequence[Rows], seed: int) -> tuple[list[Rows], list[tuple[Rows, float]]]:
-    """Return the tasks nearest to the new ones, and others at random with the weight of each of their examples."""
+class Draw(NamedTuple):
+    """Examples of a task that take part in a training.
+
+    Attributes:
+        rows: The task.
+        most: Most examples, drawn at random; None for all.
+        factor: Number of tasks that this one stands for.
+    """
+
+    rows: Rows
+    most: int | None = None
+    factor: float = 1.0
+
+    @property
+    def drawn(self) -> int:
+        """Number of examples drawn."""
+        return _count(self.rows) if self.most is None else min(self.most, _count(self.rows))
+
+    @property
+    def weights(self) -> Tensor:
+        """The weight of each example in the loss."""
+        return torch.full((self.drawn,), self.factor * _count(self.rows) / self.drawn, dtype=torch.float32)
+
+    def of(self, features: Tensor, classes: Sequence[str], seed: int) -> Examples:
+        """Return features and classes of the examples drawn."""
+        if self.drawn == len(classes):
+            return features, classes
+        numbers = _random(seed, self.rows).sample(range(len(classes)), self.drawn)
+        return features[numbers], [classes[number] for number in numbers]
+
+
+def _nearest(old: Sequence[Rows], new: Sequence[Rows]) -> list[Rows]:
+    """Return the old tasks nearest to the new ones, at least one, with at most half of `MAX_EXAMPLES` examples."""
     near = _means([rows.sums for rows in new] or [old[0].sums])
     closeness = {rows.name: float((_means([rows.sums]) @ near.T).max()) for rows in old}
-    nearest = _within_half(sorted(old, key=lambda rows: -closeness[rows.name]))
-    chosen = {rows.name for rows in nearest}
-    others = [rows for rows in old if rows.name not in chosen]
-    random.Random(seed).shuffle(others)  # noqa: S311 - not for secrets
-    drawn = _within_half(others)
-    share = sum(map(_count, others)) / max(1, sum(map(_count, drawn)))
-    return nearest, [(rows, share) for rows in drawn]
-
-
-def _within_half(order: Sequence[Rows]) -> list[Rows]:
-    """Return the first tasks in an order, at least one, with at most half of `MAX_EXAMPLES` examples."""
     chosen: list[Rows] = []
     total = 0
-    for rows in order:
+    for rows in sorted(old, key=lambda rows: -closeness[rows.name]):
         total += _count(rows)
         if chosen and total > MAX_EXAMPLES // 2:
             break
         chosen.append(rows)
     return chosen
+
+
+def _others(old: Sequence[Rows], nearest: Sequence[Rows], seed: int) -> list[Draw]:
+    """Return draws of the same number of examples from each other task, half of `MAX_EXAMPLES` in all."""
+    chosen = {rows.name for rows in nearest}
+    others = [rows for rows in old if rows.name not in chosen]
+    # Drawn by name, so that the next training draws nearly the same tasks, which are in memory.
+    drawn = sorted(others, key=lambda rows: _random(seed, rows).random())[:MAX_OTHERS]
+    most = max(1, MAX_EXAMPLES // 2 // max(1, len(drawn)))
+    return [Draw(rows, most, len(others) / len(drawn)) for rows in drawn]
+
+
+def _random(seed: int, rows: Rows) -> random.Random:
+    """Return the generator of the draws of a task."""
+    return random.Random(f"{seed}:{rows.name}")  # noqa: S311 - not for secrets
 
 
 def _count(rows: Rows) -> int:

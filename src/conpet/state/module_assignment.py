@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -12,6 +13,7 @@ from torch import Tensor
 from conpet.artifact import Artifact, ObjectReader
 from conpet.backbone.states import States
 from conpet.data import Kind
+from conpet.errors import CorruptionError, DamagedModuleError
 from conpet.features.grouped_logsumexp import segment_logsumexp
 from conpet.heads.base import HEAD, Answer
 from conpet.heads.labels import LABELS, with_labels
@@ -98,6 +100,32 @@ class ModuleAssignment:
             if values:
                 out[positions] = torch.cat(values)
         return out
+
+    def run_intact(self, inputs: Mapping[str | None, States], kind: Kind, wanted: Tensor) -> Tensor:
+        """Run modules on inputs as `run` does, but leave out damaged ones where another module is wanted first.
+
+        Args:
+            inputs: As in `run`.
+            kind: As in `run`.
+            wanted: As in `run`, the most important module of each example first.
+
+        Raises:
+            DamagedModuleError: The first module of some examples is damaged.
+        """
+        try:
+            return self.run(inputs, kind, wanted)
+        except CorruptionError as error:
+            pool, used = self._cache.pool, [module for module in wanted.unique().tolist() if module >= 0]
+            damages = {module: damage for module in used if (damage := pool.damage(self.modules[module].module))}
+            if not damages:
+                raise
+            left_out = torch.isin(wanted, torch.tensor(list(damages), dtype=wanted.dtype))
+            if needing := left_out[:, 0].nonzero().squeeze(1).tolist():
+                first = dict.fromkeys(str(damages[int(wanted[row, 0])]) for row in needing)
+                raise DamagedModuleError("; ".join(first), needing) from error
+            for damage in damages.values():
+                warnings.warn(f"{damage}. Inputs of other tasks are answered without it", stacklevel=2)
+            return self.run(inputs, kind, wanted.masked_fill(left_out, -1))
 
     def answers(self, inputs: Mapping[str | None, States], rows: Sequence[int], task: int) -> list[Answer]:
         """Return the answers of a task's head for these rows of the inputs."""

@@ -10,15 +10,20 @@ from typing import Any
 
 from conpet.artifact import ArtifactReader, InMemoryObject, ObjectReader
 from conpet.data import Kind, Task
-from conpet.replay.memory import MEMORY
+from conpet.state.slots import ANSWERS, MEMORY
 from conpet.state.state import OF_FEATURES, State, TaskState
 from conpet.store import Snapshot, VersionRecord
 
+LEFT_OUT = "left_out"
+"""Key of a version's description: the rows that a fix left out or changed (`Task.left_out`)."""
 ORIGINS = "origins"
 """Key of a version's description: digests of the data it was made from by renaming, retiring, splitting, extending."""
 
 MemoryKeys = Mapping[Path, Hashable]
 """The key that a stored object had while it was still in memory, by the folder of the object."""
+
+_HIDDEN = frozenset({MEMORY, ANSWERS})
+"""Slots that only commands read: examples with test labels, and the answers to test examples."""
 
 _TAKEN_OVER = (*OF_FEATURES, "fusion")
 """Names of fits that remain valid in a committed state: those without readers of in-memory objects."""
@@ -40,7 +45,7 @@ def task_state(version: VersionRecord, keys: MemoryKeys | None = None) -> TaskSt
 
 
 class _Objects(Mapping[str, ObjectReader]):
-    """Objects by slot, without the examples; readers are made on access, because most are never needed."""
+    """Objects by slot, without the hidden ones; readers are made on access, because most are never needed."""
 
     __slots__ = ("_keys", "_objects")
 
@@ -49,19 +54,19 @@ class _Objects(Mapping[str, ObjectReader]):
         self._keys = keys
 
     def __getitem__(self, slot: str) -> ObjectReader:
-        if slot == MEMORY:
+        if slot in _HIDDEN:
             raise KeyError(slot)
         reader = self._objects[slot]
         return replace(reader, memory_key=self._keys[reader.folder]) if reader.folder in self._keys else reader
 
     def __contains__(self, slot: object) -> bool:
-        return slot != MEMORY and slot in self._objects
+        return slot not in _HIDDEN and slot in self._objects
 
     def __iter__(self) -> Iterator[str]:
-        return (slot for slot in self._objects if slot != MEMORY)
+        return (slot for slot in self._objects if slot not in _HIDDEN)
 
     def __len__(self) -> int:
-        return len(self._objects) - (MEMORY in self._objects)
+        return len(self._objects.keys() - _HIDDEN)
 
 
 def task_states(versions: Iterable[VersionRecord]) -> list[TaskState]:
@@ -114,6 +119,7 @@ def committed(state: State, snapshot: Snapshot, keys: MemoryKeys) -> tuple[State
 
 def describe(task: Task) -> dict[str, Any]:
     """Return the description stored with a task's version, apart from labels and examples."""
+    left_out = {LEFT_OUT: [dict(row) for row in task.left_out]} if task.left_out else {}
     return {
         "kind": str(task.kind),
         "template": task.template,
@@ -121,6 +127,7 @@ def describe(task: Task) -> dict[str, Any]:
         "settings": dict(task.settings),
         "notes": list(task.notes),
         "counts": {"train": len(task.train), "validation": len(task.validation), "test": len(task.test)},
+        **left_out,
     }
 
 

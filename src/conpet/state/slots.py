@@ -15,6 +15,12 @@ ASSIGNMENT = "assignment"
 """Slot of a task version that uses a shared PET module. Its document names the shared slot, and the labels of the
 version that have another name in the module's head."""
 
+MEMORY = "memory"
+"""Slot of a task version for its examples; the state does not contain it."""
+
+ANSWERS = "answers"
+"""Shared slot of the answers to the test examples after the last change; the state does not contain it."""
+
 STATIC = "static"
 """Shared slot of the module of static methods, which have one for all tasks."""
 

@@ -27,10 +27,12 @@ class StatisticsReader:
 
     Args:
         feature_map: The feature map of a workspace without tasks.
+        solve_at_once: See `ClosedFormState`.
     """
 
-    def __init__(self, feature_map: FeatureMap) -> None:
+    def __init__(self, feature_map: FeatureMap, *, solve_at_once: bool = False) -> None:
         self._feature_map = feature_map
+        self._solve_at_once = solve_at_once
         self._scatter = Scatter()
         self._last: Mapping[Hashable, ClassSums] = {}
         self._lock = threading.Lock()
@@ -44,7 +46,11 @@ class StatisticsReader:
         return state.fitted(
             STATISTICS,
             lambda: ClosedFormState(
-                self.gram(state), self.class_sums(state.tasks), self._scatter, tuple(logistic_weights(state).values())
+                self.gram(state),
+                self.class_sums(state.tasks),
+                self._scatter,
+                tuple(logistic_weights(state).values()),
+                solve_at_once=self._solve_at_once,
             ),
         )
 

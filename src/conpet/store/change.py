@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,6 +90,13 @@ class Change:
     pin: bool = False
     restore: int | None = None
     unpinned: tuple[int, ...] = ()
+
+    @property
+    def artifacts(self) -> Iterator[Artifact]:
+        """The content that it writes."""
+        yield from self.new_version.objects.values() if self.new_version else ()
+        yield from (side.artifact for side in self.side_objects if side.artifact is not None)
+        yield from (artifact for artifact in self.shared.values() if artifact is not None)
 
     def __post_init__(self) -> None:
         actions = (self.new_version is not None) + (self.activate is not None) + self.remove

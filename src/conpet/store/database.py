@@ -7,21 +7,24 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.pool import NullPool
 
-from conpet.errors import CorruptionError, WorkspaceBusyError
+from conpet.errors import ConpetError, CorruptionError, WorkspaceBusyError
+from conpet.store.access import connect_read_only, missing_right
 from conpet.store.schema import SCHEMA_VERSION, Base
 
 BUSY_SECONDS = 60.0
 """Most seconds that a statement waits for another connection; the writer lock prevents longer waits."""
 
-_BEGIN = "conpet_begin"
+_NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}
+"""Errors of a reader on a full disk, where SQLite cannot create the file that it shares in memory."""
+
 _SETTLED_NS = 2_000_000_000
 """Two writes within this time may give a file the same timestamp, on file systems with coarse clocks."""
 
@@ -29,7 +32,8 @@ _SETTLED_NS = 2_000_000_000
 class Database:
     """Transactions on one SQLite file.
 
-    Every transaction opens its own connection, so threads can share the object and it survives a fork.
+    Every transaction opens its own connection, so threads can share the object and it survives a fork. Where this
+    process may not write, transactions can only read, and no file is created.
 
     Args:
         file: The SQLite file; it must exist unless `create` is called.
@@ -41,7 +45,8 @@ class Database:
         self.file = file
         self._tables = tables
         self._version = version
-        self._engine = self._make_engine()
+        self._reading = _engine(lambda: _open_to_read(file))
+        self._writing = _engine(lambda: _connect(file, "rw"), begin="BEGIN IMMEDIATE")
 
     def create(self) -> None:
         """Create the file with all tables."""
@@ -53,15 +58,24 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Yield a connection on which all queries see the same state."""
-        with _translated(self.file), self._engine.begin() as connection:
-            yield connection
+        """Yield a connection on which all queries see the same state.
+
+        Raises:
+            CorruptionError: The file is damaged, or what it returns is not what conpet wrote.
+        """
+        try:
+            with _translated(self.file), self._reading.begin() as connection:
+                yield connection
+        except ConpetError:
+            raise
+        # A damaged value cannot be decoded, and a damaged schema lacks a column.
+        except (ValueError, TypeError, LookupError, DBAPIError, NoResultFound) as error:
+            raise _damaged(self.file, error) from error
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Yield a connection whose statements are committed together at the end, or rolled back on an error."""
-        engine = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
-        with _translated(self.file), engine.begin() as connection:
+        with _translated(self.file), self._writing.begin() as connection:
             yield connection
 
     def stamp(self) -> tuple[tuple[int, int, int], ...] | None:
@@ -82,28 +96,41 @@ class Database:
             return None
         return tuple((stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
 
-    def _make_engine(self) -> Engine:
-        engine = create_engine(
-            "sqlite+pysqlite://",
-            creator=lambda: _connect(self.file, "rw"),
-            poolclass=NullPool,
-            json_serializer=lambda value: json.dumps(value, ensure_ascii=False, allow_nan=False),
-        )
-        event.listen(engine, "begin", _begin)
-        return engine
+
+def _engine(connect: Callable[[], sqlite3.Connection], begin: str = "BEGIN") -> Engine:
+    engine = create_engine(
+        "sqlite+pysqlite://",
+        creator=connect,
+        poolclass=NullPool,
+        json_serializer=lambda value: json.dumps(value, ensure_ascii=False, allow_nan=False),
+    )
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine
+
+
+def _open_to_read(file: Path) -> sqlite3.Connection:
+    if missing_right(file) or missing_right(file.parent):
+        return connect_read_only(file, BUSY_SECONDS)
+    try:
+        return _connect(file, "rw")
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _NO_ROOM:
+            raise
+        return connect_read_only(file, BUSY_SECONDS)
 
 
 def _connect(file: Path, mode: str) -> sqlite3.Connection:
-    # With isolation_level=None the driver begins no transaction: `_begin` does, for reads too.
+    # With isolation_level=None the driver begins no transaction: the engine does, for reads too.
     raw = sqlite3.connect(f"{file.as_uri()}?mode={mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None)
-    raw.execute("PRAGMA foreign_keys=ON")
-    raw.execute("PRAGMA synchronous=FULL")
-    raw.execute("PRAGMA secure_delete=ON")  # removed data must not stay readable in free pages
+    try:
+        raw.execute("PRAGMA foreign_keys=ON")
+        raw.execute("PRAGMA synchronous=FULL")
+        raw.execute("PRAGMA secure_delete=ON")  # removed data must not stay readable in free pages
+        raw.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except BaseException:
+        raw.close()
+        raise
     return raw
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
 
 
 @contextmanager
@@ -119,10 +146,18 @@ def _translated(file: Path) -> Iterator[None]:
         raise translated from error
 
 
+def _damaged(file: Path, error: Exception) -> CorruptionError:
+    (reason, *_) = str(error).splitlines() or [type(error).__name__]
+    return CorruptionError(f"{file} is damaged ({reason}); restore the workspace from a backup")
+
+
 def _translate(file: Path, error: sqlite3.Error) -> OSError | None:
-    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:
+        code = sqlite3.SQLITE_FULL
+    match code & 0xFF:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return CorruptionError(f"{file} is damaged ({error}); restore the workspace from a backup")
+            return _damaged(file, error)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return WorkspaceBusyError(f"{file} is locked by another program ({error}); close it and try again")
         case sqlite3.SQLITE_FULL:

@@ -39,6 +39,11 @@ class Layout:
         return self.root / "scratch"
 
     @property
+    def reserve(self) -> Path:
+        """A file without content that keeps room on the disk."""
+        return self.root / "reserve"
+
+    @property
     def folders(self) -> tuple[Path, ...]:
         """The folders every workspace has."""
         return (self.objects, self.leases, self.scratch)

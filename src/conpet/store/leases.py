@@ -6,14 +6,24 @@ generation before e is held.
 
 A reader takes the lease first and then reads its snapshot. Objects deleted before the lease became visible had been
 released by a committed event, so the snapshot does not refer to them; objects released later are kept.
+
+The writer creates the file of each generation, so that readers without write permission find it. If it is missing all
+the same, such a reader locks the folder of the workspace, which keeps all objects.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import weakref
+from contextlib import suppress
 from pathlib import Path
+
+from conpet.store.layout import Layout
+
+_READ = os.O_RDONLY | os.O_CLOEXEC
+_CANNOT_CREATE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOSPC, errno.EDQUOT}
 
 
 class Lease:
@@ -32,28 +42,51 @@ class Lease:
         self._close()
 
 
-def take_lease(folder: Path, generation: int) -> Lease:
+def take_lease(layout: Layout, generation: int) -> Lease:
     """Keep all objects in use at `generation` or later on disk."""
     while True:
-        descriptor = os.open(folder / str(generation), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = _open(layout, generation)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         if os.fstat(descriptor).st_nlink:
             return Lease(descriptor)
         os.close(descriptor)  # the writer removed the stale file between open and flock
 
 
-def oldest_lease(folder: Path, current: int) -> int:
+def offer_lease(layout: Layout, generation: int) -> None:
+    """Create the file of a generation for readers without write permission, if there is room on the disk."""
+    with suppress(OSError):
+        (layout.leases / str(generation)).touch()
+
+
+def oldest_lease(layout: Layout, current: int) -> int:
     """Return the oldest generation leased, or `current` if none is older, and remove the files of ended leases."""
-    generations = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
-    held = [generation for generation in generations if generation < current and not _end(folder / str(generation))]
+    if not _is_free(layout.root):
+        return 0
+    generations = sorted(int(path.name) for path in layout.leases.iterdir() if path.name.isdecimal())
+    held = [number for number in generations if number < current and not _is_free(layout.leases / str(number))]
     return min(held, default=current)
 
 
-def _end(path: Path) -> bool:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # the file of another user can be locked but not written
+def _open(layout: Layout, generation: int) -> int:
+    path = layout.leases / str(generation)
+    try:
+        return os.open(path, _READ | os.O_CREAT, 0o666)
+    except OSError as error:
+        if error.errno not in _CANNOT_CREATE:
+            raise
+    try:
+        return os.open(path, _READ)
+    except (FileNotFoundError, PermissionError):
+        return os.open(layout.root, _READ)
+
+
+def _is_free(path: Path) -> bool:
+    """Return whether no reader holds a lock on a path; a file of a lease is then removed."""
+    descriptor = os.open(path, _READ)  # the file of another user can be locked but not written
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
+        if not path.is_dir():
+            path.unlink()
     except BlockingIOError:
         return False
     finally:

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,7 +40,8 @@ def hold_lock(workspace: Path, verb: str, wait_seconds: float | None) -> Iterato
         ) from None
     try:
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "verb": verb, "since": _now()}
-        (workspace / OWNER).write_text(json.dumps(owner), encoding="utf-8")
+        with suppress(OSError):  # a full disk: waiting processes are told about "another process"
+            (workspace / OWNER).write_text(json.dumps(owner), encoding="utf-8")
         try:
             yield
         finally:

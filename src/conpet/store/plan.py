@@ -137,7 +137,10 @@ def _check_dropped(connection: Connection, change: Change, task: str, number: in
     if task == change.task and (change.new_version is not None or change.activate is not None):
         active = change.activate == number
     if active:
-        raise ConfigError(f"change {change.verb!r} drops version {number} of task {task!r}, which is active")
+        raise ConfigError(
+            f"change {change.verb!r} drops version {number} of task {task!r}, which is active; activate another "
+            "version first"
+        )
 
 
 def _require_version(connection: Connection, task: str, number: int) -> int:

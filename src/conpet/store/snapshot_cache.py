@@ -9,9 +9,10 @@ all ids are read again. A restored generation brings deleted rows back, so every
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,24 +45,26 @@ class _Object:
     folder: Path
     manifest: Manifest
     documents: dict[str, Any] = field(default_factory=dict)
+    checked: set[str] = field(default_factory=set)
 
-    def reader(self, lease: Lease) -> ArtifactReader:
-        return ArtifactReader(self.folder, self.manifest, lease, self.documents)
+    def reader(self, lease: Lease, remedy: str) -> ArtifactReader:
+        return ArtifactReader(self.folder, self.manifest, lease, self.documents, checked=self.checked, remedy=remedy)
 
 
 class _Readers(Mapping[str, ArtifactReader]):
     """Readers by slot, with a lease; each is created on first access."""
 
-    __slots__ = ("_created", "_lease", "_objects")
+    __slots__ = ("_created", "_lease", "_objects", "_remedy")
 
-    def __init__(self, objects: Mapping[str, _Object], lease: Lease) -> None:
+    def __init__(self, objects: Mapping[str, _Object], lease: Lease, remedy: Callable[[], str]) -> None:
         self._objects = objects
         self._lease = lease
+        self._remedy = remedy
         self._created: dict[str, ArtifactReader] = {}
 
     def __getitem__(self, slot: str) -> ArtifactReader:
         if slot not in self._created:
-            self._created[slot] = self._objects[slot].reader(self._lease)
+            self._created[slot] = self._objects[slot].reader(self._lease, self._remedy())
         return self._created[slot]
 
     def __contains__(self, slot: object) -> bool:
@@ -97,12 +100,21 @@ class _Task:
                 id=version.id,
                 task=self.name,
                 active=version.active,
-                objects=_Readers(version.objects, lease),
+                objects=_Readers(version.objects, lease, partial(self._remedy, version)),
                 **version.columns,
             )
             for version in self.versions
         )
         return TaskRecord(self.id, self.name, self.position, versions)
+
+    def _remedy(self, damaged: _Version) -> str:
+        """Return how to get back an object of a version."""
+        numbers = [version.columns["number"] for version in self.versions if version is not damaged]
+        back = f"make version {numbers[-1]} active (`conpet modules rollback`), " if damaged.active and numbers else ""
+        return (
+            f"it belongs to version {damaged.columns['number']} of task {self.name!r}: {back}restore the folder from a "
+            "backup, or remove the task (`conpet modules remove`) and learn it again"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,7 +156,7 @@ class Index:
         if state is None or state.generation != generation:
             state = self._last = self._read(connection, generation, state)
         tasks = tuple(task.record(lease) for task in state.tasks.values())
-        return Snapshot(state.generation, state.header, tasks, _Readers(state.shared, lease), lease)
+        return Snapshot(state.generation, state.header, tasks, _Readers(state.shared, lease, _shared_remedy), lease)
 
     def pinned(self, connection: Connection, generation: int, lease: Lease) -> Snapshot:
         """Return a pinned generation; `UnknownNameError` if it is not pinned."""
@@ -162,7 +174,7 @@ class Index:
         ]
         shared = {slot: objects[id_] for slot, id_ in state["shared"].items()}
         header = replace(read_header(connection), settings=state["settings"])
-        return Snapshot(generation, header, tuple(tasks), _Readers(shared, lease), lease)
+        return Snapshot(generation, header, tuple(tasks), _Readers(shared, lease, _shared_remedy), lease)
 
     def _read(self, connection: Connection, generation: int, last: _State | None) -> _State:
         if last and _restored(connection, last.generation):
@@ -194,6 +206,13 @@ class Index:
             id_: _Object(id_, self._folder / folder, Manifest.from_json(manifest))
             for id_, folder, manifest in connection.execute(query)
         }
+
+
+def _shared_remedy() -> str:
+    return (
+        "it belongs to all tasks: restore the folder from a backup, or go back to a kept generation (`conpet "
+        "generations` lists them)"
+    )
 
 
 _OBJECT = select(ObjectRow.id, ObjectRow.folder, ObjectRow.manifest)

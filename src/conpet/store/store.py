@@ -18,13 +18,15 @@ from sqlalchemy import insert, text
 
 from conpet.artifact import sync
 from conpet.errors import CorruptionError, UnknownNameError, WorkspaceExistsError, WorkspaceNotFoundError
+from conpet.store.access import require_writable
 from conpet.store.database import Database
 from conpet.store.layout import DATABASE, Layout
-from conpet.store.leases import take_lease
+from conpet.store.leases import offer_lease, take_lease
 from conpet.store.lock import hold_lock
 from conpet.store.pins import read_pins
 from conpet.store.reading import read_events, read_generation, read_header
 from conpet.store.records import EventRecord, Header, Snapshot
+from conpet.store.reserve import FREEING, use_reserve
 from conpet.store.schema import SCHEMA_VERSION, EventRow, HeaderRow
 from conpet.store.snapshot_cache import Index
 from conpet.store.writer import Writer
@@ -105,7 +107,8 @@ class Store:
         store = cls(folder, detail)
         store._require_schema()
         for part in store._layout.folders:  # copying tools and archives may drop empty folders
-            part.mkdir(exist_ok=True)
+            with suppress(OSError):  # only a change needs them, and reports that they are missing
+                part.mkdir(exist_ok=True)
         return store
 
     @property
@@ -130,7 +133,7 @@ class Store:
 
     def snapshot(self) -> Snapshot:
         """Return the current workspace with unread contents; close or drop it when it is outdated."""
-        lease = take_lease(self._layout.leases, self.generation())
+        lease = take_lease(self._layout, self.generation())
         with self._database.read() as connection:
             return self._index.snapshot(connection, lease)
 
@@ -150,7 +153,7 @@ class Store:
         Raises:
             UnknownNameError: The generation is not pinned.
         """
-        lease = take_lease(self._layout.leases, generation)
+        lease = take_lease(self._layout, generation)
         with self._database.read() as connection:
             return self._index.pinned(connection, generation, lease)
 
@@ -170,12 +173,23 @@ class Store:
             wait_seconds: Most seconds to wait for another writer; 0 fails at once, None waits without limit.
 
         Raises:
+            ReadOnlyError: This process may not write the workspace.
             WorkspaceBusyError: Another writer is still active after `wait_seconds`.
         """
+        self.require_writable()
         with hold_lock(self._layout.root, verb, wait_seconds):
+            if verb in FREEING:
+                use_reserve(self._layout)
             writer = Writer(self._layout, self._database, self._detail)
-            writer.clean()
-            yield writer
+            try:
+                writer.clean()
+                yield writer
+            finally:
+                writer.keep_reserve()
+
+    def require_writable(self) -> None:
+        """Raise `ReadOnlyError` unless this process may write the workspace."""
+        require_writable(self._layout)
 
     def scratch(self, digest: str) -> Path:
         """Return the folder for checkpoints of the task with this digest, creating it if needed."""
@@ -188,10 +202,12 @@ class Store:
         return sorted(path.name for path in self._layout.scratch.iterdir())
 
     def bytes_on_disk(self) -> int:
-        """Return the size of everything in the workspace's folder, checkpoints included."""
+        """Return the size of what is in the workspace's folder, with checkpoints, without the room it keeps free."""
         total = 0
         for folder, _, names in os.walk(self._layout.root):
             for name in names:
+                if Path(folder) / name == self._layout.reserve:
+                    continue
                 try:
                     total += (Path(folder) / name).stat().st_size
                 except FileNotFoundError:  # a writer deleted it meanwhile
@@ -277,6 +293,7 @@ def _build(layout: Layout, settings: Mapping[str, Any], backbone: Mapping[str, A
             )
         )
         connection.execute(insert(EventRow).values(time=now, verb="create", detail=dict(detail), bytes_stored=0))
+        offer_lease(layout, read_generation(connection))
     sync(layout.database)
     sync(layout.root)
 

@@ -15,12 +15,13 @@ from conpet.artifact import Manifest, sync, write_artifact
 from conpet.store.change import Change
 from conpet.store.database import Database
 from conpet.store.layout import Layout
-from conpet.store.leases import oldest_lease
+from conpet.store.leases import offer_lease, oldest_lease
 from conpet.store.pins import read_pin, unpin
 from conpet.store.plan import Plan, make_plans
 from conpet.store.reading import read_events, read_generation
 from conpet.store.records import EventRecord
-from conpet.store.schema import ObjectRow, PinObjectRow
+from conpet.store.reserve import keep_reserve
+from conpet.store.schema import ObjectRow, PinObjectRow, SharedRow
 from conpet.store.transaction import apply_change
 
 SCRATCH_SECONDS = 30 * 24 * 3600.0
@@ -68,6 +69,7 @@ class Writer:
                 arguments = zip(changes, plans, manifests, strict=True)
                 first, *_ = [apply_change(connection, *each) for each in arguments]
                 events = read_events(connection, after=first - 1)
+                offer_lease(self._layout, events[-1].id)
         except BaseException:
             # The database lists all valid objects, even if the error came after the transaction.
             with suppress(OSError):
@@ -98,6 +100,13 @@ class Writer:
             if path.stat().st_mtime < time.time() - SCRATCH_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
 
+    def keep_reserve(self) -> None:
+        """Keep room on the disk for a change that frees storage: it writes the objects of the workspace again."""
+        with self._database.read() as connection:
+            shared = select(func.coalesce(func.sum(ObjectRow.bytes), 0)).join(SharedRow)
+            size = connection.execute(shared).scalar_one()
+        keep_reserve(self._layout, size)
+
     def _write_objects(self, plan: Plan) -> list[Manifest]:
         manifests = []
         for placement in plan.placements:
@@ -120,7 +129,7 @@ class Writer:
     def collect(self) -> None:
         """Delete replaced objects that neither a reader nor a pinned generation needs."""
         with self._database.read() as connection:
-            oldest = oldest_lease(self._layout.leases, read_generation(connection))
+            oldest = oldest_lease(self._layout, read_generation(connection))
             pinned = select(PinObjectRow.object_id)
             unwanted = and_(ObjectRow.released_event <= oldest, ObjectRow.id.not_in(pinned))
             folders = connection.execute(select(ObjectRow.folder).where(unwanted)).scalars().all()

@@ -65,7 +65,7 @@ def live_of(workspace: ConPET, **changes: Any) -> Live:
 
 def ask(workspace: ConPET, inputs: Sequence[str | Example]) -> list[dict[str, float]]:
     """Return the scores of all labels for each input."""
-    answers = workspace.predict(inputs, runners_up=len(workspace.labels))
+    answers = workspace.predict(inputs, top_n=len(workspace.labels) + 1)
     return [_scores(answer) for answer in answers]
 
 

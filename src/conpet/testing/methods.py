@@ -150,7 +150,7 @@ def _works_with_little(trial: Trial) -> None:
     for number, task in enumerate(stream, start=1):
         report = workspace.learn(task)
         require(report.tasks_seen == number, "a task with one example per label was not learned")
-        answers = workspace.predict([task.train[0]], runners_up=10)
+        answers = workspace.predict([task.train[0]], top_n=11)
         require(answers[0].label in workspace.labels, "an answer is not a label of the workspace")
 
 

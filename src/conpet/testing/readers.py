@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from conpet.data.files import FORMATS, RawRow, data_suffix, raw_rows
+from conpet.data.files import FORMATS, data_suffix, raw_rows
+from conpet.data.raw import Note, RawRow
 from conpet.data.rows import RowError, parse_row
 from conpet.errors import PluginError, Problem
 from conpet.testing.checks import ContractError, require
@@ -20,7 +21,7 @@ def check_reader_contract(reader: str | Callable[[Path], Iterator[Any]], sample:
     """Check a reader of a file format on a sample file.
 
     Args:
-        reader: The registered end of the file's name ("tsv"), or the function.
+        reader: The registered end of the file's name ("psv"), or the function.
         sample: A correct file, whose name ends as those of the format do.
         rows: Number of examples in it.
 
@@ -44,7 +45,7 @@ def check_reader_contract(reader: str | Callable[[Path], Iterator[Any]], sample:
         _read(damaged)  # problems or rows, but no error
 
 
-def _read(path: Path) -> list[RawRow | Problem]:
+def _read(path: Path) -> list[RawRow | Problem | Note]:
     try:
         return list(raw_rows(path))
     except PluginError as error:
@@ -68,7 +69,7 @@ def _registered(reader: str | Callable[[Path], Iterator[Any]], sample: Path) -> 
         yield name
         return
     name = sample.suffix.removeprefix(".").lower()
-    require(bool(name), f"the name of the sample {sample.name!r} needs the end of the format's files, such as .tsv")
+    require(bool(name), f"the name of the sample {sample.name!r} needs the end of the format's files, such as .psv")
     if name in FORMATS and FORMATS[name] is reader:
         yield name
         return

@@ -62,7 +62,10 @@ class SearchSpace:
         """
         settings = method.settings
         if not method.tunes:
-            raise ConfigError(f"method {settings.method.name!r} trains no module: there is no design to search for")
+            raise ConfigError(
+                f"method {settings.method.name!r} trains no module: there is no design to search for; "
+                "use another method (`conpet init --method`)"
+            )
         backbone, before = method.backbone, design_of(settings)
         empty = not state.tasks and not state.shared
         shape_free = empty or method.module_per_task

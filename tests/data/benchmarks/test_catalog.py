@@ -134,7 +134,7 @@ class TestIntents:
         put(tmp_path / "banking77/test.csv", "text,category\nLost it,\n")
         with pytest.raises(DataError) as caught:
             read_data("banking77", [tmp_path])
-        assert "train.csv: row 2: missing field 'category'; fields: text, label" in str(caught.value)
+        assert "train.csv: row 1: no column 'category', given for label; columns: 'text', 'label'" in str(caught.value)
         assert "test.csv: row 2: missing category" in str(caught.value)
 
 

@@ -250,11 +250,11 @@ class SumFusion(Fusion):
 # A file format
 
 
-def read_tsv(path: Path) -> Iterator[RawRow | Problem]:
-    """Read tab-separated values with a header."""
+def read_psv(path: Path) -> Iterator[RawRow | Problem]:
+    """Read values separated by vertical bars, with a header."""
     header: list[str] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        cells = line.split("\t")
+        cells = line.split("|")
         if number == 1:
             header = cells
         elif len(cells) != len(header):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from conpet.data.benchmarks.paper import with_paper
@@ -12,6 +12,7 @@ from conpet.data.benchmarks.plain import read_plain
 from conpet.data.benchmarks.reading import listed
 from conpet.data.example import Kind
 from conpet.data.labelled import SUBSETS, LabelledData
+from conpet.data.raw import ReadOptions
 from conpet.data.readers import read_stream
 from conpet.data.stream_layout import find_stream
 from conpet.errors import DataError, Problem, UnknownNameError, did_you_mean
@@ -227,7 +228,7 @@ def how_to_get(name: str, folders: Sequence[Path] = ()) -> str:
     return f"get it from {data_set.source}; put these files into {place}: {data_set.files}"
 
 
-def read_data(name: str, folders: Sequence[Path] = ()) -> LabelledData:
+def read_data(name: str, folders: Sequence[Path] = (), options: ReadOptions | None = None) -> LabelledData:
     """Read a benchmark data set, or the user's own labelled data.
 
     Args:
@@ -235,6 +236,7 @@ def read_data(name: str, folders: Sequence[Path] = ()) -> LabelledData:
             grouping "tasks"), or a file or folder of labelled rows (see `conpet.data.benchmarks.plain.read_plain`).
         folders: Where to search for data sets, as in `data_folders`; a path is resolved in these folders first, then
             in the working directory.
+        options: How to read the user's own files.
 
     Raises:
         UnknownNameError: There is no such data set or path.
@@ -243,7 +245,7 @@ def read_data(name: str, folders: Sequence[Path] = ()) -> LabelledData:
         ConfigError: A Parquet file is read where pyarrow is not installed.
     """
     if name not in DATA_SETS:
-        return _read_path(name, folders)
+        return _read_path(name, folders, options or ReadOptions())
     folder = find_data(name, folders)
     if folder is None:
         raise DataError(f"the data set {name} is missing: {how_to_get(name, folders)}")
@@ -251,12 +253,14 @@ def read_data(name: str, folders: Sequence[Path] = ()) -> LabelledData:
     if lacking := data_set.lacking(folder):
         present = listed(path.name for path in folder.iterdir()) or "nothing"
         reason = f"lacks {', '.join(lacking)}; expected {data_set.files}; found {present}"
-        raise DataError(f"the data set {name} is not complete", [Problem(str(folder), None, reason)])
+        raise DataError(
+            f"the data set {name} is not complete; add the missing files", [Problem(str(folder), None, reason)]
+        )
     data: LabelledData = READERS[name](name, folder)
     return data if data_set.paper is None else with_paper(data, data_set.paper)
 
 
-def _read_path(name: str, folders: Sequence[Path]) -> LabelledData:
+def _read_path(name: str, folders: Sequence[Path], options: ReadOptions) -> LabelledData:
     path = Path(name).expanduser()
     path = next((found for folder in folders if (found := folder / path).exists()), path)
     if not path.exists():
@@ -266,10 +270,10 @@ def _read_path(name: str, folders: Sequence[Path]) -> LabelledData:
             f"no data set, file or folder {name!r}{seen}{did_you_mean(name, DATA_SETS)}; "
             f"data sets: {', '.join(DATA_SETS)}"
         )
-    sources, _ = find_stream(path)
+    sources, _ = find_stream(path, options)
     if [source.path for source in sources] == [path]:
-        return read_plain(None, path)
-    stream = read_stream(path)
+        return read_plain(None, path, options)
+    stream = read_stream(path, **asdict(options))
     own = [task.name for task in stream if task.template is not None or task.settings]
     notes = [f"task {task.name}: {note}" for task in stream for note in task.notes]
     if own:

@@ -11,6 +11,7 @@ from conpet.data.benchmarks.reading import Reading, field, json_file, shown
 from conpet.data.example import Example
 from conpet.data.held_out import VALIDATION_SHARE, split_off
 from conpet.data.labelled import Grouping, LabelledData
+from conpet.data.raw import ReadOptions
 from conpet.data.rows import RowError
 from conpet.errors import Problem
 
@@ -81,7 +82,7 @@ def read_banking77(name: str, folder: Path) -> LabelledData:
         return read_plain(name, folder)
     reading = Reading(name, folder)
     paths = {subset: folder / file for subset, file in BANKING_FILES.items()}
-    subsets = {subset: reading.examples(path, reading.table(path), _query) for subset, path in paths.items()}
+    subsets = {subset: reading.examples(path, reading.table(path, _BANKING), _query) for subset, path in paths.items()}
     subsets["train"], subsets["validation"] = split_off(subsets["train"], VALIDATION_SHARE, seed=0)
     reading.notes.append(
         f"no official validation set: {len(subsets['validation']):,} training examples were split off with seed 0"
@@ -89,8 +90,11 @@ def read_banking77(name: str, folder: Path) -> LabelledData:
     return reading.data(subsets)
 
 
+_BANKING = ReadOptions({"label": "category"})
+
+
 def _query(row: Mapping[str, Any]) -> Iterable[Example]:
-    text, intent = field(row, "text", str, "text"), field(row, "category", str, "text")
+    text, intent = field(row, "text", str, "text"), field(row, "label", str, "text")
     if not intent.strip():
         raise RowError("missing category")
     return [Example.of_text(text, intent)]

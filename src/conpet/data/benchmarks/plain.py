@@ -12,13 +12,14 @@ from conpet.data.example import Example
 from conpet.data.files import data_suffix
 from conpet.data.held_out import TEST_SHARE, VALIDATION_SHARE, split_off
 from conpet.data.labelled import Grouping, LabelledData
+from conpet.data.raw import ReadOptions
 from conpet.data.rows import RowError, parse_row
 from conpet.data.stream_layout import find_task
 
 OUT_OF_SCOPE = "out_of_scope_test"
 
 
-def read_plain(name: str | None, path: Path) -> LabelledData:
+def read_plain(name: str | None, path: Path, options: ReadOptions | None = None) -> LabelledData:
     """Read labelled rows.
 
     Args:
@@ -26,12 +27,14 @@ def read_plain(name: str | None, path: Path) -> LabelledData:
         path: A file, or a folder with a train file and, if there are any, validation and test files, in any format
             `conpet.data.read_task` reads. Missing sets are split off with seed 0. A file `out_of_scope_test` holds
             inputs that no label fits. A field `group` names the group of the row's label.
+        options: How to read the files.
 
     Raises:
         DataError: The data has errors; `problems` lists all of them.
         ConfigError: A Parquet file is read where pyarrow is not installed.
     """
-    source = find_task(path, name)
+    options = options or ReadOptions()
+    source = find_task(path, name, options=options)
     reading = Reading(source.name, path)
     reading.problems += source.problems
     outside = [file for file in path.iterdir() if _stem(file) == OUT_OF_SCOPE] if path.is_dir() else []
@@ -39,8 +42,8 @@ def read_plain(name: str | None, path: Path) -> LabelledData:
     group_of: dict[str, str] = {}
 
     def labelled(row: Mapping[str, Any]) -> Iterable[Example]:
-        example = parse_row(row)
-        if example.label is None or not example.label.strip():
+        example = parse_row(row, inclusive_ends=options.inclusive_ends)
+        if example.label is None:
             raise RowError("missing label")
         group = row.get("group")
         if group not in (None, "") and group_of.setdefault(example.label, str(group)) != str(group):
@@ -50,7 +53,8 @@ def read_plain(name: str | None, path: Path) -> LabelledData:
         return [example]
 
     subsets = {"train": ()} | {
-        subset: reading.examples(file, reading.table(file), labelled) for subset, file in source.files.items()
+        subset: reading.examples(file, reading.table(file, options, labelled=True), labelled)
+        for subset, file in source.files.items()
     }
     for subset, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
         if subset not in subsets:
@@ -59,7 +63,7 @@ def read_plain(name: str | None, path: Path) -> LabelledData:
     out_of_scope = [
         example.labelled(None)
         for file in outside
-        for example in reading.examples(file, reading.table(file), _unlabelled)
+        for example in reading.examples(file, reading.table(file, options), _unlabelled)
     ]
     return reading.data(subsets, {"groups": _groups(group_of)} if group_of else {}, out_of_scope)
 

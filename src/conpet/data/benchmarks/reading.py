@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from conpet.data.checks import check_example
 from conpet.data.example import Example
-from conpet.data.files import RawRow, raw_rows
+from conpet.data.files import raw_rows
 from conpet.data.labelled import Grouping, LabelledData
+from conpet.data.raw import Note, RawRow, ReadOptions
 from conpet.data.rows import RowError
 from conpet.errors import DataError, Problem, plural
 
@@ -49,11 +50,15 @@ class Reading:
         """
         return tuple(example for number, row in rows for example in self._parsed(path, number, row, parse))
 
-    def table(self, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    def table(
+        self, path: Path, options: ReadOptions | None = None, *, labelled: bool = False
+    ) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """Yield the numbered rows of a file in one of `conpet.data.files.FORMATS`; wrong rows become problems."""
-        for row in raw_rows(path):
+        for row in raw_rows(path, options, labelled=labelled):
             if isinstance(row, RawRow):
                 yield row.row, row.fields
+            elif isinstance(row, Note):
+                self.notes.append(f"{path.name}: {row.text}")
             else:
                 self.problems.append(row)
 

@@ -57,7 +57,7 @@ Evaluate = Annotated[bool, Query(description="Whether to measure all tasks on th
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}}
 }
-_CHANGE_ERRORS = documented(400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503)
+_CHANGE_ERRORS = documented(400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503, 507)
 _READ_ERRORS = documented(401, 403, 404, 421, 422, 429, 500, 503)
 
 _EVENT = 'id: 41\nevent: state\ndata: {"time": "2026-03-02T09:30:09+00:00", "state": "succeeded"}\n\n'

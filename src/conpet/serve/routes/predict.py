@@ -80,7 +80,7 @@ async def predict(
     if body.min_generation is not None:
         await _wait_for(context, body.min_generation, deadline)
     tasks = None if body.tasks is None else frozenset(body.tasks)
-    ticket = Ticket(examples, body.top_n - 1, tasks, body.explain, deadline)
+    ticket = Ticket(examples, body.top_n, body.min_score, tasks, body.explain, deadline)
     predictions = await _answers(request, batcher, ticket)
     if predictions is None:
         return Response(status_code=_CLIENT_GONE)

@@ -1,0 +1,86 @@
+"""What interrupted attempts at a change have cost: recorded while they run, counted by the one that succeeds."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from conpet.context import Progress
+from conpet.cost import LOST, RESUMED, CostLedger, StageCost, total_cost
+
+_FILE = "costs.json"
+_RECORD_SECONDS = 0.25
+"""Shortest time between two records: a kill hides about this much of the cost at most."""
+
+
+class Attempt:
+    """One attempt at a change.
+
+    Args:
+        costs: Collects its costs.
+        shown: Called with the progress, as `progress` is.
+    """
+
+    def __init__(self, costs: CostLedger, shown: Progress) -> None:
+        self._costs = costs
+        self._shown = shown
+        self._file: Path | None = None
+        self._earlier: list[StageCost] = []
+        self._recorded = 0.0
+        self._resumed_steps = 0
+
+    def begin(self, folder: Path) -> None:
+        """Count the attempts recorded in the folder of the change's checkpoints, and record this one there."""
+        self._file = folder / _FILE
+        try:
+            self._earlier = [StageCost(**json.loads(self._file.read_text(encoding="utf-8")))]
+        except (FileNotFoundError, ValueError, TypeError):  # the first attempt, or cut short by a power failure
+            self._earlier = []
+
+    def progress(self, stage: str, share: float) -> None:
+        """Take the name of a stage and the share done, record the costs, and tell once that training was resumed."""
+        self.record()
+        resumed = self._costs.so_far()[1].steps
+        if resumed > self._resumed_steps:
+            self._resumed_steps = resumed
+            self._shown(RESUMED, share)
+        self._shown(stage, share)
+
+    def record(self, *, now: bool = False) -> None:
+        """Record the cost of all attempts so far, unless that was done a moment ago.
+
+        Args:
+            now: Whether to record it in any case.
+        """
+        if self._file is None or (not now and time.monotonic() - self._recorded < _RECORD_SECONDS):
+            return
+        self._recorded = time.monotonic()
+        spent, resumed = self._costs.so_far()
+        total = total_cost("all", [*self._earlier, spent, _negative(resumed)])
+        aside = self._file.with_suffix(".new")
+        with suppress(OSError):  # a full disk must not stop what can still succeed
+            aside.write_text(json.dumps(asdict(total)), encoding="utf-8")
+            aside.replace(self._file)
+
+    def lost(self) -> Sequence[StageCost]:
+        """Return what earlier attempts spent in vain; nothing if there was none."""
+        if not self._earlier:
+            return ()
+        wasted = total_cost(LOST, [*self._earlier, _negative(self._costs.so_far()[1])])
+        return (
+            StageCost(
+                LOST,
+                max(0.0, wasted.seconds),
+                max(0, wasted.tokens),
+                max(0, wasted.cached_tokens),
+                max(0, wasted.steps),
+            ),
+        )
+
+
+def _negative(cost: StageCost) -> StageCost:
+    return StageCost(cost.stage, -cost.seconds, -cost.tokens, -cost.cached_tokens, -cost.steps)

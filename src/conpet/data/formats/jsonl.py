@@ -1,0 +1,37 @@
+"""JSON lines: one object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from conpet.data.raw import RawItem, RawRow
+from conpet.data.source import Source
+from conpet.errors import Problem
+
+
+def read_jsonl(source: Source) -> Iterator[RawItem]:
+    """Read JSON lines."""
+    for row, line in source.lines():
+        if line.strip():
+            yield _json_row(line, source, row)
+
+
+def count_jsonl(source: Source) -> int:
+    """Count the lines that are not blank."""
+    return sum(1 for _, line in source.lines() if line.strip())
+
+
+def _json_row(line: str, source: Source, row: int) -> RawRow | Problem:
+    if reason := source.undecodable(line):
+        return source.problem(row, reason)
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        return source.problem(row, f"not valid JSON: {error.msg} at column {error.colno}")
+    except (ValueError, RecursionError) as error:
+        return source.problem(row, f"not usable JSON: {error}")
+    if not isinstance(fields, dict):
+        hint = "; to read a JSON list, name the file .json" if isinstance(fields, list) and row == 1 else ""
+        return source.problem(row, f'not a JSON object such as {{"text": "...", "label": "..."}}{hint}')
+    return RawRow(row, fields)

@@ -1,0 +1,76 @@
+"""What the readers of file formats yield, and the options they read with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from conpet.errors import Problem
+
+
+class RawRow(NamedTuple):
+    """A row of a file.
+
+    Attributes:
+        row: Its number as the user sees it, counted from 1 (the header of a CSV is row 1; the line in text formats).
+        fields: Its fields by name.
+        file: The file, if it is one of several in the folder that is read.
+    """
+
+    row: int
+    fields: dict[str, Any]
+    file: str | None = None
+
+
+class Header(NamedTuple):
+    """The columns of a table; yielded before its rows.
+
+    Attributes:
+        row: The row of the header, or None if the format has none.
+        names: The names of the columns.
+    """
+
+    row: int | None
+    names: list[str]
+
+
+class Note(NamedTuple):
+    """What a user should know about how a file was read, although nothing is wrong.
+
+    Attributes:
+        file: The file.
+        text: The note.
+    """
+
+    file: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.text}"
+
+
+RawItem = RawRow | Header | Problem | Note
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How to read files.
+
+    Attributes:
+        columns: The column of each field, if it has another name: {"text": "utterance"}. Positions, counted from 1,
+            mean that the file has no header.
+        encoding: Encoding of text files that are neither UTF-8 nor UTF-16 with a byte order mark.
+        format: Name of the file format, if it does not follow from the file's name.
+        inclusive_ends: Whether the end of a span is its last token or character, not the position after it.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    encoding: str | None = None
+    format: str | None = None
+    inclusive_ends: bool = False
+
+    @property
+    def positions(self) -> bool:
+        """Whether columns are given by their positions: all are numbers."""
+        return bool(self.columns) and all(str(column).isdecimal() for column in self.columns.values())

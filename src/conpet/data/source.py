@@ -1,0 +1,176 @@
+"""A file while it is read: opened, decompressed, decoded."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from conpet.data.encoding import encoding_of, likely_encoding
+from conpet.data.raw import ReadOptions
+from conpet.errors import ConfigError, Problem
+
+STDIN = "-"
+_UTF8 = "utf-8"
+Binary = Any
+"""A binary stream, whatever module has opened it."""
+READ_ERRORS = (OSError, EOFError, zlib.error)
+"""Raised for a file that cannot be read or decompressed."""
+NOT_UTF8 = "is not UTF-8 text; save it as UTF-8"
+_HEAD = 64
+"""Number of bytes looked at for a byte order mark, and for the zero bytes of UTF-16 without one."""
+_ESCAPED = re.compile("[\udc80-\udcff]")
+"""What undecodable bytes become (error handler `surrogateescape`)."""
+_SAMPLE = 1 << 16
+"""Most bytes looked at to guess an encoding."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, or standard input, to be read.
+
+    Attributes:
+        path: Its path; "-" for standard input.
+        options: How to read it.
+        labelled: Whether labels are needed.
+    """
+
+    path: Path
+    options: ReadOptions
+    labelled: bool = False
+
+    @property
+    def file(self) -> str:
+        """Its name in messages."""
+        return "standard input" if str(self.path) == STDIN else str(self.path)
+
+    def sibling(self, path: Path) -> Source:
+        """Return another file that is read with the same options."""
+        return replace(self, path=path)
+
+    def problem(self, row: int | None, reason: str) -> Problem:
+        """Return a problem of this file."""
+        return Problem(self.file, row, reason)
+
+    @contextmanager
+    def binary(self) -> Iterator[Binary]:
+        """Open the decompressed bytes."""
+        if str(self.path) == STDIN:
+            yield sys.stdin.buffer
+            return
+        with _OPENERS.get(self.path.suffix.lower(), _plain)(self.path) as stream:
+            yield stream
+
+    @contextmanager
+    def text(self, newline: str | None = None) -> Iterator[io.TextIOWrapper]:
+        """Open the decoded text.
+
+        Bytes that are not UTF-8 become lone surrogates, so that their row can be reported: see `undecodable`.
+
+        Args:
+            newline: As for `open`.
+        """
+        with self.binary() as stream:
+            peekable = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
+            head = peekable.peek(_HEAD)[:_HEAD]
+            encoding = encoding_of(head) or self.options.encoding or _UTF8
+            if encoding == _UTF8 and 4 * head.count(0) > len(head):
+                raise UnicodeDecodeError(_UTF8, head, head.index(0), head.index(0) + 1, "zero bytes")
+            errors = "surrogateescape" if encoding.startswith(_UTF8) else "strict"
+            text = io.TextIOWrapper(peekable, encoding=encoding, errors=errors, newline=newline)
+            try:
+                yield text
+            finally:
+                text.detach()  # standard input stays open
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """Yield the numbered lines of the text, without their ends."""
+        with self.text() as text:
+            for number, line in enumerate(text, start=1):
+                yield number, line.removesuffix("\n")
+
+    def undecodable(self, text: str) -> str | None:
+        """Return why decoded text cannot be used, or None if all its bytes were decoded."""
+        return self.not_utf8 if not text.isascii() and _ESCAPED.search(text) else None
+
+    @cached_property
+    def not_utf8(self) -> str:
+        """The message on bytes that are not UTF-8, with the encoding that they look like."""
+        likely = likely_encoding(self._not_utf8_sample())
+        if likely is None:
+            return f"{NOT_UTF8}, or name its encoding (--encoding)"
+        return f"is not UTF-8 text; it looks like {likely}: save it as UTF-8, or read it with --encoding {likely}"
+
+    def _not_utf8_sample(self) -> bytes:
+        """Return a piece of the file that is not UTF-8; standard input cannot be read again."""
+        decoder = codecs.getincrementaldecoder(_UTF8)()
+        if str(self.path) != STDIN:
+            with self.binary() as stream:
+                while chunk := stream.read(_SAMPLE):
+                    try:
+                        if b"\0" in chunk:
+                            return bytes(chunk)
+                        decoder.decode(chunk)
+                    except UnicodeDecodeError as error:
+                        return bytes(error.object)
+        return b""
+
+
+def check_encoding(name: str | None) -> None:
+    """Check the name of an encoding.
+
+    Raises:
+        ConfigError: Python knows no text encoding of this name.
+    """
+    try:
+        if name is not None:
+            "".encode(name)
+    except LookupError:
+        raise ConfigError(
+            f"encoding {name!r} is unknown; examples: utf-8, utf-16, cp1252, latin-1, shift_jis"
+        ) from None
+
+
+def decoding_problem(source: Source, error: UnicodeDecodeError) -> Problem:
+    """Return the problem of a file that is not text in the encoding it is read with."""
+    if error.encoding == _UTF8:
+        return source.problem(None, source.not_utf8)
+    return source.problem(None, f"is not {error.encoding} text (byte {error.start + 1}); give another --encoding")
+
+
+def _plain(path: Path) -> AbstractContextManager[Binary]:
+    return path.open("rb")
+
+
+def _gzip(path: Path) -> AbstractContextManager[Binary]:
+    return gzip.open(path, "rb")
+
+
+@contextmanager
+def _zstd(path: Path) -> Iterator[Binary]:
+    try:
+        from compression import zstd  # type: ignore[import-not-found] # Python 3.14
+    except ImportError:
+        try:
+            from backports import zstd
+        except ImportError:
+            raise ConfigError(f"{path}: reading .zst needs backports.zstd: pip install 'conpet[zst]'") from None
+    try:
+        with zstd.open(path, "rb") as stream:
+            yield stream
+    except zstd.ZstdError as error:
+        raise OSError(str(error)) from error
+
+
+_OPENERS: Mapping[str, Callable[[Path], AbstractContextManager[Binary]]] = {".gz": _gzip, ".zst": _zstd}
+COMPRESSED = tuple(_OPENERS)
+"""Suffixes of compressed text files."""

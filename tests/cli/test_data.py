@@ -1,0 +1,165 @@
+"""`conpet data check`, and what `learn` checks, mends and foretells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conpet.store import Store
+from tests.helpers.cli import QUICK, STREAM, conpet, taught, write_rows, write_stream
+
+HOURS = ["when does it open", "opening times please", "until when today", "are you open on monday"]
+RENEW = ["renew my loan", "extend this loan by a week", "keep the book longer", "prolong my books"]
+
+
+def rows(hours: str = "hours", renew: str = "renew") -> list[dict[str, Any]]:
+    return [*({"text": text, "label": hours} for text in HOURS), *({"text": text, "label": renew} for text in RENEW)]
+
+
+def leaking(folder: Path) -> Path:
+    """Write a task that trains on a test input of the first task of `STREAM`."""
+    old = STREAM[0]
+    write_rows(folder / "train.jsonl", [*rows(), {"text": old.test[1].text, "label": "hours"}])
+    write_rows(
+        folder / "test.jsonl", [{"text": "open at nine?", "label": "hours"}, {"text": "renew", "label": "renew"}]
+    )
+    return folder
+
+
+def test_a_clean_file_passes_and_a_leak_does_not(tmp_path: Path) -> None:
+    clean = conpet("data", "check", write_rows(tmp_path / "clean.jsonl", rows()), "--quick")
+    assert (clean.code, "nothing found" in clean.out) == (0, True)
+    write_rows(tmp_path / "t" / "train.jsonl", rows())
+    write_rows(tmp_path / "t" / "test.jsonl", [{"text": HOURS[0], "label": "hours"}])
+    leak = conpet("data", "check", tmp_path / "t", "--quick")
+    assert leak.code == 1
+    assert "Held-out inputs among training rows" in leak.out
+    assert "train.jsonl: row 1: the same input is a test example (row 1 of" in leak.out
+    assert "next: conpet data check" in leak.out
+    assert "--fix" in leak.out
+
+
+def test_all_findings_are_listed_where_wanted_and_in_json(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "t.jsonl", [*rows(), *({"text": "", "label": "hours"} for _ in range(6))])
+    short, long = conpet("data", "check", file, "--quick"), conpet("data", "check", file, "--quick", "--verbose")
+    assert (short.out.count("empty text"), long.out.count("empty text")) == (3, 6)
+    assert "and 3 more" in short.out
+    told = conpet("data", "check", file, "--quick", "--json")
+    assert told.code == 1
+    assert (told.json["refused"], told.json["summary"]["error"]) == (True, 6)
+    assert told.json["kinds"][0]["count"] == 6
+    assert {finding["place"]["row"] for finding in told.json["findings"]} >= set(range(9, 15))
+
+
+def test_the_page_shows_pairs_escapes_text_and_hides_personal_data(tmp_path: Path) -> None:
+    odd = [{"text": "<b>bold</b> & more", "label": "hours"}, {"text": "<b>bold</b> & more", "label": "renew"}]
+    file = write_rows(tmp_path / "t.jsonl", [*rows(), *odd, {"text": "write to ada@example.org", "label": "hours"}])
+    made = conpet("data", "check", file, "--quick", "--html", tmp_path / "out" / "page.html")
+    page = (tmp_path / "out" / "page.html").read_text(encoding="utf-8")
+    assert made.code == 1
+    assert page.count("&lt;b&gt;bold&lt;/b&gt; &amp; more") == 4
+    assert "<b>" not in page
+    assert "write to [e-mail address]" in page
+    assert "ada@example.org" not in page + made.out + made.err
+    assert not any(outside in page for outside in ("<script", "http://", "https://", "<link", "<img"))
+
+
+def test_the_fix_is_a_copy_that_can_be_learned(tmp_path: Path) -> None:
+    stream = write_stream(tmp_path / "stream")
+    write_rows(stream / "zz.jsonl", [*rows(), {"text": STREAM[0].test[0].text, "label": "hours"}])
+    done = conpet("data", "check", stream, "--quick", "--fix", tmp_path / "clean")
+    assert done.code == 0
+    assert "1 row left out, 0 rows changed" in done.out
+    assert f"next: conpet learn WORKSPACE {tmp_path / 'clean'}" in done.out
+    assert conpet("data", "check", tmp_path / "clean", "--quick").code == 0
+    again = conpet("data", "check", stream, "--quick", "--fix", tmp_path / "clean")
+    assert (again.code, "not an empty folder" in again.err) == (1, True)
+
+
+def test_what_cannot_be_mended_is_said(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "t.jsonl", rows("same", "same"))
+    done = conpet("data", "check", file, "--quick", "--fix", tmp_path / "clean")
+    assert done.code == 1
+    assert "still wrong" in done.out
+    assert "a task needs two or more" in done.out
+    assert conpet("data", "check", tmp_path / "nothing").code == 1
+    assert conpet("data", "check", file, "--drop-mislabelled").code == 2
+
+
+def test_against_a_workspace_the_old_row_is_named(tmp_path: Path) -> None:
+    checked = conpet("data", "check", leaking(tmp_path / "new"), "--against", taught(tmp_path))
+    assert checked.code == 1
+    assert f"stored test example 2 of task '{STREAM[0].name}'" in checked.out
+    assert STREAM[0].test[1].text in checked.out
+
+
+class TestLearn:
+    def test_a_leak_across_tasks_is_refused_with_both_rows_and_the_next_step(self, tmp_path: Path) -> None:
+        workspace = taught(tmp_path)
+        before = Store.open(workspace).generation()
+        refused = conpet("learn", workspace, leaking(tmp_path / "new"))
+        assert refused.code == 1
+        assert "train.jsonl: row 9: trains on a held-out input: stored test example 2 of task" in refused.err
+        assert "next: --fix" in refused.err
+        assert Store.open(workspace).generation() == before
+
+    def test_fix_learns_the_rest_and_stores_the_list_without_text(self, tmp_path: Path) -> None:
+        workspace, new = taught(tmp_path), leaking(tmp_path / "new")
+        learned = conpet("learn", workspace, new, "--fix", "--no-evaluate")
+        assert learned.code == 0
+        assert "new: --fix left out 1 row and changed 0 rows" in learned.out
+        details = conpet("modules", "show", workspace, "new", "--json").json
+        (row,) = details["left_out"]
+        assert (row["file"], row["row"], row["code"]) == (str(new / "train.jsonl"), 9, "leak")
+        assert STREAM[0].test[1].text not in json.dumps(details)
+        assert "left out    " in conpet("modules", "show", workspace, "new").out
+        assert "already learned" in conpet("learn", workspace, new, "--fix").out
+
+    def test_dry_run_says_what_would_happen_and_changes_nothing(self, tmp_path: Path) -> None:
+        workspace = taught(tmp_path)
+        before = sorted(path.name for path in (workspace / "objects").iterdir())
+        long = [{"text": " ".join(["word"] * 200), "label": "hours"}]
+        stream = write_stream(tmp_path / "stream")
+        write_rows(stream / "zz.jsonl", [*rows(), *long])
+        told = conpet("learn", workspace, stream, "--dry-run")
+        assert told.code == 0
+        assert told.out.count("skipped: already learned") == 2
+        assert "new version 1" in told.out
+        assert "zz: 1 of 9 inputs will be cut at 128 tokens" in told.out
+        assert "estimated from a short trial" in told.out
+        assert "nothing was changed" in told.out
+        assert sorted(path.name for path in (workspace / "objects").iterdir()) == before
+        assert len(Store.open(workspace).snapshot().tasks) == 2
+        assert "estimated" in conpet("learn", workspace, stream / STREAM[0].name, "--dry-run").out
+
+    def test_a_span_that_is_too_long_stops_a_stream_before_its_first_task(self, tmp_path: Path) -> None:
+        workspace = tmp_path / "ws"
+        conpet("init", workspace, *QUICK)
+        stream = write_stream(tmp_path / "stream")
+        spans = [{"tokens": ["a"] * size, "mention": [0, size], "label": f"l{size % 2}"} for size in (1, 2, 3, 4, 400)]
+        write_rows(stream / "zz.jsonl", spans)
+        refused = conpet("learn", workspace, stream)
+        assert refused.code == 1
+        assert "zz.jsonl: row 5: the marked spans and the template need" in refused.err
+        assert Store.open(workspace).snapshot().tasks == ()
+        assert conpet("learn", workspace, stream, "--extend", "--dry-run").code == 2
+
+    @pytest.mark.parametrize("latent", [True, False])
+    def test_empty_test_files_and_forms_of_labels_are_noted(self, tmp_path: Path, latent: bool) -> None:
+        workspace = tmp_path / "ws"
+        conpet("init", workspace, *QUICK, "--method", "lda", "--set", f"replay.latent_only={str(latent).lower()}")
+        given = rows()
+        given[3]["label"] = "Hours"
+        write_rows(tmp_path / "t" / "train.jsonl", given)
+        (tmp_path / "t" / "test.jsonl").write_text("")
+        learned = conpet("learn", workspace, tmp_path / "t")
+        assert learned.code == 0
+        assert "t: the test file has no rows: no accuracy is measured" in learned.out
+        assert "labels that are probably the same: 'Hours' and 'hours'" in learned.out
+        assert "Hours" in Store.open(workspace).snapshot().task("t").active.labels
+        mended = conpet("learn", workspace, tmp_path / "t", "--fix")
+        assert "changed 1 row" in mended.out
+        assert Store.open(workspace).snapshot().task("t").active.labels == ("hours", "renew")

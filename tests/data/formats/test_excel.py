@@ -1,0 +1,55 @@
+"""Excel workbooks."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pytest
+
+from conpet.data import count_inputs, read_inputs
+from conpet.errors import ConfigError
+from tests.helpers.reading import labelled, notes, problems, put, row_numbers
+
+
+def workbook(path: Path, *rows: list[Any], others: tuple[str, ...] = ()) -> Path:
+    book = openpyxl.Workbook()
+    book.active.title = "Data"
+    for row in rows:
+        book.active.append(row)
+    for name in others:
+        book.create_sheet(name)
+    book.save(path)
+    return path
+
+
+def test_the_first_sheet_is_read(tmp_path: Path) -> None:
+    rows = [
+        [None, "ID", "Text ", "LABEL"],
+        [None, 7, "one", 1],
+        [],
+        ["x", 8, 42, "b "],
+        [None, "n", datetime(2026, 5, 1), True],
+    ]
+    path = workbook(tmp_path / "t.xlsx", [], *rows, [None, None, " "], others=("Notes",))
+    assert labelled(path) == [("one", "1"), ("42", "b"), ("2026-05-01", "TRUE")]
+    assert [one.id for one in read_inputs(path)] == [7, 8, "n"]
+    assert row_numbers(path) == [3, 5, 6]
+    assert notes(path) == ["only the sheet 'Data' is read; not read: 'Notes'"]
+    assert count_inputs(path) == 3
+
+
+def test_a_sheet_without_a_header_is_read_by_positions(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "t.xlsx", ["a", "one"], ["b", "two"])
+    assert labelled(path, columns={"label": "1", "text": "2"}) == [("one", "a"), ("two", "b")]
+
+
+def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "not a readable Excel workbook" in problems(put(tmp_path / "t.xlsx", b"no zip"))[0][1]
+    assert "columns: 'a'" in problems(workbook(tmp_path / "u.xlsx", ["a"], ["b"]))[0][1]
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(ConfigError, match=r"pip install 'conpet\[excel\]'"):
+        problems(tmp_path / "u.xlsx")
