@@ -111,7 +111,7 @@ def watched(read: Callable[[Sequence[str]], Any], count: int) -> dict[str, Any]:
 def conpet_side(dtype: str, workspace: str, count: int) -> dict[str, Any]:
     """Predict texts with conpet."""
     opened = ConPET.open(workspace, device="cpu")
-    result = watched(lambda chunk: opened.predict(chunk, runners_up=2), count)
+    result = watched(lambda chunk: opened.predict(chunk, top_n=3), count)
     return {**result, "deterministic": deterministic(workspace)}
 
 

@@ -344,15 +344,15 @@ class HalfFormat(Row):
         half, full = (in_format(bench, workspace, dtype) for dtype in ("bfloat16", "float32"))
         pairs = in_turns(
             bench.texts,
-            lambda texts: answer(half, examples(texts), 2),
-            lambda texts: answer(full, examples(texts), 2),
+            lambda texts: answer(half, examples(texts)),
+            lambda texts: answer(full, examples(texts)),
             bench.sizes.pairs,
         )
         tests = [
             example for task in bench.tasks[: bench.sizes.few] for example in spaced(task.test, bench.sizes.tested)
         ]
         inputs = [example.labelled(None) for example in tests]
-        answers = [answer(live, inputs, 0) for live in (half, full)]
+        answers = [answer(live, inputs, top_n=1) for live in (half, full)]
         right = [
             100 * sum(answered.label == test.label for answered, test in zip(side, tests, strict=True)) / len(tests)
             for side in answers

@@ -68,7 +68,7 @@ def test_accuracy_is_drawn_after_every_task_with_its_band(results: list[Result])
 
 
 def test_the_drawing_names_learners_units_and_conditions(results: list[Result], tmp_path: Path) -> None:
-    target = tmp_path / "plots" / "one.svg"
+    target = tmp_path / "one.svg"
     ran = conpet("bench", "plot", write(tmp_path / "results", results), "-o", target)
     assert ran.code == 0, ran.err
     assert ran.out.strip() == str(target)

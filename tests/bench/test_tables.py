@@ -179,7 +179,7 @@ def test_a_name_is_no_markdown() -> None:
 def test_a_table_is_written_to_a_file(folder: Path, tmp_path: Path) -> None:
     none = conpet("bench", "table", folder, "-o", tmp_path / "none" / "table.md")
     assert (none.code, none.out) == (1, "")
-    assert f"the folder {tmp_path / 'none'} does not exist; create it or choose another" in none.err
+    assert f"there is no folder {tmp_path / 'none'}; create it, or name another place" in none.err
     ran = conpet("bench", "table", folder, "-o", tmp_path / "table.md")
     assert ran.out.strip() == str(tmp_path / "table.md")
     assert (tmp_path / "table.md").read_text(encoding="utf-8") == conpet("bench", "table", folder).out

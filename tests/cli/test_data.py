@@ -57,8 +57,8 @@ def test_all_findings_are_listed_where_wanted_and_in_json(tmp_path: Path) -> Non
 def test_the_page_shows_pairs_escapes_text_and_hides_personal_data(tmp_path: Path) -> None:
     odd = [{"text": "<b>bold</b> & more", "label": "hours"}, {"text": "<b>bold</b> & more", "label": "renew"}]
     file = write_rows(tmp_path / "t.jsonl", [*rows(), *odd, {"text": "write to ada@example.org", "label": "hours"}])
-    made = conpet("data", "check", file, "--quick", "--html", tmp_path / "out" / "page.html")
-    page = (tmp_path / "out" / "page.html").read_text(encoding="utf-8")
+    made = conpet("data", "check", file, "--quick", "--html", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert made.code == 1
     assert page.count("&lt;b&gt;bold&lt;/b&gt; &amp; more") == 4
     assert "<b>" not in page
@@ -157,7 +157,7 @@ class TestLearn:
         (tmp_path / "t" / "test.jsonl").write_text("")
         learned = conpet("learn", workspace, tmp_path / "t")
         assert learned.code == 0
-        assert "t: the test file has no rows: no accuracy is measured" in learned.out
+        assert "t: the test file is empty: accuracy is not measured" in learned.out
         assert "labels that are probably the same: 'Hours' and 'hours'" in learned.out
         assert "Hours" in Store.open(workspace).snapshot().task("t").active.labels
         mended = conpet("learn", workspace, tmp_path / "t", "--fix")

@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import AutoModel
 
 from conpet import ConPET, Example, Task
-from conpet.errors import DataError, UnknownNameError, WorkspaceExistsError
+from conpet.errors import ConfigError, DataError, UnknownNameError, WorkspaceExistsError
 from conpet.methods.dynamic import CALIBRATION
 from conpet.modules import optimisation
 from conpet.state.statistics import STATISTICS
@@ -171,8 +171,11 @@ def test_a_removed_task_can_be_learned_again_and_all_can_be_removed(tmp_path: Pa
 def test_an_exported_module_loads_in_plain_peft(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 2)
     task = learner.tasks[1]
+    (tmp_path / "deep").mkdir()
     folder = learner.export(task.name, tmp_path / "deep" / "out")
     assert folder == tmp_path / "deep" / "out"
+    with pytest.raises(ConfigError, match="there is no folder"):
+        learner.export(task.name, tmp_path / "none" / "out")
     source = learner.backbone.cut.model.config.name_or_path
     model = PeftModel.from_pretrained(AutoModel.from_pretrained(source), str(folder))
     stored = task.active.objects["module"].tensors("adapter_model")

@@ -39,7 +39,7 @@ def texts(count: int, longest: int, seed: int = 0) -> list[str]:
 
 def answers(workspace: ConPET, asked: Sequence[str]) -> dict[str, list[tuple[str | None, float]]]:
     """Return the labels and scores of texts."""
-    predictions = workspace.predict(asked, runners_up=5)
+    predictions = workspace.predict(asked, top_n=6)
     return {
         text: [(one.label, one.score) for one in (prediction, *prediction.runners_up)]
         for text, prediction in zip(asked, predictions, strict=True)
@@ -68,7 +68,7 @@ def test_inputs_of_all_lengths_need_few_shapes_of_matrix_products(path: Path) ->
     asked = texts(2400, longest=20)
     with Shapes() as shapes:
         for start in range(0, len(asked), 300):
-            workspace.predict(asked[start : start + 300], runners_up=0)
+            workspace.predict(asked[start : start + 300], top_n=1)
             counts.append(len(shapes.seen))
     assert 10 < counts[-1] < 600
     assert counts[-1] < 1.3 * counts[3]  # those of the first half serve the second

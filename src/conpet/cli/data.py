@@ -20,6 +20,7 @@ from conpet.cli.options import (
     reading,
     require_path,
 )
+from conpet.files import require_writable_file
 
 if TYPE_CHECKING:
     from conpet.report.data_check import DataCheckReport
@@ -94,6 +95,8 @@ def check(
     )
     for source in sources:
         require_path(source, "nothing was checked")
+    if html is not None:
+        require_writable_file(html)
     from conpet.commands.check_data import check_data
 
     report = check_data(

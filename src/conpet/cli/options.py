@@ -189,6 +189,10 @@ def require_path(path: str | Path, consequence: str) -> None:
     """
     from conpet.data.files import NO_SUCH_PATH
 
-    if not Path(path).exists():
+    try:
+        exists = Path(path).exists()
+    except OSError:
+        return  # the reader says why it cannot be read
+    if not exists:
         problem = Problem(str(path), None, NO_SUCH_PATH)
         raise DataError(f"{problem}; {consequence}", [problem])

@@ -7,6 +7,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from conpet.errors import check_memory
+
 _ROWS, _WEIGHTS = 129, 9
 """A row's number is `129 a + b`, and a weight `9 c + d`, with 8-bit numbers a, b, c and d."""
 MAX_ROW, MAX_WEIGHT = _ROWS * 127, _WEIGHTS * 127
@@ -68,5 +70,6 @@ def _has_instructions() -> bool:
         rows, columns = 127 * signs.repeat(16, 1), 127 * signs.repeat(32, 1).T
         expected = torch.full((16, 32), len(signs) * 127**2, dtype=torch.int32)
         return torch.equal(torch._int_mm(rows, columns), expected)
-    except (AttributeError, NotImplementedError, RuntimeError):
+    except (AttributeError, NotImplementedError, RuntimeError) as error:
+        check_memory(error, "the processor was tested")
         return False

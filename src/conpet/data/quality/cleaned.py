@@ -76,5 +76,6 @@ def _fields(row: Row) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as stream:
         stream.write(text)
