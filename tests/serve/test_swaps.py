@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conpet import ConPET
+from conpet import ConPET, Task
 from tests.helpers.serve import Served, served, wait_for
 from tests.helpers.workspaces import stream, workspace
 
-CHANGES = """
-import json, sys
-from conpet import ConPET, Task
-from conpet.testing import toy_stream
-
-path, texts = sys.argv[1], json.loads(sys.argv[2])
-tasks = toy_stream(3, 2, 8, 2, 4)
-swapped = {tasks[0].labels[0]: tasks[0].labels[1], tasks[0].labels[1]: tasks[0].labels[0]}
-relearned = Task(
-    tasks[0].name, *(tuple(one.labelled(swapped[one.label]) for one in getattr(tasks[0], subset))
-    for subset in ("train", "validation", "test")),
-)
-changes = [
-    lambda learner: learner.learn(relearned, evaluate=False),
-    lambda learner: learner.rollback(tasks[0].name, 1, evaluate=False),
-    lambda learner: learner.remove(tasks[1].name, evaluate=False),
-]
-
-def tell():
-    learner = ConPET.open(path)
-    answers = [one.to_json() for one in learner.predict(texts, top_n=10)]
-    print(json.dumps({"generation": learner.store.generation(), "answers": answers}), flush=True)
-
-tell()
-for change in changes:
-    sys.stdin.readline()
-    change(ConPET.open(path))
-    tell()
-"""
 TEXTS = [example.text for task in stream() for example in task.test[:3]]
 
 
@@ -61,41 +30,50 @@ def ask_until(done: threading.Event, server: Served, number: int, answers: list[
             answers.append(response.json())
 
 
+def relearned(task: Task) -> Task:
+    """Return a task with its two labels exchanged."""
+    a, b = task.labels
+    subsets = (task.train, task.validation, task.test)
+    return Task(task.name, *(tuple(one.labelled(b if one.label == a else a) for one in rows) for rows in subsets))
+
+
 def test_every_answer_under_load_is_that_of_its_generation(tmp_path: Path) -> None:
-    folder = workspace(tmp_path, 2).path
+    folder, (first, second) = workspace(tmp_path, 2).path, stream()[:2]
+    changes: list[Callable[[ConPET], object]] = [
+        lambda learner: learner.learn(relearned(first), evaluate=False),
+        lambda learner: learner.rollback(first.name, 1, evaluate=False),
+        lambda learner: learner.remove(second.name, evaluate=False),
+    ]
     expected: dict[int, list[dict[str, Any]]] = {}
     done, statuses, answers = threading.Event(), set[int](), [list[Any]() for _ in range(2)]
-    command = [sys.executable, "-c", CHANGES, str(folder), json.dumps(TEXTS)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdin is not None
-        assert child.stdout is not None
 
-        def next_generation() -> int:
-            told = json.loads(child.stdout.readline())
-            expected[told["generation"]] = told["answers"]
-            return int(told["generation"])
+    def note() -> int:
+        with ConPET.open(folder) as learner:
+            generation = learner.store.generation()
+            expected[generation] = [one.to_json() for one in learner.predict(TEXTS, top_n=10)]
+        return generation
 
-        next_generation()
-        # Batches of few inputs, so that generations change in the middle of requests.
-        with served(folder, batch_inputs=2, poll_seconds=0.02) as server:
-            threads = [
-                threading.Thread(target=ask_until, args=(done, server, number, own, statuses))
-                for number, own in enumerate(answers)
-            ]
+    note()
+    # Batches of few inputs, so that generations change in the middle of requests.
+    with served(folder, batch_inputs=2, poll_seconds=0.02) as server:
+        threads = [
+            threading.Thread(target=ask_until, args=(done, server, number, own, statuses))
+            for number, own in enumerate(answers)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for change in changes:
+                with ConPET.open(folder) as learner:
+                    change(learner)
+                generation = note()
+                assert server.predict("a", min_generation=generation).json()["generation"] == generation
+                for own in answers:
+                    wait_for(lambda own=own: own[-1]["generation"] == max(expected))  # type: ignore[misc]
+        finally:
+            done.set()
             for thread in threads:
-                thread.start()
-            try:
-                for _ in range(3):
-                    child.stdin.write("next\n")
-                    child.stdin.flush()
-                    generation = next_generation()
-                    assert server.predict("a", min_generation=generation).json()["generation"] == generation
-                    for own in answers:
-                        wait_for(lambda own=own: own[-1]["generation"] == max(expected))  # type: ignore[misc]
-            finally:
-                done.set()
-                for thread in threads:
-                    thread.join()
+                thread.join()
     assert statuses == {200}
     seen = [response["generation"] for own in answers for response in own]
     assert set(seen) == set(expected)
@@ -131,15 +109,7 @@ def test_a_module_relearned_under_its_name_is_never_answered_from_what_is_cached
         assert list(map(scores, again["predictions"])) == [
             pytest.approx(scores(one), abs=1e-5) for one in first["predictions"]
         ]
-        a, b = task.labels
-        turned = type(task)(
-            task.name,
-            *(
-                tuple(one.labelled(b if one.label == a else a) for one in subset)
-                for subset in (task.train, task.validation, task.test)
-            ),
-        )
-        learner.learn(turned, evaluate=False)
+        learner.learn(relearned(task), evaluate=False)
         after = server.predict(texts, top_n=9, min_generation=learner.store.generation()).json()
     expected = [one.to_json() for one in ConPET.open(learner.path).predict(texts, top_n=9)]
     assert list(map(scores, after["predictions"])) == [pytest.approx(scores(one), abs=1e-5) for one in expected]
