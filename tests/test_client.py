@@ -87,7 +87,7 @@ def test_tasks_are_listed_learned_and_removed(url: str, learner: ConPET) -> None
         assert (done.state, done.tasks, done.kind) == (JobState.SUCCEEDED, (THIRD.name,), JobKind.LEARN)
         assert done.result is not None
         assert stages
-        assert client.wait(client.learn(THIRD)).result["tasks"][0]["skipped"]  # type: ignore[index]
+        assert client.wait(client.learn(THIRD, evaluate=False)).result["tasks"][0]["skipped"]  # type: ignore[index]
         generation = done.result["generation"]
         assert client.predict(THIRD.test[0].text, min_generation=generation)[0].task == THIRD.name
 
@@ -97,9 +97,9 @@ def test_tasks_are_listed_learned_and_removed(url: str, learner: ConPET) -> None
         assert any("learned 2 labels" in message for _, message in client.log(done.id))
 
         more = Examples(tuple(Example.of_text(f"{one.text} x", one.label) for one in THIRD.test))
-        assert client.wait(client.extend(more)).result["tasks"][0]["version"] == 2  # type: ignore[index]
-        assert client.wait(client.activate(THIRD.name, 1)).state is JobState.SUCCEEDED
-        assert client.wait(client.remove(THIRD.name)).state is JobState.SUCCEEDED
+        assert client.wait(client.extend(more, evaluate=False)).result["tasks"][0]["version"] == 2  # type: ignore[index]
+        assert client.wait(client.activate(THIRD.name, 1, evaluate=False)).state is JobState.SUCCEEDED
+        assert client.wait(client.remove(THIRD.name, evaluate=False)).state is JobState.SUCCEEDED
         assert THIRD.name not in [task.name for task in learner.tasks]
 
         with pytest.raises(DataError, match="belongs to the earlier task") as raised:
