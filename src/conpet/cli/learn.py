@@ -29,7 +29,7 @@ from conpet.cli.options import (
 )
 from conpet.cli.plan import print_plan
 from conpet.cli.workspace import open_workspace
-from conpet.config import DEFAULT_BACKBONE
+from conpet.config import DEFAULT_BACKBONE, Settings
 from conpet.cost import Meter, metered
 from conpet.fusion import FUSIONS
 from conpet.methods import METHODS
@@ -106,6 +106,9 @@ def init(
         "seed": seed,
     }
     options = _merged({name: value for name, value in direct.items() if value is not None}, settings or [])
+    from conpet.commands.create import new_settings
+
+    new_settings(workspace, Settings(), options)  # before torch is imported, which takes seconds
     from conpet.api import ConPET
 
     created = ConPET.create(workspace, progress=lambda message: line(message, messages()), **options)
