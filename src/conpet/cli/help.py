@@ -35,7 +35,8 @@ class _Readable:
     params: list[Any]
 
     def __init__(self, *args: Any, help: str | None = None, **options: Any) -> None:  # noqa: A002 - typer's name
-        super().__init__(*args, help=_WITHIN_SENTENCE.sub(" ", help) if help else help, **options)
+        joined = _WITHIN_SENTENCE.sub(" ", help) if help else help
+        super().__init__(*args, help=joined, **options)  # type: ignore[call-arg]
         for parameter in self.params:
             _describe(parameter)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from conpet.cli.changes import advise_consolidation, extend_tasks, learn_mixed_parts, teach
+from conpet.cli.changes import extend_tasks, learn_mixed_parts, print_next, teach
 from conpet.cli.console import line, messages, output, print_error
 from conpet.cli.options import (
     BackboneMoved,
@@ -230,13 +230,14 @@ def learn(
     try:
         if extend:
             extend_tasks(opened, source, options, evaluate=not no_evaluate, wait=wait)
+            print_next(opened, workspace)
             return
         split_seed = opened.settings.seed if seed is None else seed
         if mixed:
             parts = _read_mixed(opened, source, name, template, into, options)
             how = {"into": into, "seed": split_seed, "all_rows": all_rows}
             learn_mixed_parts(opened, parts, evaluate=not no_evaluate, wait=wait, **how)
-            advise_consolidation(opened)
+            print_next(opened, workspace)
             return
         how_to_read = TaskOptions(name, template, None if all_rows else split_seed, options, fix, dry_run)
         tasks = _read(opened, source, how_to_read)
@@ -253,9 +254,8 @@ def learn(
         return
     with metered() as costs:
         teach(opened, tasks, batch=batch, consolidate=consolidate is not None, evaluate=not no_evaluate, wait=wait)
-    if not consolidate:
-        advise_consolidation(opened)
     _print_learned(opened, workspace, costs)
+    print_next(opened, workspace, may_consolidate=not consolidate)
 
 
 def _check_modes(*, extend: bool, mixed: bool, into: str | None, batch: int, consolidate: str | None) -> None:
@@ -372,7 +372,6 @@ def _print_notes(workspace: ConPET, tasks: list[Task]) -> None:
 
 
 def _print_learned(workspace: ConPET, path: Path, costs: Meter) -> None:
-    from conpet.data import Kind
     from conpet.report import text
 
     out = output()
@@ -380,6 +379,3 @@ def _print_learned(workspace: ConPET, path: Path, costs: Meter) -> None:
         line(f"states from the cache: {text.percent(costs.hit_rate)} of {costs.cache_lookups:,}", out)
     labels = text.plural(len(workspace.labels), "label")
     line(f"{path} knows {labels} in {text.plural(len(workspace.tasks), 'task')}", out)
-    texts = any(task.active.description["kind"] == Kind.TEXT for task in workspace.tasks)
-    asked = '"some text"' if texts else "-i FILE"
-    line(f"next: conpet predict {path} {asked}   or: conpet report {path}", out, "dim")
