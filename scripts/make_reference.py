@@ -99,14 +99,8 @@ def names_of(param: Any) -> str:
     """Return the names of an argument or option, with a placeholder for its value."""
     if param.param_type_name == "argument":
         return f"`{placeholder(param).strip('[]')}`"
-    value = "" if param.is_flag else f" {param.metavar or kind(param)}"
+    value = "" if param.is_flag else f" {param.metavar}"
     return ", ".join(f"`{cell(option + value)}`" for option in sorted(param.opts, key=len, reverse=True))
-
-
-def kind(option: Any) -> str:
-    """Return the placeholder of an option's value, from its type."""
-    named = str(getattr(option.type_descriptor.annotation, "__name__", ""))
-    return {"int": "N", "float": "NUMBER", "Path": "PATH"}.get(named, "TEXT")
 
 
 def default(param: Any) -> str:

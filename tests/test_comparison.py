@@ -138,7 +138,12 @@ def test_too_few_examples_are_refused() -> None:
     ("learners", "settings", "error", "message"),
     [
         (["lda", "ldaa"], {}, UnknownNameError, "ldaa"),
-        (["emr+consolidate"], {}, ConfigError, "learner 'emr\\+consolidate': method 'emr'"),
+        (
+            ["emr+consolidate"],
+            {},
+            ConfigError,
+            r"learner 'emr\+consolidate': method 'emr' has no consolidation; .* one: dynamic, .*lda.*'emr' alone",
+        ),
         ([], {}, ConfigError, "give a list of methods"),
         ("lda", {}, ConfigError, "give a list of methods"),
         (["lda"], {"divisions": 0}, ConfigError, "divisions=0: give a whole number"),

@@ -13,6 +13,7 @@ import pytest
 import conpet
 from conpet import ConPET
 from conpet.config.describe import describe_settings
+from conpet.config.settings import COMPONENTS
 from conpet.data.raw import Note, RawRow
 from conpet.errors import ConfigError, DataError, PluginError, UnknownNameError
 from conpet.methods import METHODS
@@ -235,3 +236,9 @@ def _check_uniform(workspace: ConPET, stream: Any) -> None:
     torch.testing.assert_close(within.exp().sum(dim=1), torch.ones(len(task.test)))
     torch.testing.assert_close(within[0, 2:].exp(), torch.full((2,), 0.5))
     assert (within[:, :2] == -torch.inf).all()
+
+
+def test_the_settings_class_of_every_component_is_the_same_with_and_without_importing_it() -> None:
+    for _, choice in COMPONENTS:
+        for name in choice.registry:
+            assert choice.config_of(name) is getattr(choice.registry[name], "Config", choice.base), name

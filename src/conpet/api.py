@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, overload
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
-from conpet.backbone.location import RELATIVE, find_again, full_name, relative_location
+from conpet.backbone.location import RELATIVE, find_again, relative_location
 from conpet.commands import (
     consolidate,
     extend,
@@ -32,6 +32,7 @@ from conpet.commands import (
 )
 from conpet.commands.base import Transaction
 from conpet.commands.checks import check_settings, consolidation_blocker
+from conpet.commands.create import new_settings
 from conpet.commands.evaluate import evaluate_examples, evaluate_workspace
 from conpet.commands.export import export_version
 from conpet.commands.tune import search
@@ -145,11 +146,9 @@ class ConPET:
             BackboneError: The backbone cannot be used with these settings.
             DownloadError: An embedded model could not be downloaded.
         """
-        requested = Settings.parse({"backbone": backbone, "method": method}).changed(settings)
-        requested = requested.changed({"backbone.name": full_name(requested.backbone.name)})
+        requested = new_settings(path, Settings.parse({"backbone": backbone, "method": method}), settings)
         check_settings(requested)
         method_class: type[Method] = METHODS[requested.method.name]
-        Store.require_free(path)
         loaded = load_backbone(
             requested.backbone.name, dtype=requested.backbone.dtype, device=requested.backbone.device, progress=progress
         )

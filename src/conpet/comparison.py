@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from conpet.api import ConPET
-from conpet.commands.checks import check_settings, consolidation_blocker
+from conpet.commands.checks import check_settings, consolidation_blocker, no_consolidation
 from conpet.commands.tuned import TunedBackbones
 from conpet.config import DEFAULT_BACKBONE, Settings
 from conpet.context import Progress, ignore
@@ -151,6 +151,8 @@ def _plan(learners: Sequence[str], given: Settings) -> dict[str, list[str]]:
             )
         requested = given.changed({"method": name})
         check_settings(requested)
+        if learner != name and not METHODS[name].consolidates:
+            raise ConfigError(f"learner {learner!r}: {no_consolidation(name)}. Give {name!r} alone")
         if learner != name and (blocker := consolidation_blocker(requested)):
             raise ConfigError(f"learner {learner!r}: {blocker}")
         plan.setdefault(name, []).append(learner)

@@ -26,6 +26,7 @@ class Registry(Mapping[str, Any]):
         group: Name of the entry point group of other packages ("conpet.selectors").
         builtin: `module:attribute` paths by name.
         base: `module:attribute` path of the class that every component must be derived from; None for functions.
+        configs: `module:attribute` paths of the settings classes of conpet's own components, where they have one.
         key: Turns a name as it is given into the name that is stored.
     """
 
@@ -35,11 +36,13 @@ class Registry(Mapping[str, Any]):
         group: str,
         builtin: Mapping[str, str],
         base: str | None = None,
+        configs: Mapping[str, str] | None = None,
         key: Callable[[str], str] = str,
     ) -> None:
         self.kind = kind
         self.group = group
         self.base = base
+        self._configs = dict(configs or {})
         self._key = key
         self._entries: dict[str, Any] = dict(builtin)
         self._sources: dict[str, str] = dict.fromkeys(builtin, _CONPET)
@@ -100,6 +103,12 @@ class Registry(Mapping[str, Any]):
                 warnings.warn(f"{error} Left out here.", stacklevel=2)
             else:
                 yield name, component
+
+    def config(self, name: str, default: type) -> Any:
+        """Return a component's settings class, or `default` if it has none; imports no component of conpet itself."""
+        if not self.is_builtin(name):
+            return getattr(self[name], "Config", default)
+        return _imported(self._configs[name]) if name in self._configs else default
 
     def describe(self, name: str) -> str:
         """Return a component's kind, name, path and source, for messages."""

@@ -76,6 +76,10 @@ def test_learn_says_when_one_is_due_and_does_it_when_asked(tmp_path: Path) -> No
         learned = conpet("learn", tmp_path / name, data, *more)
         assert learned.code == 0
         assert ("a consolidation is due: 32 training examples in 2 tasks" in learned.out) == (not more)
+        *_, last = learned.out.splitlines()
+        ways = ["predict", "report", *([] if more else ["consolidate"])]
+        assert learned.out.count("next:") == 1
+        assert re.findall(r"conpet (\w+)", last) == ways
     assert "validation examples" in learned.out
     assert conpet("consolidate", tmp_path / "plain", "--set", "epoch=1").code == 1
 
@@ -85,7 +89,7 @@ def test_wrong_uses_are_refused_before_anything_is_learned(tmp_path: Path) -> No
     assert conpet("init", tmp_path / "static", *QUICK, "--method", "emr").code == 0
     refused = conpet("learn", tmp_path / "static", data, "--consolidate", "doubling")
     assert refused.code == 1
-    assert "trains its one module further" in refused.err
+    assert "method 'emr' has no consolidation; methods that have one: " in refused.err
     assert Store.open(tmp_path / "static").snapshot().tasks == ()
     for options in (("--consolidate", "always"), ("--consolidate", "doubling", "--extend")):
         assert conpet("learn", tmp_path / "static", data, *options).code == 2

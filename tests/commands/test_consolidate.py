@@ -204,7 +204,7 @@ def test_a_candidate_that_is_worse_is_not_kept(tmp_path: Path) -> None:
 def test_one_module_methods_are_refused(method: str, tmp_path: Path) -> None:
     learner = workspace(tmp_path, 1, method=method)
     with frozen_state(learner):
-        with pytest.raises(ConfigError, match=r"trains its one module further.*conpet upgrade"):
+        with pytest.raises(ConfigError, match=r"has no consolidation.*conpet upgrade"):
             learner.consolidate()
         with pytest.raises(ConfigError, match="Nothing was learned"):
             next(learner.learn_stream([SECOND], consolidate="doubling"))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from conpet.backbone.cache import CachedState, StateCache
 from conpet.backbone.cut import Cut, Prefix, Suffix
+from conpet.backbone.depth import check_frozen_layers
 from conpet.backbone.encode import Encoder
 from conpet.backbone.features import FrozenFeatures
 from conpet.backbone.fingerprint import Fingerprint
@@ -56,14 +57,6 @@ class Loaded:
     def dtype(self) -> torch.dtype:
         """Number format of the frozen weights."""
         return next(self.model.parameters()).dtype
-
-
-def check_frozen_layers(name: str, layers: int, frozen_layers: int) -> None:
-    """Raise `BackboneError` unless `frozen_layers` is between 0 and `layers`."""
-    if not 0 <= frozen_layers <= layers:
-        raise BackboneError(
-            f"{name} has {layers} layers, so backbone.frozen_layers={frozen_layers} is not possible: use 0 to {layers}"
-        )
 
 
 class Backbone:

@@ -95,16 +95,6 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def count_layers(folder: Path) -> int | None:
-    """Return the number of layers in a model's configuration, without reading weights; None if it is not given."""
-    from transformers import AutoConfig
-
-    try:
-        return getattr(AutoConfig.from_pretrained(folder), "num_hidden_layers", None)
-    except (OSError, ValueError, KeyError):
-        return None  # loading the model reports what is wrong with the folder
-
-
 def choose_device(device: str) -> torch.device:
     """Resolve "auto" and check that the device is available."""
     if device == "auto":

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-from conpet.backbone.backbone import check_frozen_layers
-from conpet.backbone.load import count_layers, find_folder
+from conpet.backbone.depth import check_frozen_layers, count_layers
+from conpet.backbone.load import find_folder
 from conpet.bench.experiment import Run
 from conpet.bench.results import Result
 from conpet.bench.run import check_first_tasks, read_source, stream_of_run

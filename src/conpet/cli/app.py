@@ -33,6 +33,7 @@ from conpet.cli import (
     upgrade,
 )
 from conpet.cli.console import INTERRUPTED, line, messages, print_error, warnings_as_lines
+from conpet.cli.help import App
 from conpet.errors import LESS_MEMORY, ConpetError, OutOfMemoryError, is_out_of_memory
 
 
@@ -43,7 +44,7 @@ class Invocation:
     debug: bool = False
 
 
-app = typer.Typer(
+app = App(
     name="conpet",
     help="Continual task learning on one frozen language model.",
     no_args_is_help=True,

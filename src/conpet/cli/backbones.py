@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from conpet.cli.console import line, messages, print_json
+from conpet.cli.help import App
 from conpet.cli.options import AsJson
 
-app = typer.Typer(help="List, fetch and inspect backbones.", no_args_is_help=True)
+app = App(help="List, fetch and inspect backbones.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="An embedded model.", show_default=False)]
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import typer
-
 from conpet.cli import bench_data, bench_results, bench_run
+from conpet.cli.help import App
 
-app = typer.Typer(help="Compare learners: run experiments and read their results.", no_args_is_help=True)
+app = App(help="Compare learners: run experiments and read their results.", no_args_is_help=True)
 app.command("run")(bench_run.run)
 app.command("table")(bench_results.table)
 app.command("plot")(bench_results.plot)

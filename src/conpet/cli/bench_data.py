@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from conpet.cli.console import line, output, print_json
+from conpet.cli.help import App
 from conpet.cli.options import AsJson, DataFolders
 
-app = typer.Typer(help="The data sets of the benchmarks.", no_args_is_help=True)
+app = App(help="The data sets of the benchmarks.", no_args_is_help=True)
 
 
 @app.command("list")

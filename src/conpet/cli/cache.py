@@ -5,9 +5,10 @@ from __future__ import annotations
 import typer
 
 from conpet.cli.console import line, print_json
+from conpet.cli.help import App
 from conpet.cli.options import AsJson
 
-app = typer.Typer(help="Show or clear the cache of prefix states.", invoke_without_command=True)
+app = App(help="Show or clear the cache of prefix states.", invoke_without_command=True)
 
 
 @app.callback()

@@ -71,11 +71,25 @@ def teach(
             _consolidate(workspace, evaluate, wait)
 
 
-def advise_consolidation(workspace: ConPET) -> None:
-    """Print that a consolidation is due, if it is and if there are validation examples to judge it by."""
-    due = workspace.consolidation_due()
+def print_next(workspace: ConPET, path: Path, *, may_consolidate: bool = True) -> None:
+    """Print whether a consolidation is due, and the commands to go on with.
+
+    Args:
+        workspace: The workspace.
+        path: Its folder, as the user gave it.
+        may_consolidate: Whether to advise a consolidation if one is due and there are validation examples to judge it
+            by.
+    """
+    from conpet.data import Kind
+
+    texts = any(task.active.description["kind"] == Kind.TEXT for task in workspace.tasks)
+    asked = '"some text"' if texts else "-i FILE"
+    commands = [f"conpet predict {path} {asked}", f"conpet report {path}"]
+    due = workspace.consolidation_due() if may_consolidate else None
     if due and any(task.active.description["counts"]["validation"] for task in workspace.tasks):
-        line(f"a consolidation is due: {due}; next: conpet consolidate {workspace.path}", style="dim")
+        line(f"a consolidation is due: {due}")
+        commands.append(f"conpet consolidate {path}")
+    line(f"next: {'   or: '.join(commands)}", style="dim")
 
 
 def consolidate_learned(workspace: ConPET, *, evaluate: bool = True, wait: float | None = None) -> ConsolidationReport:

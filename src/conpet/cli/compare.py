@@ -24,7 +24,7 @@ from conpet.cli.options import (
     reading_arguments,
     require_path,
 )
-from conpet.config import DEFAULT_BACKBONE
+from conpet.config import DEFAULT_BACKBONE, Settings
 from conpet.report.comparison import CONSOLIDATE
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def compare(
     given: dict[str, Any] = {name: value for name, value in direct.items() if value is not None}
     if twice := given.keys() & (own := assignments(settings or [])).keys():
         raise typer.BadParameter(f"{min(twice)} has an option of its own", param_hint="--set")
+    Settings().changed(given | own)  # wrong ones are reported before torch is imported
     options = reading(
         text=text_column,
         label=label_column,

@@ -11,6 +11,7 @@ from conpet.cli.changes import confirm, print_accuracy, run_change
 from conpet.cli.console import INTERRUPTED, line, messages, output, print_json
 from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, Yes, assignments
 from conpet.cli.workspace import open_workspace
+from conpet.config import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,9 +58,10 @@ def consolidate(
         else:
             _print_nothing_new(Store.open(workspace), workspace)
         return
+    changes = {key.removeprefix("consolidation."): value for key, value in assignments(settings or []).items()}
+    Settings().changed({"consolidation": changes})  # wrong ones are reported before torch is imported
     from conpet.commands.checks import check_consolidation
 
-    changes = {key.removeprefix("consolidation."): value for key, value in assignments(settings or []).items()}
     opened = open_workspace(workspace, backbone, device, to_change=True)
     with opened.store.snapshot() as snapshot:
         check_consolidation(snapshot, bound)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from conpet.cli.console import line, output, print_json
+from conpet.cli.help import App
 from conpet.cli.options import (
     AsJson,
     Device,
@@ -25,7 +26,7 @@ from conpet.files import require_writable_file
 if TYPE_CHECKING:
     from conpet.report.data_check import DataCheckReport
 
-app = typer.Typer(help="Check and clean data.", no_args_is_help=True)
+app = App(help="Check and clean data.", no_args_is_help=True)
 
 
 @app.callback()

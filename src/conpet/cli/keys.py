@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from conpet.cli.console import line, messages, output, print_json
+from conpet.cli.help import App
 from conpet.cli.options import AsJson, WorkspacePath
 from conpet.errors import ConfigError
 
 if TYPE_CHECKING:
     from conpet.serve.keys import KeyRecord, KeyStore
 
-app = typer.Typer(help="Make, list and revoke the API keys of a server.", no_args_is_help=True)
+app = App(help="Make, list and revoke the API keys of a server.", no_args_is_help=True)
 
 KeysFile = Annotated[
     Path | None,

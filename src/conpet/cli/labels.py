@@ -10,13 +10,14 @@ import typer
 
 from conpet.cli.changes import confirm, print_accuracy, run_change
 from conpet.cli.console import line, output, print_json
+from conpet.cli.help import App
 from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, Yes
 from conpet.cli.workspace import open_workspace
 
 if TYPE_CHECKING:
     from conpet.types import LearnReport
 
-app = typer.Typer(help="List, rename, split and retire labels.", no_args_is_help=True)
+app = App(help="List, rename, split and retire labels.", no_args_is_help=True)
 Label = Annotated[str, typer.Argument(metavar="LABEL", help="The label.", show_default=False)]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from conpet.cli.changes import advise_consolidation, extend_tasks, learn_mixed_parts, teach
+from conpet.cli.changes import extend_tasks, learn_mixed_parts, print_next, teach
 from conpet.cli.console import line, messages, output, print_error
 from conpet.cli.options import (
     BackboneMoved,
@@ -29,7 +29,7 @@ from conpet.cli.options import (
 from conpet.cli.plan import print_plan
 from conpet.cli.remote import Key, RemoteTask, Server, learn_remotely, open_client
 from conpet.cli.workspace import open_workspace
-from conpet.config import DEFAULT_BACKBONE
+from conpet.config import DEFAULT_BACKBONE, Settings
 from conpet.cost import Meter, metered
 from conpet.fusion import FUSIONS
 from conpet.methods import METHODS
@@ -106,6 +106,9 @@ def init(
         "seed": seed,
     }
     options = _merged({name: value for name, value in direct.items() if value is not None}, settings or [])
+    from conpet.commands.create import new_settings
+
+    new_settings(workspace, Settings(), options)  # before torch is imported, which takes seconds
     from conpet.api import ConPET
 
     created = ConPET.create(workspace, progress=lambda message: line(message, messages()), **options)
@@ -239,13 +242,14 @@ def learn(
         opened = open_workspace(workspace, backbone, device, to_change=not dry_run)
         if extend:
             extend_tasks(opened, data, options, evaluate=not no_evaluate, wait=wait)
+            print_next(opened, workspace)
             return
         split_seed = opened.settings.seed if seed is None else seed
         if mixed:
             parts = _read_mixed(opened, data, name, template, into, options)
             split = {"into": into, "seed": split_seed, "all_rows": all_rows}
             learn_mixed_parts(opened, parts, evaluate=not no_evaluate, wait=wait, **split)
-            advise_consolidation(opened)
+            print_next(opened, workspace)
             return
         how_to_read = TaskOptions(name, template, None if all_rows else split_seed, options, fix, dry_run)
         tasks = _read(opened, data, how_to_read)
@@ -262,9 +266,8 @@ def learn(
         return
     with metered() as costs:
         teach(opened, tasks, batch=batch, consolidate=consolidate is not None, evaluate=not no_evaluate, wait=wait)
-    if not consolidate:
-        advise_consolidation(opened)
     _print_learned(opened, workspace, costs)
+    print_next(opened, workspace, may_consolidate=not consolidate)
 
 
 def _check_own(*, extend: bool, own: bool, into: str | None, named: bool) -> None:
@@ -399,7 +402,6 @@ def _print_notes(workspace: ConPET, tasks: list[Task]) -> None:
 
 
 def _print_learned(workspace: ConPET, path: Path, costs: Meter) -> None:
-    from conpet.data import Kind
     from conpet.report import text
 
     out = output()
@@ -407,6 +409,3 @@ def _print_learned(workspace: ConPET, path: Path, costs: Meter) -> None:
         line(f"states from the cache: {text.percent(costs.hit_rate)} of {costs.cache_lookups:,}", out)
     labels = text.plural(len(workspace.labels), "label")
     line(f"{path} knows {labels} in {text.plural(len(workspace.tasks), 'task')}", out)
-    texts = any(task.active.description["kind"] == Kind.TEXT for task in workspace.tasks)
-    asked = '"some text"' if texts else "-i FILE"
-    line(f"next: conpet predict {path} {asked}   or: conpet report {path}", out, "dim")

@@ -10,13 +10,14 @@ import typer
 
 from conpet.cli.changes import confirm, print_accuracy, run_change
 from conpet.cli.console import line, output, print_error, print_json
+from conpet.cli.help import App
 from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, TaskName, Wait, WorkspacePath, Yes
 from conpet.cli.workspace import open_workspace
 
 if TYPE_CHECKING:
     from conpet.store import Store, VersionRecord
 
-app = typer.Typer(help="List, inspect, roll back, remove, export and verify modules.", no_args_is_help=True)
+app = App(help="List, inspect, roll back, remove, export and verify modules.", no_args_is_help=True)
 Version = Annotated[
     int | None, typer.Option("--version", metavar="N", help="Version of the module.", show_default="the active version")
 ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from conpet.cli.console import counting, line, messages, output
+from conpet.cli.help import App
 from conpet.cli.options import (
     DataFolders,
     Encoding,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from conpet.data.labelled import LabelledData, PerLabel
     from conpet.data.recipe import StreamRecipe
 
-app = typer.Typer(help="Make task streams from labelled data.", no_args_is_help=True)
+app = App(help="Make task streams from labelled data.", no_args_is_help=True)
 AtMost = Annotated[int | None, typer.Option(min=1, help="Most examples per label.", show_default="all")]
 _SHOWN = 30
 """Most tasks to print."""

@@ -111,10 +111,8 @@ def consolidation_blocker(settings: Settings) -> str | None:
     """Return why a workspace with these settings cannot be consolidated, or None if it can."""
     method: type[Method] = METHODS[settings.method.name]
     if not method.consolidates:
-        return (
-            f"method {method.name!r} trains its one module further with every task, so there is nothing to learn again "
-            "over a tuned backbone; use a workspace of method 'dynamic' (`conpet upgrade`) or of a closed form"
-        )
+        upgrade = "; `conpet upgrade` makes this a workspace of 'dynamic'" if issubclass(method, StaticMethod) else ""
+        return f"{no_consolidation(method.name)}{upgrade}"
     if settings.replay.latent_only:
         return (
             "with latent_only=true only the states of past examples are stored, and a tuned backbone needs their "
@@ -122,6 +120,12 @@ def consolidation_blocker(settings: Settings) -> str | None:
             "TASK...`), or make a workspace that stores texts"
         )
     return None
+
+
+def no_consolidation(method: str) -> str:
+    """Return that a method has no consolidation, and which methods have one."""
+    others = ", ".join(name for name, known in METHODS.loadable() if known.consolidates)
+    return f"method {method!r} has no consolidation; methods that have one: {others}"
 
 
 def check_consolidation(snapshot: Snapshot, bound: float) -> None:

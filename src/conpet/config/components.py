@@ -137,8 +137,7 @@ class ChosenBy(Choice):
             UnknownNameError: No component of that name is registered.
             ConfigError: Its `Config` is not a subclass of `base`.
         """
-        component = self.registry[name]
-        config: type[ComponentConfig] = getattr(component, "Config", self.base)
+        config: type[ComponentConfig] = self.registry.config(name, self.base)
         if not issubclass(config, self.base):
             raise ConfigError(f"{self.registry.kind} {name!r}: its Config must be a subclass of {self.base.__name__}")
         return config

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from conpet.config.base import StrictModel
 from conpet.config.components import ChosenBy, ComponentConfig
 from conpet.config.settings import Settings, TaskSettings
-from conpet.errors import ConfigError
+from conpet.errors import ConfigError, PluginError
 
 
 class SettingRow(NamedTuple):
@@ -82,11 +82,11 @@ def _component_rows(section: str, choice: ChosenBy, per_task: bool) -> Iterator[
 
 def _configs(choice: ChosenBy) -> Iterator[tuple[str, type[ComponentConfig]]]:
     """Yield the settings class of every component that can be loaded; warn of the others."""
-    for name, _ in choice.registry.loadable():
+    for name in choice.registry:
         try:
             yield name, choice.config_of(name)
-        except ConfigError as error:
-            warnings.warn(f"{error}. Left out here.", stacklevel=2)
+        except (ConfigError, PluginError) as error:
+            warnings.warn(f"{str(error).removesuffix('.')}. Left out here.", stacklevel=2)
 
 
 def _rows(section: str, cls: type[StrictModel], per_task: bool) -> Iterator[SettingRow]:

@@ -7,4 +7,5 @@ FUSIONS = Registry(
     "conpet.fusion",
     {"paper": "conpet.fusion.paper:PaperFusion", "calibrated": "conpet.fusion.calibrated:CalibratedFusion"},
     base="conpet.fusion.base:Fusion",
+    configs={"calibrated": "conpet.fusion.settings:CalibratedFusionConfig"},
 )

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from conpet.config import FusionConfig
 from conpet.features.grouped_logsumexp import FLOOR, segment_logsumexp
 from conpet.fusion.base import UNSELECTED, Evidence, Fusion
+from conpet.fusion.settings import CalibratedFusionConfig
 
 PRIOR_EXAMPLES = 5.0
 """Strength of the prior that holds the weights near their defaults, in examples."""
 CANDIDATES = 32
 """Number of likeliest tasks that may be the answer, in addition to those whose modules were run."""
-
-
-class CalibratedFusionConfig(FusionConfig):
-    """Settings of the calibrated fusion.
-
-    Attributes:
-        skip_above: Modules are not run on inputs whose likeliest label has at least this probability without them. None
-            means that they always are.
-    """
-
-    skip_above: Annotated[float, Field(gt=0, le=1)] | None = 0.9
 
 
 @dataclass(frozen=True)

@@ -25,4 +25,12 @@ METHODS = Registry(
         "logistic": "conpet.methods.closed_form:LogisticMethod",
     },
     base="conpet.methods.base:Method",
+    configs={
+        "crl": "conpet.methods.settings:CrlConfig",
+        "ea-emr": "conpet.methods.settings:EaEmrConfig",
+        "ewc": "conpet.methods.settings:EwcConfig",
+        "der++": "conpet.methods.settings:DerppConfig",
+        "lwf": "conpet.methods.settings:LwfConfig",
+        "o-lora": "conpet.methods.settings:OLoraConfig",
+    },
 )

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from conpet.config import MethodConfig, Positive
 from conpet.heads.labels import linear_head
 from conpet.methods.replay_batches import ReplayBatches, TrainingStep
+from conpet.methods.settings import CrlConfig
 from conpet.methods.static import PER_LABEL, StaticMethod, carried_tensors
 
 TEMPERATURE = 0.1
@@ -42,16 +42,6 @@ class _CrlData:
     prototypes: Tensor
     similar: Tensor
     readout: tuple[Tensor, Tensor] | None = None
-
-
-class CrlConfig(MethodConfig):
-    """Options of the method.
-
-    Attributes:
-        contrasted: Largest number of rows of the memory bank to draw at each step and contrast with.
-    """
-
-    contrasted: Positive = 1024
 
 
 class CrlMethod(StaticMethod):

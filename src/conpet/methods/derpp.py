@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from conpet.config import MethodConfig
 from conpet.methods.replay_batches import ReplayBatches, TrainingStep
+from conpet.methods.settings import DerppConfig
 from conpet.methods.static import StaticMethod
 from conpet.state.slots import MODULE
 from conpet.state.state import Names, TaskState
 
 _LOGITS = "logits"
 """Stem of the outputs recorded for a task's training examples: one tensor `[n]` for each label."""
-
-
-class DerppConfig(MethodConfig):
-    """Options of the method.
-
-    Attributes:
-        alpha: Weight of the loss on the recorded outputs.
-        beta: Weight of the labels of old examples.
-    """
-
-    alpha: Annotated[float, Field(ge=0)] = 0.1
-    beta: Annotated[float, Field(ge=0)] = 1.0
 
 
 class DerppMethod(StaticMethod):

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Self
+from typing import Self
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from conpet.artifact import ObjectReader
-from conpet.config import MethodConfig, Positive
 from conpet.heads.labels import linear_head
 from conpet.methods.replay_batches import ReplayBatches, TrainingStep
+from conpet.methods.settings import EaEmrConfig
 from conpet.methods.static import METHOD, PER_LABEL, StaticMethod, carried_tensors
 
 _WEIGHT, _OFFSET = "alignment.weight", "alignment.offset"
@@ -77,18 +76,6 @@ class _AlignmentData:
     alignment: Alignment
     rows: list[int]
     targets: Tensor
-
-
-class EaEmrConfig(MethodConfig):
-    """Options of the method.
-
-    Attributes:
-        alignment_ridge: Penalty on changing the alignment, relative to the mean square of the representations.
-        alignment_examples: Largest number of old, and of new, examples to fit the alignment on.
-    """
-
-    alignment_ridge: Annotated[float, Field(gt=0)] = 1.0
-    alignment_examples: Positive = 256
 
 
 class EaEmrMethod(StaticMethod):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from conpet.config import MethodConfig, Positive
 from conpet.methods.replay_batches import HEAD_PARAMETERS, ReplayBatches, TrainingStep
+from conpet.methods.settings import EwcConfig
 from conpet.methods.static import PER_LABEL, StaticMethod, carried_tensors
 
 _IMPORTANCE, _ANCHOR = "importance.", "anchor."
@@ -46,18 +45,6 @@ class Quadratic:
             former = self.anchor.get(name, torch.zeros_like(added))
             anchor[name] = former + share * (values[name] - former)
         return Quadratic(importance, anchor)
-
-
-class EwcConfig(MethodConfig):
-    """Options of the method.
-
-    Attributes:
-        penalty: The paper's lambda: weight of old tasks relative to the new one.
-        fisher_examples: Largest number of examples on which to estimate the Fisher information of a task.
-    """
-
-    penalty: Annotated[float, Field(ge=0)] = 3000.0
-    fisher_examples: Positive = 100
 
 
 class EwcMethod(StaticMethod):

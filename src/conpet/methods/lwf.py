@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from conpet.config import MethodConfig
 from conpet.methods.replay_batches import ReplayBatches, TrainingStep
+from conpet.methods.settings import LwfConfig
 from conpet.methods.static import StaticMethod
 
 TEMPERATURE = 2.0
 """The paper's T, found by its authors' search."""
-
-
-class LwfConfig(MethodConfig):
-    """Options of the method.
-
-    Attributes:
-        distillation: The paper's lambda_o: weight of the old outputs relative to the new ones.
-    """
-
-    distillation: Annotated[float, Field(ge=0)] = 1.0
 
 
 class LwfMethod(StaticMethod):

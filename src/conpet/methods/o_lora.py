@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from conpet.config import MethodConfig, Settings, TaskSettings
+from conpet.config import Settings, TaskSettings
 from conpet.errors import ConfigError
 from conpet.methods.replay_batches import ReplayBatches, TrainingStep
+from conpet.methods.settings import OLoraConfig
 from conpet.methods.static import StaticMethod, stored_module
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter
-from conpet.modules.kinds.lora import DOWN, LoraConfig, concatenated
+from conpet.modules.kinds.lora import DOWN, concatenated
+from conpet.modules.kinds.settings import LoraConfig
 from conpet.modules.module import PetModule
 from conpet.state.state import State
-
-
-class OLoraConfig(MethodConfig):
-    """Options of the method.
-
-    Attributes:
-        orthogonality: The paper's lambda_1: weight of the orthogonality loss.
-    """
-
-    orthogonality: Annotated[float, Field(ge=0)] = 0.5
 
 
 class OLoraMethod(StaticMethod):

@@ -17,7 +17,7 @@ from conpet.artifact import Artifact, ObjectReader
 from conpet.backbone.backbone import Backbone, Loaded
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, digest_tensors
 from conpet.modules.folded_info import FOLDED, FoldedNote, Producer
-from conpet.modules.kinds.lora import LoraConfig
+from conpet.modules.kinds.settings import LoraConfig
 from conpet.modules.module import StoredModule
 from conpet.modules.training import TrainedModule, TrainingJob, Watch, train_module
 

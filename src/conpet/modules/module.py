@@ -24,7 +24,8 @@ from conpet.heads.base import HEAD
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, Adapter, MapUpdate
 from conpet.modules.kinds import MODULE_KINDS, kind_of_document
 from conpet.modules.kinds.base import ModuleKind
-from conpet.modules.kinds.lora import LoraConfig, freeze_beneath
+from conpet.modules.kinds.lora import freeze_beneath
+from conpet.modules.kinds.settings import LoraConfig
 from conpet.modules.low_rank import LowRankLinear, low_rank_maps
 
 EAGER_TOKENS = 256

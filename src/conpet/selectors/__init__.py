@@ -11,4 +11,5 @@ SELECTORS = Registry(
         "prototypes": "conpet.selectors.closed_form:PrototypeSelector",
     },
     base="conpet.selectors.base:Selector",
+    configs={"learned": "conpet.selectors.settings:LearnedSelectorConfig"},
 )

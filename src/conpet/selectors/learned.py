@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from conpet.artifact import Artifact
 from conpet.backbone.states import States
-from conpet.config import Positive, SelectorConfig, TaskSettings
+from conpet.config import TaskSettings
 from conpet.heads.base import HEAD
 from conpet.heads.labels import LabelHead, label_document, zero_head
 from conpet.modules.adapter import ADAPTER_TENSORS
@@ -19,24 +17,9 @@ from conpet.modules.module import PetModule, StoredModule, module_artifact
 from conpet.modules.optimisation import Schedule, optimise
 from conpet.replay.schedule import OLD_SHARE, divide_budget
 from conpet.selectors.base import Selector, SelectorData
+from conpet.selectors.settings import LearnedSelectorConfig
 
 _TASKS = "tasks"
-
-
-class LearnedSelectorConfig(SelectorConfig):
-    """Settings of the learned selector.
-
-    Attributes:
-        rank: LoRA rank of the selector's module.
-        steps: Optimiser steps per task, independent of the number of tasks.
-        learning_rate: Peak learning rate.
-    """
-
-    budget = frozenset({"steps", "learning_rate"})
-
-    rank: Positive = 8
-    steps: Positive = 100
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
 
 
 class LearnedSelector(Selector):

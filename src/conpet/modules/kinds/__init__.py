@@ -24,6 +24,13 @@ MODULE_KINDS = Registry(
         "prefix": "conpet.modules.kinds.prefix:Prefix",
     },
     base="conpet.modules.kinds.base:ModuleKind",
+    configs={
+        "lora": "conpet.modules.kinds.settings:LoraConfig",
+        "ia3": "conpet.modules.kinds.settings:Ia3Config",
+        "houlsby": "conpet.modules.kinds.settings:BottleneckConfig",
+        "pfeiffer": "conpet.modules.kinds.settings:BottleneckConfig",
+        "prefix": "conpet.modules.kinds.settings:PrefixConfig",
+    },
 )
 
 

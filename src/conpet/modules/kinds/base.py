@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from peft import PeftConfig, inject_adapter_in_model
@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.cut import Suffix
-from conpet.config import ModuleConfig, NonEmpty
+from conpet.config import ModuleConfig
 from conpet.errors import ConfigError, CorruptionError
 from conpet.modules.adapter import Adapter, MapUpdate
+from conpet.modules.kinds.settings import Targets
 from conpet.modules.sublayers import linear_maps, linear_paths
 from conpet.randomness import kept
-
-Targets = Literal["all-linear"] | NonEmpty[str]
-"""Leaf names of linear maps (`("q_proj", "k_proj")`), or "all-linear"."""
 
 ADAPTER = "default"
 PREFIX = "base_model.model."

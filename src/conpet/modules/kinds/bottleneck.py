@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.cut import Suffix
-from conpet.config import ModuleConfig, Positive
+from conpet.config import ModuleConfig
 from conpet.modules.adapter import Adapter, MapUpdate
 from conpet.modules.kinds.base import InjectedModule, ModuleKind, grouped_tensors, uniform
+from conpet.modules.kinds.settings import BottleneckConfig
 from conpet.modules.sublayers import Sublayer, find_sublayers
 
 _DOWN, _UP = ".adapter_down", ".adapter_up"
@@ -45,16 +46,6 @@ class AdaptedLinear(nn.Module):
         output: Tensor = self.base(hidden)
         update: Tensor = self.adapter_up(nn.functional.gelu(self.adapter_down(output)))
         return output + update
-
-
-class BottleneckConfig(ModuleConfig):
-    """Settings of bottleneck adapters.
-
-    Attributes:
-        width: Width of the bottleneck.
-    """
-
-    width: Positive = 16
 
 
 class _Bottleneck(ModuleKind):

@@ -17,25 +17,15 @@ from conpet.modules.kinds.base import (
     PREFIX,
     InjectedModule,
     ModuleKind,
-    Targets,
     config_document,
     grouped_tensors,
     inject_with_peft,
     target_paths,
 )
+from conpet.modules.kinds.settings import Ia3Config
 from conpet.modules.sublayers import find_sublayers
 
 _VECTOR = ".ia3_l"
-
-
-class Ia3Config(ModuleConfig):
-    """Settings of (IA)3 modules.
-
-    Attributes:
-        targets: Leaf names of the linear maps to scale, or "all-linear" for those of the paper.
-    """
-
-    targets: Targets = "all-linear"
 
 
 class Ia3(ModuleKind):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftConfig
 from peft.tuners.lora import LoraLayer
-from pydantic import Field
 from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.cut import Suffix
-from conpet.config import ModuleConfig, Positive
+from conpet.config import ModuleConfig
 from conpet.errors import ConfigError
 from conpet.modules.adapter import Adapter, MapUpdate
 from conpet.modules.kinds.base import (
@@ -22,7 +21,6 @@ from conpet.modules.kinds.base import (
     PREFIX,
     InjectedModule,
     ModuleKind,
-    Targets,
     checked_targets,
     config_document,
     grouped_tensors,
@@ -30,34 +28,13 @@ from conpet.modules.kinds.base import (
     paths_named,
     uniform,
 )
+from conpet.modules.kinds.settings import LoraConfig
 from conpet.modules.low_rank import LowRankLinear, low_rank_maps
 from conpet.modules.sublayers import adapted_layers
 
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 """Suffixes of the names of A `[r, in]` and B `[out, r]` in PEFT's files."""
 _MAGNITUDE = ".lora_magnitude_vector"
-
-
-class LoraConfig(ModuleConfig):
-    """Settings of LoRA modules.
-
-    Attributes:
-        rank: Rank r.
-        alpha: Updates are scaled by alpha / rank.
-        dropout: Dropout on the input of the LoRA maps in training.
-        targets: Leaf names of the linear maps to adapt (`("q_proj", "k_proj")`), or "all-linear".
-        rslora: Whether updates are scaled by alpha / sqrt(rank) instead (rsLoRA).
-        dora: Whether the norm of each row of the updated maps is trained too (DoRA).
-    """
-
-    budget = frozenset({"dropout"})
-
-    rank: Positive = 8
-    alpha: Annotated[float, Field(gt=0)] = 16.0
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: Targets = "all-linear"
-    rslora: bool = False
-    dora: bool = False
 
 
 class Lora(ModuleKind):

@@ -19,9 +19,10 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.cut import Suffix
-from conpet.config import ModuleConfig, Positive
+from conpet.config import ModuleConfig
 from conpet.errors import ConfigError, check_memory
 from conpet.modules.kinds.base import InjectedModule, ModuleKind
+from conpet.modules.kinds.settings import PrefixConfig
 from conpet.modules.sublayers import adapted_layers, probe
 
 _ATTENTION = "conpet_prefix"
@@ -60,16 +61,6 @@ def _attend(
 # A new name in the tables of transformers; existing entries are unchanged.
 AttentionInterface.register(_ATTENTION, _attend)
 AttentionMaskInterface.register(_ATTENTION, eager_mask)
-
-
-class PrefixConfig(ModuleConfig):
-    """Settings of prefix tuning.
-
-    Attributes:
-        tokens: Length of the prefix: the number of trained keys and of trained values.
-    """
-
-    tokens: Positive = 16
 
 
 class Prefix(ModuleKind):
