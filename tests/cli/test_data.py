@@ -79,6 +79,16 @@ def test_the_fix_is_a_copy_that_can_be_learned(tmp_path: Path) -> None:
     assert (again.code, "not an empty folder" in again.err) == (1, True)
 
 
+def test_a_file_in_another_encoding_is_not_cut_down_to_its_plain_rows(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    lines = ["text,label", *(f"{row['text']},{row['label']}" for row in rows()), "späte Rückgabe,hours"]
+    file.write_bytes("\n".join(lines).encode("cp1252"))
+    done = conpet("data", "check", file, "--quick", "--fix", tmp_path / "clean")
+    assert done.code == 1
+    assert "--encoding cp1252" in done.out
+    assert conpet("data", "check", file, "--quick", "--encoding", "cp1252").code == 0
+
+
 def test_what_cannot_be_mended_is_said(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "t.jsonl", rows("same", "same"))
     done = conpet("data", "check", file, "--quick", "--fix", tmp_path / "clean")

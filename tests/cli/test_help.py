@@ -51,5 +51,8 @@ def test_an_option_has_a_placeholder_and_says_its_limits(capsys: pytest.CaptureF
         in said
     )
     assert "--json Print JSON." in said
+    assert "conpet predict [OPTIONS] [WORKSPACE] [TEXT]..." in said
+    main(["report", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
     assert "WORKSPACE Folder of the workspace. [required]" in said
-    assert "conpet predict [OPTIONS] WORKSPACE [TEXT]..." in said
+    assert "conpet report [OPTIONS] WORKSPACE" in said

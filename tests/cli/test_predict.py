@@ -317,3 +317,10 @@ def test_report_evaluates_where_learning_did_not(tmp_path: Path) -> None:
     measured = conpet("report", workspace, "--json", "--evaluate").json
     assert measured["summary"]["whole_accuracy"] is not None
     assert measured["selector_confusion"]
+
+
+def test_all_texts_are_checked_before_the_first_prediction(tmp_path: Path) -> None:
+    refused = conpet("predict", taught(tmp_path), "a b", "", " ", "--json")
+    assert (refused.code, refused.out) == (1, "")
+    assert "inputs: row 2: empty text" in refused.err
+    assert "row 3" in refused.err

@@ -211,7 +211,6 @@ def learn(
     An interrupted command resumes when it is run again.
     With --server, the server checks the data and learns it; an interrupted command only stops following.
     """
-    from conpet.commands.prepare import TaskOptions
     from conpet.errors import DataError
 
     _check_modes(extend=extend, mixed=mixed, into=into, batch=batch, consolidate=consolidate)
@@ -251,6 +250,8 @@ def learn(
             learn_mixed_parts(opened, parts, evaluate=not no_evaluate, wait=wait, **split)
             print_next(opened, workspace)
             return
+        from conpet.commands.prepare import TaskOptions  # imports torch
+
         how_to_read = TaskOptions(name, template, None if all_rows else split_seed, options, fix, dry_run)
         tasks = _read(opened, data, how_to_read)
     except DataError as error:

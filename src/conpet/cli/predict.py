@@ -180,7 +180,7 @@ def _rows(
 
     if source is not None:
         return opened_rows(workspace, source, options.on_error, how, lambda text: line(f"note: {text}", messages()))
-    return nullcontext((text_rows(texts or []), len(texts or [])))
+    return nullcontext((text_rows(workspace, texts or [], options.on_error), len(texts or [])))
 
 
 def _print_written(workspace: Predictor, written: Written, target: str | None, options: PredictOptions) -> None:

@@ -100,9 +100,16 @@ def opened_rows(
             yield _kept_rows(kept), total
 
 
-def text_rows(texts: Iterable[str]) -> Iterator[Row]:
-    """Yield texts as rows."""
-    return (Located("inputs", number, Example.of_text(text)) for number, text in enumerate(texts, start=1))
+def text_rows(predictor: Predictor, texts: Iterable[str], on_error: OnError) -> list[Row]:
+    """Return texts as rows.
+
+    Raises:
+        DataError: Texts cannot be predicted, and `on_error` is "fail"; the message names all of them.
+    """
+    rows: list[Row] = [Located("inputs", number, Example.of_text(text)) for number, text in enumerate(texts, start=1)]
+    if on_error == "fail":
+        _check_rows(predictor, "inputs", rows)
+    return rows
 
 
 def _check_rows(predictor: Predictor, name: str, rows: Iterable[Row]) -> int:
