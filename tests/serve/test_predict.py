@@ -215,7 +215,8 @@ def test_metrics_count_requests_batches_and_answers(server: Served) -> None:
     before = metrics()
     task = server.predict(TEXTS[:4]).json()["predictions"][0]["task"]
     batches = value(before, "conpet_batch_inputs_sum")
-    wait_for(lambda: value(metrics(), "conpet_batch_inputs_sum") > batches)  # counted just after the answer
+    # Batches are counted just after the answer, so one of an earlier test may be counted now, too.
+    wait_for(lambda: value(metrics(), "conpet_batch_inputs_sum") >= batches + 4)
     after = metrics()
     grown = {
         name: value(after, name) - value(before, name)
@@ -227,7 +228,8 @@ def test_metrics_count_requests_batches_and_answers(server: Served) -> None:
         )
     }
     assert grown['conpet_requests_total{method="POST",route="/v1/predict",status="200"}'] == 1
-    assert grown["conpet_batch_inputs_sum"] == grown["conpet_answers_total"] == 4
+    assert grown["conpet_answers_total"] == 4
+    assert grown["conpet_batch_inputs_sum"] >= 4
     assert f'conpet_answers_total{{task="{task}"}}' in after
     assert value(after, "conpet_generation") == server.predict("a").json()["generation"]
     assert value(after, "conpet_cache_lookups_total") > 0
