@@ -343,9 +343,7 @@ def test_nothing_but_a_data_error_on_any_bytes(
             assert read_task(tmp_path / name).train
 
 
-ZSTD = (
-    pytest.importorskip("backports.zstd") if sys.version_info < (3, 14) else importlib.import_module("compression.zstd")
-)
+ZSTD = importlib.import_module("backports.zstd" if sys.version_info < (3, 14) else "compression.zstd")
 
 
 @pytest.mark.parametrize("suffix", ["gz", "zst"])

@@ -22,7 +22,7 @@ _BLOCK = 128
 class ExactProduct:
     """Multiplies rows of whole numbers by a matrix of whole numbers; the result is exact, so it has no rounding.
 
-    With 8-bit instructions, this takes a quarter of the time and of the memory of a product in float64.
+    With 8-bit instructions, this takes less time and memory than a product in float64.
 
     Args:
         weights: Whole numbers up to `MAX_WEIGHT`, int16 `[D, M]`.
