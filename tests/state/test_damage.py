@@ -26,13 +26,22 @@ def damage(reader: ArtifactReader, name: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "head.safetensors", "head.json"])
-def test_a_damaged_module_stops_only_inputs_of_its_task(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "deterministic"),
+    [
+        ("adapter_model.safetensors", False),
+        ("adapter_model.safetensors", True),
+        ("adapter_config.json", False),
+        ("head.safetensors", False),
+        ("head.json", False),
+    ],
+)
+def test_a_damaged_module_stops_only_inputs_of_its_task(tmp_path: Path, name: str, deterministic: bool) -> None:
     learner = workspace(tmp_path, 3, fusion=ALL_RUN, selector={"top_k": 2})
     expected = [prediction.label for prediction in learner.predict(TEXTS[0] + TEXTS[2])]
     path = damage(learner.tasks[1].active.objects["module"], name)
 
-    learner = ConPET.open(learner.path)
+    learner = ConPET.open(learner.path, deterministic=deterministic)
     with pytest.raises(DamagedModuleError, match=r"version 1 of task 'text-1': restore.*remove the task") as refused:
         learner.predict(TEXTS[1] + TEXTS[0])
     assert str(path) in str(refused.value)

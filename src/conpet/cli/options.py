@@ -81,33 +81,20 @@ DataFolders = Annotated[
     ),
 ]
 _FILES = "Reading files"
-TextColumn = Annotated[
-    str | None,
-    typer.Option(
+
+
+def _column(field: str) -> Any:
+    return typer.Option(
         metavar="NAME",
-        help="Column of the text, or its number if the file has no header.",
-        show_default="text",
+        help=f"Column of the {field}, or its number if the file has no header.",
+        show_default=field,
         rich_help_panel=_FILES,
-    ),
-]
-LabelColumn = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Column of the label, or its number if the file has no header.",
-        show_default="label",
-        rich_help_panel=_FILES,
-    ),
-]
-IdColumn = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Column of the id, or its number if the file has no header.",
-        show_default="id",
-        rich_help_panel=_FILES,
-    ),
-]
+    )
+
+
+TextColumn = Annotated[str | None, _column("text")]
+LabelColumn = Annotated[str | None, _column("label")]
+IdColumn = Annotated[str | None, _column("id")]
 Encoding = Annotated[
     str | None,
     typer.Option(

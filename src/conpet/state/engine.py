@@ -175,6 +175,7 @@ def answer(
         DamagedModuleError: Some of the examples need a module that is damaged on disk; their numbers count from 0.
     """
     answers: dict[int, Prediction] = {}
+    damage: dict[int, str] = {}
     for kind in Kind:
         rows = [row for row, example in enumerate(examples) if example.kind is kind]
         if rows:
@@ -183,8 +184,11 @@ def answer(
                 try:
                     predictions = _predict_kind(live, kind, [examples[row] for row in together], top_n, explain)
                 except DamagedModuleError as error:
-                    raise DamagedModuleError(str(error), [together[row] for row in error.inputs]) from None
-                answers |= dict(zip(together, predictions, strict=True))
+                    damage |= dict.fromkeys((together[row] for row in error.inputs), str(error))
+                else:
+                    answers |= dict(zip(together, predictions, strict=True))
+    if damage:
+        raise DamagedModuleError("; ".join(dict.fromkeys(damage.values())), sorted(damage))
     return [answers[row].with_options(top_n, min_score) for row in range(len(examples))]
 
 
