@@ -104,6 +104,17 @@ def test_all_wrong_rows_of_a_file_are_named(workspace: Path, tmp_path: Path) -> 
     assert conpet("evaluate", workspace, "-o", tmp_path / "out.csv").code == 2
 
 
+def test_answers_are_not_written_over_the_input_or_into_a_missing_folder(workspace: Path, own: Path) -> None:
+    before = own.read_bytes()
+    over = conpet("evaluate", workspace, "-i", own, "-o", own)
+    assert (over.code, over.out) == (1, "")
+    assert "it is also the input" in over.err
+    assert own.read_bytes() == before
+    missing = conpet("evaluate", workspace, "-i", own, "-o", own.parent / "none" / "out.csv")
+    assert (missing.code, missing.out) == (1, "")
+    assert "there is no folder" in missing.err
+
+
 def test_a_task_with_an_empty_test_file_is_said(tmp_path: Path) -> None:
     folder = write_stream(tmp_path / "stream") / STREAM[0].name
     (folder / "test.jsonl").write_text("")
