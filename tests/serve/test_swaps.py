@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from conpet import ConPET, Task
+from conpet.store import Store
 from tests.helpers.serve import Served, served, wait_for
 from tests.helpers.workspaces import stream, workspace
 
@@ -132,6 +133,20 @@ def test_a_generation_that_cannot_be_loaded_leaves_the_former_one_answering(tmp_
         learner.remove(stream()[1].name, evaluate=False)
         assert server.predict("a", min_generation=learner.store.generation()).status_code == 200
         assert "newer_generation" not in server.client.get("/readyz").json()
+
+
+def test_a_failure_without_a_message_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[object] = []
+
+    def fail(store: Store) -> int:
+        looks.append(store)
+        raise MemoryError
+
+    with served(workspace(tmp_path, 1).path, poll_seconds=0.01) as server:
+        monkeypatch.setattr(Store, "generation", fail)
+        wait_for(lambda: len(looks) > 3)
+        monkeypatch.undo()
+        assert 'conpet_swaps_total{result="failed"} 1.0' in server.client.get("/metrics").text
 
 
 def test_a_damaged_module_fails_only_the_requests_that_need_it(tmp_path: Path) -> None:

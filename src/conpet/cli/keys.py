@@ -9,18 +9,13 @@ import typer
 
 from conpet.cli.console import line, messages, output, print_json
 from conpet.cli.help import App
-from conpet.cli.options import AsJson, WorkspacePath
+from conpet.cli.options import AsJson, KeysFile, WorkspacePath
 from conpet.errors import ConfigError
 
 if TYPE_CHECKING:
     from conpet.serve.keys import KeyRecord, KeyStore
 
 app = App(help="Make, list and revoke the API keys of a server.", no_args_is_help=True)
-
-KeysFile = Annotated[
-    Path | None,
-    typer.Option("--keys", metavar="FILE", help="File of API keys.", show_default="keys.sqlite in the workspace"),
-]
 
 
 @app.command()

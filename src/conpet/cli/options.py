@@ -70,6 +70,10 @@ BackboneMoved = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="Device, instead of the one in the settings (cpu, cuda, cuda:1).", show_default=False)
 ]
+KeysFile = Annotated[
+    Path | None,
+    typer.Option("--keys", metavar="FILE", help="File of API keys.", show_default="keys.sqlite in the workspace"),
+]
 DataFolders = Annotated[
     list[Path] | None,
     typer.Option(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from conpet.cli.options import BackboneMoved, Device, WorkspacePath, assignments
+from conpet.cli.options import BackboneMoved, Device, KeysFile, WorkspacePath, assignments
 from conpet.errors import ConfigError
 
 _NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client", "structlog")
@@ -27,10 +27,7 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="YAML file of settings (also CONPET_SERVE_CONFIG).", show_default=False),
     ] = None,
-    keys_file: Annotated[
-        Path | None,
-        typer.Option("--keys", metavar="FILE", help="File of API keys.", show_default="keys.sqlite in the workspace"),
-    ] = None,
+    keys_file: KeysFile = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve other machines without API keys: anyone may do everything.")
     ] = False,

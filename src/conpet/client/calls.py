@@ -13,6 +13,7 @@ from urllib.parse import quote
 from conpet.client.records import TaskInfo, VersionInfo
 from conpet.data import Example, Examples, Task
 from conpet.data.files import data_suffix
+from conpet.data.labelled import SUBSETS
 from conpet.errors import ConfigError
 from conpet.jobs.records import FILE_FORMATS, Job, JobEvent, JobState
 from conpet.types import Prediction, PredictOptions
@@ -20,7 +21,6 @@ from conpet.types import Prediction, PredictOptions
 Answer = TypeVar("Answer")
 Inputs = str | Example | Sequence[str | Example]
 KEY_HEADER = "Idempotency-Key"
-_SUBSETS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +256,7 @@ def _task(task: Task, all_rows: bool) -> dict[str, Any]:
 def _rows(source: Task | Examples) -> dict[str, list[dict[str, Any]]]:
     return {
         subset: [{name: value for name, value in one.to_json().items() if name != "kind"} for one in examples]
-        for subset in _SUBSETS
+        for subset in SUBSETS
         for examples in (getattr(source, subset),)
     }
 

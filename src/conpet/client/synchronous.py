@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -15,17 +15,14 @@ import httpx2
 from conpet.client import calls
 from conpet.client.calls import Call, EventReader, Inputs
 from conpet.client.connection import Connection
-from conpet.client.failures import Attempts, answer_of, failure_of
+from conpet.client.failures import Attempts, answer_of
 from conpet.client.records import TaskInfo, VersionInfo
+from conpet.client.waiting import LOOK_SECONDS, Progress, Waiting
 from conpet.data import Example, Examples, Task
-from conpet.errors import ServerBusyError
 from conpet.jobs.records import Job, JobEvent, JobState
 from conpet.types import Prediction
 
 Answer = TypeVar("Answer")
-Progress = Callable[[str, float], object]
-_LOOK_SECONDS = 0.3
-"""Seconds between two looks at a job."""
 
 
 class Client:
@@ -242,8 +239,8 @@ class Client:
             if pause is not None:
                 time.sleep(pause)
             elif not ended:
-                ended = (self.job(job_id)).state.ended
-                time.sleep(_LOOK_SECONDS)
+                ended = self.job(job_id).state.ended
+                time.sleep(LOOK_SECONDS)
 
     def wait(self, job: Job | str, *, timeout: float | None = None, progress: Progress | None = None) -> Job:
         """Wait until a job has ended, and return it.
@@ -257,19 +254,10 @@ class Client:
             JobFailedError: It failed or was cancelled; the message says why.
             ServerBusyError: It has not ended in time.
         """
-        job_id = job if isinstance(job, str) else job.id
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            found = self.job(job_id)
-            if progress and found.progress:
-                progress(found.progress.stage, found.progress.share)
-            if found.state.ended:
-                if (failure := failure_of(found)) is not None:
-                    raise failure
-                return found
-            if deadline is not None and time.monotonic() > deadline:
-                raise ServerBusyError(f"job {job_id} is still {found.state} after {timeout:g} s; it goes on")
-            time.sleep(_LOOK_SECONDS)
+        waiting = Waiting(job, timeout, progress)
+        while not waiting.ends(found := self.job(waiting.job_id)):
+            time.sleep(LOOK_SECONDS)
+        return found
 
     def close(self) -> None:
         """Close the connections."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from conpet.data import Example, Examples, Task
+from conpet.data.labelled import SUBSETS
 from conpet.errors import CorruptionError
 
 DATA, SAMPLE = "data.json", "sample.json"
 """Names of the file, and of one with a few examples of each task, in the folder of the job."""
-_SUBSETS = ("train", "validation", "test")
 
 
 def write_tasks(file: Path, tasks: Iterable[Task]) -> None:
@@ -67,11 +67,11 @@ def _task(document: Mapping[str, Any]) -> Task:
 
 
 def _examples(source: Task | Examples) -> dict[str, Any]:
-    return {subset: [example.to_json() for example in getattr(source, subset)] for subset in _SUBSETS}
+    return {subset: [example.to_json() for example in getattr(source, subset)] for subset in SUBSETS}
 
 
 def _subsets(document: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, tuple[Example, ...]]:
-    return {subset: tuple(Example.from_json(row) for row in document[subset]) for subset in _SUBSETS}
+    return {subset: tuple(Example.from_json(row) for row in document[subset]) for subset in SUBSETS}
 
 
 def _write(file: Path, document: Mapping[str, Any]) -> None:

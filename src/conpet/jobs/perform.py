@@ -57,7 +57,7 @@ class Performer:
 
     def run(self) -> dict[str, Any]:
         """Make the change, without what the job has committed in an earlier attempt, and return its result."""
-        if self._former and self._job.kind not in (JobKind.LEARN, JobKind.EXTEND):
+        if self._former and not self._job.kind.in_parts:
             return result_so_far(self._former)
         options = self._job.options
         match self._job.kind:

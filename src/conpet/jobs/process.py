@@ -101,12 +101,12 @@ class JobProcess:
             self._queue.requeue(self._id)
             return
         done = self._committed()
-        single = self._queue.get(self._id).kind not in ("learn", "extend")
-        if done and single:
+        made = done is not None and not self._queue.get(self._id).kind.in_parts
+        if made:
             self._queue.log(self._id, "the change was already made when the job was cancelled")
         else:
             self._queue.log(self._id, "cancelled")
-        self._queue.finish(self._id, JobState.SUCCEEDED if done and single else JobState.CANCELLED, result=done)
+        self._queue.finish(self._id, JobState.SUCCEEDED if made else JobState.CANCELLED, result=done)
 
     def _committed(self) -> dict[str, object] | None:
         try:

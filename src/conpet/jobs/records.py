@@ -21,6 +21,11 @@ class JobKind(StrEnum):
     ACTIVATE = "activate"
     CONSOLIDATE = "consolidate"
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether it may commit several changes, so that a next attempt goes on after those already made."""
+        return self in (JobKind.LEARN, JobKind.EXTEND)
+
 
 class JobState(StrEnum):
     """Where a job is."""

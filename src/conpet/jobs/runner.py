@@ -26,7 +26,7 @@ _RETRY_SECONDS = 5.0
 _CANCEL_SECONDS = 20.0
 """Most seconds for a job to stop after it was cancelled; then its process is killed, which is as safe."""
 _IDLE_SECONDS = 60.0
-"""A process waits this long for the next job: loading its libraries takes seconds."""
+"""A process waits this long for the next job, so that its libraries need not be loaded again."""
 _CLOSE_SECONDS = 10.0
 _RUNNING = (JobState.RUNNING, JobState.CANCELLING)
 _ERRORS = "stderr.txt"

@@ -19,8 +19,7 @@ def json_body(model: type[Model]) -> Any:
     """
 
     async def parsed(request: Request) -> Model:
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json":
+        if media_type_of(request) != "application/json":
             raise ApiProblem(415, "unsupported-media-type", "send the body as `Content-Type: application/json`")
         body = await request.body()
         try:
@@ -29,6 +28,11 @@ def json_body(model: type[Model]) -> Any:
             raise _invalid(error) from None
 
     return Depends(parsed)
+
+
+def media_type_of(request: Request) -> str:
+    """Return the content type of a request without its parameters, or ""."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _invalid(error: ValidationError) -> ApiProblem:

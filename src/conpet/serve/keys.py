@@ -27,7 +27,7 @@ MARK = "conpet"
 """First part of every key, so that secret scanners recognise it."""
 _NAME_LENGTH = 100
 _COST = {"n": 1 << 14, "r": 8, "p": 1, "dklen": 32}
-"""Parameters of scrypt: 16 MiB and some 40 ms for each hash."""
+"""Parameters of scrypt: 16 MiB for each hash, and as much time as makes guessing slow."""
 _HEADER = 28
 """Bytes at the start of a SQLite file, up to the counter that every change increments."""
 _USED_SECONDS = 30.0
@@ -152,13 +152,13 @@ class KeyStore:
         return self._required
 
     def cached(self, token: str) -> KeyRecord | None:
-        """Return a key that this process verified before and that is not revoked; takes microseconds."""
+        """Return a key that this process verified before and that is not revoked; without scrypt."""
         key_id = self._verified.get(_digest(token))
         stored = self._read().get(key_id) if key_id else None
         return stored.record if stored and stored.record.revoked is None else None
 
     def verify(self, token: str) -> KeyRecord | None:
-        """Return the key of a token, or None if there is none or it is revoked; takes some 40 ms."""
+        """Return the key of a token, or None if there is none or it is revoked; slow on purpose (scrypt)."""
         mark, _, rest = token.partition("_")
         key_id, _, secret = rest.partition("_")
         stored = self._read().get(key_id) if mark == MARK else None

@@ -33,7 +33,7 @@ _ANYWHERE = (400, 405, 408, 413, 415, 421, 500, 503)
 """Statuses of errors that every route has."""
 SERVER_ERROR = 500
 """The first of the statuses that are the server's fault."""
-_SHOWN = 100
+SHOWN = 100
 """Most errors listed in one problem."""
 
 
@@ -109,7 +109,7 @@ def _job_problem(error: IdempotencyError | TooManyJobsError) -> ApiProblem:
 
 def _data_problems(error: DataError) -> list[dict[str, Any]]:
     return [
-        {"source": problem.file, "row": problem.row, "detail": problem.reason} for problem in error.problems[:_SHOWN]
+        {"source": problem.file, "row": problem.row, "detail": problem.reason} for problem in error.problems[:SHOWN]
     ]
 
 
@@ -121,7 +121,7 @@ def invalid(errors: Sequence[Mapping[str, Any]], where: str = "body") -> ApiProb
         where: The part of the request.
     """
     listed = []
-    for error in errors[:_SHOWN]:
+    for error in errors[:SHOWN]:
         path = [part for part in map(str, error["loc"]) if not part.startswith("#") and part not in _PLACES]
         detail = worded(str(error["msg"])).strip().removeprefix(": ").removeprefix("Value error, ")
         listed.append({"pointer": "/" + "/".join(path) if path else "", "detail": detail})

@@ -120,7 +120,8 @@ class Serving:
                 self._log.info("new generation", generation=live.generation, tasks=len(live.state.tasks))
             self._problem = ""
         except Exception as error:  # noqa: BLE001 - the former generation goes on answering
-            if str(error) != self._problem:
-                self._problem = str(error) or type(error).__name__
+            reason = str(error) or type(error).__name__
+            if reason != self._problem:
+                self._problem = reason
                 self._metrics.swap_failed()
                 self._log.error("the newest generation cannot be loaded", exc_info=not is_out_of_memory(error))

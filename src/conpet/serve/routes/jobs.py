@@ -1,4 +1,7 @@
-"""Changes over HTTP: each request is checked and becomes a job; jobs are followed, cancelled and listed."""
+"""Changes over HTTP: each request is checked and becomes a job; jobs are followed, cancelled and listed.
+
+The queue is on disk, so that it is always asked in a thread.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -21,7 +24,7 @@ from conpet.jobs.data import SAMPLE, read_tasks
 from conpet.jobs.records import Job, JobEvent, JobEventKind, JobKind, JobRequest, JobState
 from conpet.jobs.uploads import FORMATS, MEDIA_TYPES, RAW, UploadOptions, check_upload
 from conpet.serve.auth import Caller, requires
-from conpet.serve.bodies import body_of, json_body
+from conpet.serve.bodies import body_of, json_body, media_type_of
 from conpet.serve.context import ServerContext, context_of
 from conpet.serve.job_schemas import ActivateRequest, ConsolidateRequest, JobFields, JobsResponse, LogResponse
 from conpet.serve.keys import Role
@@ -44,7 +47,6 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 learn_role, operate_role = requires(Role.LEARN), requires(Role.OPERATE)
 Learner = Annotated[Caller, learn_role]
 Operator = Annotated[Caller, operate_role]
-Done = TypeVar("Done")
 
 Key = Annotated[
     str | None,
@@ -127,7 +129,7 @@ async def learn(
     options: dict[str, Any] = {"evaluate": evaluate} | ({} if extend else {"batch": batch})
     read = {"name": name, "template": template, "seed": seed, "all_rows": all_rows, "format": chosen}
     kind = JobKind.EXTEND if extend else JobKind.LEARN
-    await _asked(context.jobs.make)
+    await asyncio.to_thread(context.jobs.make)
     with _uploading(context), context.jobs.upload() as (job_id, folder):
         content = await _received(request, folder / f"{RAW}.{chosen}")
         digest = _digest([kind, options, read, content])
@@ -215,7 +217,7 @@ async def jobs(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
     """Return jobs, newest first."""
-    listed = await _asked(context_of(request).jobs.list, state=state, before=before, limit=limit)
+    listed = await asyncio.to_thread(context_of(request).jobs.list, state=state, before=before, limit=limit)
     return _json({"jobs": [job.to_json() for job in listed]})
 
 
@@ -224,7 +226,7 @@ async def jobs(
 )
 async def job(request: Request, job_id: str) -> Response:
     """Return a job with its progress, result or error."""
-    found: Job = await _asked(context_of(request).jobs.get, job_id)
+    found = await asyncio.to_thread(context_of(request).jobs.get, job_id)
     return _json(found.to_json())
 
 
@@ -241,7 +243,7 @@ async def log(
     after: Annotated[int, Query(ge=0, le=2**53, description="Only lines after the one with this id.")] = 0,
 ) -> Response:
     """Return the log of a job, at most 1,000 lines at a time."""
-    events = await _asked(context_of(request).jobs.events, job_id, after, kind=JobEventKind.LOG)
+    events = await asyncio.to_thread(context_of(request).jobs.events, job_id, after, kind=JobEventKind.LOG)
     lines = [{"id": one.id, "time": one.time.isoformat(), "message": one.data["message"]} for one in events]
     return _json({"lines": lines})
 
@@ -272,7 +274,7 @@ async def events(
     """
     context = context_of(request)
     after = _last_event(last_event_id)
-    await _asked(context.jobs.get, job_id)
+    await asyncio.to_thread(context.jobs.get, job_id)
     if context.followers >= _STREAMS:
         raise too_busy(429, "too-many-streams", "too many clients follow jobs; ask for the job instead", 5)
     headers = {"X-Accel-Buffering": "no"}  # nginx would hold the events back
@@ -292,9 +294,9 @@ async def cancel(request: Request, caller: Learner, job_id: str) -> Response:
     Keys without the role `operate` may cancel the jobs that they requested. An ended job does not change.
     """
     queue = context_of(request).jobs
-    if not caller.role.allows(Role.OPERATE) and await _asked(queue.caller, job_id) != caller.id:
+    if not caller.role.allows(Role.OPERATE) and await asyncio.to_thread(queue.caller, job_id) != caller.id:
         raise ApiProblem(403, "forbidden", "this key may cancel only jobs that it requested; use one to operate")
-    cancelled: Job = await _asked(queue.cancel, job_id)
+    cancelled = await asyncio.to_thread(queue.cancel, job_id)
     return _json(cancelled.to_json())
 
 
@@ -304,14 +306,14 @@ async def _follow(context: ServerContext, job_id: str, after: int) -> AsyncItera
         sent = time.monotonic()
         yield ": events of a job\n\n"
         while not context.stopping:
-            found: tuple[JobEvent, ...] = await _asked(context.jobs.events, job_id, after)
+            found = await asyncio.to_thread(context.jobs.events, job_id, after)
             for event in found:
                 yield _sent(event)
                 after, sent = event.id, time.monotonic()
                 if event.ends:
                     return
             if not found:
-                if (await _asked(context.jobs.state, job_id)).ended and not await _asked(
+                if (await asyncio.to_thread(context.jobs.state, job_id)).ended and not await asyncio.to_thread(
                     context.jobs.events, job_id, after
                 ):
                     return
@@ -357,7 +359,7 @@ def _format(request: Request, given: str | None) -> str:
     """
     if given is not None and given not in FORMATS:
         raise ApiProblem(422, "unknown-format", f"unknown format; use one of {', '.join(FORMATS)}")
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = media_type_of(request)
     if media_type not in (MEDIA_TYPES if given is None else (*MEDIA_TYPES, *_ANY_FORMAT)):
         known = ", ".join(dict.fromkeys(MEDIA_TYPES))
         detail = f"unknown content type; use {known}, or {_ANY_FORMAT[0]} with ?format=..."
@@ -433,8 +435,7 @@ async def _check_known(request: Request, task: str, version: int | None = None) 
 async def _former(context: ServerContext, caller: Caller, key: str | None, digest: str) -> Job | None:
     if key is not None and not (0 < len(key) <= _KEY_CHARACTERS and key.isascii() and key.isprintable()):
         raise ApiProblem(422, "invalid-idempotency-key", f"Idempotency-Key has 1 to {_KEY_CHARACTERS} characters")
-    found: Job | None = await _asked(context.jobs.find, caller.id, key, digest)
-    return found
+    return await asyncio.to_thread(context.jobs.find, caller.id, key, digest)
 
 
 async def _submit(
@@ -451,7 +452,7 @@ async def _submit(
     digest = digest or _digest([wanted.kind, wanted.options])
     if (former := await _former(context, caller, key, digest)) is not None:
         return _accepted(former, replayed=True)
-    accepted = await _asked(
+    accepted = await asyncio.to_thread(
         context.jobs.submit,
         wanted,
         job_id=job_id,
@@ -475,8 +476,3 @@ def _json(document: Any, status: int = 200, headers: dict[str, str] | None = Non
 
 def _digest(parts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-async def _asked(ask: Callable[..., Done], *arguments: Any, **options: Any) -> Done:
-    """Ask the queue off the event loop: it is on disk."""
-    return await asyncio.to_thread(lambda: ask(*arguments, **options))

@@ -17,14 +17,13 @@ from conpet.serve.batching import Batcher, ClosedError, DeadlineError, QueueFull
 from conpet.serve.bodies import body_of, json_body
 from conpet.serve.context import ServerContext, context_of
 from conpet.serve.keys import Role
-from conpet.serve.problems import ApiProblem, documented, too_busy
+from conpet.serve.problems import SHOWN, ApiProblem, documented, too_busy
 from conpet.serve.schemas import PredictRequest, PredictResponse
 from conpet.serve.settings import ServeSettings
 from conpet.types import Prediction
 
 TIMEOUT = "X-Request-Timeout"
 """Header with the most seconds that a client waits."""
-_SHOWN = 100
 _CANDIDATES = 100_000
 """Most candidates in a response: some megabytes."""
 _CLIENT_GONE = 499
@@ -119,7 +118,7 @@ def _check(examples: Sequence[Example], top_n: int, settings: ServeSettings) -> 
         for reason in (_too_long(example, settings) or check_example(example))
     ]
     if errors:
-        raise ApiProblem(422, "invalid-inputs", "some inputs cannot be answered", errors=errors[:_SHOWN])
+        raise ApiProblem(422, "invalid-inputs", "some inputs cannot be answered", errors=errors[:SHOWN])
 
 
 def _too_long(example: Example, settings: ServeSettings) -> list[str]:
@@ -175,7 +174,7 @@ async def _answers(request: Request, batcher: Batcher, ticket: Ticket) -> list[P
         raise ApiProblem(422, "unknown-task", str(error)) from None
     except DataError as error:
         errors = [{"pointer": f"/inputs/{(one.row or 1) - 1}", "detail": one.reason} for one in error.problems]
-        raise ApiProblem(422, "invalid-inputs", error.summary, errors=errors[:_SHOWN]) from None
+        raise ApiProblem(422, "invalid-inputs", error.summary, errors=errors[:SHOWN]) from None
     finally:
         gone.cancel()
         answers.cancel()  # nothing more is done for a request that nobody waits for
