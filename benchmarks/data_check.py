@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from choose_features import drawn
 from provenance import provenance, write_result
 from torch import Tensor
 
@@ -288,15 +289,6 @@ def accuracy(train: Sequence[Example], test: Sequence[Example], reading: Reading
     answers = fitted.scores(reading.features(test, None)).argmax(dim=1)
     right = [fitted.labels[answer] == example.label for answer, example in zip(answers.tolist(), test, strict=True)]
     return sum(right) / len(right)
-
-
-def drawn(examples: Sequence[Example], most: int) -> list[Example]:
-    """Draw examples of each label."""
-    by_label: dict[str, list[Example]] = defaultdict(list)
-    for example in examples:
-        by_label[str(example.label)].append(example)
-    chosen = random.Random(0)
-    return [one for _, of in sorted(by_label.items()) for one in chosen.sample(of, min(most, len(of)))]
 
 
 def seconds_for_many() -> dict[str, float]:

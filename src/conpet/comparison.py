@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from conpet.api import ConPET
+from conpet.backbone.states import States
 from conpet.commands.checks import check_settings, consolidation_blocker, no_consolidation
 from conpet.commands.tuned import TunedBackbones
 from conpet.config import DEFAULT_BACKBONE, Settings
@@ -25,11 +26,9 @@ from conpet.errors import ConfigError, DataError, DivergedError, UnknownNameErro
 from conpet.methods import METHODS
 from conpet.modules.optimisation import steps_of
 from conpet.report import text
-from conpet.report.comparison import CONSOLIDATE, LEVEL, ComparisonReport, LearnerResult
+from conpet.report.comparison import CONSOLIDATE, LEARNERS, LEVEL, ComparisonReport, LearnerResult
 from conpet.types import ConsolidationReport
 
-LEARNERS = ("lda", "logistic", f"lda{CONSOLIDATE}", f"logistic{CONSOLIDATE}", "dynamic", f"dynamic{CONSOLIDATE}")
-"""The learners compared by default, simplest first."""
 FEWEST = 20
 """Fewest examples to measure; with fewer, only extreme differences would be more than chance."""
 FEW_STEPS = 300
@@ -245,17 +244,14 @@ class _Trial:
     measured: Sequence[Example]
     progress: Progress
     tuned: TunedBackbones
+    train_tokens: int
     spent: _Spent = field(default_factory=_Spent)
-    train_tokens: int = 0
 
     def outcomes(self, wanted: Sequence[str]) -> dict[str, _Outcome | str]:
         """Return the outcome of each wanted learner of this method, or why there is none."""
         name = self.workspace.settings.method.name
         self.progress(name, 0.0)
-        backbone = self.workspace.backbone  # loads it, which is no part of learning
-        self.train_tokens = sum(
-            len(example.ids) for task in self.tasks for example in backbone.encode(task.train, task.template)
-        )
+        _ = self.workspace.backbone  # loads it, which is no part of learning
         try:
             for done in self.spent.charge(self._learn()):
                 self.progress(name, done)
@@ -314,6 +310,10 @@ class _Trial:
         )
 
 
+def _tokens(states: States) -> int:
+    return sum(len(example.ids) for example in states.encoded)
+
+
 def _key(task: str, example: Example) -> tuple[Any, ...]:
     """Return what makes an example distinct."""
     return (task, *example.input_key)
@@ -332,6 +332,7 @@ class _Division:
         progress: See `compare_learners`.
         outcomes: The outcome of each learner, or why there is none.
         reading_seconds: How long it took to pass all examples through the frozen layers.
+        train_tokens: Number of tokens of the training examples.
     """
 
     learned: list[Task]
@@ -342,6 +343,7 @@ class _Division:
     progress: Progress
     outcomes: dict[str, _Outcome | str] = field(default_factory=dict)
     reading_seconds: float = 0.0
+    train_tokens: int = 0
 
     @classmethod
     @contextmanager
@@ -369,15 +371,15 @@ class _Division:
         started = time.perf_counter()
         for number, task in enumerate(self.learned):
             self.progress("prefix", number / len(self.learned))
-            for examples in (task.train, task.validation):
-                backbone.states(examples, task.template)
+            self.train_tokens += _tokens(backbone.states(task.train, task.template))
+            backbone.states(task.validation, task.template)
         self.reading_seconds = time.perf_counter() - started
 
     def run(self) -> None:
         """Learn with each learner, and measure it."""
         tuned = TunedBackbones()
         for workspace, wanted in zip(self.workspaces, self.plan.values(), strict=True):
-            trial = _Trial(workspace, self.learned, self.measured, self.progress, tuned)
+            trial = _Trial(workspace, self.learned, self.measured, self.progress, tuned, self.train_tokens)
             self.outcomes |= trial.outcomes(wanted)
             workspace.close()
 
@@ -458,16 +460,14 @@ def _expected_time(division: _Division, plan: Mapping[str, Sequence[str]], divis
     """Return a line on the expected time of a comparison, from the speed on a sample of the examples."""
     workspace = division.workspaces[0]
     backbone, settings = workspace.backbone, workspace.settings
-    tokens = [len(example.ids) for task in division.learned for example in backbone.encode(task.train, task.template)]
     task = division.learned[0]
-    sample = task.train[:_SAMPLE]
     started = time.perf_counter()
-    backbone.states(sample, task.template, keep=False)
-    seconds = (time.perf_counter() - started) / sum(tokens[: len(sample)]) / backbone.prefix_share
+    sample = backbone.states(task.train[:_SAMPLE], task.template, keep=False)
+    seconds = (time.perf_counter() - started) / _tokens(sample) / backbone.prefix_share
     passes = sum(_passes(method, wanted, settings, backbone.suffix_share) for method, wanted in plan.items())
     if any(learner.endswith(CONSOLIDATE) for wanted in plan.values() for learner in wanted):
         passes += (1 + BACKWARD) * settings.consolidation.epochs  # the tuned backbone is trained once for all
-    return f"expected time: about {text.duration(max(1.0, divisions * passes * sum(tokens) * seconds))}"
+    return f"expected time: about {text.duration(max(1.0, divisions * passes * division.train_tokens * seconds))}"
 
 
 def _passes(method: str, wanted: Sequence[str], settings: Settings, suffix_share: float) -> float:

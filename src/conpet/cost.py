@@ -163,7 +163,8 @@ class CostLedger:
 
     stages: list[StageCost] = field(default_factory=list)
     resumed: StageCost = field(default_factory=lambda: StageCost(RESUMED, 0.0, 0, 0, 0))
-    _running: Callable[[], tuple[StageCost, StageCost]] | None = None
+    _running: tuple[Callable[[], StageCost], Meter] | None = None
+    """Returns the cost of the running stage up to this moment, and its meter."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -171,26 +172,26 @@ class CostLedger:
         started = time.perf_counter()
         with metered() as spent, peak_memory() as peak:
 
-            def so_far() -> tuple[StageCost, StageCost]:
-                seconds = time.perf_counter() - started
-                return _stage_cost(name, spent, seconds, peak()), _stage_cost(RESUMED, spent.resumed or Meter())
+            def so_far() -> StageCost:
+                return _stage_cost(name, spent, time.perf_counter() - started, peak())
 
-            self._running = so_far
+            self._running = so_far, spent
             try:
                 yield
             finally:
-                stage, resumed = so_far()
-                self.stages.append(stage)
-                self.resumed = total_cost(RESUMED, [self.resumed, resumed])
+                self.stages.append(so_far())
+                self.resumed = self.resumed_so_far()
                 self._running = None
 
-    def so_far(self) -> tuple[StageCost, StageCost]:
-        """Return the costs up to this moment, and the part of them that interrupted attempts spent."""
-        running = [self._running()] if self._running else []
-        return (
-            total_cost("all", [*self.stages, *(stage for stage, _ in running)]),
-            total_cost(RESUMED, [self.resumed, *(resumed for _, resumed in running)]),
-        )
+    def so_far(self) -> StageCost:
+        """Return the costs up to this moment; takes as long as reading the peak memory."""
+        return total_cost("all", [*self.stages, *([self._running[0]()] if self._running else [])])
+
+    def resumed_so_far(self) -> StageCost:
+        """Return the part of the costs that interrupted attempts spent; cheap enough for every step of a training."""
+        if self._running is None or self._running[1].resumed is None:
+            return self.resumed
+        return total_cost(RESUMED, [self.resumed, _stage_cost(RESUMED, self._running[1].resumed)])
 
 
 def total_cost(name: str, costs: Iterable[StageCost]) -> StageCost:

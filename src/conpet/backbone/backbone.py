@@ -224,7 +224,7 @@ class Backbone:
 
     def cut_note(self, cut: CutInputs, what: str) -> str | None:
         """Return a sentence on inputs longer than `max_tokens`, or None if there are none; `what` is an input."""
-        return cut.note(what, self.max_tokens, longest_input(self.cut.model))
+        return cut.note(what, self.max_tokens, self._longest)
 
     def suffix(self) -> Suffix:
         """Return a new suffix that shares the frozen weights; PET layers can be inserted into it."""

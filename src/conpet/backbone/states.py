@@ -153,9 +153,9 @@ def spans_of(encoded: Sequence[Encoded], rows: int | None = None) -> Tensor:
 class Batching:
     """How examples are grouped into batches, whose shapes come from a small set.
 
-    Kernels for 16-bit products are compiled for each shape and stay in memory, half a megabyte each. The number of rows
-    is therefore a power of two, and there are four lengths between a power of two and the next. Natural texts then need
-    some 50 shapes, and take 2% more time than if each batch had its own.
+    Kernels for 16-bit products are compiled for each shape and stay in memory. The number of rows is therefore a power
+    of two, and there are four lengths between a power of two and the next. What this costs in padding was small where
+    it was measured; `benchmarks/memory.py` measures the memory.
 
     Attributes:
         tokens: Most padded tokens in a batch: enough to fill the cores, few enough to stay in their caches.
@@ -198,7 +198,7 @@ class Batching:
 
 
 ON_CPU = Batching(tokens=2048, per_pass=96)
-"""Measured with `minilm-l6`; 512-2048 tokens are equally fast."""
+"""Measured once, with `minilm-l6`: 512-2048 tokens were equally fast."""
 ON_GPU = Batching(tokens=16384, per_pass=4096)
 """A GPU is mostly idle in passes over few tokens."""
 ALONE = Batching(tokens=1, per_pass=0)

@@ -25,7 +25,7 @@ from conpet.cli.options import (
     require_path,
 )
 from conpet.config import DEFAULT_BACKBONE, Settings
-from conpet.report.comparison import CONSOLIDATE
+from conpet.report.comparison import LEARNERS
 
 if TYPE_CHECKING:
     from conpet.report.comparison import ComparisonReport
@@ -48,7 +48,7 @@ def compare(
             metavar="NAMES",
             help="Methods to compare, with commas; METHOD+consolidate also consolidates after the last task.",
         ),
-    ] = f"lda,logistic,lda{CONSOLIDATE},logistic{CONSOLIDATE},dynamic,dynamic{CONSOLIDATE}",
+    ] = ",".join(LEARNERS),
     divisions: Annotated[
         int,
         typer.Option(

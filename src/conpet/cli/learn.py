@@ -40,7 +40,6 @@ from conpet.selectors import SELECTORS
 if TYPE_CHECKING:
     from conpet.api import ConPET
     from conpet.commands.prepare import TaskOptions
-    from conpet.cost import Meter
     from conpet.data import MixedExamples, Task
     from conpet.data.raw import ReadOptions
     from conpet.methods.base import Method

@@ -44,7 +44,7 @@ class Attempt:
     def progress(self, stage: str, share: float) -> None:
         """Take the name of a stage and the share done, record the costs, and tell once that training was resumed."""
         self.record()
-        resumed = self._costs.so_far()[1].steps
+        resumed = self._costs.resumed_so_far().steps
         if resumed > self._resumed_steps:
             self._resumed_steps = resumed
             self._shown(RESUMED, share)
@@ -59,8 +59,8 @@ class Attempt:
         if self._file is None or (not now and time.monotonic() - self._recorded < _RECORD_SECONDS):
             return
         self._recorded = time.monotonic()
-        spent, resumed = self._costs.so_far()
-        total = total_cost("all", [*self._earlier, spent, _negative(resumed)])
+        resumed = self._costs.resumed_so_far()
+        total = total_cost("all", [*self._earlier, self._costs.so_far(), _negative(resumed)])
         aside = self._file.with_suffix(".new")
         with suppress(OSError):  # a full disk must not stop what can still succeed
             aside.write_text(json.dumps(asdict(total)), encoding="utf-8")
@@ -70,7 +70,7 @@ class Attempt:
         """Return what earlier attempts spent in vain; nothing if there was none."""
         if not self._earlier:
             return ()
-        wasted = total_cost(LOST, [*self._earlier, _negative(self._costs.so_far()[1])])
+        wasted = total_cost(LOST, [*self._earlier, _negative(self._costs.resumed_so_far())])
         return (
             StageCost(
                 LOST,

@@ -13,6 +13,8 @@ LEVEL = 0.05
 """A learner is clearly worse than the best if the p-value is below this."""
 CONSOLIDATE = "+consolidate"
 """Ending of a learner's name: the workspace is consolidated after the last task."""
+LEARNERS = ("lda", "logistic", f"lda{CONSOLIDATE}", f"logistic{CONSOLIDATE}", "dynamic", f"dynamic{CONSOLIDATE}")
+"""The learners compared by default, simplest first."""
 
 
 class _Frozen(BaseModel):
