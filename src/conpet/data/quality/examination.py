@@ -19,7 +19,7 @@ from conpet.data.quality.mislabelled import find_close_labels, find_mislabelled,
 from conpet.data.quality.near import find_near_copies
 from conpet.data.quality.personal import find_personal_data, masked
 from conpet.data.quality.rows import TRAIN, Data, Row, TaskRows, by_label, content
-from conpet.data.quality.structure import concerns_file, find_notes, find_unusable
+from conpet.data.quality.structure import find_notes, find_unusable
 from conpet.data.templates import check_template
 from conpet.data.truncation import Need
 from conpet.errors import Problem
@@ -305,7 +305,7 @@ def _without(data: Data, rows: set[Row]) -> Data:
 
 def _of_files(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     """Return the problems of whole files; rows that cannot be read are left out."""
-    return tuple(problem for problem in problems if concerns_file(problem))
+    return tuple(problem for problem in problems if problem.concerns_file)
 
 
 def _found(finding: Finding) -> FoundRow:
