@@ -255,7 +255,7 @@ class ConPET:
     @property
     def owners(self) -> dict[str, str]:
         """The name of each label's task."""
-        return {label: task.name for task in self.tasks for label in task.active.labels}
+        return self._store.snapshot().owners
 
     # Changing
 

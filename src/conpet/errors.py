@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from enum import StrEnum
 from typing import Any
 
 
@@ -91,10 +92,6 @@ class CorruptionError(ConpetError, OSError):
     """Data on disk differs from what was written: a wrong hash, a missing or extra tensor, another schema."""
 
 
-REST_UNREAD = "reading stopped here"
-"""End of the reason of a problem after which the rest of a file could not be read."""
-
-
 class DamagedModuleError(CorruptionError):
     """Some inputs need a module that is damaged on disk; the others can be predicted without them.
 
@@ -135,6 +132,20 @@ class JobFailedError(ConpetError, RuntimeError):
     """A job failed or was cancelled; the message says why."""
 
 
+class Scope(StrEnum):
+    """What a problem with a row concerns.
+
+    Attributes:
+        ROW: Only that row.
+        READING: That row as it was read: with other options, such as the encoding, it may be right.
+        REST: The rest of the file, too: nothing after the row was read.
+    """
+
+    ROW = "row"
+    READING = "reading"
+    REST = "rest"
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One problem in the user's data.
@@ -144,17 +155,24 @@ class Problem:
         row: Row number counted from 1 as the user sees it (a CSV's header is row 1), or None for the whole file.
         reason: What is wrong and, if it helps, what would be right.
         id: The row's own id, or None.
+        scope: What a problem with a row concerns; without a row, it concerns the whole file.
     """
 
     file: str
     row: int | None
     reason: str
     id: Any = field(default=None, compare=False)
+    scope: Scope = field(default=Scope.ROW, compare=False)
 
     @property
     def ends_reading(self) -> bool:
         """Whether it concerns the whole file or its rest, and not only one row."""
-        return self.row is None or self.reason.endswith(REST_UNREAD)
+        return self.row is None or self.scope is Scope.REST
+
+    @property
+    def concerns_file(self) -> bool:
+        """Whether it concerns more than the row, so that leaving the row out does not mend it."""
+        return self.row is None or self.scope is not Scope.ROW
 
     def __str__(self) -> str:
         return f"{self.file}: row {self.row}: {self.reason}" if self.row is not None else f"{self.file}: {self.reason}"

@@ -11,6 +11,7 @@ import pytest
 import conpet
 from conpet import Example, Task, check_data, read_stream, read_task
 from conpet.commands.plan import plan
+from conpet.data.raw import ReadOptions
 from conpet.data.stream_layout import STREAM_FILE
 from conpet.errors import ConfigError, DataError
 from conpet.report.data_check import Severity
@@ -91,6 +92,18 @@ def test_the_list_of_what_was_left_out_has_every_row_with_its_reason(tmp_path: P
     assert changed["was"] == {"text": "ask for the\u200b price list", "label": "Fee"}
     assert changed["is"] == {"text": "ask for the price list", "label": "fee"}
     assert all(row["reason"] and row["file"].endswith("train.jsonl") for row in rows)
+
+
+def test_a_fix_leaves_out_no_file_whose_columns_have_other_names(tmp_path: Path) -> None:
+    task = tmp_path / "task"
+    task.mkdir()
+    rows = ["is it open,a", "what is the fee,b", "until when,a", "the price of it,b"]
+    (task / "train.csv").write_text("\n".join(["words,label", *rows]))
+    (task / "test.csv").write_text("text,label\nclosed now,a\nis it free,b\n")
+    report = check_data(task, quick=True, fix=tmp_path / "clean", options=ReadOptions({"text": "words"}))
+    (remaining,) = report.remaining
+    assert "test.csv: row 1: no column 'words', given for text" in remaining
+    assert not report.left_out
 
 
 def test_personal_data_is_in_no_report(tmp_path: Path) -> None:

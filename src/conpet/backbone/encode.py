@@ -114,7 +114,7 @@ def _tokenized(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
 
 def _quoted(example: Example) -> str:
-    text = example.text or " ".join(example.tokens)
+    text = example.content
     return repr(text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}...")
 
 

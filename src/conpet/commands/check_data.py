@@ -72,7 +72,7 @@ def check_data(
         require_empty(Path(fix))
     store = Store.open(against) if against is not None else None
     snapshot = store.snapshot() if store is not None else None
-    owners = {} if snapshot is None else {label: task.name for task in snapshot.tasks for label in task.active.labels}
+    owners = {} if snapshot is None else snapshot.owners
     stored = [] if snapshot is None else list(stored_rows(snapshot))
     tasks = _tasks(source)
     loaded = None

@@ -172,7 +172,7 @@ def check_distinct(tasks: Sequence[Task]) -> None:
 
 def check_labels(snapshot: Snapshot, name: str, labels: Sequence[str]) -> None:
     """Refuse labels that belong to another task."""
-    owners = {label: task.name for task in snapshot.tasks for label in task.active.labels}
+    owners = snapshot.owners
     problems = [
         Problem(f"task {name!r}", None, f"label {label!r} belongs to the earlier task {owners[label]!r}")
         for label in labels
@@ -244,7 +244,7 @@ def check_new_label(snapshot: Snapshot, label: str) -> None:
         DataError: A task has a label of that name.
         ConfigError: It is blank, or not valid text.
     """
-    owners = {known_label: task.name for task in snapshot.tasks for known_label in task.active.labels}
+    owners = snapshot.owners
     if label in owners:
         raise DataError(f"label {label!r} is already owned by task {owners[label]!r}; choose another name")
     surrogates_or_controls = any(category(character) in ("Cs", "Cc") for character in label)

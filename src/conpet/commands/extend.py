@@ -23,7 +23,7 @@ def owners_of(tx: Transaction, examples: Examples | Task) -> list[str]:
         DataError: A label is unknown, or an input is stored with another label.
         ConfigError: A task's texts are not stored.
     """
-    owners = {label: task.name for task in tx.snapshot.tasks for label in task.active.labels}
+    owners = tx.snapshot.owners
     labels = {str(example.label) for subset_examples in by_subset(examples).values() for example in subset_examples}
     if unknown := sorted(labels - owners.keys()):
         problems = [Problem("examples", None, f"no task has a label {label!r}") for label in unknown]

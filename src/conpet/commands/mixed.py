@@ -66,7 +66,7 @@ def learn_mixed(
 def _shares(tx: Transaction, mixed: MixedExamples, options: MixedOptions) -> list[_Share]:
     """Divide examples among the tasks that own their labels, in the order of the tasks; new labels come last."""
     check_type(mixed, (MixedExamples,), "mixed examples", "read_mixed")
-    owners = {label: task.name for task in tx.snapshot.tasks for label in task.active.labels}
+    owners = tx.snapshot.owners
     given = by_subset(mixed.examples)
     labels = {str(example.label) for examples in given.values() for example in examples}
     new = labels - owners.keys()

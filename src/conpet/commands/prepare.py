@@ -61,7 +61,7 @@ def prepare_tasks(path: Path, snapshot: Snapshot, backbone: Backbone, options: T
     Raises:
         DataError: The data has errors that a fix would mend, or did not; `problems` lists all of them.
     """
-    owners = _owners(snapshot)
+    owners = snapshot.owners
     data, loaded = load_data(
         [path], name=options.name, template=options.template, options=options.reading, owners=owners
     )
@@ -92,14 +92,10 @@ def check_tasks(tasks: Iterable[Task], snapshot: Snapshot, backbone: Backbone) -
     Raises:
         DataError: The data has errors; `problems` lists all of them.
     """
-    done = _examined(data_of_tasks(tasks, _owners(snapshot)), snapshot, backbone, thorough=False)
+    done = _examined(data_of_tasks(tasks, snapshot.owners), snapshot, backbone, thorough=False)
     if done.errors:
         problems = _problems(done.errors)
         raise DataError(f"{plural(len(problems), 'problem')} in the data; nothing was learned", problems)
-
-
-def _owners(snapshot: Snapshot) -> dict[str, str]:
-    return {label: task.name for task in snapshot.tasks for label in task.active.labels}
 
 
 def _examined(data: Data, snapshot: Snapshot, backbone: Backbone, *, thorough: bool) -> Examination:

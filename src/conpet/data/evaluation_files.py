@@ -78,7 +78,7 @@ def write_evaluated(
         answered = _answer_fields(located, answers[number])
         if form is PredictionFormat.CSV:
             example = located.example
-            fields = {"id": example.id, "text": example.text or " ".join(example.tokens), **answered}
+            fields = {"id": example.id, "text": example.content, **answered}
             writer.writerow(["" if fields[name] is None else fields[name] for name in _COLUMNS])
         else:
             content = {key: value for key, value in located.example.to_json().items() if key not in ("kind", "label")}

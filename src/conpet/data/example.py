@@ -86,6 +86,11 @@ class Example:
         """Everything that is encoded, without label and id; equal keys mean the same input."""
         return (self.kind, self.text, self.tokens, self.head, self.tail, self.mention)
 
+    @property
+    def content(self) -> str:
+        """The text; tokens are joined by blanks."""
+        return self.text or " ".join(self.tokens)
+
     def labelled(self, label: str | None) -> Example:
         """Return the same input with another label."""
         return replace(self, label=label)

@@ -26,7 +26,7 @@ from conpet.data.source import (
     check_encoding,
     decoding_problem,
 )
-from conpet.errors import ConpetError, PluginError, Problem, check_memory
+from conpet.errors import ConpetError, PluginError, Problem, Scope, check_memory
 from conpet.registry import Registry
 
 NO_SUCH_PATH = "no such file or folder"
@@ -249,9 +249,10 @@ def _assigned(items: Iterable[RawItem], source: Source) -> Iterator[RawRow | Pro
             else:
                 yield item
         except ColumnError as error:
-            yield Problem(source.file, item.row if isinstance(item, (Header, RawRow)) else None, str(error))
             if isinstance(item, Header):
+                yield source.problem(item.row, str(error), Scope.REST)
                 return
+            yield source.problem(item.row if isinstance(item, RawRow) else None, str(error))
 
 
 def _is_name(key: Any) -> bool:

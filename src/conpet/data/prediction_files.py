@@ -286,7 +286,7 @@ def _csv(stream: TextIO, options: PredictOptions) -> Write:
 def _csv_row(example: Example, prediction: Prediction) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": _id_cell(example.id),
-        "text": example.text or " ".join(example.tokens),
+        "text": example.content,
         "label": prediction.shown,
         "score": prediction.score,
         "task": prediction.task,

@@ -17,7 +17,7 @@ from typing import Any
 
 from conpet.data.encoding import encoding_of, likely_encoding
 from conpet.data.raw import ReadOptions
-from conpet.errors import ConfigError, Problem
+from conpet.errors import ConfigError, Problem, Scope
 
 STDIN = "-"
 _UTF8 = "utf-8"
@@ -57,9 +57,13 @@ class Source:
         """Return another file that is read with the same options."""
         return replace(self, path=path)
 
-    def problem(self, row: int | None, reason: str) -> Problem:
+    def problem(self, row: int | None, reason: str, scope: Scope = Scope.ROW) -> Problem:
         """Return a problem of this file."""
-        return Problem(self.file, row, reason)
+        return Problem(self.file, row, reason, scope=scope)
+
+    def stopped(self, row: int, reason: str) -> Problem:
+        """Return a problem of a row after which the rest of this file cannot be read."""
+        return self.problem(row, f"{reason}; reading stopped here", Scope.REST)
 
     @contextmanager
     def binary(self) -> Iterator[Binary]:
@@ -98,9 +102,11 @@ class Source:
             for number, line in enumerate(text, start=1):
                 yield number, line.removesuffix("\n")
 
-    def undecodable(self, text: str) -> str | None:
-        """Return why decoded text cannot be used, or None if all its bytes were decoded."""
-        return self.not_utf8 if not text.isascii() and _ESCAPED.search(text) else None
+    def undecodable(self, text: str, row: int | None = None) -> Problem | None:
+        """Return the problem of decoded text, of a row or the whole file, or None if all its bytes were decoded."""
+        if text.isascii() or not _ESCAPED.search(text):
+            return None
+        return self.problem(row, self.not_utf8, Scope.READING)
 
     @cached_property
     def not_utf8(self) -> str:

@@ -46,7 +46,7 @@ class AnsweredExample:
     @property
     def input(self) -> str | None:
         """The input as one text (tokens joined by blanks), or None."""
-        return (self.example.text or " ".join(self.example.tokens)) if self.example else None
+        return self.example.content if self.example else None
 
 
 @dataclass(frozen=True, slots=True)

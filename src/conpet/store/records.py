@@ -131,6 +131,11 @@ class Snapshot:
         """All versions of all tasks."""
         return tuple(version for task in self.tasks for version in task.versions)
 
+    @property
+    def owners(self) -> dict[str, str]:
+        """Maps the labels of the active versions to the names of their tasks."""
+        return {label: task.name for task in self.tasks for label in task.active.labels}
+
     def task(self, name: str) -> TaskRecord:
         """Return the task of this name, or raise `UnknownNameError`."""
         for task in self.tasks:

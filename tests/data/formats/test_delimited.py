@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from conpet.data import count_inputs, read_inputs
+from conpet.errors import DataError
 from tests.helpers.reading import SAMPLES, inputs, labelled, notes, problems, put
 
 ROWS = [("opens, when?", "hours"), ("renew it", "loan")]
@@ -87,6 +88,12 @@ def test_unclear_columns_are_one_problem_that_names_the_option(
     ((row, said),) = problems(put(tmp_path / "t.csv", f"{header}\n1,2,3\n"), columns=columns)
     assert row == 1
     assert reason in said
+
+
+@pytest.mark.parametrize("content", ["one,two\na,b\n", "text,text\na,b\n", b"t\xe9xt,label\na,b\n"])
+def test_a_header_that_cannot_be_used_is_no_row_to_leave_out(tmp_path: Path, content: str | bytes) -> None:
+    with pytest.raises(DataError, match="row 1: "):
+        list(read_inputs(put(tmp_path / "t.csv", content), on_error="report"))
 
 
 def test_labels_may_be_unclear_where_none_are_needed(tmp_path: Path) -> None:

@@ -103,8 +103,7 @@ def _text(source: Source) -> str | Problem:
         return source.problem(None, f"has no text: {beside.path.name} is missing")
     with beside.text(newline="") as stream:
         text = stream.read()
-    reason = beside.undecodable(text)
-    return beside.problem(None, reason) if reason else text
+    return beside.undecodable(text) or text
 
 
 def _bound(row: int, rest: str, text: str, source: Source) -> _Bound | Problem | None:

@@ -10,7 +10,7 @@ from typing import Any
 from conpet.data.columns import ColumnError, assign_columns
 from conpet.data.raw import Header, Note, RawItem, RawRow
 from conpet.data.source import NOT_UTF8, Source
-from conpet.errors import ConfigError
+from conpet.errors import ConfigError, Scope
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 _BATCH = 1024
@@ -123,7 +123,7 @@ def _rows(batches: Iterable[Any], source: Source, names: _NAMES, before: int) ->
     rows = (row for batch in batches for row in _batch_rows(batch))
     for number, fields in enumerate(rows, start=before + 1):
         if fields is None:
-            yield source.problem(number, NOT_UTF8)
+            yield source.problem(number, NOT_UTF8, Scope.READING)
             continue
         for column in decode.keys() & fields.keys():
             fields[column] = decode[column](fields[column])

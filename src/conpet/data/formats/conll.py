@@ -25,8 +25,8 @@ def read_conll(source: Source) -> Iterator[RawItem]:
     """
     sentence: list[Line] = []
     for row, raw in source.lines():
-        if reason := source.undecodable(raw):
-            yield source.problem(row, reason)
+        if problem := source.undecodable(raw, row):
+            yield problem
             continue
         line = raw.rstrip()
         if not line.strip():

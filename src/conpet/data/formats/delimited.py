@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from conpet.data.columns import LIKELY
 from conpet.data.raw import Header, Note, RawItem, RawRow
 from conpet.data.rows import FIELDS
 from conpet.data.source import Source
-from conpet.errors import REST_UNREAD
+from conpet.errors import Scope
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _KNOWN = {*FIELDS, *(name for names in LIKELY.values() for name in names)}
@@ -66,8 +67,8 @@ def _table(source: Source, dialect: Dialect, expected: str) -> Iterator[RawItem]
                 if _is_blank(cells):
                     continue
                 if header is None:
-                    if reason := source.undecodable("".join(cells)):
-                        yield source.problem(row, reason)
+                    if problem := source.undecodable("".join(cells), row):
+                        yield replace(problem, scope=Scope.REST)
                         return
                     header = _header(cells, source)
                     yield Header(None if source.options.positions else row, header)
@@ -76,12 +77,12 @@ def _table(source: Source, dialect: Dialect, expected: str) -> Iterator[RawItem]
                 yield _row(cells, header, source, row)
     except csv.Error as error:
         hint = ": a quote inside a quoted cell must be doubled" if "expected after" in str(error) else ""
-        yield source.problem(row + 1, f"not valid CSV: {error}{hint}; {REST_UNREAD}")
+        yield source.stopped(row + 1, f"not valid CSV: {error}{hint}")
 
 
 def _row(cells: list[str], header: list[str], source: Source, row: int) -> RawItem:
-    if reason := source.undecodable("".join(cells)):
-        return source.problem(row, reason)
+    if problem := source.undecodable("".join(cells), row):
+        return problem
     if len(cells) > len(header):
         # Spreadsheets end rows with empty cells.
         while len(cells) > len(header) and not cells[-1].strip():

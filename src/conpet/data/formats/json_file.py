@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from conpet.data.formats.jsonl import read_jsonl
 from conpet.data.raw import Note, RawItem, RawRow
 from conpet.data.source import Source
-from conpet.errors import REST_UNREAD, plural
+from conpet.errors import Problem, plural
 
 _NEXT = re.compile(r"[\s,]*")
 _CHUNK = 1 << 16
@@ -73,23 +73,22 @@ def _items(text: TextIO, source: Source) -> Iterator[_Item | RawItem]:
             chunk = text.read(max(_CHUNK, len(buffer) - at))
             complete = not chunk
             buffer, at = buffer[at:] + chunk, 0
-            error_of_chunk = source.undecodable(chunk)
-            if error_of_chunk is not None:
-                yield source.problem(count + 1, f"{error_of_chunk}; {REST_UNREAD}")
+            if problem := source.undecodable(chunk):
+                yield source.stopped(count + 1, problem.reason)
                 return
         elif error is not None:
-            yield source.problem(count + 1, _invalid(error, buffer[at:]))
+            yield _invalid(error, buffer[at:], source, count + 1)
             return
         else:
             count, at = count + 1, end
             yield _Item(value)
 
 
-def _invalid(error: Exception, rest: str) -> str:
+def _invalid(error: Exception, rest: str, source: Source, row: int) -> Problem:
     if not rest.strip():
-        return "not valid JSON: the list does not end; is the file complete?"
+        return source.problem(row, "not valid JSON: the list does not end; is the file complete?")
     reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-    return f"not valid JSON: {reason} at {rest[:40]!r}; {REST_UNREAD}"
+    return source.stopped(row, f"not valid JSON: {reason} at {rest[:40]!r}")
 
 
 def _row(item: Any, source: Source, number: int) -> RawItem:
@@ -103,8 +102,8 @@ def _row(item: Any, source: Source, number: int) -> RawItem:
 
 
 def _whole(text: str, source: Source) -> Iterator[RawItem]:
-    if reason := source.undecodable(text):
-        yield source.problem(None, reason)
+    if problem := source.undecodable(text):
+        yield problem
         return
     try:
         value = json.loads(text)

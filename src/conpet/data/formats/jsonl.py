@@ -23,8 +23,8 @@ def count_jsonl(source: Source) -> int:
 
 
 def _json_row(line: str, source: Source, row: int) -> RawRow | Problem:
-    if reason := source.undecodable(line):
-        return source.problem(row, reason)
+    if problem := source.undecodable(line, row):
+        return problem
     try:
         fields = json.loads(line)
     except json.JSONDecodeError as error:

@@ -30,8 +30,8 @@ def read_lu(source: Source) -> Iterator[RawItem]:
     found = False
     left_out: Counter[str] = Counter()
     for row, line in _without_answers(source.lines()):
-        if reason := source.undecodable(line):
-            yield source.problem(row, reason)
+        if problem := source.undecodable(line, row):
+            yield problem
         elif line.startswith("#"):
             intent, kind = _section(line)
             found = found or intent is not None

@@ -22,8 +22,8 @@ def read_lines(source: Source) -> Iterator[RawItem]:
     if hint:
         yield Note(source.file, f"each line is read as a text{hint}")
     for row, line in source.lines():
-        if reason := source.undecodable(line):
-            yield source.problem(row, reason)
+        if problem := source.undecodable(line, row):
+            yield problem
         elif line.strip():
             yield RawRow(row, {"text": line.strip()})
 

@@ -40,8 +40,8 @@ def read_rasa_yaml(source: Source) -> Iterator[RawItem]:
     """Read the intents of an `nlu.yml`; each example is a row at its line, labelled with its intent."""
     with source.text() as stream:
         text = stream.read()
-    if reason := source.undecodable(text):
-        yield source.problem(None, reason)
+    if problem := source.undecodable(text):
+        yield problem
         return
     try:
         documents = [node for node in yaml.compose_all(text, Loader=_LOADER) if node is not None]
@@ -125,8 +125,8 @@ def read_rasa_markdown(source: Source) -> Iterator[RawItem]:
     """Read the sections `## intent:NAME` of the Markdown of Rasa 1; each example is a row at its line."""
     with source.text() as stream:
         text = stream.read()
-    if reason := source.undecodable(text):
-        yield source.problem(None, reason)
+    if problem := source.undecodable(text):
+        yield problem
         return
     text = _COMMENT.sub(lambda comment: "\n" * comment[0].count("\n"), text)
     skipped: Counter[str] = Counter()

@@ -18,8 +18,8 @@ from conpet.data.quality.lengths import cut_summary, find_lengths, needs_of
 from conpet.data.quality.mislabelled import find_close_labels, find_mislabelled, out_of_fold
 from conpet.data.quality.near import find_near_copies
 from conpet.data.quality.personal import find_personal_data, masked
-from conpet.data.quality.rows import TRAIN, Data, Row, TaskRows, by_label, content
-from conpet.data.quality.structure import concerns_file, find_notes, find_unusable
+from conpet.data.quality.rows import TRAIN, Data, Row, TaskRows, by_label
+from conpet.data.quality.structure import find_notes, find_unusable
 from conpet.data.templates import check_template
 from conpet.data.truncation import Need
 from conpet.errors import Problem
@@ -305,7 +305,7 @@ def _without(data: Data, rows: set[Row]) -> Data:
 
 def _of_files(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     """Return the problems of whole files; rows that cannot be read are left out."""
-    return tuple(problem for problem in problems if concerns_file(problem))
+    return tuple(problem for problem in problems if problem.concerns_file)
 
 
 def _found(finding: Finding) -> FoundRow:
@@ -315,7 +315,7 @@ def _found(finding: Finding) -> FoundRow:
 
 
 def _row_place(row: Row) -> Place:
-    text = masked(content(row.example))
+    text = masked(row.example.content)
     shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
     return Place(
         file=f"task {row.task!r} of the workspace" if row.stored else row.file,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 
 from conpet.data.quality.finding import Finding
-from conpet.data.quality.rows import Row, content
+from conpet.data.quality.rows import Row
 
 _MOSTLY = 0.8
 """Least share of the rows in the usual script or language, and of the letters of a row in one script."""
@@ -50,12 +50,12 @@ for _language, _words in _FUNCTION_WORDS.items():
 
 def find_other_languages(rows: Sequence[Row]) -> Iterator[Finding]:
     """Yield a finding for each row in another script than most rows, or in another language of the same script."""
-    scripts = [script_of(content(row.example)) for row in rows]
+    scripts = [script_of(row.example.content) for row in rows]
     usual = _usual(scripts)
     if usual is None:
         return
     words = [
-        _languages(content(row.example)) if script == "Latin" else Counter[str]()
+        _languages(row.example.content) if script == "Latin" else Counter[str]()
         for row, script in zip(rows, scripts, strict=True)
     ]
     language = _usual([_best(counts) for counts in words])

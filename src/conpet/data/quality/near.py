@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conpet.data.quality.finding import Finding
-from conpet.data.quality.rows import TEST, TRAIN, Data, Row, content, input_identity, plain
+from conpet.data.quality.rows import TEST, TRAIN, Data, Row, input_identity, plain
 
 NEAR = 0.8
 """Least Jaccard similarity of two inputs that are nearly equal."""
@@ -52,7 +52,7 @@ def _key(row: Row) -> str:
     """Return what is compared: the plain text, with the words of the spans in front."""
     spans = [span for span in (row.example.head, row.example.tail, row.example.mention) if span is not None]
     marked = "\t".join(plain(" ".join(row.example.tokens[span.start : span.end])) for span in spans)
-    return f"{row.example.kind}\t{marked}\n{plain(content(row.example))}"
+    return f"{row.example.kind}\t{marked}\n{plain(row.example.content)}"
 
 
 def _representatives(rows: list[Row]) -> list[Row]:

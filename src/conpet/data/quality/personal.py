@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
 from conpet.data.quality.finding import Finding
-from conpet.data.quality.rows import Row, content
+from conpet.data.quality.rows import Row
 from conpet.errors import plural
 
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.)+[a-z]{2,24}\b", re.IGNORECASE)
@@ -33,7 +33,7 @@ _CARD_LENGTHS = (13, 14, 15, 16, 19)
 def find_personal_data(rows: Sequence[Row]) -> Iterator[Finding]:
     """Yield a finding for each row with personal data; its message gives kinds and numbers only."""
     for row in rows:
-        if counts := personal_data(content(row.example)):
+        if counts := personal_data(row.example.content):
             found = " and ".join(plural(count, name) for name, count in counts.items())
             yield Finding("personal-data", f"contains {found}", row)
 

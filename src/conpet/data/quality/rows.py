@@ -157,11 +157,6 @@ class Data:
         return replace(self, tasks=tasks)
 
 
-def content(example: Example) -> str:
-    """Return the text of an example; tokens are joined by blanks."""
-    return example.text or " ".join(example.tokens)
-
-
 def input_identity(example: Example) -> tuple[Any, ...]:
     """Return what makes two inputs the same: everything that is encoded, apart from blanks between words."""
     spans = (example.head, example.tail, example.mention)

@@ -9,14 +9,6 @@ from conpet.data.quality.finding import Finding
 from conpet.data.quality.rows import TRAIN, Data, Row, TaskRows
 from conpet.errors import Problem
 
-_WRONGLY_READ = ("is not UTF-8", "no column named")
-"""Beginnings of reasons that concern the file: to leave the row out would lose what can be read with other options."""
-
-
-def concerns_file(problem: Problem) -> bool:
-    """Return whether a problem is one of the whole file or of the rest of it, so that no fix can leave its row out."""
-    return problem.ends_reading or problem.reason.startswith(_WRONGLY_READ)
-
 
 def find_unusable(data: Data) -> Iterator[Finding]:
     """Yield a finding for each row and each task that cannot be learned; copies are left to `find_copies`."""
@@ -51,7 +43,7 @@ def _unusable(task: TaskRows, *, whole: bool) -> list[Problem]:
 
 def _findings(problem: Problem, rows: dict[tuple[str, int], list[Row]]) -> Iterator[Finding]:
     """Yield a finding for each example of the row; in some formats a row has several."""
-    if problem.row is None or concerns_file(problem):
+    if problem.row is None or problem.concerns_file:
         yield Finding("invalid-task", problem.reason, file=problem.file, number=problem.row)
         return
     for row in rows.get((problem.file, problem.row), [None]):

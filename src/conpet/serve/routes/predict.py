@@ -72,7 +72,7 @@ async def predict(
     _check(examples, body.top_n, context.settings)
     request.state.logged = {"inputs": len(examples)}
     if context.settings.log_texts:
-        request.state.logged["texts"] = [example.text or " ".join(example.tokens) for example in examples]
+        request.state.logged["texts"] = [example.content for example in examples]
     batcher = context.ready()
     if not context.serving.live.state.tasks:
         raise ApiProblem(409, "no-tasks", "the workspace has no tasks yet; learn a task first")
