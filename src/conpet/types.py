@@ -224,7 +224,8 @@ class Prediction:
 
     def with_options(self, top_n: int, min_score: float) -> Prediction:
         """Return the prediction with fewer labels, and rejected if its score is lower than `min_score`."""
-        answer = replace(self, runners_up=self.runners_up[: top_n - 1])
+        runners_up = self.runners_up[: top_n - 1]
+        answer = self if len(runners_up) == len(self.runners_up) else replace(self, runners_up=runners_up)
         if answer.score >= min_score or answer.rejected is not None:
             return answer
         return replace(answer, label=None, answer=None, rejected=answer.answer)

@@ -15,7 +15,7 @@ from tests.helpers.backbones import tiny_model
 def test_it_gives_what_the_fused_attention_gives(architecture: str, padded: bool) -> None:
     model = tiny_model(architecture)
     draw = torch.Generator().manual_seed(0)
-    for tokens in (1, 9, MAX_TOKENS + 1):
+    for tokens in (1, 9, 32, MAX_TOKENS + 1):
         ids = torch.randint(5, 50, (5, tokens), generator=draw)
         mask = torch.ones_like(ids)
         mask[1, max(1, tokens // 2) :] = 0

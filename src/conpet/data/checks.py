@@ -183,9 +183,8 @@ def _no_label(example: Example) -> bool:
 
 
 def _broken_strings(example: Example) -> Iterator[str]:
-    fields = {"text": example.text, "label": example.label, "tokens": "".join(example.tokens)}
-    for name, value in fields.items():
-        if not _is_unicode(value or ""):
+    for name, value in (("text", example.text), ("label", example.label or ""), ("tokens", "".join(example.tokens))):
+        if not _is_unicode(value):
             yield name
     identifier = json.dumps(example.id, ensure_ascii=False) if isinstance(example.id, (list, dict)) else example.id
     if isinstance(identifier, str) and not _is_unicode(identifier):

@@ -93,7 +93,7 @@ class Example:
 
     def labelled(self, label: str | None) -> Example:
         """Return the same input with another label."""
-        return replace(self, label=label)
+        return self if label == self.label else replace(self, label=label)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary with the field names the readers accept, without empty fields."""

@@ -125,25 +125,31 @@ def fit(pieces: Sequence[TokenPiece], limit: int) -> Fitted:
     need = Need.of(pieces)
     if reason := need.problem(limit):
         raise DataError(reason)
-    fixed = need.fixed
     lengths = [len(piece.ids) for piece in pieces]
-    middle = [at for at, piece in enumerate(pieces) if piece.role is PieceRole.CUT_MIDDLE]
-    outer = [at for at, piece in enumerate(pieces) if piece.role in (PieceRole.CUT_START, PieceRole.CUT_END)]
-    _shorten(lengths, outer, max(0, limit - fixed - sum(lengths[at] for at in middle)))
-    _shorten(lengths, middle, limit - fixed - sum(lengths[at] for at in outer))
+    if need.tokens > limit:
+        _cut_text(pieces, lengths, need.fixed, limit)
     ids: list[int] = []
     slot = None
     spans: dict[str, tuple[int, int]] = {}
     for piece, length in zip(pieces, lengths, strict=True):
         if piece.role is PieceRole.SLOT:
             slot = len(ids)
-        spans |= dict.fromkeys(piece.spans, (len(ids), len(ids) + length))
+        for name in piece.spans:
+            spans[name] = (len(ids), len(ids) + length)
         ids += _cut(piece, length)
     if not ids:
         raise DataError(
             "an input has no tokens: the tokenizer returned none for it, or the limit is 0; remove the input"
         )
     return Fitted(ids, len(ids) - 1 if slot is None else slot, spans)
+
+
+def _cut_text(pieces: Sequence[TokenPiece], lengths: list[int], fixed: int, limit: int) -> None:
+    """Lower the lengths of the pieces of text in place until all pieces have `limit` tokens."""
+    middle = [at for at, piece in enumerate(pieces) if piece.role is PieceRole.CUT_MIDDLE]
+    outer = [at for at, piece in enumerate(pieces) if piece.role in (PieceRole.CUT_START, PieceRole.CUT_END)]
+    _shorten(lengths, outer, max(0, limit - fixed - sum(lengths[at] for at in middle)))
+    _shorten(lengths, middle, limit - fixed - sum(lengths[at] for at in outer))
 
 
 def _shorten(lengths: list[int], which: Sequence[int], room: int) -> None:

@@ -30,6 +30,8 @@ class ExactProduct:
 
     def __init__(self, weights: Tensor) -> None:
         self._width = weights.shape[1]
+        # Up to this width, weights are put together again in 32 bits.
+        self._sums = torch.int32 if len(weights) <= MAX_WIDTH // (_WEIGHTS + 1) else torch.float64
         self._fast = len(weights) <= MAX_WIDTH and _has_instructions()
         if self._fast:
             high = (weights.float() / _WEIGHTS).round()
@@ -51,9 +53,10 @@ class ExactProduct:
         high = (narrow / _ROWS).round_()
         parts = torch.zeros(2, padded, rows.shape[1], dtype=torch.int8)
         parts[0, :count], parts[1, :count] = high, narrow - _ROWS * high
-        products = torch._int_mm(parts.flatten(0, 1), self._weights).view(2, padded, 2, self._width)[:, :count]
-        high_rows, low_rows = products.to(torch.float64).mul_(torch.tensor([_WEIGHTS, 1]).view(2, 1)).sum(dim=2)
-        product: Tensor = high_rows.mul_(_ROWS).add_(low_rows)
+        products = torch._int_mm(parts.flatten(0, 1), self._weights).view(2, padded, 2, self._width)
+        high, low = products[:, :count].to(self._sums).unbind(dim=2)
+        high_rows, low_rows = torch.add(low, high, alpha=_WEIGHTS)
+        product: Tensor = high_rows.to(torch.float64).mul_(_ROWS).add_(low_rows)
         return product
 
 
