@@ -57,7 +57,7 @@ def verify(
         print_json([{"event": one.event, "reason": one.reason} for one in breaks])
     else:
         for one in breaks:
-            line(f"event {one.event}: {one.reason}", style="red")
+            line(str(one), style="red")
         if breaks:
             line(f"{plural(len(breaks), 'difference')} from what was recorded", messages())
         else:

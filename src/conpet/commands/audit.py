@@ -56,7 +56,7 @@ def verify_workspace(store: Store, heads: Sequence[Head] = ()) -> list[Break]:
             or cut at its end, cannot be told from the true one.
     """
     events = [to_json(event) for event in store.events()]
-    damaged = [Break(events[-1]["id"], str(problem)) for problem in store.verify()]
+    damaged = [Break(None, str(problem)) for problem in store.verify()]
     return [*store.history_breaks(), *_against(events, heads), *damaged]
 
 

@@ -28,12 +28,15 @@ class Break:
     """A place where a history, or what it describes, is not what was recorded.
 
     Attributes:
-        event: Id of the event.
+        event: Id of the event; None for a file that is not what the database says.
         reason: What is wrong.
     """
 
-    event: int
+    event: int | None
     reason: str
+
+    def __str__(self) -> str:
+        return self.reason if self.event is None else f"event {self.event}: {self.reason}"
 
 
 def actor() -> str:
