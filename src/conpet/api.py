@@ -15,6 +15,7 @@ from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
 from conpet.backbone.location import RELATIVE, find_again, relative_location
 from conpet.commands import (
+    audit,
     consolidate,
     extend,
     generations,
@@ -30,6 +31,7 @@ from conpet.commands import (
     tune,
     upgrade,
 )
+from conpet.commands.audit import Head
 from conpet.commands.base import Transaction
 from conpet.commands.checks import check_settings, consolidation_blocker
 from conpet.commands.create import new_settings
@@ -62,6 +64,7 @@ from conpet.state.live import LiveState, cut_backbone
 from conpet.state.reading import task_state
 from conpet.state.state import TaskState
 from conpet.store import Store, TaskRecord
+from conpet.store.chain import Break
 from conpet.tuning.search import CostLimit
 from conpet.types import (
     Addition,
@@ -183,6 +186,7 @@ class ConPET:
         deterministic: bool | None = None,
         wait_for_changes: bool = True,
         event_detail: Mapping[str, Any] | None = None,
+        actor: str | None = None,
     ) -> Self:
         """Open a workspace and check that its backbone is the one it was made with.
 
@@ -195,13 +199,14 @@ class ConPET:
             wait_for_changes: Whether a prediction waits for a generation that another process has just committed. If
                 not, predictions use the former generation until a background thread has prepared the new one.
             event_detail: Added to the detail of every event that this object adds to the history (JSON-ready).
+            actor: Who makes the changes, for the history; by default `CONPET_ACTOR`, or the user of this process.
 
         Raises:
             WorkspaceNotFoundError: There is no workspace at `path`.
             UnknownNameError: Its method, or another component, is not registered.
             BackboneMismatchError: The backbone differs in its weights, tokenizer or configuration.
         """
-        store = Store.open(path, detail=event_detail)
+        store = Store.open(path, detail=event_detail, actor=actor)
         header = store.header()
         try:
             settings = Settings.parse(header.settings)
@@ -704,6 +709,37 @@ class ConPET:
     def learned_examples(self) -> int:
         """Number of training examples that the active versions of all tasks were learned from."""
         return consolidate.learned_examples(self._store.snapshot())
+
+    def verify_history(self, heads: Sequence[Head] = ()) -> list[Break]:
+        """Check that the history and what it recorded are unchanged, byte by byte.
+
+        Args:
+            heads: Values of `history_head` that were noted elsewhere. Without one, a history that was written anew as a
+                whole, or cut off at its end, cannot be told from the true one.
+
+        Returns:
+            The differences; empty if there are none.
+        """
+        return audit.verify_workspace(self._store, heads)
+
+    def history_head(self) -> Head:
+        """Return the number and the digest of the last event; the digest stands for the whole history."""
+        return audit.head(self._store)
+
+    def trace(self, task: str, version: int | None = None) -> dict[str, Any]:
+        """Return what is recorded of a version of a task: who made it, when, from which data, and what happened to it.
+
+        Args:
+            task: Name of the task, as an answer names it; it may have been removed since.
+            version: Its version; None for the active one.
+
+        Returns:
+            A JSON-ready dictionary, as `conpet audit trace --json` prints it.
+
+        Raises:
+            UnknownNameError: There was no such task or version.
+        """
+        return audit.trace(self._store, task, version)
 
     @property
     def generations(self) -> list[Generation]:

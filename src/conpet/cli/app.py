@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from conpet.cli import (
+    audit,
     backbones,
     bench,
     cache,
@@ -71,6 +72,7 @@ app.command("restore")(consolidate.restore)
 app.add_typer(modules.app, name="modules")
 app.add_typer(labels.app, name="labels")
 app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(cache.app, name="cache")
 app.add_typer(bench.app, name="bench")

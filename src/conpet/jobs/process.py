@@ -85,10 +85,15 @@ class JobProcess:
         from conpet.api import ConPET
 
         self._queue.log(self._id, f"attempt {job.attempts} started")
+        caller = self._queue.caller(self._id)
         with (
             warnings.catch_warnings(),
             ConPET.open(
-                self._path, backbone=self._backbone, device=self._device, event_detail={JOB: self._id}
+                self._path,
+                backbone=self._backbone,
+                device=self._device,
+                event_detail={JOB: self._id},
+                actor=f"key {caller}" if caller else None,
             ) as workspace,
         ):
             warnings.showwarning = self._show_warning  # type: ignore[assignment] # the last parameter is `line` there

@@ -53,6 +53,9 @@ def read_events(connection: Connection, after: int) -> list[EventRecord]:
             confusion=row.confusion,
             bytes_stored=row.bytes_stored,
             restores=row.restores,
+            actor=row.actor,
+            written=row.written,
+            digest=row.digest,
         )
         for row in rows
     ]

@@ -231,6 +231,9 @@ class EventRecord:
         confusion: The selector's confusion, from the caller.
         bytes_stored: Size of all objects in use after the event, without those that only pinned generations need.
         restores: The pinned generation that it made present again, or None.
+        actor: Who made the change: a user of the machine, or an API key.
+        written: Hashes of what it wrote, and of the state after it (see `conpet.store.chain`).
+        digest: Hash of the event and of the digest before it.
     """
 
     id: int
@@ -244,4 +247,7 @@ class EventRecord:
     costs: tuple[Cost, ...]
     confusion: Any
     bytes_stored: int
-    restores: int | None = None
+    restores: int | None
+    actor: str
+    written: Mapping[str, Any]
+    digest: str

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, Dialect, ForeignKey, Index, String, TypeDecorator, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -64,6 +64,9 @@ class EventRow(Base):
     confusion: Mapped[Any] = mapped_column(nullable=True)
     bytes_stored: Mapped[int]
     restores: Mapped[int | None]
+    actor: Mapped[str]
+    written: Mapped[dict[str, Any]]
+    digest: Mapped[str]
 
 
 class LedgerRow(Base):

@@ -18,6 +18,7 @@ from sqlalchemy import insert, text
 
 from conpet.artifact import sync
 from conpet.errors import CorruptionError, UnknownNameError, WorkspaceExistsError, WorkspaceNotFoundError
+from conpet.store import chain
 from conpet.store.access import require_writable
 from conpet.store.database import Database
 from conpet.store.layout import DATABASE, Layout
@@ -42,11 +43,13 @@ class Store:
     Args:
         path: The workspace's folder.
         detail: Added to the detail of every event that this object commits.
+        actor: Who makes the changes; by default the user of this process.
     """
 
-    def __init__(self, path: Path, detail: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: Path, detail: Mapping[str, Any] | None = None, actor: str | None = None) -> None:
         self._layout = Layout(path)
-        self._detail = detail
+        self._detail = dict(detail or {})
+        self._actor = actor or chain.actor()
         self._database = Database(self._layout.database)
         self._index = Index(self._layout.objects)
         self._seen: tuple[object, int] = (None, 0)  # the stamp of the database, and the generation it had
@@ -91,12 +94,15 @@ class Store:
         _require_free(Path(path).expanduser().resolve())
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, detail: Mapping[str, Any] | None = None) -> Store:
+    def open(
+        cls, path: str | os.PathLike[str], *, detail: Mapping[str, Any] | None = None, actor: str | None = None
+    ) -> Store:
         """Open the workspace at `path`.
 
         Args:
             path: The workspace's folder.
-            detail: Added to the detail of every event that the store commits, for example who requested the change.
+            detail: Added to the detail of every event that the store commits, for example the job.
+            actor: Who makes the changes; by default the user of this process.
 
         Raises:
             WorkspaceNotFoundError: There is no workspace.
@@ -104,7 +110,7 @@ class Store:
         """
         folder = Path(path).expanduser().resolve()
         _require_workspace(folder)
-        store = cls(folder, detail)
+        store = cls(folder, detail, actor)
         store._require_schema()
         for part in store._layout.folders:  # copying tools and archives may drop empty folders
             with suppress(OSError):  # only a change needs them, and reports that they are missing
@@ -180,7 +186,7 @@ class Store:
         with hold_lock(self._layout.root, verb, wait_seconds):
             if verb in FREEING:
                 use_reserve(self._layout)
-            writer = Writer(self._layout, self._database, self._detail)
+            writer = Writer(self._layout, self._database, self._detail, self._actor)
             try:
                 writer.clean()
                 yield writer
@@ -232,6 +238,12 @@ class Store:
         for snapshot in snapshots:
             snapshot.close()
         return problems
+
+    def history_breaks(self) -> list[chain.Break]:
+        """Return where the history, or what it describes, is not what was recorded; see `conpet.store.chain`."""
+        with self._database.read() as connection:
+            events = read_events(connection, 0)
+            return [*chain.breaks([chain.to_json(event) for event in events]), *chain.differences(connection, events)]
 
     def _require_schema(self) -> None:
         with self._database.read() as connection:
@@ -292,7 +304,9 @@ def _build(layout: Layout, settings: Mapping[str, Any], backbone: Mapping[str, A
                 settings=dict(settings), backbone=dict(backbone), created=now, conpet_version=version("conpet")
             )
         )
-        connection.execute(insert(EventRow).values(time=now, verb="create", detail=dict(detail), bytes_stored=0))
+        first = {"time": now, "verb": "create", "detail": dict(detail), "actor": chain.actor()}
+        connection.execute(insert(EventRow).values(**first, bytes_stored=0, written={}, digest=""))
+        chain.create(connection)
         offer_lease(layout, read_generation(connection))
     sync(layout.database)
     sync(layout.root)

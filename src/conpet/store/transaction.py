@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from conpet.artifact import Manifest
 from conpet.errors import ConfigError
+from conpet.store.chain import seal, written_by
 from conpet.store.change import Change, NewVersion
 from conpet.store.pins import pin_present, restore, unpin
 from conpet.store.plan import Placement, Plan, Target, find_version
@@ -30,7 +31,7 @@ from conpet.store.schema import (
 )
 
 
-def apply_change(connection: Connection, change: Change, plan: Plan, manifests: Sequence[Manifest]) -> int:
+def apply_change(connection: Connection, change: Change, plan: Plan, manifests: Sequence[Manifest], actor: str) -> int:
     """Write all rows of a change and return the id of its event.
 
     Args:
@@ -38,9 +39,10 @@ def apply_change(connection: Connection, change: Change, plan: Plan, manifests: 
         change: What to change.
         plan: Its plan, from `make_plans` in this state.
         manifests: One for each placement of the plan; the folders must already be in place.
+        actor: Who makes the change.
     """
     now, present = datetime.now(UTC), read_generation(connection)
-    event_id = _add_event(connection, change, plan, now)
+    event_id = _add_event(connection, change, plan, actor, now)
     if change.pin:
         pin_present(connection, present)
     unpin(connection, change.unpinned)
@@ -64,6 +66,7 @@ def apply_change(connection: Connection, change: Change, plan: Plan, manifests: 
     in_use = _bytes_before(connection, event_id) + sum(manifest.bytes for manifest in manifests)
     in_use += returned - _bytes_released(connection, event_id)
     connection.execute(update(EventRow).where(EventRow.id == event_id).values(bytes_stored=in_use))
+    seal(connection, event_id, written_by(connection, change, plan, manifests))
     return event_id
 
 
@@ -87,7 +90,7 @@ def _bytes_released(connection: Connection, event_id: int) -> int:
     return connection.execute(released).scalar_one()
 
 
-def _add_event(connection: Connection, change: Change, plan: Plan, now: datetime) -> int:
+def _add_event(connection: Connection, change: Change, plan: Plan, actor: str, now: datetime) -> int:
     return connection.execute(
         insert(EventRow)
         .values(
@@ -99,6 +102,9 @@ def _add_event(connection: Connection, change: Change, plan: Plan, now: datetime
             confusion=change.confusion,
             bytes_stored=0,
             restores=change.restore,
+            actor=actor,
+            written={},
+            digest="",
         )
         .returning(EventRow.id)
     ).scalar_one()

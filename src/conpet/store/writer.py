@@ -35,12 +35,14 @@ class Writer:
         layout: The paths of the workspace.
         database: Its database.
         detail: Added to the detail of every event.
+        actor: Who makes the changes.
     """
 
-    def __init__(self, layout: Layout, database: Database, detail: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, layout: Layout, database: Database, detail: Mapping[str, Any], actor: str) -> None:
         self._layout = layout
         self._database = database
-        self._detail = dict(detail or {})
+        self._detail = detail
+        self._actor = actor
 
     def commit(self, change: Change) -> EventRecord:
         """Commit a change completely, or nothing of it on an error.
@@ -67,7 +69,7 @@ class Writer:
             manifests = [self._write_objects(plan) for plan in plans]
             with self._database.write() as connection:
                 arguments = zip(changes, plans, manifests, strict=True)
-                first, *_ = [apply_change(connection, *each) for each in arguments]
+                first, *_ = [apply_change(connection, *each, self._actor) for each in arguments]
                 events = read_events(connection, after=first - 1)
                 offer_lease(self._layout, events[-1].id)
         except BaseException:

@@ -1,0 +1,190 @@
+"""`conpet audit`: check, trace, export and sign the history of a workspace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from conpet.cli.console import line, messages, output, print_json
+from conpet.cli.help import App
+from conpet.cli.options import AsJson, TaskName, WorkspacePath
+from conpet.errors import ConfigError, DataError, plural
+from conpet.files import require_writable_file, written_aside
+
+if TYPE_CHECKING:
+    from conpet.commands.audit import Head
+
+app = App(help="Check, trace, export and sign the history of a workspace.", no_args_is_help=True)
+
+
+@app.command()
+def verify(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="WORKSPACE|FILE", help="A workspace, or a history from `conpet audit export`.", show_default=False
+        ),
+    ],
+    heads: Annotated[
+        list[str] | None,
+        typer.Option("--head", metavar="HEAD", help="What `conpet audit head` printed earlier; repeatable."),
+    ] = None,
+    checkpoints: Annotated[
+        list[Path] | None,
+        typer.Option("--checkpoint", metavar="FILE", help="A checkpoint from `conpet audit sign`; repeatable."),
+    ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The public key of the checkpoints.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that no event of the history was changed, removed or moved, and that what is stored is what it recorded.
+
+    Whoever can write the workspace could write its whole history anew, or cut off its end. This is found with a head
+    that you noted elsewhere (--head) or a signed one (--checkpoint).
+    """
+    from conpet.commands.audit import Head, verify_export, verify_workspace
+    from conpet.store import Store
+
+    noted = [Head.parse(text) for text in heads or ()] + _signed(checkpoints or [], public_key)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; name a workspace, or a file that `conpet audit export` wrote")
+    breaks = verify_export(path, noted) if path.is_file() else verify_workspace(Store.open(path), noted)
+    if as_json:
+        print_json([{"event": one.event, "reason": one.reason} for one in breaks])
+    else:
+        for one in breaks:
+            line(str(one), style="red")
+        if breaks:
+            line(f"{plural(len(breaks), 'difference')} from what was recorded", messages())
+        else:
+            line(f"{path}: {'the history is' if path.is_file() else 'history and content are'} as recorded")
+    if breaks:
+        raise typer.Exit(1)
+
+
+@app.command()
+def head(workspace: WorkspacePath) -> None:
+    """Print the number and digest of the last event. Note it elsewhere: it stands for the whole history up to now."""
+    from conpet.commands.audit import head as head_of
+    from conpet.store import Store
+
+    line(str(head_of(Store.open(workspace))))
+
+
+@app.command()
+def trace(
+    workspace: WorkspacePath,
+    task: TaskName,
+    version: Annotated[
+        int | None,
+        typer.Option(
+            "--version", metavar="N", min=1, help="Version, as an answer names it.", show_default="the active version"
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is recorded of the version that gave an answer: who made it, when, from which data, and what happened.
+
+    Every answer names its task and version (`conpet predict`, HTTP). The task may have been removed since.
+    """
+    from conpet.commands.audit import trace as trace_of
+    from conpet.store import Store
+
+    found = trace_of(Store.open(workspace), task, version)
+    if as_json:
+        print_json(found)
+    else:
+        _print_trace(found)
+
+
+@app.command()
+def export(
+    workspace: WorkspacePath,
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="JSON Lines file.", show_default=False)],
+) -> None:
+    """Write the history into a file, one event per line. `conpet audit verify` checks it without the workspace."""
+    from conpet.commands.audit import export as entries
+    from conpet.store import Store
+
+    require_writable_file(out)
+    lines = list(entries(Store.open(workspace)))
+    with written_aside(out) as stream:
+        stream.writelines(f"{entry}\n" for entry in lines)
+    line(f"{plural(len(lines), 'event')} written to {out}", messages())
+
+
+@app.command()
+def key(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="File of the private key.", show_default=False)],
+) -> None:
+    """Make an Ed25519 key to sign checkpoints with. Keep it where whoever writes the workspace cannot read it."""
+    from conpet.commands.checkpoint import new_key
+
+    require_writable_file(path)
+    public = new_key(path)
+    line(f"private key: {path} (only you can read it); public key: {public}", messages())
+
+
+@app.command()
+def sign(
+    workspace: WorkspacePath,
+    key: Annotated[Path, typer.Option(metavar="FILE", help="The private key.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the checkpoint here.", show_default="printed"),
+    ] = None,
+) -> None:
+    """Write a signed checkpoint of the history. Nobody without the key can write another history that fits to it."""
+    from conpet.commands.checkpoint import sign as signed
+    from conpet.store import Store
+
+    if out is not None:
+        require_writable_file(out, key)
+    checkpoint = signed(Store.open(workspace), key)
+    if out is None:
+        print_json(checkpoint)
+        return
+    with written_aside(out) as stream:
+        stream.write(json.dumps(checkpoint, indent=2) + "\n")
+    line(f"checkpoint of generation {checkpoint['head'].partition(':')[0]} written to {out}", messages())
+
+
+def _signed(checkpoints: list[Path], public_key: Path | None) -> list[Head]:
+    if not checkpoints:
+        if public_key is not None:
+            raise ConfigError("--public-key is for a checkpoint; give --checkpoint too")
+        return []
+    if public_key is None:
+        raise ConfigError("a checkpoint needs the key to check it with: give --public-key")
+    from conpet.commands.checkpoint import checked
+
+    return [checked(checkpoint, public_key) for checkpoint in checkpoints]
+
+
+def _print_trace(found: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    made = found["made"]
+    state = "active" if found["active"] else "not active" if found["objects"] else "no longer stored"
+    line(f"task {found['task']}, version {found['version']} ({state})")
+    line(f"made: generation {made['generation']}, {made['time'][:19]} UTC, by {made['actor']}")
+    line(f"labels: {', '.join(found['labels'])}")
+    line(f"data: SHA-256 {found['data']}")
+    if found["examples"]:
+        counted = (f"{count:,} {subset}" for subset, count in found["examples"].items())
+        line(f"examples: {', '.join(counted)}")
+    for each in found["objects"]:
+        line(f"{each['slot']}: objects/{each['folder']}, SHA-256 of its files {each['sha256']}")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("generation", "time (UTC)", "by", "what", "version"):
+        table.add_column(column, overflow="fold")
+    for event in found["events"]:
+        version = "" if event["version"] is None else str(event["version"])
+        row = (event["time"][:19], Text(event["actor"]), event["verb"], version)
+        table.add_row(str(event["generation"]), *row)
+    output().print(table)

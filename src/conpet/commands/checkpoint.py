@@ -1,0 +1,100 @@
+"""Sign the head of a workspace's history, so that nobody without the key can write another one."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from conpet.commands.audit import Head, head
+from conpet.errors import ConfigError, DataError
+from conpet.store import Store
+
+try:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+except ImportError as error:
+    raise ConfigError("signing needs the package cryptography: pip install 'conpet[audit]'") from error
+
+_FORM = "conpet history 1"
+"""What a signature is for, and the form of the signed text."""
+
+
+def new_key(path: Path) -> Path:
+    """Write a new Ed25519 key, readable by its owner alone, and its public key beside it; return the latter's path.
+
+    Raises:
+        ConfigError: One of the files exists.
+    """
+    public_path = path.with_name(f"{path.name}.pub")
+    for file in (path, public_path):
+        if file.exists():
+            raise ConfigError(f"{file} exists; name another file, a key is never replaced")
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(private)
+    public_path.write_bytes(
+        key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    return public_path
+
+
+def sign(store: Store, key: Path) -> dict[str, Any]:
+    """Return a checkpoint: the head of a workspace's history with the time and a signature, JSON-ready.
+
+    Args:
+        store: The workspace's store.
+        key: An Ed25519 private key in PEM, without a password.
+
+    Raises:
+        ConfigError: The key cannot be read.
+    """
+    try:
+        private = serialization.load_pem_private_key(key.read_bytes(), None)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{key} is not an Ed25519 private key without a password: {error}") from None
+    if not isinstance(private, Ed25519PrivateKey):
+        raise ConfigError(f"{key} is a key of another kind; make an Ed25519 key with `conpet audit key`")
+    signed = {"head": str(head(store)), "time": datetime.now(UTC).isoformat(timespec="seconds")}
+    return {**signed, "signature": private.sign(_text(signed)).hex()}
+
+
+def checked(checkpoint: Path, public_key: Path) -> Head:
+    """Return the head in a checkpoint.
+
+    Args:
+        checkpoint: A file with what `sign` returned.
+        public_key: The public key in PEM.
+
+    Raises:
+        ConfigError: The public key cannot be read.
+        DataError: The file is no checkpoint, or was not signed with this key.
+    """
+    try:
+        public = serialization.load_pem_public_key(public_key.read_bytes())
+    except ValueError as error:
+        raise ConfigError(f"{public_key} is not a public key: {error}") from None
+    if not isinstance(public, Ed25519PublicKey):
+        raise ConfigError(f"{public_key} is a key of another kind; give the .pub file of `conpet audit key`")
+    try:
+        document = json.loads(checkpoint.read_text(encoding="utf-8"))
+        signed = {name: str(document[name]) for name in ("head", "time")}
+        signature = bytes.fromhex(document["signature"])
+        noted = Head.parse(signed["head"])
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
+        raise DataError(f"{checkpoint} is not a checkpoint that `conpet audit sign` wrote: {error}") from None
+    try:
+        public.verify(signature, _text(signed))
+    except InvalidSignature:
+        raise DataError(f"{checkpoint} was changed, or was not signed with the key of {public_key}") from None
+    return noted
+
+
+def _text(signed: dict[str, str]) -> bytes:
+    return "\n".join([_FORM, signed["head"], signed["time"]]).encode()

@@ -1,0 +1,117 @@
+"""`conpet audit`: what it finds, prints and writes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from conpet import ConPET
+from tests.helpers.cli import conpet
+from tests.helpers.store import commit, learn, make_store
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    store = make_store(tmp_path / "ws")
+    commit(store, learn("cards", 1.0), learn("loans", 2.0), learn("cards", 3.0))
+    return store.path
+
+
+def head_of(workspace: Path) -> str:
+    return conpet("audit", "head", workspace).out.strip()
+
+
+def test_an_untouched_workspace_passes(workspace: Path) -> None:
+    noted = head_of(workspace)
+    commit_more = conpet("audit", "verify", workspace, "--head", noted)
+    assert (commit_more.code, commit_more.out) == (0, f"{workspace}: history and content are as recorded\n")
+    assert conpet("audit", "verify", workspace, "--json").json == []
+
+
+def test_a_changed_byte_and_a_changed_event_are_named(workspace: Path) -> None:
+    with closing(sqlite3.connect(workspace / "workspace.sqlite")) as raw, raw:
+        raw.execute("UPDATE event SET actor = 'nobody' WHERE id = 2")
+    file = next((workspace / "objects").glob("module-loans-*/*.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    result = conpet("audit", "verify", workspace)
+    assert result.code == 1
+    assert "event 2: was changed after it was recorded" in result.out
+    assert any(row.startswith(str(file)) for row in result.out.splitlines())
+    assert "2 differences from what was recorded" in result.err
+
+
+def test_a_history_written_anew_or_cut_off_is_found_by_a_head_noted_before(workspace: Path, tmp_path: Path) -> None:
+    noted = head_of(workspace)
+    other = make_store(tmp_path / "other")
+    commit(other, learn("cards", 1.0), learn("loans", 2.0))
+    assert conpet("audit", "verify", other.path).code == 0
+    cut = conpet("audit", "verify", other.path, "--head", noted)
+    assert (cut.code, cut.out) == (1, "event 4: was noted, but is not in the history\n")
+    commit(other, learn("cards", 3.0))
+    anew = conpet("audit", "verify", other.path, "--head", noted)
+    assert anew.code == 1
+    assert "was written anew" in anew.out
+    wrong = conpet("audit", "verify", other.path, "--head", "4:abc")
+    assert (wrong.code, wrong.out) == (1, "")
+    assert "'4:abc' is not GENERATION:DIGEST" in wrong.err
+
+
+def test_an_exported_history_is_checked_without_the_workspace(workspace: Path, tmp_path: Path) -> None:
+    file, noted = tmp_path / "history.jsonl", head_of(workspace)
+    assert "4 events written" in conpet("audit", "export", workspace, "-o", file).err
+    assert conpet("audit", "verify", file, "--head", noted).out == f"{file}: the history is as recorded\n"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], *lines[2:]]))
+    assert "event 2: event 2 is missing" in conpet("audit", "verify", file).out
+    file.write_text("\n".join([lines[0], json.dumps(json.loads(lines[1]) | {"verb": "remove"}), *lines[2:]]))
+    assert "event 2: was changed" in conpet("audit", "verify", file).out
+    for text in ("", "not JSON", "[1]"):
+        file.write_text(text)
+        assert conpet("audit", "verify", file).code == 1
+        assert str(file) in conpet("audit", "verify", file).err
+    assert "no such file or folder" in conpet("audit", "verify", tmp_path / "nothing").err
+
+
+def test_a_signed_checkpoint_needs_its_key(workspace: Path, tmp_path: Path) -> None:
+    key, checkpoint = tmp_path / "key.pem", tmp_path / "checkpoint.json"
+    assert conpet("audit", "key", key).code == 0
+    assert key.stat().st_mode & 0o077 == 0
+    assert "never replaced" in conpet("audit", "key", key).err
+    assert conpet("audit", "sign", workspace, "--key", key, "-o", checkpoint).code == 0
+    check = ("audit", "verify", workspace, "--checkpoint", checkpoint, "--public-key")
+    assert conpet(*check, f"{key}.pub").code == 0
+    conpet("audit", "key", tmp_path / "other")
+    assert "was changed, or was not signed with the key" in conpet(*check, tmp_path / "other.pub").err
+    document = json.loads(checkpoint.read_text())
+    assert document["head"] == head_of(workspace)
+    checkpoint.write_text(json.dumps(document | {"time": "2020-01-01T00:00:00+00:00"}))
+    assert "was changed" in conpet(*check, f"{key}.pub").err
+    checkpoint.write_text("{}")
+    assert "is not a checkpoint" in conpet(*check, f"{key}.pub").err
+    assert "--public-key" in conpet(*check[:-1]).err
+    assert "is not an Ed25519 private key" in conpet("audit", "sign", workspace, "--key", f"{key}.pub").err
+
+
+def test_trace_tells_who_made_a_version_and_from_what(workspace: Path) -> None:
+    found = conpet("audit", "trace", workspace, "cards", "--json").json
+    assert (found["version"], found["active"], found["data"]) == (2, True, "digest-3.0")
+    assert [event["version"] for event in found["events"]] == [1, 2]
+    assert {each["slot"] for each in found["objects"]} == {"module", "memory"}
+    text = conpet("audit", "trace", workspace, "cards", "--version", 1)
+    assert "task cards, version 1 (not active)" in text.out
+    assert f"by {found['made']['actor']}" in text.out
+    assert "it has had: 1, 2" in conpet("audit", "trace", workspace, "cards", "--version", 9).err
+    assert "no task 'news' was ever learned" in conpet("audit", "trace", workspace, "news").err
+
+
+def test_python_gives_the_same(tmp_path: Path) -> None:
+    with ConPET.create(tmp_path / "ws", backbone="tiny-random") as learner:
+        noted = learner.history_head()
+        assert str(noted) == head_of(learner.path)
+        assert learner.verify_history([noted]) == []
