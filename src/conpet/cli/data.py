@@ -151,8 +151,16 @@ def _print(report: DataCheckReport, sources: list[Path], fix: Path | None, html:
         line(f"{fix}: the cleaned copy: {plural(left, 'row')} left out, {plural(changed, 'row')} changed", out)
         for text in report.remaining:
             line(f"still wrong: {text}", out, "red")
-        if not report.remaining and not report.of("known-labels"):
-            line(f"next: conpet learn {report.workspace or 'WORKSPACE'} {fix}", out, "dim")
+        if not report.remaining:
+            line(f"next: {_learn(report, fix)}", out, "dim")
     elif report.refused and not report.remaining:
         named = " ".join(map(str, sources))
-        line(f"next: conpet data check {named} --fix FOLDER   or: conpet learn WORKSPACE ... --fix", out, "dim")
+        learn = _learn(report, sources[0] if len(sources) == 1 else "...")
+        line(f"next: conpet data check {named} --fix FOLDER   or: {learn} --fix", out, "dim")
+    elif report.learn_options and len(sources) == 1:
+        line(f"next: {_learn(report, sources[0])}", out, "dim")
+
+
+def _learn(report: DataCheckReport, source: Path | str) -> str:
+    command = f"conpet learn {report.workspace or 'WORKSPACE'} {source}"
+    return f"{command} {report.learn_options}" if report.learn_options else command

@@ -106,6 +106,7 @@ def plan(tasks: Sequence[Task], snapshot: Snapshot, backbone: Backbone, settings
         return Plan(tuple(PlannedTask(task, None, 0, 0.0) for task in tasks), 0)
     speed = _measure(new, backbone, settings)
     tests = {name: examples_without_test_labels(version).count(Subset.TEST) for name, version in active.items()}
+    versions = {name: version.number for name, version in active.items()}
     planned = []
     method: type[Method] = METHODS[settings.method.name]
     learned = sum(version.description["counts"]["train"] for version in active.values())
@@ -121,7 +122,7 @@ def plan(tasks: Sequence[Task], snapshot: Snapshot, backbone: Backbone, settings
         seconds += _statistics_operations(len(task.train), method, backbone, settings) / speed.rate
         if evaluate:
             seconds += speed.prefix * len(task.test) + speed.answer * sum(tests.values())
-        version = active[task.name].number + 1 if task.name in active else 1
+        version = versions[task.name] = versions.get(task.name, 0) + 1
         planned.append(PlannedTask(task, version, steps, seconds))
     rows = max(len(task.train) + len(task.validation) + len(task.test) for task in new)
     return Plan(tuple(planned), speed.peak + rows * speed.state_bytes if speed.peak else 0)

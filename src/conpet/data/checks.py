@@ -157,6 +157,17 @@ def check_new_labels(
     return problems
 
 
+NEW_LABELS = (
+    ". `--mixed` instead of `--extend` learns new labels as a new task, and adds the other examples to their tasks (in "
+    "Python, `learn_mixed`)"
+)
+
+
+def unknown_label(label: str) -> str:
+    """Return the problem of a label to which examples are to be added, although no task has it."""
+    return f"no task has a label {label!r}"
+
+
 def next_step(labels: Iterable[str | None], owners: Mapping[str, str]) -> str:
     """Return how to learn labels of which some are known, as the end of a message; empty if none is.
 

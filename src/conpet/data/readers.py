@@ -132,7 +132,7 @@ def read_examples(
     if loaded.problems:
         raise DataError(_summary(path, loaded.problems), loaded.problems)
     _tell(note, loaded.notes)
-    return Examples(**{subset: tuple(row.example for row in rows) for subset, rows in loaded.subsets.items()})
+    return Examples.of_rows(loaded.subsets)
 
 
 def read_mixed(
@@ -188,7 +188,7 @@ def read_mixed(
     return [
         MixedExamples(
             task.source.name,
-            Examples(**{subset: tuple(row.example for row in rows) for subset, rows in task.subsets.items()}),
+            Examples.of_rows(task.subsets),
             task.source.template,
             task.source.settings,
         )

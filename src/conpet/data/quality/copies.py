@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from conpet.data.quality.finding import Finding
 from conpet.data.quality.rows import TEST, TRAIN, VALIDATION, Data, Row, input_identity
@@ -24,12 +24,12 @@ def find_copies(data: Data) -> Iterator[Finding]:
     left = Counter((row.task, row.label) for row in data.rows if row.subset == TRAIN)
     for rows in groups.values():
         if len(rows) > 1 and not all(row.stored for row in rows):
-            yield from _in_group(rows, left, data.owners)
+            yield from _in_group(rows, left, data.owners.keys())
 
 
-def _in_group(rows: Sequence[Row], left: Counter[tuple[str, str]], owners: Mapping[str, str]) -> Iterator[Finding]:
+def _in_group(rows: Sequence[Row], left: Counter[tuple[str, str]], known: Collection[str]) -> Iterator[Finding]:
     new = {row: None for row in rows if not row.stored}  # a set that keeps the order
-    for finding in _against_stored(list(new), [row for row in rows if row.stored], owners):
+    for finding in _against_stored(list(new), [row for row in rows if row.stored], known):
         yield finding
         if finding.row is not None:
             del new[finding.row]
@@ -50,12 +50,15 @@ def _in_group(rows: Sequence[Row], left: Counter[tuple[str, str]], owners: Mappi
         yield from _same_subset(same_subset, left)
 
 
-def _against_stored(new: Sequence[Row], stored: Sequence[Row], owners: Mapping[str, str]) -> Iterator[Finding]:
+def _against_stored(new: Sequence[Row], stored: Sequence[Row], known: Collection[str]) -> Iterator[Finding]:
     """Compare new rows with those of a workspace."""
     held_out = [row for row in stored if row.subset != TRAIN]
     trained = [row for row in stored if row.subset == TRAIN]
     for row in new if stored else ():
-        if row.subset == TRAIN and held_out:
+        if same := next((one for one in stored if _is_added_again(row, one, known)), None):
+            message = f"the same input is stored already: {same.place}"
+            yield Finding("duplicate", message, row, other=same, leaves_out=True)
+        elif row.subset == TRAIN and held_out:
             other = next((one for one in held_out if one.subset == TEST), held_out[0])
             yield Finding("leak", f"trains on a held-out input: {other.place}", row, other=other, leaves_out=True)
         elif row.subset != TRAIN and trained:
@@ -63,13 +66,13 @@ def _against_stored(new: Sequence[Row], stored: Sequence[Row], owners: Mapping[s
             yield Finding("leak", f"the same input was trained on: {other.place}", row, other=other, leaves_out=True)
         else:
             other = (trained or held_out)[0]
-            owner = owners.get(row.label, row.task)
-            if row.label == other.label or (owner == other.task and not other.label):  # test labels are hidden
-                message = f"the same input is stored already: {other.place}"
-                yield Finding("duplicate", message, row, other=other, leaves_out=True)
-            else:
-                message = f"label {row.label!r} contradicts {other.place}, which has the same input"
-                yield Finding("contradiction", message, row, other=other, leaves_out=True)
+            message = f"label {row.label!r} contradicts {other.place}, which has the same input"
+            yield Finding("contradiction", message, row, other=other, leaves_out=True)
+
+
+def _is_added_again(row: Row, stored: Row, known: Collection[str]) -> bool:
+    """Return whether a row of a known label is stored already; the labels of stored test rows are hidden."""
+    return row.label in known and (stored.label == row.label if stored.label else stored.task == row.task)
 
 
 def _leaks(train: Sequence[Row], held_out: Sequence[Row], left: Counter[tuple[str, str]]) -> Iterator[Finding]:
