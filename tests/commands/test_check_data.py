@@ -223,8 +223,8 @@ def test_files_of_old_and_new_labels_are_what_mixed_learns(tmp_path: Path, known
     assert (report.refused, report.learn_options) == (False, "--mixed")
     (note,) = report.of("known-labels")
     assert note.message == (
-        f"1 row of known labels would be added to task {old.name!r}, and 2 rows of 2 new labels would become a new task "
-        "'mixed': learn with --mixed"
+        f"1 row of known labels would be added to task {old.name!r}, and 2 rows of 2 new labels would become a new "
+        "task 'mixed': learn with --mixed"
     )
     (few,) = report.of("few-examples")
     assert "2 labels" in few.message

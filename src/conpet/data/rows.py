@@ -173,6 +173,12 @@ def tokens_at(text: str, spans: Mapping[str, Span]) -> tuple[tuple[str, ...], di
     return tuple(text[piece.start : piece.end] for piece in pieces), found
 
 
+def lines_around(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return where the lines of a text that hold the characters from `start` to `end` (exclusive) begin and end."""
+    last = text.find("\n", end)
+    return text.rfind("\n", 0, start) + 1, len(text) if last < 0 else last
+
+
 def _check_characters(field: str, span: Span, text: str, value: Any) -> None:
     where = f"{field} span {span.start}:{span.end}"
     if span.start >= span.end:
