@@ -245,11 +245,11 @@ class TestMoreExamples:
         assert "nothing done" in again.out
         nothing = conpet("learn", workspace, file, "--extend", "--fix")
         assert (nothing.code, "more: nothing new: no training row is left" in nothing.out) == (0, True)
-        unknown = conpet(
-            "learn", workspace, write_rows(tmp_path / "x.jsonl", [{"text": "a", "label": "x"}]), "--extend"
-        )
-        assert (unknown.code, "no task has a label 'x'" in unknown.err) == (1, True)
-        assert "`--mixed` instead of `--extend`" in unknown.err
+        write_rows(tmp_path / "x.jsonl", [{"text": text, "label": "x"} for text in "abc"])
+        for fix in ((), ("--fix",)):
+            unknown = conpet("learn", workspace, tmp_path / "x.jsonl", "--extend", *fix)
+            assert (unknown.code, "row 1: no task has a label 'x'" in unknown.err) == (1, True)
+            assert "`--mixed` instead of `--extend`" in unknown.err
 
     def test_a_dry_run_of_a_stream_knows_the_labels_of_its_first_part(self, tmp_path: Path) -> None:
         workspace = taught(tmp_path)
@@ -268,3 +268,18 @@ class TestMoreExamples:
         ]
         learned = conpet("learn", workspace, tmp_path / "s", "--mixed", "--all-rows", "--no-evaluate")
         assert [line for line in learned.out.splitlines() if line in said] == said
+
+
+def test_long_labels_are_shortened_except_in_json(tmp_path: Path) -> None:
+    long = "the customer wants to know when the parcel that was sent last week will arrive"
+    given = [*rows(long), {"text": HOURS[0], "label": "renew"}]
+    file = write_rows(tmp_path / "t.jsonl", given)
+    shown = conpet("data", "check", file, "--quick", "--html", tmp_path / "page.html", "--verbose")
+    assert "the customer wants to know when the parcel" in shown.out
+    assert long not in shown.out
+    assert f'<span title="{long}">' in (tmp_path / "page.html").read_text(encoding="utf-8")
+    (finding,) = [one for one in conpet("data", "check", file, "--quick", "--json").json["findings"] if one["other"]][
+        :1
+    ]
+    assert {finding["place"]["label"], finding["other"]["label"]} == {long, "renew"}
+    assert long in finding["message"]

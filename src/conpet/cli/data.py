@@ -133,6 +133,7 @@ def _write_page(report: DataCheckReport, path: Path) -> None:
 def _print(report: DataCheckReport, sources: list[Path], fix: Path | None, html: Path | None, *, verbose: bool) -> None:
     from conpet.errors import plural
     from conpet.report.data_check_tables import counts_table, finding_lines
+    from conpet.report.text import with_short_labels
 
     out = output()
     line(str(report), out)
@@ -150,7 +151,7 @@ def _print(report: DataCheckReport, sources: list[Path], fix: Path | None, html:
         changed = len(report.left_out) - left
         line(f"{fix}: the cleaned copy: {plural(left, 'row')} left out, {plural(changed, 'row')} changed", out)
         for text in report.remaining:
-            line(f"still wrong: {text}", out, "red")
+            line(f"still wrong: {with_short_labels(text)}", out, "red")
         if not report.remaining:
             line(f"next: {_learn(report, fix)}", out, "dim")
     elif report.refused and not report.remaining:

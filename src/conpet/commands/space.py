@@ -21,8 +21,8 @@ _SUM_BYTES, _PARAMETER_BYTES, _FEATURE_BYTES = 8, 4, 2
 def bytes_to_write(tasks: Sequence[Task], snapshot: Snapshot, backbone: Backbone, settings: Settings) -> int:
     """Return the bytes that learning tasks in one change writes at least: modules, statistics and stored examples.
 
-    What is hard to foresee (names, checkpoints, the database, training examples if memory is limited) is not counted, so
-    that a change that fits is never refused.
+    What is hard to foresee (names, checkpoints, the database, training examples if memory is limited) is not counted,
+    so that a change that fits is never refused.
 
     Args:
         tasks: The tasks.

@@ -14,7 +14,7 @@ from conpet.data.checks import (
 )
 from conpet.data.quality.finding import Finding
 from conpet.data.quality.rows import TRAIN, Data, Mode, Row, TaskRows, by_label
-from conpet.errors import Problem, listed, plural
+from conpet.errors import Problem, Scope, listed, plural
 
 _SHOWN = 5
 
@@ -52,7 +52,8 @@ def _unusable(task: TaskRows) -> list[Problem]:
     if task.mode is Mode.MIXED:
         problems += check_new_labels(task.source, _located(new), task.name, task.owners, task.into)
     elif task.mode is Mode.EXTEND:
-        problems += [rows[0].located.problem(unknown_label(label)) for label, rows in by_label([*new.rows]).items()]
+        for label, (row, *_) in by_label([*new.rows]).items():
+            problems.append(Problem(row.file, row.number, unknown_label(label), scope=Scope.READING))
     return [*dict.fromkeys(problems)]
 
 
