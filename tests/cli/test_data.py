@@ -87,6 +87,10 @@ def test_a_file_in_another_encoding_is_not_cut_down_to_its_plain_rows(tmp_path: 
     assert done.code == 1
     assert "--encoding cp1252" in done.out
     assert conpet("data", "check", file, "--quick", "--encoding", "cp1252").code == 0
+    with file.open("ab") as stream:
+        stream.write(b",hours\n")
+    wrong = conpet("data", "check", file, "--quick", "--encoding", "cp1252")
+    assert f"or: conpet learn WORKSPACE {file} --encoding cp1252 --fix" in wrong.out
 
 
 def test_what_cannot_be_mended_is_said(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def check_each(source: str, subsets: Subsets, *, whole: bool = True, labels: boo
     """List the errors in single examples and in the labels; arguments as in `check_rows`."""
     train = subsets["train"]
     if not train:
-        return [Problem(source, None, "no usable training example")]
+        return [Problem(source, None, "no training example: there are no rows, or none that can be used")]
     known = {row.example.label for row in train if not _no_label(row.example)}
     problems = []
     for subset, rows in subsets.items():

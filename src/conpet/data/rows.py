@@ -16,6 +16,7 @@ from conpet.errors import ConpetError, Problem
 
 FIELDS = ("text", "tokens", "head", "tail", "mention", "label", "id")
 """The columns read; all others are ignored."""
+_LISTS = ("[{", "[[")
 _WORD = re.compile(r"\S+")
 _PAIR = re.compile(r"\s*(-?\d{1,9})\s*:\s*(-?\d{1,9})\s*")
 
@@ -74,6 +75,11 @@ def parse_label(value: Any) -> str | None:
             )
         return parse_label(value[0]) if value and value[0] is not None else None
     if isinstance(value, str):
+        if value.lstrip().startswith(_LISTS) and isinstance(_json(value), list):
+            raise RowError(
+                f"label is a list in JSON: {value!r:.40}; entities are read from lists in JSON files, so save each row "
+                'as {"text": ..., "entities": [...]}'
+            )
         return unicodedata.normalize("NFC", value.strip()) or None
     if isinstance(value, Integral) and not isinstance(value, bool):
         return str(int(value))

@@ -138,8 +138,8 @@ class Examination:
     def _learn_options(self) -> str | None:
         """The options of `conpet learn` for all tasks: --mixed includes --extend."""
         options = {learn_option(task) for task in self.data.tasks}
-        if len(options) == 1:
-            return options.pop()
+        if len(options) < 2:
+            return next(iter(options), None)
         return max((option for option in options if option not in (None, "--extend")), key=str, default="--mixed")
 
 

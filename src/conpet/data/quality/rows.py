@@ -66,12 +66,11 @@ class Row:
         """The label; empty if it is missing."""
         return self.example.label or ""
 
-    @property
-    def place(self) -> str:
-        """Where the row is, for messages about another row."""
+    def place_from(self, other: Row) -> str:
+        """Return where the row is, for messages about another row."""
         if self.stored:
             return f"stored {self.subset} example {self.number} of task {self.task!r}"
-        return f"row {self.number} of {self.file}"
+        return f"row {self.number}" if self.file == other.file else f"row {self.number} of {self.file}"
 
     @property
     def located(self) -> Located:
