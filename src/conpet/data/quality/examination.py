@@ -15,14 +15,20 @@ from conpet.data.quality.finding import KINDS, Finding
 from conpet.data.quality.labels import find_empty_files, find_label_counts, find_label_forms, find_label_names
 from conpet.data.quality.language import find_other_languages
 from conpet.data.quality.lengths import cut_summary, find_lengths, needs_of
-from conpet.data.quality.mislabelled import find_close_labels, find_mislabelled, out_of_fold
+from conpet.data.quality.mislabelled import (
+    LEAST_JUDGED,
+    find_close_labels,
+    find_mislabelled,
+    out_of_fold,
+    unjudged,
+)
 from conpet.data.quality.near import find_near_copies
 from conpet.data.quality.personal import find_personal_data, masked
 from conpet.data.quality.rows import TRAIN, Data, Mode, Row, TaskRows, by_label
 from conpet.data.quality.structure import find_notes, find_unusable, learn_option
 from conpet.data.templates import check_template
 from conpet.data.truncation import Need
-from conpet.errors import Problem
+from conpet.errors import Problem, plural
 from conpet.report.data_check import DataCheckReport, FoundRow, LeftOutRow, Place, Severity
 
 _SHOWN_CHARACTERS = 300
@@ -266,6 +272,11 @@ def _doubt_labels(done: Examination, reading: Reading, drop: bool) -> None:
             continue
         owners = {label: of_label[0].task for label, of_label in by_label(rows).items()}
         found += [replace(one, leaves_out=drop) for one in find_mislabelled(guess)]
+        if few := unjudged(guess):
+            labels = plural(len(few), "label")
+            done.skipped.append(
+                f"whether rows are mislabelled: {labels} with fewer than {LEAST_JUDGED} training rows, too few to judge"
+            )
         done.findings += find_close_labels(guess, owners)
     _leave_out(done, found)
 
