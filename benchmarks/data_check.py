@@ -1,8 +1,8 @@
 """How much of what is wrong with data does `conpet data check` find? Faults are planted in three public data sets.
 
 For each finder: precision and recall on planted faults, and findings on the data as published. Accuracy of LDA on the
-test examples with planted faults, before and after the fix. Processor seconds
-for 100,000 rows without a backbone.
+test examples with planted faults, before and after the fix. The finder of flipped labels on samples with few rows of
+each label, of all labels and of a few. Processor seconds for 100,000 rows without a backbone.
 
     python benchmarks/data_check.py
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,6 +37,8 @@ BACKBONE = "minilm-l6"
 DATA = {"clinc150": (15, 6), "hwu64": (30, 10), "semeval2010_task8": (80, 30)}
 """Most training and test examples per label."""
 FLIPPED = (0.05, 0.1, 0.2)
+FEW, FEW_FLIPPED, FEW_DRAWS, FEW_LABELS = (5, 10, 20), 0.1, 5, 5
+"""Small samples: rows of a label, share of flipped labels, number of samples, and labels of the smallest ones."""
 PLANTED = 0.05
 """Share of the rows with each other fault."""
 MANY = 100_000
@@ -118,6 +120,10 @@ def measure(name: str, train: int, test: int, reading: Reading) -> dict[str, Any
         "found_as_published": counts(on_clean),
         "accuracy": clean,
         "flipped": {},
+        "few": {
+            "all labels": few(source.train, None, reading),
+            f"{FEW_LABELS} labels": few(source.train, FEW_LABELS, reading),
+        },
         "planted": {},
     }
     for share in FLIPPED:
@@ -147,6 +153,46 @@ def flipped(sample: Sample, share: float, reading: Reading) -> dict[str, Any]:
         "accuracy": accuracy(train, sample.test, reading),
         "accuracy_fixed": accuracy(fixed(done, TRAIN), sample.test, reading),
     }
+
+
+def few(examples: Sequence[Example], labels: int | None, reading: Reading) -> dict[str, Any]:
+    """Find flipped labels in samples with few rows of each label, and false alarms in the same samples without them.
+
+    Args:
+        examples: The rows to draw from.
+        labels: Number of labels of a sample; None for all.
+        reading: How the backbone reads them.
+    """
+    results = {}
+    for count in FEW:
+        totals: Counter[str] = Counter()
+        for number in range(FEW_DRAWS if labels is not None else 1):
+            draw = random.Random(number)
+            names = sorted({str(example.label) for example in examples})
+            chosen = set(names if labels is None else draw.sample(names, labels))
+            train = drawn([example for example in examples if example.label in chosen], count)
+            wrong = set(draw.sample(range(len(train)), round(FEW_FLIPPED * len(train))))
+            flips = [
+                one.labelled(draw.choice(sorted(chosen - {str(one.label)}))) if at in wrong else one
+                for at, one in enumerate(train)
+            ]
+            hits, alarms = mislabelled(flips, reading), mislabelled(train, reading)
+            totals.update(
+                rows=len(train),
+                planted=len(wrong),
+                found=len(hits),
+                right=len(hits & wrong),
+                false_alarms_on_clean=len(alarms),
+            )
+        precision = totals["right"] / totals["found"] if totals["found"] else None
+        results[str(count)] = {**totals, "precision": precision, "recall": totals["right"] / totals["planted"]}
+    return results
+
+
+def mislabelled(train: Sequence[Example], reading: Reading) -> set[int]:
+    """Return the training rows that are found to be mislabelled, counted from 0."""
+    done = examine(Sample(list(train), []).data(), reading)
+    return {one.row.number - 1 for one in done.findings if one.code == "mislabelled" and one.row}
 
 
 def planted(sample: Sample, plant: Plant, fault: str, reading: Reading) -> dict[str, Any]:

@@ -493,9 +493,9 @@ class ConPET:
             ConfigError: There are known labels, and the workspace stores no texts (`latent_only`).
             UnknownNameError: There is no task `into`.
         """
-        planned, one_change = self._additions(examples, into, seed, all_rows, wait_seconds)
-        names = [addition.task for addition in planned]
         options = self._mixed_options(into, seed, all_rows)
+        planned, one_change = self._change(mixed.additions, "learn", wait_seconds, None, False, examples, options)
+        names = [addition.task for addition in planned]
         return [
             report
             for group in ([names] if one_change else [[name] for name in names])
@@ -511,16 +511,10 @@ class ConPET:
         into: str | None = None,
         seed: int | None = None,
         all_rows: bool = False,
-        wait_seconds: float | None = None,
     ) -> list[Addition]:
         """Return what `learn_mixed` would give to each task, without learning it; arguments and errors as there."""
-        return self._additions(examples, into, seed, all_rows, wait_seconds)[0]
-
-    def _additions(
-        self, examples: MixedExamples, into: str | None, seed: int | None, all_rows: bool, wait_seconds: float | None
-    ) -> tuple[list[Addition], bool]:
         options = self._mixed_options(into, seed, all_rows)
-        return self._change(mixed.additions, "learn", wait_seconds, None, False, examples, options)
+        return mixed.planned(self._store.snapshot(), self.settings, [examples], options)[0]
 
     def _mixed_options(self, into: str | None, seed: int | None, all_rows: bool) -> mixed.MixedOptions:
         return mixed.MixedOptions(into, None if all_rows else self.settings.seed if seed is None else seed)

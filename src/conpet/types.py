@@ -400,7 +400,8 @@ class Addition:
         train: Number of training examples that are added.
         validation: Number of validation examples that are added.
         test: Number of test examples that are added.
-        stored: Number of examples that are left out because their inputs are stored already, or given twice.
+        stored: Number of examples that are ignored because their inputs are stored already.
+        repeated: Number of examples that are ignored because their inputs are given twice.
     """
 
     task: str
@@ -411,10 +412,11 @@ class Addition:
     validation: int
     test: int
     stored: int = 0
+    repeated: int = 0
 
     def __str__(self) -> str:
         if not self.train + self.validation + self.test:
-            return f"{self.task}: nothing new ({plural(self.stored, 'example')}, already stored)"
+            return f"{self.task}: nothing new ({plural(self.stored + self.repeated, 'example')}, already stored)"
         held_out = [f"{number:,} {name}" for name in ("validation", "test") if (number := getattr(self, name))]
         examples = plural(self.train, "training example" if self.new else "more training example")
         labels = plural(len(self.labels), "label")
@@ -424,7 +426,8 @@ class Addition:
             return f"{self.task}: a new task, {added}"
         new = f", {len(self.new_labels):,} of them new" if self.new_labels else ""
         stored = f"; {plural(self.stored, 'example')} already stored" if self.stored else ""
-        return f"{self.task}: a new version, {added}{new}{stored}"
+        repeated = f"; {plural(self.repeated, 'example')} given twice" if self.repeated else ""
+        return f"{self.task}: a new version, {added}{new}{stored}{repeated}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,10 @@ def test_a_file_in_another_encoding_is_not_cut_down_to_its_plain_rows(tmp_path: 
     assert done.code == 1
     assert "--encoding cp1252" in done.out
     assert conpet("data", "check", file, "--quick", "--encoding", "cp1252").code == 0
+    with file.open("ab") as stream:
+        stream.write(b",hours\n")
+    wrong = conpet("data", "check", file, "--quick", "--encoding", "cp1252")
+    assert f"or: conpet learn WORKSPACE {file} --encoding cp1252 --fix" in wrong.out
 
 
 def test_what_cannot_be_mended_is_said(tmp_path: Path) -> None:
@@ -155,7 +159,6 @@ class TestLearn:
         assert refused.code == 1
         assert "zz.jsonl: row 5: the marked spans and the template need" in refused.err
         assert Store.open(workspace).snapshot().tasks == ()
-        assert conpet("learn", workspace, stream, "--extend", "--dry-run").code == 2
 
     @pytest.mark.parametrize("latent", [True, False])
     def test_empty_test_files_and_forms_of_labels_are_noted(self, tmp_path: Path, latent: bool) -> None:
@@ -173,3 +176,114 @@ class TestLearn:
         mended = conpet("learn", workspace, tmp_path / "t", "--fix")
         assert "changed 1 row" in mended.out
         assert Store.open(workspace).snapshot().task("t").active.labels == ("hours", "renew")
+
+
+def inbox(folder: Path) -> Path:
+    """Write a file of labels that a workspace of `STREAM` knows and of new ones, with one fault of some kinds each."""
+    first, second = STREAM
+    known = [
+        {"text": "a quite new example", "label": first.labels[0]},
+        {"text": first.train[0].text, "label": first.train[0].label},  # 2: stored already
+        {"text": second.test[0].text, "label": first.labels[0]},  # 3: a test input of another task
+        {"text": "one more new example", "label": first.labels[1].upper()},  # 4: a form of a known label
+        {"text": "a quite new example", "label": first.labels[0]},  # 5: given twice
+        {"text": "", "label": first.labels[0]},  # 6: empty
+    ]
+    return write_rows(folder / "inbox.jsonl", [*known, *rows()])
+
+
+def details(workspace: Path, task: str) -> Any:
+    return conpet("modules", "show", workspace, task, "--json").json
+
+
+class TestMoreExamples:
+    def test_all_checks_are_made_and_the_fix_is_stored_with_each_task(self, tmp_path: Path) -> None:
+        workspace, file = taught(tmp_path), inbox(tmp_path)
+        refused = conpet("learn", workspace, file, "--mixed")
+        assert refused.code == 1
+        assert f"row 3: trains on a held-out input: stored test example 1 of task '{STREAM[1].name}'" in refused.err
+        assert "row 6: empty text" in refused.err
+        assert "next: --fix learns without the wrong rows" in refused.err
+        planned = conpet("learn", workspace, file, "--mixed", "--fix", "--dry-run")
+        assert planned.code == 0, planned.err
+        assert "inbox: --fix left out 4 rows and changed 1 row" in planned.out
+        assert f"{STREAM[0].name}: a new version, 2 more training examples of 2 labels" in planned.out
+        assert "inbox: a new task, 4 training examples (and 2 validation + 2 test) of 2 labels" in planned.out
+        assert "new version 2" in planned.out
+        assert "a dry run, nothing was changed" in planned.out
+        learned = conpet("learn", workspace, file, "--mixed", "--fix", "--no-evaluate")
+        assert [line for line in planned.out.splitlines() if line.startswith(("inbox: ", f"{STREAM[0].name}: "))] == (
+            [line for line in learned.out.splitlines() if line.startswith(("inbox: ", f"{STREAM[0].name}: "))][:3]
+        )
+        of_known = {row["row"]: row["code"] for row in details(workspace, STREAM[0].name)["left_out"]}
+        assert of_known == {2: "duplicate", 3: "leak", 4: "label-forms", 5: "duplicate", 6: "invalid-row"}
+        assert "left_out" not in details(workspace, "inbox")
+        checked = conpet("data", "check", file, "--against", workspace, "--quick")
+        assert "next: conpet data check" in checked.out
+
+    def test_into_takes_the_new_labels(self, tmp_path: Path) -> None:
+        workspace, file = (
+            taught(tmp_path),
+            write_rows(tmp_path / "new.jsonl", [*rows(), {"text": " ", "label": "hours"}]),
+        )
+        done = conpet("learn", workspace, file, "--mixed", "--into", STREAM[1].name, "--fix", "--dry-run")
+        assert f"{STREAM[1].name}: a new version, 8 more training examples of 2 labels, 2 of them new" in done.out
+        done = conpet("learn", workspace, file, "--mixed", "--into", STREAM[1].name, "--fix", "--no-evaluate")
+        assert f"{STREAM[1].name}: learned 4 labels as version 2" in done.out
+        assert [row["row"] for row in details(workspace, STREAM[1].name)["left_out"]] == [9]
+
+    def test_extend_says_what_it_ignores(self, tmp_path: Path) -> None:
+        workspace, first = taught(tmp_path), STREAM[0]
+        old = [{"text": one.text, "label": one.label} for one in (*first.train[:2], first.test[0])]
+        file = write_rows(tmp_path / "more.jsonl", [*old, *2 * [{"text": "quite new", "label": first.labels[0]}]])
+        planned = conpet("learn", workspace, file, "--extend", "--dry-run")
+        assert "1 more training example of 1 label; 3 examples already stored; 1 example given twice" in planned.out
+        assert details(workspace, first.name)["version"] == 1
+        learned = conpet("learn", workspace, file, "--extend", "--no-evaluate")
+        ignored = f"{first.name}: ignored 4 of 5 examples: 3 stored already, 1 given twice"
+        assert f"{ignored}; `conpet modules show` lists them" in learned.out
+        listed = [(row["file"], row["row"]) for row in details(workspace, first.name)["left_out"]]
+        assert listed == [(str(file), number) for number in (1, 2, 3, 5)]
+        again = conpet("learn", workspace, file, "--extend", "--no-evaluate")
+        assert f"{first.name}: ignored 5 of 5 examples: 5 stored already" in again.out
+        assert "nothing done" in again.out
+        nothing = conpet("learn", workspace, file, "--extend", "--fix")
+        assert (nothing.code, "more: nothing new: no training row is left" in nothing.out) == (0, True)
+        write_rows(tmp_path / "x.jsonl", [{"text": text, "label": "x"} for text in "abc"])
+        for fix in ((), ("--fix",)):
+            unknown = conpet("learn", workspace, tmp_path / "x.jsonl", "--extend", *fix)
+            assert (unknown.code, "row 1: no task has a label 'x'" in unknown.err) == (1, True)
+            assert "`--mixed` instead of `--extend`" in unknown.err
+
+    def test_a_dry_run_of_a_stream_knows_the_labels_of_its_first_part(self, tmp_path: Path) -> None:
+        workspace = taught(tmp_path)
+        write_rows(tmp_path / "s" / "1-desk.jsonl", rows())
+        more = [
+            {"text": "closed at noon", "label": "hours"},
+            *({"text": f"fee {n}", "label": f"fee{n % 2}"} for n in range(4)),
+        ]
+        write_rows(tmp_path / "s" / "2-fees.jsonl", more)
+        planned = conpet("learn", workspace, tmp_path / "s", "--mixed", "--dry-run", "--all-rows")
+        said = planned.out.splitlines()[:3]
+        assert said == [
+            "1-desk: a new task, 8 training examples of 2 labels",
+            "1-desk: a new version, 1 more training example of 1 label",
+            "2-fees: a new task, 4 training examples of 2 labels",
+        ]
+        learned = conpet("learn", workspace, tmp_path / "s", "--mixed", "--all-rows", "--no-evaluate")
+        assert [line for line in learned.out.splitlines() if line in said] == said
+
+
+def test_long_labels_are_shortened_except_in_json(tmp_path: Path) -> None:
+    long = "the customer wants to know when the parcel that was sent last week will arrive"
+    given = [*rows(long), {"text": HOURS[0], "label": "renew"}]
+    file = write_rows(tmp_path / "t.jsonl", given)
+    shown = conpet("data", "check", file, "--quick", "--html", tmp_path / "page.html", "--verbose")
+    assert "the customer wants to know when the parcel" in shown.out
+    assert long not in shown.out
+    assert f'<span title="{long}">' in (tmp_path / "page.html").read_text(encoding="utf-8")
+    (finding,) = [one for one in conpet("data", "check", file, "--quick", "--json").json["findings"] if one["other"]][
+        :1
+    ]
+    assert {finding["place"]["label"], finding["other"]["label"]} == {long, "renew"}
+    assert long in finding["message"]

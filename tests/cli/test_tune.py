@@ -106,14 +106,19 @@ def test_the_first_task_of_a_stream_is_searched_on_from_the_command_line(tmp_pat
 def test_the_command_line_refuses_what_it_cannot_search_on(tmp_path: Path) -> None:
     learner = workspace(tmp_path, tasks=1)
     wrong = write_rows(tmp_path / "wrong.jsonl", [{"text": "", "label": "x"}])
+    columns = tmp_path / "columns.csv"
+    columns.write_text("words,label\n ,x\n")
     for arguments, message in (
         (["nosuch", "--trials", 1], "no learned task of this name; learned: text-0"),
+        ([columns, "--trials", 1, "--text-column", "words"], "row 2: empty text"),
+        ([columns, "--trials", 1], "no column named text"),
         (["text-0"], "give seconds, passes (forward-pass equivalents) or trials"),
         ([wrong, "--trials", 1], "row 1"),
     ):
         result = conpet("tune", learner.path, *arguments)
         assert result.code == 1
         assert message in result.err
+    assert conpet("tune", learner.path, "text-0", "--trials", 1, "--encoding", "cp1252").code == 2
 
 
 def test_ctrl_c_leaves_the_workspace_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,8 +81,17 @@ def test_labels_split(tmp_path: Path) -> None:
     assert done.code == 0
     assert "6 stored examples of the split label have no finer label and were dropped" in done.out
     assert f"{LABEL}: split; {FIRST.name} version 2 has 3 labels" in done.out
-    rows = [{"text": f"new {name}", "label": name} for name in "xy"]
-    wrong = ("labels", "split", workspace, "fine-0", write_rows(tmp_path / "wrong.jsonl", rows), "--no-evaluate")
+    rows = [{"words": f"new {name}", "kind": name} for name in "xy"]
+    columns = ("--text-column", "words", "--label-column", "kind")
+    wrong = (
+        "labels",
+        "split",
+        workspace,
+        "fine-0",
+        write_rows(tmp_path / "wrong.jsonl", rows),
+        "--no-evaluate",
+        *columns,
+    )
     refused = conpet(*wrong)
     assert (refused.code, "Check the label" in refused.err) == (1, True)
     assert conpet(*wrong, "--replace").code == 0

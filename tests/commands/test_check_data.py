@@ -213,9 +213,35 @@ def test_more_examples_of_known_labels_are_no_error(tmp_path: Path, known: conpe
     report = check_data(written(tmp_path / "more", train=texts), against=known.path, quick=True)
     assert codes(report) == {"known-labels": 1, "duplicate": 1}
     assert "learn with --extend" in report.of("known-labels")[0].message
-    mixed = [*texts, ("a new thing", "new"), ("another new thing", "newer")]
-    refused = check_data(written(tmp_path / "mixed", train=mixed), against=known.path, quick=True)
-    assert refused.of("invalid-task")[0].message == f"label {old.labels[0]!r} belongs to the earlier task {old.name!r}"
+    assert report.learn_options == "--extend"
+
+
+def test_files_of_old_and_new_labels_are_what_mixed_learns(tmp_path: Path, known: conpet.ConPET) -> None:
+    old = stream()[0]
+    texts = [("quite another example", old.labels[0]), ("a new thing", "new"), ("another new thing", "newer")]
+    report = check_data(written(tmp_path / "mixed", train=texts), against=known.path, quick=True)
+    assert (report.refused, report.learn_options) == (False, "--mixed")
+    (note,) = report.of("known-labels")
+    assert note.message == (
+        f"1 row of known labels would be added to task {old.name!r}, and 2 rows of 2 new labels would become a new "
+        "task 'mixed': learn with --mixed"
+    )
+    (few,) = report.of("few-examples")
+    assert "2 labels" in few.message
+    one = check_data(written(tmp_path / "one", train=texts[:2]), against=known.path, quick=True)
+    assert (one.refused, one.learn_options) == (False, "--mixed --into TASK")
+    untrained = check_data(written(tmp_path / "u", train=texts, test=[("held", "out")]), against=known.path, quick=True)
+    assert untrained.of("invalid-row")[0].message == "label 'out' has no training example"
+    again = check_data(written(tmp_path / old.name, train=texts[:2]), against=known.path, quick=True)
+    assert (again.refused, again.learn_options) == (False, None)  # the task is learned anew
+
+
+def test_a_label_in_another_form_becomes_the_known_one(tmp_path: Path, known: conpet.ConPET) -> None:
+    label = stream()[0].labels[0]
+    texts = [("quite another example", label), ("one in capitals", label.upper()), ("two in capitals", label.upper())]
+    check_data(written(tmp_path / "more", train=texts), against=known.path, quick=True, fix=tmp_path / "clean")
+    clean = check_data(tmp_path / "clean", against=known.path, quick=True)
+    assert (clean.labels, clean.learn_options) == (1, "--extend")
 
 
 def test_a_workspace_without_texts_is_compared_by_its_features(tmp_path: Path) -> None:

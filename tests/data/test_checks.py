@@ -62,7 +62,7 @@ def reasons(**subsets: tuple[Example, ...]) -> list[tuple[str, int | None, str]]
 
 def test_every_problem_of_a_task_is_listed() -> None:
     x, y = Example.of_text("x", "1"), Example.of_text("y", "2")
-    assert reasons(train=()) == [("task 't'", None, "no usable training example")]
+    assert reasons(train=()) == [("task 't'", None, "no training example: there are no rows, or none that can be used")]
     assert reasons(train=(x,)) == [("task 't'", None, "only one label ('1'): a task needs two or more")]
     assert reasons(train=(x, y, x.labelled("2"), y.labelled(" "))) == [
         ("task 't' (train)", 4, "missing label"),

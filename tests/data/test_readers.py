@@ -162,7 +162,7 @@ def test_a_csv_counts_its_header_as_row_one(tmp_path: Path) -> None:
         ("t.csv", b"text,text,label\n", "more than once"),
         ("t.csv", "text,label\na,b\n".encode("utf-16-le"), "it looks like utf-16-le"),
         ("t.csv", b'text,label\n"never closed,a\nb,c\n', "not valid CSV"),
-        ("t.csv", b"", "no usable training example"),
+        ("t.csv", b"", "no training example: there are no rows"),
         ("t.jsonl.gz", b"plain", "cannot be read: Not a gzipped file"),
         ("t.jsonl.gz", gzip.compress(b"{}\n" * 9, mtime=0)[:-9], "cannot be read"),
         ("t.parquet", b"PAR1 and no more", "not a readable Parquet file"),
@@ -221,7 +221,10 @@ def test_all_rows_can_be_learned_from(tmp_path: Path) -> None:
         assert [len(subset) for subset in (task.train, task.validation, task.test)] == [len(GOOD), 0, 1]
         assert not task.notes
     few = write(tmp_path / "few.csv", GOOD[:2])
-    assert "0 of 2 training rows were split off with seed 0 (too few for one)" in read_task(few).notes[0]
+    assert read_task(few).notes == (
+        "no test set, and none was split off: every label has fewer than 3 distinct inputs",
+        "no validation set, and none was split off: every label has fewer than 3 distinct inputs",
+    )
     of_few = read_task(few, all_rows=True)
     assert ([one.text for one in of_few.train], of_few.notes) == ([row["text"] for row in GOOD[:2]], ())
 
@@ -381,8 +384,8 @@ def test_labels_are_cleaned_and_that_is_said_once(tmp_path: Path) -> None:
     task = read_task(path, all_rows=True)
     assert task.labels == ("7", "hours", "r\u00e9new")
     assert task.notes == (
-        "t.jsonl: labels of 3 rows were cleaned: blanks around them removed, Unicode form NFC",
-        "t.jsonl: the label is a list of one in 2 rows; that label was taken",
+        "labels of 3 rows were cleaned: blanks around them removed, Unicode form NFC",
+        "the label is a list of one in 2 rows; that label was taken",
     )
 
 
@@ -493,3 +496,11 @@ def test_a_table_may_name_the_subsets_of_its_rows(tmp_path: Path) -> None:
     assert task.notes == ("the rows name their subsets (split or training): 10 train, 5 validation, 5 test",)
     rows[0]["Split"] = "other"
     assert len(read_task(write(tmp_path / "t.csv", rows), all_rows=True).train) == 20
+
+
+def test_a_list_of_entities_in_a_cell_is_no_label(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('text,label\n[a] b,[a]\nAda ran,"[{""start"": 0, ""end"": 3, ""label"": ""PER""}]"\n')
+    ((row, said),) = [(row, said) for _, row, said in problems(path) if row]
+    assert row == 3
+    assert "label is a list in JSON: '[{" in said

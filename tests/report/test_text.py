@@ -62,3 +62,14 @@ def test_intervals_are_wilsons():
     low, high = text.wilson_interval(81, 263)  # example of Newcombe (1998), table I
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
     assert text.wilson_interval(5, 5)[1] == 1.0
+
+
+def test_long_labels_are_shortened_where_they_are_quoted() -> None:
+    long = "the customer wants to know when the parcel that was sent last week will arrive"
+    short = text.label(long)
+    assert (len(short), short[-1]) == (60, "…")
+    assert text.with_short_labels(f"label {long!r} is probably 'hours'") == f"label '{short}' is probably 'hours'"
+    quote = f"{long}, it's late"
+    assert text.with_short_labels(f"no label {quote!r}") == f'no label "{text.label(quote)}"'
+    whole = f"the file's name is {'long ' * 20}and the task's is not"
+    assert text.with_short_labels(whole) == whole

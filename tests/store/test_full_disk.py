@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from conpet.commands.space import bytes_to_write
 from conpet.errors import DiskFullError
 from conpet.store import Change, Store
 from tests.helpers.store import commit, learn, make_store, module
@@ -53,6 +55,41 @@ def test_learning_on_a_full_disk_says_how_much_is_needed(tmp_path: Path, monkeyp
     assert refused.value.errno == errno.ENOSPC
     assert str(learner.path) in str(refused.value)
     assert not learner.learn(stream()[1]).skipped
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, stages = workspace(tmp_path, 1), []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 20_000})())
+    with (
+        frozen_state(learner),
+        pytest.raises(
+            DiskFullError, match=r"at least 0\.\d MB are needed, and 0\.0 MB are free\. Nothing was changed"
+        ) as refused,
+    ):
+        learner.learn(stream()[1], progress=lambda stage, done: stages.append(stage))
+    assert str(learner.path) in str(refused.value)
+    assert not stages
+    monkeypatch.undo()
+    assert not learner.learn(stream()[1]).skipped
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"replay": {"latent_only": True}}, {"replay": {"memory_examples": 4}}, {"method": "lda"}, {"method": "emr"}],
+    ids=["dynamic", "latent", "limited", "lda", "emr"],
+)
+def test_the_estimate_is_most_of_what_is_written_and_never_more(tmp_path: Path, settings: dict[str, object]) -> None:
+    for known in (0, 1):
+        learner = workspace(tmp_path, known, f"ws-{known}", **settings)
+        before = {path.name for path in (learner.path / "objects").iterdir()}
+        task = stream()[known]
+        estimate = bytes_to_write([task], learner.store.snapshot(), learner.backbone, learner.settings)
+        learner.learn(task)
+        new = [path for path in (learner.path / "objects").iterdir() if path.name not in before]
+        written = sum(file.stat().st_size for folder in new for file in folder.rglob("*"))
+        assert 0.3 * written < estimate <= written
 
 
 def test_a_reserve_that_cannot_be_kept_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
     from conpet.api import ConPET
     from conpet.data import MixedExamples, Task
-    from conpet.data.raw import ReadOptions
     from conpet.types import ConsolidationReport, Evaluation, LearnReport
 
 Done = TypeVar("Done")
@@ -126,18 +124,11 @@ def _title(group: Sequence[Task], start: int, total: int) -> str:
 
 
 def extend_tasks(
-    workspace: ConPET, source: Path, options: ReadOptions, *, evaluate: bool = True, wait: float | None = None
+    workspace: ConPET, parts: Sequence[MixedExamples], *, evaluate: bool = True, wait: float | None = None
 ) -> None:
     """Learn more examples of known labels, and print a report for each task."""
-    from conpet.data import read_examples
-
-    examples = read_examples(source, **asdict(options), note=line)
-    with stages(source.name) as progress:
-        reports = with_wait(
-            wait,
-            lambda seconds: workspace.extend(examples, evaluate=evaluate, wait_seconds=seconds, progress=progress),
-        )
-    _print_reports(reports)
+    for part in parts:
+        _print_reports(run_change(part.name, wait, not evaluate, partial(workspace.extend, part.examples)))
 
 
 def learn_mixed_parts(
@@ -158,7 +149,8 @@ def learn_mixed_parts(
         options: Further arguments of `ConPET.learn_mixed`.
     """
     for number, part in enumerate(parts, start=1):
-        _print_plan(workspace, part, wait, options)
+        for addition in workspace.plan_mixed(part, **options):
+            line(str(addition))
         learn = partial(workspace.learn_mixed, part, **options)
         try:
             reports = run_change(f"[{number}/{len(parts)}] {part.name}", wait, not evaluate, learn)
@@ -166,12 +158,6 @@ def learn_mixed_parts(
             line("stopped. What is learned so far is stored; run the same command to resume.", messages(), "yellow")
             raise typer.Exit(INTERRUPTED) from None
         _print_reports(reports)
-
-
-def _print_plan(workspace: ConPET, part: MixedExamples, wait: float | None, options: dict[str, Any]) -> None:
-    plan = with_wait(wait, lambda seconds: workspace.plan_mixed(part, wait_seconds=seconds, **options))
-    for addition in plan:
-        line(str(addition))
 
 
 def _print_reports(reports: Sequence[LearnReport]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from rich.progress import (
 
 from conpet.cost import RESUMED
 from conpet.errors import ConpetError, DataError
+from conpet.report.text import with_short_labels
 
 if TYPE_CHECKING:
     from conpet.data.prediction_files import Predictor
@@ -36,6 +38,8 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 _PLAIN_SECONDS = 10.0
 """Seconds between lines while a stage runs and standard error is not a terminal."""
+_NO_LIMIT = 10_000
+"""Columns of what is no terminal."""
 _STAGE_NAMES = {
     "prefix": "reading examples",
     "module": "training the module",
@@ -47,8 +51,9 @@ _STAGE_NAMES = {
 
 
 def output() -> Console:
-    """Return the console for results."""
-    return Console(highlight=False)
+    """Return the console for results. In a file or a pipe, tables are as wide as they need."""
+    console = Console(highlight=False)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=_NO_LIMIT)
 
 
 def messages() -> Console:
@@ -84,6 +89,8 @@ def print_error(error: Exception, *, everything: bool = False) -> None:
                 f"  ... and {len(error.problems) - error.SHOWN} more (redirect standard error to a file to see all)"
             )
             text = "\n".join([error.summary, *shown, omitted])
+    if isinstance(error, DataError):
+        text = with_short_labels(text)
     if isinstance(error, ConpetError) and error.request_id:
         text = f"{text}\n(request {error.request_id})"
     console.print("error:", style="bold red", end=" ")

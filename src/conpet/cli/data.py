@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,11 +20,13 @@ from conpet.cli.options import (
     LabelColumn,
     TextColumn,
     reading,
+    reading_arguments,
     require_path,
 )
 from conpet.files import require_writable_file
 
 if TYPE_CHECKING:
+    from conpet.data.raw import ReadOptions
     from conpet.report.data_check import DataCheckReport
 
 app = App(help="Check and clean data.", no_args_is_help=True)
@@ -115,7 +118,7 @@ def check(
     if as_json:
         print_json(report.to_json())
     else:
-        _print(report, sources, fix, html, verbose=verbose)
+        _print(report, sources, options, fix, html, verbose=verbose)
     if report.remaining if fix is not None else report.refused:
         raise typer.Exit(1)
 
@@ -130,9 +133,18 @@ def _write_page(report: DataCheckReport, path: Path) -> None:
         stream.write(render_data_check(report, datetime.now().astimezone()))
 
 
-def _print(report: DataCheckReport, sources: list[Path], fix: Path | None, html: Path | None, *, verbose: bool) -> None:
+def _print(
+    report: DataCheckReport,
+    sources: list[Path],
+    options: ReadOptions,
+    fix: Path | None,
+    html: Path | None,
+    *,
+    verbose: bool,
+) -> None:
     from conpet.errors import plural
     from conpet.report.data_check_tables import counts_table, finding_lines
+    from conpet.report.text import with_short_labels
 
     out = output()
     line(str(report), out)
@@ -150,9 +162,19 @@ def _print(report: DataCheckReport, sources: list[Path], fix: Path | None, html:
         changed = len(report.left_out) - left
         line(f"{fix}: the cleaned copy: {plural(left, 'row')} left out, {plural(changed, 'row')} changed", out)
         for text in report.remaining:
-            line(f"still wrong: {text}", out, "red")
-        if not report.remaining and not report.of("known-labels"):
-            line(f"next: conpet learn {report.workspace or 'WORKSPACE'} {fix}", out, "dim")
+            line(f"still wrong: {with_short_labels(text)}", out, "red")
+        if not report.remaining:
+            line(f"next: {_learn(report, [fix])}", out, "dim")
     elif report.refused and not report.remaining:
-        named = " ".join(map(str, sources))
-        line(f"next: conpet data check {named} --fix FOLDER   or: conpet learn WORKSPACE ... --fix", out, "dim")
+        clean = shlex.join(["conpet", "data", "check", *map(str, sources), *reading_arguments(options)])
+        line(f"next: {clean} --fix FOLDER   or: {_learn(report, sources, options)} --fix", out, "dim")
+    elif report.learn_options:
+        line(f"next: {_learn(report, sources, options)}", out, "dim")
+
+
+def _learn(report: DataCheckReport, sources: list[Path], options: ReadOptions | None = None) -> str:
+    """Return the command that learns the data, which takes one file or folder."""
+    source = str(sources[0]) if len(sources) == 1 else "..."
+    reading = reading_arguments(options) if options is not None else []
+    command = shlex.join(["conpet", "learn", report.workspace or "WORKSPACE", source, *reading])
+    return f"{command} {report.learn_options}" if report.learn_options else command

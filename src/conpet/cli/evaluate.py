@@ -138,17 +138,20 @@ _NO_RESULTS = dict.fromkeys(("label_scores", "macro_average", "weighted_average"
 
 def _print_label_results(results: LabelResults, all_labels: bool, all_confusions: bool) -> None:
     from conpet.report.tables import confusion_table, labels_table
-    from conpet.report.text import calibration, shorten
+    from conpet.report.text import calibration, label, shorten
 
     out = output()
     out.print()
     out.print(labels_table(results, None if all_labels else _WORST))
     if results.confusion:
         out.print()
-        out.print(confusion_table(results, None if all_confusions else _CONFUSIONS))
+        table = confusion_table(results, None if all_confusions else _CONFUSIONS)
+        table.expand = out.is_terminal
+        out.print(table)
     if all_confusions:
         for pair in results.confusion:
-            line(f"{pair.label} answered with {pair.answer or 'a task without labels'}:")
+            answer = "a task without labels" if pair.answer is None else label(pair.answer)
+            line(f"{label(pair.label)} answered with {answer}:")
             for one in pair.examples:
                 quoted = "" if one.text is None else f": {shorten(one.text, 200)}"
                 line(f"  row {one.row}, score {one.score:.2f}{quoted}")

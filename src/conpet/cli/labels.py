@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,23 @@ import typer
 from conpet.cli.changes import confirm, print_accuracy, run_change
 from conpet.cli.console import line, output, print_json
 from conpet.cli.help import App
-from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, Yes
+from conpet.cli.options import (
+    AsJson,
+    BackboneMoved,
+    Device,
+    Encoding,
+    IdColumn,
+    InclusiveEnds,
+    InputFormat,
+    LabelColumn,
+    NoEvaluate,
+    TextColumn,
+    Wait,
+    WorkspacePath,
+    Yes,
+    reading,
+    require_path,
+)
 from conpet.cli.workspace import open_workspace
 
 if TYPE_CHECKING:
@@ -102,6 +119,12 @@ def split(
             "--replace", help="Allow FILE to contain none of the stored examples of the label; all of them are dropped."
         ),
     ] = False,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    id_column: IdColumn = None,
+    encoding: Encoding = None,
+    input_format: InputFormat = None,
+    inclusive_ends: InclusiveEnds = False,
     no_evaluate: NoEvaluate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
@@ -113,10 +136,18 @@ def split(
     """
     from conpet.data import read_examples
 
-    opened = open_workspace(workspace, backbone, device, to_change=True)
-    report = run_change(
-        label, wait, no_evaluate, partial(opened.split_label, label, read_examples(source), replace=replace)
+    options = reading(
+        text=text_column,
+        label=label_column,
+        identifier=id_column,
+        encoding=encoding,
+        form=input_format,
+        inclusive_ends=inclusive_ends,
     )
+    require_path(source, "nothing was changed")
+    opened = open_workspace(workspace, backbone, device, to_change=True)
+    examples = read_examples(source, **asdict(options), note=line)
+    report = run_change(label, wait, no_evaluate, partial(opened.split_label, label, examples, replace=replace))
     for note in report.notes:
         line(f"{report.task}: {note}")
     line(f"{label}: split; {report.task} version {report.version} has {report.labels} labels")

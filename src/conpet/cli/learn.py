@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,8 +39,7 @@ from conpet.selectors import SELECTORS
 if TYPE_CHECKING:
     from conpet.api import ConPET
     from conpet.commands.prepare import TaskOptions
-    from conpet.data import MixedExamples, Task
-    from conpet.data.raw import ReadOptions
+    from conpet.data import Task
     from conpet.methods.base import Method
 
 
@@ -213,7 +211,6 @@ def learn(
     from conpet.errors import DataError
 
     _check_modes(extend=extend, mixed=mixed, into=into, batch=batch, consolidate=consolidate)
-    _check_prepared(extend=extend, mixed=mixed, fix=fix, dry_run=dry_run)
     own = name is not None or template is not None or seed is not None or all_rows
     _check_own(extend=extend, own=own, into=into, named=name is not None or template is not None)
     options = reading(
@@ -238,21 +235,20 @@ def learn(
             learn_remotely(client, data, options, how)
             return
         opened = open_workspace(workspace, backbone, device, to_change=not dry_run)
-        if extend:
-            extend_tasks(opened, data, options, evaluate=not no_evaluate, wait=wait)
-            print_next(opened, workspace)
-            return
-        split_seed = opened.settings.seed if seed is None else seed
-        if mixed:
-            parts = _read_mixed(opened, data, name, template, into, options)
-            split = {"into": into, "seed": split_seed, "all_rows": all_rows}
-            learn_mixed_parts(opened, parts, evaluate=not no_evaluate, wait=wait, **split)
-            print_next(opened, workspace)
-            return
         from conpet.commands.prepare import TaskOptions  # imports torch
+        from conpet.data.quality.rows import Mode
 
-        how_to_read = TaskOptions(name, template, None if all_rows else split_seed, options, fix, dry_run)
-        tasks = _read(opened, data, how_to_read)
+        split_seed = opened.settings.seed if seed is None else seed
+        mode = Mode.EXTEND if extend else Mode.MIXED if mixed else Mode.NEW
+        prepared = TaskOptions(
+            name, template, None if all_rows else split_seed, options, fix, dry_run, mode=mode, into=into
+        )
+        if mode is not Mode.NEW:
+            _learn_more(opened, data, prepared, evaluate=not no_evaluate, wait=wait)
+            if not dry_run:
+                print_next(opened, workspace)
+            return
+        tasks = _read(opened, data, prepared)
     except DataError as error:
         if not verbose:
             raise
@@ -325,15 +321,6 @@ def _merged(direct: dict[str, Any], given: list[str]) -> dict[str, Any]:
     return options
 
 
-def _check_prepared(*, extend: bool, mixed: bool, fix: bool, dry_run: bool) -> None:
-    if (extend or mixed) and (fix or dry_run):
-        raise typer.BadParameter(
-            f"not with {'--extend' if extend else '--mixed'}; check the examples with "
-            "`conpet data check FILE --against WORKSPACE`",
-            param_hint="--fix" if fix else "--dry-run",
-        )
-
-
 def _check_consolidates(workspace: ConPET, consolidate: str | None) -> None:
     from conpet.commands.checks import consolidation_blocker
     from conpet.errors import ConfigError
@@ -349,16 +336,28 @@ def _read(workspace: ConPET, source: Path, options: TaskOptions) -> list[Task]:
     return prepare_tasks(source, workspace.store.snapshot(), workspace.backbone, options)
 
 
-def _read_mixed(
-    workspace: ConPET, source: Path, name: str | None, template: str | None, into: str | None, options: ReadOptions
-) -> list[MixedExamples]:
-    from conpet.data import read_mixed
+def _learn_more(workspace: ConPET, source: Path, options: TaskOptions, *, evaluate: bool, wait: float | None) -> None:
+    """Learn examples of which some have known labels, or print what that would do."""
+    from conpet.commands.mixed import MixedOptions, planned
+    from conpet.commands.prepare import prepare_examples
+    from conpet.data.quality.rows import Mode
 
-    if into is not None:
-        workspace.store.snapshot().task(into)  # raises an error that names the tasks
-    return read_mixed(
-        source, name=name, template=template, owned=workspace.owners, into=into, note=line, **asdict(options)
-    )
+    snapshot = workspace.store.snapshot()
+    if options.into is not None:
+        snapshot.task(options.into)  # raises an error that names the tasks
+    parts, notes = prepare_examples(source, snapshot, workspace.backbone, options)
+    for note in notes:
+        line(note)
+    if options.dry_run:
+        additions, tasks = planned(snapshot, workspace.settings, parts, MixedOptions(options.into, options.seed))
+        for addition in additions:
+            line(str(addition))
+        print_plan(workspace, tasks, evaluate=evaluate)
+    elif options.mode is Mode.EXTEND:
+        extend_tasks(workspace, parts, evaluate=evaluate, wait=wait)
+    else:
+        split = {"into": options.into, "seed": options.seed, "all_rows": options.seed is None}
+        learn_mixed_parts(workspace, parts, evaluate=evaluate, wait=wait, **split)
 
 
 def _print_created(created: ConPET, path: Path, options: Iterable[str]) -> None:

@@ -268,9 +268,12 @@ def _print_details(details: dict[str, Any]) -> None:
         ("stored", text.size(details["bytes"])),
         ("digest", details["digest"]),
         *(("note", note) for note in details["notes"]),
-        *((row["action"], f"{row['file']}: row {row['row']}: {row['reason']}") for row in left_out[:_LISTED]),
+        *(
+            (row["action"], text.with_short_labels(f"{row['file']}: row {row['row']}: {row['reason']}"))
+            for row in left_out[:_LISTED]
+        ),
         *([("", f"and {len(left_out) - _LISTED:,} more rows (--json lists all)")] if len(left_out) > _LISTED else []),
         *((f"{slot} in", folder) for slot, folder in details["files"].items()),
-        ("labels", f"{len(details['labels']):,}: {', '.join(details['labels'])}"),
+        ("labels", f"{len(details['labels']):,}: {', '.join(map(text.label, details['labels']))}"),
     ):
         line(f"  {name:<12}{value}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ def print_plan(workspace: ConPET, tasks: Sequence[Task], *, evaluate: bool) -> N
     """
     from conpet.commands.plan import plan
 
+    if not tasks:
+        line(f"{workspace.path}: nothing would be learned", output())
+        return
     planned = plan(tasks, workspace.store.snapshot(), workspace.backbone, workspace.settings, evaluate=evaluate)
     _print(planned, workspace)
 
@@ -49,4 +53,7 @@ def _print(planned: Plan, workspace: ConPET) -> None:
     out.print(table)
     memory = f", with about {text.size(planned.memory)} of memory" if planned.memory else ""
     line(f"estimated from a short trial: {text.duration(planned.seconds)}{memory}", out)
+    free = shutil.disk_usage(workspace.path).free
+    short = " - not enough: free some space first" if free < planned.disk else ""
+    line(f"on the disk: {text.size(planned.disk)} or more, {text.size(free)} are free{short}", out)
     line(f"{workspace.path}: a dry run, nothing was changed", out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,13 +10,27 @@ import typer
 
 from conpet.cli.changes import with_wait
 from conpet.cli.console import INTERRUPTED, line, messages, output, print_json, stages
-from conpet.cli.options import AsJson, BackboneMoved, Device, Wait, WorkspacePath
+from conpet.cli.options import (
+    AsJson,
+    BackboneMoved,
+    Device,
+    Encoding,
+    IdColumn,
+    InclusiveEnds,
+    InputFormat,
+    LabelColumn,
+    TextColumn,
+    Wait,
+    WorkspacePath,
+    reading,
+)
 from conpet.cli.workspace import open_workspace
 from conpet.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
     from conpet.data import Task
+    from conpet.data.raw import ReadOptions
     from conpet.report.design import TuneReport
 
 
@@ -40,6 +55,12 @@ def tune(
     ] = None,
     trials: Annotated[int | None, typer.Option(help="Most designs to try.", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Search and print, but change nothing.")] = False,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    id_column: IdColumn = None,
+    encoding: Encoding = None,
+    input_format: InputFormat = None,
+    inclusive_ends: InclusiveEnds = False,
     as_json: AsJson = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
@@ -50,8 +71,16 @@ def tune(
     Designs are compared on validation examples. Give a limit: --seconds, --passes or --trials.
     If the workspace has learned a task, its frozen layers and warm-up do not change.
     """
+    options = reading(
+        text=text_column,
+        label=label_column,
+        identifier=id_column,
+        encoding=encoding,
+        form=input_format,
+        inclusive_ends=inclusive_ends,
+    )
     opened = open_workspace(workspace, backbone, device, to_change=not dry_run)
-    source = _source(opened, task)
+    source = _source(opened, task, options)
     try:
         with stages(source if isinstance(source, str) else source.name) as progress:
             result = with_wait(
@@ -75,14 +104,20 @@ def tune(
         _print(result, workspace)
 
 
-def _source(workspace: ConPET, task: str) -> Task | str:
+def _source(workspace: ConPET, task: str, options: ReadOptions) -> Task | str:
     """Return the task at a path, or the name of a learned task."""
     from conpet.data import read_stream
+    from conpet.data.raw import ReadOptions
 
     if Path(task).exists():
-        return read_stream(task, seed=workspace.settings.seed)[0]
+        found = read_stream(task, seed=workspace.settings.seed, **asdict(options))[0]
+        for note in found.notes:
+            line(f"{found.name}: {note}", messages())
+        return found
     learned = [known.name for known in workspace.tasks]
     if task in learned:
+        if options != ReadOptions():
+            raise typer.BadParameter(f"{task} is a learned task: leave out the options for reading files")
         return task
     learned_names = ", ".join(learned) or "none yet"
     raise UnknownNameError(

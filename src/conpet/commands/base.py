@@ -116,12 +116,25 @@ class Transaction:
         """Record what this attempt has cost, so that the next one counts it."""
         self._attempt.record(now=True)
 
+    def require_space(self, needed: int) -> None:
+        """Check before a change is computed that it can be stored.
+
+        Args:
+            needed: Bytes that it will write at least.
+
+        Raises:
+            DiskFullError: The disk has less room.
+        """
+        if shutil.disk_usage(self.store.path).free < needed:
+            self._bytes_to_write = needed
+            raise self.disk_full()
+
     def disk_full(self) -> DiskFullError:
         """Return the error to raise when the disk is full."""
         needed = f"at least {self._bytes_to_write / 1e6:,.1f} MB are needed, and " if self._bytes_to_write else ""
         free = shutil.disk_usage(self.store.path).free / 1e6
         return DiskFullError(
-            f"no space left on the disk for {self.store.path}: {needed}{free:,.1f} MB are free. Nothing was "
+            f"not enough space on the disk for {self.store.path}: {needed}{free:,.1f} MB are free. Nothing was "
             "changed. Free some space and run the same command again; `conpet modules remove`, `conpet generations "
             "--drop` and `conpet cache clear` work on a full disk"
         )

@@ -19,8 +19,8 @@ from conpet.data import Kind, Task, check_example
 from conpet.data.example import Example
 from conpet.data.quality.cleaned import require_empty, write_cleaned
 from conpet.data.quality.examination import Reading, examine
-from conpet.data.quality.loading import data_of_tasks, load_data
-from conpet.data.quality.rows import TRAIN, Data, Row
+from conpet.data.quality.loading import NOTHING, Known, data_of_tasks, load_data
+from conpet.data.quality.rows import TRAIN, Data, Mode, Row
 from conpet.data.raw import ReadOptions
 from conpet.errors import ConfigError
 from conpet.replay.memory import StoredExamples, Subset
@@ -72,17 +72,15 @@ def check_data(
         require_empty(Path(fix))
     store = Store.open(against) if against is not None else None
     snapshot = store.snapshot() if store is not None else None
-    owners = {} if snapshot is None else snapshot.owners
-    stored = [] if snapshot is None else list(stored_rows(snapshot))
+    known = NOTHING if snapshot is None else Known(snapshot.owners, stored_rows(snapshot), mode=None)
     tasks = _tasks(source)
     loaded = None
     if tasks is not None:
         if fix is not None:
             raise ConfigError("a cleaned copy can be made of files only; pass their paths, or correct the tasks")
-        data = data_of_tasks(tasks, owners, stored)
+        data = data_of_tasks(tasks, known)
     else:
-        data, loaded = load_data(_paths(source), options=options, owners=owners, stored=stored)
-    data = replace(data, may_extend=True)
+        data, loaded = load_data(_paths(source), options=options, known=known)
     model, own = (None, False) if quick else _backbone(snapshot, backbone, device)
     reading = None if model is None else backbone_reading(model, snapshot if own else None)
     if snapshot is not None and model is not None and own:
@@ -121,10 +119,10 @@ def stores_no_text(snapshot: Snapshot) -> Iterator[bool]:
 def with_recognised(data: Data, snapshot: Snapshot, backbone: Backbone) -> Data:
     """Add the stored rows of a workspace without texts that have the features of a new row, as copies of that row."""
     found: list[Row] = []
-    names = {task.name for task in data.tasks}
+    anew = {task.name for task in data.tasks if task.mode is Mode.NEW}
     for record in snapshot.tasks:
         examples = examples_without_test_labels(record.active)
-        if not examples.latent or record.name in names:
+        if not examples.latent or record.name in anew:
             continue
         rows = [row for row in data.rows if row.example.kind is examples.kind and _encodable(row, backbone, examples)]
         for start in range(0, len(rows), _CHUNK):

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from conpet.commands.base import Transaction
 from conpet.commands.checks import check_type
 from conpet.commands.learn import learn_checked
 from conpet.data import Example, Examples, Task
-from conpet.errors import DataError, Problem
+from conpet.data.checks import NEW_LABELS, unknown_label
+from conpet.errors import DataError, Problem, plural
 from conpet.replay.memory import Subset
 from conpet.replay.memory_writer import examples_without_test_labels, stored_examples
 from conpet.state.reading import origins
 from conpet.store import VersionRecord
 from conpet.types import LearnReport
+
+MOST_IGNORED = 1000
+"""Most ignored examples that are listed with a new version."""
+_STORED, _REPEATED = "the same input is stored already", "the same input is given twice"
 
 
 def owners_of(tx: Transaction, examples: Examples | Task) -> list[str]:
@@ -26,10 +34,9 @@ def owners_of(tx: Transaction, examples: Examples | Task) -> list[str]:
     owners = tx.snapshot.owners
     labels = {str(example.label) for subset_examples in by_subset(examples).values() for example in subset_examples}
     if unknown := sorted(labels - owners.keys()):
-        problems = [Problem("examples", None, f"no task has a label {label!r}") for label in unknown]
+        problems = [Problem("examples", None, unknown_label(label)) for label in unknown]
         raise DataError(
-            "these labels are new: `--mixed` instead of `--extend` learns them as a new task and adds the other "
-            "examples to their tasks (in Python, `learn_mixed`). Or correct them. Nothing was changed",
+            f"these labels are new{NEW_LABELS}. Or correct them. Nothing was changed",
             problems,
         )
     wanted = {owners[label] for label in labels}
@@ -42,14 +49,52 @@ def owners_of(tx: Transaction, examples: Examples | Task) -> list[str]:
 def extend(tx: Transaction, name: str, examples: Examples | Task) -> LearnReport:
     """Learn one task from its stored examples and new ones; see `ConPET.extend`."""
     present = tx.snapshot.task(name).active
-    task = extended(present, examples)
-    if task is None:
-        return tx.report(present, skipped=True)
-    return learn_checked(tx, [task], "learn", derived_from={name: origins(present)})[0]
+    extension = extended(present, examples)
+    if extension.task is None:
+        return tx.report(present, skipped=True, notes=extension.notes)
+    return learn_checked(tx, [extension.task], "learn", derived_from={name: origins(present)})[0]
 
 
-def extended(present: VersionRecord, examples: Examples | Task, new_labels: Iterable[str] = ()) -> Task | None:
-    """Return a task with its stored examples and those of its labels that are new, or None if there are none.
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """What more examples make of a task.
+
+    Attributes:
+        task: The task with its stored and new examples; None if nothing is new.
+        labels: The labels of the examples that are given.
+        added: Number of new examples by subset.
+        stored: Number of examples that are ignored because their inputs are stored already.
+        repeated: Number of examples that are ignored because their inputs are given twice.
+    """
+
+    task: Task | None
+    labels: tuple[str, ...]
+    added: Mapping[Subset, int]
+    stored: int
+    repeated: int
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is ignored, for the user."""
+        ignored = self.stored + self.repeated
+        if not ignored:
+            return ()
+        why = {"stored already": self.stored, "given twice": self.repeated}
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in why.items() if count)
+        given = plural(sum(self.added.values()) + ignored, "example")
+        first = f" (the first {MOST_IGNORED:,})" if ignored > MOST_IGNORED else ""
+        lists = f"; `conpet modules show` lists them{first}" if self.task is not None else ""
+        return (f"ignored {ignored:,} of {given}: {reasons}{lists}",)
+
+    def with_left_out(self, rows: Iterable[Mapping[str, Any]]) -> Extension:
+        """Return it with the rows that the new version does not learn, and the notes, as part of the task."""
+        if self.task is None:
+            return self
+        return replace(self, task=replace(self.task, notes=(*self.task.notes, *self.notes), left_out=tuple(rows)))
+
+
+def extended(present: VersionRecord, examples: Examples | Task, new_labels: Iterable[str] = ()) -> Extension:
+    """Return a task with its stored examples and those of its labels that are new.
 
     Args:
         present: Its active version.
@@ -63,8 +108,8 @@ def extended(present: VersionRecord, examples: Examples | Task, new_labels: Iter
     stored = all_stored(present)
     labels = {example.input_key: example.label for subset_examples in stored.values() for example in subset_examples}
     accepted = {*present.labels, *new_labels}
-    new_examples = {
-        subset: [example for example in subset_examples if example.label in accepted]
+    given = {
+        subset: [(at, example) for at, example in enumerate(subset_examples) if example.label in accepted]
         for subset, subset_examples in by_subset(examples).items()
     }
     problems = [
@@ -73,20 +118,46 @@ def extended(present: VersionRecord, examples: Examples | Task, new_labels: Iter
             None,
             f"label {example.label!r} contradicts the stored label {labels[example.input_key]!r} of the same input",
         )
-        for subset, subset_examples in new_examples.items()
-        for example in subset_examples
+        for subset, numbered in given.items()
+        for _, example in numbered
         if labels.get(example.input_key, example.label) != example.label
     ]
     if problems:
         raise DataError(f"task {present.task!r} cannot be extended; nothing was changed", problems)
-    new = {
-        subset: distinct(example for example in subset_examples if example.input_key not in labels)
-        for subset, subset_examples in new_examples.items()
-    }
-    if not any(new.values()):
-        return None
-    joined = {subset: [*stored[subset], *new[subset]] for subset in Subset}
-    return task_again(present, joined, present.labels, ())
+    new: dict[Subset, list[Example]] = {}
+    ignored: list[tuple[Subset, int, str]] = []
+    for subset, numbered in given.items():
+        first: dict[tuple[Any, ...], Example] = {}
+        for at, example in numbered:
+            if example.input_key in labels:
+                ignored.append((subset, at, _STORED))
+            elif example.input_key in first:
+                ignored.append((subset, at, _REPEATED))
+            else:
+                first[example.input_key] = example
+        new[subset] = list(first.values())
+    reasons = Counter(reason for _, _, reason in ignored)
+    extension = Extension(
+        task_again(present, {subset: [*stored[subset], *new[subset]] for subset in Subset}, present.labels, ())
+        if any(new.values())
+        else None,
+        tuple(sorted({str(example.label) for numbered in given.values() for _, example in numbered})),
+        {subset: len(subset_examples) for subset, subset_examples in new.items()},
+        reasons[_STORED],
+        reasons[_REPEATED],
+    )
+    left_out = [row for row in examples.left_out if row.get("label") in (None, *accepted)]
+    left_out += [_left_out(examples, *row) for row in ignored[:MOST_IGNORED]]
+    return extension.with_left_out(left_out)
+
+
+def _left_out(examples: Examples | Task, subset: Subset, position: int, reason: str) -> dict[str, Any]:
+    """Return an ignored example as `Task.left_out` lists it."""
+    if isinstance(examples, Examples):
+        file, row = examples.place(subset, position)
+    else:
+        file, row = f"task {examples.name!r} ({subset})", position + 1
+    return {"file": file, "row": row, "action": "left out", "code": "duplicate", "reason": reason}
 
 
 def all_stored(version: VersionRecord) -> dict[Subset, list[Example]]:

@@ -11,6 +11,7 @@ from conpet.commands import warmup
 from conpet.commands.base import Transaction
 from conpet.commands.checks import check_answers, check_distinct, check_labels, check_related, check_type
 from conpet.commands.consolidate import due
+from conpet.commands.space import bytes_to_write
 from conpet.context import TrainContext
 from conpet.cost import StageCost
 from conpet.data import Task
@@ -65,6 +66,7 @@ def learn_checked(
         derived_from: Digests of the data that tasks were derived from, by name.
     """
     _check_batch(tx, tasks)
+    tx.require_space(bytes_to_write(tasks, tx.snapshot, tx.method.backbone, tx.settings))
     contexts = _contexts(tx, tasks)
     added = [new_task_state(task, tx.snapshot) for task in tasks]
     sources, folded_objects = [new_examples(task) for task in tasks], {}

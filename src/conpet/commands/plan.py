@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from conpet.backbone.backbone import Backbone
+from conpet.commands.space import bytes_to_write
 from conpet.config import Settings
 from conpet.config.base import flat, nested
 from conpet.cost import BACKWARD, peak_memory
@@ -55,10 +56,12 @@ class Plan:
     Attributes:
         tasks: The tasks, in order.
         memory: Estimated highest memory use of the process, in bytes; 0 if the platform cannot measure it.
+        disk: Bytes that will be written at least, in the largest change.
     """
 
     tasks: tuple[PlannedTask, ...]
     memory: int
+    disk: int
 
     @property
     def seconds(self) -> float:
@@ -103,9 +106,10 @@ def plan(tasks: Sequence[Task], snapshot: Snapshot, backbone: Backbone, settings
     active = {task.name: task.active for task in snapshot.tasks}
     new = [task for task in tasks if task.name not in active or task.digest not in origins(active[task.name])]
     if not new:
-        return Plan(tuple(PlannedTask(task, None, 0, 0.0) for task in tasks), 0)
+        return Plan(tuple(PlannedTask(task, None, 0, 0.0) for task in tasks), 0, 0)
     speed = _measure(new, backbone, settings)
     tests = {name: examples_without_test_labels(version).count(Subset.TEST) for name, version in active.items()}
+    versions = {name: version.number for name, version in active.items()}
     planned = []
     method: type[Method] = METHODS[settings.method.name]
     learned = sum(version.description["counts"]["train"] for version in active.values())
@@ -121,10 +125,11 @@ def plan(tasks: Sequence[Task], snapshot: Snapshot, backbone: Backbone, settings
         seconds += _statistics_operations(len(task.train), method, backbone, settings) / speed.rate
         if evaluate:
             seconds += speed.prefix * len(task.test) + speed.answer * sum(tests.values())
-        version = active[task.name].number + 1 if task.name in active else 1
+        version = versions[task.name] = versions.get(task.name, 0) + 1
         planned.append(PlannedTask(task, version, steps, seconds))
     rows = max(len(task.train) + len(task.validation) + len(task.test) for task in new)
-    return Plan(tuple(planned), speed.peak + rows * speed.state_bytes if speed.peak else 0)
+    disk = max(bytes_to_write([task], snapshot, backbone, settings) for task in new)
+    return Plan(tuple(planned), speed.peak + rows * speed.state_bytes if speed.peak else 0, disk)
 
 
 def _statistics_operations(rows: int, method: type[Method], backbone: Backbone, settings: Settings) -> float:

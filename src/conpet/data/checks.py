@@ -65,7 +65,7 @@ def check_each(source: str, subsets: Subsets, *, whole: bool = True, labels: boo
     """List the errors in single examples and in the labels; arguments as in `check_rows`."""
     train = subsets["train"]
     if not train:
-        return [Problem(source, None, "no usable training example")]
+        return [Problem(source, None, "no training example: there are no rows, or none that can be used")]
     known = {row.example.label for row in train if not _no_label(row.example)}
     problems = []
     for subset, rows in subsets.items():
@@ -155,6 +155,17 @@ def check_new_labels(
             )
         )
     return problems
+
+
+NEW_LABELS = (
+    ". `--mixed` instead of `--extend` learns new labels as a new task, and adds the other examples to their tasks (in "
+    "Python, `learn_mixed`)"
+)
+
+
+def unknown_label(label: str) -> str:
+    """Return the problem of a label to which examples are to be added, although no task has it."""
+    return f"no task has a label {label!r}"
 
 
 def next_step(labels: Iterable[str | None], owners: Mapping[str, str]) -> str:

@@ -105,7 +105,7 @@ def _named(field: str, names: Sequence[str]) -> str | None:
     exact = [name for name in names if name.strip() == field]
     found = exact or [name for name in names if _plain(name) == field]
     if len(found) > 1:
-        raise ColumnError(f"the columns name {field} more than once: {', '.join(map(repr, found))}")
+        raise ColumnError(f"the columns name {field} more than once: {', '.join(map(repr, found))}; rename the others")
     return found[0] if found else None
 
 

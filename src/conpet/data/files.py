@@ -13,6 +13,7 @@ from conpet.data.columns import ColumnError, Columns, assign_columns, check_colu
 from conpet.data.formats.brat import is_brat, read_brat
 from conpet.data.formats.columnar import count_parquet, is_saved_dataset, read_saved_dataset
 from conpet.data.formats.delimited import count_csv, count_tsv
+from conpet.data.formats.entities import with_entities
 from conpet.data.formats.jsonl import count_jsonl
 from conpet.data.formats.plain_text import count_lines
 from conpet.data.formats.rasa import looks_like_rasa
@@ -70,6 +71,9 @@ should know; conpet's own take a `Source`."""
 
 TEXT_FORMATS = frozenset(_BUILTIN) - {"parquet", "arrow", "xlsx", "xlsm", "ann", "brat-mentions", "brat-relations"}
 """Formats whose files may also be compressed: `.gz`, `.zst`."""
+
+_OBJECTS = frozenset({"jsonl", "ndjson", "json"})
+"""Formats whose rows may hold lists."""
 
 _COUNTERS: Mapping[str, Callable[[Source], int | None]] = {
     "jsonl": count_jsonl,
@@ -203,6 +207,11 @@ def _items(source: Source) -> Iterator[RawItem]:
         yield from _folder(source)
         return
     name = _format(source)
+    items = _items_of(source, name)
+    yield from with_entities(items, source) if name in _OBJECTS or name is None else items
+
+
+def _items_of(source: Source, name: str | None) -> Iterator[RawItem]:
     if str(source.path) == STDIN:
         yield from FORMATS[name or "jsonl"](source) if name in (None, "jsonl", "ndjson") else _not_from_stdin(source)
     elif name is None:

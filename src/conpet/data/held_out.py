@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from conpet.data.example import Example, digest_examples
+from conpet.errors import plural
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1
@@ -53,11 +54,12 @@ def with_held_out(
             complete[subset] = ()
             continue
         complete["train"], complete[subset] = split_off(complete["train"], share, seed)
-        few = "" if complete[subset] else " (too few for one)"
-        notes.append(
-            f"no {subset} set: {len(complete[subset])} of {len(complete['train']) + len(complete[subset])} training "
-            f"rows were split off with seed {seed}{few}"
-        )
+        if off := len(complete[subset]):
+            rows = f"{off:,} of {plural(off + len(complete['train']), 'training row')}"
+            notes.append(f"no {subset} set: {rows} {'was' if off == 1 else 'were'} split off with seed {seed}")
+        else:
+            few = f"every label has fewer than {MIN_INPUTS} distinct inputs"
+            notes.append(f"no {subset} set, and none was split off: {few}")
     return complete, notes
 
 

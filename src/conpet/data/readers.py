@@ -132,7 +132,7 @@ def read_examples(
     if loaded.problems:
         raise DataError(_summary(path, loaded.problems), loaded.problems)
     _tell(note, loaded.notes)
-    return Examples(**{subset: tuple(row.example for row in rows) for subset, rows in loaded.subsets.items()})
+    return Examples.of_rows(loaded.subsets)
 
 
 def read_mixed(
@@ -188,7 +188,7 @@ def read_mixed(
     return [
         MixedExamples(
             task.source.name,
-            Examples(**{subset: tuple(row.example for row in rows) for subset, rows in task.subsets.items()}),
+            Examples.of_rows(task.subsets),
             task.source.template,
             task.source.settings,
         )
@@ -349,7 +349,8 @@ def load_rows(source: TaskSource) -> LoadedTask:
         rows = list(parsed_rows(path, source.options, labelled=True))
         subsets[subset] = [row for row in rows if isinstance(row, Located)]
         problems += [row for row in rows if isinstance(row, Problem)]
-        notes += [f"{Path(row.file).name}: {row.text}" for row in rows if isinstance(row, Note)]
+        of_file = f"{path.name}: " if path != source.path else ""
+        notes += [f"{of_file}{row.text}" for row in rows if isinstance(row, Note)]
     if subsets.keys() == {"train"} and (divided := _divided(subsets["train"])):
         subsets = divided
         sizes = ", ".join(f"{len(rows):,} {subset}" for subset, rows in subsets.items())

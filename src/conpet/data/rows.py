@@ -16,6 +16,7 @@ from conpet.errors import ConpetError, Problem
 
 FIELDS = ("text", "tokens", "head", "tail", "mention", "label", "id")
 """The columns read; all others are ignored."""
+_LISTS = ("[{", "[[")
 _WORD = re.compile(r"\S+")
 _PAIR = re.compile(r"\s*(-?\d{1,9})\s*:\s*(-?\d{1,9})\s*")
 
@@ -74,6 +75,11 @@ def parse_label(value: Any) -> str | None:
             )
         return parse_label(value[0]) if value and value[0] is not None else None
     if isinstance(value, str):
+        if value.lstrip().startswith(_LISTS) and isinstance(_json(value), list):
+            raise RowError(
+                f"label is a list in JSON: {value!r:.40}; entities are read from lists in JSON files, so save each row "
+                'as {"text": ..., "entities": [...]}'
+            )
         return unicodedata.normalize("NFC", value.strip()) or None
     if isinstance(value, Integral) and not isinstance(value, bool):
         return str(int(value))
@@ -171,6 +177,12 @@ def tokens_at(text: str, spans: Mapping[str, Span]) -> tuple[tuple[str, ...], di
         inside = [at for at, piece in enumerate(pieces) if span.start <= piece.start and piece.end <= span.end]
         found[name] = Span(inside[0], inside[-1] + 1)
     return tuple(text[piece.start : piece.end] for piece in pieces), found
+
+
+def lines_around(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return where the lines of a text that hold the characters from `start` to `end` (exclusive) begin and end."""
+    last = text.find("\n", end)
+    return text.rfind("\n", 0, start) + 1, len(text) if last < 0 else last
 
 
 def _check_characters(field: str, span: Span, text: str, value: Any) -> None:

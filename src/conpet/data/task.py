@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any, Self, overload
 
 from conpet.data.checks import Located, check_rows, check_stream, check_task_template, locate
 from conpet.data.example import Example, Kind, digest_examples
@@ -90,17 +90,37 @@ class Examples:
         train: Training examples.
         validation: Held-out examples for choices made in training.
         test: Examples used only for metrics.
+        left_out: Rows of the same files that a fix left out or changed, as in `Task`, each with its label.
+        places: File and row of each example by subset, if they were read from files.
     """
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...] = ()
     test: tuple[Example, ...] = ()
+    left_out: tuple[Mapping[str, Any], ...] = ()
+    places: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _convert(self, "examples", "the examples cannot be learned; nothing changed")
         problems = check_rows("examples", _located("examples", self), whole=False)
         if problems:
             raise DataError("the examples cannot be learned; nothing changed", problems)
+
+    @classmethod
+    def of_rows(cls, subsets: Mapping[str, Sequence[Located]], left_out: Sequence[Mapping[str, Any]] = ()) -> Self:
+        """Return the examples of rows of files."""
+        examples = {subset: tuple(row.example for row in rows) for subset, rows in subsets.items()}
+        places = {subset: [(row.file, row.row) for row in rows] for subset, rows in subsets.items()}
+        return cls(**examples, left_out=tuple(left_out), places=places)
+
+    def place(self, subset: str, position: int) -> tuple[str, int]:
+        """Return file and row of an example, or what stands for them."""
+        rows = self.places.get(subset, ())
+        return rows[position] if position < len(rows) else (f"examples ({subset})", position + 1)
+
+    def located(self, subset: str) -> list[Located]:
+        """Return the examples of a subset with file and row."""
+        return [Located(*self.place(subset, at), example) for at, example in enumerate(getattr(self, subset))]
 
 
 @dataclass(frozen=True, slots=True)

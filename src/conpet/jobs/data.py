@@ -50,7 +50,8 @@ def read_tasks(file: Path) -> list[Task]:
 
 def read_examples(file: Path) -> Examples:
     """Read what `write_examples` wrote."""
-    return Examples(**_subsets(_read(file)["examples"]))
+    rows = _subsets(_read(file)["examples"])
+    return Examples(rows["train"], rows["validation"], rows["test"])
 
 
 def _task(document: Mapping[str, Any]) -> Task:

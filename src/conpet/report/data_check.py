@@ -94,6 +94,7 @@ class LeftOutRow(BaseModel):
         action: `left out` or `changed`.
         code: The code of the finding.
         reason: Why.
+        label: The label, after the fix if the row is changed; None if there is none or the row cannot be read.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -103,6 +104,7 @@ class LeftOutRow(BaseModel):
     action: str
     code: str
     reason: str
+    label: str | None = None
 
 
 class DataCheckReport(BaseModel):
@@ -119,6 +121,7 @@ class DataCheckReport(BaseModel):
         left_out: The rows that a fix leaves out or changes.
         remaining: Errors that a fix cannot mend.
         skipped: Checks that were not made, and why.
+        learn_options: The options that `conpet learn` needs because the workspace knows labels of the data, or None.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -133,6 +136,7 @@ class DataCheckReport(BaseModel):
     left_out: tuple[LeftOutRow, ...] = ()
     remaining: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    learn_options: str | None = None
 
     @property
     def counts(self) -> Counter[str]:

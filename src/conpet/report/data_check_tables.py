@@ -45,12 +45,12 @@ def finding_lines(report: DataCheckReport, *, everything: bool = False) -> Itera
 
 def _lines(finding: FoundRow) -> Iterator[tuple[str, str]]:
     fix = f" [{finding.fix}]" if finding.fix else ""
-    yield f"  {finding}{fix}", ""
+    yield f"  {text.with_short_labels(f'{finding}{fix}')}", ""
     for place in (finding.place, finding.other):
         if place is not None and place.text is not None:
             yield f"    {_quoted(place)}", "dim"
 
 
 def _quoted(place: Place) -> str:
-    label = f"  {place.label}" if place.label else ""
+    label = f"  {text.label(place.label)}" if place.label else ""
     return f"{text.shorten(place.text or '', _TEXT)!r}{label}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from conpet.report import text
 from conpet.report.data import ReportData
@@ -35,6 +35,8 @@ def environment() -> Environment:
         bytes=text.size,
         duration=text.duration,
         moment=_moment,
+        label=_label,
+        with_short_labels=text.with_short_labels,
     )
     made.globals.update(plural=text.plural)
     return made
@@ -43,6 +45,12 @@ def environment() -> Environment:
 def style() -> Markup:
     """Return the style sheet of all pages."""
     return Markup(environment().get_template("style.css.j2").render())  # noqa: S704 - our own file, without input
+
+
+def _label(name: str) -> Markup:
+    """Return a label as it is shown, with the whole one as a tooltip if it is cut."""
+    shown = text.label(name)
+    return escape(shown) if shown == name else Markup('<span title="{}">{}</span>').format(name, shown)
 
 
 def _moment(when: datetime) -> str:

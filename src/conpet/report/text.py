@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -10,6 +11,9 @@ from conpet.errors import plural as plural
 
 NONE = "–"
 """Shown instead of a missing value."""
+LABEL_COLUMNS = 60
+"""Longest label that is shown whole; the JSON always has the whole one."""
+_LONG_QUOTED = re.compile(rf"(?<!\w)(['\"])((?:(?!\1)[^\n]){{{LABEL_COLUMNS + 1},}})\1(?!\w)")
 
 
 def percent(fraction: float | None) -> str:
@@ -88,6 +92,16 @@ def shorten(text: str, columns: int) -> str:
             break
         kept += character
     return kept.rstrip() + "…"
+
+
+def label(name: str) -> str:
+    """Return a label as it is shown to readers."""
+    return shorten(name, LABEL_COLUMNS)
+
+
+def with_short_labels(message: str) -> str:
+    """Return a message in which labels in quotes are not longer than labels are shown."""
+    return _LONG_QUOTED.sub(lambda quoted: f"{quoted[1]}{label(quoted[2])}{quoted[1]}", message)
 
 
 def fitting(names: Sequence[str], columns: int) -> str:

@@ -48,7 +48,13 @@ def test_a_sheet_without_a_header_is_read_by_positions(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "not a readable Excel workbook" in problems(put(tmp_path / "t.xlsx", b"no zip"))[0][1]
+    for content, reason in (
+        (b"no zip", "is no Excel workbook (.xlsx); if it is a text file"),
+        (b"", "is empty; expected a header"),
+        (bytes.fromhex("d0cf11e0a1b11ae1") + b"more", "is an old Excel workbook (.xls)"),
+    ):
+        assert reason in problems(put(tmp_path / "t.xlsx", content))[0][1]
+    assert "the sheet 'Data' is empty; expected a header" in problems(workbook(tmp_path / "v.xlsx"))[0][1]
     assert "columns: 'a'" in problems(workbook(tmp_path / "u.xlsx", ["a"], ["b"]))[0][1]
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(ConfigError, match=r"pip install 'conpet\[excel\]'"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from conpet import check_data
 from conpet.data import count_inputs, read_inputs, read_task
 from tests.helpers.reading import SAMPLES, inputs, labelled, notes, problems, put
 
@@ -48,9 +49,17 @@ def test_what_is_read_of_an_object_is_said(tmp_path: Path) -> None:
     [
         ("", None, "is empty"),
         ('[{"text": "a"}, 3]', 2, "is not an object"),
-        ('[{"text": "a"}, {"text": ', 2, "not valid JSON"),
-        ('[{"text": "a"},', 2, "the list does not end; is the file complete?"),
-        ('{"text": "a"} {"text": "b"}', 1, "not valid JSON: Extra data"),
+        ('[{"text": "a"}, {"text": }]', 2, "not valid JSON: Expecting value"),
+        (
+            '[{"text": "a"}, {"text": ',
+            2,
+            "the file ends in the middle of row 2, after 1 complete row, before the end of",
+        ),
+        ('[{"text": "a"}, {"text": "b"}, {"text": "c", "x": nul', 3, "in the middle of row 3, after 2 complete rows"),
+        ('[{"text": "a"},', 2, "the file ends after 1 complete row, before the end of the list"),
+        ('[{"text": "a"}]\n[{"text": "b"}]', 2, 'text after the end of the list: \'[{"text": "b"}]\''),
+        ('{"data": [{"text": "a"}, {"te', None, "the file ends in the middle of its JSON object"),
+        ('{"text": "a"} {"text": "b"}', None, "not valid JSON: Extra data at line 1, column 15"),
         ('{"version": "1", "authors": ["x"]}', None, "is an object with 'version', 'authors'; expected a list"),
         ("3", None, "expected a list of objects"),
         (b'[{"text": "caf\xe9"}]', 1, "is not UTF-8 text; it looks like cp1252"),
@@ -91,3 +100,23 @@ def test_a_training_flag_divides_the_rows() -> None:
 
 def test_a_list_of_texts_can_be_predicted(tmp_path: Path) -> None:
     assert inputs(put(tmp_path / "t.json", '["one", "two"]')) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("test.json", '[{"text": "a closed door", "label": "a"}, {"text": "an op'),
+        ("test.json", '[{"text": "a closed door", "label": "a"},'),
+        ("test.json", '{"data": [{"text": "a closed door", "label": "a"}, '),
+        ("test.jsonl", '{"text": "a closed door", "label": "a"}\n{"text": "an op'),
+        ("test.yml", "nlu:\n- intent: a\n  examples: |\n    - a closed door\n- intent: b\n  exa"),
+    ],
+)
+def test_a_file_that_was_cut_is_no_row_to_leave_out(tmp_path: Path, name: str, content: str) -> None:
+    rows = [{"text": f"row {at}", "label": "ab"[at % 2]} for at in range(6)]
+    put(tmp_path / "t" / "train.json", json.dumps(rows))
+    put(tmp_path / "t" / name, content)
+    report = check_data(tmp_path / "t", quick=True, fix=tmp_path / "clean")
+    assert len(report.remaining) == 1
+    assert name in report.remaining[0]
+    assert not report.left_out

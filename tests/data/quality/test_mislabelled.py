@@ -5,7 +5,13 @@ import random
 import torch
 
 from conpet.data import Example
-from conpet.data.quality.mislabelled import find_close_labels, find_mislabelled, out_of_fold
+from conpet.data.quality.mislabelled import (
+    LEAST_JUDGED,
+    find_close_labels,
+    find_mislabelled,
+    out_of_fold,
+    unjudged,
+)
 from conpet.data.quality.rows import Row
 
 LABELS, EACH, WIDTH = 6, 30, 16
@@ -53,6 +59,20 @@ def test_clean_data_raises_no_alarm_and_the_suggestion_is_the_other_label() -> N
     assert guess is not None
     (finding,) = find_mislabelled(guess)
     assert (finding.row, "probably 'l0'" in finding.message) == (rows[0], True)
+
+
+def test_labels_with_few_rows_are_not_judged_and_that_can_be_said() -> None:
+    rows, features, wrong = clustered(18)
+    kept = [at for at, row in enumerate(rows) if row.label not in ("l0", "l1")]
+    for label, count in (("l0", LEAST_JUDGED - 1), ("l1", LEAST_JUDGED)):
+        kept += [at for at, row in enumerate(rows) if row.label == label][:count]
+    few = [rows[at] for at in sorted(kept)]
+    guess = out_of_fold(few, features[sorted(kept)])
+    assert guess is not None
+    assert unjudged(guess) == ["l0"]
+    found = [finding for finding in find_mislabelled(guess) if finding.row]
+    assert {finding.row.number for finding in found if finding.row} & wrong
+    assert not any("'l0'" in finding.message for finding in found)
 
 
 def test_labels_that_cannot_be_told_apart_are_named_with_the_task_of_the_older_one() -> None:

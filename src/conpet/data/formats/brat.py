@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from conpet.data.example import Span
 from conpet.data.raw import Note, RawItem, RawRow
+from conpet.data.rows import lines_around
 from conpet.data.source import Source
 from conpet.errors import Problem, plural
 
@@ -142,10 +143,7 @@ def _relations(
 
 def _example(text: str, row: int, spans: Mapping[str, _Bound], label: str) -> RawRow:
     """Return an example with the lines of the text that hold its spans."""
-    first = min(span.start for span in spans.values())
-    last = max(span.end for span in spans.values())
-    start = text.rfind("\n", 0, first) + 1
-    end = text.find("\n", last)
-    end = len(text) if end < 0 else end
+    bounds = [bound for span in spans.values() for bound in (span.start, span.end)]
+    start, end = lines_around(text, min(bounds), max(bounds))
     fields = {name: Span(span.start - start, span.end - start) for name, span in spans.items()}
     return RawRow(row, {"text": text[start:end], "label": label, **fields})

@@ -13,6 +13,8 @@ from conpet.data.raw import Header, Note, RawItem, RawRow
 from conpet.data.source import Source
 from conpet.errors import ConfigError
 
+_EXPECTED = "expected a header such as text, label, and a row for each example"
+_OLD_EXCEL = bytes.fromhex("d0cf11e0a1b11ae1")
 _ERRORS = (ValueError, LookupError, TypeError, AttributeError, BadZipFile, SyntaxError)
 
 
@@ -26,6 +28,8 @@ def read_excel(source: Source) -> Iterator[RawItem]:
         with warnings.catch_warnings(action="ignore"), source.binary() as stream:
             workbook = openpyxl.load_workbook(stream, read_only=True, data_only=True)
             yield from _first_sheet(workbook, source)
+    except BadZipFile:
+        yield source.problem(None, _not_excel(source))
     except _ERRORS as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         yield source.problem(None, f"not a readable Excel workbook (.xlsx): {reason}")
@@ -54,6 +58,18 @@ def _first_sheet(workbook: Any, source: Source) -> Iterator[RawItem]:
             at = header[names.index(identifier)][0]
             fields[identifier] = values[at] if at < len(values) and isinstance(values[at], int) else fields[identifier]
         yield RawRow(row, fields)
+    if header is None:
+        yield source.problem(None, f"the sheet {sheets[0].title!r} is empty; {_EXPECTED}")
+
+
+def _not_excel(source: Source) -> str:
+    with source.binary() as stream:
+        head = stream.read(len(_OLD_EXCEL))
+    if not head:
+        return f"is empty; {_EXPECTED}"
+    if head == _OLD_EXCEL:
+        return "is an old Excel workbook (.xls), or has a password; save it as .xlsx without one"
+    return "is no Excel workbook (.xlsx); if it is a text file, name its format (--input-format csv)"
 
 
 def _columns(cells: Sequence[str], source: Source) -> list[tuple[int, str]]:

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from conpet.data.formats.jsonl import read_jsonl
+from conpet.data.formats.jsonl import ends_early, read_jsonl
 from conpet.data.raw import Note, RawItem, RawRow
 from conpet.data.source import Source
-from conpet.errors import Problem, plural
+from conpet.errors import Problem, Scope, plural
 
 _NEXT = re.compile(r"[\s,]*")
 _CHUNK = 1 << 16
@@ -20,6 +20,7 @@ _WRAPPERS = ("rasa_nlu_data", "nlu")
 _TEXT_LISTS = ("patterns", "examples", "utterances", "questions", "texts", "phrases")
 _GROUP_NAMES = ("tag", "intent", "label", "name", "category", "topic")
 _SHOWN = 8
+_SHOWN_TEXT = 40
 _EXPECTED = 'expected a list of objects such as [{"text": "...", "label": "..."}]'
 
 
@@ -62,6 +63,7 @@ def _items(text: TextIO, source: Source) -> Iterator[_Item | RawItem]:
     while True:
         at = _NEXT.match(buffer, at).end()  # type: ignore[union-attr] # it matches nothing, too
         if buffer[at : at + 1] == "]":
+            yield from _after_list(buffer[at + 1 :], text, source, count)
             return
         try:
             value, end = _DECODER.raw_decode(buffer, at)
@@ -84,11 +86,25 @@ def _items(text: TextIO, source: Source) -> Iterator[_Item | RawItem]:
             yield _Item(value)
 
 
+def _after_list(rest: str, text: TextIO, source: Source, rows: int) -> Iterator[Problem]:
+    """Report what follows the end of the list: it is not read."""
+    while not rest.strip() and (chunk := text.read(_CHUNK)):
+        rest = chunk
+    if rest.strip():
+        yield source.stopped(rows + 1, f"text after the end of the list: {rest.strip()[:_SHOWN_TEXT]!r}")
+
+
 def _invalid(error: Exception, rest: str, source: Source, row: int) -> Problem:
-    if not rest.strip():
-        return source.problem(row, "not valid JSON: the list does not end; is the file complete?")
+    if not rest.strip() or (isinstance(error, json.JSONDecodeError) and ends_early(error)):
+        cut = "after" if not rest.strip() else f"in the middle of row {row}, after"
+        return source.problem(
+            row,
+            f"the file ends {cut} {plural(row - 1, 'complete row')}, before the end of the list; get the whole file, "
+            "or end the list after the last complete row",
+            Scope.REST,
+        )
     reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-    return source.stopped(row, f"not valid JSON: {reason} at {rest[:40]!r}")
+    return source.stopped(row, f"not valid JSON: {reason} at {rest[:_SHOWN_TEXT]!r}")
 
 
 def _row(item: Any, source: Source, number: int) -> RawItem:
@@ -112,7 +128,7 @@ def _whole(text: str, source: Source) -> Iterator[RawItem]:
             yield Note(source.file, "one object a line: read as JSON lines")
             yield from read_jsonl(source)
         else:
-            yield source.problem(error.lineno, f"not valid JSON: {error.msg} at column {error.colno}")
+            yield _not_json(error, source)
         return
     except (ValueError, RecursionError) as error:
         yield source.problem(None, f"not usable JSON: {error}")
@@ -121,6 +137,13 @@ def _whole(text: str, source: Source) -> Iterator[RawItem]:
         yield source.problem(None, _EXPECTED)
         return
     yield from _object(value, source)
+
+
+def _not_json(error: json.JSONDecodeError, source: Source) -> Problem:
+    if ends_early(error):
+        return source.problem(None, "the file ends in the middle of its JSON object: is it complete?")
+    reason = f"not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+    return source.problem(None, reason)
 
 
 def _object(value: Mapping[str, Any], source: Source) -> Iterator[RawItem]:

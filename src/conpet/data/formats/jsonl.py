@@ -7,19 +7,28 @@ from collections.abc import Iterator
 
 from conpet.data.raw import RawItem, RawRow
 from conpet.data.source import Source
-from conpet.errors import Problem
+from conpet.errors import Problem, Scope
+
+_WORDS = ("true", "false", "null", "-1")
 
 
 def read_jsonl(source: Source) -> Iterator[RawItem]:
     """Read JSON lines."""
-    for row, line in source.lines():
-        if line.strip():
-            yield _json_row(line, source, row)
+    with source.text() as text:
+        for row, line in enumerate(text, start=1):
+            if line.strip():
+                yield _json_row(line, source, row)
 
 
 def count_jsonl(source: Source) -> int:
     """Count the lines that are not blank."""
     return sum(1 for _, line in source.lines() if line.strip())
+
+
+def ends_early(error: json.JSONDecodeError) -> bool:
+    """Return whether JSON is wrong only because it ends too early."""
+    rest = error.doc[error.pos :].rstrip()
+    return error.msg.startswith("Unterminated string") or any(word.startswith(rest) for word in _WORDS)
 
 
 def _json_row(line: str, source: Source, row: int) -> RawRow | Problem:
@@ -28,6 +37,9 @@ def _json_row(line: str, source: Source, row: int) -> RawRow | Problem:
     try:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
+        if ends_early(error) and not line.endswith("\n"):
+            reason = "the file ends in the middle of this row: get the whole file, or delete the row"
+            return source.problem(row, reason, Scope.READING)
         return source.problem(row, f"not valid JSON: {error.msg} at column {error.colno}")
     except (ValueError, RecursionError) as error:
         return source.problem(row, f"not usable JSON: {error}")

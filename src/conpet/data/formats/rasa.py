@@ -11,7 +11,7 @@ import yaml
 
 from conpet.data.raw import Note, RawItem, RawRow
 from conpet.data.source import Source
-from conpet.errors import plural
+from conpet.errors import Scope, plural
 
 _ENTITY = re.compile(
     r"(?<!\\)\[(?P<text>[^\[\]]+?)\](?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\{[^{}]*\}|\[\s*\{.*?\}\s*\])", re.DOTALL
@@ -46,9 +46,8 @@ def read_rasa_yaml(source: Source) -> Iterator[RawItem]:
     try:
         documents = [node for node in yaml.compose_all(text, Loader=_LOADER) if node is not None]
     except yaml.MarkedYAMLError as error:
-        yield source.problem(
-            error.problem_mark.line + 1 if error.problem_mark else None, f"not valid YAML: {error.problem}"
-        )
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        yield source.problem(line, f"not valid YAML: {error.problem}", Scope.REST)
         return
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         yield source.problem(None, f"not valid YAML: {str(error).partition(chr(10))[0]}")

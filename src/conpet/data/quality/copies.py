@@ -39,7 +39,11 @@ def _in_group(rows: Sequence[Row], left: Counter[tuple[str, str]], owners: Mappi
     if test:
         for row in by_subset[VALIDATION]:
             yield Finding(
-                "overlap", f"the same input is a test example ({test[0].place})", row, other=test[0], leaves_out=True
+                "overlap",
+                f"the same input is a test example ({test[0].place_from(row)})",
+                row,
+                other=test[0],
+                leaves_out=True,
             )
         by_subset[VALIDATION] = []
     held_out = test or by_subset[VALIDATION]
@@ -55,21 +59,29 @@ def _against_stored(new: Sequence[Row], stored: Sequence[Row], owners: Mapping[s
     held_out = [row for row in stored if row.subset != TRAIN]
     trained = [row for row in stored if row.subset == TRAIN]
     for row in new if stored else ():
-        if row.subset == TRAIN and held_out:
+        if same := next((one for one in stored if _is_added_again(row, one, owners)), None):
+            message = f"the same input is stored already: {same.place_from(row)}"
+            yield Finding("duplicate", message, row, other=same, leaves_out=True)
+        elif row.subset == TRAIN and held_out:
             other = next((one for one in held_out if one.subset == TEST), held_out[0])
-            yield Finding("leak", f"trains on a held-out input: {other.place}", row, other=other, leaves_out=True)
+            yield Finding(
+                "leak", f"trains on a held-out input: {other.place_from(row)}", row, other=other, leaves_out=True
+            )
         elif row.subset != TRAIN and trained:
             other = trained[0]
-            yield Finding("leak", f"the same input was trained on: {other.place}", row, other=other, leaves_out=True)
+            yield Finding(
+                "leak", f"the same input was trained on: {other.place_from(row)}", row, other=other, leaves_out=True
+            )
         else:
             other = (trained or held_out)[0]
-            owner = owners.get(row.label, row.task)
-            if row.label == other.label or (owner == other.task and not other.label):  # test labels are hidden
-                message = f"the same input is stored already: {other.place}"
-                yield Finding("duplicate", message, row, other=other, leaves_out=True)
-            else:
-                message = f"label {row.label!r} contradicts {other.place}, which has the same input"
-                yield Finding("contradiction", message, row, other=other, leaves_out=True)
+            message = f"label {row.label!r} contradicts {other.place_from(row)}, which has the same input"
+            yield Finding("contradiction", message, row, other=other, leaves_out=True)
+
+
+def _is_added_again(row: Row, stored: Row, owners: Mapping[str, str]) -> bool:
+    """Return whether a row of a known label is stored already; the labels of stored test rows are hidden."""
+    owner = owners.get(row.label)
+    return owner is not None and (stored.label == row.label if stored.label else stored.task == owner)
 
 
 def _leaks(train: Sequence[Row], held_out: Sequence[Row], left: Counter[tuple[str, str]]) -> Iterator[Finding]:
@@ -81,16 +93,16 @@ def _leaks(train: Sequence[Row], held_out: Sequence[Row], left: Counter[tuple[st
         task = "" if row.task == kept.task else f" of task {kept.task!r}"
         yield Finding(
             "leak",
-            f"the same input is a {kept.subset} example{task} ({kept.place})",
+            f"the same input is a {kept.subset} example{task} ({kept.place_from(row)})",
             row,
             other=kept,
             leaves_out=not last,
-            fix=f"{kept.place} left out: the label has no other training row" if last else None,
+            fix=f"{kept.place_from(row)} left out: the label has no other training row" if last else None,
         )
         if not last:
             left[row.task, row.label] -= 1
     for row in held_out if last else ():
-        message = f"the same input is a training example ({train[0].place}), the last of its label"
+        message = f"the same input is a training example ({train[0].place_from(row)}), the last of its label"
         yield Finding("leak", message, row, other=train[0], leaves_out=True)
 
 
@@ -108,12 +120,12 @@ def _same_subset(rows: Sequence[Row], left: Counter[tuple[str, str]]) -> Iterato
             task = "" if other.task == row.task else f" of task {other.task!r}"
             yield Finding(
                 "contradiction",
-                f"label {row.label!r} contradicts {other.place}{task}: the same input has {other.label!r}",
+                f"label {row.label!r} contradicts {other.place_from(row)}{task}: the same input has {other.label!r}",
                 row,
                 other=other,
                 leaves_out=True,
             )
             left[row.task, row.label] -= row.subset == TRAIN
     for row in () if tied and others else kept[1:]:
-        yield Finding("duplicate", f"is a copy of {kept[0].place}", row, other=kept[0], leaves_out=True)
+        yield Finding("duplicate", f"is a copy of {kept[0].place_from(row)}", row, other=kept[0], leaves_out=True)
         left[row.task, row.label] -= row.subset == TRAIN

@@ -15,14 +15,20 @@ from conpet.data.quality.finding import KINDS, Finding
 from conpet.data.quality.labels import find_empty_files, find_label_counts, find_label_forms, find_label_names
 from conpet.data.quality.language import find_other_languages
 from conpet.data.quality.lengths import cut_summary, find_lengths, needs_of
-from conpet.data.quality.mislabelled import find_close_labels, find_mislabelled, out_of_fold
+from conpet.data.quality.mislabelled import (
+    LEAST_JUDGED,
+    find_close_labels,
+    find_mislabelled,
+    out_of_fold,
+    unjudged,
+)
 from conpet.data.quality.near import find_near_copies
 from conpet.data.quality.personal import find_personal_data, masked
-from conpet.data.quality.rows import TRAIN, Data, Row, TaskRows, by_label
-from conpet.data.quality.structure import find_notes, find_unusable
+from conpet.data.quality.rows import TRAIN, Data, Mode, Row, TaskRows, by_label
+from conpet.data.quality.structure import find_notes, find_unusable, learn_option
 from conpet.data.templates import check_template
 from conpet.data.truncation import Need
-from conpet.errors import Problem
+from conpet.errors import Problem, plural
 from conpet.report.data_check import DataCheckReport, FoundRow, LeftOutRow, Place, Severity
 
 _SHOWN_CHARACTERS = 300
@@ -83,9 +89,12 @@ class Examination:
     @property
     def remaining(self) -> list[Finding]:
         """The errors that the fix does not mend."""
-        usable = replace(
-            self.fixed, tasks=tuple(replace(task, problems=_of_files(task.problems)) for task in self.fixed.tasks)
+        tasks = (
+            replace(task, problems=_of_files(task.problems))
+            for task, read in zip(self.fixed.tasks, self.data.tasks, strict=True)
+            if task.mode is Mode.NEW or any(task.rows) or not any(read.rows)  # nothing to add is no error
         )
+        usable = replace(self.fixed, tasks=tuple(tasks))
         found = [*find_unusable(usable), *find_copies(usable)]
         return [finding for finding in found if finding.severity is Severity.ERROR]
 
@@ -128,7 +137,16 @@ class Examination:
             left_out=tuple(self.left_out),
             remaining=tuple(f"{_place(finding)}: {finding.message}" for finding in self.remaining),
             skipped=tuple(self.skipped),
+            learn_options=self._learn_options,
         )
+
+    @property
+    def _learn_options(self) -> str | None:
+        """The options of `conpet learn` for all tasks: --mixed includes --extend."""
+        options = {learn_option(task) for task in self.data.tasks}
+        if len(options) < 2:
+            return next(iter(options), None)
+        return max((option for option in options if option not in (None, "--extend")), key=str, default="--mixed")
 
 
 def examine(
@@ -254,6 +272,11 @@ def _doubt_labels(done: Examination, reading: Reading, drop: bool) -> None:
             continue
         owners = {label: of_label[0].task for label, of_label in by_label(rows).items()}
         found += [replace(one, leaves_out=drop) for one in find_mislabelled(guess)]
+        if few := unjudged(guess):
+            labels = plural(len(few), "label")
+            done.skipped.append(
+                f"whether rows are mislabelled: {labels} with fewer than {LEAST_JUDGED} training rows, too few to judge"
+            )
         done.findings += find_close_labels(guess, owners)
     _leave_out(done, found)
 
@@ -262,7 +285,7 @@ def _leave_out_orphans(done: Examination) -> None:
     """Leave out held-out rows whose label has lost all its training rows."""
     lost = []
     for task in done.fixed.tasks if done.changes else ():
-        known = {row.label for row in task.subsets.get(TRAIN, ())} | done.fixed.known_labels
+        known = {row.label for row in task.subsets.get(TRAIN, ())} | task.owners.keys()
         lost += [
             Finding("invalid-row", f"label {row.label!r} has no training example left", row, leaves_out=True)
             for subset, rows in task.subsets.items()
@@ -287,6 +310,7 @@ def _outcome(finding: Finding, row: Row | None, new: Row | None) -> LeftOutRow:
         action=_LEFT_OUT if new is None else _CHANGED,
         code=finding.code,
         reason=finding.message if new is None else (finding.fix or finding.message),
+        label=((new or row).label or None) if row is not None else None,
     )
 
 

@@ -123,7 +123,7 @@ _KINDS: Iterable[tuple[Severity, str, str, str]] = (
         Severity.NOTE,
         "known-labels",
         "Files with labels that the workspace knows",
-        "`conpet learn --extend` adds the examples.",
+        "`conpet learn --extend` adds the examples to their tasks; `--mixed` also learns new labels.",
     ),
     (Severity.NOTE, "reading", "Notes of the readers", "What was changed or ignored while reading."),
 )

@@ -27,7 +27,8 @@ _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 def find_label_forms(data: Data) -> Iterator[Finding]:
     """Yield a finding for each row whose label is probably another form of a more frequent label.
 
-    Within a task, the fix uses the most frequent form. A label that is like one of another task is only reported.
+    Within a task, the fix uses the most frequent form, or that of the label to which rows are added. A label that is
+    like one of another task is only reported.
     """
     first_owner: dict[str, tuple[str, str]] = {}
     for label, owner in data.owners.items():
@@ -41,6 +42,7 @@ def find_label_forms(data: Data) -> Iterator[Finding]:
         for label in counts:
             forms[label_key(label)].append(label)
         usual = {key: _most_frequent(labels, train, counts) for key, labels in forms.items()}
+        usual |= {key: label for label in task.owners if (key := label_key(label)) in usual}
         yield from _other_forms(task, usual)
         yield from _forms_of_other_tasks(task, usual, first_owner)
         for key, label in usual.items():

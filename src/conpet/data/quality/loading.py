@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from conpet.data.checks import Located
-from conpet.data.quality.rows import Data, Row, TaskRows
+from conpet.data.quality.rows import ANY_TASK, Data, Mode, Row, TaskRows
 from conpet.data.raw import ReadOptions
 from conpet.data.readers import LoadedTask, build_task, load_rows
 from conpet.data.stream_layout import TaskSource, find_stream, find_task, subset_of
 from conpet.data.task import LABELS, Task
 from conpet.errors import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a workspace knows, and how the labels of rows are to be learned.
+
+    Attributes:
+        owners: Its labels with the names of their tasks.
+        stored: Its rows.
+        mode: How labels are learned; None for what suits the labels of each task.
+        into: The known task that new labels are added to, or None.
+    """
+
+    owners: Mapping[str, str] = field(default_factory=dict)
+    stored: Iterable[Row] = ()
+    mode: Mode | None = Mode.NEW
+    into: str | None = None
+
+
+NOTHING = Known()
 
 
 def load_data(
@@ -21,8 +41,7 @@ def load_data(
     name: str | None = None,
     template: str | None = None,
     options: ReadOptions | None = None,
-    owners: Mapping[str, str] | None = None,
-    stored: Iterable[Row] = (),
+    known: Known = NOTHING,
 ) -> tuple[Data, list[LoadedTask]]:
     """Read all rows of files, of folders of subsets, and of streams.
 
@@ -32,8 +51,7 @@ def load_data(
         name: Name of the task, if there is one.
         template: Its template.
         options: How to read the files.
-        owners: The labels of a workspace with the names of their tasks.
-        stored: The rows of the workspace; those of tasks that are checked are left out.
+        known: What a workspace knows; its rows of tasks that are learned anew are left out.
     """
     sources: list[TaskSource] = []
     problems: list[Problem] = []
@@ -45,22 +63,12 @@ def load_data(
         else:
             sources.append(find_task(path, name, template, None, options))
     loaded = [load_rows(source) for source in sources]
-    tasks = tuple(map(_rows_of, loaded))
-    names = {task.name for task in tasks}
-    others = {label: task for label, task in (owners or {}).items() if task not in names}
-    data = Data(
-        ", ".join(map(str, paths)),
-        tasks,
-        tuple(row for row in stored if row.task not in names),
-        others,
-        tuple(problems),
-    )
-    return data, loaded
+    return _data(", ".join(map(str, paths)), list(map(_rows_of, loaded)), known, tuple(problems)), loaded
 
 
-def data_of_tasks(tasks: Iterable[Task], owners: Mapping[str, str] | None = None, stored: Iterable[Row] = ()) -> Data:
+def data_of_tasks(tasks: Iterable[Task], known: Known = NOTHING) -> Data:
     """Return the rows of tasks that are in memory; arguments as in `load_data`."""
-    given = tuple(
+    given = [
         TaskRows(
             task.name,
             f"task {task.name!r}",
@@ -76,10 +84,8 @@ def data_of_tasks(tasks: Iterable[Task], owners: Mapping[str, str] | None = None
             task.head == LABELS,
         )
         for task in tasks
-    )
-    names = {task.name for task in given}
-    others = {label: task for label, task in (owners or {}).items() if task not in names}
-    return Data(", ".join(names), given, tuple(row for row in stored if row.task not in names), others)
+    ]
+    return _data(", ".join(dict.fromkeys(task.name for task in given)), given, known)
 
 
 def tasks_of(data: Data, loaded: Sequence[LoadedTask], seed: int | None) -> list[Task]:
@@ -99,6 +105,41 @@ def tasks_of(data: Data, loaded: Sequence[LoadedTask], seed: int | None) -> list
         )
         for one, task in zip(loaded, data.tasks, strict=True)
     ]
+
+
+def _data(source: str, tasks: Sequence[TaskRows], known: Known, problems: tuple[Problem, ...] = ()) -> Data:
+    learned = tuple(_with_modes(tasks, known))
+    anew = {task.name for task in learned if task.mode is Mode.NEW}
+    others = {label: task for label, task in known.owners.items() if task not in anew}
+    return Data(source, learned, tuple(row for row in known.stored if row.task not in anew), others, problems)
+
+
+def _with_modes(tasks: Iterable[TaskRows], known: Known) -> Iterator[TaskRows]:
+    """Yield tasks with how they are learned, and each row with the name of the task that it becomes part of."""
+    owners = dict(known.owners)
+    for task in tasks:
+        mode = _suitable(task, owners) if known.mode is None else known.mode
+        if mode is Mode.NEW:
+            yield task
+            continue
+        home = known.into or task.name
+        subsets = {
+            subset: [replace(row, task=owners.get(row.label, home)) for row in rows]
+            for subset, rows in task.subsets.items()
+        }
+        learned = replace(task, subsets=subsets, mode=mode, owners=dict(owners), into=known.into)
+        one_new = known.mode is None and len({row.label for row in learned.of_new_labels.rows}) == 1
+        yield replace(learned, into=ANY_TASK) if one_new else learned
+        if known.mode is Mode.MIXED:  # the next file may have more examples of the new labels
+            owners |= {row.label: home for row in task.rows if row.label and row.label not in owners}
+
+
+def _suitable(task: TaskRows, owners: Mapping[str, str]) -> Mode:
+    """Return how the labels of a task can be learned; a known task may be learned anew from its own labels."""
+    labels = {row.label for row in task.rows if row.label} if task.labelled else set()
+    if not {owners[label] for label in labels & owners.keys()} - {task.name}:
+        return Mode.NEW
+    return Mode.EXTEND if labels <= owners.keys() else Mode.MIXED
 
 
 def _tasks(paths: Sequence[Path]) -> list[Path]:

@@ -24,6 +24,8 @@ from conpet.features.statistics import ClassSums, ClosedFormState, Gram
 FOLDS = 5
 DOUBT = 0.1
 """A row is reported if the probability of its own label is also below this share of the label's threshold."""
+LEAST_JUDGED = 10
+"""Fewest training rows of a label that is judged or suggested: with fewer, one wrong row changes too much."""
 CLOSE = 0.25
 """Labels are reported as close if at least this share of the rows of one is taken for the other."""
 LEAST_ROWS = 4
@@ -80,15 +82,19 @@ def out_of_fold(rows: Sequence[Row], features: Tensor, seed: int = 0) -> OutOfFo
 
 
 def find_mislabelled(guess: OutOfFold) -> Iterator[Finding]:
-    """Yield a finding for each row that is not stored and probably has a wrong label, the most doubtful first."""
+    """Yield a finding for each row that is not stored and probably has a wrong label, the most doubtful first.
+
+    Labels with fewer than `LEAST_JUDGED` rows are neither judged nor suggested (see `unjudged`).
+    """
     probabilities, given = guess.probabilities, guess.given
     counts = torch.bincount(given, minlength=len(guess.labels))
+    judged = counts >= LEAST_JUDGED
     own = probabilities.gather(1, given.unsqueeze(1))[:, 0]
     sums = torch.zeros(len(guess.labels), dtype=torch.float32).index_add_(0, given, own)
     thresholds = sums / counts
-    confident = probabilities.masked_fill(probabilities < thresholds, -1.0)
+    confident = probabilities.masked_fill((probabilities < thresholds) | ~judged, -1.0)
     best, label = confident.max(dim=1)
-    wrong = (best >= 0) & (label != given) & (own < DOUBT * thresholds[given]) & (counts[given] > 1)
+    wrong = (best >= 0) & (label != given) & (own < DOUBT * thresholds[given]) & judged[given]
     for index in sorted(wrong.nonzero()[:, 0].tolist(), key=lambda index: float(own[index] - best[index])):
         row = guess.rows[index]
         if not row.stored:
@@ -96,6 +102,13 @@ def find_mislabelled(guess: OutOfFold) -> Iterator[Finding]:
             odds = f"probabilities {own[index]:.2f} and {best[index]:.2f}"
             message = f"label {row.label!r} is probably {suggestion!r} ({odds})"
             yield Finding("mislabelled", message, row)
+
+
+def unjudged(guess: OutOfFold) -> list[str]:
+    """Return the labels of rows that are not stored which have too few rows to be judged."""
+    counts = torch.bincount(guess.given, minlength=len(guess.labels)).tolist()
+    new = {row.label for row in guess.rows if not row.stored}
+    return [label for label, count in zip(guess.labels, counts, strict=True) if label in new and count < LEAST_JUDGED]
 
 
 def find_close_labels(guess: OutOfFold, owners: dict[str, str]) -> Iterator[Finding]:

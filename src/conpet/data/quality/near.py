@@ -83,14 +83,14 @@ def _finding(row: Row, other: Row, similarity: float, order: Mapping[Row, int]) 
         else ("the same apart from case, punctuation and blanks")
     )
     if row.subset == TRAIN and other.subset != TRAIN:
-        message = f"is nearly equal to {_subset(other)} ({other.place}): {how}"
+        message = f"is nearly equal to {_subset(other)} ({other.place_from(row)}): {how}"
         return Finding("near-leak", message, row, other=other, leaves_out=True)
     if order[other] > order[row] or row.subset != other.subset:
         return None  # reported at the other row
     if (row.task, row.label) != (other.task, other.label):
-        message = f"label {row.label!r}, but {other.place} is nearly equal and has {other.label!r}: {how}"
+        message = f"label {row.label!r}, but {other.place_from(row)} is nearly equal and has {other.label!r}: {how}"
         return Finding("near-contradiction", message, row, other=other)
-    return Finding("near-duplicate", f"is nearly equal to {other.place}: {how}", row, other=other)
+    return Finding("near-duplicate", f"is nearly equal to {other.place_from(row)}: {how}", row, other=other)
 
 
 def _subset(row: Row) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 from conpet.data.checks import Located
@@ -19,6 +20,23 @@ _PUNCTUATION = {
     if unicodedata.category(chr(code))[0] == "P"
 }
 """Punctuation becomes a blank, apostrophes nothing. Symbols, such as emoji and "+", tell texts apart."""
+
+
+ANY_TASK = "TASK"
+
+
+class Mode(StrEnum):
+    """What learning rows makes of the labels that a workspace knows.
+
+    Attributes:
+        NEW: All labels are new: the rows become a task, or a new version of the task of the same name.
+        EXTEND: All labels are known: the rows are added to their tasks (`learn --extend`).
+        MIXED: Rows of known labels are added to their tasks, and new labels become a task (`learn --mixed`).
+    """
+
+    NEW = "new"
+    EXTEND = "extend"
+    MIXED = "mixed"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,12 +66,11 @@ class Row:
         """The label; empty if it is missing."""
         return self.example.label or ""
 
-    @property
-    def place(self) -> str:
-        """Where the row is, for messages about another row."""
+    def place_from(self, other: Row) -> str:
+        """Return where the row is, for messages about another row."""
         if self.stored:
             return f"stored {self.subset} example {self.number} of task {self.task!r}"
-        return f"row {self.number} of {self.file}"
+        return f"row {self.number}" if self.file == other.file else f"row {self.number} of {self.file}"
 
     @property
     def located(self) -> Located:
@@ -82,6 +99,9 @@ class TaskRows:
         labelled: Whether the targets are labels.
         problems: Rows that cannot be read, and errors of the files themselves.
         notes: Notes of the readers.
+        mode: How its labels are learned.
+        owners: The labels that are known when it is learned, with the names of their tasks; empty for a new task.
+        into: The known task that its new labels are added to, `ANY_TASK` if it is still to be named, or None.
     """
 
     name: str
@@ -91,6 +111,9 @@ class TaskRows:
     labelled: bool = True
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    mode: Mode = Mode.NEW
+    owners: Mapping[str, str] = field(default_factory=dict)
+    into: str | None = None
 
     @property
     def rows(self) -> Iterator[Row]:
@@ -103,6 +126,22 @@ class TaskRows:
         """The kind of its first training example."""
         return next((row.example.kind for row in self.subsets.get(TRAIN, ())), None)
 
+    @property
+    def of_new_labels(self) -> TaskRows:
+        """The task without the rows of known labels, and without rows that lack a label."""
+        if self.mode is Mode.NEW:
+            return self
+        subsets = {
+            subset: [row for row in rows if row.label and row.label not in self.owners]
+            for subset, rows in self.subsets.items()
+        }
+        return replace(self, subsets=subsets)
+
+    @property
+    def known_tasks(self) -> list[str]:
+        """The names of the tasks that own its known labels, sorted."""
+        return sorted({self.owners[row.label] for row in self.rows if row.label in self.owners})
+
 
 @dataclass(frozen=True, slots=True)
 class Data:
@@ -111,10 +150,10 @@ class Data:
     Attributes:
         source: What was checked, for the report.
         tasks: The tasks.
-        stored: Rows of the workspace; the labels of test rows are hidden (None).
-        owners: The workspace's labels with the names of their tasks.
+        stored: Rows of the workspace, except those of tasks that are learned anew; the labels of test rows are hidden
+            (None).
+        owners: The workspace's labels with the names of their tasks, except tasks that are learned anew.
         problems: Errors of the whole source.
-        may_extend: Whether tasks with labels of the workspace only are more examples for it, not errors.
     """
 
     source: str
@@ -122,22 +161,12 @@ class Data:
     stored: tuple[Row, ...] = ()
     owners: dict[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
-    may_extend: bool = False
-
-    def extends(self, task: TaskRows) -> bool:
-        """Return whether a task holds more examples of labels that the workspace knows."""
-        labels = {row.label for row in task.subsets.get(TRAIN, ())}
-        return self.may_extend and bool(labels) and labels <= self.owners.keys()
-
-    @property
-    def known_labels(self) -> set[str]:
-        """The labels that need no training row here."""
-        return set(self.owners) if self.may_extend else set()
 
     @property
     def new_tasks(self) -> tuple[TaskRows, ...]:
-        """The tasks with new labels."""
-        return tuple(task for task in self.tasks if not self.extends(task))
+        """What becomes new tasks, without rows of known labels."""
+        new = (task.of_new_labels for task in self.tasks)
+        return tuple(task for task in new if task.mode is Mode.NEW or any(task.rows))
 
     @property
     def rows(self) -> list[Row]:

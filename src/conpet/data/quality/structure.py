@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from conpet.data.checks import check_each, check_stream, check_task_template
+from conpet.data.checks import (
+    Located,
+    check_each,
+    check_new_labels,
+    check_stream,
+    check_task_template,
+    unknown_label,
+)
 from conpet.data.quality.finding import Finding
-from conpet.data.quality.rows import TRAIN, Data, Row, TaskRows
-from conpet.errors import Problem
+from conpet.data.quality.rows import TRAIN, Data, Mode, Row, TaskRows, by_label
+from conpet.errors import Problem, Scope, listed, plural
+
+_SHOWN = 5
 
 
 def find_unusable(data: Data) -> Iterator[Finding]:
@@ -18,11 +27,12 @@ def find_unusable(data: Data) -> Iterator[Finding]:
     for problem in data.problems:
         yield from _findings(problem, {})
     for task in data.tasks:
-        for problem in (*task.problems, *_unusable(task, whole=not data.extends(task))):
+        for problem in (*task.problems, *_unusable(task)):
             yield from _findings(problem, rows)
     trained = (
         (task.name, [row.located for row in task.subsets.get(TRAIN, ())] if task.labelled else [])
         for task in data.new_tasks
+        if task.into is None
     )
     seen: set[str] = set()
     for problem in check_stream(trained, data.owners):
@@ -31,14 +41,24 @@ def find_unusable(data: Data) -> Iterator[Finding]:
             yield Finding("invalid-task", problem.reason, file=problem.file, number=problem.row)
 
 
-def _unusable(task: TaskRows, *, whole: bool) -> list[Problem]:
-    subsets = {subset: [row.located for row in rows] for subset, rows in task.subsets.items()}
+def _unusable(task: TaskRows) -> list[Problem]:
+    subsets = _located(task)
     if TRAIN not in subsets or (task.problems and not subsets[TRAIN]):
         return []  # the reader has said why
-    problems = check_each(task.source, subsets, whole=whole, labels=task.labelled)
+    problems = check_each(task.source, subsets, whole=task.mode is Mode.NEW, labels=task.labelled)
     if task.kind is not None:
         problems += check_task_template(task.source, task.template, task.kind)
-    return problems
+    new = task.of_new_labels
+    if task.mode is Mode.MIXED:
+        problems += check_new_labels(task.source, _located(new), task.name, task.owners, task.into)
+    elif task.mode is Mode.EXTEND:
+        for label, (row, *_) in by_label([*new.rows]).items():
+            problems.append(Problem(row.file, row.number, unknown_label(label), scope=Scope.READING))
+    return [*dict.fromkeys(problems)]
+
+
+def _located(task: TaskRows) -> dict[str, list[Located]]:
+    return {subset: [row.located for row in rows] for subset, rows in task.subsets.items()}
 
 
 def _findings(problem: Problem, rows: dict[tuple[str, int], list[Row]]) -> Iterator[Finding]:
@@ -51,11 +71,32 @@ def _findings(problem: Problem, rows: dict[tuple[str, int], list[Row]]) -> Itera
 
 
 def find_notes(data: Data) -> Iterator[Finding]:
-    """Yield the notes of the readers, and tasks that have labels of the workspace only."""
+    """Yield the notes of the readers, and how tasks with labels of the workspace are learned."""
     for task in data.tasks:
-        if data.extends(task):
-            owners = sorted({data.owners[row.label] for row in task.subsets[TRAIN]})
-            named = ", ".join(map(repr, owners))
-            yield Finding("known-labels", f"all labels are known (task {named}): learn with --extend", file=task.source)
+        if option := learn_option(task):
+            yield Finding("known-labels", f"{_known_labels(task)}: learn with {option}", file=task.source)
         for note in task.notes:
             yield Finding("reading", note, file=task.source)
+
+
+def learn_option(task: TaskRows) -> str | None:
+    """Return the option of `conpet learn` that a task needs because of its known labels, or None."""
+    if task.mode is Mode.NEW:
+        return None
+    if task.mode is Mode.EXTEND:
+        return "--extend"
+    return "--mixed" if task.into is None else f"--mixed --into {task.into}"
+
+
+def _known_labels(task: TaskRows) -> str:
+    owners = task.known_tasks
+    named = f"task{'s' * (len(owners) > 1)} {listed([repr(owner) for owner in owners], _SHOWN)}"
+    new = by_label([*task.of_new_labels.rows])
+    if not new:
+        return f"all labels are known ({named})"
+    rows = sum(map(len, new.values()))
+    into = f"become a new task {task.name!r}" if task.into is None else "be added to a known task"
+    return (
+        f"{plural(len([*task.rows]) - rows, 'row')} of known labels would be added to {named}, and "
+        f"{plural(rows, 'row')} of {plural(len(new), 'new label')} would {into}"
+    )
