@@ -51,7 +51,7 @@ def predict(
             "-i",
             metavar="FILE",
             help='A file in any format that `learn` reads, or plain lines (.txt), with "text" (or spans); labels are '
-            "not needed. - reads JSON lines from standard input.",
+            "not needed. - reads standard input: JSON lines, or the format named by --input-format.",
         ),
     ] = None,
     target: Annotated[

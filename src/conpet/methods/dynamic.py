@@ -128,7 +128,7 @@ class DynamicMethod(Method):
     def within_task(self, state: State, inputs: EncodedInputs, owners: Tensor) -> Tensor:
         """Return log-probabilities over the classes `[n, C]` given each example's true task `[n]` (others -inf)."""
         kind, modules = state.tasks[int(owners[0])].kind, self.modules(state)
-        logits = modules.run(inputs, kind, modules.of_task[owners].unsqueeze(1))
+        logits = modules.run_intact(inputs, kind, modules.of_task[owners].unsqueeze(1))
         tasks = torch.zeros(len(owners), len(modules.modules), dtype=torch.float32)
         evidence = Evidence(*self._classifier_scores(state, inputs), tasks, logits, modules.of_task[state.owner])
         scores = self.fusion(state).log_probabilities(evidence)

@@ -22,13 +22,20 @@ def count_jsonl(source: Source) -> int:
     return sum(1 for _, line in source.lines() if line.strip())
 
 
+def _other_format(source: Source, row: int) -> str:
+    """Return how to read standard input that is not JSON lines from its first row on."""
+    if not source.from_stdin or row > 1 or source.options.format is not None:
+        return ""
+    return "; standard input is read as JSON lines, other formats with --input-format (csv, tsv, txt, ...)"
+
+
 def _json_row(line: str, source: Source, row: int) -> RawRow | Problem:
     if problem := source.undecodable(line, row):
         return problem
     try:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
-        return source.problem(row, f"not valid JSON: {error.msg} at column {error.colno}")
+        return source.problem(row, f"not valid JSON: {error.msg} at column {error.colno}{_other_format(source, row)}")
     except (ValueError, RecursionError) as error:
         return source.problem(row, f"not usable JSON: {error}")
     if not isinstance(fields, dict):
