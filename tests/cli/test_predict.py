@@ -252,7 +252,7 @@ def test_evaluate_as_json_has_the_promised_keys(tmp_path: Path) -> None:
     workspace = taught(tmp_path)
     found = conpet("evaluate", workspace, "--json").json
     expected = ConPET.open(workspace).evaluate()
-    assert set(found) == SUMMARY | BY_LABEL
+    assert set(found) == SUMMARY | BY_LABEL | {"left_out"}
     assert found["whole_accuracy"] == expected.whole_accuracy
     assert found["references"] == {name: one.value for name, one in expected.references.items()}
     assert found["accuracy_matrix"] == expected.matrix.table()
@@ -277,7 +277,7 @@ def test_an_empty_workspace_has_nothing_to_evaluate(tmp_path: Path) -> None:
     conpet("init", tmp_path / "new", *QUICK)
     assert "learned nothing yet" in conpet("evaluate", tmp_path / "new").out
     found = conpet("evaluate", tmp_path / "new", "--json").json
-    assert set(found) == SUMMARY | BY_LABEL
+    assert set(found) == SUMMARY | BY_LABEL | {"left_out"}
     assert found["whole_accuracy"] is None
     assert conpet("report", tmp_path / "new").code == 0
 

@@ -107,7 +107,7 @@ def test_words_that_look_like_json_stay_words(tmp_path: Path) -> None:
         ({"tokens": ["x", 1], "mention": [0, 1], "label": "a"}, "tokens must be a list of words"),
         (
             {"head": [0, 1], "tail": [1, 2], "label": "a"},
-            "missing text (or tokens with head and tail, or with mention); fields: 'head', 'tail', 'label'",
+            "missing text (or tokens with head and tail, or with mention)",
         ),
         ({"tokens": ["x"], "head": [0, 1], "label": "a"}, "missing tail span"),
         (RELATION | {"mention": [0, 1], "label": "a"}, "head and tail and mention cannot be combined"),
