@@ -47,9 +47,9 @@ class CalibratedFusion(Fusion):
     A module is run only where it may change the answer: not on an input whose likeliest label is already probable
     enough (`CalibratedFusionConfig.skip_above`, a value of p). This saves most passes of the suffix on text.
 
-    The last line changes no order of labels. A few held-out examples, all answered correctly, cannot show that p is 0.999
-    and not 0.9. So the temperature t stays near a prior until there are enough of the n held-out examples to tell, and
-    no score is nearer to 1 than r allows: s is almost uniform.
+    The last line changes no order of labels. A few held-out examples, all answered correctly, cannot show that p is
+    0.999 and not 0.9. So the temperature t stays near a prior until the n held-out examples are enough to tell, and no
+    score is nearer to 1 than r allows: s is almost uniform.
 
     Attributes:
         lda: a. Small, because LDA is overconfident.
