@@ -230,8 +230,11 @@ def test_answers_below_the_least_score_are_left_empty_and_marked(tmp_path: Path,
         (["-i", "missing.csv"], 1, "no such file or folder; nothing was predicted"),
         ([" "], 1, "empty text"),
         (["hello", "--on-error", "ignore"], 2, "fail, skip, report"),
-        (["hello", "--top", "0"], 2, "--top"),
-        (["hello", "--min-score", "1.5"], 2, "--min-score"),
+        (["hello", "--top", "0"], 2, "'--top': 0 is out of range: at least 1"),
+        (["hello", "--top", "many"], 2, "'--top': 'many' is not a whole number"),
+        (["hello", "--min-score", "1.5"], 2, "'--min-score': 1.5 is out of range: from 0 to 1"),
+        (["hello", "--min-score", "nan"], 2, "'--min-score': nan is out of range: from 0 to 1"),
+        (["hello", "--format", "tsv"], 2, "--input-format is that of the input"),
     ],
 )
 def test_predict_refuses_what_it_cannot_do(tmp_path: Path, options: list[str], code: int, said: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -124,7 +124,9 @@ class CalibratedFusion(Fusion):
         scores = _combine(evidence, modules, fitted)
         once = _distinct(evidence, targets)
         temperature = _temperature(scores[once], targets[once])
-        return CalibratedFusion(*fitted.tolist(), temperature, len(once), config=self.config)
+        return replace(
+            CalibratedFusion(*fitted.tolist(), config=self.config), temperature=temperature, held_out=len(once)
+        )
 
     @property
     def _weights(self) -> list[float]:
