@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -190,6 +191,9 @@ class ConPET:
     ) -> Self:
         """Open a workspace and check that its backbone is the one it was made with.
 
+        A stored file that is missing or has another size than was written is named in a warning: what does not need it
+        works. The content of a file is checked when it is first read.
+
         Args:
             path: The workspace's folder.
             backbone: Present location of the backbone, if it was moved.
@@ -220,6 +224,8 @@ class ConPET:
             store, settings, located, device, deterministic=deterministic, wait_for_changes=wait_for_changes
         )
         workspace._check_backbone(Fingerprint(**header.backbone["fingerprint"]))
+        for problem in store.wrong_sizes():
+            warnings.warn(str(problem), stacklevel=2)
         return workspace
 
     @property

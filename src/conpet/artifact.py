@@ -249,6 +249,15 @@ class ArtifactReader:
         """Iterate over the rows of the table `stem` (those numbered in `wanted`, from 0), one in memory at a time."""
         return self._read_rows(self._path(stem, TABLE_SUFFIX), wanted)
 
+    def check_sizes(self) -> None:
+        """Compare the size of every file, without reading any.
+
+        Raises:
+            CorruptionError: A file is missing, or has another size than was written.
+        """
+        for name in self.manifest.files:
+            self._check_size(name)
+
     def verify(self) -> None:
         """Hash every file.
 
@@ -259,8 +268,7 @@ class ArtifactReader:
             present = {path.name for path in self.folder.iterdir()}
         except (FileNotFoundError, NotADirectoryError):
             raise self._damaged(self.folder, "is missing") from None
-        for name in self.manifest.files:
-            self._check_size(name)
+        self.check_sizes()
         if surplus := sorted(present - self.manifest.files.keys()):
             raise self._damaged(self.folder, f"contains unexpected files: {', '.join(surplus)}")
         for name in self.manifest.files:

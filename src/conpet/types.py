@@ -10,13 +10,14 @@ from typing import Any, Literal
 from conpet.cost import LOST, StageCost
 from conpet.data import Example, Examples, Input, Kind, Span, Task, TaskStream
 from conpet.data.truncation import CutInputs
-from conpet.errors import ConfigError, plural
+from conpet.errors import ConfigError, listed, plural
 from conpet.evaluation.answers import (
     AnsweredExample,
     Calibration,
     Confusion,
     LabelAverage,
     LabelScore,
+    UnansweredExample,
     calibration,
     confusions,
     label_scores,
@@ -277,6 +278,43 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What an evaluation leaves out because a module is damaged; `str(left_out)` is a message for the user.
+
+    Attributes:
+        reason: Which file is damaged, and how to get it back.
+        tasks: The tasks without any metric.
+        examples: Number of examples left out, also of other tasks.
+    """
+
+    reason: str
+    tasks: tuple[str, ...]
+    examples: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return {"reason": self.reason, "tasks": list(self.tasks), "examples": self.examples}
+
+    def __str__(self) -> str:
+        tasks = f"{'task' if len(self.tasks) == 1 else 'tasks'} {listed([repr(task) for task in self.tasks])}, "
+        return f"not evaluated: {tasks if self.tasks else ''}{plural(self.examples, 'example')}. {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedOn:
+    """Examples whose inputs a workspace was trained on: accuracy on them is not a test.
+
+    Attributes:
+        rows: Their numbers from 1, as in `AnsweredExample`.
+        not_compared: Number of the workspace's training examples that could not be compared, because it does not store
+            their texts.
+    """
+
+    rows: tuple[int, ...]
+    not_compared: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """The metrics of a workspace on the test examples of its tasks, or on examples of the caller.
 
@@ -290,6 +328,8 @@ class Evaluation:
         unknown: The same for examples of the caller whose label the workspace has not learned. They are part of no
             other metric.
         cut: How many of the examples are longer than `backbone.max_tokens`.
+        unanswered: Examples that are part of no metric because their answers need a damaged module.
+        trained_on: Which examples of the caller the workspace was trained on; None for its own test examples.
     """
 
     tasks: Mapping[str, Mapping[str, Measurement]]
@@ -299,10 +339,29 @@ class Evaluation:
     answers: tuple[AnsweredExample, ...] = field(default=(), repr=False, compare=False)
     unknown: tuple[AnsweredExample, ...] = field(default=(), repr=False, compare=False)
     cut: CutInputs = field(default_factory=CutInputs)
+    unanswered: tuple[UnansweredExample, ...] = field(default=(), repr=False, compare=False)
+    trained_on: TrainedOn | None = field(default=None, repr=False, compare=False)
 
     def metric(self, name: str) -> dict[str, Measurement]:
         """Return one metric, by task, for the tasks that have it."""
         return {task: metrics[name] for task, metrics in self.tasks.items() if name in metrics}
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What is missing from the metrics, for each damaged module."""
+        by_reason: dict[str, list[UnansweredExample]] = {}
+        for one in self.unanswered:
+            by_reason.setdefault(one.reason, []).append(one)
+        return tuple(
+            LeftOut(
+                reason,
+                tuple(
+                    dict.fromkeys(one.task for one in examples if one.task is not None and one.task not in self.tasks)
+                ),
+                len(examples),
+            )
+            for reason, examples in by_reason.items()
+        )
 
     @property
     def tallies(self) -> dict[str, Tally]:

@@ -129,7 +129,9 @@ class TestLearn:
         (row,) = details["left_out"]
         assert (row["file"], row["row"], row["code"]) == (str(new / "train.jsonl"), 9, "leak")
         assert STREAM[0].test[1].text not in json.dumps(details)
-        assert "left out    " in conpet("modules", "show", workspace, "new").out
+        shown = conpet("modules", "show", workspace, "new").out
+        assert "left out    " in shown
+        assert "modules show" not in shown
         assert "already learned" in conpet("learn", workspace, new, "--fix").out
 
     def test_dry_run_says_what_would_happen_and_changes_nothing(self, tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,7 +59,7 @@ def test_a_file_of_ones_own_is_evaluated_and_nothing_is_stored(workspace: Path, 
     assert "whole accuracy" in done.out
     assert "forgetting" not in done.out
     assert f"1 of {len(TESTS) + 1} rows has a label that the workspace has not learned (nope)" in done.out
-    assert f"row 1, score 1.00: {TESTS[0].text}" in done.out
+    assert re.search(rf"row 1, score 0\.\d\d: {TESTS[0].text}", done.out)
     assert ConPET.open(workspace).store.generation() == before
     with (tmp_path / "out.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -138,3 +141,62 @@ def test_cut_inputs_are_noted_once_on_standard_error(workspace: Path, tmp_path: 
         assert done.err.count("note: 3 of 4") == 1
         assert "conpet init --set backbone.max_tokens=" in done.err
         assert "note:" not in done.out
+
+
+def test_rows_that_were_trained_on_are_named(workspace: Path, tmp_path: Path) -> None:
+    trained, *_ = STREAM[0].train
+    rows = [{"text": one.text, "label": one.label} for one in TESTS[:3]]
+    rows.insert(1, {"text": f"  {trained.text.replace(' ', '  ')} ", "label": trained.label})
+    file = write_rows(tmp_path / "own.jsonl", rows)
+    shown = conpet("evaluate", workspace, "-i", file)
+    assert shown.code == 0
+    assert "1 of 4 rows was trained on (2): accuracy on them is not a test; on the other 3 rows it is" in shown.err
+    found = conpet("evaluate", workspace, "-i", file, "--json").json
+    assert found["trained_on"] == {"rows": [2], "not_compared": 0}
+    clean = conpet("evaluate", workspace, "-i", write_rows(tmp_path / "new.jsonl", rows[2:]))
+    assert "trained on" not in clean.err
+
+
+def test_without_stored_texts_nobody_can_tell_which_rows_were_trained_on(tmp_path: Path) -> None:
+    workspace, task = tmp_path / "ws", STREAM[0]
+    conpet("init", workspace, *QUICK, "--set", "replay.latent_only=true")
+    conpet("learn", workspace, write_stream(tmp_path / "stream") / task.name)
+    file = write_rows(tmp_path / "own.jsonl", [{"text": task.train[0].text, "label": task.train[0].label}])
+    shown = conpet("evaluate", workspace, "-i", file)
+    assert f"the workspace does not store the texts of {len(task.train)} training examples" in shown.err
+    assert conpet("evaluate", workspace, "-i", file, "--json").json["trained_on"]["not_compared"] == len(task.train)
+
+
+def test_what_a_damaged_module_leaves_out_is_said_and_the_exit_status_is_1(tmp_path: Path) -> None:
+    workspace = taught(tmp_path)
+    (file,) = workspace.glob(f"objects/module-{STREAM[0].name}-*/head.safetensors")
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    done = conpet("evaluate", workspace)
+    assert done.code == 1
+    assert "whole accuracy" in done.out
+    assert f"not evaluated: task '{STREAM[0].name}', {len(STREAM[0].test)} examples. {file} is damaged" in done.err
+    assert "conpet modules verify" in done.err
+    left_out = conpet("evaluate", workspace, "--json").json["left_out"]
+    assert [(one["tasks"], one["examples"]) for one in left_out] == [([STREAM[0].name], len(STREAM[0].test))]
+
+    rows = [{"text": one.text, "label": one.label, "id": at} for at, one in enumerate(TESTS)]
+    own = write_rows(tmp_path / "own.jsonl", rows)
+    for name in ("out.jsonl", "out.csv"):
+        assert conpet("evaluate", workspace, "-i", own, "-o", tmp_path / name).code == 1
+    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        table = list(csv.DictReader(stream))
+    for number, one in enumerate(TESTS):
+        damaged = one.label in STREAM[0].labels
+        assert ("answer" in answers[number], "error" in answers[number]) == (not damaged, damaged)
+        assert bool(table[number]["error"]) == damaged
+
+
+def test_a_labelled_table_may_come_from_standard_input(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = "text;label\n" + "".join(f"{one.text};{one.label}\n" for one in TESTS)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(table.encode())))
+    done = conpet("evaluate", workspace, "-i", "-", "--input-format", "csv")
+    assert (done.code, done.out.splitlines()[0]) == (0, f"standard input: {len(TESTS)} rows; nothing was stored")
+    assert "standard input: cells are separated by semicolons" in done.err

@@ -230,8 +230,11 @@ def test_answers_below_the_least_score_are_left_empty_and_marked(tmp_path: Path,
         (["-i", "missing.csv"], 1, "no such file or folder; nothing was predicted"),
         ([" "], 1, "empty text"),
         (["hello", "--on-error", "ignore"], 2, "fail, skip, report"),
-        (["hello", "--top", "0"], 2, "--top"),
-        (["hello", "--min-score", "1.5"], 2, "--min-score"),
+        (["hello", "--top", "0"], 2, "'--top': 0 is out of range: at least 1"),
+        (["hello", "--top", "many"], 2, "'--top': 'many' is not a whole number"),
+        (["hello", "--min-score", "1.5"], 2, "'--min-score': 1.5 is out of range: from 0 to 1"),
+        (["hello", "--min-score", "nan"], 2, "'--min-score': nan is out of range: from 0 to 1"),
+        (["hello", "--format", "tsv"], 2, "--input-format is that of the input"),
     ],
 )
 def test_predict_refuses_what_it_cannot_do(tmp_path: Path, options: list[str], code: int, said: str) -> None:
@@ -252,7 +255,7 @@ def test_evaluate_as_json_has_the_promised_keys(tmp_path: Path) -> None:
     workspace = taught(tmp_path)
     found = conpet("evaluate", workspace, "--json").json
     expected = ConPET.open(workspace).evaluate()
-    assert set(found) == SUMMARY | BY_LABEL
+    assert set(found) == SUMMARY | BY_LABEL | {"left_out"}
     assert found["whole_accuracy"] == expected.whole_accuracy
     assert found["references"] == {name: one.value for name, one in expected.references.items()}
     assert found["accuracy_matrix"] == expected.matrix.table()
@@ -277,7 +280,7 @@ def test_an_empty_workspace_has_nothing_to_evaluate(tmp_path: Path) -> None:
     conpet("init", tmp_path / "new", *QUICK)
     assert "learned nothing yet" in conpet("evaluate", tmp_path / "new").out
     found = conpet("evaluate", tmp_path / "new", "--json").json
-    assert set(found) == SUMMARY | BY_LABEL
+    assert set(found) == SUMMARY | BY_LABEL | {"left_out"}
     assert found["whole_accuracy"] is None
     assert conpet("report", tmp_path / "new").code == 0
 

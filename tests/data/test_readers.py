@@ -107,7 +107,7 @@ def test_words_that_look_like_json_stay_words(tmp_path: Path) -> None:
         ({"tokens": ["x", 1], "mention": [0, 1], "label": "a"}, "tokens must be a list of words"),
         (
             {"head": [0, 1], "tail": [1, 2], "label": "a"},
-            "missing text (or tokens with head and tail, or with mention); fields: 'head', 'tail', 'label'",
+            "missing text (or tokens with head and tail, or with mention)",
         ),
         ({"tokens": ["x"], "head": [0, 1], "label": "a"}, "missing tail span"),
         (RELATION | {"mention": [0, 1], "label": "a"}, "head and tail and mention cannot be combined"),
@@ -267,6 +267,66 @@ def test_inputs_stream_and_stop_at_the_first_bad_row(tmp_path: Path, monkeypatch
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"nonsense\n")))
     with pytest.raises(DataError, match="standard input: row 1: not valid JSON"):
         list(read_inputs("-"))
+
+
+def piped(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+@pytest.mark.parametrize(
+    ("form", "content"),
+    [
+        ("csv", "text,label\n三,a\nfour,b\n"),
+        ("tsv", "label\ttext\na\t三\nb\tfour\n"),
+        ("json", '[{"text": "三"}, {"text": "four"}]'),
+        ("txt", "三\n\nfour\n"),
+        ("jsonl", '{"text": "三"}\n{"text": "four"}\n'),
+        ("yml", 'version: "3.1"\nnlu:\n- intent: a\n  examples: |\n    - 三\n    - four\n'),
+    ],
+)
+def test_standard_input_has_any_text_format(form: str, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    piped(monkeypatch, content.encode())
+    assert [one.text for one in read_inputs("-", format=form)] == ["三", "four"]
+
+
+def test_what_standard_input_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for form, content, said in (
+        ("parquet", b"", "cannot be read as parquet from standard input; save it to a file"),
+        ("csv", gzip.compress(b"text\na\n"), "it is compressed; decompress it first: gzip -dc FILE"),
+        (None, gzip.compress(b"{}"), "it is compressed"),
+        (None, b"text,label\na,b\n", "other formats with --input-format"),
+        ("csv", b"text\nna\xefve caf\xe9\n", "looks like cp1252"),
+    ):
+        piped(monkeypatch, content)
+        with pytest.raises(DataError, match=f"standard input: .*{said}"):
+            list(read_inputs("-", format=form))
+    (tmp_path / "t.csv").write_bytes(gzip.compress(b"text\na\n"))
+    with pytest.raises(DataError, match=r"it is compressed; give its name the ending \.gz"):
+        list(read_inputs(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "ids"),
+    [
+        ("t.csv", "id,text\n1,a,b\n2,\n,\n", ["1", "2", None]),
+        ("t.csv", "text,id\na,b,1\nc\n", ["1", None]),
+        ("t.csv", "a;id;text\nx;1;y;z\nx;2\n", ["1", "2"]),
+        ("t.csv", "ID,utterance\n1,a,b\n", ["1"]),
+        ("t.jsonl", '{"id": 0}\n{"Id": [1], "x": 2}\n{"id": "c", "text": 3}\n{"id": ""}\n', [0, [1], "c", None]),
+        ("t.json", '[{"id": {"a": 1}}, {"id": 2.5, "text": " "}]', [{"a": 1}, 2.5]),
+    ],
+)
+def test_a_wrong_row_keeps_its_id(tmp_path: Path, name: str, content: str, ids: list[object]) -> None:
+    (tmp_path / name).write_text(content)
+    found = list(read_inputs(tmp_path / name, on_error="report"))
+    assert [one.id for one in found] == ids
+    assert all(isinstance(one, Problem) for one in found)
+
+
+def test_a_wrong_row_keeps_the_id_of_a_named_column(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("key,text\n7,a,b\n")
+    (problem,) = read_inputs(tmp_path / "t.csv", columns={"id": "key"}, on_error="report")
+    assert problem.id == "7"
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "csv", "parquet"])

@@ -98,8 +98,9 @@ def test_modules_do_not_compete_by_the_scale_of_their_logits() -> None:
     assert (evidence.owner[paper.log_probabilities(louder).argmax(dim=1)] == 1).all()
 
 
-def as_written(evidence: Evidence, row: int, a: float, b: float, c: float, d: float, e: float) -> list[float]:
+def as_written(evidence: Evidence, row: int, fusion: CalibratedFusion) -> list[float]:
     """Return one row's log-probabilities by the formulas of `CalibratedFusion`, task by task, in float64."""
+    a, b, c, d, e = fusion.lda, fusion.ridge, fusion.selector, fusion.module, fusion.logistic
     tasks = {}
     possible = set(evidence.owner[~evidence.impossible[row]].tolist())
     run = set(evidence.owner[evidence.ran[row]].tolist())
@@ -116,6 +117,11 @@ def as_written(evidence: Evidence, row: int, a: float, b: float, c: float, d: fl
     scores = torch.full((len(evidence.owner),), -torch.inf, dtype=torch.float64)
     for labels, score, within in tasks.values():
         scores[labels] = score - whole + within.log_softmax(dim=0)
+    possible_labels = scores > -torch.inf
+    tempered = (scores[possible_labels] / fusion.temperature).log_softmax(dim=0)
+    even = (tempered / (1 - tempered)).softmax(dim=0)
+    r = calibrated.UNSEEN / (fusion.held_out + 2)
+    scores[possible_labels] = ((1 - r) * tempered.exp() + r * even).log()
     return scores.tolist()  # type: ignore[no-any-return]
 
 
@@ -145,11 +151,10 @@ def many_labels(sizes: list[int], *, partly: bool) -> Evidence:
 @pytest.mark.parametrize("sizes", [[2] * 320, [1] * 8, [4, 1, 2, 30, 3, 1], [1 + index % 5 for index in range(220)]])
 def test_the_calibrated_fusion_is_what_is_written_of_it(sizes: list[int], partly: bool) -> None:
     evidence = many_labels(sizes, partly=partly)
-    fusion = CalibratedFusion()
-    scores = fusion.log_probabilities(evidence)
-    weights = fusion.lda, fusion.ridge, fusion.selector, fusion.module, fusion.logistic
-    for row in range(len(scores)):
-        assert scores[row].tolist() == pytest.approx(as_written(evidence, row, *weights), rel=1e-5, abs=1e-4)
+    for fusion in (CalibratedFusion(), CalibratedFusion(temperature=1.0, held_out=400)):
+        scores = fusion.log_probabilities(evidence)
+        for row in range(len(scores)):
+            assert scores[row].tolist() == pytest.approx(as_written(evidence, row, fusion), rel=1e-5, abs=1e-4)
 
 
 def test_of_very_many_tasks_all_that_were_run_can_be_meant() -> None:
@@ -166,6 +171,58 @@ def test_a_module_decides_between_the_labels_of_its_task() -> None:
     assert float((own.argmax(dim=1) == targets).float().mean()) > 0.95
 
 
+def product_of(fusion: CalibratedFusion) -> CalibratedFusion:
+    """Return a fusion whose scores are the product of experts itself."""
+    return replace(fusion, temperature=1.0, held_out=10**40)
+
+
+def without_doubt(rows: int, seed: int) -> tuple[Evidence, Tensor]:
+    """Return evidence in which all experts are right and sure, and the true labels."""
+    evidence, targets = informative(rows, seed)
+    right = torch.nn.functional.one_hot(targets, 6).float()
+    sure = {"lda": evidence.lda + 40 * right, "ridge": evidence.ridge + 5 * right, "logistic": 40 * right - 40}
+    return replace(evidence, **sure), targets
+
+
+def scarcely_tested(examples: int, repeated: int = 1) -> CalibratedFusion:
+    """Return a fusion fitted on few held-out examples, all of which are answered correctly without doubt."""
+    evidence, targets = without_doubt(examples, seed=5)
+    rows = torch.arange(examples).repeat(repeated)
+    return CalibratedFusion().fit(rows_of(evidence, rows), targets[rows])
+
+
+def test_few_held_out_examples_bound_the_scores_and_keep_the_order_of_labels() -> None:
+    evidence, _ = without_doubt(300, seed=6)
+    highest = []
+    for examples in (2, 6, 200):
+        fusion = scarcely_tested(examples)
+        scores, product = fusion.log_probabilities(evidence), product_of(fusion).log_probabilities(evidence)
+        assert fusion.held_out == examples
+        ranked = scores.gather(1, product.argsort(dim=1, descending=True))
+        assert (ranked.diff(dim=1) < 0).all()
+        highest.append(float(scores.exp().max()))
+    assert highest == sorted(highest)
+    assert highest[0] < 0.96
+    assert highest[-1] > 0.99
+
+
+def test_a_held_out_example_counts_once_however_often_it_is_drawn() -> None:
+    once, often = scarcely_tested(3), scarcely_tested(3, repeated=60)
+    assert once.held_out == often.held_out == 3
+    assert often.temperature == pytest.approx(once.temperature, rel=0.3)
+
+
+def test_held_out_examples_that_are_answered_wrongly_lower_the_scores() -> None:
+    evidence, targets = informative(200, seed=7, modules=20.0)
+    wrong = targets.clone()
+    wrong[::4] = (wrong[::4] + 1) % 6
+    honest = CalibratedFusion().fit(evidence, wrong)
+    proud = product_of(replace(honest, module=8.0))
+    refitted = replace(proud, temperature=honest.temperature, held_out=honest.held_out)
+    assert nll(honest, evidence, wrong) < nll(product_of(honest), evidence, wrong) + 0.05
+    assert nll(refitted, evidence, wrong) < nll(proud, evidence, wrong)
+
+
 def without_modules(evidence: Evidence) -> Evidence:
     return replace(evidence, modules=torch.full_like(evidence.modules, -torch.inf))
 
@@ -174,7 +231,7 @@ def without_modules(evidence: Evidence) -> Evidence:
 def test_an_example_is_decided_without_a_module_if_a_label_is_probable_enough(threshold: float) -> None:
     fusion = CalibratedFusion(config=CalibratedFusion.Config(skip_above=threshold))
     evidence = without_modules(random_evidence(rows=200))
-    likeliest = fusion.log_probabilities(evidence).exp().amax(dim=1)
+    likeliest = product_of(fusion).log_probabilities(evidence).exp().amax(dim=1)
     assert torch.equal(fusion.decided(evidence), likeliest >= threshold)
     assert 0 < int((likeliest >= 0.3).sum()) < 200
     assert not CalibratedFusion(config=CalibratedFusion.Config(skip_above=None)).decided(evidence).any()
@@ -218,7 +275,7 @@ def test_one_example_moves_the_weights_less_than_many() -> None:
     def moved(rows: int) -> float:
         fitted = CalibratedFusion().fit(rows_of(evidence, slice(0, rows)), targets[:rows])
         start = CalibratedFusion().to_json()
-        return sum(abs(math.log(value / start[name])) for name, value in fitted.to_json().items())
+        return sum(abs(math.log(fitted.to_json()[name] / start[name])) for name in start if name != "held_out")
 
     assert 0 < moved(1) < moved(200)
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from conpet import ConPET, Task
+from conpet import Client, ConPET, Task
+from conpet.errors import DamagedModuleError
 from conpet.store import Store
+from tests.helpers.cli import conpet, write_rows
 from tests.helpers.serve import Served, served, wait_for
 from tests.helpers.workspaces import stream, workspace
 
@@ -156,6 +158,27 @@ def test_a_damaged_module_fails_only_the_requests_that_need_it(tmp_path: Path) -
     with served(learner.path) as server:
         assert server.predict("a", tasks=[intact.name]).status_code == 200
         failed = server.predict("a", tasks=[damaged.name])
-        assert (failed.status_code, failed.json()["type"]) == (503, "urn:conpet:problem:storage-failed")
+        assert (failed.status_code, failed.json()["type"]) == (503, "urn:conpet:problem:damaged-module")
+        assert "Retry-After" not in failed.headers
         assert str(tmp_path) not in failed.text
         assert server.predict("a", tasks=[intact.name]).status_code == 200
+
+
+def test_all_inputs_that_need_a_damaged_module_are_named(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2, fusion={"skip_above": None})
+    for file in learner.tasks[0].active.objects["module"].folder.glob("*adapter*.safetensors"):
+        file.unlink()
+    needing, others = ([example.text for example in task.test] for task in stream()[:2])
+    inputs = write_rows(tmp_path / "in.jsonl", [{"text": text} for text in [others[0], *needing, others[1]]])
+    with served(learner.path, batch_inputs=2) as server:  # the request is answered in several batches
+        url = f"http://127.0.0.1:{server.port}"
+        failed = server.predict([others[0], *needing, others[1]])
+        assert failed.status_code == 503
+        assert [one["pointer"] for one in failed.json()["errors"]] == [
+            f"/inputs/{at + 1}" for at in range(len(needing))
+        ]
+        with Client(url) as client, pytest.raises(DamagedModuleError, match="the others can be answered") as error:
+            client.predict([needing[0], others[0], needing[1]])
+        assert error.value.inputs == (1, 3)
+        rows = conpet("predict", "--server", url, "-i", inputs, "--on-error", "report").rows
+    assert ["error" in row for row in rows] == [False, *[True] * len(needing), False]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from conpet import ConPET
+from conpet import ConPET, Example
 from conpet.artifact import ArtifactReader
 from conpet.errors import CorruptionError, DamagedModuleError
 from tests.helpers.workspaces import stream, workspace
@@ -98,3 +99,64 @@ def test_everything_else_that_is_damaged_is_named(tmp_path: Path, slot: str, nam
     with pytest.raises(CorruptionError, match=f"it belongs to {belongs}") as refused:
         learner.evaluate()
     assert str(path) in str(refused.value)
+
+
+def cut_short(reader: ArtifactReader, name: str) -> Path:
+    """Truncate a stored file."""
+    path = reader.folder / name
+    path.write_bytes(path.read_bytes()[:-1])
+    return path
+
+
+def test_a_file_of_another_size_is_named_when_the_workspace_is_opened(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 3)
+    path = cut_short(learner.tasks[1].active.objects["module"], "adapter_model.safetensors")
+    gone = learner.tasks[2].active.objects["module"].folder / "head.safetensors"
+    gone.unlink()
+    with pytest.warns(UserWarning, match="it belongs to version 1 of task") as warned:
+        ConPET.open(learner.path)
+    first, second = sorted(str(warning.message) for warning in warned)
+    assert first.startswith(f"{path} has ")
+    assert second.startswith(f"{gone} is missing")
+
+
+@pytest.mark.parametrize("fusion", [ALL_RUN, {"name": "paper"}])
+def test_the_other_tasks_are_evaluated(tmp_path: Path, fusion: dict[str, Any]) -> None:
+    learner = workspace(tmp_path, 3, fusion=fusion)
+    before = learner.evaluate()
+    path = damage(learner.tasks[1].active.objects["module"], "adapter_model.safetensors")
+    evaluation = ConPET.open(learner.path).evaluate()
+    (left_out,) = evaluation.left_out
+    assert (left_out.tasks, left_out.examples) == (("text-1",), len(TEXTS[1]))
+    assert str(path) in str(left_out)
+    assert evaluation.tasks == {name: metrics for name, metrics in before.tasks.items() if name != "text-1"}
+    assert [one.row for one in evaluation.unanswered] == list(range(1, len(TEXTS[1]) + 1))
+
+
+def test_examples_of_other_tasks_that_need_the_module_are_left_out_too(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2, fusion=ALL_RUN)
+    third = stream()[2]
+    strange = (*third.test, Example.of_text(TEXTS[1][0] + ".", third.labels[0]))  # the selector finds task 1
+    learner.learn(replace(third, test=strange))
+    damage(learner.tasks[1].active.objects["module"], "adapter_model.safetensors")
+    learner = ConPET.open(learner.path)
+    evaluation = learner.evaluate()
+    others = [one for one in evaluation.unanswered if one.task == third.name]
+    assert [(one.row, one.label) for one in others] == [(len(strange), third.labels[0])]
+    assert evaluation.tasks[third.name]["accuracy"].n == len(third.test)
+    own = learner.evaluate([*strange, Example.of_text(TEXTS[1][1], "unheard of")])
+    assert [(one.row, one.task) for one in own.unanswered] == [(len(strange), third.name), (len(strange) + 1, None)]
+    assert {one.row for one in own.answers} == set(range(1, len(strange)))
+
+
+def test_a_workspace_with_damaged_modules_can_be_changed(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 3, fusion=ALL_RUN)
+    for task in learner.tasks[:2]:
+        damage(task.active.objects["module"], "adapter_model.safetensors")
+    learner = ConPET.open(learner.path)
+    with pytest.warns(UserWarning, match="not evaluated: task 'text-1'"):
+        after = learner.remove("text-0")
+    assert after is not None
+    assert after.tasks.keys() == {"text-2"}
+    assert learner.remove("text-1")
+    assert [answer.task for answer in learner.predict(TEXTS[2])] == ["text-2"] * len(TEXTS[2])

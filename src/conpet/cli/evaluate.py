@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from conpet.cli.console import line, messages, output, print_cut, print_json, stages
+from conpet.cli.console import line, messages, output, print_cut, print_error, print_json, stages
 from conpet.cli.options import (
     AsJson,
     BackboneMoved,
@@ -26,6 +26,7 @@ from conpet.cli.options import (
     require_path,
 )
 from conpet.cli.workspace import open_workspace
+from conpet.errors import CorruptionError, listed, plural
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
@@ -48,7 +49,8 @@ def evaluate(
             "--input",
             "-i",
             metavar="FILE",
-            help="Evaluate on the labelled rows of this file instead; nothing is stored.",
+            help="Evaluate on the labelled rows of this file instead; nothing is stored. - reads standard input: JSON "
+            "lines, or the format named by --input-format.",
             show_default=False,
         ),
     ] = None,
@@ -88,7 +90,7 @@ def evaluate(
     With -i, accuracy is measured on a file of your own. Rows whose label was not learned are reported separately.
     """
     if target is not None and source is None:
-        raise typer.BadParameter("it is the answers to a file: name the file with -i", param_hint="--output")
+        raise typer.BadParameter("the answers are those to a file: name it with -i", param_hint="--output")
     if source is not None:
         how = reading(
             text=text_column,
@@ -98,11 +100,12 @@ def evaluate(
             form=input_format,
             inclusive_ends=inclusive_ends,
         )
-        evaluation = _evaluate_file(source, target, how, lambda: open_workspace(workspace, backbone, device))
+        of_file = _evaluate_file(source, target, how, lambda: open_workspace(workspace, backbone, device))
         if as_json:
-            print_json(_file_json(source, evaluation))
+            print_json(_file_json(source, of_file))
         else:
-            _print_file(source, evaluation, labels, confusion)
+            _print_file(source, of_file, labels, confusion)
+        _print_left_out(of_file)
         return
     from conpet.commands.report import evaluated, overall, report_data
     from conpet.report.tables import final_table, tasks_table
@@ -110,6 +113,7 @@ def evaluate(
 
     opened = open_workspace(workspace, backbone, device)
     data = report_data(opened.store)
+    evaluation: Evaluation | None = None
     if data.tasks:
         with stages(data.workspace.name) as progress:
             evaluation = opened.evaluate(progress=progress)
@@ -118,7 +122,8 @@ def evaluate(
     last = overall(data)
     if as_json:
         results = data.label_results.model_dump(mode="json") if data.label_results else _NO_RESULTS
-        print_json(dict(data.summary) | results)
+        left_out = [one.to_json() for one in evaluation.left_out] if evaluation else []
+        print_json(dict(data.summary) | results | {"left_out": left_out})
     elif last is None or not data.tasks:
         line(f"{workspace} has learned nothing yet; next: conpet learn {workspace} TASK_OR_STREAM")
     else:
@@ -130,6 +135,18 @@ def evaluate(
             _print_label_results(data.label_results, labels, confusion)
         if without := [task.name for task in data.tasks if not task.test]:
             line(untested(without))
+    if evaluation is not None:
+        _print_left_out(evaluation)
+
+
+def _print_left_out(evaluation: Evaluation) -> None:
+    """Print what is missing from the results, if anything is, and end with exit status 1."""
+    if not evaluation.left_out:
+        return
+    for left_out in evaluation.left_out:
+        print_error(CorruptionError(str(left_out)))
+    line("`conpet modules verify` checks all files of the workspace", messages())
+    raise typer.Exit(1)
 
 
 _NO_RESULTS = dict.fromkeys(("label_scores", "macro_average", "weighted_average", "confusion", "calibration"))
@@ -164,7 +181,7 @@ def _evaluate_file(source: str, target: str | None, how: ReadOptions, workspace:
     """Evaluate on the rows of a file, and write the answers; the evaluation numbers examples by their rows."""
     from conpet.data.evaluation_files import read_labelled, write_evaluated
     from conpet.data.prediction_files import PredictionFormat
-    from conpet.data.source import STDIN
+    from conpet.data.source import STDIN, source_name
     from conpet.files import require_writable_file, written_aside
 
     form = PredictionFormat.of(Path(target)) if target is not None else None
@@ -174,17 +191,20 @@ def _evaluate_file(source: str, target: str | None, how: ReadOptions, workspace:
         require_writable_file(Path(target), None if source == STDIN else Path(source))
     rows = read_labelled(source, how, lambda text: line(f"note: {text}", messages()))
     opened = workspace()
-    evaluation = _evaluated_rows(opened, source, rows)
+    evaluation = _evaluated_rows(opened, source_name(source), rows)
     print_cut(opened, evaluation.cut, "row")
     if target is not None and form is not None:
         answers = {one.row: one for one in (*evaluation.answers, *evaluation.unknown)}
         with written_aside(Path(target)) as stream:
-            write_evaluated(rows, answers, stream, form)
-        line(f"{target}: {len(rows):,} answers", messages())
+            write_evaluated(rows, answers | {one.row: one for one in evaluation.unanswered}, stream, form)
+        line(f"{target}: {plural(len(rows) - len(evaluation.unanswered), 'answer')}", messages())
+    trained = evaluation.trained_on
     return replace(
         evaluation,
         answers=tuple(replace(one, row=rows[one.row - 1].row) for one in evaluation.answers),
         unknown=tuple(replace(one, row=rows[one.row - 1].row) for one in evaluation.unknown),
+        unanswered=tuple(replace(one, row=rows[one.row - 1].row) for one in evaluation.unanswered),
+        trained_on=trained and replace(trained, rows=tuple(rows[number - 1].row for number in trained.rows)),
     )
 
 
@@ -204,7 +224,7 @@ def _evaluated_rows(workspace: ConPET, source: str, rows: Sequence[Located]) -> 
 
 
 def _unknown_sentence(evaluation: Evaluation) -> str:
-    from conpet.report.text import fitting, percent, plural
+    from conpet.report.text import fitting, percent
 
     unknown = Counter(one.label for one in evaluation.unknown)
     known, others = len(evaluation.answers), len(evaluation.unknown)
@@ -217,17 +237,46 @@ def _unknown_sentence(evaluation: Evaluation) -> str:
     )
 
 
+def _trained_sentence(evaluation: Evaluation, rows: int) -> str:
+    """Say how many rows were trained on, or "" if none was; and what is not known about it."""
+    from conpet.report.text import percent
+
+    trained = evaluation.trained_on
+    if trained is None:
+        return ""
+    sentences = []
+    if trained.rows:
+        verb = "was" if len(trained.rows) == 1 else "were"
+        others = [one for one in evaluation.answers if one.row not in set(trained.rows)]
+        right = sum(one.correct for one in others)
+        rest = f"; on the other {plural(len(others), 'row')} it is {percent(right / len(others))}" if others else ""
+        sentences.append(
+            f"{len(trained.rows):,} of {plural(rows, 'row')} {verb} trained on ({listed(trained.rows, 10)}): accuracy "
+            f"on them is not a test{rest}"
+        )
+    if trained.not_compared:
+        examples = plural(trained.not_compared, "training example")
+        sentences.append(
+            f"the workspace does not store the texts of {examples}; {'further ' if trained.rows else ''}rows of the "
+            "file may be among them"
+        )
+    return ". ".join(sentences)
+
+
 def _file_json(source: str, evaluation: Evaluation) -> dict[str, Any]:
     from conpet.commands.report import label_results, measures
+    from conpet.data.source import source_name
+    from conpet.types import TrainedOn
 
     results = label_results(evaluation.answers)
     unknown = Counter(one.label for one in evaluation.unknown)
     measured = measures(evaluation).model_dump(
         mode="json", exclude={"forgetting", "backward_transfer", "forgetting_examples"}
     )
+    trained = evaluation.trained_on or TrainedOn(())
     return {
-        "file": source,
-        "rows": len(evaluation.answers) + len(evaluation.unknown),
+        "file": source_name(source),
+        "rows": len(evaluation.answers) + len(evaluation.unknown) + len(evaluation.unanswered),
         **measured,
         "unknown_labels": {
             label: {
@@ -237,15 +286,23 @@ def _file_json(source: str, evaluation: Evaluation) -> dict[str, Any]:
             for label, rows in unknown.most_common()
         },
         "cut_rows": evaluation.cut.cut,
+        "trained_on": {"rows": list(trained.rows), "not_compared": trained.not_compared},
+        "left_out": [one.to_json() for one in evaluation.left_out],
         **(results.model_dump(mode="json") if results else _NO_RESULTS),
     }
 
 
 def _print_file(source: str, evaluation: Evaluation, all_labels: bool, all_confusions: bool) -> None:
     from conpet.commands.report import label_results, measures
+    from conpet.data.source import source_name
     from conpet.report.tables import result_table
 
-    line(f"{source}: {len(evaluation.answers) + len(evaluation.unknown):,} rows; nothing was stored")
+    rows = len(evaluation.answers) + len(evaluation.unknown) + len(evaluation.unanswered)
+    line(f"{source_name(source)}: {plural(rows, 'row')}; nothing was stored")
+    if note := _trained_sentence(evaluation, rows):
+        line(f"note: {note}", messages(), "yellow")
+    if not evaluation.answers:
+        return
     output().print(result_table(measures(evaluation), history=False))
     if results := label_results(evaluation.answers):
         _print_label_results(results, all_labels, all_confusions)

@@ -14,6 +14,8 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 _PLACEHOLDERS = {int: "N", float: "NUMBER", Path: "PATH"}
 """Placeholders of the values of options that have none of their own; for all other types it is NAME."""
+_NUMBERS = {"int_parsing": "a whole number", "int_from_float": "a whole number", "float_parsing": "a number"}
+"""What a value should have been, by Pydantic's type of the error."""
 _WITHIN_SENTENCE = re.compile(r"(?<![.:!?\n])\n[ \t]*(?=\S)")
 _BRACED = re.compile(r"\{(.*?)(\.\.\.)?\}(\.\.\.)?")
 
@@ -39,6 +41,15 @@ class _Readable:
         super().__init__(*args, help=joined, **options)  # type: ignore[call-arg]
         for parameter in self.params:
             _describe(parameter)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments; a wrong number is reported in the words of this program."""
+        try:
+            return super().parse_args(ctx, args)  # type: ignore[misc, no-any-return]
+        except typer.BadParameter as error:
+            if message := _number_message(error):
+                error.message = message
+            raise
 
     def get_help_option(self, ctx: Any) -> Any:
         """Return the option --help."""
@@ -71,6 +82,23 @@ def _describe(parameter: Any) -> None:
         parameter.display_type_rich = lambda ctx: None
     elif parameter.metavar is None:
         parameter.metavar = _PLACEHOLDERS.get(parameter.type_descriptor.annotation, "NAME")
+
+
+def _number_message(error: typer.BadParameter) -> str | None:
+    """Return what is wrong with a number, or None if the error has another reason."""
+    from pydantic import ValidationError
+
+    causes = error.__cause__.errors() if isinstance(error.__cause__, ValidationError) else []
+    if len(causes) != 1:
+        return None
+    given, kind = causes[0]["input"], causes[0]["type"]
+    if kind in _NUMBERS:
+        return f"{given!r} is not {_NUMBERS[kind]}"
+    if kind not in ("greater_than_equal", "less_than_equal"):
+        return None
+    least, most = getattr(error.param, "min", None), getattr(error.param, "max", None)
+    limits = _limits(least, most) or "0 or more."
+    return f"{given} is out of range: {limits[0].lower()}{limits[1:-1]}"
 
 
 def _limits(least: float | None, most: float | None) -> str:

@@ -267,7 +267,8 @@ def _print_details(details: dict[str, Any]) -> None:
         ("parameters", f"{details['parameters']:,}, and {details['head_parameters']:,} in its head"),
         ("stored", text.size(details["bytes"])),
         ("digest", details["digest"]),
-        *(("note", note) for note in details["notes"]),
+        # `learn` prints the same notes, some with the command to see more: this one.
+        *(("note", note.partition(": `conpet modules show`")[0]) for note in details["notes"]),
         *(
             (row["action"], text.with_short_labels(f"{row['file']}: row {row['row']}: {row['reason']}"))
             for row in left_out[:_LISTED]

@@ -51,7 +51,7 @@ def predict(
             "-i",
             metavar="FILE",
             help='A file in any format that `learn` reads, or plain lines (.txt), with "text" (or spans); labels are '
-            "not needed. - reads JSON lines from standard input.",
+            "not needed. - reads standard input: JSON lines, or the format named by --input-format.",
         ),
     ] = None,
     target: Annotated[
@@ -143,7 +143,9 @@ def _format(form: str | None, target: str | None, as_json: bool) -> PredictionFo
 
     if form is not None and form not in list(PredictionFormat):
         raise typer.BadParameter(
-            f"{form!r} is not a format; available: {', '.join(PredictionFormat)}", param_hint="--format"
+            f"{form!r} is not an output format; available: {', '.join(PredictionFormat)} "
+            "(--input-format is that of the input)",
+            param_hint="--format",
         )
     if form is not None:
         return PredictionFormat(form)

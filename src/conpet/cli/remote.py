@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from conpet.cli.console import INTERRUPTED, line, messages, stages
-from conpet.errors import DataError, Problem, plural
+from conpet.errors import DamagedModuleError, DataError, Problem, plural
 
 if TYPE_CHECKING:
     from conpet.client import Client
@@ -80,6 +80,11 @@ class RemotePredictor:
                 if on_error == "fail" or not wrong:
                     raise
                 answers |= wrong
+            except DamagedModuleError as error:
+                needing = {left[row - 1]: Problem("inputs", row, str(error)) for row in error.inputs}
+                if on_error == "fail" or not needing:
+                    raise
+                answers |= needing
         ordered = [answers[number] for number in range(len(inputs))]
         return ordered if on_error == "report" else [one for one in ordered if not isinstance(one, Problem)]
 

@@ -11,6 +11,7 @@ from conpet.errors import (
     AccessError,
     ConfigError,
     ConpetError,
+    DamagedModuleError,
     DataError,
     DiskFullError,
     IdempotencyError,
@@ -57,7 +58,7 @@ class Attempts:
 
     def pause_after(self, response: httpx2.Response) -> float | None:
         """Return the seconds to wait before the request is tried again; None if the response counts."""
-        if response.status_code not in _AGAIN or self._left <= 0:
+        if response.status_code not in _AGAIN or self._left <= 0 or _lasts(response):
             return None
         return max(_seconds(response.headers.get("Retry-After", "")), self._next())
 
@@ -117,6 +118,8 @@ def _error_of(response: httpx2.Response) -> ConpetError:
         detail, kind = str(document["detail"]), str(document["type"]).rpartition(":")[2]
     except (ValueError, TypeError, KeyError):
         return ServerError(f"the server answered {response.status_code} {response.reason_phrase}")
+    if kind == "damaged-module":
+        return DamagedModuleError(detail, [one.row for one in _problems(document) if one.row is not None])
     known = _BY_KIND.get(kind) or _BY_STATUS.get(response.status_code)
     if known is not None:
         return known(detail)
@@ -126,6 +129,12 @@ def _error_of(response: httpx2.Response) -> ConpetError:
     if response.is_client_error:
         return ConfigError("\n".join([detail, *(f"  {problem}" for problem in problems)]))
     return ServerError(detail)
+
+
+def _lasts(response: httpx2.Response) -> bool:
+    """Return whether the server reports a problem that does not pass: it names no time to try again."""
+    reported = response.headers.get("Content-Type", "").startswith("application/problem+json")
+    return reported and "Retry-After" not in response.headers
 
 
 def _problems(document: Any) -> list[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -155,7 +156,10 @@ class Transaction:
         stored = {task.name: stored_examples(task.active) for task in self.snapshot.tasks} | dict(changed or {})
         tests = {task.name: stored[task.name] for task in state.tasks}
         with self.costs.stage("evaluation"):
-            return evaluate_tests(self.method, state, tests, self.progress)
+            evaluation = evaluate_tests(self.method, state, tests, self.progress)
+        for left_out in evaluation.left_out:
+            warnings.warn(str(left_out), stacklevel=2)
+        return evaluation
 
     def commit(
         self, state: State | None, evaluation: Evaluation | None, verb: str, task: str | None = None, **change: Any
@@ -218,10 +222,10 @@ class Transaction:
         return events
 
     def _answers(self, evaluation: Evaluation | None, change: Change) -> dict[str, Artifact | None]:
-        """Return the stored answers to test examples after a change; former ones are dropped if they may differ."""
+        """Return the stored answers to all test examples after a change; former ones are dropped if they may differ."""
         if change.restore is not None or change.verb == TUNE:
             return {}
-        if evaluation is not None:
+        if evaluation is not None and not evaluation.unanswered:
             return {ANSWERS: answers_artifact(evaluation.answers)}
         return {ANSWERS: None} if ANSWERS in self.snapshot.shared else {}
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from conpet.artifact import InMemoryObject
 from conpet.commands.base import evaluate_tests
 from conpet.context import Progress
 from conpet.data import Example, check_example
+from conpet.data.quality.rows import input_identity
 from conpet.data.truncation import CutInputs
-from conpet.errors import DataError, Problem, plural
-from conpet.evaluation.answers import AnsweredExample
+from conpet.errors import CorruptionError, DamagedModuleError, DataError, Problem, plural
+from conpet.evaluation.answers import AnsweredExample, UnansweredExample
 from conpet.evaluation.history import TUNE, learned_by, matrix_of
 from conpet.evaluation.metrics import Row
 from conpet.replay.memory import StoredExamples, Subset, text_memory
-from conpet.replay.memory_writer import stored_examples
+from conpet.replay.memory_writer import examples_without_test_labels, stored_examples
 from conpet.state.engine import answer
 from conpet.state.live import Live
 from conpet.state.state import TaskState
 from conpet.store import Store
-from conpet.types import Evaluation
+from conpet.types import Evaluation, TrainedOn
 
 EXAMPLES = "examples"
 """Name of the caller's examples in error messages."""
@@ -59,13 +62,16 @@ def evaluate_examples(live: Live, examples: Iterable[Example], progress: Progres
         if task.name in rows
     }
     evaluation = evaluate_tests(live.method, live.state, tests, progress)
-    answers = (replace(one, row=rows[str(one.task)][one.row - 1]) for one in evaluation.answers)
-    unknown, cut = _answer_unknown(live, {number: one for number, one in numbered.items() if number not in known})
+    answers = [replace(one, row=rows[str(one.task)][one.row - 1]) for one in evaluation.answers]
+    unanswered = [replace(one, row=rows[str(one.task)][one.row - 1]) for one in evaluation.unanswered]
+    unknown = _answer_unknown(live, {number: one for number, one in numbered.items() if number not in known})
     return replace(
         evaluation,
         answers=tuple(sorted(answers, key=lambda one: one.row)),
-        unknown=unknown,
-        cut=evaluation.cut.plus(cut),
+        unknown=unknown.answers,
+        cut=evaluation.cut.plus(unknown.cut),
+        unanswered=tuple(sorted([*unanswered, *unknown.unanswered], key=lambda one: one.row)),
+        trained_on=_trained_on(live, numbered),
     )
 
 
@@ -112,11 +118,48 @@ def _as_tests(task: TaskState, examples: Sequence[Example]) -> StoredExamples:
     return StoredExamples(task.name, task.template, task.kind, InMemoryObject(memory))
 
 
-def _answer_unknown(live: Live, examples: dict[int, Example]) -> tuple[tuple[AnsweredExample, ...], CutInputs]:
-    """Answer examples whose label was not learned; every answer to them is wrong."""
-    predictions = answer(live, [example.labelled(None) for example in examples.values()], top_n=1)
+class _Unknown(NamedTuple):
+    """Examples whose label was not learned; every answer to them is wrong."""
+
+    answers: tuple[AnsweredExample, ...] = ()
+    unanswered: tuple[UnansweredExample, ...] = ()
+    cut: CutInputs = CutInputs()
+
+
+def _answer_unknown(live: Live, examples: dict[int, Example]) -> _Unknown:
+    """Answer examples whose label was not learned."""
+    try:
+        predictions = answer(live, [example.labelled(None) for example in examples.values()], top_n=1)
+    except DamagedModuleError as error:
+        numbers = list(examples)
+        needing = {numbers[at] for at in error.inputs}
+        rest = _answer_unknown(live, {number: one for number, one in examples.items() if number not in needing})
+        unanswered = (
+            UnansweredExample(str(examples[number].label), None, number, str(error)) for number in sorted(needing)
+        )
+        return rest._replace(unanswered=(*unanswered, *rest.unanswered))
     answered = tuple(
         AnsweredExample(str(example.label), prediction.label, prediction.score, None, prediction.task, number, example)
         for (number, example), prediction in zip(examples.items(), predictions, strict=True)
     )
-    return answered, CutInputs.of(prediction.cut_tokens for prediction in predictions)
+    return _Unknown(answered, cut=CutInputs.of(prediction.cut_tokens for prediction in predictions))
+
+
+def _trained_on(live: Live, examples: dict[int, Example]) -> TrainedOn:
+    """Compare the examples with the stored training examples of all tasks."""
+    asked = {input_identity(example) for example in examples.values()}
+    trained: set[object] = set()
+    compared = total = 0
+    for task in live.snapshot.tasks:
+        stored = examples_without_test_labels(task.active)
+        total += task.active.description["counts"][Subset.TRAIN]
+        if stored.latent:
+            continue
+        try:
+            trained |= asked.intersection(map(input_identity, stored.examples(Subset.TRAIN)))
+        except CorruptionError as error:  # not needed for the answers
+            warnings.warn(str(error), stacklevel=2)
+        else:
+            compared += stored.count(Subset.TRAIN)
+    numbers = tuple(number for number, example in examples.items() if input_identity(example) in trained)
+    return TrainedOn(numbers, max(0, total - compared))

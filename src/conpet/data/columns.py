@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from conpet.data.rows import FIELDS
+from conpet.data.rows import FIELDS, id_of
 from conpet.errors import ConfigError, ConpetError, did_you_mean
 
 LIKELY: Mapping[str, tuple[str, ...]] = {
@@ -31,10 +31,12 @@ class Columns:
     Attributes:
         of: The column of each field that has one.
         assumed: The fields whose column is only likely: none has the field's name.
+        names: All columns, in order.
     """
 
     of: Mapping[str, str]
     assumed: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def renamed(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Return a row by the names of fields; other columns keep their names."""
@@ -43,6 +45,20 @@ class Columns:
         taken = set(self.of.values())
         others = {name: value for name, value in fields.items() if name not in taken and name not in FIELDS}
         return others | {field: fields[column] for field, column in self.of.items() if column in fields}
+
+    def id_of(self, cells: Sequence[str]) -> str | None:
+        """Return the id of a row with too many or too few cells, or None if its place is not sure.
+
+        The text may contain what separates cells: columns before it are counted from the start, others from the end.
+        """
+        if "id" not in self.of:
+            return None
+        at, text = self.names.index(self.of["id"]), self.of.get("text", self.of.get("tokens", ""))
+        from_end = text in self.names[:at]
+        place = at - len(self.names) if from_end else at
+        if not -len(cells) <= place < len(cells) or (from_end and len(cells) < len(self.names)):
+            return None
+        return cells[place] or None
 
     @property
     def notes(self) -> list[str]:
@@ -83,7 +99,19 @@ def assign_columns(
             assumed.append(field)
         elif needed and (table or likely or field == "text"):
             raise ColumnError(_missing(field, names, likely, table))
-    return Columns(of, tuple(assumed))
+    return Columns(of, tuple(assumed), tuple(names))
+
+
+def id_in(fields: Mapping[str, Any], given: Mapping[str, str]) -> Any:
+    """Return the id of a row whose other columns are not known, or None.
+
+    Args:
+        fields: The row.
+        given: Columns given by the user, by field.
+    """
+    wanted = _plain(str(given.get("id", "id")))
+    values = [value for name, value in fields.items() if isinstance(name, str) and _plain(name) == wanted]
+    return id_of({"id": values[0]}) if len(values) == 1 else None
 
 
 def check_columns(given: Mapping[str, str]) -> None:
@@ -124,9 +152,10 @@ def _missing(field: str, names: Sequence[str], likely: Sequence[str], table: boo
     if table:
         what = f"no column named {field}{' or tokens' if field == 'text' else ''}; columns: "
     else:
-        what = (
-            f"missing {field}{' (or tokens with head and tail, or with mention)' if field == 'text' else ''}; fields: "
-        )
+        what = f"missing {field}{' (or tokens with head and tail, or with mention)' if field == 'text' else ''}"
+        if all(_plain(name) in FIELDS for name in names):  # none of them could be meant
+            return what
+        what = f"{what}; fields: "
     meant = f". Likely: {' or '.join(map(repr, likely))}" if likely else ""
     number = "" if likely or not table else f", or its number if the file has no header: {OPTIONS[field]} 1"
     return (

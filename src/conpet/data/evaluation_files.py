@@ -13,8 +13,9 @@ from conpet.data.example import Example
 from conpet.data.prediction_files import PredictionFormat
 from conpet.data.raw import ReadOptions
 from conpet.data.readers import parsed_rows
+from conpet.data.source import source_name
 from conpet.errors import DataError, Problem, plural
-from conpet.evaluation.answers import AnsweredExample
+from conpet.evaluation.answers import AnsweredExample, UnansweredExample
 
 _COLUMNS = ("row", "id", "text", "label", "answer", "score", "answered_by", "correct")
 
@@ -25,13 +26,14 @@ def read_labelled(
     """Read the labelled rows of a file, or of standard input ("-").
 
     Args:
-        path: The file, as in `read_task`.
+        path: The file, as in `read_task`; standard input as in `read_inputs`.
         options: How to read it.
         note: Called with each note on how it was read.
 
     Raises:
         DataError: A row is wrong or has no label, or there are no rows; `problems` lists all of them.
     """
+    name = source_name(path)
     rows: list[Located] = []
     problems: list[Problem] = []
     for row in parsed_rows(path, options, labelled=True):
@@ -44,10 +46,10 @@ def read_labelled(
             note(str(row))
     if problems:
         raise DataError(
-            f"{path}: {plural(len(problems), 'problem')}; nothing was evaluated. Correct or remove these rows", problems
+            f"{name}: {plural(len(problems), 'problem')}; nothing was evaluated. Correct or remove these rows", problems
         )
     if not rows:
-        raise DataError(f"{path}: the file has no rows; give a file with labelled rows")
+        raise DataError(f"{name}: the file has no rows; give a file with labelled rows")
     return rows
 
 
@@ -58,12 +60,16 @@ def _reasons(example: Example) -> list[str]:
 
 
 def write_evaluated(
-    rows: Sequence[Located], answers: Mapping[int, AnsweredExample], stream: TextIO, form: PredictionFormat
+    rows: Sequence[Located],
+    answers: Mapping[int, AnsweredExample | UnansweredExample],
+    stream: TextIO,
+    form: PredictionFormat,
 ) -> None:
     """Write rows with their label, answer and score.
 
     JSONL has the fields of the input and `row`, `label`, `answer`, `score`, `answered_by` and `correct`. CSV has the
-    same with the input as one column, `text` (tokens joined by blanks).
+    same with the input as one column, `text` (tokens joined by blanks). A row that needs a damaged module has `error`
+    instead of an answer; the CSV has this column only if there is such a row.
 
     Args:
         rows: The rows.
@@ -72,20 +78,24 @@ def write_evaluated(
         form: The format.
     """
     writer = csv.writer(stream, lineterminator="\n")
+    incomplete = any(isinstance(one, UnansweredExample) for one in answers.values())
+    columns = (*_COLUMNS, "error") if incomplete else _COLUMNS
     if form is PredictionFormat.CSV:
-        writer.writerow(_COLUMNS)
+        writer.writerow(columns)
     for number, located in enumerate(rows, start=1):
         answered = _answer_fields(located, answers[number])
         if form is PredictionFormat.CSV:
             example = located.example
             fields = {"id": example.id, "text": example.content, **answered}
-            writer.writerow(["" if fields[name] is None else fields[name] for name in _COLUMNS])
+            writer.writerow(["" if (value := fields.get(name)) is None else value for name in columns])
         else:
             content = {key: value for key, value in located.example.to_json().items() if key not in ("kind", "label")}
             stream.write(json.dumps({"row": located.row, **content, **answered}, ensure_ascii=False) + "\n")
 
 
-def _answer_fields(located: Located, one: AnsweredExample) -> dict[str, Any]:
+def _answer_fields(located: Located, one: AnsweredExample | UnansweredExample) -> dict[str, Any]:
+    if isinstance(one, UnansweredExample):
+        return {"row": located.row, "label": one.label, "error": one.reason}
     return {
         "row": located.row,
         "label": one.label,

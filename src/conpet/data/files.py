@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from conpet.data.columns import ColumnError, Columns, assign_columns, check_columns
+from conpet.data.columns import ColumnError, Columns, assign_columns, check_columns, id_in
 from conpet.data.formats.brat import is_brat, read_brat
 from conpet.data.formats.columnar import count_parquet, is_saved_dataset, read_saved_dataset
 from conpet.data.formats.delimited import count_csv, count_tsv
@@ -17,12 +18,11 @@ from conpet.data.formats.entities import with_entities
 from conpet.data.formats.jsonl import count_jsonl
 from conpet.data.formats.plain_text import count_lines
 from conpet.data.formats.rasa import looks_like_rasa
-from conpet.data.raw import Header, Note, RawItem, RawRow, ReadOptions
+from conpet.data.raw import BrokenRow, Header, Note, RawItem, RawRow, ReadOptions
 from conpet.data.source import (
     COMPRESSED,
     NOT_UTF8,
     READ_ERRORS,
-    STDIN,
     Source,
     check_encoding,
     decoding_problem,
@@ -75,6 +75,9 @@ TEXT_FORMATS = frozenset(_BUILTIN) - {"parquet", "arrow", "xlsx", "xlsm", "ann",
 _OBJECTS = frozenset({"jsonl", "ndjson", "json"})
 """Formats whose rows may hold lists."""
 
+_STREAMED = frozenset({"jsonl", "ndjson"})
+"""Formats that are read only once, from the first row to the last."""
+
 _COUNTERS: Mapping[str, Callable[[Source], int | None]] = {
     "jsonl": count_jsonl,
     "ndjson": count_jsonl,
@@ -124,8 +127,8 @@ def raw_rows(
     The fields of a row have the names in `conpet.data.rows.FIELDS`, whatever the columns are called in the file.
 
     Args:
-        path: A file in one of `FORMATS`, a data folder (see `is_data_folder`), or "-" for JSON lines from standard
-            input.
+        path: A file in one of `FORMATS`, a data folder (see `is_data_folder`), or "-" for standard input: JSON lines,
+            or text in the format that `options` names.
         options: How to read it.
         labelled: Whether labels are needed: a table without a column of labels is then a problem.
 
@@ -143,7 +146,7 @@ def count_rows(path: str | Path, options: ReadOptions | None = None) -> int | No
     """Count the rows of a file, or return None if that is not possible."""
     source = Source(Path(path), options or ReadOptions())
     name = _format(source)
-    if str(path) == STDIN or (name is None and not is_data_folder(source.path)):
+    if source.from_stdin or (name is None and not is_data_folder(source.path)):
         return None
     try:
         if counter := _COUNTERS.get(name or ""):
@@ -151,7 +154,7 @@ def count_rows(path: str | Path, options: ReadOptions | None = None) -> int | No
         items = list(filter(_counted, _items(source)))
     except (ValueError, csv.Error, *READ_ERRORS):
         return None
-    return None if any(isinstance(item, Problem) for item in items) else len(items)
+    return None if any(isinstance(item, (Problem, BrokenRow)) for item in items) else len(items)
 
 
 def check_options(options: ReadOptions) -> None:
@@ -212,8 +215,8 @@ def _items(source: Source) -> Iterator[RawItem]:
 
 
 def _items_of(source: Source, name: str | None) -> Iterator[RawItem]:
-    if str(source.path) == STDIN:
-        yield from FORMATS[name or "jsonl"](source) if name in (None, "jsonl", "ndjson") else _not_from_stdin(source)
+    if source.from_stdin:
+        yield from _standard_input(source, name or "jsonl")
     elif name is None:
         yield source.problem(None, f"unknown file format; readable: {readable_endings()}")
     else:
@@ -231,8 +234,15 @@ def _folder(source: Source) -> Iterator[RawItem]:
         )
 
 
-def _not_from_stdin(source: Source) -> Iterator[RawItem]:
-    yield source.problem(None, f"is read as JSON lines only, not as {source.options.format}; save it to a file")
+def _standard_input(source: Source, name: str) -> Iterator[RawItem]:
+    """Yield the items of standard input: JSON lines as they come, other text from a copy."""
+    if name in _STREAMED:
+        yield from FORMATS[name](source)
+    elif name in TEXT_FORMATS and FORMATS.is_builtin(name):
+        with source.copied() as copy:
+            yield from FORMATS[name](copy)
+    else:
+        yield source.problem(None, f"cannot be read as {name} from standard input; save it to a file")
 
 
 def _assigned(items: Iterable[RawItem], source: Source) -> Iterator[RawRow | Problem | Note]:
@@ -249,6 +259,8 @@ def _assigned(items: Iterable[RawItem], source: Source) -> Iterator[RawRow | Pro
             if isinstance(item, Header):
                 columns = assign(tuple(item.names), table=True)
                 yield from (Note(source.file, note) for note in columns.notes)
+            elif isinstance(item, BrokenRow):
+                yield replace(item.problem, id=columns.id_of(item.cells) if columns else None)
             elif isinstance(item, RawRow):
                 found = columns or assigned(tuple(filter(_is_name, item.fields)), table=False)
                 for note in () if columns else set(found.notes) - told:
@@ -261,7 +273,10 @@ def _assigned(items: Iterable[RawItem], source: Source) -> Iterator[RawRow | Pro
             if isinstance(item, Header):
                 yield source.problem(item.row, str(error), Scope.REST)
                 return
-            yield source.problem(item.row if isinstance(item, RawRow) else None, str(error))
+            if isinstance(item, RawRow):
+                yield replace(source.problem(item.row, str(error)), id=id_in(item.fields, source.options.columns))
+            else:
+                yield source.problem(None, str(error))
 
 
 def _is_name(key: Any) -> bool:
@@ -269,7 +284,7 @@ def _is_name(key: Any) -> bool:
 
 
 def _counted(item: RawItem) -> bool:
-    return isinstance(item, (RawRow, Problem))
+    return isinstance(item, (RawRow, BrokenRow, Problem))
 
 
 def _added_reader(name: str, path: Path) -> Iterator[RawItem]:

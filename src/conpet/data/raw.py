@@ -23,6 +23,18 @@ class RawRow(NamedTuple):
     file: str | None = None
 
 
+class BrokenRow(NamedTuple):
+    """A row of a table with more or fewer cells than the header.
+
+    Attributes:
+        problem: What is wrong with it.
+        cells: Its cells.
+    """
+
+    problem: Problem
+    cells: list[str]
+
+
 class Header(NamedTuple):
     """The columns of a table; yielded before its rows.
 
@@ -50,7 +62,7 @@ class Note(NamedTuple):
         return f"{self.file}: {self.text}"
 
 
-RawItem = RawRow | Header | Problem | Note
+RawItem = RawRow | BrokenRow | Header | Problem | Note
 
 
 @dataclass(frozen=True, slots=True)

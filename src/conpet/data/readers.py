@@ -21,7 +21,7 @@ from conpet.data.files import NO_SUCH_PATH, count_rows, raw_rows
 from conpet.data.held_out import with_held_out
 from conpet.data.labelled import SUBSETS
 from conpet.data.raw import Note, RawRow, ReadOptions
-from conpet.data.rows import RowError, parse_row
+from conpet.data.rows import RowError, id_of, parse_row
 from conpet.data.source import Source
 from conpet.data.stream_layout import SUBSET_NAMES, TaskSource, find_stream, find_task
 from conpet.data.task import Examples, MixedExamples, Task, TaskStream
@@ -237,7 +237,8 @@ def read_inputs(
     Memory is constant, except for YAML, Markdown, brat and JSON files that are not a list, which are read whole.
 
     Args:
-        path: A file as in `read_task`, plain lines (`.txt`), or "-" for JSON lines from standard input.
+        path: A file as in `read_task`, plain lines (`.txt`), or "-" for standard input: JSON lines, or text in
+            the format that `format` names (read through a temporary file), not compressed.
         columns: As in `read_task`.
         encoding: As in `read_task`.
         format: As in `read_task`.
@@ -310,7 +311,7 @@ def parsed_rows(
         try:
             example = _example(raw.fields, options, labelled)
         except RowError as error:
-            yield Problem(file, raw.row, str(error), raw.fields.get("id"))
+            yield Problem(file, raw.row, str(error), id_of(raw.fields))
         else:
             given = raw.fields.get("label")
             lists += isinstance(given, (list, tuple))

@@ -49,7 +49,7 @@ def parse_row(row: Mapping[str, Any], *, inclusive_ends: bool = False, labelled:
         name: value for name in FIELDS if (value := row.get(name)) is not None and (value != "" or name == "text")
     }
     label = parse_label(fields["label"]) if labelled and "label" in fields else None
-    identifier = _identifier(fields.get("id"))
+    identifier = id_of(fields)
     marked = [field for field in ("head", "tail", "mention") if field in fields]
     if marked:
         return _parse_marked(fields, marked, label, identifier, inclusive_ends)
@@ -111,6 +111,12 @@ def to_example(item: Any, *, labelled: bool = True) -> Example:
 
 def _typed(item: Any) -> str:
     return "None" if item is None else f"of type {type(item).__name__}"
+
+
+def id_of(row: Mapping[str, Any]) -> Id | None:
+    """Return the id of a row, or None; the other fields may be wrong."""
+    value = row.get("id")
+    return None if isinstance(value, str) and not value else _identifier(value)
 
 
 def _identifier(value: Any) -> Id | None:

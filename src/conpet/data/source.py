@@ -6,6 +6,7 @@ import codecs
 import gzip
 import io
 import re
+import shutil
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from conpet.data.encoding import encoding_of, likely_encoding
@@ -42,20 +44,36 @@ class Source:
         path: Its path; "-" for standard input.
         options: How to read it.
         labelled: Whether labels are needed.
+        copy: A copy of standard input, for readers that read more than once.
     """
 
     path: Path
     options: ReadOptions
     labelled: bool = False
+    copy: Path | None = None
+
+    @property
+    def from_stdin(self) -> bool:
+        """Whether it is standard input."""
+        return str(self.path) == STDIN
 
     @property
     def file(self) -> str:
         """Its name in messages."""
-        return "standard input" if str(self.path) == STDIN else str(self.path)
+        return source_name(self.path)
 
     def sibling(self, path: Path) -> Source:
         """Return another file that is read with the same options."""
         return replace(self, path=path)
+
+    @contextmanager
+    def copied(self) -> Iterator[Source]:
+        """Yield standard input as a source that can be read more than once, from a temporary file."""
+        with TemporaryDirectory(prefix="conpet-stdin-") as folder:
+            copy = Path(folder) / "input"
+            with self.binary() as stream, copy.open("wb") as file:
+                shutil.copyfileobj(stream, file)
+            yield replace(self, copy=copy)
 
     def problem(self, row: int | None, reason: str, scope: Scope = Scope.ROW) -> Problem:
         """Return a problem of this file."""
@@ -68,7 +86,11 @@ class Source:
     @contextmanager
     def binary(self) -> Iterator[Binary]:
         """Open the decompressed bytes."""
-        if str(self.path) == STDIN:
+        if self.copy is not None:
+            with self.copy.open("rb") as stream:
+                yield stream
+            return
+        if self.from_stdin:
             yield sys.stdin.buffer
             return
         with _OPENERS.get(self.path.suffix.lower(), _plain)(self.path) as stream:
@@ -86,6 +108,7 @@ class Source:
         with self.binary() as stream:
             peekable = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
             head = peekable.peek(_HEAD)[:_HEAD]
+            self._require_decompressed(head)
             encoding = encoding_of(head) or self.options.encoding or _UTF8
             if encoding == _UTF8 and 4 * head.count(0) > len(head):
                 raise UnicodeDecodeError(_UTF8, head, head.index(0), head.index(0) + 1, "zero bytes")
@@ -95,6 +118,14 @@ class Source:
                 yield text
             finally:
                 text.detach()  # standard input stays open
+
+    def _require_decompressed(self, head: bytes) -> None:
+        """Raise `OSError` if text begins with the mark of a compressed file."""
+        for suffix, (mark, program) in _COMPRESSION.items():
+            if head.startswith(mark):
+                of_stdin = f"decompress it first: {program} FILE | conpet ..."
+                how = of_stdin if self.from_stdin else f"give its name the ending {suffix}"
+                raise OSError(f"it is compressed; {how}")
 
     def lines(self) -> Iterator[tuple[int, str]]:
         """Yield the numbered lines of the text, without their ends."""
@@ -119,7 +150,7 @@ class Source:
     def _not_utf8_sample(self) -> bytes:
         """Return a piece of the file that is not UTF-8; standard input cannot be read again."""
         decoder = codecs.getincrementaldecoder(_UTF8)()
-        if str(self.path) != STDIN:
+        if not self.from_stdin or self.copy is not None:
             with self.binary() as stream:
                 while chunk := stream.read(_SAMPLE):
                     try:
@@ -129,6 +160,11 @@ class Source:
                     except UnicodeDecodeError as error:
                         return bytes(error.object)
         return b""
+
+
+def source_name(path: str | Path) -> str:
+    """Return the name of a file, or of standard input, in messages."""
+    return "standard input" if str(path) == STDIN else str(path)
 
 
 def check_encoding(name: str | None) -> None:
@@ -180,3 +216,5 @@ def _zstd(path: Path) -> Iterator[Binary]:
 _OPENERS: Mapping[str, Callable[[Path], AbstractContextManager[Binary]]] = {".gz": _gzip, ".zst": _zstd}
 COMPRESSED = tuple(_OPENERS)
 """Suffixes of compressed text files."""
+_COMPRESSION = {".gz": (b"\x1f\x8b", "gzip -dc"), ".zst": (b"\x28\xb5\x2f\xfd", "zstd -dc")}
+"""First bytes of a compressed file, with which no text begins, and a program that decompresses it, by suffix."""

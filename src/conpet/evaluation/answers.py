@@ -50,6 +50,23 @@ class AnsweredExample:
 
 
 @dataclass(frozen=True, slots=True)
+class UnansweredExample:
+    """A labelled example that is part of no metric: its answer needs a module that is damaged on disk.
+
+    Attributes:
+        label: Its label.
+        task: The task that owns the label; None if the workspace has not learned the label.
+        row: Number of the example, as in `AnsweredExample`.
+        reason: Which module is damaged, and how to get it back.
+    """
+
+    label: str
+    task: str | None
+    row: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class LabelScore:
     """How well one label is recognised.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from conpet.backbone.states import States
 from conpet.context import Progress
 from conpet.data.truncation import CutInputs
-from conpet.evaluation.answers import AnsweredExample
+from conpet.errors import DamagedModuleError
+from conpet.evaluation.answers import AnsweredExample, UnansweredExample
 from conpet.evaluation.metrics import Measurement, Tally
 from conpet.features.classifiers import ClosedFormClassifier
 from conpet.features.fitted import classifiers_for, fitted_classifier
@@ -36,6 +37,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a state on the stored test examples of tasks; tasks without test examples are left out.
 
+    Tasks whose module is damaged, and other examples that need it, are left out and listed.
+
     Test labels are only compared with the answers: the method sees prefix states without labels and, for the accuracy
     within the true task, that task.
 
@@ -51,13 +54,22 @@ def evaluate(
     tasks: dict[str, dict[str, Measurement]] = {}
     confusion: dict[str, dict[str, int]] = {}
     answers: list[AnsweredExample] = []
+    unanswered: list[UnansweredExample] = []
     cut = CutInputs()
     labelled = 0
     for name, source in tests.items():
         if not source.count(Subset.TEST):
             continue
         evaluation = _TaskEvaluation(method, state, state.index(name), source, names)
-        tasks[name] = evaluation.measure(progress)
+        try:
+            measured = evaluation.measure(progress)
+        except DamagedModuleError as error:  # the module of this task
+            unanswered += evaluation.without_answer(range(source.count(Subset.TEST)), str(error))
+            continue
+        unanswered += evaluation.unanswered
+        if not measured:
+            continue
+        tasks[name] = measured
         references += evaluation.references
         labelled += evaluation.compared
         answers += evaluation.answered
@@ -70,6 +82,7 @@ def evaluate(
         confusion,
         answers=tuple(answers),
         cut=cut,
+        unanswered=tuple(unanswered),
     )
 
 
@@ -87,6 +100,7 @@ class _TaskEvaluation:
         compared: Number of examples that the classifiers answered.
         chosen: Number of examples by the task that the selector ranks first.
         answered: The examples with their answers; empty for a task without labels.
+        unanswered: The examples that need the damaged module of another task.
         cut_tokens: Number of tokens cut off each example.
     """
 
@@ -99,9 +113,11 @@ class _TaskEvaluation:
     compared: int = 0
     chosen: Counter[str] = field(default_factory=Counter)
     answered: list[AnsweredExample] = field(default_factory=list)
+    unanswered: list[UnansweredExample] = field(default_factory=list)
     cut_tokens: list[int] = field(default_factory=list)
     _answers: list[Any] = field(default_factory=list)
     _within: list[Any] = field(default_factory=list)
+    _truth: list[str] = field(default_factory=list)
     _correct: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -110,14 +126,21 @@ class _TaskEvaluation:
         return self.state.tasks[self.index]
 
     def measure(self, progress: Callable[[int], None] | None) -> dict[str, Measurement]:
-        """Return all metrics of the task, by name."""
-        truth = self.source.labels(Subset.TEST)
-        total = len(truth)
-        for start in range(0, total, CHUNK):
-            positions = range(start, min(start + CHUNK, total))
-            self._chunk(positions, truth[start : start + CHUNK])
+        """Return all metrics of the task, by name; none if no example could be answered.
+
+        Raises:
+            DamagedModuleError: The module of the task is damaged.
+        """
+        labels = self.source.labels(Subset.TEST)
+        for start in range(0, len(labels), CHUNK):
+            positions = range(start, min(start + CHUNK, len(labels)))
+            self._chunk(positions, labels[start : start + CHUNK])
             if progress:
                 progress(len(positions))
+        truth = self._truth
+        total = len(truth)
+        if not total:
+            return {}
         self._add_inputs()
         head = make_head(self.method.settings.for_task(self.task.settings).head)
         measurements = dict(head.measure(self._answers, truth))
@@ -134,8 +157,13 @@ class _TaskEvaluation:
             template: examples.states(method.backbone, Subset.TEST, positions, template)
             for template in state.templates(kind)
         }
-        scores = method.score(state, inputs, kind)
         within = method.within_task(state, inputs, torch.full((len(truth),), self.index, dtype=torch.int64))
+        try:
+            scores = method.score(state, inputs, kind)
+        except DamagedModuleError as error:
+            self._chunk_without(error, positions, truth)
+            return
+        self._truth += truth
         self._count_selector(scores)
         self.cut_tokens += cut_tokens(inputs)
         if self.task.labels:
@@ -149,6 +177,18 @@ class _TaskEvaluation:
                 value if owner == self.index else None for value, owner in zip(values, owners, strict=True)
             ]
             self._within += values
+
+    def _chunk_without(self, error: DamagedModuleError, positions: Sequence[int], truth: Sequence[str]) -> None:
+        """Evaluate a chunk without the examples that need the damaged module of another task."""
+        self.unanswered += self.without_answer([positions[at] for at in error.inputs], str(error))
+        left = [at for at in range(len(positions)) if at not in set(error.inputs)]
+        if left:
+            self._chunk([positions[at] for at in left], [truth[at] for at in left])
+
+    def without_answer(self, positions: Iterable[int], reason: str) -> list[UnansweredExample]:
+        """Return examples as unanswered."""
+        labels = self.source.labels(Subset.TEST)
+        return [UnansweredExample(labels[at], self.task.name, at + 1, reason) for at in positions]
 
     def _add_answers(self, scores: Scores, positions: Sequence[int], truth: Sequence[str]) -> None:
         best = scores.classes.max(dim=1)
@@ -165,7 +205,8 @@ class _TaskEvaluation:
         """Add the inputs of wrong answers, if texts are stored."""
         wrong = [number for number, one in enumerate(self.answered) if not one.correct]
         if wrong and not self.source.latent:
-            for number, example in zip(wrong, self.source.chosen(Subset.TEST, wrong), strict=True):
+            positions = [self.answered[number].row - 1 for number in wrong]
+            for number, example in zip(wrong, self.source.chosen(Subset.TEST, positions), strict=True):
                 self.answered[number] = replace(self.answered[number], example=example)
 
     def _label(self, column: int) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -15,6 +16,12 @@ from conpet.fusion.settings import CalibratedFusionConfig
 
 PRIOR_EXAMPLES = 5.0
 """Strength of the prior that holds the weights near their defaults, in examples."""
+PRIOR_TEMPERATURE = 8.0
+"""Temperature without held-out examples: experts that were fitted on few training examples are too sure."""
+PRIOR_WEIGHT = 1.0
+"""Strength of the prior that holds the temperature near `PRIOR_TEMPERATURE`: its loss at e times that temperature."""
+UNSEEN = 0.25
+"""With n held-out examples, `UNSEEN / (n + 2)` of the probability is spread over all labels."""
 CANDIDATES = 32
 """Number of likeliest tasks that may be the answer, in addition to those whose modules were run."""
 
@@ -28,6 +35,7 @@ class CalibratedFusion(Fusion):
         p(label | task)  ~ frozen(label | task) p_module(label | task)^d                 if the module was run
                          ~ frozen(label | task)^(1 + d)                                  if not
         p(label)         = p(task) p(label | task)
+        score(label)     ~ (1 - r) p(label)^(1/t) + r s(label)                           r = UNSEEN / (n + 2)
 
     frozen(label) is over all labels, and frozen(task) sums it over those of a task. As p(label | task) is normalised
     within its task, modules do not compete by the scale of their logits, which costs the paper's fusion accuracy at
@@ -37,7 +45,11 @@ class CalibratedFusion(Fusion):
     in fitting and in answering. The rest would get almost none, at a cost that grows with the number of labels.
 
     A module is run only where it may change the answer: not on an input whose likeliest label is already probable
-    enough (`CalibratedFusionConfig.skip_above`). This saves most passes of the suffix on text.
+    enough (`CalibratedFusionConfig.skip_above`, a value of p). This saves most passes of the suffix on text.
+
+    The last line changes no order of labels. A few held-out examples, all answered correctly, cannot show that p is
+    0.999 and not 0.9. So the temperature t stays near a prior until the n held-out examples are enough to tell, and no
+    score is nearer to 1 than r allows: s is almost uniform.
 
     Attributes:
         lda: a. Small, because LDA is overconfident.
@@ -45,6 +57,8 @@ class CalibratedFusion(Fusion):
         selector: c.
         module: d.
         logistic: e.
+        temperature: t.
+        held_out: n, without repetitions.
     """
 
     lda: float = 0.03
@@ -52,6 +66,8 @@ class CalibratedFusion(Fusion):
     selector: float = 0.1
     module: float = 0.7
     logistic: float = 0.7
+    temperature: float = PRIOR_TEMPERATURE
+    held_out: int = 0
 
     config: CalibratedFusionConfig = field(
         default_factory=CalibratedFusionConfig, kw_only=True, compare=False, repr=False
@@ -62,6 +78,10 @@ class CalibratedFusion(Fusion):
 
     def log_probabilities(self, evidence: Evidence) -> Tensor:
         """Return log-probabilities `[n, C]`."""
+        return _spread(_tempered(self._product(evidence), self.temperature), UNSEEN / (self.held_out + 2))
+
+    def _product(self, evidence: Evidence) -> Tensor:
+        """Return the log-probabilities of the product of experts `[n, C]`."""
         weights = torch.tensor(self._weights, dtype=torch.float32)
         if evidence.tasks.shape[1] <= CANDIDATES:
             return _combine(evidence, _ModuleScores.of(evidence), weights).float()
@@ -74,10 +94,13 @@ class CalibratedFusion(Fusion):
         """Return the examples whose likeliest label has a probability of `skip_above` or more."""
         if self.config.skip_above is None:
             return super().decided(evidence)
-        return self.log_probabilities(evidence).amax(dim=1).exp() >= self.config.skip_above
+        return self._product(evidence).amax(dim=1).exp() >= self.config.skip_above
 
     def fit(self, evidence: Evidence, targets: Tensor) -> CalibratedFusion:
-        """Fit the weights by maximum likelihood, with a prior at the defaults worth `PRIOR_EXAMPLES` examples."""
+        """Fit the weights by maximum likelihood, with a prior at the defaults worth `PRIOR_EXAMPLES` examples.
+
+        Then the temperature is fitted, in which an example counts once, however often it was drawn.
+        """
         if not len(targets):
             return self
         if evidence.tasks.shape[1] > CANDIDATES:
@@ -97,7 +120,13 @@ class CalibratedFusion(Fusion):
             return value
 
         optimizer.step(loss)
-        return CalibratedFusion(*weights.detach().exp().tolist(), config=self.config)
+        fitted = weights.detach().exp()
+        scores = _combine(evidence, modules, fitted)
+        once = _distinct(evidence, targets)
+        temperature = _temperature(scores[once], targets[once])
+        return replace(
+            CalibratedFusion(*fitted.tolist(), config=self.config), temperature=temperature, held_out=len(once)
+        )
 
     @property
     def _weights(self) -> list[float]:
@@ -145,6 +174,48 @@ def _combine(evidence: Evidence, modules: _ModuleScores, weights: Tensor) -> Ten
     within = frozen_within + module * expert
     shift = task - segment_logsumexp(within, owner, tasks)
     return (within + shift.index_select(1, owner)).masked_fill(evidence.impossible, -torch.inf)
+
+
+def _distinct(evidence: Evidence, targets: Tensor) -> list[int]:
+    """Return the first row of each distinct example."""
+    first: dict[bytes, int] = {}
+    for row, (scores, target) in enumerate(zip(evidence.lda, targets.tolist(), strict=True)):
+        first.setdefault(scores.numpy().tobytes() + bytes(str(target), "ascii"), row)
+    return list(first.values())
+
+
+def _temperature(scores: Tensor, targets: Tensor) -> float:
+    """Return the temperature by maximum likelihood with a prior, given log-probabilities and the true columns."""
+    explained = (scores.gather(1, targets.unsqueeze(1)) > -torch.inf).squeeze(1)
+    scores, targets = scores[explained].clamp(min=FLOOR), targets[explained]
+    log_ratio = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_ratio], max_iter=30, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        tempered = _tempered(scores, PRIOR_TEMPERATURE * log_ratio.exp())
+        nll = -tempered[torch.arange(len(targets)), targets].clamp(min=UNSELECTED).sum()
+        value = (nll + PRIOR_WEIGHT * log_ratio.square().sum()) / (len(targets) + PRIOR_WEIGHT)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return PRIOR_TEMPERATURE * float(log_ratio.detach().exp())
+
+
+def _tempered(scores: Tensor, temperature: float | Tensor) -> Tensor:
+    """Return log-probabilities at a temperature; labels that are impossible stay so."""
+    return torch.log_softmax(scores / temperature, dim=1).masked_fill(scores == -torch.inf, -torch.inf)
+
+
+def _spread(scores: Tensor, share: float) -> Tensor:
+    """Take a share of the probability and spread it almost evenly over all possible labels, in the order of the scores.
+
+    With an even share, labels of very small probability would become equal.
+    """
+    even = torch.log_softmax((scores / (1 - scores)).masked_fill(scores == -torch.inf, -torch.inf), dim=1)
+    mixed = torch.logaddexp(scores + math.log1p(-share), even + math.log(share))
+    return mixed.masked_fill(scores == -torch.inf, -torch.inf)
 
 
 def _narrowed(evidence: Evidence, targets: Tensor | None = None) -> tuple[Evidence, Tensor]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +19,7 @@ from conpet.config import Settings, TaskSettings
 from conpet.config.base import flat, nested
 from conpet.context import TrainContext
 from conpet.data import Kind
-from conpet.errors import ConfigError
+from conpet.errors import ConfigError, DamagedModuleError, plural
 from conpet.features.classifiers import LinearDiscriminant, ProjectedRidge
 from conpet.features.fitted import fitted_classifier
 from conpet.features.logistic import LogisticRegression
@@ -51,6 +53,10 @@ CALIBRATION = "calibration"
 
 CLASSIFIERS_FUSED = (LinearDiscriminant.name, ProjectedRidge.name, LogisticRegression.name)
 """Classifiers of the frozen features that the fusion reads, in the order of `Evidence`."""
+
+
+_Drawn = Sequence[tuple[StoredExamples, list[int]]]
+"""Tasks with rows of one of their subsets."""
 
 
 class DynamicMethod(Method):
@@ -128,7 +134,7 @@ class DynamicMethod(Method):
     def within_task(self, state: State, inputs: EncodedInputs, owners: Tensor) -> Tensor:
         """Return log-probabilities over the classes `[n, C]` given each example's true task `[n]` (others -inf)."""
         kind, modules = state.tasks[int(owners[0])].kind, self.modules(state)
-        logits = modules.run(inputs, kind, modules.of_task[owners].unsqueeze(1))
+        logits = modules.run_intact(inputs, kind, modules.of_task[owners].unsqueeze(1))
         tasks = torch.zeros(len(owners), len(modules.modules), dtype=torch.float32)
         evidence = Evidence(*self._classifier_scores(state, inputs), tasks, logits, modules.of_task[state.owner])
         scores = self.fusion(state).log_probabilities(evidence)
@@ -148,11 +154,12 @@ class DynamicMethod(Method):
             state: The state.
             inputs: The examples.
             kind: Their kind.
-            where_needed: Whether to run no module on examples that the fusion decides without one, and to leave out
-                damaged modules of less likely tasks.
+            where_needed: Whether to run no module on examples that the fusion decides without one.
+
+        Raises:
+            DamagedModuleError: The module of the likeliest task of some examples is damaged.
         """
         modules = self.modules(state)
-        run = modules.run
         by_selector = self._selected(state, inputs, kind)
         by_module = sum_by_module(by_selector, modules.of_task)
         classifiers = self._classifier_scores(state, inputs)
@@ -165,8 +172,7 @@ class DynamicMethod(Method):
         wanted = _likeliest(by_module, self.settings.selector.top_k)
         if where_needed:
             wanted = wanted.masked_fill(self.fusion(state).decided(evidence).unsqueeze(1), -1)
-            run = modules.run_intact
-        return replace(evidence, modules=run(inputs, kind, wanted)), by_selector
+        return replace(evidence, modules=modules.run_intact(inputs, kind, wanted)), by_selector
 
     def _selected(self, state: State, inputs: EncodedInputs, kind: Kind) -> Tensor:
         """Return the selector's log-probabilities `[n, T]`, -inf for tasks of another kind."""
@@ -500,22 +506,42 @@ class DynamicMethod(Method):
             fits["fusion"] = fusion
             return SharedUpdate({CALIBRATION: Artifact(documents={CALIBRATION: fusion.to_json()})}, fits)
 
-    def _fitted_fusion(self, state: State, drawn: Sequence[tuple[StoredExamples, list[int]]]) -> Fusion:
+    def _intact_evidence(self, state: State, drawn: _Drawn, kind: Kind) -> tuple[Evidence | None, _Drawn]:
+        """Return the evidence on drawn validation examples, and the examples: without those that need a damaged module.
+
+        So a workspace with damaged modules can still be changed, above all to get rid of them.
+        """
+        if not drawn:
+            return None, drawn
+        try:
+            return self._evidence(state, self.encode_stored(state, drawn, Subset.VALIDATION), kind)[0], drawn
+        except DamagedModuleError as error:
+            left_out = plural(len(error.inputs), "validation example")
+            warnings.warn(f"{error}. Scores are calibrated without {left_out}", stacklevel=2)
+            return self._intact_evidence(state, _without_rows(drawn, set(error.inputs)), kind)
+
+    def _fitted_fusion(self, state: State, drawn: _Drawn) -> Fusion:
         """Fit a fusion on the drawn validation examples."""
         column = {name: index for index, name in enumerate(state.classes)}
         tasks = {task.name: task for task in state.tasks}
         parts, targets = [], []
         for kind in Kind:
             of_kind = [(source, positions) for source, positions in drawn if source.kind is kind and positions]
-            if not of_kind:
-                continue
-            parts.append(self._evidence(state, self.encode_stored(state, of_kind, Subset.VALIDATION), kind)[0])
-            for source, positions in of_kind:
+            evidence, intact = self._intact_evidence(state, of_kind, kind)
+            parts += [] if evidence is None else [evidence]
+            for source, positions in intact:
                 classes = tasks[source.task].classes_for(source.labels(Subset.VALIDATION))
                 targets += [column[classes[position]] for position in positions]
         cls: type[Fusion] = FUSIONS[self.settings.fusion.name]
         fusion = cls(config=self.settings.fusion)
         return fusion.fit(Evidence.joined(parts), torch.tensor(targets)) if parts else fusion
+
+
+def _without_rows(drawn: _Drawn, rows: Collection[int]) -> list[tuple[StoredExamples, list[int]]]:
+    """Return drawn examples without those at these rows, counted over all tasks."""
+    row = count()
+    left = [(source, [position for position in positions if next(row) not in rows]) for source, positions in drawn]
+    return [(source, positions) for source, positions in left if positions]
 
 
 def _likeliest(log_probabilities: Tensor, limit: int) -> Tensor:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from conpet.cost import Meter, metered
 from conpet.data import Example
-from conpet.errors import ConpetError, DataError, Problem, is_out_of_memory
+from conpet.errors import ConpetError, DamagedModuleError, DataError, Problem, is_out_of_memory
 from conpet.serve.settings import ServeSettings
 from conpet.state.engine import answer, fitting, unanswerable
 from conpet.state.live import Live
@@ -75,6 +75,7 @@ class Ticket:
         answers: Receives all answers; cancelled if nobody waits for them any more.
         live: The generation that answers all its inputs, from its first batch on.
         done: Answers so far.
+        damage: Why inputs cannot be answered that need a damaged module, by their number from 1.
     """
 
     examples: Sequence[Example]
@@ -86,13 +87,26 @@ class Ticket:
     answers: Future[list[Prediction]] = field(default_factory=Future)
     live: Live | None = None
     done: list[Prediction] = field(default_factory=list)
+    damage: dict[int, str] = field(default_factory=dict)
     taken: int = 0
     """Inputs answered, or in the batch being answered."""
+    settled: int = 0
+    """Inputs that were in a batch that is done."""
 
     @property
     def left(self) -> int:
         """Number of inputs that are in no batch yet."""
         return len(self.examples) - self.taken
+
+    def settle(self, inputs: int) -> None:
+        """Take note that inputs were in a batch; after the last ones, answer or fail."""
+        self.settled += inputs
+        if self.settled < len(self.examples):
+            return
+        if self.damage:
+            self.fail(DamagedModuleError("; ".join(dict.fromkeys(self.damage.values())), sorted(self.damage)))
+        with suppress(InvalidStateError):  # failed, or cancelled meanwhile
+            self.answers.set_result(self.done)
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error."""
@@ -307,7 +321,11 @@ class Batcher:
         try:
             _answer_parts(parts)
         except Exception as error:  # noqa: BLE001 - it is the answer to the request that caused it
-            if len(parts) == 1:
+            if len(parts) == 1 and isinstance(error, DamagedModuleError):
+                (part,) = parts
+                part.ticket.damage |= {part.start + at + 1: str(error) for at in error.inputs}
+                part.ticket.settle(len(part.examples))  # all its inputs that need the module are named
+            elif len(parts) == 1:
                 parts[0].ticket.fail(_explained(parts[0], error))
             else:
                 if is_out_of_memory(error):
@@ -373,6 +391,4 @@ def _answer_parts(parts: Sequence[Part]) -> None:
     for part in parts:
         own = [next(predictions) for _ in part.examples]
         part.ticket.done += [one.with_options(part.ticket.top_n, part.ticket.min_score) for one in own]
-        if len(part.ticket.done) == len(part.ticket.examples):
-            with suppress(InvalidStateError):  # cancelled meanwhile
-                part.ticket.answers.set_result(part.ticket.done)
+        part.ticket.settle(len(own))

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Literal, TypeVar, overload
 
 from conpet.data import Example, Input, Kind, check_example
-from conpet.data.rows import RowError, to_example
+from conpet.data.rows import RowError, id_of, to_example
 from conpet.errors import DamagedModuleError, DataError, Problem, listed, plural
 from conpet.heads.base import Answer
 from conpet.state.explain import explain as explained_by
@@ -224,7 +224,7 @@ def _checked(live: Live, inputs: Iterable[object], first: int) -> list[Example |
         try:
             example = to_example(item, labelled=False).labelled(None)
         except RowError as error:
-            return Problem("inputs", number, str(error), item.get("id") if isinstance(item, Mapping) else None)
+            return Problem("inputs", number, str(error), id_of(item) if isinstance(item, Mapping) else None)
         reasons = check_example(example)
         if example.kind in no_task:
             reasons.append(no_task[example.kind])

@@ -128,12 +128,21 @@ class ModuleAssignment:
             return self.run(inputs, kind, wanted.masked_fill(left_out, -1))
 
     def answers(self, inputs: Mapping[str | None, States], rows: Sequence[int], task: int) -> list[Answer]:
-        """Return the answers of a task's head for these rows of the inputs."""
+        """Return the answers of a task's head for these rows of the inputs.
+
+        Raises:
+            DamagedModuleError: The module of the task is damaged.
+        """
         module = self.modules[int(self.of_task[task])].module
         states = inputs[self._tasks[task].template].select(rows)
-        document = module.reader.document(HEAD)
+        try:
+            document = module.reader.document(HEAD)
+            outputs = self._cache.outputs(states, [[module]] * len(rows))
+        except CorruptionError as error:
+            if damage := self._cache.pool.damage(module):
+                raise DamagedModuleError(str(damage), list(rows)) from error
+            raise
         head = head_for(document)
-        outputs = self._cache.outputs(states, [[module]] * len(rows))
         return [head.answer(row_outputs[module], document) for row_outputs in outputs]
 
     def _outputs(self, module: int, kind: Kind, template: str | None) -> tuple[list[int], list[int]]:

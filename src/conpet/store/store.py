@@ -220,6 +220,20 @@ class Store:
                     continue
         return total
 
+    def wrong_sizes(self) -> list[CorruptionError]:
+        """Check the sizes of the files that predictions may need, without reading any; return what is damaged."""
+        problems = []
+        with self.snapshot() as snapshot:
+            readers = {reader.folder: reader for reader in snapshot.shared.values()}
+            for task in snapshot.tasks:
+                readers |= {reader.folder: reader for reader in task.active.objects.values()}
+            for reader in readers.values():
+                try:
+                    reader.check_sizes()
+                except CorruptionError as problem:
+                    problems.append(problem)
+        return problems
+
     def verify(self) -> list[CorruptionError]:
         """Check the database and hash every object, also of pinned generations; return what is damaged."""
         problems = []

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from conpet.data.columns import LIKELY
-from conpet.data.raw import Header, Note, RawItem, RawRow
+from conpet.data.raw import BrokenRow, Header, Note, RawItem, RawRow
 from conpet.data.rows import FIELDS
 from conpet.data.source import Source
 from conpet.errors import Scope, plural
@@ -88,7 +88,8 @@ def _row(cells: list[str], header: list[str], source: Source, row: int) -> RawIt
         while len(cells) > len(header) and not cells[-1].strip():
             cells.pop()
     if len(cells) != len(header):
-        return source.problem(row, f"has {plural(len(cells), 'cell')} where the header has {len(header)}")
+        reason = f"has {plural(len(cells), 'cell')} where the header has {len(header)}"
+        return BrokenRow(source.problem(row, reason), cells)
     return RawRow(row, dict(zip(header, cells, strict=True)))
 
 

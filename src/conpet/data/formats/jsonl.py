@@ -31,6 +31,13 @@ def ends_early(error: json.JSONDecodeError) -> bool:
     return error.msg.startswith("Unterminated string") or any(word.startswith(rest) for word in _WORDS)
 
 
+def _other_format(source: Source, row: int) -> str:
+    """Return how to read standard input that is not JSON lines from its first row on."""
+    if not source.from_stdin or row > 1 or source.options.format is not None:
+        return ""
+    return "; standard input is read as JSON lines, other formats with --input-format (csv, tsv, txt, ...)"
+
+
 def _json_row(line: str, source: Source, row: int) -> RawRow | Problem:
     if problem := source.undecodable(line, row):
         return problem
@@ -40,7 +47,7 @@ def _json_row(line: str, source: Source, row: int) -> RawRow | Problem:
         if ends_early(error) and not line.endswith("\n"):
             reason = "the file ends in the middle of this row: get the whole file, or delete the row"
             return source.problem(row, reason, Scope.READING)
-        return source.problem(row, f"not valid JSON: {error.msg} at column {error.colno}")
+        return source.problem(row, f"not valid JSON: {error.msg} at column {error.colno}{_other_format(source, row)}")
     except (ValueError, RecursionError) as error:
         return source.problem(row, f"not usable JSON: {error}")
     if not isinstance(fields, dict):

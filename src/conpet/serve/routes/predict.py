@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 
 from conpet.data import Example, check_example
-from conpet.errors import DataError, UnknownNameError
+from conpet.errors import DamagedModuleError, DataError, UnknownNameError
 from conpet.serve.auth import Caller, requires
 from conpet.serve.batching import Batcher, ClosedError, DeadlineError, QueueFullError, Ticket
 from conpet.serve.bodies import body_of, json_body
@@ -172,6 +172,19 @@ async def _answers(request: Request, batcher: Batcher, ticket: Ticket) -> list[P
         raise too_busy(503, "stopping", "the server is stopping") from None
     except UnknownNameError as error:
         raise ApiProblem(422, "unknown-task", str(error)) from None
+    except DamagedModuleError as error:
+        context_of(request).log.error(
+            "a damaged module is needed", request_id=request.state.request_id, reason=str(error)
+        )
+        raise ApiProblem(
+            503,
+            "damaged-module",
+            "some inputs need a module that is damaged on the server; the others can be answered",
+            errors=[
+                {"pointer": f"/inputs/{number - 1}", "detail": "its answer needs a module that is damaged"}
+                for number in error.inputs[:SHOWN]
+            ],
+        ) from None
     except DataError as error:
         errors = [{"pointer": f"/inputs/{(one.row or 1) - 1}", "detail": one.reason} for one in error.problems]
         raise ApiProblem(422, "invalid-inputs", error.summary, errors=errors[:SHOWN]) from None
