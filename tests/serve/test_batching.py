@@ -46,7 +46,14 @@ class Bench:
         self.observer = Observer()
         self.failures: list[Exception] = []
         chosen = ServeSettings.load({"workspace": learner.path, **settings}, environment={})
-        self.batcher = Batcher(live or learner.live.now, chosen, self.observer, 128, self.failures.append)
+        self.handed_over = 0
+        self.batcher = Batcher(
+            live or learner.live.now, chosen, self.observer, 128, self.failures.append, self.hand_over
+        )
+
+    def hand_over(self, deliver: Callable[[], None]) -> None:
+        self.handed_over += 1
+        deliver()
 
     def submit(self, *texts: str, seconds: float = 60.0, **fields: Any) -> Ticket:
         examples = [Example.of_text(text) for text in texts]
@@ -87,11 +94,13 @@ def labels(ticket: Ticket) -> list[str | None]:
 def test_waiting_requests_share_a_batch_and_get_their_own_answers(bench: Bench) -> None:
     bench.pause()
     tickets = [bench.submit(text, top_n=1 + number % 3) for number, text in enumerate(TEXTS[:6])]
+    bench.handed_over = 0
     bench.go_on()
     expected = [one.label for one in bench.learner.predict(TEXTS[:6])]
     assert [label for ticket in tickets for label in labels(ticket)] == expected
     assert [len(ticket.answers.result()[0].runners_up) for ticket in tickets] == [0, 1, 2, 0, 1, 2]
     assert bench.observer.batches == [(6, 6)]
+    assert bench.handed_over == 1  # the waiting thread is woken once, not by each answer
 
 
 def test_a_long_request_delays_a_short_one_by_no_more_than_a_batch(bench: Bench) -> None:

@@ -79,8 +79,9 @@ async def predict(
     if body.min_generation is not None:
         await _wait_for(context, body.min_generation, deadline)
     tasks = None if body.tasks is None else frozenset(body.tasks)
-    ticket = Ticket(examples, body.top_n, body.min_score, tasks, body.explain, deadline)
-    predictions = await _answers(request, batcher, ticket)
+    answers: asyncio.Future[list[Prediction]] = asyncio.get_running_loop().create_future()
+    ticket = Ticket(examples, body.top_n, body.min_score, tasks, body.explain, deadline, answers)
+    predictions = await _answers(request, batcher, ticket, answers)
     if predictions is None:
         return Response(status_code=_CLIENT_GONE)
     context.metrics.answered(predictions)
@@ -143,7 +144,13 @@ async def _wait_for(context: ServerContext, generation: int, deadline: float) ->
         await asyncio.sleep(_WAIT_SECONDS)
 
 
-async def _answers(request: Request, batcher: Batcher, ticket: Ticket) -> list[Prediction] | None:
+class _ClientGoneError(Exception):
+    """The client has disconnected."""
+
+
+async def _answers(
+    request: Request, batcher: Batcher, ticket: Ticket, answers: asyncio.Future[list[Prediction]]
+) -> list[Prediction] | None:
     """Return the answers; None if the client is gone.
 
     Raises:
@@ -155,18 +162,13 @@ async def _answers(request: Request, batcher: Batcher, ticket: Ticket) -> list[P
         raise too_busy(429, "queue-full", "too many inputs wait already; try again later", error.seconds) from None
     except ClosedError:
         raise too_busy(503, "stopping", "the server is stopping") from None
-    answers: asyncio.Future[list[Prediction]] = asyncio.wrap_future(ticket.answers)
-    gone: asyncio.Future[None] = asyncio.ensure_future(_disconnected(request))
+    watching = asyncio.create_task(_give_up_when_gone(request, answers))
     try:
-        left = max(0.0, ticket.deadline - time.monotonic())
-        waited: tuple[asyncio.Future[Any], ...] = (answers, gone)
-        await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        if answers.done():
-            return answers.result()
-        if gone.done():
-            return None
-        raise _late()
-    except DeadlineError:
+        async with asyncio.timeout(max(0.0, ticket.deadline - time.monotonic())):
+            return await answers
+    except _ClientGoneError:
+        return None
+    except (DeadlineError, TimeoutError):
         raise _late() from None
     except ClosedError:
         raise too_busy(503, "stopping", "the server is stopping") from None
@@ -176,13 +178,15 @@ async def _answers(request: Request, batcher: Batcher, ticket: Ticket) -> list[P
         errors = [{"pointer": f"/inputs/{(one.row or 1) - 1}", "detail": one.reason} for one in error.problems]
         raise ApiProblem(422, "invalid-inputs", error.summary, errors=errors[:SHOWN]) from None
     finally:
-        gone.cancel()
+        watching.cancel()
         answers.cancel()  # nothing more is done for a request that nobody waits for
 
 
-async def _disconnected(request: Request) -> None:
+async def _give_up_when_gone(request: Request, answers: asyncio.Future[list[Prediction]]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    if not answers.done():
+        answers.set_exception(_ClientGoneError())
 
 
 def _late() -> ApiProblem:
