@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -110,6 +111,7 @@ class Serving:
         self._batcher = Batcher(
             lambda: self.live, settings, self._metrics, max_tokens, self._on_failure, self._hand_over
         )
+        gc.freeze()  # searching all that was imported and loaded would stop all requests for a tenth of a second
         self._log.info("ready", generation=live.generation, tasks=len(live.state.tasks))
 
     def _hand_over(self, deliver: Callable[[], None]) -> None:
