@@ -9,6 +9,7 @@ microseconds of a core for a request; the requests are written before a measurem
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import re
@@ -18,6 +19,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 LOST = 0
@@ -35,6 +37,7 @@ class Plan:
         texts: Texts by task. A request has texts of one task and names it in its address, for servers that need it.
         size: Texts in a request; in the body they are a list.
         seconds: Duration.
+        requests: Without a rate: most requests.
         rate: Requests a second, at random times that do not depend on answers (a Poisson process); or None.
         clients: Without a rate: clients of which each asks again when it has its answer.
         seed: Seed of the times, and of the texts; the same seed gives the same requests.
@@ -47,6 +50,7 @@ class Plan:
     texts: Mapping[str, Sequence[str]]
     size: int
     seconds: float
+    requests: int = sys.maxsize
     rate: float | None = None
     clients: int = 1
     seed: int = 0
@@ -63,13 +67,15 @@ class Asked:
         milliseconds: The time to each answer (status 200); with a rate, since the request was due.
         statuses: Number of requests by status.
         late: With a rate: milliseconds by which each request was sent late.
-        in_time: Answers within the duration.
+        in_time: Answers within the duration; without a rate at least the first.
+        seconds: The duration; without a rate until the last of these answers.
     """
 
     milliseconds: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     late: list[float] = field(default_factory=list)
     in_time: int = 0
+    seconds: float = 0.0
 
 
 class Connection(asyncio.Protocol):
@@ -103,6 +109,10 @@ class Connection(asyncio.Protocol):
             if self._answer is not None and not self._answer.done():
                 self._answer.set_result(status)
 
+    def close(self) -> None:
+        assert self._transport is not None
+        self._transport.abort()
+
     def ask(self, request: bytes) -> asyncio.Future[int]:
         """Send a request; return its status, when the whole answer has arrived."""
         assert self._transport is not None
@@ -117,6 +127,7 @@ class Connections:
     def __init__(self, port: int) -> None:
         self._port = port
         self._idle: list[Connection] = []
+        self._all: list[Connection] = []
 
     async def ask(self, request: bytes) -> int:
         while self._idle:
@@ -125,27 +136,36 @@ class Connections:
                 break
         else:
             _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", self._port)
+            self._all.append(connection)
         status = await connection.ask(request)
         self._idle.append(connection)
         return status
 
+    def close(self) -> None:
+        for connection in self._all:
+            connection.close()
+
 
 def requests(plan: Plan, count: int) -> Iterator[bytes]:
     """Yield requests in which no text occurs twice."""
-    draw = random.Random(plan.seed)
+    draw, numbers = random.Random(plan.seed), itertools.count()
     tasks = list(plan.texts)
-    for number in range(count):
+    for _ in range(count):
         named = draw.choice(tasks)
-        texts = [
-            sized(draw.choice(plan.texts[draw.choice(tasks) if plan.mixed else named]), plan.words, draw)
-            for _ in range(plan.size)
-        ]
-        body = json.dumps({"inputs": [f"{text} {plan.seed}.{number}.{at}" for at, text in enumerate(texts)]}).encode()
+        body = json.dumps(
+            {"inputs": [fresh_text(plan, None if plan.mixed else named, draw, next(numbers)) for _ in range(plan.size)]}
+        ).encode()
         head = (
-            f"POST /v1/predict?task={'' if plan.mixed else named} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            f"POST /v1/predict?task={'' if plan.mixed else quote(named)} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         yield head.encode() + body
+
+
+def fresh_text(plan: Plan, task: str | None, draw: random.Random, number: int) -> str:
+    """Return a text of a task, or of any, with a number that makes it new."""
+    text = draw.choice(plan.texts[task or draw.choice(list(plan.texts))])
+    return f"{sized(text, plan.words, draw)} {plan.seed}.{number}"
 
 
 def sized(text: str, words: tuple[int, int] | None, draw: random.Random) -> str:
@@ -163,7 +183,7 @@ async def at_rate(plan: Plan, ask: Callable[[bytes], Awaitable[int]]) -> Asked:
     draw, due, times = random.Random(plan.seed), 0.0, []
     while (due := due + draw.expovariate(plan.rate)) < plan.seconds:
         times.append(due)
-    asked, prepared = Asked(), list(requests(plan, len(times)))
+    asked, prepared = Asked(seconds=plan.seconds), list(requests(plan, len(times)))
     start = time.perf_counter() + 0.05
 
     async def one(due: float, request: bytes) -> None:
@@ -191,17 +211,20 @@ async def at_rate(plan: Plan, ask: Callable[[bytes], Awaitable[int]]) -> Asked:
 async def in_turn(plan: Plan, ask: Callable[[bytes], Awaitable[int]]) -> Asked:
     """Let each client ask again as soon as it has its answer."""
     asked = Asked()
-    prepared = requests(plan, sys.maxsize)
-    end = time.perf_counter() + plan.seconds
+    prepared = requests(plan, plan.requests)
+    start = time.perf_counter()
+    end = start + plan.seconds
 
     async def client() -> None:
-        while (sent := time.perf_counter()) < end:
-            status = await ask(next(prepared))
+        while (sent := time.perf_counter()) < end and (request := next(prepared, None)):
+            status = await ask(request)
             done = time.perf_counter()
             asked.statuses[status] += 1
             if status == 200:
                 asked.milliseconds.append(1000 * (done - sent))
-                asked.in_time += done <= end
+                if done <= end or not asked.in_time:
+                    asked.in_time += 1
+                    asked.seconds = done - start
 
     await asyncio.gather(*(client() for _ in range(plan.clients)))
     return asked
@@ -212,8 +235,9 @@ async def carried_out(plan: Plan) -> dict[str, Any]:
     connections = Connections(plan.port)
     cpu = time.process_time()
     asked = await (in_turn if plan.rate is None else at_rate)(plan, connections.ask)
+    connections.close()
     return {
-        "seconds": plan.seconds,
+        "seconds": asked.seconds,
         "answered_in_time": asked.in_time,
         "statuses": dict(asked.statuses),
         "milliseconds": sorted(asked.milliseconds),
