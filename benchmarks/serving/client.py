@@ -2,8 +2,8 @@
 
 python -m benchmarks.serving.client
 
-Reads plans as JSON, one a line, and answers each with a line of JSON. A minimal HTTP/1.1 client on asyncio takes some 50
-microseconds of a core for a request; the requests are written before a measurement begins.
+Reads plans as JSON, one a line, and answers each with a line of JSON. It is a minimal HTTP/1.1 client on asyncio, because
+what it takes of the cores is missing to the server.
 """
 
 from __future__ import annotations
@@ -201,7 +201,9 @@ async def at_rate(plan: Plan, ask: Callable[[bytes], Awaitable[int]]) -> Asked:
             await asyncio.sleep(left)
         sent.add(asyncio.create_task(one(due, request)))
     if sent:
-        _, unanswered = await asyncio.wait(sent, timeout=max(0.0, start + plan.seconds - time.perf_counter()) + plan.grace)
+        _, unanswered = await asyncio.wait(
+            sent, timeout=max(0.0, start + plan.seconds - time.perf_counter()) + plan.grace
+        )
         for task in unanswered:
             task.cancel()
         asked.statuses[UNANSWERED] += len(unanswered)

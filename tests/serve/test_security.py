@@ -52,10 +52,14 @@ def raw(server: Served, data: bytes, *more: bytes, pause: float = 0.0) -> bytes:
         for part in (data, *more):
             connection.sendall(part)
             time.sleep(pause)
-        received = b""
-        while part := connection.recv(65536):
-            received += part
-        return received
+        return received_until_closed(connection)
+
+
+def received_until_closed(connection: socket.socket) -> bytes:
+    received = b""
+    while part := connection.recv(65536):
+        received += part
+    return received
 
 
 def test_keys_open_what_their_role_allows_until_they_are_revoked(tmp_path: Path) -> None:
@@ -246,8 +250,7 @@ def test_a_client_that_does_not_receive_its_answer_in_time_loses_it_and_others_d
                 assert slow.recv(1)
                 time.sleep(0.05)
             with pytest.raises(ConnectionResetError):
-                while slow.recv(65536):
-                    pass
+                received_until_closed(slow)
         answered = server.predict(inputs)
         assert [one["id"] for one in answered.json()["predictions"]] == [one["id"] for one in inputs]
         assert server.predict("a").status_code == 200

@@ -69,7 +69,9 @@ class LimitedTransport:
             self._expect_receipt()
             return
         # The system drops what it holds as well, instead of sending it on.
-        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
         self._transport.abort()
 
 
@@ -85,7 +87,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Accept a connection, if there are not too many."""
         limited = LimitedTransport(transport, self.settings.response_seconds)
         super().connection_made(cast("asyncio.Transport", limited))
-        # asyncio does it only for sockets that were made with this protocol's number; a response may be several packets.
+        # asyncio does it only for sockets that were made with this protocol's number; a response may be many packets.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > self.settings.max_connections:
             self._refuse(too_busy(503, "too-many-connections", "too many connections; try again later"))
