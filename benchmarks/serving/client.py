@@ -2,8 +2,8 @@
 
 python -m benchmarks.serving.client
 
-Reads plans as JSON, one a line, and answers each with a line of JSON. It is a minimal HTTP/1.1 client on asyncio, because
-what it takes of the cores is missing to the server.
+Reads plans as JSON, one a line, and answers each with a line of JSON. It is a minimal HTTP/1.1 client on asyncio: what it
+takes of the cores, the server lacks.
 """
 
 from __future__ import annotations
