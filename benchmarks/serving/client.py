@@ -2,8 +2,8 @@
 
 python -m benchmarks.serving.client
 
-Reads plans as JSON, one a line, and answers each with a line of JSON. It is a minimal HTTP/1.1 client on asyncio: what it
-takes of the cores, the server lacks.
+Reads plans as JSON, one a line, and answers each with a line of JSON. It is a minimal HTTP/1.1 client on asyncio: the
+server lacks what it takes of the cores.
 """
 
 from __future__ import annotations
