@@ -248,6 +248,26 @@ def test_an_idle_batcher_does_not_wait(learner: ConPET) -> None:
         bench.batcher.close(60)
 
 
+def test_a_batch_waits_for_others_only_just_after_one_that_had_several(learner: ConPET) -> None:
+    bench = Bench(learner, batch_wait_seconds=1.0)
+    try:
+        bench.pause()
+        together = [bench.submit(text) for text in TEXTS[:2]]
+        bench.go_on()
+        assert [len(labels(ticket)) for ticket in together] == [1, 1]
+        first = bench.submit(TEXTS[2])
+        time.sleep(0.1)
+        labels(bench.submit(TEXTS[3]))
+        assert first.answers.done()
+        assert bench.observer.batches == [(2, 2), (2, 2)]
+        time.sleep(1.1)
+        start = time.monotonic()
+        labels(bench.submit("a"))
+        assert time.monotonic() - start < 1.0
+    finally:
+        bench.batcher.close(60)
+
+
 def test_batches_hold_no_more_tokens_than_the_limit(learner: ConPET) -> None:
     bench = Bench(learner, batch_tokens=256)
     try:

@@ -95,7 +95,7 @@ class Ticket:
     tasks: frozenset[str] | None
     explain: bool
     deadline: float
-    answers: Answers = field(default_factory=Future)
+    answers: Answers = field(default_factory=Future[list[Prediction]])
     live: Live | None = None
     done: list[Prediction] = field(default_factory=list)
     error: BaseException | None = None
@@ -253,20 +253,20 @@ class Batcher:
     def _answer_all(self) -> None:
         while True:
             with self._changed:
+                free_since = time.monotonic()
                 self._changed.wait_for(lambda: self._ring or self._closing)
                 if not self._ring:
                     return
-                self._wait_for_more()
+                self._wait_for_more(free_since + self._settings.batch_wait_seconds)
                 batch = self._next_batch()
             if batch:
                 self._answer_batch(batch)
 
-    def _wait_for_more(self) -> None:
-        """Wait a little for requests as large as the last batch's, if that had several."""
-        if self._busy_inputs and not self._closing:
-            self._changed.wait_for(
-                lambda: self._closing or self._waiting >= self._busy_inputs, self._settings.batch_wait_seconds
-            )
+    def _wait_for_more(self, until: float) -> None:
+        """Wait a little for requests as large as the last batch's, if that had several and has just ended."""
+        left = until - time.monotonic()
+        if self._busy_inputs and left > 0:
+            self._changed.wait_for(lambda: self._closing or self._waiting >= self._busy_inputs, left)
 
     def _next_batch(self) -> list[Part]:
         """Take the inputs of the next batch out of the queue; all parts have the same generation."""

@@ -64,7 +64,7 @@ class ServeSettings(StrictModel):
         batch_inputs: Most inputs in a batch.
         batch_tokens: Most tokens in a batch, estimated.
         batch_seconds: Time that a batch should take; batches are made smaller to hold it.
-        batch_wait_seconds: Longest wait for more inputs before a batch, under load; there is none when idle.
+        batch_wait_seconds: Longest wait for more inputs after a batch, under load; there is none when idle.
         poll_seconds: Seconds between looks for a new generation.
         log_level: "debug", "info", "warning" or "error".
         log_texts: Whether the log may contain the inputs.
