@@ -54,7 +54,7 @@ def named(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("script", ["page.py", "methods_page.py", "performance_page.py"])
+@pytest.mark.parametrize("script", ["page.py", "methods_page.py", "performance_page.py", "serving_page.py"])
 def test_pages_of_figures_are_made_from_the_result_files(script: str) -> None:
     command = [sys.executable, f"benchmarks/{script}", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

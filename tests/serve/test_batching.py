@@ -46,7 +46,14 @@ class Bench:
         self.observer = Observer()
         self.failures: list[Exception] = []
         chosen = ServeSettings.load({"workspace": learner.path, **settings}, environment={})
-        self.batcher = Batcher(live or learner.live.now, chosen, self.observer, 128, self.failures.append)
+        self.handed_over = 0
+        self.batcher = Batcher(
+            live or learner.live.now, chosen, self.observer, 128, self.failures.append, self.hand_over
+        )
+
+    def hand_over(self, deliver: Callable[[], None]) -> None:
+        self.handed_over += 1
+        deliver()
 
     def submit(self, *texts: str, seconds: float = 60.0, **fields: Any) -> Ticket:
         examples = [Example.of_text(text) for text in texts]
@@ -87,11 +94,13 @@ def labels(ticket: Ticket) -> list[str | None]:
 def test_waiting_requests_share_a_batch_and_get_their_own_answers(bench: Bench) -> None:
     bench.pause()
     tickets = [bench.submit(text, top_n=1 + number % 3) for number, text in enumerate(TEXTS[:6])]
+    bench.handed_over = 0
     bench.go_on()
     expected = [one.label for one in bench.learner.predict(TEXTS[:6])]
     assert [label for ticket in tickets for label in labels(ticket)] == expected
     assert [len(ticket.answers.result()[0].runners_up) for ticket in tickets] == [0, 1, 2, 0, 1, 2]
     assert bench.observer.batches == [(6, 6)]
+    assert bench.handed_over == 1  # the waiting thread is woken once, not by each answer
 
 
 def test_a_long_request_delays_a_short_one_by_no_more_than_a_batch(bench: Bench) -> None:
@@ -234,6 +243,26 @@ def test_an_idle_batcher_does_not_wait(learner: ConPET) -> None:
         start = time.monotonic()
         for text in TEXTS[:3]:
             labels(bench.submit(text))
+        assert time.monotonic() - start < 1.0
+    finally:
+        bench.batcher.close(60)
+
+
+def test_a_batch_waits_for_others_only_just_after_one_that_had_several(learner: ConPET) -> None:
+    bench = Bench(learner, batch_wait_seconds=1.0)
+    try:
+        bench.pause()
+        together = [bench.submit(text) for text in TEXTS[:2]]
+        bench.go_on()
+        assert [len(labels(ticket)) for ticket in together] == [1, 1]
+        first = bench.submit(TEXTS[2])
+        time.sleep(0.1)
+        labels(bench.submit(TEXTS[3]))
+        assert first.answers.done()
+        assert bench.observer.batches == [(2, 2), (2, 2)]
+        time.sleep(1.1)
+        start = time.monotonic()
+        labels(bench.submit("a"))
         assert time.monotonic() - start < 1.0
     finally:
         bench.batcher.close(60)

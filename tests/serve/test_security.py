@@ -20,6 +20,7 @@ import pytest
 from conpet.errors import ConfigError, CorruptionError, ReadOnlyError
 from conpet.serve.keys import KeyStore, Role
 from conpet.serve.logs import make_log
+from conpet.serve.rates import RateLimiter
 from conpet.serve.run import check_exposure
 from conpet.serve.settings import ServeSettings
 from tests.helpers.cli import conpet
@@ -51,10 +52,14 @@ def raw(server: Served, data: bytes, *more: bytes, pause: float = 0.0) -> bytes:
         for part in (data, *more):
             connection.sendall(part)
             time.sleep(pause)
-        received = b""
-        while part := connection.recv(65536):
-            received += part
-        return received
+        return received_until_closed(connection)
+
+
+def received_until_closed(connection: socket.socket) -> bytes:
+    received = b""
+    while part := connection.recv(65536):
+        received += part
+    return received
 
 
 def test_keys_open_what_their_role_allows_until_they_are_revoked(tmp_path: Path) -> None:
@@ -229,6 +234,36 @@ def test_slow_and_oversized_requests_lose_their_connection(server: Served) -> No
     assert raw(server, start + b"X: " + b"a" * 70_000).startswith(b"HTTP/1.1 431 ")
     assert raw(server, b"\x16\x03\x01 no HTTP\r\n\r\n").startswith(b"HTTP/1.1 400 ")
     assert server.predict("a").status_code == 200
+
+
+def test_a_client_that_does_not_receive_its_answer_in_time_loses_it_and_others_do_not(taught: Path) -> None:
+    inputs = [{"text": f"a {number}", "id": str(number) * 40_000} for number in range(10, 60)]  # ids are sent back
+    body = json.dumps({"inputs": inputs}).encode()
+    request = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with served(taught, response_seconds=0.3, body_bytes=10_000_000) as server:
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.settimeout(30)
+            slow.connect(("127.0.0.1", server.port))
+            slow.sendall(request + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            for _ in range(20):
+                assert slow.recv(1)
+                time.sleep(0.05)
+            with pytest.raises(ConnectionResetError):
+                received_until_closed(slow)
+        answered = server.predict(inputs)
+        assert [one["id"] for one in answered.json()["predictions"]] == [one["id"] for one in inputs]
+        assert server.predict("a").status_code == 200
+
+
+def test_a_caller_over_its_rate_is_not_forgotten_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conpet.serve.rates._CALLERS", 2)
+    limiter = RateLimiter(0.001, 1)
+    assert limiter.take("flooding") == 0
+    for number in range(4):
+        assert limiter.take("flooding") > 0
+        assert limiter.take(f"other {number}") == 0
+    assert limiter.take("other 3") > 0
 
 
 def test_long_bodies_do_not_count_as_headers(server: Served) -> None:

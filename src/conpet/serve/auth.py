@@ -14,6 +14,8 @@ from conpet.serve.keys import KeyRecord, Role
 from conpet.serve.problems import ApiProblem, too_busy
 
 BEARER = HTTPBearer(auto_error=False, description="A key made with `conpet keys create`; none is needed without keys.")
+SECURED: dict[str, Any] = {"security": [{BEARER.scheme_name: []}]}
+"""The part of a route's description (`openapi_extra`) that says that it needs a key, where no dependency does."""
 _LONGEST = 200
 """Longest token that is looked at, in characters."""
 
@@ -35,16 +37,25 @@ def requires(role: Role) -> Any:
     """Return a dependency that admits callers with a role, within their rate; its value is the `Caller`."""
 
     async def admitted(request: Request, _: Annotated[object, Depends(BEARER)]) -> Caller:
-        context = context_of(request)
-        caller = await _caller(request, context)
-        request.state.caller = caller.id
-        if not caller.role.allows(role):
-            raise ApiProblem(403, "forbidden", f"this needs a key of the role {role}; this key has {caller.role}")
-        if context.rates is not None and (seconds := context.rates.take(caller.id)):
-            raise too_busy(429, "rate-limited", "too many requests with this key; try again later", seconds)
-        return caller
+        return await admit(request, role)
 
     return Depends(admitted)
+
+
+async def admit(request: Request, role: Role) -> Caller:
+    """Return the caller of a request.
+
+    Raises:
+        ApiProblem: The caller does not have the role, or is not within its rate.
+    """
+    context = context_of(request)
+    caller = await _caller(request, context)
+    request.state.caller = caller.id
+    if not caller.role.allows(role):
+        raise ApiProblem(403, "forbidden", f"this needs a key of the role {role}; this key has {caller.role}")
+    if context.rates is not None and (seconds := context.rates.take(caller.id)):
+        raise too_busy(429, "rate-limited", "too many requests with this key; try again later", seconds)
+    return caller
 
 
 async def _caller(request: Request, context: ServerContext) -> Caller:

@@ -6,8 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -61,6 +60,19 @@ class Observer(Protocol):
         """Take note of the number of inputs that wait."""
 
 
+class Answers(Protocol):
+    """Receives all answers of a request, or an error: a future of asyncio or of `concurrent.futures`."""
+
+    def done(self) -> bool:
+        """Return whether it was given something, or cancelled because nobody waits for it any more."""
+
+    def set_result(self, result: list[Prediction], /) -> None:
+        """Give it the answers."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Give it an error."""
+
+
 @dataclass(eq=False)
 class Ticket:
     """A request in the queue.
@@ -72,7 +84,7 @@ class Ticket:
         tasks: The only tasks that may answer, or None.
         explain: Whether answers are explained.
         deadline: When it must be answered, on the monotonic clock.
-        answers: Receives all answers; cancelled if nobody waits for them any more.
+        answers: Receives all answers, through the batcher's `hand_over`.
         live: The generation that answers all its inputs, from its first batch on.
         done: Answers so far.
         damage: Why inputs cannot be answered that need a damaged module, by their number from 1.
@@ -84,10 +96,12 @@ class Ticket:
     tasks: frozenset[str] | None
     explain: bool
     deadline: float
-    answers: Future[list[Prediction]] = field(default_factory=Future)
+    answers: Answers = field(default_factory=Future[list[Prediction]])
     live: Live | None = None
     done: list[Prediction] = field(default_factory=list)
     damage: dict[int, str] = field(default_factory=dict)
+    error: BaseException | None = None
+    """What it fails with."""
     taken: int = 0
     """Inputs answered, or in the batch being answered."""
     settled: int = 0
@@ -98,20 +112,29 @@ class Ticket:
         """Number of inputs that are in no batch yet."""
         return len(self.examples) - self.taken
 
-    def settle(self, inputs: int) -> None:
-        """Take note that inputs were in a batch; after the last ones, answer or fail."""
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to do for it."""
+        return self.error is not None or self.answers.done()
+
+    def settle(self, inputs: int) -> bool:
+        """Take note that inputs were in a batch; return whether these were the last ones."""
         self.settled += inputs
         if self.settled < len(self.examples):
-            return
+            return False
         if self.damage:
-            self.fail(DamagedModuleError("; ".join(dict.fromkeys(self.damage.values())), sorted(self.damage)))
-        with suppress(InvalidStateError):  # failed, or cancelled meanwhile
-            self.answers.set_result(self.done)
+            reasons = "; ".join(dict.fromkeys(self.damage.values()))
+            self.error = self.error or DamagedModuleError(reasons, sorted(self.damage))
+        return True
 
-    def fail(self, error: BaseException) -> None:
-        """Answer with an error."""
-        with suppress(InvalidStateError):  # cancelled meanwhile
-            self.answers.set_exception(error)
+    def deliver(self) -> None:
+        """Give the outcome to whoever waits for it."""
+        if self.answers.done():
+            return
+        if self.error is not None:
+            self.answers.set_exception(self.error)
+        else:
+            self.answers.set_result(self.done)
 
 
 class Part(NamedTuple):
@@ -143,6 +166,8 @@ class Batcher:
         observer: Is told about batches.
         max_tokens: Longest input of the backbone, in tokens.
         on_failure: Called if the thread ends by an error of its own.
+        hand_over: Calls a function that gives outcomes to those who wait, in the thread where they wait. It is called
+            once for many requests: to wake another thread for each would take longer than to answer it.
     """
 
     def __init__(
@@ -152,12 +177,14 @@ class Batcher:
         observer: Observer,
         max_tokens: int,
         on_failure: Callable[[Exception], None],
+        hand_over: Callable[[Callable[[], None]], None],
     ) -> None:
         self._live = live
         self._settings = settings
         self._observer = observer
         self._max_tokens = max_tokens
         self._on_failure = on_failure
+        self._hand_over = hand_over
         self._changed = threading.Condition()
         self._ring: deque[Ticket] = deque()
         self._waiting = 0
@@ -194,11 +221,7 @@ class Batcher:
             self._closing = True
             self._changed.notify()
         self._thread.join(seconds)
-        with self._changed:
-            for ticket in self._ring:
-                ticket.fail(ClosedError())
-            self._ring.clear()
-            self._set_waiting(0)
+        self._refuse_rest()
 
     def _set_waiting(self, inputs: int) -> None:
         self._waiting = inputs
@@ -212,30 +235,52 @@ class Batcher:
         try:
             self._answer_all()
         except Exception as error:
-            self._closing = True
             self._on_failure(error)
             raise
         finally:
-            for ticket in self._ring:
-                ticket.fail(ClosedError())
+            self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        """Accept nothing more, and refuse what still waits."""
+        with self._changed:
+            self._closing = True
+            refused, self._ring = self._ring, deque()
+            self._set_waiting(0)
+        self._fail(refused, ClosedError())
+
+    def _fail(self, tickets: Collection[Ticket], error: BaseException) -> None:
+        """Answer requests with an error."""
+        for ticket in tickets:
+            ticket.error = ticket.error or error
+        self._deliver(tickets)
+
+    def _deliver(self, tickets: Collection[Ticket]) -> None:
+        """Hand over the outcomes of requests."""
+
+        def deliver() -> None:
+            for ticket in tickets:
+                ticket.deliver()
+
+        if tickets:
+            self._hand_over(deliver)
 
     def _answer_all(self) -> None:
         while True:
             with self._changed:
+                free_since = time.monotonic()
                 self._changed.wait_for(lambda: self._ring or self._closing)
                 if not self._ring:
                     return
-                self._wait_for_more()
+                self._wait_for_more(free_since + self._settings.batch_wait_seconds)
                 batch = self._next_batch()
             if batch:
                 self._answer_batch(batch)
 
-    def _wait_for_more(self) -> None:
-        """Wait a little for requests as large as the last batch's, if that had several."""
-        if self._busy_inputs and not self._closing:
-            self._changed.wait_for(
-                lambda: self._closing or self._waiting >= self._busy_inputs, self._settings.batch_wait_seconds
-            )
+    def _wait_for_more(self, until: float) -> None:
+        """Wait a little for requests as large as the last batch's, if that had several and has just ended."""
+        left = until - time.monotonic()
+        if self._busy_inputs and left > 0:
+            self._changed.wait_for(lambda: self._closing or self._waiting >= self._busy_inputs, left)
 
     def _next_batch(self) -> list[Part]:
         """Take the inputs of the next batch out of the queue; all parts have the same generation."""
@@ -248,7 +293,7 @@ class Batcher:
         sharing = [ticket for ticket in self._ring if (ticket.live or present) is live and self._pin(ticket, live)]
         parts = list(_joined(self._fair_share(sharing)))
         taken = {part.ticket for part in parts}
-        rest = [ticket for ticket in self._ring if ticket.left and not ticket.answers.done()]
+        rest = [ticket for ticket in self._ring if ticket.left and not ticket.over]
         self._ring = deque(
             [ticket for ticket in rest if ticket not in taken] + [ticket for ticket in rest if ticket in taken]
         )
@@ -257,10 +302,8 @@ class Batcher:
 
     def _drop_finished(self) -> None:
         now = time.monotonic()
-        for ticket in self._ring:
-            if ticket.deadline <= now:
-                ticket.fail(DeadlineError())
-        self._ring = deque(ticket for ticket in self._ring if not ticket.answers.done())
+        self._fail([ticket for ticket in self._ring if ticket.deadline <= now], DeadlineError())
+        self._ring = deque(ticket for ticket in self._ring if not ticket.over)
 
     def _pin(self, ticket: Ticket, live: Live) -> bool:
         """Give a request the generation that answers it; return whether that can answer it."""
@@ -268,7 +311,7 @@ class Batcher:
             try:
                 _check(ticket, live)
             except ConpetError as error:
-                ticket.fail(error)
+                self._fail([ticket], error)
                 return False
             ticket.live = live
         return True
@@ -319,19 +362,22 @@ class Batcher:
     def _answer_group(self, parts: Sequence[Part]) -> None:
         """Answer parts that want the same; if that fails, one after another, so that only the cause fails."""
         try:
-            _answer_parts(parts)
+            finished = _answer_parts(parts)
         except Exception as error:  # noqa: BLE001 - it is the answer to the request that caused it
             if len(parts) == 1 and isinstance(error, DamagedModuleError):
                 (part,) = parts
                 part.ticket.damage |= {part.start + at + 1: str(error) for at in error.inputs}
-                part.ticket.settle(len(part.examples))  # all its inputs that need the module are named
+                if part.ticket.settle(len(part.examples)):  # all its inputs that need the module are named
+                    self._deliver([part.ticket])
             elif len(parts) == 1:
-                parts[0].ticket.fail(_explained(parts[0], error))
+                self._fail([parts[0].ticket], _explained(parts[0], error))
             else:
                 if is_out_of_memory(error):
                     self._speed /= 2  # the next batches are smaller
                 for part in parts:
                     self._answer_group([part])
+        else:
+            self._deliver(finished)
 
 
 def _check(ticket: Ticket, live: Live) -> None:
@@ -381,7 +427,8 @@ def _alike(parts: Sequence[Part]) -> list[list[Part]]:
     return list(groups.values())
 
 
-def _answer_parts(parts: Sequence[Part]) -> None:
+def _answer_parts(parts: Sequence[Part]) -> list[Ticket]:
+    """Answer parts that want the same; return the requests that have all answers now."""
     ticket = parts[0].ticket
     assert ticket.live is not None, "a request gets its generation before it gets into a batch"  # noqa: S101
     examples = [example for part in parts for example in part.examples]
@@ -391,4 +438,4 @@ def _answer_parts(parts: Sequence[Part]) -> None:
     for part in parts:
         own = [next(predictions) for _ in part.examples]
         part.ticket.done += [one.with_options(part.ticket.top_n, part.ticket.min_score) for one in own]
-        part.ticket.settle(len(own))
+    return [part.ticket for part in parts if part.ticket.settle(len(part.examples))]

@@ -19,15 +19,24 @@ def json_body(model: type[Model]) -> Any:
     """
 
     async def parsed(request: Request) -> Model:
-        if media_type_of(request) != "application/json":
-            raise ApiProblem(415, "unsupported-media-type", "send the body as `Content-Type: application/json`")
-        body = await request.body()
-        try:
-            return model.model_validate_json(body)
-        except ValidationError as error:
-            raise _invalid(error) from None
+        return await read_body(request, model)
 
     return Depends(parsed)
+
+
+async def read_body(request: Request, model: type[Model]) -> Model:
+    """Return the body of a request, checked.
+
+    Raises:
+        ApiProblem: It is not JSON, or does not fit the model.
+    """
+    if media_type_of(request) != "application/json":
+        raise ApiProblem(415, "unsupported-media-type", "send the body as `Content-Type: application/json`")
+    body = await request.body()
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise _invalid(error) from None
 
 
 def media_type_of(request: Request) -> str:

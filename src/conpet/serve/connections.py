@@ -1,10 +1,11 @@
-"""Connections: how many, how long they may take over their headers, how large those may be."""
+"""Connections: how many, how long a client may take to send its headers and to receive its answer."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any, ClassVar
+import struct
+from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -16,8 +17,66 @@ HEADER_BYTES = 64 << 10
 """Most bytes of a request before its body."""
 
 
+class LimitedTransport:
+    """A transport that sends what is written in one turn of the event loop together, and drops a client that is slow.
+
+    A response is two writes, and each would be a packet of its own. A client that receives a byte a second would hold
+    its connection and the rest of its answer for hours.
+
+    Args:
+        transport: The connection's transport.
+        seconds: Most seconds until what was written has been received.
+    """
+
+    def __init__(self, transport: asyncio.Transport, seconds: float) -> None:
+        self._transport = transport
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._parts: list[bytes] = []
+        self._written = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send data at the end of this turn."""
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Send what was written, and close the connection."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._written += len(data)
+            self._transport.write(data)
+            self._expect_receipt()
+
+    def _expect_receipt(self) -> None:
+        if self._timer is None and self._transport.get_write_buffer_size():
+            self._timer = self._loop.call_later(self._seconds, self._check_receipt, self._written)
+
+    def _check_receipt(self, written: int) -> None:
+        """Drop the client if it has not received what had been written some time ago."""
+        self._timer = None
+        if self._written - self._transport.get_write_buffer_size() >= written:
+            self._expect_receipt()
+            return
+        # The system drops what it holds as well, instead of sending it on.
+        self._transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        self._transport.abort()
+
+
 class LimitedProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol with limits that it lacks: on headers in time and size, and on connections."""
+    """Uvicorn's protocol with limits that it lacks: on headers in time and size, slow readers, and connections."""
 
     settings: ClassVar[ServeSettings]
     _timer: asyncio.TimerHandle | None = None
@@ -26,8 +85,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection, if there are not too many."""
-        super().connection_made(transport)
-        # asyncio does it only for sockets that were made with this protocol's number; a response is several writes.
+        limited = LimitedTransport(transport, self.settings.response_seconds)
+        super().connection_made(cast("asyncio.Transport", limited))
+        # asyncio does it only for sockets that were made with this protocol's number; a response may be many packets.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > self.settings.max_connections:
             self._refuse(too_busy(503, "too-many-connections", "too many connections; try again later"))

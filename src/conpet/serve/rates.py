@@ -25,14 +25,12 @@ class RateLimiter:
     def take(self, caller: str) -> float:
         """Count a request; return 0 if it is within the rate, otherwise the seconds until it would be."""
         left, now = self._left(caller), time.monotonic()
-        if left < 1:
-            self._buckets[caller] = (left, now)
-            return (1 - left) / self._rate
-        self._buckets[caller] = (left - 1, now)
+        admitted = left >= 1
+        self._buckets[caller] = (left - 1 if admitted else left, now)
         self._buckets.move_to_end(caller)
         if len(self._buckets) > _CALLERS:
             self._buckets.popitem(last=False)
-        return 0.0
+        return 0.0 if admitted else (1 - left) / self._rate
 
     def exhausted(self, caller: str) -> float:
         """Return the seconds until a caller may call again, without counting a request."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -44,7 +47,8 @@ class Serving:
         self._thread = threading.Thread(target=self._run, name="conpet-watch", daemon=True)
 
     def start(self) -> None:
-        """Load the workspace in the background."""
+        """Load the workspace in the background. Call it in the event loop in which answers are waited for."""
+        self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     @property
@@ -104,8 +108,15 @@ class Serving:
         live = self._workspace.live.refresh(self._warm)
         self._metrics.swapped(live.generation)
         max_tokens = live.method.backbone.max_tokens
-        self._batcher = Batcher(lambda: self.live, settings, self._metrics, max_tokens, self._on_failure)
+        self._batcher = Batcher(
+            lambda: self.live, settings, self._metrics, max_tokens, self._on_failure, self._hand_over
+        )
+        gc.freeze()  # searching all that was imported and loaded would stop all requests for a tenth of a second
         self._log.info("ready", generation=live.generation, tasks=len(live.state.tasks))
+
+    def _hand_over(self, deliver: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the event loop has ended, and everybody in it
+            self._loop.call_soon_threadsafe(deliver)
 
     def _warm(self, live: Live) -> None:
         warm(live, lambda damage: self._log.error("a module cannot be read", reason=str(damage)))

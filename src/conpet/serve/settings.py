@@ -56,6 +56,7 @@ class ServeSettings(StrictModel):
         timeout_seconds: Most seconds for a request; a client may ask for less.
         body_seconds: Most seconds until the body of a request has arrived.
         header_seconds: Most seconds until the headers of a request have arrived.
+        response_seconds: Most seconds until a client has received what was sent to it.
         keep_alive_seconds: Seconds that an idle connection stays open.
         drain_seconds: Most seconds for finishing requests after a stop was requested.
         max_jobs: Most jobs that wait.
@@ -63,7 +64,7 @@ class ServeSettings(StrictModel):
         batch_inputs: Most inputs in a batch.
         batch_tokens: Most tokens in a batch, estimated.
         batch_seconds: Time that a batch should take; batches are made smaller to hold it.
-        batch_wait_seconds: Longest wait for more inputs before a batch, under load; there is none when idle.
+        batch_wait_seconds: Longest wait for more inputs after a batch, under load; there is none when idle.
         poll_seconds: Seconds between looks for a new generation.
         log_level: "debug", "info", "warning" or "error".
         log_texts: Whether the log may contain the inputs.
@@ -92,6 +93,7 @@ class ServeSettings(StrictModel):
     timeout_seconds: Seconds = 30.0
     body_seconds: Seconds = 30.0
     header_seconds: Seconds = 10.0
+    response_seconds: Seconds = 60.0
     keep_alive_seconds: Count = 5
     drain_seconds: Seconds = 30.0
     max_jobs: Count = 100

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 
 from conpet.data import Example, check_example
 from conpet.errors import DamagedModuleError, DataError, UnknownNameError
-from conpet.serve.auth import Caller, requires
+from conpet.serve.auth import SECURED, admit
 from conpet.serve.batching import Batcher, ClosedError, DeadlineError, QueueFullError, Ticket
-from conpet.serve.bodies import body_of, json_body
+from conpet.serve.bodies import body_of, read_body
 from conpet.serve.context import ServerContext, context_of
 from conpet.serve.keys import Role
 from conpet.serve.problems import SHOWN, ApiProblem, documented, too_busy
@@ -30,18 +31,31 @@ _CLIENT_GONE = 499
 _WAIT_SECONDS = 0.01
 """Seconds between looks for a generation that a request waits for."""
 
-router = APIRouter(prefix="/v1", tags=["predict"])
-predict_role = requires(Role.PREDICT)
+
+class _DirectRoute(APIRoute):
+    """A route whose endpoint takes the request and does everything itself.
+
+    For the others, FastAPI resolves dependencies first. That takes about as long as all else that the server does for a
+    request with one text.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what handles a request."""
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
+router = APIRouter(prefix="/v1", tags=["predict"], route_class=_DirectRoute)
 
 
 @router.post(
     "/predict",
     summary="Answer inputs",
-    dependencies=[predict_role],
     response_model=PredictResponse,
     response_model_exclude_none=True,
     responses=documented(401, 403, 409, 422, 429, 504),
-    openapi_extra=body_of(
+    openapi_extra=SECURED
+    | body_of(
         PredictRequest,
         text={"inputs": "my card was swallowed by the machine"},
         texts={"inputs": ["my card was swallowed", {"text": "what is my balance", "id": "2"}], "top_n": 5},
@@ -57,15 +71,13 @@ predict_role = requires(Role.PREDICT)
         },
     ),
 )
-async def predict(
-    request: Request,
-    caller: Annotated[Caller, predict_role],
-    body: Annotated[PredictRequest, json_body(PredictRequest)],
-) -> Response:
+async def predict(request: Request) -> Response:
     """Answer inputs: texts, or words with marked spans. All answers of a response come from one generation.
 
     The header `X-Request-Timeout` (seconds) shortens the time after which the server gives up with 504.
     """
+    caller = await admit(request, Role.PREDICT)  # first: nobody else's body is read
+    body = await read_body(request, PredictRequest)
     context = context_of(request)
     deadline = time.monotonic() + _timeout(request, context.settings)
     examples = body.examples()
@@ -79,8 +91,9 @@ async def predict(
     if body.min_generation is not None:
         await _wait_for(context, body.min_generation, deadline)
     tasks = None if body.tasks is None else frozenset(body.tasks)
-    ticket = Ticket(examples, body.top_n, body.min_score, tasks, body.explain, deadline)
-    predictions = await _answers(request, batcher, ticket)
+    answers: asyncio.Future[list[Prediction]] = asyncio.get_running_loop().create_future()
+    ticket = Ticket(examples, body.top_n, body.min_score, tasks, body.explain, deadline, answers)
+    predictions = await _answers(request, batcher, ticket, answers)
     if predictions is None:
         return Response(status_code=_CLIENT_GONE)
     context.metrics.answered(predictions)
@@ -143,7 +156,13 @@ async def _wait_for(context: ServerContext, generation: int, deadline: float) ->
         await asyncio.sleep(_WAIT_SECONDS)
 
 
-async def _answers(request: Request, batcher: Batcher, ticket: Ticket) -> list[Prediction] | None:
+class _ClientGoneError(Exception):
+    """The client has disconnected."""
+
+
+async def _answers(
+    request: Request, batcher: Batcher, ticket: Ticket, answers: asyncio.Future[list[Prediction]]
+) -> list[Prediction] | None:
     """Return the answers; None if the client is gone.
 
     Raises:
@@ -155,18 +174,13 @@ async def _answers(request: Request, batcher: Batcher, ticket: Ticket) -> list[P
         raise too_busy(429, "queue-full", "too many inputs wait already; try again later", error.seconds) from None
     except ClosedError:
         raise too_busy(503, "stopping", "the server is stopping") from None
-    answers: asyncio.Future[list[Prediction]] = asyncio.wrap_future(ticket.answers)
-    gone: asyncio.Future[None] = asyncio.ensure_future(_disconnected(request))
+    watching = asyncio.create_task(_give_up_when_gone(request, answers))
     try:
-        left = max(0.0, ticket.deadline - time.monotonic())
-        waited: tuple[asyncio.Future[Any], ...] = (answers, gone)
-        await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        if answers.done():
-            return answers.result()
-        if gone.done():
-            return None
-        raise _late()
-    except DeadlineError:
+        async with asyncio.timeout(max(0.0, ticket.deadline - time.monotonic())):
+            return await answers
+    except _ClientGoneError:
+        return None
+    except (DeadlineError, TimeoutError):
         raise _late() from None
     except ClosedError:
         raise too_busy(503, "stopping", "the server is stopping") from None
@@ -189,13 +203,15 @@ async def _answers(request: Request, batcher: Batcher, ticket: Ticket) -> list[P
         errors = [{"pointer": f"/inputs/{(one.row or 1) - 1}", "detail": one.reason} for one in error.problems]
         raise ApiProblem(422, "invalid-inputs", error.summary, errors=errors[:SHOWN]) from None
     finally:
-        gone.cancel()
+        watching.cancel()
         answers.cancel()  # nothing more is done for a request that nobody waits for
 
 
-async def _disconnected(request: Request) -> None:
+async def _give_up_when_gone(request: Request, answers: asyncio.Future[list[Prediction]]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    if not answers.done():
+        answers.set_exception(_ClientGoneError())
 
 
 def _late() -> ApiProblem:
