@@ -9,13 +9,14 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import contextmanager_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from conpet.api import ConPET
@@ -23,12 +24,13 @@ from conpet.errors import DataError, Problem, UnknownNameError
 from conpet.jobs.data import SAMPLE, read_tasks
 from conpet.jobs.records import Job, JobEvent, JobEventKind, JobKind, JobRequest, JobState
 from conpet.jobs.uploads import FORMATS, MEDIA_TYPES, RAW, UploadOptions, check_upload
+from conpet.problem_details import ApiProblem, too_busy
 from conpet.serve.auth import Caller, requires
 from conpet.serve.bodies import body_of, json_body, media_type_of
 from conpet.serve.context import ServerContext, context_of
 from conpet.serve.job_schemas import ActivateRequest, ConsolidateRequest, JobFields, JobsResponse, LogResponse
 from conpet.serve.keys import Role
-from conpet.serve.problems import ApiProblem, documented, too_busy
+from conpet.serve.problems import documented
 
 REPLAYED = "Idempotent-Replayed"
 """Header of a response that repeats an earlier one."""
@@ -129,8 +131,7 @@ async def learn(
     options: dict[str, Any] = {"evaluate": evaluate} | ({} if extend else {"batch": batch})
     read = {"name": name, "template": template, "seed": seed, "all_rows": all_rows, "format": chosen}
     kind = JobKind.EXTEND if extend else JobKind.LEARN
-    await asyncio.to_thread(context.jobs.make)
-    with _uploading(context), context.jobs.upload() as (job_id, folder):
+    async with _uploading(context) as (job_id, folder):
         content = await _received(request, folder / f"{RAW}.{chosen}")
         digest = _digest([kind, options, read, content])
         former = await _former(context, caller, idempotency_key, digest)
@@ -145,9 +146,9 @@ async def learn(
             all_rows=all_rows,
             limit=context.settings.upload_bytes,
         )
-        tasks = await asyncio.to_thread(_checked, context, workspace, folder, upload)
-        submitted = JobRequest(kind, options, tasks)
-        return await _submit(request, caller, submitted, idempotency_key, digest, job_id)
+        async with context.checking:
+            tasks = await asyncio.to_thread(_checked, context, workspace, folder, upload)
+        return await _submit(request, caller, JobRequest(kind, options, tasks), idempotency_key, digest, job_id)
 
 
 @router.delete(
@@ -162,9 +163,8 @@ async def remove(
     request: Request, caller: Operator, task: str, evaluate: Evaluate = True, idempotency_key: Key = None
 ) -> Response:
     """Accept a job that removes a task with its labels, versions and stored examples."""
-    await _check_known(request, task)
     wanted = JobRequest(JobKind.REMOVE, {"task": task, "evaluate": evaluate}, (task,))
-    return await _submit(request, caller, wanted, idempotency_key)
+    return await _change(request, caller, wanted, idempotency_key)
 
 
 @router.post(
@@ -184,9 +184,8 @@ async def activate(
     idempotency_key: Key = None,
 ) -> Response:
     """Accept a job that makes another version of a task active: a rollback, or the way back."""
-    await _check_known(request, task, body.version)
     options = {"task": task, "version": body.version, "evaluate": body.evaluate}
-    return await _submit(request, caller, JobRequest(JobKind.ACTIVATE, options, (task,)), idempotency_key)
+    return await _change(request, caller, JobRequest(JobKind.ACTIVATE, options, (task,)), idempotency_key)
 
 
 @router.post(
@@ -206,7 +205,7 @@ async def consolidate(
 ) -> Response:
     """Accept a job that tunes the backbone on the stored examples of all tasks."""
     options = {"bound": body.bound, "evaluate": body.evaluate}
-    return await _submit(request, caller, JobRequest(JobKind.CONSOLIDATE, options), idempotency_key)
+    return await _change(request, caller, JobRequest(JobKind.CONSOLIDATE, options), idempotency_key)
 
 
 @router.get("/jobs", summary="The jobs", dependencies=[learn_role], responses=_READ_ERRORS, response_model=JobsResponse)
@@ -379,9 +378,9 @@ def _check_options(form: str, *, extend: bool, batch: int, **task: Any) -> None:
         raise ApiProblem(422, "invalid-options", "batch is for several tasks, which only JSON can hold")
 
 
-@contextmanager
-def _uploading(context: ServerContext) -> Iterator[None]:
-    """Count an upload while it is received and checked.
+@asynccontextmanager
+async def _uploading(context: ServerContext) -> AsyncIterator[tuple[str, Path]]:
+    """Yield the id of a new job and the folder for its data, while an upload is received and checked.
 
     Raises:
         ApiProblem: There are too many at once.
@@ -390,7 +389,8 @@ def _uploading(context: ServerContext) -> Iterator[None]:
         raise too_busy(429, "too-many-uploads", "too many uploads at once; try again later", 2)
     context.uploads += 1
     try:
-        yield
+        async with contextmanager_in_threadpool(context.jobs.upload()) as upload:
+            yield upload
     finally:
         context.uploads -= 1
 
@@ -401,7 +401,7 @@ async def _received(request: Request, file: Path) -> str:
     with file.open("wb") as stream:
         async for chunk in request.stream():
             hasher.update(chunk)
-            stream.write(chunk)
+            await asyncio.to_thread(stream.write, chunk)
     return hasher.hexdigest()
 
 
@@ -422,18 +422,30 @@ def _checked(context: ServerContext, workspace: ConPET, folder: Path, upload: Up
     return tuple(dict.fromkeys(owners[label] for label in checked.labels if label in owners))
 
 
-async def _check_known(request: Request, task: str, version: int | None = None) -> None:
-    """Refuse an unknown task or version at once, unless a job that waits may still make it."""
+async def _change(request: Request, caller: Caller, wanted: JobRequest, key: str | None) -> Response:
+    """Check a change that has no data and add its job; a request that is sent again is not checked again."""
     context = context_of(request)
-    workspace = _workspace(context)
-    if not await asyncio.to_thread(context.jobs.unfinished):
-        record = (await asyncio.to_thread(workspace.store.snapshot)).task(task)
-        if version is not None:
-            record.version(version)
+    workspace, digest = _workspace(context), _digest([wanted.kind, wanted.options])
+    if (former := await _former(context, caller, key, digest)) is not None:
+        return _accepted(former, replayed=True)
+    await asyncio.to_thread(_check_known, context, workspace, wanted)
+    return await _submit(request, caller, wanted, key, digest)
+
+
+def _check_known(context: ServerContext, workspace: ConPET, wanted: JobRequest) -> None:
+    """Refuse an unknown task or version at once, unless a job that waits may still make it."""
+    if not context.jobs.unfinished():
+        for task in wanted.tasks:
+            record = workspace.store.snapshot().task(task)
+            if "version" in wanted.options:
+                record.version(wanted.options["version"])
 
 
 async def _former(context: ServerContext, caller: Caller, key: str | None, digest: str) -> Job | None:
-    if key is not None and not (0 < len(key) <= _KEY_CHARACTERS and key.isascii() and key.isprintable()):
+    """Return the job that this request has made before, or None."""
+    if key is None:
+        return None
+    if not (0 < len(key) <= _KEY_CHARACTERS and key.isascii() and key.isprintable()):
         raise ApiProblem(422, "invalid-idempotency-key", f"Idempotency-Key has 1 to {_KEY_CHARACTERS} characters")
     return await asyncio.to_thread(context.jobs.find, caller.id, key, digest)
 
@@ -443,15 +455,12 @@ async def _submit(
     caller: Caller,
     wanted: JobRequest,
     key: str | None,
-    digest: str | None = None,
+    digest: str,
     job_id: str | None = None,
 ) -> Response:
-    """Add a job to the queue, or return the one that was added with the same idempotency key."""
+    """Add a job to the queue."""
     context = context_of(request)
     context.ready()
-    digest = digest or _digest([wanted.kind, wanted.options])
-    if (former := await _former(context, caller, key, digest)) is not None:
-        return _accepted(former, replayed=True)
     accepted = await asyncio.to_thread(
         context.jobs.submit,
         wanted,

@@ -12,12 +12,13 @@ from fastapi import APIRouter, Request, Response
 
 from conpet.data import Example, check_example
 from conpet.errors import DataError, UnknownNameError
+from conpet.problem_details import SHOWN, ApiProblem, too_busy
 from conpet.serve.auth import Caller, requires
 from conpet.serve.batching import Batcher, ClosedError, DeadlineError, QueueFullError, Ticket
 from conpet.serve.bodies import body_of, json_body
 from conpet.serve.context import ServerContext, context_of
 from conpet.serve.keys import Role
-from conpet.serve.problems import SHOWN, ApiProblem, documented, too_busy
+from conpet.serve.problems import documented
 from conpet.serve.schemas import PredictRequest, PredictResponse
 from conpet.serve.settings import ServeSettings
 from conpet.types import Prediction
