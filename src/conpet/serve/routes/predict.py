@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 
 from conpet.data import Example, check_example
 from conpet.errors import DataError, UnknownNameError
@@ -23,8 +23,15 @@ from conpet.serve.schemas import PredictRequest, PredictResponse
 from conpet.serve.settings import ServeSettings
 from conpet.types import Prediction
 
-TIMEOUT = "X-Request-Timeout"
-"""Header with the most seconds that a client waits."""
+Timeout = Annotated[
+    float | None,
+    Header(
+        alias="X-Request-Timeout",
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds after which the server gives up with 504, if it should earlier than it does by itself.",
+    ),
+]
 _CANDIDATES = 100_000
 """Most candidates in a response: some megabytes."""
 _CLIENT_GONE = 499
@@ -62,13 +69,12 @@ async def predict(
     request: Request,
     caller: Annotated[Caller, predict_role],
     body: Annotated[PredictRequest, json_body(PredictRequest)],
+    timeout: Timeout = None,
 ) -> Response:
-    """Answer inputs: texts, or words with marked spans. All answers of a response come from one generation.
-
-    The header `X-Request-Timeout` (seconds) shortens the time after which the server gives up with 504.
-    """
+    """Answer inputs: texts, or words with marked spans. All answers of a response come from one generation."""
     context = context_of(request)
-    deadline = time.monotonic() + _timeout(request, context.settings)
+    longest = context.settings.timeout_seconds
+    deadline = time.monotonic() + (longest if timeout is None else min(timeout, longest))
     examples = body.examples()
     _check(examples, body.top_n, context.settings)
     request.state.logged = {"inputs": len(examples)}
@@ -87,20 +93,6 @@ async def predict(
     context.metrics.answered(predictions)
     request.state.logged["generation"] = predictions[0].generation
     return _response(predictions, examples, show_examples=caller.role.allows(Role.LEARN))
-
-
-def _timeout(request: Request, settings: ServeSettings) -> float:
-    """Return the seconds that a request may take."""
-    given = request.headers.get(TIMEOUT)
-    if given is None:
-        return settings.timeout_seconds
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise ApiProblem(422, "invalid-timeout", f"{TIMEOUT} is a number of seconds above 0")
-    return min(seconds, settings.timeout_seconds)
 
 
 def _check(examples: Sequence[Example], top_n: int, settings: ServeSettings) -> None:
