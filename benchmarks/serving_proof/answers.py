@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Expected:
         ordered = [self.by_generation[number] for number in sorted(self.by_generation)]
         return sum(
             any(not _equal(one, other, _CLEARLY) for one, other in zip(former, later, strict=True))
-            for former, later in zip(ordered, ordered[1:], strict=False)
+            for former, later in pairwise(ordered)
         )
 
     def faults(self, asked: Iterable[Asked]) -> Faults:
