@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
@@ -250,6 +251,26 @@ def test_connections_are_limited_and_idle_ones_end(taught: Path) -> None:
         assert server.predict("a").status_code == 200
         for connection in idle:
             connection.close()
+
+
+def test_a_client_that_does_not_read_loses_its_connection(taught: Path) -> None:
+    size = 24 << 20  # more than the buffers of the operating system hold
+    body = json.dumps({"inputs": {"text": "a", "id": "x" * size}}).encode()
+    head = (
+        f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    )
+    with served(taught, body_bytes=2 * size, body_seconds=0.5) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as slow:
+            slow.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            assert slow.recv(9) == b"HTTP/1.1 "
+            time.sleep(2)
+            received = 9
+            with suppress(ConnectionResetError):
+                while part := slow.recv(1 << 20):
+                    received += len(part)
+            assert received < size
+        quick = server.client.post("/v1/predict", content=body, headers=JSON)
+        assert len(quick.json()["predictions"][0]["id"]) == size
 
 
 def first_bytes(connection: socket.socket) -> bytes:

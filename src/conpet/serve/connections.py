@@ -1,4 +1,4 @@
-"""Connections: how many, how long they may take over their headers, how large those may be."""
+"""Connections: how many, how long they may take over their headers, how large those may be, how slowly they read."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from conpet.serve.settings import ServeSettings
 
 HEADER_BYTES = 64 << 10
 """Most bytes of a request before its body."""
+LEAST_BYTES_PER_SECOND = 1024
+"""A client that takes a response more slowly than this, for `body_seconds`, loses its connection."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol with limits that it lacks: on headers in time and size, and on connections."""
+    """Uvicorn's protocol with limits that it lacks: on headers in time and size, connections, and slow readers."""
 
     settings: ClassVar[ServeSettings]
     _timer: asyncio.TimerHandle | None = None
+    _reader_timer: asyncio.TimerHandle | None = None
     _in_headers = True
     _header_bytes = 0
 
@@ -38,6 +41,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection."""
         self._stop_timer()
+        self._stop_reader_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -58,6 +62,16 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_headers = False
         super().on_headers_complete()
 
+    def pause_writing(self) -> None:
+        """Hold the response back: the client does not take what was sent."""
+        super().pause_writing()
+        self._expect_reader()
+
+    def resume_writing(self) -> None:
+        """Go on with the response."""
+        super().resume_writing()
+        self._stop_reader_timer()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""
         self._refuse(ApiProblem(400, "invalid-http", "this is not a valid HTTP request"))
@@ -71,6 +85,24 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _expect_reader(self) -> None:
+        """Look again later whether the client has taken enough; meanwhile nothing is added to what it must take."""
+        seconds, left = self.settings.body_seconds, self.transport.get_write_buffer_size()
+        least = LEAST_BYTES_PER_SECOND * seconds
+        self._stop_reader_timer()
+        self._reader_timer = self.loop.call_later(seconds, self._check_reader, left - least)
+
+    def _check_reader(self, most: float) -> None:
+        if self.transport.get_write_buffer_size() > most:
+            self.transport.abort()
+        else:
+            self._expect_reader()
+
+    def _stop_reader_timer(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
 
     def _give_up(self) -> None:
         if not self.transport.is_closing():
