@@ -103,7 +103,7 @@ def measure(schemathesis: Path | None, examples: int, seed: int) -> tuple[list[A
         path = make_workspace(folder / "ws", TINY, tasks[:2]).path
         key, _ = KeyStore(path / "keys.sqlite").create(Role.OPERATE)
         secrets = [str(path), str(Path.home()), *TRACES, *(example.text for example in tasks[0].train)]
-        server = Server(path, folder, {"upload_bytes": UPLOAD_BYTES, "header_seconds": 2, "log_level": "info"})
+        server = Server(path, folder, {"upload_bytes": UPLOAD_BYTES, "header_seconds": 2})
         with serving(server):
             before = server.mebibytes()
             rows, detail = [], {}

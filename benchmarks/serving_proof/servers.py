@@ -41,7 +41,7 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "server.log"
-        self._settings = {"log_level": "warning", **(settings or {})}
+        self._settings = settings or {}
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -85,6 +85,30 @@ class Server:
         self._process.kill()
         self._process.wait()
 
+    def restart(self) -> None:
+        """Start it again, as an init system does: until it stays, for its address may still be in use for a moment."""
+        assert self._process is not None
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            self.start()
+            wait_for(lambda: self._listens() or self._has_ended(), START_SECONDS, "the server listens again")
+            if not self._has_ended():
+                self.wait_until_ready()
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError("the server cannot be started again")
+
+    def _listens(self) -> bool:
+        """Return whether it, and not a process that is left of an earlier one, listens on the port."""
+        listening = {f"socket:[{inode}]" for inode in listeners(self.port)}
+        try:
+            return any(str(link.readlink()) in listening for link in Path(f"/proc/{self.pid}/fd").iterdir())
+        except OSError:
+            return False
+
+    def _has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
     def stop(self) -> None:
         """End it in order, and then whatever is left of it."""
         if self._process is not None:
@@ -100,9 +124,10 @@ class Server:
         return sum(private_bytes(pid) for pid in self.workers()) / _MIB
 
     def errors(self) -> list[dict[str, Any]]:
-        """Return what the log says of unexpected errors: answers with 500."""
+        """Return the entries of the log about unexpected errors: answers with 500."""
         entries = [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines() if line[:1] == "{"]
-        return [entry for entry in entries if entry.get("event") == "error"]
+        failed = {entry["request_id"] for entry in entries if entry["event"] == "request" and entry["status"] == 500}
+        return [entry for entry in entries if entry["event"] == "error" and entry["request_id"] in failed]
 
 
 @contextmanager
@@ -129,6 +154,12 @@ def free_port() -> int:
     """Return a port that nobody uses."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
+
+
+def listeners(port: int) -> list[str]:
+    """Return the inodes of sockets that listen on a port."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [row[9] for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port]
 
 
 def processes() -> list[int]:
