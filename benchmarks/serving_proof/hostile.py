@@ -137,6 +137,11 @@ def lines(found: list[dict[str, Any]]) -> bytes:
     return "".join(f"{json.dumps(row)}\n" for row in found).encode()
 
 
+def packed(content: bytes) -> bytes:
+    """Return gzip, the same for the same content."""
+    return gzip.compress(content, mtime=0)
+
+
 def table(columns: Any) -> bytes:
     """Return a Parquet file."""
     sink = io.BytesIO()
@@ -222,16 +227,16 @@ def _tables() -> Iterator[Upload]:
 
 
 def _compressed(most_bytes: int) -> Iterator[Upload]:
-    bomb = gzip.compress(bytes(4 * most_bytes))
+    bomb = packed(bytes(4 * most_bytes))
     sound = lines(rows())
     several = {
         "a bomb of zeros": bomb,
-        "a bomb of rows": gzip.compress(sound * (4 * most_bytes // len(sound))),
-        "a bomb in a bomb": gzip.compress(bomb),
-        "a bomb in many parts": gzip.compress(bytes(most_bytes // 4)) * 40,
-        "half a file": gzip.compress(sound)[:-12],
-        "something behind it": gzip.compress(sound) + b"more",
-        "a wrong checksum": gzip.compress(sound)[:-8] + bytes(8),
+        "a bomb of rows": packed(sound * (4 * most_bytes // len(sound))),
+        "a bomb in a bomb": packed(bomb),
+        "a bomb in many parts": packed(bytes(most_bytes // 4)) * 40,
+        "half a file": packed(sound)[:-12],
+        "something behind it": packed(sound) + b"more",
+        "a wrong checksum": packed(sound)[:-8] + bytes(8),
         "a zip file": _zip(),
     }
     for what, content in several.items():
@@ -278,7 +283,7 @@ def _damaged(draw: random.Random) -> Iterator[Upload]:
     whole = table({"text": [row["text"] for row in found], "label": [row["label"] for row in found]})
     sound = [
         (whole, "application/vnd.apache.parquet", {"name": "x"}),
-        (gzip.compress(lines(found)), "application/gzip", {"name": "x", "format": "jsonl.gz"}),
+        (packed(lines(found)), "application/gzip", {"name": "x", "format": "jsonl.gz"}),
         (lines(found), "application/x-ndjson", {"name": "x"}),
         (task(), "application/json", {}),
     ]

@@ -119,13 +119,13 @@ def forbid_writing(path: Path, folder: Path, expected: Expected, task: Task, tri
         if place is None:
             outcome.skipped = "this user cannot mount a file system"
             return outcome
-        with (
-            serving(Server(place, folder)) as server,
-            Client(server.url, retries=3) as client,
-            watched(outcome, server, expected),
-        ):
-            for number in range(tries):
-                outcome.tries += 1
+        for number in range(tries):
+            outcome.tries += 1
+            with (  # a server anew: after a job, files stay open for writing for a minute
+                serving(Server(place, folder)) as server,
+                Client(server.url, retries=3) as client,
+                watched(outcome, server, expected),
+            ):
                 wait_for(lambda: remount(place, "ro"), 30, "the file system is read-only")
                 try:
                     client.learn(variant(task, 300 + number), evaluate=False)
