@@ -213,6 +213,17 @@ def test_wrong_uploads_are_refused_without_a_job(
     assert list((server.context.jobs.folder / "data").iterdir()) == []
 
 
+def test_labels_are_refused_at_once_unless_a_waiting_job_may_change_their_task(tmp_path: Path) -> None:
+    with served(workspace(tmp_path, 2).path) as running:
+        running.context.runner.stop(0)  # jobs stay as they are
+        assert running.client.delete(f"/v1/tasks/{SECOND.name}").status_code == 202
+        refused = send(running, lines(rows(FIRST)), name="other")
+        assert (refused.status_code, refused.json()["type"]) == (422, "urn:conpet:problem:invalid-data")
+        assert f"belongs to the earlier task {FIRST.name!r}" in refused.text
+        assert send(running, lines(rows(SECOND)), name="other").status_code == 202
+        assert running.context.jobs.concerned() == {SECOND.name, "other"}
+
+
 def test_unknown_names_and_reused_keys_are_refused(server: Served) -> None:
     assert server.client.delete("/v1/tasks/nothing").status_code == 404
     assert server.client.post(f"/v1/versions/{FIRST.name}/activate", json={"version": 7}).status_code == 404

@@ -412,11 +412,12 @@ async def _received(request: Request, file: Path) -> str:
 def _checked(context: ServerContext, workspace: ConPET, folder: Path, upload: UploadOptions) -> tuple[str, ...]:
     """Check an upload in itself and against the workspace; return the names of its tasks.
 
-    While jobs wait that may change the workspace, only the data is checked: the job itself checks the rest.
+    What jobs that wait may still change is left to the job itself: labels of the tasks that they concern, and new ones.
     """
-    pending = context.jobs.unfinished() > 0
-    owners = {} if pending else workspace.owners
-    checked = check_upload(folder, replace(upload, owned=owners))
+    pending, concerned = context.jobs.unfinished() > 0, context.jobs.concerned()
+    owners = workspace.owners
+    owned = {label: task for label, task in owners.items() if task not in concerned}
+    checked = check_upload(folder, replace(upload, owned=owned))
     if not upload.extend:
         workspace.check(read_tasks(folder / SAMPLE))
         return checked.tasks
