@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from benchmarks.provenance import provenance
 from benchmarks.serving_proof import clients, kills, storage
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
         show(outcome.rows())
         print(dict(outcome.noted), *outcome.failures[:10], sep="\n  ", flush=True)
     if options.keep:
-        killed = sum(outcome.tries for outcome in outcomes if "killed" in outcome.what)
+        killed = sum(outcome.tries for outcome in outcomes if outcome.what in kills.KILLED.values())
         rows = [row("kills", killed), *(one for outcome in outcomes for one in outcome.rows())]
         circumstances = (
             "Four clients asked all the time, three with one text and one with 16; each answer was compared with that "
@@ -112,16 +111,6 @@ def slow_and_silent(path: Path, folder: Path, expected: Expected, *, quick: bool
     with serving(Server(path, folder, clients.SETTINGS)) as server:
         for cause, tries in causes:
             yield cause(server, expected, tries // 10 if quick else tries)
-
-
-def failures(outcomes: Sequence[Outcome]) -> list[str]:
-    """Return all failures, for a test."""
-    return [f"{outcome.what}: {failure}" for outcome in outcomes for failure in outcome.failures]
-
-
-def counted(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return the number of tries and answers of each fault, for a test."""
-    return {outcome.what: (outcome.tries, outcome.answers) for outcome in outcomes}
 
 
 if __name__ == "__main__":

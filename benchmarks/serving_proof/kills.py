@@ -15,6 +15,10 @@ from conpet.errors import ConpetError
 from conpet.jobs.perform import changes_of
 from conpet.store import Store
 
+KILLED = {
+    1: "the server or its learning process is killed",
+    2: "the supervisor, one of two servers or the learning process is killed",
+}
 _FIRST_GUESS = 1.5
 """Seconds of a job, before it is known."""
 _KILLS_IN_ROUND = 2
@@ -28,11 +32,11 @@ def kill_processes(path: Path, folder: Path, expected: Expected, task: Task, wor
         folder: For the log.
         expected: Gets the answers of all generations.
         task: Is learned in new variants.
-        workers: Number of processes that answer.
+        workers: Number of processes that answer, 1 or 2.
         kills: Number of kills.
     """
     kinds = ["server", "job", "job"] if workers == 1 else ["server", "worker", "worker", "job"]
-    outcome = Outcome(f"{workers} process{'es' if workers > 1 else ''} and the one that learns, killed")
+    outcome = Outcome(KILLED[workers])
     draw = random.Random(f"kills|{workers}")
     seconds, number = _FIRST_GUESS, 0
     with serving(Server(path, folder, {"workers": workers})) as server:

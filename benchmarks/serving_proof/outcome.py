@@ -28,7 +28,7 @@ class Outcome:
         failures: What must not happen and did.
         answers: Number of answers to other clients that were compared.
         longest_wait_ms: Longest time that another client waited for an answer, all its attempts together.
-        memory: Memory of the server before, at most, and afterwards, in MiB.
+        memory: Memory of the server, in MiB: before, meanwhile, and afterwards.
         noted: How often something that may happen did.
         skipped: Why it was not tried, or "".
     """
@@ -45,13 +45,18 @@ class Outcome:
     def rows(self) -> list[Any]:
         """Return the rows of the result file."""
         if self.skipped:
-            return [row(f"{self.what}: not tried ({self.skipped})", 0)]
-        grown = max(self.memory, default=0.0) - (self.memory[0] if self.memory else 0.0)
-        return [
-            row(f"{self.what}: tries", self.tries),
+            return [row(self.what, f"not tried: {self.skipped}")]
+        rows = [
+            row(self.what, self.tries, "times"),
             row(f"{self.what}: failures", len(self.failures), "", "0", held=not self.failures),
+        ]
+        if not self.memory:
+            return rows
+        gained = max(self.memory) - self.memory[0]
+        return [
+            *rows,
             row(f"{self.what}: longest wait of another client", self.longest_wait_ms, "ms"),
-            row(f"{self.what}: memory gained", grown, "MiB", f"< {MOST_MIB:g} MiB", held=grown < MOST_MIB),
+            row(f"{self.what}: memory gained", gained, "MiB", f"< {MOST_MIB:g} MiB", held=gained < MOST_MIB),
         ]
 
     def check(self, holds: bool, failure: str) -> None:
