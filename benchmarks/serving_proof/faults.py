@@ -53,7 +53,8 @@ def main(arguments: Sequence[str]) -> None:
         )
         more = {"backbone": TINY, "seconds": round(time.monotonic() - start, 1)}
         faults = [asdict(outcome) for outcome in outcomes]
-        print(write("serving-faults", made_by, circumstances, rows, [], **more, faults=faults))
+        remarks = [outcome.remark for outcome in outcomes if outcome.remark]
+        print(write("serving-faults", made_by, circumstances, rows, remarks, **more, faults=faults))
 
 
 def measure(groups: Sequence[str] = GROUPS, *, quick: bool = False) -> Iterator[Outcome]:
@@ -96,6 +97,7 @@ def measure(groups: Sequence[str] = GROUPS, *, quick: bool = False) -> Iterator[
                 yield cause(*scene(), tasks[0], often(tries))
             for kind in ("adapter_model.safetensors", ".sqlite", ".json"):
                 yield storage.damage_files(*scene(), kind, often(20))
+            yield storage.damage_records(*scene(), often(500))
         if "clients" in groups:
             yield from slow_and_silent(*scene(), quick=quick)
 

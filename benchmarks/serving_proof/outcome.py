@@ -31,6 +31,7 @@ class Outcome:
         memory: Memory of the server, in MiB: before, meanwhile, and afterwards.
         noted: How often something that may happen did.
         skipped: Why it was not tried, or "".
+        remark: A sentence about what was found, or "".
     """
 
     what: str
@@ -41,6 +42,7 @@ class Outcome:
     memory: list[float] = field(default_factory=list)
     noted: Counter[str] = field(default_factory=Counter)
     skipped: str = ""
+    remark: str = ""
 
     def rows(self) -> list[Any]:
         """Return the rows of the result file."""

@@ -70,10 +70,7 @@ class Server:
 
     def is_ready(self) -> bool:
         """Return whether it takes requests."""
-        try:
-            return httpx2.get(f"{self.url}/readyz", timeout=5).status_code == 200
-        except httpx2.TransportError:
-            return False
+        return is_ready(self.url)
 
     def wait_until_ready(self) -> None:
         """Wait until it takes requests."""
@@ -139,6 +136,14 @@ def serving(server: Server) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+def is_ready(url: str) -> bool:
+    """Return whether a server takes requests."""
+    try:
+        return httpx2.get(f"{url}/readyz", timeout=5).status_code == 200
+    except httpx2.TransportError:
+        return False
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> None:

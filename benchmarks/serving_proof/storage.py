@@ -18,13 +18,14 @@ from benchmarks.serving_proof.answers import Expected, copy_of
 from benchmarks.serving_proof.load import Asked
 from benchmarks.serving_proof.outcome import Outcome, watched
 from benchmarks.serving_proof.scenes import variant
-from benchmarks.serving_proof.servers import Server, serving, wait_for
+from benchmarks.serving_proof.servers import Server, is_ready, serving, wait_for
 from conpet import Client, Task
 from conpet.errors import ConpetError, DiskFullError, JobFailedError, ReadOnlyError, ServerBusyError
 from conpet.jobs.records import Job
 from conpet.serve.process import Server as Process
 from conpet.serve.run import listen
 from conpet.serve.settings import ServeSettings
+from conpet.store import Store
 
 _DISK_MIB = 48
 CLOCK = '''"""Shifts the clock of a Python process by the seconds in a file; the times of files stay."""
@@ -178,6 +179,45 @@ def damage_files(path: Path, folder: Path, expected: Expected, kind: str, tries:
     return outcome
 
 
+def damage_records(path: Path, folder: Path, _: Expected, tries: int) -> Outcome:
+    """Change one byte of the database and read all records: what is not noticed is counted, not judged."""
+    outcome, draw = Outcome("one byte of the database is changed, and its records are read"), random.Random("records")
+    copy = copy_of(path, folder / "records")
+    database, sound = copy / "workspace.sqlite", records_of(copy)
+    content = database.read_bytes()
+    for _number in range(tries):
+        outcome.tries += 1
+        damaged = bytearray(content)
+        damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
+        for rest in copy.glob("workspace.sqlite-*"):
+            rest.unlink()
+        database.write_bytes(damaged)
+        try:
+            outcome.noted["no effect" if records_of(copy) == sound else "not noticed"] += 1
+        except (ConpetError, OSError) as error:
+            outcome.noted[f"refused ({type(error).__name__})"] += 1
+        except Exception as error:  # noqa: BLE001 - which kind, the failure says
+            outcome.check(False, f"{type(error).__name__}: {error}")
+    share = 100 * outcome.noted["not noticed"] / tries
+    outcome.remark = (
+        f"{share:.1f}% of the changed bytes of the database altered a stored name or number without being noticed: "
+        "SQLite keeps no checksums of its rows. All files of modules, statistics and examples have them"
+    )
+    return outcome
+
+
+def records_of(path: Path) -> list[object]:
+    """Return all that a workspace's database says."""
+    with Store.open(path).snapshot() as snapshot:
+        versions = [
+            (one.task, one.number, one.active, one.labels, one.digest, one.description, one.parameters, one.created)
+            for one in snapshot.versions
+        ]
+        slots = [{slot: reader.folder.name for slot, reader in one.objects.items()} for one in snapshot.versions]
+        shared = {slot: reader.folder.name for slot, reader in snapshot.shared.items()}
+        return [snapshot.generation, snapshot.header.settings, versions, slots, shared]
+
+
 def lock_databases(path: Path, folder: Path, expected: Expected, task: Task, tries: int) -> Outcome:
     """Lock the workspace's database and that of the jobs for seconds, while a task is sent."""
     outcome, draw = Outcome("a database is locked for seconds"), random.Random("locks")
@@ -287,7 +327,7 @@ def in_this_process(path: Path) -> Iterator[str | None]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
-            wait_for(lambda: server.failure or httpx2.get(f"{url}/readyz").status_code == 200, 60, "the server starts")
+            wait_for(lambda: server.failure or is_ready(url), 60, "the server starts")
             yield None if server.failure else url
         finally:
             server.stop()
