@@ -17,6 +17,7 @@ import conpet
 
 ORDER = (
     "errors",
+    "problem_details",
     "registry",
     "home",
     "files",
@@ -64,7 +65,6 @@ ORDER = (
     "testing",
     "demo",
     "bench",
-    "serve.problems",
     "jobs",
     "serve",
     "cli",

@@ -131,7 +131,9 @@ def test_the_asynchronous_client_does_the_same(url: str, learner: ConPET) -> Non
             with pytest.raises(UnknownNameError):
                 await client.job("nothing")
             answers = await asyncio.gather(*(client.predict(text, top_n=2) for text in TEXTS))
-            return [one for part in answers for one in part]
+            streamed = [one async for one in client.predict_stream(TEXTS, top_n=2, batch=3)]
+            assert same(streamed, [one for part in answers for one in part])
+            return streamed
 
     assert same(asyncio.run(use()), learner.predict(TEXTS, top_n=2))
 

@@ -142,6 +142,13 @@ def test_a_killed_server_leaves_its_job_to_the_next_one(tmp_path: Path) -> None:
     assert (learner.store.generation(), learned(learner, SECOND.name)) == (3, 1)
 
 
+def test_the_process_of_a_job_needs_no_web_framework() -> None:
+    code = "import sys, conpet.jobs.process; print(*{name.partition('.')[0] for name in sys.modules})"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "conpet" in imported
+    assert {"fastapi", "starlette", "uvicorn"} & set(imported) == set()
+
+
 def test_a_job_that_kills_every_process_is_given_up(tmp_path: Path) -> None:
     path = workspace(tmp_path, 1).path
     queue = JobQueue(path)

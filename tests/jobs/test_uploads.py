@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -96,6 +98,12 @@ def test_the_checked_data_is_what_was_sent(tmp_path: Path) -> None:
     (tmp_path / "upload.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows(FIRST)))
     assert check_upload(tmp_path, UploadOptions("jsonl", extend=True)) == CheckedUpload((), FIRST.labels)
     assert read_examples(tmp_path / DATA).train == FIRST.train
+
+
+@pytest.mark.parametrize("limit", [1 << 20, 4 << 20, 64 << 20])
+def test_parquet_is_read_under_any_limit_of_memory(limit: int, tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(rows(FIRST)), tmp_path / "upload.parquet")
+    assert check_upload(tmp_path, UploadOptions("parquet", name="n", limit=limit)).tasks == ("n",)
 
 
 @pytest.mark.parametrize(("size", "refused"), [(3, False), (300, True)])

@@ -61,7 +61,7 @@ def send(server: Served, content: bytes, kind: str = "application/x-ndjson", **q
 
 
 def test_a_task_is_learned_served_rolled_back_and_removed(server: Served) -> None:
-    key = {"Idempotency-Key": "the first upload"}
+    key, key_of_removal = {"Idempotency-Key": "the first upload"}, {"Idempotency-Key": "the removal"}
     response = server.client.post("/v1/learn", json=body(SECOND), headers=key)
     job = ended(server, response)
     assert job["state"] == "succeeded", job["error"]
@@ -79,8 +79,10 @@ def test_a_task_is_learned_served_rolled_back_and_removed(server: Served) -> Non
     assert extended["result"]["tasks"][0]["version"] == 2, extended
     back = server.client.post(f"/v1/versions/{SECOND.name}/activate", json={"version": 1})
     assert ended(server, back)["result"]["tasks"][0]["version"] == 1
-    removed = ended(server, server.client.delete(f"/v1/tasks/{SECOND.name}"))
+    removed = ended(server, server.client.delete(f"/v1/tasks/{SECOND.name}", headers=key_of_removal))
     assert removed["state"] == "succeeded"
+    repeated = server.client.delete(f"/v1/tasks/{SECOND.name}", headers=key_of_removal)
+    assert (repeated.status_code, repeated.json()["id"]) == (202, removed["id"])  # though the task is gone
     assert server.predict(SECOND.test[0].text, min_generation=removed["result"]["generation"]).status_code == 200
     assert [one["name"] for one in server.client.get("/v1/tasks").json()["tasks"]] == [FIRST.name]
 
@@ -209,6 +211,17 @@ def test_wrong_uploads_are_refused_without_a_job(
     assert "/tmp" not in refused.text  # noqa: S108 - no path of the server is told
     assert len(server.client.get("/v1/jobs").json()["jobs"]) == before
     assert list((server.context.jobs.folder / "data").iterdir()) == []
+
+
+def test_labels_are_refused_at_once_unless_a_waiting_job_may_change_their_task(tmp_path: Path) -> None:
+    with served(workspace(tmp_path, 2).path) as running:
+        running.context.runner.stop(0)  # jobs stay as they are
+        assert running.client.delete(f"/v1/tasks/{SECOND.name}").status_code == 202
+        refused = send(running, lines(rows(FIRST)), name="other")
+        assert (refused.status_code, refused.json()["type"]) == (422, "urn:conpet:problem:invalid-data")
+        assert f"belongs to the earlier task {FIRST.name!r}" in refused.text
+        assert send(running, lines(rows(SECOND)), name="other").status_code == 202
+        assert running.context.jobs.concerned() == {SECOND.name, "other"}
 
 
 def test_unknown_names_and_reused_keys_are_refused(server: Served) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Collection, Iterable
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -12,12 +13,12 @@ from typing import Self, TypeVar
 import httpx2
 
 from conpet.client import calls
-from conpet.client.calls import Call, EventReader, Inputs
+from conpet.client.calls import Call, Inputs
 from conpet.client.connection import Connection
 from conpet.client.failures import Attempts, answer_of
 from conpet.client.records import TaskInfo, VersionInfo
-from conpet.client.waiting import LOOK_SECONDS, Progress, Waiting
-from conpet.data import Examples, Task
+from conpet.client.waiting import LOOK_SECONDS, Following, Progress, Waiting
+from conpet.data import Example, Examples, Task
 from conpet.jobs.records import Job, JobEvent, JobState
 from conpet.types import Prediction
 
@@ -210,6 +211,18 @@ class AsyncClient:
         """Cancel a job: one that waits at once, one that runs at its next step."""
         return await self._do(calls.cancel(job_id))
 
+    async def predict_stream(
+        self, inputs: Iterable[str | Example], *, top_n: int = 3, min_score: float = 0.0, batch: int = 256
+    ) -> AsyncIterator[Prediction]:
+        """Predict any number of inputs in constant memory, `batch` in each request; as `predict`.
+
+        A change of the workspace meanwhile shows in the generation of the answers.
+        """
+        remaining = iter(inputs)
+        while part := list(islice(remaining, batch)):
+            for prediction in await self.predict(part, top_n=top_n, min_score=min_score):
+                yield prediction
+
     async def events(self, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
         """Yield what happens to a job until it ends; a lost connection is resumed.
 
@@ -217,26 +230,23 @@ class AsyncClient:
             job_id: The job.
             after: Id of the last event already known.
         """
-        attempts, ended = Attempts(self._connection.retries), False
-        while not ended:
-            reader, headers = EventReader(), {"Last-Event-ID": str(after)}
+        following = Following(job_id, after, self._connection.retries)
+        while not following.ended:
             try:
-                async with self._http.stream("GET", calls.events_path(job_id), headers=headers) as response:
-                    pause = attempts.pause_after(response)
+                async with self._http.stream(**following.connection()) as response:
+                    pause = following.attempts.pause_after(response)
                     if pause is None and not response.is_success:
                         await response.aread()
                         answer_of(response)
                     async for line in response.aiter_lines():
-                        if pause is None and (event := reader.feed(line)) is not None:
-                            attempts, after = Attempts(self._connection.retries), event.id
-                            ended = ended or event.ends
+                        if pause is None and (event := following.received(line)) is not None:
                             yield event
             except httpx2.TransportError as error:
-                pause = attempts.pause_after_error(error, self._connection.url)
+                pause = following.attempts.pause_after_error(error, self._connection.url)
             if pause is not None:
                 await asyncio.sleep(pause)
-            elif not ended:
-                ended = (await self.job(job_id)).state.ended
+            elif not following.ended:
+                following.ended = (await self.job(job_id)).state.ended
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def wait(self, job: Job | str, *, timeout: float | None = None, progress: Progress | None = None) -> Job:

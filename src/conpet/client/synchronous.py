@@ -13,11 +13,11 @@ from typing import Self, TypeVar
 import httpx2
 
 from conpet.client import calls
-from conpet.client.calls import Call, EventReader, Inputs
+from conpet.client.calls import Call, Inputs
 from conpet.client.connection import Connection
 from conpet.client.failures import Attempts, answer_of
 from conpet.client.records import TaskInfo, VersionInfo
-from conpet.client.waiting import LOOK_SECONDS, Progress, Waiting
+from conpet.client.waiting import LOOK_SECONDS, Following, Progress, Waiting
 from conpet.data import Example, Examples, Task
 from conpet.jobs.records import Job, JobEvent, JobState
 from conpet.types import Prediction
@@ -220,26 +220,23 @@ class Client:
             job_id: The job.
             after: Id of the last event already known.
         """
-        attempts, ended = Attempts(self._connection.retries), False
-        while not ended:
-            reader, headers = EventReader(), {"Last-Event-ID": str(after)}
+        following = Following(job_id, after, self._connection.retries)
+        while not following.ended:
             try:
-                with self._http.stream("GET", calls.events_path(job_id), headers=headers) as response:
-                    pause = attempts.pause_after(response)
+                with self._http.stream(**following.connection()) as response:
+                    pause = following.attempts.pause_after(response)
                     if pause is None and not response.is_success:
                         response.read()
                         answer_of(response)
                     for line in response.iter_lines():
-                        if pause is None and (event := reader.feed(line)) is not None:
-                            attempts, after = Attempts(self._connection.retries), event.id
-                            ended = ended or event.ends
+                        if pause is None and (event := following.received(line)) is not None:
                             yield event
             except httpx2.TransportError as error:
-                pause = attempts.pause_after_error(error, self._connection.url)
+                pause = following.attempts.pause_after_error(error, self._connection.url)
             if pause is not None:
                 time.sleep(pause)
-            elif not ended:
-                ended = self.job(job_id).state.ended
+            elif not following.ended:
+                following.ended = self.job(job_id).state.ended
                 time.sleep(LOOK_SECONDS)
 
     def wait(self, job: Job | str, *, timeout: float | None = None, progress: Progress | None = None) -> Job:

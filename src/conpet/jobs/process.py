@@ -18,7 +18,7 @@ from conpet.errors import ConpetError, StoppedError, is_out_of_memory
 from conpet.jobs.perform import JOB, Performer, changes_of, result_so_far
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.records import Job, JobProgress, JobState
-from conpet.serve.problems import document, problem_of
+from conpet.problem_details import document, problem_of
 from conpet.store import Store
 
 _LOOK_SECONDS = 0.2

@@ -196,6 +196,14 @@ class JobQueue:
         counts = self.counts()
         return sum(number for state, number in counts.items() if not state.ended)
 
+    def concerned(self) -> set[str]:
+        """Return the names of the tasks that jobs concern which wait or run."""
+        if not self._exists_file():
+            return set()
+        with self._database.read() as connection:
+            rows = connection.execute(select(JobRow.tasks).where(JobRow.state.not_in(ENDED)))
+            return {task for (tasks,) in rows for task in tasks}
+
     def counts(self) -> dict[JobState, int]:
         """Return the number of jobs in each state."""
         counts = dict.fromkeys(JobState, 0)

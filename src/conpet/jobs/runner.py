@@ -15,7 +15,7 @@ from pathlib import Path
 from conpet.errors import is_out_of_memory
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.records import Job, JobState
-from conpet.serve.problems import ApiProblem, document
+from conpet.problem_details import ApiProblem, document
 
 _LOG = logging.getLogger("conpet.jobs")
 LOSSES = 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -86,9 +87,18 @@ def check_upload(folder: Path, options: UploadOptions) -> CheckedUpload:
     """
     request = json.dumps({"folder": str(folder), **asdict(options)})
     command = [sys.executable, "-m", "conpet.jobs.intake"]
+    # Arrow's own allocator reserves a gigabyte at once, which may be all that the process is allowed.
+    environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}
     try:
         done = subprocess.run(
-            command, input=request, capture_output=True, text=True, encoding="utf-8", timeout=_SECONDS, check=False
+            command,
+            input=request,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            env=environment,
+            timeout=_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise DataError(f"the upload could not be read within {_SECONDS} seconds; send it in smaller parts") from None

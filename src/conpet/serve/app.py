@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -33,6 +34,8 @@ BODIES: tuple[type[BaseModel], ...] = (
 """Models that routes describe themselves, for the OpenAPI document: bodies of requests, and problems."""
 UPLOADS: tuple[str, ...] = ("/v1/learn",)
 """Paths whose bodies may be as large as `upload_bytes`."""
+_THREADS = 64
+"""Most threads of a process that wait for files and processes."""
 
 
 def ignore(_: Exception) -> None:
@@ -52,6 +55,8 @@ def create_app(settings: ServeSettings, on_failure: Callable[[Exception], None] 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # By default there are few on a machine with few cores, and slow disks or uploads would hold up the others.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "conpet-wait"))
         context.serving.start()
         context.runner.start()
         yield

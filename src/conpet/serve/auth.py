@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
+from conpet.problem_details import ApiProblem, too_busy
 from conpet.serve.context import ServerContext, context_of
 from conpet.serve.keys import KeyRecord, Role
-from conpet.serve.problems import ApiProblem, too_busy
 
 BEARER = HTTPBearer(auto_error=False, description="A key made with `conpet keys create`; none is needed without keys.")
 SECURED: dict[str, Any] = {"security": [{BEARER.scheme_name: []}]}

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
-from conpet.serve.problems import ApiProblem, invalid
+from conpet.problem_details import ApiProblem
+from conpet.serve.problems import invalid
 
 Model = TypeVar("Model", bound=BaseModel)
 

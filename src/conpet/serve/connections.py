@@ -9,8 +9,9 @@ from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from conpet.problem_details import ApiProblem, too_busy
 from conpet.serve.middleware import SECURITY_HEADERS
-from conpet.serve.problems import ApiProblem, response_of, too_busy
+from conpet.serve.problems import response_of
 from conpet.serve.settings import ServeSettings
 
 HEADER_BYTES = 64 << 10
@@ -141,7 +142,7 @@ class LimitedProtocol(HttpToolsProtocol):
         response = response_of(problem, "none")
         headers = {**dict(response.headers), **SECURITY_HEADERS, "Connection": "close"}
         lines = [
-            f"HTTP/1.1 {problem.status_code} Refused",
+            f"HTTP/1.1 {problem.status} Refused",
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
         self.transport.write("\r\n".join([*lines, "", ""]).encode("latin-1") + bytes(response.body))

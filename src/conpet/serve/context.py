@@ -10,11 +10,11 @@ from fastapi import Request
 
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.runner import JobRunner
+from conpet.problem_details import too_busy
 from conpet.serve.batching import Batcher
 from conpet.serve.keys import KeyStore
 from conpet.serve.logs import Log, make_log
 from conpet.serve.metrics import Metrics
-from conpet.serve.problems import too_busy
 from conpet.serve.rates import RateLimiter
 from conpet.serve.serving import Serving
 from conpet.serve.settings import ServeSettings
@@ -23,6 +23,8 @@ FAILURES_PER_SECOND = 0.2
 """Wrong keys that an address may send, after a burst of `FAILURE_BURST`."""
 FAILURE_BURST = 10
 VERIFIED_AT_ONCE = 2
+CHECKED_AT_ONCE = 2
+"""Uploads that are checked at once; each check may take a core and gigabytes."""
 
 
 @dataclass(eq=False)
@@ -42,6 +44,7 @@ class ServerContext:
         uploads: Number of uploads being received or checked.
         followers: Number of clients that follow jobs.
         verifying: Limits how many new keys are verified at once.
+        checking: Limits how many uploads are checked at once.
         stopping: Whether a stop was requested: nothing new is accepted.
     """
 
@@ -57,6 +60,7 @@ class ServerContext:
     uploads: int = 0
     followers: int = 0
     verifying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(VERIFIED_AT_ONCE))
+    checking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CHECKED_AT_ONCE))
     stopping: bool = False
 
     @classmethod

@@ -13,8 +13,9 @@ from contextlib import suppress
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from conpet.problem_details import ApiProblem, problem_of
 from conpet.serve.context import ServerContext
-from conpet.serve.problems import SERVER_ERROR, ApiProblem, problem_of, response_of
+from conpet.serve.problems import SERVER_ERROR, response_of
 from conpet.serve.settings import ServeSettings
 
 REQUEST_ID = "X-Request-ID"
@@ -71,7 +72,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:
             problem = problem_of(error)
-            if problem.status_code >= SERVER_ERROR:
+            if problem.status >= SERVER_ERROR:
                 self._context.log.exception("error", request_id=request_id)
             if status:
                 raise

@@ -54,7 +54,8 @@ class ServeSettings(StrictModel):
         max_words: Most words in an input with spans.
         max_connections: Most open connections of a process.
         timeout_seconds: Most seconds for a request; a client may ask for less.
-        body_seconds: Most seconds until the body of a request has arrived.
+        body_seconds: Most seconds until the body of a request has arrived, or in which a client takes hardly any of
+            its response.
         header_seconds: Most seconds until the headers of a request have arrived.
         response_seconds: Most seconds until a client has received what was sent to it.
         keep_alive_seconds: Seconds that an idle connection stays open.

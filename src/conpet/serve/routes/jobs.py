@@ -9,13 +9,14 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import contextmanager_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from conpet.api import ConPET
@@ -23,18 +24,18 @@ from conpet.errors import DataError, Problem, UnknownNameError
 from conpet.jobs.data import SAMPLE, read_tasks
 from conpet.jobs.records import Job, JobEvent, JobEventKind, JobKind, JobRequest, JobState
 from conpet.jobs.uploads import FORMATS, MEDIA_TYPES, RAW, UploadOptions, check_upload
+from conpet.problem_details import ApiProblem, too_busy
 from conpet.serve.auth import Caller, requires
 from conpet.serve.bodies import body_of, json_body, media_type_of
 from conpet.serve.context import ServerContext, context_of
 from conpet.serve.job_schemas import ActivateRequest, ConsolidateRequest, JobFields, JobsResponse, LogResponse
 from conpet.serve.keys import Role
-from conpet.serve.problems import ApiProblem, documented, too_busy
+from conpet.serve.problems import documented
 
 REPLAYED = "Idempotent-Replayed"
 """Header of a response that repeats an earlier one."""
 _ANY_FORMAT = ("application/octet-stream", "application/gzip")
 """Content types of uploads whose format is given in the query."""
-_KEY_CHARACTERS = 255
 _UPLOADS = 8
 """Most uploads that a process receives at once."""
 _STREAMS = 200
@@ -52,6 +53,9 @@ Key = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern="^[ -~]*$",
         description="A key of your choice, for example a UUID: a second request with it returns the first job.",
     ),
 ]
@@ -63,6 +67,14 @@ _CHANGE_ERRORS = documented(400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 42
 _READ_ERRORS = documented(401, 403, 404, 421, 422, 429, 500, 503)
 
 _EVENT = 'id: 41\nevent: state\ndata: {"time": "2026-03-02T09:30:09+00:00", "state": "succeeded"}\n\n'
+_EVENT_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "event": {"enum": [str(kind) for kind in JobEventKind]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 _ROWS = [{"text": "my card was swallowed", "label": "card_swallowed"}, {"text": "i lost my pin", "label": "pin_lost"}]
 _LEARN_BODY = {
     "requestBody": {
@@ -106,7 +118,9 @@ _LEARN_BODY = {
 async def learn(
     request: Request,
     caller: Learner,
-    name: Annotated[str | None, Query(description="Name of the task, for all formats but JSON.")] = None,
+    name: Annotated[
+        str | None, Query(description="Name of the task, for all formats but JSON.", examples=["cards"])
+    ] = None,
     template: Annotated[str | None, Query(description="Its template, for all formats but JSON.")] = None,
     extend: Annotated[bool, Query(description="Learn more examples of known labels.")] = False,
     batch: Annotated[int, Query(ge=1, le=1000, description="Number of tasks to learn in each change.")] = 1,
@@ -129,8 +143,7 @@ async def learn(
     options: dict[str, Any] = {"evaluate": evaluate} | ({} if extend else {"batch": batch})
     read = {"name": name, "template": template, "seed": seed, "all_rows": all_rows, "format": chosen}
     kind = JobKind.EXTEND if extend else JobKind.LEARN
-    await asyncio.to_thread(context.jobs.make)
-    with _uploading(context), context.jobs.upload() as (job_id, folder):
+    async with _uploading(context) as (job_id, folder):
         content = await _received(request, folder / f"{RAW}.{chosen}")
         digest = _digest([kind, options, read, content])
         former = await _former(context, caller, idempotency_key, digest)
@@ -145,9 +158,9 @@ async def learn(
             all_rows=all_rows,
             limit=context.settings.upload_bytes,
         )
-        tasks = await asyncio.to_thread(_checked, context, workspace, folder, upload)
-        submitted = JobRequest(kind, options, tasks)
-        return await _submit(request, caller, submitted, idempotency_key, digest, job_id)
+        async with context.checking:
+            tasks = await asyncio.to_thread(_checked, context, workspace, folder, upload)
+        return await _submit(request, caller, JobRequest(kind, options, tasks), idempotency_key, digest, job_id)
 
 
 @router.delete(
@@ -162,9 +175,8 @@ async def remove(
     request: Request, caller: Operator, task: str, evaluate: Evaluate = True, idempotency_key: Key = None
 ) -> Response:
     """Accept a job that removes a task with its labels, versions and stored examples."""
-    await _check_known(request, task)
     wanted = JobRequest(JobKind.REMOVE, {"task": task, "evaluate": evaluate}, (task,))
-    return await _submit(request, caller, wanted, idempotency_key)
+    return await _change(request, caller, wanted, idempotency_key)
 
 
 @router.post(
@@ -184,9 +196,8 @@ async def activate(
     idempotency_key: Key = None,
 ) -> Response:
     """Accept a job that makes another version of a task active: a rollback, or the way back."""
-    await _check_known(request, task, body.version)
     options = {"task": task, "version": body.version, "evaluate": body.evaluate}
-    return await _submit(request, caller, JobRequest(JobKind.ACTIVATE, options, (task,)), idempotency_key)
+    return await _change(request, caller, JobRequest(JobKind.ACTIVATE, options, (task,)), idempotency_key)
 
 
 @router.post(
@@ -206,7 +217,7 @@ async def consolidate(
 ) -> Response:
     """Accept a job that tunes the backbone on the stored examples of all tasks."""
     options = {"bound": body.bound, "evaluate": body.evaluate}
-    return await _submit(request, caller, JobRequest(JobKind.CONSOLIDATE, options), idempotency_key)
+    return await _change(request, caller, JobRequest(JobKind.CONSOLIDATE, options), idempotency_key)
 
 
 @router.get("/jobs", summary="The jobs", dependencies=[learn_role], responses=_READ_ERRORS, response_model=JobsResponse)
@@ -256,7 +267,7 @@ async def log(
     | {
         200: {
             "description": "Server-sent events.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EVENT}},
+            "content": {"text/event-stream": {"itemSchema": _EVENT_SCHEMA, "example": _EVENT}},
         }
     },
     response_class=StreamingResponse,
@@ -265,15 +276,15 @@ async def events(
     request: Request,
     job_id: str,
     last_event_id: Annotated[
-        str | None, Header(alias="Last-Event-ID", description="Id of the last event received.")
-    ] = None,
+        str, Header(alias="Last-Event-ID", pattern="^[0-9]{0,15}$", description="Id of the last event received.")
+    ] = "",
 ) -> Response:
     """Send what happens to a job as server-sent events, until it ends.
 
     The events `state`, `progress` and `log` have JSON data. After a lost connection, go on with `Last-Event-ID`.
     """
     context = context_of(request)
-    after = _last_event(last_event_id)
+    after = int(last_event_id or 0)
     await asyncio.to_thread(context.jobs.get, job_id)
     if context.followers >= _STREAMS:
         raise too_busy(429, "too-many-streams", "too many clients follow jobs; ask for the job instead", 5)
@@ -332,14 +343,6 @@ def _sent(event: JobEvent) -> str:
     return f"id: {event.id}\nevent: {event.kind}\ndata: {data}\n\n"
 
 
-def _last_event(given: str | None) -> int:
-    if given is None or not given.strip():
-        return 0
-    if not (given.isascii() and given.isdecimal() and len(given) < 16):
-        raise ApiProblem(422, "invalid-event-id", "Last-Event-ID is the id of an event of this job")
-    return int(given)
-
-
 def _workspace(context: ServerContext) -> ConPET:
     """Return the workspace.
 
@@ -379,9 +382,9 @@ def _check_options(form: str, *, extend: bool, batch: int, **task: Any) -> None:
         raise ApiProblem(422, "invalid-options", "batch is for several tasks, which only JSON can hold")
 
 
-@contextmanager
-def _uploading(context: ServerContext) -> Iterator[None]:
-    """Count an upload while it is received and checked.
+@asynccontextmanager
+async def _uploading(context: ServerContext) -> AsyncIterator[tuple[str, Path]]:
+    """Yield the id of a new job and the folder for its data, while an upload is received and checked.
 
     Raises:
         ApiProblem: There are too many at once.
@@ -390,7 +393,8 @@ def _uploading(context: ServerContext) -> Iterator[None]:
         raise too_busy(429, "too-many-uploads", "too many uploads at once; try again later", 2)
     context.uploads += 1
     try:
-        yield
+        async with contextmanager_in_threadpool(context.jobs.upload()) as upload:
+            yield upload
     finally:
         context.uploads -= 1
 
@@ -401,18 +405,19 @@ async def _received(request: Request, file: Path) -> str:
     with file.open("wb") as stream:
         async for chunk in request.stream():
             hasher.update(chunk)
-            stream.write(chunk)
+            await asyncio.to_thread(stream.write, chunk)
     return hasher.hexdigest()
 
 
 def _checked(context: ServerContext, workspace: ConPET, folder: Path, upload: UploadOptions) -> tuple[str, ...]:
     """Check an upload in itself and against the workspace; return the names of its tasks.
 
-    While jobs wait that may change the workspace, only the data is checked: the job itself checks the rest.
+    What jobs that wait may still change is left to the job itself: labels of the tasks that they concern, and new ones.
     """
-    pending = context.jobs.unfinished() > 0
-    owners = {} if pending else workspace.owners
-    checked = check_upload(folder, replace(upload, owned=owners))
+    pending, concerned = context.jobs.unfinished() > 0, context.jobs.concerned()
+    owners = workspace.owners
+    owned = {label: task for label, task in owners.items() if task not in concerned}
+    checked = check_upload(folder, replace(upload, owned=owned))
     if not upload.extend:
         workspace.check(read_tasks(folder / SAMPLE))
         return checked.tasks
@@ -422,19 +427,29 @@ def _checked(context: ServerContext, workspace: ConPET, folder: Path, upload: Up
     return tuple(dict.fromkeys(owners[label] for label in checked.labels if label in owners))
 
 
-async def _check_known(request: Request, task: str, version: int | None = None) -> None:
-    """Refuse an unknown task or version at once, unless a job that waits may still make it."""
+async def _change(request: Request, caller: Caller, wanted: JobRequest, key: str | None) -> Response:
+    """Check a change that has no data and add its job; a request that is sent again is not checked again."""
     context = context_of(request)
-    workspace = _workspace(context)
-    if not await asyncio.to_thread(context.jobs.unfinished):
-        record = (await asyncio.to_thread(workspace.store.snapshot)).task(task)
-        if version is not None:
-            record.version(version)
+    workspace, digest = _workspace(context), _digest([wanted.kind, wanted.options])
+    if (former := await _former(context, caller, key, digest)) is not None:
+        return _accepted(former, replayed=True)
+    await asyncio.to_thread(_check_known, context, workspace, wanted)
+    return await _submit(request, caller, wanted, key, digest)
+
+
+def _check_known(context: ServerContext, workspace: ConPET, wanted: JobRequest) -> None:
+    """Refuse an unknown task or version at once, unless a job that waits may still make it."""
+    if not context.jobs.unfinished():
+        for task in wanted.tasks:
+            record = workspace.store.snapshot().task(task)
+            if "version" in wanted.options:
+                record.version(wanted.options["version"])
 
 
 async def _former(context: ServerContext, caller: Caller, key: str | None, digest: str) -> Job | None:
-    if key is not None and not (0 < len(key) <= _KEY_CHARACTERS and key.isascii() and key.isprintable()):
-        raise ApiProblem(422, "invalid-idempotency-key", f"Idempotency-Key has 1 to {_KEY_CHARACTERS} characters")
+    """Return the job that this request has made before, or None."""
+    if key is None:
+        return None
     return await asyncio.to_thread(context.jobs.find, caller.id, key, digest)
 
 
@@ -443,15 +458,12 @@ async def _submit(
     caller: Caller,
     wanted: JobRequest,
     key: str | None,
-    digest: str | None = None,
+    digest: str,
     job_id: str | None = None,
 ) -> Response:
-    """Add a job to the queue, or return the one that was added with the same idempotency key."""
+    """Add a job to the queue."""
     context = context_of(request)
     context.ready()
-    digest = digest or _digest([wanted.kind, wanted.options])
-    if (former := await _former(context, caller, key, digest)) is not None:
-        return _accepted(former, replayed=True)
     accepted = await asyncio.to_thread(
         context.jobs.submit,
         wanted,

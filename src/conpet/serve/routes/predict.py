@@ -13,12 +13,13 @@ from fastapi.routing import APIRoute
 
 from conpet.data import Example, check_example
 from conpet.errors import DamagedModuleError, DataError, UnknownNameError
+from conpet.problem_details import SHOWN, ApiProblem, too_busy
 from conpet.serve.auth import SECURED, admit
 from conpet.serve.batching import Batcher, ClosedError, DeadlineError, QueueFullError, Ticket
 from conpet.serve.bodies import body_of, read_body
 from conpet.serve.context import ServerContext, context_of
 from conpet.serve.keys import Role
-from conpet.serve.problems import SHOWN, ApiProblem, documented, too_busy
+from conpet.serve.problems import documented
 from conpet.serve.schemas import PredictRequest, PredictResponse
 from conpet.serve.settings import ServeSettings
 from conpet.types import Prediction
@@ -55,6 +56,16 @@ router = APIRouter(prefix="/v1", tags=["predict"], route_class=_DirectRoute)
     response_model_exclude_none=True,
     responses=documented(401, 403, 409, 422, 429, 504),
     openapi_extra=SECURED
+    | {
+        "parameters": [
+            {
+                "name": TIMEOUT,
+                "in": "header",
+                "description": "Seconds after which the server gives up with 504, if less than its own limit.",
+                "schema": {"type": "number", "exclusiveMinimum": 0},
+            }
+        ]
+    }
     | body_of(
         PredictRequest,
         text={"inputs": "my card was swallowed by the machine"},

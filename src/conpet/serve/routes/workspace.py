@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from conpet.errors import UnknownNameError
+from conpet.problem_details import ApiProblem
 from conpet.serve.auth import requires
 from conpet.serve.context import context_of
 from conpet.serve.keys import Role
-from conpet.serve.problems import ApiProblem, documented
+from conpet.serve.problems import documented
 from conpet.serve.schemas import LabelsResponse, TasksResponse, VersionsResponse
 from conpet.store import Snapshot, TaskRecord
 

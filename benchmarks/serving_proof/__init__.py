@@ -1,0 +1,1 @@
+"""Proofs about the server: swaps under load, faults, hostile input. Results: `benchmarks/results/serving-*.json`."""

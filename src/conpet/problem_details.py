@@ -1,0 +1,113 @@
+"""Errors as problem details (RFC 9457): what a failed request or job is reported as, always with the request's id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from conpet.errors import (
+    ConpetError,
+    DataError,
+    IdempotencyError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TooManyJobsError,
+    UnknownNameError,
+    WorkspaceBusyError,
+    is_disk_full,
+    is_out_of_memory,
+)
+
+RETRY_SECONDS = 1
+"""Seconds after which a client may try again, where nothing better is known."""
+SHOWN = 100
+"""Most errors listed in one problem."""
+
+
+class ApiProblem(Exception):  # noqa: N818 - the term of RFC 9457
+    """An error that a request or a job ends with.
+
+    Args:
+        status: HTTP status.
+        kind: Short name of the kind of error, part of its type.
+        detail: What is wrong and what to do, for people; no text of the request is repeated.
+        headers: Headers of the response, for example `Retry-After`.
+        extra: Further members of the document.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.extra = extra
+
+
+def too_busy(status: int, kind: str, detail: str, seconds: float = RETRY_SECONDS) -> ApiProblem:
+    """Return a problem that is over after some seconds."""
+    return ApiProblem(status, kind, detail, headers={"Retry-After": str(max(1, round(seconds + 0.5)))})
+
+
+def problem_of(error: Exception) -> ApiProblem:
+    """Return the problem that an error is reported as; errors that conpet does not raise deliberately say nothing."""
+    match error:
+        case ApiProblem():
+            return error
+        case DataError():
+            return ApiProblem(422, "invalid-data", error.summary, errors=_data_problems(error))
+        case UnknownNameError():
+            return ApiProblem(404, "not-found", str(error))
+        case IdempotencyError() | TooManyJobsError():
+            return _job_problem(error)
+        case WorkspaceBusyError():
+            return too_busy(503, "workspace-busy", "another change of the workspace is under way; try again later")
+        case OSError() if not is_out_of_memory(error):
+            return _storage_problem(error)
+        case _ if is_out_of_memory(error) or isinstance(error, OutOfMemoryError):
+            return too_busy(503, "out-of-memory", "memory ran out; send fewer or shorter inputs, or try again later")
+        case ConpetError():
+            return ApiProblem(422, "refused", str(error))
+        case _:
+            return ApiProblem(500, "internal-error", "unexpected error; the server's log has it under the request id")
+
+
+def _storage_problem(error: OSError) -> ApiProblem:
+    if isinstance(error, ReadOnlyError):
+        return ApiProblem(503, "read-only", "the workspace can be read but not changed: the server may not write it")
+    if is_disk_full(error):
+        return ApiProblem(507, "disk-full", "the disk of the workspace is full; nothing was changed")
+    return too_busy(503, "storage-failed", "the workspace cannot be read or written; the server's log says why")
+
+
+def _job_problem(error: IdempotencyError | TooManyJobsError) -> ApiProblem:
+    if isinstance(error, IdempotencyError):
+        return ApiProblem(422, "idempotency-key-reused", str(error))
+    return too_busy(429, "too-many-jobs", str(error), 10)
+
+
+def _data_problems(error: DataError) -> list[dict[str, Any]]:
+    return [
+        {"source": problem.file, "row": problem.row, "detail": problem.reason} for problem in error.problems[:SHOWN]
+    ]
+
+
+def document(problem: ApiProblem, request_id: str) -> dict[str, Any]:
+    """Return a problem as a JSON-ready dictionary."""
+    return {
+        "type": f"urn:conpet:problem:{problem.kind}",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "request_id": request_id,
+        **problem.extra,
+    }
