@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # No deadline: on a busy machine an example may take any time. On a build machine the examples are always the same.
 settings.register_profile("conpet", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("conpet")
+
+
+gc.disable()  # while everything is imported
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported (a million objects) out of all later garbage collections."""
+    gc.freeze()
+    gc.enable()
 
 
 INTEGRATION = Path(__file__).parent / "integration"
