@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -55,10 +55,15 @@ def named(page: Path) -> str:
 
 
 @pytest.mark.parametrize("script", ["page.py", "methods_page.py", "performance_page.py"])
-def test_pages_of_figures_are_made_from_the_result_files(script: str) -> None:
-    command = [sys.executable, f"benchmarks/{script}", "--check"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_pages_of_figures_are_made_from_the_result_files(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = ROOT / "benchmarks" / script
+    monkeypatch.syspath_prepend(str(path.parent))  # as for `python benchmarks/page.py`
+    monkeypatch.setattr(sys, "argv", [str(path), "--check"])
+    with pytest.raises(SystemExit) as done:
+        runpy.run_path(str(path), run_name="__main__")
+    assert done.value.code == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("page", stated())

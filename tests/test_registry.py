@@ -85,9 +85,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
 def test_a_registered_name_and_its_path_pass_the_contract_in_another_process(tmp_path: Path) -> None:
     conpet.register("method", "by-path", "tests.test_registry:Plain")
     conpet.register("method", "plain", Plain)
-    for name in ("by-path", "plain"):
-        with registered("method", name):
-            METHOD_CHECKS["reloaded_elsewhere"](Trial(tmp_path / name, tiny_settings(method=name)))
+    with registered("method", "by-path"), registered("method", "plain"):
+        METHOD_CHECKS["reloaded_elsewhere"](
+            *(Trial(tmp_path / name, tiny_settings(method=name)) for name in ("by-path", "plain"))
+        )
 
 
 def test_what_another_process_cannot_import_is_told_in_two_lines(tmp_path: Path, monkeypatch: Any) -> None:

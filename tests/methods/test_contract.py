@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,6 @@ from conpet.testing import (
     check_fusion_contract,
     check_method_contract,
     check_selector_scores,
-    methods,
     tiny_settings,
     toy_stream,
 )
@@ -57,7 +58,11 @@ def test_every_method_gives_the_same_answers_in_another_process(tmp_path: Path) 
 
 
 def test_other_answers_in_another_process_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "ask", lambda workspace, texts: [{"wrong": 1.0} for _ in texts])
+    def other(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        _, texts, _ = json.loads(command[-1])
+        return subprocess.CompletedProcess(command, 0, json.dumps([[{"wrong": 1.0} for _ in texts]]), "")
+
+    monkeypatch.setattr(subprocess, "run", other)
     with pytest.raises(ContractError, match=r"other labels in another process \(method ncm\)"):
         METHOD_CHECKS[ELSEWHERE](Trial(tmp_path, tiny_settings(method="ncm")))
 
