@@ -32,10 +32,11 @@ from conpet.testing import (
 ELSEWHERE = "reloaded_elsewhere"
 HERE = [check for check in METHOD_CHECKS if check != ELSEWHERE]
 VARIANTS: dict[str, dict[str, Any]] = {
-    "learned": {"selector": "learned"},
-    "the paper's fusion, k=2": {"fusion": "paper", "selector": {"top_k": 2}},
-    "no prefix": {"backbone": {"frozen_layers": 0}},
-    "a small memory by k-means": {"replay": {"retention": "k-means", "memory_examples": 6}, "selector": "learned"},
+    "learned, the paper's fusion, k=2": {"fusion": "paper", "selector": {"name": "learned", "top_k": 2}},
+    "no prefix, a small memory by k-means": {
+        "backbone": {"frozen_layers": 0},
+        "replay": {"retention": "k-means", "memory_examples": 6},
+    },
     "latent only": {"replay": {"latent_only": True}, "selector": "learned"},
 }
 """Settings that take other paths through the code; no check in a second process is needed for them."""
