@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -208,8 +207,8 @@ def test_a_class_of_a_script_is_refused_by_the_checks(tmp_path: Path) -> None:
         "check_method_contract('mine')\n",
         encoding="utf-8",
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
-    assert "Mine is defined in __main__" in done.stderr
+    with pytest.raises(ContractError, match="Mine is defined in __main__"):
+        runpy.run_path(str(script), run_name="__main__")
 
 
 def test_within_a_task_that_gets_no_score_all_labels_are_equal(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def heavy_after(code: str) -> set[str]:
 
 LIGHT = (
     "conpet",
+    "conpet.artifact",
     "conpet.data",
     "conpet.store",
     "conpet.report",
