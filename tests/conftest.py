@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -18,6 +22,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # No deadline: on a busy machine an example may take any time. On a build machine the examples are always the same.
 settings.register_profile("conpet", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("conpet")
+
+
+gc.disable()  # while everything is imported
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported (a million objects) out of all later garbage collections."""
+    gc.freeze()
+    gc.enable()
 
 
 INTEGRATION = Path(__file__).parent / "integration"
@@ -35,4 +48,29 @@ def _home(request: pytest.FixtureRequest, unit_home: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if INTEGRATION not in request.path.parents:
             patch.setenv("CONPET_HOME", str(unit_home))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tiny_backbone_loaded_once() -> Iterator[None]:
+    """Let all workspaces of this process share the weights of `tiny-random`: loading takes longer than most tests."""
+    if "conpet.state.live" not in sys.modules:  # no test module that was collected opens a workspace
+        yield
+        return
+    from conpet.backbone.load import load_backbone
+    from conpet.backbone.tiny import TINY_RANDOM
+    from conpet.home import conpet_home
+
+    @cache
+    def tiny(_home: Path, **options: Any) -> Any:
+        return load_backbone(TINY_RANDOM, **options)
+
+    def load(name: str, *, progress: Any = None, **options: Any) -> Any:
+        if name == TINY_RANDOM:
+            return tiny(conpet_home(), **options)
+        return load_backbone(name, progress=progress, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("conpet.api", "conpet.state.live"):
+            patch.setattr(f"{module}.load_backbone", load)
         yield

@@ -6,7 +6,7 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -106,13 +106,12 @@ def tree(module: str) -> ast.Module:
     return ast.parse(FILES[module].read_text(encoding="utf-8"))
 
 
-def imported_names(module: str) -> Iterator[str]:
-    """Yield what a module imports at any depth, as absolute dotted names; paths in registries count."""
+@cache
+def imported_names(module: str) -> frozenset[str]:
+    """Return what a module imports at any depth, as absolute dotted names; paths in registries count."""
     nodes = list(run_nodes(tree(module)))
-    yield from names_of(module, nodes)
-    for node in nodes:
-        if isinstance(node, ast.Constant):
-            yield from REGISTERED.findall(str(node.value))
+    registered = (REGISTERED.findall(str(node.value)) for node in nodes if isinstance(node, ast.Constant))
+    return frozenset(names_of(module, nodes)).union(*registered)
 
 
 def names_of(module: str, nodes: Iterable[ast.AST]) -> Iterator[str]:
@@ -136,14 +135,15 @@ def run_nodes(node: ast.AST) -> Iterator[ast.AST]:
         yield from run_nodes(child)
 
 
-def imported_modules(module: str) -> set[str]:
+@cache
+def imported_modules(module: str) -> frozenset[str]:
     """Return the modules of conpet that a module imports.
 
     Of `config` only what it needs to be imported itself: settings look registries up by name when they are checked.
     """
     every = names_of(module, tree(module).body) if part(module) == "config" else imported_names(module)
     names = {name for name in every if name.partition(".")[0] == "conpet"}
-    return {name if name in FILES else name.rpartition(".")[0] for name in names} - {module}
+    return frozenset(name if name in FILES else name.rpartition(".")[0] for name in names) - {module}
 
 
 def part(module: str) -> str:
@@ -158,8 +158,14 @@ def place(module: str) -> int:
     return ORDER.index(name)
 
 
-def calls(module: str) -> Iterator[str]:
-    return (ast.unparse(node.func) for node in ast.walk(tree(module)) if isinstance(node, ast.Call))
+@cache
+def calls(module: str) -> frozenset[str]:
+    return frozenset(ast.unparse(node.func) for node in ast.walk(tree(module)) if isinstance(node, ast.Call))
+
+
+def offences(of: Callable[[str], Iterable[str]], modules: Iterable[str] = MODULES) -> dict[str, list[str]]:
+    """Return what a rule finds, by module, without the modules in which it finds nothing."""
+    return {module: found for module in modules if (found := sorted(of(module)))}
 
 
 def test_every_part_has_its_place() -> None:
@@ -167,11 +173,9 @@ def test_every_part_has_its_place() -> None:
     assert set(ORDER) <= {name.partition(".")[2] for name in MODULES}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_only_what_comes_before_it(module: str) -> None:
-    imported = imported_modules(module)
-    assert imported <= set(FILES)
-    assert {other for other in imported if place(other) > place(module)} == set()
+def test_modules_import_only_what_comes_before_them() -> None:
+    assert offences(lambda module: imported_modules(module) - set(FILES)) == {}
+    assert offences(lambda module: {other for other in imported_modules(module) if place(other) > place(module)}) == {}
 
 
 def test_test_labels_are_opened_only_to_measure_by_them_or_to_store_them_anew() -> None:
@@ -193,32 +197,39 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_reads_no_file_that_can_carry_code(module: str) -> None:
-    imported = set(imported_names(module))
-    assert {name for name in imported if name.partition(".")[0] in UNSAFE_MODULES or name in UNSAFE_CALLS} == set()
-    assert set(calls(module)) & UNSAFE_CALLS == set()
+def test_no_module_reads_files_that_can_carry_code() -> None:
+    def unsafe(module: str) -> set[str]:
+        imported = {name for name in imported_names(module) if name.partition(".")[0] in UNSAFE_MODULES}
+        return imported | (imported_names(module) | calls(module)) & UNSAFE_CALLS
+
+    assert offences(unsafe) == {}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_seeds_no_generator_of_its_callers(module: str) -> None:
+def test_no_module_seeds_generators_of_its_callers() -> None:
     """`conpet.randomness` seeds those in use for a block; torch.manual_seed seeds those of all devices."""
     seeding = {"torch.manual_seed", "torch.seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all", "random.seed"}
-    assert set(calls(module)) & {*seeding, "np.random.seed", "numpy.random.seed"} == set()
+    assert offences(lambda module: calls(module) & {*seeding, "np.random.seed", "numpy.random.seed"}) == {}
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if part(module) != "testing"])
-def test_new_tensors_name_their_number_format(module: str) -> None:
+def test_new_tensors_name_their_number_format() -> None:
     """Torch's default may change at any moment: transformers sets it while another thread loads a model."""
     makers = {f"torch.{name}" for name in ("full", "zeros", "ones", "empty", "eye", "linspace", "rand", "randn")}
-    nodes = [node for node in ast.walk(tree(module)) if isinstance(node, ast.Call) and ast.unparse(node.func) in makers]
-    assert [ast.unparse(node) for node in nodes if "dtype" not in {word.arg for word in node.keywords}] == []
+
+    def unnamed(module: str) -> list[str]:
+        made = [node for node in ast.walk(tree(module)) if isinstance(node, ast.Call)] if calls(module) & makers else []
+        return [
+            ast.unparse(node)
+            for node in made
+            if ast.unparse(node.func) in makers and "dtype" not in {word.arg for word in node.keywords}
+        ]
+
+    assert offences(unnamed, [module for module in MODULES if part(module) != "testing"]) == {}
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if part(module) != "cli"])
-def test_only_the_command_line_prints(module: str) -> None:
-    assert "rich.print" not in imported_names(module)
-    assert set(calls(module)) & {"print", "pprint", "sys.stdout.write", "sys.stderr.write", "rich.print"} == set()
+def test_only_the_command_line_prints() -> None:
+    printing = {"print", "pprint", "sys.stdout.write", "sys.stderr.write", "rich.print"}
+    modules = [module for module in MODULES if part(module) != "cli"]
+    assert offences(lambda module: (calls(module) | imported_names(module) & {"rich.print"}) & printing, modules) == {}
 
 
 def test_dependencies_are_declared_used_and_explained() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -254,8 +252,3 @@ def test_a_damaged_checkpoint_is_ignored(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path) is None
     (tmp_path / "checkpoint.json").write_bytes(b"\0\0")
     assert load_checkpoint(tmp_path) is None
-
-
-def test_importing_the_module_does_not_import_torch() -> None:
-    code = "import sys, conpet.artifact, conpet.store; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)

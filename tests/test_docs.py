@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +30,7 @@ EXPERIMENTS = (DOCS / "reference" / "experiments.md").read_text(encoding="utf-8"
 EXTEND = (DOCS / "how-to" / "extend.md").read_text(encoding="utf-8")
 ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
 SETTINGS = (DOCS / "reference" / "settings.md").read_text(encoding="utf-8")
+STATED = stated()
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 FENCED = re.compile(r"```.*?```", re.DOTALL)
 CODE = re.compile(r"```\w+\n.*?```", re.DOTALL)
@@ -55,23 +56,28 @@ def named(page: Path) -> str:
 
 
 @pytest.mark.parametrize("script", ["page.py", "methods_page.py", "performance_page.py", "serving_page.py"])
-def test_pages_of_figures_are_made_from_the_result_files(script: str) -> None:
-    command = [sys.executable, f"benchmarks/{script}", "--check"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_pages_of_figures_are_made_from_the_result_files(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = ROOT / "benchmarks" / script
+    monkeypatch.syspath_prepend(str(path.parent))  # as for `python benchmarks/page.py`
+    monkeypatch.setattr(sys, "argv", [str(path), "--check"])
+    with pytest.raises(SystemExit) as done:
+        runpy.run_path(str(path), run_name="__main__")
+    assert done.value.code == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize("page", stated())
+@pytest.mark.parametrize("page", STATED)
 def test_figures_in_other_pages_are_those_of_the_result_files(page: str) -> None:
     text = squeezed((ROOT / page).read_text(encoding="utf-8"))
-    assert [sentence for sentence in stated()[page] if squeezed(sentence) not in text] == []
+    assert [sentence for sentence in STATED[page] if squeezed(sentence) not in text] == []
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if named(page).startswith(MEASURED_BY_HAND)], ids=named)
 def test_no_figure_is_stated_that_no_result_file_gives(page: Path) -> None:
     text = GENERATED.sub("", page.read_text(encoding="utf-8"))
     text = squeezed(CODE.sub("", text)).replace("``` ", "")
-    for sentence in stated().get(named(page), ()):
+    for sentence in STATED.get(named(page), ()):
         text = text.replace(squeezed(sentence), "")
     assert set(FIGURE.findall(text)) - NOT_MEASURED.get(named(page), set()) == set()
 

@@ -18,6 +18,7 @@ from conpet.errors import ConfigError, UnknownNameError
 from conpet.fusion.paper import PaperFusion
 from conpet.plugins import REGISTRIES
 from conpet.testing import (
+    METHOD_CHECKS,
     ContractError,
     Trial,
     check_fusion_contract,
@@ -32,6 +33,7 @@ from conpet.testing import (
 )
 
 PLUGIN = Path(__file__).parent / "plugin"
+ELSEWHERE = "reloaded_elsewhere"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,14 +69,31 @@ def test_every_kind_finds_the_package() -> None:
         assert callable(registry[name])
 
 
+def test_they_answer_alike_in_another_process(tmp_path: Path) -> None:
+    """One process is asked about all of them: to start it takes longer than to answer."""
+    METHOD_CHECKS[ELSEWHERE](
+        Trial(tmp_path / "static", tiny_settings(method="smoothed", replay="recent")),
+        Trial(tmp_path / "dynamic", tiny_settings(selector="tempered", module="bitfit", fusion="sum")),
+    )
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the check in another process; see above."""
+    monkeypatch.delitem(METHOD_CHECKS, ELSEWHERE)
+
+
+@pytest.mark.usefixtures("here")
 def test_the_method_keeps_the_contract() -> None:
     check_method_contract("smoothed")
 
 
+@pytest.mark.usefixtures("here")
 def test_the_selector_keeps_the_contract() -> None:
     check_selector_contract("tempered")
 
 
+@pytest.mark.usefixtures("here")
 def test_the_module_kind_keeps_the_contract() -> None:
     check_module_contract("bitfit")
 
@@ -83,6 +102,7 @@ def test_the_head_keeps_the_contract() -> None:
     check_head_contract("number", ["-3.5", "12"])
 
 
+@pytest.mark.usefixtures("here")
 def test_the_schedule_keeps_the_contract() -> None:
     check_schedule_contract("recent")
 

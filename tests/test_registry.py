@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,9 +84,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
 def test_a_registered_name_and_its_path_pass_the_contract_in_another_process(tmp_path: Path) -> None:
     conpet.register("method", "by-path", "tests.test_registry:Plain")
     conpet.register("method", "plain", Plain)
-    for name in ("by-path", "plain"):
-        with registered("method", name):
-            METHOD_CHECKS["reloaded_elsewhere"](Trial(tmp_path / name, tiny_settings(method=name)))
+    with registered("method", "by-path"), registered("method", "plain"):
+        METHOD_CHECKS["reloaded_elsewhere"](
+            *(Trial(tmp_path / name, tiny_settings(method=name)) for name in ("by-path", "plain"))
+        )
 
 
 def test_what_another_process_cannot_import_is_told_in_two_lines(tmp_path: Path, monkeypatch: Any) -> None:
@@ -207,8 +207,8 @@ def test_a_class_of_a_script_is_refused_by_the_checks(tmp_path: Path) -> None:
         "check_method_contract('mine')\n",
         encoding="utf-8",
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
-    assert "Mine is defined in __main__" in done.stderr
+    with pytest.raises(ContractError, match="Mine is defined in __main__"):
+        runpy.run_path(str(script), run_name="__main__")
 
 
 def test_within_a_task_that_gets_no_score_all_labels_are_equal(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, overload
 
-from conpet.backbone.backbone import Backbone
+from conpet.backbone.backbone import Backbone, Loaded
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder, fingerprint_of, load_backbone
 from conpet.backbone.location import RELATIVE, find_again, relative_location
@@ -99,6 +99,7 @@ class ConPET:
         device: A torch device that overrides the settings.
         deterministic: See `open`.
         wait_for_changes: See `open`.
+        loaded: The backbone's model, if it is loaded already.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class ConPET:
         *,
         deterministic: bool | None = None,
         wait_for_changes: bool = True,
+        loaded: Loaded | None = None,
     ) -> None:
         self._store = store
         self._backbone_name = backbone or settings.backbone.name
@@ -120,6 +122,7 @@ class ConPET:
             device or settings.backbone.device,
             deterministic=deterministic,
             wait_for_changes=wait_for_changes,
+            loaded=loaded,
         )
         self._engine = Engine(self._live)
 
@@ -175,7 +178,7 @@ class ConPET:
         place = Path(path).expanduser().absolute()
         recorded = cut.describe() | relative_location(requested.backbone.name, place)
         store = Store.create(path, settings=resolved.to_json(), backbone=recorded)
-        return cls(store, resolved)
+        return cls(store, resolved, loaded=loaded)
 
     @classmethod
     def open(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,15 +22,22 @@ from conpet.bench.run import backwards, measured, on_validation, ordered
 from conpet.data import Example, Span, Task
 from conpet.errors import CorruptionError
 from conpet.testing import toy_stream
-from tests.helpers.bench import experiment_file
+from tests.helpers.bench import TOY, experiment_file
 from tests.helpers.bench_results import made
+from tests.helpers.cli import Result as Ran
 from tests.helpers.cli import conpet
 
 RIGHT = made("lda").model_dump(mode="json")
 
 
-ORDERS = 4
-"""Orders of the experiment that is killed: so many that it is not finished before."""
+ORDERS = 2
+LEARNERS: dict[str, Any] = {
+    **TOY["learners"],
+    "wild": {"method": "emr", "training": {"learning_rate": 1e30}},  # its runs fail
+}
+RUNS = ORDERS * len(LEARNERS)
+"""Runs of the experiment that is killed: so many that it is not finished before."""
+RESULTS = ORDERS * len(TOY["learners"])
 
 
 class Killed(NamedTuple):
@@ -44,7 +52,7 @@ class Killed(NamedTuple):
 def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Killed]:
     """Return the folder of an experiment that is killed after its first result."""
     folder = tmp_path_factory.mktemp("done")
-    path = experiment_file(folder, orders=ORDERS)
+    path = experiment_file(folder, orders=ORDERS, learners=LEARNERS)
     command = [sys.executable, "-m", "conpet", "bench", "run", str(path), "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -57,12 +65,17 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Killed]:
 
 
 @pytest.fixture(scope="module")
-def done(killed: tuple[Path, Killed]) -> Path:
-    """Return the folder of that experiment, gone on with until it was finished."""
+def ran(killed: tuple[Path, Killed]) -> Ran:
+    """Go on with that experiment until it is finished."""
     folder, _ = killed
-    ran = conpet("bench", "run", folder / "trial.yaml")
-    assert ran.code == 0, ran.err
-    return folder
+    return conpet("bench", "run", folder / "trial.yaml")
+
+
+@pytest.fixture(scope="module")
+def done(killed: tuple[Path, Killed], ran: Ran) -> Path:
+    """Return the folder of that experiment when it is finished."""
+    assert "FAILED" in ran.out, ran.err
+    return killed[0]
 
 
 def _children(process: int) -> list[Path]:
@@ -98,6 +111,14 @@ def measure(folder: Path, learner: str = "emr*", order: int = 0, scratch: str = 
     runs = Experiment.read(folder / "trial.yaml").runs("trial")
     run = next(run for run in runs if (run.learner, run.order) == (learner, order))
     return measured(run, folder / scratch, [folder], {})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """Return the result of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    experiment_file(folder)
+    return measure(folder)
 
 
 def test_every_run_leaves_a_result_and_nothing_else(done: Path) -> None:
@@ -141,9 +162,9 @@ def test_orders_shuffle_the_tasks_for_all_learners_alike(done: Path) -> None:
 
 def test_finished_runs_are_not_repeated(done: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (done / "results").rglob("*.json")}
-    ran = conpet("bench", "run", done / "trial.yaml")
+    ran = conpet("bench", "run", done / "trial.yaml", "--learner", "emr*", "--learner", "lda")
     assert ran.code == 0
-    assert "8 runs, 8 have a result, 0 to do" in ran.err
+    assert "4 runs, 4 have a result, 0 to do" in ran.err
     assert before == {path: path.stat().st_mtime_ns for path in (done / "results").rglob("*.json")}
 
 
@@ -208,10 +229,9 @@ def test_a_file_that_is_no_result_is_named(tmp_path: Path, content: Any, said: s
 
 
 def test_an_interrupted_run_goes_on_after_its_last_finished_task(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment_file(tmp_path)
-    whole = measure(tmp_path, scratch="whole")
     learned: list[str] = []
     real = measuring.ConPET.learn
 
@@ -233,9 +253,10 @@ def test_an_interrupted_run_goes_on_after_its_last_finished_task(
 
 
 @pytest.mark.parametrize("damage", ["learned but not written down", "half a line", "asked in another way"])
-def test_what_cannot_be_gone_on_with_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+def test_what_cannot_be_gone_on_with_begins_anew(
+    whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
     experiment_file(tmp_path)
-    whole = measure(tmp_path, scratch="whole")
     monkeypatch.setattr(measuring._Progress, "result", _die)
     with pytest.raises(KeyboardInterrupt):
         measure(tmp_path)
@@ -250,9 +271,10 @@ def test_what_cannot_be_gone_on_with_begins_anew(tmp_path: Path, monkeypatch: py
     assert measure(tmp_path).matrix == whole.matrix
 
 
-def test_a_line_that_was_cut_short_spoils_none_that_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_was_cut_short_spoils_none_that_follow(
+    whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     experiment_file(tmp_path)
-    whole = measure(tmp_path, scratch="whole")
     real = measuring.ConPET.evaluate
     monkeypatch.setattr(measuring.ConPET, "evaluate", _die)
     with pytest.raises(KeyboardInterrupt):
@@ -276,10 +298,9 @@ def _die(*_: object) -> None:
 
 
 def test_interrupted_while_it_is_evaluated_a_run_learns_no_task_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment_file(tmp_path)
-    whole = measure(tmp_path, scratch="whole")
     learned: list[str] = []
     real = measuring.ConPET.learn
 
@@ -299,20 +320,18 @@ def test_interrupted_while_it_is_evaluated_a_run_learns_no_task_again(
 
 def test_killed_with_all_its_processes_it_goes_on(killed: tuple[Path, Killed], done: Path) -> None:
     _, before = killed
-    assert before.said.startswith(f"[1/{2 * ORDERS}] toy")
-    assert 1 <= len(before.results) < 2 * ORDERS
-    assert len(read_results(done / "results")) == 2 * ORDERS
+    assert before.said.startswith(f"[1/{RUNS}] toy")
+    assert 1 <= len(before.results) < RESULTS
+    assert len(read_results(done / "results")) == RESULTS
     assert all(one.stat().st_mtime_ns == when for one, when in before.results.items())
 
 
-def test_a_run_that_fails_is_told_and_the_others_are_done(tmp_path: Path) -> None:
-    learners = {"wild": {"method": "emr", "training": {"learning_rate": 1e30}}, "lda": {"method": "lda"}}
-    ran = conpet("bench", "run", experiment_file(tmp_path, learners=learners, orders=1))
+def test_runs_that_fail_are_told_and_the_others_are_done(ran: Ran, done: Path) -> None:
     assert ran.code == 1
     assert "toy, wild, order 0: FAILED" in ran.out
     assert "learning_rate" in ran.err
-    assert "1 of 2 runs failed" in ran.err
-    assert [one.learner for one in read_results(tmp_path / "results")] == ["lda"]
+    assert re.search(rf"{ORDERS} of \d runs failed", ran.err)
+    assert {one.learner for one in read_results(done / "results")} == {"emr*", "lda"}
 
 
 @pytest.mark.parametrize(

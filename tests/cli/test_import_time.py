@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 HEAVY = {
     "torch",
     "transformers",
@@ -30,45 +28,48 @@ def heavy_after(code: str) -> set[str]:
     return HEAVY & set(json.loads(run.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "conpet",
-        "conpet.data",
-        "conpet.store",
-        "conpet.report",
-        "conpet.evaluation.metrics",
-        "conpet.replay",
-        "conpet.backbone.catalog",
-        "conpet.backbone.embedded",
-        "conpet.commands.create",
-        "conpet.demo.stream",
-        "conpet.cli",
-    ],
+LIGHT = (
+    "conpet",
+    "conpet.artifact",
+    "conpet.data",
+    "conpet.store",
+    "conpet.report",
+    "conpet.evaluation.metrics",
+    "conpet.replay",
+    "conpet.backbone.catalog",
+    "conpet.backbone.embedded",
+    "conpet.commands.create",
+    "conpet.demo.stream",
+    "conpet.cli",
 )
-def test_loads_nothing_heavy(module: str) -> None:
-    assert heavy_after(f"import {module}") == set()
 
 
-def test_help_loads_nothing_heavy() -> None:
-    help_in_process = """
+def test_modules_load_nothing_heavy() -> None:
+    after_each = f"""
+import importlib
+for name in {LIGHT}:
+    importlib.import_module(name)
+    heavy = {HEAVY} & set(sys.modules)
+    assert not heavy, (name, heavy)
+"""
+    assert heavy_after(after_each) == set()
+
+
+def test_help_and_data_load_nothing_heavy() -> None:
+    code = """
 from conpet.cli import main
+from conpet.data.benchmarks import read_data
+from conpet.demo.stream import demo_stream
 sys.argv = ["conpet", "--help"]
 try:
     main()
 except SystemExit as done:
     assert not done.code, done.code
+demo_stream()
+main(["bench", "data", "list"])
+read_data("fewrel80")
 """
-    assert heavy_after(help_in_process) == set()
-
-
-def test_data_is_read_and_checked_without_torch() -> None:
-    assert heavy_after("from conpet.demo.stream import demo_stream; demo_stream()") == set()
-
-
-def test_data_sets_are_listed_and_read_without_torch() -> None:
-    listing = 'from conpet.cli import main; main(["bench", "data", "list"])'
-    assert heavy_after(f'{listing}\nfrom conpet.data.benchmarks import read_data; read_data("fewrel80")') == set()
+    assert heavy_after(code) == set()
 
 
 WRONG_SETTINGS = [

@@ -12,7 +12,7 @@ import pytest
 from conpet import ConPET
 from conpet.cli import main
 from conpet.report.data import ReportData
-from tests.helpers.cli import QUICK, STREAM, conpet, taught, write_rows, write_stream
+from tests.helpers.cli import QUICK, STREAM, Result, conpet, taught, write_rows, write_stream
 
 TEXTS = [task.test[0].text for task in STREAM]
 SUMMARY = {
@@ -138,14 +138,10 @@ def test_an_input_of_a_kind_not_learned_is_named_by_its_number(tmp_path: Path) -
 BAD_ROWS = [{"text": TEXTS[0], "id": "a"}, {"text": "", "id": "b"}, {"text": TEXTS[1]}, {"txt": "x"}, {"text": "good"}]
 
 
-def piped(workspace: Path, rows: list[dict], *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "conpet", "predict", workspace, "-i", "-", *options],
-        input="".join(json.dumps(row) + "\n" for row in rows),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def piped(monkeypatch: pytest.MonkeyPatch, workspace: Path, rows: list[dict], *options: str) -> Result:
+    sent = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(sent), encoding="utf-8"))
+    return conpet("predict", workspace, "-i", "-", *options)
 
 
 def test_all_bad_rows_are_named_before_the_first_prediction(tmp_path: Path) -> None:
@@ -157,15 +153,17 @@ def test_all_bad_rows_are_named_before_the_first_prediction(tmp_path: Path) -> N
     assert "--on-error skip" in refused.err
 
 
-def test_bad_rows_of_standard_input_are_found_before_the_first_prediction(tmp_path: Path) -> None:
+def test_bad_rows_of_standard_input_are_found_before_the_first_prediction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace = taught(tmp_path)
-    refused = piped(workspace, BAD_ROWS)
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert "standard input: row 2: empty text" in refused.stderr
-    assert "standard input: row 4: missing text" in refused.stderr
-    answered = piped(workspace, BAD_ROWS, "--on-error", "report")
-    assert answered.returncode == 0
-    assert [json.loads(line).get("row") for line in answered.stdout.splitlines()] == [None, 2, None, 4, None]
+    refused = piped(monkeypatch, workspace, BAD_ROWS)
+    assert (refused.code, refused.out) == (1, "")
+    assert "standard input: row 2: empty text" in refused.err
+    assert "standard input: row 4: missing text" in refused.err
+    answered = piped(monkeypatch, workspace, BAD_ROWS, "--on-error", "report")
+    assert answered.code == 0
+    assert [row.get("row") for row in answered.rows] == [None, 2, None, 4, None]
 
 
 def test_bad_rows_can_be_left_out_or_reported_in_their_places(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from conpet.data import Kind
 from conpet.errors import AccuracyBoundError, ConfigError, DataError, UnknownNameError
 from conpet.methods import METHODS
 from conpet.methods.closed_form import ClosedFormMethod
-from conpet.methods.static import StaticMethod
 from conpet.modules import optimisation
 from conpet.modules.folded_info import FOLDED, FoldedNote
 from conpet.report.page import render_page
@@ -30,7 +29,6 @@ FIRST, SECOND, THIRD = stream()
 TEXTS = [example.text for task in stream() for example in task.test]
 ANY = {"bound": 100.0, "evaluate": False}
 """Random weights may lose accuracy; most tests are not about that."""
-STATICS = [name for name in METHODS if issubclass(METHODS[name], StaticMethod)]
 CLOSED_FORMS = [name for name in METHODS if issubclass(METHODS[name], ClosedFormMethod)]
 
 
@@ -200,9 +198,8 @@ def test_a_candidate_that_is_worse_is_not_kept(tmp_path: Path) -> None:
     assert report.after.correct < report.before.correct
 
 
-@pytest.mark.parametrize("method", STATICS)
-def test_one_module_methods_are_refused(method: str, tmp_path: Path) -> None:
-    learner = workspace(tmp_path, 1, method=method)
+def test_one_module_methods_are_refused(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 1, method="emr")
     with frozen_state(learner):
         with pytest.raises(ConfigError, match=r"has no consolidation.*conpet upgrade"):
             learner.consolidate()

@@ -19,7 +19,7 @@ from conpet.testing import ask, toy_stream
 from tests.helpers.store import STEPS, commit, describe_snapshot, history, learn, make_store, module
 from tests.helpers.workspaces import workspace
 
-TASKS = toy_stream(40, 2, 4, 2, 1)
+TASKS = toy_stream(26, 2, 4, 2, 1)
 
 
 @contextmanager
@@ -51,7 +51,6 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         {"method": "lda"},
         {"method": "dynamic"},
         {"selector.name": "learned", "selector.steps": 2, "selector.top_k": 2, "fusion.name": "paper"},
-        {"method": "emr"},
         {"method": "emr", "replay": "fixed"},
         {"method": "ewc"},
     ],

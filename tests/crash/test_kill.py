@@ -23,10 +23,10 @@ from conpet.testing import Trial, ask
 from conpet.types import ConsolidationReport
 from tests.crash.crash_child import SETTINGS, STREAM, consolidate, learn
 
-KILLS = 50
-IN_COMMIT = 20
+KILLS = 20
+IN_COMMIT = 10
 """How many of them fall into the commit, which is a small part of the time."""
-CONSOLIDATION_KILLS, IN_ITS_COMMIT = 12, 6
+CONSOLIDATION_KILLS, IN_ITS_COMMIT = 8, 4
 """The same of a consolidation."""
 ASKED = [example.text for task in STREAM for example in task.test]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,6 @@ from conpet.testing import (
     check_fusion_contract,
     check_method_contract,
     check_selector_scores,
-    methods,
     tiny_settings,
     toy_stream,
 )
@@ -31,10 +32,11 @@ from conpet.testing import (
 ELSEWHERE = "reloaded_elsewhere"
 HERE = [check for check in METHOD_CHECKS if check != ELSEWHERE]
 VARIANTS: dict[str, dict[str, Any]] = {
-    "learned": {"selector": "learned"},
-    "the paper's fusion, k=2": {"fusion": "paper", "selector": {"top_k": 2}},
-    "no prefix": {"backbone": {"frozen_layers": 0}},
-    "a small memory by k-means": {"replay": {"retention": "k-means", "memory_examples": 6}, "selector": "learned"},
+    "learned, the paper's fusion, k=2": {"fusion": "paper", "selector": {"name": "learned", "top_k": 2}},
+    "no prefix, a small memory by k-means": {
+        "backbone": {"frozen_layers": 0},
+        "replay": {"retention": "k-means", "memory_examples": 6},
+    },
     "latent only": {"replay": {"latent_only": True}, "selector": "learned"},
 }
 """Settings that take other paths through the code; no check in a second process is needed for them."""
@@ -57,7 +59,11 @@ def test_every_method_gives_the_same_answers_in_another_process(tmp_path: Path) 
 
 
 def test_other_answers_in_another_process_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "ask", lambda workspace, texts: [{"wrong": 1.0} for _ in texts])
+    def other(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        _, texts, _ = json.loads(command[-1])
+        return subprocess.CompletedProcess(command, 0, json.dumps([[{"wrong": 1.0} for _ in texts]]), "")
+
+    monkeypatch.setattr(subprocess, "run", other)
     with pytest.raises(ContractError, match=r"other labels in another process \(method ncm\)"):
         METHOD_CHECKS[ELSEWHERE](Trial(tmp_path, tiny_settings(method="ncm")))
 

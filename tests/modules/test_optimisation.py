@@ -417,8 +417,7 @@ class Waiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize(("padded", "together"), [(False, False), (True, True)])
 def test_a_step_waits_for_nothing(padded: bool, together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CUDA device the next step is then queued while this one is computed."""
     backbone, tolist = tiny_backbone("llama", frozen_layers=1), Tensor.tolist

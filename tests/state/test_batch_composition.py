@@ -75,7 +75,7 @@ def test_inputs_of_all_lengths_need_few_shapes_of_matrix_products(path: Path) ->
 
 
 def test_deterministic_scores_do_not_depend_on_the_rest_of_a_batch(path: Path) -> None:
-    asked = texts(40, longest=30)
+    asked = texts(20, longest=30)
     fresh = ConPET.open(path, deterministic=True)
     alone = {text: one for text in asked for one in answers(fresh, [text]).values()}
     shuffled = random.Random(0).sample(asked, len(asked))

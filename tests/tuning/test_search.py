@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -48,9 +47,7 @@ def test_a_better_design_than_the_planted_one_is_chosen_and_put_in_force(tmp_pat
     assert found.before.design == Design(frozen_layers=3, rank=4, targets="all-linear", learning_rate=1e-9, epochs=1)
     assert found.choice.accuracy > found.before.accuracy + 0.3
     assert 3e-3 <= design.learning_rate <= 3e-2
-    script = f"import conpet; print(conpet.ConPET.open({str(planted.path)!r}).settings.model_dump_json())"
-    elsewhere = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    for settings in (planted.settings.to_json(), json.loads(elsewhere)):
+    for settings in (planted.settings.to_json(), ConPET.open(planted.path).settings.to_json()):
         chosen = {key: flat(settings)[key] for key in design.for_workspace}
         assert chosen == json.loads(json.dumps(design.for_workspace))
         assert len(chosen) == len(Design.model_fields)

@@ -46,6 +46,8 @@ class Loaded:
     device: torch.device
     tree: nn.Module = field(init=False, repr=False, compare=False)
     """A copy of the module tree over the same weights, with faster linear maps where available (`with_frozen_maps`)."""
+    layouts: dict[int | None, tuple[str | None, bool]] = field(default_factory=dict, repr=False, compare=False)
+    """`path` and `as_tuple` of verified cuts by `frozen_layers`; the same for other weights of this architecture."""
 
     def __post_init__(self) -> None:
         tree = with_frozen_maps(self.model)
@@ -90,7 +92,7 @@ class Backbone:
     ) -> None:
         self._loaded = loaded
         self.deterministic = deterministic
-        self.cut = _verified_cut(loaded.tree, frozen_layers)
+        self.cut = _verified_cut(loaded, frozen_layers)
         self.frozen_layers = default_frozen_layers(self.cut.layers) if frozen_layers is None else frozen_layers
         self.feature_layers = feature_layers or default_feature_layers(
             self.cut.layers, self.frozen_layers, loaded.encoder.style
@@ -357,13 +359,15 @@ class _WholePrefix:
         return {0: self._suffix(ids, mask, None)}
 
 
-def _verified_cut(model: nn.Module, frozen_layers: int | None) -> Cut:
-    """Return the model's cut after verifying it at the layer used; a model that fails counts as uncuttable."""
-    cut = Cut.of(model)
-    depth = (default_frozen_layers(cut.layers) if frozen_layers is None else frozen_layers) or cut.layers
-    if 1 <= depth <= cut.layers and not cut.holds(depth):
-        return Cut(model, None)
-    return cut
+def _verified_cut(loaded: Loaded, frozen_layers: int | None) -> Cut:
+    """Return the model's cut, verified once at the layer used; a model that fails counts as uncuttable."""
+    if frozen_layers not in loaded.layouts:
+        cut = Cut.of(loaded.tree)
+        chosen = default_frozen_layers(cut.layers) if frozen_layers is None else frozen_layers
+        depth = chosen or cut.layers
+        holds = not 1 <= depth <= cut.layers or cut.holds(depth)
+        loaded.layouts[frozen_layers] = loaded.layouts[chosen] = (cut.path, cut.as_tuple) if holds else (None, False)
+    return Cut(loaded.tree, *loaded.layouts[frozen_layers])
 
 
 def longest_input(model: nn.Module) -> int | None:

@@ -91,6 +91,7 @@ class LiveState:
         deterministic: Overrides the setting `backbone.deterministic`; None keeps it.
         wait_for_changes: Whether `now` waits until a generation committed by another process is prepared. If not, it
             returns the former one while a background thread prepares the new one.
+        loaded: The backbone's model, if it is loaded already.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class LiveState:
         *,
         deterministic: bool | None = None,
         wait_for_changes: bool = True,
+        loaded: Loaded | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -112,7 +114,7 @@ class LiveState:
         self._preparing = threading.Lock()
         self._live: Live | None = None
         self._keys: MemoryKeys = {}
-        self._loaded: Loaded | None = None
+        self._loaded = loaded
         self._base: Backbone | None = None
         _renew_in_forks(self)
 

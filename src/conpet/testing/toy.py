@@ -64,6 +64,7 @@ def tiny_settings(**settings: Any) -> dict[str, Any]:
         "training": {"epochs": 4, "batch_size": 8, "learning_rate": 1e-2},
         "features": {"projection": 64},
         "fusion": {"calibration_examples": 60},
+        "consolidation": {"epochs": 2},
     }
     chosen = Settings.parse(quick).changed(settings)
     if chosen.selector.name == "learned":
