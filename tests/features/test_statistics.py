@@ -153,7 +153,7 @@ def test_only_the_views_asked_for_are_kept() -> None:
     kept = {"raw.sum", "raw.products", "fourier.sum", "fourier.products"}
     assert gram.to_tensors().keys() == {"map", "map.bandwidth", "map.views", "count"} | kept
     assert all(torch.equal(gram.to_tensors()[name], full.to_tensors()[name]) for name in kept)
-    assert Gram.from_tensors(gram.to_tensors()).feature_map == feature_map
+    assert Gram.stored(gram.to_tensors).feature_map == feature_map
     assert ClassSums.of(feature_map, features_of(0), ["a"] * 40).sums.keys() == {View.RAW, View.FOURIER}
     assert FeatureMap(dim=7).views == (View.RAW, View.PROJECTED)
 
@@ -185,12 +185,12 @@ def test_chunking_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stored_and_reloaded_is_the_same() -> None:
     gram = Gram.zero(MAP).plus(features_of(0))
     tensors = gram.to_tensors()
-    assert same_bytes(Gram.from_tensors(tensors), gram)
-    assert torch.equal(Gram.from_tensors(tensors).products[View.RAW], gram.products[View.RAW])
+    assert same_bytes(Gram.stored(lambda: tensors), gram)
+    assert torch.equal(Gram.stored(lambda: tensors).products[View.RAW], gram.products[View.RAW])
     assert tensors["projected.products"].shape == (19 * 20 // 2,)
     sums = ClassSums.of(MAP, features_of(0), ["a", "b"] * 20)
     reloaded = ClassSums.from_tensors(sums.to_tensors(), ["a", "b"])
-    ClosedFormState(Gram.from_tensors(tensors), (reloaded,))
+    ClosedFormState(Gram.stored(lambda: tensors), (reloaded,))
     assert (reloaded.feature_map, reloaded.labels, reloaded.counts.tolist()) == (MAP, ("a", "b"), [20, 20])
 
 
@@ -203,7 +203,7 @@ def test_a_missing_surplus_or_misshapen_tensor_is_an_error(name: str) -> None:
     misshapen = tensors | {name: torch.zeros(2, 2)}
     for wrong in (missing, misshapen, tensors | {"other": torch.zeros(1)}, tensors | {name: tensors[name].half()}):
         with pytest.raises(CorruptionError):
-            Gram.from_tensors(wrong)
+            Gram.stored(lambda: wrong)
     with pytest.raises(CorruptionError, match="class sums of 2 labels"):
         ClassSums.from_tensors(ClassSums.of(MAP, features_of(0), ["a"] * 40).to_tensors(), ["a", "b"])
 
@@ -217,7 +217,7 @@ def test_a_map_that_cannot_be_is_an_error() -> None:
         ("map.views", torch.tensor([True, True, False])),
     ):
         with pytest.raises(CorruptionError, match="closed-form statistics: "):
-            Gram.from_tensors(tensors | {name: wrong})
+            Gram.stored(lambda: tensors | {name: wrong})
 
 
 def test_a_state_whose_sums_are_not_those_of_its_tasks_is_refused() -> None:
