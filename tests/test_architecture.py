@@ -21,6 +21,7 @@ ORDER = (
     "home",
     "files",
     "randomness",
+    "resident",
     "config",
     "cost",
     "evaluation.metrics",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -203,7 +204,7 @@ def test_a_missing_surplus_or_misshapen_tensor_is_an_error(name: str) -> None:
     misshapen = tensors | {name: torch.zeros(2, 2)}
     for wrong in (missing, misshapen, tensors | {"other": torch.zeros(1)}, tensors | {name: tensors[name].half()}):
         with pytest.raises(CorruptionError):
-            Gram.stored(lambda: wrong)
+            Gram.stored(partial(dict, wrong))
     with pytest.raises(CorruptionError, match="class sums of 2 labels"):
         ClassSums.from_tensors(ClassSums.of(MAP, features_of(0), ["a"] * 40).to_tensors(), ["a", "b"])
 
@@ -217,7 +218,7 @@ def test_a_map_that_cannot_be_is_an_error() -> None:
         ("map.views", torch.tensor([True, True, False])),
     ):
         with pytest.raises(CorruptionError, match="closed-form statistics: "):
-            Gram.stored(lambda: tensors | {name: wrong})
+            Gram.stored(partial(dict, tensors | {name: wrong}))
 
 
 def test_a_state_whose_sums_are_not_those_of_its_tasks_is_refused() -> None:

@@ -362,9 +362,7 @@ class Ridge:
             mean=total / state.gram.count,
             share=share,
         )
-        return SolvedScores(
-            self.name, state.labels, state.feature_map, self.view, system, at_once=state.solve_at_once
-        )
+        return SolvedScores(self.name, state.labels, state.feature_map, self.view, system, at_once=state.solve_at_once)
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,8 @@ class BatchedMatmul(_PiecewiseMatmul):
             _tokens(run, total).baddbmm_(_tokens(run, left), stack[slots])
 
     def _runs_for(self, stack: Tensor) -> list[tuple[Run, Tensor]]:
-        return self._small_runs if stack.device.type == "cpu" and stack.dtype.itemsize == 2 else self._runs  # noqa: PLR2004
+        in_16_bits = stack.dtype in (torch.bfloat16, torch.float16)
+        return self._small_runs if in_16_bits and stack.device.type == "cpu" else self._runs
 
     @cached_property
     def _runs(self) -> list[tuple[Run, Tensor]]:
