@@ -2,7 +2,7 @@
 
 See docs/explanation/batches.md.
 
-python benchmarks/memory.py [--texts 32768] [--backbone minilm-l6] [--dtype bfloat16]
+python benchmarks/memory.py [--texts 32768] [--backbone minilm-l6] [--dtype bfloat16] [--deterministic]
 
 A workspace of five tasks of the demo's stream. The texts are one to eight of its utterances joined, each with a number,
 so all are different and their lengths are spread. Each measurement is a new process: conpet, and the same model in
@@ -34,8 +34,6 @@ BACKBONES = {"minilm-l6": "masked", "smollm2-135m": "causal", "tiny-random": "ca
 """Backbones that can be measured, and how they read."""
 MEASURED = ("minilm-l6", "smollm2-135m")
 DTYPES = ("bfloat16", "float32")
-DETERMINISTIC = "minilm-l6"
-"""The backbone with which the cost of deterministic scores is measured."""
 TASKS, TRAINED = 5, 10
 CHUNK = 256
 FIRST = 2048
@@ -47,6 +45,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=4 * FIRST, help=f"number of texts, at least {2 * FIRST}")
     parser.add_argument("--backbone", action="append", choices=BACKBONES, help="may be repeated")
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="may be repeated")
+    parser.add_argument("--deterministic", action="store_true", help="also measure what deterministic scores cost")
     parser.add_argument("--child", nargs=4, metavar=("SIDE", "BACKBONE", "DTYPE", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.texts < 2 * FIRST:
@@ -58,7 +57,8 @@ def main() -> None:
     made_by = provenance()
     for backbone in arguments.backbone or MEASURED:
         for dtype in arguments.dtype or DTYPES:
-            print(recorded(backbone, dtype, {"made_by": made_by, **measured(backbone, dtype, arguments.texts)}))
+            run = measured(backbone, dtype, arguments.texts, deterministic=arguments.deterministic)
+            print(recorded(backbone, dtype, {"made_by": made_by, **run}))
 
 
 def recorded(backbone: str, dtype: str, run: dict[str, Any]) -> Path:
@@ -69,7 +69,7 @@ def recorded(backbone: str, dtype: str, run: dict[str, Any]) -> Path:
     return write_result("memory", {"runs": runs}, run["made_by"])
 
 
-def measured(backbone: str, dtype: str, texts: int) -> dict[str, Any]:
+def measured(backbone: str, dtype: str, texts: int, *, deterministic: bool) -> dict[str, Any]:
     """Measure both sides, each in a new process."""
     from conpet.backbone.load import find_folder
 
@@ -77,12 +77,15 @@ def measured(backbone: str, dtype: str, texts: int) -> dict[str, Any]:
         workspace = Path(folder) / "workspace"
         run_child("learn", backbone, dtype, workspace, texts)
         stored = [workspace / "workspace.sqlite", *(workspace / "objects").rglob("*")]
-        return {
+        run = {
             "texts": texts,
             "workspace_mb": round(sum(path.stat().st_size for path in stored if path.is_file()) / 1e6, 1),
             "conpet": run_child("conpet", backbone, dtype, workspace, texts),
             "plain": run_child("plain", backbone, dtype, find_folder(backbone), texts),
         }
+        if deterministic:
+            run["deterministic"] = run_child("deterministic", backbone, dtype, workspace, texts)
+        return run
 
 
 def run_child(side: str, backbone: str, dtype: str, folder: Path, texts: int) -> dict[str, Any]:
@@ -142,8 +145,7 @@ def conpet_side(backbone: str, dtype: str, workspace: str, count: int) -> dict[s
     from conpet import ConPET
 
     opened = ConPET.open(workspace, device="cpu")
-    result = watched(lambda chunk: opened.predict(chunk, top_n=3), count)
-    return {**result, "deterministic": deterministic(workspace)} if backbone == DETERMINISTIC else result
+    return watched(lambda chunk: opened.predict(chunk, top_n=3), count)
 
 
 def plain_side(backbone: str, dtype: str, folder: str, count: int) -> dict[str, Any]:
@@ -169,10 +171,11 @@ def plain_side(backbone: str, dtype: str, folder: str, count: int) -> dict[str, 
     return watched(read, count)
 
 
-def deterministic(workspace: str, pairs: int = 9) -> dict[str, Any]:
+def deterministic_cost(backbone: str, dtype: str, workspace: str, count: int) -> dict[str, Any]:
     """Return the time of deterministic scores relative to others, and how far scores depend on the batch without."""
     from conpet import ConPET
 
+    pairs = 9
     sides = [ConPET.open(workspace, device="cpu", deterministic=chosen) for chosen in (True, False)]
     drawn = made_texts(1_000_000)
     ratios: dict[int, list[float]] = {}
@@ -204,6 +207,7 @@ SIDES: dict[str, Callable[[str, str, str, int], dict[str, Any]]] = {
     "learn": learn,
     "conpet": conpet_side,
     "plain": plain_side,
+    "deterministic": deterministic_cost,
 }
 
 if __name__ == "__main__":

@@ -42,9 +42,12 @@ class ExactProduct:
         """Return the products, float64 `[n, M]`, of whole numbers up to `MAX_ROW`, float64 `[n, D]`."""
         if not self._fast:
             return rows @ self._weights
-        return torch.cat([self._block(block) for block in rows.split(_BLOCK)])
+        products = rows.new_empty(len(rows), self._width)
+        for block, into in zip(rows.split(_BLOCK), products.split(_BLOCK), strict=True):
+            self._multiply(block, into)
+        return products
 
-    def _block(self, rows: Tensor) -> Tensor:
+    def _multiply(self, rows: Tensor, into: Tensor) -> None:
         count = len(rows)
         padded = 1 << (count - 1).bit_length()
         narrow = rows.float()
@@ -52,9 +55,8 @@ class ExactProduct:
         parts = torch.zeros(2, padded, rows.shape[1], dtype=torch.int8)
         parts[0, :count], parts[1, :count] = high, narrow - _ROWS * high
         products = torch._int_mm(parts.flatten(0, 1), self._weights).view(2, padded, 2, self._width)[:, :count]
-        high_rows, low_rows = products.to(torch.float64).mul_(torch.tensor([_WEIGHTS, 1]).view(2, 1)).sum(dim=2)
-        product: Tensor = high_rows.mul_(_ROWS).add_(low_rows)
-        return product
+        into.copy_(products[0, :, 0]).mul_(_ROWS * _WEIGHTS)
+        into.add_(products[0, :, 1], alpha=_ROWS).add_(products[1, :, 0], alpha=_WEIGHTS).add_(products[1, :, 1])
 
 
 @cache
