@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from dataclasses import replace
 from functools import partial
 
@@ -193,6 +194,19 @@ def test_stored_and_reloaded_is_the_same() -> None:
     reloaded = ClassSums.from_tensors(sums.to_tensors(), ["a", "b"])
     ClosedFormState(Gram.stored(lambda: tensors), (reloaded,))
     assert (reloaded.feature_map, reloaded.labels, reloaded.counts.tolist()) == (MAP, ("a", "b"), [20, 20])
+
+
+def test_stored_products_are_read_when_they_are_used_and_not_kept() -> None:
+    gram = Gram.zero(MAP).plus(features_of(0))
+    readings: list[dict[str, torch.Tensor]] = []
+    stored = Gram.stored(lambda: readings.append(gram.to_tensors()) or readings[-1])  # type: ignore[func-returns-value]
+    kept = [weakref.ref(tensor) for name, tensor in readings.pop().items() if name != "count"]
+    assert [one for one in kept if one() is not None] == []
+    first, second = stored.factor(View.RAW, 0.1), stored.factor(View.RAW, 0.1)
+    assert len(readings) == 2
+    assert torch.equal(first.lower, second.lower)
+    assert torch.equal(first.lower, gram.factor(View.RAW, 0.1).lower)
+    assert same_bytes(stored.plus(features_of(1)), gram.plus(features_of(1)))
 
 
 @pytest.mark.parametrize(
