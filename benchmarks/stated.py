@@ -50,6 +50,7 @@ def stated() -> Mapping[str, Sequence[str]]:
         "docs/how-to/merge-and-upgrade.md": growing_lines(growing),
         "docs/how-to/check-data.md": data_check_lines(result("data-check")),
         "docs/explanation/storage.md": parameter_sentences(demo),
+        "docs/explanation/batches.md": memory_lines(result("memory")["runs"]),
         "docs/explanation/defaults.md": [*selector_sentences(selectors), *speed_in_full(speed["rows"])],
     }
 
@@ -231,6 +232,28 @@ def rates(one: Mapping[str, float]) -> str:
 
 def before_after(one: Mapping[str, float]) -> str:
     return f"{percent(one['accuracy'])} → {percent(one['accuracy_fixed'])}"
+
+
+def memory_lines(runs: Mapping[str, Any]) -> list[str]:
+    """Return the table of resident memory, by backbone and number format."""
+    return [
+        row(
+            f"`{backbone}`, {dtype}",
+            [
+                f"{run['texts']:,}",
+                *(" / ".join(f"{held:,.0f}" for held in checkpoints(run[side])) for side in ("conpet", "plain")),
+                f"{run['workspace_mb']:,.0f}",
+            ],
+        )
+        for backbone, by_dtype in runs.items()
+        for dtype, run in by_dtype.items()
+    ]
+
+
+def checkpoints(side: Mapping[str, Any]) -> list[float]:
+    """Return the resident memory before the first text, after 2,048 and after the last."""
+    held = side["resident_mb"]
+    return [held["0"], held["2048"], list(held.values())[-1]]
 
 
 def parameter_sentences(demo: Mapping[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ ORDER = (
     "home",
     "files",
     "randomness",
+    "resident",
     "config",
     "cost",
     "evaluation.metrics",

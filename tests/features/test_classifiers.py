@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,11 +77,29 @@ def test_scores_of_very_many_labels_are_the_same_with_and_without_weights(
     monkeypatch.setattr(classifiers, "MAX_EAGER_LABELS", 0)
     found = method.fit(STATE)
     parts = [found.scores(TEST.features[first : first + 2]) for first in range(0, 10, 2)]
-    assert "_weights" in vars(found)  # with as many rows as labels they are worth it
+    assert found.solved  # with as many rows as labels they are worth it
     torch.testing.assert_close(torch.cat(parts), expected[:10])
     few = method.fit(STATE)
     torch.testing.assert_close(few.scores(TEST.features[:5]), expected[:5])
-    assert "_weights" not in vars(few)
+    assert not few.solved
+
+
+def test_what_weights_were_solved_from_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[Factor]] = []
+    factor = Factor.of
+
+    def noted(matrix: Tensor, ridge: float) -> Factor:
+        result = factor(matrix, ridge)
+        made.append(weakref.ref(result))
+        return result
+
+    monkeypatch.setattr(Factor, "of", noted)
+    stored = ClosedFormState(Gram.stored(STATE.gram.to_tensors), STATE.classes)
+    fitted = [method.fit(stored) for method in (ProjectedRidge(), LinearDiscriminant())]
+    assert all(one() is not None for one in made)
+    scores = [classifier.scores(TEST.features) for classifier in fitted]
+    assert [one() for one in made] == [None, None]
+    assert torch.equal(scores[0], ProjectedRidge().fit(STATE).scores(TEST.features))
 
 
 @pytest.mark.parametrize("method", [Ridge(), ProjectedRidge(), LinearDiscriminant(), KernelDiscriminant()])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -153,7 +155,7 @@ def test_only_the_views_asked_for_are_kept() -> None:
     kept = {"raw.sum", "raw.products", "fourier.sum", "fourier.products"}
     assert gram.to_tensors().keys() == {"map", "map.bandwidth", "map.views", "count"} | kept
     assert all(torch.equal(gram.to_tensors()[name], full.to_tensors()[name]) for name in kept)
-    assert Gram.from_tensors(gram.to_tensors()).feature_map == feature_map
+    assert Gram.stored(gram.to_tensors).feature_map == feature_map
     assert ClassSums.of(feature_map, features_of(0), ["a"] * 40).sums.keys() == {View.RAW, View.FOURIER}
     assert FeatureMap(dim=7).views == (View.RAW, View.PROJECTED)
 
@@ -185,13 +187,26 @@ def test_chunking_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stored_and_reloaded_is_the_same() -> None:
     gram = Gram.zero(MAP).plus(features_of(0))
     tensors = gram.to_tensors()
-    assert same_bytes(Gram.from_tensors(tensors), gram)
-    assert torch.equal(Gram.from_tensors(tensors).products[View.RAW], gram.products[View.RAW])
+    assert same_bytes(Gram.stored(lambda: tensors), gram)
+    assert torch.equal(Gram.stored(lambda: tensors).products[View.RAW], gram.products[View.RAW])
     assert tensors["projected.products"].shape == (19 * 20 // 2,)
     sums = ClassSums.of(MAP, features_of(0), ["a", "b"] * 20)
     reloaded = ClassSums.from_tensors(sums.to_tensors(), ["a", "b"])
-    ClosedFormState(Gram.from_tensors(tensors), (reloaded,))
+    ClosedFormState(Gram.stored(lambda: tensors), (reloaded,))
     assert (reloaded.feature_map, reloaded.labels, reloaded.counts.tolist()) == (MAP, ("a", "b"), [20, 20])
+
+
+def test_stored_products_are_read_when_they_are_used_and_not_kept() -> None:
+    gram = Gram.zero(MAP).plus(features_of(0))
+    readings: list[dict[str, torch.Tensor]] = []
+    stored = Gram.stored(lambda: readings.append(gram.to_tensors()) or readings[-1])  # type: ignore[func-returns-value]
+    kept = [weakref.ref(tensor) for name, tensor in readings.pop().items() if name != "count"]
+    assert [one for one in kept if one() is not None] == []
+    first, second = stored.factor(View.RAW, 0.1), stored.factor(View.RAW, 0.1)
+    assert len(readings) == 2
+    assert torch.equal(first.lower, second.lower)
+    assert torch.equal(first.lower, gram.factor(View.RAW, 0.1).lower)
+    assert same_bytes(stored.plus(features_of(1)), gram.plus(features_of(1)))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +218,7 @@ def test_a_missing_surplus_or_misshapen_tensor_is_an_error(name: str) -> None:
     misshapen = tensors | {name: torch.zeros(2, 2)}
     for wrong in (missing, misshapen, tensors | {"other": torch.zeros(1)}, tensors | {name: tensors[name].half()}):
         with pytest.raises(CorruptionError):
-            Gram.from_tensors(wrong)
+            Gram.stored(partial(dict, wrong))
     with pytest.raises(CorruptionError, match="class sums of 2 labels"):
         ClassSums.from_tensors(ClassSums.of(MAP, features_of(0), ["a"] * 40).to_tensors(), ["a", "b"])
 
@@ -217,7 +232,7 @@ def test_a_map_that_cannot_be_is_an_error() -> None:
         ("map.views", torch.tensor([True, True, False])),
     ):
         with pytest.raises(CorruptionError, match="closed-form statistics: "):
-            Gram.from_tensors(tensors | {name: wrong})
+            Gram.stored(partial(dict, tensors | {name: wrong}))
 
 
 def test_a_state_whose_sums_are_not_those_of_its_tasks_is_refused() -> None:

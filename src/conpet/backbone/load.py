@@ -28,6 +28,7 @@ from conpet.data import Style
 from conpet.errors import BackboneError, ConfigError, check_memory
 from conpet.home import conpet_home
 from conpet.randomness import seeded
+from conpet.resident import limit_kernels
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.tiktoken", "*.txt", "tokenizer*"]
@@ -51,6 +52,8 @@ def load_backbone(
     folder = find_folder(name, progress)
     place = choose_device(device)
     use_model(place)
+    if place.type == "cpu":
+        limit_kernels()
     model = _load_model(folder, name, choose_dtype(dtype, place)).to(place)
     tokenizer = _load_tokenizer(folder, name)
     try:

@@ -14,6 +14,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from conpet.backbone.few_sizes import in_few_sizes
+
 NAME = "conpet-short"
 _FUSED = "sdpa"
 MAX_TOKENS = 64
@@ -53,14 +55,26 @@ def _attention(
         )
         return output, None
     groups = getattr(module, "num_key_value_groups", 1)
-    scores = query @ repeat_kv(key, groups).transpose(2, 3)
+    scores = _products(query, repeat_kv(key, groups).transpose(2, 3))
     scores *= width**-0.5 if scaling is None else scaling
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if attention_mask is None and causal:
         attention_mask = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).tril_()
     if attention_mask is not None:
         scores.masked_fill_(attention_mask.logical_not(), -torch.inf)
-    return (_softmax(scores) @ repeat_kv(value, groups)).transpose(1, 2).contiguous(), None
+    output = _products(_softmax(scores), repeat_kv(value, groups))
+    return output.transpose(1, 2).contiguous(), None
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Return `left @ right`, `[n, heads, rows, columns]`, computed in products of few sizes."""
+    parts = list(in_few_sizes(len(left)))
+    if len(parts) == 1:
+        return left @ right
+    products = left.new_empty(*left.shape[:-1], right.shape[-1])
+    for part in parts:
+        torch.bmm(left[part].flatten(0, 1), right[part].flatten(0, 1), out=products[part].flatten(0, 1))
+    return products
 
 
 def _softmax(scores: Tensor) -> Tensor:

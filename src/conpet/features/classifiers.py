@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from typing import ClassVar, Protocol
 
@@ -110,110 +111,149 @@ class CosineScores(_Scores):
         return normalize(rows) @ self.weights
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Linear:
+    """Scores `x W + bias`.
+
+    Attributes:
+        weights: W `[D, C]`.
+        bias: `[C]`.
+    """
+
+    weights: Tensor
+    bias: Tensor
+
+
+class _System(ABC):
+    """A linear system for every label, with the matrix F `[D, D]`.
+
+    Args:
+        factor: Factor of F.
+        moments: Right-hand sides, float64 `[D, C]`.
+        dtype: The dtype of the weights.
+    """
+
+    def __init__(self, factor: Factor, moments: Tensor, dtype: torch.dtype) -> None:
+        self.factor = factor
+        self.moments = moments
+        self.dtype = dtype
+
+    @abstractmethod
+    def solution(self) -> _Linear:
+        """Solve for the weights."""
+
+    @abstractmethod
+    def outputs(self, rows: Tensor) -> Tensor:
+        """Return what the solution gives for rows `[n, D]`, without solving for the weights."""
+
+
 @dataclass(frozen=True, eq=False)
-class _Solved(_Scores):
+class SolvedScores(_Scores):
     """Scores whose weights are the solution of a linear system for every label.
 
     Solving costs D^2 for each of C labels; scoring a row without the weights costs D^2 too. So with very many labels,
     the weights are solved for only after C rows have been scored: learning a task scores a few hundred rows, however
-    many labels there are.
+    many labels there are. Once solved, the system is no longer kept: its matrix is larger than the weights.
 
     Attributes:
-        factor: Factor of the system's matrix F `[D, D]`.
-        moments: Right-hand sides, float64 `[D, C]`.
+        system: The system.
+        centre: Subtracted from all rows `[D]`, or None.
+        log_softmax: Whether scores are log-probabilities.
         at_once: Whether to solve for the weights at the first use, however many labels there are.
     """
 
-    factor: Factor
-    moments: Tensor
+    system: InitVar[_System]
+    centre: Tensor | None = field(default=None, kw_only=True)
+    log_softmax: bool = field(default=False, kw_only=True)
     at_once: bool = field(default=False, kw_only=True)
+    _solved: list[_System | _Linear] = field(default_factory=list, init=False, repr=False)
     _rows_scored: list[int] = field(default_factory=lambda: [0], init=False, repr=False)
+
+    def __post_init__(self, system: _System) -> None:
+        self._solved.append(system)
+
+    @property
+    def solved(self) -> bool:
+        """Whether the weights have been solved for, and the system is no longer kept."""
+        return isinstance(self._solved[0], _Linear)
 
     def _score_rows(self, rows: Tensor) -> Tensor:
         self._rows_scored[0] += len(rows)
-        solve = self.at_once or len(self.labels) <= max(MAX_EAGER_LABELS, self._rows_scored[0])
-        return self._with_weights(rows) if solve else self._without_weights(rows)
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        """The dtype of the weights."""
-        return torch.float64 if len(self.labels) <= MAX_EAGER_LABELS else torch.float32
-
-    @abstractmethod
-    def _with_weights(self, rows: Tensor) -> Tensor:
-        """Score rows with the weights, solved for on first use."""
-
-    @abstractmethod
-    def _without_weights(self, rows: Tensor) -> Tensor:
-        """Score rows without solving for the weights."""
+        centred = rows if self.centre is None else rows - self.centre
+        solved = self._solved[0]
+        if isinstance(solved, _System) and (
+            self.at_once or len(self.labels) <= max(MAX_EAGER_LABELS, self._rows_scored[0])
+        ):
+            solved = self._solved[0] = solved.solution()
+        if isinstance(solved, _System):
+            outputs = solved.outputs(centred)
+        else:
+            outputs = torch.addmm(solved.bias, centred.to(solved.weights.dtype), solved.weights)
+        return outputs.log_softmax(dim=1) if self.log_softmax else outputs
 
 
-@dataclass(frozen=True, eq=False)
-class RidgeScores(_Solved):
-    """Outputs of a ridge regression, `(x - mean) F^-1 R + share`, where R are the moments.
+class RidgeSystem(_System):
+    """A ridge regression: outputs are `(x - mean) F^-1 R + share`, where R are the moments.
 
-    Attributes:
+    Args:
+        factor: As in `_System`.
+        moments: As in `_System`.
+        dtype: As in `_System`.
         mean: Mean of all rows learned `[D]`.
         share: Share of the examples with each label `[C]`.
     """
 
-    mean: Tensor
-    share: Tensor
+    def __init__(self, factor: Factor, moments: Tensor, dtype: torch.dtype, mean: Tensor, share: Tensor) -> None:
+        super().__init__(factor, moments, dtype)
+        self.mean = mean
+        self.share = share
 
-    def _with_weights(self, rows: Tensor) -> Tensor:
-        return torch.addmm(self._bias, rows.to(self._dtype), self._weights)
+    def solution(self) -> _Linear:
+        """Solve for the weights."""
+        weights = self.factor.solve(self.moments).to(self.dtype)
+        return _Linear(weights, (self.share - self.mean @ weights.double()).to(self.dtype))
 
-    def _without_weights(self, rows: Tensor) -> Tensor:
-        solved = self.factor.solve((rows - self.mean).T).T.to(self._dtype)
-        return torch.addmm(self.share.to(self._dtype), solved, self._right)
+    def outputs(self, rows: Tensor) -> Tensor:
+        """Return what the solution gives for rows `[n, D]`."""
+        solved = self.factor.solve((rows - self.mean).T).T.to(self.dtype)
+        return torch.addmm(self.share.to(self.dtype), solved, self._right)
 
     @cached_property
     def _right(self) -> Tensor:
-        return self.moments.to(self._dtype)
-
-    @cached_property
-    def _weights(self) -> Tensor:
-        return self.factor.solve(self.moments).to(self._dtype)
-
-    @cached_property
-    def _bias(self) -> Tensor:
-        return (self.share - self.mean @ self._weights.double()).to(self._dtype)
+        return self.moments.to(self.dtype)
 
 
-@dataclass(frozen=True, eq=False)
-class DiscriminantScores(_Solved):
-    """Log-probabilities of equally likely Gaussian classes with covariance F, whose means M are the moments.
+class DiscriminantSystem(_System):
+    """Log-probabilities, up to a constant, of equally likely Gaussian classes with covariance F and means M.
 
-    Rows and means are centred at the mean of the means, which changes no probability and keeps sums small.
+    The moments are the means, and means and rows are centred at the mean of the means, which changes no probability and
+    keeps sums small.
     """
 
-    def _with_weights(self, rows: Tensor) -> Tensor:
-        centred = (rows - self._centre).to(self._dtype)
-        return torch.addmm(self._bias.to(self._dtype), centred, self._weights).log_softmax(dim=1)
+    def solution(self) -> _Linear:
+        """Solve for the weights."""
+        return _Linear(self.factor.solve_upper(self._whitened).to(self.dtype), self._bias)
 
-    def _without_weights(self, rows: Tensor) -> Tensor:
-        solved = self.factor.solve_lower((rows - self._centre).T).T.to(self._dtype)
-        return torch.addmm(self._bias.to(self._dtype), solved, self._right).log_softmax(dim=1)
-
-    @cached_property
-    def _centre(self) -> Tensor:
-        return self.moments.mean(dim=1)
+    def outputs(self, rows: Tensor) -> Tensor:
+        """Return what the solution gives for rows `[n, D]`."""
+        solved = self.factor.solve_lower(rows.T).T.to(self.dtype)
+        return torch.addmm(self._bias, solved, self._right)
 
     @cached_property
     def _right(self) -> Tensor:
-        return self._whitened.to(self._dtype)
+        return self._whitened.to(self.dtype)
 
     @cached_property
     def _whitened(self) -> Tensor:
-        return self.factor.solve_lower(self.moments - self._centre.unsqueeze(1))
-
-    @cached_property
-    def _weights(self) -> Tensor:
-        return self.factor.solve_upper(self._whitened).to(self._dtype)
+        return self.factor.solve_lower(self.moments)
 
     @cached_property
     def _bias(self) -> Tensor:
-        return self._whitened.square().sum(dim=0) / -2
+        return (self._whitened.square().sum(dim=0) / -2).to(self.dtype)
+
+
+def _dtype_of_weights(labels: Sequence[str]) -> torch.dtype:
+    return torch.float64 if len(labels) <= MAX_EAGER_LABELS else torch.float32
 
 
 @dataclass(frozen=True)
@@ -254,19 +294,23 @@ class LinearDiscriminant:
         if not 0 < self.shrinkage <= 1:
             raise ConfigError(f"{self.name}: shrinkage is {self.shrinkage}; give a number above 0 and up to 1")
 
-    def fit(self, state: ClosedFormState) -> DiscriminantScores:
+    def fit(self, state: ClosedFormState) -> SolvedScores:
         """Compute the factor and the means."""
         _check(state, self)
         within = state.gram.products[self.view] - state.between(self.view)  # its lower triangle
         freedom = max(state.gram.count - len(state.labels), 1)
         shrunk = (1 - self.shrinkage) / freedom * within
-        return DiscriminantScores(
+        factor = Factor.of(shrunk, self.shrinkage * mean_variance(within, freedom))
+        means = state.means(self.view).T
+        centre = means.mean(dim=1)
+        return SolvedScores(
             self.name,
             state.labels,
             state.feature_map,
             self.view,
-            factor=Factor.of(shrunk, self.shrinkage * mean_variance(within, freedom)),
-            moments=state.means(self.view).T,
+            DiscriminantSystem(factor, means - centre.unsqueeze(1), _dtype_of_weights(state.labels)),
+            centre=centre,
+            log_softmax=True,
             at_once=state.solve_at_once,
         )
 
@@ -307,21 +351,18 @@ class Ridge:
         if not self.strength > 0:
             raise ConfigError(f"{self.name}: strength is {self.strength}; give a number above 0")
 
-    def fit(self, state: ClosedFormState) -> RidgeScores:
-        """Compute factor and moments; the factor is reused as long as the state's Gram is the same object."""
+    def fit(self, state: ClosedFormState) -> SolvedScores:
+        """Compute factor and moments; the factor is reused as long as the state's Gram is the same object in memory."""
         _check(state, self)
         total, share = state.gram.sums[self.view], state.counts.double() / state.gram.count
-        return RidgeScores(
-            self.name,
-            state.labels,
-            state.feature_map,
-            self.view,
-            factor=state.gram.factor(self.view, self.strength),
-            moments=state.sums(self.view).T.addr_(total, share, alpha=-1),
+        system = RidgeSystem(
+            state.gram.factor(self.view, self.strength),
+            state.sums(self.view).T.addr_(total, share, alpha=-1),
+            _dtype_of_weights(state.labels),
             mean=total / state.gram.count,
             share=share,
-            at_once=state.solve_at_once,
         )
+        return SolvedScores(self.name, state.labels, state.feature_map, self.view, system, at_once=state.solve_at_once)
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,12 @@ class ExactProduct:
         """Return the products, float64 `[n, M]`, of whole numbers up to `MAX_ROW`, float64 `[n, D]`."""
         if not self._fast:
             return rows @ self._weights
-        return torch.cat([self._block(block) for block in rows.split(_BLOCK)])
+        products = rows.new_empty(len(rows), self._width)
+        for block, into in zip(rows.split(_BLOCK), products.split(_BLOCK), strict=True):
+            self._multiply(block, into)
+        return products
 
-    def _block(self, rows: Tensor) -> Tensor:
+    def _multiply(self, rows: Tensor, into: Tensor) -> None:
         count = len(rows)
         padded = 1 << (count - 1).bit_length()
         narrow = rows.float()
@@ -56,8 +59,7 @@ class ExactProduct:
         products = torch._int_mm(parts.flatten(0, 1), self._weights).view(2, padded, 2, self._width)
         high, low = products[:, :count].to(self._sums).unbind(dim=2)
         high_rows, low_rows = torch.add(low, high, alpha=_WEIGHTS)
-        product: Tensor = high_rows.to(torch.float64).mul_(_ROWS).add_(low_rows)
-        return product
+        into.copy_(high_rows).mul_(_ROWS).add_(low_rows)
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate, chain, compress, groupby
@@ -40,7 +40,7 @@ class Gram:
         feature_map: The map that computed the views; sums include its `views`.
         count: Number of examples.
         sums: Per view, float64 `[D]` of whole numbers.
-        products: Per view, float64 `[D, D]` of whole numbers.
+        products: Per view, float64 `[D, D]` of whole numbers. Stored ones are read each time (see `stored`).
     """
 
     feature_map: FeatureMap
@@ -100,13 +100,22 @@ class Gram:
     def factor(self, view: View, strength: float) -> Factor:
         """Return the factor of the centred products plus a ridge of `strength` times the mean of their diagonal.
 
-        Computed once and kept with these statistics. Requires at least one example and a view in the map's `views`.
+        Computed once and kept with these statistics, unless they read storage. Requires at least one example and a view
+        in the map's `views`.
         """
         key = (view, strength)
-        if key not in self._factors:
+        factor = self._factors.get(key)
+        if factor is None:
             centred = self.products[view].addr(self.sums[view], self.sums[view], alpha=-1 / self.count)
-            self._factors[key] = Factor.of(centred, strength * self.count * mean_variance(centred, self.count))
-        return self._factors[key]
+            factor = Factor.of(centred, strength * self.count * mean_variance(centred, self.count))
+            if not self.reads_storage:
+                self._factors[key] = factor
+        return factor
+
+    @property
+    def reads_storage(self) -> bool:
+        """Whether the products are read from storage when they are used."""
+        return isinstance(self.products, _StoredProducts)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return named tensors for storage; symmetric matrices as upper triangles."""
@@ -117,24 +126,44 @@ class Gram:
         return tensors
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Gram:
-        """Invert `to_tensors`.
+    def stored(cls, read: Callable[[], Mapping[str, Tensor]]) -> Gram:
+        """Return the sums whose `to_tensors` are stored.
+
+        The products are read and unpacked each time they are used, and not kept: predictions need them once, to fit
+        classifiers, and they are most of what statistics take.
+
+        Args:
+            read: Reads the tensors.
 
         Raises:
             CorruptionError: A tensor is missing or unexpected, or has the wrong shape or dtype.
         """
+        tensors = read()
         feature_map = _unpack_map(tensors, "closed-form statistics")
         shapes: dict[str, tuple[int, ...]] = {"count": ()}
         for view in feature_map.views:
             width = feature_map.width(view)
             shapes |= {f"{view}.sum": (width,), f"{view}.products": (width * (width + 1) // 2,)}
         _check_shapes(tensors, shapes, "closed-form statistics")
-        return cls(
-            feature_map,
-            int(tensors["count"]),
-            {view: tensors[f"{view}.sum"] for view in feature_map.views},
-            {view: unpacked(tensors[f"{view}.products"], feature_map.width(view)) for view in feature_map.views},
-        )
+        sums = {view: tensors[f"{view}.sum"].clone() for view in feature_map.views}
+        return cls(feature_map, int(tensors["count"]), sums, _StoredProducts(feature_map, read))
+
+
+class _StoredProducts(Mapping[View, Tensor]):
+    """Products that are read from storage each time they are used."""
+
+    def __init__(self, feature_map: FeatureMap, read: Callable[[], Mapping[str, Tensor]]) -> None:
+        self._feature_map = feature_map
+        self._read = read
+
+    def __getitem__(self, view: View) -> Tensor:
+        return unpacked(self._read()[f"{view}.products"], self._feature_map.width(view))
+
+    def __iter__(self) -> Iterator[View]:
+        return iter(self._feature_map.views)
+
+    def __len__(self) -> int:
+        return len(self._feature_map.views)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,11 +229,12 @@ class Scatter:
     """The between-class scatter `[D, D]`: the sum over labels of `s s^T / n`, for the sum s of a label's n rows.
 
     Consecutive states differ by few tasks, so only the labels of those are added or removed: the cost does not grow
-    with the number of tasks. Safe for threads.
+    with the number of tasks. The scatter is kept from the second state on, because most processes see only one. Safe
+    for threads.
     """
 
     def __init__(self) -> None:
-        self._last: Mapping[View, tuple[Mapping[int, ClassSums], Tensor]] = {}
+        self._last: Mapping[View, tuple[Mapping[int, ClassSums], Tensor | None]] = {}
 
     def of(self, view: View, classes: Sequence[ClassSums]) -> Tensor:
         """Return the scatter of a view over all labels of some tasks, float64 in grid units.
@@ -223,7 +253,7 @@ class Scatter:
             width = classes[0].feature_map.width(view)
             added, removed, total = list(current.values()), [], torch.zeros(width, width, dtype=torch.float64)
         total = _add_scatter(_add_scatter(total, view, added, 1), view, removed, -1)
-        self._last = {**self._last, view: (current, total)}
+        self._last = {**self._last, view: (current, total if previous else None)}
         return total / _STEPS_PER_GRID_UNIT**2
 
 

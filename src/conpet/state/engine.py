@@ -12,6 +12,7 @@ from conpet.data import Example, Input, Kind, check_example
 from conpet.data.rows import RowError, id_of, to_example
 from conpet.errors import DamagedModuleError, DataError, Problem, listed, plural
 from conpet.heads.base import Answer
+from conpet.resident import release_unused
 from conpet.state.explain import explain as explained_by
 from conpet.state.inputs import EncodedInputs, cut_tokens
 from conpet.state.live import Live, LiveState
@@ -19,6 +20,8 @@ from conpet.types import Candidate, OnError, Prediction, PredictOptions
 
 CHUNK = 256
 """Number of inputs per batch of a stream."""
+RELEASE_EVERY = 4096
+"""Number of inputs after which memory is released: between them, freed memory is used again."""
 
 Inputs = TypeVar("Inputs", bound=Iterable[Input])
 
@@ -34,6 +37,7 @@ class Engine:
 
     def __init__(self, live: LiveState) -> None:
         self._live = live
+        self._until_release = 0
 
     @overload
     def predict(
@@ -94,10 +98,20 @@ class Engine:
         if tasks is not None:
             live = live.among(tasks)
         items = _checked(live, require_several(inputs), first)
-        # Whether an input fits is seen when it is encoded. To look beforehand would tokenize all inputs twice.
-        with suppress(DataError):
-            return _results(live, items, options, first)
-        return _results(live, fitting(live, items, first), options, first)
+        try:
+            # Whether an input fits is seen when it is encoded. To look beforehand would tokenize all inputs twice.
+            with suppress(DataError):
+                return _results(live, items, options, first)
+            return _results(live, fitting(live, items, first), options, first)
+        finally:
+            self._answered(len(items))
+
+    def _answered(self, inputs: int) -> None:
+        """Release memory after the first inputs, for which classifiers were fitted, and from time to time."""
+        self._until_release -= inputs
+        if self._until_release < 0:
+            self._until_release = RELEASE_EVERY
+            release_unused()
 
     @overload
     def predict_stream(

@@ -10,6 +10,7 @@ from typing import Any
 
 from conpet.artifact import ArtifactReader, InMemoryObject, ObjectReader
 from conpet.data import Kind, Task
+from conpet.features.statistics import Gram
 from conpet.state.slots import ANSWERS, MEMORY
 from conpet.state.state import OF_FEATURES, State, TaskState
 from conpet.store import Snapshot, VersionRecord
@@ -26,7 +27,9 @@ _HIDDEN = frozenset({MEMORY, ANSWERS})
 """Slots that only commands read: examples with test labels, and the answers to test examples."""
 
 _TAKEN_OVER = (*OF_FEATURES, "fusion")
-"""Names of fits that remain valid in a committed state: those without readers of in-memory objects."""
+"""Names of fits that remain valid in a committed state: those without readers of in-memory objects.
+
+Statistics that read the store are read again, because their readers keep the former generation."""
 
 
 def task_state(version: VersionRecord, keys: MemoryKeys | None = None) -> TaskState:
@@ -113,7 +116,9 @@ def committed(state: State, snapshot: Snapshot, keys: MemoryKeys) -> tuple[State
             added[snapshot.shared[slot].folder] = held.key
     stored_folders = {reader.folder for reader in snapshot.readers()} if keys else set()
     known = {folder: key for folder, key in keys.items() if folder in stored_folders} | added
-    fits = {name: state.fits[name] for name in _TAKEN_OVER if name in state.fits}
+    gram: Gram | None = state.fits.get("gram")
+    lost = OF_FEATURES if gram is not None and gram.reads_storage else ()
+    fits = {name: state.fits[name] for name in _TAKEN_OVER if name in state.fits and name not in lost}
     return replace(state_of(snapshot, known), fits=fits), known
 
 

@@ -56,7 +56,7 @@ class StatisticsReader:
 
     def _read_gram(self, state: State) -> Gram:
         stored = state.shared.get(STATISTICS)
-        return Gram.zero(self._feature_map) if stored is None else Gram.from_tensors(stored.tensors(STATISTICS))
+        return Gram.zero(self._feature_map) if stored is None else Gram.stored(lambda: stored.tensors(STATISTICS))
 
     def class_sums(self, tasks: Sequence[TaskState]) -> tuple[ClassSums, ...]:
         """Return the class sums of tasks; those read last are not read again."""
