@@ -38,6 +38,7 @@ ORDER = (
     "features",
     "data.quality",
     "fusion",
+    "refusal",
     "modules.adapter",
     "heads",
     "state.slots",
