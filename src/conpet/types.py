@@ -41,8 +41,10 @@ __all__ = [
     "AnsweredExample",
     "Calibration",
     "Candidate",
+    "CheckedKind",
     "Confusion",
     "ConsolidationReport",
+    "Costs",
     "Decision",
     "Evaluation",
     "Example",
@@ -320,6 +322,54 @@ class Prediction:
             document["confidence"],
             tuple(map(Candidate.from_json, document.get("candidates", ()))),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedKind:
+    """What the decisions on inputs of one kind rest on.
+
+    Attributes:
+        kind: The kind of input.
+        known: Held-out examples of learned labels that were scored.
+        unknown: Examples scored as if their label or task had not been learned.
+        answered: Validation examples on which the probabilities of labels are checked.
+        note: What cannot be promised, and why; None if nothing.
+        needed: With a coverage: validation examples a label needs for a promise of its own.
+        without_promise: With a coverage: labels that have fewer; the promise is for all inputs together.
+    """
+
+    kind: str
+    known: int
+    unknown: int
+    answered: int
+    note: str | None
+    needed: int | None = None
+    without_promise: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What mistakes cost in a workspace, or the coverage wanted, and what its decisions rest on.
+
+    Attributes:
+        error: Cost of a wrong answer.
+        question: Cost of a question.
+        refusal: Cost of a refusal.
+        coverage: The coverage that takes the place of the costs, or None.
+        unknown_share: Expected share of inputs that belong to nothing learned.
+        kinds: By kind of input that was learned.
+    """
+
+    error: float
+    question: float
+    refusal: float
+    coverage: float | None
+    unknown_share: float
+    kinds: tuple[CheckedKind, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from conpet.cli import (
     cache,
     compare,
     consolidate,
+    costs,
     data,
     demo,
     evaluate,
@@ -70,6 +71,7 @@ app.command("generations")(consolidate.generations)
 app.command("restore")(consolidate.restore)
 app.add_typer(modules.app, name="modules")
 app.add_typer(labels.app, name="labels")
+app.add_typer(costs.app, name="costs")
 app.add_typer(keys.app, name="keys")
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(cache.app, name="cache")

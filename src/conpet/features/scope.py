@@ -1,4 +1,4 @@
-"""Whether an input belongs to something learned: the relative Mahalanobis score, in closed form from kept statistics."""
+"""Whether an input belongs to something learned: relative Mahalanobis scores, in closed form from kept statistics."""
 
 from __future__ import annotations
 
@@ -67,9 +67,7 @@ class Scope:
         return cls._of(statistics.feature_map, statistics.fitted[_FACTOR], means, statistics.counts[columns].double())
 
     @classmethod
-    def without_rows(
-        cls, statistics: ClosedFormState, columns: Tensor, features: Tensor, classes: Tensor
-    ) -> tuple[Scope, Tensor]:
+    def without_rows(cls, statistics: ClosedFormState, columns: Tensor, features: Tensor, classes: Tensor) -> Scope:
         """Compute the score as if some examples had not been learned: their rows are subtracted from the statistics.
 
         Args:
@@ -127,7 +125,7 @@ class Scope:
             towards = self.deviations[gone] @ self.background
             scale = self.shares[gone].sqrt()
             mutual = self.deviations[gone] @ self.weights[:, gone] - towards @ towards.T
-            left = torch.eye(len(scale)) - scale.unsqueeze(1) * mutual * scale
+            left = torch.eye(len(scale), dtype=torch.float32) - scale.unsqueeze(1) * mutual * scale
             lost = (products[rows][:, gone] - projected[rows] @ towards.T) * scale
             scores[rows] += (lost * torch.linalg.solve(left, lost.T).T).sum(dim=1, keepdim=True)
             scores[rows.unsqueeze(1) & gone] = -torch.inf

@@ -33,9 +33,10 @@ class ScopeCalibration:
         source: What it was fitted on.
         known: Number of held-out examples of learned labels.
         unknown: Number of examples scored as if their label, or their task, had not been learned.
-        centre: The score midway between the two.
-        scale: Half the distance between the two.
-        intercept: a of the probability of belonging, `1 / (1 + exp(-(a + b (score - centre) / scale)))`.
+        unknown_share: Share of inputs that belong to nothing learned, as assumed in the fit.
+        centre: Median score of the examples of learned labels.
+        scale: Their spread below the median.
+        intercept: a of the probability of belonging, `1 / (1 + exp(-(a + b asinh((score - centre) / scale))))`.
         slope: b, 0 or more.
         temperature: Divisor of the log-probabilities of the labels.
         answered: Number of held-out examples whose answers the temperature and the coverage rest on.
@@ -44,6 +45,7 @@ class ScopeCalibration:
     source: Source
     known: int
     unknown: int
+    unknown_share: float
     centre: float
     scale: float
     intercept: float
@@ -142,3 +144,12 @@ def doubt(fitted: ScopeCalibration) -> str | None:
         have = plural(fitted.answered, "validation example")
         return f"nothing is promised on which label it is: {have}, {MIN_EXAMPLES} are needed"
     return None
+
+
+def no_coverage(coverage: float, answered: int, verb: str) -> str:
+    """Return why a coverage cannot be promised, given the number of validation examples, and that the costs `verb`."""
+    needed = needed_examples(coverage)
+    return (
+        f"a coverage of {coverage:g} cannot be promised: {needed} validation examples are needed, there are {answered}; "
+        f"the costs {verb}"
+    )

@@ -13,7 +13,11 @@ from conpet.refusal.calibration import ScopeCalibration, Source
 
 _PRIOR_EXAMPLES = 2.0
 """Strength of the priors, in examples: of the slope at `_PRIOR_SLOPE`, of the temperature at 1."""
-_PRIOR_SLOPE = 3.0
+_PRIOR_SLOPE = 4.0
+"""Slope of the prior, where a unit is half the distance between the medians of the two sides. It is even midway."""
+_LOW = 0.1
+"""The quantile of the scores of learned labels that defines their spread below the median."""
+_LEAST_HALF = 0.05
 _TEMPERATURES = (0.2, 10.0)
 _STEPS = 24
 
@@ -21,7 +25,9 @@ _STEPS = 24
 def fit_scope(source: Source, known: Tensor, unknown: Tensor, unknown_share: float) -> ScopeCalibration:
     """Fit the probability of belonging to something learned.
 
-    Logistic regression on the score, in which the two sides weigh as much as the shares of inputs expected.
+    Logistic regression on asinh of the score, in which the two sides weigh as much as the shares of inputs expected.
+    The scores of learned labels lie close together, those of unknown inputs are spread wide below: asinh, in units of
+    the spread of the former, keeps the midpoint of the two near the learned labels.
 
     Args:
         source: What the scores come from.
@@ -29,11 +35,13 @@ def fit_scope(source: Source, known: Tensor, unknown: Tensor, unknown_share: flo
         unknown: Scores of examples as if their label or task had not been learned `[m]`, at least one.
         unknown_share: Expected share of inputs that belong to nothing learned.
     """
-    known, unknown = known.double(), unknown.double()
-    middle, distance = (known.median() + unknown.median()) / 2, (known.median() - unknown.median()) / 2
-    scale = distance.clamp(min=1e-3 * float(torch.cat([known, unknown]).abs().max()) + 1e-9)
-    inside, outside = (known - middle) / scale, (unknown - middle) / scale
-    prior = torch.tensor([math.log((1 - unknown_share) / unknown_share), _PRIOR_SLOPE], dtype=torch.float64)
+    centre = known.double().median()
+    spread = (centre - known.double().quantile(_LOW)).clamp(min=1e-3 * float(centre.abs()) + 1e-6)
+    inside, outside = (torch.asinh((scores.double() - centre) / spread) for scores in (known, unknown))
+    middle = (inside.median() + outside.median()) / 2
+    half = ((inside.median() - outside.median()) / 2).clamp(min=_LEAST_HALF)
+    inside, outside = (inside - middle) / half, (outside - middle) / half
+    prior = torch.tensor([0.0, _PRIOR_SLOPE], dtype=torch.float64)
     weights = prior.clone().requires_grad_(True)
     optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
     strength = _PRIOR_EXAMPLES / (len(known) + len(unknown))
@@ -48,21 +56,28 @@ def fit_scope(source: Source, known: Tensor, unknown: Tensor, unknown_share: flo
         return value
 
     optimizer.step(loss)
-    intercept, slope = weights.detach().tolist()
+    intercept, slope = float(weights[0].detach()), max(float(weights[1].detach() / half), 0.0)
+    counts = (0, 0) if source is Source.MEANS else (len(known), len(unknown))
     return ScopeCalibration(
-        source,
-        len(known) if source is not Source.MEANS else 0,
-        len(unknown) if source is not Source.MEANS else 0,
-        float(middle),
-        float(scale),
-        intercept,
-        max(slope, 0.0),
+        source, *counts, unknown_share, float(centre), float(spread), intercept - slope * float(middle), slope
     )
 
 
-def probability_of_scope(fitted: ScopeCalibration, scores: Tensor) -> Tensor:
-    """Return the probability of belonging to something learned `[n]`, float64, for scores `[n]`."""
-    return torch.sigmoid(fitted.intercept + fitted.slope * (scores.double() - fitted.centre) / fitted.scale)
+def probability_of_scope(fitted: ScopeCalibration, scores: Tensor, unknown_share: float | None = None) -> Tensor:
+    """Return the probability of belonging to something learned `[n]`, float64.
+
+    Args:
+        fitted: The fit.
+        scores: The scores `[n]`.
+        unknown_share: Expected share of inputs that belong to nothing learned; None for that of the fit.
+    """
+    shift = 0.0 if unknown_share is None else _odds(fitted.unknown_share) - _odds(unknown_share)
+    distances = torch.asinh((scores.double() - fitted.centre) / fitted.scale)
+    return torch.sigmoid(fitted.intercept + shift + fitted.slope * distances)
+
+
+def _odds(share: float) -> float:
+    return math.log(share / (1 - share))
 
 
 def tempered(log_probabilities: Tensor, temperature: float) -> Tensor:

@@ -20,7 +20,7 @@ from conpet.refusal.calibration import (
     Source,
     Thresholds,
     doubt,
-    needed_examples,
+    no_coverage,
 )
 from conpet.refusal.decision import Choice, choose_by_costs, choose_by_coverage
 from conpet.refusal.fit import fit_scope, fit_temperature, probability_of_scope, tempered
@@ -68,24 +68,21 @@ def judge(method: Method, state: State, inputs: EncodedInputs, kind: Kind, score
     calibration = calibration_of(method, state)
     fitted = calibration.kinds[kind]
     possible = (~state.impossible(kind)).nonzero().squeeze(1)
-    inside = probability_of_scope(fitted, scope_scores(method, state, inputs, kind).amax(dim=1))
-    probabilities = tempered(scores[:, possible], fitted.temperature).double().exp() * inside.unsqueeze(1)
     config = method.settings.refusal
-    note = doubt(fitted)
-    if config.coverage is None:
-        choices = choose_by_costs(probabilities, inside, config)
-    else:
-        labels = [state.classes[column] for column in possible.tolist()]
+    labels = [state.classes[column] for column in possible.tolist()]
+    thresholds = None
+    if config.coverage is not None:
         thresholds = _thresholds(state, calibration, kind, labels, config.coverage)
-        if thresholds.pooled:
-            choices = choose_by_coverage(probabilities, inside, labels, thresholds)
-            note = None
-        else:
-            choices = choose_by_costs(probabilities, inside, config)
-            note = (
-                f"a coverage of {config.coverage:g} cannot be promised: {needed_examples(config.coverage)} validation "
-                f"examples are needed, there are {fitted.answered}; the costs decided"
-            )
+    # Thresholds are compared with probabilities under the share that they were fitted with.
+    share = fitted.unknown_share if thresholds is not None and thresholds.pooled else config.unknown_share
+    inside = probability_of_scope(fitted, scope_scores(method, state, inputs, kind).amax(dim=1), share)
+    probabilities = tempered(scores[:, possible], fitted.temperature).double().exp() * inside.unsqueeze(1)
+    if thresholds is not None and thresholds.pooled:
+        choices, note = choose_by_coverage(probabilities, inside, labels, thresholds), None
+    else:
+        choices, note = choose_by_costs(probabilities, inside, config), doubt(fitted)
+        if config.coverage is not None:
+            note = no_coverage(config.coverage, fitted.answered, "decided")
     confidences = probabilities.amax(dim=1).tolist()
     places = possible.tolist()
     return [
