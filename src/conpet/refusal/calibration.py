@@ -12,6 +12,8 @@ from conpet.errors import plural
 
 MIN_EXAMPLES = 20
 """Fewest held-out examples of learned labels with which probabilities count as checked."""
+_LEAST_RANK = 2
+"""A threshold is at least the second smallest of its values: one odd example must not decide it alone."""
 
 
 class Source(StrEnum):
@@ -115,7 +117,7 @@ class Thresholds:
 
 def needed_examples(coverage: float) -> int:
     """Return the fewest held-out examples with which a coverage can be promised."""
-    return math.ceil(round(coverage / (1 - coverage), 9))
+    return math.ceil(round(_LEAST_RANK / (1 - coverage), 9)) - 1
 
 
 def conformal_threshold(truth: Sequence[float], coverage: float) -> float | None:
@@ -132,7 +134,7 @@ def conformal_threshold(truth: Sequence[float], coverage: float) -> float | None
         None if there are too few (see `needed_examples`).
     """
     rank = math.floor(round((len(truth) + 1) * (1 - coverage), 9))
-    return truth[rank - 1] if rank else None
+    return truth[rank - 1] if rank >= _LEAST_RANK else None
 
 
 def doubt(fitted: ScopeCalibration) -> str | None:
@@ -148,8 +150,5 @@ def doubt(fitted: ScopeCalibration) -> str | None:
 
 def no_coverage(coverage: float, answered: int, verb: str) -> str:
     """Return why a coverage cannot be promised, given the number of validation examples, and that the costs `verb`."""
-    needed = needed_examples(coverage)
-    return (
-        f"a coverage of {coverage:g} cannot be promised: {needed} validation examples are needed, there are {answered}; "
-        f"the costs {verb}"
-    )
+    have = f"{needed_examples(coverage)} validation examples are needed, there are {answered}"
+    return f"a coverage of {coverage:g} cannot be promised: {have}, so the costs {verb}"
