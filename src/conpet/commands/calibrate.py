@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from conpet.data import Kind
+from conpet.errors import DamagedModuleError
 from conpet.methods.base import Method
 from conpet.refusal.calibration import Calibration
 from conpet.replay.dynamic import draw_by_task
@@ -35,7 +37,8 @@ def calibrate(method: Method, state: State, sources: Sequence[StoredExamples]) -
             for row in rows
         ]
         inputs = method.encode_stored(state, drawn, Subset.VALIDATION)
-        held_out.append(HeldOut(kind, inputs, classes, method.score(state, inputs, kind).classes))
+        with suppress(DamagedModuleError):  # a workspace can be changed, and so mended, before the module is replaced
+            held_out.append(HeldOut(kind, inputs, classes, method.score(state, inputs, kind).classes))
     return calibrated(method, state, held_out)
 
 
