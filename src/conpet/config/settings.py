@@ -175,7 +175,7 @@ class RefusalConfig(StrictModel):
     coverage: Annotated[float, Field(gt=0, lt=1)] | None = None
     unknown_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     candidates: Positive = 5
-    held_out_examples: Annotated[int, Field(ge=0)] = 512
+    held_out_examples: Annotated[int, Field(ge=0)] = 256
 
 
 class TaskSettings(Sectioned):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _HELD_OUT = 512
 """Most training examples that are subtracted from the statistics to be scored."""
-_TASKS = 64
+_TASKS = 16
 """Most tasks whose training examples are read for that."""
 _EVERY = 5
 """One of so many training examples of a label is held out."""
