@@ -102,6 +102,20 @@ def test_what_was_removed_leaves_no_trace_in_the_scores(tmp_path: Path) -> None:
     )
 
 
+def test_a_consolidation_brings_scores_of_the_new_backbone_and_going_back_the_former_ones(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2, method="lda")
+    texts = [example.labelled(None) for example in stream()[0].train] + unknown()
+    before = decisions(learner.predict(texts))
+    generation = learner.store.generation()
+    learner.consolidate(bound=100, evaluate=False)
+    after = learner.predict(texts)
+    assert decisions(after) != before
+    inside, outside = ([one.in_scope for one in part] for part in (after[:16], after[16:]))
+    assert sum(inside) / len(inside) > 2 * sum(outside) / len(outside)
+    learner.restore(generation, evaluate=False)
+    assert decisions(learner.predict(texts)) == before
+
+
 def test_a_workspace_opened_again_decides_in_the_same_way(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 1)
     learner.learn(stream()[1], evaluate=False)
