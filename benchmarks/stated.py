@@ -48,6 +48,7 @@ def stated() -> Mapping[str, Sequence[str]]:
             f"{ratio(speed['rows'], 'learn-together', 1)} times as fast as learning them one by one"
         ],
         "docs/how-to/merge-and-upgrade.md": growing_lines(growing),
+        "docs/how-to/refusal.md": refusal_lines(result("refusal")),
         "docs/how-to/check-data.md": data_check_lines(result("data-check")),
         "docs/explanation/storage.md": parameter_sentences(demo),
         "docs/explanation/batches.md": memory_lines(result("memory")["runs"]),
@@ -172,6 +173,83 @@ def growing_lines(found: Mapping[str, Any]) -> list[str]:
         f"{percent(merge['accuracy_before'])} to {percent(merge['accuracy_after'])}, and the size of the workspace "
         f"from {merge['bytes_before'] / 1e6:.1f} MB to {merge['bytes_after'] / 1e6:.1f} MB.",
     ]
+
+
+def refusal_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return the tables and sentences on decisions to answer, ask or decline."""
+
+    def separated(one: Mapping[str, float]) -> str:
+        return f"{one['auroc']:.3f}, {percent(one['false_positives'])}"
+
+    scores = list(found["scores"].values())
+    lines = [row(name, [separated(one[name]) for one in scores]) for name in scores[0]]
+    for backbone, one in found["decisions"].items():
+        lines += [
+            row(f"{backbone}, {side}", [percent(one[side][decision]) for decision in ("answer", "ask", "decline")])
+            for side in ("known", "unknown")
+        ]
+    small, mpnet = found["decisions"]["minilm-l6"], found["decisions"]["mpnet-base"]
+    ece, mpnet_ece = (one["calibration_error"]["known and unknown"] for one in (small, mpnet))
+    questions, costs = small["questions"], small["cost_per_input"]
+    lines += [
+        f"Of the answers to known inputs, {percent(small['accuracy_of_answers'])} (`mpnet-base`: "
+        f"{percent(mpnet['accuracy_of_answers'])}) are right; of all their labels, {percent(small['accuracy'])} "
+        f"({percent(mpnet['accuracy'])}).",
+        f"A question about a known input offers {questions['candidates']:.1f} candidates, and one of them is right in "
+        f"{percent(questions['right'])} of the cases; {percent(questions['stated_if_known'])} is stated.",
+        f"At the default costs, an input costs {costs['deciding']:.2f}, and {costs['always answering']:.2f} if every "
+        "input is answered.",
+    ]
+    lines.append(
+        f"On known and unknown inputs together, the expected calibration error of `confidence` is "
+        f"{percent(ece['confidence'])} (`mpnet-base`: {percent(mpnet_ece['confidence'])}), that of `score` "
+        f"{percent(ece['score'])} ({percent(mpnet_ece['score'])})."
+    )
+    lines += [
+        row(
+            f"{size} labels",
+            [
+                percent(one["unknown"]["score_above_099"]),
+                percent(one["unknown"]["confidence_above"]),
+                *(percent(one["unknown"][decision]) for decision in ("answer", "ask", "decline")),
+                percent(one["known"]["answer"]),
+            ],
+        )
+        for size, one in found["modules"].items()
+    ]
+    lines += [
+        row(
+            f"{NAMES[name]}, {one['domains']} left out in turn",
+            [separated(one["separation"]), f"{one['lowest_auroc']:.3f}"],
+        )
+        for name, one in found["domains"].items()
+    ]
+    lines += [
+        row(
+            f"{NAMES[name.partition(',')[0]]}{name.partition(',')[1]}{name.partition(',')[2]}",
+            [
+                f"{level}",
+                f"{one['reached']:.3f}",
+                f"{one['mean_over_labels']:.3f}",
+                f"{one['promised']} of {one['labels']}",
+                str(one["promised_and_lower_than_chance_explains"]),
+                *(percent(one[decision]) for decision in ("answer", "ask", "decline")),
+            ],
+        )
+        for name, levels in found["coverage"].items()
+        for level, one in levels.items()
+    ]
+    last = found["growth"]["1000"]
+    lines.append(
+        "With 1,000 tasks of two labels each (random features), the true label is beyond the 32 likeliest tasks for "
+        f"{last['true_label_beyond_the_likeliest_tasks']} of {last['labels']:,} inputs, and gets probability 0 for "
+        f"{last['true_label_with_probability_0']}."
+    )
+    return lines
+
+
+NAMES = {"clinc150": "CLINC150", "banking77": "Banking77", "hwu64": "HWU64"}
+"""Names of data sets in pages."""
 
 
 def data_check_lines(found: Mapping[str, Any]) -> list[str]:

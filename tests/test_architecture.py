@@ -40,6 +40,7 @@ ORDER = (
     "features",
     "data.quality",
     "fusion",
+    "refusal",
     "modules.adapter",
     "heads",
     "state.slots",

@@ -57,6 +57,9 @@ def same(found: list[Prediction], expected: list[Prediction]) -> bool:
         == (other.label, other.task, other.version, other.generation, other.answer)
         and [candidate.label for candidate in one.runners_up] == [candidate.label for candidate in other.runners_up]
         and one.score == pytest.approx(other.score, abs=1e-5)
+        and one.decision == other.decision
+        and one.confidence == pytest.approx(other.confidence, abs=1e-4)
+        and [candidate.label for candidate in one.candidates] == [candidate.label for candidate in other.candidates]
         for one, other in zip(found, expected, strict=True)
     )
 

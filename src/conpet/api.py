@@ -18,6 +18,7 @@ from conpet.backbone.location import RELATIVE, find_again, relative_location
 from conpet.commands import (
     audit,
     consolidate,
+    costs,
     extend,
     generations,
     learn,
@@ -70,6 +71,7 @@ from conpet.tuning.search import CostLimit
 from conpet.types import (
     Addition,
     ConsolidationReport,
+    Costs,
     Evaluation,
     Generation,
     LearnReport,
@@ -825,6 +827,48 @@ class ConPET:
             live = self._live.now()
             return search(live.method, live.state, live.snapshot, task, limit, design_choices, progress or ignore)
         return self._change(tune.tune, "tune", wait_seconds, progress, False, task, limit, design_choices)
+
+    @property
+    def costs(self) -> Costs:
+        """What mistakes cost, or the coverage wanted, and what the decisions to answer, ask or decline rest on."""
+        return costs.shown_costs(self._store)
+
+    def set_costs(
+        self,
+        *,
+        error: float | None = None,
+        question: float | None = None,
+        refusal: float | None = None,
+        coverage: float | None = None,
+        unknown_share: float | None = None,
+        wait_seconds: float | None = None,
+    ) -> Costs:
+        """Set what mistakes cost, or a coverage in their place: they decide when to answer, ask or decline.
+
+        The costs are in any unit; what is not given does not change, but costs end a coverage. Labels and scores do not
+        change. A refusal of an input that does belong to a learned label counts as an error.
+
+        Args:
+            error: Cost of a wrong answer, 0 or more.
+            question: Cost of a question with candidates, 0 or more.
+            refusal: Cost of a refusal of an input that belongs to nothing learned, 0 or more.
+            coverage: Share of inputs of learned labels for which the right label must be the answer or among the
+                candidates, above 0 and below 1.
+            unknown_share: Expected share of inputs that belong to nothing learned, above 0 and below 1.
+            wait_seconds: As in `ConPET.learn`.
+
+        Raises:
+            ConfigError: Nothing is given, a coverage is given with costs, or a value is out of range.
+        """
+        return costs.set_costs(
+            self._store,
+            wait_seconds,
+            error=error,
+            question=question,
+            refusal=refusal,
+            coverage=coverage,
+            unknown_share=unknown_share,
+        )
 
     def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
         """Export a module with everything needed to use it without conpet, to a new folder.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from math import fsum
 from typing import Any, Literal
 
 from conpet.cost import LOST, StageCost
@@ -41,8 +42,11 @@ __all__ = [
     "AnsweredExample",
     "Calibration",
     "Candidate",
+    "CheckedKind",
     "Confusion",
     "ConsolidationReport",
+    "Costs",
+    "Decision",
     "Evaluation",
     "Example",
     "Examples",
@@ -90,11 +94,24 @@ class Candidate:
         """The candidate as text."""
         return f"task {self.task}" if self.label is None else self.label
 
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return {"label": self.label, "score": self.score, "task": self.task}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Candidate:
+        """Rebuild a candidate from `to_json`."""
+        return cls(document["label"], document["score"], document["task"])
+
 
 OnError = Literal["fail", "skip", "report"]
 """What to do with inputs that cannot be predicted: predict none, leave them out, or return a `Problem` for each."""
 ON_ERROR: tuple[OnError, ...] = ("fail", "skip", "report")
 """The values of `OnError`."""
+
+
+Decision = Literal["answer", "ask", "decline"]
+"""What to do with an input: give the label, offer candidates, or say that it belongs to nothing learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +217,7 @@ class Prediction:
     Attributes:
         label: The likeliest of all labels learned; None if the answering task has no labels, or if its score is below
             the requested `min_score`.
-        score: Probability of the answer among all labels and tasks, 0 to 1.
+        score: Probability of the answer among all labels and tasks, 0 to 1, if the input belongs to one of them.
         task: Name of the task that answers.
         version: Version of that task.
         runners_up: The next likeliest answers, best first.
@@ -210,6 +227,13 @@ class Prediction:
         cut_tokens: Number of tokens of the input that were not read because it exceeds `backbone.max_tokens`; 0 if it
             was read whole.
         explanation: Why it was answered in this way, if asked for.
+        decision: "answer"; "ask", which offers `candidates`; or "decline": the input belongs to nothing learned.
+        reason: Why, in a sentence, with what cannot be promised.
+        in_scope: Probability that the input belongs to something learned, 0 to 1.
+        confidence: Probability that the answer is right, 0 to 1; unlike `score`, it allows for inputs that belong to
+            nothing learned.
+        candidates: The labels to choose from, likeliest first, each with its probability; only if the decision is
+            "ask".
     """
 
     label: str | None
@@ -222,14 +246,30 @@ class Prediction:
     rejected: Any = None
     cut_tokens: int = 0
     explanation: Explanation | None = None
+    decision: Decision = "answer"
+    reason: str = ""
+    in_scope: float = 1.0
+    confidence: float = 1.0
+    candidates: tuple[Candidate, ...] = ()
 
     def with_options(self, top_n: int, min_score: float) -> Prediction:
-        """Return the prediction with fewer labels, and rejected if its score is lower than `min_score`."""
+        """Return the prediction with fewer labels, and rejected if its score is lower than `min_score`.
+
+        What would be answered is declined then; a question stays one.
+        """
         runners_up = self.runners_up[: top_n - 1]
         answer = self if len(runners_up) == len(self.runners_up) else replace(self, runners_up=runners_up)
         if answer.score >= min_score or answer.rejected is not None:
             return answer
-        return replace(answer, label=None, answer=None, rejected=answer.answer)
+        rejected = replace(answer, label=None, answer=None, rejected=answer.answer)
+        if answer.decision != "answer":
+            return rejected
+        return replace(rejected, decision="decline", reason=f"score {answer.score:.2f} is below {min_score:g}")
+
+    @property
+    def candidates_score(self) -> float:
+        """Probability that one of the candidates is right, 0 to 1; 0 without candidates."""
+        return min(1.0, fsum(candidate.score for candidate in self.candidates))
 
     @property
     def shown(self) -> str:
@@ -239,18 +279,22 @@ class Prediction:
         return str(self.answer if self.label is None else self.label)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary; `rejected`, `cut_tokens` and `explanation` only where they say something."""
+        """Return a JSON-ready dictionary; some fields only where they say something."""
         document: dict[str, Any] = {
             "label": self.label,
             "score": self.score,
             "task": self.task,
             "version": self.version,
             "generation": self.generation,
-            "runners_up": [
-                {"label": candidate.label, "score": candidate.score, "task": candidate.task}
-                for candidate in self.runners_up
-            ],
+            "runners_up": [candidate.to_json() for candidate in self.runners_up],
+            "decision": self.decision,
+            "reason": self.reason,
+            "in_scope": self.in_scope,
+            "confidence": self.confidence,
         }
+        if self.candidates:
+            document["candidates"] = [candidate.to_json() for candidate in self.candidates]
+            document["candidates_score"] = self.candidates_score
         if self.cut_tokens:
             document["cut_tokens"] = self.cut_tokens
         if self.explanation is not None:
@@ -268,12 +312,17 @@ class Prediction:
             document["score"],
             document["task"],
             document["version"],
-            tuple(Candidate(one["label"], one["score"], one["task"]) for one in document["runners_up"]),
+            tuple(map(Candidate.from_json, document["runners_up"])),
             document["generation"],
             document.get("answer", document["label"]),
             document.get("rejected"),
             document.get("cut_tokens", 0),
             Explanation.from_json(explanation) if explanation is not None else None,
+            document["decision"],
+            document["reason"],
+            document["in_scope"],
+            document["confidence"],
+            tuple(map(Candidate.from_json, document.get("candidates", ()))),
         )
 
 
@@ -312,6 +361,54 @@ class TrainedOn:
 
     rows: tuple[int, ...]
     not_compared: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedKind:
+    """What the decisions on inputs of one kind rest on.
+
+    Attributes:
+        kind: The kind of input.
+        known: Held-out examples of learned labels that were scored.
+        unknown: Examples scored as if their label or task had not been learned.
+        answered: Validation examples on which the probabilities of labels are checked.
+        note: What cannot be promised, and why; None if nothing.
+        needed: With a coverage: validation examples a label needs for a promise of its own.
+        without_promise: With a coverage: labels that have fewer; the promise is for all inputs together.
+    """
+
+    kind: str
+    known: int
+    unknown: int
+    answered: int
+    note: str | None
+    needed: int | None = None
+    without_promise: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What mistakes cost in a workspace, or the coverage wanted, and what its decisions rest on.
+
+    Attributes:
+        error: Cost of a wrong answer.
+        question: Cost of a question.
+        refusal: Cost of a refusal.
+        coverage: The coverage that takes the place of the costs, or None.
+        unknown_share: Expected share of inputs that belong to nothing learned.
+        kinds: By kind of input that was learned.
+    """
+
+    error: float
+    question: float
+    refusal: float
+    coverage: float | None
+    unknown_share: float
+    kinds: tuple[CheckedKind, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ def reading(workspace: Path, out: Path) -> list[tuple[object, ...]]:
         ("modules", "verify", workspace),
         ("modules", "export", workspace, "text-1", out / "module"),
         ("labels", "list", workspace),
+        ("costs", "show", workspace),
         ("generations", workspace),
     ]
 

@@ -18,6 +18,7 @@ from conpet.cli import (
     cache,
     compare,
     consolidate,
+    costs,
     data,
     demo,
     evaluate,
@@ -71,6 +72,7 @@ app.command("generations")(consolidate.generations)
 app.command("restore")(consolidate.restore)
 app.add_typer(modules.app, name="modules")
 app.add_typer(labels.app, name="labels")
+app.add_typer(costs.app, name="costs")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(backbones.app, name="backbones")

@@ -49,10 +49,12 @@ def consolidate(
     An interrupted command resumes when it is run again.
     If nothing has changed since the last consolidation, nothing is done without --again or --set.
     """
+    from conpet.evaluation.history import COSTS
     from conpet.report import text
     from conpet.store import Store
 
-    if not again and not settings and Store.open(workspace).events()[-1].verb == "consolidate":
+    changes_of_answers = [event.verb for event in Store.open(workspace).events() if event.verb != COSTS]
+    if not again and not settings and changes_of_answers[-1] == "consolidate":
         if as_json:
             print_json({"consolidated": False})
         else:

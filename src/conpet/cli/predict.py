@@ -31,7 +31,7 @@ from conpet.files import require_writable_file, written_aside
 if TYPE_CHECKING:
     from conpet.data.prediction_files import PredictionFormat, Predictor, Row, Written
     from conpet.data.raw import ReadOptions
-    from conpet.types import PredictOptions
+    from conpet.types import Prediction, PredictOptions
 
 STANDARD = "-"
 
@@ -100,7 +100,9 @@ def predict(
 ) -> None:
     """Predict labels for texts, or for the rows of a file of any size.
 
-    Each answer has a label, a score, a task, the version of its module, and the next likeliest labels.
+    Each answer has a label, a score, a task, the version of its module, and the next likeliest labels. It also says
+    what to do: answer with the label, ask which of some candidates is right, or decline because the input belongs to
+    nothing learned; `conpet costs` sets when.
     On a terminal, texts are answered in a table; with --json or in a pipe, each answer is one line of JSON.
     All rows are checked before the first prediction; with --on-error skip or report, each row is checked in its turn.
     """
@@ -191,6 +193,9 @@ def _print_written(workspace: Predictor, written: Written, target: str | None, o
     if target is not None:
         rejected = f", {written.rejected:,} of them rejected (score below {options.min_score:g})"
         line(f"{target}: {written.predictions:,} predictions{rejected if written.rejected else ''}", messages())
+        if written.asked or written.declined:
+            answered = written.predictions - written.asked - written.declined
+            line(f"  {answered:,} answer, {written.asked:,} ask, {written.declined:,} decline", messages())
     if not written.problems:
         return
     done = "written with errors in place of predictions" if options.on_error == "report" else "left out"
@@ -199,6 +204,14 @@ def _print_written(workspace: Predictor, written: Written, target: str | None, o
         line(f"  {problem}", messages())
     if more := written.problems - len(written.first_problems):
         line(f"  ... and {more:,} more", messages())
+
+
+def _decision(answer: Prediction) -> str:
+    """Return a decision with the candidates of a question, and the reason unless the label is the answer."""
+    if answer.decision == "answer":
+        return answer.decision
+    listed = [f"- {candidate.shown}" for candidate in answer.candidates]
+    return "\n".join([f"{answer.decision}: {answer.reason}", *listed])
 
 
 def _show(workspace: Predictor, texts: list[str], options: PredictOptions) -> None:
@@ -219,7 +232,7 @@ def _show(workspace: Predictor, texts: list[str], options: PredictOptions) -> No
     written = Written()
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("text", "label", "score", "from", "runners-up"):
+    for name in ("text", "label", "score", "decision", "from", "runners-up"):
         table.add_column(name, justify="right" if name == "score" else "left", overflow="fold")
     for text, answer in zip(texts, answers, strict=True):
         written.count(answer if isinstance(answer, Problem) else (Example.of_text(text), answer))
@@ -233,6 +246,7 @@ def _show(workspace: Predictor, texts: list[str], options: PredictOptions) -> No
             Text(text),
             Text(answer.shown, "bold") if answer.rejected is None else Text(rejected, "dim"),
             formatting.percent(answer.score),
+            Text(_decision(answer)),
             Text(f"{answer.task} v{answer.version}"),
             Text(others, "dim"),
         )

@@ -12,6 +12,7 @@ from typing import Any
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.commands.attempts import Attempt
+from conpet.commands.calibrate import calibrate
 from conpet.commands.rows import answers_artifact, recorded
 from conpet.config import Settings
 from conpet.context import Progress, TrainContext
@@ -24,7 +25,8 @@ from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.memory_writer import past_examples, stored_examples
 from conpet.state.live import Live, LiveState
 from conpet.state.reading import seed_of
-from conpet.state.slots import ANSWERS
+from conpet.state.refusal import refusal_artifact
+from conpet.state.slots import ANSWERS, REFUSAL
 from conpet.state.state import State
 from conpet.store import Change, EventRecord, Snapshot, Store, VersionRecord, Writer
 from conpet.types import Evaluation, LearnReport
@@ -62,6 +64,7 @@ class Transaction:
         self.snapshot: Snapshot = present.snapshot
         self.costs = CostLedger()
         self._bytes_to_write = 0
+        self._calibration: Artifact | None = None
         self._attempt = Attempt(self.costs, progress)
         self.progress: Progress = self._attempt.progress
         self._writer = writer
@@ -145,15 +148,18 @@ class Transaction:
         return counted(self.progress, stage, total)
 
     def evaluate(self, state: State, changed: Mapping[str, StoredExamples] | None = None) -> Evaluation | None:
-        """Evaluate the next state, if the caller requested an evaluation.
+        """Calibrate the decisions of the next state, and evaluate it if the caller requested an evaluation.
 
         Args:
             state: The next state.
-            changed: Test examples that replace the stored ones of tasks, by name.
+            changed: Examples that replace the stored ones of tasks, by name, with test labels.
         """
+        stored = {task.name: stored_examples(task.active) for task in self.snapshot.tasks} | dict(changed or {})
+        with self.costs.stage("decisions"):
+            sources = [stored[task.name].without_test_labels() for task in state.tasks]
+            self._calibration = refusal_artifact(calibrate(self.method, state, sources)) if state.tasks else None
         if not self._evaluate:
             return None
-        stored = {task.name: stored_examples(task.active) for task in self.snapshot.tasks} | dict(changed or {})
         tests = {task.name: stored[task.name] for task in state.tasks}
         with self.costs.stage("evaluation"):
             evaluation = evaluate_tests(self.method, state, tests, self.progress)
@@ -206,7 +212,11 @@ class Transaction:
             )
         complete[-1] = replace(
             complete[-1],
-            shared={**complete[-1].shared, **self._answers(evaluation, complete[-1])},
+            shared={
+                **complete[-1].shared,
+                **self._answers(evaluation, complete[-1]),
+                **self._decisions(state, complete[-1]),
+            },
             detail={**complete[-1].detail, CACHE: {"hits": self._meter.cache_hits, "asked": self._meter.cache_lookups}},
             clear_scratch=tuple(self.store.scratches()),  # all of them started in a former state
         )
@@ -228,6 +238,14 @@ class Transaction:
         if evaluation is not None and not evaluation.unanswered:
             return {ANSWERS: answers_artifact(evaluation.answers)}
         return {ANSWERS: None} if ANSWERS in self.snapshot.shared else {}
+
+    def _decisions(self, state: State | None, change: Change) -> dict[str, Artifact | None]:
+        """Return what the decisions of the new state are calibrated on; a restored generation has its own."""
+        if state is None or change.restore is not None:
+            return {}
+        if self._calibration is None:
+            return {REFUSAL: None} if REFUSAL in self.snapshot.shared else {}
+        return {REFUSAL: self._calibration}
 
     def measured(self, evaluation: Evaluation | None) -> Evaluation | None:
         """Return an evaluation that was committed, with the accuracy matrix of the whole history."""

@@ -15,7 +15,7 @@ from conpet.data.quality.rows import input_identity
 from conpet.data.truncation import CutInputs
 from conpet.errors import CorruptionError, DamagedModuleError, DataError, Problem, plural
 from conpet.evaluation.answers import AnsweredExample, UnansweredExample
-from conpet.evaluation.history import TUNE, learned_by, matrix_of
+from conpet.evaluation.history import SETTINGS_ONLY, learned_by, matrix_of
 from conpet.evaluation.metrics import Row
 from conpet.replay.memory import StoredExamples, Subset, text_memory
 from conpet.replay.memory_writer import examples_without_test_labels, stored_examples
@@ -35,7 +35,7 @@ def evaluate_workspace(live: Live, store: Store, progress: Progress) -> Evaluati
     evaluation = evaluate_tests(
         live.method, live.state, {task.name: stored_examples(task.active) for task in tasks}, progress
     )
-    events = [event for event in store.events() if event.id <= live.generation and event.verb != TUNE]
+    events = [event for event in store.events() if event.id <= live.generation and event.verb not in SETTINGS_ONLY]
     *earlier, last = events
     matrix = matrix_of(earlier).followed_by(Row(learned_by(last), evaluation.tallies))
     return replace(evaluation, matrix=matrix)

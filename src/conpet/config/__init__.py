@@ -10,7 +10,14 @@ from conpet.config.components import (
     ScheduleConfig,
     SelectorConfig,
 )
-from conpet.config.settings import DEFAULT_BACKBONE, DesignChoices, Settings, TaskSettings, TrainingConfig
+from conpet.config.settings import (
+    DEFAULT_BACKBONE,
+    DesignChoices,
+    RefusalConfig,
+    Settings,
+    TaskSettings,
+    TrainingConfig,
+)
 
 __all__ = [
     "DEFAULT_BACKBONE",
@@ -22,6 +29,7 @@ __all__ = [
     "ModuleConfig",
     "NonEmpty",
     "Positive",
+    "RefusalConfig",
     "ScheduleConfig",
     "SelectorConfig",
     "Settings",

@@ -151,6 +151,33 @@ class ConsolidationConfig(StrictModel):
     learning_rate: Annotated[float, Field(gt=0)] | None = None
 
 
+class RefusalConfig(StrictModel):
+    """What mistakes cost, or the coverage wanted: when a prediction answers, asks or declines (`conpet costs`).
+
+    The costs are in any unit; only their ratios count. A refusal of an input that does belong to a learned label counts
+    as an error.
+
+    Attributes:
+        error: Cost of a wrong answer.
+        question: Cost of a question with a list of candidates.
+        refusal: Cost of a refusal of an input that belongs to nothing learned.
+        coverage: Instead of the costs: the share of inputs of learned labels for which the right label must be the
+            answer or among the candidates, above 0 and below 1. None: the costs decide.
+        unknown_share: Expected share of inputs that belong to nothing learned, above 0 and below 1.
+        candidates: Most candidates in a question. With `coverage`, there are as many as it needs.
+        held_out_examples: Most held-out examples that probabilities and thresholds are calibrated on after a change; 0
+            to use training examples only.
+    """
+
+    error: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    question: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+    refusal: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    coverage: Annotated[float, Field(gt=0, lt=1)] | None = None
+    unknown_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    candidates: Positive = 5
+    held_out_examples: Annotated[int, Field(ge=0)] = 256
+
+
 class TaskSettings(Sectioned):
     """The settings that a task can override.
 
@@ -177,7 +204,7 @@ class TaskSettings(Sectioned):
 
 
 class Settings(TaskSettings):
-    """All settings of a workspace. Fixed at creation, except for changes by `ConPET.tune` and `upgrade`.
+    """All settings of a workspace. Fixed at creation, except by `ConPET.tune`, `upgrade` and `set_costs`.
 
     `None` means derived from the backbone at creation.
 
@@ -189,6 +216,7 @@ class Settings(TaskSettings):
         fusion: How scores are combined into one ranking.
         replay: Which past examples are stored and replayed.
         consolidation: How a consolidation tunes the backbone.
+        refusal: When a prediction answers, asks or declines.
         seed: Seed of all random choices.
     """
 
@@ -202,6 +230,7 @@ class Settings(TaskSettings):
     fusion: Annotated[SerializeAsAny[FusionConfig], FUSION] = Field(default_factory=FUSION.default)
     replay: ReplayConfig = Field(default_factory=ReplayConfig)
     consolidation: ConsolidationConfig = ConsolidationConfig()
+    refusal: RefusalConfig = RefusalConfig()
     seed: int = 0
 
     @model_validator(mode="before")
@@ -327,6 +356,7 @@ __all__ = [
     "ConsolidationConfig",
     "DesignChoices",
     "FeaturesConfig",
+    "RefusalConfig",
     "ReplayConfig",
     "Settings",
     "TaskSettings",

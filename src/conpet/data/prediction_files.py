@@ -188,6 +188,8 @@ class Written:
     Attributes:
         predictions: Number of predictions.
         rejected: Number of these whose answer was rejected.
+        asked: Number of these that ask which of several candidates is right.
+        declined: Number of these that belong to nothing learned.
         problems: Number of rows that could not be predicted.
         first_problems: The first of them.
         cut: How many of the inputs are longer than `backbone.max_tokens`.
@@ -197,6 +199,8 @@ class Written:
 
     predictions: int = 0
     rejected: int = 0
+    asked: int = 0
+    declined: int = 0
     problems: int = 0
     first_problems: list[Problem] = field(default_factory=list)
     cut: CutInputs = field(default_factory=CutInputs)
@@ -206,6 +210,8 @@ class Written:
         if not isinstance(answer, Problem):
             self.predictions += 1
             self.rejected += answer[1].rejected is not None
+            self.asked += answer[1].decision == "ask"
+            self.declined += answer[1].decision == "decline"
             self.cut = self.cut.plus(CutInputs.of([answer[1].cut_tokens]))
             return
         self.problems += 1
@@ -224,8 +230,9 @@ def write_answers(
 
     JSONL has the fields of the input (`id`, `text` or `tokens` with spans) and of `Prediction.to_json`; of a problem,
     `id`, `row` and `error`. CSV has `id`, `text` (tokens joined by blanks), `label`, `score`, `task`, `version`, and
-    `label_2`, `score_2`, `task_2` and so on for the runners-up; `rejected` only with `min_score`, `row` and `error` (of
-    problems) only with `on_error="report"`.
+    `label_2`, `score_2`, `task_2` and so on for the runners-up, `decision`, `reason`, `in_scope`, `confidence`, and
+    `candidates` (a JSON list of labels) with `candidates_score`; `rejected` only with `min_score`, `row` and `error`
+    (of problems) only with `on_error="report"`.
 
     Args:
         answers: Inputs with their predictions, and problems.
@@ -269,6 +276,7 @@ def _csv(stream: TextIO, options: PredictOptions) -> Write:
     ranks = range(2, options.top_n + 1)
     columns = ["id", "text", "label", "score", "task", "version"]
     columns += [f"{name}_{rank}" for rank in ranks for name in ("label", "score", "task")]
+    columns += ["decision", "reason", "in_scope", "confidence", "candidates", "candidates_score"]
     columns += ["rejected"] if options.min_score else []
     columns += ["row", "error"] if options.on_error == "report" else []
     writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
@@ -294,6 +302,10 @@ def _csv_row(example: Example, prediction: Prediction) -> dict[str, Any]:
     }
     for rank, other in enumerate(prediction.runners_up, start=2):
         row |= {f"label_{rank}": other.label or "", f"score_{rank}": other.score, f"task_{rank}": other.task}
+    row |= {name: getattr(prediction, name) for name in ("decision", "reason", "in_scope", "confidence")}
+    if prediction.candidates:
+        listed = [candidate.shown for candidate in prediction.candidates]
+        row |= {"candidates": json.dumps(listed, ensure_ascii=False), "candidates_score": prediction.candidates_score}
     return row if prediction.rejected is None else {**row, "rejected": prediction.rejected}
 
 

@@ -16,6 +16,10 @@ DESIGN = "design"
 """Key of an event's detail: the `TuneReport` of a search for a design."""
 TUNE = "tune"
 """Verb of the event of a search for a design; it changes the settings, but no predictions."""
+COSTS = "costs"
+"""Verb of the event that sets what mistakes cost; it changes decisions, but no label and no score."""
+SETTINGS_ONLY = frozenset({TUNE, COSTS})
+"""Verbs of events that change only settings."""
 
 _LEARNING = frozenset({"learn", "split", "retire"})
 

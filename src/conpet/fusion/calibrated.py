@@ -41,8 +41,8 @@ class CalibratedFusion(Fusion):
     within its task, modules do not compete by the scale of their logits, which costs the paper's fusion accuracy at
     top_k > 1.
 
-    With very many tasks, only those whose modules were run and the `CANDIDATES` likeliest others get any probability,
-    in fitting and in answering. The rest would get almost none, at a cost that grows with the number of labels.
+    With very many tasks, only those whose modules were run and the `CANDIDATES` likeliest others are combined in this
+    way, in fitting and in answering. The labels of the rest get their share of frozen(label) over all labels.
 
     A module is run only where it may change the answer: not on an input whose likeliest label is already probable
     enough (`CalibratedFusionConfig.skip_above`, a value of p). This saves most passes of the suffix on text.
@@ -86,9 +86,7 @@ class CalibratedFusion(Fusion):
         if evidence.tasks.shape[1] <= CANDIDATES:
             return _combine(evidence, _ModuleScores.of(evidence), weights).float()
         narrow, columns = _narrowed(evidence)
-        scores = _combine(narrow, _ModuleScores.of(narrow), weights).float()
-        labels = len(evidence.owner)
-        return scores.new_full((len(scores), labels + 1), -torch.inf).scatter_(1, columns, scores)[:, :labels]
+        return _widened(_combine(narrow, _ModuleScores.of(narrow), weights).float(), columns, evidence, weights)
 
     def decided(self, evidence: Evidence) -> Tensor:
         """Return the examples whose likeliest label has a probability of `skip_above` or more."""
@@ -160,13 +158,9 @@ class _ModuleScores:
 
 
 def _combine(evidence: Evidence, modules: _ModuleScores, weights: Tensor) -> Tensor:
-    lda, ridge, selector, module, logistic = weights.unbind()
+    _, _, selector, module, _ = weights.unbind()
     owner, tasks = evidence.owner, evidence.tasks.shape[1]
-    frozen = (
-        lda * evidence.lda.clamp(min=FLOOR)
-        + ridge * evidence.ridge.clamp(min=FLOOR)
-        + logistic * evidence.logistic.clamp(min=FLOOR)
-    )
+    frozen = _frozen(evidence, weights)
     frozen_of_task = segment_logsumexp(frozen, owner, tasks)
     task = torch.log_softmax(frozen_of_task + selector * evidence.tasks.clamp(min=FLOOR), dim=1)
     frozen_within = frozen - frozen_of_task.index_select(1, owner)
@@ -216,6 +210,29 @@ def _spread(scores: Tensor, share: float) -> Tensor:
     even = torch.log_softmax((scores / (1 - scores)).masked_fill(scores == -torch.inf, -torch.inf), dim=1)
     mixed = torch.logaddexp(scores + math.log1p(-share), even + math.log(share))
     return mixed.masked_fill(scores == -torch.inf, -torch.inf)
+
+
+def _frozen(evidence: Evidence, weights: Tensor) -> Tensor:
+    """Return the weighted scores of the classifiers of frozen features `[n, C]`."""
+    lda, ridge, _, _, logistic = weights.unbind()
+    return (
+        lda * evidence.lda.clamp(min=FLOOR)
+        + ridge * evidence.ridge.clamp(min=FLOOR)
+        + logistic * evidence.logistic.clamp(min=FLOOR)
+    )
+
+
+def _widened(scores: Tensor, columns: Tensor, evidence: Evidence, weights: Tensor) -> Tensor:
+    """Return log-probabilities of all labels `[n, L]`, given those of the tasks kept by `_narrowed`.
+
+    The other labels get their share of the frozen classifiers' probability over all labels, and the kept ones the rest.
+    """
+    labels = len(evidence.owner)
+    everything = torch.log_softmax(_frozen(evidence, weights).masked_fill(evidence.impossible, -torch.inf), dim=1)
+    kept = torch.zeros(len(scores), labels + 1, dtype=torch.bool).scatter_(1, columns, True)[:, :labels]
+    share = everything.masked_fill(~kept, -torch.inf).logsumexp(dim=1, keepdim=True)
+    placed = scores.new_full((len(scores), labels + 1), -torch.inf).scatter_(1, columns, scores + share)[:, :labels]
+    return torch.where(kept, placed, everything)
 
 
 def _narrowed(evidence: Evidence, targets: Tensor | None = None) -> tuple[Evidence, Tensor]:

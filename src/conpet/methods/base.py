@@ -20,6 +20,7 @@ from conpet.data import Example, Kind
 from conpet.errors import ConfigError
 from conpet.features.feature_map import FeatureMap, View
 from conpet.features.logistic import LogisticWeights
+from conpet.features.scope import Scope
 from conpet.features.statistics import ClassSums, ClosedFormState, Gram
 from conpet.heads.base import Head
 from conpet.heads.labels import LabelHead, indices_of
@@ -28,7 +29,7 @@ from conpet.replay.memory import StoredExamples, Subset, states_of
 from conpet.state.inputs import EncodedInputs
 from conpet.state.logistic import LogisticTrainer, Rows
 from conpet.state.slots import LOGISTIC, MODULE, STATISTICS
-from conpet.state.state import Names, State, TaskState
+from conpet.state.state import SCOPES, Names, State, TaskState
 from conpet.state.statistics import (
     StatisticsReader,
     classes_of,
@@ -284,6 +285,15 @@ class Method(ABC):
         """Return the statistics of all tasks, from which the closed-form classifiers are fitted."""
         return self.statistics_reader.statistics(state)
 
+    def scope(self, state: State, kind: Kind) -> tuple[Tensor, Scope]:
+        """Return the columns of the classes of a kind `[C]`, and the score of belonging to one of them."""
+        scopes: dict[Kind, tuple[Tensor, Scope]] = state.fitted(SCOPES, dict)
+        if kind not in scopes:
+            kinds = [task.kind is kind for task in state.tasks]
+            columns = torch.tensor(kinds)[state.owner].nonzero().squeeze(1)
+            scopes[kind] = columns, Scope.fit(self.statistics(state), columns)
+        return scopes[kind]
+
     def add_to_statistics(
         self, state: State, batch: Sequence[TaskData]
     ) -> tuple[list[dict[str, Mapping[str, Tensor]]], SharedUpdate]:
@@ -351,6 +361,8 @@ class Method(ABC):
         """Fit everything that the first prediction from a state needs, so that it does not have to wait."""
         if state.tasks:
             self.statistics(state)
+            for kind in {task.kind for task in state.tasks}:
+                self.scope(state, kind)
 
     def within_task(self, state: State, inputs: EncodedInputs, owners: Tensor) -> Tensor:
         """Return log-probabilities over the classes `[n, C]` given each example's true task `[n]` (others -inf).

@@ -124,6 +124,7 @@ class DynamicMethod(Method):
 
     def prepare(self, state: State) -> None:
         """Fit selector, classifiers, fusion and module assignment."""
+        super().prepare(state)
         if state.tasks:
             self.selector(state)
             self.fusion(state)

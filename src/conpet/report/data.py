@@ -30,6 +30,7 @@ class Verb(StrEnum):
     ROLLBACK = "rollback"
     REMOVE = "remove"
     TUNE = "tune"
+    COSTS = "costs"
     RENAME = "rename"
     RETIRE = "retire"
     SPLIT = "split"
@@ -46,7 +47,14 @@ class Verb(StrEnum):
     @property
     def of_one_task(self) -> bool:
         """Whether it changes one task."""
-        return self not in (Verb.MERGE, Verb.UPGRADE, Verb.TUNE, Verb.CONSOLIDATE, Verb.RESTORE)
+        return self not in (
+            Verb.MERGE,
+            Verb.UPGRADE,
+            Verb.TUNE,
+            Verb.COSTS,
+            Verb.CONSOLIDATE,
+            Verb.RESTORE,
+        )
 
 
 class Score(NamedTuple):
@@ -183,7 +191,7 @@ class Event(Measures):
     Attributes:
         verb: The kind of change.
         task: The task changed; for `merge` the tasks joined by " + ", for `tune` the task searched, for `restore` the
-            generation, for `upgrade` and `consolidate` "".
+            generation, for `upgrade`, `consolidate` and `costs` "".
         version: The active version of the task after the change (the removed version for `remove`); None if none.
         at: Time of the change.
         cost: Cost per stage, in display order.
@@ -223,7 +231,7 @@ class Event(Measures):
     @property
     def changes_answers(self) -> bool:
         """Whether the predictions of the workspace may change."""
-        return self.verb is not Verb.TUNE
+        return self.verb not in (Verb.TUNE, Verb.COSTS)
 
     @property
     def best_reference(self) -> tuple[str, float] | None:

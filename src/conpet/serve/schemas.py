@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
 from pydantic.config import JsonDict
 
 from conpet.data import Example, Span
+from conpet.types import Decision
 
 _Strict = ConfigDict(extra="forbid", strict=True)
 Words = Annotated[str, Field(json_schema_extra={"pattern": r"\S"})]
@@ -129,6 +130,10 @@ _PREDICTED: JsonDict = {
             "version": 1,
             "generation": 11,
             "runners_up": [{"label": "lost_card", "score": 0.04, "task": "cards"}],
+            "decision": "answer",
+            "reason": "right with probability 0.91",
+            "in_scope": 0.98,
+            "confidence": 0.91,
         }
     ],
 }
@@ -215,6 +220,12 @@ class PredictionFields(BaseModel):
     version: int
     generation: int
     runners_up: list[CandidateFields]
+    decision: Decision
+    reason: str
+    in_scope: float
+    confidence: float
+    candidates: list[CandidateFields] | None = None
+    candidates_score: float | None = None
     rejected: Any = None
     cut_tokens: int | None = None
     explanation: ExplanationFields | None = None

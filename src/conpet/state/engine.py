@@ -16,6 +16,7 @@ from conpet.resident import release_unused
 from conpet.state.explain import explain as explained_by
 from conpet.state.inputs import EncodedInputs, cut_tokens
 from conpet.state.live import Live, LiveState
+from conpet.state.refusal import judge
 from conpet.types import Candidate, OnError, Prediction, PredictOptions
 
 CHUNK = 256
@@ -313,6 +314,7 @@ def _predict_kind(live: Live, kind: Kind, examples: Sequence[Example], top_n: in
     columns, values = possible[best.indices].tolist(), best.values.exp().tolist()
     owners, classes = state.owner.tolist(), state.classes
     cut = cut_tokens(inputs)
+    verdicts = judge(method, state, inputs, kind, scores)
     head_answers = _head_answers(live, inputs, [owners[row[0]] for row in columns])
 
     def candidate(column: int, score: float) -> Candidate:
@@ -325,9 +327,23 @@ def _predict_kind(live: Live, kind: Kind, examples: Sequence[Example], top_n: in
         head_answer = head_answers.get(row)
         version = state.tasks[owners[row_columns[0]]].version
         value = first.label if head_answer is None else head_answer.value
+        verdict = verdicts[row]
+        choice = verdict.choice
         predictions.append(
             Prediction(
-                first.label, first.score, first.task, version, tuple(rest), live.generation, value, cut_tokens=cut[row]
+                first.label,
+                first.score,
+                first.task,
+                version,
+                tuple(rest),
+                live.generation,
+                value,
+                cut_tokens=cut[row],
+                decision=choice.decision,
+                reason=choice.reason,
+                in_scope=verdict.in_scope,
+                confidence=verdict.confidence,
+                candidates=tuple(map(candidate, choice.columns, choice.probabilities)),
             )
         )
     if not explain:

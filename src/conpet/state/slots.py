@@ -33,6 +33,9 @@ STATISTICS = "statistics"
 LOGISTIC = "logistic"
 """Shared slot of the logistic regression's weights, and stem of the document with its labels by kind of input."""
 
+REFUSAL = "refusal"
+"""Shared slot of what decisions are calibrated on, and stem of its document; also the name of a state's fit."""
+
 SLOT = "slot"
 NAMES = "names"
 """Keys of the document of an assignment."""

@@ -18,7 +18,10 @@ from conpet.state.slots import ASSIGNMENT, NAMES, STATISTICS, shared_slot_of
 if TYPE_CHECKING:
     from conpet.state.update import SharedUpdate, TaskUpdate
 
-OF_FEATURES = ("gram", STATISTICS)
+SCOPES = "scopes"
+"""Name of a state's fit: the scores of belonging to something learned, by kind of input."""
+
+OF_FEATURES = ("gram", STATISTICS, SCOPES)
 """Names of fits that depend only on the features of the training examples."""
 
 Names = Mapping[str, str | None]
