@@ -23,6 +23,7 @@ from conpet.evaluation.answers import (
     macro_average,
     weighted_average,
 )
+from conpet.evaluation.gate import GateReport
 from conpet.evaluation.metrics import (
     AccuracyMatrix,
     Measurement,
@@ -46,6 +47,7 @@ __all__ = [
     "Example",
     "Examples",
     "Explanation",
+    "GateReport",
     "Generation",
     "Input",
     "Kind",
@@ -571,6 +573,7 @@ class LearnReport:
             from this data.
         consolidation_due: Why a consolidation is due now, with the cost and gain of the last one; None if it is not.
         consolidation: The report of the consolidation that followed, by `learn_stream(..., consolidate="doubling")`.
+        gate: What the change does to earlier answers; None without the gate.
     """
 
     task: str
@@ -591,6 +594,7 @@ class LearnReport:
     changed_since: bool = False
     consolidation_due: str | None = None
     consolidation: ConsolidationReport | None = None
+    gate: GateReport | None = None
 
     @property
     def seconds(self) -> float:
@@ -618,6 +622,7 @@ class LearnReport:
             "notes": list(self.notes),
             "consolidation_due": self.consolidation_due,
             "consolidation": self.consolidation.to_json() if self.consolidation else None,
+            "gate": self.gate.summary() if self.gate else None,
         }
 
     @property

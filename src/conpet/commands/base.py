@@ -6,26 +6,30 @@ import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.commands.attempts import Attempt
+from conpet.commands.candidates import refusal
+from conpet.commands.gate import Gate, Judged
 from conpet.commands.rows import answers_artifact, recorded
 from conpet.config import Settings
 from conpet.context import Progress, TrainContext
 from conpet.cost import CostLedger, Meter, StageCost
-from conpet.errors import DiskFullError
+from conpet.errors import DiskFullError, GateRefusedError
 from conpet.evaluation.evaluator import counted, evaluate
+from conpet.evaluation.gate import GATE, OFF, GateReport
 from conpet.evaluation.history import CACHE, TUNE, matrix_of
 from conpet.methods.base import Method
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.memory_writer import past_examples, stored_examples
 from conpet.state.live import Live, LiveState
 from conpet.state.reading import seed_of
-from conpet.state.slots import ANSWERS
+from conpet.state.slots import ANSWERS, HELD_OUT
 from conpet.state.state import State
-from conpet.store import Change, EventRecord, Snapshot, Store, VersionRecord, Writer
+from conpet.store import CandidateChange, Change, EventRecord, Snapshot, Store, VersionRecord, Writer
 from conpet.types import Evaluation, LearnReport
 
 
@@ -42,6 +46,7 @@ class Transaction:
         meter: Counts what the change computes.
         progress: Called with the name of a stage and the share of it that is done.
         evaluate: Whether the change ends with an evaluation of all tasks.
+        gate: Whether the change is refused if it makes earlier answers worse.
 
     Attributes:
         method: The method.
@@ -49,10 +54,19 @@ class Transaction:
         snapshot: The store in that state.
         progress: Called with the name of a stage and the share of it that is done.
         costs: The costs of the stages so far.
+        gate_report: What the gate found, once the change is committed or refused; None without the gate.
     """
 
     def __init__(
-        self, store: Store, writer: Writer, live: LiveState, meter: Meter, progress: Progress, *, evaluate: bool
+        self,
+        store: Store,
+        writer: Writer,
+        live: LiveState,
+        meter: Meter,
+        progress: Progress,
+        *,
+        evaluate: bool,
+        gate: bool,
     ) -> None:
         present = live.now()
         self.store = store
@@ -67,6 +81,10 @@ class Transaction:
         self._live = live
         self._evaluate = evaluate
         self._meter = meter
+        self._present = present
+        self._gate = gate
+        self._judged: Judged | None = None
+        self.gate_report: GateReport | None = None
 
     @property
     def settings(self) -> Settings:
@@ -131,12 +149,16 @@ class Transaction:
         return counted(self.progress, stage, total)
 
     def evaluate(self, state: State, changed: Mapping[str, StoredExamples] | None = None) -> Evaluation | None:
-        """Evaluate the next state, if the caller requested an evaluation.
+        """Compare the next state with the present one for the gate, and evaluate it if the caller requested that.
 
         Args:
             state: The next state.
-            changed: Test examples that replace the stored ones of tasks, by name.
+            changed: Examples of tasks that replace the stored ones, by name, with test labels.
         """
+        if self._gate:
+            with self.costs.stage("gate"):
+                gate = Gate(self._present, self.method, state, changed or {}, partial(self.counted, "gate"))
+                self._judged = gate.judge()
         if not self._evaluate:
             return None
         stored = {task.name: stored_examples(task.active) for task in self.snapshot.tasks} | dict(changed or {})
@@ -167,8 +189,12 @@ class Transaction:
     ) -> list[EventRecord]:
         """Commit changes in one step, each with its costs, and make the new state live.
 
-        The evaluation goes into the last event.
+        The evaluation goes into the last event. What changes answers must have been passed to `evaluate` before.
+
+        Raises:
+            GateRefusedError: They would make earlier answers worse; they are kept as a candidate.
         """
+        about = self._about_gate(changes) if state is not None else {}
         complete = []
         for number, (change, stages) in enumerate(zip(changes, costs, strict=True), start=1):
             new = change.new_version
@@ -181,6 +207,7 @@ class Transaction:
             complete.append(
                 replace(
                     change,
+                    detail={**change.detail, **about},
                     metrics=rows.metrics,
                     references=rows.references,
                     costs=rows.costs,
@@ -193,9 +220,27 @@ class Transaction:
             detail={**complete[-1].detail, CACHE: {"hits": self._meter.cache_hits, "asked": self._meter.cache_lookups}},
             clear_scratch=tuple(self.store.scratches()),  # all of them started in a former state
         )
-        self._bytes_to_write = sum(artifact.tensor_bytes for change in complete for artifact in change.artifacts)
+        return self._made(complete, state)
+
+    def promote(self, candidate: CandidateChange, gate: Mapping[str, Any]) -> EventRecord:
+        """Make the change of a candidate for the present generation.
+
+        Args:
+            candidate: The candidate.
+            gate: What the history keeps of the gate.
+        """
+        about = {GATE: {**gate, "promoted": candidate.record.number}}
+        changes = [replace(change, detail={**change.detail, **about}) for change in candidate.changes]
+        changes[-1] = replace(changes[-1], clear_scratch=tuple(self.store.scratches()))
+        return self._made(changes, None)[-1]
+
+    def _made(self, changes: Sequence[Change], state: State | None) -> list[EventRecord]:
+        """Commit complete changes, or keep them as a candidate if the gate refuses them."""
+        self._bytes_to_write = sum(artifact.tensor_bytes for change in changes for artifact in change.artifacts)
+        if state is not None and self.gate_report is not None and self.gate_report.refused:
+            raise self._refused(changes, self.gate_report)
         with self._live.committing():
-            events = self._writer.commit_all(complete)
+            events = self._writer.commit_all(changes)
             self.snapshot = self.store.snapshot()
             if state is not None:
                 live = self._live.install(self.method, state, self.snapshot)
@@ -205,12 +250,29 @@ class Transaction:
         return events
 
     def _answers(self, evaluation: Evaluation | None, change: Change) -> dict[str, Artifact | None]:
-        """Return the stored answers to test examples after a change; former ones are dropped if they may differ."""
+        """Return the stored answers to test and held-out examples after a change.
+
+        Former ones are dropped if they may differ.
+        """
         if change.restore is not None or change.verb == TUNE:
             return {}
-        if evaluation is not None:
-            return {ANSWERS: answers_artifact(evaluation.answers)}
-        return {ANSWERS: None} if ANSWERS in self.snapshot.shared else {}
+        answers = {
+            ANSWERS: answers_artifact(evaluation.answers) if evaluation is not None else None,
+            HELD_OUT: self._judged.answers if self._judged is not None else None,
+        }
+        return {slot: stored for slot, stored in answers.items() if stored is not None or slot in self.snapshot.shared}
+
+    def _about_gate(self, changes: Sequence[Change]) -> dict[str, Any]:
+        """Complete the gate's report, and return what the history keeps of it."""
+        if self._judged is None:
+            return {GATE: OFF}
+        names = tuple(change.task for change in changes if change.task is not None)
+        self.gate_report = replace(self._judged.report, verb=changes[-1].verb, tasks=names)
+        return {GATE: self.gate_report.summary()}
+
+    def _refused(self, changes: Sequence[Change], report: GateReport) -> GateRefusedError:
+        kept = self._writer.keep_candidate(changes, report.to_json())
+        return refusal(report, kept.number, self.store.path, f"The result is kept as candidate {kept.number}")
 
     def measured(self, evaluation: Evaluation | None) -> Evaluation | None:
         """Return an evaluation that was committed, with the accuracy matrix of the whole history."""
@@ -247,6 +309,7 @@ class Transaction:
             backbone_parameters=self.method.backbone.parameters,
             bytes_stored=event.bytes_stored if event else 0,
             notes=tuple(notes),
+            gate=None if skipped else self.gate_report,
         )
 
 

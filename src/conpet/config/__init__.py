@@ -10,13 +10,14 @@ from conpet.config.components import (
     ScheduleConfig,
     SelectorConfig,
 )
-from conpet.config.settings import DEFAULT_BACKBONE, DesignChoices, Settings, TaskSettings, TrainingConfig
+from conpet.config.settings import DEFAULT_BACKBONE, DesignChoices, GateConfig, Settings, TaskSettings, TrainingConfig
 
 __all__ = [
     "DEFAULT_BACKBONE",
     "ComponentConfig",
     "DesignChoices",
     "FusionConfig",
+    "GateConfig",
     "HeadConfig",
     "MethodConfig",
     "ModuleConfig",
