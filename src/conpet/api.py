@@ -63,10 +63,11 @@ from conpet.state.engine import Engine
 from conpet.state.live import LiveState, cut_backbone
 from conpet.state.reading import task_state
 from conpet.state.state import TaskState
-from conpet.store import CandidateRecord, Store, TaskRecord
+from conpet.store import Store, TaskRecord
 from conpet.tuning.search import CostLimit
 from conpet.types import (
     Addition,
+    CandidateRecord,
     ConsolidationReport,
     Evaluation,
     GateReport,
@@ -419,7 +420,12 @@ class ConPET:
             raise ConfigError(f"consolidate={consolidate!r}: give 'doubling', or leave it out")
         if consolidate and (blocker := consolidation_blocker(self.settings)):
             raise ConfigError(f"consolidate={consolidate!r}: {blocker}. Nothing was learned")
-        options: dict[str, Any] = {"evaluate": evaluate, "gate": gate, "wait_seconds": wait_seconds, "progress": progress}
+        options: dict[str, Any] = {
+            "evaluate": evaluate,
+            "gate": gate,
+            "wait_seconds": wait_seconds,
+            "progress": progress,
+        }
         remaining, tried = iter(stream), 0
         while tasks := list(islice(remaining, batch)):
             *earlier, last = self.learn_batch(tasks, **options)
@@ -464,7 +470,8 @@ class ConPET:
         """
         owners = self._change(extend.owners_of, "extend", wait_seconds, None, False, False, examples)
         return [
-            self._change(extend.extend, "extend", wait_seconds, progress, evaluate, gate, task, examples) for task in owners
+            self._change(extend.extend, "extend", wait_seconds, progress, evaluate, gate, task, examples)
+            for task in owners
         ]
 
     def learn_mixed(
@@ -645,7 +652,9 @@ class ConPET:
         Raises:
             ConfigError: The workspace's method has no module to freeze, or is already dynamic; or there are no tasks.
         """
-        return self._change(upgrade.upgrade, "upgrade", wait_seconds, progress, evaluate, gate, method, fusion, selector)
+        return self._change(
+            upgrade.upgrade, "upgrade", wait_seconds, progress, evaluate, gate, method, fusion, selector
+        )
 
     def merge(
         self,

@@ -23,7 +23,7 @@ from conpet.evaluation.answers import (
     macro_average,
     weighted_average,
 )
-from conpet.evaluation.gate import GateReport
+from conpet.evaluation.gate import CandidateRecord, GateReport
 from conpet.evaluation.metrics import (
     AccuracyMatrix,
     Measurement,
@@ -41,6 +41,7 @@ __all__ = [
     "AnsweredExample",
     "Calibration",
     "Candidate",
+    "CandidateRecord",
     "Confusion",
     "ConsolidationReport",
     "Evaluation",

@@ -20,6 +20,7 @@ from conpet.cli import (
     data,
     demo,
     evaluate,
+    gate,
     keys,
     labels,
     learn,
@@ -66,6 +67,9 @@ app.command("report")(report.report)
 app.command("upgrade")(upgrade.upgrade)
 app.command("merge")(upgrade.merge)
 app.command("consolidate")(consolidate.consolidate)
+app.command("gate")(gate.gate)
+app.command("candidates")(gate.candidates)
+app.command("promote")(gate.promote)
 app.command("generations")(consolidate.generations)
 app.command("restore")(consolidate.restore)
 app.add_typer(modules.app, name="modules")

@@ -30,6 +30,7 @@ def teach(
     batch: int = 1,
     consolidate: bool = False,
     evaluate: bool = True,
+    gate: bool = True,
     wait: float | None = None,
 ) -> None:
     """Learn tasks in order, `batch` at a time; after each change print a report.
@@ -42,16 +43,18 @@ def teach(
         batch: Number of tasks in each change.
         consolidate: Whether to consolidate whenever that is due.
         evaluate: Whether to evaluate after each change.
+        gate: Whether to refuse a change that makes earlier answers worse.
         wait: Most seconds to wait for another process; None for no limit.
     """
     from conpet.commands.report import History
     from conpet.report.tables import matrix_table
 
     history, tried, unshown = History(workspace.store), 0, False
+    not_proven: str | None = None
     for start in range(0, len(tasks), batch):
         group = tasks[start : start + batch]
         try:
-            reports = _learn(workspace, group, _title(group, start, len(tasks)), evaluate, wait)
+            reports = _learn(workspace, group, _title(group, start, len(tasks)), evaluate, gate, wait)
         except KeyboardInterrupt:
             _print_interrupted(group, start, len(tasks))
             raise typer.Exit(INTERRUPTED) from None
@@ -66,9 +69,12 @@ def teach(
             for note in () if report.skipped else report.notes[len(task.notes) :]:
                 line(f"{task.name}: {note}")
             line(str(report))
+            not_proven = report.gate.note if report.gate else not_proven
         if consolidate and workspace.consolidation_due(tried):
             tried = workspace.learned_examples
-            _consolidate(workspace, evaluate, wait)
+            _consolidate(workspace, evaluate, gate, wait)
+    if not_proven:
+        line(not_proven, messages(), "dim")
 
 
 def print_next(workspace: ConPET, path: Path, *, may_consolidate: bool = True) -> None:
@@ -92,24 +98,26 @@ def print_next(workspace: ConPET, path: Path, *, may_consolidate: bool = True) -
     line(f"next: {'   or: '.join(commands)}", style="dim")
 
 
-def consolidate_learned(workspace: ConPET, *, evaluate: bool = True, wait: float | None = None) -> ConsolidationReport:
+def consolidate_learned(
+    workspace: ConPET, *, evaluate: bool = True, gate: bool = True, wait: float | None = None
+) -> ConsolidationReport:
     """Consolidate a workspace after its tasks were learned, with progress; an interruption ends the program.
 
     Raises:
-        AccuracyBoundError: The result is worse on validation examples, so it is not kept.
+        AccuracyBoundError: The result is worse on validation examples, so it is not made active.
         DataError: It is not possible with the stored examples.
     """
     try:
-        return run_change("consolidate", wait, not evaluate, workspace.consolidate)
+        return run_change("consolidate", wait, not evaluate, partial(workspace.consolidate, gate=gate))
     except KeyboardInterrupt:
         line("stopped: all tasks so far are learned and stored. Run the same command to resume.", messages(), "yellow")
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _consolidate(workspace: ConPET, evaluate: bool, wait: float | None) -> None:
+def _consolidate(workspace: ConPET, evaluate: bool, gate: bool, wait: float | None) -> None:
     """Consolidate a workspace, or print why that is not possible or the result is not kept."""
     try:
-        report = consolidate_learned(workspace, evaluate=evaluate, wait=wait)
+        report = consolidate_learned(workspace, evaluate=evaluate, gate=gate, wait=wait)
     except (AccuracyBoundError, DataError) as error:
         line(str(error))
         return
@@ -126,7 +134,13 @@ def _title(group: Sequence[Task], start: int, total: int) -> str:
 
 
 def extend_tasks(
-    workspace: ConPET, source: Path, options: ReadOptions, *, evaluate: bool = True, wait: float | None = None
+    workspace: ConPET,
+    source: Path,
+    options: ReadOptions,
+    *,
+    evaluate: bool = True,
+    gate: bool = True,
+    wait: float | None = None,
 ) -> None:
     """Learn more examples of known labels, and print a report for each task."""
     from conpet.data import read_examples
@@ -135,7 +149,9 @@ def extend_tasks(
     with stages(source.name) as progress:
         reports = with_wait(
             wait,
-            lambda seconds: workspace.extend(examples, evaluate=evaluate, wait_seconds=seconds, progress=progress),
+            lambda seconds: workspace.extend(
+                examples, evaluate=evaluate, gate=gate, wait_seconds=seconds, progress=progress
+            ),
         )
     _print_reports(reports)
 
@@ -169,7 +185,8 @@ def learn_mixed_parts(
 
 
 def _print_plan(workspace: ConPET, part: MixedExamples, wait: float | None, options: dict[str, Any]) -> None:
-    plan = with_wait(wait, lambda seconds: workspace.plan_mixed(part, wait_seconds=seconds, **options))
+    how = {name: value for name, value in options.items() if name != "gate"}
+    plan = with_wait(wait, lambda seconds: workspace.plan_mixed(part, wait_seconds=seconds, **how))
     for addition in plan:
         line(str(addition))
 
@@ -182,12 +199,14 @@ def _print_reports(reports: Sequence[LearnReport]) -> None:
 
 
 def _learn(
-    workspace: ConPET, tasks: Sequence[Task], title: str, evaluate: bool, wait: float | None
+    workspace: ConPET, tasks: Sequence[Task], title: str, evaluate: bool, gate: bool, wait: float | None
 ) -> list[LearnReport]:
     with stages(title) as progress:
         return with_wait(
             wait,
-            lambda seconds: workspace.learn_batch(tasks, evaluate=evaluate, wait_seconds=seconds, progress=progress),
+            lambda seconds: workspace.learn_batch(
+                tasks, evaluate=evaluate, gate=gate, wait_seconds=seconds, progress=progress
+            ),
         )
 
 

@@ -11,7 +11,7 @@ import typer
 from conpet.cli.changes import confirm, print_accuracy, run_change
 from conpet.cli.console import line, output, print_json
 from conpet.cli.help import App
-from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, Yes
+from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, NoGate, Wait, WorkspacePath, Yes
 from conpet.cli.workspace import open_workspace
 
 if TYPE_CHECKING:
@@ -46,13 +46,14 @@ def rename(
     old: Annotated[str, typer.Argument(metavar="OLD", help="The label.", show_default=False)],
     new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.", show_default=False)],
     no_evaluate: NoEvaluate = False,
+    no_gate: NoGate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
     """Rename a label: its task gets a new version with the same weights."""
     opened = open_workspace(workspace, backbone, device, to_change=True)
-    report = run_change(old, wait, no_evaluate, partial(opened.rename, old, new))
+    report = run_change(old, wait, no_evaluate, partial(opened.rename, old, new, gate=not no_gate))
     line(f"{old}: renamed to {new} ({report.task} version {report.version})")
     _print_evaluation(report)
 
@@ -63,6 +64,7 @@ def retire(
     label: Label,
     yes: Yes = False,
     no_evaluate: NoEvaluate = False,
+    no_gate: NoGate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
     device: Device = None,
@@ -78,7 +80,7 @@ def retire(
     kept = holding(opened.store, opened.owners.get(label, ""), [label])
     dropped = f" Kept generations that contain it are deleted: {', '.join(map(str, kept))}." if kept else ""
     confirm(f"Retire {label!r} and delete its examples and all older versions of its task?{dropped}", yes)
-    report = run_change(label, wait, no_evaluate, partial(opened.retire, label))
+    report = run_change(label, wait, no_evaluate, partial(opened.retire, label, gate=not no_gate))
     left = f"{text.plural(report.labels, 'label')} of {report.task} {'is' if report.labels == 1 else 'are'} left"
     line(f"{label}: retired; {left} (version {report.version})")
     if kept:
@@ -103,6 +105,7 @@ def split(
         ),
     ] = False,
     no_evaluate: NoEvaluate = False,
+    no_gate: NoGate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
     device: Device = None,
@@ -114,9 +117,8 @@ def split(
     from conpet.data import read_examples
 
     opened = open_workspace(workspace, backbone, device, to_change=True)
-    report = run_change(
-        label, wait, no_evaluate, partial(opened.split_label, label, read_examples(source), replace=replace)
-    )
+    change = partial(opened.split_label, label, read_examples(source), replace=replace, gate=not no_gate)
+    report = run_change(label, wait, no_evaluate, change)
     for note in report.notes:
         line(f"{report.task}: {note}")
     line(f"{label}: split; {report.task} version {report.version} has {report.labels} labels")

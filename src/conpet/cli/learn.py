@@ -20,6 +20,7 @@ from conpet.cli.options import (
     InputFormat,
     LabelColumn,
     NoEvaluate,
+    NoGate,
     TextColumn,
     Wait,
     assignments,
@@ -169,6 +170,7 @@ def learn(
         ),
     ] = None,
     no_evaluate: NoEvaluate = False,
+    no_gate: NoGate = False,
     wait: Wait = None,
     seed: Annotated[
         int | None,
@@ -208,6 +210,7 @@ def learn(
     With --mixed, rows of known labels are added to their tasks, and the new labels become a task named after the file.
     With --all-rows, every row is learned from; accuracy is measured only where there is a test file.
     An interrupted command resumes when it is run again.
+    If earlier answers would get worse, nothing is changed and the result is kept as a candidate (`conpet gate`).
     With --server, the server checks the data and learns it; an interrupted command only stops following.
     """
     from conpet.errors import DataError
@@ -234,18 +237,18 @@ def learn(
         if server is not None:
             local = {"mixed": mixed or None, "fix": fix or None, "dry_run": dry_run or None, "consolidate": consolidate}
             client = open_client(server, key, **local, wait=wait, backbone=backbone, device=device)
-            how = RemoteTask(name, template, extend, batch, seed, all_rows, not no_evaluate)
+            how = RemoteTask(name, template, extend, batch, seed, all_rows, not no_evaluate, not no_gate)
             learn_remotely(client, data, options, how)
             return
         opened = open_workspace(workspace, backbone, device, to_change=not dry_run)
         if extend:
-            extend_tasks(opened, data, options, evaluate=not no_evaluate, wait=wait)
+            extend_tasks(opened, data, options, evaluate=not no_evaluate, gate=not no_gate, wait=wait)
             print_next(opened, workspace)
             return
         split_seed = opened.settings.seed if seed is None else seed
         if mixed:
             parts = _read_mixed(opened, data, name, template, into, options)
-            split = {"into": into, "seed": split_seed, "all_rows": all_rows}
+            split = {"into": into, "seed": split_seed, "all_rows": all_rows, "gate": not no_gate}
             learn_mixed_parts(opened, parts, evaluate=not no_evaluate, wait=wait, **split)
             print_next(opened, workspace)
             return
@@ -265,7 +268,15 @@ def learn(
         print_plan(opened, tasks, evaluate=not no_evaluate)
         return
     with metered() as costs:
-        teach(opened, tasks, batch=batch, consolidate=consolidate is not None, evaluate=not no_evaluate, wait=wait)
+        teach(
+            opened,
+            tasks,
+            batch=batch,
+            consolidate=consolidate is not None,
+            evaluate=not no_evaluate,
+            gate=not no_gate,
+            wait=wait,
+        )
     _print_learned(opened, workspace, costs)
     print_next(opened, workspace, may_consolidate=not consolidate)
 

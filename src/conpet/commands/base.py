@@ -232,7 +232,9 @@ class Transaction:
         about = {GATE: {**gate, "promoted": candidate.record.number}}
         changes = [replace(change, detail={**change.detail, **about}) for change in candidate.changes]
         changes[-1] = replace(changes[-1], clear_scratch=tuple(self.store.scratches()))
-        return self._made(changes, None)[-1]
+        event = self._made(changes, None)[-1]
+        self._writer.drop_candidate(candidate.record.number)
+        return event
 
     def _made(self, changes: Sequence[Change], state: State | None) -> list[EventRecord]:
         """Commit complete changes, or keep them as a candidate if the gate refuses them."""

@@ -66,13 +66,14 @@ def refusal(report: GateReport, number: int, path: Path, kept: str) -> GateRefus
     lines = [f"  {one}" for one in worst[:_SHOWN]]
     if len(worst) > _SHOWN:
         lines.append(f"  ... and {len(worst) - _SHOWN} more")
-    change = " ".join([report.verb, ", ".join(map(repr, report.tasks[:_SHOWN]))]).strip()
     lines.append(
         f"Nothing was changed. {kept}: `conpet gate {path} {number}` shows what would change, "
         f"`conpet promote {path} {number} --no-gate` makes the change anyway, "
         f"`conpet candidates {path} --discard {number}` discards it"
     )
-    return GateRefusedError("\n".join([f"the gate refuses this change ({change}): {report}", *lines]), number, report)
+    return GateRefusedError(
+        "\n".join([f"the gate refuses this change ({report.title}): {report}", *lines]), number, report
+    )
 
 
 def _with_inputs(snapshot: Snapshot, pairs: Sequence[AnswerPair]) -> list[AnswerPair]:
@@ -88,6 +89,3 @@ def _with_inputs(snapshot: Snapshot, pairs: Sequence[AnswerPair]) -> list[Answer
 
 def _always(answer: AnsweredExample) -> bool:
     return True
-
-
-

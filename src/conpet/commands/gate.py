@@ -96,9 +96,7 @@ class Gate:
         )
         unchanged = [one for one in after if one.task not in self._changed]
         rows = {(task, row) for task, chosen in kept.items() for row in chosen}
-        return Judged(
-            report, held_out_artifact([one for one in (*unchanged, *own) if (one.task, one.row - 1) in rows])
-        )
+        return Judged(report, held_out_artifact([one for one in (*unchanged, *own) if (one.task, one.row - 1) in rows]))
 
     def _before(self) -> _Answers:
         """Return the present answers to held-out examples: those stored, or computed if there are none."""

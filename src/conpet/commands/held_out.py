@@ -15,7 +15,6 @@ from conpet.replay.memory import StoredExamples, Subset
 from conpet.state.state import State, TaskState
 
 
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
     """Validation examples drawn of one task.
@@ -85,9 +84,7 @@ def _chunks(drawn: Iterable[Drawn]) -> Iterator[list[Drawn]]:
         yield chunk
 
 
-def choose(
-    classes: Mapping[str, Mapping[int, str]], *, per_class: int, total: int, seed: int
-) -> dict[str, list[int]]:
+def choose(classes: Mapping[str, Mapping[int, str]], *, per_class: int, total: int, seed: int) -> dict[str, list[int]]:
     """Choose examples evenly over classes: the same ones as long as the examples and the limits are the same.
 
     Where the limit on all is reached, every class gets its first example before one gets its second.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -226,6 +227,11 @@ class GateReport:
     tasks: tuple[str, ...] = ()
 
     @property
+    def title(self) -> str:
+        """The change with the tasks that it concerns."""
+        return " ".join([self.verb, listed([repr(name) for name in self.tasks], _SHOWN)]).strip()
+
+    @property
     def compared(self) -> int:
         """Number of examples compared."""
         return next((one.n for one in self.comparisons if one.level is Level.WHOLE), 0)
@@ -316,6 +322,36 @@ class GateReport:
         parts = [plural(numbers[level], level) for level in (Level.LABEL, Level.TASK) if numbers[level]]
         parts += ["the whole"] if numbers[Level.WHOLE] else []
         return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRecord:
+    """A change that was computed but not made.
+
+    Attributes:
+        number: Its number in the workspace.
+        verb: The change.
+        generation: The generation that it was made for.
+        created: Time, in UTC.
+        bytes: Size of what it would store.
+        outdated: Whether the workspace has changed since, so that it can no longer be made.
+    """
+
+    number: int
+    verb: str
+    generation: int
+    created: datetime
+    bytes: int
+    outdated: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return asdict(self) | {"created": self.created.isoformat()}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> CandidateRecord:
+        """Rebuild a record from `to_json`."""
+        return cls(**{**document, "created": datetime.fromisoformat(document["created"])})
 
 
 def compare(

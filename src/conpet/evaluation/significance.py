@@ -1,7 +1,8 @@
 """Tests of paired answers: has the accuracy on the same examples fallen by more than a margin?
 
-Of n examples, `lost` were answered right before and wrong after, and `gained` the other way round; the accuracy falls by
-(lost - gained) / n. With a margin of 0 and no example that changes both ways, the test is McNemar's exact test.
+Of n examples, `lost` were answered right before and wrong after, and `gained` the other way round, so that the
+accuracy falls by (lost - gained) / n. The p-values are exact for the rate of gains that is likeliest at the margin; with
+a margin of 0 they are close to those of McNemar's test.
 """
 
 from __future__ import annotations

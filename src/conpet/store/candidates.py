@@ -28,6 +28,7 @@ from conpet.artifact import (
     write_artifact,
 )
 from conpet.errors import CandidateOutdatedError, CorruptionError, UnknownNameError, listed
+from conpet.evaluation.gate import CandidateRecord
 from conpet.store.change import Change, NewVersion, SideObject
 from conpet.store.layout import Layout
 from conpet.store.records import Cost, Metric, Reference
@@ -37,27 +38,6 @@ OUTDATED_SECONDS = 30 * 24 * 3600.0
 _RECORD = "record.json"
 _CONTENT = "content.json"
 _LEDGERS = {"metrics": Metric, "references": Reference, "costs": Cost}
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateRecord:
-    """A change that was computed but not made.
-
-    Attributes:
-        number: Its number in the workspace.
-        verb: The change.
-        generation: The generation that it was made for.
-        created: Time, in UTC.
-        bytes: Size of what it would store.
-        outdated: Whether the workspace has changed since, so that it can no longer be made.
-    """
-
-    number: int
-    verb: str
-    generation: int
-    created: datetime
-    bytes: int
-    outdated: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +70,7 @@ def write_candidate(
     content = {"key": key, "changes": [_to_json(change, writer) for change in changes], "report": dict(report)}
     record = CandidateRecord(number, changes[-1].verb, generation, datetime.now(UTC), writer.bytes)
     _write(aside / _CONTENT, content)
-    _write(aside / _RECORD, {**asdict(record), "created": record.created.isoformat()})
+    _write(aside / _RECORD, record.to_json())
     sync(aside)
     aside.replace(layout.candidates / str(number))
     sync(layout.candidates)
@@ -271,8 +251,7 @@ def _numbers(layout: Layout) -> list[int]:
 
 
 def _record(layout: Layout, number: int) -> CandidateRecord:
-    document = _read(layout.candidates / str(number) / _RECORD)
-    return CandidateRecord(**{**document, "created": datetime.fromisoformat(document["created"])})
+    return CandidateRecord.from_json(_read(layout.candidates / str(number) / _RECORD))
 
 
 def _content(layout: Layout, number: int) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from sqlalchemy import insert, text
 
 from conpet.artifact import sync
 from conpet.errors import CorruptionError, UnknownNameError, WorkspaceExistsError, WorkspaceNotFoundError
+from conpet.evaluation.gate import CandidateRecord
 from conpet.store.access import require_writable
-from conpet.store.candidates import CandidateChange, CandidateRecord, read_candidate, read_records
+from conpet.store.candidates import CandidateChange, read_candidate, read_records
 from conpet.store.database import Database
 from conpet.store.layout import DATABASE, Layout
 from conpet.store.leases import offer_lease, take_lease

@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import and_, delete, func, select
 
 from conpet.artifact import Manifest, sync, write_artifact
-from conpet.store.candidates import CandidateRecord, drop_candidate, sweep_candidates, write_candidate
+from conpet.evaluation.gate import CandidateRecord
+from conpet.store.candidates import drop_candidate, sweep_candidates, write_candidate
 from conpet.store.change import Change
 from conpet.store.database import Database
 from conpet.store.layout import Layout
