@@ -1,8 +1,8 @@
 """Tests of paired answers: has the accuracy on the same examples fallen by more than a margin?
 
 Of n examples, `lost` were answered right before and wrong after, and `gained` the other way round, so that the
-accuracy falls by (lost - gained) / n. The p-values are exact for the rate of gains that is likeliest at the margin; with
-a margin of 0 they are close to those of McNemar's test.
+accuracy falls by (lost - gained) / n. The p-values are exact for the rate of gains that is likeliest at the margin.
+With a margin of 0 they are close to those of McNemar's test.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ def _gain_rate(n: int, lost: int, gained: int, margin: float) -> float:
 def _tail(n: int, difference: int, margin: float, gain_rate: float, *, upper: bool) -> float:
     """Return the probability that lost - gained is at least (or at most) `difference`, given both rates."""
     loss_rate = gain_rate + margin
-    size = 2 * n + 1
+    size = 1 << (2 * n).bit_length()  # at least 2 n + 1
     frequencies = np.exp(2j * np.pi * np.arange(size) / size)
     # The distribution of a sum of n changes of -1, 0 or 1, from its characteristic function.
     one = (1 - loss_rate - gain_rate) + loss_rate * frequencies + gain_rate / frequencies
     probabilities = np.fft.fft(one**n).real / size
-    ordered = np.roll(probabilities, n)  # from -n to n
+    ordered = np.roll(probabilities, n)[: 2 * n + 1]  # from -n to n
     kept = ordered[difference + n :] if upper else ordered[: difference + n + 1]
     return float(np.clip(kept.sum(), 0.0, 1.0))
