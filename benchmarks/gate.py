@@ -178,9 +178,7 @@ def summary(report: GateReport) -> dict[str, Any]:
         },
         "lost_to_new_labels": sum(taker.count for one in whole for taker in one.takers if taker.new),
         "lost": sum(one.lost for one in whole),
-        "counts": [
-            [str(one.level), one.n, one.lost, one.gained] for one in report.comparisons if one.lost or one.gained
-        ],
+        "counts": [[str(one.level), one.n, one.lost, one.gained] for one in report.comparisons],
     }
 
 
@@ -241,7 +239,9 @@ def recipe_tasks(workspace: ConPET) -> list[Task]:
 
 def copied_labels(workspace: ConPET, data: LabelledData) -> Callable[[ConPET], Any]:
     """A new task whose labels are known ones under new names."""
-    chosen = random.Random(0).sample(workspace.tasks[0].active.labels, min(PLANTED_LABELS, 4))
+    chosen = random.Random(0).sample(
+        workspace.tasks[0].active.labels, min(PLANTED_LABELS, len(workspace.tasks[0].active.labels) - 1)
+    )
     rows = [example.labelled(f"{label} (again)") for label, own in unseen(workspace, data, chosen) for example in own]
     return lambda copy: copy.learn(Task("planted", tuple(rows), (), ()), evaluate=False)
 

@@ -14,6 +14,7 @@ from conpet import ConPET
 from conpet.data import Examples
 from conpet.errors import CandidateOutdatedError, ConfigError, GateRefusedError, UnknownNameError
 from conpet.evaluation.gate import GateReport, Level, Verdict
+from conpet.state.slots import HELD_OUT
 from conpet.store import Change
 from conpet.testing import ask
 from conpet.testing.checks import require_same
@@ -164,6 +165,19 @@ def test_too_few_examples_are_accepted_unless_proof_is_required(tmp_path: Path) 
     assert [task.name for task in strict.tasks] == [FIRST.name, SECOND.name]
 
 
+def test_of_a_sample_the_labels_most_like_the_new_ones_are_compared_in_full(tmp_path: Path) -> None:
+    learner = _with_gate(learned(tmp_path), {"examples": 12})
+    with pytest.raises(GateRefusedError) as refused:
+        learner.learn(harmful(), evaluate=False)
+    report = refused.value.report
+    assert BROKEN in [one.name for one in report.broken]
+    assert report.available == 120
+    learner.promote(gate=False)
+    later = learner.remove("harmful", evaluate=False)
+    assert later is None
+    assert learner.store.events()[-1].detail["gate"]["examples"] == 12
+
+
 CHANGES: dict[str, Callable[..., Any]] = {
     "rollback": lambda one, **how: one.rollback(SECOND.name, 1, **how),
     "retire": lambda one, **how: one.retire(FIRST.labels[0], **how),
@@ -189,11 +203,15 @@ def test_every_kind_of_change_can_be_a_candidate_and_is_then_made_as_it_was_comp
 
 
 def _with_versions(tmp_path: Path, name: str, gate: dict[str, Any]) -> ConPET:
-    """Return a workspace with two versions of the second task, and other margins."""
+    """Return a workspace with two versions of the second task, and other settings of the gate."""
     learner = learned(tmp_path, name)
     learner.learn(larger(SECOND), evaluate=False, gate=False)
-    if gate:
-        settings = learner.settings.changed({"gate": gate})
-        with learner.store.write("settings") as writer:
-            writer.commit(Change("settings", settings=settings.to_json()))
+    return _with_gate(learner, gate)
+
+
+def _with_gate(learner: ConPET, gate: dict[str, Any]) -> ConPET:
+    """Change the settings of the gate, which are otherwise fixed when a workspace is made."""
+    settings = learner.settings.changed({"gate": gate})
+    with learner.store.write("settings") as writer:
+        writer.commit(Change("settings", shared={HELD_OUT: None}, settings=settings.to_json()))
     return learner

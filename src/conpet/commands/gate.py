@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from conpet.artifact import Artifact
-from conpet.commands.held_out import Drawn, answer_held_out, choose
+from conpet.commands.held_out import Drawn, answer_held_out, choose, nearest_classes
 from conpet.commands.rows import held_out_artifact, stored_held_out
 from conpet.evaluation.answers import AnsweredExample
 from conpet.evaluation.gate import AnswerPair, GateReport, compare
@@ -16,6 +16,8 @@ from conpet.replay.memory_writer import examples_without_test_labels
 from conpet.state.live import Live
 from conpet.state.state import State
 
+NEAREST = 20
+"""Number of labels most like the new ones whose held-out examples are all compared."""
 _Answers = dict[str, dict[int, AnsweredExample]]
 """Answers by task and row."""
 
@@ -69,6 +71,7 @@ class Gate:
     def judge(self) -> Judged:
         """Answer the examples with the next state, and with the present one where that was not done before; compare."""
         before = self._before()
+        before = self._with_nearest(before)
         labels = self._common_labels()
         unfair = {name: self._unfair(name, before.get(name, {})) for name in self._changed if name in self._former}
         compared = {
@@ -114,6 +117,30 @@ class Gate:
         done = self._counted(sum(len(one.classes) for one in chosen))
         return _by_row(answer_held_out(live.method, live.state, chosen, done))
 
+    def _with_nearest(self, before: _Answers) -> _Answers:
+        """Add the answers to all held-out examples of the labels most like those that the change learns.
+
+        Where the limit on all examples leaves few of each label, a new task would take answers unseen.
+        """
+        if sum(map(len, before.values())) >= self._available:
+            return before
+        new = {name for task in self._state.tasks if task.name in self._changed for name in task.classes}
+        labels = self._common_labels()
+        near = nearest_classes(self._method.statistics(self._state), new, NEAREST) if new else []
+        wanted = {label for label in near if label in labels}
+        tasks = {task.name: task for task in self._present.state.tasks}
+        drawn = []
+        for name in dict.fromkeys(labels[label] for label in near if label in wanted):
+            known = before.get(name, {})
+            every = Drawn.all_of(self._former[name], tasks[name])
+            own = {row: label for row, label in every.classes.items() if label in wanted}
+            rows = self._choose({name: own}, total=len(own)).get(name, [])
+            drawn.append(every.only(row for row in rows if row not in known))
+        live = self._present
+        done = self._counted(sum(len(one.classes) for one in drawn))
+        added = _by_row(answer_held_out(live.method, live.state, drawn, done))
+        return {name: {**before.get(name, {}), **added.get(name, {})} for name in (*before, *added)}
+
     def _coming(self, before: _Answers) -> tuple[list[Drawn], dict[str, list[int]]]:
         """Choose the examples that the next change is compared on.
 
@@ -126,10 +153,11 @@ class Gate:
         rows = self._choose({**known, **{name: one.classes for name, one in new.items()}})
         return [one.only(rows.get(name, ())) for name, one in new.items()], rows
 
-    def _choose(self, classes: Mapping[str, Mapping[int, str]]) -> dict[str, list[int]]:
+    def _choose(self, classes: Mapping[str, Mapping[int, str]], total: int | None = None) -> dict[str, list[int]]:
         settings = self._present.method.settings
         limits = settings.gate
-        return choose(classes, per_class=limits.examples_per_label, total=limits.examples, seed=settings.seed)
+        most = limits.examples if total is None else total
+        return choose(classes, per_class=limits.examples_per_label, total=most, seed=settings.seed)
 
     def _common_labels(self) -> dict[str, str]:
         """Return the task of each class that both states know."""

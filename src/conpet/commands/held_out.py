@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import torch
 
 from conpet.data import Kind
 from conpet.evaluation.answers import AnsweredExample
 from conpet.evaluation.evaluator import CHUNK
+from conpet.features.feature_map import View
+from conpet.features.statistics import ClosedFormState
 from conpet.methods.base import Method
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.state.state import State, TaskState
@@ -110,3 +114,23 @@ def choose(classes: Mapping[str, Mapping[int, str]], *, per_class: int, total: i
     for _, _, task, row in sorted(ranked)[:total]:
         chosen[task].append(row)
     return {task: sorted(rows) for task, rows in chosen.items()}
+
+
+def nearest_classes(statistics: ClosedFormState, new: Collection[str], most: int) -> list[str]:
+    """Return the classes whose training examples are most like those of new ones, the most similar first.
+
+    Two classes are compared by the cosine of their mean features, less the mean over all examples.
+
+    Args:
+        statistics: Statistics of all classes.
+        new: The new classes.
+        most: Most classes to return.
+    """
+    names = statistics.labels
+    counts = torch.cat([sums.counts for sums in statistics.classes]).unsqueeze(1)
+    sums = torch.cat([sums.sums[View.RAW] for sums in statistics.classes])
+    means = torch.nn.functional.normalize(sums / counts - sums.sum(dim=0) / counts.sum(), dim=1)
+    is_new = torch.tensor([name in new for name in names])
+    similarity = (means @ means[is_new].T).amax(dim=1).masked_fill(is_new, -torch.inf)
+    ordered = similarity.topk(min(most, int((~is_new).sum()))).indices
+    return [names[index] for index in ordered.tolist()]

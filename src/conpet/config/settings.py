@@ -169,7 +169,7 @@ class GateConfig(StrictModel):
     """
 
     label_margin: Annotated[float, Field(ge=0, lt=100)] = 10.0
-    task_margin: Annotated[float, Field(ge=0, lt=100)] = 5.0
+    task_margin: Annotated[float, Field(ge=0, lt=100)] = 3.0
     whole_margin: Annotated[float, Field(ge=0, lt=100)] = 2.0
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     require_proof: bool = False
