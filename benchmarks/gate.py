@@ -239,9 +239,8 @@ def recipe_tasks(workspace: ConPET) -> list[Task]:
 
 def copied_labels(workspace: ConPET, data: LabelledData) -> Callable[[ConPET], Any]:
     """A new task whose labels are known ones under new names."""
-    chosen = random.Random(0).sample(
-        workspace.tasks[0].active.labels, min(PLANTED_LABELS, len(workspace.tasks[0].active.labels) - 1)
-    )
+    labels = workspace.tasks[0].active.labels
+    chosen = random.Random(0).sample(labels, min(PLANTED_LABELS, len(labels) - 1))
     rows = [example.labelled(f"{label} (again)") for label, own in unseen(workspace, data, chosen) for example in own]
     return lambda copy: copy.learn(Task("planted", tuple(rows), (), ()), evaluate=False)
 
