@@ -40,10 +40,10 @@ from conpet.evaluation.gate import Comparison, GateReport, Level, judge
 TASKS, LABELS = 10, 15
 RIGHT, CHANCE = 0.95, 0.02
 """Share of right answers before, and shares of answers that are lost and gained by chance."""
-EXAMPLES = (5, 10, 20, 30)
-FALLS = {"label": (10, 20, 50), "task": (2, 5, 10, 20), "whole": (2, 5, 10)}
+EXAMPLES = (5, 10, 20)
+FALLS = {"label": (20, 50, 80), "task": (2, 5, 10), "whole": (2, 5, 10)}
 """Points by which one label, all labels of one task, or all labels fall."""
-RUNS = 400
+RUNS = 200
 SETTINGS = {
     "default": GateConfig(),
     "strict": GateConfig(label_margin=0, task_margin=0, whole_margin=0),

@@ -186,7 +186,8 @@ def gate_lines(found: Mapping[str, Any]) -> list[str]:
     return [
         *[line for name in ("default", "strict") for line in _simulated_rows(found["simulation"][name])],
         *rows,
-        f"The gate refused {refused} of {judged} ordinary learns, and {sum(planted)} of {len(planted)} with planted labels.",
+        f"The gate refused {refused} of {judged} ordinary learns, and {sum(planted)} of {len(planted)} with planted "
+        "labels.",
         f"It took {percent(gate / sum(seconds))} of the processor time of learning without an evaluation, "
         f"{1000 * gate / compared:.1f} ms for each example compared.",
     ]
@@ -199,7 +200,7 @@ def _simulated_rows(simulated: Mapping[str, Any]) -> list[str]:
             f"{examples} a label",
             [
                 percent(one["no_change"]),
-                *(percent(one[part][fall]) for part in ("task", "whole") for fall in ("2", "5", "10")),
+                *(percent(share) for part in ("label", "task", "whole") for share in one[part].values()),
             ],
         )
         for examples, one in simulated.items()
@@ -207,7 +208,7 @@ def _simulated_rows(simulated: Mapping[str, Any]) -> list[str]:
 
 
 def _stream_cells(one: Mapping[str, Any]) -> list[str]:
-    """Return what the gate found on a stream: refused learns, the largest fall, shares of taken answers, planted labels."""
+    """Return what the gate found on a stream: refused learns, the largest fall, answers taken, planted labels."""
     later = one["steps"][1:]
     lost, new = (sum(step[key] for step in later) for key in ("lost", "lost_to_new_labels"))
     return [
