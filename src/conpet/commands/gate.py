@@ -16,7 +16,7 @@ from conpet.replay.memory_writer import examples_without_test_labels
 from conpet.state.live import Live
 from conpet.state.state import State
 
-NEAREST = 20
+NEAREST = 10
 """Number of labels most like the new ones whose held-out examples are all compared."""
 _Answers = dict[str, dict[int, AnsweredExample]]
 """Answers by task and row."""
@@ -70,8 +70,7 @@ class Gate:
 
     def judge(self) -> Judged:
         """Answer the examples with the next state, and with the present one where that was not done before; compare."""
-        before = self._before()
-        before = self._with_nearest(before)
+        before = self._with_nearest(self._before())
         labels = self._common_labels()
         unfair = {name: self._unfair(name, before.get(name, {})) for name in self._changed if name in self._former}
         compared = {
@@ -122,7 +121,7 @@ class Gate:
 
         Where the limit on all examples leaves few of each label, a new task would take answers unseen.
         """
-        if sum(map(len, before.values())) >= self._available:
+        if sum(map(len, before.values())) < self._present.method.settings.gate.examples:
             return before
         new = {name for task in self._state.tasks if task.name in self._changed for name in task.classes}
         labels = self._common_labels()

@@ -12,7 +12,6 @@ import torch
 from conpet.data import Kind
 from conpet.evaluation.answers import AnsweredExample
 from conpet.evaluation.evaluator import CHUNK
-from conpet.features.feature_map import View
 from conpet.features.statistics import ClosedFormState
 from conpet.methods.base import Method
 from conpet.replay.memory import StoredExamples, Subset
@@ -128,7 +127,8 @@ def nearest_classes(statistics: ClosedFormState, new: Collection[str], most: int
     """
     names = statistics.labels
     counts = torch.cat([sums.counts for sums in statistics.classes]).unsqueeze(1)
-    sums = torch.cat([sums.sums[View.RAW] for sums in statistics.classes])
+    view = statistics.feature_map.views[0]
+    sums = torch.cat([sums.sums[view] for sums in statistics.classes])
     means = torch.nn.functional.normalize(sums / counts - sums.sum(dim=0) / counts.sum(), dim=1)
     is_new = torch.tensor([name in new for name in names])
     similarity = (means @ means[is_new].T).amax(dim=1).masked_fill(is_new, -torch.inf)
