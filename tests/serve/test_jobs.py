@@ -111,7 +111,8 @@ def test_a_refused_learn_ends_with_its_report_and_can_be_made_or_discarded(tmp_p
         assert still["error"]["type"] == "urn:conpet:problem:gate-refused"
         made = ended(running, running.client.post("/v1/candidates/1/promote", json={"gate": False}))
         assert (made["state"], made["result"]["gate"]["verdict"]) == ("succeeded", "refused")
-        assert "harmful" in [one["name"] for one in running.client.get("/v1/tasks").json()["tasks"]]
+        answer = running.predict([harmful().train[0].text], min_generation=made["result"]["generation"]).json()
+        assert answer["predictions"][0]["task"] == "harmful"
         assert running.client.post("/v1/candidates/1/promote", json={}).status_code == 404
         assert running.client.delete("/v1/candidates/1").status_code == 404
 
