@@ -32,6 +32,7 @@ def reading(workspace: Path, out: Path) -> list[tuple[object, ...]]:
         ("modules", "export", workspace, "text-1", out / "module"),
         ("labels", "list", workspace),
         ("generations", workspace),
+        ("candidates", workspace),
     ]
 
 
