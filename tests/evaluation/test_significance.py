@@ -36,6 +36,12 @@ def test_false_alarms_at_the_margin_are_as_rare_as_stated(n: int, margin: float,
         assert 0.01 < np.mean(alarms) < 0.055
 
 
+def test_few_examples_show_a_large_fall_if_it_is_known_how_many_answers_change_by_chance() -> None:
+    assert worse_p(20, 14, 0, 0.1, chance=0.02) < 1e-6 < 1e-4 < worse_p(20, 14, 0, 0.1)
+    assert worse_p(20, 14, 6, 0.1, chance=0.02) > 0.05
+    assert worse_p(20, 6, 0, 0.1, chance=0.02) > 0.01
+
+
 def test_holm_steps_down_and_never_reverses_the_order() -> None:
     # ascending 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.04; each at least the one before
     assert holm([0.04, 0.01, None, 0.03, 0.02]) == pytest.approx([0.06, 0.04, None, 0.06, 0.06])

@@ -390,8 +390,8 @@ def judge(comparisons: Sequence[Comparison], config: GateConfig) -> tuple[Compar
     """Return comparisons with their verdicts.
 
     The probability of a wrong refusal, 1 - confidence, is divided equally between labels, tasks and the whole; within
-    labels and tasks it is held by Holm's correction. What is shown to hold needs no correction, because a change is
-    proven only if all comparisons are.
+    labels and tasks it is held by Holm's correction. How many answers of a label change by chance is estimated from all
+    examples. What is shown to hold needs no correction, because a change is proven only if all comparisons are.
 
     Args:
         comparisons: The comparisons.
@@ -401,12 +401,16 @@ def judge(comparisons: Sequence[Comparison], config: GateConfig) -> tuple[Compar
 
     alpha = 1 - config.confidence
     margins = {Level.LABEL: config.label_margin, Level.TASK: config.task_margin, Level.WHOLE: config.whole_margin}
+    whole = next((one for one in comparisons if one.level is Level.WHOLE and one.n), None)
+    chance = {Level.LABEL: whole.gained / whole.n} if whole else {}
     judged: dict[int, Comparison] = {}
     for level, points in margins.items():
         margin = points / 100
         places = [place for place, one in enumerate(comparisons) if one.level is level]
         own = [comparisons[place] for place in places]
-        p_values = holm([worse_p(one.n, one.lost, one.gained, margin) if one.n else None for one in own])
+        p_values = holm(
+            [worse_p(one.n, one.lost, one.gained, margin, chance.get(level)) if one.n else None for one in own]
+        )
         for place, one, p in zip(places, own, p_values, strict=True):
             verdict = Verdict.NOT_PROVEN
             if p is not None and p <= alpha / len(margins):

@@ -14,7 +14,7 @@ from math import sqrt
 import numpy as np
 
 
-def worse_p(n: int, lost: int, gained: int, margin: float) -> float:
+def worse_p(n: int, lost: int, gained: int, margin: float, chance: float | None = None) -> float:
     """Return the one-sided p-value against "the accuracy falls by at most `margin`"; small if it falls by more.
 
     Args:
@@ -22,14 +22,19 @@ def worse_p(n: int, lost: int, gained: int, margin: float) -> float:
         lost: Number that were answered right before and wrong after.
         gained: Number that were answered wrong before and right after.
         margin: The fall that is accepted, 0 to 1.
+        chance: The rate of gains among many more examples, 0 to 1: few examples alone do not show how many answers
+            change by chance, and a test without it would miss large falls. None to estimate it from these examples.
     """
-    return _tail(n, lost - gained, margin, _gain_rate(n, lost, gained, margin), upper=True)
+    rate = _gain_rate(n, lost, gained, margin)
+    if chance is not None:
+        rate = min(rate, max(chance, (gained + 1) / n))
+    return _tail(n, lost - gained, margin, rate, upper=True)
 
 
 def no_worse_p(n: int, lost: int, gained: int, margin: float) -> float:
     """Return the one-sided p-value against "the accuracy falls by `margin` or more"; small if it falls by less.
 
-    This is a test of non-inferiority. Arguments as in `worse_p`.
+    This is a test of non-inferiority. Arguments as in `worse_p`; the rate of gains is estimated from these examples.
     """
     return _tail(n, lost - gained, margin, _gain_rate(n, lost, gained, margin), upper=False)
 
