@@ -49,6 +49,7 @@ def stated() -> Mapping[str, Sequence[str]]:
         ],
         "docs/how-to/merge-and-upgrade.md": growing_lines(growing),
         "docs/how-to/refusal.md": refusal_lines(result("refusal")),
+        "docs/how-to/gate.md": gate_lines(result("gate")),
         "docs/how-to/check-data.md": data_check_lines(result("data-check")),
         "docs/explanation/storage.md": parameter_sentences(demo),
         "docs/explanation/batches.md": memory_lines(result("memory")["runs"]),
@@ -172,6 +173,51 @@ def growing_lines(found: Mapping[str, Any]) -> list[str]:
         f"accuracy on their {merge['validation_examples']} validation examples went from "
         f"{percent(merge['accuracy_before'])} to {percent(merge['accuracy_after'])}, and the size of the workspace "
         f"from {merge['bytes_before'] / 1e6:.1f} MB to {merge['bytes_after'] / 1e6:.1f} MB.",
+    ]
+
+
+def gate_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return the tables of simulated changes and of real streams, and the sentences on both."""
+    streams = found["streams"]
+    rows = [row(f"`{name}`", _stream_cells(one)) for name, one in streams.items()]
+    refused, judged = (sum(one[key] for one in streams.values()) for key in ("refused", "judged"))
+    planted = [one["refused"] for stream in streams.values() for one in stream["planted"].values()]
+    seconds = [step[key] for one in streams.values() for step in one["steps"] for key in ("processor_seconds",)]
+    gate = sum(step["gate_processor_seconds"] for one in streams.values() for step in one["steps"])
+    compared = sum(step["compared"] for one in streams.values() for step in one["steps"])
+    return [
+        *[line for name in ("default", "strict") for line in _simulated_rows(found["simulation"][name])],
+        *rows,
+        f"The gate refused {refused} of {judged} ordinary learns, and {sum(planted)} of {len(planted)} with planted "
+        "labels.",
+        f"It took {percent(gate / sum(seconds))} of the processor time of learning without an evaluation, "
+        f"{1000 * gate / compared:.1f} ms for each example compared.",
+    ]
+
+
+def _simulated_rows(simulated: Mapping[str, Any]) -> list[str]:
+    """Return a table's rows: for each number of examples of a label, the share refused without and with falls."""
+    return [
+        row(
+            f"{examples} a label",
+            [
+                percent(one["no_change"]),
+                *(percent(share) for part in ("label", "task", "whole") for share in one[part].values()),
+            ],
+        )
+        for examples, one in simulated.items()
+    ]
+
+
+def _stream_cells(one: Mapping[str, Any]) -> list[str]:
+    """Return what the gate found on a stream: refused learns, the largest fall, answers taken, planted labels."""
+    later = one["steps"][1:]
+    lost, new = (sum(step[key] for step in later) for key in ("lost", "lost_to_new_labels"))
+    return [
+        f"{one['refused']} of {one['judged']}",
+        f"{max(step['largest_fall']['task'] for step in later):.1f}",
+        f"{new:,} of {lost:,}",
+        *("refused" if planted["refused"] else "accepted" for planted in one["planted"].values()),
     ]
 
 

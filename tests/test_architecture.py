@@ -28,6 +28,8 @@ ORDER = (
     "evaluation.metrics",
     "data",
     "evaluation.answers",
+    "evaluation.significance",
+    "evaluation.gate",
     "types",
     "data.prediction_files",
     "data.evaluation_files",

@@ -24,6 +24,7 @@ from conpet.commands import (
     learn,
     merge,
     mixed,
+    promote,
     remove,
     rename,
     restore,
@@ -35,6 +36,7 @@ from conpet.commands import (
 )
 from conpet.commands.audit import Head
 from conpet.commands.base import Transaction
+from conpet.commands.candidates import newest, report_of
 from conpet.commands.checks import check_settings, consolidation_blocker
 from conpet.commands.create import new_settings
 from conpet.commands.evaluate import evaluate_examples, evaluate_workspace
@@ -70,9 +72,11 @@ from conpet.store.chain import Break
 from conpet.tuning.search import CostLimit
 from conpet.types import (
     Addition,
+    CandidateRecord,
     ConsolidationReport,
     Costs,
     Evaluation,
+    GateReport,
     Generation,
     LearnReport,
     MergeReport,
@@ -299,6 +303,7 @@ class ConPET:
         task: Task,
         *,
         evaluate: bool = True,
+        gate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> LearnReport:
@@ -310,15 +315,19 @@ class ConPET:
         Args:
             task: The task.
             evaluate: Whether to evaluate on the test examples of all tasks; the cost grows with the number of tasks.
+            gate: Whether to refuse the change if held-out examples show that an earlier label, an earlier task or all
+                earlier labels together get worse by more than the margins in the settings (section `gate`). The result
+                is then kept as a candidate, which `promote` can make active. False is recorded in the history.
             wait_seconds: How long to wait while another process changes the workspace; None to wait without limit.
             progress: Called with the name of a stage and the share done, 0 to 1.
 
         Raises:
             DataError: A label belongs to another task.
             ConfigError: The task's settings or template do not fit.
+            GateRefusedError: Earlier answers would get worse; nothing was changed.
             WorkspaceBusyError: Another process is still changing the workspace after `wait_seconds`.
         """
-        return self._change(learn.learn, "learn", wait_seconds, progress, evaluate, task)
+        return self._change(learn.learn, "learn", wait_seconds, progress, evaluate, gate, task)
 
     def rollback(
         self,
@@ -326,6 +335,7 @@ class ConPET:
         version: int,
         *,
         evaluate: bool = True,
+        gate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> LearnReport:
@@ -338,13 +348,14 @@ class ConPET:
             UnknownNameError: There is no such task or version.
             DataError: A label of that version now belongs to another task.
         """
-        return self._change(rollback.rollback, "rollback", wait_seconds, progress, evaluate, task, version)
+        return self._change(rollback.rollback, "rollback", wait_seconds, progress, evaluate, gate, task, version)
 
     def remove(
         self,
         task: str,
         *,
         evaluate: bool = True,
+        gate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> Evaluation | None:
@@ -356,13 +367,14 @@ class ConPET:
         Raises:
             UnknownNameError: There is no such task.
         """
-        return self._change(remove.remove, "remove", wait_seconds, progress, evaluate, task)
+        return self._change(remove.remove, "remove", wait_seconds, progress, evaluate, gate, task)
 
     def learn_batch(
         self,
         tasks: Iterable[Task],
         *,
         evaluate: bool = True,
+        gate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> list[LearnReport]:
@@ -376,6 +388,7 @@ class ConPET:
         Args:
             tasks: The tasks; those already learned from the same data are skipped.
             evaluate: As in `ConPET.learn`, once for all; the report of the last task has the evaluation.
+            gate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
@@ -388,7 +401,7 @@ class ConPET:
                 gives up cannot be used by another task in the same change.
             WorkspaceBusyError: As in `ConPET.learn`.
         """
-        return self._change(learn.learn_batch, "learn", wait_seconds, progress, evaluate, list(tasks))
+        return self._change(learn.learn_batch, "learn", wait_seconds, progress, evaluate, gate, list(tasks))
 
     def learn_stream(
         self,
@@ -397,6 +410,7 @@ class ConPET:
         batch: int = 1,
         consolidate: Literal["doubling"] | None = None,
         evaluate: bool = True,
+        gate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> Iterator[LearnReport]:
@@ -409,6 +423,7 @@ class ConPET:
                 (see `consolidation_due`), so that each example takes part in about two consolidations. The report of
                 the last task has the result; its notes say if a consolidation was not possible or not kept.
             evaluate: As in `ConPET.learn`, after each change.
+            gate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
@@ -421,7 +436,12 @@ class ConPET:
             raise ConfigError(f"consolidate={consolidate!r}: give 'doubling', or leave it out")
         if consolidate and (blocker := consolidation_blocker(self.settings)):
             raise ConfigError(f"consolidate={consolidate!r}: {blocker}. Nothing was learned")
-        options: dict[str, Any] = {"evaluate": evaluate, "wait_seconds": wait_seconds, "progress": progress}
+        options: dict[str, Any] = {
+            "evaluate": evaluate,
+            "gate": gate,
+            "wait_seconds": wait_seconds,
+            "progress": progress,
+        }
         remaining, tried = iter(stream), 0
         while tasks := list(islice(remaining, batch)):
             *earlier, last = self.learn_batch(tasks, **options)
@@ -440,6 +460,7 @@ class ConPET:
         examples: Examples | Task,
         *,
         evaluate: bool = True,
+        gate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> list[LearnReport]:
@@ -451,6 +472,7 @@ class ConPET:
         Args:
             examples: The new examples, with labels of any tasks.
             evaluate: As in `ConPET.learn`.
+            gate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
@@ -462,9 +484,10 @@ class ConPET:
                 training example of another label of the task.
             ConfigError: The workspace stores no texts (`latent_only`).
         """
-        owners = self._change(extend.owners_of, "extend", wait_seconds, None, False, examples)
+        owners = self._change(extend.owners_of, "extend", wait_seconds, None, False, False, examples)
         return [
-            self._change(extend.extend, "extend", wait_seconds, progress, evaluate, task, examples) for task in owners
+            self._change(extend.extend, "extend", wait_seconds, progress, evaluate, gate, task, examples)
+            for task in owners
         ]
 
     def learn_mixed(
@@ -475,6 +498,7 @@ class ConPET:
         seed: int | None = None,
         all_rows: bool = False,
         evaluate: bool = True,
+        gate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> list[LearnReport]:
@@ -493,6 +517,7 @@ class ConPET:
             seed: Seed for splitting held-out examples off; by default that of the workspace.
             all_rows: Whether to split nothing off.
             evaluate: As in `ConPET.learn`.
+            gate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
@@ -505,13 +530,15 @@ class ConPET:
             UnknownNameError: There is no task `into`.
         """
         options = self._mixed_options(into, seed, all_rows)
-        planned, one_change = self._change(mixed.additions, "learn", wait_seconds, None, False, examples, options)
+        planned, one_change = self._change(
+            mixed.additions, "learn", wait_seconds, None, False, False, examples, options
+        )
         names = [addition.task for addition in planned]
         return [
             report
             for group in ([names] if one_change else [[name] for name in names])
             for report in self._change(
-                mixed.learn_mixed, "learn", wait_seconds, progress, evaluate, examples, options, group
+                mixed.learn_mixed, "learn", wait_seconds, progress, evaluate, gate, examples, options, group
             )
         ]
 
@@ -536,6 +563,7 @@ class ConPET:
         new: str,
         *,
         evaluate: bool = True,
+        gate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> LearnReport:
@@ -547,13 +575,14 @@ class ConPET:
             UnknownNameError: There is no label `old`.
             DataError: The label `new` already exists.
         """
-        return self._change(rename.rename, "rename", wait_seconds, progress, evaluate, old, new)
+        return self._change(rename.rename, "rename", wait_seconds, progress, evaluate, gate, old, new)
 
     def retire(
         self,
         label: str,
         *,
         evaluate: bool = True,
+        gate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> LearnReport:
@@ -568,7 +597,7 @@ class ConPET:
             UnknownNameError: There is no such label.
             ConfigError: It is the last label of its task.
         """
-        return self._change(retire.retire, "retire", wait_seconds, progress, evaluate, label)
+        return self._change(retire.retire, "retire", wait_seconds, progress, evaluate, gate, label)
 
     def split_label(
         self,
@@ -577,6 +606,7 @@ class ConPET:
         *,
         replace: bool = False,
         evaluate: bool = True,
+        gate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> LearnReport:
@@ -590,6 +620,7 @@ class ConPET:
             examples: Examples of two or more finer labels; one of them may have the former name.
             replace: Whether to drop all stored examples of the label if `examples` contains none of them.
             evaluate: As in `ConPET.learn`.
+            gate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
@@ -601,7 +632,7 @@ class ConPET:
             ConfigError: The workspace stores no texts (`latent_only`).
         """
         return self._change(
-            split_label.split_label, "split", wait_seconds, progress, evaluate, label, examples, replace=replace
+            split_label.split_label, "split", wait_seconds, progress, evaluate, gate, label, examples, replace=replace
         )
 
     def upgrade(
@@ -611,6 +642,7 @@ class ConPET:
         fusion: str = "paper",
         selector: str | None = None,
         evaluate: bool = True,
+        gate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> Evaluation | None:
@@ -625,13 +657,16 @@ class ConPET:
             fusion: The new fusion; "calibrated" changes predictions immediately.
             selector: The new selector, which must need no training; None keeps the one in the settings.
             evaluate: As in `ConPET.learn`.
+            gate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
         Raises:
             ConfigError: The workspace's method has no module to freeze, or is already dynamic; or there are no tasks.
         """
-        return self._change(upgrade.upgrade, "upgrade", wait_seconds, progress, evaluate, method, fusion, selector)
+        return self._change(
+            upgrade.upgrade, "upgrade", wait_seconds, progress, evaluate, gate, method, fusion, selector
+        )
 
     def merge(
         self,
@@ -639,6 +674,7 @@ class ConPET:
         *,
         bound: float = 1.0,
         evaluate: bool = True,
+        gate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> MergeReport:
@@ -652,6 +688,7 @@ class ConPET:
             bound: Largest accepted fall of the accuracy on their validation examples, among all labels of the
                 workspace, in points.
             evaluate: As in `ConPET.learn`.
+            gate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
@@ -660,7 +697,7 @@ class ConPET:
             DataError: A task has no validation or no training examples.
             ConfigError: The method is not dynamic, or the tasks already share a module.
         """
-        return self._change(merge.merge, "merge", wait_seconds, progress, evaluate, tasks, bound)
+        return self._change(merge.merge, "merge", wait_seconds, progress, evaluate, gate, tasks, bound)
 
     def consolidate(
         self,
@@ -669,6 +706,7 @@ class ConPET:
         settings: Mapping[str, Any] | None = None,
         tuned: TunedBackbones | None = None,
         evaluate: bool = True,
+        gate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> ConsolidationReport:
@@ -687,6 +725,7 @@ class ConPET:
             tuned: Takes over the LoRA from an earlier consolidation with the same examples, settings and seed, also of
                 another workspace that was given the same object.
             evaluate: As in `ConPET.learn`.
+            gate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
@@ -696,7 +735,7 @@ class ConPET:
             ConfigError: The method is static, the workspace stores no texts (`latent_only`), or it has no labels.
         """
         return self._change(
-            consolidate.consolidate, "consolidate", wait_seconds, progress, evaluate, bound, settings or {}, tuned
+            consolidate.consolidate, "consolidate", wait_seconds, progress, evaluate, gate, bound, settings or {}, tuned
         )
 
     def consolidation_due(self, since: int = 0) -> str | None:
@@ -756,6 +795,7 @@ class ConPET:
         generation: int,
         *,
         evaluate: bool = True,
+        gate: bool = True,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> Evaluation | None:
@@ -767,13 +807,76 @@ class ConPET:
         Args:
             generation: Number of a generation in `generations`.
             evaluate: As in `ConPET.learn`.
+            gate: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
         Raises:
             UnknownNameError: The generation is not kept.
         """
-        return self._change(restore.restore, "restore", wait_seconds, progress, evaluate, generation)
+        return self._change(restore.restore, "restore", wait_seconds, progress, evaluate, gate, generation)
+
+    @property
+    def candidates(self) -> list[CandidateRecord]:
+        """The changes that the gate refused, oldest first; `promote` can make those that are not outdated."""
+        return self._store.candidates()
+
+    def gate_report(self, candidate: int | None = None, *, settings: Mapping[str, Any] | None = None) -> GateReport:
+        """Return what a refused change would do to earlier answers, with the inputs whose answers would change.
+
+        Args:
+            candidate: Number of a candidate in `candidates`; None for the newest.
+            settings: Fields of the section `gate` to judge it by, where they differ from the workspace's, for example
+                `{"task_margin": 8}`.
+
+        Raises:
+            UnknownNameError: There is no such candidate.
+            CandidateOutdatedError: The workspace has changed since it was made.
+            ConfigError: A setting is unknown or wrong.
+        """
+        return report_of(self._store, newest(self._store) if candidate is None else candidate, settings)
+
+    def promote(
+        self,
+        candidate: int | None = None,
+        *,
+        gate: bool = True,
+        settings: Mapping[str, Any] | None = None,
+        wait_seconds: float | None = None,
+    ) -> GateReport:
+        """Make a change that the gate refused.
+
+        Args:
+            candidate: Number of a candidate in `candidates`; None for the newest.
+            gate: Whether the gate judges it again. With False it is made whatever it breaks, which the history records.
+            settings: As in `gate_report`; the history records them.
+            wait_seconds: As in `ConPET.learn`.
+
+        Returns:
+            What it does to earlier answers.
+
+        Raises:
+            GateRefusedError: The gate still refuses it; nothing was changed.
+            UnknownNameError: There is no such candidate.
+            CandidateOutdatedError: The workspace has changed since it was made.
+            ConfigError: A setting is unknown or wrong.
+        """
+        return self._change(
+            promote.promote, "promote", wait_seconds, None, False, False, candidate, settings or {}, judge=gate
+        )
+
+    def discard(self, candidate: int, *, wait_seconds: float | None = None) -> None:
+        """Delete a candidate.
+
+        Args:
+            candidate: Number of a candidate in `candidates`.
+            wait_seconds: As in `ConPET.learn`.
+
+        Raises:
+            UnknownNameError: There is no such candidate.
+        """
+        with self._store.write("discard", wait_seconds) as writer:
+            writer.drop_candidate(candidate)
 
     def drop_generation(self, generation: int, *, wait_seconds: float | None = None) -> None:
         """Drop a kept generation, which frees its storage; the present generation does not change.
@@ -826,7 +929,7 @@ class ConPET:
         if dry_run:
             live = self._live.now()
             return search(live.method, live.state, live.snapshot, task, limit, design_choices, progress or ignore)
-        return self._change(tune.tune, "tune", wait_seconds, progress, False, task, limit, design_choices)
+        return self._change(tune.tune, "tune", wait_seconds, progress, False, False, task, limit, design_choices)
 
     @property
     def costs(self) -> Costs:
@@ -1034,12 +1137,13 @@ class ConPET:
         wait_seconds: float | None,
         progress: Progress | None,
         evaluate: bool,
+        gate: bool,
         *arguments: Arguments.args,
         **options: Arguments.kwargs,
     ) -> Result:
         """Run a command as the only writer."""
         with self._store.write(verb, wait_seconds) as writer, metered() as meter:
-            tx = Transaction(self._store, writer, self._live, meter, progress or ignore, evaluate=evaluate)
+            tx = Transaction(self._store, writer, self._live, meter, progress or ignore, evaluate=evaluate, gate=gate)
             try:
                 result = command(tx, *arguments, **options)
             except BaseException as error:

@@ -268,7 +268,7 @@ class _Trial:
         if METHODS[self.workspace.settings.method.name].retrains:
             # Only the examples of earlier tasks matter, for the training on all tasks at the end.
             earlier = [replace(task, settings={**task.settings, "training.max_steps": 1}) for task in earlier]
-        for number, _ in enumerate(self.workspace.learn_stream([*earlier, last], evaluate=False), start=1):
+        for number, _ in enumerate(self.workspace.learn_stream([*earlier, last], evaluate=False, gate=False), start=1):
             yield number / len(self.tasks)
 
     def _consolidated(self, learner: str) -> _Outcome | str:
@@ -279,7 +279,9 @@ class _Trial:
                 self.progress(f"{learner}, {stage}", share)
 
             reports.append(
-                self.workspace.consolidate(bound=_ALWAYS, tuned=self.tuned, evaluate=False, progress=progress)
+                self.workspace.consolidate(
+                    bound=_ALWAYS, tuned=self.tuned, evaluate=False, gate=False, progress=progress
+                )
             )
             yield 1.0
 

@@ -56,6 +56,24 @@ class AccuracyBoundError(ConpetError, ValueError):
     """A change would cost more accuracy than its bound allows; nothing was changed."""
 
 
+class GateRefusedError(AccuracyBoundError):
+    """The gate refused a change, because it would make earlier answers worse; it is kept as a candidate.
+
+    Attributes:
+        candidate: Number of the candidate.
+        report: The comparison (`conpet.types.GateReport`).
+    """
+
+    def __init__(self, message: str, candidate: int, report: Any) -> None:
+        self.candidate = candidate
+        self.report = report
+        super().__init__(message)
+
+
+class CandidateOutdatedError(ConpetError, LookupError):
+    """The workspace has changed since a candidate was made, so it cannot be made any more."""
+
+
 class HiddenLabelsError(ConpetError, PermissionError):
     """Code that learns or chooses tried to read labels of test examples, which only the metrics may read."""
 

@@ -7,8 +7,10 @@ from http import HTTPStatus
 from typing import Any
 
 from conpet.errors import (
+    CandidateOutdatedError,
     ConpetError,
     DataError,
+    GateRefusedError,
     IdempotencyError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -67,8 +69,8 @@ def problem_of(error: Exception) -> ApiProblem:
             return ApiProblem(422, "invalid-data", error.summary, errors=_data_problems(error))
         case UnknownNameError():
             return ApiProblem(404, "not-found", str(error))
-        case IdempotencyError() | TooManyJobsError():
-            return _job_problem(error)
+        case IdempotencyError() | TooManyJobsError() | GateRefusedError() | CandidateOutdatedError():
+            return _change_problem(error)
         case WorkspaceBusyError():
             return too_busy(503, "workspace-busy", "another change of the workspace is under way; try again later")
         case OSError() if not is_out_of_memory(error):
@@ -89,7 +91,25 @@ def _storage_problem(error: OSError) -> ApiProblem:
     return too_busy(503, "storage-failed", "the workspace cannot be read or written; the server's log says why")
 
 
-def _job_problem(error: IdempotencyError | TooManyJobsError) -> ApiProblem:
+def _refused_by_gate(error: GateRefusedError) -> ApiProblem:
+    broken = [comparison.to_json() for comparison in error.report.broken[:SHOWN]]
+    detail = (
+        f"the gate refuses this change ({error.report.verb}): {error.report}. Nothing was changed; the result is kept "
+        f"as candidate {error.candidate}: see GET /v1/candidates/{error.candidate}, and make the change anyway with "
+        f"POST /v1/candidates/{error.candidate}/promote"
+    )
+    return ApiProblem(
+        422, "gate-refused", detail, candidate=error.candidate, gate=error.report.summary(), broken=broken
+    )
+
+
+def _change_problem(
+    error: IdempotencyError | TooManyJobsError | GateRefusedError | CandidateOutdatedError,
+) -> ApiProblem:
+    if isinstance(error, GateRefusedError):
+        return _refused_by_gate(error)
+    if isinstance(error, CandidateOutdatedError):
+        return ApiProblem(409, "candidate-outdated", str(error))
     if isinstance(error, IdempotencyError):
         return ApiProblem(422, "idempotency-key-reused", str(error))
     return too_busy(429, "too-many-jobs", str(error), 10)

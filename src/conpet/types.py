@@ -25,6 +25,7 @@ from conpet.evaluation.answers import (
     macro_average,
     weighted_average,
 )
+from conpet.evaluation.gate import CandidateRecord, GateReport
 from conpet.evaluation.metrics import (
     AccuracyMatrix,
     Measurement,
@@ -42,6 +43,7 @@ __all__ = [
     "AnsweredExample",
     "Calibration",
     "Candidate",
+    "CandidateRecord",
     "CheckedKind",
     "Confusion",
     "ConsolidationReport",
@@ -51,6 +53,7 @@ __all__ = [
     "Example",
     "Examples",
     "Explanation",
+    "GateReport",
     "Generation",
     "Input",
     "Kind",
@@ -731,6 +734,7 @@ class LearnReport:
             from this data.
         consolidation_due: Why a consolidation is due now, with the cost and gain of the last one; None if it is not.
         consolidation: The report of the consolidation that followed, by `learn_stream(..., consolidate="doubling")`.
+        gate: What the change does to earlier answers; None without the gate.
     """
 
     task: str
@@ -751,6 +755,7 @@ class LearnReport:
     changed_since: bool = False
     consolidation_due: str | None = None
     consolidation: ConsolidationReport | None = None
+    gate: GateReport | None = None
 
     @property
     def seconds(self) -> float:
@@ -778,6 +783,7 @@ class LearnReport:
             "notes": list(self.notes),
             "consolidation_due": self.consolidation_due,
             "consolidation": self.consolidation.to_json() if self.consolidation else None,
+            "gate": self.gate.summary() if self.gate else None,
         }
 
     @property

@@ -15,7 +15,6 @@ from conpet.bench.statistics import (
     compare,
     fit_line,
     flip_floor,
-    holm,
     mean_line,
     sign_flip_test,
     summarise,
@@ -94,13 +93,6 @@ def test_sign_flips_cannot_fall_below_their_floor() -> None:
     assert sign_flip_test([1.0]) is None
     assert sign_flip_test([1.0, 1.1]) is None
     assert sign_flip_test([1.0] * 21) is None
-
-
-def test_holm_steps_down_and_never_reverses_the_order() -> None:
-    # ascending 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.04; each at least the one before
-    assert holm([0.04, 0.01, None, 0.03, 0.02]) == pytest.approx([0.06, 0.04, None, 0.06, 0.06])
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 def test_a_line_has_the_slope_of_the_normal_equations_and_its_interval() -> None:

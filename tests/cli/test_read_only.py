@@ -33,6 +33,7 @@ def reading(workspace: Path, out: Path) -> list[tuple[object, ...]]:
         ("labels", "list", workspace),
         ("costs", "show", workspace),
         ("generations", workspace),
+        ("candidates", workspace),
     ]
 
 

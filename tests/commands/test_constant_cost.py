@@ -62,7 +62,7 @@ def test_a_late_task_costs_what_an_early_one_does(
     learner = workspace(
         tmp_path,
         **{"training.epochs": 1, "training.batch_size": 4},
-        **{"fusion.calibration_examples": 4, "refusal.held_out_examples": 4},
+        **{"fusion.calibration_examples": 4, "refusal.held_out_examples": 4, "gate.examples": 4},
         **settings,
     )
     costs = []

@@ -18,6 +18,7 @@ import pytest
 
 from conpet import Task
 from conpet.serve.keys import KeyStore, Role
+from tests.helpers.gate import BROKEN, TAKER, harmful, learned
 from tests.helpers.serve import Served, served
 from tests.helpers.workspaces import stream, workspace
 
@@ -93,6 +94,29 @@ def test_a_task_is_learned_served_rolled_back_and_removed(server: Served) -> Non
     metrics = server.client.get("/metrics").text
     assert 'conpet_jobs_ended_total{kind="learn",state="succeeded"} 1.0' in metrics
     assert 'conpet_jobs{state="succeeded"} 4.0' in metrics
+
+
+def test_a_refused_learn_ends_with_its_report_and_can_be_made_or_discarded(tmp_path: Path) -> None:
+    with served(learned(tmp_path).path) as running:
+        job = ended(running, running.client.post("/v1/learn", json=body(harmful())))
+        assert job["state"] == "failed"
+        error = job["error"]
+        assert (error["type"], error["status"], error["candidate"]) == ("urn:conpet:problem:gate-refused", 422, 1)
+        assert BROKEN in [one["name"] for one in error["broken"]]
+        assert str(tmp_path) not in error["detail"]
+        (record,) = running.client.get("/v1/candidates").json()["candidates"]
+        assert (record["number"], record["verb"], record["outdated"]) == (1, "learn", False)
+        report = running.client.get("/v1/candidates/1").json()
+        assert report["refused"]
+        assert {one["after"]["label"] for one in report["changed"] if one["label"] == BROKEN} == {TAKER}
+        still = ended(running, running.client.post("/v1/candidates/1/promote", json={}))
+        assert still["error"]["type"] == "urn:conpet:problem:gate-refused"
+        made = ended(running, running.client.post("/v1/candidates/1/promote", json={"gate": False}))
+        assert (made["state"], made["result"]["gate"]["verdict"]) == ("succeeded", "refused")
+        answer = running.predict([harmful().train[0].text], min_generation=made["result"]["generation"]).json()
+        assert answer["predictions"][0]["task"] == "harmful"
+        assert running.client.post("/v1/candidates/1/promote", json={}).status_code == 404
+        assert running.client.delete("/v1/candidates/1").status_code == 404
 
 
 def parse(text: str) -> list[dict[str, str]]:
@@ -253,6 +277,8 @@ def test_roles(tmp_path: Path) -> None:
         assert status(Role.PREDICT, "GET", "/v1/jobs") == 403
         assert status(Role.LEARN, "DELETE", f"/v1/tasks/{FIRST.name}") == 403
         assert status(Role.LEARN, "POST", "/v1/consolidate", json={}) == 403
+        assert status(Role.LEARN, "POST", "/v1/candidates/1/promote", json={}) == 403
+        assert status(Role.LEARN, "POST", "/v1/learn?gate=false", json=body(SECOND)) == 403
         assert status(Role.LEARN, "POST", "/v1/learn", json=body(SECOND)) == 202
         assert status(Role.OPERATE, "DELETE", f"/v1/tasks/{FIRST.name}") == 202
         removal, learning = (job.id for job in running.context.jobs.list())

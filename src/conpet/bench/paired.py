@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from conpet.bench.groups import Group
 from conpet.bench.measures import Measure
-from conpet.bench.statistics import FEWEST, MOST_FLIPPED, Comparison, compare, flip_floor, holm
+from conpet.bench.statistics import FEWEST, MOST_FLIPPED, Comparison, compare, flip_floor
 from conpet.bench.tables import markdown_table, shown_cell
 from conpet.errors import ConfigError, UnknownNameError, did_you_mean
+from conpet.evaluation.significance import holm
 from conpet.report.text import NONE, p_value, plural
 
 

@@ -144,10 +144,10 @@ class _Progress:
         if skipped:  # only its examples matter, for the later training on all tasks
             task = replace(task, settings={**task.settings, "training.max_steps": 1})
         cpu, wall = time.process_time(), time.perf_counter()
-        report = self.learner.learn(task, evaluate=False)
+        report = self.learner.learn(task, evaluate=False, gate=False)
         cost = list(report.cost)
         if self._consolidates_after(number):
-            cost += self.learner.consolidate(bound=100.0, evaluate=False).cost
+            cost += self.learner.consolidate(bound=100.0, evaluate=False, gate=False).cost
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         recorded = None if skipped else self._cost(cost, cpu, wall).model_dump(mode="json")
         parameters = [report.trainable_parameters, report.head_parameters, report.bytes_stored]

@@ -147,20 +147,6 @@ def flip_floor(n: int) -> float:
     return 2.0 ** (1 - n)
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return p-values with Holm's step-down correction for multiple tests; None (not tested) is not counted.
-
-    The k-th smallest of m p-values is multiplied by m - k + 1, kept ascending, and limited to 1.
-    """
-    ascending = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
-    corrected: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for before, (p, place) in enumerate(ascending):
-        largest = max(largest, min(1.0, (len(ascending) - before) * p))
-        corrected[place] = largest
-    return corrected
-
-
 def fit_line(x: Sequence[float], y: Sequence[float]) -> Line | None:
     """Fit a line to points; None if all have the same x.
 

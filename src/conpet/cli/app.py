@@ -22,6 +22,7 @@ from conpet.cli import (
     data,
     demo,
     evaluate,
+    gate,
     keys,
     labels,
     learn,
@@ -68,6 +69,9 @@ app.command("report")(report.report)
 app.command("upgrade")(upgrade.upgrade)
 app.command("merge")(upgrade.merge)
 app.command("consolidate")(consolidate.consolidate)
+app.command("gate")(gate.gate)
+app.command("candidates")(gate.candidates)
+app.command("promote")(gate.promote)
 app.command("generations")(consolidate.generations)
 app.command("restore")(consolidate.restore)
 app.add_typer(modules.app, name="modules")

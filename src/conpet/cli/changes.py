@@ -28,6 +28,7 @@ def teach(
     batch: int = 1,
     consolidate: bool = False,
     evaluate: bool = True,
+    gate: bool = True,
     wait: float | None = None,
 ) -> None:
     """Learn tasks in order, `batch` at a time; after each change print a report.
@@ -40,16 +41,18 @@ def teach(
         batch: Number of tasks in each change.
         consolidate: Whether to consolidate whenever that is due.
         evaluate: Whether to evaluate after each change.
+        gate: Whether to refuse a change that makes earlier answers worse.
         wait: Most seconds to wait for another process; None for no limit.
     """
     from conpet.commands.report import History
     from conpet.report.tables import matrix_table
 
     history, tried, unshown = History(workspace.store), 0, False
+    not_proven: str | None = None
     for start in range(0, len(tasks), batch):
         group = tasks[start : start + batch]
         try:
-            reports = _learn(workspace, group, _title(group, start, len(tasks)), evaluate, wait)
+            reports = _learn(workspace, group, _title(group, start, len(tasks)), evaluate, gate, wait)
         except KeyboardInterrupt:
             _print_interrupted(group, start, len(tasks))
             raise typer.Exit(INTERRUPTED) from None
@@ -64,9 +67,12 @@ def teach(
             for note in () if report.skipped else report.notes[len(task.notes) :]:
                 line(f"{task.name}: {note}")
             line(str(report))
+            not_proven = report.gate.note if report.gate else not_proven
         if consolidate and workspace.consolidation_due(tried):
             tried = workspace.learned_examples
-            _consolidate(workspace, evaluate, wait)
+            _consolidate(workspace, evaluate, gate, wait)
+    if not_proven:
+        line(not_proven, messages(), "dim")
 
 
 def print_next(workspace: ConPET, path: Path, *, may_consolidate: bool = True) -> None:
@@ -90,24 +96,26 @@ def print_next(workspace: ConPET, path: Path, *, may_consolidate: bool = True) -
     line(f"next: {'   or: '.join(commands)}", style="dim")
 
 
-def consolidate_learned(workspace: ConPET, *, evaluate: bool = True, wait: float | None = None) -> ConsolidationReport:
+def consolidate_learned(
+    workspace: ConPET, *, evaluate: bool = True, gate: bool = True, wait: float | None = None
+) -> ConsolidationReport:
     """Consolidate a workspace after its tasks were learned, with progress; an interruption ends the program.
 
     Raises:
-        AccuracyBoundError: The result is worse on validation examples, so it is not kept.
+        AccuracyBoundError: The result is worse on validation examples, so it is not made active.
         DataError: It is not possible with the stored examples.
     """
     try:
-        return run_change("consolidate", wait, not evaluate, workspace.consolidate)
+        return run_change("consolidate", wait, not evaluate, partial(workspace.consolidate, gate=gate))
     except KeyboardInterrupt:
         line("stopped: all tasks so far are learned and stored. Run the same command to resume.", messages(), "yellow")
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _consolidate(workspace: ConPET, evaluate: bool, wait: float | None) -> None:
+def _consolidate(workspace: ConPET, evaluate: bool, gate: bool, wait: float | None) -> None:
     """Consolidate a workspace, or print why that is not possible or the result is not kept."""
     try:
-        report = consolidate_learned(workspace, evaluate=evaluate, wait=wait)
+        report = consolidate_learned(workspace, evaluate=evaluate, gate=gate, wait=wait)
     except (AccuracyBoundError, DataError) as error:
         line(str(error))
         return
@@ -124,11 +132,16 @@ def _title(group: Sequence[Task], start: int, total: int) -> str:
 
 
 def extend_tasks(
-    workspace: ConPET, parts: Sequence[MixedExamples], *, evaluate: bool = True, wait: float | None = None
+    workspace: ConPET,
+    parts: Sequence[MixedExamples],
+    *,
+    evaluate: bool = True,
+    gate: bool = True,
+    wait: float | None = None,
 ) -> None:
     """Learn more examples of known labels, and print a report for each task."""
     for part in parts:
-        _print_reports(run_change(part.name, wait, not evaluate, partial(workspace.extend, part.examples)))
+        _print_reports(run_change(part.name, wait, not evaluate, partial(workspace.extend, part.examples, gate=gate)))
 
 
 def learn_mixed_parts(
@@ -136,6 +149,7 @@ def learn_mixed_parts(
     parts: Sequence[MixedExamples],
     *,
     evaluate: bool = True,
+    gate: bool = True,
     wait: float | None = None,
     **options: Any,
 ) -> None:
@@ -145,13 +159,14 @@ def learn_mixed_parts(
         workspace: The workspace.
         parts: The parts.
         evaluate: Whether to evaluate after each change.
+        gate: Whether to refuse a change that makes earlier answers worse.
         wait: Most seconds to wait for another process; None for no limit.
         options: Further arguments of `ConPET.learn_mixed`.
     """
     for number, part in enumerate(parts, start=1):
         for addition in workspace.plan_mixed(part, **options):
             line(str(addition))
-        learn = partial(workspace.learn_mixed, part, **options)
+        learn = partial(workspace.learn_mixed, part, gate=gate, **options)
         try:
             reports = run_change(f"[{number}/{len(parts)}] {part.name}", wait, not evaluate, learn)
         except KeyboardInterrupt:
@@ -168,12 +183,14 @@ def _print_reports(reports: Sequence[LearnReport]) -> None:
 
 
 def _learn(
-    workspace: ConPET, tasks: Sequence[Task], title: str, evaluate: bool, wait: float | None
+    workspace: ConPET, tasks: Sequence[Task], title: str, evaluate: bool, gate: bool, wait: float | None
 ) -> list[LearnReport]:
     with stages(title) as progress:
         return with_wait(
             wait,
-            lambda seconds: workspace.learn_batch(tasks, evaluate=evaluate, wait_seconds=seconds, progress=progress),
+            lambda seconds: workspace.learn_batch(
+                tasks, evaluate=evaluate, gate=gate, wait_seconds=seconds, progress=progress
+            ),
         )
 
 

@@ -47,6 +47,7 @@ _STAGE_NAMES = {
     "search": "trying designs",
     "consolidation": "tuning the backbone",
     "validation": "comparing on validation examples",
+    "gate": "comparing earlier answers",
 }
 
 

@@ -9,7 +9,7 @@ import typer
 
 from conpet.cli.changes import confirm, print_accuracy, run_change
 from conpet.cli.console import INTERRUPTED, line, messages, output, print_json
-from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, Yes, assignments
+from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, NoGate, Wait, WorkspacePath, Yes, assignments
 from conpet.cli.workspace import open_workspace
 from conpet.config import Settings
 
@@ -38,6 +38,7 @@ def consolidate(
     ] = False,
     as_json: AsJson = False,
     no_evaluate: NoEvaluate = False,
+    no_gate: NoGate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
     device: Device = None,
@@ -67,7 +68,7 @@ def consolidate(
     opened = open_workspace(workspace, backbone, device, to_change=True)
     with opened.store.snapshot() as snapshot:
         check_consolidation(snapshot, bound)
-    change = partial(opened.consolidate, bound=bound, settings=changes)
+    change = partial(opened.consolidate, bound=bound, settings=changes, gate=not no_gate)
     try:
         report = run_change("consolidate", wait, no_evaluate, change)
     except KeyboardInterrupt:
@@ -122,6 +123,7 @@ def restore(
     workspace: WorkspacePath,
     generation: Annotated[int, typer.Argument(metavar="GENERATION", help="A generation that is kept.")],
     no_evaluate: NoEvaluate = False,
+    no_gate: NoGate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
     device: Device = None,
@@ -135,7 +137,7 @@ def restore(
 
     opened = open_workspace(workspace, backbone, device, to_change=True)
     replaced = opened.store.generation()
-    evaluation = run_change("restore", wait, no_evaluate, partial(opened.restore, generation))
+    evaluation = run_change("restore", wait, no_evaluate, partial(opened.restore, generation, gate=not no_gate))
     labels, tasks = text.plural(len(opened.labels), "label"), text.plural(len(opened.tasks), "task")
     line(f"{workspace}: as in generation {generation}, with {labels} in {tasks}")
     line(f"to undo this: conpet restore {workspace} {way_back(opened.store, replaced)}", style="dim")

@@ -22,6 +22,7 @@ from conpet.cli.options import (
     InputFormat,
     LabelColumn,
     NoEvaluate,
+    NoGate,
     TextColumn,
     Wait,
     WorkspacePath,
@@ -63,13 +64,14 @@ def rename(
     old: Annotated[str, typer.Argument(metavar="OLD", help="The label.", show_default=False)],
     new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.", show_default=False)],
     no_evaluate: NoEvaluate = False,
+    no_gate: NoGate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
     """Rename a label: its task gets a new version with the same weights."""
     opened = open_workspace(workspace, backbone, device, to_change=True)
-    report = run_change(old, wait, no_evaluate, partial(opened.rename, old, new))
+    report = run_change(old, wait, no_evaluate, partial(opened.rename, old, new, gate=not no_gate))
     line(f"{old}: renamed to {new} ({report.task} version {report.version})")
     _print_evaluation(report)
 
@@ -80,6 +82,7 @@ def retire(
     label: Label,
     yes: Yes = False,
     no_evaluate: NoEvaluate = False,
+    no_gate: NoGate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
     device: Device = None,
@@ -95,7 +98,7 @@ def retire(
     kept = holding(opened.store, opened.owners.get(label, ""), [label])
     dropped = f" Kept generations that contain it are deleted: {', '.join(map(str, kept))}." if kept else ""
     confirm(f"Retire {label!r} and delete its examples and all older versions of its task?{dropped}", yes)
-    report = run_change(label, wait, no_evaluate, partial(opened.retire, label))
+    report = run_change(label, wait, no_evaluate, partial(opened.retire, label, gate=not no_gate))
     left = f"{text.plural(report.labels, 'label')} of {report.task} {'is' if report.labels == 1 else 'are'} left"
     line(f"{label}: retired; {left} (version {report.version})")
     if kept:
@@ -126,6 +129,7 @@ def split(
     input_format: InputFormat = None,
     inclusive_ends: InclusiveEnds = False,
     no_evaluate: NoEvaluate = False,
+    no_gate: NoGate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
     device: Device = None,
@@ -147,7 +151,8 @@ def split(
     require_path(source, "nothing was changed")
     opened = open_workspace(workspace, backbone, device, to_change=True)
     examples = read_examples(source, **asdict(options), note=line)
-    report = run_change(label, wait, no_evaluate, partial(opened.split_label, label, examples, replace=replace))
+    change = partial(opened.split_label, label, examples, replace=replace, gate=not no_gate)
+    report = run_change(label, wait, no_evaluate, change)
     for note in report.notes:
         line(f"{report.task}: {note}")
     line(f"{label}: split; {report.task} version {report.version} has {report.labels} labels")

@@ -19,6 +19,7 @@ from conpet.cli.options import (
     InputFormat,
     LabelColumn,
     NoEvaluate,
+    NoGate,
     TextColumn,
     Wait,
     assignments,
@@ -167,6 +168,7 @@ def learn(
         ),
     ] = None,
     no_evaluate: NoEvaluate = False,
+    no_gate: NoGate = False,
     wait: Wait = None,
     seed: Annotated[
         int | None,
@@ -206,6 +208,7 @@ def learn(
     With --mixed, rows of known labels are added to their tasks, and the new labels become a task named after the file.
     With --all-rows, every row is learned from; accuracy is measured only where there is a test file.
     An interrupted command resumes when it is run again.
+    If earlier answers would get worse, nothing is changed and the result is kept as a candidate (`conpet gate`).
     With --server, the server checks the data and learns it; an interrupted command only stops following.
     """
     from conpet.errors import DataError
@@ -231,7 +234,7 @@ def learn(
         if server is not None:
             local = {"mixed": mixed or None, "fix": fix or None, "dry_run": dry_run or None, "consolidate": consolidate}
             client = open_client(server, key, **local, wait=wait, backbone=backbone, device=device)
-            how = RemoteTask(name, template, extend, batch, seed, all_rows, not no_evaluate)
+            how = RemoteTask(name, template, extend, batch, seed, all_rows, not no_evaluate, not no_gate)
             learn_remotely(client, data, options, how)
             return
         opened = open_workspace(workspace, backbone, device, to_change=not dry_run)
@@ -244,7 +247,7 @@ def learn(
             name, template, None if all_rows else split_seed, options, fix, dry_run, mode=mode, into=into
         )
         if mode is not Mode.NEW:
-            _learn_more(opened, data, prepared, evaluate=not no_evaluate, wait=wait)
+            _learn_more(opened, data, prepared, evaluate=not no_evaluate, gate=not no_gate, wait=wait)
             if not dry_run:
                 print_next(opened, workspace)
             return
@@ -261,7 +264,15 @@ def learn(
         print_plan(opened, tasks, evaluate=not no_evaluate)
         return
     with metered() as costs:
-        teach(opened, tasks, batch=batch, consolidate=consolidate is not None, evaluate=not no_evaluate, wait=wait)
+        teach(
+            opened,
+            tasks,
+            batch=batch,
+            consolidate=consolidate is not None,
+            evaluate=not no_evaluate,
+            gate=not no_gate,
+            wait=wait,
+        )
     _print_learned(opened, workspace, costs)
     print_next(opened, workspace, may_consolidate=not consolidate)
 
@@ -336,7 +347,9 @@ def _read(workspace: ConPET, source: Path, options: TaskOptions) -> list[Task]:
     return prepare_tasks(source, workspace.store.snapshot(), workspace.backbone, options)
 
 
-def _learn_more(workspace: ConPET, source: Path, options: TaskOptions, *, evaluate: bool, wait: float | None) -> None:
+def _learn_more(
+    workspace: ConPET, source: Path, options: TaskOptions, *, evaluate: bool, gate: bool, wait: float | None
+) -> None:
     """Learn examples of which some have known labels, or print what that would do."""
     from conpet.commands.mixed import MixedOptions, planned
     from conpet.commands.prepare import prepare_examples
@@ -354,10 +367,10 @@ def _learn_more(workspace: ConPET, source: Path, options: TaskOptions, *, evalua
             line(str(addition))
         print_plan(workspace, tasks, evaluate=evaluate)
     elif options.mode is Mode.EXTEND:
-        extend_tasks(workspace, parts, evaluate=evaluate, wait=wait)
+        extend_tasks(workspace, parts, evaluate=evaluate, gate=gate, wait=wait)
     else:
         split = {"into": options.into, "seed": options.seed, "all_rows": options.seed is None}
-        learn_mixed_parts(workspace, parts, evaluate=evaluate, wait=wait, **split)
+        learn_mixed_parts(workspace, parts, evaluate=evaluate, gate=gate, wait=wait, **split)
 
 
 def _print_created(created: ConPET, path: Path, options: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ import typer
 from conpet.cli.changes import confirm, print_accuracy, run_change
 from conpet.cli.console import line, output, print_error, print_json
 from conpet.cli.help import App
-from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, TaskName, Wait, WorkspacePath, Yes
+from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, NoGate, TaskName, Wait, WorkspacePath, Yes
 from conpet.cli.workspace import open_workspace
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def rollback(
     task: TaskName,
     version: Annotated[int, typer.Argument(metavar="VERSION", help="The version to use.")],
     no_evaluate: NoEvaluate = False,
+    no_gate: NoGate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
     device: Device = None,
@@ -91,7 +92,7 @@ def rollback(
     A version from before a consolidation is learned again from its stored examples.
     """
     opened = open_workspace(workspace, backbone, device, to_change=True)
-    report = run_change(task, wait, no_evaluate, partial(opened.rollback, task, version))
+    report = run_change(task, wait, no_evaluate, partial(opened.rollback, task, version, gate=not no_gate))
     for note in report.notes:
         line(f"{task}: {note}")
     line(f"{task}: version {report.version} is active" + (" already; nothing changed" if report.skipped else ""))
@@ -105,6 +106,7 @@ def remove(
     task: TaskName,
     yes: Yes = False,
     no_evaluate: NoEvaluate = False,
+    no_gate: NoGate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
     device: Device = None,
@@ -118,7 +120,7 @@ def remove(
     remaining = counts[2]
     question = f"Remove {task!r} with {labels}, {versions} of its module and all its examples?"
     confirm(" ".join([question, *remaining]), yes)
-    evaluation = run_change(task, wait, no_evaluate, partial(opened.remove, task))
+    evaluation = run_change(task, wait, no_evaluate, partial(opened.remove, task, gate=not no_gate))
     line(f"{task}: removed with its {labels} and {versions}")
     for remark in remaining:
         line(remark)

@@ -52,6 +52,13 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmat
 NoEvaluate = Annotated[
     bool, typer.Option("--no-evaluate", help="Skip the evaluation on the test examples of all tasks.")
 ]
+NoGate = Annotated[
+    bool,
+    typer.Option(
+        "--no-gate",
+        help="Make the change even if earlier answers get worse (see `conpet gate`); the history records it.",
+    ),
+]
 Wait = Annotated[
     float | None,
     typer.Option(

@@ -117,6 +117,7 @@ class RemoteTask:
     seed: int | None
     all_rows: bool
     evaluate: bool
+    gate: bool
 
 
 def learn_remotely(client: Client, source: Path, options: ReadOptions, task: RemoteTask) -> None:
@@ -137,6 +138,7 @@ def learn_remotely(client: Client, source: Path, options: ReadOptions, task: Rem
                 seed=task.seed,
                 all_rows=task.all_rows,
                 evaluate=task.evaluate,
+                gate=task.gate,
             )
         else:
             job = _send_rows(client, source, options, task)
@@ -149,12 +151,14 @@ def _send_rows(client: Client, source: Path, options: ReadOptions, task: RemoteT
 
     reading: dict[str, Any] = asdict(options)
     if task.extend:
-        return client.extend(read_examples(source, note=line, **reading), evaluate=task.evaluate)
+        return client.extend(read_examples(source, note=line, **reading), evaluate=task.evaluate, gate=task.gate)
     if task.name is None and task.template is None:
         tasks = list(read_stream(source, all_rows=True, **reading))
     else:
         tasks = [read_task(source, name=task.name, template=task.template, all_rows=True, **reading)]
-    return client.learn(tasks, all_rows=task.all_rows, seed=task.seed, batch=task.batch, evaluate=task.evaluate)
+    return client.learn(
+        tasks, all_rows=task.all_rows, seed=task.seed, batch=task.batch, evaluate=task.evaluate, gate=task.gate
+    )
 
 
 def _follow(client: Client, job: Job) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from conpet.cli.changes import confirm, print_accuracy, run_change
 from conpet.cli.console import line, print_json
-from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, Wait, WorkspacePath, Yes
+from conpet.cli.options import AsJson, BackboneMoved, Device, NoEvaluate, NoGate, Wait, WorkspacePath, Yes
 from conpet.cli.workspace import open_workspace
 
 
@@ -28,6 +28,7 @@ def upgrade(
     ] = None,
     yes: Yes = False,
     no_evaluate: NoEvaluate = False,
+    no_gate: NoGate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
     device: Device = None,
@@ -43,7 +44,7 @@ def upgrade(
         upgraded_settings(snapshot, method, fusion, selector)
     former = opened.settings.method.name
     confirm(f"Upgrade from {former} to {method}? Inactive versions of tasks lose their module.", yes)
-    change = partial(opened.upgrade, method, fusion=fusion, selector=selector)
+    change = partial(opened.upgrade, method, fusion=fusion, selector=selector, gate=not no_gate)
     evaluation = run_change("upgrade", wait, no_evaluate, change)
     line(
         f"{workspace}: method {method} instead of {former}, fusion {fusion}; one frozen module serves all labels so far"
@@ -63,6 +64,7 @@ def merge(
     yes: Yes = False,
     as_json: AsJson = False,
     no_evaluate: NoEvaluate = False,
+    no_gate: NoGate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
     device: Device = None,
@@ -75,7 +77,7 @@ def merge(
     with opened.store.snapshot() as snapshot:
         mergeable(snapshot, tasks, bound)
     confirm(f"Merge the modules of {', '.join(tasks)}? Their present modules are deleted.", yes)
-    report = run_change("merge", wait, no_evaluate, partial(opened.merge, tasks, bound=bound))
+    report = run_change("merge", wait, no_evaluate, partial(opened.merge, tasks, bound=bound, gate=not no_gate))
     if as_json:
         print_json(report.to_json())
         return

@@ -20,7 +20,7 @@ from conpet.client.records import TaskInfo, VersionInfo
 from conpet.client.waiting import LOOK_SECONDS, Following, Progress, Waiting
 from conpet.data import Example, Examples, Task
 from conpet.jobs.records import Job, JobEvent, JobState
-from conpet.types import Prediction
+from conpet.types import CandidateRecord, GateReport, Prediction
 
 Answer = TypeVar("Answer")
 
@@ -111,6 +111,7 @@ class AsyncClient:
         seed: int | None = None,
         batch: int = 1,
         evaluate: bool = True,
+        gate: bool = True,
         idempotency_key: str | None = None,
     ) -> Job:
         """Ask the server to learn tasks, and return the job; `wait` follows it.
@@ -121,19 +122,21 @@ class AsyncClient:
             seed: Seed for splitting them off; by default the workspace's.
             batch: Number of tasks to learn in each change.
             evaluate: Whether to measure all tasks afterwards.
+            gate: Whether the change is refused if earlier answers would get worse (see `ConPET.learn`); False needs the
+                role operate.
             idempotency_key: The same key and tasks make one job; by default a new key.
 
         Raises:
             DataError: The data has errors; `problems` lists them.
             ConfigError: Settings or a template do not fit the workspace.
         """
-        return await self._do(calls.learn(tasks, all_rows, seed, batch, evaluate, idempotency_key))
+        return await self._do(calls.learn(tasks, all_rows, seed, batch, evaluate, gate, idempotency_key))
 
     async def extend(
-        self, examples: Examples | Task, *, evaluate: bool = True, idempotency_key: str | None = None
+        self, examples: Examples | Task, *, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None
     ) -> Job:
         """Ask the server to learn more examples of known labels; as `learn`."""
-        return await self._do(calls.extend(examples, evaluate, idempotency_key))
+        return await self._do(calls.extend(examples, evaluate, gate, idempotency_key))
 
     async def learn_file(
         self,
@@ -145,6 +148,7 @@ class AsyncClient:
         seed: int | None = None,
         all_rows: bool = False,
         evaluate: bool = True,
+        gate: bool = True,
         idempotency_key: str | None = None,
     ) -> Job:
         """Send a data file to learn from, and return the job.
@@ -153,10 +157,12 @@ class AsyncClient:
             path: A JSONL, CSV or Parquet file (JSONL and CSV also gzipped).
             name: Name of the task; by default that of the file.
             template: Its template instead of the default of its kind.
-            extend: Whether it holds more examples of known labels; then leave out the other options but `evaluate`.
+            extend: Whether it holds more examples of known labels; then leave out the other options but `evaluate`
+                and `gate`.
             seed: Seed for splitting off validation and test sets; by default the workspace's.
             all_rows: Whether nothing is split off.
             evaluate: As in `learn`.
+            gate: As in `learn`.
             idempotency_key: As in `learn`.
 
         Raises:
@@ -164,24 +170,42 @@ class AsyncClient:
             ConfigError: An option is wrong, or the file cannot be read.
         """
         return await self._do(
-            calls.learn_file(Path(path), name, template, extend, seed, all_rows, evaluate, idempotency_key)
+            calls.learn_file(Path(path), name, template, extend, seed, all_rows, evaluate, gate, idempotency_key)
         )
 
-    async def remove(self, task: str, *, evaluate: bool = True, idempotency_key: str | None = None) -> Job:
+    async def remove(
+        self, task: str, *, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None
+    ) -> Job:
         """Ask the server to remove a task, and return the job; as `learn`."""
-        return await self._do(calls.remove(task, evaluate, idempotency_key))
+        return await self._do(calls.remove(task, evaluate, gate, idempotency_key))
 
     async def activate(
-        self, task: str, version: int, *, evaluate: bool = True, idempotency_key: str | None = None
+        self, task: str, version: int, *, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None
     ) -> Job:
         """Ask the server to make a version of a task active (a rollback), and return the job; as `learn`."""
-        return await self._do(calls.activate(task, version, evaluate, idempotency_key))
+        return await self._do(calls.activate(task, version, evaluate, gate, idempotency_key))
 
     async def consolidate(
-        self, *, bound: float = 0.0, evaluate: bool = True, idempotency_key: str | None = None
+        self, *, bound: float = 0.0, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None
     ) -> Job:
         """Ask the server to consolidate (see `ConPET.consolidate`), and return the job; as `learn`."""
-        return await self._do(calls.consolidate(bound, evaluate, idempotency_key))
+        return await self._do(calls.consolidate(bound, evaluate, gate, idempotency_key))
+
+    async def candidates(self) -> list[CandidateRecord]:
+        """Return the changes that the gate refused, oldest first."""
+        return await self._do(calls.candidates())
+
+    async def gate_report(self, candidate: int) -> GateReport:
+        """Return what a refused change would do to earlier answers; as `Client.gate_report`."""
+        return await self._do(calls.gate_report(candidate))
+
+    async def promote(self, candidate: int, *, gate: bool = True, idempotency_key: str | None = None) -> Job:
+        """Ask the server to make a refused change, and return the job; as `Client.promote`."""
+        return await self._do(calls.promote(candidate, gate, idempotency_key))
+
+    async def discard(self, candidate: int) -> None:
+        """Delete a candidate."""
+        await self._do(calls.discard(candidate))
 
     async def jobs(
         self, *, state: JobState | str | None = None, before: str | None = None, limit: int = 100

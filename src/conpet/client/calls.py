@@ -16,7 +16,7 @@ from conpet.data.files import data_suffix
 from conpet.data.labelled import SUBSETS
 from conpet.errors import ConfigError
 from conpet.jobs.records import FILE_FORMATS, Job, JobEvent, JobState
-from conpet.types import Prediction, PredictOptions
+from conpet.types import CandidateRecord, GateReport, Prediction, PredictOptions
 
 Answer = TypeVar("Answer")
 Inputs = str | Example | Sequence[str | Example]
@@ -102,18 +102,24 @@ def versions(task: str | None) -> Call[list[VersionInfo]]:
 
 
 def learn(
-    tasks: Task | Iterable[Task], all_rows: bool, seed: int | None, batch: int, evaluate: bool, key: str | None
+    tasks: Task | Iterable[Task],
+    all_rows: bool,
+    seed: int | None,
+    batch: int,
+    evaluate: bool,
+    gate: bool,
+    key: str | None,
 ) -> Call[Job]:
     """Return the request to learn tasks."""
     several = [tasks] if isinstance(tasks, Task) else list(tasks)
     body = {"tasks": [_task(task, all_rows) for task in several]}
-    params = _given(seed=seed) | {"batch": batch, "evaluate": _flag(evaluate), "all_rows": _flag(all_rows)}
+    params = _given(seed=seed) | {"batch": batch, "all_rows": _flag(all_rows)} | _how(evaluate, gate)
     return _change("POST", "/v1/learn", key, params=params, content=_json(body), headers=_JSON)
 
 
-def extend(examples: Examples | Task, evaluate: bool, key: str | None) -> Call[Job]:
+def extend(examples: Examples | Task, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:
     """Return the request to learn more examples of known labels."""
-    params = {"extend": "true", "evaluate": _flag(evaluate)}
+    params = {"extend": "true"} | _how(evaluate, gate)
     content = _json({subset: rows for subset, rows in _rows(examples).items() if rows})
     return _change("POST", "/v1/learn", key, params=params, content=content, headers=_JSON)
 
@@ -126,6 +132,7 @@ def learn_file(
     seed: int | None,
     all_rows: bool,
     evaluate: bool,
+    gate: bool,
     key: str | None,
 ) -> Call[Job]:
     """Return the request to learn from a data file.
@@ -144,7 +151,7 @@ def learn_file(
         "format": suffix.removeprefix("."),
         "extend": _flag(extend),
         "all_rows": _flag(all_rows),
-        "evaluate": _flag(evaluate),
+        **_how(evaluate, gate),
     }
     if not extend:
         params["name"] = name or path.name.removesuffix(suffix)
@@ -158,21 +165,43 @@ def sendable_suffix(path: Path) -> str | None:
     return suffix if suffix is not None and suffix.removeprefix(".") in FILE_FORMATS else None
 
 
-def remove(task: str, evaluate: bool, key: str | None) -> Call[Job]:
+def remove(task: str, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:
     """Return the request to remove a task."""
-    return _change("DELETE", f"/v1/tasks/{_quoted(task)}", key, params={"evaluate": _flag(evaluate)})
+    return _change("DELETE", f"/v1/tasks/{_quoted(task)}", key, params=_how(evaluate, gate))
 
 
-def activate(task: str, version: int, evaluate: bool, key: str | None) -> Call[Job]:
+def activate(task: str, version: int, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:
     """Return the request to make a version active."""
-    content = _json({"version": version, "evaluate": evaluate})
+    content = _json({"version": version, "evaluate": evaluate, "gate": gate})
     return _change("POST", f"/v1/versions/{_quoted(task)}/activate", key, content=content, headers=_JSON)
 
 
-def consolidate(bound: float, evaluate: bool, key: str | None) -> Call[Job]:
+def consolidate(bound: float, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:
     """Return the request to consolidate."""
-    content = _json({"bound": bound, "evaluate": evaluate})
+    content = _json({"bound": bound, "evaluate": evaluate, "gate": gate})
     return _change("POST", "/v1/consolidate", key, content=content, headers=_JSON)
+
+
+def promote(candidate: int, gate: bool, key: str | None) -> Call[Job]:
+    """Return the request to make a refused change."""
+    return _change("POST", f"/v1/candidates/{candidate}/promote", key, content=_json({"gate": gate}), headers=_JSON)
+
+
+def candidates() -> Call[list[CandidateRecord]]:
+    """Return the request of the refused changes."""
+    return Call(
+        "GET", "/v1/candidates", lambda answer: [CandidateRecord.from_json(one) for one in answer["candidates"]]
+    )
+
+
+def gate_report(candidate: int) -> Call[GateReport]:
+    """Return the request of what a refused change would do."""
+    return Call("GET", f"/v1/candidates/{candidate}", GateReport.from_json)
+
+
+def discard(candidate: int) -> Call[None]:
+    """Return the request to discard a refused change."""
+    return Call("DELETE", f"/v1/candidates/{candidate}", lambda _: None)
 
 
 def jobs(state: JobState | str | None, before: str | None, limit: int) -> Call[list[Job]]:
@@ -263,6 +292,10 @@ def _rows(source: Task | Examples) -> dict[str, list[dict[str, Any]]]:
 
 def _given(**params: Any) -> dict[str, Any]:
     return {name: value for name, value in params.items() if value is not None}
+
+
+def _how(evaluate: bool, gate: bool) -> dict[str, str]:
+    return {"evaluate": _flag(evaluate), "gate": _flag(gate)}
 
 
 def _flag(value: bool) -> str:

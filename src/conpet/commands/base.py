@@ -7,18 +7,22 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.commands.attempts import Attempt
 from conpet.commands.calibrate import calibrate
+from conpet.commands.candidates import refusal
+from conpet.commands.gate import Gate, Judged
 from conpet.commands.rows import answers_artifact, recorded
 from conpet.config import Settings
 from conpet.context import Progress, TrainContext
 from conpet.cost import CostLedger, Meter, StageCost
-from conpet.errors import DiskFullError
+from conpet.errors import DiskFullError, GateRefusedError
 from conpet.evaluation.evaluator import counted, evaluate
+from conpet.evaluation.gate import GATE, OFF, GateReport
 from conpet.evaluation.history import CACHE, TUNE, matrix_of
 from conpet.methods.base import Method
 from conpet.replay.memory import StoredExamples, Subset
@@ -26,9 +30,9 @@ from conpet.replay.memory_writer import past_examples, stored_examples
 from conpet.state.live import Live, LiveState
 from conpet.state.reading import seed_of
 from conpet.state.refusal import refusal_artifact
-from conpet.state.slots import ANSWERS, REFUSAL
+from conpet.state.slots import ANSWERS, HELD_OUT, REFUSAL
 from conpet.state.state import State
-from conpet.store import Change, EventRecord, Snapshot, Store, VersionRecord, Writer
+from conpet.store import CandidateChange, Change, EventRecord, Snapshot, Store, VersionRecord, Writer
 from conpet.types import Evaluation, LearnReport
 
 
@@ -45,6 +49,7 @@ class Transaction:
         meter: Counts what the change computes.
         progress: Called with the name of a stage and the share of it that is done.
         evaluate: Whether the change ends with an evaluation of all tasks.
+        gate: Whether the change is refused if it makes earlier answers worse.
 
     Attributes:
         method: The method.
@@ -52,10 +57,19 @@ class Transaction:
         snapshot: The store in that state.
         progress: Called with the name of a stage and the share of it that is done.
         costs: The costs of the stages so far.
+        gate_report: What the gate found, once the change is committed or refused; None without the gate.
     """
 
     def __init__(
-        self, store: Store, writer: Writer, live: LiveState, meter: Meter, progress: Progress, *, evaluate: bool
+        self,
+        store: Store,
+        writer: Writer,
+        live: LiveState,
+        meter: Meter,
+        progress: Progress,
+        *,
+        evaluate: bool,
+        gate: bool,
     ) -> None:
         present = live.now()
         self.store = store
@@ -71,6 +85,10 @@ class Transaction:
         self._live = live
         self._evaluate = evaluate
         self._meter = meter
+        self._present = present
+        self._gate = gate
+        self._judged: Judged | None = None
+        self.gate_report: GateReport | None = None
 
     @property
     def settings(self) -> Settings:
@@ -148,12 +166,18 @@ class Transaction:
         return counted(self.progress, stage, total)
 
     def evaluate(self, state: State, changed: Mapping[str, StoredExamples] | None = None) -> Evaluation | None:
-        """Calibrate the decisions of the next state, and evaluate it if the caller requested an evaluation.
+        """Compare the next state with the present one for the gate, and calibrate its decisions.
+
+        Then evaluate it if the caller requested an evaluation.
 
         Args:
             state: The next state.
             changed: Examples that replace the stored ones of tasks, by name, with test labels.
         """
+        if self._gate:
+            with self.costs.stage("gate"):
+                gate = Gate(self._present, self.method, state, changed or {}, partial(self.counted, "gate"))
+                self._judged = gate.judge()
         stored = {task.name: stored_examples(task.active) for task in self.snapshot.tasks} | dict(changed or {})
         with self.costs.stage("decisions"):
             sources = [stored[task.name].without_test_labels() for task in state.tasks]
@@ -190,8 +214,12 @@ class Transaction:
     ) -> list[EventRecord]:
         """Commit changes in one step, each with its costs, and make the new state live.
 
-        The evaluation goes into the last event.
+        The evaluation goes into the last event. What changes answers must have been passed to `evaluate` before.
+
+        Raises:
+            GateRefusedError: They would make earlier answers worse; they are kept as a candidate.
         """
+        about = self._about_gate(changes) if state is not None else {}
         complete = []
         for number, (change, stages) in enumerate(zip(changes, costs, strict=True), start=1):
             new = change.new_version
@@ -204,6 +232,7 @@ class Transaction:
             complete.append(
                 replace(
                     change,
+                    detail={**change.detail, **about},
                     metrics=rows.metrics,
                     references=rows.references,
                     costs=rows.costs,
@@ -220,9 +249,29 @@ class Transaction:
             detail={**complete[-1].detail, CACHE: {"hits": self._meter.cache_hits, "asked": self._meter.cache_lookups}},
             clear_scratch=tuple(self.store.scratches()),  # all of them started in a former state
         )
-        self._bytes_to_write = sum(artifact.tensor_bytes for change in complete for artifact in change.artifacts)
+        return self._made(complete, state)
+
+    def promote(self, candidate: CandidateChange, gate: Mapping[str, Any]) -> EventRecord:
+        """Make the change of a candidate for the present generation.
+
+        Args:
+            candidate: The candidate.
+            gate: What the history keeps of the gate.
+        """
+        about = {GATE: {**gate, "promoted": candidate.record.number}}
+        changes = [replace(change, detail={**change.detail, **about}) for change in candidate.changes]
+        changes[-1] = replace(changes[-1], clear_scratch=tuple(self.store.scratches()))
+        event = self._made(changes, None)[-1]
+        self._writer.drop_candidate(candidate.record.number)
+        return event
+
+    def _made(self, changes: Sequence[Change], state: State | None) -> list[EventRecord]:
+        """Commit complete changes, or keep them as a candidate if the gate refuses them."""
+        self._bytes_to_write = sum(artifact.tensor_bytes for change in changes for artifact in change.artifacts)
+        if state is not None and self.gate_report is not None and self.gate_report.refused:
+            raise self._refused(changes, self.gate_report)
         with self._live.committing():
-            events = self._writer.commit_all(complete)
+            events = self._writer.commit_all(changes)
             self.snapshot = self.store.snapshot()
             if state is not None:
                 live = self._live.install(self.method, state, self.snapshot)
@@ -232,12 +281,29 @@ class Transaction:
         return events
 
     def _answers(self, evaluation: Evaluation | None, change: Change) -> dict[str, Artifact | None]:
-        """Return the stored answers to all test examples after a change; former ones are dropped if they may differ."""
+        """Return the stored answers to all test and held-out examples after a change.
+
+        Former ones are dropped if they may differ.
+        """
         if change.restore is not None or change.verb == TUNE:
             return {}
-        if evaluation is not None and not evaluation.unanswered:
-            return {ANSWERS: answers_artifact(evaluation.answers)}
-        return {ANSWERS: None} if ANSWERS in self.snapshot.shared else {}
+        answers = {
+            ANSWERS: answers_artifact(evaluation.answers) if evaluation and not evaluation.unanswered else None,
+            HELD_OUT: self._judged.answers if self._judged is not None else None,
+        }
+        return {slot: stored for slot, stored in answers.items() if stored is not None or slot in self.snapshot.shared}
+
+    def _about_gate(self, changes: Sequence[Change]) -> dict[str, Any]:
+        """Complete the gate's report, and return what the history keeps of it."""
+        if self._judged is None:
+            return {GATE: OFF}
+        names = tuple(change.task for change in changes if change.task is not None)
+        self.gate_report = replace(self._judged.report, verb=changes[-1].verb, tasks=names)
+        return {GATE: self.gate_report.summary()}
+
+    def _refused(self, changes: Sequence[Change], report: GateReport) -> GateRefusedError:
+        kept = self._writer.keep_candidate(changes, report.to_json())
+        return refusal(report, kept.number, self.store.path, f"The result is kept as candidate {kept.number}")
 
     def _decisions(self, state: State | None, change: Change) -> dict[str, Artifact | None]:
         """Return what the decisions of the new state are calibrated on; a restored generation has its own."""
@@ -282,6 +348,7 @@ class Transaction:
             backbone_parameters=self.method.backbone.parameters,
             bytes_stored=event.bytes_stored if event else 0,
             notes=tuple(notes),
+            gate=None if skipped else self.gate_report,
         )
 
 

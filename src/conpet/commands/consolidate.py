@@ -62,29 +62,29 @@ def consolidate(
     present, bytes_before = tx.snapshot.generation, tx.store.events()[-1].bytes_stored
     try:
         check_bound(before, after, bound, "the consolidation", "learn more examples first")
-    except AccuracyBoundError as error:
+        tx.method = method
+        evaluation = tx.evaluate(rebuilt.state)
+        tx.count_attempts()
+        event = tx.commit(
+            rebuilt.state,
+            evaluation,
+            VERB,
+            pin=True,
+            side_objects=tuple(_side_objects(tx, rebuilt, {data.task.name: data.train for data in batch})),
+            shared={**dict.fromkeys(tx.snapshot.shared), FOLDED: module, **rebuilt.shared},
+            detail={
+                "tasks": [source.task for source in sources],
+                "examples": examples,
+                "steps": steps + rebuilt.steps,
+                "module": module.documents[FOLDED]["digest"],
+                "bound": bound,
+                "before": [before.correct, before.total],
+                "after": [after.correct, after.total],
+            },
+        )
+    except AccuracyBoundError as error:  # also of the gate
         Refusal(present, examples, str(error), monotonic() - started).record(tx.store)
         raise
-    tx.method = method
-    evaluation = tx.evaluate(rebuilt.state)
-    tx.count_attempts()
-    event = tx.commit(
-        rebuilt.state,
-        evaluation,
-        VERB,
-        pin=True,
-        side_objects=tuple(_side_objects(tx, rebuilt, {data.task.name: data.train for data in batch})),
-        shared={**dict.fromkeys(tx.snapshot.shared), FOLDED: module, **rebuilt.shared},
-        detail={
-            "tasks": [source.task for source in sources],
-            "examples": examples,
-            "steps": steps + rebuilt.steps,
-            "module": module.documents[FOLDED]["digest"],
-            "bound": bound,
-            "before": [before.correct, before.total],
-            "after": [after.correct, after.total],
-        },
-    )
     return ConsolidationReport(
         tuple(source.task for source in sources),
         examples,

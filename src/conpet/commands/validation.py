@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from math import ceil
 
+from conpet.commands.held_out import Drawn, answer_held_out
 from conpet.errors import AccuracyBoundError, plural
-from conpet.evaluation.evaluator import CHUNK
 from conpet.evaluation.metrics import Tally
 from conpet.methods.base import Method
-from conpet.replay.memory import StoredExamples, Subset
+from conpet.replay.memory import StoredExamples
 from conpet.state.state import State
 
 
@@ -26,21 +26,10 @@ def validated(
         sources: The examples of tasks of the state.
         progress: Called with the number of examples done since the last call.
     """
-    correct = total = 0
     tasks = {task.name: task for task in state.tasks}
-    for source in sources:
-        classes = tasks[source.task].classes_for(source.labels(Subset.VALIDATION))
-        for start in range(0, len(classes), CHUNK):
-            rows = range(start, min(start + CHUNK, len(classes)))
-            inputs = method.encode_stored(state, [(source, rows)], Subset.VALIDATION)
-            best = method.score(state, inputs, source.kind).classes.argmax(dim=1)
-            correct += sum(
-                state.classes[column] == classes[row] for row, column in zip(rows, best.tolist(), strict=True)
-            )
-            if progress:
-                progress(len(rows))
-        total += len(classes)
-    return Tally(correct, total)
+    drawn = [Drawn.all_of(source, tasks[source.task]) for source in sources]
+    answers = answer_held_out(method, state, drawn, progress)
+    return Tally(sum(one.correct for one in answers), len(answers))
 
 
 def check_bound(before: Tally, after: Tally, bound: float, change: str, advice: str) -> None:

@@ -13,6 +13,7 @@ from conpet.config.components import (
 from conpet.config.settings import (
     DEFAULT_BACKBONE,
     DesignChoices,
+    GateConfig,
     RefusalConfig,
     Settings,
     TaskSettings,
@@ -24,6 +25,7 @@ __all__ = [
     "ComponentConfig",
     "DesignChoices",
     "FusionConfig",
+    "GateConfig",
     "HeadConfig",
     "MethodConfig",
     "ModuleConfig",

@@ -59,6 +59,7 @@ _SECTIONS = (
     "fusion",
     "replay",
     "consolidation",
+    "gate",
     "refusal",
     "seed",
 )

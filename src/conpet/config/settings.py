@@ -151,6 +151,32 @@ class ConsolidationConfig(StrictModel):
     learning_rate: Annotated[float, Field(gt=0)] | None = None
 
 
+class GateConfig(StrictModel):
+    """When a change is refused because it would make earlier answers worse.
+
+    Margins are falls of the accuracy on held-out (validation) examples, in points. A change is refused if a fall is
+    larger than its margin with the given confidence.
+
+    Attributes:
+        label_margin: Largest accepted fall of an earlier label.
+        task_margin: Largest accepted fall of an earlier task.
+        whole_margin: Largest accepted fall over all earlier labels together.
+        confidence: Share of the changes without such a fall that are accepted; above 0.5 and below 1.
+        require_proof: Whether to refuse a change also if there are too few examples to show that no task, no label and
+            not the whole falls by more than its margin.
+        examples_per_label: Most held-out examples of a label that are compared.
+        examples: Most held-out examples that are compared, over all labels.
+    """
+
+    label_margin: Annotated[float, Field(ge=0, lt=100)] = 10.0
+    task_margin: Annotated[float, Field(ge=0, lt=100)] = 3.0
+    whole_margin: Annotated[float, Field(ge=0, lt=100)] = 2.0
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    require_proof: bool = False
+    examples_per_label: Positive = 30
+    examples: Positive = 3000
+
+
 class RefusalConfig(StrictModel):
     """What mistakes cost, or the coverage wanted: when a prediction answers, asks or declines (`conpet costs`).
 
@@ -216,6 +242,7 @@ class Settings(TaskSettings):
         fusion: How scores are combined into one ranking.
         replay: Which past examples are stored and replayed.
         consolidation: How a consolidation tunes the backbone.
+        gate: When a change is refused because it would make earlier answers worse.
         refusal: When a prediction answers, asks or declines.
         seed: Seed of all random choices.
     """
@@ -230,6 +257,7 @@ class Settings(TaskSettings):
     fusion: Annotated[SerializeAsAny[FusionConfig], FUSION] = Field(default_factory=FUSION.default)
     replay: ReplayConfig = Field(default_factory=ReplayConfig)
     consolidation: ConsolidationConfig = ConsolidationConfig()
+    gate: GateConfig = GateConfig()
     refusal: RefusalConfig = RefusalConfig()
     seed: int = 0
 
@@ -356,6 +384,7 @@ __all__ = [
     "ConsolidationConfig",
     "DesignChoices",
     "FeaturesConfig",
+    "GateConfig",
     "RefusalConfig",
     "ReplayConfig",
     "Settings",

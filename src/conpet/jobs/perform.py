@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +13,7 @@ from conpet.errors import WorkspaceBusyError
 from conpet.jobs.data import read_examples, read_tasks
 from conpet.jobs.records import Job, JobKind, JobProgress
 from conpet.store import EventRecord, Store
+from conpet.types import GateReport
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
@@ -53,6 +55,7 @@ class Performer:
         self._report = report
         self._log = log
         self._evaluate = bool(job.options.get("evaluate", True))
+        self._gate = bool(job.options.get("gate", True))
         self._former = changes_of(workspace.store, job.id)
 
     def run(self) -> dict[str, Any]:
@@ -77,6 +80,8 @@ class Performer:
                 done = self._change(1, 1, None, self._workspace.consolidate, bound=options["bound"])
                 self._log(str(done))
                 result = done.to_json()
+            case JobKind.PROMOTE:
+                result = {"gate": self._promote(options["candidate"]).summary()}
         return {**result, "generation": self._workspace.store.generation()}
 
     def _learn(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,11 +121,26 @@ class Performer:
         progress("waiting", 0.0)
         return waited(
             lambda seconds: change(
-                *arguments, **options, evaluate=self._evaluate, wait_seconds=seconds, progress=progress
+                *arguments,
+                **options,
+                evaluate=self._evaluate,
+                gate=self._gate,
+                wait_seconds=seconds,
+                progress=progress,
             ),
             progress,
             self._log,
         )
+
+    def _promote(self, candidate: int) -> GateReport:
+        def progress(stage: str, share: float) -> None:
+            self._report(JobProgress(stage, share))
+
+        progress("waiting", 0.0)
+        change = partial(self._workspace.promote, candidate, gate=self._gate)
+        report = waited(lambda seconds: change(wait_seconds=seconds), progress, self._log)
+        self._log(f"candidate {candidate}: {report}")
+        return report
 
 
 def waited(change: Callable[[float], Done], progress: Progress, log: Log) -> Done:

@@ -20,6 +20,7 @@ class JobKind(StrEnum):
     REMOVE = "remove"
     ACTIVATE = "activate"
     CONSOLIDATE = "consolidate"
+    PROMOTE = "promote"
 
     @property
     def in_parts(self) -> bool:

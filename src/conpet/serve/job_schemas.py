@@ -22,6 +22,48 @@ _JOB: JsonDict = {
     "result": {"tasks": [{"task": "cards", "version": 1, "skipped": False}], "generation": 12},
     "error": None,
 }
+_CANDIDATE: JsonDict = {
+    "number": 1,
+    "verb": "learn",
+    "generation": 12,
+    "created": "2026-03-02T09:30:09+00:00",
+    "bytes": 162235,
+    "outdated": False,
+}
+_GATE: JsonDict = {
+    "verb": "learn",
+    "tasks": ["cards"],
+    "generation": 12,
+    "refused": True,
+    "config": {"label_margin": 10.0, "confidence": 0.95},
+    "available": 900,
+    "left_out": 0,
+    "comparisons": [
+        {
+            "level": "label",
+            "name": "pin_lost",
+            "task": "security",
+            "n": 20,
+            "right_before": 19,
+            "right_after": 3,
+            "lost": 16,
+            "gained": 0,
+            "fall": 80.0,
+            "p": 0.0002,
+            "verdict": "broken",
+            "takers": [{"label": "pin_missing", "task": "cards", "new": True, "count": 16}],
+        }
+    ],
+    "changed": [
+        {
+            "task": "security",
+            "label": "pin_lost",
+            "row": 3,
+            "before": {"label": "pin_lost", "task": "security", "score": 0.97},
+            "after": {"label": "pin_missing", "task": "cards", "score": 0.81},
+        }
+    ],
+}
 _LINE: JsonDict = {
     "id": 41,
     "time": "2026-03-02T09:30:09+00:00",
@@ -30,21 +72,34 @@ _LINE: JsonDict = {
 
 
 class ActivateRequest(BaseModel):
-    """The version to make active; `evaluate` measures all tasks afterwards."""
+    """The version to make active; `evaluate` measures all tasks afterwards, `gate` protects earlier answers."""
 
     model_config = _Strict
 
     version: Annotated[int, Field(ge=1, le=2**31)]
     evaluate: bool = True
+    gate: bool = True
 
 
 class ConsolidateRequest(BaseModel):
-    """How to consolidate; `bound` is the largest accepted fall of the accuracy on validation examples, in points."""
+    """How to consolidate; `bound` is the largest accepted fall of the accuracy on validation examples, in points.
+
+    `evaluate` measures all tasks afterwards, `gate` protects earlier answers.
+    """
 
     model_config = _Strict
 
     bound: Annotated[float, Field(ge=0, le=100)] = 0.0
     evaluate: bool = True
+    gate: bool = True
+
+
+class PromoteRequest(BaseModel):
+    """Whether the gate judges the candidate again; `false` makes the change whatever it breaks."""
+
+    model_config = _Strict
+
+    gate: bool = True
 
 
 class ProgressFields(BaseModel):
@@ -98,3 +153,38 @@ class LogResponse(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"lines": [_LINE]}]})
 
     lines: list[LogLine]
+
+
+class CandidateFields(BaseModel):
+    """A change that the gate refused; it can be made until the workspace changes, then it is outdated."""
+
+    number: int
+    verb: str
+    generation: int
+    created: str
+    bytes: int
+    outdated: bool
+
+
+class CandidatesResponse(BaseModel):
+    """The refused changes, oldest first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"candidates": [_CANDIDATE]}]})
+
+    candidates: list[CandidateFields]
+
+
+class GateReportFields(BaseModel):
+    """What a change would do to earlier answers: comparisons of all labels together, each task, and each label."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_GATE]})
+
+    verb: str
+    tasks: list[str]
+    generation: int
+    refused: bool
+    config: dict[str, Any]
+    available: int
+    left_out: int
+    comparisons: list[dict[str, Any]]
+    changed: list[dict[str, Any]]

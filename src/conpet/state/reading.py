@@ -11,7 +11,7 @@ from typing import Any
 from conpet.artifact import ArtifactReader, InMemoryObject, ObjectReader
 from conpet.data import Kind, Task
 from conpet.features.statistics import Gram
-from conpet.state.slots import ANSWERS, MEMORY
+from conpet.state.slots import ANSWERS, HELD_OUT, MEMORY
 from conpet.state.state import OF_FEATURES, State, TaskState
 from conpet.store import Snapshot, VersionRecord
 
@@ -23,8 +23,8 @@ ORIGINS = "origins"
 MemoryKeys = Mapping[Path, Hashable]
 """The key that a stored object had while it was still in memory, by the folder of the object."""
 
-_HIDDEN = frozenset({MEMORY, ANSWERS})
-"""Slots that only commands read: examples with test labels, and the answers to test examples."""
+_HIDDEN = frozenset({MEMORY, ANSWERS, HELD_OUT})
+"""Slots that only commands read: examples with test labels, and the answers to test and held-out examples."""
 
 _TAKEN_OVER = (*OF_FEATURES, "fusion")
 """Names of fits that remain valid in a committed state: those without readers of in-memory objects.

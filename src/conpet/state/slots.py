@@ -21,6 +21,10 @@ MEMORY = "memory"
 ANSWERS = "answers"
 """Shared slot of the answers to the test examples after the last change; the state does not contain it."""
 
+HELD_OUT = "held_out"
+"""Shared slot of the present answers to held-out examples, which the gate compares with; the state does not contain
+it."""
+
 STATIC = "static"
 """Shared slot of the module of static methods, which have one for all tasks."""
 

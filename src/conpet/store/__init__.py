@@ -1,6 +1,7 @@
 """The workspace on disk: all versions of all tasks, shared objects and history. Every change is atomic."""
 
 from conpet.artifact import Artifact, ArtifactReader, load_checkpoint, save_checkpoint
+from conpet.store.candidates import CandidateChange
 from conpet.store.change import Change, NewVersion, SideObject
 from conpet.store.records import (
     MODULE,
@@ -22,6 +23,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Artifact",
     "ArtifactReader",
+    "CandidateChange",
     "Change",
     "Cost",
     "EventRecord",

@@ -39,6 +39,11 @@ class Layout:
         return self.root / "scratch"
 
     @property
+    def candidates(self) -> Path:
+        """Changes that were computed but not made; missing before the first."""
+        return self.root / "candidates"
+
+    @property
     def reserve(self) -> Path:
         """A file without content that keeps room on the disk."""
         return self.root / "reserve"

@@ -18,8 +18,10 @@ from sqlalchemy import insert, text
 
 from conpet.artifact import sync
 from conpet.errors import CorruptionError, UnknownNameError, WorkspaceExistsError, WorkspaceNotFoundError
+from conpet.evaluation.gate import CandidateRecord
 from conpet.store import chain
 from conpet.store.access import require_writable
+from conpet.store.candidates import CandidateChange, read_candidate, read_records
 from conpet.store.database import Database
 from conpet.store.layout import DATABASE, Layout
 from conpet.store.leases import offer_lease, take_lease
@@ -167,6 +169,14 @@ class Store:
         """Return the events after event `after`, oldest first."""
         with self._database.read() as connection:
             return read_events(connection, after)
+
+    def candidates(self) -> list[CandidateRecord]:
+        """Return the records of all candidates, oldest first."""
+        return read_records(self._layout, self.generation())
+
+    def candidate(self, number: int) -> CandidateChange:
+        """Return a candidate for the present generation, with its contents; errors as in `read_candidate`."""
+        return read_candidate(self._layout, number, self.generation())
 
     @contextmanager
     def write(self, verb: str, wait_seconds: float | None = None) -> Iterator[Writer]:

@@ -12,6 +12,8 @@ from typing import Any
 from sqlalchemy import and_, delete, func, select
 
 from conpet.artifact import Manifest, sync, write_artifact
+from conpet.evaluation.gate import CandidateRecord
+from conpet.store.candidates import drop_candidate, sweep_candidates, write_candidate
 from conpet.store.change import Change
 from conpet.store.database import Database
 from conpet.store.layout import Layout
@@ -78,6 +80,7 @@ class Writer:
                 self._sweep_objects()
             raise
         with suppress(OSError):  # the change is committed; the next writer cleans up the rest
+            sweep_candidates(self._layout, events[-1].id)
             self.collect()
         for digest in {digest for change in changes for digest in change.clear_scratch}:
             shutil.rmtree(self._layout.scratch_of(digest), ignore_errors=True)
@@ -94,13 +97,35 @@ class Writer:
             unpin(connection, [generation])
         self.collect()
 
+    def keep_candidate(self, changes: Sequence[Change], report: Mapping[str, Any]) -> CandidateRecord:
+        """Write changes that are not made now, in place of an earlier candidate of the same change.
+
+        Args:
+            changes: The changes, for the present generation.
+            report: Why they are not made (JSON-ready).
+
+        Raises:
+            OSError: The disk is full or cannot be written.
+        """
+        return write_candidate(self._layout, self._generation(), changes, report)
+
+    def drop_candidate(self, number: int) -> None:
+        """Delete a candidate; `UnknownNameError` if there is none of this number."""
+        drop_candidate(self._layout, number)
+
     def clean(self) -> None:
-        """Delete leftovers of interrupted writers, replaced objects without readers, and old checkpoints."""
+        """Delete leftovers of interrupted writers, objects and candidates no longer needed, and old checkpoints."""
         self._sweep_objects()
+        if self._layout.candidates.exists():
+            sweep_candidates(self._layout, self._generation())
         self.collect()
         for path in self._layout.scratch.iterdir():
             if path.stat().st_mtime < time.time() - SCRATCH_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
+
+    def _generation(self) -> int:
+        with self._database.read() as connection:
+            return read_generation(connection)
 
     def keep_reserve(self) -> None:
         """Keep room on the disk for a change that frees storage: it writes the objects of the workspace again."""

@@ -87,7 +87,7 @@ def _changes_nothing(trial: Trial) -> None:
     workspace = trial.workspace()
     weights = digest_of_weights(workspace)
     for task in stream:
-        workspace.learn(task)
+        workspace.learn(task, gate=False)
     inputs = list(stream[0].test)
     ask(workspace, inputs)
     workspace.evaluate()
@@ -148,7 +148,7 @@ def _works_with_little(trial: Trial) -> None:
     stream = toy_stream(2, 2, 1, 0, 0)
     workspace = trial.workspace()
     for number, task in enumerate(stream, start=1):
-        report = workspace.learn(task)
+        report = workspace.learn(task, gate=False)
         require(report.tasks_seen == number, "a task with one example per label was not learned")
         answers = workspace.predict([task.train[0]], top_n=11)
         require(answers[0].label in workspace.labels, "an answer is not a label of the workspace")
@@ -195,7 +195,7 @@ def _honours_templates(trial: Trial) -> None:
     with patch.object(backbone, "states", wraps=backbone.states) as spied:
         for task in (first, replace(second, template=own)):
             spied.reset_mock()
-            workspace.learn(task, evaluate=False)
+            workspace.learn(task, evaluate=False, gate=False)
             read = {_template(call) for call in spied.call_args_list if tuple(call.args[0]) == task.train}
             require(task.template in read, f"task {task.name!r} was not trained with {task.template!r}")
         spied.reset_mock()
@@ -249,10 +249,10 @@ def _consolidates_if_it_says_so(trial: Trial) -> None:
         return
     stream = toy_stream(2, 2, 4, 1, 1)
     for task in stream:
-        workspace.learn(task, evaluate=False)
+        workspace.learn(task, evaluate=False, gate=False)
     texts, former = [example.text for task in stream for example in task.test], digest_of_weights(workspace)
     before = ask(workspace, texts)
-    replaced = workspace.consolidate(bound=100, settings={"epochs": 2}, evaluate=False).replaced
+    replaced = workspace.consolidate(bound=100, settings={"epochs": 2}, evaluate=False, gate=False).replaced
     require(digest_of_weights(workspace) != former, "a consolidation left the backbone unchanged")
     require_same(ask(workspace, texts), ask(ConPET.open(workspace.path), texts), "when a consolidation is reopened")
     workspace.restore(replaced, evaluate=False)

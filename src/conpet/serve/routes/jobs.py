@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Path as InPath
 from fastapi.concurrency import contextmanager_in_threadpool
 from fastapi.responses import StreamingResponse
 
@@ -28,7 +29,16 @@ from conpet.problem_details import ApiProblem, too_busy
 from conpet.serve.auth import Caller, requires
 from conpet.serve.bodies import body_of, json_body, media_type_of
 from conpet.serve.context import ServerContext, context_of
-from conpet.serve.job_schemas import ActivateRequest, ConsolidateRequest, JobFields, JobsResponse, LogResponse
+from conpet.serve.job_schemas import (
+    ActivateRequest,
+    CandidatesResponse,
+    ConsolidateRequest,
+    GateReportFields,
+    JobFields,
+    JobsResponse,
+    LogResponse,
+    PromoteRequest,
+)
 from conpet.serve.keys import Role
 from conpet.serve.problems import documented
 
@@ -59,7 +69,11 @@ Key = Annotated[
         description="A key of your choice, for example a UUID: a second request with it returns the first job.",
     ),
 ]
+UseGate = Annotated[
+    bool, Query(alias="gate", description="`false` makes the change even if earlier answers get worse (role operate).")
+]
 Evaluate = Annotated[bool, Query(description="Whether to measure all tasks on their test examples afterwards.")]
+Candidate = Annotated[int, InPath(ge=1, le=2**31, description="Number of a candidate.")]
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}}
 }
@@ -127,6 +141,7 @@ async def learn(
     seed: Annotated[int | None, Query(ge=0, le=2**31, description="Seed for splitting off test sets.")] = None,
     all_rows: Annotated[bool, Query(description="Split off no validation and test sets.")] = False,
     evaluate: Evaluate = True,
+    use_gate: UseGate = True,
     form: Annotated[
         str | None, Query(alias="format", description=f"Instead of the content type: {', '.join(FORMATS)}.")
     ] = None,
@@ -140,7 +155,9 @@ async def learn(
     workspace = _workspace(context)
     chosen = _format(request, form)
     _check_options(chosen, extend=extend, name=name, template=template, seed=seed, all_rows=all_rows, batch=batch)
-    options: dict[str, Any] = {"evaluate": evaluate} | ({} if extend else {"batch": batch})
+    if not use_gate and not caller.role.allows(Role.OPERATE):
+        raise ApiProblem(403, "forbidden", "this key may not learn without the gate; use one to operate")
+    options: dict[str, Any] = {"evaluate": evaluate, "gate": use_gate} | ({} if extend else {"batch": batch})
     read = {"name": name, "template": template, "seed": seed, "all_rows": all_rows, "format": chosen}
     kind = JobKind.EXTEND if extend else JobKind.LEARN
     async with _uploading(context) as (job_id, folder):
@@ -172,10 +189,15 @@ async def learn(
     response_model=JobFields,
 )
 async def remove(
-    request: Request, caller: Operator, task: str, evaluate: Evaluate = True, idempotency_key: Key = None
+    request: Request,
+    caller: Operator,
+    task: str,
+    evaluate: Evaluate = True,
+    use_gate: UseGate = True,
+    idempotency_key: Key = None,
 ) -> Response:
     """Accept a job that removes a task with its labels, versions and stored examples."""
-    wanted = JobRequest(JobKind.REMOVE, {"task": task, "evaluate": evaluate}, (task,))
+    wanted = JobRequest(JobKind.REMOVE, {"task": task, "evaluate": evaluate, "gate": use_gate}, (task,))
     return await _change(request, caller, wanted, idempotency_key)
 
 
@@ -196,7 +218,7 @@ async def activate(
     idempotency_key: Key = None,
 ) -> Response:
     """Accept a job that makes another version of a task active: a rollback, or the way back."""
-    options = {"task": task, "version": body.version, "evaluate": body.evaluate}
+    options = {"task": task, "version": body.version, "evaluate": body.evaluate, "gate": body.gate}
     return await _change(request, caller, JobRequest(JobKind.ACTIVATE, options, (task,)), idempotency_key)
 
 
@@ -216,8 +238,69 @@ async def consolidate(
     idempotency_key: Key = None,
 ) -> Response:
     """Accept a job that tunes the backbone on the stored examples of all tasks."""
-    options = {"bound": body.bound, "evaluate": body.evaluate}
+    options = {"bound": body.bound, "evaluate": body.evaluate, "gate": body.gate}
     return await _change(request, caller, JobRequest(JobKind.CONSOLIDATE, options), idempotency_key)
+
+
+@router.post(
+    "/candidates/{number}/promote",
+    summary="Make a refused change",
+    status_code=202,
+    dependencies=[operate_role],
+    responses=_CHANGE_ERRORS | _ACCEPTED,
+    response_model=JobFields,
+    openapi_extra=body_of(PromoteRequest, without_gate={"gate": False}),
+)
+async def promote(
+    request: Request,
+    caller: Operator,
+    number: Candidate,
+    body: Annotated[PromoteRequest, json_body(PromoteRequest)],
+    idempotency_key: Key = None,
+) -> Response:
+    """Accept a job that makes a change that the gate refused; the workspace must not have changed since."""
+    workspace = _workspace(context_of(request))
+    await asyncio.to_thread(workspace.gate_report, number)
+    wanted = JobRequest(JobKind.PROMOTE, {"candidate": number, "gate": body.gate})
+    return await _change(request, caller, wanted, idempotency_key)
+
+
+@router.get(
+    "/candidates",
+    summary="The refused changes",
+    dependencies=[learn_role],
+    responses=_READ_ERRORS,
+    response_model=CandidatesResponse,
+)
+async def candidates(request: Request) -> Response:
+    """Return the changes that the gate refused, oldest first."""
+    workspace = _workspace(context_of(request))
+    records = await asyncio.to_thread(lambda: workspace.candidates)
+    return _json({"candidates": [record.to_json() for record in records]})
+
+
+@router.get(
+    "/candidates/{number}",
+    summary="What a refused change would do",
+    dependencies=[learn_role],
+    responses=_READ_ERRORS | documented(409),
+    response_model=GateReportFields,
+)
+async def candidate(request: Request, number: Candidate) -> Response:
+    """Return what a refused change would do to earlier answers, without the inputs."""
+    workspace = _workspace(context_of(request))
+    report = await asyncio.to_thread(workspace.gate_report, number)
+    return _json(report.to_json())
+
+
+@router.delete(
+    "/candidates/{number}", summary="Discard a refused change", dependencies=[operate_role], responses=_CHANGE_ERRORS
+)
+async def discard(request: Request, number: Candidate) -> Response:
+    """Delete a candidate."""
+    workspace = _workspace(context_of(request))
+    await asyncio.to_thread(workspace.discard, number, wait_seconds=0.0)
+    return _json({"discarded": number})
 
 
 @router.get("/jobs", summary="The jobs", dependencies=[learn_role], responses=_READ_ERRORS, response_model=JobsResponse)
