@@ -111,7 +111,7 @@ class CorruptionError(ConpetError, OSError):
 
 
 class DamagedModuleError(CorruptionError):
-    """Some inputs need a module that is damaged on disk; the others can be predicted without them.
+    """Some inputs need a module that is damaged on disk; the others can be predicted.
 
     Attributes:
         inputs: Numbers of the inputs that need it, ascending; `predict` counts from 1.

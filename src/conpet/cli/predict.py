@@ -145,8 +145,7 @@ def _format(form: str | None, target: str | None, as_json: bool) -> PredictionFo
 
     if form is not None and form not in list(PredictionFormat):
         raise typer.BadParameter(
-            f"{form!r} is not an output format; available: {', '.join(PredictionFormat)} "
-            "(--input-format is that of the input)",
+            f"{form!r} is not a format; available: {', '.join(PredictionFormat)} (--input-format is that of the input)",
             param_hint="--format",
         )
     if form is not None:

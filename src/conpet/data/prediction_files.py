@@ -173,7 +173,8 @@ def answered(predictor: Predictor, rows: Iterable[Row], options: PredictOptions)
                 found = row.problem(found.reason)
             if isinstance(found, Problem) and (options.on_error == "fail" or found.ends_reading):
                 before = f"; {plural(done, 'row')} before it had been read" if done else ""
-                raise DataError(f"a row cannot be predicted{before}", [found])
+                what = f"{found.file} cannot be read" if found.ends_reading else "a row cannot be predicted"
+                raise DataError(f"{what}{before}", [found])
             done += 1
             if isinstance(row, Located) and isinstance(found, Prediction):
                 yield row.example, found

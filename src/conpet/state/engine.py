@@ -288,8 +288,8 @@ def _results(
         needing = [numbers[at] for at in error.inputs]
         if options.on_error == "fail":
             raise DamagedModuleError(
-                f"{error}. It is needed for {plural(len(needing), 'input')} ({listed(needing)}); the others can be "
-                "predicted without them",
+                f'{error}. It is needed for {plural(len(needing), "input")} ({listed(needing)}); on_error="skip" or '
+                '"report" predicts the others',
                 needing,
             ) from None
         others = list(items)
