@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -22,11 +23,13 @@ CLIENTS = {1: 64, 32: 8}
 """Clients that ask on and on, by the number of texts in a request: enough to keep a server busy."""
 SYSTEMS = {1: ("conpet", "plain", "peft"), 32: ("conpet", "plain", "loop", "peft")}
 """What is compared, by the number of texts in a request; with one, `plain` and `loop` are the same."""
-SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.1)
+SHARES = (0.1, 0.3, 0.6, 0.9, 1.1)
 """Rates, as shares of what the library can do in full batches."""
 WAITING, WAITING_SECONDS = 0.1, 1.0
 """A system keeps up if no larger share of the requests waits at the end, or no more than arrive in some seconds."""
 FULL_BATCH = 256
+WARM = 0.1
+"""Share of its duration for which something runs before it is measured."""
 WORDS = 9
 """Words of each text where tasks are compared, so that those of all tasks are equally long."""
 
@@ -54,8 +57,8 @@ class Sizes:
     tasks: int = 10
     examples: int = 10
     epochs: int = 3
-    seconds: float = 4.0
-    enough: int = 30
+    seconds: float = 3.0
+    enough: int = 20
     pairs: int = 3
     long: int = 1000
     requests: int = 200_000
@@ -123,10 +126,17 @@ class Bench:
         found = processes.carry_out(self.client(client), plan)
         return {**found, "server_cpu_seconds": server.cpu_seconds() - cpu}
 
-    def measure(self, library: Asked, batch: int) -> dict[str, Any]:
+    def measure(self, library: Asked, batch: int, seconds: float | None = None) -> dict[str, Any]:
         """Let the library predict."""
         self._seed += 1
-        return library.ask(texts=self.texts(), seed=self._seed, seconds=self.sizes.seconds, batch=batch)
+        seconds = seconds or self.sizes.seconds
+        return library.ask(texts=self.texts(), seed=self._seed, seconds=seconds, batch=batch)
+
+    def turns(self, pairs: int, seconds: float) -> Iterator[tuple[int, float]]:
+        """Yield the number and duration of each turn; the first, -1, is short and not counted: it warms."""
+        yield -1, WARM * seconds
+        for number in range(pairs):
+            yield number, seconds
 
     def _once(self, kind: str, name: str, start: Callable[[], Any]) -> Any:
         if (kind, name) not in self._started:
@@ -222,23 +232,23 @@ def saturation(bench: Bench, backbone: str) -> dict[str, Any]:
     """Keep the server busy, in turns with the library in full batches."""
     server, library = bench.server(backbone), bench.library(backbone)
     sides: dict[str, list[float]] = {"library": [], **{str(size): [] for size in CLIENTS}}
-    cpu: dict[str, list[float]] = {"library": [], "client": [], **{str(size): [] for size in CLIENTS}}
-    for number in range(-1, bench.sizes.pairs):  # the first is not counted: it loads what is loaded once
-        found = bench.measure(library, FULL_BATCH)
+    cpu: dict[str, list[float]] = {}
+    for number, seconds in bench.turns(bench.sizes.pairs, bench.sizes.seconds):
+        found = bench.measure(library, FULL_BATCH, seconds)
         measured = {"library": (found["texts"] / found["seconds"], found["cpu_seconds"] / found["texts"])}
         for size, clients in CLIENTS.items():
-            found = bench.ask(server, size, clients=clients)
+            found = bench.ask(server, size, seconds, clients=clients)
             answered = size * len(found["milliseconds"])
             measured[str(size)] = (texts_per_second(found, size), found["server_cpu_seconds"] / answered)
             measured[f"client {size}"] = (0.0, found["client_cpu_seconds"] / answered)
         if number >= 0:
-            for name, (speed, seconds) in measured.items():
+            for name, (speed, spent) in measured.items():
                 if name in sides:
                     sides[name].append(speed)
-                cpu.setdefault(name, []).append(1000 * seconds)
+                cpu.setdefault(name, []).append(1000 * spent)
     return {
         "texts_per_second": {name: spread(values) for name, values in sides.items()},
-        "cpu_ms_per_text": {name: spread(values) for name, values in cpu.items() if values},
+        "cpu_ms_per_text": {name: spread(values) for name, values in cpu.items()},
         "ratio": {
             str(size): spread([ours / full for ours, full in zip(sides[str(size)], sides["library"], strict=True)])
             for size in CLIENTS
@@ -252,9 +262,9 @@ def idle(bench: Bench, backbone: str) -> dict[str, Any]:
     """Ask one text after another, in turns with the library."""
     server, library = bench.server(backbone), bench.library(backbone)
     ours, theirs = [], []
-    for number in range(-1, 2 * bench.sizes.pairs):
-        there = median(bench.measure(library, 1)["milliseconds"])
-        here = median(bench.ask(server, 1)["milliseconds"])
+    for number, seconds in bench.turns(2 * bench.sizes.pairs, bench.sizes.seconds / 2):
+        there = median(bench.measure(library, 1, seconds)["milliseconds"])
+        here = median(bench.ask(server, 1, seconds)["milliseconds"])
         if number >= 0:
             ours.append(here)
             theirs.append(there)
@@ -273,10 +283,10 @@ def tasks(bench: Bench, backbone: str) -> dict[str, Any]:
     names = list(every)
     size, equal = 32, {"words": (WORDS, WORDS), "clients": CLIENTS[32]}
     one, all_of_them = [], []
-    for number in range(-1, 2 * bench.sizes.pairs):
+    for number, seconds in bench.turns(bench.sizes.pairs, bench.sizes.seconds):
         name = names[number % len(names)]
-        single = texts_per_second(bench.ask(server, size, texts={name: every[name]}, **equal), size)
-        mixed = texts_per_second(bench.ask(server, size, mixed=True, **equal), size)
+        single = texts_per_second(bench.ask(server, size, seconds, texts={name: every[name]}, **equal), size)
+        mixed = texts_per_second(bench.ask(server, size, seconds, mixed=True, **equal), size)
         if number >= 0:
             one.append(single)
             all_of_them.append(mixed)
@@ -318,21 +328,22 @@ def long(bench: Bench, backbone: str) -> dict[str, Any]:
 def memory(bench: Bench, backbone: str) -> dict[str, Any]:
     """Watch the server's memory over many requests with texts of all lengths."""
     each = bench.sizes.requests // bench.sizes.marks
-    server, marks, answered = bench.server(backbone), [], 0
+    server, marks, statuses = bench.server(backbone), [], Counter[str]()
     bench.ask(server, 1, clients=16, seconds=2.0, words=(1, 120))
-    held = [server.resident_mb()]
+    held = [server.memory_mb()]
     for _ in range(bench.sizes.marks):
         found = bench.ask(server, 1, clients=16, requests=each, seconds=3600.0, words=(1, 120))
-        answered += len(found["milliseconds"])
-        marks.append(answered)
-        held.append(server.resident_mb())
-        print(answered, round(held[-1], 1), flush=True)
+        statuses.update(found["statuses"])
+        marks.append(statuses.total())
+        held.append(server.memory_mb())
+        print(dict(statuses), round(held[-1], 1), flush=True)
     half = len(held) // 2
     return {
-        "requests": answered,
+        "requests": statuses.total(),
+        "answered": statuses["200"],
         "words": [1, 120],
         "at": [0, *marks],
-        "resident_mb": held,
+        "memory_mb": held,
         "second_half_growth_mb": held[-1] - held[half],
     }
 

@@ -37,10 +37,10 @@ class Server:
         values = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         return (int(values[11]) + int(values[12])) / TICKS
 
-    def resident_mb(self) -> float:
-        """Return the resident memory of its process in MB."""
+    def memory_mb(self) -> float:
+        """Return the resident memory of its process in MB, and what was moved to swap space."""
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
-        return int(re.findall(r"VmRSS:\s*(\d+) kB", status)[0]) * 1024 / 1e6
+        return sum(map(int, re.findall(r"(?:VmRSS|VmSwap):\s*(\d+) kB", status))) * 1024 / 1e6
 
 
 class Asked:

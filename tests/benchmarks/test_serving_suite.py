@@ -110,7 +110,8 @@ def test_every_part_is_measured_with_provenance_and_load(result: dict[str, Any])
     assert found["idle"]["server_ms"]["median"] > 0
     assert found["tasks"]["time_ratio"]["median"] > 0
     assert found["memory"]["at"] == [0, 20, 40]
-    assert found["memory"]["resident_mb"][0] > 10
+    assert found["memory"]["answered"] == 40
+    assert found["memory"]["memory_mb"][0] > 10
     assert {size: tuple(one) for size, one in found["rates"]["by_size"].items()} == {
         str(size): systems for size, systems in SYSTEMS.items()
     }

@@ -36,8 +36,7 @@ _WAIT_SECONDS = 0.01
 class _DirectRoute(APIRoute):
     """A route whose endpoint takes the request and does everything itself.
 
-    For the others, FastAPI resolves dependencies first. That takes about as long as all else that the server does for a
-    request with one text.
+    For the others, FastAPI resolves dependencies first, which costs time that counts in a request with one text.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
