@@ -466,8 +466,9 @@ class ConPET:
     ) -> list[LearnReport]:
         """Learn more examples of known labels: each of their tasks gets a new version, in one commit per task.
 
-        A new version is learned from the stored examples of its task and the new ones. Inputs that are already stored
-        are ignored, so that a second call with the same examples does nothing.
+        A new version is learned from the stored examples of its task and the new ones. Inputs that are already stored,
+        or given twice, are ignored, so that a second call with the same examples does nothing; `LearnReport.notes` says
+        how many.
 
         Args:
             examples: The new examples, with labels of any tasks.

@@ -247,7 +247,8 @@ class TestMoreExamples:
         listed = [(row["file"], row["row"]) for row in details(workspace, first.name)["left_out"]]
         assert listed == [(str(file), number) for number in (1, 2, 3, 5)]
         again = conpet("learn", workspace, file, "--extend", "--no-evaluate")
-        assert f"{first.name}: ignored 5 of 5 examples: 5 stored already" in again.out
+        listing = "`conpet data check FILE --against WORKSPACE --verbose` lists them"
+        assert f"{first.name}: ignored 5 of 5 examples: 5 stored already; {listing}" in again.out
         assert "nothing done" in again.out
         nothing = conpet("learn", workspace, file, "--extend", "--fix")
         assert (nothing.code, "more: nothing new: no training row is left" in nothing.out) == (0, True)

@@ -144,7 +144,7 @@ def test_learn_says_which_test_sets_it_split_off(tmp_path: Path) -> None:
     columns = ("--text-column", "what", "--label-column", "which")
     learned = conpet("learn", workspace, file, "--name", "果物", "--no-evaluate", *columns)
     assert learned.code == 0
-    assert "果物: fruit.jsonl: labels of 20 rows were cleaned: blanks around them removed" in learned.out
+    assert "果物: labels of 20 rows were cleaned: blanks around them removed" in learned.out
     assert Store.open(workspace).snapshot().task("果物").active.labels == ("new apple", "new pear")
     assert "果物: no test set: " in learned.out
     assert "split off with seed 0" in learned.out

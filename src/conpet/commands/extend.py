@@ -82,9 +82,12 @@ class Extension:
         why = {"stored already": self.stored, "given twice": self.repeated}
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in why.items() if count)
         given = plural(sum(self.added.values()) + ignored, "example")
-        first = f" (the first {MOST_IGNORED:,})" if ignored > MOST_IGNORED else ""
-        lists = f"; `conpet modules show` lists them{first}" if self.task is not None else ""
-        return (f"ignored {ignored:,} of {given}: {reasons}{lists}",)
+        if self.task is None:
+            lists = "`conpet data check FILE --against WORKSPACE --verbose` lists them"
+        else:
+            first = f" (the first {MOST_IGNORED:,})" if ignored > MOST_IGNORED else ""
+            lists = f"`conpet modules show` lists them{first}"
+        return (f"ignored {ignored:,} of {given}: {reasons}; {lists}",)
 
     def with_left_out(self, rows: Iterable[Mapping[str, Any]]) -> Extension:
         """Return it with the rows that the new version does not learn, and the notes, as part of the task."""
@@ -114,12 +117,11 @@ def extended(present: VersionRecord, examples: Examples | Task, new_labels: Iter
     }
     problems = [
         Problem(
-            f"examples ({subset})",
-            None,
+            *_place(examples, subset, at),
             f"label {example.label!r} contradicts the stored label {labels[example.input_key]!r} of the same input",
         )
         for subset, numbered in given.items()
-        for _, example in numbered
+        for at, example in numbered
         if labels.get(example.input_key, example.label) != example.label
     ]
     if problems:
@@ -153,11 +155,14 @@ def extended(present: VersionRecord, examples: Examples | Task, new_labels: Iter
 
 def _left_out(examples: Examples | Task, subset: Subset, position: int, reason: str) -> dict[str, Any]:
     """Return an ignored example as `Task.left_out` lists it."""
-    if isinstance(examples, Examples):
-        file, row = examples.place(subset, position)
-    else:
-        file, row = f"task {examples.name!r} ({subset})", position + 1
+    file, row = _place(examples, subset, position)
     return {"file": file, "row": row, "action": "left out", "code": "duplicate", "reason": reason}
+
+
+def _place(examples: Examples | Task, subset: Subset, position: int) -> tuple[str, int]:
+    if isinstance(examples, Examples):
+        return examples.place(subset, position)
+    return f"task {examples.name!r} ({subset})", position + 1
 
 
 def all_stored(version: VersionRecord) -> dict[Subset, list[Example]]:

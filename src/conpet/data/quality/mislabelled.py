@@ -24,8 +24,10 @@ from conpet.features.statistics import ClassSums, ClosedFormState, Gram
 FOLDS = 5
 DOUBT = 0.1
 """A row is reported if the probability of its own label is also below this share of the label's threshold."""
-LEAST_JUDGED = 10
-"""Fewest training rows of a label that is judged or suggested: with fewer, one wrong row changes too much."""
+LEAST_JUDGED = 8
+"""Fewest training rows of a label that is judged or suggested: with fewer, too many findings are wrong."""
+FEW_ROWS, CLEAR_DOUBT = 20, 0.05
+"""The rows of a label with fewer than `FEW_ROWS` rows are reported only below `CLEAR_DOUBT` instead of `DOUBT`."""
 CLOSE = 0.25
 """Labels are reported as close if at least this share of the rows of one is taken for the other."""
 LEAST_ROWS = 4
@@ -94,7 +96,8 @@ def find_mislabelled(guess: OutOfFold) -> Iterator[Finding]:
     thresholds = sums / counts
     confident = probabilities.masked_fill((probabilities < thresholds) | ~judged, -1.0)
     best, label = confident.max(dim=1)
-    wrong = (best >= 0) & (label != given) & (own < DOUBT * thresholds[given]) & judged[given]
+    doubt = torch.where(counts < FEW_ROWS, CLEAR_DOUBT, DOUBT)
+    wrong = (best >= 0) & (label != given) & (own < (doubt * thresholds)[given]) & judged[given]
     for index in sorted(wrong.nonzero()[:, 0].tolist(), key=lambda index: float(own[index] - best[index])):
         row = guess.rows[index]
         if not row.stored:
