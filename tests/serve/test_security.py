@@ -255,13 +255,12 @@ def test_connections_are_limited_and_idle_ones_end(taught: Path) -> None:
 
 def test_a_client_that_does_not_read_loses_its_connection(taught: Path) -> None:
     size = 24 << 20  # more than the buffers of the operating system hold
-    body = json.dumps({"inputs": {"text": "a", "id": "x" * size}}).encode()
-    head = (
-        f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    )
+    body = gzip.compress(json.dumps({"inputs": {"text": "a", "id": "x" * size}}).encode())
+    headers = {**JSON, "content-encoding": "gzip", "content-length": str(len(body))}
+    lines = ["POST /v1/predict HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in headers.items())]
     with served(taught, body_bytes=2 * size, body_seconds=0.5) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=30) as slow:
-            slow.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            slow.sendall("\r\n".join([*lines, "", ""]).encode() + body)
             assert slow.recv(9) == b"HTTP/1.1 "
             time.sleep(2)
             received = 9
@@ -269,7 +268,7 @@ def test_a_client_that_does_not_read_loses_its_connection(taught: Path) -> None:
                 while part := slow.recv(1 << 20):
                     received += len(part)
             assert received < size
-        quick = server.client.post("/v1/predict", content=body, headers=JSON)
+        quick = server.client.post("/v1/predict", content=body, headers=headers)
         assert len(quick.json()["predictions"][0]["id"]) == size
 
 
