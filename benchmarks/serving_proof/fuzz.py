@@ -1,7 +1,7 @@
 """Ask the server everything that its description allows and forbids, and what hostile clients would send.
 
 python -m venv schemathesis-venv && schemathesis-venv/bin/pip install schemathesis==4.32.5
-python -m benchmarks.serving_proof.fuzz --schemathesis schemathesis-venv/bin/schemathesis [--examples 400] [--keep]
+python -m benchmarks.serving_proof.fuzz --schemathesis schemathesis-venv/bin/schemathesis [--examples 600] [--keep]
 
 Schemathesis runs in an environment of its own, because it must not decide which packages conpet runs with. `--keep`
 writes benchmarks/results/serving-fuzz.json.
@@ -78,7 +78,7 @@ class Outcome:
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--schemathesis", type=Path, help="the command of an environment that has Schemathesis")
-    parser.add_argument("--examples", type=int, default=400, help="cases for each operation and phase")
+    parser.add_argument("--examples", type=int, default=600, help="cases for each operation and phase")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="write the result file")
     options = parser.parse_args(arguments)
@@ -149,6 +149,7 @@ def run_schemathesis(
         f"--seed={seed}",
         "--continue-on-failure",
         f"--request-timeout={HANG_SECONDS}",
+        f"--max-response-time={HANG_SECONDS}",
         f"--header=Authorization: Bearer {key}",
         "--workers=2",
         "--report=json",

@@ -248,8 +248,8 @@ def _compressed(most_bytes: int) -> Iterator[Upload]:
 def _zip() -> bytes:
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("../../../../tmp/conpet-was-here", "x")
-        archive.writestr("bomb", bytes(50_000_000))
+        for name, content in (("../../../../tmp/conpet-was-here", b"x"), ("bomb", bytes(50_000_000))):
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     return sink.getvalue()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-GIVE_UP_SECONDS = 120.0
+GIVE_UP_SECONDS = 300.0
 """A client that gets no answer for so long counts as one that is not answered."""
 _BUSY = frozenset({429, 503})
 _PAUSE_SECONDS = 0.02

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 
-START_SECONDS = 180.0
+START_SECONDS = 600.0
 _MIB = 1 << 20
 
 

@@ -37,6 +37,15 @@ def result_so_far(events: Sequence[EventRecord]) -> dict[str, Any]:
     return {"tasks": tasks, "generation": events[-1].id}
 
 
+def committed(path: Path, job_id: str) -> dict[str, Any] | None:
+    """Return the result of a job from the changes that it committed; None if there are none, or they cannot be read."""
+    try:
+        events = changes_of(Store.open(path), job_id)
+    except OSError:
+        return None
+    return result_so_far(events) if events else None
+
+
 class Performer:
     """Makes the change of one job.
 

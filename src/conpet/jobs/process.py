@@ -15,11 +15,10 @@ from queue import SimpleQueue
 from typing import TextIO
 
 from conpet.errors import ConpetError, StoppedError, is_out_of_memory
-from conpet.jobs.perform import JOB, Performer, changes_of, result_so_far
+from conpet.jobs.perform import JOB, Performer
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.records import Job, JobProgress, JobState
 from conpet.problem_details import document, problem_of
-from conpet.store import Store
 
 _LOOK_SECONDS = 0.2
 """Seconds between two looks at whether the job was cancelled."""
@@ -76,7 +75,7 @@ class JobProcess:
                 traceback.print_exc()  # to standard error: the server's log
             problem = document(problem_of(error), self._queue.request_id(self._id))
             self._queue.log(self._id, f"failed: {problem['detail']}")
-            self._queue.finish(self._id, JobState.FAILED, result=self._committed(), error=problem)
+            self._queue.finish(self._id, JobState.FAILED, result=committed(self._path, self._id), error=problem)
             return isinstance(error, ConpetError) and not is_out_of_memory(error)
         self._queue.finish(self._id, JobState.SUCCEEDED, result=result)
         return True
@@ -105,20 +104,13 @@ class JobProcess:
             self._queue.log(self._id, "stopped; it goes on when the server runs again")
             self._queue.requeue(self._id)
             return
-        done = self._committed()
+        done = committed(self._path, self._id)
         made = done is not None and not self._queue.get(self._id).kind.in_parts
         if made:
             self._queue.log(self._id, "the change was already made when the job was cancelled")
         else:
             self._queue.log(self._id, "cancelled")
         self._queue.finish(self._id, JobState.SUCCEEDED if made else JobState.CANCELLED, result=done)
-
-    def _committed(self) -> dict[str, object] | None:
-        try:
-            events = changes_of(Store.open(self._path), self._id)
-        except OSError:
-            return None
-        return result_so_far(events) if events else None
 
     def _check(self) -> None:
         """Raise `StoppedError` if the job is to stop or was cancelled."""

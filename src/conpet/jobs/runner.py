@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from conpet.errors import is_out_of_memory
+from conpet.jobs.perform import committed
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.records import Job, JobState
 from conpet.problem_details import ApiProblem, document
@@ -23,8 +24,11 @@ LOSSES = 5
 _POLL_SECONDS = 0.2
 _RETRY_SECONDS = 5.0
 """Seconds until the next try after the disk was full or could not be read."""
-_CANCEL_SECONDS = 20.0
-"""Most seconds for a job to stop after it was cancelled; then its process is killed, which is as safe."""
+_CANCEL_SECONDS = 60.0
+"""Most seconds for a job to stop after it was cancelled; then its process is killed, which is as safe.
+
+It includes the start of the process, which takes long on a busy machine.
+"""
 _IDLE_SECONDS = 60.0
 """A process waits this long for the next job, so that its libraries need not be loaded again."""
 _CLOSE_SECONDS = 10.0
@@ -224,10 +228,15 @@ class JobRunner:
             _LOG.info("job %s: %s", job.id, state)
 
     def _give_up(self, job: Job) -> None:
-        """Mark a job as failed whose process was lost too often."""
+        """End a job whose process was lost too often: it has failed, unless its change was made before."""
+        made = committed(self._workspace, job.id)
+        if made is not None and not job.kind.in_parts:
+            self._queue.log(job.id, "the change was already made when the process was lost")
+            self._on_end(self._queue.finish(job.id, JobState.SUCCEEDED, result=made), 0.0)
+            return
         detail = (
             f"the process of this job was lost {LOSSES} times, so it is not tried again; memory may have run out. "
             "What it had already learned is kept"
         )
         problem = document(ApiProblem(500, "process-lost", detail), self._queue.request_id(job.id))
-        self._on_end(self._queue.finish(job.id, JobState.FAILED, error=problem), 0.0)
+        self._on_end(self._queue.finish(job.id, JobState.FAILED, result=made, error=problem), 0.0)
