@@ -45,11 +45,15 @@ def test_the_order_of_tasks_does_not_matter_and_a_removed_one_leaves_no_trace(me
     removed = taught(tmp_path, method, (0, 2, 1), "removed")
     removed.remove(STREAM[2].name, evaluate=False)
     shared = [
-        {name: digest for name, digest in files(one).items() if name.startswith("shared")}
+        # What decisions are calibrated on is fitted to scores, whose rounding depends on the order of columns.
+        {name: digest for name, digest in files(one).items() if name.startswith("shared") and "refusal" not in name}
         for one in (forwards, backwards, removed)
     ]
     assert shared[0] == shared[1] == shared[2]
     assert shared[0]
+    texts = [task.test[0].text for task in STREAM]
+    first, *others = ([one.in_scope for one in learner.predict(texts)] for learner in (forwards, backwards, removed))
+    assert all(other == pytest.approx(first, abs=1e-4) for other in others)
 
 
 @pytest.mark.parametrize("method", LEARNERS)

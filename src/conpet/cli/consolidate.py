@@ -50,12 +50,10 @@ def consolidate(
     An interrupted command resumes when it is run again.
     If nothing has changed since the last consolidation, nothing is done without --again or --set.
     """
-    from conpet.evaluation.history import COSTS
     from conpet.report import text
     from conpet.store import Store
 
-    changes_of_answers = [event.verb for event in Store.open(workspace).events() if event.verb != COSTS]
-    if not again and not settings and changes_of_answers[-1] == "consolidate":
+    if not again and not settings and _just_consolidated(Store.open(workspace)):
         if as_json:
             print_json({"consolidated": False})
         else:
@@ -143,6 +141,13 @@ def restore(
     line(f"to undo this: conpet restore {workspace} {way_back(opened.store, replaced)}", style="dim")
     if evaluation is not None:
         print_accuracy(evaluation, len(opened.labels))
+
+
+def _just_consolidated(store: Store) -> bool:
+    """Return whether a consolidation was the last change, apart from changes of costs."""
+    from conpet.evaluation.history import COSTS
+
+    return [event.verb for event in store.events() if event.verb != COSTS][-1] == "consolidate"
 
 
 def _print_nothing_new(store: Store, path: Path) -> None:

@@ -38,7 +38,9 @@ def calibrate(method: Method, state: State, sources: Sequence[StoredExamples]) -
         ]
         inputs = method.encode_stored(state, drawn, Subset.VALIDATION)
         with suppress(DamagedModuleError):  # a workspace can be changed, and so mended, before the module is replaced
-            held_out.append(HeldOut(kind, inputs, classes, method.score(state, inputs, kind).classes))
+            scores = method.score(state, inputs, kind).classes
+            if not scores.isnan().any():  # they are NaN after a training that diverged
+                held_out.append(HeldOut(kind, inputs, classes, scores))
     return calibrated(method, state, held_out)
 
 
