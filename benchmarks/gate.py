@@ -21,6 +21,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,7 @@ def attempted(workspace: ConPET, change: Callable[[], Any]) -> GateReport:
 
 
 def summary(report: GateReport) -> dict[str, Any]:
-    """Return the comparisons of a report in short: those that are broken, and the largest falls."""
+    """Return the comparisons of a report in short: how many are broken, the largest falls, and all counts."""
     of_labels = [one for one in report.comparisons if one.level is Level.LABEL and one.n]
     of_tasks = [one for one in report.comparisons if one.level is Level.TASK and one.n]
     whole = [one for one in report.comparisons if one.level is Level.WHOLE]
@@ -170,7 +171,7 @@ def summary(report: GateReport) -> dict[str, Any]:
         "refused": report.refused,
         "compared": report.compared,
         "changed": len(report.changed),
-        "broken": [f"{one.level} {one.name}".strip() for one in report.broken],
+        "broken": Counter(str(one.level) for one in report.broken),
         "largest_fall": {
             "label": max((one.fall for one in of_labels), default=0.0),
             "task": max((one.fall for one in of_tasks), default=0.0),
