@@ -240,7 +240,7 @@ def test_dependencies_are_declared_used_and_explained() -> None:
     root = Path(__file__).parents[1]
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    of_users = ("parquet", "excel", "zst", "tune", "bench", "serve", "client")
+    of_users = ("parquet", "excel", "zst", "tune", "bench", "serve", "client", "audit")
     requirements = [*project["dependencies"], *(requirement for extra in of_users for requirement in extras[extra])]
     declared = {re.split(r"[<>=!~ ]", requirement)[0] for requirement in requirements}
     names = {name.partition(".")[0] for module in MODULES for name in imported_names(module)}

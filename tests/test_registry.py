@@ -171,7 +171,7 @@ def test_notes_of_a_reader_are_those_of_the_task(tmp_path: Path) -> None:
     conpet.register("reader", "noted", noting)
     path = tmp_path / "answers.noted"
     path.write_text("yes\nno\n" * 5, encoding="utf-8")
-    assert conpet.read_task(path, all_rows=True).notes == ("answers.noted: two sections are left out",)
+    assert conpet.read_task(path, all_rows=True).notes == ("two sections are left out",)
 
 
 def test_an_entry_point_of_a_reader_may_begin_with_a_dot(installed: Callable[..., None], tmp_path: Path) -> None:

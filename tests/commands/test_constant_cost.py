@@ -73,8 +73,8 @@ def test_a_late_task_costs_what_an_early_one_does(
             costs.append(counts)
     early, late = costs
     assert early["statements"] == late["statements"] > 0
-    for kind in ("documents", "files"):  # of few old examples, all may be of one task, or each of another
-        assert late[kind] <= early[kind] + 12
+    for kind in ("documents", "files"):  # of few old examples, drawn for several ends, each may be of another task
+        assert late[kind] <= early[kind] + 30
 
 
 def test_what_is_kept_in_memory_equals_what_is_read_afresh_after_every_kind_of_change(tmp_path: Path) -> None:

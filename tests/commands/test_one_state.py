@@ -29,7 +29,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     count(torch.linalg, "cholesky_ex", torch.linalg.cholesky_ex, "factorisations")
     count(ClosedFormState, "__post_init__", ClosedFormState.__post_init__, "statistics")
-    count(Gram, "from_tensors", Gram.from_tensors, "grams read")
+    count(Gram, "stored", Gram.stored, "grams read")
     count(Example, "to_json", Example.to_json, "examples to JSON")
     count(Example, "from_json", Example.from_json, "examples from JSON")
     return counts
@@ -71,8 +71,9 @@ def test_examples_become_json_only_to_be_digested_and_stored(tmp_path: Path, cou
     workspace.learn(second)
     examples = len(SECOND.train) + len(SECOND.validation) + len(SECOND.test)
     assert counted["examples to JSON"] == 2 * examples  # once for the digest of the data, once for the file
-    # The memory of the first task: half of the calibration examples, those of decisions, and its test examples.
-    assert counted["examples from JSON"] == 2 * len(FIRST.validation) + len(FIRST.test)
+    # The memory of the first task: half of the calibration examples, those of decisions, those of the gate, before and
+    # after the change, and its test examples.
+    assert counted["examples from JSON"] == 4 * len(FIRST.validation) + len(FIRST.test)
 
 
 def test_rolling_back_and_removing_hand_their_statistics_on(tmp_path: Path, counted: Counter[str]) -> None:

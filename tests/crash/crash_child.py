@@ -34,7 +34,7 @@ def learn(path: str, connection: Connection) -> None:
 
 def consolidate(path: str, connection: Connection) -> None:
     """Consolidate; see `_announce`."""
-    _announce(path, connection, lambda learner: learner.consolidate(bound=100))
+    _announce(path, connection, lambda learner: learner.consolidate(bound=100, gate=False))
 
 
 def _announce(path: str, connection: Connection, change: Callable[[ConPET], object]) -> None:

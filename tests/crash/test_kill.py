@@ -107,7 +107,7 @@ def scene_of(base: ConPET, folder: Path, change: Callable[..., None]) -> Scene:
     timed = [Path(shutil.copytree(base.path, folder / f"timed-{run}")) for run in range(3)]
     timings = [measure(path, change) for path in timed]
     timing = Timing(median(one.whole for one in timings), median(one.commit for one in timings))
-    before, after = describe(base), describe(ConPET.open(timed[0]))
+    before, after = expected(base), expected(ConPET.open(timed[0]))
     return Scene(base.path, before, after, timing, change)
 
 
@@ -138,6 +138,12 @@ def describe(learner: ConPET) -> dict[str, Any]:
         "events": [(event.verb, event.task, event.metrics, event.references) for event in learner.store.events()],
         "answers": ask(learner, ASKED),
     }
+
+
+def expected(learner: ConPET) -> dict[str, Any]:
+    """Return `describe`, to be compared with; scores of what is in memory and of what was read differ by rounding."""
+    described = describe(learner)
+    return described | {"answers": [pytest.approx(one, abs=1e-6) for one in described["answers"]]}
 
 
 def digest(folder: Path) -> str:
@@ -193,7 +199,7 @@ def test_killed_at_any_moment_of_a_consolidation(base: ConPET, tmp_path: Path) -
     def again(learner: ConPET) -> bool:
         done = len(learner.generations) > 1
         if not done:
-            assert isinstance(learner.consolidate(bound=100), ConsolidationReport)
+            assert isinstance(learner.consolidate(bound=100, gate=False), ConsolidationReport)
         return done
 
     killed(scene_of(base, tmp_path, consolidate), tmp_path, CONSOLIDATION_KILLS, IN_ITS_COMMIT, again)

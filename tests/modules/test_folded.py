@@ -83,9 +83,9 @@ def test_interrupted_it_begins_again_and_ends_the_same(tmp_path: Path) -> None:
     whole = files(taught(tmp_path, 1, "whole"))
     broken = taught(tmp_path, 0, "broken")
     with pytest.raises(Stopped):
-        broken.learn(STREAM[0], progress=stop_at("warm-up", 0.5))
+        broken.learn(STREAM[0], gate=False, progress=stop_at("warm-up", 0.5))
     assert FOLDED not in broken.store.snapshot().shared
-    broken.learn(STREAM[0], evaluate=False)
+    broken.learn(STREAM[0], evaluate=False, gate=False)
     assert files(broken) == whole
 
 

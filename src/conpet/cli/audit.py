@@ -173,7 +173,8 @@ def _print_trace(found: dict[str, Any]) -> None:
     state = "active" if found["active"] else "not active" if found["objects"] else "no longer stored"
     line(f"task {found['task']}, version {found['version']} ({state})")
     line(f"made: generation {made['generation']}, {made['time'][:19]} UTC, by {made['actor']}")
-    line(f"labels: {', '.join(found['labels'])}")
+    named = f": {', '.join(found['labels'])}" if found["labels"] else ""
+    line(f"{plural(found['number_of_labels'], 'label')}{named}")
     line(f"data: SHA-256 {found['data']}")
     if found["examples"]:
         counted = (f"{count:,} {subset}" for subset, count in found["examples"].items())

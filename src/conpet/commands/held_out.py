@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from conpet.data import Kind
+from conpet.errors import DamagedModuleError
 from conpet.evaluation.answers import AnsweredExample
 from conpet.evaluation.evaluator import CHUNK
 from conpet.features.statistics import ClosedFormState
@@ -45,7 +46,8 @@ def answer_held_out(
 ) -> list[AnsweredExample]:
     """Answer validation examples among all classes of a state; a task without labels has a single class.
 
-    Tasks share batches, so that the cost does not grow with their number.
+    Tasks share batches, so that the cost does not grow with their number. Examples that need a damaged module are left
+    out: a workspace can be changed, and so mended, before the module is replaced.
 
     Args:
         method: The method.
@@ -57,10 +59,9 @@ def answer_held_out(
     answered: list[AnsweredExample] = []
     for kind in Kind:
         for chunk in _chunks([one for one in drawn if one.source.kind is kind]):
-            inputs = method.encode_stored(state, [(one.source, list(one.classes)) for one in chunk], Subset.VALIDATION)
-            best = method.score(state, inputs, kind).classes.max(dim=1)
-            found = zip(best.indices.tolist(), best.values.exp().tolist(), strict=True)
-            for one in chunk:
+            answerable, best = _best(method, state, kind, chunk)
+            found = iter(best)
+            for one in answerable:
                 for row, name in one.classes.items():
                     column, score = next(found)
                     by = state.tasks[owner[column]].name
@@ -68,6 +69,26 @@ def answer_held_out(
             if progress:
                 progress(sum(len(one.classes) for one in chunk))
     return answered
+
+
+def _best(
+    method: Method, state: State, kind: Kind, chunk: Sequence[Drawn]
+) -> tuple[Sequence[Drawn], list[tuple[int, float]]]:
+    """Return the examples of a chunk that can be answered, and the column of the best class of each with its score."""
+    chosen = [(one.source, list(one.classes)) for one in chunk]
+    if not any(rows for _, rows in chosen):
+        return (), []
+    inputs = method.encode_stored(state, chosen, Subset.VALIDATION)
+    try:
+        best = method.score(state, inputs, kind).classes.max(dim=1)
+    except DamagedModuleError as error:
+        places = [(number, row) for number, (_, rows) in enumerate(chosen) for row in rows]
+        damaged = {places[at] for at in error.inputs}
+        left = [
+            one.only(row for row in one.classes if (number, row) not in damaged) for number, one in enumerate(chunk)
+        ]
+        return _best(method, state, kind, left)
+    return chunk, list(zip(best.indices.tolist(), best.values.exp().tolist(), strict=True))
 
 
 def _chunks(drawn: Iterable[Drawn]) -> Iterator[list[Drawn]]:

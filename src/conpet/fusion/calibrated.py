@@ -181,8 +181,8 @@ def _distinct(evidence: Evidence, targets: Tensor) -> list[int]:
 def _temperature(scores: Tensor, targets: Tensor) -> float:
     """Return the temperature by maximum likelihood with a prior, given log-probabilities and the true columns."""
     explained = (scores.gather(1, targets.unsqueeze(1)) > -torch.inf).squeeze(1)
-    scores, targets = scores[explained].clamp(min=FLOOR), targets[explained]
-    log_ratio = torch.zeros(1, requires_grad=True)
+    scores, targets = scores[explained].clamp(min=FLOOR).double(), targets[explained]
+    log_ratio = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_ratio], max_iter=30, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:

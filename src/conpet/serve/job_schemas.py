@@ -174,6 +174,14 @@ class CandidatesResponse(BaseModel):
     candidates: list[CandidateFields]
 
 
+class DiscardResponse(BaseModel):
+    """A refused change that was deleted."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"discarded": 3}]})
+
+    discarded: int
+
+
 class GateReportFields(BaseModel):
     """What a change would do to earlier answers: comparisons of all labels together, each task, and each label."""
 

@@ -60,7 +60,7 @@ def written_by(connection: Connection, change: Change, plan: Plan, manifests: Se
     """
     new = change.new_version
     return {
-        "version": None if new is None else {"data": new.digest, "labels": list(new.labels)},
+        "version": None if new is None else _version(new.digest, new.labels),
         "objects": {
             placement.folder: _hash(manifest.to_json())
             for placement, manifest in zip(plan.placements, manifests, strict=True)
@@ -130,7 +130,7 @@ def differences(connection: Connection, events: Sequence[EventRecord]) -> Iterat
         event = recorded.get((task, number))
         if event is None:
             yield Break(last.id, f"version {number} of task {task!r} is in no event")
-        elif event.written["version"] != {"data": digest, "labels": labels}:
+        elif event.written["version"] != _version(digest, labels):
             yield Break(event.id, f"version {number} of task {task!r} has other data or labels than it recorded")
     by_id = {event.id: event for event in events}
     for folder, manifest, created in connection.execute(
@@ -139,6 +139,11 @@ def differences(connection: Connection, events: Sequence[EventRecord]) -> Iterat
         maker = by_id.get(created)
         if maker is None or maker.written["objects"].get(folder) != _hash(manifest):
             yield Break(created, f"objects/{folder} has other content than it recorded")
+
+
+def _version(digest: str, labels: Sequence[str]) -> dict[str, Any]:
+    """Return what is recorded of a version; its labels only as a hash, because they may be retired."""
+    return {"data": digest, "labels": len(labels), "labels_hash": _hash(list(labels))}
 
 
 def _present(connection: Connection) -> dict[str, str]:

@@ -33,6 +33,7 @@ from conpet.serve.job_schemas import (
     ActivateRequest,
     CandidatesResponse,
     ConsolidateRequest,
+    DiscardResponse,
     GateReportFields,
     JobFields,
     JobsResponse,
@@ -294,7 +295,11 @@ async def candidate(request: Request, number: Candidate) -> Response:
 
 
 @router.delete(
-    "/candidates/{number}", summary="Discard a refused change", dependencies=[operate_role], responses=_CHANGE_ERRORS
+    "/candidates/{number}",
+    summary="Discard a refused change",
+    dependencies=[operate_role],
+    responses=_CHANGE_ERRORS,
+    response_model=DiscardResponse,
 )
 async def discard(request: Request, number: Candidate) -> Response:
     """Delete a candidate."""
