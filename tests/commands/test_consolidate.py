@@ -295,7 +295,8 @@ def test_learning_goes_on_after_going_back(tmp_path: Path) -> None:
     learner.restore(replaced, evaluate=False)
     learner.learn(THIRD, evaluate=False)
     plain = workspace(tmp_path, 3, "plain")
-    require_same(ask(plain, TEXTS), ask(learner, TEXTS), "as if there had been no consolidation")
+    for there, here in zip(ask(plain, TEXTS), ask(learner, TEXTS), strict=True):
+        assert here == pytest.approx(there, abs=1e-3)  # the fit of the fusion carries rounding further
     assert note_of(learner) is None
     with frozen_state(learner), pytest.raises(UnknownNameError, match=rf"generation 99 is not kept.*kept: {replaced}"):
         learner.restore(99)
