@@ -189,7 +189,7 @@ class Problem:
 
     @property
     def concerns_file(self) -> bool:
-        """Whether it concerns more than the row, so that leaving the row out does not mend it."""
+        """Whether it concerns more than the row, so that leaving the row out does not fix it."""
         return self.row is None or self.scope is not Scope.ROW
 
     def __str__(self) -> str:
