@@ -141,7 +141,7 @@ def describe(learner: ConPET) -> dict[str, Any]:
 
 
 def expected(learner: ConPET) -> dict[str, Any]:
-    """Return `describe`, to be compared with; scores of what is in memory and of what was read differ by rounding."""
+    """Return `describe`, to be compared with: logits kept in memory were computed in another batch, and rounded so."""
     described = describe(learner)
     return described | {"answers": [pytest.approx(one, abs=1e-6) for one in described["answers"]]}
 
