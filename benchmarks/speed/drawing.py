@@ -35,8 +35,8 @@ def drawable(result: Mapping[str, Any]) -> list[str]:
 
 
 def _growth(result: Mapping[str, Any]) -> Figure:
-    seconds = np.array(result["rows"]["learn-late-task"]["detail"]["growth"]["seconds"])
-    figure, axes = _sheet("Time to learn a task as the stream grows", "task number", "seconds")
+    seconds = np.array(result["rows"]["learn-late-task"]["detail"]["growth"]["cpu_seconds"])
+    figure, axes = _sheet("Time to learn a task as the stream grows", "task number", "processor seconds")
     numbers = np.arange(1, len(seconds) + 1)
     axes.plot(numbers, seconds, ".", color=_BLUE, markersize=3, alpha=0.4, label="single task")
     window = min(_WINDOW, len(seconds))

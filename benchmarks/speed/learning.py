@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from benchmarks.speed.row import Row
 from benchmarks.speed.timing import Goal, Measured, Pairs, UnequalError, check_close, in_turns
 from conpet import ConPET
 from conpet.backbone.backbone import Backbone
+from conpet.backbone.cache import StateCache
 from conpet.backbone.states import Encoded
 from conpet.config import Settings, TaskSettings
 from conpet.data import Example, Task
@@ -359,6 +360,13 @@ def stages_a_task(reports: Sequence[LearnReport]) -> dict[str, float]:
     return {stage: round(spent / len(reports), 4) for stage, spent in seconds.items()}
 
 
+class Prepared(NamedTuple):
+    """A workspace in use, and its cache of states: that of the examples stored, but not of the task to learn."""
+
+    learner: ConPET
+    cache: StateCache
+
+
 class LearnLateTask(Row):
     name = "learn-late-task"
     goals: ClassVar[Mapping[str, Goal]] = {
@@ -369,19 +377,23 @@ class LearnLateTask(Row):
         sources = {"late": bench.many(bench.sizes.hundred - 1), "early": bench.many(1)}
         task = replace(bench.tasks[0], settings={"training": {"epochs": 3}})
 
-        def prepare(number: int) -> tuple[ConPET, ConPET]:
-            learners = []
+        known = [example for toy in bench.toys[: bench.sizes.hundred - 1] for example in toy.validation]
+
+        def prepare(number: int) -> tuple[Prepared, Prepared]:
+            sides = []
             for name, source in sources.items():
                 path = bench.scratch(f"{name}-{number}")
                 shutil.copytree(source, path)
                 learner = ConPET.open(path, device=bench.device)
                 learner.predict(["loaded once per process"])
-                learners.append(learner)
-            return learners[0], learners[1]
+                cache = learner.backbone.cache = StateCache(path.with_suffix(".states"), limit_bytes=1 << 30)
+                learner.backbone.states(known)
+                sides.append(Prepared(learner, cache))
+            return sides[0], sides[1]
 
-        def learn(learner: ConPET) -> Any:
-            clear_states(learner)
-            return learner.learn(task, evaluate=False)
+        def learn(side: Prepared) -> LearnReport:
+            side.learner.backbone.cache = side.cache
+            return side.learner.learn(task, evaluate=False)
 
         pairs = in_turns(
             prepare,
@@ -390,7 +402,7 @@ class LearnLateTask(Row):
             bench.sizes.pairs,
             profile=profiled,
         )
-        equal = same_module(*pairs.given[-1], task.name)
+        equal = same_module(*(side.learner for side in pairs.given[-1]), task.name)
         stages = [stages_of(reports[-1]) for reports in (pairs.ours, pairs.theirs)]
         return {
             self.name: pairs.measured(
