@@ -1,6 +1,6 @@
 """Settings: frozen, typed and nested by component; unknown keys are refused."""
 
-from conpet.config.base import NonEmpty, Positive, StrictModel
+from conpet.config.base import NonEmpty, Positive, StrictModel, Width
 from conpet.config.components import (
     ComponentConfig,
     FusionConfig,
@@ -38,4 +38,5 @@ __all__ = [
     "StrictModel",
     "TaskSettings",
     "TrainingConfig",
+    "Width",
 ]

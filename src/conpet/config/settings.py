@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from conpet.config.base import NonEmpty, Positive, Sectioned, StrictModel, nested, parse
+from conpet.config.base import Epochs, NonEmpty, Positive, Sectioned, StrictModel, Width, nested, parse
 from conpet.config.components import (
     ChosenBy,
     ComponentConfig,
@@ -94,7 +94,7 @@ class TrainingConfig(StrictModel):
 
     budget: ClassVar[frozenset[str]] = frozenset({"epochs", "max_steps", "batch_size", "learning_rate", "weight_decay"})
 
-    epochs: Positive = 5
+    epochs: Epochs = 5
     max_steps: Positive | None = None
     batch_size: Positive = 8
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
@@ -145,8 +145,8 @@ class ConsolidationConfig(StrictModel):
 
     budget: ClassVar[frozenset[str]] = frozenset({"epochs", "batch_size", "learning_rate"})
 
-    rank: Positive = 16
-    epochs: Positive = 5
+    rank: Width = 16
+    epochs: Epochs = 5
     batch_size: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
 
@@ -333,10 +333,10 @@ class DesignChoices(StrictModel):
     noun = "choice"
 
     adapted: NonEmpty[Annotated[float, Field(gt=0, le=1)]] = (0.1, 0.2, 0.5, 1.0)
-    ranks: NonEmpty[Positive] = (2, 4, 8, 16, 32)
+    ranks: NonEmpty[Width] = (2, 4, 8, 16, 32)
     targets: NonEmpty[Literal["all-linear"] | NonEmpty[str]] | None = None
     learning_rates: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1e-4, 3e-3)
-    epochs: Positive = 12
+    epochs: Epochs = 12
     warmups: NonEmpty[Literal["none", "first-task"]] = ("none", "first-task")
 
     @model_validator(mode="after")

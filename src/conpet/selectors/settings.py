@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from conpet.config import Positive, SelectorConfig
+from conpet.config import Positive, SelectorConfig, Width
 
 
 class LearnedSelectorConfig(SelectorConfig):
@@ -20,6 +20,6 @@ class LearnedSelectorConfig(SelectorConfig):
 
     budget = frozenset({"steps", "learning_rate"})
 
-    rank: Positive = 8
+    rank: Width = 8
     steps: Positive = 100
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from conpet.config import ModuleConfig, NonEmpty, Positive
+from conpet.config import ModuleConfig, NonEmpty, Width
 
 Targets = Literal["all-linear"] | NonEmpty[str]
 """Leaf names of linear maps (`("q_proj", "k_proj")`), or "all-linear"."""
@@ -26,7 +26,7 @@ class LoraConfig(ModuleConfig):
 
     budget = frozenset({"dropout"})
 
-    rank: Positive = 8
+    rank: Width = 8
     alpha: Annotated[float, Field(gt=0)] = 16.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: Targets = "all-linear"
@@ -51,7 +51,7 @@ class BottleneckConfig(ModuleConfig):
         width: Width of the bottleneck.
     """
 
-    width: Positive = 16
+    width: Width = 16
 
 
 class PrefixConfig(ModuleConfig):
@@ -61,4 +61,4 @@ class PrefixConfig(ModuleConfig):
         tokens: Length of the prefix: the number of trained keys and of trained values.
     """
 
-    tokens: Positive = 16
+    tokens: Width = 16
