@@ -19,8 +19,8 @@ from benchmarks.serving.client import UNANSWERED, Plan
 from benchmarks.serving.processes import Asked, Server
 from conpet.demo.stream import demo_stream
 
-CLIENTS = {1: 64, 32: 8}
-"""Clients that ask on and on, by the number of texts in a request: enough to keep a server busy."""
+CLIENTS = {1: 512, 32: 16}
+"""Clients that ask on and on, by the number of texts in a request: while a full batch is answered, another waits."""
 SYSTEMS = {1: ("conpet", "plain", "peft"), 32: ("conpet", "plain", "loop", "peft")}
 """What is compared, by the number of texts in a request; with one, `plain` and `loop` are the same."""
 SHARES = (0.1, 0.3, 0.6, 0.9, 1.1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +20,9 @@ from conpet.serve.metrics import Metrics
 from conpet.serve.settings import ServeSettings
 from conpet.serve.warming import warm
 from conpet.state.live import Live
+
+_NICENESS = 10
+"""Of the thread that loads new generations, so that it takes the time that answering leaves."""
 
 
 class Serving:
@@ -91,6 +96,7 @@ class Serving:
     def _run(self) -> None:
         try:
             self._load()
+            _yield_to_others()
         except Exception as error:  # noqa: BLE001 - whatever it is, there is nothing to serve
             self._log.error("the workspace cannot be loaded", exc_info=not is_out_of_memory(error), reason=str(error))
             self._on_failure(error)
@@ -136,3 +142,10 @@ class Serving:
                 self._problem = reason
                 self._metrics.swap_failed()
                 self._log.error("the newest generation cannot be loaded", exc_info=not is_out_of_memory(error))
+
+
+def _yield_to_others() -> None:
+    """Lower the priority of this thread, where the system can do that for a thread alone."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
