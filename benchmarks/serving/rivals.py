@@ -27,7 +27,7 @@ from pydantic import BaseModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from benchmarks.speed.rivals import Padded, exported_labels, hidden_of, no_cache, represent
+from benchmarks.speed.rivals import Padded, exported_labels, hidden_of, no_cache, plain_model, represent
 from conpet import Example
 from conpet.backbone.load import load_backbone
 from conpet.backbone.states import pad_ids
@@ -54,7 +54,7 @@ class Rival:
     def __init__(self, kind: str, backbone: str, modules: Path) -> None:
         self._kind = kind
         self._loaded = load_backbone(backbone, dtype="auto", device="cpu")
-        self._model: Any = self._loaded.model
+        self._model: Any = plain_model(self._loaded)
         self._tokens = json.loads(next(modules.glob("*/inference.json")).read_text())["max_tokens"]
         self._heads = {folder.name: _head(folder) for folder in sorted(modules.iterdir())}
         if kind == "peft":
@@ -62,7 +62,7 @@ class Rival:
             self._model = PeftModel.from_pretrained(self._model, modules / first, adapter_name=first)
             for name in others:
                 self._model.load_adapter(modules / name, adapter_name=name)
-            self._model.to(self._loaded.model.dtype)
+            self._model.to(self._loaded.dtype)
         weights, biases, labels = zip(*self._heads.values(), strict=True)
         self._all = torch.cat(weights), torch.cat(biases), [label for some in labels for label in some]
         self._model.eval()

@@ -13,7 +13,7 @@ from benchmarks.speed.bench import Bench
 from benchmarks.speed.checking import same_answers
 from benchmarks.speed.machine import achieved, pass_work
 from benchmarks.speed.profiling import profiled
-from benchmarks.speed.rivals import Mixed, Padded, by_length, padded, plain_forward
+from benchmarks.speed.rivals import Mixed, Padded, by_length, padded, plain_forward, plain_model
 from benchmarks.speed.row import Row
 from benchmarks.speed.timing import Goal, Measured, Pairs, check_close, in_turns, timed
 from conpet import ConPET
@@ -49,6 +49,7 @@ def against_forward(bench: Bench, live: Live, *, as_they_are: bool = False) -> P
         as_they_are: Whether the texts are test utterances with their words in order.
     """
     backbone = live.method.backbone
+    model = plain_model(backbone.loaded)
     read, texts, pairs = bench.utterances if as_they_are else bench.texts, bench.sizes.texts, bench.sizes.pairs
 
     def prepare(number: int) -> tuple[list[str], list[Padded]]:
@@ -58,7 +59,7 @@ def against_forward(bench: Bench, live: Live, *, as_they_are: bool = False) -> P
     return in_turns(
         prepare,
         lambda given: answer(live, examples(given[0])),
-        lambda given: plain_forward(backbone.loaded.model, given[1]),
+        lambda given: plain_forward(model, given[1]),
         pairs,
         profile=profiled,
     )
@@ -152,6 +153,7 @@ class OneText(Row):
         workspace = bench.few()
         workspace.predict(["loaded once"])
         backbone = workspace.backbone
+        model = plain_model(backbone.loaded)
 
         def prepare(number: int) -> tuple[list[str], list[Padded]]:
             inputs = bench.texts(number, 1)
@@ -160,7 +162,7 @@ class OneText(Row):
         pairs = in_turns(
             prepare,
             lambda given: workspace.predict(given[0]),
-            lambda given: plain_forward(backbone.loaded.model, given[1]),
+            lambda given: plain_forward(model, given[1]),
             6 * bench.sizes.pairs,
             profile=profiled,
         )
@@ -285,9 +287,8 @@ class MixedBatch(Row):
         weight = head.weight.detach().to(backbone.device)
         theirs = nn.functional.linear(peft.theirs[-1], weight, head.bias.detach().to(backbone.device))
         equal = check_close(f"logits of {rows} modules", torch.stack(peft.ours[-1]), theirs, bench.tolerance(backbone))
-        plain = in_turns(
-            prepare, ours, lambda given: plain_forward(backbone.loaded.model, [given[1]]), bench.sizes.pairs
-        )
+        model = plain_model(backbone.loaded)
+        plain = in_turns(prepare, ours, lambda given: plain_forward(model, [given[1]]), bench.sizes.pairs)
         detail = {**about(backbone, rows), "tokens_a_row": bench.sizes.tokens, "rank": 8}
         return {
             "mixed-batch": peft.measured(equal, **detail),

@@ -5,7 +5,6 @@ They share with conpet what makes the work equal: weights, token ids, batches, p
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -17,9 +16,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import AutoModel
 
 from benchmarks.speed.timing import timed
-from conpet.backbone.backbone import Backbone
+from conpet.backbone.backbone import Backbone, Loaded
+from conpet.backbone.load import find_folder
 from conpet.backbone.states import Encoded, pad_ids
 from conpet.config import TaskSettings
 from conpet.modules.optimisation import epoch_batches
@@ -53,6 +54,14 @@ def hidden_of(model: nn.Module, batch: Padded, **more: Any) -> Tensor:
     """Return a model's last hidden states `[n, T, d]`."""
     hidden: Tensor = model(input_ids=batch.ids, attention_mask=batch.mask, **more).last_hidden_state
     return hidden
+
+
+def plain_model(loaded: Loaded) -> Any:
+    """Return a model with these weights as Transformers makes it: conpet's has other linear maps."""
+    folder = find_folder(loaded.name)
+    model: Any = AutoModel.from_pretrained(folder, dtype=loaded.dtype, attn_implementation="sdpa").to(loaded.device)
+    model.load_state_dict(loaded.model.state_dict())
+    return model.eval().requires_grad_(False)
 
 
 def plain_forward(model: nn.Module, batches: Sequence[Padded]) -> list[Tensor]:
@@ -92,7 +101,7 @@ class PeftLoop:
         self.backbone = backbone
         self.settings = settings
         self.layers = layers
-        self.base: Any = copy.deepcopy(backbone.loaded.model)
+        self.base: Any = plain_model(backbone.loaded)
         self.attention = "sdpa"
 
     def choose_attention(self, encoded: Sequence[Encoded], targets: Tensor) -> None:
@@ -207,7 +216,7 @@ class Mixed:
     def __init__(self, backbone: Backbone, config: dict[str, Any], modules: Sequence[dict[str, Tensor]]) -> None:
         peft_config = LoraConfig(**config)
         half = {} if backbone.dtype is torch.float32 else {"autocast_adapter_dtype": False}
-        base = copy.deepcopy(backbone.loaded.model)
+        base = plain_model(backbone.loaded)
         self.names = [f"m{number}" for number in range(len(modules))]
         self.model: Any = PeftModel(base, peft_config, adapter_name=self.names[0], **half)
         for name in self.names[1:]:
@@ -224,7 +233,7 @@ class Mixed:
 
 def exported_logits(backbone: Backbone, folder: Path, encoded: Encoded) -> Tensor:
     """Return the logits of an example from an exported module loaded by PEFT."""
-    model = PeftModel.from_pretrained(copy.deepcopy(backbone.loaded.model), folder).to(backbone.dtype).eval()
+    model = PeftModel.from_pretrained(plain_model(backbone.loaded), folder).to(backbone.dtype).eval()
     batch = padded([encoded], [0], backbone)
     head = {name: value.to(backbone.device) for name, value in load_file(folder / "head.safetensors").items()}
     with torch.inference_mode():

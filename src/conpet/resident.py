@@ -7,17 +7,23 @@ import os
 from collections.abc import Callable
 from functools import cache
 
-_KERNELS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 MOST_KERNELS = 160
-"""Compiled matrix products that oneDNN keeps; each takes up to 0.6 MB. Its own limit is 1,024."""
+"""Compiled matrix products that oneDNN keeps; each takes up to 0.3 MB. Its own limit is 1,024."""
+_LIMITS = {
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": MOST_KERNELS,
+    # Torch's own cache keeps a description of each product, as large as the kernel and quick to make.
+    "LRU_CACHE_CAPACITY": 1,
+}
+"""Environment variables with the limits of both caches, least recently used first."""
 
 
 def limit_kernels() -> None:
-    """Limit the compiled matrix products that oneDNN keeps, least recently used first, unless the user set a limit.
+    """Limit what is kept of compiled matrix products on a CPU, unless the user set the limits.
 
-    Has no effect if oneDNN has computed anything in this process before.
+    Has no effect if torch has computed anything with them in this process before.
     """
-    os.environ.setdefault(_KERNELS, str(MOST_KERNELS))
+    for name, most in _LIMITS.items():
+        os.environ.setdefault(name, str(most))
 
 
 def release_unused() -> None:

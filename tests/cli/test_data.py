@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +292,60 @@ def test_long_labels_are_shortened_except_in_json(tmp_path: Path) -> None:
     ]
     assert {finding["place"]["label"], finding["other"]["label"]} == {long, "renew"}
     assert long in finding["message"]
+
+
+def piped(monkeypatch: pytest.MonkeyPatch, sent: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(sent.encode()), encoding="utf-8"))
+
+
+TABLE = "id;text;label\n" + "".join(f"{number};{row['text']};{row['label']}\n" for number, row in enumerate(rows()))
+"""The rows of a table, and a test input of the first task of `STREAM`."""
+LEAK = f"leak;{STREAM[0].test[0].text};hours\n"
+
+
+def test_data_from_standard_input_is_checked_and_fixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    piped(monkeypatch, TABLE + "77; ;hours\n")
+    folder = tmp_path / "clean"
+    done = conpet("data", "check", "-", "--input-format", "csv", "--quick", "--fix", folder)
+    assert (done.code, "standard input: row 10: empty text" in done.out) == (0, True)
+    (left,) = [json.loads(line) for line in (folder / "left-out.jsonl").read_text().splitlines()]
+    assert (left["file"], left["row"]) == ("standard input", 10)
+    kept = [json.loads(line) for line in (folder / "stdin.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in kept] == [str(number) for number in range(8)]
+    piped(monkeypatch, "nonsense\n")
+    refused = conpet("data", "check", "-", "--quick")
+    assert refused.code == 1
+    assert "other formats with --input-format" in refused.out
+    piped(monkeypatch, TABLE)
+    assert "--name NAME" not in conpet("data", "check", "-", "--input-format", "csv", "--quick").out
+
+
+def test_a_task_is_learned_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = taught(tmp_path)
+    piped(monkeypatch, TABLE)
+    unnamed = conpet("learn", workspace, "-", "--input-format", "csv")
+    assert (unnamed.code, "a task from standard input needs a name" in unnamed.err) == (2, True)
+    arguments = ("learn", workspace, "-", "--input-format", "csv", "--name", "library", "--all-rows", "--no-evaluate")
+    piped(monkeypatch, TABLE + LEAK)
+    refused = conpet(*arguments)
+    assert refused.code == 1
+    assert "standard input: row 10: trains on a held-out input: stored test example" in refused.err
+    piped(monkeypatch, TABLE + LEAK)
+    planned = conpet(*arguments, "--fix", "--dry-run")
+    assert (planned.code, "library" in planned.out) == (0, True)
+    assert len(Store.open(workspace).snapshot().tasks) == len(STREAM)
+    piped(monkeypatch, TABLE + LEAK)
+    assert conpet(*arguments, "--fix").code == 0
+    task = Store.open(workspace).snapshot().task("library")
+    assert task.active.labels == ["hours", "renew"]
+    piped(monkeypatch, TABLE.replace("hours", "renew"))
+    more = conpet("learn", workspace, "-", "--input-format", "csv", "--extend", "--no-evaluate")
+    assert (more.code, Store.open(workspace).snapshot().task("library").active.number) == (0, 2)
+
+
+def test_a_terminal_as_standard_input_is_told_how_to_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    piped(monkeypatch, "".join(json.dumps(row) + "\n" for row in rows()))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    typed = conpet("data", "check", "-", "--quick")
+    assert (typed.code, "reading standard input" in typed.err, "Ctrl-D" in typed.err) == (0, True, True)
+    assert "nothing found" in typed.out

@@ -18,7 +18,7 @@ from conpet.backbone.depth import check_frozen_layers
 from conpet.backbone.encode import Encoder
 from conpet.backbone.features import FrozenFeatures
 from conpet.backbone.fingerprint import Fingerprint
-from conpet.backbone.frozen_linear import with_frozen_maps
+from conpet.backbone.frozen_linear import parameter_count, with_frozen_maps
 from conpet.backbone.pooling import Pooling
 from conpet.backbone.sample_texts import SAMPLE_TEXTS
 from conpet.backbone.short_attention import use_short_attention
@@ -41,19 +41,19 @@ class Loaded:
 
     name: str
     model: nn.Module
+    """Given as loaded; kept with faster linear maps where available (`with_frozen_maps`), which hold the only copy of
+    their weights."""
     encoder: Encoder
     fingerprint: Fingerprint
     device: torch.device
-    tree: nn.Module = field(init=False, repr=False, compare=False)
-    """A copy of the module tree over the same weights, with faster linear maps where available (`with_frozen_maps`)."""
     layouts: dict[int | None, tuple[str | None, bool]] = field(default_factory=dict, repr=False, compare=False)
     """`path` and `as_tuple` of verified cuts by `frozen_layers`; the same for other weights of this architecture."""
 
     def __post_init__(self) -> None:
-        tree = with_frozen_maps(self.model)
-        if tree is not self.model:
-            use_short_attention(tree)
-        object.__setattr__(self, "tree", tree)
+        model = with_frozen_maps(self.model)
+        if model is not self.model:
+            use_short_attention(model)
+            object.__setattr__(self, "model", model)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -196,7 +196,7 @@ class Backbone:
     @property
     def parameters(self) -> int:
         """Number of frozen parameters."""
-        return sum(parameter.numel() for parameter in self.cut.model.parameters())
+        return parameter_count(self.cut.model)
 
     @property
     def suffix_share(self) -> float:
@@ -362,12 +362,12 @@ class _WholePrefix:
 def _verified_cut(loaded: Loaded, frozen_layers: int | None) -> Cut:
     """Return the model's cut, verified once at the layer used; a model that fails counts as uncuttable."""
     if frozen_layers not in loaded.layouts:
-        cut = Cut.of(loaded.tree)
+        cut = Cut.of(loaded.model)
         chosen = default_frozen_layers(cut.layers) if frozen_layers is None else frozen_layers
         depth = chosen or cut.layers
         holds = not 1 <= depth <= cut.layers or cut.holds(depth)
         loaded.layouts[frozen_layers] = loaded.layouts[chosen] = (cut.path, cut.as_tuple) if holds else (None, False)
-    return Cut(loaded.tree, *loaded.layouts[frozen_layers])
+    return Cut(loaded.model, *loaded.layouts[frozen_layers])
 
 
 def longest_input(model: nn.Module) -> int | None:

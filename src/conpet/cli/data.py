@@ -44,7 +44,7 @@ def check(
         typer.Argument(
             metavar="FILES|STREAM",
             help="Data files, folders with train, validation and test files, or a folder of these, in the order in "
-            "which they would be learned.",
+            "which they would be learned. - reads standard input: JSON lines, or the format named by --input-format.",
             show_default=False,
         ),
     ],
@@ -174,7 +174,10 @@ def _print(
 
 def _learn(report: DataCheckReport, sources: list[Path], options: ReadOptions | None = None) -> str:
     """Return the command that learns the data, which takes one file or folder."""
+    from conpet.data.source import is_stdin
+
     source = str(sources[0]) if len(sources) == 1 else "..."
     reading = reading_arguments(options) if options is not None else []
     command = shlex.join(["conpet", "learn", report.workspace or "WORKSPACE", source, *reading])
-    return f"{command} {report.learn_options}" if report.learn_options else command
+    needs_name = is_stdin(source) and report.learn_options in (None, "--mixed")
+    return " ".join(filter(None, (command, report.learn_options, "--name NAME" if needs_name else None)))

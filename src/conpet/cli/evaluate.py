@@ -185,8 +185,7 @@ def _evaluate_file(source: str, target: str | None, how: ReadOptions, workspace:
     from conpet.files import require_writable_file, written_aside
 
     form = PredictionFormat.of(Path(target)) if target is not None else None
-    if source != STDIN:
-        require_path(source, "nothing was evaluated")
+    require_path(source, "nothing was evaluated")
     if target is not None:
         require_writable_file(Path(target), None if source == STDIN else Path(source))
     rows = read_labelled(source, how, lambda text: line(f"note: {text}", messages()))

@@ -123,7 +123,7 @@ def learn(
         typer.Argument(
             metavar="TASK_OR_STREAM",
             help="A data file (JSONL, CSV, Excel, Parquet, Rasa, ...); a folder with train, validation and test files; "
-            "or a folder of these.",
+            "or a folder of these. - reads standard input: JSON lines, or the format named by --input-format.",
             show_default=False,
         ),
     ] = None,
@@ -229,6 +229,7 @@ def learn(
     if source is not None and server is not None:
         raise typer.BadParameter("with --server, give only the data: the server has the workspace")
     data = workspace if source is None else source
+    _check_stdin(data, name=name, known=extend or into is not None)
     require_path(data, "nothing was learned")
     try:
         if server is not None:
@@ -293,6 +294,20 @@ def _check_own(*, extend: bool, own: bool, into: str | None, named: bool) -> Non
         )
     if into is not None and named:
         raise typer.BadParameter("there is no new task to name: leave out --name and --template", param_hint="--into")
+
+
+def _check_stdin(source: Path, *, name: str | None, known: bool) -> None:
+    """Refuse a new task from standard input without a name.
+
+    Args:
+        source: The data.
+        name: The option.
+        known: Whether all examples become part of known tasks.
+    """
+    from conpet.data.source import is_stdin
+
+    if is_stdin(source) and name is None and not known:
+        raise typer.BadParameter("a task from standard input needs a name: give --name NAME", param_hint="--name")
 
 
 def _check_modes(*, extend: bool, mixed: bool, into: str | None, batch: int, consolidate: str | None) -> None:

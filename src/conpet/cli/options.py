@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from conpet.cli.console import line, messages
 from conpet.data.raw import ReadOptions
 from conpet.errors import ConfigError, DataError, Problem
 
@@ -176,7 +178,9 @@ def reading_arguments(options: ReadOptions) -> list[str]:
 
 
 def require_path(path: str | Path, consequence: str) -> None:
-    """Check that there is a file or folder, before anything slow is done.
+    """Check that there is a file or folder, before anything slow is done; "-" is standard input.
+
+    Says how to end the input if standard input is a terminal.
 
     Args:
         path: The path.
@@ -186,7 +190,13 @@ def require_path(path: str | Path, consequence: str) -> None:
         DataError: There is none.
     """
     from conpet.data.files import NO_SUCH_PATH
+    from conpet.data.source import is_stdin
 
+    if is_stdin(path):
+        if sys.stdin.isatty():
+            end = "Ctrl-Z and Enter" if sys.platform == "win32" else "Ctrl-D"
+            line(f"reading standard input; type or paste rows, then end with {end} on a line of its own", messages())
+        return
     try:
         exists = Path(path).exists()
     except OSError:

@@ -117,8 +117,8 @@ def predict(
     how = reading(
         text=text_column, identifier=id_column, encoding=encoding, form=input_format, inclusive_ends=inclusive_ends
     )
-    if source not in (None, STANDARD):
-        require_path(str(source), "nothing was predicted")
+    if source is not None:
+        require_path(source, "nothing was predicted")
     if target not in (None, STANDARD):
         require_writable_file(Path(target or ""), Path(source) if source not in (None, STANDARD) else None)
     opened: Predictor

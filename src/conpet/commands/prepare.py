@@ -19,6 +19,7 @@ from conpet.data.quality.loading import Known, data_of_tasks, load_data, tasks_o
 from conpet.data.quality.rows import TRAIN, Data, Mode, Row, TaskRows, input_identity
 from conpet.data.raw import ReadOptions
 from conpet.data.readers import LoadedTask, next_step_of
+from conpet.data.source import source_name
 from conpet.errors import DataError, Problem, plural
 from conpet.report.data_check import LeftOutRow
 from conpet.store import Snapshot
@@ -123,7 +124,7 @@ def _checked(
         problems = _problems(wrong)
         files = plural(len({problem.file for problem in problems}), "file")
         raise DataError(
-            f"{path}: {plural(len(problems), 'problem')} in {files}; nothing was learned"
+            f"{source_name(path)}: {plural(len(problems), 'problem')} in {files}; nothing was learned"
             f"{_next_step(done, loaded, options) or _hint(done, options)}",
             problems,
         )

@@ -22,7 +22,7 @@ from conpet.data.held_out import with_held_out
 from conpet.data.labelled import SUBSETS
 from conpet.data.raw import Note, RawRow, ReadOptions
 from conpet.data.rows import RowError, id_of, parse_row
-from conpet.data.source import Source
+from conpet.data.source import Source, source_name
 from conpet.data.stream_layout import SUBSET_NAMES, TaskSource, find_stream, find_task
 from conpet.data.task import Examples, MixedExamples, Task, TaskStream
 from conpet.errors import DataError, Problem, plural
@@ -46,9 +46,9 @@ def read_task(
 
     Args:
         path: A file in any format (`conpet.data.files.FORMATS`; text formats also compressed), a folder with a train
-            file and, if there are any, validation (dev, valid) and test files, or a folder saved by the library
-            `datasets`. See `conpet.data.rows.parse_row` for the fields.
-        name: The task's name; by default the name of the file or folder.
+            file and, if there are any, validation (dev, valid) and test files, a folder saved by the library
+            `datasets`, or "-" for standard input, as in `read_inputs`. See `conpet.data.rows.parse_row` for the fields.
+        name: The task's name; by default the name of the file or folder, or "stdin".
         seed: Seed for splitting missing validation and test sets off the training set (see `Task.notes`).
         template: A template instead of the default of the kind (see `conpet.data.templates.render`).
         settings: Overrides of the workspace's task-level settings.
@@ -180,7 +180,8 @@ def read_mixed(
             for subset, rows in task.subsets.items()
         }
         problems += task.problems
-        problems += check_new_labels(str(source.files.get("train", source.path)), new, source.name, owners, into)
+        train = source_name(source.files.get("train", source.path))
+        problems += check_new_labels(train, new, source.name, owners, into)
         owners |= {str(row.example.label): into or source.name for rows in new.values() for row in rows}
     if problems:
         raise DataError(_summary(path, problems), problems)
@@ -257,7 +258,8 @@ def read_inputs(
             yield row.example
         elif on_error == "fail" or row.ends_reading:
             missing = row.reason == NO_SUCH_PATH
-            raise DataError(str(row) if missing else f"{path}: an input cannot be read; correct or remove it", [row])
+            wrong = f"{source_name(path)}: an input cannot be read; correct or remove it"
+            raise DataError(str(row) if missing else wrong, [row])
         else:
             yield row
 
@@ -378,12 +380,12 @@ def _checked(
     source: TaskSource, subsets: dict[str, list[Located]], found: list[Problem], whole: bool
 ) -> Iterator[Problem]:
     """Check the rows; files of which nothing could be read are not also said to be empty."""
-    train = str(source.files["train"])
+    train = source_name(source.files["train"])
     if not subsets["train"] and any(problem.file == train for problem in found):
         return
     yield from check_rows(train, subsets, whole=whole)
     if subsets["train"]:
-        yield from check_task_template(str(source.path), source.template, subsets["train"][0].example.kind)
+        yield from check_task_template(source_name(source.path), source.template, subsets["train"][0].example.kind)
 
 
 def _tell(note: Callable[[str], None] | None, texts: Iterable[str]) -> None:
@@ -395,7 +397,7 @@ def _summary(path: str | Path, problems: list[Problem]) -> str:
     if len(problems) == 1 and problems[0].reason == NO_SUCH_PATH:
         return f"{problems[0]}; nothing was learned"
     files = len({problem.file for problem in problems})
-    return f"{path}: {plural(len(problems), 'problem')} in {plural(files, 'file')}; nothing was learned"
+    return f"{source_name(path)}: {plural(len(problems), 'problem')} in {plural(files, 'file')}; nothing was learned"
 
 
 def _build(

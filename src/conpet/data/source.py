@@ -55,7 +55,7 @@ class Source:
     @property
     def from_stdin(self) -> bool:
         """Whether it is standard input."""
-        return str(self.path) == STDIN
+        return is_stdin(self.path)
 
     @property
     def file(self) -> str:
@@ -162,9 +162,14 @@ class Source:
         return b""
 
 
+def is_stdin(path: str | Path) -> bool:
+    """Return whether a path means standard input."""
+    return str(path) == STDIN
+
+
 def source_name(path: str | Path) -> str:
     """Return the name of a file, or of standard input, in messages."""
-    return "standard input" if str(path) == STDIN else str(path)
+    return "standard input" if is_stdin(path) else str(path)
 
 
 def check_encoding(name: str | None) -> None:

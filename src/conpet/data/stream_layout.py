@@ -16,6 +16,7 @@ from conpet.config.base import worded
 from conpet.data.files import NO_SUCH_PATH, data_suffix, is_data, is_data_folder, readable_endings
 from conpet.data.formats.columnar import saved_subsets
 from conpet.data.raw import ReadOptions
+from conpet.data.source import is_stdin
 from conpet.errors import ConfigError, Problem
 
 STREAM_FILE = "stream.yaml"
@@ -83,12 +84,14 @@ def find_task(
     settings: Mapping[str, Any] | None = None,
     options: ReadOptions | None = None,
 ) -> TaskSource:
-    """Find the files of a task in a file or folder."""
+    """Find the files of a task in a file or folder; "-" is standard input."""
     files: dict[str, Path] = {}
     notes: list[str] = []
     problems = _check_settings(path, settings or {})
     options = options or ReadOptions()
-    if not path.exists():
+    if is_stdin(path):
+        files["train"] = path
+    elif not path.exists():
         problems.append(Problem(str(path), None, NO_SUCH_PATH))
     elif not path.is_dir() or is_data_folder(path):
         files["train"] = path
@@ -102,6 +105,8 @@ def find_task(
 def find_stream(path: Path, options: ReadOptions | None = None) -> tuple[list[TaskSource], list[Problem]]:
     """Find the tasks of a stream: a folder, in natural order or in the order of its `stream.yaml`, or a single task."""
     options = options or ReadOptions()
+    if is_stdin(path):
+        return [find_task(path, options=options)], []
     if (path / STREAM_FILE).is_file():
         return _read_stream_file(path / STREAM_FILE, options)
     if not path.is_dir() or is_data_folder(path) or _contains_subset(path):
@@ -217,6 +222,8 @@ def _stem(path: Path) -> str:
 
 
 def _name(path: Path) -> str:
+    if is_stdin(path):
+        return "stdin"
     return path.resolve().name if path.is_dir() else _stem(path)
 
 

@@ -55,16 +55,21 @@ class Scope:
     def fit(cls, statistics: ClosedFormState, columns: Tensor) -> Scope:
         """Compute the score of some classes.
 
+        The factor of the covariance is kept with the statistics, unless these read storage.
+
         Args:
             statistics: The statistics of all tasks.
             columns: Indices of the classes that may be the answer, at least one.
         """
         view, count = View.RAW, statistics.gram.count
-        if _FACTOR not in statistics.fitted:
+        factor = statistics.fitted.get(_FACTOR)
+        if factor is None:
             within = statistics.gram.products[view] - statistics.between(view)
-            statistics.fitted[_FACTOR] = _within_factor(within, count - len(statistics.labels))
+            factor = _within_factor(within, count - len(statistics.labels))
+            if not statistics.gram.reads_storage:
+                statistics.fitted[_FACTOR] = factor
         means = statistics.means(view)[columns]
-        return cls._of(statistics.feature_map, statistics.fitted[_FACTOR], means, statistics.counts[columns].double())
+        return cls._of(statistics.feature_map, factor, means, statistics.counts[columns].double())
 
     @classmethod
     def without_rows(cls, statistics: ClosedFormState, columns: Tensor, features: Tensor, classes: Tensor) -> Scope:

@@ -229,8 +229,8 @@ class Scatter:
     """The between-class scatter `[D, D]`: the sum over labels of `s s^T / n`, for the sum s of a label's n rows.
 
     Consecutive states differ by few tasks, so only the labels of those are added or removed: the cost does not grow
-    with the number of tasks. The scatter is kept from the second state on, because most processes see only one. Safe
-    for threads.
+    with the number of tasks. The scatter is kept from the second state on, because most processes see only one, and it
+    is as large as the features squared. Safe for threads.
     """
 
     def __init__(self) -> None:
@@ -247,13 +247,14 @@ class Scatter:
         """
         current = {id(sums): sums for sums in classes}
         previous, total = self._last.get(view, ({}, None))
+        keeps = total is not None or (bool(previous) and previous.keys() != current.keys())
         added = [sums for key, sums in current.items() if key not in previous]
         removed = [sums for key, sums in previous.items() if key not in current]
         if total is None or len(added) + len(removed) >= len(current):
             width = classes[0].feature_map.width(view)
             added, removed, total = list(current.values()), [], torch.zeros(width, width, dtype=torch.float64)
         total = _add_scatter(_add_scatter(total, view, added, 1), view, removed, -1)
-        self._last = {**self._last, view: (current, total if previous else None)}
+        self._last = {**self._last, view: (current, total if keeps else None)}
         return total / _STEPS_PER_GRID_UNIT**2
 
 

@@ -11,6 +11,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from conpet.backbone.frozen_linear import stored_weight
 from conpet.errors import BackboneError
 from conpet.modules.adapter import MapUpdate
 from conpet.modules.grouped_matmul import GroupedMatmul, SingleMatmul
@@ -65,7 +66,7 @@ def room_for(*needs: Shapes) -> Shapes:
 
 def bytes_of(base: nn.Linear, room: Shapes) -> int:
     """Return the bytes that a slot takes in the stack of a map."""
-    return sum(prod(shape) * _dtype(name, base.weight).itemsize for name, shape in room.items())
+    return sum(prod(shape) * _dtype(name, stored_weight(base)).itemsize for name, shape in room.items())
 
 
 class BatchedLinear(nn.Module):
@@ -86,7 +87,7 @@ class BatchedLinear(nn.Module):
         """Shapes of the update in each slot."""
 
     def _stack(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        like = self.base.weight
+        like = stored_weight(self.base)
         return torch.full(shape, _neutral(name), dtype=_dtype(name, like), device=like.device)
 
     def grown(self, slots: int, room: Shapes) -> BatchedLinear:

@@ -5,17 +5,16 @@ A backbone contains at most one: each is trained over the original weights and r
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from conpet.artifact import Artifact, ObjectReader
 from conpet.backbone.backbone import Backbone, Loaded
-from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, digest_tensors
+from conpet.backbone.frozen_linear import with_maps
+from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, MapUpdate, digest_tensors
 from conpet.modules.folded_info import FOLDED, FoldedNote, Producer
 from conpet.modules.kinds.settings import LoraConfig
 from conpet.modules.module import StoredModule
@@ -80,13 +79,19 @@ def folded(loaded: Loaded, stored: ObjectReader) -> Loaded:
     Each adapted map becomes `W + scale B A`, added in float32. The new fingerprint includes the module's digest, so
     states computed before and after are never confused.
     """
-    model: nn.Module = copy.deepcopy(loaded.model)
-    maps = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
-    with torch.no_grad():
-        for path, update in StoredModule.of(stored).weights(maps).items():
-            assert update.down is not None and update.up is not None, "only a LoRA is folded"  # noqa: S101, PT018
-            weight = maps[path].weight
-            change = update.up.float() @ update.down.float()
-            weight.copy_((weight.float() + change.to(weight.device)).to(weight.dtype))
+    maps = {path: module for path, module in loaded.model.named_modules() if isinstance(module, nn.Linear)}
+    updates = StoredModule.of(stored).weights(maps)
+    model = with_maps(loaded.model, {maps[path]: _updated(maps[path], update) for path, update in updates.items()})
     fingerprint = loaded.fingerprint.changed_by(FoldedNote.of(stored).digest)
     return replace(loaded, model=model, fingerprint=fingerprint)
+
+
+def _updated(base: nn.Linear, update: MapUpdate) -> nn.Linear:
+    """Return a map with a LoRA added to its weight; the bias is shared."""
+    assert update.down is not None and update.up is not None, "only a LoRA is folded"  # noqa: S101, PT018
+    weight = base.weight.detach()
+    change = update.up.float() @ update.down.float()
+    updated = nn.Linear(base.in_features, base.out_features, device="meta")
+    updated.weight = nn.Parameter((weight.float() + change.to(weight.device)).to(weight.dtype), requires_grad=False)
+    updated.bias = base.bias
+    return updated.eval()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from conpet.backbone.frozen_linear import pulled_back
+from conpet.backbone.frozen_linear import pulled_back, stored_weight
 from conpet.modules.grouped_matmul import Run, add_product, runs_of
 
 
@@ -60,18 +60,18 @@ class LowRankLinear(nn.Module):
             down: A' `[m, in]`.
             up: B' `[out, m]`, including the scale.
         """
-        weight = self.base.weight
-        self._past = down.to(weight), up.to(weight)
+        weight = stored_weight(self.base)
+        self._past = down.to(weight.device, weight.dtype), up.to(weight.device, weight.dtype)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map `[..., in]` to `[..., out]`."""
-        rows = hidden.reshape(-1, hidden.shape[-1]).to(self.base.weight.dtype)
+        rows = hidden.reshape(-1, hidden.shape[-1]).to(stored_weight(self.base).dtype)
         dropped = self.dropout(rows)
         if dropped is rows and self._past is None:
             arguments = rows, self.base, self.scale, *self._runs_and_updates(len(rows))
             output: Tensor = _LowRankFunction.apply(*arguments)  # type: ignore[no-untyped-call]
         else:
-            output = nn.functional.linear(rows, self.base.weight, self.base.bias)
+            output = self.base(rows)
             if self._past is not None:
                 output = torch.addmm(output, rows @ self._past[0].T, self._past[1].T)
             down, up = self.down.to(output.dtype), self.up.to(output.dtype)

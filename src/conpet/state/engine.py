@@ -21,7 +21,7 @@ from conpet.types import Candidate, OnError, Prediction, PredictOptions
 
 CHUNK = 256
 """Number of inputs per batch of a stream."""
-RELEASE_EVERY = 4096
+RELEASE_EVERY = 512
 """Number of inputs after which memory is released: between them, freed memory is used again."""
 
 Inputs = TypeVar("Inputs", bound=Iterable[Input])

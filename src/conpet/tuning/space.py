@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-
 from conpet.backbone.backbone import Backbone
 from conpet.config import DesignChoices, Settings
 from conpet.errors import ConfigError
@@ -164,6 +162,8 @@ def _matter(method: Method, name: str, values: Iterable[Any]) -> bool:
 
 def _targets(method: Method, choices: DesignChoices) -> tuple[str | tuple[str, ...], ...]:
     """Return the sets of linear maps to choose from."""
+    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
     backbone = method.backbone
     if choices.targets is not None:
         for targets in choices.targets:

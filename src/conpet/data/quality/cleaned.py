@@ -49,7 +49,7 @@ def write_cleaned(done: Examination, loaded: Sequence[LoadedTask], folder: Path)
     names = folder_names([task.name for task in done.fixed.tasks], {STREAM_FILE, LEFT_OUT})
     entries = []
     for task, one, name in zip(done.fixed.tasks, loaded, names, strict=True):
-        single = one.source.path.is_file() and list(task.subsets) == [TRAIN]
+        single = not one.source.path.is_dir() and list(task.subsets) == [TRAIN]
         for subset, rows in task.subsets.items():
             path = folder / (f"{name}.jsonl" if single else f"{name}/{subset}.jsonl")
             _write(path, json_lines(row.example for row in rows).decode())

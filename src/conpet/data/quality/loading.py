@@ -10,6 +10,7 @@ from conpet.data.checks import Located
 from conpet.data.quality.rows import ANY_TASK, Data, Mode, Row, TaskRows
 from conpet.data.raw import ReadOptions
 from conpet.data.readers import LoadedTask, build_task, load_rows
+from conpet.data.source import source_name
 from conpet.data.stream_layout import TaskSource, find_stream, find_task, subset_of
 from conpet.data.task import LABELS, Task
 from conpet.errors import Problem
@@ -63,7 +64,7 @@ def load_data(
         else:
             sources.append(find_task(path, name, template, None, options))
     loaded = [load_rows(source) for source in sources]
-    return _data(", ".join(map(str, paths)), list(map(_rows_of, loaded)), known, tuple(problems)), loaded
+    return _data(", ".join(map(source_name, paths)), list(map(_rows_of, loaded)), known, tuple(problems)), loaded
 
 
 def data_of_tasks(tasks: Iterable[Task], known: Known = NOTHING) -> Data:
@@ -156,7 +157,7 @@ def _rows_of(loaded: LoadedTask) -> TaskRows:
     labelled = (head.get("name", LABELS) if isinstance(head, Mapping) else head) == LABELS
     return TaskRows(
         source.name,
-        str(source.path),
+        source_name(source.path),
         {subset: [_row(source.name, subset, one) for one in rows] for subset, rows in loaded.subsets.items()},
         source.template,
         labelled,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from peft import PeftConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
@@ -19,6 +18,11 @@ from conpet.modules.adapter import Adapter, MapUpdate
 from conpet.modules.kinds.settings import Targets
 from conpet.modules.sublayers import linear_maps, linear_paths
 from conpet.randomness import kept
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+# PEFT is imported where modules are made: it takes tens of MB of memory, and predictions do not need it.
 
 ADAPTER = "default"
 PREFIX = "base_model.model."
@@ -98,6 +102,8 @@ def inject_with_peft(config: PeftConfig, suffix: Suffix, device: torch.device) -
 
     PEFT initialises them from the global random generator, so the caller must overwrite the random ones.
     """
+    from peft import inject_adapter_in_model
+
     with kept([device]):
         inject_adapter_in_model(config, suffix.shell, adapter_name=ADAPTER)
     return {_peft_name(name): parameter for name, parameter in suffix.shell.named_parameters() if f".{ADAPTER}" in name}

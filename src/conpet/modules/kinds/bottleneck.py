@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.cut import Suffix
+from conpet.backbone.frozen_linear import stored_weight
 from conpet.config import ModuleConfig
 from conpet.modules.adapter import Adapter, MapUpdate
 from conpet.modules.kinds.base import InjectedModule, ModuleKind, grouped_tensors, uniform
@@ -33,7 +34,7 @@ class AdaptedLinear(nn.Module):
     def __init__(self, base: nn.Linear, width: int, generator: torch.Generator) -> None:
         super().__init__()
         self.base = base
-        size, device = base.out_features, base.weight.device
+        size, device = base.out_features, stored_weight(base).device
         self.adapter_down: nn.Linear = nn.utils.skip_init(nn.Linear, size, width, device=device)
         self.adapter_up: nn.Linear = nn.utils.skip_init(nn.Linear, width, size, device=device)
         with torch.no_grad():

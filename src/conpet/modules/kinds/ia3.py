@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from peft import IA3Config, PeftConfig
 from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
@@ -42,6 +41,8 @@ class Ia3(ModuleKind):
 
     def document(self, backbone: Backbone, config: ModuleConfig) -> dict[str, Any]:
         """Return PEFT's configuration; maps are named by full path, because PEFT's IA3 cannot select layers."""
+        from peft import IA3Config
+
         assert isinstance(config, Ia3Config)  # noqa: S101 - see `Config`
         parts = find_sublayers(backbone, self.name)
         feed_forward = [part.feed_forward_out for part in parts]
@@ -62,6 +63,8 @@ class Ia3(ModuleKind):
         self, backbone: Backbone, suffix: Suffix, document: Mapping[str, Any], generator: torch.Generator
     ) -> InjectedModule:
         """Inject the module with PEFT; the vectors are ones, so nothing is random."""
+        from peft import PeftConfig
+
         return InjectedModule(inject_with_peft(PeftConfig.from_peft_type(**document), suffix, backbone.device))
 
     def updates(self, adapter: Adapter, bases: Mapping[str, nn.Linear]) -> Mapping[str, MapUpdate]:

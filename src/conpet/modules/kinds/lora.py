@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from peft import LoraConfig as PeftLoraConfig
-from peft import PeftConfig
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from conpet.backbone.backbone import Backbone
@@ -51,6 +48,8 @@ class Lora(ModuleKind):
 
     def document(self, backbone: Backbone, config: ModuleConfig) -> dict[str, Any]:
         """Return PEFT's configuration of a LoRA module on the suffix."""
+        from peft import LoraConfig as PeftLoraConfig
+
         assert isinstance(config, LoraConfig)  # noqa: S101 - see `Config`
         targets = checked_targets(backbone, config.targets)
         layers: dict[str, Any] = {}
@@ -126,6 +125,9 @@ def _inject_with_peft(
     backbone: Backbone, suffix: Suffix, document: Mapping[str, Any], generator: torch.Generator
 ) -> InjectedModule:
     """Inject a module with PEFT and redraw its A maps with `generator`."""
+    from peft import PeftConfig
+    from peft.tuners.lora import LoraLayer
+
     parameters = inject_with_peft(PeftConfig.from_peft_type(**document), suffix, backbone.device)
     layers = [module for module in suffix.shell.modules() if isinstance(module, LoraLayer)]
     for layer in layers:
