@@ -1,0 +1,254 @@
+"""Delete what is left of forgotten rows outside the objects in use, check it, and write a receipt."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from conpet.artifact import replace_file, to_json_bytes
+from conpet.commands.audit import Head
+from conpet.commands.traces import SHORT, Traces
+from conpet.state.live import state_cache
+from conpet.store import Store, Writer
+from conpet.store.layout import Layout
+
+FORM = "conpet receipt 1"
+"""What a receipt is, and its form."""
+FORGOTTEN = "[forgotten]"
+"""What stands in place of a forgotten text in records that stay."""
+READERS_SECONDS = 10.0
+"""How long to wait for readers of a former generation, which move on by themselves."""
+_REPORT_FOLDER = "report"
+_JOBS = "jobs"
+
+
+def begin(store: Store, token: str) -> None:
+    """Note, before the commit, that something is being forgotten, so that it is completed after a kill."""
+    layout = Layout(store.path)
+    objects = sorted(path.name for path in layout.objects.iterdir())
+    noted = {"token": token, "before": str(_head(store)), "objects": objects}
+    replace_file(layout.forgetting, to_json_bytes(noted))
+
+
+def unfinished(store: Store) -> str | None:
+    """Return the random number of the change that was committed but not completed, or None."""
+    layout = Layout(store.path)
+    try:
+        token = str(json.loads(layout.forgetting.read_bytes())["token"])
+    except FileNotFoundError:
+        return None
+    if _events(store, token):
+        return token
+    layout.forgetting.unlink(missing_ok=True)  # killed before the commit: nothing was forgotten
+    return None
+
+
+def finish(
+    store: Store,
+    writer: Writer,
+    token: str,
+    traces: Traces | None,
+    sign: Callable[[bytes], str] | None = None,
+    wait_seconds: float = READERS_SECONDS,
+) -> dict[str, Any]:
+    """Delete everything that is left of what a change forgot, check it, and write the receipt.
+
+    It may be repeated, whenever it was interrupted.
+
+    Args:
+        store: The workspace's store.
+        writer: Its only writer.
+        token: The random number of the change.
+        traces: What must not be found afterwards; None if it is not known any more.
+        sign: Returns the signature of a text; None to sign nothing.
+        wait_seconds: How long to wait for readers of a former generation.
+
+    Returns:
+        The receipt, which was also written into the workspace.
+    """
+    layout = Layout(store.path)
+    waiting = _collected(writer, wait_seconds)
+    for name in ("report.html", "report.json"):
+        (layout.root / _REPORT_FOLDER / name).unlink(missing_ok=True)
+    shutil.rmtree(layout.scratch, ignore_errors=True)
+    layout.scratch.mkdir(exist_ok=True)
+    if traces is not None:
+        scrub_jobs(layout.root / _JOBS, traces.texts)
+    # The log of predictions belongs here: what it holds of forgotten inputs is deleted like everything above.
+    scrubbed = writer.scrub()
+    cache = state_cache()
+    if cache.path.exists():
+        with cache:
+            cache.clear()
+    document = json.loads(layout.forgetting.read_bytes())
+    receipt = _receipt(store, document, _checked(layout, cache.path, traces), waiting, scrubbed=scrubbed)
+    if sign is not None:
+        receipt["signature"] = sign(signed_text(receipt))
+    layout.receipts.mkdir(exist_ok=True)
+    replace_file(layout.receipts / f"{receipt['generation']}.json", to_json_bytes(receipt))
+    if not waiting and scrubbed:
+        layout.forgetting.unlink(missing_ok=True)
+    return receipt
+
+
+def signed_text(receipt: Mapping[str, Any]) -> bytes:
+    """Return the text of a receipt that is signed."""
+    content = {key: value for key, value in receipt.items() if key != "signature"}
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def scrub_jobs(folder: Path, texts: Sequence[str]) -> None:
+    """Remove texts from the queue of a server: rows of jobs that wait, and texts in messages and results."""
+    for file in folder.glob("data/*/*.json"):
+        with suppress(FileNotFoundError, ValueError):
+            document = json.loads(file.read_bytes())
+            reduced = _without(document, set(texts))
+            if reduced != document:
+                file.write_text(json.dumps(reduced), encoding="utf-8")
+    database = folder / "jobs.sqlite"
+    if database.exists():
+        with closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as raw:
+            _scrub_tables(raw, texts)
+
+
+def _scrub_tables(raw: sqlite3.Connection, texts: Sequence[str]) -> None:
+    raw.execute("PRAGMA secure_delete=ON")
+    raw.execute("PRAGMA temp_store=MEMORY")
+    tables = [name for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    changed = False
+    for table in tables:
+        for _, column, *_ in raw.execute(f'PRAGMA table_info("{table}")').fetchall():
+            stored = f'SELECT rowid, "{column}" FROM "{table}" WHERE typeof("{column}") = \'text\''  # noqa: S608
+            for row, content in raw.execute(stored).fetchall():
+                scrubbed = _scrubbed(content, texts)
+                if scrubbed != content:
+                    raw.execute(f'UPDATE "{table}" SET "{column}" = ? WHERE rowid = ?', (scrubbed, row))  # noqa: S608
+                    changed = True
+    if changed:
+        raw.execute("VACUUM")
+    raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _scrubbed(cell: str, texts: Sequence[str]) -> str:
+    """Return a cell of a table without texts in the values of its JSON, which hold messages and results."""
+    try:
+        document = json.loads(cell)
+    except ValueError:
+        return cell
+    reduced = _replaced(document, texts)
+    return cell if reduced == document else json.dumps(reduced, ensure_ascii=False)
+
+
+def _replaced(value: Any, texts: Sequence[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _replaced(each, texts) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_replaced(each, texts) for each in value]
+    if isinstance(value, str):
+        for text in texts:
+            # A short text may be part of any word: it is replaced only where a message quotes it.
+            for form in (text,) if len(text) >= SHORT else (repr(text), json.dumps(text, ensure_ascii=False)):
+                value = value.replace(form, FORGOTTEN) if form in value else value
+    return value
+
+
+def _without(document: Any, texts: set[str]) -> Any:
+    """Return a JSON document without the rows in its lists that have one of these texts."""
+    if isinstance(document, dict):
+        return {key: _without(value, texts) for key, value in document.items()}
+    if isinstance(document, list):
+        return [_without(value, texts) for value in document if not (_is_row(value) and _content(value) in texts)]
+    return document
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, dict) and ("text" in value or "tokens" in value)
+
+
+def _content(row: Mapping[str, Any]) -> str:
+    return str(row.get("text") or " ".join(map(str, row.get("tokens", ()))))
+
+
+def _collected(writer: Writer, seconds: float) -> list[str]:
+    """Delete replaced objects; return those that readers still keep after a while."""
+    deadline = time.monotonic() + seconds
+    while True:
+        writer.collect()
+        waiting = writer.waiting()
+        if not waiting or time.monotonic() > deadline:
+            return waiting
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """The result of the search."""
+
+    rows: int
+    files: int
+    bytes: int
+    found: tuple[tuple[str, str], ...]
+
+
+def _checked(layout: Layout, cache: Path, traces: Traces | None) -> _Check | None:
+    if traces is None:
+        return None
+    roots = [layout.root, *(path for path in cache.parent.glob(f"{cache.name}*") if path.is_file())]
+    found, files, size = traces.found(roots)
+    named = sorted({(_named(trace.path, layout.root), trace.what) for trace in found})
+    return _Check(traces.rows, files, size, tuple(named))
+
+
+def _named(path: Path, root: Path) -> str:
+    return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+
+
+def _receipt(
+    store: Store, noted: Mapping[str, Any], check: _Check | None, waiting: Iterable[str], *, scrubbed: bool
+) -> dict[str, Any]:
+    events = _events(store, str(noted["token"]))
+    last = events[-1]
+    detail = {key: value for key, value in last.detail["forget"].items() if key != "token"}
+    layout = Layout(store.path)
+    present = {path.name for path in layout.objects.iterdir()}
+    waiting = list(waiting)
+    return {
+        "form": FORM,
+        "workspace": {"name": store.path.name, "created": store.header().created.isoformat()},
+        "generation": last.id,
+        "time": last.time.isoformat(),
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "actor": last.actor,
+        **detail,
+        "removed_objects": [name for name in noted["objects"] if name not in present],
+        "before": noted["before"],
+        "after": str(Head(last.id, last.digest)),
+        "database_overwritten": scrubbed,
+        "state_cache_emptied": True,
+        "still_read_by_a_process": waiting,
+        "check": check
+        and {
+            "rows": check.rows,
+            "files": check.files,
+            "bytes": check.bytes,
+            "found": [{"file": file, "what": what} for file, what in check.found],
+        },
+        "complete": scrubbed and not waiting and not (check and check.found),
+    }
+
+
+def _events(store: Store, token: str) -> list[Any]:
+    return [event for event in store.events() if event.detail.get("forget", {}).get("token") == token]
+
+
+def _head(store: Store) -> Head:
+    event = store.events()[-1]
+    return Head(event.id, event.digest)
