@@ -104,6 +104,7 @@ class ForgetPlan:
         wanted: What is to be forgotten.
         losses: What active versions lose.
         dropped: Inactive versions that are deleted, because they hold the rows or may hold them.
+        older: The rows in them.
         generations: Kept generations that are dropped for the same reason.
         again: What has to be learned again.
         unmatched: Number of inputs, ids and hashes that match nothing.
@@ -113,6 +114,7 @@ class ForgetPlan:
     wanted: Wanted
     losses: tuple[Loss, ...]
     dropped: tuple[VersionRecord, ...]
+    older: tuple[FoundRows, ...]
     generations: tuple[int, ...]
     again: Again
     unmatched: int
@@ -156,7 +158,8 @@ class ForgetPlan:
 
     def traces(self, backbone: Backbone) -> Traces:
         """Return what would show that a row is still there."""
-        return traces_of([loss.found for loss in self.losses], self.snapshot, backbone)
+        found = [*(loss.found for loss in self.losses), *self.older]
+        return traces_of(found, self.wanted.inputs, self.snapshot, backbone)
 
     def sources(self) -> dict[str, StoredExamples]:
         """Return the examples of the tasks that remain, with test labels, by name."""
@@ -195,7 +198,7 @@ def planned(
     """
     finder = Finder(wanted, lambda: method.backbone, method.settings.backbone.dtype)
     finder.check_names(snapshot)
-    losses, found, inactive = [], set(), []
+    losses, found, inactive, older = [], set(), [], []
     for task in snapshot.tasks:
         own = {version.number: finder.found_in(version, features=True) for version in task.versions}
         lost = own[task.active.number]
@@ -204,6 +207,7 @@ def planned(
         if any(own.values()):
             found.add(task.name)
         others = [version for version in task.versions if not version.active]
+        older += [rows for version in others if (rows := own[version.number]) is not None]
         inactive += [version for version in others if lost is not None or own[version.number] is not None]
     generations = {generation for name in found for generation in holding(store, name)}
     for kept in store.pinned():
@@ -220,7 +224,9 @@ def planned(
     removed = {loss.name for loss in losses if loss.whole}
     left = [task.name for task in snapshot.tasks if task.name not in removed]
     again = what_saw(method, state, snapshot, names, left)
-    plan = ForgetPlan(wanted, tuple(losses), tuple(inactive), tuple(sorted(generations)), again, unmatched, snapshot)
+    plan = ForgetPlan(
+        wanted, tuple(losses), tuple(inactive), tuple(older), tuple(sorted(generations)), again, unmatched, snapshot
+    )
     if not keep_modules:
         check_sources(snapshot, again, list(plan.sources().values()), plan.left)
     return plan
@@ -268,7 +274,7 @@ def forget(
     kept = still_trained(plan.again, plan.snapshot, plan.names) if keep_modules else ()
     detail = {FORGET: _detail(plan, again, kept, token, reason)}
     changes = [replace(change, detail={**change.detail, **detail}) for change in changes]
-    costs = [[] for _ in changes[:-1]] + [tx.costs.stages]
+    costs: list[Sequence[StageCost]] = [*([()] * (len(changes) - 1)), tx.costs.stages]
     tx.commit_all(state, evaluation, changes, costs)
     return report_of(plan, keep_modules=keep_modules, evaluation=tx.measured(evaluation), cost=tuple(tx.costs.stages))
 

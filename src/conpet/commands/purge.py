@@ -57,7 +57,6 @@ def finish(
     token: str,
     traces: Traces | None,
     sign: Callable[[bytes], str] | None = None,
-    wait_seconds: float = READERS_SECONDS,
 ) -> dict[str, Any]:
     """Delete everything that is left of what a change forgot, check it, and write the receipt.
 
@@ -69,13 +68,12 @@ def finish(
         token: The random number of the change.
         traces: What must not be found afterwards; None if it is not known any more.
         sign: Returns the signature of a text; None to sign nothing.
-        wait_seconds: How long to wait for readers of a former generation.
 
     Returns:
         The receipt, which was also written into the workspace.
     """
     layout = Layout(store.path)
-    waiting = _collected(writer, wait_seconds)
+    waiting = _collected(writer)
     for name in ("report.html", "report.json"):
         (layout.root / _REPORT_FOLDER / name).unlink(missing_ok=True)
     shutil.rmtree(layout.scratch, ignore_errors=True)
@@ -177,9 +175,9 @@ def _content(row: Mapping[str, Any]) -> str:
     return str(row.get("text") or " ".join(map(str, row.get("tokens", ()))))
 
 
-def _collected(writer: Writer, seconds: float) -> list[str]:
+def _collected(writer: Writer) -> list[str]:
     """Delete replaced objects; return those that readers still keep after a while."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + READERS_SECONDS
     while True:
         writer.collect()
         waiting = writer.waiting()

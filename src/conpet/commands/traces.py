@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,8 +26,11 @@ from conpet.data.rows import FIELDS
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.memory_writer import stored_examples
 from conpet.state.reading import task_state
+from conpet.state.slots import MODULE
 from conpet.state.statistics import features_of
 from conpet.store import Snapshot, VersionRecord
+
+Item = TypeVar("Item")
 
 MOST_ROWS = 25
 """Most rows that are looked for: a search reads everything once for each of their traces."""
@@ -101,7 +104,8 @@ def decoded(path: Path, content: bytes) -> Iterator[bytes]:
 
 
 def _cells(path: Path) -> Iterator[bytes]:
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as raw:
+    # As if nobody wrote it, so that no other file is made beside it; its log is searched as it is.
+    with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as raw:
         raw.text_factory = bytes
         names = [name.decode() for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         for name in names:
@@ -114,106 +118,107 @@ def _files(roots: Iterable[Path]) -> Iterator[Path]:
         yield from sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
 
 
-def traces_of(found: Sequence[FoundRows], snapshot: Snapshot, backbone: Backbone) -> Traces:
+def traces_of(found: Sequence[FoundRows], given: Sequence[Example], snapshot: Snapshot, backbone: Backbone) -> Traces:
     """Return the traces of rows that are about to be forgotten.
 
     Args:
-        found: The rows, in active versions.
+        found: The rows.
+        given: The inputs they were found by, if any.
         snapshot: The workspace.
         backbone: Its backbone.
     """
-    gone = {(each.version.task, each.version.number): each for each in found}
-    texts = tuple(
-        example.content
-        for each in found
-        for subset in Subset
-        for example in _examples(each, subset, each.stored[subset])
-    )
-    kept = _kept(snapshot, gone)
-    joined, names = "\n".join(kept), {name for version in snapshot.versions for name in (version.task, *version.labels)}
-    names |= {*FIELDS, "kind", *map(str, Subset)}
-    folded = {_folded(content) for content in kept}
-    needles: dict[bytes, str] = {}
-    rows = 0
+    stored = [one for each in found for subset in Subset for one in _examples(each, subset, each.stored[subset])]
+    search = _Search(found, snapshot, backbone)
+    search.add_inputs(_some(given, MOST_ROWS), None)
     total = sum(each.count for each in found)
-    for each in found:
-        most = max(1, MOST_ROWS * each.count // max(1, total))
-        rows += _add(needles, each, backbone, most, joined, folded, names)
-    return Traces(texts, rows, total, needles)
+    rows = sum(search.add(each, max(1, MOST_ROWS * each.count // max(1, total))) for each in found)
+    texts = dict.fromkeys(example.content for example in (*given, *stored))
+    return Traces(tuple(texts), rows, total, search.needles)
 
 
-def _add(
-    needles: dict[bytes, str],
-    found: FoundRows,
-    backbone: Backbone,
-    most: int,
-    joined: str,
-    folded: set[str],
-    names: set[str],
-) -> int:
-    """Add the traces of some rows of a version; return the number of rows."""
-    memory = stored_examples(found.version)
-    rows = 0
-    for subset in Subset:
-        chosen = _some(sorted(found.stored[subset]), most)
-        if memory.latent:
-            rows += _add_latent(needles, memory, subset, chosen)
-            continue
-        examples = [one for one in _examples(found, subset, chosen) if _folded(one.content) not in folded]
-        rows += len(examples)
-        for example in examples:
-            _add_text(needles, example.content, joined, names)
-        if examples:
-            states = backbone.states(examples, memory.template)
-            for number, encoded in enumerate(states.encoded):
-                _add_ids(needles, encoded.ids)
-                _add_numbers(needles, states.features[number], "features")
-                if states.hidden is not None:
-                    _add_numbers(needles, states.hidden[number][-1], "prefix states")
-    features = features_of(task_state(found.version))
-    same = {index for index, row in enumerate(memory.indices) if row not in found.learned}
-    for index in _some(sorted(found.learned), most) if not same or memory.latent else ():
-        _add_numbers(needles, features[index], "features")
-    return rows
+class _Search:
+    """Collects what is to be looked for.
 
+    Args:
+        found: The rows that are about to be forgotten.
+        snapshot: The workspace.
+        backbone: Its backbone.
+    """
 
-def _add_text(needles: dict[bytes, str], text: str, joined: str, names: set[str]) -> None:
-    raw = text.encode("utf-8", "surrogatepass")
-    forms = {json.dumps(text), json.dumps(text, ensure_ascii=False)}
-    whole = len(text) < SHORT or text in joined
-    if not whole:
-        forms = {form[1:-1] for form in forms} | {text, html.escape(text)}
-    if not whole or text not in names:
-        needles.update({form.encode("utf-8", "surrogatepass"): "text" for form in forms})
-    for digest in (hashlib.sha256(raw), hashlib.blake2b(raw, digest_size=32)):
-        needles[digest.digest()] = needles[digest.hexdigest().encode()] = "hash"
+    def __init__(self, found: Sequence[FoundRows], snapshot: Snapshot, backbone: Backbone) -> None:
+        self.needles: dict[bytes, str] = {}
+        self._backbone = backbone
+        kept = _kept(snapshot, {(each.version.task, each.version.number): each for each in found})
+        self._joined = "\n".join(kept)
+        self._folded = {_folded(content) for content in kept}
+        named = {name for version in snapshot.versions for name in (version.task, *version.labels)}
+        self._names = named | {*FIELDS, "kind", *map(str, Subset)}
 
+    def add(self, found: FoundRows, most: int) -> int:
+        """Add the traces of at most so many rows of each subset of a version; return the number of rows."""
+        memory = stored_examples(found.version)
+        rows = 0
+        for subset in Subset:
+            chosen = _some(sorted(found.stored[subset]), most)
+            if memory.latent:
+                rows += self._add_latent(memory, subset, chosen)
+            else:
+                rows += self.add_inputs(_examples(found, subset, chosen), memory.template)
+        stored = {memory.indices[row] for row in found.stored[Subset.TRAIN]}
+        if MODULE in found.version.objects:
+            features = features_of(task_state(found.version))
+            for index in _some(sorted(found.learned - stored), most):
+                self._add_numbers(features[index], "features")
+        return rows
 
-def _add_ids(needles: dict[bytes, str], ids: Sequence[int]) -> None:
-    if len(ids) < _FEWEST_TOKENS:
-        return
-    for form in ("q", "i"):
-        needles[struct.pack(f"<{len(ids)}{form}", *ids)] = "token ids"
-    for separators in ((", ", ": "), (",", ":")):
-        needles[json.dumps(list(ids), separators=separators)[1:-1].encode()] = "token ids"
+    def add_inputs(self, examples: Sequence[Example], template: str | None) -> int:
+        """Add the traces of inputs, unless the same tokens are still stored in another row; return their number."""
+        chosen = [one for one in examples if _folded(one.content) not in self._folded]
+        if not chosen:
+            return 0
+        states = self._backbone.states(chosen, template)
+        for number, (example, encoded) in enumerate(zip(chosen, states.encoded, strict=True)):
+            self._add_text(example.content)
+            self._add_ids(encoded.ids)
+            self._add_numbers(states.features[number], "features")
+            if states.hidden is not None:
+                self._add_numbers(states.hidden[number][-1], "prefix states")
+        return len(chosen)
 
+    def _add_latent(self, memory: StoredExamples, subset: Subset, rows: Sequence[int]) -> int:
+        features, tensors = memory.latent_features(subset), memory.reader.tensors(subset)
+        hidden = tensors["hidden"].split(tensors["lengths"].tolist())
+        for row in rows:
+            self._add_numbers(features[row], "features")
+            self._add_numbers(hidden[row][-1], "prefix states")
+        return len(rows)
 
-def _add_numbers(needles: dict[bytes, str], values: Tensor, what: str) -> None:
-    """Add the first bytes of a vector, as it may be stored."""
-    for dtype in _DTYPES:
-        content = values.detach().to("cpu", dtype).contiguous().view(torch.uint8).numpy().tobytes()[:_FEATURE_BYTES]
-        if len(set(content)) > _FEATURE_BYTES // 8:  # zeros and the like are everywhere
-            needles[content] = what
+    def _add_text(self, text: str) -> None:
+        raw = text.encode("utf-8", "surrogatepass")
+        forms = {json.dumps(text), json.dumps(text, ensure_ascii=False)}
+        whole = len(text) < SHORT or text in self._joined
+        if not whole:
+            forms = {form[1:-1] for form in forms} | {text, html.escape(text)}
+        if not whole or text not in self._names:
+            self.needles.update({form.encode("utf-8", "surrogatepass"): "text" for form in forms})
+        digest = hashlib.sha256(raw)
+        self.needles[digest.digest()] = self.needles[digest.hexdigest().encode()] = "hash"
 
+    def _add_ids(self, ids: Sequence[int]) -> None:
+        if len(ids) < _FEWEST_TOKENS:
+            return
+        for form in ("q", "i"):
+            self.needles[struct.pack(f"<{len(ids)}{form}", *ids)] = "token ids"
+        for separators in ((", ", ": "), (",", ":")):
+            self.needles[json.dumps(list(ids), separators=separators)[1:-1].encode()] = "token ids"
 
-def _add_latent(needles: dict[bytes, str], memory: StoredExamples, subset: Subset, rows: Sequence[int]) -> int:
-    features = memory.latent_features(subset)
-    tensors = memory.reader.tensors(subset)
-    hidden = tensors["hidden"].split(tensors["lengths"].tolist())
-    for row in rows:
-        _add_numbers(needles, features[row], "features")
-        _add_numbers(needles, hidden[row][-1], "prefix states")
-    return len(rows)
+    def _add_numbers(self, values: Tensor, what: str) -> None:
+        """Add the first bytes of a vector, as it may be stored."""
+        for dtype in _DTYPES:
+            stored = values.detach().to("cpu", dtype).contiguous()
+            content = stored.view(torch.uint8).numpy().tobytes()[:_FEATURE_BYTES]
+            if len(set(content)) > _FEATURE_BYTES // 8:  # zeros and the like are everywhere
+                self.needles[content] = what
 
 
 def _examples(found: FoundRows, subset: Subset, rows: Iterable[int]) -> list[Example]:
@@ -240,5 +245,5 @@ def _folded(text: str) -> str:
     return "".join(letter for letter in text.casefold() if letter.isalnum())
 
 
-def _some(rows: Sequence[int], most: int) -> list[int]:
+def _some(rows: Sequence[Item], most: int) -> list[Item]:
     return [rows[number * len(rows) // most] for number in range(most)] if len(rows) > most else list(rows)
