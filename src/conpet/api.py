@@ -662,6 +662,8 @@ class ConPET:
             if former is None:
                 raise
             return ForgetReport(False, (), receipt=former)  # an interrupted call had forgotten them already
+        if not traces:  # nothing is as old as was asked for
+            return report
         with self._store.write("forget", wait_seconds) as writer:
             return replace(report, receipt=purge.finish(self._store, writer, token, traces[0], sign))
 
@@ -683,6 +685,11 @@ class ConPET:
         with self._store.write("forget", wait_seconds) as writer:
             token = purge.unfinished(self._store)
             return None if token is None else purge.finish(self._store, writer, token, None, sign)
+
+    @property
+    def forgetting(self) -> bool:
+        """Whether a `forget` was interrupted, or still waits for other processes: see `finish_forgetting`."""
+        return purge.unfinished(self._store) is not None
 
     def _signer(self, key: str | os.PathLike[str] | None) -> Callable[[bytes], str] | None:
         """Return what signs a receipt, after reading the key."""

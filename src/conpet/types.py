@@ -757,7 +757,7 @@ class ForgetReport:
         notes: Notes for the user.
         cost: The cost of each stage.
         evaluation: The evaluation after the change, or None.
-        receipt: The receipt (JSON-ready); None for a dry run.
+        receipt: The receipt (JSON-ready); None if nothing was changed.
     """
 
     dry_run: bool

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from conpet import ConPET, Task
+from conpet import ConPET, Examples, Task
 from conpet.commands import purge
 from conpet.errors import ConfigError, DataError, UnknownNameError
 from conpet.modules.folded_info import FOLDED, FoldedNote
+from conpet.replay import memory
 from conpet.replay.memory import Subset
 from conpet.replay.memory_writer import stored_examples
 from conpet.state.reading import task_state
@@ -53,8 +55,8 @@ def learned(learner: ConPET, name: str) -> dict[str, str]:
 
 
 def stored_texts(learner: ConPET, name: str) -> dict[str, list[str]]:
-    memory = stored_examples(next(task for task in learner.tasks if task.name == name).active)
-    return {str(subset): [example.text for example in memory.examples(subset)] for subset in Subset}
+    held = stored_examples(next(task for task in learner.tasks if task.name == name).active)
+    return {str(subset): [example.text for example in held.examples(subset)] for subset in Subset}
 
 
 # What is left
@@ -228,6 +230,20 @@ def test_the_last_example_of_a_label_takes_the_label_only_if_that_is_wanted(tmp_
     assert report.tasks[0].labels == (label,)
     assert label not in learner.labels
     assert not any(one.label == label for one in stored_examples(learner.tasks[1].active).examples(Subset.TEST))
+
+
+def test_rows_are_forgotten_by_the_day_they_were_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    early, late = SECOND.train[:8], SECOND.train[8:]
+    monkeypatch.setattr(memory, "today", lambda: "2024-02-01")
+    learner = Trial(tmp_path, tiny_settings()).taught([replace(SECOND, train=(*early[:4], *late[:4]))])
+    assert learner.forget(older_than=timedelta(days=36_500)).receipt is None
+    monkeypatch.undo()
+    learner.extend(Examples((*early[4:], *late[4:])), gate=False, evaluate=False)
+    learner.rename(SECOND.labels[0], "renamed", gate=False, evaluate=False)
+    report = learner.forget(older_than=timedelta(days=365), evaluate=False)
+    held_out = {"validation": len(SECOND.validation), "test": len(SECOND.test)}
+    assert report.tasks[0].rows == {"train": 8, **held_out}
+    assert stored_texts(learner, SECOND.name)["train"] == [one.text for one in (*early[4:], *late[4:])]
 
 
 def test_older_versions_that_may_hold_the_row_are_deleted(tmp_path: Path) -> None:

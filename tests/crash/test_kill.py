@@ -1,4 +1,4 @@
-"""Kill -9 at moments of `learn`, `consolidate` and `forget`: the workspace is as before or as afterwards, and can go on."""
+"""Kill -9 at moments of `learn`, `consolidate` and `forget`: the workspace is as before or as after, and goes on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IN_COMMIT = 10
 """How many of them fall into the commit, which is a small part of the time."""
 CONSOLIDATION_KILLS, IN_ITS_COMMIT = 8, 4
 """The same of a consolidation."""
-FORGET_KILLS, AT_ITS_END = 10, 7
+FORGET_KILLS, AT_ITS_END = 8, 5
 """The same of forgetting, which deletes after its commit."""
 TEXT = FORGOTTEN.encode()
 ASKED = [example.text for task in STREAM for example in task.test]

@@ -15,6 +15,7 @@ from conpet.commands.base import Transaction
 from conpet.commands.consolidate import side_objects
 from conpet.commands.generations import holding
 from conpet.commands.learn_again import Again, LearnedAgain, Scope, check_sources, learn_again, still_trained, what_saw
+from conpet.commands.receipt import FORGET, TOKEN
 from conpet.commands.stored_rows import Finder, FoundRows, Wanted
 from conpet.commands.traces import Traces, traces_of
 from conpet.cost import StageCost
@@ -29,10 +30,6 @@ from conpet.store import Change, NewVersion, SideObject, Snapshot, Store, Versio
 from conpet.types import Evaluation, ForgetReport, ForgottenTask
 
 VERB = "forget"
-FORGET = "forget"
-"""Key of an event's detail: what was forgotten, without anything of it."""
-TOKEN = "token"  # noqa: S105 - no password
-"""Key of that detail: a random number that tells the change from any other."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,6 +116,11 @@ class ForgetPlan:
     again: Again
     unmatched: int
     snapshot: Snapshot
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to forget."""
+        return not (self.losses or self.dropped or self.generations)
 
     @property
     def names(self) -> list[str]:
@@ -252,6 +254,8 @@ def forget(
         keep_modules: Whether nothing is learned again.
     """
     plan = plan_of(tx.snapshot, tx.method, tx.state)
+    if plan.empty:
+        return report_of(plan, keep_modules=keep_modules)
     parts = [loss.digest for loss in plan.losses]
     state, shared = _reduced(tx, plan)
     sources = plan.sources()

@@ -6,7 +6,7 @@ import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from conpet.artifact import replace_file, to_json_bytes
-from conpet.commands.audit import Head
+from conpet.commands.audit import head
+from conpet.commands.receipt import FORM, SIGNATURE, TOKEN, events_of, recorded, signed_text
 from conpet.commands.traces import SHORT, Traces
 from conpet.state.live import state_cache
 from conpet.store import Store, Writer
 from conpet.store.layout import Layout
 
-FORM = "conpet receipt 1"
-"""What a receipt is, and its form."""
 FORGOTTEN = "[forgotten]"
 """What stands in place of a forgotten text in records that stay."""
 READERS_SECONDS = 10.0
@@ -34,7 +33,7 @@ def begin(store: Store, token: str) -> None:
     """Note, before the commit, that something is being forgotten, so that it is completed after a kill."""
     layout = Layout(store.path)
     objects = sorted(path.name for path in layout.objects.iterdir())
-    noted = {"token": token, "before": str(_head(store)), "objects": objects}
+    noted = {TOKEN: token, "before": str(head(store)), "objects": objects}
     replace_file(layout.forgetting, to_json_bytes(noted))
 
 
@@ -42,13 +41,10 @@ def unfinished(store: Store) -> str | None:
     """Return the random number of the change that was committed but not completed, or None."""
     layout = Layout(store.path)
     try:
-        token = str(json.loads(layout.forgetting.read_bytes())["token"])
+        token = str(json.loads(layout.forgetting.read_bytes())[TOKEN])
     except FileNotFoundError:
         return None
-    if _events(store, token):
-        return token
-    layout.forgetting.unlink(missing_ok=True)  # killed before the commit: nothing was forgotten
-    return None
+    return token if events_of(store, token) else None  # else killed before the commit: nothing was forgotten
 
 
 def finish(
@@ -73,6 +69,10 @@ def finish(
         The receipt, which was also written into the workspace.
     """
     layout = Layout(store.path)
+    try:
+        noted = json.loads(layout.forgetting.read_bytes())
+    except FileNotFoundError:  # another process has completed it meanwhile
+        return _stored(layout, events_of(store, token)[-1].id)
     waiting = _collected(writer)
     for name in ("report.html", "report.json"):
         (layout.root / _REPORT_FOLDER / name).unlink(missing_ok=True)
@@ -86,10 +86,9 @@ def finish(
     if cache.path.exists():
         with cache:
             cache.clear()
-    document = json.loads(layout.forgetting.read_bytes())
-    receipt = _receipt(store, document, _checked(layout, cache.path, traces), waiting, scrubbed=scrubbed)
+    receipt = _receipt(store, noted, _checked(layout, cache.path, traces), waiting, scrubbed=scrubbed)
     if sign is not None:
-        receipt["signature"] = sign(signed_text(receipt))
+        receipt[SIGNATURE] = sign(signed_text(receipt))
     layout.receipts.mkdir(exist_ok=True)
     replace_file(layout.receipts / f"{receipt['generation']}.json", to_json_bytes(receipt))
     if not waiting and scrubbed:
@@ -97,10 +96,9 @@ def finish(
     return receipt
 
 
-def signed_text(receipt: Mapping[str, Any]) -> bytes:
-    """Return the text of a receipt that is signed."""
-    content = {key: value for key, value in receipt.items() if key != "signature"}
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+def _stored(layout: Layout, generation: int) -> dict[str, Any]:
+    receipt: dict[str, Any] = json.loads((layout.receipts / f"{generation}.json").read_bytes())
+    return receipt
 
 
 def scrub_jobs(folder: Path, texts: Sequence[str]) -> None:
@@ -210,28 +208,19 @@ def _named(path: Path, root: Path) -> str:
 
 
 def _receipt(
-    store: Store, noted: Mapping[str, Any], check: _Check | None, waiting: Iterable[str], *, scrubbed: bool
+    store: Store, noted: Mapping[str, Any], check: _Check | None, waiting: Sequence[str], *, scrubbed: bool
 ) -> dict[str, Any]:
-    events = _events(store, str(noted["token"]))
-    last = events[-1]
-    detail = {key: value for key, value in last.detail["forget"].items() if key != "token"}
-    layout = Layout(store.path)
-    present = {path.name for path in layout.objects.iterdir()}
-    waiting = list(waiting)
+    present = {path.name for path in Layout(store.path).objects.iterdir()}
     return {
         "form": FORM,
         "workspace": {"name": store.path.name, "created": store.header().created.isoformat()},
-        "generation": last.id,
-        "time": last.time.isoformat(),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "actor": last.actor,
-        **detail,
-        "removed_objects": [name for name in noted["objects"] if name not in present],
+        **recorded(events_of(store, noted[TOKEN])[-1]),
         "before": noted["before"],
-        "after": str(Head(last.id, last.digest)),
+        "removed_objects": [name for name in noted["objects"] if name not in present],
         "database_overwritten": scrubbed,
         "state_cache_emptied": True,
-        "still_read_by_a_process": waiting,
+        "still_read_by_a_process": list(waiting),
         "check": check
         and {
             "rows": check.rows,
@@ -241,12 +230,3 @@ def _receipt(
         },
         "complete": scrubbed and not waiting and not (check and check.found),
     }
-
-
-def _events(store: Store, token: str) -> list[Any]:
-    return [event for event in store.events() if event.detail.get("forget", {}).get("token") == token]
-
-
-def _head(store: Store) -> Head:
-    event = store.events()[-1]
-    return Head(event.id, event.digest)

@@ -276,7 +276,7 @@ def text_memory(
     }
     return Artifact(
         tables=tables,
-        documents=_documents(labels, range(len(examples[Subset.TRAIN])), days or _today(labels), latent=False),
+        documents=_documents(labels, range(len(examples[Subset.TRAIN])), days or _all_today(labels), latent=False),
         tensors=_represented(representations),
     )
 
@@ -294,7 +294,7 @@ def latent_memory(
     return Artifact(
         tensors={str(subset): pack(subset_states) for subset, subset_states in states.items()}
         | _represented(representations),
-        documents=_documents(labels, range(len(states[Subset.TRAIN])), _today(labels), latent=True),
+        documents=_documents(labels, range(len(states[Subset.TRAIN])), _all_today(labels), latent=True),
     )
 
 
@@ -418,9 +418,14 @@ def _line(row: Mapping[str, object]) -> bytes:
     return json.dumps(row, sort_keys=True, ensure_ascii=False).encode()
 
 
-def _today(labels: Mapping[Subset, Sequence[str]]) -> dict[Subset, list[str]]:
-    today = datetime.now(UTC).date().isoformat()
-    return {subset: [today] * len(subset_labels) for subset, subset_labels in labels.items()}
+def today() -> str:
+    """Return the present day in UTC, as it is stored with examples."""
+    return datetime.now(UTC).date().isoformat()
+
+
+def _all_today(labels: Mapping[Subset, Sequence[str]]) -> dict[Subset, list[str]]:
+    day = today()
+    return {subset: [day] * len(subset_labels) for subset, subset_labels in labels.items()}
 
 
 def _documents(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from torch import Tensor
 
@@ -16,7 +15,17 @@ from conpet.data import Example, Kind, Task
 from conpet.errors import ConfigError
 from conpet.replay import RETENTIONS
 from conpet.replay.fixed import FixedReplay
-from conpet.replay.memory import MEMORY, Days, StoredExamples, Subset, cut_to, latent_memory, renumbered, text_memory
+from conpet.replay.memory import (
+    MEMORY,
+    Days,
+    StoredExamples,
+    Subset,
+    cut_to,
+    latent_memory,
+    renumbered,
+    text_memory,
+    today,
+)
 from conpet.replay.retention import Holding, KMeans, Limits, Retention
 from conpet.state.state import TaskState
 from conpet.store import SideObject, TaskRecord, VersionRecord
@@ -152,13 +161,13 @@ class MemoryWriter:
 
 def _days(examples: Mapping[Subset, Sequence[Example]], former: VersionRecord) -> Days:
     """Return the day on which each example was learned first, if `former` stores it; today for the others."""
-    memory, today = stored_examples(former), datetime.now(UTC).date().isoformat()
+    memory, day = stored_examples(former), today()
     known: dict[object, str] = {}
     for subset in Subset:
         days = memory.days(subset) or [former.created.date().isoformat()] * memory.count(subset)
         known |= {example.input_key: day for example, day in zip(memory.examples(subset), days, strict=True)}
     return {
-        subset: [known.get(example.input_key, today) for example in subset_examples]
+        subset: [known.get(example.input_key, day) for example in subset_examples]
         for subset, subset_examples in examples.items()
     }
 
