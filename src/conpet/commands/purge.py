@@ -16,7 +16,7 @@ from typing import Any
 from conpet.artifact import replace_file, to_json_bytes
 from conpet.commands.audit import head
 from conpet.commands.receipt import FORM, SIGNATURE, TOKEN, events_of, recorded, signed_text
-from conpet.commands.traces import SHORT, Traces
+from conpet.commands.traces import SHORT, Traces, sha256
 from conpet.state.live import state_cache
 from conpet.store import Store, Writer
 from conpet.store.layout import Layout
@@ -106,7 +106,7 @@ def scrub_jobs(folder: Path, texts: Sequence[str]) -> None:
     for file in folder.glob("data/*/*.json"):
         with suppress(FileNotFoundError, ValueError):
             document = json.loads(file.read_bytes())
-            reduced = _without(document, set(texts))
+            reduced = _without(document, {*texts, *(sha256(text) for text in texts)})
             if reduced != document:
                 file.write_text(json.dumps(reduced), encoding="utf-8")
     database = folder / "jobs.sqlite"
@@ -157,20 +157,19 @@ def _replaced(value: Any, texts: Sequence[str]) -> Any:
 
 
 def _without(document: Any, texts: set[str]) -> Any:
-    """Return a JSON document without the rows in its lists that have one of these texts."""
+    """Return a JSON document without those rows and values in its lists that are one of these texts or hashes."""
     if isinstance(document, dict):
         return {key: _without(value, texts) for key, value in document.items()}
     if isinstance(document, list):
-        return [_without(value, texts) for value in document if not (_is_row(value) and _content(value) in texts)]
+        return [_without(value, texts) for value in document if _content(value) not in texts]
     return document
 
 
-def _is_row(value: Any) -> bool:
-    return isinstance(value, dict) and ("text" in value or "tokens" in value)
-
-
-def _content(row: Mapping[str, Any]) -> str:
-    return str(row.get("text") or " ".join(map(str, row.get("tokens", ()))))
+def _content(value: Any) -> str | None:
+    """Return the text of a row, or a text itself; None for another value."""
+    if isinstance(value, dict) and ("text" in value or "tokens" in value):
+        return str(value.get("text") or " ".join(map(str, value.get("tokens", ()))))
+    return value if isinstance(value, str) else None
 
 
 def _collected(writer: Writer) -> list[str]:

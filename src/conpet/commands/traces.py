@@ -88,6 +88,11 @@ class Traces:
         return list(traces), files, size
 
 
+def sha256(text: str) -> str:
+    """Return the SHA-256 hash of a text in UTF-8, hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def decoded(path: Path, content: bytes) -> Iterator[bytes]:
     """Yield the content of a file as it is, and decompressed or taken from tables if it is of such a kind."""
     yield content
@@ -194,15 +199,14 @@ class _Search:
         return len(rows)
 
     def _add_text(self, text: str) -> None:
-        raw = text.encode("utf-8", "surrogatepass")
         forms = {json.dumps(text), json.dumps(text, ensure_ascii=False)}
         whole = len(text) < SHORT or text in self._joined
         if not whole:
             forms = {form[1:-1] for form in forms} | {text, html.escape(text)}
         if not whole or text not in self._names:
             self.needles.update({form.encode("utf-8", "surrogatepass"): "text" for form in forms})
-        digest = hashlib.sha256(raw)
-        self.needles[digest.digest()] = self.needles[digest.hexdigest().encode()] = "hash"
+        digest = sha256(text)
+        self.needles[bytes.fromhex(digest)] = self.needles[digest.encode()] = "hash"
 
     def _add_ids(self, ids: Sequence[int]) -> None:
         if len(ids) < _FEWEST_TOKENS:
