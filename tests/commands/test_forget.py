@@ -13,6 +13,7 @@ import torch
 
 from conpet import ConPET, Examples, Task
 from conpet.commands import purge
+from conpet.commands.report import report_data
 from conpet.errors import ConfigError, DataError, UnknownNameError
 from conpet.modules.folded_info import FOLDED, FoldedNote
 from conpet.replay import memory
@@ -21,7 +22,7 @@ from conpet.replay.memory_writer import stored_examples
 from conpet.state.reading import task_state
 from conpet.state.slots import CONSOLIDATED, shared_slot_of
 from conpet.state.statistics import features_of
-from conpet.testing import Trial, ask, tiny_settings
+from conpet.testing import Trial, ask, tiny_settings, toy_stream
 from conpet.testing.checks import different, files, require_same
 from tests.helpers.workspaces import stream, workspace
 
@@ -144,6 +145,20 @@ def test_a_consolidation_that_saw_the_row_is_done_again_and_the_generation_befor
     assert learner.consolidation_due() is None
 
 
+def test_what_shared_weights_saw_in_an_older_version_is_learned_again(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2)
+    learner.consolidate(bound=100, gate=False, evaluate=False)
+    learner.learn(without(SECOND, ROW.text), gate=False, evaluate=False)
+    plan = learner.forget([ROW.text], dry_run=True)
+    assert (plan.rows, plan.scope, plan.tasks[0].versions) == (0, "consolidation", 1)
+    report = learner.forget([ROW.text])
+    assert report.complete
+    assert [version.number for version in learner.tasks[1].versions] == [2]
+    assert learner.store.verify() == []
+    require_same(ask(learner, TEXTS), ask(ConPET.open(learner.path), TEXTS), "when it is opened again")
+    assert report_data(learner.store).events[-1].title.startswith(f"forget {SECOND.name}")
+
+
 def test_a_merged_module_is_trained_again_for_all_its_tasks(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 3)
     learner.merge([FIRST.name, SECOND.name], bound=100, gate=False, evaluate=False)
@@ -166,6 +181,17 @@ def test_modules_can_be_kept_and_are_named(tmp_path: Path) -> None:
     assert learner.store.events()[-1].detail["forget"]["still_trained"] == list(report.still_trained)
     counts = next(task for task in learner.tasks if task.name == SECOND.name).active.description["counts"]
     assert counts["train"] == len(features_of(task_state(learner.tasks[1].active))) == len(SECOND.train) - 1
+
+
+@pytest.mark.parametrize("method", ["der++", "emr"])
+def test_one_module_for_all_tasks_can_be_kept(method: str, tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 3, method=method)
+    report = learner.forget([ROW.text], labels=[THIRD.labels[0]], keep_modules=True, evaluate=False)
+    names = ", ".join(task.name for task in stream())
+    assert report.still_trained == (f"the module that tasks {names} share",)
+    assert report.complete
+    require_same(ask(learner, TEXTS), ask(ConPET.open(learner.path), TEXTS), "when it is opened again")
+    learner.learn(toy_stream(4, 2, 8, 2, 4, seed=5)[3], gate=False, evaluate=False)
 
 
 def test_held_out_rows_are_forgotten_without_training(tmp_path: Path) -> None:

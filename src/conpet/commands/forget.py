@@ -15,6 +15,7 @@ from conpet.commands.base import Transaction
 from conpet.commands.consolidate import side_objects
 from conpet.commands.generations import holding
 from conpet.commands.learn_again import Again, LearnedAgain, Scope, check_sources, learn_again, still_trained, what_saw
+from conpet.commands.purge import replaced
 from conpet.commands.receipt import FORGET, TOKEN
 from conpet.commands.stored_rows import Finder, FoundRows, Wanted
 from conpet.commands.traces import Traces, traces_of
@@ -212,12 +213,12 @@ def planned(
         older += [rows for version in others if (rows := own[version.number]) is not None]
         inactive += [version for version in others if lost is not None or own[version.number] is not None]
     generations = {generation for name in found for generation in holding(store, name)}
+    saw = [rows.version for rows in (*(loss.found for loss in losses), *older) if rows.learned]
     for kept in store.pinned():
         with kept:
-            if kept.generation not in generations and any(
-                finder.found_in(version, features=False) for version in kept.versions
-            ):
-                generations.add(kept.generation)
+            held = [rows for version in kept.versions if (rows := finder.found_in(version, features=False))]
+            saw += [rows.version for rows in held if rows.learned]
+            generations |= {kept.generation} if held else set()
     latent = method.settings.replay.latent_only
     unmatched = finder.check_found(latent=latent)
     if not drop_labels:
@@ -225,7 +226,7 @@ def planned(
     names = [loss.name for loss in losses if loss.found.learned]
     removed = {loss.name for loss in losses if loss.whole}
     left = [task.name for task in snapshot.tasks if task.name not in removed]
-    again = what_saw(method, state, snapshot, names, left)
+    again = what_saw(method, state, snapshot, saw, names, left)
     plan = ForgetPlan(
         wanted, tuple(losses), tuple(inactive), tuple(older), tuple(sorted(generations)), again, unmatched, snapshot
     )
@@ -275,8 +276,9 @@ def forget(
     evaluation = tx.evaluate(state, changed)
     tx.count_attempts()
     changes = _changes(tx, plan, state, learned, sources, shared)
-    kept = still_trained(plan.again, plan.snapshot, plan.names) if keep_modules else ()
-    detail = {FORGET: _detail(plan, again, kept, token, reason)}
+    kept = still_trained(plan.again, plan.snapshot) if keep_modules else ()
+    touched = dict.fromkeys([*(each.task for each in plan.forgotten), *again.tasks])
+    detail = {"tasks": list(touched), FORGET: _detail(plan, again, kept, token, reason)}
     changes = [replace(change, detail={**change.detail, **detail}) for change in changes]
     costs: list[Sequence[StageCost]] = [*([()] * (len(changes) - 1)), tx.costs.stages]
     tx.commit_all(state, evaluation, changes, costs)
@@ -301,7 +303,7 @@ def report_of(
         plan.generations,
         () if nothing else again.tasks,
         None if nothing or again.scope is Scope.MODULES else str(again.scope),
-        still_trained(again, plan.snapshot, plan.names) if keep_modules else (),
+        still_trained(again, plan.snapshot) if keep_modules else (),
         plan.unmatched,
         tuple(notes),
         cost,
@@ -422,13 +424,14 @@ def _new_version(
         stored, train = renewed or stored, memory.count(Subset.TRAIN)
     held_out = {str(subset): memory.count(subset) for subset in (Subset.VALIDATION, Subset.TEST)}
     present = loss.present
+    texts = [example.content for subset in Subset for example in loss.found.examples(subset)]
     row = tx.method.backbone.representation_size + 1
     return NewVersion(
         loss.digest,
         task.labels,
         {**objects, MEMORY: stored},
         {
-            **present.description,
+            **replaced(present.description, texts),
             "counts": {str(Subset.TRAIN): train, **held_out},
             ORIGINS: origins(present),
         },

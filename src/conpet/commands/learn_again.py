@@ -13,14 +13,15 @@ from conpet.commands.base import Transaction
 from conpet.commands.consolidate import learned_over_tuned
 from conpet.commands.extend import check_every_label
 from conpet.context import TrainContext
-from conpet.errors import ConfigError
+from conpet.errors import ConfigError, listed
 from conpet.methods.base import Method, TaskData
 from conpet.modules.folded_info import FOLDED, FoldedNote, Producer
 from conpet.replay.memory import StoredExamples, Subset
+from conpet.selectors.base import SELECTOR
 from conpet.state.reading import seed_of
-from conpet.state.slots import MODULE
+from conpet.state.slots import shared_slot_of
 from conpet.state.state import State, TaskState
-from conpet.store import Snapshot
+from conpet.store import Snapshot, VersionRecord
 
 
 class Scope(StrEnum):
@@ -47,29 +48,41 @@ class Again:
     backbone: Producer | None = None
 
 
-def what_saw(method: Method, state: State, snapshot: Snapshot, names: Collection[str], left: Collection[str]) -> Again:
-    """Return what has to be learned again when training examples of some tasks are forgotten.
+def what_saw(
+    method: Method,
+    state: State,
+    snapshot: Snapshot,
+    versions: Sequence[VersionRecord],
+    active: Collection[str],
+    left: Collection[str],
+) -> Again:
+    """Return what has to be learned again when training examples of some versions are forgotten.
 
     Args:
         method: The method.
         state: The present state.
         snapshot: The workspace.
-        names: Names of the tasks.
+        versions: The versions, also inactive ones and those of kept generations: what they share with active versions
+            was trained on their examples.
+        active: Names of the tasks whose active versions are among them.
         left: Names of the tasks that remain.
     """
-    if not names:
+    if not versions:
         return Again(Scope.NOTHING)
+    names = {version.task for version in versions}
     note = FoldedNote.among(snapshot.shared)
-    tuned = note.producer if note is not None and set(note.tasks) & set(names) else None
+    tuned = note.producer if note is not None and set(note.tasks) & names else None
     remaining = tuple(task.name for task in state.tasks if task.name in left)
     if not remaining:
         return Again(Scope.EVERYTHING, (), tuned)
     if tuned is Producer.CONSOLIDATION:
         return Again(Scope.CONSOLIDATION, remaining, tuned)
-    touched = None if tuned else method.trained_with(state, names)
-    if touched is None:
+    touched = method.trained_with(state, active)
+    if tuned or touched is None:
         return Again(Scope.EVERYTHING, remaining, tuned)
-    chosen = tuple(name for name in remaining if name in touched)
+    slots = {shared_slot_of(version.objects) for version in versions} - {None}
+    also = {task.name for task in state.tasks if task.shared_slot in slots}
+    chosen = tuple(name for name in remaining if name in touched or name in also)
     return Again(Scope.MODULES if chosen else Scope.NOTHING, chosen)
 
 
@@ -200,25 +213,24 @@ def _read(tx: Transaction, method: Method, chosen: Sequence[tuple[TaskState, Sto
         return [TaskData.of(task, tx.settings, source, method.backbone, progress=progress) for task, source in chosen]
 
 
-def still_trained(again: Again, snapshot: Snapshot, names: Collection[str]) -> tuple[str, ...]:
+def still_trained(again: Again, snapshot: Snapshot) -> tuple[str, ...]:
     """Return what stays trained on examples that are forgotten without learning anything again.
 
     Args:
         again: What would have to be learned again.
         snapshot: The workspace.
-        names: Names of the tasks that the examples belong to.
     """
     if again.scope is Scope.NOTHING:
         return ()
-    kept = [f"the module of task {name}" for name in again.tasks if _tuned(snapshot, name)]
+    by_slot: dict[str | None, list[str]] = {}
+    for name in again.tasks:
+        active = snapshot.task(name).active
+        if active.parameters:
+            by_slot.setdefault(shared_slot_of(active.objects), []).append(name)
+    kept = [f"the module of task {name}" for name in by_slot.pop(None, [])]
+    kept += [f"the module that tasks {listed(shared)} share" for shared in by_slot.values()]
+    if SELECTOR in snapshot.shared:
+        kept.append("the selector")
     if again.backbone is not None:
         kept.append(f"the backbone, by a {again.backbone}")
-    if again.scope is Scope.EVERYTHING and not kept:
-        kept.append(f"shared modules and weights, learned with {', '.join(sorted(names))}")
     return tuple(kept)
-
-
-def _tuned(snapshot: Snapshot, name: str) -> bool:
-    """Return whether a task has a module, its own or a shared one."""
-    active = snapshot.task(name).active
-    return bool(active.parameters) or MODULE not in active.objects

@@ -139,15 +139,16 @@ def _scrubbed(cell: str, texts: Sequence[str]) -> str:
         document = json.loads(cell)
     except ValueError:
         return cell
-    reduced = _replaced(document, texts)
+    reduced = replaced(document, texts)
     return cell if reduced == document else json.dumps(reduced, ensure_ascii=False)
 
 
-def _replaced(value: Any, texts: Sequence[str]) -> Any:
+def replaced(value: Any, texts: Sequence[str]) -> Any:
+    """Return a JSON document with a mark in place of these texts in its values."""
     if isinstance(value, dict):
-        return {key: _replaced(each, texts) for key, each in value.items()}
+        return {key: replaced(each, texts) for key, each in value.items()}
     if isinstance(value, list):
-        return [_replaced(each, texts) for each in value]
+        return [replaced(each, texts) for each in value]
     if isinstance(value, str):
         for text in texts:
             # A short text may be part of any word: it is replaced only where a message quotes it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
@@ -16,7 +16,7 @@ from conpet.artifact import row_json
 from conpet.backbone.backbone import Backbone
 from conpet.data import Example, Input, Kind
 from conpet.data.rows import RowError, to_example
-from conpet.errors import ConfigError, DataError, Problem, UnknownNameError, did_you_mean, plural
+from conpet.errors import ConfigError, DataError, Problem, UnknownNameError, did_you_mean
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.memory_writer import stored_examples
 from conpet.state.reading import task_state
@@ -100,6 +100,11 @@ class FoundRows:
     version: VersionRecord
     stored: Mapping[Subset, frozenset[int]]
     learned: frozenset[int]
+
+    def examples(self, subset: Subset) -> list[Example]:
+        """Return the stored rows of a subset with their texts; nothing if no texts are stored."""
+        memory = stored_examples(self.version)
+        return [] if memory.latent else memory.chosen(subset, sorted(self.stored[subset]))
 
     @property
     def count(self) -> int:
@@ -273,8 +278,3 @@ def _content_key(example: Example) -> Any:
 
 def _id_key(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
-
-
-def counted(found: Sequence[FoundRows]) -> str:
-    """Return the number of rows found, in words."""
-    return plural(sum(each.count for each in found), "row")

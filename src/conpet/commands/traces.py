@@ -132,7 +132,7 @@ def traces_of(found: Sequence[FoundRows], given: Sequence[Example], snapshot: Sn
         snapshot: The workspace.
         backbone: Its backbone.
     """
-    stored = [one for each in found for subset in Subset for one in _examples(each, subset, each.stored[subset])]
+    stored = [one for each in found for subset in Subset for one in each.examples(subset)]
     search = _Search(found, snapshot, backbone)
     search.add_inputs(_some(given, MOST_ROWS), None)
     total = sum(each.count for each in found)
@@ -164,11 +164,10 @@ class _Search:
         memory = stored_examples(found.version)
         rows = 0
         for subset in Subset:
-            chosen = _some(sorted(found.stored[subset]), most)
             if memory.latent:
-                rows += self._add_latent(memory, subset, chosen)
+                rows += self._add_latent(memory, subset, _some(sorted(found.stored[subset]), most))
             else:
-                rows += self.add_inputs(_examples(found, subset, chosen), memory.template)
+                rows += self.add_inputs(_some(found.examples(subset), most), memory.template)
         stored = {memory.indices[row] for row in found.stored[Subset.TRAIN]}
         if MODULE in found.version.objects:
             features = features_of(task_state(found.version))
@@ -223,11 +222,6 @@ class _Search:
             content = stored.view(torch.uint8).numpy().tobytes()[:_FEATURE_BYTES]
             if len(set(content)) > _FEATURE_BYTES // 8:  # zeros and the like are everywhere
                 self.needles[content] = what
-
-
-def _examples(found: FoundRows, subset: Subset, rows: Iterable[int]) -> list[Example]:
-    memory = stored_examples(found.version)
-    return [] if memory.latent else memory.chosen(subset, sorted(rows))
 
 
 def _kept(snapshot: Snapshot, gone: Mapping[tuple[str, int], FoundRows]) -> list[str]:

@@ -55,6 +55,7 @@ class Verb(StrEnum):
             Verb.COSTS,
             Verb.CONSOLIDATE,
             Verb.RESTORE,
+            Verb.FORGET,
         )
 
 
