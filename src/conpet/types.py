@@ -842,8 +842,8 @@ class LearnReport:
         backbone_parameters: Frozen parameters.
         bytes_stored: Size of the workspace's learned objects.
         notes: Notes for the user on the data just learned.
-        changed_since: Whether it was skipped, and labels were renamed, extended, split or retired since it was learned
-            from this data.
+        changed_since: Whether it was skipped, and labels were renamed, extended, split or retired, or rows were
+            forgotten, since it was learned from this data.
         consolidation_due: Why a consolidation is due now, with the cost and gain of the last one; None if it is not.
         consolidation: The report of the consolidation that followed, by `learn_stream(..., consolidate="doubling")`.
         gate: What the change does to earlier answers; None without the gate.
@@ -907,9 +907,9 @@ class LearnReport:
     def __str__(self) -> str:
         if self.changed_since:
             return (
-                f"{self.task}: already learned from this data, and changed since by rename, extend, split or retire "
+                f"{self.task}: already learned from this data, and changed since by rename, extend, split, retire or forget "
                 f"(version {self.version}); nothing done. To go back, use `conpet modules rollback` (not after "
-                "retire). To learn it again, first use `conpet modules remove`, or give it another name and new labels"
+                "retire or forget). To learn it again, first use `conpet modules remove`, or give it another name and new labels"
             )
         if self.skipped:
             return f"{self.task}: already learned from the same data (version {self.version}); nothing done"

@@ -24,7 +24,7 @@ from conpet.commands.stored_rows import FoundRows
 from conpet.data import Example
 from conpet.data.rows import FIELDS
 from conpet.replay.memory import StoredExamples, Subset
-from conpet.replay.memory_writer import stored_examples
+from conpet.replay.memory_writer import examples_without_test_labels
 from conpet.state.reading import task_state
 from conpet.state.slots import MODULE
 from conpet.state.statistics import features_of
@@ -161,7 +161,7 @@ class _Search:
 
     def add(self, found: FoundRows, most: int) -> int:
         """Add the traces of at most so many rows of each subset of a version; return the number of rows."""
-        memory = stored_examples(found.version)
+        memory = examples_without_test_labels(found.version)
         rows = 0
         for subset in Subset:
             if memory.latent:
@@ -229,7 +229,7 @@ def _kept(snapshot: Snapshot, gone: Mapping[tuple[str, int], FoundRows]) -> list
     kept = []
     for task in snapshot.tasks:
         version: VersionRecord = task.active
-        memory = stored_examples(version)
+        memory = examples_without_test_labels(version)
         lost = gone.get((version.task, version.number))
         for subset in Subset if not memory.latent else ():
             rows = enumerate(memory.reader.rows(subset))
