@@ -907,9 +907,10 @@ class LearnReport:
     def __str__(self) -> str:
         if self.changed_since:
             return (
-                f"{self.task}: already learned from this data, and changed since by rename, extend, split, retire or forget "
-                f"(version {self.version}); nothing done. To go back, use `conpet modules rollback` (not after "
-                "retire or forget). To learn it again, first use `conpet modules remove`, or give it another name and new labels"
+                f"{self.task}: already learned from this data, and changed since by rename, extend, split, retire or "
+                f"forget (version {self.version}); nothing done. To go back, use `conpet modules rollback` (not after "
+                "retire or forget). To learn it again, first use `conpet modules remove`, or give it another name and "
+                "new labels"
             )
         if self.skipped:
             return f"{self.task}: already learned from the same data (version {self.version}); nothing done"

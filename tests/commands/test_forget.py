@@ -346,6 +346,7 @@ def test_files_that_a_process_still_reads_are_deleted_later(tmp_path: Path, monk
     receipt = learner.finish_forgetting()
     assert receipt is not None
     assert receipt["complete"]
+    assert receipt["check"]["rows"] == 1  # the search is not lost
     assert not any(folder.exists() for folder in held)
     assert learner.finish_forgetting() is None
 

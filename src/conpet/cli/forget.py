@@ -124,7 +124,7 @@ def forget(
     if receipt is not None:
         require_writable_file(receipt, key)
     rows: list[str | Example] = [*(texts or []), *_rows(source, how)]
-    opened = open_workspace(workspace, backbone, device, to_change=True)
+    opened = open_workspace(workspace, backbone, device, to_change=not dry_run)
     if finish:
         done = with_wait(wait, lambda seconds: opened.finish_forgetting(key=key, wait_seconds=seconds))
         _print_finished(done, receipt)

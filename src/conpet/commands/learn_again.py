@@ -13,7 +13,7 @@ from conpet.commands.base import Transaction
 from conpet.commands.consolidate import learned_over_tuned
 from conpet.commands.extend import check_every_label
 from conpet.context import TrainContext
-from conpet.errors import ConfigError, listed
+from conpet.errors import ConfigError, DataError, listed
 from conpet.methods.base import Method, TaskData
 from conpet.modules.folded_info import FOLDED, FoldedNote, Producer
 from conpet.replay.memory import StoredExamples, Subset
@@ -155,7 +155,11 @@ def check_sources(
                 "was changed"
             )
         if source.task in again.tasks:
-            check_every_label(snapshot.task(source.task).active, source.labels(Subset.TRAIN), left[source.task])
+            try:
+                check_every_label(snapshot.task(source.task).active, source.labels(Subset.TRAIN), left[source.task])
+            except DataError as error:
+                instead = "Or use --keep-modules (`keep_modules=True`): the data goes, and the module stays"
+                raise DataError(f"{error.summary}. {instead}", error.problems) from None
 
 
 def _modules(tx: Transaction, state: State, again: Again, sources: Sequence[StoredExamples], key: str) -> LearnedAgain:

@@ -8,7 +8,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -86,7 +85,8 @@ def finish(
     if cache.path.exists():
         with cache:
             cache.clear()
-    receipt = _receipt(store, noted, _checked(layout, cache.path, traces), waiting, scrubbed=scrubbed)
+    check = _checked(layout, cache.path, traces) if traces else _former_check(layout, events_of(store, token)[-1].id)
+    receipt = _receipt(store, noted, check, waiting, scrubbed=scrubbed)
     if sign is not None:
         receipt[SIGNATURE] = sign(signed_text(receipt))
     layout.receipts.mkdir(exist_ok=True)
@@ -184,23 +184,27 @@ def _collected(writer: Writer) -> list[str]:
         time.sleep(0.05)
 
 
-@dataclass(frozen=True, slots=True)
-class _Check:
-    """The result of the search."""
-
-    rows: int
-    files: int
-    bytes: int
-    found: tuple[tuple[str, str], ...]
-
-
-def _checked(layout: Layout, cache: Path, traces: Traces | None) -> _Check | None:
-    if traces is None:
-        return None
+def _checked(layout: Layout, cache: Path, traces: Traces) -> dict[str, Any]:
+    """Search for what is left; return the result as the receipt has it."""
     roots = [layout.root, *(path for path in cache.parent.glob(f"{cache.name}*") if path.is_file())]
     found, files, size = traces.found(roots)
     named = sorted({(_named(trace.path, layout.root), trace.what) for trace in found})
-    return _Check(traces.rows, files, size, tuple(named))
+    return {
+        "rows": traces.rows,
+        "of": traces.of,
+        "files": files,
+        "bytes": size,
+        "found": [{"file": file, "what": what} for file, what in named],
+    }
+
+
+def _former_check(layout: Layout, generation: int) -> dict[str, Any] | None:
+    """Return the result of an earlier search, without the files that are deleted by now; None if there was none."""
+    try:
+        check: dict[str, Any] | None = _stored(layout, generation)["check"]
+    except FileNotFoundError:
+        return None
+    return check and {**check, "found": [one for one in check["found"] if (layout.root / one["file"]).exists()]}
 
 
 def _named(path: Path, root: Path) -> str:
@@ -208,7 +212,7 @@ def _named(path: Path, root: Path) -> str:
 
 
 def _receipt(
-    store: Store, noted: Mapping[str, Any], check: _Check | None, waiting: Sequence[str], *, scrubbed: bool
+    store: Store, noted: Mapping[str, Any], check: Mapping[str, Any] | None, waiting: Sequence[str], *, scrubbed: bool
 ) -> dict[str, Any]:
     present = {path.name for path in Layout(store.path).objects.iterdir()}
     return {
@@ -221,12 +225,6 @@ def _receipt(
         "database_overwritten": scrubbed,
         "state_cache_emptied": True,
         "still_read_by_a_process": list(waiting),
-        "check": check
-        and {
-            "rows": check.rows,
-            "files": check.files,
-            "bytes": check.bytes,
-            "found": [{"file": file, "what": what} for file, what in check.found],
-        },
-        "complete": scrubbed and not waiting and not (check and check.found),
+        "check": check,
+        "complete": scrubbed and not waiting and not (check and check["found"]),
     }
