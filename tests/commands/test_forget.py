@@ -82,13 +82,11 @@ def test_modules_and_statistics_are_those_of_a_workspace_that_never_saw_the_row(
 @pytest.mark.parametrize(
     ("settings", "scope"),
     [
-        ({"method": "emr"}, "everything"),
         ({"method": "der++"}, "everything"),
         ({"selector": {"name": "learned"}}, "everything"),
-        ({"fusion": {"name": "paper"}, "selector": {"top_k": 2}}, "everything"),
         ({"method": "lda"}, None),
     ],
-    ids=["emr", "der++", "learned-selector", "competing-modules", "lda"],
+    ids=["der++", "learned-selector", "lda"],
 )
 def test_whatever_was_trained_on_the_row_is_trained_again(
     settings: dict[str, Any], scope: str | None, tmp_path: Path
@@ -106,6 +104,11 @@ def expected_to_differ(name: str) -> bool:
     """Tell whether a file differs for another reason: other version numbers, dates or starting points of training."""
     _, slot = name.split("/")[:2]
     return name.startswith(f"{SECOND.name}/") or slot in ("answers", "logistic", "calibration", "refusal")
+
+
+def test_modules_that_compete_are_all_trained_again(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2, fusion={"name": "paper"}, selector={"top_k": 2})
+    assert learner.forget([ROW.text], dry_run=True).scope == "everything"
 
 
 def test_a_warm_up_that_saw_the_row_is_done_again(tmp_path: Path) -> None:
