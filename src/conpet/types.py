@@ -736,7 +736,8 @@ class ForgottenTask:
         if self.removed:
             parts.append("the task goes")
         elif self.labels:
-            parts.append(f"{plural(len(self.labels), 'label')} go: {listed(self.labels)}")
+            what, do = ("label", "goes") if len(self.labels) == 1 else ("labels", "go")
+            parts.append(f"{what} {listed(self.labels)} {do}")
         if self.versions:
             parts.append(f"{plural(self.versions, 'older version')} deleted")
         return f"{self.task}: {'; '.join(parts)}"

@@ -258,12 +258,10 @@ def forget(
     if plan.empty:
         return report_of(plan, keep_modules=keep_modules)
     parts = [loss.digest for loss in plan.losses]
-    state, shared = _reduced(tx, plan)
     sources = plan.sources()
+    state, shared = _reduced(tx, plan, _hidden(sources))
     again = replace(plan.again, scope=Scope.NOTHING) if keep_modules else plan.again
-    learned = learn_again(
-        tx, state, again, [source.without_test_labels() for source in sources.values()], "|".join(parts)
-    )
+    learned = learn_again(tx, state, again, _hidden(sources), "|".join(parts))
     shared |= learned.shared
     method, state = learned.method, learned.state
     if not learned.train and state.tasks:
@@ -341,11 +339,12 @@ def _hidden(sources: Mapping[str, StoredExamples]) -> list[StoredExamples]:
     return [source.without_test_labels() for source in sources.values()]
 
 
-def _reduced(tx: Transaction, plan: ForgetPlan) -> tuple[State, dict[str, Artifact | None]]:
+def _reduced(
+    tx: Transaction, plan: ForgetPlan, memory: Sequence[StoredExamples]
+) -> tuple[State, dict[str, Artifact | None]]:
     """Return the state without the rows, in which nothing was trained, and its new shared objects."""
     method, state = tx.method, tx.state
     shared: dict[str, Artifact | None] = {}
-    memory = _hidden(plan.sources())
     for loss in plan.losses:
         context, task = replace(tx.context(loss.name), memory=memory), task_state(loss.present)
         if loss.whole:
