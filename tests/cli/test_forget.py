@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conpet import ConPET
+from conpet.commands import purge
 from tests.helpers.cli import STREAM, conpet, taught, write_rows
 
 FIRST, SECOND = STREAM
@@ -88,6 +89,7 @@ def test_it_asks_before_it_forgets(workspace: Path) -> None:
     assert "1 row would be forgotten" in asked.err
     assert "This cannot be undone" in asked.err
     assert ROWS[0] in texts_of(workspace)
+    assert "--yes" in conpet("forget", workspace, "-i", "-").err
 
 
 @pytest.mark.parametrize(
@@ -98,6 +100,7 @@ def test_it_asks_before_it_forgets(workspace: Path) -> None:
         (["--older-than", "soon"], "365d, 52w or 1y"),
         (["-i", "missing.jsonl"], "no such file"),
         (["--label", "nothing"], "no label 'nothing'"),
+        (["--task", "nothing"], "no task 'nothing'"),
         (["nobody said this"], "no stored row matches"),
     ],
 )
@@ -111,3 +114,20 @@ def test_nothing_may_be_old_enough_and_nothing_left_to_finish(workspace: Path) -
     kept = conpet("forget", workspace, "--older-than", "1d", "--yes")
     assert (kept.code, kept.out) == (0, "no stored row is as old; nothing was changed\n")
     assert conpet("forget", workspace, "--finish").out == "nothing is left to complete\n"
+
+
+def test_an_interrupted_deletion_is_completed_by_the_same_command(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(purge, "finish", interrupted)
+    assert conpet("forget", workspace, ROWS[0], "--yes", "--no-evaluate").code == 130
+    monkeypatch.undo()
+    assert (workspace / "forgetting.json").exists()
+    completed = conpet("forget", workspace, ROWS[0])
+    assert (completed.code, completed.out) == (0, "receipt: receipts/4.json in the workspace\n"), completed.err
+    assert not (workspace / "forgetting.json").exists()
+    again = conpet("forget", workspace, ROWS[0], "--yes")
+    assert (again.code, "no stored row matches" in again.err) == (1, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from conpet.cli.options import (
     require_path,
 )
 from conpet.cli.workspace import open_workspace
-from conpet.errors import ConfigError, DataError, Problem, plural
+from conpet.errors import ConfigError, DataError, Problem, UnknownNameError, plural
 from conpet.files import require_writable_file, written_aside
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def forget(
         str | None,
         typer.Option(metavar="AGE", help="Rows learned longer ago: 365d, 52w or 1y.", show_default=False),
     ] = None,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for the history and the receipt.")] = "",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it stays in the history and the receipt.")] = "",
     keep_modules: Annotated[
         bool,
         typer.Option(
@@ -120,35 +121,41 @@ def forget(
         raise ConfigError(
             "name what to forget: texts, -i FILE, --id, --hash, --label, --task or --older-than; or only --finish"
         )
+    if source == STANDARD and not (yes or dry_run):
+        raise ConfigError(
+            "rows come from standard input, so a question cannot be answered there: look at --dry-run, then give --yes"
+        )
     how = reading(text=text_column, encoding=encoding, form=input_format, inclusive_ends=inclusive_ends)
     if receipt is not None:
         require_writable_file(receipt, key)
     rows: list[str | Example] = [*(texts or []), *_rows(source, how)]
     opened = open_workspace(workspace, backbone, device, to_change=not dry_run)
-    if finish:
-        done = with_wait(wait, lambda seconds: opened.finish_forgetting(key=key, wait_seconds=seconds))
-        _print_finished(done, receipt)
-        return
     named |= {"older_than": age, "keep_modules": keep_modules, "drop_labels": drop_labels}
     change = partial(opened.forget, rows, **named)
     if dry_run:
         _print_plan(opened, change(dry_run=True), as_json=as_json)
         return
-    if not yes and not opened.forgetting:
+    former = with_wait(wait, lambda seconds: opened.finish_forgetting(key=key, wait_seconds=seconds))
+    if finish or (former is not None and not _matches(change)):
+        _print_finished(former, receipt)
+        return
+    if not yes:
         for text in change(dry_run=True).lines:
             line(text, messages())
         confirm("Forget this?", yes)
-    change = partial(change, reason=reason, key=key)
-    report = run_change("forget", wait, no_evaluate, change)
+    report = run_change("forget", wait, no_evaluate, partial(change, reason=reason, key=key))
     _write(report.receipt, receipt)
-    if as_json:
-        print_json(report.to_json())
-    elif report.receipt is None:
-        line("no stored row is as old; nothing was changed")
-    else:
-        _print(opened, report)
+    _print(opened, report, as_json=as_json)
     if report.receipt is not None and not report.complete:
         raise typer.Exit(1)
+
+
+def _matches(change: Callable[..., ForgetReport]) -> bool:
+    """Return whether anything is left to forget after an interrupted command was completed."""
+    try:
+        return bool(change(dry_run=True).tasks)
+    except (DataError, UnknownNameError):
+        return False
 
 
 def _age(text: str) -> timedelta:
@@ -193,11 +200,16 @@ def _write(receipt: Any, path: Path | None) -> None:
             stream.write(json.dumps(dict(receipt), indent=2, ensure_ascii=False) + "\n")
 
 
-def _print(opened: ConPET, report: ForgetReport) -> None:
-    for text in report.lines if report.tasks else ():
+def _print(opened: ConPET, report: ForgetReport, *, as_json: bool) -> None:
+    if as_json:
+        print_json(report.to_json())
+        return
+    if report.receipt is None:
+        line("no stored row is as old; nothing was changed")
+        return
+    for text in report.lines:
         line(text)
-    if report.receipt is not None:
-        _print_receipt(report.receipt)
+    _print_receipt(report.receipt)
     if report.evaluation is not None and opened.labels:
         print_accuracy(report.evaluation, len(opened.labels))
 
