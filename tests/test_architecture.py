@@ -184,7 +184,7 @@ def test_modules_import_only_what_comes_before_them() -> None:
 
 def test_test_labels_are_opened_only_to_measure_by_them_or_to_store_them_anew() -> None:
     opening = {module for module in MODULES if "conpet.replay.memory_writer.stored_examples" in imported_names(module)}
-    allowed = ("base", "consolidate", "evaluate", "extend", "relabel", "restore", "rollback")
+    allowed = ("base", "consolidate", "evaluate", "extend", "forget", "relabel", "restore", "rollback", "stored_rows")
     assert opening == {f"conpet.commands.{name}" for name in allowed}
 
 

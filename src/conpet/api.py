@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -20,11 +22,13 @@ from conpet.commands import (
     consolidate,
     costs,
     extend,
+    forget,
     generations,
     learn,
     merge,
     mixed,
     promote,
+    purge,
     remove,
     rename,
     restore,
@@ -41,12 +45,14 @@ from conpet.commands.checks import check_settings, consolidation_blocker
 from conpet.commands.create import new_settings
 from conpet.commands.evaluate import evaluate_examples, evaluate_workspace
 from conpet.commands.export import export_version
+from conpet.commands.stored_rows import Wanted, inputs_of
 from conpet.commands.tune import search
 from conpet.commands.tuned import TunedBackbones
 from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered
 from conpet.data import Example, Examples, Input, MixedExamples, Style, Task, render
+from conpet.data.example import Id
 from conpet.data.truncation import CutInputs
 from conpet.errors import (
     AccuracyBoundError,
@@ -66,8 +72,8 @@ from conpet.report.design import TuneReport
 from conpet.state.engine import Engine
 from conpet.state.live import LiveState, cut_backbone
 from conpet.state.reading import task_state
-from conpet.state.state import TaskState
-from conpet.store import Store, TaskRecord
+from conpet.state.state import State, TaskState
+from conpet.store import Snapshot, Store, TaskRecord
 from conpet.store.chain import Break
 from conpet.tuning.search import CostLimit
 from conpet.types import (
@@ -76,6 +82,7 @@ from conpet.types import (
     ConsolidationReport,
     Costs,
     Evaluation,
+    ForgetReport,
     GateReport,
     Generation,
     LearnReport,
@@ -557,6 +564,141 @@ class ConPET:
 
     def _mixed_options(self, into: str | None, seed: int | None, all_rows: bool) -> mixed.MixedOptions:
         return mixed.MixedOptions(into, None if all_rows else self.settings.seed if seed is None else seed)
+
+    def forget(
+        self,
+        rows: Iterable[Input] = (),
+        *,
+        ids: Iterable[Id] = (),
+        hashes: Iterable[str] = (),
+        labels: Iterable[str] = (),
+        tasks: Iterable[str] = (),
+        older_than: timedelta | None = None,
+        reason: str = "",
+        keep_modules: bool = False,
+        drop_labels: bool = False,
+        dry_run: bool = False,
+        key: str | os.PathLike[str] | None = None,
+        evaluate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> ForgetReport:
+        """Forget rows, labels or tasks: their data, and what was learned from them.
+
+        Every row that matches is forgotten, in all tasks and subsets. The statistics are those without the rows, to the
+        bit. What was trained on them is trained again on the other stored examples. Versions and kept generations that
+        hold the rows are deleted, so the workspace cannot go back to them. Then caches, logs of jobs and the free
+        pages of the database are cleared, every byte is searched for what may be left, and a receipt is written. The
+        gate does not apply.
+
+        If the process is killed, the workspace is as before or as after the change; call it again, or
+        `finish_forgetting`, to complete the deletion.
+
+        Args:
+            rows: Inputs as for `predict`: texts, examples, or mappings; labels and ids in them are ignored.
+            ids: Ids of rows, as they were learned.
+            hashes: SHA-256 hashes of texts in UTF-8, hexadecimal.
+            labels: Names of labels, which go with all their rows.
+            tasks: Names of tasks, which go with everything.
+            older_than: Forget what was learned longer ago than this, in whole days.
+            reason: Why, for the history and the receipt.
+            keep_modules: Whether to leave trained modules as they are and to name those that saw the rows instead.
+            drop_labels: Whether a label may go with its last training example.
+            dry_run: Whether to return what would happen, and to change nothing.
+            key: A file with an Ed25519 private key to sign the receipt with (`conpet audit key`).
+            evaluate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Raises:
+            ConfigError: Nothing is named, the key cannot be read, or the backbone cannot be tuned again
+                (`latent_only`).
+            UnknownNameError: There is no such label or task.
+            DataError: Nothing matches, a label would go, or the limited replay memory has no training example of a
+                label to learn it again.
+            WorkspaceBusyError: As in `ConPET.learn`.
+        """
+        wanted = Wanted(
+            inputs_of(rows),
+            tuple(ids),
+            tuple(hashes),
+            tuple(labels),
+            tuple(tasks),
+            datetime.now(UTC).date() - older_than if older_than is not None else None,
+        )
+
+        def plan_of(snapshot: Snapshot, method: Method, state: State) -> forget.ForgetPlan:
+            options = {"drop_labels": drop_labels, "keep_modules": keep_modules}
+            return forget.planned(self._store, snapshot, method, state, wanted, **options)
+
+        if dry_run:
+            live = self._live.now()
+            plan = plan_of(live.snapshot, live.method, live.state)
+            notes = forget.expected(plan, self._store, keep_modules=keep_modules)
+            return forget.report_of(plan, keep_modules=keep_modules, dry_run=True, notes=notes)
+        sign = self._signer(key)
+        former = self.finish_forgetting(key=key, wait_seconds=wait_seconds)
+        token, traces = secrets.token_hex(16), []
+
+        def begin(plan: forget.ForgetPlan, method: Method) -> None:
+            traces.append(plan.traces(method.backbone))
+            purge.begin(self._store, token)
+
+        try:
+            report = self._change(
+                forget.forget,
+                "forget",
+                wait_seconds,
+                progress,
+                evaluate,
+                False,
+                plan_of,
+                token,
+                reason,
+                begin,
+                keep_modules=keep_modules,
+            )
+        except DataError:
+            if former is None:
+                raise
+            return ForgetReport(False, (), receipt=former)  # an interrupted call had forgotten them already
+        if not traces:  # nothing is as old as was asked for
+            return report
+        with self._store.write("forget", wait_seconds) as writer:
+            return replace(report, receipt=purge.finish(self._store, writer, token, traces[0], sign))
+
+    def finish_forgetting(
+        self, *, key: str | os.PathLike[str] | None = None, wait_seconds: float | None = None
+    ) -> Mapping[str, Any] | None:
+        """Complete a `forget` that was interrupted after its commit, or that other processes still kept from deleting.
+
+        Args:
+            key: As in `forget`.
+            wait_seconds: As in `ConPET.learn`.
+
+        Returns:
+            The receipt, or None if there was nothing to complete.
+        """
+        if purge.unfinished(self._store) is None:
+            return None
+        sign = self._signer(key)
+        with self._store.write("forget", wait_seconds) as writer:
+            token = purge.unfinished(self._store)
+            return None if token is None else purge.finish(self._store, writer, token, None, sign)
+
+    @property
+    def forgetting(self) -> bool:
+        """Whether a `forget` was interrupted, or still waits for other processes: see `finish_forgetting`."""
+        return purge.unfinished(self._store) is not None
+
+    def _signer(self, key: str | os.PathLike[str] | None) -> Callable[[bytes], str] | None:
+        """Return what signs a receipt, after reading the key."""
+        if key is None:
+            return None
+        from conpet.commands.checkpoint import private_key
+
+        private = private_key(Path(key).expanduser())
+        return lambda text: private.sign(text).hex()
 
     def rename(
         self,

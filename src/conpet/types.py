@@ -53,6 +53,8 @@ __all__ = [
     "Example",
     "Examples",
     "Explanation",
+    "ForgetReport",
+    "ForgottenTask",
     "GateReport",
     "Generation",
     "Input",
@@ -711,6 +713,117 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgottenTask:
+    """What a task loses when rows are forgotten.
+
+    Attributes:
+        task: Its name.
+        rows: Number of rows by subset: "train" (stored or only learned), "validation", "test".
+        labels: Labels that go, because no training example of them remains.
+        removed: Whether the task goes as a whole.
+        versions: Number of its older versions that are deleted, because they hold the rows or may hold them.
+    """
+
+    task: str
+    rows: Mapping[str, int]
+    labels: tuple[str, ...]
+    removed: bool
+    versions: int
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count:,} {subset}" for subset, count in self.rows.items() if count)
+        parts = [counts or "none in the active version"]
+        if self.removed:
+            parts.append("the task goes")
+        elif self.labels:
+            what, do = ("label", "goes") if len(self.labels) == 1 else ("labels", "go")
+            parts.append(f"{what} {listed(self.labels)} {do}")
+        if self.versions:
+            parts.append(f"{plural(self.versions, 'older version')} deleted")
+        return f"{self.task}: {'; '.join(parts)}"
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetReport:
+    """What was forgotten, or would be; `str(report)` is a summary.
+
+    Attributes:
+        dry_run: Whether nothing was changed.
+        tasks: What each task loses.
+        generations: Kept generations that are dropped, because they hold the rows or may hold them.
+        learned_again: Names of the tasks that are learned again.
+        scope: "everything" or "consolidation" if all tasks are learned again; None if at most single modules are.
+        still_trained: What stays trained on the rows, because nothing was learned again.
+        unmatched: Number of inputs, ids and hashes that match no stored row.
+        notes: Notes for the user.
+        cost: The cost of each stage.
+        evaluation: The evaluation after the change, or None.
+        receipt: The receipt (JSON-ready); None if nothing was changed.
+    """
+
+    dry_run: bool
+    tasks: tuple[ForgottenTask, ...]
+    generations: tuple[int, ...] = ()
+    learned_again: tuple[str, ...] = ()
+    scope: str | None = None
+    still_trained: tuple[str, ...] = ()
+    unmatched: int = 0
+    notes: tuple[str, ...] = ()
+    cost: tuple[StageCost, ...] = ()
+    evaluation: Evaluation | None = None
+    receipt: Mapping[str, Any] | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in active versions."""
+        return sum(sum(task.rows.values()) for task in self.tasks)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was deleted, and nothing of it was found afterwards."""
+        return bool(self.receipt and self.receipt["complete"])
+
+    @property
+    def lines(self) -> list[str]:
+        """The summary, line by line."""
+        would = "would be " if self.dry_run else ""
+        lines = [f"{plural(self.rows, 'row')} {would}forgotten", *(f"  {task}" for task in self.tasks)]
+        if self.unmatched:
+            lines.append(f"{plural(self.unmatched, 'given row')} matched nothing that is stored")
+        if self.generations:
+            numbers = ", ".join(map(str, self.generations))
+            lines.append(f"kept generations {would}dropped, so the workspace cannot go back to them: {numbers}")
+        if self.scope:
+            how = "all tasks, over a backbone tuned again" if self.scope == "consolidation" else "all tasks, in order"
+            lines.append(f"{would}learned again: {how}")
+        elif self.learned_again:
+            lines.append(f"{would}learned again: {listed(self.learned_again)}")
+        if self.still_trained:
+            lines.append(f"still trained on these rows: {'; '.join(self.still_trained)}")
+        return [*lines, *self.notes]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return {
+            "dry_run": self.dry_run,
+            "rows": self.rows,
+            "tasks": [asdict(task) | {"rows": dict(task.rows), "labels": list(task.labels)} for task in self.tasks],
+            "generations": list(self.generations),
+            "learned_again": list(self.learned_again),
+            "scope": self.scope,
+            "still_trained": list(self.still_trained),
+            "unmatched": self.unmatched,
+            "notes": list(self.notes),
+            "seconds": sum(stage.seconds for stage in self.cost),
+            "whole_accuracy": self.evaluation.whole_accuracy if self.evaluation else None,
+            "receipt": dict(self.receipt) if self.receipt else None,
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+@dataclass(frozen=True, slots=True)
 class LearnReport:
     """The result of learning one task; `str(report)` is a one-line summary.
 
@@ -730,8 +843,8 @@ class LearnReport:
         backbone_parameters: Frozen parameters.
         bytes_stored: Size of the workspace's learned objects.
         notes: Notes for the user on the data just learned.
-        changed_since: Whether it was skipped, and labels were renamed, extended, split or retired since it was learned
-            from this data.
+        changed_since: Whether it was skipped, and labels were renamed, extended, split or retired, or rows were
+            forgotten, since it was learned from this data.
         consolidation_due: Why a consolidation is due now, with the cost and gain of the last one; None if it is not.
         consolidation: The report of the consolidation that followed, by `learn_stream(..., consolidate="doubling")`.
         gate: What the change does to earlier answers; None without the gate.
@@ -795,9 +908,10 @@ class LearnReport:
     def __str__(self) -> str:
         if self.changed_since:
             return (
-                f"{self.task}: already learned from this data, and changed since by rename, extend, split or retire "
-                f"(version {self.version}); nothing done. To go back, use `conpet modules rollback` (not after "
-                "retire). To learn it again, first use `conpet modules remove`, or give it another name and new labels"
+                f"{self.task}: already learned from this data, and changed since by rename, extend, split, retire or "
+                f"forget (version {self.version}); nothing done. To go back, use `conpet modules rollback` (not after "
+                "retire or forget). To learn it again, first use `conpet modules remove`, or give it another name and "
+                "new labels"
             )
         if self.skipped:
             return f"{self.task}: already learned from the same data (version {self.version}); nothing done"

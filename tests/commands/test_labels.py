@@ -149,7 +149,7 @@ def test_learning_the_same_data_again_undoes_no_change(tmp_path: Path, change: C
     with frozen_state(learner):
         report = learner.learn(FIRST)
     assert (report.skipped, report.changed_since, report.version) == (True, True, 3)
-    assert "changed since by rename, extend, split or retire" in str(report)
+    assert "changed since by rename, extend, split, retire or forget" in str(report)
     assert "modules rollback" in str(report)
     other = replace(FIRST, train=FIRST.train[::2])
     assert not learner.learn(other, evaluate=False).skipped

@@ -18,6 +18,7 @@ SETTINGS = tiny_settings(
     selector={"name": "learned", "steps": 6}, training={"epochs": 2}, replay={"memory_examples": 9}
 )
 STREAM = toy_stream(3, 2, 4, 1, 2)
+FORGOTTEN = STREAM[1].train[1].text
 
 
 def warm_up() -> None:
@@ -35,6 +36,11 @@ def learn(path: str, connection: Connection) -> None:
 def consolidate(path: str, connection: Connection) -> None:
     """Consolidate; see `_announce`."""
     _announce(path, connection, lambda learner: learner.consolidate(bound=100, gate=False))
+
+
+def forget(path: str, connection: Connection) -> None:
+    """Forget a row of the second task; see `_announce`."""
+    _announce(path, connection, lambda learner: learner.forget([FORGOTTEN]))
 
 
 def _announce(path: str, connection: Connection, change: Callable[[ConPET], object]) -> None:

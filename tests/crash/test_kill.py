@@ -1,8 +1,9 @@
-"""Kill -9 at moments of `learn` and `consolidate`: the workspace is as before or as afterwards, and can go on."""
+"""Kill -9 at moments of `learn`, `consolidate` and `forget`: the workspace is as before or as after, and goes on."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -19,15 +20,19 @@ import pytest
 import torch
 
 from conpet import ConPET
+from conpet.errors import DataError
 from conpet.testing import Trial, ask
 from conpet.types import ConsolidationReport
-from tests.crash.crash_child import SETTINGS, STREAM, consolidate, learn
+from tests.crash.crash_child import FORGOTTEN, SETTINGS, STREAM, consolidate, forget, learn
 
 KILLS = 20
 IN_COMMIT = 10
 """How many of them fall into the commit, which is a small part of the time."""
 CONSOLIDATION_KILLS, IN_ITS_COMMIT = 8, 4
 """The same of a consolidation."""
+FORGET_KILLS, AT_ITS_END = 8, 5
+"""The same of forgetting, which deletes after its commit."""
+TEXT = FORGOTTEN.encode()
 ASKED = [example.text for task in STREAM for example in task.test]
 
 
@@ -203,6 +208,21 @@ def test_killed_at_any_moment_of_a_consolidation(base: ConPET, tmp_path: Path) -
         return done
 
     killed(scene_of(base, tmp_path, consolidate), tmp_path, CONSOLIDATION_KILLS, IN_ITS_COMMIT, again)
+
+
+def test_killed_at_any_moment_of_forgetting(base: ConPET, tmp_path: Path) -> None:
+    def again(learner: ConPET) -> bool:
+        try:
+            done = learner.forget([FORGOTTEN])
+        except DataError:  # it was killed after everything was deleted
+            done = None
+        assert not (learner.path / "forgetting.json").exists()
+        assert [path for path in learner.path.rglob("*") if path.is_file() and TEXT in path.read_bytes()] == []
+        (receipt,) = (learner.path / "receipts").iterdir()
+        assert json.loads(receipt.read_bytes())["complete"]
+        return done is None or not done.rows
+
+    killed(scene_of(base, tmp_path, forget), tmp_path, FORGET_KILLS, AT_ITS_END, again)
 
 
 def test_a_child_that_is_not_killed_ends_well(base: ConPET, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import time
@@ -286,3 +287,25 @@ def test_roles(tmp_path: Path) -> None:
         assert status(Role.LEARN, "POST", f"/v1/jobs/{learning}/cancel") == 200
         assert status(Role.OPERATE, "POST", f"/v1/jobs/{removal}/cancel") == 200
         assert {str(job.state) for job in running.context.jobs.list()} == {"cancelled"}
+
+
+def test_rows_are_forgotten_and_the_queue_keeps_nothing_of_them(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2)
+    row, other = SECOND.train[0].text, SECOND.test[0].text
+    digest = hashlib.sha256(other.encode()).hexdigest()
+    wanted = {"rows": [row], "hashes": [digest.upper()], "reason": "request 17"}
+    key = {"Idempotency-Key": "forget it"}
+    with served(learner.path) as server:
+        assert server.client.post("/v1/forget", json={}).status_code == 422
+        assert server.client.post("/v1/forget", json={"rows": [{"label": "x"}]}).status_code == 422
+        job = ended(server, server.client.post("/v1/forget", json=wanted, headers=key))
+        assert job["state"] == "succeeded", job["error"]
+        assert job["options"] == {"reason": "request 17", "keep_modules": False, "drop_labels": False, "evaluate": True}
+        assert job["result"]["receipt"]["complete"], job["result"]
+        assert (job["result"]["rows"], job["result"]["receipt"]["reason"]) == (2, "request 17")
+        again = server.client.post("/v1/forget", json=wanted, headers=key)
+        assert again.json()["id"] == job["id"]
+        failed = ended(server, server.client.post("/v1/forget", json=wanted))
+        assert failed["error"]["detail"].startswith("no stored row matches any of the 2 given")
+        content = b"".join(path.read_bytes() for path in learner.path.rglob("*") if path.is_file())
+    assert [text for text in (row, other, digest) if text.encode() in content.lower()] == []

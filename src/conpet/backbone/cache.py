@@ -138,9 +138,11 @@ class StateCache:
         cleared = False
         with self._lock, suppress(*cache_file.FAILURES, OSError):
             connection = self._open()
+            cache_file.overwrite_deleted(connection)
             with cache_file.transaction(connection):
                 cache_file.clear(connection)
             cache_file.shrink(connection, 0)
+            cache_file.empty_log(connection)
             cleared = True
         if not cleared and self.path.exists():
             with self._lock, FileLock(f"{self.path}.lock", timeout=_BUSY_SECONDS):

@@ -145,6 +145,16 @@ def clear(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM entries")
 
 
+def overwrite_deleted(connection: sqlite3.Connection) -> None:
+    """Overwrite what this connection deletes, so that it cannot be read in free pages."""
+    connection.execute("PRAGMA secure_delete = ON")
+
+
+def empty_log(connection: sqlite3.Connection) -> None:
+    """Empty the write-ahead log, which holds former pages, unless another process is reading."""
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
 def make_room(connection: sqlite3.Connection, limit: int, incoming: int) -> None:
     """Delete the least recently used rows until `incoming` bytes fit (or no row is left).
 

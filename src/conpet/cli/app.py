@@ -22,6 +22,7 @@ from conpet.cli import (
     data,
     demo,
     evaluate,
+    forget,
     gate,
     keys,
     labels,
@@ -72,6 +73,7 @@ app.command("consolidate")(consolidate.consolidate)
 app.command("gate")(gate.gate)
 app.command("candidates")(gate.candidates)
 app.command("promote")(gate.promote)
+app.command("forget")(forget.forget)
 app.command("generations")(consolidate.generations)
 app.command("restore")(consolidate.restore)
 app.add_typer(modules.app, name="modules")

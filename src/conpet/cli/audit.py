@@ -36,8 +36,13 @@ def verify(
         list[Path] | None,
         typer.Option("--checkpoint", metavar="FILE", help="A checkpoint from `conpet audit sign`; repeatable."),
     ] = None,
+    receipt: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A receipt from `conpet forget`.", show_default=False),
+    ] = None,
     public_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The public key of the checkpoints.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="The public key of the checkpoints and the receipt.", show_default=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -47,12 +52,19 @@ def verify(
     that you noted elsewhere (--head) or a signed one (--checkpoint).
     """
     from conpet.commands.audit import Head, verify_export, verify_workspace
+    from conpet.commands.receipt import verify_receipt
     from conpet.store import Store
 
+    if public_key is not None and not (checkpoints or receipt):
+        raise ConfigError("--public-key is for a checkpoint or a receipt; give --checkpoint or --receipt too")
+    if receipt is not None and path.is_file():
+        raise ConfigError("a receipt is checked against a workspace; name its folder")
     noted = [Head.parse(text) for text in heads or ()] + _signed(checkpoints or [], public_key)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; name a workspace, or a file that `conpet audit export` wrote")
     breaks = verify_export(path, noted) if path.is_file() else verify_workspace(Store.open(path), noted)
+    if receipt is not None:
+        breaks = list(dict.fromkeys([*breaks, *verify_receipt(Store.open(path), receipt, public_key)]))
     if as_json:
         print_json([{"event": one.event, "reason": one.reason} for one in breaks])
     else:
@@ -155,8 +167,6 @@ def sign(
 
 def _signed(checkpoints: list[Path], public_key: Path | None) -> list[Head]:
     if not checkpoints:
-        if public_key is not None:
-            raise ConfigError("--public-key is for a checkpoint; give --checkpoint too")
         return []
     if public_key is None:
         raise ConfigError("a checkpoint needs the key to check it with: give --public-key")

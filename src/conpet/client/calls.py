@@ -182,6 +182,19 @@ def consolidate(bound: float, evaluate: bool, gate: bool, key: str | None) -> Ca
     return _change("POST", "/v1/consolidate", key, content=content, headers=_JSON)
 
 
+def forget(
+    rows: Iterable[str | Example],
+    named: Mapping[str, Iterable[Any]],
+    older_than_days: int | None,
+    options: Mapping[str, Any],
+    key: str | None,
+) -> Call[Job]:
+    """Return the request to forget rows, labels or tasks."""
+    body: dict[str, Any] = {name: list(values) for name, values in named.items()}
+    body |= {"rows": [_input(row) for row in rows], "older_than_days": older_than_days, **options}
+    return _change("POST", "/v1/forget", key, content=_json(body), headers=_JSON)
+
+
 def promote(candidate: int, gate: bool, key: str | None) -> Call[Job]:
     """Return the request to make a refused change."""
     return _change("POST", f"/v1/candidates/{candidate}/promote", key, content=_json({"gate": gate}), headers=_JSON)

@@ -190,6 +190,31 @@ class Client:
         """Ask the server to consolidate (see `ConPET.consolidate`), and return the job; as `learn`."""
         return self._do(calls.consolidate(bound, evaluate, gate, idempotency_key))
 
+    def forget(
+        self,
+        rows: Iterable[str | Example] = (),
+        *,
+        ids: Iterable[str | int] = (),
+        hashes: Iterable[str] = (),
+        labels: Iterable[str] = (),
+        tasks: Iterable[str] = (),
+        older_than_days: int | None = None,
+        reason: str = "",
+        keep_modules: bool = False,
+        drop_labels: bool = False,
+        evaluate: bool = True,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Ask the server to forget data (see `ConPET.forget`), and return the job; its result has the receipt."""
+        named = {"ids": ids, "hashes": hashes, "labels": labels, "tasks": tasks}
+        options = {
+            "reason": reason,
+            "keep_modules": keep_modules,
+            "drop_labels": drop_labels,
+            "evaluate": evaluate,
+        }
+        return self._do(calls.forget(rows, named, older_than_days, options, idempotency_key))
+
     def candidates(self) -> list[CandidateRecord]:
         """Return the changes that the gate refused, oldest first."""
         return self._do(calls.candidates())

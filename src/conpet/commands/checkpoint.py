@@ -55,14 +55,48 @@ def sign(store: Store, key: Path) -> dict[str, Any]:
     Raises:
         ConfigError: The key cannot be read.
     """
-    try:
-        private = serialization.load_pem_private_key(key.read_bytes(), None)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{key} is not an Ed25519 private key without a password: {error}") from None
-    if not isinstance(private, Ed25519PrivateKey):
-        raise ConfigError(f"{key} is a key of another kind; make an Ed25519 key with `conpet audit key`")
     signed = {"head": str(head(store)), "time": datetime.now(UTC).isoformat(timespec="seconds")}
-    return {**signed, "signature": private.sign(_text(signed)).hex()}
+    return {**signed, "signature": private_key(key).sign(_text(signed)).hex()}
+
+
+def private_key(path: Path) -> Ed25519PrivateKey:
+    """Read a private key in PEM.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        private = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is not an Ed25519 private key without a password: {error}") from None
+    if not isinstance(private, Ed25519PrivateKey):
+        raise ConfigError(f"{path} is a key of another kind; make an Ed25519 key with `conpet audit key`")
+    return private
+
+
+def check_signature(text: bytes, signature: str, public_key: Path, what: Path) -> None:
+    """Check the signature of a text.
+
+    Args:
+        text: What was signed.
+        signature: The signature in hexadecimal.
+        public_key: The public key in PEM.
+        what: The file that has the text, for messages.
+
+    Raises:
+        ConfigError: The public key cannot be read.
+        DataError: The text was not signed with this key.
+    """
+    try:
+        public = serialization.load_pem_public_key(public_key.read_bytes())
+    except ValueError as error:
+        raise ConfigError(f"{public_key} is not a public key: {error}") from None
+    if not isinstance(public, Ed25519PublicKey):
+        raise ConfigError(f"{public_key} is a key of another kind; give the .pub file of `conpet audit key`")
+    try:
+        public.verify(bytes.fromhex(signature), text)
+    except (InvalidSignature, ValueError):
+        raise DataError(f"{what} was changed, or was not signed with the key of {public_key}") from None
 
 
 def checked(checkpoint: Path, public_key: Path) -> Head:
@@ -77,22 +111,13 @@ def checked(checkpoint: Path, public_key: Path) -> Head:
         DataError: The file is no checkpoint, or was not signed with this key.
     """
     try:
-        public = serialization.load_pem_public_key(public_key.read_bytes())
-    except ValueError as error:
-        raise ConfigError(f"{public_key} is not a public key: {error}") from None
-    if not isinstance(public, Ed25519PublicKey):
-        raise ConfigError(f"{public_key} is a key of another kind; give the .pub file of `conpet audit key`")
-    try:
         document = json.loads(checkpoint.read_text(encoding="utf-8"))
         signed = {name: str(document[name]) for name in ("head", "time")}
-        signature = bytes.fromhex(document["signature"])
+        signature = str(document["signature"])
         noted = Head.parse(signed["head"])
     except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise DataError(f"{checkpoint} is not a checkpoint that `conpet audit sign` wrote: {error}") from None
-    try:
-        public.verify(signature, _text(signed))
-    except InvalidSignature:
-        raise DataError(f"{checkpoint} was changed, or was not signed with the key of {public_key}") from None
+    check_signature(_text(signed), signature, public_key, checkpoint)
     return noted
 
 

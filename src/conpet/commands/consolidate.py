@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -24,7 +25,6 @@ from conpet.modules.training import TrainingJob
 from conpet.replay.memory import MEMORY, StoredExamples, Subset
 from conpet.replay.memory_writer import MemoryWriter, examples_without_test_labels, stored_examples
 from conpet.state.live import backbone_of
-from conpet.state.reading import task_state
 from conpet.state.state import State
 from conpet.store import SideObject, Snapshot, Store
 from conpet.types import ConsolidationReport
@@ -40,20 +40,11 @@ def consolidate(
     started = monotonic()
     settings = tx.settings.changed({"consolidation": dict(changes)})
     sources, notes = _sources(tx.snapshot)
-    base = tx.original_backbone()
     parts = [*(task.active.digest for task in tx.snapshot.tasks), settings.consolidation.model_dump_json(), VERB]
     context = tx.context(scratch=tx.scratch_name(parts))
     examples = learned_examples(tx.snapshot)
-    with tx.costs.stage("consolidation"):
-        key = repr([parts, base.fingerprint.digest, _lora_settings(settings), settings.replay, context.seed])
-        module, steps = (tuned or TunedBackbones()).trained(
-            key, lambda: _trained(base.loaded, tx.method, tx.state, sources, settings, context, examples)
-        )
-        candidate = State().with_shared({FOLDED: module})
-        method = type(tx.method)(backbone_of(base, candidate), tx.settings)
-    with tx.costs.stage("prefix"):
-        batch = _read_again(tx, method, sources)
-    rebuilt = method.consolidate(candidate, batch, context)
+    done = learned_over_tuned(tx, tx.state, sources, settings, context, parts, examples, tuned)
+    method, rebuilt = done.method, done.rebuilt
     with tx.costs.stage("validation"):
         total = sum(source.count(Subset.VALIDATION) for source in sources)
         progress = tx.counted("validation", 2 * total)
@@ -70,13 +61,13 @@ def consolidate(
             evaluation,
             VERB,
             pin=True,
-            side_objects=tuple(_side_objects(tx, rebuilt, {data.task.name: data.train for data in batch})),
-            shared={**dict.fromkeys(tx.snapshot.shared), FOLDED: module, **rebuilt.shared},
+            side_objects=tuple(side_objects(tx, rebuilt.objects, done.train)),
+            shared={**dict.fromkeys(tx.snapshot.shared), **done.shared},
             detail={
                 "tasks": [source.task for source in sources],
                 "examples": examples,
-                "steps": steps + rebuilt.steps,
-                "module": module.documents[FOLDED]["digest"],
+                "steps": done.steps,
+                "module": done.module.documents[FOLDED]["digest"],
                 "bound": bound,
                 "before": [before.correct, before.total],
                 "after": [after.correct, after.total],
@@ -97,6 +88,67 @@ def consolidate(
         notes,
         tx.measured(evaluation),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Consolidated:
+    """All tasks learned over a backbone that was tuned on them.
+
+    Attributes:
+        method: The method over that backbone.
+        module: The module folded into it.
+        rebuilt: The new objects of the tasks.
+        train: Prefix states of the training examples by task.
+        steps: Optimiser steps taken.
+    """
+
+    method: Method
+    module: Artifact
+    rebuilt: Rebuilt
+    train: Mapping[str, States]
+    steps: int
+
+    @property
+    def shared(self) -> dict[str, Artifact | None]:
+        """The new shared objects."""
+        return {FOLDED: self.module, **self.rebuilt.shared}
+
+
+def learned_over_tuned(
+    tx: Transaction,
+    state: State,
+    sources: Sequence[StoredExamples],
+    settings: Settings,
+    context: TrainContext,
+    parts: Sequence[str],
+    examples: int,
+    tuned: TunedBackbones | None = None,
+) -> Consolidated:
+    """Tune the original backbone on examples of all tasks, and learn all tasks over it.
+
+    Args:
+        tx: The transaction.
+        state: The present state, with the labels that are learned.
+        sources: The examples of each of its tasks.
+        settings: The settings of the consolidation.
+        context: Costs, checkpoints, seed, progress.
+        parts: What the examples and settings are identified by.
+        examples: Number of training examples that the tasks were learned from, stored or not.
+        tuned: As in `ConPET.consolidate`.
+    """
+    base = tx.original_backbone()
+    with tx.costs.stage("consolidation"):
+        key = repr([parts, base.fingerprint.digest, _lora_settings(settings), settings.replay, context.seed])
+        module, steps = (tuned or TunedBackbones()).trained(
+            key, lambda: _trained(base.loaded, tx.method, state, sources, settings, context, examples)
+        )
+        candidate = State().with_shared({FOLDED: module})
+        method = type(tx.method)(backbone_of(base, candidate), tx.settings)
+    with tx.costs.stage("prefix"):
+        batch = _read_again(tx, method, state, sources)
+    rebuilt = method.consolidate(candidate, batch, context)
+    train = {data.task.name: data.train for data in batch}
+    return Consolidated(method, module, rebuilt, train, steps + rebuilt.steps)
 
 
 def due(store: Store, snapshot: Snapshot, since: int = 0) -> str | None:
@@ -120,7 +172,9 @@ def due(store: Store, snapshot: Snapshot, since: int = 0) -> str | None:
     if last is None:
         return f"{examples:,} training examples in {len(snapshot.tasks):,} tasks, and no consolidation so far"
     reason = f"{examples:,} training examples, {last.examples:,} at the last consolidation"
-    done = next(event for event in reversed(store.events()) if event.detail.get("module") == last.digest)
+    done = next((event for event in reversed(store.events()) if event.detail.get("module") == last.digest), None)
+    if done is None:  # it was made again to forget examples
+        return reason
     seconds = sum(cost.seconds for cost in done.costs)
     (right, total), (now_right, _) = (done.detail[name] for name in ("before", "after"))
     gain = f"moved accuracy on validation examples from {right / total:.1%} to {now_right / total:.1%}"
@@ -211,26 +265,39 @@ def _lora_settings(settings: Settings) -> TaskSettings:
     )
 
 
-def _read_again(tx: Transaction, method: Method, sources: Sequence[StoredExamples]) -> list[TaskData]:
+def _read_again(tx: Transaction, method: Method, state: State, sources: Sequence[StoredExamples]) -> list[TaskData]:
     """Pass the training examples of all tasks through the new backbone, each task with its own template."""
     progress = tx.counted("prefix", sum(source.count(Subset.TRAIN) for source in sources))
     return [
-        TaskData.of(task_state(task.active), tx.settings, source, method.backbone, progress=progress)
-        for task, source in zip(tx.snapshot.tasks, sources, strict=True)
+        TaskData.of(task, tx.settings, source, method.backbone, progress=progress)
+        for task, source in zip(state.tasks, sources, strict=True)
     ]
 
 
-def _side_objects(tx: Transaction, rebuilt: Rebuilt, train: Mapping[str, States]) -> list[SideObject]:
+def side_objects(
+    tx: Transaction,
+    objects: Mapping[str, Mapping[str, Artifact]],
+    train: Mapping[str, States],
+    without: Collection[str] = (),
+) -> list[SideObject]:
     """Return the new objects of active versions, and empty all slots of other versions but their examples.
 
-    Inactive versions were learned over another backbone; a rollback learns their examples again.
+    Inactive versions were learned over another backbone, or in another state; a rollback learns their examples again.
+
+    Args:
+        tx: The transaction.
+        objects: New objects of active versions, by task and slot.
+        train: Prefix states of the training examples that they were learned from, by task.
+        without: Names of tasks whose versions do not stay.
     """
     writer = MemoryWriter(tx.method.backbone, tx.settings)
     changes = []
     for version in tx.snapshot.versions:
+        if version.task in without:
+            continue
         new: dict[str, Artifact | None] = {slot: None for slot in version.objects if slot != MEMORY}
         if version.active:
-            new |= rebuilt.objects[version.task]
+            new |= objects[version.task]
             memory = writer.learned_again(stored_examples(version), train[version.task])
             new |= {MEMORY: memory} if memory else {}
         changes += [SideObject(version.task, version.number, slot, artifact) for slot, artifact in new.items()]

@@ -24,7 +24,7 @@ from conpet.replay.memory import MEMORY, new_examples
 from conpet.replay.memory_writer import MemoryWriter, check_templates
 from conpet.state.reading import ORIGINS, describe, new_task_state, origins, seed_of, task_state
 from conpet.state.update import TaskUpdate
-from conpet.store import Change, NewVersion
+from conpet.store import Change, NewVersion, VersionRecord
 from conpet.types import Evaluation, LearnReport
 
 
@@ -89,7 +89,7 @@ def learn_checked(
     with tx.costs.stage("memory"):
         writer = MemoryWriter(method.backbone, tx.settings)
         examples = [
-            writer.all_examples(task, data.train, update.representations)
+            writer.all_examples(task, data.train, update.representations, _former(tx, task, derived_from))
             for task, data, update in zip(tasks, batch, updates, strict=True)
         ]
         memories, smaller = writer.retained(examples, tx.snapshot.versions)
@@ -116,6 +116,11 @@ def learn_checked(
         reports.append(tx.report(version, event=event, evaluation=measured, cost=cost, notes=notes))
     reports[-1] = replace(reports[-1], consolidation_due=due(tx.store, tx.snapshot))
     return reports
+
+
+def _former(tx: Transaction, task: Task, derived_from: Mapping[str, Sequence[str]] | None) -> VersionRecord | None:
+    """Return the version that a task was derived from, if any."""
+    return tx.snapshot.task(task.name).active if (derived_from or {}).get(task.name) else None
 
 
 def _check_batch(tx: Transaction, tasks: Sequence[Task]) -> None:

@@ -21,7 +21,7 @@ COSTS = "costs"
 SETTINGS_ONLY = frozenset({TUNE, COSTS})
 """Verbs of events that change only settings."""
 
-_LEARNING = frozenset({"learn", "split", "retire"})
+_LEARNING = frozenset({"learn", "split", "retire", "forget"})
 
 
 def matrix_of(events: Sequence[EventRecord]) -> AccuracyMatrix:

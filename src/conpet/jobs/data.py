@@ -43,6 +43,17 @@ def write_examples(file: Path, examples: Examples) -> None:
     _write(file, {"examples": _examples(examples)})
 
 
+def write_wanted(file: Path, wanted: Mapping[str, Any]) -> None:
+    """Write what is to be forgotten (arguments of `ConPET.forget`, JSON-ready) to a new file."""
+    _write(file, {"wanted": dict(wanted)})
+
+
+def read_wanted(file: Path) -> dict[str, Any]:
+    """Read what `write_wanted` wrote."""
+    wanted: dict[str, Any] = _read(file)["wanted"]
+    return wanted
+
+
 def read_tasks(file: Path) -> list[Task]:
     """Read what `write_tasks` wrote."""
     return [_task(document) for document in _read(file)["tasks"]]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from conpet.commands.prepare import check_tasks
 from conpet.context import Progress
-from conpet.errors import WorkspaceBusyError
-from conpet.jobs.data import read_examples, read_tasks
+from conpet.errors import WorkspaceBusyError, plural
+from conpet.jobs.data import read_examples, read_tasks, read_wanted
 from conpet.jobs.records import Job, JobKind, JobProgress
 from conpet.store import EventRecord, Store
 from conpet.types import GateReport
@@ -70,7 +71,7 @@ class Performer:
     def run(self) -> dict[str, Any]:
         """Make the change, without what the job has committed in an earlier attempt, and return its result."""
         if self._former and not self._job.kind.in_parts:
-            return result_so_far(self._former)
+            return {**result_so_far(self._former), **self._finished()}
         options = self._job.options
         match self._job.kind:
             case JobKind.LEARN:
@@ -91,6 +92,8 @@ class Performer:
                 result = done.to_json()
             case JobKind.PROMOTE:
                 result = {"gate": self._promote(options["candidate"]).summary()}
+            case JobKind.FORGET:
+                result = self._forget(options)
         return {**result, "generation": self._workspace.store.generation()}
 
     def _learn(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,6 +143,37 @@ class Performer:
             progress,
             self._log,
         )
+
+    def _forget(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Forget; the result and the log name nothing of what was forgotten."""
+        wanted = read_wanted(self._data)
+        days = wanted.pop("older_than_days")
+        change = partial(
+            self._workspace.forget,
+            wanted.pop("rows"),
+            **wanted,
+            older_than=None if days is None else timedelta(days=days),
+            **options,
+        )
+
+        def progress(stage: str, share: float) -> None:
+            self._report(JobProgress(stage, share))
+
+        progress("waiting", 0.0)
+        report = waited(lambda seconds: change(wait_seconds=seconds, progress=progress), progress, self._log)
+        self._log(f"{plural(report.rows, 'row')} forgotten")
+        shown = report.to_json()
+        kept = ("rows", "learned_again", "scope", "still_trained", "unmatched", "seconds", "whole_accuracy", "receipt")
+        return {"tasks": [{"task": task.task, "rows": dict(task.rows)} for task in report.tasks]} | {
+            key: shown[key] for key in kept
+        }
+
+    def _finished(self) -> dict[str, Any]:
+        """Complete what an earlier attempt forgot; nothing for other kinds of jobs."""
+        if self._job.kind is not JobKind.FORGET:
+            return {}
+        receipt = self._workspace.finish_forgetting()
+        return {"receipt": None if receipt is None else dict(receipt)}
 
     def _promote(self, candidate: int) -> GateReport:
         def progress(stage: str, share: float) -> None:

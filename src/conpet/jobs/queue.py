@@ -449,6 +449,9 @@ def _end(
         "error": None if error is None else dict(error),
     }
     connection.execute(update(JobRow).where(JobRow.number == number).values(values))
+    # A digest of a short text can be guessed.
+    forgot = (JobRow.number == number, JobRow.kind == JobKind.FORGET)
+    connection.execute(update(JobRow).where(*forgot).values(digest=""))
     passed = (JobEventRow.job == number, JobEventRow.kind == JobEventKind.PROGRESS)
     connection.execute(delete(JobEventRow).where(*passed))
     _set_state(connection, number, state)
@@ -459,7 +462,7 @@ def _add_event(connection: Connection, number: int, kind: JobEventKind, data: Ma
 
 
 def _same(row: Row[Any], digest: str) -> Job:
-    if row.digest != digest:
+    if row.digest and row.digest != digest:
         raise IdempotencyError(
             "this idempotency key was used for another request; use a new key, or send the same request again"
         )

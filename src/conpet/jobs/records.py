@@ -21,6 +21,7 @@ class JobKind(StrEnum):
     ACTIVATE = "activate"
     CONSOLIDATE = "consolidate"
     PROMOTE = "promote"
+    FORGET = "forget"
 
     @property
     def in_parts(self) -> bool:

@@ -233,7 +233,7 @@ class Method(ABC):
         """Return a new version of a task with labels renamed or removed; nothing is trained.
 
         The statistics equal those of learning without the examples of the removed labels. A method that stores anything
-        else by label overrides this and adds it.
+        else by label overrides `reduce` and adds it.
 
         Args:
             state: The present state.
@@ -241,11 +241,28 @@ class Method(ABC):
             names: New names of its labels; at least one label remains.
             context: Past examples; those of this task have their new labels.
         """
+        return self.reduce(state, task, names, remaining_rows(task, names), context)
+
+    def reduce(
+        self, state: State, task: TaskState, names: Names, stay: Sequence[int], context: TrainContext
+    ) -> TaskUpdate:
+        """Return a new version of a task with some of its training examples; nothing is trained.
+
+        The statistics equal those of learning without the other examples. A method that stores anything else by label
+        or example overrides this and adds it.
+
+        Args:
+            state: The present state.
+            task: The task in its active version.
+            names: New names of its labels; at least one label remains.
+            stay: Rows of the training examples that remain; they have no label that `names` removes.
+            context: Past examples; those of this task have their new labels.
+        """
         with context.costs.stage("statistics"):
             features, gram = features_of(task), self.gram(state)
-            stay = remaining_rows(task, names)
             gone = sorted(set(range(len(features))).difference(stay))
-            classes = [label for name in classes_of(task) if (label := names.get(name, name)) is not None]
+            present = classes_of(task)
+            classes = [str(names.get(present[row], present[row])) for row in stay]
             sums = ClassSums.of(gram.feature_map, features[stay], classes)
             tensors = statistics_tensors(sums, features[stay], classes)
             left = gram.minus(features[gone]) if gone else None
@@ -264,6 +281,29 @@ class Method(ABC):
             shared,
             fits={"gram": left or gram},
         )
+
+    def trained_with(self, state: State, names: Collection[str]) -> Collection[str] | None:
+        """Return the names of the tasks whose modules were trained on examples of some tasks, also indirectly.
+
+        None if it may be all of them: then everything has to be learned again to forget an example.
+        """
+        return None
+
+    def train_again(self, state: State, batch: Sequence[TaskData], contexts: Sequence[TrainContext]) -> Rebuilt:
+        """Train the modules of tasks anew on other examples; the statistics do not change.
+
+        Call it only with all tasks that remain of those that `trained_with` returns.
+
+        Args:
+            state: The present state.
+            batch: The tasks.
+            contexts: One for each task, as in `learn_batch`; their memory has the examples of all tasks.
+        """
+        raise NotImplementedError(f"method {self.name!r} learns all tasks again")
+
+    def recalibrate(self, state: State, context: TrainContext) -> SharedUpdate:
+        """Return what is fitted on validation examples, fitted again; `context` has those of all tasks."""
+        return SharedUpdate()
 
     def prune_labels(
         self, state: State, before: Sequence[TaskState], after: Sequence[TaskState]

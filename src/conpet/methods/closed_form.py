@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 import torch
@@ -80,6 +80,10 @@ class ClosedFormMethod(Method, ABC):
         """Return the statistics of the state in which `added`, if any, replaces `removed`."""
         with context.costs.stage("statistics"):
             return self.updated_statistics(state, [removed], [added] if added else [])
+
+    def trained_with(self, state: State, names: Collection[str]) -> Collection[str]:
+        """Return nothing: there are no modules."""
+        return ()
 
     def consolidate(self, state: State, batch: Sequence[TaskData], context: TrainContext) -> Rebuilt:
         """Compute the statistics of all tasks again; nothing is trained."""

@@ -304,12 +304,14 @@ class DynamicMethod(Method):
         calibration = self.calibrate(following, context)
         return update.plus(calibration.shared, calibration.fits)
 
-    def relabel(self, state: State, task: TaskState, names: Names, context: TrainContext) -> TaskUpdate:
-        """Return a new version of a task with labels renamed or removed, also in its head.
+    def reduce(
+        self, state: State, task: TaskState, names: Names, stay: Sequence[int], context: TrainContext
+    ) -> TaskUpdate:
+        """Return a new version of a task with some of its training examples; labels also change in its head.
 
         A module shared with other tasks does not change; the version records the output of each label.
         """
-        update = super().relabel(state, task, names, context)
+        update = super().reduce(state, task, names, stay, context)
         outputs = {
             new: output
             for label, output in zip(task.labels, task.outputs, strict=True)
@@ -326,6 +328,50 @@ class DynamicMethod(Method):
         if STATISTICS not in update.shared:  # no example was removed
             return update
         return update.plus(self.calibrate(state.apply(update), context))
+
+    def trained_with(self, state: State, names: Collection[str]) -> Collection[str] | None:
+        """Return the tasks and those that share a module with them; None if a task is trained against earlier ones."""
+        if SELECTORS[self.settings.selector.name].needs_replay or self._modules_compete:
+            return None
+        slots = {task.shared_slot for task in state.known(*names)} - {None}
+        return [task.name for task in state.tasks if task.name in names or task.shared_slot in slots]
+
+    def train_again(self, state: State, batch: Sequence[TaskData], contexts: Sequence[TrainContext]) -> Rebuilt:
+        """Train the modules of tasks anew: own ones, and those that tasks share."""
+        own = [(data, context) for data, context in zip(batch, contexts, strict=True) if not data.task.shared_slot]
+        objects: dict[str, Mapping[str, Artifact]] = {}
+        shared: dict[str, Artifact | None] = {}
+        context, steps = contexts[0], 0
+        with context.costs.stage("module"):
+            kept = {data.task.name: statistics_alone(data.task).tensors for data, _ in own}
+            jobs = [
+                self.training_job(state, data, each.seed, SharedUpdate(), kept[data.task.name]) for data, each in own
+            ]
+            trained = (
+                train_modules(
+                    self.backbone,
+                    jobs,
+                    checkpoint=context.scratch / MODULE if context.scratch else None,
+                    on_step=lambda done, all_steps: context.progress("module", done / all_steps),
+                )
+                if jobs
+                else []
+            )
+        for (data, _), module in zip(own, trained, strict=True):
+            objects[data.task.name] = {MODULE: module.artifact(**kept[data.task.name])}
+            steps += module.log.steps
+        following = state.with_objects(objects)
+        for slot in dict.fromkeys(data.task.shared_slot for data in batch if data.task.shared_slot):
+            train = {data.task.name: data.train for data in batch if data.task.shared_slot == slot}
+            merged = self._merged(following, train, slot, context)
+            following, steps = merged.state, steps + merged.steps
+            objects |= merged.objects
+            shared |= merged.shared
+        return Rebuilt(objects, shared, following, steps)
+
+    def recalibrate(self, state: State, context: TrainContext) -> SharedUpdate:
+        """Fit the fusion again."""
+        return self.calibrate(state, context)
 
     def merge(self, state: State, names: Collection[str], slot: str, context: TrainContext) -> Rebuilt:
         """Train one module to replace the modules of several tasks.

@@ -31,7 +31,6 @@ from conpet.state.inputs import EncodedInputs, count
 from conpet.state.module_assignment import ModuleAssignment
 from conpet.state.slots import ASSIGNMENT, MODULE, STATIC, assignment_artifact
 from conpet.state.state import Names, State, TaskState
-from conpet.state.statistics import remaining_rows
 from conpet.state.update import SharedUpdate, TaskUpdate
 
 METHOD = "method"
@@ -213,13 +212,15 @@ class StaticMethod(Method, ABC):
             return {}
         return {STATIC: with_labels(stored, {label: label for label in stored.document(HEAD)[LABELS]})}
 
-    def relabel(self, state: State, task: TaskState, names: Names, context: TrainContext) -> TaskUpdate:
-        """Return a new version of a task with labels renamed or removed, also in the head."""
-        update = super().relabel(state, task, names, context)
+    def reduce(
+        self, state: State, task: TaskState, names: Names, stay: Sequence[int], context: TrainContext
+    ) -> TaskUpdate:
+        """Return a new version of a task with some of its training examples; labels also change in the head."""
+        update = super().reduce(state, task, names, stay, context)
         labels = {label: names.get(label, label) for known in state.tasks for label in known.labels}
         shared = self.with_head_for(state, {new: old for old, new in labels.items() if new is not None})
         module = update.objects[MODULE]
-        relabelled = self.relabel_kept(task, names, remaining_rows(task, names))
+        relabelled = self.relabel_kept(task, names, stay)
         module = replace(module, tensors={**module.tensors, **relabelled})
         objects = {MODULE: module, ASSIGNMENT: assignment_artifact(STATIC)}
         return replace(update, objects=objects, shared={**update.shared, STATIC: shared})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from itertools import groupby
 from typing import Any, Final, Literal, NamedTuple
@@ -23,6 +24,10 @@ _ABOUT = "about"
 _LABELS = "labels"
 _INDICES = "indices"
 _REPRESENTATIONS = "representations"
+_LEARNED = "learned"
+
+Days = Mapping["Subset", Sequence[str]]
+"""The day, in UTC, on which each example was learned first, by subset: `2026-11-29`."""
 
 
 class Subset(StrEnum):
@@ -94,6 +99,11 @@ class StoredExamples:
                 "use the labels of the training or validation examples"
             )
         return list(labels[subset])
+
+    def days(self, subset: Subset) -> list[str]:
+        """Return the day on which each example of a subset was learned first; empty if that was not recorded."""
+        runs = self.reader.document(_ABOUT).get(_LEARNED, {}).get(subset, ())
+        return [day for day, count in runs for _ in range(count)]
 
     @property
     def indices(self) -> list[int]:
@@ -248,12 +258,15 @@ def new_examples(task: Task) -> StoredExamples:
     ).without_test_labels()
 
 
-def text_memory(examples: Mapping[Subset, Sequence[Example]], representations: Tensor | None = None) -> Artifact:
+def text_memory(
+    examples: Mapping[Subset, Sequence[Example]], representations: Tensor | None = None, days: Days | None = None
+) -> Artifact:
     """Return a memory object that holds all of a task's examples as texts.
 
     Args:
         examples: Its examples by subset.
         representations: Representations of the training examples for k-means retention `[n, R]`, or None.
+        days: The day on which each example was learned first; None for today.
     """
     tables: dict[str, Iterable[Row]] = {
         str(subset): tuple(subset_examples) for subset, subset_examples in examples.items()
@@ -263,7 +276,7 @@ def text_memory(examples: Mapping[Subset, Sequence[Example]], representations: T
     }
     return Artifact(
         tables=tables,
-        documents=_documents(labels, range(len(examples[Subset.TRAIN])), latent=False),
+        documents=_documents(labels, range(len(examples[Subset.TRAIN])), days or _all_today(labels), latent=False),
         tensors=_represented(representations),
     )
 
@@ -281,7 +294,7 @@ def latent_memory(
     return Artifact(
         tensors={str(subset): pack(subset_states) for subset, subset_states in states.items()}
         | _represented(representations),
-        documents=_documents(labels, range(len(states[Subset.TRAIN])), latent=True),
+        documents=_documents(labels, range(len(states[Subset.TRAIN])), _all_today(labels), latent=True),
     )
 
 
@@ -296,7 +309,10 @@ def cut_to(memory: StoredExamples, positions: Sequence[int], *, represented: boo
     labels = {subset: memory.labels(subset) for subset in Subset}
     labels[Subset.TRAIN] = [labels[Subset.TRAIN][position] for position in positions]
     indices = memory.indices
-    documents = _documents(labels, [indices[position] for position in positions], latent=memory.latent)
+    days = {subset: memory.days(subset) for subset in Subset}
+    if days[Subset.TRAIN]:
+        days[Subset.TRAIN] = [days[Subset.TRAIN][position] for position in positions]
+    documents = _documents(labels, [indices[position] for position in positions], days, latent=memory.latent)
     tensors = _represented(memory.representations[list(positions)] if represented else None)
     reader, held_out = memory.reader, (Subset.VALIDATION, Subset.TEST)
     if memory.latent:
@@ -335,11 +351,39 @@ def relabel(memory: StoredExamples, names: Mapping[str, str | None], remaining: 
         renamed = [(row, names.get(label, label)) for row, label in enumerate(memory.labels(subset))]
         chosen[subset] = [row for row, label in renamed if label is not None]
         labels[subset] = [label for _, label in renamed if label is not None]
+    return _reduced(memory, chosen, labels, remaining)
+
+
+def without_rows(memory: StoredExamples, gone: Mapping[Subset, Container[int]], remaining: Sequence[int]) -> Artifact:
+    """Return a copy of a memory object without some rows.
+
+    Args:
+        memory: The memory object, with test labels.
+        gone: The rows that are left out, by subset.
+        remaining: As in `relabel`.
+    """
+    chosen = {
+        subset: [row for row in range(memory.count(subset)) if row not in gone.get(subset, ())] for subset in Subset
+    }
+    every = {subset: memory.labels(subset) for subset in Subset}
+    labels = {subset: [every[subset][row] for row in rows] for subset, rows in chosen.items()}
+    return _reduced(memory, chosen, labels, remaining)
+
+
+def _reduced(
+    memory: StoredExamples,
+    chosen: Mapping[Subset, Sequence[int]],
+    labels: Mapping[Subset, Sequence[str]],
+    remaining: Sequence[int],
+) -> Artifact:
+    """Return a copy of a memory object with the chosen rows, which have these labels; `remaining` as in `relabel`."""
     new_index = {index: position for position, index in enumerate(remaining)}
     train, former = chosen[Subset.TRAIN], memory.indices
-    documents = _documents(labels, [new_index[former[row]] for row in train], latent=memory.latent)
+    days = {subset: memory.days(subset) for subset in Subset}
+    days = {subset: [own[row] for row in chosen[subset]] if own else own for subset, own in days.items()}
+    documents = _documents(labels, [new_index[former[row]] for row in train], days, latent=memory.latent)
     reader = memory.reader
-    tensors = _represented(memory.representations[train] if reader.has(_REPRESENTATIONS) else None)
+    tensors = _represented(memory.representations[list(train)] if reader.has(_REPRESENTATIONS) else None)
     if memory.latent:
         tensors |= {str(subset): selected(reader.tensors(subset), rows) for subset, rows in chosen.items()}
         return Artifact(tensors=tensors, documents=documents)
@@ -374,10 +418,24 @@ def _line(row: Mapping[str, object]) -> bytes:
     return json.dumps(row, sort_keys=True, ensure_ascii=False).encode()
 
 
-def _documents(labels: Mapping[Subset, Sequence[str]], indices: Sequence[int], *, latent: bool) -> dict[str, object]:
+def today() -> str:
+    """Return the present day in UTC, as it is stored with examples."""
+    return datetime.now(UTC).date().isoformat()
+
+
+def _all_today(labels: Mapping[Subset, Sequence[str]]) -> dict[Subset, list[str]]:
+    day = today()
+    return {subset: [day] * len(subset_labels) for subset, subset_labels in labels.items()}
+
+
+def _documents(
+    labels: Mapping[Subset, Sequence[str]], indices: Sequence[int], days: Days, *, latent: bool
+) -> dict[str, object]:
     counts = {str(subset): len(subset_labels) for subset, subset_labels in labels.items()}
+    runs = {str(subset): [[day, len(list(run))] for day, run in groupby(own)] for subset, own in days.items() if own}
+    learned = {_LEARNED: runs} if runs else {}  # workspaces made before have no days
     return {
-        _ABOUT: {"latent": latent, "counts": counts},
+        _ABOUT: {"latent": latent, "counts": counts, **learned},
         _LABELS: {str(subset): list(subset_labels) for subset, subset_labels in labels.items()},
         _INDICES: list(indices),
     }

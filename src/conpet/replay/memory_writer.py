@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -11,11 +11,21 @@ from conpet.artifact import Artifact, InMemoryObject
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
 from conpet.config import Settings
-from conpet.data import Kind, Task
+from conpet.data import Example, Kind, Task
 from conpet.errors import ConfigError
 from conpet.replay import RETENTIONS
 from conpet.replay.fixed import FixedReplay
-from conpet.replay.memory import MEMORY, StoredExamples, Subset, cut_to, latent_memory, renumbered, text_memory
+from conpet.replay.memory import (
+    MEMORY,
+    Days,
+    StoredExamples,
+    Subset,
+    cut_to,
+    latent_memory,
+    renumbered,
+    text_memory,
+    today,
+)
 from conpet.replay.retention import Holding, KMeans, Limits, Retention
 from conpet.state.state import TaskState
 from conpet.store import SideObject, TaskRecord, VersionRecord
@@ -63,20 +73,27 @@ class MemoryWriter:
         self._retention = retention_of(settings)
         self._represented = self._retention.needs_representations and not self._retention.limits.unlimited
 
-    def all_examples(self, task: Task, train: States, representations: Callable[[], Tensor] | None) -> StoredExamples:
+    def all_examples(
+        self,
+        task: Task,
+        train: States,
+        representations: Callable[[], Tensor] | None,
+        former: VersionRecord | None = None,
+    ) -> StoredExamples:
         """Return all examples of a task just learned, with test labels, not stored yet.
 
         Args:
             task: The task.
             train: Prefix states of its training examples.
             representations: Computes the representations for k-means `[n, R]`; None for the frozen features.
+            former: The version that its examples were taken from, if any; they keep the days when they were learned.
         """
         clustered = None
         if self._represented:
             clustered = train.features if representations is None else representations()
         examples = {Subset.TRAIN: task.train, Subset.VALIDATION: task.validation, Subset.TEST: task.test}
         if not self._latent:
-            artifact = text_memory(examples, clustered)
+            artifact = text_memory(examples, clustered, _days(examples, former) if former else None)
         else:
             labels = {
                 subset: [str(example.label) for example in subset_examples]
@@ -140,6 +157,19 @@ class MemoryWriter:
             for examples in (task.validation, task.test)
         )
         return {Subset.TRAIN: train, Subset.VALIDATION: validation, Subset.TEST: test}
+
+
+def _days(examples: Mapping[Subset, Sequence[Example]], former: VersionRecord) -> Days:
+    """Return the day on which each example was learned first, if `former` stores it; today for the others."""
+    memory, day = stored_examples(former), today()
+    known: dict[object, str] = {}
+    for subset in Subset:
+        days = memory.days(subset) or [former.created.date().isoformat()] * memory.count(subset)
+        known |= {example.input_key: day for example, day in zip(memory.examples(subset), days, strict=True)}
+    return {
+        subset: [known.get(example.input_key, day) for example in subset_examples]
+        for subset, subset_examples in examples.items()
+    }
 
 
 def check_templates(task: Task, others: Iterable[Task | TaskState]) -> None:

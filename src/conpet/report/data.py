@@ -38,6 +38,7 @@ class Verb(StrEnum):
     UPGRADE = "upgrade"
     CONSOLIDATE = "consolidate"
     RESTORE = "restore"
+    FORGET = "forget"
 
     @property
     def trains(self) -> bool:
@@ -54,6 +55,7 @@ class Verb(StrEnum):
             Verb.COSTS,
             Verb.CONSOLIDATE,
             Verb.RESTORE,
+            Verb.FORGET,
         )
 
 

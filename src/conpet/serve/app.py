@@ -15,7 +15,7 @@ from pydantic.json_schema import models_json_schema
 
 from conpet.jobs.intake import StreamUpload, TaskUpload
 from conpet.serve.context import ServerContext
-from conpet.serve.job_schemas import ActivateRequest, ConsolidateRequest, PromoteRequest
+from conpet.serve.job_schemas import ActivateRequest, ConsolidateRequest, ForgetRequest, PromoteRequest
 from conpet.serve.middleware import BodyMiddleware, RequestMiddleware
 from conpet.serve.problems import add_handlers
 from conpet.serve.routes import health, jobs, predict, workspace
@@ -30,6 +30,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     StreamUpload,
     ActivateRequest,
     ConsolidateRequest,
+    ForgetRequest,
     PromoteRequest,
 )
 """Models that routes describe themselves, for the OpenAPI document: bodies of requests, and problems."""

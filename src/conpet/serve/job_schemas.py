@@ -94,6 +94,27 @@ class ConsolidateRequest(BaseModel):
     gate: bool = True
 
 
+class ForgetRequest(BaseModel):
+    """What to forget: rows (texts, or objects with the fields of a row), ids, hashes of texts, labels, tasks, an age.
+
+    `keep_modules` trains nothing again; `drop_labels` lets a label go with its last training example; `reason` is
+    written into the history and the receipt; `evaluate` measures all tasks afterwards.
+    """
+
+    model_config = _Strict
+
+    rows: Annotated[list[str | dict[str, Any]], Field(max_length=100_000)] = []
+    ids: Annotated[list[str | int], Field(max_length=100_000)] = []
+    hashes: Annotated[list[str], Field(max_length=100_000)] = []
+    labels: Annotated[list[str], Field(max_length=100_000)] = []
+    tasks: Annotated[list[str], Field(max_length=100_000)] = []
+    older_than_days: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    reason: Annotated[str, Field(max_length=1000)] = ""
+    keep_modules: bool = False
+    drop_labels: bool = False
+    evaluate: bool = True
+
+
 class PromoteRequest(BaseModel):
     """Whether the gate judges the candidate again; `false` makes the change whatever it breaks."""
 

@@ -36,7 +36,8 @@ class NewVersion:
 class SideObject:
     """A new artifact for a slot of an existing version, or None to empty the slot.
 
-    In the slot `"module"`, files may be dropped but not changed, unless the change pins the generation it replaces.
+    In the slot `"module"`, files may be dropped but not changed, unless the change pins the generation it replaces, or
+    forgets examples.
     """
 
     task: str
@@ -70,6 +71,7 @@ class Change:
         restore: A pinned generation to make the present one again; excludes all other changes of tasks, objects and
             settings.
         unpinned: Pinned generations to release.
+        forgets: Whether it forgets examples: such a change may replace modules and keeps no way back to them.
     """
 
     verb: str
@@ -90,6 +92,12 @@ class Change:
     pin: bool = False
     restore: int | None = None
     unpinned: tuple[int, ...] = ()
+    forgets: bool = False
+
+    @property
+    def replaces_modules(self) -> bool:
+        """Whether modules of existing versions may be replaced."""
+        return self.pin or self.forgets
 
     @property
     def artifacts(self) -> Iterator[Artifact]:

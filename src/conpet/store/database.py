@@ -78,6 +78,15 @@ class Database:
         with _translated(self.file), self._writing.begin() as connection:
             yield connection
 
+    def scrub(self) -> bool:
+        """Write the file anew without free pages and empty its log; return whether no reader prevented that."""
+        with _translated(self.file), closing(_connect(self.file, "rw")) as raw:
+            raw.execute("PRAGMA temp_store=MEMORY")  # what is deleted must not be copied to another folder
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            raw.execute("VACUUM")
+            (busy, _, _) = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+
     def stamp(self) -> tuple[tuple[int, int, int], ...] | None:
         """Return a value that changes with every commit of any process; equal stamps mean equal content.
 

@@ -49,6 +49,16 @@ class Layout:
         return self.root / "reserve"
 
     @property
+    def forgetting(self) -> Path:
+        """What is being forgotten; there only until everything of it is deleted."""
+        return self.root / "forgetting.json"
+
+    @property
+    def receipts(self) -> Path:
+        """Receipts of what was forgotten, one file for each change; missing before the first."""
+        return self.root / "receipts"
+
+    @property
     def folders(self) -> tuple[Path, ...]:
         """The folders every workspace has."""
         return (self.objects, self.leases, self.scratch)

@@ -124,7 +124,7 @@ def _check_side_object(connection: Connection, change: Change, side: SideObject)
     if change.remove and side.task == change.task:
         raise ConfigError(f"change {change.verb!r} removes task {side.task!r} and writes an object of it; drop one")
     _require_version(connection, side.task, side.version)
-    if side.slot == MODULE and side.artifact is None and not change.pin:
+    if side.slot == MODULE and side.artifact is None and not change.replaces_modules:
         raise ConfigError(
             f"version {side.version} of task {side.task!r}: a module cannot be changed or removed; "
             "drop the version instead"

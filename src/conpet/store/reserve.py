@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from conpet.store.layout import Layout
 
-FREEING = frozenset({"remove", "retire", "drop"})
+FREEING = frozenset({"remove", "retire", "drop", "forget"})
 """The changes that may use the room."""
 
 _LOG_BYTES = 4 << 20

@@ -57,7 +57,7 @@ def apply_change(connection: Connection, change: Change, plan: Plan, manifests: 
         _release(connection, target, event_id)
     for placement, manifest in zip(plan.placements, manifests, strict=True):
         former = _release(connection, placement.target, event_id)
-        if placement.target.slot == MODULE and not change.pin:
+        if placement.target.slot == MODULE and not change.replaces_modules:
             _check_module(placement.target, former, manifest)
         _place(connection, placement, manifest, event_id)
     _add_ledger(connection, MetricRow, event_id, change.metrics)

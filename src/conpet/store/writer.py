@@ -153,6 +153,18 @@ class Writer:
             if name not in known:
                 shutil.rmtree(self._layout.objects / name, ignore_errors=True)
 
+    def scrub(self) -> bool:
+        """Leave nothing of deleted rows in the database's files; return whether no reader prevented that."""
+        return self._database.scrub()
+
+    def waiting(self) -> list[str]:
+        """Return the folders of replaced objects that readers still keep, and leftovers of deletions."""
+        with self._database.read() as connection:
+            used = set(connection.execute(select(ObjectRow.folder).where(ObjectRow.released_event.is_(None))).scalars())
+            pinned = select(ObjectRow.folder).join(PinObjectRow, PinObjectRow.object_id == ObjectRow.id)
+            used |= set(connection.execute(pinned).scalars())
+        return sorted(path.name for path in self._layout.objects.iterdir() if path.name not in used)
+
     def collect(self) -> None:
         """Delete replaced objects that neither a reader nor a pinned generation needs."""
         with self._database.read() as connection:

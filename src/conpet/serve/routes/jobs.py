@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,8 +22,10 @@ from fastapi.concurrency import contextmanager_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from conpet.api import ConPET
+from conpet.commands.stored_rows import Wanted, inputs_of
+from conpet.data import Example
 from conpet.errors import DataError, Problem, UnknownNameError
-from conpet.jobs.data import SAMPLE, read_tasks
+from conpet.jobs.data import DATA, SAMPLE, read_tasks, write_wanted
 from conpet.jobs.records import Job, JobEvent, JobEventKind, JobKind, JobRequest, JobState
 from conpet.jobs.uploads import FORMATS, MEDIA_TYPES, RAW, UploadOptions, check_upload
 from conpet.problem_details import ApiProblem, too_busy
@@ -34,6 +37,7 @@ from conpet.serve.job_schemas import (
     CandidatesResponse,
     ConsolidateRequest,
     DiscardResponse,
+    ForgetRequest,
     GateReportFields,
     JobFields,
     JobsResponse,
@@ -241,6 +245,50 @@ async def consolidate(
     """Accept a job that tunes the backbone on the stored examples of all tasks."""
     options = {"bound": body.bound, "evaluate": body.evaluate, "gate": body.gate}
     return await _change(request, caller, JobRequest(JobKind.CONSOLIDATE, options), idempotency_key)
+
+
+@router.post(
+    "/forget",
+    summary="Forget rows, labels or tasks",
+    status_code=202,
+    dependencies=[operate_role],
+    responses=_CHANGE_ERRORS | _ACCEPTED,
+    response_model=JobFields,
+    openapi_extra=body_of(ForgetRequest, a_text={"rows": ["my card was swallowed"], "reason": "request 17"}),
+)
+async def forget(
+    request: Request,
+    caller: Operator,
+    body: Annotated[ForgetRequest, json_body(ForgetRequest)],
+    idempotency_key: Key = None,
+) -> Response:
+    """Accept a job that forgets data and what was learned from it; its result has the receipt.
+
+    What is to be forgotten is kept beside the job until it ends, and not part of its options.
+    """
+    context = context_of(request)
+    _workspace(context)
+    options = {name: getattr(body, name) for name in ("reason", "keep_modules", "drop_labels", "evaluate")}
+    wanted = body.model_dump(exclude=set(options))
+    digest = _digest([JobKind.FORGET, options, wanted])
+    if (former := await _former(context, caller, idempotency_key, digest)) is not None:
+        return _accepted(former, replayed=True)
+    rows = [row.to_json() for row in await asyncio.to_thread(_checked_wanted, wanted)]
+    hashes = [value.lower() for value in body.hashes]
+    async with _uploading(context) as (job_id, folder):
+        await asyncio.to_thread(write_wanted, folder / DATA, {**wanted, "rows": rows, "hashes": hashes})
+        accepted = JobRequest(JobKind.FORGET, options, tuple(body.tasks))
+        return await _submit(request, caller, accepted, idempotency_key, digest, job_id)
+
+
+def _checked_wanted(wanted: dict[str, Any]) -> tuple[Example, ...]:
+    """Return the rows that are to be forgotten, after checking that they are rows and that something is named."""
+    rows = inputs_of(wanted["rows"])
+    days = wanted["older_than_days"]
+    before = None if days is None else datetime.now(UTC).date() - timedelta(days=days)
+    named = {name: tuple(wanted[name]) for name in ("ids", "hashes", "labels", "tasks")}
+    Wanted(rows, **named, before=before)
+    return rows
 
 
 @router.post(

@@ -1,0 +1,92 @@
+"""Receipts of what was forgotten: their form, and the check against a workspace; imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from conpet.commands.audit import Head, verify_workspace
+from conpet.errors import ConfigError, DataError
+from conpet.store import EventRecord, Store
+from conpet.store.chain import Break
+
+FORM = "conpet receipt 1"
+"""What a receipt is, and its form."""
+FORGET = "forget"
+"""Key of an event's detail: what was forgotten, without anything of it."""
+TOKEN = "token"  # noqa: S105 - no password
+"""Key of that detail: a random number that tells the change from any other."""
+SIGNATURE = "signature"
+
+
+def events_of(store: Store, token: str) -> list[EventRecord]:
+    """Return the events of the change with a random number."""
+    return [event for event in store.events() if event.detail.get(FORGET, {}).get(TOKEN) == token]
+
+
+def recorded(event: EventRecord) -> dict[str, Any]:
+    """Return what a receipt says of the change of an event, from the history."""
+    return {
+        "generation": event.id,
+        "time": event.time.isoformat(),
+        "actor": event.actor,
+        **{key: value for key, value in event.detail[FORGET].items() if key != TOKEN},
+        "after": str(Head(event.id, event.digest)),
+    }
+
+
+def signed_text(receipt: Mapping[str, Any]) -> bytes:
+    """Return the text of a receipt that is signed: JSON with sorted keys and without blanks."""
+    content = {key: value for key, value in receipt.items() if key != SIGNATURE}
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def verify_receipt(store: Store, path: Path, public_key: Path | None) -> list[Break]:
+    """Check that a receipt says what the history says, and that nothing of what it removed is back.
+
+    Args:
+        store: The workspace's store.
+        path: The receipt.
+        public_key: The public key of its signature in PEM, or None if it is not signed.
+
+    Raises:
+        DataError: The file is no receipt, or was not signed with this key.
+        ConfigError: The public key cannot be read, or is missing for a signed receipt.
+    """
+    receipt = _read(path)
+    if SIGNATURE in receipt and public_key is None:
+        raise ConfigError(f"{path} is signed: give the key to check it with (--public-key)")
+    if public_key is not None:
+        from conpet.commands.checkpoint import check_signature
+
+        check_signature(signed_text(receipt), str(receipt.get(SIGNATURE, "")), public_key, path)
+    heads = [Head.parse(receipt["before"]), Head.parse(receipt["after"])]
+    return [*verify_workspace(store, heads), *_differences(store, receipt)]
+
+
+def _differences(store: Store, receipt: Mapping[str, Any]) -> Iterator[Break]:
+    number = receipt["generation"]
+    event = next((one for one in store.events() if one.id == number), None)
+    if event is None or FORGET not in event.detail:
+        yield Break(number, "is no change that forgot anything, but the receipt says so")
+        return
+    for key, value in recorded(event).items():
+        if receipt.get(key) != value:
+            yield Break(number, f"the receipt differs from the history in {key!r}")
+    present = {path.name for path in (store.path / "objects").iterdir()}
+    for folder in receipt["removed_objects"]:
+        if folder in present:
+            yield Break(None, f"objects/{folder} is back, although the receipt says that it was deleted")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        receipt: dict[str, Any] = json.loads(path.read_bytes())
+        known = receipt["form"] == FORM and {"before", "after", "generation", "removed_objects"} <= receipt.keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path} is not a receipt that `conpet forget` wrote: {error}") from None
+    if not known:
+        raise DataError(f"{path} is not a receipt that `conpet forget` wrote: it has another form")
+    return receipt

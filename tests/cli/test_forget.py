@@ -1,0 +1,133 @@
+"""`conpet forget`: what it asks, prints, writes and refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from conpet import ConPET
+from conpet.commands import purge
+from tests.helpers.cli import STREAM, conpet, taught, write_rows
+
+FIRST, SECOND = STREAM
+ROWS = [example.text for example in SECOND.train[:2]]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CONPET_HOME", str(tmp_path / "home"))
+    return taught(tmp_path)
+
+
+def texts_of(workspace: Path) -> str:
+    return "".join(path.read_text(encoding="utf-8") for path in workspace.glob("objects/memory-*/*.jsonl"))
+
+
+def test_a_dry_run_says_what_would_happen_and_changes_nothing(workspace: Path) -> None:
+    before = conpet("audit", "head", workspace).out
+    shown = conpet("forget", workspace, ROWS[0], "--dry-run")
+    assert shown.code == 0
+    assert shown.out.splitlines()[:3] == [
+        "1 row would be forgotten",
+        f"  {SECOND.name}: 1 train",
+        f"would be learned again: {SECOND.name}",
+    ]
+    assert "the state cache of all workspaces would be emptied" in shown.out
+    assert conpet("forget", workspace, ROWS[0], "--dry-run", "--json").json["rows"] == 1
+    assert conpet("audit", "head", workspace).out == before
+    assert ROWS[0] in texts_of(workspace)
+
+
+def test_rows_of_a_file_are_forgotten_with_a_signed_receipt(workspace: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", [{"text": text, "label": "other"} for text in ROWS])
+    key, receipt = tmp_path / "key.pem", tmp_path / "receipt.json"
+    assert conpet("audit", "key", key).code == 0
+    digest = hashlib.sha256(FIRST.test[0].text.encode()).hexdigest()
+    options = ("--yes", "--reason", "request 17", "--key", key, "--receipt", receipt)
+    done = conpet("forget", workspace, "-i", rows, "--hash", digest, *options)
+    assert done.code == 0, done.err
+    assert f"  {FIRST.name}: 1 test" in done.out
+    assert "nothing is left" in done.out
+    assert not any(text in texts_of(workspace) for text in (*ROWS, FIRST.test[0].text))
+    document = json.loads(receipt.read_bytes())
+    assert (document["reason"], document["rows"], document["complete"]) == (
+        "request 17",
+        {"train": 2, "validation": 0, "test": 1},
+        True,
+    )
+    assert document == json.loads((workspace / "receipts" / f"{document['generation']}.json").read_bytes())
+    checked = conpet("audit", "verify", workspace, "--receipt", receipt, "--public-key", f"{key}.pub")
+    assert checked.out == f"{workspace}: history and content are as recorded\n"
+    assert conpet("audit", "verify", workspace, "--receipt", receipt).code == 1  # without the key
+    assert "conpet predict" not in done.err
+    assert ConPET.open(workspace).predict([SECOND.train[5].text])[0].label in (*FIRST.labels, *SECOND.labels)
+
+
+def test_a_changed_receipt_and_one_of_another_workspace_are_found(workspace: Path, tmp_path: Path) -> None:
+    receipt = tmp_path / "receipt.json"
+    assert conpet("forget", workspace, ROWS[0], "--yes", "--no-evaluate", "--receipt", receipt).code == 0
+    assert conpet("audit", "verify", workspace, "--receipt", receipt).code == 0
+    document = json.loads(receipt.read_bytes())
+    receipt.write_text(json.dumps(document | {"rows": {"train": 7}}), encoding="utf-8")
+    changed = conpet("audit", "verify", workspace, "--receipt", receipt)
+    assert changed.code == 1
+    assert f"event {document['generation']}: the receipt differs from the history in 'rows'" in changed.out
+    (tmp_path / "more").mkdir()
+    other = conpet("audit", "verify", taught(tmp_path / "more"), "--receipt", receipt)
+    assert other.code == 1
+    assert "is not in the history" in other.out
+    receipt.write_text("{}", encoding="utf-8")
+    assert "is not a receipt" in conpet("audit", "verify", workspace, "--receipt", receipt).err
+
+
+def test_it_asks_before_it_forgets(workspace: Path) -> None:
+    asked = conpet("forget", workspace, ROWS[0])
+    assert asked.code == 1
+    assert "1 row would be forgotten" in asked.err
+    assert "This cannot be undone" in asked.err
+    assert ROWS[0] in texts_of(workspace)
+    assert "--yes" in conpet("forget", workspace, "-i", "-").err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "name what to forget"),
+        (["text", "--finish"], "or only --finish"),
+        (["--older-than", "soon"], "365d, 52w or 1y"),
+        (["-i", "missing.jsonl"], "no such file"),
+        (["--label", "nothing"], "no label 'nothing'"),
+        (["--task", "nothing"], "no task 'nothing'"),
+        (["nobody said this"], "no stored row matches"),
+    ],
+)
+def test_errors_say_what_to_do(arguments: list[str], said: str, workspace: Path) -> None:
+    refused = conpet("forget", workspace, *arguments, "--yes")
+    assert refused.code != 0
+    assert said in refused.err
+
+
+def test_nothing_may_be_old_enough_and_nothing_left_to_finish(workspace: Path) -> None:
+    kept = conpet("forget", workspace, "--older-than", "1d", "--yes")
+    assert (kept.code, kept.out) == (0, "no stored row is as old; nothing was changed\n")
+    assert conpet("forget", workspace, "--finish").out == "nothing is left to complete\n"
+
+
+def test_an_interrupted_deletion_is_completed_by_the_same_command(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(purge, "finish", interrupted)
+    assert conpet("forget", workspace, ROWS[0], "--yes", "--no-evaluate").code == 130
+    monkeypatch.undo()
+    assert (workspace / "forgetting.json").exists()
+    completed = conpet("forget", workspace, ROWS[0])
+    assert (completed.code, completed.out) == (0, "receipt: receipts/4.json in the workspace\n"), completed.err
+    assert not (workspace / "forgetting.json").exists()
+    again = conpet("forget", workspace, ROWS[0], "--yes")
+    assert (again.code, "no stored row matches" in again.err) == (1, True)
