@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +24,7 @@ from conpet.commands import (
     extend,
     generations,
     learn,
+    ledger,
     merge,
     mixed,
     promote,
@@ -35,7 +38,7 @@ from conpet.commands import (
     upgrade,
 )
 from conpet.commands.audit import Head
-from conpet.commands.base import Transaction
+from conpet.commands.base import Transaction, number_tested
 from conpet.commands.candidates import newest, report_of
 from conpet.commands.checks import check_settings, consolidation_blocker
 from conpet.commands.create import new_settings
@@ -45,7 +48,7 @@ from conpet.commands.tune import search
 from conpet.commands.tuned import TunedBackbones
 from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
-from conpet.cost import metered
+from conpet.cost import metered, spending
 from conpet.data import Example, Examples, Input, MixedExamples, Style, Task, render
 from conpet.data.truncation import CutInputs
 from conpet.errors import (
@@ -69,6 +72,7 @@ from conpet.state.reading import task_state
 from conpet.state.state import TaskState
 from conpet.store import Store, TaskRecord
 from conpet.store.chain import Break
+from conpet.store.usage import Usage
 from conpet.tuning.search import CostLimit
 from conpet.types import (
     Addition,
@@ -130,7 +134,9 @@ class ConPET:
             wait_for_changes=wait_for_changes,
             loaded=loaded,
         )
-        self._engine = Engine(self._live)
+        self._usage = Usage(store.ledger, ledger.source_of(store))
+        self._engine = Engine(self._live, self._usage)
+        weakref.finalize(self, self._usage.flush)  # also at the end of the process
 
     @classmethod
     def create(
@@ -304,6 +310,7 @@ class ConPET:
         *,
         evaluate: bool = True,
         gate: bool = True,
+        needed_since: date | None = None,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> LearnReport:
@@ -318,6 +325,8 @@ class ConPET:
             gate: Whether to refuse the change if held-out examples show that an earlier label, an earlier task or all
                 earlier labels together get worse by more than the margins in the settings (section `gate`). The result
                 is then kept as a candidate, which `promote` can make active. False is recorded in the history.
+            needed_since: The day from which the new labels were needed; None if they are learned at once. It counts in
+                `cost` as freshness.
             wait_seconds: How long to wait while another process changes the workspace; None to wait without limit.
             progress: Called with the name of a stage and the share done, 0 to 1.
 
@@ -327,7 +336,7 @@ class ConPET:
             GateRefusedError: Earlier answers would get worse; nothing was changed.
             WorkspaceBusyError: Another process is still changing the workspace after `wait_seconds`.
         """
-        return self._change(learn.learn, "learn", wait_seconds, progress, evaluate, gate, task)
+        return self._needed_change(needed_since, learn.learn, "learn", wait_seconds, progress, evaluate, gate, task)
 
     def rollback(
         self,
@@ -375,6 +384,7 @@ class ConPET:
         *,
         evaluate: bool = True,
         gate: bool = True,
+        needed_since: date | None = None,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> list[LearnReport]:
@@ -389,6 +399,7 @@ class ConPET:
             tasks: The tasks; those already learned from the same data are skipped.
             evaluate: As in `ConPET.learn`, once for all; the report of the last task has the evaluation.
             gate: As in `ConPET.learn`.
+            needed_since: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
@@ -401,7 +412,9 @@ class ConPET:
                 gives up cannot be used by another task in the same change.
             WorkspaceBusyError: As in `ConPET.learn`.
         """
-        return self._change(learn.learn_batch, "learn", wait_seconds, progress, evaluate, gate, list(tasks))
+        return self._needed_change(
+            needed_since, learn.learn_batch, "learn", wait_seconds, progress, evaluate, gate, list(tasks)
+        )
 
     def learn_stream(
         self,
@@ -411,6 +424,7 @@ class ConPET:
         consolidate: Literal["doubling"] | None = None,
         evaluate: bool = True,
         gate: bool = True,
+        needed_since: date | None = None,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> Iterator[LearnReport]:
@@ -424,6 +438,7 @@ class ConPET:
                 the last task has the result; its notes say if a consolidation was not possible or not kept.
             evaluate: As in `ConPET.learn`, after each change.
             gate: As in `ConPET.learn`.
+            needed_since: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
@@ -444,7 +459,7 @@ class ConPET:
         }
         remaining, tried = iter(stream), 0
         while tasks := list(islice(remaining, batch)):
-            *earlier, last = self.learn_batch(tasks, **options)
+            *earlier, last = self.learn_batch(tasks, needed_since=needed_since, **options)
             if consolidate and self.consolidation_due(tried):
                 tried = self.learned_examples
                 try:
@@ -461,6 +476,7 @@ class ConPET:
         *,
         evaluate: bool = True,
         gate: bool = True,
+        needed_since: date | None = None,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> list[LearnReport]:
@@ -474,6 +490,7 @@ class ConPET:
             examples: The new examples, with labels of any tasks.
             evaluate: As in `ConPET.learn`.
             gate: As in `ConPET.learn`.
+            needed_since: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
@@ -487,7 +504,9 @@ class ConPET:
         """
         owners = self._change(extend.owners_of, "extend", wait_seconds, None, False, False, examples)
         return [
-            self._change(extend.extend, "extend", wait_seconds, progress, evaluate, gate, task, examples)
+            self._needed_change(
+                needed_since, extend.extend, "extend", wait_seconds, progress, evaluate, gate, task, examples
+            )
             for task in owners
         ]
 
@@ -500,6 +519,7 @@ class ConPET:
         all_rows: bool = False,
         evaluate: bool = True,
         gate: bool = True,
+        needed_since: date | None = None,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> list[LearnReport]:
@@ -519,6 +539,7 @@ class ConPET:
             all_rows: Whether to split nothing off.
             evaluate: As in `ConPET.learn`.
             gate: As in `ConPET.learn`.
+            needed_since: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
@@ -538,8 +559,17 @@ class ConPET:
         return [
             report
             for group in ([names] if one_change else [[name] for name in names])
-            for report in self._change(
-                mixed.learn_mixed, "learn", wait_seconds, progress, evaluate, gate, examples, options, group
+            for report in self._needed_change(
+                needed_since,
+                mixed.learn_mixed,
+                "learn",
+                wait_seconds,
+                progress,
+                evaluate,
+                gate,
+                examples,
+                options,
+                group,
             )
         ]
 
@@ -929,7 +959,10 @@ class ConPET:
         limit, design_choices = CostLimit(seconds, passes, trials), DesignChoices.parse(choices or {})
         if dry_run:
             live = self._live.now()
-            return search(live.method, live.state, live.snapshot, task, limit, design_choices, progress or ignore)
+            with spending() as spent, metered() as meter:
+                found = search(live.method, live.state, live.snapshot, task, limit, design_choices, progress or ignore)
+            ledger.book_search(self._store, live.method.backbone, found.task, live.generation, spent(), meter)
+            return found
         return self._change(tune.tune, "tune", wait_seconds, progress, False, False, task, limit, design_choices)
 
     @property
@@ -1095,7 +1128,7 @@ class ConPET:
         return self._engine.check_inputs(inputs)
 
     def evaluate(self, examples: Iterable[Example] | None = None, *, progress: Progress | None = None) -> Evaluation:
-        """Evaluate on the test examples of all tasks, or on other labelled examples; nothing on disk changes.
+        """Evaluate on the test examples of all tasks, or on other labelled examples; no task and no setting changes.
 
         Args:
             examples: Labelled examples to evaluate on instead. Those whose label the workspace has not learned are part
@@ -1106,9 +1139,15 @@ class ConPET:
             DataError: An example is malformed, has no label or is of another kind than its label's task; or no label
                 was learned.
         """
-        if examples is not None:
-            return evaluate_examples(self._live.now(), examples, progress or ignore)
-        return evaluate_workspace(self._live.now(), self._store, progress or ignore)
+        live = self._live.now()
+        with spending() as spent, metered() as meter:
+            if examples is not None:
+                evaluation = evaluate_examples(live, examples, progress or ignore)
+            else:
+                evaluation = evaluate_workspace(live, self._store, progress or ignore)
+        answered = number_tested(evaluation)
+        ledger.book_evaluation(self._store, live.method.backbone, live.generation, answered, spent(), meter)
+        return evaluation
 
     def cut_note(self, cut: CutInputs, what: str = "input") -> str | None:
         """Return a sentence on inputs longer than `backbone.max_tokens`, or None if there are none.
@@ -1121,6 +1160,7 @@ class ConPET:
 
     def close(self) -> None:
         """Release the model, the modules in memory and open files; the next call loads them again."""
+        self._usage.flush()
         self._live.close()
 
     def __enter__(self) -> Self:
@@ -1143,15 +1183,36 @@ class ConPET:
         **options: Arguments.kwargs,
     ) -> Result:
         """Run a command as the only writer."""
-        with self._store.write(verb, wait_seconds) as writer, metered() as meter:
+        return self._needed_change(None, command, verb, wait_seconds, progress, evaluate, gate, *arguments, **options)
+
+    def _needed_change(
+        self,
+        needed_since: date | None,
+        command: Callable[Concatenate[Transaction, Arguments], Result],
+        verb: str,
+        wait_seconds: float | None,
+        progress: Progress | None,
+        evaluate: bool,
+        gate: bool,
+        *arguments: Arguments.args,
+        **options: Arguments.kwargs,
+    ) -> Result:
+        """Run a command as the only writer, for labels that were needed since a day."""
+        _check_needed(needed_since)
+        with self._store.write(verb, wait_seconds) as writer, metered() as meter, spending() as spent:
             tx = Transaction(self._store, writer, self._live, meter, progress or ignore, evaluate=evaluate, gate=gate)
+            outcome = "interrupted"
             try:
                 result = command(tx, *arguments, **options)
+                outcome = "done"
             except BaseException as error:
                 tx.interrupted()
+                outcome = "refused" if isinstance(error, AccuracyBoundError) else outcome
                 if is_disk_full(error):
                     raise tx.disk_full() from error
                 raise
+            finally:
+                ledger.book_change(tx, verb, spent(), outcome, needed_since=needed_since)
             del tx  # releases the former state, so that objects used only by it can be deleted
             writer.collect()
             return result
@@ -1173,3 +1234,8 @@ class ConPET:
                 f"({wanted}, found: {present.digest[:16]}); name its original backbone with {option}, or make a new "
                 "workspace"
             )
+
+
+def _check_needed(since: date | None) -> None:
+    if since is not None and since > datetime.now(UTC).date():
+        raise ConfigError(f"needed_since={since}: give a day that is not in the future")

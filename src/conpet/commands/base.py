@@ -58,6 +58,9 @@ class Transaction:
         progress: Called with the name of a stage and the share of it that is done.
         costs: The costs of the stages so far.
         gate_report: What the gate found, once the change is committed or refused; None without the gate.
+        tested: Number of test examples that were answered.
+        made: The events that were committed.
+        before: The labels that could be answered before.
     """
 
     def __init__(
@@ -87,6 +90,9 @@ class Transaction:
         self._meter = meter
         self._present = present
         self._gate = gate
+        self.before = frozenset(self.snapshot.owners)
+        self.tested = 0
+        self.made: list[EventRecord] = []
         self._judged: Judged | None = None
         self.gate_report: GateReport | None = None
 
@@ -161,6 +167,11 @@ class Transaction:
             "--drop` and `conpet cache clear` work on a full disk"
         )
 
+    @property
+    def attempt(self) -> Attempt:
+        """What this attempt at the change has cost, and earlier ones."""
+        return self._attempt
+
     def counted(self, stage: str, total: int) -> Callable[[int], None]:
         """Return a function that takes numbers of examples just done and reports the share done of `total`."""
         return counted(self.progress, stage, total)
@@ -187,6 +198,7 @@ class Transaction:
         tests = {task.name: stored[task.name] for task in state.tasks}
         with self.costs.stage("evaluation"):
             evaluation = evaluate_tests(self.method, state, tests, self.progress)
+        self.tested = number_tested(evaluation)
         for left_out in evaluation.left_out:
             warnings.warn(str(left_out), stacklevel=2)
         return evaluation
@@ -271,7 +283,7 @@ class Transaction:
         if state is not None and self.gate_report is not None and self.gate_report.refused:
             raise self._refused(changes, self.gate_report)
         with self._live.committing():
-            events = self._writer.commit_all(changes)
+            self.made = events = self._writer.commit_all(changes)
             self.snapshot = self.store.snapshot()
             if state is not None:
                 live = self._live.install(self.method, state, self.snapshot)
@@ -350,6 +362,11 @@ class Transaction:
             notes=tuple(notes),
             gate=None if skipped else self.gate_report,
         )
+
+
+def number_tested(evaluation: Evaluation) -> int:
+    """Return the number of test examples that an evaluation has answered."""
+    return sum(max((one.n for one in metrics.values()), default=0) for metrics in evaluation.tasks.values())
 
 
 def evaluate_tests(method: Method, state: State, tests: Mapping[str, StoredExamples], progress: Progress) -> Evaluation:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from conpet.commands.prepare import check_tasks
 from conpet.context import Progress
 from conpet.errors import WorkspaceBusyError
+from conpet.evaluation.history import JOB
 from conpet.jobs.data import read_examples, read_tasks
 from conpet.jobs.records import Job, JobKind, JobProgress
 from conpet.store import EventRecord, Store
@@ -18,8 +19,6 @@ from conpet.types import GateReport
 if TYPE_CHECKING:
     from conpet.api import ConPET
 
-JOB = "job"
-"""Key of an event's detail: the id of the job that made the change."""
 _WAIT_SECONDS = 1.0
 Done = TypeVar("Done")
 Report = Callable[[JobProgress], None]
