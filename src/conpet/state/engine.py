@@ -113,7 +113,8 @@ class Engine:
             self._usage.answered(one for one in results if isinstance(one, Prediction))
             on_gpu, share = backbone.device.type != "cpu", backbone.suffix_share
             self._usage.spent(live.generation, spent(), meter, suffix_share=share, gpu=on_gpu)
-            self._usage.flush_sometimes()
+            if self._usage.due:
+                self._usage.flush()
         return results
 
     @staticmethod

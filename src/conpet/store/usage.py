@@ -78,10 +78,10 @@ class Usage:
             found.suffix_share = suffix_share
             found.resources += resources
 
-    def flush_sometimes(self) -> None:
-        """Write to the ledger if that was not done for a minute."""
-        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
-            self.flush()
+    @property
+    def due(self) -> bool:
+        """Whether nothing was written for a minute."""
+        return time.monotonic() - self._flushed >= FLUSH_SECONDS
 
     def flush(self) -> None:
         """Write to the ledger what was counted since the last time."""
