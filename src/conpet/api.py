@@ -41,6 +41,7 @@ from conpet.commands.audit import Head
 from conpet.commands.base import Transaction, number_tested
 from conpet.commands.candidates import newest, report_of
 from conpet.commands.checks import check_settings, consolidation_blocker
+from conpet.commands.cost import cost_report
 from conpet.commands.create import new_settings
 from conpet.commands.evaluate import evaluate_examples, evaluate_workspace
 from conpet.commands.export import export_version
@@ -65,6 +66,7 @@ from conpet.methods import METHODS
 from conpet.methods.base import Method
 from conpet.modules.kinds import check_module
 from conpet.replay.memory_writer import check_templates
+from conpet.report.cost import CostReport
 from conpet.report.design import TuneReport
 from conpet.state.engine import Engine
 from conpet.state.live import LiveState, cut_backbone
@@ -134,7 +136,7 @@ class ConPET:
             wait_for_changes=wait_for_changes,
             loaded=loaded,
         )
-        self._usage = Usage(store.ledger, ledger.source_of(store))
+        self._usage = Usage(store.ledger, costs.source_of(store))
         self._engine = Engine(self._live, self._usage)
         weakref.finalize(self, self._usage.flush)  # also at the end of the process
 
@@ -967,7 +969,7 @@ class ConPET:
 
     @property
     def costs(self) -> Costs:
-        """What mistakes cost, or the coverage wanted, and what the decisions to answer, ask or decline rest on."""
+        """Prices, what mistakes cost or the coverage wanted, and what decisions to answer, ask or decline rest on."""
         return costs.shown_costs(self._store)
 
     def set_costs(
@@ -978,12 +980,14 @@ class ConPET:
         refusal: float | None = None,
         coverage: float | None = None,
         unknown_share: float | None = None,
+        prices: Mapping[str, Any] | None = None,
         wait_seconds: float | None = None,
     ) -> Costs:
-        """Set what mistakes cost, or a coverage in their place: they decide when to answer, ask or decline.
+        """Set what mistakes cost, or a coverage in their place: they decide when to answer, ask or decline. Set prices.
 
         The costs are in any unit; what is not given does not change, but costs end a coverage. Labels and scores do not
-        change. A refusal of an input that does belong to a learned label counts as an error.
+        change. A refusal of an input that does belong to a learned label counts as an error. Prices are in money and
+        change no answer.
 
         Args:
             error: Cost of a wrong answer, 0 or more.
@@ -992,20 +996,46 @@ class ConPET:
             coverage: Share of inputs of learned labels for which the right label must be the answer or among the
                 candidates, above 0 and below 1.
             unknown_share: Expected share of inputs that belong to nothing learned, above 0 and below 1.
+            prices: Fields of the section `prices`, for example `{"cpu_hour": 0.05, "wrong_answer": 2}`; None unsets a
+                price.
             wait_seconds: As in `ConPET.learn`.
 
         Raises:
-            ConfigError: Nothing is given, a coverage is given with costs, or a value is out of range.
+            ConfigError: Nothing is given, a coverage is given with costs, or a value is unknown or out of range.
         """
         return costs.set_costs(
             self._store,
             wait_seconds,
+            prices=prices,
             error=error,
             question=question,
             refusal=refusal,
             coverage=coverage,
             unknown_share=unknown_share,
         )
+
+    def add_review(self, minutes: float, *, task: str | None = None, note: str = "") -> None:
+        """Enter the working time of people into the ledger, for example for labelling or checking answers.
+
+        Args:
+            minutes: The time; a negative number corrects an earlier entry.
+            task: The task it was for; None for all.
+            note: What was done; no names of labels, which may have to be forgotten.
+
+        Raises:
+            ConfigError: `minutes` is 0, or takes back more than was entered.
+            UnknownNameError: There is no such task.
+            ReadOnlyError: This process may not write the workspace.
+        """
+        costs.add_review(self._store, minutes, task, note)
+
+    def cost(self) -> CostReport:
+        """Return what the workspace has cost: by task, by thousand answers, by point of accuracy and by version.
+
+        It includes what learning everything anew, and a module per task without sharing, would have cost (estimates).
+        """
+        self._usage.flush()
+        return cost_report(self._store)
 
     def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
         """Export a module with everything needed to use it without conpet, to a new folder.

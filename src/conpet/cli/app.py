@@ -18,6 +18,7 @@ from conpet.cli import (
     cache,
     compare,
     consolidate,
+    cost,
     costs,
     data,
     demo,
@@ -72,6 +73,7 @@ app.command("consolidate")(consolidate.consolidate)
 app.command("gate")(gate.gate)
 app.command("candidates")(gate.candidates)
 app.command("promote")(gate.promote)
+app.command("cost")(cost.cost)
 app.command("generations")(consolidate.generations)
 app.command("restore")(consolidate.restore)
 app.add_typer(modules.app, name="modules")

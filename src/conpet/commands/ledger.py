@@ -9,11 +9,11 @@ from typing import Any
 
 from conpet.backbone.backbone import Backbone
 from conpet.commands.base import Transaction
+from conpet.commands.costs import source_of
 from conpet.cost import Meter, Spent, StageCost, difference, total_cost
-from conpet.errors import ConfigError
 from conpet.evaluation.history import JOB
 from conpet.replay.memory import Subset
-from conpet.store import CostKind, CostSource, EventRecord, LedgerEntry, Resources, Store
+from conpet.store import CostKind, EventRecord, LedgerEntry, Resources, Store
 
 _LEARNING = ("learn", "extend", "split", "rollback")
 _KINDS = {
@@ -117,40 +117,6 @@ def book_evaluation(
 def book_search(store: Store, backbone: Backbone, task: str, generation: int, spent: Spent, meter: Meter) -> None:
     """Enter a search for a design that changed nothing."""
     _book(store, CostKind.TUNE, "tune", backbone, spent, meter, task=task, generation=generation)
-
-
-def book_review(store: Store, minutes: float, task: str | None, note: str) -> LedgerEntry:
-    """Enter the working time of people; see `ConPET.add_review`."""
-    if not minutes or abs(minutes) == float("inf") or minutes != minutes:
-        raise ConfigError(f"minutes={minutes:g}: give a number of minutes; a negative one corrects an earlier entry")
-    store.require_writable()
-    with store.snapshot() as snapshot:
-        if task is not None:
-            snapshot.task(task)
-        generation = snapshot.generation
-    entered = sum(
-        one.resources.minutes for one in store.ledger.entries() if one.kind is CostKind.REVIEW and one.task == task
-    )
-    if entered + minutes < 0:
-        raise ConfigError(f"minutes={minutes:g}: only {entered:g} minutes were entered, so no more can be taken back")
-    entry = LedgerEntry(
-        datetime.now(UTC),
-        CostKind.REVIEW,
-        "review",
-        source_of(store),
-        task=task,
-        generation=generation,
-        resources=Resources(minutes=minutes),
-        note=note,
-    )
-    if not store.ledger.add([entry]):
-        raise OSError(f"the ledger of {store.path} cannot be written; nothing was entered")
-    return entry
-
-
-def source_of(store: Store) -> CostSource:
-    """Return where an operation runs."""
-    return CostSource.JOB if JOB in store.detail else CostSource.LOCAL
 
 
 def _book(
