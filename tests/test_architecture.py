@@ -29,6 +29,7 @@ ORDER = (
     "data",
     "evaluation.answers",
     "evaluation.significance",
+    "evaluation.composite",
     "evaluation.gate",
     "types",
     "data.prediction_files",

@@ -932,6 +932,7 @@ class ConPET:
         passes: float | None = None,
         trials: int | None = None,
         choices: Mapping[str, Any] | None = None,
+        objective: Literal["accuracy", "composite"] = "accuracy",
         dry_run: bool = False,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
@@ -948,24 +949,33 @@ class ConPET:
                 seed find the same settings.
             trials: Limit on the number of designs. At least one of the three limits is required.
             choices: Any fields of `conpet.config.DesignChoices`.
+            objective: "accuracy" for the cheapest design that is not clearly worse than the best; "composite" for the
+                lowest composite score (see `cost`), which needs `prices.wrong_answer` and `prices.answers`.
             dry_run: Whether to leave the settings unchanged.
             wait_seconds: As in `learn`.
             progress: As in `learn`.
 
         Raises:
-            ConfigError: A choice or a limit is wrong, the method has nothing to tune, or Optuna is not installed.
+            ConfigError: A choice, a limit or the objective is wrong, a price is missing, the method has nothing to
+                tune, or Optuna is not installed.
             DataError: The task has no validation examples.
             UnknownNameError: No task of this name was learned.
             WorkspaceBusyError: As in `learn`.
         """
+        if objective not in ("accuracy", "composite"):
+            raise ConfigError(f"objective={objective!r}: give 'accuracy' or 'composite'")
         limit, design_choices = CostLimit(seconds, passes, trials), DesignChoices.parse(choices or {})
         if dry_run:
             live = self._live.now()
             with spending() as spent, metered() as meter:
-                found = search(live.method, live.state, live.snapshot, task, limit, design_choices, progress or ignore)
+                found = search(
+                    live.method, live.state, live.snapshot, task, limit, design_choices, progress or ignore, objective
+                )
             ledger.book_search(self._store, live.method.backbone, found.task, live.generation, spent(), meter)
             return found
-        return self._change(tune.tune, "tune", wait_seconds, progress, False, False, task, limit, design_choices)
+        return self._change(
+            tune.tune, "tune", wait_seconds, progress, False, False, task, limit, design_choices, objective
+        )
 
     @property
     def costs(self) -> Costs:

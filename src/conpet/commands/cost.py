@@ -11,14 +11,12 @@ from itertools import pairwise
 from conpet.config import PricesConfig, Settings
 from conpet.cost import BACKWARD
 from conpet.evaluation.composite import Composite, composite, energy, price_of
-from conpet.evaluation.history import BATCH, SETTINGS_ONLY, row_of
+from conpet.evaluation.history import BATCH, DECISION_COST, SETTINGS_ONLY, row_of
 from conpet.evaluation.metrics import whole_accuracy
 from conpet.report.cost import Alternative, CostLine, CostReport, TaskCost, VersionCost
 from conpet.store import CostKind, EventRecord, LedgerEntry, Resources, Store
 from conpet.store.ledger import total
 
-DECISION_COST = "decision_cost"
-"""Key of an event's detail: mean cost of the decisions on validation examples, where an error costs 1."""
 _UPDATES = frozenset(CostKind) - {CostKind.PREDICT, CostKind.REVIEW}
 _GB, _MONTH_SECONDS, _DAY_SECONDS = 1e9, 30 * 24 * 3600.0, 24 * 3600.0
 _BYTES = {"float32": 4, "float64": 8}
