@@ -30,6 +30,7 @@ ORDER = (
     "evaluation.answers",
     "evaluation.significance",
     "evaluation.composite",
+    "evaluation.cost_report",
     "evaluation.gate",
     "types",
     "data.prediction_files",

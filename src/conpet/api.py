@@ -62,11 +62,11 @@ from conpet.errors import (
     UnknownNameError,
     is_disk_full,
 )
+from conpet.evaluation.cost_report import CostReport
 from conpet.methods import METHODS
 from conpet.methods.base import Method
 from conpet.modules.kinds import check_module
 from conpet.replay.memory_writer import check_templates
-from conpet.report.cost import CostReport
 from conpet.report.design import TuneReport
 from conpet.state.engine import Engine
 from conpet.state.live import LiveState, cut_backbone

@@ -216,6 +216,63 @@ class CostLedger:
         return total_cost(RESUMED, [self.resumed, _stage_cost(RESUMED, self._running[1].resumed)])
 
 
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What was used up; see `Meter` for the units of tokens.
+
+    Attributes:
+        seconds: Wall time.
+        cpu_seconds: Processor time, over all cores.
+        gpu_seconds: Wall time for which an accelerator was held.
+        frozen_tokens: Tokens computed by the layers below the cut.
+        module_tokens: Tokens computed by the layers above the cut.
+        trained_tokens: Tokens among `module_tokens` that also had a backward pass.
+        cached_tokens: Tokens of the layers below the cut that came from the cache.
+        steps: Optimiser steps.
+        bytes_added: Size of the objects written.
+        minutes: Working time of people, in minutes.
+    """
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    frozen_tokens: int = 0
+    module_tokens: int = 0
+    trained_tokens: int = 0
+    cached_tokens: int = 0
+    steps: int = 0
+    bytes_added: int = 0
+    minutes: float = 0.0
+
+    @classmethod
+    def of(cls, cost: StageCost, *, gpu: bool, bytes_added: int = 0) -> Resources:
+        """Return the resources of a measured cost."""
+        return cls(
+            seconds=cost.seconds,
+            cpu_seconds=cost.cpu_seconds,
+            gpu_seconds=cost.seconds if gpu else 0.0,
+            frozen_tokens=cost.tokens - cost.module_tokens,
+            module_tokens=cost.module_tokens,
+            trained_tokens=cost.trained_tokens,
+            cached_tokens=cost.cached_tokens,
+            steps=cost.steps,
+            bytes_added=bytes_added,
+        )
+
+    def __add__(self, other: Resources) -> Resources:
+        return Resources(**{name: getattr(self, name) + getattr(other, name) for name in RESOURCES})
+
+    def times(self, factor: float) -> Resources:
+        """Return a multiple; counts stay whole numbers."""
+        scaled = {name: getattr(self, name) * factor for name in RESOURCES}
+        return Resources(**{name: round(scaled[name]) if name in _WHOLE else scaled[name] for name in RESOURCES})
+
+
+RESOURCES = tuple(one.name for one in fields(Resources))
+"""Names of all resources."""
+_WHOLE = {"frozen_tokens", "module_tokens", "trained_tokens", "cached_tokens", "steps", "bytes_added"}
+
+
 def total_cost(name: str, costs: Iterable[StageCost]) -> StageCost:
     """Return the sum of costs; of peak memory, the highest."""
     rows = list(costs)

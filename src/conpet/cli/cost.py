@@ -12,7 +12,7 @@ from conpet.cli.options import AsJson, WorkspacePath
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from conpet.report.cost import CostReport
+    from conpet.evaluation.cost_report import CostReport
 
 
 def cost(

@@ -9,12 +9,12 @@ from datetime import UTC, datetime, time
 from itertools import pairwise
 
 from conpet.config import PricesConfig, Settings
-from conpet.cost import BACKWARD
+from conpet.cost import BACKWARD, Resources
 from conpet.evaluation.composite import Composite, composite, energy, price_of
+from conpet.evaluation.cost_report import Alternative, CostLine, CostReport, TaskCost, VersionCost
 from conpet.evaluation.history import BATCH, DECISION_COST, SETTINGS_ONLY, row_of
 from conpet.evaluation.metrics import whole_accuracy
-from conpet.report.cost import Alternative, CostLine, CostReport, TaskCost, VersionCost
-from conpet.store import CostKind, EventRecord, LedgerEntry, Resources, Store
+from conpet.store import CostKind, EventRecord, LedgerEntry, Store
 from conpet.store.ledger import total
 
 _UPDATES = frozenset(CostKind) - {CostKind.PREDICT, CostKind.REVIEW}

@@ -8,11 +8,12 @@ from math import isfinite
 from typing import Any
 
 from conpet.config import RefusalConfig, Settings
+from conpet.cost import Resources
 from conpet.errors import ConfigError
 from conpet.evaluation.history import COSTS, JOB
 from conpet.refusal.calibration import Calibration, doubt, needed_examples, no_coverage
 from conpet.state.slots import REFUSAL
-from conpet.store import Change, CostKind, CostSource, LedgerEntry, Resources, Store
+from conpet.store import Change, CostKind, CostSource, LedgerEntry, Store
 from conpet.store.ledger import total
 from conpet.types import CheckedKind, Costs
 

@@ -10,10 +10,10 @@ from typing import Any
 from conpet.backbone.backbone import Backbone
 from conpet.commands.base import Transaction
 from conpet.commands.costs import source_of
-from conpet.cost import Meter, Spent, StageCost, difference, total_cost
+from conpet.cost import Meter, Resources, Spent, StageCost, difference, total_cost
 from conpet.evaluation.history import JOB
 from conpet.replay.memory import Subset
-from conpet.store import CostKind, EventRecord, LedgerEntry, Resources, Store
+from conpet.store import CostKind, EventRecord, LedgerEntry, Store
 
 _LEARNING = ("learn", "extend", "split", "rollback")
 _KINDS = {

@@ -3,7 +3,7 @@
 from conpet.artifact import Artifact, ArtifactReader, load_checkpoint, save_checkpoint
 from conpet.store.candidates import CandidateChange
 from conpet.store.change import Change, NewVersion, SideObject
-from conpet.store.ledger import CostKind, CostSource, Ledger, LedgerEntry, Resources
+from conpet.store.ledger import CostKind, CostSource, Ledger, LedgerEntry
 from conpet.store.records import (
     MODULE,
     Cost,
@@ -36,7 +36,6 @@ __all__ = [
     "Metric",
     "NewVersion",
     "Reference",
-    "Resources",
     "SideObject",
     "Snapshot",
     "Store",

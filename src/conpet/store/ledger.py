@@ -9,7 +9,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +19,7 @@ from sqlalchemy import JSON, Connection, delete, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from conpet.artifact import sync
-from conpet.cost import StageCost
+from conpet.cost import Resources
 from conpet.errors import CorruptionError
 from conpet.store.access import missing_right
 from conpet.store.database import Database
@@ -48,63 +48,6 @@ class CostSource(StrEnum):
     LOCAL = "local"
     JOB = "job"
     SERVER = "server"
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What was used up; see `conpet.cost.Meter` for the units of tokens.
-
-    Attributes:
-        seconds: Wall time.
-        cpu_seconds: Processor time, over all cores.
-        gpu_seconds: Wall time for which an accelerator was held.
-        frozen_tokens: Tokens computed by the layers below the cut.
-        module_tokens: Tokens computed by the layers above the cut.
-        trained_tokens: Tokens among `module_tokens` that also had a backward pass.
-        cached_tokens: Tokens of the layers below the cut that came from the cache.
-        steps: Optimiser steps.
-        bytes_added: Size of the objects written.
-        minutes: Working time of people, in minutes.
-    """
-
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    gpu_seconds: float = 0.0
-    frozen_tokens: int = 0
-    module_tokens: int = 0
-    trained_tokens: int = 0
-    cached_tokens: int = 0
-    steps: int = 0
-    bytes_added: int = 0
-    minutes: float = 0.0
-
-    @classmethod
-    def of(cls, cost: StageCost, *, gpu: bool, bytes_added: int = 0) -> Resources:
-        """Return the resources of a measured cost."""
-        return cls(
-            seconds=cost.seconds,
-            cpu_seconds=cost.cpu_seconds,
-            gpu_seconds=cost.seconds if gpu else 0.0,
-            frozen_tokens=cost.tokens - cost.module_tokens,
-            module_tokens=cost.module_tokens,
-            trained_tokens=cost.trained_tokens,
-            cached_tokens=cost.cached_tokens,
-            steps=cost.steps,
-            bytes_added=bytes_added,
-        )
-
-    def __add__(self, other: Resources) -> Resources:
-        return Resources(**{name: getattr(self, name) + getattr(other, name) for name in RESOURCES})
-
-    def times(self, factor: float) -> Resources:
-        """Return a multiple; counts stay whole numbers."""
-        scaled = {name: getattr(self, name) * factor for name in RESOURCES}
-        return Resources(**{name: round(scaled[name]) if name in _WHOLE else scaled[name] for name in RESOURCES})
-
-
-RESOURCES = tuple(one.name for one in fields(Resources))
-"""Names of all resources."""
-_WHOLE = {"frozen_tokens", "module_tokens", "trained_tokens", "cached_tokens", "steps", "bytes_added"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +82,7 @@ class LedgerEntry:
     generation: int | None = None
     outcome: str = "done"
     examples: int = 0
-    resources: Resources = Resources()
+    resources: Resources = field(default_factory=Resources)
     new_labels: int = 0
     needed_since: date | None = None
     suffix_share: float = 1.0

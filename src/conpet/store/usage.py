@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from conpet.cost import Meter, Spent
-from conpet.store.ledger import CostKind, CostSource, Ledger, LedgerEntry, Resources, hour_of
+from conpet.cost import Meter, Resources, Spent
+from conpet.store.ledger import CostKind, CostSource, Ledger, LedgerEntry, hour_of
 from conpet.types import Prediction
 
 FLUSH_SECONDS = 60.0

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from conpet.cost import Resources
 from conpet.evaluation.composite import Composite
-from conpet.store.ledger import Resources
 
 
 @dataclass(frozen=True, slots=True)
