@@ -45,6 +45,7 @@ from conpet.commands.cost import cost_report
 from conpet.commands.create import new_settings
 from conpet.commands.evaluate import evaluate_examples, evaluate_workspace
 from conpet.commands.export import export_version
+from conpet.commands.introduction import StagePlan, plan_stages
 from conpet.commands.tune import search
 from conpet.commands.tuned import TunedBackbones
 from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
@@ -1046,6 +1047,18 @@ class ConPET:
         """
         self._usage.flush()
         return cost_report(self._store)
+
+    def plan(self, stages: str | os.PathLike[str] | None = None) -> StagePlan:
+        """Check the stages of introducing the workspace: what is proven, what is missing, and the command for it.
+
+        Args:
+            stages: YAML file of stages and conditions; None for those of conpet.
+
+        Raises:
+            ConfigError: The file cannot be read, or has an unknown key, check or value.
+        """
+        self._usage.flush()
+        return plan_stages(self._store, stages)
 
     def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
         """Export a module with everything needed to use it without conpet, to a new folder.

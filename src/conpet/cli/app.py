@@ -24,6 +24,7 @@ from conpet.cli import (
     demo,
     evaluate,
     gate,
+    introduction,
     keys,
     labels,
     learn,
@@ -74,6 +75,7 @@ app.command("gate")(gate.gate)
 app.command("candidates")(gate.candidates)
 app.command("promote")(gate.promote)
 app.command("cost")(cost.cost)
+app.command("plan")(introduction.plan)
 app.command("generations")(consolidate.generations)
 app.command("restore")(consolidate.restore)
 app.add_typer(modules.app, name="modules")

@@ -65,11 +65,10 @@ def _table(first: str, *others: str) -> Table:
 
 
 def _money(amount: float | None) -> str:
+    from conpet.evaluation.composite import shown_money
     from conpet.report.text import NONE
 
-    if amount is None:
-        return NONE
-    return f"{amount:,.2f}" if not amount or abs(amount) >= 0.995 else f"{amount:.2g}"
+    return NONE if amount is None else shown_money(amount)
 
 
 def _kinds(report: CostReport) -> Table:

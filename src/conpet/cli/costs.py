@@ -150,13 +150,18 @@ def add_review(
     minutes: Annotated[
         float,
         typer.Argument(
-            metavar="MINUTES", help="Time spent; a negative number corrects an earlier entry.", show_default=False
+            metavar="MINUTES",
+            help="Time spent; a negative number, after `--`, corrects an earlier entry.",
+            show_default=False,
         ),
     ],
     task: Annotated[str | None, typer.Option(help="The task it was for.", show_default="all tasks")] = None,
     note: Annotated[str, typer.Option(help="What was done; no names of labels.", show_default=False)] = "",
 ) -> None:
-    """Enter the working time of people: labelling, checking answers, deciding on candidates."""
+    """Enter the working time of people: labelling, checking answers, deciding on candidates.
+
+    To take back 10 minutes: conpet costs add-review --task TASK WORKSPACE -- -10
+    """
     from conpet.commands.costs import add_review as enter
     from conpet.store import Store
 

@@ -138,6 +138,7 @@ def _source(workspace: ConPET, task: str, options: ReadOptions) -> Task | str:
 
 
 def _print(result: TuneReport, workspace: Path) -> None:
+    from conpet.evaluation.composite import shown_money
     from conpet.report import text
     from conpet.report.tables import trials_table
 
@@ -153,8 +154,8 @@ def _print(result: TuneReport, workspace: Path) -> None:
         out,
     )
     if result.choice.score is not None:
-        before = "" if result.before.score is None else f"; before {result.before.score:,.2f}"
-        line(f"composite score, money for 1,000 answers: {result.choice.score:,.2f}{before}", out)
+        before = "" if result.before.score is None else f"; before {shown_money(result.before.score)}"
+        line(f"composite score, money for 1,000 answers: {shown_money(result.choice.score)}{before}", out)
     tried = text.plural(len(result.trials), "design")
     line(f"cost: {text.duration(result.seconds)}, {result.passes:,.0f} forward-pass equivalents, {tried}", out)
     if not result.applied:

@@ -103,6 +103,10 @@ class AsyncClient:
         """
         return await self._do(calls.versions(task))
 
+    async def cost(self) -> dict[str, Any]:
+        """Return what the workspace has cost, as `conpet cost --json` prints it; needs the role operate."""
+        return await self._do(calls.cost())
+
     async def learn(
         self,
         tasks: Task | Iterable[Task],

@@ -101,6 +101,11 @@ def versions(task: str | None) -> Call[list[VersionInfo]]:
     )
 
 
+def cost() -> Call[dict[str, Any]]:
+    """Return the request of what the workspace has cost."""
+    return Call("GET", "/v1/cost", dict)
+
+
 def learn(
     tasks: Task | Iterable[Task],
     all_rows: bool,

@@ -104,6 +104,10 @@ class Client:
         """
         return self._do(calls.versions(task))
 
+    def cost(self) -> dict[str, Any]:
+        """Return what the workspace has cost, as `conpet cost --json` prints it; needs the role operate."""
+        return self._do(calls.cost())
+
     def learn(
         self,
         tasks: Task | Iterable[Task],

@@ -49,6 +49,11 @@ class Composite:
         return cls(**{name: value for name, value in document.items() if name != "total"})
 
 
+def shown_money(amount: float) -> str:
+    """Format an amount: 1234.5 is "1,234.50", and below a cent it has two digits."""
+    return f"{amount:,.2f}" if not amount or abs(amount) >= 0.01 else f"{amount:.2g}"
+
+
 def price_of(
     prices: PricesConfig, *, cpu_seconds: float = 0.0, gpu_seconds: float = 0.0, minutes: float = 0.0
 ) -> float:

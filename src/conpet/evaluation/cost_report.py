@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from conpet.cost import Resources
-from conpet.evaluation.composite import Composite
+from conpet.evaluation.composite import Composite, shown_money
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,10 +212,9 @@ class CostReport:
         }
 
     def __str__(self) -> str:
-        spent = f"{self.money:,.2f} {self.currency}"
-        parts = [f"{spent} spent"]
+        parts = [f"{shown_money(self.money)} {self.currency} spent"]
         if self.per_thousand is not None:
-            parts.append(f"{self.per_thousand:,.2f} for 1,000 of {self.answers:,} answers")
+            parts.append(f"{shown_money(self.per_thousand)} for 1,000 of {self.answers:,} answers")
         if self.per_point is not None:
-            parts.append(f"{self.per_point:,.2f} for a point of accuracy")
+            parts.append(f"{shown_money(self.per_point)} for a point of accuracy")
         return "; ".join(parts)

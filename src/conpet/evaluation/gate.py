@@ -15,7 +15,7 @@ from typing import Any
 from conpet.config import GateConfig
 from conpet.errors import listed, plural
 from conpet.evaluation.answers import AnsweredExample
-from conpet.evaluation.composite import Composite
+from conpet.evaluation.composite import Composite, shown_money
 
 GATE = "gate"
 """Key of an event's detail: what the gate found (`GateReport.summary`), or that it was off (`OFF`)."""
@@ -331,8 +331,8 @@ class GateReport:
         sentence = self._answers()
         if not self.dearer:
             return sentence
-        before, after = (one.total for one in self._scores)
-        return f"{sentence}; 1,000 answers would cost {after:,.2f} instead of {before:,.2f}"
+        before, after = (shown_money(one.total) for one in self._scores)
+        return f"{sentence}; 1,000 answers would cost {after} instead of {before}"
 
     def _answers(self) -> str:
         if not self.compared:

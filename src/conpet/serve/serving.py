@@ -95,7 +95,7 @@ class Serving:
         if self._thread.is_alive():
             self._thread.join(seconds)
         if self._workspace is not None:
-            self._write_usage(now=True)
+            self.write_usage(now=True)
             self._workspace.close()
 
     def _run(self) -> None:
@@ -107,7 +107,7 @@ class Serving:
             return
         while not self._stop.wait(self._settings.poll_seconds):
             self._look()
-            self._write_usage()
+            self.write_usage()
 
     def _load(self) -> None:
         settings = self._settings
@@ -131,8 +131,8 @@ class Serving:
     def _warm(self, live: Live) -> None:
         warm(live, lambda damage: self._log.error("a module cannot be read", reason=str(damage)))
 
-    def _write_usage(self, *, now: bool = False) -> None:
-        """Write to the ledger what answers have cost, now and then."""
+    def write_usage(self, *, now: bool = False) -> None:
+        """Write to the ledger what answers have cost, if that was not done for a minute, or `now`."""
         live = self._workspace.live.latest if self._workspace is not None else None
         if self._usage is not None and live is not None:
             backbone = live.method.backbone

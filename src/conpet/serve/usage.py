@@ -59,7 +59,8 @@ class ServedUsage:
             return
         with self._lock:
             batches, self._batches = self._batches, Meter()
-            seconds, self._seconds = self._seconds, 0.0
-        used, self._used = self._used, time.process_time()
-        self._usage.spent(generation, Spent(seconds, self._used - used), batches, suffix_share=suffix_share, gpu=gpu)
+            now_used = time.process_time()
+            spent = Spent(self._seconds, now_used - self._used)
+            self._seconds, self._used = 0.0, now_used
+        self._usage.spent(generation, spent, batches, suffix_share=suffix_share, gpu=gpu)
         self._usage.flush()
