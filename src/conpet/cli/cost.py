@@ -51,6 +51,9 @@ def _print(report: CostReport) -> None:
         out.print(_alternatives(report))
     out.print()
     line(str(report), out)
+    if report.score is not None:
+        score = _money(report.score.total)
+        line(f"composite score: {score} {report.currency} for 1,000 answers (the mean over all versions)", out)
     line(f"energy: {report.kwh:.3g} kWh (an estimate: power times time)", out)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime
 from itertools import pairwise
 
 from conpet.config import PricesConfig, Settings
@@ -18,7 +18,7 @@ from conpet.store import CostKind, EventRecord, LedgerEntry, Store
 from conpet.store.ledger import total
 
 _UPDATES = frozenset(CostKind) - {CostKind.PREDICT, CostKind.REVIEW}
-_GB, _MONTH_SECONDS, _DAY_SECONDS = 1e9, 30 * 24 * 3600.0, 24 * 3600.0
+_GB, _MONTH_SECONDS = 1e9, 30 * 24 * 3600.0
 _BYTES = {"float32": 4, "float64": 8}
 """Bytes of a number; 2 for all others."""
 
@@ -206,6 +206,7 @@ def _version_costs(
             review=review,
             late_days=late,
             score=_score(version, prices, accuracy, per_answer, updates, review, late),
+            volume=prices.answers or answers,
             estimated=not answers,
             per_point=updates / gained if gained is not None and gained > 0 else None,
         )
@@ -218,7 +219,7 @@ def _score(
     per_answer: float,
     updates: float,
     review: float,
-    late: float,
+    late: int,
 ) -> Composite | None:
     volume = prices.answers or version.answers
     error_rate = None if accuracy is None else 1 - accuracy
@@ -242,12 +243,11 @@ def _per_answer(entries: Sequence[LedgerEntry], price: Callable[[Resources], flo
     return price(total(entries)) / answers if answers else None
 
 
-def _late_days(entry: LedgerEntry) -> float:
+def _late_days(entry: LedgerEntry) -> int:
     """Return the days from the need for labels to their first answer, summed over the labels."""
     if entry.needed_since is None or entry.outcome != "done":
-        return 0.0
-    needed = datetime.combine(entry.needed_since, time(), UTC)
-    return entry.new_labels * max(0.0, (entry.time - needed).total_seconds() / _DAY_SECONDS)
+        return 0
+    return entry.new_labels * max(0, (entry.time.astimezone(UTC).date() - entry.needed_since).days)
 
 
 def _equivalents(resources: Resources) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -76,7 +76,7 @@ def composite(
     *,
     error_rate: float,
     answers: int,
-    late_days: float = 0.0,
+    late_days: int = 0,
     updates: float = 0.0,
     running: float = 0.0,
     review: float = 0.0,
@@ -87,7 +87,7 @@ def composite(
         prices: The prices and weights.
         error_rate: Share of wrong answers, 0 to 1; or the mean cost of a decision, where an error costs 1.
         answers: Number of answers over which all other costs are spread, above 0.
-        late_days: Days of delay, summed over labels.
+        late_days: Whole days of delay, summed over labels.
         updates: Money spent on changes.
         running: Money spent on the answers and on storing.
         review: Money spent on people's work.
@@ -99,6 +99,17 @@ def composite(
         updates=share * updates * prices.update_weight,
         running=share * running * prices.running_weight,
         review=share * review * prices.review_weight,
+    )
+
+
+def weighted_mean(scores: Sequence[tuple[Composite, int]]) -> Composite:
+    """Return the mean of scores, each with its weight; at least one weight is above 0."""
+    whole = sum(weight for _, weight in scores)
+    return Composite(
+        **{
+            name: sum(getattr(score, name) * weight for score, weight in scores) / whole
+            for name in ("errors", "freshness", "updates", "running", "review")
+        }
     )
 
 

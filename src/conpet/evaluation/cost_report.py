@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from conpet.cost import Resources
-from conpet.evaluation.composite import Composite, shown_money
+from conpet.evaluation.composite import Composite, shown_money, weighted_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,7 @@ class VersionCost:
         review: Money spent on people's work while it answered.
         late_days: Days of delay, summed over the labels that it was the first to answer.
         score: The composite score; None without an evaluation, a price of a wrong answer, or a number of answers.
+        volume: Number of answers over which its costs are spread; 0 if it is not known.
         estimated: Whether the running cost is an estimate, from evaluations or other versions, because it gave no
             answers.
         per_point: Money spent on it for each point of accuracy gained since the last evaluated version; None if
@@ -123,8 +124,9 @@ class VersionCost:
     answers: int
     running: float
     review: float
-    late_days: float
+    late_days: int
     score: Composite | None
+    volume: int
     estimated: bool
     per_point: float | None
 
@@ -177,6 +179,17 @@ class CostReport:
         return 1000 * self.money / self.answers if self.answers else None
 
     @property
+    def score(self) -> Composite | None:
+        """The mean score of all versions, each weighted by its number of answers; None if one has no score.
+
+        It compares methods, designs or schedules.
+        """
+        scores = [(one.score, one.volume) for one in self.versions if one.score is not None]
+        if not scores or len(scores) < len(self.versions):
+            return None
+        return weighted_mean(scores)
+
+    @property
     def per_point(self) -> float | None:
         """Money for a point of whole accuracy; None if it was not measured."""
         return self.money / (100 * self.accuracy) if self.accuracy else None
@@ -193,6 +206,7 @@ class CostReport:
             "per_thousand_answers": self.per_thousand,
             "accuracy": self.accuracy,
             "per_point_of_accuracy": self.per_point,
+            "score": self.score.to_json() if self.score else None,
             "storage": {"gb_months": self.storage_gb_months, "money": self.storage_money},
             "kinds": [asdict(line) for line in self.kinds],
             "tasks": [

@@ -177,6 +177,7 @@ _COST: JsonDict = {
     "per_thousand_answers": 2.085,
     "accuracy": 0.93,
     "per_point_of_accuracy": 0.448,
+    "score": None,
     "storage": {"gb_months": 0.02, "money": 0.0004},
     "kinds": [],
     "tasks": [],
@@ -292,6 +293,7 @@ class CostResponse(BaseModel):
     per_thousand_answers: float | None
     accuracy: float | None
     per_point_of_accuracy: float | None
+    score: dict[str, float] | None
     storage: dict[str, float]
     kinds: list[dict[str, Any]]
     tasks: list[dict[str, Any]]
