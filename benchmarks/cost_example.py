@@ -14,9 +14,11 @@ processor time, so it depends little on what else the machine does.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from typing import Any
 from provenance import RESULTS, provenance, write_result
 
 from conpet import ConPET, Task
+from conpet.backbone.load import find_folder
 from conpet.data.benchmarks import read_data
 from conpet.data.labelled import PerLabel
 from conpet.data.recipe import StreamRecipe
@@ -76,8 +79,9 @@ def learned(method: str, tasks: Sequence[Task], changes: Sequence[Sequence[Task]
     """Learn tasks in some changes, each with the delay of its tasks, and answer all test inputs; return the costs."""
     today = datetime.now(UTC).date()
     end = len(tasks) * DAYS_BETWEEN + DAYS_TO_LEARN
-    with tempfile.TemporaryDirectory() as folder:
-        workspace = ConPET.create(Path(folder) / "ws", backbone="minilm-l6", method=method, seed=0)
+    backbone = str(find_folder("minilm-l6"))
+    with tempfile.TemporaryDirectory() as folder, without_cached_states(Path(folder)):
+        workspace = ConPET.create(Path(folder) / "ws", backbone=backbone, method=method, seed=0)
         workspace.set_costs(prices={**PRICES, "answers": ANSWERS // len(changes)})
         for change in changes:
             late = [DAYS_TO_LEARN if len(change) == 1 else end - DAYS_BETWEEN * tasks.index(task) for task in change]
@@ -88,6 +92,19 @@ def learned(method: str, tasks: Sequence[Task], changes: Sequence[Sequence[Task]
         report = workspace.cost()
         workspace.close()
     return short(report)
+
+
+@contextmanager
+def without_cached_states(folder: Path) -> Iterator[None]:
+    """Give the block a cache of its own, in which no earlier run has left states."""
+    before = os.environ.get("CONPET_HOME")
+    os.environ["CONPET_HOME"] = str(folder / "home")
+    try:
+        yield
+    finally:
+        del os.environ["CONPET_HOME"]
+        if before is not None:
+            os.environ["CONPET_HOME"] = before
 
 
 def short(report: CostReport) -> dict[str, Any]:

@@ -324,9 +324,10 @@ def _anew(learned: Sequence[LedgerEntry], removed: Sequence[tuple[int, str | Non
 
 
 def _token_price(entries: Sequence[LedgerEntry], price: Callable[[Resources], float]) -> float:
+    """Return the measured price of a token; the other ways would find as many in the cache."""
     used = total(entries)
-    computed = _equivalents(used) - used.cached_tokens
-    return price(used) / computed if computed else 0.0
+    tokens = _equivalents(used)
+    return price(used) / tokens if tokens else 0.0
 
 
 def _backbone_bytes(backbone: Mapping[str, object]) -> int:

@@ -70,7 +70,7 @@ class Alternative:
     Attributes:
         name: The way.
         learning: Forward-pass tokens of all learning, as if nothing came from the cache.
-        learning_money: Their price at the measured price of a computed token.
+        learning_money: Their price at the measured price of a token.
         learning_times: Ratio to what was needed; None if nothing was learned.
         answering: Forward-pass tokens of all answers.
         answering_money: Their price in the same way.
