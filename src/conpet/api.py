@@ -46,6 +46,7 @@ from conpet.commands.create import new_settings
 from conpet.commands.evaluate import evaluate_examples, evaluate_workspace
 from conpet.commands.export import export_version
 from conpet.commands.introduction import StagePlan, plan_stages
+from conpet.commands.mlflow_export import MlflowExport, export_mlflow
 from conpet.commands.tune import search
 from conpet.commands.tuned import TunedBackbones
 from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
@@ -1079,6 +1080,19 @@ class ConPET:
         record = snapshot.task(task)
         chosen = record.active if version is None else record.version(version)
         return export_version(chosen, snapshot, Path(folder).expanduser())
+
+    def export_mlflow(self, tracking_uri: str | None = None, experiment: str | None = None) -> MlflowExport:
+        """Copy the history to MLflow: a run for each version that has none yet, with settings, results and costs.
+
+        Args:
+            tracking_uri: Address of MLflow's server or store; None for MLflow's own default.
+            experiment: Name of the experiment; None for the name of the workspace's folder.
+
+        Raises:
+            ConfigError: MLflow is not installed (`pip install 'conpet[mlflow]'`), or cannot be reached.
+        """
+        self._usage.flush()
+        return export_mlflow(self._store, tracking_uri, experiment)
 
     # Predicting
 

@@ -28,6 +28,7 @@ from conpet.cli import (
     keys,
     labels,
     learn,
+    mlflow,
     modules,
     predict,
     report,
@@ -76,6 +77,7 @@ app.command("candidates")(gate.candidates)
 app.command("promote")(gate.promote)
 app.command("cost")(cost.cost)
 app.command("plan")(introduction.plan)
+app.command("export-mlflow")(mlflow.export_mlflow)
 app.command("generations")(consolidate.generations)
 app.command("restore")(consolidate.restore)
 app.add_typer(modules.app, name="modules")
