@@ -213,11 +213,11 @@ def cost_lines(found: Mapping[str, Any]) -> list[str]:
     return [
         *rows,
         f"Learning as needed took {seconds['logistic']:.1f} s of processor time with `logistic` and "
-        f"{seconds['dynamic']:.1f} s with `dynamic`. All that the machine did for `dynamic` cost {shown_money(machine)} EUR, "
-        f"people's work {dynamic['kinds']['review']['money']:.0f} EUR.",
-        f"For `dynamic`, learning everything anew each time would have passed {anew['learning_times']:.1f} times as many "
-        f"tokens, and a module per task without sharing {unshared['learning_times']:.1f} times as many, with "
-        f"{unshared['storage_times']:.1f} times the storage.",
+        f"{seconds['dynamic']:.1f} s with `dynamic`. All that the machine did for `dynamic` cost "
+        f"{shown_money(machine)} EUR, people's work {dynamic['kinds']['review']['money']:.0f} EUR.",
+        "For `dynamic`, learning everything anew each time would have passed "
+        f"{anew['learning_times']:.1f} times as many tokens, and a module per task without sharing "
+        f"{unshared['learning_times']:.1f} times as many, with {unshared['storage_times']:.1f} times the storage.",
     ]
 
 
