@@ -173,6 +173,15 @@ def test_what_the_gate_refuses_has_cost_something(tmp_path: Path) -> None:
     assert learner.cost().versions[-1].updates == pytest.approx(spent)
 
 
+def test_a_promoted_change_was_needed_since_the_day_that_was_given_when_it_was_refused(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2, **{"gate.require_proof": True})
+    since = datetime.now(UTC).date() - timedelta(days=7)
+    with pytest.raises(GateRefusedError):
+        learner.learn(stream()[2], needed_since=since)
+    learner.promote(gate=False)
+    assert [version.late_days for version in learner.cost().versions] == [0, 0, 2 * 7]
+
+
 def test_an_interrupted_attempt_is_entered_once(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 1)
     with pytest.raises(Stopped):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -188,7 +188,7 @@ def _version_costs(
         )
         updates = price(total(version.of(_UPDATES)))
         review = price(total(version.of([CostKind.REVIEW])))
-        late = sum(map(_late_days, version.of([CostKind.LEARN])))
+        late = _late_days(version)
         accuracy = _accuracy(version)
         gained = None if accuracy is None or best is None else 100 * (accuracy - best)
         best = best if accuracy is None else accuracy
@@ -243,11 +243,23 @@ def _per_answer(entries: Sequence[LedgerEntry], price: Callable[[Resources], flo
     return price(total(entries)) / answers if answers else None
 
 
-def _late_days(entry: LedgerEntry) -> int:
-    """Return the days from the need for labels to their first answer, summed over the labels."""
-    if entry.needed_since is None or entry.outcome != "done":
-        return 0
-    return entry.new_labels * max(0, (entry.time.astimezone(UTC).date() - entry.needed_since).days)
+def _late_days(version: _Version) -> int:
+    """Return the days from the need for labels to their first answer, summed over the labels.
+
+    What the gate refused was needed since the day that was given then.
+    """
+    learned = version.of([CostKind.LEARN])
+    waiting = [one.needed_since for one in learned if one.outcome == "refused" and one.needed_since is not None]
+    promoted = [
+        replace(one, needed_since=waiting[-1])
+        for one in version.of([CostKind.CHANGE])
+        if one.verb == "promote" and waiting
+    ]
+    return sum(
+        one.new_labels * max(0, (one.time.astimezone(UTC).date() - one.needed_since).days)
+        for one in (*learned, *promoted)
+        if one.needed_since is not None and one.outcome == "done"
+    )
 
 
 def _equivalents(resources: Resources) -> int:

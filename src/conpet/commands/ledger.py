@@ -85,7 +85,11 @@ def _divided(
     """Yield an entry for each task that was changed, with its share of the cost by training examples."""
     events = [event for event in tx.made if event.task is not None]
     if not events:
-        yield replace(base, resources=Resources.of(cost, gpu=gpu, bytes_added=_bytes_added(tx.made, sizes)))
+        yield replace(
+            base,
+            needed_since=needed_since,
+            resources=Resources.of(cost, gpu=gpu, bytes_added=_bytes_added(tx.made, sizes)),
+        )
         return
     records = {task.name: task.active for task in tx.snapshot.tasks}
     examples = [
