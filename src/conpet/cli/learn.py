@@ -243,14 +243,13 @@ def learn(
     try:
         if server is not None:
             local = {
-                "needed_since": needed_since,
                 "mixed": mixed or None,
                 "fix": fix or None,
                 "dry_run": dry_run or None,
                 "consolidate": consolidate,
             }
             client = open_client(server, key, **local, wait=wait, backbone=backbone, device=device)
-            how = RemoteTask(name, template, extend, batch, seed, all_rows, not no_evaluate, not no_gate)
+            how = RemoteTask(name, template, extend, batch, seed, all_rows, needed, not no_evaluate, not no_gate)
             learn_remotely(client, data, options, how)
             return
         opened = open_workspace(workspace, backbone, device, to_change=not dry_run)
