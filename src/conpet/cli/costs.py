@@ -160,7 +160,7 @@ def add_review(
 ) -> None:
     """Enter the working time of people: labelling, checking answers, deciding on candidates.
 
-    To take back 10 minutes: conpet costs add-review --task TASK WORKSPACE -- -10
+    To take back ten minutes, give the options first: conpet costs add-review --task TASK WORKSPACE -- -10.
     """
     from conpet.commands.costs import add_review as enter
     from conpet.store import Store
