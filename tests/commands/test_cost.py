@@ -73,11 +73,26 @@ def test_answers_and_evaluations_are_entered(learner: ConPET) -> None:
     assert [one.examples for one in alone] == [16]
 
 
+def test_answers_are_written_when_a_minute_has_passed_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = workspace(tmp_path, 1)
+    learner.predict(["one"])
+    assert entries(learner, CostKind.PREDICT) == []
+    learner.close()
+    assert [one.examples for one in entries(learner, CostKind.PREDICT)] == [1]
+    monkeypatch.setattr("conpet.store.usage.FLUSH_SECONDS", 0.0)
+    learner.predict(["two", "three"])
+    assert [one.examples for one in entries(learner, CostKind.PREDICT)] == [3]
+
+
 def test_the_report_adds_up_by_kind_and_by_task(learner: ConPET) -> None:
     report = learner.cost()
     every = learner.store.ledger.entries()
     seconds = sum(one.resources.cpu_seconds for one in every)
     assert sum(line.money for line in report.kinds) == pytest.approx(seconds + 42)
+    local, job, server = report.sources
+    assert (local.money, job.operations, server.examples) == (pytest.approx(seconds + 42), 0, 0)
     assert sum(task.money for task in report.tasks) == pytest.approx(seconds + 42)
     assert report.money == pytest.approx(seconds + 42 + report.storage_money)
     assert [task.task for task in report.tasks] == ["text-0", "text-1", ""]

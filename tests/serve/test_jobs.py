@@ -77,6 +77,7 @@ def test_a_task_is_learned_served_rolled_back_and_removed(server: Served) -> Non
 
     costs = server.client.get("/v1/cost").json()
     assert costs["versions"][-1]["late_days"] == 3 * len(SECOND.labels)
+    assert {one["name"]: one["operations"] > 0 for one in costs["sources"]}["job"]
     entered = Ledger(server.context.settings.workspace).entries()
     assert {one.job for one in entered if one.task == SECOND.name} == {job["id"]}
 

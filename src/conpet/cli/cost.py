@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +13,7 @@ from conpet.cli.options import AsJson, WorkspacePath
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from conpet.evaluation.cost_report import CostReport
+    from conpet.evaluation.cost_report import CostLine, CostReport
 
 
 def cost(
@@ -42,7 +43,10 @@ def cost(
 
 def _print(report: CostReport) -> None:
     out = output()
-    out.print(_kinds(report))
+    out.print(_kinds(report.kinds, report))
+    if sum(bool(row.operations or row.examples) for row in report.sources) > 1:
+        out.print()
+        out.print(_kinds(report.sources, report, storage=False))
     if report.tasks:
         out.print()
         out.print(_tasks(report))
@@ -74,29 +78,32 @@ def _money(amount: float | None) -> str:
     return NONE if amount is None else shown_money(amount)
 
 
-def _kinds(report: CostReport) -> Table:
+def _kinds(rows: Sequence[CostLine], report: CostReport, *, storage: bool = True) -> Table:
     from conpet.report import text
 
     currency = report.currency
-    table = _table("", "operations", "examples", "processor", "wall time", "tokens", "cached", "written", currency)
-    for row in report.kinds:
+    names = ("operations", "examples", "processor", "wall time", "people", "tokens", "cached", "written")
+    table = _table("", *names, currency)
+    for row in rows:
         if not (row.operations or row.examples):
             continue
         used = row.resources
-        time = text.duration(60 * used.minutes) if used.minutes else text.duration(used.seconds)
+        work = text.duration(60 * used.minutes) if used.minutes else ""
         table.add_row(
             row.name,
             text.count(row.operations) if row.operations else "",
             text.count(row.examples) if row.examples else "",
-            text.duration(used.cpu_seconds) if not used.minutes else "",
-            time,
+            text.duration(used.cpu_seconds) if used.cpu_seconds else "",
+            text.duration(used.seconds) if used.seconds else "",
+            work,
             text.short_count(used.frozen_tokens + used.module_tokens),
             text.short_count(used.cached_tokens),
             text.size(used.bytes_added) if used.bytes_added else "",
             _money(row.money),
         )
-    stored = f"{report.storage_gb_months:.2g} GB months"
-    table.add_row("storage", "", "", "", "", "", "", stored, _money(report.storage_money))
+    if storage:
+        stored = f"{report.storage_gb_months:.2g} GB months"
+        table.add_row("storage", *[""] * 7, stored, _money(report.storage_money))
     return table
 
 

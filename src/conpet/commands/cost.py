@@ -14,7 +14,7 @@ from conpet.evaluation.composite import Composite, composite, energy, price_of
 from conpet.evaluation.cost_report import Alternative, CostLine, CostReport, TaskCost, VersionCost
 from conpet.evaluation.history import BATCH, DECISION_COST, SETTINGS_ONLY, row_of
 from conpet.evaluation.metrics import whole_accuracy
-from conpet.store import CostKind, EventRecord, LedgerEntry, Store
+from conpet.store import CostKind, CostSource, EventRecord, LedgerEntry, Store
 from conpet.store.ledger import total
 
 _UPDATES = frozenset(CostKind) - {CostKind.PREDICT, CostKind.REVIEW}
@@ -77,6 +77,9 @@ def cost_report(store: Store, now: datetime | None = None) -> CostReport:
         prices=prices.model_dump(mode="json"),
         since=entries[0].time if entries else None,
         kinds=tuple(_line(kind, [one for one in entries if one.kind is kind], prices, price) for kind in CostKind),
+        sources=tuple(
+            _line(source, [one for one in entries if one.source is source], prices, price) for source in CostSource
+        ),
         tasks=tuple(_tasks(entries, present, price)),
         storage_gb_months=gb_months,
         storage_money=storage,
@@ -89,12 +92,12 @@ def cost_report(store: Store, now: datetime | None = None) -> CostReport:
 
 
 def _line(
-    kind: CostKind, entries: Sequence[LedgerEntry], prices: PricesConfig, price: Callable[[Resources], float]
+    name: str, entries: Sequence[LedgerEntry], prices: PricesConfig, price: Callable[[Resources], float]
 ) -> CostLine:
     resources = total(entries)
     return CostLine(
-        str(kind),
-        0 if kind is CostKind.PREDICT else len(entries),
+        str(name),
+        sum(one.kind is not CostKind.PREDICT for one in entries),
         sum(one.examples for one in entries),
         resources,
         energy(prices, cpu_seconds=resources.cpu_seconds, gpu_seconds=resources.gpu_seconds),

@@ -16,7 +16,7 @@ class CostLine:
     """A sum of entries of the ledger.
 
     Attributes:
-        name: What they were for: a kind of operation, or a task.
+        name: A kind of operation, or where operations ran.
         operations: Number of operations; of answers, 0.
         examples: Number of examples learned, compared, tested or answered.
         resources: What was used up.
@@ -140,6 +140,7 @@ class CostReport:
         prices: The settings of the section `prices`.
         since: Time of the first entry; None for an empty ledger.
         kinds: By kind of operation.
+        sources: The same by where operations ran: in programs and commands, in jobs of a server, in the server itself.
         tasks: By task, in the order of the tasks; removed ones, and what concerns all, last.
         storage_gb_months: Gigabytes stored, times months of 30 days.
         storage_money: Their price.
@@ -154,6 +155,7 @@ class CostReport:
     prices: Mapping[str, Any]
     since: datetime | None
     kinds: tuple[CostLine, ...]
+    sources: tuple[CostLine, ...]
     tasks: tuple[TaskCost, ...]
     storage_gb_months: float
     storage_money: float
@@ -209,6 +211,7 @@ class CostReport:
             "score": self.score.to_json() if self.score else None,
             "storage": {"gb_months": self.storage_gb_months, "money": self.storage_money},
             "kinds": [asdict(line) for line in self.kinds],
+            "sources": [asdict(line) for line in self.sources],
             "tasks": [
                 {**asdict(task), "money": task.money, "per_thousand_answers": task.per_thousand} for task in self.tasks
             ],

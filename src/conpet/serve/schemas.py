@@ -180,6 +180,7 @@ _COST: JsonDict = {
     "score": None,
     "storage": {"gb_months": 0.02, "money": 0.0004},
     "kinds": [],
+    "sources": [],
     "tasks": [],
     "alternatives": [],
     "versions": [],
@@ -296,6 +297,7 @@ class CostResponse(BaseModel):
     score: dict[str, float] | None
     storage: dict[str, float]
     kinds: list[dict[str, Any]]
+    sources: list[dict[str, Any]]
     tasks: list[dict[str, Any]]
     alternatives: list[dict[str, Any]]
     versions: list[dict[str, Any]]
