@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from conpet.evaluation.composite import shown_money
 from conpet.modules.parameter_count import llama_7b_count
 from conpet.report.text import duration
 
@@ -50,6 +51,7 @@ def stated() -> Mapping[str, Sequence[str]]:
         "docs/how-to/merge-and-upgrade.md": growing_lines(growing),
         "docs/how-to/refusal.md": refusal_lines(result("refusal")),
         "docs/how-to/gate.md": gate_lines(result("gate")),
+        "docs/how-to/cost.md": cost_lines(result("cost")),
         "docs/how-to/check-data.md": data_check_lines(result("data-check")),
         "docs/explanation/storage.md": parameter_sentences(demo),
         "docs/explanation/batches.md": memory_lines(result("memory")["runs"]),
@@ -192,6 +194,30 @@ def gate_lines(found: Mapping[str, Any]) -> list[str]:
         "labels.",
         f"It took {percent(gate / sum(seconds))} of the processor time of learning without an evaluation, "
         f"{1000 * gate / compared:.1f} ms for each example compared.",
+    ]
+
+
+def cost_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return the table of scores by method and schedule, and the sentences on them."""
+    parts = ("errors", "freshness", "updates", "running", "review", "total")
+    methods = found["methods"]
+    rows = [
+        row(f"`{method}`, {schedule}", [percent(one["accuracy"]), *(shown_money(one["score"][part]) for part in parts)])
+        for method, schedules in methods.items()
+        for schedule, one in schedules.items()
+    ]
+    seconds = {name: one["as needed"]["kinds"]["learn"]["cpu_seconds"] for name, one in methods.items()}
+    dynamic = methods["dynamic"]["as needed"]
+    anew, unshared = dynamic["alternatives"]
+    machine = dynamic["money"] - dynamic["kinds"]["review"]["money"]
+    return [
+        *rows,
+        f"Learning as needed took {seconds['logistic']:.1f} s of processor time with `logistic` and "
+        f"{seconds['dynamic']:.1f} s with `dynamic`. All that the machine did for `dynamic` cost "
+        f"{shown_money(machine)} EUR, people's work {dynamic['kinds']['review']['money']:.0f} EUR.",
+        "For `dynamic`, learning everything anew each time would have passed "
+        f"{anew['learning_times']:.1f} times as many tokens, and a module per task without sharing "
+        f"{unshared['learning_times']:.1f} times as many, with {unshared['storage_times']:.1f} times the storage.",
     ]
 
 

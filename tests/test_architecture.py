@@ -29,6 +29,8 @@ ORDER = (
     "data",
     "evaluation.answers",
     "evaluation.significance",
+    "evaluation.composite",
+    "evaluation.cost_report",
     "evaluation.gate",
     "types",
     "data.prediction_files",
@@ -91,6 +93,7 @@ IMPORTED_AS = {
     "prometheus_client": "prometheus-client",
     "pydantic_core": "pydantic",
     "backports": "backports.zstd",
+    "mlflow": "mlflow-skinny",
 }
 STANDARD = sys.stdlib_module_names | {"compression"}
 """Modules of the standard library, also of Python 3.14."""
@@ -240,7 +243,7 @@ def test_dependencies_are_declared_used_and_explained() -> None:
     root = Path(__file__).parents[1]
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    of_users = ("parquet", "excel", "zst", "tune", "bench", "serve", "client", "audit")
+    of_users = ("parquet", "excel", "zst", "tune", "bench", "serve", "client", "audit", "mlflow")
     requirements = [*project["dependencies"], *(requirement for extra in of_users for requirement in extras[extra])]
     declared = {re.split(r"[<>=!~ ]", requirement)[0] for requirement in requirements}
     names = {name.partition(".")[0] for module in MODULES for name in imported_names(module)}

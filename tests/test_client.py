@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,9 @@ def test_tasks_are_listed_learned_and_removed(url: str, learner: ConPET) -> None
         assert [version.labels for version in client.versions(SECOND.name)] == [SECOND.labels]
 
         stages: list[str] = []
-        done = client.wait(client.learn(THIRD), timeout=240, progress=lambda stage, share: stages.append(stage))
+        job = client.learn(THIRD, needed_since=datetime.now(UTC).date() - timedelta(days=2))
+        done = client.wait(job, timeout=240, progress=lambda stage, share: stages.append(stage))
+        assert client.cost()["versions"][-1]["late_days"] == 2 * len(THIRD.labels)
         assert (done.state, done.tasks, done.kind) == (JobState.SUCCEEDED, (THIRD.name,), JobKind.LEARN)
         assert done.result is not None
         assert stages
@@ -127,6 +130,7 @@ def test_the_asynchronous_client_does_the_same(url: str, learner: ConPET) -> Non
     async def use() -> list[Prediction]:
         async with AsyncClient(url) as client:
             assert [task.name for task in await client.tasks()] == list(dict.fromkeys(learner.owners.values()))
+            assert (await client.cost())["currency"] == "EUR"
             job = await client.learn([FIRST, SECOND], batch=2)
             states = [event.data["state"] async for event in client.events(job.id) if event.kind == "state"]
             assert states == ["queued", "running", "succeeded"]

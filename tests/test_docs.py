@@ -46,6 +46,8 @@ NOT_MEASURED = {
     "docs/how-to/compare.md": {"95%", "5%"},  # levels
     "docs/how-to/serve.md": {"0.25", "0.2", "0.002"},  # defaults of settings
     "docs/how-to/tune.md": {"100%"},
+    "docs/how-to/cost.md": {"0.05", "0.1", "0.5"},  # assumed prices
+    "docs/how-to/plan.md": {"95%"},  # a level
     "docs/how-to/gate.md": {"95%", "5%", "10 points", "3 points", "2 points", "80 points"},  # levels, margins, falls
     "docs/how-to/check-data.md": {"1911.00068"},  # arXiv
     "docs/how-to/refusal.md": {"0.8", "0.9", "0.95", "0.99", "95%", "1%", "2106.09022"},  # levels; arXiv

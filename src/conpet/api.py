@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import warnings
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from conpet.commands import (
     forget,
     generations,
     learn,
+    ledger,
     merge,
     mixed,
     promote,
@@ -39,18 +41,21 @@ from conpet.commands import (
     upgrade,
 )
 from conpet.commands.audit import Head
-from conpet.commands.base import Transaction
+from conpet.commands.base import Transaction, number_tested
 from conpet.commands.candidates import newest, report_of
 from conpet.commands.checks import check_settings, consolidation_blocker
+from conpet.commands.cost import cost_report
 from conpet.commands.create import new_settings
 from conpet.commands.evaluate import evaluate_examples, evaluate_workspace
 from conpet.commands.export import export_version
+from conpet.commands.introduction import StagePlan, plan_stages
+from conpet.commands.mlflow_export import MlflowExport, export_mlflow
 from conpet.commands.stored_rows import Wanted, inputs_of
 from conpet.commands.tune import search
 from conpet.commands.tuned import TunedBackbones
 from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
-from conpet.cost import metered
+from conpet.cost import metered, spending
 from conpet.data import Example, Examples, Input, MixedExamples, Style, Task, render
 from conpet.data.example import Id
 from conpet.data.truncation import CutInputs
@@ -64,6 +69,7 @@ from conpet.errors import (
     UnknownNameError,
     is_disk_full,
 )
+from conpet.evaluation.cost_report import CostReport
 from conpet.methods import METHODS
 from conpet.methods.base import Method
 from conpet.modules.kinds import check_module
@@ -75,6 +81,7 @@ from conpet.state.reading import task_state
 from conpet.state.state import State, TaskState
 from conpet.store import Snapshot, Store, TaskRecord
 from conpet.store.chain import Break
+from conpet.store.usage import Usage
 from conpet.tuning.search import CostLimit
 from conpet.types import (
     Addition,
@@ -137,7 +144,9 @@ class ConPET:
             wait_for_changes=wait_for_changes,
             loaded=loaded,
         )
-        self._engine = Engine(self._live)
+        self._usage = Usage(store.ledger, costs.source_of(store))
+        self._engine = Engine(self._live, self._usage)
+        weakref.finalize(self, self._usage.flush)  # also at the end of the process
 
     @classmethod
     def create(
@@ -311,6 +320,7 @@ class ConPET:
         *,
         evaluate: bool = True,
         gate: bool = True,
+        needed_since: date | None = None,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> LearnReport:
@@ -325,6 +335,8 @@ class ConPET:
             gate: Whether to refuse the change if held-out examples show that an earlier label, an earlier task or all
                 earlier labels together get worse by more than the margins in the settings (section `gate`). The result
                 is then kept as a candidate, which `promote` can make active. False is recorded in the history.
+            needed_since: The day from which the new labels were needed; None if they are learned at once. It counts in
+                `cost` as freshness.
             wait_seconds: How long to wait while another process changes the workspace; None to wait without limit.
             progress: Called with the name of a stage and the share done, 0 to 1.
 
@@ -334,7 +346,7 @@ class ConPET:
             GateRefusedError: Earlier answers would get worse; nothing was changed.
             WorkspaceBusyError: Another process is still changing the workspace after `wait_seconds`.
         """
-        return self._change(learn.learn, "learn", wait_seconds, progress, evaluate, gate, task)
+        return self._needed_change(needed_since, learn.learn, "learn", wait_seconds, progress, evaluate, gate, task)
 
     def rollback(
         self,
@@ -382,6 +394,7 @@ class ConPET:
         *,
         evaluate: bool = True,
         gate: bool = True,
+        needed_since: date | None = None,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> list[LearnReport]:
@@ -396,6 +409,7 @@ class ConPET:
             tasks: The tasks; those already learned from the same data are skipped.
             evaluate: As in `ConPET.learn`, once for all; the report of the last task has the evaluation.
             gate: As in `ConPET.learn`.
+            needed_since: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
@@ -408,7 +422,9 @@ class ConPET:
                 gives up cannot be used by another task in the same change.
             WorkspaceBusyError: As in `ConPET.learn`.
         """
-        return self._change(learn.learn_batch, "learn", wait_seconds, progress, evaluate, gate, list(tasks))
+        return self._needed_change(
+            needed_since, learn.learn_batch, "learn", wait_seconds, progress, evaluate, gate, list(tasks)
+        )
 
     def learn_stream(
         self,
@@ -418,6 +434,7 @@ class ConPET:
         consolidate: Literal["doubling"] | None = None,
         evaluate: bool = True,
         gate: bool = True,
+        needed_since: date | None = None,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> Iterator[LearnReport]:
@@ -431,6 +448,7 @@ class ConPET:
                 the last task has the result; its notes say if a consolidation was not possible or not kept.
             evaluate: As in `ConPET.learn`, after each change.
             gate: As in `ConPET.learn`.
+            needed_since: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
@@ -451,7 +469,7 @@ class ConPET:
         }
         remaining, tried = iter(stream), 0
         while tasks := list(islice(remaining, batch)):
-            *earlier, last = self.learn_batch(tasks, **options)
+            *earlier, last = self.learn_batch(tasks, needed_since=needed_since, **options)
             if consolidate and self.consolidation_due(tried):
                 tried = self.learned_examples
                 try:
@@ -468,6 +486,7 @@ class ConPET:
         *,
         evaluate: bool = True,
         gate: bool = True,
+        needed_since: date | None = None,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> list[LearnReport]:
@@ -481,6 +500,7 @@ class ConPET:
             examples: The new examples, with labels of any tasks.
             evaluate: As in `ConPET.learn`.
             gate: As in `ConPET.learn`.
+            needed_since: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
@@ -494,7 +514,9 @@ class ConPET:
         """
         owners = self._change(extend.owners_of, "extend", wait_seconds, None, False, False, examples)
         return [
-            self._change(extend.extend, "extend", wait_seconds, progress, evaluate, gate, task, examples)
+            self._needed_change(
+                needed_since, extend.extend, "extend", wait_seconds, progress, evaluate, gate, task, examples
+            )
             for task in owners
         ]
 
@@ -507,6 +529,7 @@ class ConPET:
         all_rows: bool = False,
         evaluate: bool = True,
         gate: bool = True,
+        needed_since: date | None = None,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
     ) -> list[LearnReport]:
@@ -526,6 +549,7 @@ class ConPET:
             all_rows: Whether to split nothing off.
             evaluate: As in `ConPET.learn`.
             gate: As in `ConPET.learn`.
+            needed_since: As in `ConPET.learn`.
             wait_seconds: As in `ConPET.learn`.
             progress: As in `ConPET.learn`.
 
@@ -545,8 +569,17 @@ class ConPET:
         return [
             report
             for group in ([names] if one_change else [[name] for name in names])
-            for report in self._change(
-                mixed.learn_mixed, "learn", wait_seconds, progress, evaluate, gate, examples, options, group
+            for report in self._needed_change(
+                needed_since,
+                mixed.learn_mixed,
+                "learn",
+                wait_seconds,
+                progress,
+                evaluate,
+                gate,
+                examples,
+                options,
+                group,
             )
         ]
 
@@ -1042,6 +1075,7 @@ class ConPET:
         passes: float | None = None,
         trials: int | None = None,
         choices: Mapping[str, Any] | None = None,
+        objective: Literal["accuracy", "composite"] = "accuracy",
         dry_run: bool = False,
         wait_seconds: float | None = None,
         progress: Progress | None = None,
@@ -1058,25 +1092,37 @@ class ConPET:
                 seed find the same settings.
             trials: Limit on the number of designs. At least one of the three limits is required.
             choices: Any fields of `conpet.config.DesignChoices`.
+            objective: "accuracy" for the cheapest design that is not clearly worse than the best; "composite" for the
+                lowest composite score (see `cost`), which needs `prices.wrong_answer` and `prices.answers`.
             dry_run: Whether to leave the settings unchanged.
             wait_seconds: As in `learn`.
             progress: As in `learn`.
 
         Raises:
-            ConfigError: A choice or a limit is wrong, the method has nothing to tune, or Optuna is not installed.
+            ConfigError: A choice, a limit or the objective is wrong, a price is missing, the method has nothing to
+                tune, or Optuna is not installed.
             DataError: The task has no validation examples.
             UnknownNameError: No task of this name was learned.
             WorkspaceBusyError: As in `learn`.
         """
+        if objective not in ("accuracy", "composite"):
+            raise ConfigError(f"objective={objective!r}: give 'accuracy' or 'composite'")
         limit, design_choices = CostLimit(seconds, passes, trials), DesignChoices.parse(choices or {})
         if dry_run:
             live = self._live.now()
-            return search(live.method, live.state, live.snapshot, task, limit, design_choices, progress or ignore)
-        return self._change(tune.tune, "tune", wait_seconds, progress, False, False, task, limit, design_choices)
+            with spending() as spent, metered() as meter:
+                found = search(
+                    live.method, live.state, live.snapshot, task, limit, design_choices, progress or ignore, objective
+                )
+            ledger.book_search(self._store, live.method.backbone, found.task, live.generation, spent(), meter)
+            return found
+        return self._change(
+            tune.tune, "tune", wait_seconds, progress, False, False, task, limit, design_choices, objective
+        )
 
     @property
     def costs(self) -> Costs:
-        """What mistakes cost, or the coverage wanted, and what the decisions to answer, ask or decline rest on."""
+        """Prices, what mistakes cost or the coverage wanted, and what decisions to answer, ask or decline rest on."""
         return costs.shown_costs(self._store)
 
     def set_costs(
@@ -1087,12 +1133,14 @@ class ConPET:
         refusal: float | None = None,
         coverage: float | None = None,
         unknown_share: float | None = None,
+        prices: Mapping[str, Any] | None = None,
         wait_seconds: float | None = None,
     ) -> Costs:
-        """Set what mistakes cost, or a coverage in their place: they decide when to answer, ask or decline.
+        """Set what mistakes cost, or a coverage in their place: they decide when to answer, ask or decline. Set prices.
 
         The costs are in any unit; what is not given does not change, but costs end a coverage. Labels and scores do not
-        change. A refusal of an input that does belong to a learned label counts as an error.
+        change. A refusal of an input that does belong to a learned label counts as an error. Prices are in money and
+        change no answer.
 
         Args:
             error: Cost of a wrong answer, 0 or more.
@@ -1101,20 +1149,58 @@ class ConPET:
             coverage: Share of inputs of learned labels for which the right label must be the answer or among the
                 candidates, above 0 and below 1.
             unknown_share: Expected share of inputs that belong to nothing learned, above 0 and below 1.
+            prices: Fields of the section `prices`, for example `{"cpu_hour": 0.05, "wrong_answer": 2}`; None unsets a
+                price.
             wait_seconds: As in `ConPET.learn`.
 
         Raises:
-            ConfigError: Nothing is given, a coverage is given with costs, or a value is out of range.
+            ConfigError: Nothing is given, a coverage is given with costs, or a value is unknown or out of range.
         """
         return costs.set_costs(
             self._store,
             wait_seconds,
+            prices=prices,
             error=error,
             question=question,
             refusal=refusal,
             coverage=coverage,
             unknown_share=unknown_share,
         )
+
+    def add_review(self, minutes: float, *, task: str | None = None, note: str = "") -> None:
+        """Enter the working time of people into the ledger, for example for labelling or checking answers.
+
+        Args:
+            minutes: The time; a negative number corrects an earlier entry.
+            task: The task it was for; None for all.
+            note: What was done; no names of labels, which may have to be forgotten.
+
+        Raises:
+            ConfigError: `minutes` is 0, or takes back more than was entered.
+            UnknownNameError: There is no such task.
+            ReadOnlyError: This process may not write the workspace.
+        """
+        costs.add_review(self._store, minutes, task, note)
+
+    def cost(self) -> CostReport:
+        """Return what the workspace has cost: by task, by thousand answers, by point of accuracy and by version.
+
+        It includes what learning everything anew, and a module per task without sharing, would have cost (estimates).
+        """
+        self._usage.flush()
+        return cost_report(self._store)
+
+    def plan(self, stages: str | os.PathLike[str] | None = None) -> StagePlan:
+        """Check the stages of introducing the workspace: what is proven, what is missing, and the command for it.
+
+        Args:
+            stages: YAML file of stages and conditions; None for those of conpet.
+
+        Raises:
+            ConfigError: The file cannot be read, or has an unknown key, check or value.
+        """
+        self._usage.flush()
+        return plan_stages(self._store, stages)
 
     def export(self, task: str, folder: str | os.PathLike[str], version: int | None = None) -> Path:
         """Export a module with everything needed to use it without conpet, to a new folder.
@@ -1135,6 +1221,19 @@ class ConPET:
         record = snapshot.task(task)
         chosen = record.active if version is None else record.version(version)
         return export_version(chosen, snapshot, Path(folder).expanduser())
+
+    def export_mlflow(self, tracking_uri: str | None = None, experiment: str | None = None) -> MlflowExport:
+        """Copy the history to MLflow: a run for each version that has none yet, with settings, results and costs.
+
+        Args:
+            tracking_uri: Address of MLflow's server or store; None for MLflow's own default.
+            experiment: Name of the experiment; None for the name of the workspace's folder.
+
+        Raises:
+            ConfigError: MLflow is not installed (`pip install 'conpet[mlflow]'`), or cannot be reached.
+        """
+        self._usage.flush()
+        return export_mlflow(self._store, tracking_uri, experiment)
 
     # Predicting
 
@@ -1237,7 +1336,7 @@ class ConPET:
         return self._engine.check_inputs(inputs)
 
     def evaluate(self, examples: Iterable[Example] | None = None, *, progress: Progress | None = None) -> Evaluation:
-        """Evaluate on the test examples of all tasks, or on other labelled examples; nothing on disk changes.
+        """Evaluate on the test examples of all tasks, or on other labelled examples; no task and no setting changes.
 
         Args:
             examples: Labelled examples to evaluate on instead. Those whose label the workspace has not learned are part
@@ -1248,9 +1347,15 @@ class ConPET:
             DataError: An example is malformed, has no label or is of another kind than its label's task; or no label
                 was learned.
         """
-        if examples is not None:
-            return evaluate_examples(self._live.now(), examples, progress or ignore)
-        return evaluate_workspace(self._live.now(), self._store, progress or ignore)
+        live = self._live.now()
+        with spending() as spent, metered() as meter:
+            if examples is not None:
+                evaluation = evaluate_examples(live, examples, progress or ignore)
+            else:
+                evaluation = evaluate_workspace(live, self._store, progress or ignore)
+        answered = number_tested(evaluation)
+        ledger.book_evaluation(self._store, live.method.backbone, live.generation, answered, spent(), meter)
+        return evaluation
 
     def cut_note(self, cut: CutInputs, what: str = "input") -> str | None:
         """Return a sentence on inputs longer than `backbone.max_tokens`, or None if there are none.
@@ -1263,6 +1368,7 @@ class ConPET:
 
     def close(self) -> None:
         """Release the model, the modules in memory and open files; the next call loads them again."""
+        self._usage.flush()
         self._live.close()
 
     def __enter__(self) -> Self:
@@ -1285,15 +1391,36 @@ class ConPET:
         **options: Arguments.kwargs,
     ) -> Result:
         """Run a command as the only writer."""
-        with self._store.write(verb, wait_seconds) as writer, metered() as meter:
+        return self._needed_change(None, command, verb, wait_seconds, progress, evaluate, gate, *arguments, **options)
+
+    def _needed_change(
+        self,
+        needed_since: date | None,
+        command: Callable[Concatenate[Transaction, Arguments], Result],
+        verb: str,
+        wait_seconds: float | None,
+        progress: Progress | None,
+        evaluate: bool,
+        gate: bool,
+        *arguments: Arguments.args,
+        **options: Arguments.kwargs,
+    ) -> Result:
+        """Run a command as the only writer, for labels that were needed since a day."""
+        _check_needed(needed_since)
+        with self._store.write(verb, wait_seconds) as writer, metered() as meter, spending() as spent:
             tx = Transaction(self._store, writer, self._live, meter, progress or ignore, evaluate=evaluate, gate=gate)
+            outcome = "interrupted"
             try:
                 result = command(tx, *arguments, **options)
+                outcome = "done"
             except BaseException as error:
                 tx.interrupted()
+                outcome = "refused" if isinstance(error, AccuracyBoundError) else outcome
                 if is_disk_full(error):
                     raise tx.disk_full() from error
                 raise
+            finally:
+                ledger.book_change(tx, verb, spent(), outcome, needed_since=needed_since)
             del tx  # releases the former state, so that objects used only by it can be deleted
             writer.collect()
             return result
@@ -1315,3 +1442,8 @@ class ConPET:
                 f"({wanted}, found: {present.digest[:16]}); name its original backbone with {option}, or make a new "
                 "workspace"
             )
+
+
+def _check_needed(since: date | None) -> None:
+    if since is not None and since > datetime.now(UTC).date():
+        raise ConfigError(f"needed_since={since}: give a day that is not in the future")

@@ -6,7 +6,9 @@ that of other threads. Outside an operation nothing is counted.
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,6 +30,7 @@ class Meter:
         tokens: Tokens passed forward through the backbone, each weighted by the share of the layers it passed.
         cached_tokens: Tokens whose prefix states came from the cache instead, weighted in the same way.
         trained_tokens: Tokens among `tokens` that also had a backward pass.
+        module_tokens: Tokens among `tokens` that passed the layers above the cut, with a module or without.
         steps: Optimiser steps.
         cache_hits: Examples whose prefix states were found in the cache.
         cache_lookups: Examples whose prefix states were looked up in the cache.
@@ -40,6 +43,7 @@ class Meter:
     tokens: float = 0.0
     cached_tokens: float = 0.0
     trained_tokens: float = 0.0
+    module_tokens: float = 0.0
     steps: int = 0
     cache_hits: int = 0
     cache_lookups: int = 0
@@ -131,6 +135,9 @@ class StageCost:
         cached_tokens: See `Meter`.
         steps: Optimiser steps.
         peak_bytes: Highest memory use of the whole process, with all its threads, during the stage; 0 if not measured.
+        cpu_seconds: Processor time of the whole process, with all its threads, during the stage.
+        trained_tokens: See `Meter`.
+        module_tokens: See `Meter`.
     """
 
     stage: str
@@ -139,9 +146,15 @@ class StageCost:
     cached_tokens: int
     steps: int
     peak_bytes: int = 0
+    cpu_seconds: float = 0.0
+    trained_tokens: int = 0
+    module_tokens: int = 0
 
     def share(self, part: float) -> StageCost:
-        """Return a share of the cost, 0 to 1, to charge one task of a batch. Peak memory is not divided."""
+        """Return a share of the cost, 0 to 1, to charge one task of a batch, or -1 to subtract it.
+
+        Peak memory is not divided.
+        """
         return StageCost(
             self.stage,
             self.seconds * part,
@@ -149,7 +162,15 @@ class StageCost:
             round(self.cached_tokens * part),
             round(self.steps * part),
             self.peak_bytes,
+            self.cpu_seconds * part,
+            round(self.trained_tokens * part),
+            round(self.module_tokens * part),
         )
+
+    @property
+    def equivalents(self) -> int:
+        """The total in tokens through the whole backbone, as in `Meter`."""
+        return self.tokens + self.cached_tokens + BACKWARD * self.trained_tokens
 
 
 @dataclass(slots=True)
@@ -169,11 +190,12 @@ class CostLedger:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Charge the computation inside the block to a stage."""
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         with metered() as spent, peak_memory() as peak:
 
             def so_far() -> StageCost:
-                return _stage_cost(name, spent, time.perf_counter() - started, peak())
+                seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - used
+                return _stage_cost(name, spent, seconds, peak(), cpu_seconds)
 
             self._running = so_far, spent
             try:
@@ -194,6 +216,63 @@ class CostLedger:
         return total_cost(RESUMED, [self.resumed, _stage_cost(RESUMED, self._running[1].resumed)])
 
 
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What was used up; see `Meter` for the units of tokens.
+
+    Attributes:
+        seconds: Wall time.
+        cpu_seconds: Processor time, over all cores.
+        gpu_seconds: Wall time for which an accelerator was held.
+        frozen_tokens: Tokens computed by the layers below the cut.
+        module_tokens: Tokens computed by the layers above the cut.
+        trained_tokens: Tokens among `module_tokens` that also had a backward pass.
+        cached_tokens: Tokens of the layers below the cut that came from the cache.
+        steps: Optimiser steps.
+        bytes_added: Size of the objects written.
+        minutes: Working time of people, in minutes.
+    """
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    frozen_tokens: int = 0
+    module_tokens: int = 0
+    trained_tokens: int = 0
+    cached_tokens: int = 0
+    steps: int = 0
+    bytes_added: int = 0
+    minutes: float = 0.0
+
+    @classmethod
+    def of(cls, cost: StageCost, *, gpu: bool, bytes_added: int = 0) -> Resources:
+        """Return the resources of a measured cost."""
+        return cls(
+            seconds=cost.seconds,
+            cpu_seconds=cost.cpu_seconds,
+            gpu_seconds=cost.seconds if gpu else 0.0,
+            frozen_tokens=cost.tokens - cost.module_tokens,
+            module_tokens=cost.module_tokens,
+            trained_tokens=cost.trained_tokens,
+            cached_tokens=cost.cached_tokens,
+            steps=cost.steps,
+            bytes_added=bytes_added,
+        )
+
+    def __add__(self, other: Resources) -> Resources:
+        return Resources(**{name: getattr(self, name) + getattr(other, name) for name in RESOURCES})
+
+    def times(self, factor: float) -> Resources:
+        """Return a multiple; counts stay whole numbers."""
+        scaled = {name: getattr(self, name) * factor for name in RESOURCES}
+        return Resources(**{name: round(scaled[name]) if name in _WHOLE else scaled[name] for name in RESOURCES})
+
+
+RESOURCES = tuple(one.name for one in fields(Resources))
+"""Names of all resources."""
+_WHOLE = {"frozen_tokens", "module_tokens", "trained_tokens", "cached_tokens", "steps", "bytes_added"}
+
+
 def total_cost(name: str, costs: Iterable[StageCost]) -> StageCost:
     """Return the sum of costs; of peak memory, the highest."""
     rows = list(costs)
@@ -204,13 +283,102 @@ def total_cost(name: str, costs: Iterable[StageCost]) -> StageCost:
         sum(row.cached_tokens for row in rows),
         sum(row.steps for row in rows),
         max((row.peak_bytes for row in rows), default=0),
+        sum(row.cpu_seconds for row in rows),
+        sum(row.trained_tokens for row in rows),
+        sum(row.module_tokens for row in rows),
     )
 
 
-def _stage_cost(name: str, spent: Meter, seconds: float = 0.0, peak_bytes: int = 0) -> StageCost:
+def difference(name: str, costs: Iterable[StageCost], less: Iterable[StageCost]) -> StageCost:
+    """Return the sum of costs without that of others, nowhere below 0, and without peak memory."""
+    left = total_cost(name, [*costs, *(cost.share(-1) for cost in less)])
+    values = {one.name: max(0, getattr(left, one.name)) for one in fields(StageCost) if one.name != "stage"}
+    return StageCost(**{**values, "stage": name, "peak_bytes": 0})
+
+
+def _stage_cost(
+    name: str, spent: Meter, seconds: float = 0.0, peak_bytes: int = 0, cpu_seconds: float = 0.0
+) -> StageCost:
     return StageCost(
-        name, seconds + spent.seconds, round(spent.tokens), round(spent.cached_tokens), spent.steps, peak_bytes
+        name,
+        seconds + spent.seconds,
+        round(spent.tokens),
+        round(spent.cached_tokens),
+        spent.steps,
+        peak_bytes,
+        cpu_seconds,
+        round(spent.trained_tokens),
+        round(spent.module_tokens),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What an operation has taken.
+
+    Attributes:
+        seconds: Wall time.
+        cpu_seconds: Its part of the processor time of the process, with all threads.
+    """
+
+    seconds: float
+    cpu_seconds: float
+
+
+class _ProcessorTime:
+    """Divides the processor time of the process equally among the operations that run at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shares: dict[object, float] = {}
+        self._last = 0.0
+
+    def begin(self, key: object) -> None:
+        with self._lock:
+            self._divide()
+            self._shares[key] = 0.0
+
+    def so_far(self, key: object) -> float:
+        with self._lock:
+            self._divide()
+            return self._shares.get(key, 0.0)
+
+    def end(self, key: object) -> float:
+        with self._lock:
+            self._divide()
+            return self._shares.pop(key, 0.0)
+
+    def renew(self) -> None:
+        """Forget the operations of the process that this one was forked from."""
+        self._lock = threading.Lock()
+        self._shares = {}
+
+    def _divide(self) -> None:
+        now = time.process_time()
+        for key in self._shares:
+            self._shares[key] += (now - self._last) / len(self._shares)
+        self._last = now
+
+
+_processor_time = _ProcessorTime()
+"""Global, because the system counts processor time for each process."""
+os.register_at_fork(after_in_child=_processor_time.renew)
+
+
+@contextmanager
+def spending() -> Iterator[Callable[[], Spent]]:
+    """Measure the time of an operation. Do not nest operations: they would share the processor time.
+
+    Yields:
+        A function that returns the time so far, and after the block the whole time.
+    """
+    key, started = object(), time.perf_counter()
+    whole: Spent | None = None
+    _processor_time.begin(key)
+    try:
+        yield lambda: whole or Spent(time.perf_counter() - started, _processor_time.so_far(key))
+    finally:
+        whole = Spent(time.perf_counter() - started, _processor_time.end(key))
 
 
 _PROCESS = Path("/proc/self")

@@ -8,6 +8,7 @@ from datetime import datetime
 from math import fsum
 from typing import Any, Literal
 
+from conpet.config import PricesConfig
 from conpet.cost import LOST, StageCost
 from conpet.data import Example, Examples, Input, Kind, Span, Task, TaskStream
 from conpet.data.truncation import CutInputs
@@ -402,6 +403,7 @@ class Costs:
         coverage: The coverage that takes the place of the costs, or None.
         unknown_share: Expected share of inputs that belong to nothing learned.
         kinds: By kind of input that was learned.
+        prices: Prices in money of resources, wrong answers and delays.
     """
 
     error: float
@@ -410,10 +412,11 @@ class Costs:
     coverage: float | None
     unknown_share: float
     kinds: tuple[CheckedKind, ...] = ()
+    prices: PricesConfig = field(default_factory=PricesConfig)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
-        return asdict(self)
+        return asdict(self) | {"prices": self.prices.model_dump(mode="json")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from conpet.store import Change
 from conpet.testing import ask
 from conpet.testing.checks import require_same
 from tests.helpers.gate import BROKEN, FIRST, SECOND, TAKER, THIRD, harmful, larger, learned
-from tests.helpers.workspaces import files_with, frozen_state
+from tests.helpers.workspaces import files_with, frozen_state, stream, workspace
 
 TEXTS = [example.text for task in (FIRST, SECOND, THIRD) for example in task.test]
 STRICT = {"label_margin": 0, "task_margin": 0, "whole_margin": 0, "require_proof": True}
@@ -215,3 +215,29 @@ def _with_gate(learner: ConPET, gate: dict[str, Any]) -> ConPET:
     with learner.store.write("settings") as writer:
         writer.commit(Change("settings", shared={HELD_OUT: None}, settings=settings.to_json()))
     return learner
+
+
+def test_a_change_that_makes_answers_dearer_is_held_back_if_wanted(tmp_path: Path) -> None:
+    prices = {"prices.wrong_answer": 1, "prices.answers": 1000}
+    learner = workspace(tmp_path, 1, **{"gate.objective": "composite", **prices})
+    report = learner.learn(stream()[1], evaluate=False)
+    assert report.gate is not None
+    before, after = report.gate.score_before, report.gate.score_after
+    assert after.errors < before.errors  # the new labels could not be answered before
+    assert before.updates == after.updates == 0
+    assert learner.store.events()[-1].detail["gate"]["score"] == [before.total, after.total]
+    learner.set_costs(prices={"cpu_hour": 1e9})
+    with pytest.raises(GateRefusedError, match="1,000 answers would cost") as refused:
+        learner.learn(stream()[2], evaluate=False)
+    assert refused.value.report.dearer
+    assert refused.value.report.broken == ()
+    assert learner.gate_report().score_after == refused.value.report.score_after
+    learner.promote(settings={"objective": "answers"})
+    assert len(learner.tasks) == 3
+
+
+def test_a_gate_by_the_composite_score_needs_prices(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 0, **{"gate.objective": "composite"})
+    with pytest.raises(ConfigError, match=r"gate\.objective=composite needs prices\.wrong_answer and prices\.answers"):
+        learner.learn(stream()[0])
+    assert learner.tasks == ()

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from conpet import ConPET, Task
+from conpet.evaluation.history import JOB
 from conpet.jobs.data import DATA, write_tasks
-from conpet.jobs.perform import JOB
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.records import Job, JobEventKind, JobKind, JobRequest, JobState
 from conpet.jobs.runner import LOSSES, JobRunner

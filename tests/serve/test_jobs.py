@@ -9,6 +9,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 from conpet import Task
 from conpet.serve.keys import KeyStore, Role
+from conpet.store import Ledger
 from tests.helpers.gate import BROKEN, TAKER, harmful, learned
 from tests.helpers.serve import Served, served
 from tests.helpers.workspaces import stream, workspace
@@ -64,14 +66,21 @@ def send(server: Served, content: bytes, kind: str = "application/x-ndjson", **q
 
 def test_a_task_is_learned_served_rolled_back_and_removed(server: Served) -> None:
     key, key_of_removal = {"Idempotency-Key": "the first upload"}, {"Idempotency-Key": "the removal"}
-    response = server.client.post("/v1/learn", json=body(SECOND), headers=key)
+    needed = {"needed_since": (datetime.now(UTC).date() - timedelta(days=3)).isoformat()}
+    response = server.client.post("/v1/learn", json=body(SECOND), headers=key, params=needed)
     job = ended(server, response)
     assert job["state"] == "succeeded", job["error"]
     assert job["tasks"] == [SECOND.name]
     assert job["result"]["tasks"][0]["version"] == 1
     assert job["result"]["tasks"][0]["whole_accuracy"] > 0.5
-    again = server.client.post("/v1/learn", json=body(SECOND), headers=key)
+    again = server.client.post("/v1/learn", json=body(SECOND), headers=key, params=needed)
     assert (again.status_code, again.json()["id"], again.headers["Idempotent-Replayed"]) == (202, job["id"], "true")
+
+    costs = server.client.get("/v1/cost").json()
+    assert costs["versions"][-1]["late_days"] == 3 * len(SECOND.labels)
+    assert {one["name"]: one["operations"] > 0 for one in costs["sources"]}["job"]
+    entered = Ledger(server.context.settings.workspace).entries()
+    assert {one.job for one in entered if one.task == SECOND.name} == {job["id"]}
 
     answer = server.predict([SECOND.test[0].text], min_generation=job["result"]["generation"]).json()
     assert answer["predictions"][0]["task"] == SECOND.name
@@ -215,6 +224,7 @@ STRANGE = {
         (lines([ROW]), "application/jsonl", {"extend": True}, 422, "not known"),
         (lines([ROW]), "application/jsonl", {"extend": True, "name": "x"}, 422, "leave the rest out"),
         (lines([ROW]), "application/jsonl", {"name": "x", "batch": 2}, 422, "several tasks"),
+        (lines([ROW]), "application/jsonl", {"name": "x", "needed_since": "2999-01-01"}, 422, "not in the future"),
         (BOMB, "application/gzip", {"name": "x", "format": "jsonl.gz"}, 422, "when decompressed"),
         (b"no gzip", "application/gzip", {"name": "x", "format": "csv.gz"}, 422, "gzip"),
         (as_parquet([ROW] * 400_000), "application/x-parquet", {"name": "x"}, 422, "when decompressed"),

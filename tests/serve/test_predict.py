@@ -11,6 +11,7 @@ import pytest
 
 from conpet import ConPET, Span
 from conpet.data import Kind
+from conpet.store import CostSource
 from conpet.testing import toy_stream
 from tests.helpers.serve import Served, served, wait_for
 from tests.helpers.workspaces import stream, workspace
@@ -273,3 +274,15 @@ def test_a_workspace_without_tasks_says_so(tmp_path: Path) -> None:
         response = empty.predict("a")
         assert (response.status_code, response.json()["type"]) == (409, "urn:conpet:problem:no-tasks")
         assert empty.client.get("/v1/tasks").json()["tasks"] == []
+
+
+def test_answers_are_in_the_ledger_with_the_processor_time_of_the_server(server: Served, learner: ConPET) -> None:
+    before = server.client.get("/v1/cost").json()
+    assert server.predict(TEXTS).status_code == 200
+    after = server.client.get("/v1/cost").json()
+    assert after["answers"] == before["answers"] + len(TEXTS)
+    served_answers = [one for one in learner.store.ledger.entries() if one.source is CostSource.SERVER]
+    assert sum(sum(one.tasks.values()) for one in served_answers) == sum(one.examples for one in served_answers) > 0
+    assert all(one.generation == learner.store.generation() for one in served_answers)
+    assert sum(one.resources.cpu_seconds for one in served_answers) > 0
+    assert after["versions"][-1]["answers"] >= len(TEXTS)

@@ -22,7 +22,7 @@ from conpet.testing import toy_stream
 from conpet.testing.checks import live_of
 from conpet.tuning.search import choose
 from tests.helpers.live import encoded
-from tests.helpers.workspaces import frozen_state, workspace
+from tests.helpers.workspaces import frozen_state, stream, workspace
 
 TASK = toy_stream(1, 6, 8, 4, 4)[0]
 QUICK = {"epochs": 4, "warmups": ["none"], "learning_rates": [3e-3, 3e-2]}
@@ -274,3 +274,22 @@ def test_wrong_input_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(DynamicMethod, "tunes", False)
         with pytest.raises(ConfigError, match="trains no module"):
             learner.tune(TASK, trials=1)
+
+
+def test_the_composite_score_weighs_accuracy_against_the_cost_of_learning(tmp_path: Path) -> None:
+    learner = workspace(tmp_path)
+    with pytest.raises(ConfigError, match=r"the objective composite needs prices\.wrong_answer and prices\.answers"):
+        learner.tune(stream()[0], trials=1, objective="composite")
+    with pytest.raises(ConfigError, match="give 'accuracy' or 'composite'"):
+        learner.tune(stream()[0], trials=1, objective="speed")  # type: ignore[arg-type]
+    learner.set_costs(prices={"wrong_answer": 0, "cpu_hour": 1, "answers": 10})
+    found = learner.tune(stream()[0], trials=4, objective="composite", dry_run=True)
+    finished = [trial for trial in found.trials if trial.score is not None]
+    assert found.objective == "composite"
+    assert found.choice == min(finished, key=lambda trial: trial.score)
+    cheap, dear = (sorted(finished, key=lambda trial: trial.passes_per_example)[place] for place in (0, -1))
+    assert cheap.score <= dear.score  # a wrong answer costs nothing, so only the passes count
+    learner.set_costs(prices={"wrong_answer": 1000})
+    best = learner.tune(stream()[0], trials=4, objective="composite")
+    assert best.choice.accuracy == max(trial.accuracy for trial in best.trials if trial.score is not None)
+    assert best.choice.score == pytest.approx(1000 * 1000 * (1 - best.choice.accuracy), abs=1000)

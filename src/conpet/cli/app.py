@@ -18,15 +18,18 @@ from conpet.cli import (
     cache,
     compare,
     consolidate,
+    cost,
     costs,
     data,
     demo,
     evaluate,
     forget,
     gate,
+    introduction,
     keys,
     labels,
     learn,
+    mlflow,
     modules,
     predict,
     report,
@@ -74,6 +77,9 @@ app.command("gate")(gate.gate)
 app.command("candidates")(gate.candidates)
 app.command("promote")(gate.promote)
 app.command("forget")(forget.forget)
+app.command("cost")(cost.cost)
+app.command("plan")(introduction.plan)
+app.command("export-mlflow")(mlflow.export_mlflow)
 app.command("generations")(consolidate.generations)
 app.command("restore")(consolidate.restore)
 app.add_typer(modules.app, name="modules")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +30,7 @@ def teach(
     consolidate: bool = False,
     evaluate: bool = True,
     gate: bool = True,
+    needed_since: date | None = None,
     wait: float | None = None,
 ) -> None:
     """Learn tasks in order, `batch` at a time; after each change print a report.
@@ -42,6 +44,7 @@ def teach(
         consolidate: Whether to consolidate whenever that is due.
         evaluate: Whether to evaluate after each change.
         gate: Whether to refuse a change that makes earlier answers worse.
+        needed_since: The day from which the new labels were needed.
         wait: Most seconds to wait for another process; None for no limit.
     """
     from conpet.commands.report import History
@@ -52,7 +55,8 @@ def teach(
     for start in range(0, len(tasks), batch):
         group = tasks[start : start + batch]
         try:
-            reports = _learn(workspace, group, _title(group, start, len(tasks)), evaluate, gate, wait)
+            title = _title(group, start, len(tasks))
+            reports = _learn(workspace, group, title, evaluate, gate, needed_since, wait)
         except KeyboardInterrupt:
             _print_interrupted(group, start, len(tasks))
             raise typer.Exit(INTERRUPTED) from None
@@ -137,11 +141,13 @@ def extend_tasks(
     *,
     evaluate: bool = True,
     gate: bool = True,
+    needed_since: date | None = None,
     wait: float | None = None,
 ) -> None:
     """Learn more examples of known labels, and print a report for each task."""
     for part in parts:
-        _print_reports(run_change(part.name, wait, not evaluate, partial(workspace.extend, part.examples, gate=gate)))
+        extend = partial(workspace.extend, part.examples, gate=gate, needed_since=needed_since)
+        _print_reports(run_change(part.name, wait, not evaluate, extend))
 
 
 def learn_mixed_parts(
@@ -150,6 +156,7 @@ def learn_mixed_parts(
     *,
     evaluate: bool = True,
     gate: bool = True,
+    needed_since: date | None = None,
     wait: float | None = None,
     **options: Any,
 ) -> None:
@@ -160,13 +167,14 @@ def learn_mixed_parts(
         parts: The parts.
         evaluate: Whether to evaluate after each change.
         gate: Whether to refuse a change that makes earlier answers worse.
+        needed_since: The day from which the new labels were needed.
         wait: Most seconds to wait for another process; None for no limit.
         options: Further arguments of `ConPET.learn_mixed`.
     """
     for number, part in enumerate(parts, start=1):
         for addition in workspace.plan_mixed(part, **options):
             line(str(addition))
-        learn = partial(workspace.learn_mixed, part, gate=gate, **options)
+        learn = partial(workspace.learn_mixed, part, gate=gate, needed_since=needed_since, **options)
         try:
             reports = run_change(f"[{number}/{len(parts)}] {part.name}", wait, not evaluate, learn)
         except KeyboardInterrupt:
@@ -183,13 +191,24 @@ def _print_reports(reports: Sequence[LearnReport]) -> None:
 
 
 def _learn(
-    workspace: ConPET, tasks: Sequence[Task], title: str, evaluate: bool, gate: bool, wait: float | None
+    workspace: ConPET,
+    tasks: Sequence[Task],
+    title: str,
+    evaluate: bool,
+    gate: bool,
+    needed_since: date | None,
+    wait: float | None,
 ) -> list[LearnReport]:
     with stages(title) as progress:
         return with_wait(
             wait,
             lambda seconds: workspace.learn_batch(
-                tasks, evaluate=evaluate, gate=gate, wait_seconds=seconds, progress=progress
+                tasks,
+                evaluate=evaluate,
+                gate=gate,
+                needed_since=needed_since,
+                wait_seconds=seconds,
+                progress=progress,
             ),
         )
 

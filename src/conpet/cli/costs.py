@@ -1,8 +1,8 @@
-"""`conpet costs`: what mistakes cost, which decides when a prediction answers, asks or declines."""
+"""`conpet costs`: what mistakes cost, which decides when a prediction answers, asks or declines; and prices."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,11 +11,26 @@ from conpet.cli.help import App
 from conpet.cli.options import AsJson, Wait, WorkspacePath
 
 if TYPE_CHECKING:
+    from conpet.config import PricesConfig
     from conpet.types import CheckedKind, Costs
 
-app = App(help="Set what mistakes cost, or a coverage: when to answer, ask or decline.", no_args_is_help=True)
+app = App(
+    help="Set what mistakes cost, or a coverage: when to answer, ask or decline. Set prices, and enter people's work.",
+    no_args_is_help=True,
+)
 _SHOWN = 10
 """Most labels listed."""
+
+
+_PRICES = "Prices and weights"
+
+
+def _option(meaning: str) -> Any:
+    return typer.Option(metavar="NUMBER", min=0, help=meaning, rich_help_panel=_PRICES, show_default=False)
+
+
+def _price(of: str) -> Any:
+    return _option(f"Price of {of}.")
 
 
 @app.command("set")
@@ -46,11 +61,50 @@ def set_(
             show_default=False,
         ),
     ] = None,
+    currency: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Currency of all prices.", rich_help_panel=_PRICES, show_default=False),
+    ] = None,
+    cpu_hour: Annotated[float | None, _price("an hour of one processor core")] = None,
+    gpu_hour: Annotated[float | None, _price("an hour of an accelerator")] = None,
+    gb_month: Annotated[float | None, _price("a gigabyte stored for 30 days")] = None,
+    kwh: Annotated[float | None, _price("a kilowatt-hour, unless it is part of the price of an hour")] = None,
+    cpu_watts: Annotated[float | None, _option("Power that a busy core draws, to estimate energy.")] = None,
+    gpu_watts: Annotated[float | None, _option("Power that an accelerator draws.")] = None,
+    review_hour: Annotated[float | None, _price("an hour of people's work")] = None,
+    wrong_answer: Annotated[float | None, _price("a wrong answer")] = None,
+    late_day: Annotated[
+        float | None, _price("a day on which a needed label cannot be answered (see `conpet learn --needed-since`)")
+    ] = None,
+    answers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Expected number of answers of a version, over which its cost is spread.",
+            rich_help_panel=_PRICES,
+            show_default=False,
+        ),
+    ] = None,
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            metavar="accuracy|decisions",
+            help="What wrong answers are counted by: accuracy on test examples, or the costs of decisions on "
+            "validation examples.",
+            rich_help_panel=_PRICES,
+            show_default=False,
+        ),
+    ] = None,
+    freshness_weight: Annotated[float | None, _option("Weight of delays in the composite score.")] = None,
+    update_weight: Annotated[float | None, _option("Weight of the cost of changes.")] = None,
+    running_weight: Annotated[float | None, _option("Weight of the cost of answering and storing.")] = None,
+    review_weight: Annotated[float | None, _option("Weight of people's work.")] = None,
     wait: Wait = None,
 ) -> None:
-    """Set costs or a coverage; what is not given stays, but costs end a coverage.
+    """Set costs, a coverage or prices; what is not given stays, but costs end a coverage.
 
     Labels and scores do not change. Declining an input that does belong to a learned label counts as an error.
+    Prices change no answer: `conpet cost` turns what was measured into money by them.
     """
     from functools import partial
 
@@ -60,8 +114,27 @@ def set_(
 
     store = Store.open(workspace)
     store.require_writable()
+    prices = {
+        "currency": currency,
+        "cpu_hour": cpu_hour,
+        "gpu_hour": gpu_hour,
+        "gb_month": gb_month,
+        "kwh": kwh,
+        "cpu_watts": cpu_watts,
+        "gpu_watts": gpu_watts,
+        "review_hour": review_hour,
+        "wrong_answer": wrong_answer,
+        "late_day": late_day,
+        "answers": answers,
+        "quality": quality,
+        "freshness_weight": freshness_weight,
+        "update_weight": update_weight,
+        "running_weight": running_weight,
+        "review_weight": review_weight,
+    }
     change = partial(
         set_costs,
+        prices={name: value for name, value in prices.items() if value is not None},
         error=error,
         question=question,
         refusal=refusal,
@@ -72,8 +145,33 @@ def set_(
 
 
 @app.command()
+def add_review(
+    workspace: WorkspacePath,
+    minutes: Annotated[
+        float,
+        typer.Argument(
+            metavar="MINUTES",
+            help="Time spent; a negative number, after `--`, corrects an earlier entry.",
+            show_default=False,
+        ),
+    ],
+    task: Annotated[str | None, typer.Option(help="The task it was for.", show_default="all tasks")] = None,
+    note: Annotated[str, typer.Option(help="What was done; no names of labels.", show_default=False)] = "",
+) -> None:
+    """Enter the working time of people: labelling, checking answers, deciding on candidates.
+
+    To take back ten minutes, give the options first: conpet costs add-review --task TASK WORKSPACE -- -10.
+    """
+    from conpet.commands.costs import add_review as enter
+    from conpet.store import Store
+
+    entered = enter(Store.open(workspace), minutes, task, note)
+    line(f"{f'task {task}' if task else 'all tasks'}: {entered:g} minutes of review so far")
+
+
+@app.command()
 def show(workspace: WorkspacePath, as_json: AsJson = False) -> None:
-    """Show the costs or the coverage, and how many examples the decisions rest on."""
+    """Show the costs or the coverage, how many examples the decisions rest on, and prices."""
     from conpet.commands.costs import shown_costs
     from conpet.store import Store
 
@@ -93,6 +191,14 @@ def _print(costs: Costs) -> None:
     line(f"expected share of inputs that belong to nothing learned: {costs.unknown_share:g}")
     for kind in costs.kinds:
         _print_kind(kind)
+    _print_prices(costs.prices)
+
+
+def _print_prices(prices: PricesConfig) -> None:
+    defaults = type(prices)()
+    given = {name: value for name, value in prices if value != getattr(defaults, name)}
+    shown = [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in given.items()]
+    line(f"prices: {', '.join(shown)}" if shown else "prices: none set")
 
 
 def _print_kind(kind: CheckedKind) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -167,6 +168,14 @@ def learn(
             show_default=False,
         ),
     ] = None,
+    needed_since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATE",
+            help="Day from which the new labels were needed (2026-11-02); the delay counts in `conpet cost`.",
+            show_default=False,
+        ),
+    ] = None,
     no_evaluate: NoEvaluate = False,
     no_gate: NoGate = False,
     wait: Wait = None,
@@ -213,6 +222,7 @@ def learn(
     """
     from conpet.errors import DataError
 
+    needed = _day(needed_since)
     _check_modes(extend=extend, mixed=mixed, into=into, batch=batch, consolidate=consolidate)
     own = name is not None or template is not None or seed is not None or all_rows
     _check_own(extend=extend, own=own, into=into, named=name is not None or template is not None)
@@ -233,9 +243,14 @@ def learn(
     require_path(data, "nothing was learned")
     try:
         if server is not None:
-            local = {"mixed": mixed or None, "fix": fix or None, "dry_run": dry_run or None, "consolidate": consolidate}
+            local = {
+                "mixed": mixed or None,
+                "fix": fix or None,
+                "dry_run": dry_run or None,
+                "consolidate": consolidate,
+            }
             client = open_client(server, key, **local, wait=wait, backbone=backbone, device=device)
-            how = RemoteTask(name, template, extend, batch, seed, all_rows, not no_evaluate, not no_gate)
+            how = RemoteTask(name, template, extend, batch, seed, all_rows, needed, not no_evaluate, not no_gate)
             learn_remotely(client, data, options, how)
             return
         opened = open_workspace(workspace, backbone, device, to_change=not dry_run)
@@ -248,7 +263,8 @@ def learn(
             name, template, None if all_rows else split_seed, options, fix, dry_run, mode=mode, into=into
         )
         if mode is not Mode.NEW:
-            _learn_more(opened, data, prepared, evaluate=not no_evaluate, gate=not no_gate, wait=wait)
+            learning = {"evaluate": not no_evaluate, "gate": not no_gate, "needed_since": needed, "wait": wait}
+            _learn_more(opened, data, prepared, **learning)
             if not dry_run:
                 print_next(opened, workspace)
             return
@@ -272,10 +288,24 @@ def learn(
             consolidate=consolidate is not None,
             evaluate=not no_evaluate,
             gate=not no_gate,
+            needed_since=needed,
             wait=wait,
         )
     _print_learned(opened, workspace, costs)
     print_next(opened, workspace, may_consolidate=not consolidate)
+
+
+def _day(given: str | None) -> date | None:
+    """Return the day of --needed-since."""
+    if given is None:
+        return None
+    try:
+        day = date.fromisoformat(given)
+    except ValueError:
+        raise typer.BadParameter(f"{given!r} is not a day like 2026-11-02", param_hint="--needed-since") from None
+    if day > datetime.now(UTC).date():
+        raise typer.BadParameter(f"{day} is in the future", param_hint="--needed-since")
+    return day
 
 
 def _check_own(*, extend: bool, own: bool, into: str | None, named: bool) -> None:
@@ -362,10 +392,8 @@ def _read(workspace: ConPET, source: Path, options: TaskOptions) -> list[Task]:
     return prepare_tasks(source, workspace.store.snapshot(), workspace.backbone, options)
 
 
-def _learn_more(
-    workspace: ConPET, source: Path, options: TaskOptions, *, evaluate: bool, gate: bool, wait: float | None
-) -> None:
-    """Learn examples of which some have known labels, or print what that would do."""
+def _learn_more(workspace: ConPET, source: Path, options: TaskOptions, **learning: Any) -> None:
+    """Learn examples of which some have known labels, or print what that would do; `learning` as in `extend_tasks`."""
     from conpet.commands.mixed import MixedOptions, planned
     from conpet.commands.prepare import prepare_examples
     from conpet.data.quality.rows import Mode
@@ -380,12 +408,12 @@ def _learn_more(
         additions, tasks = planned(snapshot, workspace.settings, parts, MixedOptions(options.into, options.seed))
         for addition in additions:
             line(str(addition))
-        print_plan(workspace, tasks, evaluate=evaluate)
+        print_plan(workspace, tasks, evaluate=learning["evaluate"])
     elif options.mode is Mode.EXTEND:
-        extend_tasks(workspace, parts, evaluate=evaluate, gate=gate, wait=wait)
+        extend_tasks(workspace, parts, **learning)
     else:
-        split = {"into": options.into, "seed": options.seed, "all_rows": options.seed is None}
-        learn_mixed_parts(workspace, parts, evaluate=evaluate, gate=gate, wait=wait, **split)
+        split: dict[str, Any] = {"into": options.into, "seed": options.seed, "all_rows": options.seed is None}
+        learn_mixed_parts(workspace, parts, **learning, **split)
 
 
 def _print_created(created: ConPET, path: Path, options: Iterable[str]) -> None:

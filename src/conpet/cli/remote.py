@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -116,6 +117,7 @@ class RemoteTask:
     batch: int
     seed: int | None
     all_rows: bool
+    needed_since: date | None
     evaluate: bool
     gate: bool
 
@@ -137,6 +139,7 @@ def learn_remotely(client: Client, source: Path, options: ReadOptions, task: Rem
                 extend=task.extend,
                 seed=task.seed,
                 all_rows=task.all_rows,
+                needed_since=task.needed_since,
                 evaluate=task.evaluate,
                 gate=task.gate,
             )
@@ -150,15 +153,14 @@ def _send_rows(client: Client, source: Path, options: ReadOptions, task: RemoteT
     from conpet.data import read_examples, read_stream, read_task
 
     reading: dict[str, Any] = asdict(options)
+    how: dict[str, Any] = {"needed_since": task.needed_since, "evaluate": task.evaluate, "gate": task.gate}
     if task.extend:
-        return client.extend(read_examples(source, note=line, **reading), evaluate=task.evaluate, gate=task.gate)
+        return client.extend(read_examples(source, note=line, **reading), **how)
     if task.name is None and task.template is None:
         tasks = list(read_stream(source, all_rows=True, **reading))
     else:
         tasks = [read_task(source, name=task.name, template=task.template, all_rows=True, **reading)]
-    return client.learn(
-        tasks, all_rows=task.all_rows, seed=task.seed, batch=task.batch, evaluate=task.evaluate, gate=task.gate
-    )
+    return client.learn(tasks, all_rows=task.all_rows, seed=task.seed, batch=task.batch, **how)
 
 
 def _follow(client: Client, job: Job) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -29,6 +29,7 @@ from conpet.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from conpet.api import ConPET
+    from conpet.commands.tune import Objective
     from conpet.data import Task
     from conpet.data.raw import ReadOptions
     from conpet.report.design import TuneReport
@@ -54,6 +55,14 @@ def tune(
         ),
     ] = None,
     trials: Annotated[int | None, typer.Option(help="Most designs to try.", show_default=False)] = None,
+    objective: Annotated[
+        str,
+        typer.Option(
+            metavar="accuracy|composite",
+            help="Choose the cheapest design that is not clearly worse than the best, or the one with the lowest "
+            "composite score (`conpet cost`).",
+        ),
+    ] = "accuracy",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Search and print, but change nothing.")] = False,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
@@ -79,6 +88,8 @@ def tune(
         form=input_format,
         inclusive_ends=inclusive_ends,
     )
+    if objective not in ("accuracy", "composite"):
+        raise typer.BadParameter(f"{objective!r}: give accuracy or composite", param_hint="--objective")
     opened = open_workspace(workspace, backbone, device, to_change=not dry_run)
     source = _source(opened, task, options)
     try:
@@ -90,6 +101,7 @@ def tune(
                     seconds=seconds,
                     passes=passes,
                     trials=trials,
+                    objective=cast("Objective", objective),
                     dry_run=dry_run,
                     wait_seconds=wait_seconds,
                     progress=progress,
@@ -126,6 +138,7 @@ def _source(workspace: ConPET, task: str, options: ReadOptions) -> Task | str:
 
 
 def _print(result: TuneReport, workspace: Path) -> None:
+    from conpet.evaluation.composite import shown_money
     from conpet.report import text
     from conpet.report.tables import trials_table
 
@@ -140,6 +153,9 @@ def _print(result: TuneReport, workspace: Path) -> None:
         f"{text.percent(result.before.accuracy)}",
         out,
     )
+    if result.choice.score is not None:
+        before = "" if result.before.score is None else f"; before {shown_money(result.before.score)}"
+        line(f"composite score, money for 1,000 answers: {shown_money(result.choice.score)}{before}", out)
     tried = text.plural(len(result.trials), "design")
     line(f"cost: {text.duration(result.seconds)}, {result.passes:,.0f} forward-pass equivalents, {tried}", out)
     if not result.applied:

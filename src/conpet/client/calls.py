@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -101,11 +102,17 @@ def versions(task: str | None) -> Call[list[VersionInfo]]:
     )
 
 
+def cost() -> Call[dict[str, Any]]:
+    """Return the request of what the workspace has cost."""
+    return Call("GET", "/v1/cost", dict)
+
+
 def learn(
     tasks: Task | Iterable[Task],
     all_rows: bool,
     seed: int | None,
     batch: int,
+    needed_since: date | None,
     evaluate: bool,
     gate: bool,
     key: str | None,
@@ -113,13 +120,19 @@ def learn(
     """Return the request to learn tasks."""
     several = [tasks] if isinstance(tasks, Task) else list(tasks)
     body = {"tasks": [_task(task, all_rows) for task in several]}
-    params = _given(seed=seed) | {"batch": batch, "all_rows": _flag(all_rows)} | _how(evaluate, gate)
+    params = (
+        _given(seed=seed, needed_since=needed_since)
+        | {"batch": batch, "all_rows": _flag(all_rows)}
+        | _how(evaluate, gate)
+    )
     return _change("POST", "/v1/learn", key, params=params, content=_json(body), headers=_JSON)
 
 
-def extend(examples: Examples | Task, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:
+def extend(
+    examples: Examples | Task, needed_since: date | None, evaluate: bool, gate: bool, key: str | None
+) -> Call[Job]:
     """Return the request to learn more examples of known labels."""
-    params = {"extend": "true"} | _how(evaluate, gate)
+    params = _given(needed_since=needed_since) | {"extend": "true"} | _how(evaluate, gate)
     content = _json({subset: rows for subset, rows in _rows(examples).items() if rows})
     return _change("POST", "/v1/learn", key, params=params, content=content, headers=_JSON)
 
@@ -131,6 +144,7 @@ def learn_file(
     extend: bool,
     seed: int | None,
     all_rows: bool,
+    needed_since: date | None,
     evaluate: bool,
     gate: bool,
     key: str | None,
@@ -147,7 +161,7 @@ def learn_file(
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    params = _given(template=template, seed=seed) | {
+    params = _given(template=template, seed=seed, needed_since=needed_since) | {
         "format": suffix.removeprefix("."),
         "extend": _flag(extend),
         "all_rows": _flag(all_rows),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator
+from datetime import date
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx2
 
@@ -104,6 +105,10 @@ class Client:
         """
         return self._do(calls.versions(task))
 
+    def cost(self) -> dict[str, Any]:
+        """Return what the workspace has cost, as `conpet cost --json` prints it; needs the role operate."""
+        return self._do(calls.cost())
+
     def learn(
         self,
         tasks: Task | Iterable[Task],
@@ -111,6 +116,7 @@ class Client:
         all_rows: bool = True,
         seed: int | None = None,
         batch: int = 1,
+        needed_since: date | None = None,
         evaluate: bool = True,
         gate: bool = True,
         idempotency_key: str | None = None,
@@ -122,6 +128,7 @@ class Client:
             all_rows: Whether missing validation and test sets stay empty; otherwise the server splits them off.
             seed: Seed for splitting them off; by default the workspace's.
             batch: Number of tasks to learn in each change.
+            needed_since: The day from which the new labels were needed; the delay is part of the costs.
             evaluate: Whether to measure all tasks afterwards.
             gate: Whether the change is refused if earlier answers would get worse (see `ConPET.learn`); False needs the
                 role operate.
@@ -131,13 +138,19 @@ class Client:
             DataError: The data has errors; `problems` lists them.
             ConfigError: Settings or a template do not fit the workspace.
         """
-        return self._do(calls.learn(tasks, all_rows, seed, batch, evaluate, gate, idempotency_key))
+        return self._do(calls.learn(tasks, all_rows, seed, batch, needed_since, evaluate, gate, idempotency_key))
 
     def extend(
-        self, examples: Examples | Task, *, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None
+        self,
+        examples: Examples | Task,
+        *,
+        needed_since: date | None = None,
+        evaluate: bool = True,
+        gate: bool = True,
+        idempotency_key: str | None = None,
     ) -> Job:
         """Ask the server to learn more examples of known labels; as `learn`."""
-        return self._do(calls.extend(examples, evaluate, gate, idempotency_key))
+        return self._do(calls.extend(examples, needed_since, evaluate, gate, idempotency_key))
 
     def learn_file(
         self,
@@ -148,6 +161,7 @@ class Client:
         extend: bool = False,
         seed: int | None = None,
         all_rows: bool = False,
+        needed_since: date | None = None,
         evaluate: bool = True,
         gate: bool = True,
         idempotency_key: str | None = None,
@@ -158,10 +172,11 @@ class Client:
             path: A JSONL, CSV or Parquet file (JSONL and CSV also gzipped).
             name: Name of the task; by default that of the file.
             template: Its template instead of the default of its kind.
-            extend: Whether it holds more examples of known labels; then leave out the other options but `evaluate`
-                and `gate`.
+            extend: Whether it holds more examples of known labels; then leave out the other options but
+                `needed_since`, `evaluate` and `gate`.
             seed: Seed for splitting off validation and test sets; by default the workspace's.
             all_rows: Whether nothing is split off.
+            needed_since: As in `learn`.
             evaluate: As in `learn`.
             gate: As in `learn`.
             idempotency_key: As in `learn`.
@@ -171,7 +186,9 @@ class Client:
             ConfigError: An option is wrong, or the file cannot be read.
         """
         return self._do(
-            calls.learn_file(Path(path), name, template, extend, seed, all_rows, evaluate, gate, idempotency_key)
+            calls.learn_file(
+                Path(path), name, template, extend, seed, all_rows, needed_since, evaluate, gate, idempotency_key
+            )
         )
 
     def remove(self, task: str, *, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None) -> Job:

@@ -10,9 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from conpet.context import Progress
-from conpet.cost import LOST, RESUMED, CostLedger, StageCost, total_cost
+from conpet.cost import LOST, RESUMED, CostLedger, StageCost, difference, total_cost
 
 _FILE = "costs.json"
+_BOOKED = "booked"
+"""Key of what the workspace's ledger has of the recorded costs."""
 _RECORD_SECONDS = 0.25
 """Shortest time between two records: a kill hides about this much of the cost at most."""
 
@@ -30,6 +32,7 @@ class Attempt:
         self._shown = shown
         self._file: Path | None = None
         self._earlier: list[StageCost] = []
+        self._booked: list[StageCost] = []
         self._recorded = 0.0
         self._resumed_steps = 0
 
@@ -37,9 +40,11 @@ class Attempt:
         """Count the attempts recorded in the folder of the change's checkpoints, and record this one there."""
         self._file = folder / _FILE
         try:
-            self._earlier = [StageCost(**json.loads(self._file.read_text(encoding="utf-8")))]
-        except (FileNotFoundError, ValueError, TypeError):  # the first attempt, or cut short by a power failure
-            self._earlier = []
+            recorded = json.loads(self._file.read_text(encoding="utf-8"))
+            self._booked = [StageCost(**each) for each in recorded.pop(_BOOKED)]
+            self._earlier = [StageCost(**recorded)]
+        except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+            self._earlier, self._booked = [], []  # the first attempt, or cut short by a power failure
 
     def progress(self, stage: str, share: float) -> None:
         """Take the name of a stage and the share done, record the costs, and tell once that training was resumed."""
@@ -54,33 +59,33 @@ class Attempt:
         """Record the cost of all attempts so far, unless that was done a moment ago.
 
         Args:
-            now: Whether to record it in any case.
+            now: Whether to record it in any case, as costs that the ledger has, because the attempt ends.
         """
         if self._file is None or (not now and time.monotonic() - self._recorded < _RECORD_SECONDS):
             return
         self._recorded = time.monotonic()
-        resumed = self._costs.resumed_so_far()
-        total = total_cost("all", [*self._earlier, self._costs.so_far(), _negative(resumed)])
+        total = total_cost("all", [*self._earlier, self._costs.so_far(), self._costs.resumed_so_far().share(-1)])
+        booked = [total] if now else self._booked
+        document = {**asdict(total), _BOOKED: [asdict(each) for each in booked]}
         aside = self._file.with_suffix(".new")
         with suppress(OSError):  # a full disk must not stop what can still succeed
-            aside.write_text(json.dumps(asdict(total)), encoding="utf-8")
+            aside.write_text(json.dumps(document), encoding="utf-8")
             aside.replace(self._file)
+
+    def own(self) -> StageCost:
+        """Return what this attempt itself has spent so far."""
+        resumed = self._costs.resumed_so_far()
+        return difference("own", [self._costs.so_far()], [resumed, *self._lost_stages()])
+
+    def killed(self) -> StageCost:
+        """Return what earlier attempts spent that ended without telling the ledger."""
+        return difference("killed", self._earlier, self._booked)
+
+    def _lost_stages(self) -> list[StageCost]:
+        return [stage for stage in self._costs.stages if stage.stage == LOST]
 
     def lost(self) -> Sequence[StageCost]:
         """Return what earlier attempts spent in vain; nothing if there was none."""
         if not self._earlier:
             return ()
-        wasted = total_cost(LOST, [*self._earlier, _negative(self._costs.resumed_so_far())])
-        return (
-            StageCost(
-                LOST,
-                max(0.0, wasted.seconds),
-                max(0, wasted.tokens),
-                max(0, wasted.cached_tokens),
-                max(0, wasted.steps),
-            ),
-        )
-
-
-def _negative(cost: StageCost) -> StageCost:
-    return StageCost(cost.stage, -cost.seconds, -cost.tokens, -cost.cached_tokens, -cost.steps)
+        return (difference(LOST, self._earlier, [self._costs.resumed_so_far()]),)

@@ -13,7 +13,7 @@ from typing import Any
 from conpet.artifact import Artifact
 from conpet.backbone.backbone import Backbone
 from conpet.commands.attempts import Attempt
-from conpet.commands.calibrate import calibrate
+from conpet.commands.calibrate import held_out_examples
 from conpet.commands.candidates import refusal
 from conpet.commands.gate import Gate, Judged
 from conpet.commands.rows import answers_artifact, recorded
@@ -21,15 +21,16 @@ from conpet.config import Settings
 from conpet.context import Progress, TrainContext
 from conpet.cost import CostLedger, Meter, StageCost
 from conpet.errors import DiskFullError, GateRefusedError
+from conpet.evaluation.composite import composite, price_of, require_prices
 from conpet.evaluation.evaluator import counted, evaluate
 from conpet.evaluation.gate import GATE, OFF, GateReport
-from conpet.evaluation.history import CACHE, TUNE, matrix_of
+from conpet.evaluation.history import CACHE, DECISION_COST, TUNE, matrix_of
 from conpet.methods.base import Method
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.memory_writer import past_examples, stored_examples
 from conpet.state.live import Live, LiveState
 from conpet.state.reading import seed_of
-from conpet.state.refusal import refusal_artifact
+from conpet.state.refusal import calibrated, decision_cost, refusal_artifact
 from conpet.state.slots import ANSWERS, HELD_OUT, REFUSAL
 from conpet.state.state import State
 from conpet.store import CandidateChange, Change, EventRecord, Snapshot, Store, VersionRecord, Writer
@@ -58,6 +59,9 @@ class Transaction:
         progress: Called with the name of a stage and the share of it that is done.
         costs: The costs of the stages so far.
         gate_report: What the gate found, once the change is committed or refused; None without the gate.
+        tested: Number of test examples that were answered.
+        made: The events that were committed.
+        before: The labels that could be answered before.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Transaction:
         self.costs = CostLedger()
         self._bytes_to_write = 0
         self._calibration: Artifact | None = None
+        self._decision_cost: float | None = None
         self._attempt = Attempt(self.costs, progress)
         self.progress: Progress = self._attempt.progress
         self._writer = writer
@@ -87,6 +92,9 @@ class Transaction:
         self._meter = meter
         self._present = present
         self._gate = gate
+        self.before = frozenset(self.snapshot.owners)
+        self.tested = 0
+        self.made: list[EventRecord] = []
         self._judged: Judged | None = None
         self.gate_report: GateReport | None = None
 
@@ -161,6 +169,11 @@ class Transaction:
             "--drop` and `conpet cache clear` work on a full disk"
         )
 
+    @property
+    def attempt(self) -> Attempt:
+        """What this attempt at the change has cost, and earlier ones."""
+        return self._attempt
+
     def counted(self, stage: str, total: int) -> Callable[[int], None]:
         """Return a function that takes numbers of examples just done and reports the share done of `total`."""
         return counted(self.progress, stage, total)
@@ -175,21 +188,36 @@ class Transaction:
             changed: Examples that replace the stored ones of tasks, by name, with test labels.
         """
         if self._gate:
+            if self.settings.gate.objective == "composite":
+                require_prices(self.settings.prices, "gate.objective=composite")
             with self.costs.stage("gate"):
                 gate = Gate(self._present, self.method, state, changed or {}, partial(self.counted, "gate"))
                 self._judged = gate.judge()
         stored = {task.name: stored_examples(task.active) for task in self.snapshot.tasks} | dict(changed or {})
         with self.costs.stage("decisions"):
             sources = [stored[task.name].without_test_labels() for task in state.tasks]
-            self._calibration = refusal_artifact(calibrate(self.method, state, sources)) if state.tasks else None
+            self._calibrate(state, sources)
         if not self._evaluate:
             return None
         tests = {task.name: stored[task.name] for task in state.tasks}
         with self.costs.stage("evaluation"):
             evaluation = evaluate_tests(self.method, state, tests, self.progress)
+        self.tested = number_tested(evaluation)
         for left_out in evaluation.left_out:
             warnings.warn(str(left_out), stacklevel=2)
         return evaluation
+
+    def _calibrate(self, state: State, sources: Sequence[StoredExamples]) -> None:
+        """Calibrate the decisions of the next state, and measure their cost if the composite score counts it."""
+        self._calibration = None
+        if not state.tasks:
+            return
+        held_out = held_out_examples(self.method, state, sources)
+        calibration = calibrated(self.method, state, held_out)
+        self._calibration = refusal_artifact(calibration)
+        if self.settings.prices.quality == "decisions":
+            decided = state.with_shared({REFUSAL: self._calibration})
+            self._decision_cost = decision_cost(self.method, decided, held_out)
 
     def commit(
         self, state: State | None, evaluation: Evaluation | None, verb: str, task: str | None = None, **change: Any
@@ -246,7 +274,11 @@ class Transaction:
                 **self._answers(evaluation, complete[-1]),
                 **self._decisions(state, complete[-1]),
             },
-            detail={**complete[-1].detail, CACHE: {"hits": self._meter.cache_hits, "asked": self._meter.cache_lookups}},
+            detail={
+                **complete[-1].detail,
+                **self._about_decisions(),
+                CACHE: {"hits": self._meter.cache_hits, "asked": self._meter.cache_lookups},
+            },
             clear_scratch=tuple(self.store.scratches()),  # all of them started in a former state
         )
         return self._made(complete, state)
@@ -271,7 +303,7 @@ class Transaction:
         if state is not None and self.gate_report is not None and self.gate_report.refused:
             raise self._refused(changes, self.gate_report)
         with self._live.committing():
-            events = self._writer.commit_all(changes)
+            self.made = events = self._writer.commit_all(changes)
             self.snapshot = self.store.snapshot()
             if state is not None:
                 live = self._live.install(self.method, state, self.snapshot)
@@ -298,8 +330,26 @@ class Transaction:
         if self._judged is None:
             return {GATE: OFF}
         names = tuple(change.task for change in changes if change.task is not None)
-        self.gate_report = replace(self._judged.report, verb=changes[-1].verb, tasks=names)
+        self.gate_report = replace(self._scored(self._judged), verb=changes[-1].verb, tasks=names)
         return {GATE: self.gate_report.summary()}
+
+    def _about_decisions(self) -> dict[str, float]:
+        return {} if self._decision_cost is None else {DECISION_COST: self._decision_cost}
+
+    def _scored(self, judged: Judged) -> GateReport:
+        """Return the gate's report with the composite scores before and after the change, if they are an objective."""
+        prices, (examples, before, after) = self.settings.prices, judged.right
+        if self.settings.gate.objective != "composite" or not examples:
+            return judged.report
+        answers = require_prices(prices, "gate.objective=composite")
+        spent = self._attempt.own()
+        on_gpu = self.method.backbone.device.type != "cpu"
+        updates = price_of(prices, cpu_seconds=spent.cpu_seconds, gpu_seconds=spent.seconds if on_gpu else 0.0)
+        return replace(
+            judged.report,
+            score_before=composite(prices, error_rate=1 - before / examples, answers=answers),
+            score_after=composite(prices, error_rate=1 - after / examples, answers=answers, updates=updates),
+        )
 
     def _refused(self, changes: Sequence[Change], report: GateReport) -> GateRefusedError:
         kept = self._writer.keep_candidate(changes, report.to_json())
@@ -350,6 +400,11 @@ class Transaction:
             notes=tuple(notes),
             gate=None if skipped else self.gate_report,
         )
+
+
+def number_tested(evaluation: Evaluation) -> int:
+    """Return the number of test examples that an evaluation has answered."""
+    return sum(max((one.n for one in metrics.values()), default=0) for metrics in evaluation.tasks.values())
 
 
 def evaluate_tests(method: Method, state: State, tests: Mapping[str, StoredExamples], progress: Progress) -> Evaluation:

@@ -1,4 +1,4 @@
-"""Calibrate the decisions of a state on stored validation examples."""
+"""Draw the stored validation examples that the decisions of a state are calibrated on."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from contextlib import suppress
 from conpet.data import Kind
 from conpet.errors import DamagedModuleError
 from conpet.methods.base import Method
-from conpet.refusal.calibration import Calibration
 from conpet.replay.dynamic import draw_by_task
 from conpet.replay.memory import StoredExamples, Subset
-from conpet.state.refusal import HeldOut, calibrated
+from conpet.state.refusal import HeldOut
 from conpet.state.state import State
 
 
-def calibrate(method: Method, state: State, sources: Sequence[StoredExamples]) -> Calibration:
-    """Return the calibration of a state; its cost does not grow with the number of tasks.
+def held_out_examples(method: Method, state: State, sources: Sequence[StoredExamples]) -> list[HeldOut]:
+    """Return validation examples with the scores of a state; the cost does not grow with the number of tasks.
 
     Args:
         method: The method.
@@ -41,7 +40,7 @@ def calibrate(method: Method, state: State, sources: Sequence[StoredExamples]) -
             scores = method.score(state, inputs, kind).classes
             if not scores.isnan().any():  # they are NaN after a training that diverged
                 held_out.append(HeldOut(kind, inputs, classes, scores))
-    return calibrated(method, state, held_out)
+    return held_out
 
 
 def _drawn(sources: Sequence[StoredExamples], most: int, seed: int) -> list[tuple[StoredExamples, Sequence[int]]]:

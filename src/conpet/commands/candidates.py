@@ -62,7 +62,7 @@ def refusal(report: GateReport, number: int, path: Path, kept: str) -> GateRefus
         path: The workspace's folder.
         kept: A sentence on the candidate, without its full stop.
     """
-    worst = report.broken or report.not_proven
+    worst = report.broken or (() if report.dearer else report.not_proven)
     lines = [f"  {one}" for one in worst[:_SHOWN]]
     if len(worst) > _SHOWN:
         lines.append(f"  ... and {len(worst) - _SHOWN} more")

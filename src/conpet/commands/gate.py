@@ -29,10 +29,12 @@ class Judged:
     Attributes:
         report: The comparison.
         answers: The answers after the change, with which the next change is compared.
+        right: Numbers of held-out examples of earlier and new labels, of those right before, and of those right after.
     """
 
     report: GateReport
     answers: Artifact
+    right: tuple[int, int, int]
 
 
 class Gate:
@@ -98,7 +100,11 @@ class Gate:
         )
         unchanged = [one for one in after if one.task not in self._changed]
         rows = {(task, row) for task, chosen in kept.items() for row in chosen}
-        return Judged(report, held_out_artifact([one for one in (*unchanged, *own) if (one.task, one.row - 1) in rows]))
+        answers = held_out_artifact([one for one in (*unchanged, *own) if (one.task, one.row - 1) in rows])
+        new = [one for one in own if one.label not in labels]
+        right_after = sum(pair.after.correct for pair in pairs) + sum(one.correct for one in new)
+        right = (len(pairs) + len(new), sum(pair.before.correct for pair in pairs), right_after)
+        return Judged(report, answers, right)
 
     def _before(self) -> _Answers:
         """Return the present answers to held-out examples: those stored, or computed if there are none."""

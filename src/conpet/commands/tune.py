@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from conpet.artifact import InMemoryObject
 from conpet.commands.base import Transaction
-from conpet.config import DesignChoices
+from conpet.config import DesignChoices, PricesConfig
 from conpet.context import Progress
 from conpet.data import Task
 from conpet.data.held_out import VALIDATION_SHARE, split_off
 from conpet.errors import ConfigError, DataError
+from conpet.evaluation.composite import price_of, require_prices
 from conpet.evaluation.history import DESIGN, TUNE
 from conpet.methods.base import Method
 from conpet.replay.memory import StoredExamples, Subset, new_examples, text_memory
@@ -19,8 +21,10 @@ from conpet.report.design import TuneReport
 from conpet.state.reading import seed_of
 from conpet.state.state import State
 from conpet.store import Snapshot
-from conpet.tuning.search import CostLimit, Search, choose, require_optuna
+from conpet.tuning.search import CostLimit, Search, cheapest, choose, require_optuna, scored
 from conpet.tuning.space import SearchSpace
+
+Objective = Literal["accuracy", "composite"]
 
 
 def search(
@@ -31,6 +35,7 @@ def search(
     limit: CostLimit,
     choices: DesignChoices,
     progress: Progress,
+    objective: Objective = "accuracy",
 ) -> TuneReport:
     """Search for a design for a workspace, without changing anything.
 
@@ -42,14 +47,18 @@ def search(
         limit: Limits on the cost of the search.
         choices: The choices to search.
         progress: Called with "search" and the share of the limit spent, 0 to 1.
+        objective: What to choose by: accuracy, or the composite score.
 
     Raises:
-        ConfigError: There is nothing to choose, Optuna is not installed, or the limit is too low to finish one design.
+        ConfigError: There is nothing to choose, the composite score lacks prices, Optuna is not installed, or the limit
+            is too low to finish one design.
         UnknownNameError: No task of this name was learned.
         DataError: The task has no validation examples, and too few training examples to split some off.
     """
     require_optuna()
     settings = method.settings
+    prices = settings.prices
+    answers = require_prices(prices, "the objective composite") if objective == "composite" else None
     space = SearchSpace.of(method, state, choices)
     source, notes = examples_of(snapshot, task, settings.seed)
     seed = settings.seed
@@ -64,7 +73,9 @@ def search(
         progress=progress,
     )
     trials = searched.run()
-    chosen = choose(trials)
+    if answers is not None:
+        trials = scored(trials, source.count(Subset.TRAIN), _pass_price(searched, method, prices), prices, answers)
+    chosen = choose(trials) if answers is None else cheapest(trials)
     if chosen is None:
         raise ConfigError(
             f"the search reached its limit after {searched.budget.seconds:.1f} s and {searched.budget.passes:,.0f} "
@@ -85,13 +96,23 @@ def search(
         trials_limit=limit.trials,
         seed=seed,
         notes=(*notes, *space.notes),
+        objective=objective,
     )
 
 
-def tune(tx: Transaction, task: Task | str, limit: CostLimit, choices: DesignChoices) -> TuneReport:
+def _pass_price(searched: Search, method: Method, prices: PricesConfig) -> float:
+    """Return the price of a forward-pass equivalent, as measured in the search."""
+    budget = searched.budget
+    gpu_seconds = budget.seconds if method.backbone.device.type != "cpu" else 0.0
+    return price_of(prices, cpu_seconds=budget.cpu_seconds, gpu_seconds=gpu_seconds) / max(budget.passes, 1e-9)
+
+
+def tune(
+    tx: Transaction, task: Task | str, limit: CostLimit, choices: DesignChoices, objective: Objective
+) -> TuneReport:
     """Search for a design and apply it; see `ConPET.tune`."""
     with tx.costs.stage("search"):
-        result = search(tx.method, tx.state, tx.snapshot, task, limit, choices, tx.progress)
+        result = search(tx.method, tx.state, tx.snapshot, task, limit, choices, tx.progress, objective)
     report = result.model_copy(update={"applied": True})
     settings = tx.settings.changed(report.choice.design.for_workspace)
     tx.commit(

@@ -145,6 +145,9 @@ def class_at(kind: Any, path: Sequence[int | str], values: Any) -> type[StrictMo
         value = values.get(path[0]) if isinstance(values, Mapping) else None
         chosen = next((mark.class_for(value) for mark in field.metadata if isinstance(mark, Choice)), None)
         return class_at(chosen or field.annotation, path[1:], value)
+    if get_origin(kind) is tuple and path and isinstance(path[0], int):
+        items = values if isinstance(values, Sequence) and path[0] < len(values) else ()
+        return class_at(get_args(kind)[0], path[1:], items[path[0]] if items else None)
     if get_origin(kind) is Mapping:
         value = values.get(path[0]) if isinstance(values, Mapping) else None
         return class_at(get_args(kind)[1], path[1:], value)

@@ -166,6 +166,8 @@ class GateConfig(StrictModel):
             not the whole falls by more than its margin.
         examples_per_label: Most held-out examples of a label that are compared.
         examples: Most held-out examples that are compared, over all labels.
+        objective: "answers" to refuse a change for its margins only; "composite" to refuse it also if it makes the
+            answers dearer (see `conpet cost`). That needs `prices.wrong_answer` and `prices.answers`.
     """
 
     label_margin: Annotated[float, Field(ge=0, lt=100)] = 10.0
@@ -175,6 +177,7 @@ class GateConfig(StrictModel):
     require_proof: bool = False
     examples_per_label: Positive = 30
     examples: Positive = 3000
+    objective: Literal["answers", "composite"] = "answers"
 
 
 class RefusalConfig(StrictModel):
@@ -202,6 +205,53 @@ class RefusalConfig(StrictModel):
     unknown_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     candidates: Positive = 5
     held_out_examples: Annotated[int, Field(ge=0)] = 256
+
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class PricesConfig(StrictModel):
+    """What resources, wrong answers and delays cost, in money (`conpet costs`, `conpet cost`).
+
+    A price that is not set counts as nothing.
+
+    Attributes:
+        currency: Name of the currency.
+        cpu_hour: Price of an hour of one processor core, or None.
+        gpu_hour: Price of an hour of an accelerator, or None.
+        gb_month: Price of storing a gigabyte for 30 days, or None.
+        kwh: Price of a kilowatt-hour, or None, also where it is part of the price of an hour.
+        cpu_watts: Power that a busy core draws, with its part of the machine. Energy is estimated from it.
+        gpu_watts: Power that an accelerator draws while it is held.
+        review_hour: Price of an hour of people's work, or None.
+        wrong_answer: Price of a wrong answer, or None.
+        late_day: Price of a day on which a needed label cannot be answered yet, or None.
+        answers: Number of answers over which the cost of a version is spread, or None for those that it gave.
+        quality: What wrong answers are counted by: "accuracy" for wrong answers to test examples; "decisions" for the
+            costs of the decisions to answer, ask or decline on validation examples (section `refusal`), where the cost
+            of an error stands for `wrong_answer`.
+        freshness_weight: Weight of delays in the composite score.
+        update_weight: Weight of the cost of changes.
+        running_weight: Weight of the cost of answering and storing.
+        review_weight: Weight of people's work.
+    """
+
+    currency: Annotated[str, Field(min_length=1, max_length=12)] = "EUR"
+    cpu_hour: Amount | None = None
+    gpu_hour: Amount | None = None
+    gb_month: Amount | None = None
+    kwh: Amount | None = None
+    cpu_watts: Amount = 10.0
+    gpu_watts: Amount = 400.0
+    review_hour: Amount | None = None
+    wrong_answer: Amount | None = None
+    late_day: Amount | None = None
+    answers: Positive | None = None
+    quality: Literal["accuracy", "decisions"] = "accuracy"
+    freshness_weight: Amount = 1.0
+    update_weight: Amount = 1.0
+    running_weight: Amount = 1.0
+    review_weight: Amount = 1.0
 
 
 class TaskSettings(Sectioned):
@@ -244,6 +294,7 @@ class Settings(TaskSettings):
         consolidation: How a consolidation tunes the backbone.
         gate: When a change is refused because it would make earlier answers worse.
         refusal: When a prediction answers, asks or declines.
+        prices: What resources, wrong answers and delays cost.
         seed: Seed of all random choices.
     """
 
@@ -259,6 +310,7 @@ class Settings(TaskSettings):
     consolidation: ConsolidationConfig = ConsolidationConfig()
     gate: GateConfig = GateConfig()
     refusal: RefusalConfig = RefusalConfig()
+    prices: PricesConfig = PricesConfig()
     seed: int = 0
 
     @model_validator(mode="before")
@@ -385,6 +437,7 @@ __all__ = [
     "DesignChoices",
     "FeaturesConfig",
     "GateConfig",
+    "PricesConfig",
     "RefusalConfig",
     "ReplayConfig",
     "Settings",

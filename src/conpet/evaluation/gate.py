@@ -15,6 +15,7 @@ from typing import Any
 from conpet.config import GateConfig
 from conpet.errors import listed, plural
 from conpet.evaluation.answers import AnsweredExample
+from conpet.evaluation.composite import Composite, shown_money
 
 GATE = "gate"
 """Key of an event's detail: what the gate found (`GateReport.summary`), or that it was off (`OFF`)."""
@@ -215,6 +216,9 @@ class GateReport:
             trained on them or gives them another label.
         verb: The change.
         tasks: Names of the tasks that it learns, changes or removes.
+        score_before: What 1,000 answers cost before, if that is an objective: the held-out examples of earlier and new
+            labels are answered, and those of new ones are wrong.
+        score_after: The same after, with the cost of the change.
     """
 
     generation: int
@@ -225,6 +229,8 @@ class GateReport:
     left_out: int = 0
     verb: str = ""
     tasks: tuple[str, ...] = ()
+    score_before: Composite | None = None
+    score_after: Composite | None = None
 
     @property
     def title(self) -> str:
@@ -250,7 +256,14 @@ class GateReport:
     @property
     def refused(self) -> bool:
         """Whether the change is refused."""
-        return bool(self.broken) or (self.config.require_proof and bool(self.not_proven))
+        return bool(self.broken) or self.dearer or (self.config.require_proof and bool(self.not_proven))
+
+    @property
+    def dearer(self) -> bool:
+        """Whether answers get dearer and that is an objective."""
+        if self.config.objective != "composite" or self.score_before is None or self.score_after is None:
+            return False
+        return self.score_after.total > self.score_before.total
 
     @property
     def note(self) -> str | None:
@@ -276,7 +289,13 @@ class GateReport:
             "changed": len(self.changed),
             "broken": len(self.broken),
             "not_proven": len(self.not_proven),
+            **({"score": [one.total for one in self._scores]} if self._scores else {}),
         }
+
+    @property
+    def _scores(self) -> tuple[Composite, ...]:
+        """The scores before and after; empty if they are no objective."""
+        return tuple(one for one in (self.score_before, self.score_after) if one is not None)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary, without inputs."""
@@ -290,6 +309,7 @@ class GateReport:
             "left_out": self.left_out,
             "comparisons": [one.to_json() for one in self.comparisons],
             "changed": [pair.to_json() for pair in self.changed],
+            "scores": [one.to_json() for one in self._scores],
         }
 
     @classmethod
@@ -304,9 +324,17 @@ class GateReport:
             document["left_out"],
             document["verb"],
             tuple(document["tasks"]),
+            *map(Composite.from_json, document.get("scores", ())),
         )
 
     def __str__(self) -> str:
+        sentence = self._answers()
+        if not self.dearer:
+            return sentence
+        before, after = (shown_money(one.total) for one in self._scores)
+        return f"{sentence}; 1,000 answers would cost {after} instead of {before}"
+
+    def _answers(self) -> str:
         if not self.compared:
             return "there are no held-out examples of earlier labels to compare"
         counts = f"{self.compared:,} held-out answers compared, {len(self.changed):,} changed"

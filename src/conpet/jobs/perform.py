@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from conpet.commands.prepare import check_tasks
 from conpet.context import Progress
 from conpet.errors import WorkspaceBusyError, plural
+from conpet.evaluation.history import JOB
 from conpet.jobs.data import read_examples, read_tasks, read_wanted
 from conpet.jobs.records import Job, JobKind, JobProgress
 from conpet.store import EventRecord, Store
@@ -19,8 +20,6 @@ from conpet.types import GateReport
 if TYPE_CHECKING:
     from conpet.api import ConPET
 
-JOB = "job"
-"""Key of an event's detail: the id of the job that made the change."""
 _WAIT_SECONDS = 1.0
 Done = TypeVar("Done")
 Report = Callable[[JobProgress], None]
@@ -66,6 +65,8 @@ class Performer:
         self._log = log
         self._evaluate = bool(job.options.get("evaluate", True))
         self._gate = bool(job.options.get("gate", True))
+        since = job.options.get("needed_since")
+        self._needed_since = None if since is None else date.fromisoformat(since)
         self._former = changes_of(workspace.store, job.id)
 
     def run(self) -> dict[str, Any]:
@@ -109,15 +110,17 @@ class Performer:
         check_tasks(remaining, self._workspace.store.snapshot(), self._workspace.backbone)
         groups = [remaining[start : start + batch] for start in range(0, len(remaining), batch)]
         before = (len(tasks) - len(remaining)) // batch
+        learn = partial(self._workspace.learn_batch, needed_since=self._needed_since)
         for number, group in enumerate(groups, start=1 + before):
-            learned = self._change(number, before + len(groups), group[0].name, self._workspace.learn_batch, group)
+            learned = self._change(number, before + len(groups), group[0].name, learn, group)
             for report in learned:
                 self._log(str(report))
             reports += [report.to_json() for report in learned]
         return {"tasks": reports}
 
     def _extend(self) -> dict[str, Any]:
-        reports = self._change(1, 1, None, self._workspace.extend, read_examples(self._data))
+        extend = partial(self._workspace.extend, needed_since=self._needed_since)
+        reports = self._change(1, 1, None, extend, read_examples(self._data))
         for report in reports:
             self._log(str(report))
         return {"tasks": [report.to_json() for report in reports]}

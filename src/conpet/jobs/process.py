@@ -15,7 +15,8 @@ from queue import SimpleQueue
 from typing import TextIO
 
 from conpet.errors import ConpetError, StoppedError, is_out_of_memory
-from conpet.jobs.perform import JOB, Performer, committed
+from conpet.evaluation.history import JOB
+from conpet.jobs.perform import Performer, committed
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.records import Job, JobProgress, JobState
 from conpet.problem_details import document, problem_of

@@ -141,6 +141,7 @@ class PetModule:
         """Return the representations `[n, R]`, float32, of a batch."""
         tokens = batch.tokens * self.backbone.suffix_share
         meter().tokens += tokens
+        meter().module_tokens += tokens
         if not torch.is_grad_enabled():
             return self._forward(batch)
         meter().trained_tokens += tokens
@@ -150,6 +151,7 @@ class PetModule:
             if rows <= rows_per_pass:
                 return self._forward(batch)
             meter().tokens += tokens  # each part runs again in the backward pass
+            meter().module_tokens += tokens
             parts = [batch.rows(start, start + rows_per_pass) for start in range(0, rows, rows_per_pass)]
             return torch.cat([checkpoint(self._forward, part, use_reentrant=False) for part in parts])
 

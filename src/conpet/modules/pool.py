@@ -198,7 +198,9 @@ class ModulePool:
                 added = len(batch.ids) - len(batch.lengths)  # rows without an example, by any module
                 matmul = matmul_of([*pieces, *[(pieces[-1][0], 1)] * added], self._backbone.device)
         with using(matmul, batch.ids.shape[1]), torch.inference_mode():
-            meter().tokens += batch.tokens * self._backbone.suffix_share
+            tokens = batch.tokens * self._backbone.suffix_share
+            meter().tokens += tokens
+            meter().module_tokens += tokens
             return self._backbone.pooling(self._suffix(batch.ids, batch.padding, batch.hidden), batch)
 
     @contextmanager

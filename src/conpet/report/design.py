@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
 
@@ -97,6 +97,7 @@ class DesignTrial(_Frozen):
         passes: Forward-pass equivalents, including the encoding of examples for it.
         parameters: Trained parameters of the module, without head.
         passes_per_example: Forward-pass equivalents per training example to train this design to the end.
+        score: Composite score of a finished design, if that is the objective: money for 1,000 answers.
     """
 
     number: int
@@ -108,6 +109,7 @@ class DesignTrial(_Frozen):
     passes: NonNegativeFloat
     parameters: NonNegativeInt
     passes_per_example: NonNegativeFloat
+    score: float | None = None
 
     @property
     def accuracy(self) -> float | None:
@@ -134,6 +136,7 @@ class TuneReport(_Frozen):
         seed: Seed of the search.
         notes: What was not searched, and why.
         applied: Whether the workspace's settings were changed to the chosen design.
+        objective: What was chosen by: "accuracy" or "composite".
     """
 
     task: str
@@ -150,6 +153,7 @@ class TuneReport(_Frozen):
     seed: int = 0
     notes: tuple[str, ...] = ()
     applied: bool = False
+    objective: Literal["accuracy", "composite"] = "accuracy"
 
     @property
     def choice(self) -> DesignTrial:

@@ -167,6 +167,25 @@ _VERSIONS: JsonDict = {
         }
     ],
 }
+_COST: JsonDict = {
+    "currency": "EUR",
+    "prices": {"currency": "EUR", "cpu_hour": 0.05, "wrong_answer": 2.0, "answers": 100_000},
+    "since": _TIME,
+    "money": 41.7,
+    "kwh": 0.31,
+    "answers": 20_000,
+    "per_thousand_answers": 2.085,
+    "accuracy": 0.93,
+    "per_point_of_accuracy": 0.448,
+    "score": None,
+    "storage": {"gb_months": 0.02, "money": 0.0004},
+    "kinds": [],
+    "sources": [],
+    "tasks": [],
+    "alternatives": [],
+    "versions": [],
+    "notes": [],
+}
 _PROBLEM: JsonDict = {
     "type": "urn:conpet:problem:invalid-inputs",
     "title": "Unprocessable Entity",
@@ -259,6 +278,30 @@ class TasksResponse(BaseModel):
 
     generation: int
     tasks: list[TaskFields]
+
+
+class CostResponse(BaseModel):
+    """What the workspace has cost, in `currency`; estimates are named so in `notes` and in the guide."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_COST]})
+
+    currency: str
+    prices: dict[str, Any]
+    since: str | None
+    money: float
+    kwh: float
+    answers: int
+    per_thousand_answers: float | None
+    accuracy: float | None
+    per_point_of_accuracy: float | None
+    score: dict[str, float] | None
+    storage: dict[str, float]
+    kinds: list[dict[str, Any]]
+    sources: list[dict[str, Any]]
+    tasks: list[dict[str, Any]]
+    alternatives: list[dict[str, Any]]
+    versions: list[dict[str, Any]]
+    notes: list[str]
 
 
 class LabelFields(BaseModel):

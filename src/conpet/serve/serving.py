@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import torch
@@ -18,8 +18,10 @@ from conpet.serve.batching import Batcher
 from conpet.serve.logs import Log
 from conpet.serve.metrics import Metrics
 from conpet.serve.settings import ServeSettings
+from conpet.serve.usage import ServedUsage
 from conpet.serve.warming import warm
 from conpet.state.live import Live
+from conpet.types import Prediction
 
 _NICENESS = 10
 """Of the thread that loads new generations, so that it takes the time that answering leaves."""
@@ -47,6 +49,7 @@ class Serving:
         self._on_failure = on_failure
         self._workspace: ConPET | None = None
         self._batcher: Batcher | None = None
+        self._usage: ServedUsage | None = None
         self._stop = threading.Event()
         self._problem = ""
         self._thread = threading.Thread(target=self._run, name="conpet-watch", daemon=True)
@@ -83,6 +86,12 @@ class Serving:
         """Return the newest generation of the workspace, loaded or not."""
         return self._workspace.store.generation() if self._workspace is not None else 0
 
+    def answered(self, predictions: Sequence[Prediction]) -> None:
+        """Count answers, in the metrics and for the ledger."""
+        self._metrics.answered(predictions)
+        if self._usage is not None:
+            self._usage.answered(predictions)
+
     def close(self, seconds: float) -> None:
         """Answer what waits, within some seconds, and release the workspace."""
         self._stop.set()
@@ -91,6 +100,7 @@ class Serving:
         if self._thread.is_alive():
             self._thread.join(seconds)
         if self._workspace is not None:
+            self.write_usage(now=True)
             self._workspace.close()
 
     def _run(self) -> None:
@@ -103,6 +113,7 @@ class Serving:
             return
         while not self._stop.wait(self._settings.poll_seconds):
             self._look()
+            self.write_usage()
 
     def _load(self) -> None:
         settings = self._settings
@@ -114,9 +125,8 @@ class Serving:
         live = self._workspace.live.refresh(self._warm)
         self._metrics.swapped(live.generation)
         max_tokens = live.method.backbone.max_tokens
-        self._batcher = Batcher(
-            lambda: self.live, settings, self._metrics, max_tokens, self._on_failure, self._hand_over
-        )
+        self._usage = usage = ServedUsage(self._workspace.store.ledger, self._metrics)
+        self._batcher = Batcher(lambda: self.live, settings, usage, max_tokens, self._on_failure, self._hand_over)
         gc.freeze()  # searching all that was imported and loaded would stop all requests for a tenth of a second
         self._log.info("ready", generation=live.generation, tasks=len(live.state.tasks))
 
@@ -126,6 +136,14 @@ class Serving:
 
     def _warm(self, live: Live) -> None:
         warm(live, lambda damage: self._log.error("a module cannot be read", reason=str(damage)))
+
+    def write_usage(self, *, now: bool = False) -> None:
+        """Write to the ledger what answers have cost, if that was not done for a minute, or `now`."""
+        live = self._workspace.live.latest if self._workspace is not None else None
+        if self._usage is not None and live is not None:
+            backbone = live.method.backbone
+            on_gpu = backbone.device.type != "cpu"
+            self._usage.flush(live.generation, suffix_share=backbone.suffix_share, gpu=on_gpu, now=now)
 
     def _look(self) -> None:
         """Put in the newest generation, if it is not live yet."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Literal, TypeVar, overload
 
+from conpet.cost import metered, spending
 from conpet.data import Example, Input, Kind, check_example
 from conpet.data.rows import RowError, id_of, to_example
 from conpet.errors import DamagedModuleError, DataError, Problem, listed, plural
@@ -17,6 +18,7 @@ from conpet.state.explain import explain as explained_by
 from conpet.state.inputs import EncodedInputs, cut_tokens
 from conpet.state.live import Live, LiveState
 from conpet.state.refusal import judge
+from conpet.store.usage import Usage
 from conpet.types import Candidate, OnError, Prediction, PredictOptions
 
 CHUNK = 256
@@ -34,10 +36,12 @@ class Engine:
 
     Args:
         live: The live state.
+        usage: Counts the answers and their cost, or None.
     """
 
-    def __init__(self, live: LiveState) -> None:
+    def __init__(self, live: LiveState, usage: Usage | None = None) -> None:
         self._live = live
+        self._usage = usage
         self._until_release = 0
 
     @overload
@@ -100,12 +104,27 @@ class Engine:
             live = live.among(tasks)
         items = _checked(live, require_several(inputs), first)
         try:
-            # Whether an input fits is seen when it is encoded. To look beforehand would tokenize all inputs twice.
-            with suppress(DataError):
-                return _results(live, items, options, first)
-            return _results(live, fitting(live, items, first), options, first)
+            with spending() as spent, metered() as meter:
+                results = self._results(live, items, options, first)
         finally:
             self._answered(len(items))
+        if self._usage is not None:
+            backbone = live.method.backbone
+            self._usage.answered(one for one in results if isinstance(one, Prediction))
+            on_gpu, share = backbone.device.type != "cpu", backbone.suffix_share
+            self._usage.spent(live.generation, spent(), meter, suffix_share=share, gpu=on_gpu)
+            if self._usage.due:
+                self._usage.flush()
+        return results
+
+    @staticmethod
+    def _results(
+        live: Live, items: Sequence[Example | Problem], options: PredictOptions, first: int
+    ) -> Sequence[Prediction | Problem]:
+        # Whether an input fits is seen when it is encoded. To look beforehand would tokenize all inputs twice.
+        with suppress(DataError):
+            return _results(live, items, options, first)
+        return _results(live, fitting(live, items, first), options, first)
 
     def _answered(self, inputs: int) -> None:
         """Release memory after the first inputs, for which classifiers were fitted, and from time to time."""

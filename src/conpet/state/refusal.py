@@ -99,6 +99,29 @@ def judge(method: Method, state: State, inputs: EncodedInputs, kind: Kind, score
     ]
 
 
+def decision_cost(method: Method, state: State, held_out: Sequence[HeldOut]) -> float | None:
+    """Return the mean cost of the decisions on validation examples, where an error costs 1; None without examples.
+
+    A wrong answer and a refusal are errors, because the examples belong to learned labels; so is a question without the
+    right candidate, beside its own cost. None, too, if an error costs nothing.
+    """
+    config = method.settings.refusal
+    costs: list[float] = []
+    for part in held_out:
+        best = part.scores.argmax(dim=1).tolist()
+        verdicts = judge(method, state, part.inputs, part.kind, part.scores)
+        for name, column, verdict in zip(part.classes, best, verdicts, strict=True):
+            listed = {state.classes[each] for each in verdict.choice.columns}
+            match verdict.choice.decision:
+                case "answer":
+                    costs.append(config.error * (state.classes[column] != name))
+                case "ask":
+                    costs.append(config.question + config.error * (name not in listed))
+                case "decline":
+                    costs.append(config.error)
+    return sum(costs) / (len(costs) * config.error) if costs and config.error else None
+
+
 def scope_scores(method: Method, state: State, inputs: EncodedInputs, kind: Kind) -> Tensor:
     """Return the score of each class of a kind `[n, C_kind]`, -inf for those that may not answer."""
     columns, scope = method.scope(state, kind)

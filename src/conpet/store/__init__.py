@@ -3,6 +3,7 @@
 from conpet.artifact import Artifact, ArtifactReader, load_checkpoint, save_checkpoint
 from conpet.store.candidates import CandidateChange
 from conpet.store.change import Change, NewVersion, SideObject
+from conpet.store.ledger import CostKind, CostSource, Ledger, LedgerEntry
 from conpet.store.records import (
     MODULE,
     Cost,
@@ -26,8 +27,12 @@ __all__ = [
     "CandidateChange",
     "Change",
     "Cost",
+    "CostKind",
+    "CostSource",
     "EventRecord",
     "Header",
+    "Ledger",
+    "LedgerEntry",
     "Metric",
     "NewVersion",
     "Reference",

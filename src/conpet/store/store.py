@@ -25,6 +25,7 @@ from conpet.store.candidates import CandidateChange, read_candidate, read_record
 from conpet.store.database import Database
 from conpet.store.layout import DATABASE, Layout
 from conpet.store.leases import offer_lease, take_lease
+from conpet.store.ledger import Ledger
 from conpet.store.lock import hold_lock
 from conpet.store.pins import read_pins
 from conpet.store.reading import read_events, read_generation, read_header
@@ -54,6 +55,7 @@ class Store:
         self._actor = actor or chain.actor()
         self._database = Database(self._layout.database)
         self._index = Index(self._layout.objects)
+        self._ledger = Ledger(self._layout.root)
         self._seen: tuple[object, int] = (None, 0)  # the stamp of the database, and the generation it had
 
     @classmethod
@@ -123,6 +125,16 @@ class Store:
     def path(self) -> Path:
         """The workspace's folder."""
         return self._layout.root
+
+    @property
+    def detail(self) -> Mapping[str, Any]:
+        """What this object adds to the detail of every event."""
+        return self._detail
+
+    @property
+    def ledger(self) -> Ledger:
+        """What every operation on the workspace has cost."""
+        return self._ledger
 
     def generation(self) -> int:
         """Return the id of the last event: it grows with every change, also by other processes."""

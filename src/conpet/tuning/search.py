@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from conpet.artifact import InMemoryObject
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
-from conpet.config import Settings, TaskSettings
+from conpet.config import PricesConfig, Settings, TaskSettings
 from conpet.cost import BACKWARD, Meter, metered
 from conpet.errors import ConfigError, DivergedError
+from conpet.evaluation.composite import composite
 from conpet.modules.folded import all_layers, folded, folded_artifact, train_to_fold
 from conpet.modules.folded_info import Producer
 from conpet.modules.module import PetModule
@@ -81,7 +82,7 @@ class Budget:
     def __init__(self, limit: CostLimit) -> None:
         self._limit = limit
         self.meter = Meter()
-        self._started = time.perf_counter()
+        self._started, self._used = time.perf_counter(), time.process_time()
         self._tokens = 1.0
 
     def measure_by(self, states: States) -> None:
@@ -92,6 +93,11 @@ class Budget:
     def seconds(self) -> float:
         """Wall time so far."""
         return time.perf_counter() - self._started
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time of the process so far."""
+        return time.process_time() - self._used
 
     @property
     def passes(self) -> float:
@@ -370,6 +376,44 @@ def choose(trials: Sequence[DesignTrial]) -> DesignTrial | None:
     least = best.accuracy - standard_error(best)
     near = [trial for trial in trials if trial.number in finished and finished[trial.number].accuracy >= least]
     return min(near, key=lambda trial: (trial.passes_per_example, trial.parameters, -finished[trial.number].accuracy))
+
+
+def cheapest(trials: Sequence[DesignTrial]) -> DesignTrial | None:
+    """Return the finished design with the lowest composite score, of equal ones the most accurate; None without one."""
+    finished = [(trial.score, -(trial.accuracy or 0.0), trial) for trial in trials if trial.score is not None]
+    return min(finished, key=lambda row: row[:2])[2] if finished else None
+
+
+def scored(
+    trials: Sequence[DesignTrial], train: int, pass_price: float, prices: PricesConfig, answers: int
+) -> tuple[DesignTrial, ...]:
+    """Return trials with the composite scores of finished designs.
+
+    Learning a task with the design is its update, and a pass through the whole backbone is an answer.
+
+    Args:
+        trials: The trials.
+        train: Number of training examples.
+        pass_price: Price of a forward-pass equivalent.
+        prices: The prices and weights.
+        answers: Number of answers over which the cost of learning is spread.
+    """
+    return tuple(
+        trial.model_copy(
+            update={
+                "score": composite(
+                    prices,
+                    error_rate=1 - trial.rungs[-1].accuracy,
+                    answers=answers,
+                    updates=trial.passes_per_example * train * pass_price,
+                    running=answers * pass_price,
+                ).total
+            }
+        )
+        if trial.outcome is Outcome.FINISHED
+        else trial
+        for trial in trials
+    )
 
 
 def standard_error(rung: Rung) -> float:

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -145,6 +145,9 @@ async def learn(
     batch: Annotated[int, Query(ge=1, le=1000, description="Number of tasks to learn in each change.")] = 1,
     seed: Annotated[int | None, Query(ge=0, le=2**31, description="Seed for splitting off test sets.")] = None,
     all_rows: Annotated[bool, Query(description="Split off no validation and test sets.")] = False,
+    needed_since: Annotated[
+        date | None, Query(description="Day from which the new labels were needed; the delay is part of the costs.")
+    ] = None,
     evaluate: Evaluate = True,
     use_gate: UseGate = True,
     form: Annotated[
@@ -163,6 +166,7 @@ async def learn(
     if not use_gate and not caller.role.allows(Role.OPERATE):
         raise ApiProblem(403, "forbidden", "this key may not learn without the gate; use one to operate")
     options: dict[str, Any] = {"evaluate": evaluate, "gate": use_gate} | ({} if extend else {"batch": batch})
+    options |= _need(needed_since)
     read = {"name": name, "template": template, "seed": seed, "all_rows": all_rows, "format": chosen}
     kind = JobKind.EXTEND if extend else JobKind.LEARN
     async with _uploading(context) as (job_id, folder):
@@ -504,6 +508,15 @@ def _format(request: Request, given: str | None) -> str:
         detail = f"unknown content type; use {known}, or {_ANY_FORMAT[0]} with ?format=..."
         raise ApiProblem(415, "unsupported-media-type", detail)
     return given or MEDIA_TYPES[media_type]
+
+
+def _need(since: date | None) -> dict[str, str]:
+    """Return the option that says since when labels were needed."""
+    if since is None:
+        return {}
+    if since > datetime.now(UTC).date():
+        raise ApiProblem(422, "invalid-options", "`needed_since` is a day that is not in the future")
+    return {"needed_since": since.isoformat()}
 
 
 def _check_options(form: str, *, extend: bool, batch: int, **task: Any) -> None:

@@ -106,7 +106,7 @@ async def predict(request: Request) -> Response:
     predictions = await _answers(request, batcher, ticket, answers)
     if predictions is None:
         return Response(status_code=_CLIENT_GONE)
-    context.metrics.answered(predictions)
+    context.serving.answered(predictions)
     request.state.logged["generation"] = predictions[0].generation
     return _response(predictions, examples, show_examples=caller.role.allows(Role.LEARN))
 
