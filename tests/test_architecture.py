@@ -38,6 +38,7 @@ ORDER = (
     "artifact",
     "store",
     "report",
+    "watching",
     "backbone",
     "features",
     "data.quality",

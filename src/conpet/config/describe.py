@@ -61,6 +61,7 @@ _SECTIONS = (
     "consolidation",
     "gate",
     "refusal",
+    "log",
     "seed",
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from conpet.config.base import NonEmpty, Positive, Sectioned, StrictModel, nested, parse
 from conpet.config.components import (
@@ -204,6 +204,24 @@ class RefusalConfig(StrictModel):
     held_out_examples: Annotated[int, Field(ge=0)] = 256
 
 
+def switch(value: Any) -> Any:
+    """Return "off" for what YAML makes of it."""
+    return "off" if value is False else value
+
+
+class LogConfig(StrictModel):
+    """What is recorded of predictions (`conpet audit log`).
+
+    Attributes:
+        predictions: "off"; "hash", which records each prediction with a keyed hash of its input; or "text", which also
+            records the input itself.
+        keep_days: Days after which a record is deleted, or None to keep all.
+    """
+
+    predictions: Annotated[Literal["off", "hash", "text"], BeforeValidator(switch)] = "off"
+    keep_days: Positive | None = None
+
+
 class TaskSettings(Sectioned):
     """The settings that a task can override.
 
@@ -230,7 +248,7 @@ class TaskSettings(Sectioned):
 
 
 class Settings(TaskSettings):
-    """All settings of a workspace. Fixed at creation, except by `ConPET.tune`, `upgrade` and `set_costs`.
+    """All settings of a workspace. Only `ConPET.tune`, `upgrade`, `set_costs` and `set_log` change them later.
 
     `None` means derived from the backbone at creation.
 
@@ -244,6 +262,7 @@ class Settings(TaskSettings):
         consolidation: How a consolidation tunes the backbone.
         gate: When a change is refused because it would make earlier answers worse.
         refusal: When a prediction answers, asks or declines.
+        log: What is recorded of predictions.
         seed: Seed of all random choices.
     """
 
@@ -259,6 +278,7 @@ class Settings(TaskSettings):
     consolidation: ConsolidationConfig = ConsolidationConfig()
     gate: GateConfig = GateConfig()
     refusal: RefusalConfig = RefusalConfig()
+    log: LogConfig = LogConfig()
     seed: int = 0
 
     @model_validator(mode="before")
@@ -385,6 +405,7 @@ __all__ = [
     "DesignChoices",
     "FeaturesConfig",
     "GateConfig",
+    "LogConfig",
     "RefusalConfig",
     "ReplayConfig",
     "Settings",

@@ -53,6 +53,10 @@ class Metrics:
             "conpet_job_seconds", "Time to run a job.", ["kind"], buckets=_JOB_SECONDS, registry=registry
         )
         self._answers = Counter("conpet_answers", "Answers by task.", ["task"], registry=registry)
+        self._decisions = Counter("conpet_decisions", "Answers by decision.", ["decision"], registry=registry)
+        self._recorded = Counter(
+            "conpet_recorded_predictions", "Predictions recorded, or lost.", ["result"], registry=registry
+        )
 
     def request_done(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request."""
@@ -83,9 +87,14 @@ class Metrics:
         self._swaps.labels("failed").inc()
 
     def answered(self, predictions: Iterable[Prediction]) -> None:
-        """Count answers by task."""
+        """Count answers by task and by decision."""
         for prediction in predictions:
             self._answers.labels(prediction.task).inc()
+            self._decisions.labels(prediction.decision).inc()
+
+    def recorded(self, predictions: int, *, written: bool) -> None:
+        """Count predictions that were recorded, or could not be."""
+        self._recorded.labels("written" if written else "lost").inc(predictions)
 
     def job_ended(self, job: Job, seconds: float) -> None:
         """Count a job that ended."""

@@ -6,12 +6,13 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from conpet.config import StrictModel
+from conpet.config.settings import switch
 from conpet.errors import ConfigError
 from conpet.serve.keys import KEYS
 
@@ -69,6 +70,8 @@ class ServeSettings(StrictModel):
         poll_seconds: Seconds between looks for a new generation.
         log_level: "debug", "info", "warning" or "error".
         log_texts: Whether the log may contain the inputs.
+        log_predictions: What is recorded of predictions: "off", "hash" or "text"; by default as in the workspace.
+        log_to: Folder of the record of predictions; by default the workspace's.
     """
 
     noun: ClassVar[str] = "serve setting"
@@ -106,6 +109,8 @@ class ServeSettings(StrictModel):
     poll_seconds: Annotated[float, Field(gt=0, le=1)] = 0.2
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     log_texts: bool = False
+    log_predictions: Annotated[Literal["off", "hash", "text"], BeforeValidator(switch)] | None = None
+    log_to: Path | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
