@@ -34,6 +34,7 @@ ORDER = (
     "data.prediction_files",
     "data.evaluation_files",
     "jobs.records",
+    "watching.report",
     "client",
     "artifact",
     "store",

@@ -17,6 +17,7 @@ from conpet.data.labelled import SUBSETS
 from conpet.errors import ConfigError
 from conpet.jobs.records import FILE_FORMATS, Job, JobEvent, JobState
 from conpet.types import CandidateRecord, GateReport, Prediction, PredictOptions
+from conpet.watching.report import WatchReport
 
 Answer = TypeVar("Answer")
 Inputs = str | Example | Sequence[str | Example]
@@ -99,6 +100,11 @@ def versions(task: str | None) -> Call[list[VersionInfo]]:
         lambda answer: [VersionInfo.from_json(one) for one in answer["versions"]],
         params=_given(task=task),
     )
+
+
+def watch() -> Call[WatchReport]:
+    """Return the request of what watching has found."""
+    return Call("GET", "/v1/watch", WatchReport.from_json)
 
 
 def learn(

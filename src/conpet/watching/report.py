@@ -140,6 +140,13 @@ class WatchReport:
             document["accuracy"] = self.accuracy.to_json()
         return document
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> WatchReport:
+        """Rebuild a report from `to_json`, without the accuracy."""
+        given = {name: document[name] for name in cls.__slots__ if name not in ("signals", "accuracy")}
+        moments = {name: document[name] and datetime.fromisoformat(document[name]) for name in ("first", "last")}
+        return cls(**{**given, **moments}, signals=tuple(map(Signal.from_json, document["signals"])))
+
 
 def _extent(value: int | str, name: str) -> tuple[float, bool]:
     """Return a number of inputs, or of seconds and True."""

@@ -144,6 +144,11 @@ class Watch:
         """Number of inputs so far."""
         return self._inputs
 
+    @property
+    def alarm(self) -> bool:
+        """Whether any signal has raised an alarm."""
+        return any(bool((family.tests.alarm >= 0).any()) for family in (*self._families, self._learning))
+
     def add(self, answers: Iterable[Answered]) -> None:
         """Add answers."""
         for one in answers:
@@ -257,7 +262,7 @@ class _Family(ABC):
     def __init__(self, name: str, names: Sequence[str], tests: Martingales) -> None:
         self._name = name
         self._names = names
-        self._tests = tests
+        self.tests = tests
         self._random = np.random.default_rng(int.from_bytes(sha256(name.encode()).digest()[:8]))
 
     @abstractmethod
@@ -279,7 +284,7 @@ class _Family(ABC):
             recent: The window.
             times: Time of the first input of each block.
         """
-        tests = self._tests
+        tests = self.tests
         found = []
         rows = zip(self._names, self.values(recent), self.references(), strict=True)
         for at, (name, value, reference) in enumerate(rows):
@@ -339,7 +344,7 @@ class _SharesFamily(_Family):
         """Bet on a block."""
         events, expected = self._events(block), self._shares.expected
         p_values = self._shares.p_values(events, self._random.random(events.shape))
-        self._tests.add(share_gains(p_values, expected))
+        self.tests.add(share_gains(p_values, expected))
 
     def values(self, answers: Sequence[Answered]) -> list[float | None]:
         """Return the share of each."""
@@ -387,7 +392,7 @@ class _ScoresFamily(_Family):
 
     def add(self, block: Sequence[Answered]) -> None:
         """Bet on a block."""
-        self._tests.add(score_gains(self._ranks.p_values(block, self._random)))
+        self.tests.add(score_gains(self._ranks.p_values(block, self._random)))
 
     def values(self, answers: Sequence[Answered]) -> list[float | None]:
         """Return the mean."""
@@ -460,7 +465,7 @@ class _LearningFamily(_Family):
 
     def add(self, block: Sequence[Answered]) -> None:
         """Bet on a block."""
-        self._tests.add(score_gains(self._ranks.p_values(block, self._random)))
+        self.tests.add(score_gains(self._ranks.p_values(block, self._random)))
 
     def values(self, answers: Sequence[Answered]) -> list[float | None]:
         """Return the share of inputs with a low score."""
