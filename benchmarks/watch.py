@@ -45,8 +45,8 @@ from conpet.watching.watch import Watch
 BACKBONE, BLOCK_WIDTH = "minilm-l6", 384
 SETS = ("clinc150", "banking77", "hwu64")
 SHUFFLES, LONG_RUNS, LONG = 400, 60, 20_000
-RUNS, BEFORE, LONGEST = 40, 1000, 10_000
-"""Runs of a drift, inputs between the reference and the drift, and most inputs after it."""
+RUNS, BEFORE, LONGEST = 100, (1000, 10_000), 10_000
+"""Runs of a drift, inputs from the first up to the drift, and most inputs after it."""
 NEW_LABELS = 15
 HELD_OUT_CALIBRATION = 256
 OPTIONS = WatchOptions()
@@ -221,7 +221,7 @@ def drifts_part(kept: Path) -> dict[str, Any]:
         answers = answers_of(data, kept, without=new)
         result[data] = {}
         for name, changed in drifts(answers).items():
-            result[data][name] = _delays(answers, changed)
+            result[data][name] = {str(before): _delays(answers, changed, before) for before in BEFORE}
             print(data, name, json.dumps(result[data][name]), flush=True)
     return result
 
@@ -254,9 +254,8 @@ def drifts(answers: Answers) -> dict[str, Sequence[Mixture]]:
     return found
 
 
-def _delays(answers: Answers, mixtures: Sequence[Mixture]) -> dict[str, Any]:
+def _delays(answers: Answers, mixtures: Sequence[Mixture], start: int) -> dict[str, Any]:
     delays, first, early = [], Counter[str](), 0
-    start = int(OPTIONS.reference) + BEFORE
     for run in range(RUNS):
         generator = random.Random(f"drift {run}")
         stream = _changing(answers.pool, mixtures[run % len(mixtures)], start, generator)

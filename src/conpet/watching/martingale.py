@@ -6,7 +6,11 @@ multiplies a capital that begins with 1 by `f(p)`. By Ville's inequality the cap
 probability `alpha` at most, however long one watches (Vovk et al. 2021, "Retrain or not retrain", arXiv 2102.10439).
 
 Here a density has two values, below and above a cut. The capital is divided over several densities, and over starts: a
-part `1 / (j (j + 1))` waits until block j. So what a bet lost before a change does not delay the alarm after it.
+part in proportion to `1 / (j log(j)^2)` waits until start j. So what bets lost before a change hardly delays the alarm
+after it.
+
+What can be found is limited by the number of observations before the change, because the later ones are compared with
+all before them: after a change they become the rule.
 """
 
 from __future__ import annotations
@@ -22,10 +26,17 @@ BLOCK = 25
 """Inputs between looks at the capital. Bets do not change within a block."""
 _CHUNK = 1024
 """Observations that are compared with each other at once."""
-_TAILS = ((0.02, 3.0), (0.05, 2.5), (0.1, 2.0), (0.25, 1.6), (0.5, 1.3))
+_TAILS = (
+    *((0.02, 1.5), (0.05, 1.4), (0.1, 1.3), (0.25, 1.2), (0.5, 1.1)),  # small changes
+    *((0.02, 3.0), (0.05, 2.5), (0.1, 2.0), (0.25, 1.6), (0.5, 1.3)),  # large ones
+)
 """Cuts of the densities for scores, and their value on the outer side."""
-_ODDS = (0.25, 0.5, 2.0, 4.0)
+_ODDS = (0.25, 0.5, 0.7, 1.4, 2.0, 4.0)
 """Factors of the odds of a share that the densities for shares bet on."""
+_START_EVERY = 4
+"""Blocks between starts of bets."""
+_PARTS = 2.1098
+"""Sum of `1 / (j log(j)^2)` over j from 2, rounded up."""
 
 
 class Ranks:
@@ -119,6 +130,7 @@ class Martingales:
         self._bets = np.full((tests, self.bets), -np.inf)  # logarithm of what was bet so far
         self._recent = np.zeros((tests, self.bets))  # logarithm of the gain since the best start
         self._start = np.zeros((tests, self.bets), dtype=np.int64)
+        self._waiting = 1.0  # part of the capital that is in no bet yet
 
     def add(self, gains: Array) -> None:
         """Add a block.
@@ -130,10 +142,13 @@ class Martingales:
         fresh = self._recent <= 0
         self._start[fresh] = self.blocks - 1
         self._recent = np.where(fresh, 0.0, self._recent) + gains
-        begun = -np.log(self.blocks * (self.blocks + 1)) - np.log(self.bets)
-        self._bets = np.logaddexp(self._bets, begun) + gains
-        waiting = -np.log(self.blocks + 1)
-        self.capital = np.logaddexp(np.logaddexp.reduce(self._bets, axis=1), waiting)
+        if self.blocks % _START_EVERY == 1:
+            number = self.blocks // _START_EVERY + 2
+            part = 1 / (_PARTS * number * np.log(number) ** 2)
+            self._waiting -= part
+            self._bets = np.logaddexp(self._bets, np.log(part / self.bets))
+        self._bets = self._bets + gains
+        self.capital = np.logaddexp(np.logaddexp.reduce(self._bets, axis=1), np.log(self._waiting))
         self.highest = np.maximum(self.highest, self.capital)
         for test in np.flatnonzero((self.alarm < 0) & (self.capital >= np.log(self.thresholds))):
             self.alarm[test] = self.blocks - 1
