@@ -35,6 +35,8 @@ _ODDS = (0.25, 0.5, 0.7, 1.4, 2.0, 4.0)
 """Factors of the odds of a share that the densities for shares bet on."""
 _START_EVERY = 4
 """Blocks between starts of bets."""
+_DATING = 0.1
+"""What a block must gain to count towards the beginning of a change: chance alone may gain a little for long."""
 _PARTS = 2.1098
 """Sum of `1 / (j log(j)^2)` over j from 2, rounded up."""
 
@@ -141,7 +143,7 @@ class Martingales:
         self.blocks += 1
         fresh = self._recent <= 0
         self._start[fresh] = self.blocks - 1
-        self._recent = np.where(fresh, 0.0, self._recent) + gains
+        self._recent = np.where(fresh, 0.0, self._recent) + gains - _DATING
         if self.blocks % _START_EVERY == 1:
             number = self.blocks // _START_EVERY + 2
             part = 1 / (_PARTS * number * np.log(number) ** 2)
