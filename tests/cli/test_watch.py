@@ -186,7 +186,7 @@ def test_a_read_only_workspace_names_the_option_and_records_elsewhere(monkeypatc
         folder = taught(place)
         conpet("predict", folder, "a text")  # writes the backbone
         conpet("audit", "log", folder, "--predictions", "hash")
-        with reading_only(folder), ConPET.open(folder) as workspace:
+        with reading_only(place), ConPET.open(folder) as workspace:
             with pytest.raises(ReadOnlyError, match="--log-to FOLDER"):
                 workspace.predict(TEXTS[0])
             with ConPET.open(folder, log_to=records) as elsewhere:
