@@ -44,8 +44,8 @@ from conpet.watching.watch import Watch
 
 BACKBONE, BLOCK_WIDTH = "minilm-l6", 384
 SETS = ("clinc150", "banking77", "hwu64")
-SHUFFLES, LONG_RUNS, LONG = 400, 60, 20_000
-RUNS, BEFORE, LONGEST = 100, (1000, 10_000), 10_000
+SHUFFLES, LONG_RUNS, LONG = 300, 30, 20_000
+RUNS, BEFORE, LONGEST = 30, (1000, 10_000), 10_000
 """Runs of a drift, inputs from the first up to the drift, and most inputs after it."""
 NEW_LABELS = 15
 HELD_OUT_CALIBRATION = 256

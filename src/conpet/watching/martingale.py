@@ -26,6 +26,8 @@ BLOCK = 25
 """Inputs between looks at the capital. Bets do not change within a block."""
 _CHUNK = 1024
 """Observations that are compared with each other at once."""
+_MERGED = 4096
+"""Observations after which they are merged with the earlier ones."""
 _TAILS = (
     *((0.02, 1.5), (0.05, 1.4), (0.1, 1.3), (0.25, 1.2), (0.5, 1.1)),  # small changes
     *((0.02, 3.0), (0.05, 2.5), (0.1, 2.0), (0.25, 1.6), (0.5, 1.3)),  # large ones
@@ -50,6 +52,7 @@ class Ranks:
 
     def __init__(self, former: Array) -> None:
         self._sorted = np.sort(np.asarray(former, dtype=np.float64))
+        self._recent = np.empty(0)  # sorted too, and merged from time to time
 
     def p_values(self, scores: Array, draws: Array) -> Array:
         """Return the p-value of each score, small for low scores, and remember the scores.
@@ -62,13 +65,19 @@ class Ranks:
         return np.concatenate(parts) if parts else np.empty(0)
 
     def _chunk(self, scores: Array, draws: Array) -> Array:
-        below = np.searchsorted(self._sorted, scores, "left").astype(np.float64)
-        equal = np.searchsorted(self._sorted, scores, "right") - below
+        below, up_to = np.zeros(len(scores)), np.zeros(len(scores))
+        for former in (self._sorted, self._recent):
+            below += np.searchsorted(former, scores, "left")
+            up_to += np.searchsorted(former, scores, "right")
+        equal = up_to - below
         column, row = scores[:, None], scores[None, :]
         below += np.tril(row < column, -1).sum(axis=1)
         equal += np.tril(row == column).sum(axis=1)
-        total = len(self._sorted) + np.arange(1, len(scores) + 1)
-        self._sorted = np.sort(np.concatenate([self._sorted, scores]), kind="stable")
+        total = len(self._sorted) + len(self._recent) + np.arange(1, len(scores) + 1)
+        self._recent = np.sort(np.concatenate([self._recent, scores]), kind="stable")
+        if len(self._recent) > _MERGED:
+            self._sorted = np.sort(np.concatenate([self._sorted, self._recent]), kind="stable")
+            self._recent = np.empty(0)
         p_values: Array = (below + draws * equal) / total
         return p_values
 
