@@ -62,6 +62,9 @@ def test_what_was_appended_is_found_by_request_input_and_answer(log: PredictionL
     assert log.entries(since=datetime.now(UTC) + timedelta(hours=1)) == []
     counted = {(one.task, one.label, one.decision): one.number for one in log.counts()}
     assert counted == {("cards", "lost", "answer"): 2, ("loans", "new", "ask"): 1}
+    log.append(rows(log, "c", at=time.time() - DAY))
+    periods = [one for one in log.counts(hours=24 * 365 * 100) if one.task == "cards"]
+    assert [(one.number, one.confidence, one.in_scope) for one in periods] == [(3, 1.0, 1.0)]
 
 
 def test_hashes_cannot_be_made_without_the_key_and_differ_by_workspace(tmp_path: Path) -> None:

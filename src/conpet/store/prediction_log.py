@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Executable, Float, Index, Integer, LargeBinary, MetaData, Table, Text, select, text
+from sqlalchemy import Column, Executable, Float, Index, Integer, LargeBinary, MetaData, Table, Text, func, select, text
 
 from conpet.artifact import sync
 from conpet.data import Example, Kind
@@ -182,10 +182,10 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class HourCount:
-    """Predictions of one hour with the same task, label, decision and generation.
+    """Predictions of one period with the same task, label, decision and generation.
 
     Attributes:
-        hour: When the hour began.
+        hour: When the period began.
         generation: The generation that answered; 0 for none.
         task: The task.
         label: The label; "" for a task without labels.
@@ -350,7 +350,9 @@ class PredictionLog:
             return 0
         limit = before.timestamp()
         with self._changing() as raw:
-            newer = raw.execute("SELECT id FROM prediction WHERE time >= ? ORDER BY id LIMIT 1", (limit,)).fetchone()
+            # Not by the index of times, which would sort all younger entries: this reads only what is deleted.
+            query = "SELECT id FROM prediction NOT INDEXED WHERE time >= ? ORDER BY id LIMIT 1"
+            newer = raw.execute(query, (limit,)).fetchone()
             last = raw.execute(
                 "SELECT id, digest FROM prediction WHERE id < ? ORDER BY id DESC LIMIT 1",
                 (newer[0] if newer else 1 << 62,),
@@ -478,10 +480,20 @@ class PredictionLog:
                 yield Watched(*row)
             after = rows[-1].id
 
-    def counts(self, since: datetime | None = None) -> list[HourCount]:
-        """Return how many predictions there were in each hour, by task, label, decision and generation."""
+    def counts(self, since: datetime | None = None, *, hours: int = 1) -> list[HourCount]:
+        """Return how many predictions there were, by time, task, label, decision and generation.
+
+        Args:
+            since: Only those from the hour of this moment on.
+            hours: Length of a period.
+        """
         start = 0 if since is None else int(since.timestamp() // HOUR)
-        rows = self._select(select(_HOUR).where(_HOUR.columns.hour >= start).order_by(_HOUR.columns.hour))
+        columns = _HOUR.columns
+        period = (columns.hour / hours).cast(Integer) * hours
+        groups = (columns.generation, columns.task, columns.label, columns.decision)
+        sums = [func.sum(columns[name]).label(name) for name in ("number", "confidence", "in_scope")]
+        query = select(period.label("hour"), *groups, *sums).where(columns.hour >= start)
+        rows = self._select(query.group_by(period, *groups).order_by(period))
         return [
             HourCount(
                 _moment(row.hour * HOUR),
