@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 ALARM = 3
 """Exit status if there is an alarm."""
-_SHOWN = 20
+_SHOWN = 10
 """Most signals of tasks and labels without an alarm that are listed."""
 
 
