@@ -196,6 +196,16 @@ def test_a_read_only_workspace_names_the_option_and_records_elsewhere(monkeypatc
         assert not (folder / FILE).exists()
 
 
+def test_a_workspace_that_stores_no_texts_records_hashes_only(tmp_path: Path) -> None:
+    options = ("--backbone", "tiny-random", "--set", "replay.latent_only=true")
+    refused = conpet("init", tmp_path / "a", *options, "--set", "log.predictions=text")
+    assert refused.code == 1
+    assert "stores no texts" in refused.err
+    assert conpet("init", tmp_path / "b", *options, "--set", "log.predictions=off").code == 0
+    assert "stores no texts" in conpet("audit", "log", tmp_path / "b", "--predictions", "text").err
+    assert conpet("audit", "log", tmp_path / "b", "--predictions", "hash").out == "predictions: hash\n"
+
+
 def test_wrong_options_are_refused_before_anything_is_read(tmp_path: Path) -> None:
     for options, reason in (
         (("--webhook", "file:///etc/passwd"), "http:// or https://"),

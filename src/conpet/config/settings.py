@@ -18,6 +18,7 @@ from conpet.config.components import (
     ScheduleConfig,
     SelectorConfig,
 )
+from conpet.errors import ConfigError
 
 METHOD = ChosenBy("conpet.methods:METHODS", MethodConfig)
 MODULE = ChosenBy("conpet.modules.kinds:MODULE_KINDS", ModuleConfig)
@@ -290,6 +291,19 @@ class Settings(TaskSettings):
             name: {cls.shorthand[name]: value} if name in cls.shorthand and isinstance(value, str) else value
             for name, value in values.items()
         }
+
+    @model_validator(mode="after")
+    def _check_texts(self) -> Self:
+        self.check_recording(self.log.predictions)
+        return self
+
+    def check_recording(self, predictions: str) -> None:
+        """Raise `ConfigError` if inputs of predictions would be recorded although no texts may be stored."""
+        if predictions == "text" and self.replay.latent_only:
+            raise ConfigError(
+                "log.predictions=text records the inputs of predictions, but replay.latent_only=true stores no texts; "
+                'use "hash"'
+            )
 
     def for_task(self, overrides: Mapping[str, Any]) -> TaskSettings:
         """Return the settings of a task: the workspace's settings with the task's overrides.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from conpet.config import LogConfig
+from conpet.config import LogConfig, Settings
 from conpet.data import Example
 from conpet.errors import ConfigError
 from conpet.serve.logs import Log
@@ -67,14 +67,16 @@ class AnswerRecorder:
         self._keep_days = config.keep_days
         return self._override or config.predictions
 
-    def check(self, config: LogConfig) -> None:
+    def check(self, settings: Settings) -> None:
         """Check that answers can be recorded, if they are to be.
 
         Raises:
             ReadOnlyError: Nothing can be written.
-            ConfigError: The file records the predictions of another workspace.
+            ConfigError: The file records the predictions of another workspace, or texts must not be stored.
         """
-        if self.mode(config) != "off":
+        mode = self.mode(settings.log)
+        settings.check_recording(mode)
+        if mode != "off":
             self.predictions.require_writable()
 
     def record(

@@ -114,7 +114,7 @@ class Serving:
         self._workspace = ConPET.open(
             settings.workspace, backbone=settings.backbone, device=settings.device, wait_for_changes=False
         )
-        self._recorder.check(self._workspace.settings.log)
+        self._recorder.check(self._workspace.settings)
         live = self._workspace.live.refresh(self._warm)
         self._metrics.swapped(live.generation)
         max_tokens = live.method.backbone.max_tokens

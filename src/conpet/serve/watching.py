@@ -66,9 +66,10 @@ class Watcher:
         lock: int | None = None
         while not self._stop.wait(self._settings.watch_seconds):
             try:
-                lock = self._locked() if lock is None else lock
-                if lock is not None and self._predictions.exists:
-                    self._tell(self.look())
+                if self._predictions.exists:
+                    lock = self._locked() if lock is None else lock
+                    if lock is not None:
+                        self._tell(self.look())
                 self._problem = ""
             except Exception as error:  # noqa: BLE001 - answers go on, and watching is tried again
                 reason = str(error) or type(error).__name__

@@ -336,9 +336,10 @@ class PredictionLog:
                 digested.append((*row, digest))
             raw.executemany(_INSERT, digested)
             raw.executemany(_COUNT, _by_hour(rows))
-            if self._lost:
-                _add_note(raw, "lost", self._lost)
-        self._lost = 0
+            lost = self._lost
+            if lost:
+                _add_note(raw, "lost", lost)
+        self._lost -= lost  # more may be lost meanwhile
 
     def lost(self, number: int) -> None:
         """Count entries that could not be written; the next append notes that they are missing."""
@@ -389,6 +390,8 @@ class PredictionLog:
             for task in tasks:
                 quoted = json.dumps(task, ensure_ascii=False)
                 cleared += raw.execute(f"{_CLEAR} WHERE instr(modules, ?)", (quoted,)).rowcount
+            signals = [*(f"task {task}" for task in tasks), *(f"label {label}" for label in labels)]
+            raw.executemany("DELETE FROM alarm WHERE signal = ?", [(signal,) for signal in signals])
             if cleared:
                 _add_note(raw, "forgotten", cleared)
         self._clear_journal()
