@@ -94,6 +94,7 @@ def _looks(log: PredictionLog, entries: int) -> dict[str, Callable[[], Any]]:
         "a request": lambda: log.entries(request="request 400"),
         "counts by day, all": lambda: log.counts(hours=24),
         "counts by hour, last week": lambda: log.counts(now - timedelta(days=7)),
+        "counts of tasks by hour, last week": lambda: log.counts(now - timedelta(days=7), labels=False),
         "number of entries": log.total,
     }
 

@@ -65,6 +65,7 @@ def test_what_was_appended_is_found_by_request_input_and_answer(log: PredictionL
     log.append(rows(log, "c", at=time.time() - DAY))
     periods = [one for one in log.counts(hours=24 * 365 * 100) if one.task == "cards"]
     assert [(one.number, one.confidence, one.in_scope) for one in periods] == [(3, 1.0, 1.0)]
+    assert {(one.task, one.label) for one in log.counts(labels=False)} == {("cards", ""), ("loans", "")}
 
 
 def test_hashes_cannot_be_made_without_the_key_and_differ_by_workspace(tmp_path: Path) -> None:

@@ -19,7 +19,21 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Executable, Float, Index, Integer, LargeBinary, MetaData, Table, Text, func, select, text
+from sqlalchemy import (
+    Column,
+    Executable,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    func,
+    literal,
+    select,
+    text,
+)
 
 from conpet.artifact import sync
 from conpet.data import Example, Kind
@@ -188,7 +202,7 @@ class HourCount:
         hour: When the period began.
         generation: The generation that answered; 0 for none.
         task: The task.
-        label: The label; "" for a task without labels.
+        label: The label; "" for a task without labels, or if labels are not counted.
         decision: The decision.
         number: How many there were.
         confidence: Their mean confidence.
@@ -483,17 +497,19 @@ class PredictionLog:
                 yield Watched(*row)
             after = rows[-1].id
 
-    def counts(self, since: datetime | None = None, *, hours: int = 1) -> list[HourCount]:
+    def counts(self, since: datetime | None = None, *, hours: int = 1, labels: bool = True) -> list[HourCount]:
         """Return how many predictions there were, by time, task, label, decision and generation.
 
         Args:
             since: Only those from the hour of this moment on.
             hours: Length of a period.
+            labels: Whether to count each label; otherwise the tasks.
         """
         start = 0 if since is None else int(since.timestamp() // HOUR)
         columns = _HOUR.columns
         period = (columns.hour / hours).cast(Integer) * hours
-        groups = (columns.generation, columns.task, columns.label, columns.decision)
+        label = columns.label if labels else literal("").label("label")
+        groups = (columns.generation, columns.task, label, columns.decision)
         sums = [func.sum(columns[name]).label(name) for name in ("number", "confidence", "in_scope")]
         query = select(period.label("hour"), *groups, *sums).where(columns.hour >= start)
         rows = self._select(query.group_by(period, *groups).order_by(period))
