@@ -5,10 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,7 @@ from conpet.errors import ConfigError
 from conpet.serve.settings import ServeSettings
 from conpet.store.prediction_log import PredictionLog
 from tests.helpers.serve import Served, served, wait_for
+from tests.helpers.webhook import receiver
 from tests.helpers.workspaces import stream, workspace
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -30,30 +27,6 @@ METRIC = re.compile(r"\bconpet_\w+")
 
 def texts(task: int) -> list[str]:
     return [example.text for example in TASKS[task].test]
-
-
-@contextmanager
-def receiver(status: int = 200) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Yield the address of a server that answers with a status, and what was posted to it."""
-    received: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/alarms", received
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def test_answers_are_recorded_under_the_id_of_the_request_also_when_the_folder_was_away(tmp_path: Path) -> None:
