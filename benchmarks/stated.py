@@ -51,6 +51,7 @@ def stated() -> Mapping[str, Sequence[str]]:
         "docs/how-to/refusal.md": refusal_lines(result("refusal")),
         "docs/how-to/gate.md": gate_lines(result("gate")),
         "docs/how-to/watch.md": watch_lines(result("watch")),
+        "docs/how-to/audit.md": prediction_log_lines(result("prediction-log")),
         "docs/how-to/check-data.md": data_check_lines(result("data-check")),
         "docs/explanation/storage.md": parameter_sentences(demo),
         "docs/explanation/batches.md": memory_lines(result("memory")["runs"]),
@@ -321,6 +322,19 @@ def watch_lines(found: Mapping[str, Any]) -> list[str]:
         for name, by_past in of_data.items()
     ]
     return lines
+
+
+def prediction_log_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return the sentences on the cost of the record of predictions."""
+    times, spent = found["milliseconds"], found["microseconds_per_text"]
+    pages = [times[name] for name in ("newest page", "page in the middle", "page of a task", "page of a decision")]
+    return [
+        f"An entry costs {spent['in_batches']:.0f} microseconds of processor time in batches, {spent['alone']:.0f} "
+        f"alone, and {found['bytes_per_entry']:.0f} bytes without the input.",
+        f"With {found['entries']:,} entries, a page takes up to {max(pages):.0f} ms of processor time, one whose "
+        f"entries are rare or missing {times['page of a label that never was']:.0f} ms, and counts of the tasks for "
+        f"each hour of a week {times['counts of tasks by hour, last week']:.0f} ms.",
+    ]
 
 
 def _delay_cell(one: Mapping[str, Any]) -> str:
