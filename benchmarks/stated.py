@@ -52,6 +52,8 @@ def stated() -> Mapping[str, Sequence[str]]:
         "docs/how-to/refusal.md": refusal_lines(result("refusal")),
         "docs/how-to/gate.md": gate_lines(result("gate")),
         "docs/how-to/cost.md": cost_lines(result("cost")),
+        "docs/how-to/watch.md": watch_lines(result("watch")),
+        "docs/how-to/audit.md": prediction_log_lines(result("prediction-log")),
         "docs/how-to/check-data.md": data_check_lines(result("data-check")),
         "docs/explanation/storage.md": parameter_sentences(demo),
         "docs/explanation/batches.md": memory_lines(result("memory")["runs"]),
@@ -322,6 +324,49 @@ def refusal_lines(found: Mapping[str, Any]) -> list[str]:
 
 NAMES = {"clinc150": "CLINC150", "banking77": "Banking77", "hwu64": "HWU64"}
 """Names of data sets in pages."""
+
+
+def watch_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return the tables of false alarms and of delays."""
+    lines = [
+        row(
+            f"{NAMES[data]}, {how}",
+            [
+                f"{one['inputs']:,}",
+                f"{one['alarms']} of {one['runs']}",
+                f"{percent(one['share'])} ({percent(one['interval'][0])} to {percent(one['interval'][1])})",
+            ],
+        )
+        for data, of_data in found["false alarms"].items()
+        if data in NAMES
+        for how, one in of_data.items()
+    ]
+    lines += [
+        row(f"{NAMES[data]}: {name}", [_delay_cell(one) for one in by_past.values()])
+        for data, of_data in found["drifts"].items()
+        if data in NAMES
+        for name, by_past in of_data.items()
+    ]
+    return lines
+
+
+def prediction_log_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return the sentences on the cost of the record of predictions."""
+    times, spent = found["milliseconds"], found["microseconds_per_text"]
+    pages = [times[name] for name in ("newest page", "page in the middle", "page of a task", "page of a decision")]
+    return [
+        f"An entry costs {spent['in_batches']:.0f} microseconds of processor time in batches, {spent['alone']:.0f} "
+        f"alone, and {found['bytes_per_entry']:.0f} bytes without the input.",
+        f"With {found['entries']:,} entries, a page takes up to {max(pages):.0f} ms of processor time, one whose "
+        f"entries are rare or missing {times['page of a label that never was']:.0f} ms, and counts of the tasks for "
+        f"each hour of a week {times['counts of tasks by hour, last week']:.0f} ms.",
+    ]
+
+
+def _delay_cell(one: Mapping[str, Any]) -> str:
+    """Return how many runs found a drift, and the delays within which half and nine in ten did."""
+    delays = ["–" if one[name] is None else f"{one[name]:,}" for name in ("median_delay", "delay_of_nine_in_ten")]
+    return f"{one['found']} of {one['runs']}: {', '.join(delays)}"
 
 
 def data_check_lines(found: Mapping[str, Any]) -> list[str]:

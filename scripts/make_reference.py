@@ -24,7 +24,8 @@ INTRODUCTION = """# Command line
 <!-- Made by `python scripts/make_reference.py` from the commands' help texts. -->
 
 `conpet COMMAND --help` prints the same in the terminal. Commands print results to standard output and everything
-else to standard error. Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted.
+else to standard error. Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted;
+3 an alarm of `conpet watch`.
 `--debug` before the command shows the traceback of an error.
 """
 

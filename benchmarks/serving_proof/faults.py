@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
             "accepted jobs that were not done exactly once, and damage that stays"
         )
         more = {"backbone": TINY, "seconds": round(time.monotonic() - start, 1)}
-        faults = [asdict(outcome) for outcome in outcomes]
+        faults = [{**asdict(outcome), "noted": dict(outcome.noted)} for outcome in outcomes]
         remarks = [outcome.remark for outcome in outcomes if outcome.remark]
         print(write("serving-faults", made_by, circumstances, rows, remarks, **more, faults=faults))
 

@@ -29,6 +29,7 @@ from conpet.commands import (
     ledger,
     merge,
     mixed,
+    prediction_log,
     promote,
     purge,
     remove,
@@ -53,11 +54,13 @@ from conpet.commands.mlflow_export import MlflowExport, export_mlflow
 from conpet.commands.stored_rows import Wanted, inputs_of
 from conpet.commands.tune import search
 from conpet.commands.tuned import TunedBackbones
+from conpet.commands.watch import watch_inputs, watch_log, with_feedback
 from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered, spending
 from conpet.data import Example, Examples, Input, MixedExamples, Style, Task, render
 from conpet.data.example import Id
+from conpet.data.rows import to_example
 from conpet.data.truncation import CutInputs
 from conpet.errors import (
     AccuracyBoundError,
@@ -78,9 +81,11 @@ from conpet.report.design import TuneReport
 from conpet.state.engine import Engine
 from conpet.state.live import LiveState, cut_backbone
 from conpet.state.reading import task_state
+from conpet.state.recorder import Recorder
 from conpet.state.state import State, TaskState
 from conpet.store import Snapshot, Store, TaskRecord
 from conpet.store.chain import Break
+from conpet.store.prediction_log import PredictionLog
 from conpet.store.usage import Usage
 from conpet.tuning.search import CostLimit
 from conpet.types import (
@@ -97,6 +102,7 @@ from conpet.types import (
     OnError,
     Prediction,
 )
+from conpet.watching.report import REFERENCE, WINDOW, WatchOptions, WatchReport
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -120,6 +126,7 @@ class ConPET:
         deterministic: See `open`.
         wait_for_changes: See `open`.
         loaded: The backbone's model, if it is loaded already.
+        log_to: See `open`.
     """
 
     def __init__(
@@ -132,6 +139,7 @@ class ConPET:
         deterministic: bool | None = None,
         wait_for_changes: bool = True,
         loaded: Loaded | None = None,
+        log_to: str | os.PathLike[str] | None = None,
     ) -> None:
         self._store = store
         self._backbone_name = backbone or settings.backbone.name
@@ -145,7 +153,8 @@ class ConPET:
             loaded=loaded,
         )
         self._usage = Usage(store.ledger, costs.source_of(store))
-        self._engine = Engine(self._live, self._usage)
+        self._log = PredictionLog(store.path, Path(log_to).expanduser() if log_to is not None else None)
+        self._engine = Engine(self._live, self._usage, Recorder(self._log))
         weakref.finalize(self, self._usage.flush)  # also at the end of the process
 
     @classmethod
@@ -213,6 +222,7 @@ class ConPET:
         wait_for_changes: bool = True,
         event_detail: Mapping[str, Any] | None = None,
         actor: str | None = None,
+        log_to: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Open a workspace and check that its backbone is the one it was made with.
 
@@ -229,6 +239,7 @@ class ConPET:
                 not, predictions use the former generation until a background thread has prepared the new one.
             event_detail: Added to the detail of every event that this object adds to the history (JSON-ready).
             actor: Who makes the changes, for the history; by default `CONPET_ACTOR`, or the user of this process.
+            log_to: Folder for the record of predictions (see `set_log`), if the workspace cannot be written.
 
         Raises:
             WorkspaceNotFoundError: There is no workspace at `path`.
@@ -246,7 +257,13 @@ class ConPET:
             ) from error
         located = backbone or find_again(settings.backbone.name, header.backbone.get(RELATIVE), store.path)
         workspace = cls(
-            store, settings, located, device, deterministic=deterministic, wait_for_changes=wait_for_changes
+            store,
+            settings,
+            located,
+            device,
+            deterministic=deterministic,
+            wait_for_changes=wait_for_changes,
+            log_to=log_to,
         )
         workspace._check_backbone(Fingerprint(**header.backbone["fingerprint"]))
         for problem in store.wrong_sizes():
@@ -931,7 +948,7 @@ class ConPET:
         return consolidate.learned_examples(self._store.snapshot())
 
     def verify_history(self, heads: Sequence[Head] = ()) -> list[Break]:
-        """Check that the history and what it recorded are unchanged, byte by byte.
+        """Check that the history, what it recorded and the record of predictions are unchanged, byte by byte.
 
         Args:
             heads: Values of `history_head` that were noted elsewhere. Without one, a history that was written anew as a
@@ -940,7 +957,7 @@ class ConPET:
         Returns:
             The differences; empty if there are none.
         """
-        return audit.verify_workspace(self._store, heads)
+        return audit.verify_workspace(self._store, heads, self._log)
 
     def history_head(self) -> Head:
         """Return the number and the digest of the last event; the digest stands for the whole history."""
@@ -960,6 +977,82 @@ class ConPET:
             UnknownNameError: There was no such task or version.
         """
         return audit.trace(self._store, task, version)
+
+    @property
+    def prediction_log(self) -> PredictionLog:
+        """The record of predictions; empty unless `set_log` or the setting `log.predictions` turned it on."""
+        return self._log
+
+    def set_log(
+        self,
+        predictions: Literal["off", "hash", "text"] | None = None,
+        *,
+        keep_days: int | None = None,
+        wait_seconds: float | None = None,
+    ) -> None:
+        """Set what is recorded of predictions; what is not given does not change. Recorded entries stay.
+
+        Args:
+            predictions: "off"; "hash", which records each prediction with a keyed hash of its input; or "text", which
+                also records the input itself.
+            keep_days: Days after which an entry is deleted; 0 to keep all.
+            wait_seconds: As in `ConPET.learn`.
+
+        Raises:
+            ConfigError: Nothing is given, or a value is out of range.
+        """
+        prediction_log.set_log(self._store, wait_seconds, predictions=predictions, keep_days=keep_days)
+
+    def trace_request(self, request_id: str) -> list[dict[str, Any]]:
+        """Return what is recorded of the answers to a request, each with the version that gave it (see `trace`).
+
+        Args:
+            request_id: `Prediction.request_id`, or the header `X-Request-ID` of a server's answer.
+
+        Returns:
+            JSON-ready dictionaries; empty if nothing was recorded.
+        """
+        return prediction_log.trace_request(self._store, self._log, request_id)
+
+    def trace_input(self, item: str | Example, *, limit: int = 100) -> list[dict[str, Any]]:
+        """Return what is recorded of the answers to an input, newest first; as in `trace_request`.
+
+        Args:
+            item: The input, a text or an example.
+            limit: Most answers.
+        """
+        return prediction_log.trace_input(self._store, self._log, item, limit)
+
+    def watch(
+        self,
+        inputs: Iterable[Input] | None = None,
+        *,
+        feedback: Iterable[Example] | None = None,
+        reference: int | str = REFERENCE,
+        window: int | str = WINDOW,
+        false_alarm: float = 0.05,
+    ) -> WatchReport:
+        """Look for changes in what is asked, and in what is made of it, without labels.
+
+        Recorded predictions since the last change are watched, in their order: the first are the reference.
+
+        Args:
+            inputs: Inputs to watch in their order, instead of recorded predictions. They are answered, not recorded.
+            feedback: Inputs with their right labels, found in the record, whose accuracy is reported.
+            reference: Number of first inputs that the later ones are compared with, or a duration like "24h".
+            window: Number of last inputs whose values are shown, or a duration.
+            false_alarm: Probability that there is ever an alarm if nothing changes, over all signals together.
+
+        Raises:
+            ConfigError: A value is out of range.
+            DataError: No predictions are recorded, an input cannot be answered, or feedback is not in the record.
+        """
+        options = WatchOptions.of(false_alarm, reference, window)
+        if inputs is None:
+            report = watch_log(self._store, self._log, options)
+        else:
+            report = watch_inputs(self._live.now(), [to_example(item, labelled=False) for item in inputs], options)
+        return report if feedback is None else with_feedback(report, self._log, feedback)
 
     @property
     def generations(self) -> list[Generation]:
@@ -1292,6 +1385,7 @@ class ConPET:
             DataError: An input cannot be predicted and `on_error` is "fail", or no task was learned.
             DamagedModuleError: Some inputs need a module that is damaged on disk, and `on_error` is "fail"; `inputs`
                 has their numbers.
+            ReadOnlyError: Predictions are to be recorded (`set_log`), but nothing can be written; see `open(log_to=)`.
         """
         return self._engine.predict(
             inputs, top_n=top_n, min_score=min_score, on_error=on_error, tasks=tasks, explain=explain
@@ -1370,6 +1464,7 @@ class ConPET:
         """Release the model, the modules in memory and open files; the next call loads them again."""
         self._usage.flush()
         self._live.close()
+        self._log.close()
 
     def __enter__(self) -> Self:
         return self

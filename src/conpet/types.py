@@ -73,6 +73,7 @@ __all__ = [
     "Tally",
     "Task",
     "TaskStream",
+    "Trace",
 ]
 
 LOGISTIC = "logistic"
@@ -217,6 +218,21 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """How an answer came about, for the record of predictions.
+
+    Attributes:
+        selector: Probability of the likeliest task by the selector, 0 to 1; by the answer, without a selector.
+        scope: Score of belonging to something learned: relative Mahalanobis on the frozen features.
+        modules: Tasks and versions whose modules were run.
+    """
+
+    selector: float
+    scope: float
+    modules: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """The answer for one input, and its source.
 
@@ -240,6 +256,8 @@ class Prediction:
             nothing learned.
         candidates: The labels to choose from, likeliest first, each with its probability; only if the decision is
             "ask".
+        request_id: The name under which the prediction was recorded (see `ConPET.trace_request`); None if it was not.
+        trace: How it came about, if it was recorded in this process.
     """
 
     label: str | None
@@ -257,6 +275,8 @@ class Prediction:
     in_scope: float = 1.0
     confidence: float = 1.0
     candidates: tuple[Candidate, ...] = ()
+    request_id: str | None = field(default=None, compare=False)
+    trace: Trace | None = field(default=None, compare=False, repr=False)
 
     def with_options(self, top_n: int, min_score: float) -> Prediction:
         """Return the prediction with fewer labels, and rejected if its score is lower than `min_score`.
@@ -303,6 +323,8 @@ class Prediction:
             document["candidates_score"] = self.candidates_score
         if self.cut_tokens:
             document["cut_tokens"] = self.cut_tokens
+        if self.request_id is not None:
+            document["request_id"] = self.request_id
         if self.explanation is not None:
             document["explanation"] = self.explanation.to_json()
         if self.rejected is not None:
@@ -329,6 +351,7 @@ class Prediction:
             document["in_scope"],
             document["confidence"],
             tuple(map(Candidate.from_json, document.get("candidates", ()))),
+            document.get("request_id"),
         )
 
 

@@ -38,6 +38,7 @@ from conpet.cli import (
     stream,
     tune,
     upgrade,
+    watch,
 )
 from conpet.cli.console import INTERRUPTED, line, messages, print_error, warnings_as_lines
 from conpet.cli.help import App
@@ -73,6 +74,7 @@ app.command("report")(report.report)
 app.command("upgrade")(upgrade.upgrade)
 app.command("merge")(upgrade.merge)
 app.command("consolidate")(consolidate.consolidate)
+app.command("watch")(watch.watch)
 app.command("gate")(gate.gate)
 app.command("candidates")(gate.candidates)
 app.command("promote")(gate.promote)
@@ -114,7 +116,9 @@ def _options(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1 (an error), 2 (wrong usage) or 130 (interrupted).
+    """Run the command line and return its exit status: 0, 1 (an error), 2 (wrong usage), 130 (interrupted), or 3.
+
+    `conpet watch` returns 3 for an alarm.
 
     Args:
         arguments: Command-line arguments; by default those of the process.

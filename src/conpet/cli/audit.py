@@ -1,4 +1,4 @@
-"""`conpet audit`: check, trace, export and sign the history of a workspace."""
+"""`conpet audit`: check, trace, export and sign the history of a workspace, and record predictions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import typer
 
 from conpet.cli.console import line, messages, output, print_json
 from conpet.cli.help import App
-from conpet.cli.options import AsJson, TaskName, WorkspacePath
-from conpet.errors import ConfigError, DataError, plural
+from conpet.cli.options import AsJson, LogFolder, Wait, WorkspacePath
+from conpet.errors import ConfigError, DataError, UnknownNameError, listed, plural
 from conpet.files import require_writable_file, written_aside
 
 if TYPE_CHECKING:
     from conpet.commands.audit import Head
+    from conpet.store import Store
 
-app = App(help="Check, trace, export and sign the history of a workspace.", no_args_is_help=True)
+app = App(help="Check, trace, export and sign the history of a workspace; record predictions.", no_args_is_help=True)
+_ANSWERS = 20
+"""Most answers to a text that are shown, the newest ones."""
 
 
 @app.command()
@@ -44,9 +47,12 @@ def verify(
         Path | None,
         typer.Option(metavar="FILE", help="The public key of the checkpoints and the receipt.", show_default=False),
     ] = None,
+    log_to: LogFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that no event of the history was changed, removed or moved, and that what is stored is what it recorded.
+
+    The record of predictions, if there is one, is checked in the same way.
 
     Whoever can write the workspace could write its whole history anew, or cut off its end. This is found with a head
     that you noted elsewhere (--head) or a signed one (--checkpoint).
@@ -54,6 +60,7 @@ def verify(
     from conpet.commands.audit import Head, verify_export, verify_workspace
     from conpet.commands.receipt import verify_receipt
     from conpet.store import Store
+    from conpet.store.prediction_log import PredictionLog
 
     if public_key is not None and not (checkpoints or receipt):
         raise ConfigError("--public-key is for a checkpoint or a receipt; give --checkpoint or --receipt too")
@@ -62,9 +69,13 @@ def verify(
     noted = [Head.parse(text) for text in heads or ()] + _signed(checkpoints or [], public_key)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; name a workspace, or a file that `conpet audit export` wrote")
-    breaks = verify_export(path, noted) if path.is_file() else verify_workspace(Store.open(path), noted)
-    if receipt is not None:
-        breaks = list(dict.fromkeys([*breaks, *verify_receipt(Store.open(path), receipt, public_key)]))
+    if path.is_file():
+        breaks = verify_export(path, noted)
+    else:
+        store = Store.open(path)
+        breaks = verify_workspace(store, noted, PredictionLog(store.path, log_to))
+        if receipt is not None:
+            breaks = list(dict.fromkeys([*breaks, *verify_receipt(store, receipt, public_key)]))
     if as_json:
         print_json([{"event": one.event, "reason": one.reason} for one in breaks])
     else:
@@ -90,27 +101,119 @@ def head(workspace: WorkspacePath) -> None:
 @app.command()
 def trace(
     workspace: WorkspacePath,
-    task: TaskName,
+    task: Annotated[str | None, typer.Argument(metavar="TASK", help="Name of the task.", show_default=False)] = None,
     version: Annotated[
         int | None,
         typer.Option(
             "--version", metavar="N", min=1, help="Version, as an answer names it.", show_default="the active version"
         ),
     ] = None,
+    request: Annotated[
+        str | None,
+        typer.Option(
+            "--request",
+            metavar="ID",
+            help="Answers to a request: `request_id` of a prediction, or X-Request-ID of a server's answer.",
+            show_default=False,
+        ),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="TEXT", help="Answers to this text.", show_default=False)
+    ] = None,
+    log_to: LogFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what is recorded of the version that gave an answer: who made it, when, from which data, and what happened.
 
     Every answer names its task and version (`conpet predict`, HTTP). The task may have been removed since.
+    With --request or --text, the answers themselves are shown, if predictions are recorded (`conpet audit log`).
     """
     from conpet.commands.audit import trace as trace_of
     from conpet.store import Store
 
-    found = trace_of(Store.open(workspace), task, version)
+    if sum(given is not None for given in (task, request, text)) != 1:
+        raise typer.BadParameter("give a task, or --request ID, or --text TEXT", param_hint="TASK")
+    if version is not None and task is None:
+        raise typer.BadParameter("--version is for a task", param_hint="--version")
+    store = Store.open(workspace)
+    if task is None:
+        _trace_answers(store, request, text, log_to, as_json)
+        return
+    found = trace_of(store, task, version)
     if as_json:
         print_json(found)
     else:
         _print_trace(found)
+
+
+@app.command()
+def log(
+    workspace: WorkspacePath,
+    predictions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="off|hash|text",
+            help="What to record: nothing, each prediction with a keyed hash of its input, or also the input itself.",
+            show_default=False,
+        ),
+    ] = None,
+    keep_days: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="Days after which an entry is deleted; 0 to keep all.", show_default=False
+        ),
+    ] = None,
+    log_to: LogFolder = None,
+    wait: Wait = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set what is recorded of predictions, or show it: nothing is recorded unless you turn it on.
+
+    Every prediction by `conpet predict`, Python and `conpet serve` is then appended to a file, with the time, the
+    generation, task, version and label that answered, the modules that ran, and the scores.
+    """
+    from conpet.cli.changes import with_wait
+    from conpet.commands.prediction_log import set_log, shown_log
+    from conpet.store import Store
+    from conpet.store.prediction_log import PredictionLog
+
+    store = Store.open(workspace)
+    if predictions is not None or keep_days is not None:
+        store.require_writable()
+        with_wait(wait, lambda seconds: set_log(store, seconds, predictions=predictions, keep_days=keep_days))
+    shown = shown_log(store, PredictionLog(store.path, log_to))
+    if as_json:
+        print_json(shown)
+        return
+    kept = "" if shown["keep_days"] is None else f", deleted after {plural(shown['keep_days'], 'day')}"
+    line(f"predictions: {shown['predictions']}{kept}")
+    if shown["file"] is not None:
+        since = "" if shown["oldest"] is None else f" since {shown['oldest'][:19]} UTC"
+        entries = f"{shown['entries']:,} entr{'y' if shown['entries'] == 1 else 'ies'}{since}"
+        line(f"{shown['file']}: {entries}, {shown['bytes'] / 1e6:.1f} MB")
+    for note in shown["missing"]:
+        line(f"{note['time'][:19]} UTC: {note['number']:,} {note['what']}, by {note['actor']}")
+
+
+@app.command()
+def prune(
+    workspace: WorkspacePath,
+    older_than: Annotated[str, typer.Option(metavar="AGE", help="For example 90d, 12h or 52w.", show_default=False)],
+    log_to: LogFolder = None,
+) -> None:
+    """Delete recorded predictions that are older than an age; the log notes how many, when, and by whom.
+
+    The history of changes is never pruned.
+    """
+    from conpet.commands.prediction_log import prune as pruned
+    from conpet.store import Store
+    from conpet.store.prediction_log import PredictionLog
+
+    store = Store.open(workspace)
+    log = PredictionLog(store.path, log_to)
+    log.require_writable()
+    removed = pruned(log, older_than)
+    line(f"{removed:,} entr{'y' if removed == 1 else 'ies'} deleted, {log.total():,} left")
 
 
 @app.command()
@@ -163,6 +266,40 @@ def sign(
     with written_aside(out) as stream:
         stream.write(json.dumps(checkpoint, indent=2) + "\n")
     line(f"checkpoint of generation {checkpoint['head'].partition(':')[0]} written to {out}", messages())
+
+
+def _trace_answers(store: Store, request: str | None, text: str | None, log_to: Path | None, as_json: bool) -> None:
+    from conpet.commands.prediction_log import trace_input, trace_request
+    from conpet.store.prediction_log import PredictionLog
+
+    log = PredictionLog(store.path, log_to)
+    found = trace_request(store, log, request) if request is not None else trace_input(store, log, text or "", _ANSWERS)
+    if not found and not as_json:
+        why = "" if log.exists else "; predictions are not recorded here: see `conpet audit log`"
+        raise UnknownNameError(f"no answer to this {'request' if request is not None else 'text'} is recorded{why}")
+    if as_json:
+        print_json(found)
+        return
+    for entry in found:
+        _print_answer(entry)
+
+
+def _print_answer(entry: dict[str, Any]) -> None:
+    made = entry["answered_by"]
+    line(f"{entry['time'][:19]} UTC, request {entry['request']}, input {entry['place']}", style="bold")
+    label = f"task {entry['task']}" if entry["label"] is None else entry["label"]
+    line(f"  {entry['decision']}: {label}, score {entry['score']:.2f}, confidence {entry['confidence']:.2f}")
+    line(f"  task {entry['task']}, version {entry['version']}, generation {entry['generation']}")
+    if made is not None:
+        line(f"  made {made['made']['time'][:19]} UTC by {made['made']['actor']} from data with SHA-256 {made['data']}")
+    if entry["learned_from"]:
+        rows = plural(len(entry["learned_from"]), "row")
+        line(f"  learned from {rows} with this label: {listed(entry['learned_from'])}")
+    for module in entry["modules"]:
+        hashes = ", ".join(f"{one['slot']} {one['sha256'][:16]}" for one in module["objects"])
+        line(f"  module run: {module['task']}, version {module['version']}{f' ({hashes})' if hashes else ''}")
+    if entry["content"] is not None:
+        line(f"  input: {entry['content']}")
 
 
 def _signed(checkpoints: list[Path], public_key: Path | None) -> list[Head]:

@@ -144,10 +144,10 @@ def restore(
 
 
 def _just_consolidated(store: Store) -> bool:
-    """Return whether a consolidation was the last change, apart from changes of costs."""
-    from conpet.evaluation.history import COSTS
+    """Return whether a consolidation was the last change, apart from changes of costs and of the log."""
+    from conpet.evaluation.history import COSTS, LOG
 
-    return [event.verb for event in store.events() if event.verb != COSTS][-1] == "consolidate"
+    return [event.verb for event in store.events() if event.verb not in (COSTS, LOG)][-1] == "consolidate"
 
 
 def _print_nothing_new(store: Store, path: Path) -> None:

@@ -83,6 +83,12 @@ KeysFile = Annotated[
     Path | None,
     typer.Option("--keys", metavar="FILE", help="File of API keys.", show_default="keys.sqlite in the workspace"),
 ]
+LogFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-to", metavar="FOLDER", help="Folder of the record of predictions.", show_default="the workspace"
+    ),
+]
 DataFolders = Annotated[
     list[Path] | None,
     typer.Option(

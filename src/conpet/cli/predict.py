@@ -19,6 +19,7 @@ from conpet.cli.options import (
     IdColumn,
     InclusiveEnds,
     InputFormat,
+    LogFolder,
     TextColumn,
     reading,
     require_path,
@@ -87,6 +88,7 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    log_to: LogFolder = None,
     as_json: AsJson = False,
     text_column: TextColumn = None,
     id_column: IdColumn = None,
@@ -123,9 +125,11 @@ def predict(
         require_writable_file(Path(target or ""), Path(source) if source not in (None, STANDARD) else None)
     opened: Predictor
     if server is not None:
-        opened = open_predictor(server, key, backbone=backbone, device=device, deterministic=deterministic)
+        opened = open_predictor(
+            server, key, backbone=backbone, device=device, deterministic=deterministic, log_to=log_to
+        )
     else:
-        opened = open_workspace(Path(str(workspace)), backbone, device, deterministic=deterministic)
+        opened = open_workspace(Path(str(workspace)), backbone, device, deterministic=deterministic, log_to=log_to)
     if source is None and target in (None, STANDARD) and chosen is None and sys.stdout.isatty():
         _show(opened, texts or [], options)
     else:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from conpet.cli.options import BackboneMoved, Device, KeysFile, WorkspacePath, assignments
+from conpet.cli.options import BackboneMoved, Device, KeysFile, LogFolder, WorkspacePath, assignments
 from conpet.errors import ConfigError
 
 _NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client", "structlog")
@@ -32,6 +32,15 @@ def serve(
         bool, typer.Option("--insecure", help="Serve other machines without API keys: anyone may do everything.")
     ] = False,
     log_texts: Annotated[bool, typer.Option("--log-texts", help="Write the inputs into the log.")] = False,
+    log_predictions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="off|hash|text",
+            help="Record predictions: not, with a keyed hash of the input, or with the input (`conpet audit log`).",
+            show_default="as in the workspace",
+        ),
+    ] = None,
+    log_to: LogFolder = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,6 +70,8 @@ def serve(
         "keys_file": keys_file,
         "insecure": insecure or None,
         "log_texts": log_texts or None,
+        "log_predictions": log_predictions,
+        "log_to": log_to,
         "backbone": backbone,
         "device": device,
     }

@@ -16,6 +16,7 @@ def open_workspace(
     *,
     to_change: bool = False,
     deterministic: bool | None = None,
+    log_to: Path | None = None,
 ) -> ConPET:
     """Open a workspace; other arguments as in `ConPET.open`.
 
@@ -25,6 +26,7 @@ def open_workspace(
         device: A torch device that overrides the workspace's setting.
         to_change: Whether the command will change the workspace.
         deterministic: As in `ConPET.open`.
+        log_to: As in `ConPET.open`.
 
     Raises:
         ReadOnlyError: The command will change the workspace, but this process may not write it.
@@ -36,4 +38,4 @@ def open_workspace(
         store.require_writable()
     from conpet.api import ConPET
 
-    return ConPET.open(path, backbone=backbone, device=device, deterministic=deterministic)
+    return ConPET.open(path, backbone=backbone, device=device, deterministic=deterministic, log_to=log_to)

@@ -22,6 +22,7 @@ from conpet.client.waiting import LOOK_SECONDS, Following, Progress, Waiting
 from conpet.data import Example, Examples, Task
 from conpet.jobs.records import Job, JobEvent, JobState
 from conpet.types import CandidateRecord, GateReport, Prediction
+from conpet.watching.report import WatchReport
 
 Answer = TypeVar("Answer")
 
@@ -83,6 +84,10 @@ class AsyncClient:
             ServerBusyError: The server is overloaded or does not answer in time.
         """
         return await self._do(calls.predict(inputs, top_n, min_score, tasks, explain, min_generation, seconds))
+
+    async def watch(self) -> WatchReport:
+        """Return what watching the recorded predictions has found; needs a key of the role `operate`."""
+        return await self._do(calls.watch())
 
     async def tasks(self) -> list[TaskInfo]:
         """Return the learned tasks, in order."""

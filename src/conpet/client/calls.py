@@ -18,6 +18,7 @@ from conpet.data.labelled import SUBSETS
 from conpet.errors import ConfigError
 from conpet.jobs.records import FILE_FORMATS, Job, JobEvent, JobState
 from conpet.types import CandidateRecord, GateReport, Prediction, PredictOptions
+from conpet.watching.report import WatchReport
 
 Answer = TypeVar("Answer")
 Inputs = str | Example | Sequence[str | Example]
@@ -105,6 +106,11 @@ def versions(task: str | None) -> Call[list[VersionInfo]]:
 def cost() -> Call[dict[str, Any]]:
     """Return the request of what the workspace has cost."""
     return Call("GET", "/v1/cost", dict)
+
+
+def watch() -> Call[WatchReport]:
+    """Return the request of what watching has found."""
+    return Call("GET", "/v1/watch", WatchReport.from_json)
 
 
 def learn(

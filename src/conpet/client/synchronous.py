@@ -22,6 +22,7 @@ from conpet.client.waiting import LOOK_SECONDS, Following, Progress, Waiting
 from conpet.data import Example, Examples, Task
 from conpet.jobs.records import Job, JobEvent, JobState
 from conpet.types import CandidateRecord, GateReport, Prediction
+from conpet.watching.report import WatchReport
 
 Answer = TypeVar("Answer")
 
@@ -84,6 +85,10 @@ class Client:
             ServerBusyError: The server is overloaded or does not answer in time.
         """
         return self._do(calls.predict(inputs, top_n, min_score, tasks, explain, min_generation, seconds))
+
+    def watch(self) -> WatchReport:
+        """Return what watching the recorded predictions has found; needs a key of the role `operate`."""
+        return self._do(calls.watch())
 
     def tasks(self) -> list[TaskInfo]:
         """Return the learned tasks, in order."""

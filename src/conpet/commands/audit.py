@@ -11,6 +11,7 @@ from typing import Any
 from conpet.errors import ConfigError, DataError, UnknownNameError
 from conpet.store import EventRecord, Store
 from conpet.store.chain import Break, breaks, to_json
+from conpet.store.prediction_log import PredictionLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +48,19 @@ def head(store: Store) -> Head:
     return Head(event.id, event.digest)
 
 
-def verify_workspace(store: Store, heads: Sequence[Head] = ()) -> list[Break]:
-    """Check that a workspace and its history are what was recorded.
+def verify_workspace(store: Store, heads: Sequence[Head] = (), log: PredictionLog | None = None) -> list[Break]:
+    """Check that a workspace, its history and the record of its predictions are what was recorded.
 
     Args:
         store: The workspace's store.
         heads: Heads of this history that were noted earlier. Without one, a history that was written anew as a whole,
             or cut at its end, cannot be told from the true one.
+        log: The record of predictions, if it lies outside the workspace's folder.
     """
     events = [to_json(event) for event in store.events()]
     damaged = [Break(None, str(problem)) for problem in store.verify()]
-    return [*store.history_breaks(), *_against(events, heads), *damaged]
+    predictions = [Break(None, reason) for reason in (log or PredictionLog(store.path)).breaks()]
+    return [*store.history_breaks(), *_against(events, heads), *damaged, *predictions]
 
 
 def verify_export(path: Path, heads: Sequence[Head] = ()) -> list[Break]:

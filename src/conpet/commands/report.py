@@ -94,7 +94,7 @@ class History:
         self._asked += cached["asked"]
         if verb is Verb.TUNE:
             self.design = TuneReport.model_validate(record.detail[DESIGN])
-        elif verb is not Verb.COSTS:
+        elif verb not in (Verb.COSTS, Verb.LOG):
             self.confusion = record.confusion or {}
         event = Event(
             verb=verb,

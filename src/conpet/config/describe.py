@@ -62,6 +62,7 @@ _SECTIONS = (
     "gate",
     "refusal",
     "prices",
+    "log",
     "seed",
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from conpet.config.base import Epochs, NonEmpty, Positive, Sectioned, StrictModel, Width, nested, parse
 from conpet.config.components import (
@@ -18,6 +18,7 @@ from conpet.config.components import (
     ScheduleConfig,
     SelectorConfig,
 )
+from conpet.errors import ConfigError
 
 METHOD = ChosenBy("conpet.methods:METHODS", MethodConfig)
 MODULE = ChosenBy("conpet.modules.kinds:MODULE_KINDS", ModuleConfig)
@@ -254,6 +255,24 @@ class PricesConfig(StrictModel):
     review_weight: Amount = 1.0
 
 
+def switch(value: Any) -> Any:
+    """Return "off" for what YAML makes of it."""
+    return "off" if value is False else value
+
+
+class LogConfig(StrictModel):
+    """What is recorded of predictions (`conpet audit log`).
+
+    Attributes:
+        predictions: "off"; "hash", which records each prediction with a keyed hash of its input; or "text", which also
+            records the input itself.
+        keep_days: Days after which a record is deleted, or None to keep all.
+    """
+
+    predictions: Annotated[Literal["off", "hash", "text"], BeforeValidator(switch)] = "off"
+    keep_days: Positive | None = None
+
+
 class TaskSettings(Sectioned):
     """The settings that a task can override.
 
@@ -280,7 +299,7 @@ class TaskSettings(Sectioned):
 
 
 class Settings(TaskSettings):
-    """All settings of a workspace. Fixed at creation, except by `ConPET.tune`, `upgrade` and `set_costs`.
+    """All settings of a workspace. Only `ConPET.tune`, `upgrade`, `set_costs` and `set_log` change them later.
 
     `None` means derived from the backbone at creation.
 
@@ -295,6 +314,7 @@ class Settings(TaskSettings):
         gate: When a change is refused because it would make earlier answers worse.
         refusal: When a prediction answers, asks or declines.
         prices: What resources, wrong answers and delays cost.
+        log: What is recorded of predictions.
         seed: Seed of all random choices.
     """
 
@@ -311,6 +331,7 @@ class Settings(TaskSettings):
     gate: GateConfig = GateConfig()
     refusal: RefusalConfig = RefusalConfig()
     prices: PricesConfig = PricesConfig()
+    log: LogConfig = LogConfig()
     seed: int = 0
 
     @model_validator(mode="before")
@@ -322,6 +343,19 @@ class Settings(TaskSettings):
             name: {cls.shorthand[name]: value} if name in cls.shorthand and isinstance(value, str) else value
             for name, value in values.items()
         }
+
+    @model_validator(mode="after")
+    def _check_texts(self) -> Self:
+        self.check_recording(self.log.predictions)
+        return self
+
+    def check_recording(self, predictions: str) -> None:
+        """Raise `ConfigError` if inputs of predictions would be recorded although no texts may be stored."""
+        if predictions == "text" and self.replay.latent_only:
+            raise ConfigError(
+                "log.predictions=text records the inputs of predictions, but replay.latent_only=true stores no texts; "
+                'use "hash"'
+            )
 
     def for_task(self, overrides: Mapping[str, Any]) -> TaskSettings:
         """Return the settings of a task: the workspace's settings with the task's overrides.
@@ -437,6 +471,7 @@ __all__ = [
     "DesignChoices",
     "FeaturesConfig",
     "GateConfig",
+    "LogConfig",
     "PricesConfig",
     "RefusalConfig",
     "ReplayConfig",

@@ -22,7 +22,9 @@ TUNE = "tune"
 """Verb of the event of a search for a design; it changes the settings, but no predictions."""
 COSTS = "costs"
 """Verb of the event that sets what mistakes cost; it changes decisions, but no label and no score."""
-SETTINGS_ONLY = frozenset({TUNE, COSTS})
+LOG = "log"
+"""Verb of the event that sets what is recorded of predictions; it changes no answer."""
+SETTINGS_ONLY = frozenset({TUNE, COSTS, LOG})
 """Verbs of events that change only settings."""
 
 _LEARNING = frozenset({"learn", "split", "retire", "forget"})

@@ -42,6 +42,7 @@ class ScopeCalibration:
         slope: b, 0 or more.
         temperature: Divisor of the log-probabilities of the labels.
         answered: Number of held-out examples whose answers the temperature and the coverage rest on.
+        scores: The scores of the held-out examples of learned labels, ascending, which inputs are compared with.
     """
 
     source: Source
@@ -54,6 +55,7 @@ class ScopeCalibration:
     slope: float
     temperature: float = 1.0
     answered: int = 0
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ class Calibration:
     def from_json(cls, document: Mapping[str, Any]) -> Calibration:
         """Rebuild a calibration from `to_json`."""
         kinds = {
-            kind: ScopeCalibration(**{**fitted, "source": Source(fitted["source"])})
+            kind: ScopeCalibration(
+                **{**fitted, "source": Source(fitted["source"]), "scores": tuple(fitted.get("scores", ()))}
+            )
             for kind, fitted in document["kinds"].items()
         }
         return cls(kinds, document["truth"])

@@ -59,7 +59,14 @@ def fit_scope(source: Source, known: Tensor, unknown: Tensor, unknown_share: flo
     intercept, slope = float(weights[0].detach()), max(float(weights[1].detach() / half), 0.0)
     counts = (0, 0) if source is Source.MEANS else (len(known), len(unknown))
     return ScopeCalibration(
-        source, *counts, unknown_share, float(centre), float(spread), intercept - slope * float(middle), slope
+        source,
+        *counts,
+        unknown_share,
+        float(centre),
+        float(spread),
+        intercept - slope * float(middle),
+        slope,
+        scores=() if source is Source.MEANS else tuple(sorted(known.tolist())),
     )
 
 

@@ -31,6 +31,7 @@ class Verb(StrEnum):
     REMOVE = "remove"
     TUNE = "tune"
     COSTS = "costs"
+    LOG = "log"
     RENAME = "rename"
     RETIRE = "retire"
     SPLIT = "split"
@@ -53,6 +54,7 @@ class Verb(StrEnum):
             Verb.UPGRADE,
             Verb.TUNE,
             Verb.COSTS,
+            Verb.LOG,
             Verb.CONSOLIDATE,
             Verb.RESTORE,
             Verb.FORGET,
@@ -233,7 +235,7 @@ class Event(Measures):
     @property
     def changes_answers(self) -> bool:
         """Whether the predictions of the workspace may change."""
-        return self.verb not in (Verb.TUNE, Verb.COSTS)
+        return self.verb not in (Verb.TUNE, Verb.COSTS, Verb.LOG)
 
     @property
     def best_reference(self) -> tuple[str, float] | None:

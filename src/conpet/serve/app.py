@@ -18,11 +18,11 @@ from conpet.serve.context import ServerContext
 from conpet.serve.job_schemas import ActivateRequest, ConsolidateRequest, ForgetRequest, PromoteRequest
 from conpet.serve.middleware import BodyMiddleware, RequestMiddleware
 from conpet.serve.problems import add_handlers
-from conpet.serve.routes import cost, health, jobs, predict, workspace
+from conpet.serve.routes import cost, health, jobs, predict, watch, workspace
 from conpet.serve.schemas import PredictRequest, ProblemFields
 from conpet.serve.settings import ServeSettings
 
-ROUTERS = (health.router, predict.router, workspace.router, cost.router, jobs.router)
+ROUTERS = (health.router, predict.router, workspace.router, cost.router, jobs.router, watch.router)
 BODIES: tuple[type[BaseModel], ...] = (
     PredictRequest,
     ProblemFields,
@@ -61,11 +61,13 @@ def create_app(settings: ServeSettings, on_failure: Callable[[Exception], None] 
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "conpet-wait"))
         context.serving.start()
         context.runner.start()
+        context.watcher.start()
         yield
         context.stopping = True
         await asyncio.gather(
             asyncio.to_thread(context.serving.close, settings.drain_seconds),
             asyncio.to_thread(context.runner.stop, settings.drain_seconds),
+            asyncio.to_thread(context.watcher.close, settings.drain_seconds),
         )
 
     app = FastAPI(

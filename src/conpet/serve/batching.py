@@ -168,6 +168,7 @@ class Batcher:
         on_failure: Called if the thread ends by an error of its own.
         hand_over: Calls a function that gives outcomes to those who wait, in the thread where they wait. It is called
             once for many requests: to wake another thread for each would take longer than to answer it.
+        traced: Returns whether a generation's answers say how they came about.
     """
 
     def __init__(
@@ -178,6 +179,7 @@ class Batcher:
         max_tokens: int,
         on_failure: Callable[[Exception], None],
         hand_over: Callable[[Callable[[], None]], None],
+        traced: Callable[[Live], bool] = lambda _: False,
     ) -> None:
         self._live = live
         self._settings = settings
@@ -185,6 +187,7 @@ class Batcher:
         self._max_tokens = max_tokens
         self._on_failure = on_failure
         self._hand_over = hand_over
+        self._traced = traced
         self._changed = threading.Condition()
         self._ring: deque[Ticket] = deque()
         self._waiting = 0
@@ -362,7 +365,7 @@ class Batcher:
     def _answer_group(self, parts: Sequence[Part]) -> None:
         """Answer parts that want the same; if that fails, one after another, so that only the cause fails."""
         try:
-            finished = _answer_parts(parts)
+            finished = _answer_parts(parts, self._traced)
         except Exception as error:  # noqa: BLE001 - it is the answer to the request that caused it
             if len(parts) == 1 and isinstance(error, DamagedModuleError):
                 (part,) = parts
@@ -427,14 +430,14 @@ def _alike(parts: Sequence[Part]) -> list[list[Part]]:
     return list(groups.values())
 
 
-def _answer_parts(parts: Sequence[Part]) -> list[Ticket]:
+def _answer_parts(parts: Sequence[Part], traced: Callable[[Live], bool]) -> list[Ticket]:
     """Answer parts that want the same; return the requests that have all answers now."""
     ticket = parts[0].ticket
     assert ticket.live is not None, "a request gets its generation before it gets into a batch"  # noqa: S101
     examples = [example for part in parts for example in part.examples]
     top_n = max(part.ticket.top_n for part in parts)
     live = _restricted(ticket.live, ticket.tasks)
-    predictions = iter(answer(live, examples, top_n=top_n, explain=ticket.explain))
+    predictions = iter(answer(live, examples, top_n=top_n, explain=ticket.explain, traced=traced(live)))
     for part in parts:
         own = [next(predictions) for _ in part.examples]
         part.ticket.done += [one.with_options(part.ticket.top_n, part.ticket.min_score) for one in own]

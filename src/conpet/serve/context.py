@@ -16,8 +16,10 @@ from conpet.serve.keys import KeyStore
 from conpet.serve.logs import Log, make_log
 from conpet.serve.metrics import Metrics
 from conpet.serve.rates import RateLimiter
+from conpet.serve.recording import AnswerRecorder
 from conpet.serve.serving import Serving
 from conpet.serve.settings import ServeSettings
+from conpet.serve.watching import Watcher
 
 FAILURES_PER_SECOND = 0.2
 """Wrong keys that an address may send, after a burst of `FAILURE_BURST`."""
@@ -41,6 +43,8 @@ class ServerContext:
         serving: The workspace as it is served.
         jobs: The workspace's jobs.
         runner: Runs them, unless another process does.
+        recorder: Records the answers.
+        watcher: Watches the record.
         uploads: Number of uploads being received or checked.
         followers: Number of clients that follow jobs.
         verifying: Limits how many new keys are verified at once.
@@ -56,6 +60,8 @@ class ServerContext:
     serving: Serving
     jobs: JobQueue
     runner: JobRunner
+    recorder: AnswerRecorder
+    watcher: Watcher
     failures: RateLimiter = field(default_factory=lambda: RateLimiter(FAILURES_PER_SECOND, FAILURE_BURST))
     uploads: int = 0
     followers: int = 0
@@ -75,7 +81,9 @@ class ServerContext:
         if settings.rate_limit is not None:
             rates = RateLimiter(settings.rate_limit / settings.workers, settings.rate_burst)
         log, metrics = make_log(settings.log_level), Metrics()
-        serving = Serving(settings, metrics, log, on_failure)
+        recorder = AnswerRecorder(settings, log, metrics)
+        watcher = Watcher(settings, recorder.predictions, metrics, log)
+        serving = Serving(settings, metrics, log, on_failure, recorder)
         jobs = JobQueue(settings.workspace, settings.max_jobs)
         runner = JobRunner(
             settings.workspace,
@@ -85,7 +93,7 @@ class ServerContext:
             threads=settings.threads,
             on_end=metrics.job_ended,
         )
-        return cls(settings, KeyStore(settings.keys), rates, log, metrics, serving, jobs, runner)
+        return cls(settings, KeyStore(settings.keys), rates, log, metrics, serving, jobs, runner, recorder, watcher)
 
     def ready(self) -> Batcher:
         """Return what answers.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -11,10 +12,17 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from conpet.cost import Meter
 from conpet.jobs.records import Job, JobState
 from conpet.serve.settings import SHARED_FOLDER
-from conpet.types import Prediction
+from conpet.types import Decision, Prediction
+from conpet.watching.report import WatchReport
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _JOB_SECONDS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)
+_WATCHED = {
+    "alarm": "1 if the signal has an alarm since the last change, otherwise 0.",
+    "evidence": "Evidence of a change, as a share of what raises an alarm.",
+    "value": "Value of the signal in the last inputs.",
+    "reference": "Value of the signal in the reference.",
+}
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
@@ -23,6 +31,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._labels_shown: set[str] = set()
         self._requests = Counter(
             "conpet_requests", "Requests answered.", ["method", "route", "status"], registry=registry
         )
@@ -53,6 +62,28 @@ class Metrics:
             "conpet_job_seconds", "Time to run a job.", ["kind"], buckets=_JOB_SECONDS, registry=registry
         )
         self._answers = Counter("conpet_answers", "Answers by task.", ["task"], registry=registry)
+        self._decisions = Counter("conpet_decisions", "Answers by decision.", ["decision"], registry=registry)
+        for decision in get_args(Decision):
+            self._decisions.labels(decision)
+        self._watched = {
+            name: Gauge(f"conpet_watch_{name}", meaning, ["signal"], registry=registry, multiprocess_mode="mostrecent")
+            for name, meaning in _WATCHED.items()
+        }
+        self._watch_alarms = Gauge(
+            "conpet_watch_alarms",
+            "Signals with an alarm since the last change.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._watch_inputs = Gauge(
+            "conpet_watch_inputs",
+            "Inputs watched since the last change.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._recorded = Counter(
+            "conpet_recorded_predictions", "Predictions recorded, or lost.", ["result"], registry=registry
+        )
 
     def request_done(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request."""
@@ -83,9 +114,28 @@ class Metrics:
         self._swaps.labels("failed").inc()
 
     def answered(self, predictions: Iterable[Prediction]) -> None:
-        """Count answers by task."""
+        """Count answers by task and by decision."""
         for prediction in predictions:
             self._answers.labels(prediction.task).inc()
+            self._decisions.labels(prediction.decision).inc()
+
+    def watched(self, report: WatchReport) -> None:
+        """Set what watching found; of single labels only those with an alarm."""
+        self._watch_alarms.set(len(report.alarms))
+        self._watch_inputs.set(report.inputs)
+        for signal in report.signals:
+            shown = signal.alarm or not signal.name.startswith("label ")
+            if not shown and signal.name not in self._labels_shown:
+                continue
+            self._labels_shown.add(signal.name)
+            self._watched["alarm"].labels(signal.name).set(signal.alarm)
+            self._watched["evidence"].labels(signal.name).set(signal.evidence / signal.threshold)
+            for name, value in (("value", signal.value), ("reference", signal.reference)):
+                self._watched[name].labels(signal.name).set(float("nan") if value is None else value)
+
+    def recorded(self, predictions: int, *, written: bool) -> None:
+        """Count predictions that were recorded, or could not be."""
+        self._recorded.labels("written" if written else "lost").inc(predictions)
 
     def job_ended(self, job: Job, seconds: float) -> None:
         """Count a job that ended."""

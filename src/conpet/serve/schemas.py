@@ -186,6 +186,33 @@ _COST: JsonDict = {
     "versions": [],
     "notes": [],
 }
+_WATCHED: JsonDict = {
+    "generation": 11,
+    "inputs": 2340,
+    "reference": 500,
+    "complete": True,
+    "window": 500,
+    "first": _TIME,
+    "last": _TIME,
+    "start": 1,
+    "false_alarm": 0.05,
+    "alarms": ["unfit"],
+    "signals": [
+        {
+            "name": "unfit",
+            "meaning": "share of inputs that fit no label",
+            "value": 0.11,
+            "reference": 0.03,
+            "evidence": 1250.0,
+            "threshold": 180.0,
+            "alarm": True,
+            "at": _TIME,
+            "since": _TIME,
+            "inputs": 1150,
+            "hint": "label some of these inputs, and learn them as a new task: `conpet learn`",
+        }
+    ],
+}
 _PROBLEM: JsonDict = {
     "type": "urn:conpet:problem:invalid-inputs",
     "title": "Unprocessable Entity",
@@ -340,6 +367,40 @@ class VersionsResponse(BaseModel):
 
     generation: int
     versions: list[VersionFields]
+
+
+class SignalFields(BaseModel):
+    """A quantity that is watched; the fields of `conpet.watching.report.Signal`."""
+
+    name: str
+    meaning: str
+    value: float | None
+    reference: float | None
+    evidence: float
+    threshold: float
+    alarm: bool
+    at: str | None
+    since: str | None
+    inputs: int | None
+    hint: str
+
+
+class WatchResponse(BaseModel):
+    """What watching the recorded predictions since the last change has found."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_WATCHED]})
+
+    generation: int
+    inputs: int
+    reference: int
+    complete: bool
+    window: int
+    first: str | None
+    last: str | None
+    start: int
+    false_alarm: float
+    alarms: list[str]
+    signals: list[SignalFields]
 
 
 class ProblemFields(BaseModel):

@@ -17,6 +17,7 @@ from conpet.errors import is_out_of_memory
 from conpet.serve.batching import Batcher
 from conpet.serve.logs import Log
 from conpet.serve.metrics import Metrics
+from conpet.serve.recording import AnswerRecorder
 from conpet.serve.settings import ServeSettings
 from conpet.serve.usage import ServedUsage
 from conpet.serve.warming import warm
@@ -38,15 +39,22 @@ class Serving:
         metrics: The process's metrics.
         log: The process's log.
         on_failure: Called if the workspace cannot be loaded at the start, or nothing can be answered any more.
+        recorder: Records the answers.
     """
 
     def __init__(
-        self, settings: ServeSettings, metrics: Metrics, log: Log, on_failure: Callable[[Exception], None]
+        self,
+        settings: ServeSettings,
+        metrics: Metrics,
+        log: Log,
+        on_failure: Callable[[Exception], None],
+        recorder: AnswerRecorder,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._log = log
         self._on_failure = on_failure
+        self._recorder = recorder
         self._workspace: ConPET | None = None
         self._batcher: Batcher | None = None
         self._usage: ServedUsage | None = None
@@ -102,6 +110,7 @@ class Serving:
         if self._workspace is not None:
             self.write_usage(now=True)
             self._workspace.close()
+        self._recorder.close(seconds)
 
     def _run(self) -> None:
         try:
@@ -122,11 +131,20 @@ class Serving:
         self._workspace = ConPET.open(
             settings.workspace, backbone=settings.backbone, device=settings.device, wait_for_changes=False
         )
+        self._recorder.check(self._workspace.settings)
         live = self._workspace.live.refresh(self._warm)
         self._metrics.swapped(live.generation)
         max_tokens = live.method.backbone.max_tokens
         self._usage = usage = ServedUsage(self._workspace.store.ledger, self._metrics)
-        self._batcher = Batcher(lambda: self.live, settings, usage, max_tokens, self._on_failure, self._hand_over)
+        self._batcher = Batcher(
+            lambda: self.live,
+            settings,
+            usage,
+            max_tokens,
+            self._on_failure,
+            self._hand_over,
+            lambda live: self._recorder.mode(live.method.settings.log) != "off",
+        )
         gc.freeze()  # searching all that was imported and loaded would stop all requests for a tenth of a second
         self._log.info("ready", generation=live.generation, tasks=len(live.state.tasks))
 

@@ -6,14 +6,17 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from conpet.config import StrictModel
+from conpet.config.settings import switch
 from conpet.errors import ConfigError
 from conpet.serve.keys import KEYS
+from conpet.watching.report import REFERENCE, WINDOW, WatchOptions
+from conpet.watching.webhook import check_url
 
 PREFIX = "CONPET_SERVE_"
 """Prefix of the environment variables: `CONPET_SERVE_PORT` sets `port`."""
@@ -69,6 +72,13 @@ class ServeSettings(StrictModel):
         poll_seconds: Seconds between looks for a new generation.
         log_level: "debug", "info", "warning" or "error".
         log_texts: Whether the log may contain the inputs.
+        log_predictions: What is recorded of predictions: "off", "hash" or "text"; by default as in the workspace.
+        log_to: Folder of the record of predictions; by default the workspace's.
+        watch_seconds: Seconds between looks at the record for changes (`conpet watch`); None to watch on request only.
+        watch_webhook: Address that each alarm is sent to, once, with http:// or https://.
+        watch_reference: Number of first inputs that the others are compared with, or a duration like 24h.
+        watch_window: Number of last inputs whose values are shown, or a duration.
+        watch_false_alarm: Probability that there is ever an alarm if nothing changes.
     """
 
     noun: ClassVar[str] = "serve setting"
@@ -106,6 +116,13 @@ class ServeSettings(StrictModel):
     poll_seconds: Annotated[float, Field(gt=0, le=1)] = 0.2
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     log_texts: bool = False
+    log_predictions: Annotated[Literal["off", "hash", "text"], BeforeValidator(switch)] | None = None
+    log_to: Path | None = None
+    watch_seconds: Seconds | None = None
+    watch_webhook: str | None = None
+    watch_reference: int | str = REFERENCE
+    watch_window: int | str = WINDOW
+    watch_false_alarm: float = 0.05
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -114,7 +131,15 @@ class ServeSettings(StrictModel):
                 f"max_inputs={self.max_inputs} is larger than queue_inputs={self.queue_inputs}: the largest request "
                 "would never be accepted; raise queue_inputs or lower max_inputs"
             )
+        self._check_watching()
         return self
+
+    def _check_watching(self) -> None:
+        WatchOptions.of(self.watch_false_alarm, self.watch_reference, self.watch_window)
+        if self.watch_webhook is not None:
+            check_url(self.watch_webhook)
+            if self.watch_seconds is None:
+                raise ValueError("watch_webhook: alarms are sent only with watch_seconds")
 
     @property
     def keys(self) -> Path:

@@ -8,18 +8,23 @@ from dataclasses import replace
 from itertools import islice
 from typing import Literal, TypeVar, overload
 
+import torch
+
 from conpet.cost import metered, spending
 from conpet.data import Example, Input, Kind, check_example
 from conpet.data.rows import RowError, id_of, to_example
 from conpet.errors import DamagedModuleError, DataError, Problem, listed, plural
 from conpet.heads.base import Answer
+from conpet.methods.base import Scores
 from conpet.resident import release_unused
 from conpet.state.explain import explain as explained_by
+from conpet.state.explain import task_scores
 from conpet.state.inputs import EncodedInputs, cut_tokens
 from conpet.state.live import Live, LiveState
-from conpet.state.refusal import judge
+from conpet.state.recorder import Recorder
+from conpet.state.refusal import Verdict, judge
 from conpet.store.usage import Usage
-from conpet.types import Candidate, OnError, Prediction, PredictOptions
+from conpet.types import Candidate, OnError, Prediction, PredictOptions, Trace
 
 CHUNK = 256
 """Number of inputs per batch of a stream."""
@@ -37,11 +42,13 @@ class Engine:
     Args:
         live: The live state.
         usage: Counts the answers and their cost, or None.
+        recorder: Records predictions, if the settings say so; None to record none.
     """
 
-    def __init__(self, live: LiveState, usage: Usage | None = None) -> None:
+    def __init__(self, live: LiveState, usage: Usage | None = None, recorder: Recorder | None = None) -> None:
         self._live = live
         self._usage = usage
+        self._recorder = recorder
         self._until_release = 0
 
     @overload
@@ -97,15 +104,19 @@ class Engine:
             UnknownNameError: One of `tasks` was not learned.
             DataError: An input cannot be predicted and `on_error` is "fail", or there are no tasks.
             DamagedModuleError: Some inputs need a module that is damaged on disk, and `on_error` is "fail".
+            ReadOnlyError: Predictions are to be recorded, but nothing can be written.
         """
         options = PredictOptions(top_n, min_score, on_error, explain)
         live = self._live.now()
         if tasks is not None:
             live = live.among(tasks)
         items = _checked(live, require_several(inputs), first)
+        recorder = self._recorder
+        if recorder is not None and not recorder.begin(live.method.settings.log):
+            recorder = None
         try:
             with spending() as spent, metered() as meter:
-                results = self._results(live, items, options, first)
+                results = self._results(live, items, options, first, recorder)
         finally:
             self._answered(len(items))
         if self._usage is not None:
@@ -119,12 +130,16 @@ class Engine:
 
     @staticmethod
     def _results(
-        live: Live, items: Sequence[Example | Problem], options: PredictOptions, first: int
+        live: Live,
+        items: Sequence[Example | Problem],
+        options: PredictOptions,
+        first: int,
+        recorder: Recorder | None,
     ) -> Sequence[Prediction | Problem]:
         # Whether an input fits is seen when it is encoded. To look beforehand would tokenize all inputs twice.
         with suppress(DataError):
-            return _results(live, items, options, first)
-        return _results(live, fitting(live, items, first), options, first)
+            return _results(live, items, options, first, recorder)
+        return _results(live, fitting(live, items, first), options, first, recorder)
 
     def _answered(self, inputs: int) -> None:
         """Release memory after the first inputs, for which classifiers were fitted, and from time to time."""
@@ -193,7 +208,13 @@ def require_several(inputs: Inputs) -> Inputs:
 
 
 def answer(
-    live: Live, examples: Sequence[Example], *, top_n: int = 3, min_score: float = 0.0, explain: bool = False
+    live: Live,
+    examples: Sequence[Example],
+    *,
+    top_n: int = 3,
+    min_score: float = 0.0,
+    explain: bool = False,
+    traced: bool = False,
 ) -> list[Prediction]:
     """Predict examples, each among the tasks of its kind.
 
@@ -203,6 +224,7 @@ def answer(
         top_n: See `PredictOptions`.
         min_score: See `PredictOptions`.
         explain: See `PredictOptions`.
+        traced: Whether to return how each answer came about (`Prediction.trace`).
 
     Raises:
         DataError: An example does not fit into the backbone.
@@ -216,7 +238,9 @@ def answer(
             groups = [[row] for row in rows] if live.method.backbone.deterministic else [rows]
             for together in groups:
                 try:
-                    predictions = _predict_kind(live, kind, [examples[row] for row in together], top_n, explain)
+                    predictions = _predict_kind(
+                        live, kind, [examples[row] for row in together], top_n, explain=explain, traced=traced
+                    )
                 except DamagedModuleError as error:
                     damage |= dict.fromkeys((together[row] for row in error.inputs), str(error))
                 else:
@@ -286,7 +310,11 @@ def fitting(live: Live, items: Sequence[Example | Problem], first: int) -> list[
 
 
 def _results(
-    live: Live, items: Sequence[Example | Problem], options: PredictOptions, first: int
+    live: Live,
+    items: Sequence[Example | Problem],
+    options: PredictOptions,
+    first: int,
+    recorder: Recorder | None,
 ) -> Sequence[Prediction | Problem]:
     """Return the predictions of examples, and problems as `options.on_error` says.
 
@@ -301,7 +329,14 @@ def _results(
         )
     examples = [item for item in items if isinstance(item, Example)]
     try:
-        predictions = answer(live, examples, top_n=options.top_n, min_score=options.min_score, explain=options.explain)
+        predictions = answer(
+            live,
+            examples,
+            top_n=options.top_n,
+            min_score=options.min_score,
+            explain=options.explain,
+            traced=recorder is not None,
+        )
     except DamagedModuleError as error:
         numbers = [number for number, item in enumerate(items, start=first) if isinstance(item, Example)]
         needing = [numbers[at] for at in error.inputs]
@@ -315,14 +350,18 @@ def _results(
         for number in needing:
             item = items[number - first]
             others[number - first] = Problem("inputs", number, str(error), item.id)
-        return _results(live, others, options, first)
+        return _results(live, others, options, first, recorder)
+    if recorder is not None and examples:
+        predictions = recorder.record(live.method.settings.log, examples, predictions)
     if options.on_error != "report":
         return predictions
     rest = iter(predictions)
     return [item if isinstance(item, Problem) else next(rest) for item in items]
 
 
-def _predict_kind(live: Live, kind: Kind, examples: Sequence[Example], top_n: int, explain: bool) -> list[Prediction]:
+def _predict_kind(
+    live: Live, kind: Kind, examples: Sequence[Example], top_n: int, *, explain: bool, traced: bool
+) -> list[Prediction]:
     method, state = live.method, live.state
     inputs = method.encode(state, examples, kind, keep=False)
     all_scores = method.score(state, inputs, kind)
@@ -335,6 +374,7 @@ def _predict_kind(live: Live, kind: Kind, examples: Sequence[Example], top_n: in
     cut = cut_tokens(inputs)
     verdicts = judge(method, state, inputs, kind, scores)
     head_answers = _head_answers(live, inputs, [owners[row[0]] for row in columns])
+    traces = _traces(live, all_scores, verdicts) if traced else [None] * len(columns)
 
     def candidate(column: int, score: float) -> Candidate:
         task = state.tasks[owners[column]]
@@ -363,12 +403,30 @@ def _predict_kind(live: Live, kind: Kind, examples: Sequence[Example], top_n: in
                 in_scope=verdict.in_scope,
                 confidence=verdict.confidence,
                 candidates=tuple(map(candidate, choice.columns, choice.probabilities)),
+                trace=traces[row],
             )
         )
     if not explain:
         return predictions
     explanations = explained_by(live, kind, inputs, all_scores)
     return [replace(one, explanation=why) for one, why in zip(predictions, explanations, strict=True)]
+
+
+def _traces(live: Live, scores: Scores, verdicts: Sequence[Verdict]) -> Sequence[Trace | None]:
+    """Return how the answer to each input came about."""
+    by_task = task_scores(live, scores.classes) if scores.tasks is None else scores.tasks
+    selector = by_task.amax(dim=1).exp().tolist()
+    ran: list[list[tuple[str, int]]] = [[] for _ in verdicts]
+    if scores.ran is not None:
+        tasks = live.state.tasks
+        of_task = torch.zeros((len(scores.ran), len(tasks)), dtype=torch.float32)
+        of_task.index_add_(1, live.state.owner, scores.ran.float())
+        for row, index in of_task.nonzero().tolist():
+            ran[row].append((tasks[index].name, tasks[index].version))
+    return [
+        Trace(likeliest, verdict.scope, tuple(modules))
+        for likeliest, verdict, modules in zip(selector, verdicts, ran, strict=True)
+    ]
 
 
 def _head_answers(live: Live, inputs: EncodedInputs, owners: Sequence[int]) -> dict[int, Answer]:

@@ -37,7 +37,7 @@ def explain(live: Live, kind: Kind, inputs: EncodedInputs, scores: Scores) -> li
         scores: Their scores.
     """
     tasks = live.state.tasks
-    by_answer = _task_scores(live, scores.classes)
+    by_answer = task_scores(live, scores.classes)
     by_selector = by_answer if scores.tasks is None else scores.tasks
     ranked = _likeliest(live, kind, by_selector, RANKED)
     nearest = _nearest(live, inputs, _likeliest(live, kind, by_answer, SEARCHED)[1])
@@ -55,7 +55,7 @@ def explain(live: Live, kind: Kind, inputs: EncodedInputs, scores: Scores) -> li
     return explanations
 
 
-def _task_scores(live: Live, classes: Tensor) -> Tensor:
+def task_scores(live: Live, classes: Tensor) -> Tensor:
     """Return the log of the summed probabilities of each task's classes `[n, T]`."""
     sums = torch.zeros((len(classes), len(live.state.tasks)), dtype=torch.float32)
     return sums.index_add_(1, live.state.owner, classes.exp()).log()

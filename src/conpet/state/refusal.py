@@ -47,11 +47,13 @@ class Verdict:
     Attributes:
         in_scope: Probability of belonging to something learned.
         confidence: Probability that the likeliest label is right, `in_scope` included.
+        scope: The score that `in_scope` was made of.
         choice: The decision, with columns of the state's classes.
     """
 
     in_scope: float
     confidence: float
+    scope: float
     choice: Choice
 
 
@@ -75,7 +77,8 @@ def judge(method: Method, state: State, inputs: EncodedInputs, kind: Kind, score
         thresholds = _thresholds(state, calibration, kind, labels, config.coverage)
     # Thresholds are compared with probabilities under the share that they were fitted with.
     share = fitted.unknown_share if thresholds is not None and thresholds.pooled else config.unknown_share
-    inside = probability_of_scope(fitted, scope_scores(method, state, inputs, kind).amax(dim=1), share)
+    scopes = scope_scores(method, state, inputs, kind).amax(dim=1)
+    inside = probability_of_scope(fitted, scopes, share)
     probabilities = tempered(scores[:, possible], fitted.temperature).double().exp() * inside.unsqueeze(1)
     if thresholds is not None and thresholds.pooled:
         choices, note = choose_by_coverage(probabilities, inside, labels, thresholds), None
@@ -89,13 +92,16 @@ def judge(method: Method, state: State, inputs: EncodedInputs, kind: Kind, score
         Verdict(
             belongs,
             confidence,
+            scope,
             replace(
                 choice,
                 columns=tuple(places[column] for column in choice.columns),
                 reason=f"{choice.reason} ({note})" if note else choice.reason,
             ),
         )
-        for belongs, confidence, choice in zip(inside.tolist(), confidences, choices, strict=True)
+        for belongs, confidence, scope, choice in zip(
+            inside.tolist(), confidences, scopes.tolist(), choices, strict=True
+        )
     ]
 
 

@@ -46,11 +46,11 @@ class Database:
         self._tables = tables
         self._version = version
         self._reading = _engine(lambda: _open_to_read(file))
-        self._writing = _engine(lambda: _connect(file, "rw"), begin="BEGIN IMMEDIATE")
+        self._writing = _engine(lambda: connect(file, "rw"), begin="BEGIN IMMEDIATE")
 
     def create(self) -> None:
         """Create the file with all tables."""
-        with _translated(self.file), closing(_connect(self.file, "rwc")) as raw:
+        with translated(self.file), closing(connect(self.file, "rwc")) as raw:
             raw.execute("PRAGMA journal_mode=WAL")
             raw.execute(f"PRAGMA user_version={self._version}")
         with self.write() as connection:
@@ -64,7 +64,7 @@ class Database:
             CorruptionError: The file is damaged, or what it returns is not what conpet wrote.
         """
         try:
-            with _translated(self.file), self._reading.begin() as connection:
+            with translated(self.file), self._reading.begin() as connection:
                 yield connection
         except ConpetError:
             raise
@@ -75,12 +75,12 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Yield a connection whose statements are committed together at the end, or rolled back on an error."""
-        with _translated(self.file), self._writing.begin() as connection:
+        with translated(self.file), self._writing.begin() as connection:
             yield connection
 
     def scrub(self) -> bool:
         """Write the file anew without free pages and empty its log; return whether no reader prevented that."""
-        with _translated(self.file), closing(_connect(self.file, "rw")) as raw:
+        with translated(self.file), closing(connect(self.file, "rw")) as raw:
             raw.execute("PRAGMA temp_store=MEMORY")  # what is deleted must not be copied to another folder
             raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             raw.execute("VACUUM")
@@ -121,16 +121,29 @@ def _open_to_read(file: Path) -> sqlite3.Connection:
     if missing_right(file) or missing_right(file.parent):
         return connect_read_only(file, BUSY_SECONDS)
     try:
-        return _connect(file, "rw")
+        return connect(file, "rw")
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _NO_ROOM:
             raise
         return connect_read_only(file, BUSY_SECONDS)
 
 
-def _connect(file: Path, mode: str) -> sqlite3.Connection:
+def connect(file: Path, mode: str, *, any_thread: bool = False) -> sqlite3.Connection:
+    """Open a database file; its transactions are begun and ended by hand.
+
+    Args:
+        file: The file.
+        mode: "rw", or "rwc" to create it.
+        any_thread: Whether other threads than this one may use the connection, one at a time.
+    """
     # With isolation_level=None the driver begins no transaction: the engine does, for reads too.
-    raw = sqlite3.connect(f"{file.as_uri()}?mode={mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+    raw = sqlite3.connect(
+        f"{file.as_uri()}?mode={mode}",
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=not any_thread,
+    )
     try:
         raw.execute("PRAGMA foreign_keys=ON")
         raw.execute("PRAGMA synchronous=FULL")
@@ -143,7 +156,7 @@ def _connect(file: Path, mode: str) -> sqlite3.Connection:
 
 
 @contextmanager
-def _translated(file: Path) -> Iterator[None]:
+def translated(file: Path) -> Iterator[None]:
     """Translate SQLite errors about the disk into `OSError`s."""
     try:
         yield

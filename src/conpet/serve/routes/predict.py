@@ -107,6 +107,8 @@ async def predict(request: Request) -> Response:
     if predictions is None:
         return Response(status_code=_CLIENT_GONE)
     context.serving.answered(predictions)
+    config = (ticket.live or context.serving.live).method.settings.log
+    context.recorder.record(request.state.request_id, examples, predictions, config)
     request.state.logged["generation"] = predictions[0].generation
     return _response(predictions, examples, show_examples=caller.role.allows(Role.LEARN))
 

@@ -1,0 +1,301 @@
+"""How often does watching raise an alarm if nothing changes, and how soon if something does? See docs/how-to/watch.md.
+
+python benchmarks/watch.py [--kept build/refusal] [PART ...]
+
+Parts: "false alarms" and "drifts". Held-out inputs are answered once by a workspace of the method `logistic` with
+`minilm-l6`; streams are drawn from these answers and watched by `conpet.watching`. Parts that are not named keep their
+results. One thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.provenance import RESULTS, provenance, write_result
+from benchmarks.refusal import Learned, _inputs, by_task, groups_of, learned
+from benchmarks.refusal_data import FOLDERS, Part, parts
+from conpet.backbone.backbone import Backbone
+from conpet.backbone.load import load_backbone
+from conpet.data import Kind
+from conpet.data.benchmarks import read_data
+from conpet.refusal.calibration import Calibration
+from conpet.report.text import wilson_interval
+from conpet.state.refusal import judge
+from conpet.state.slots import REFUSAL
+from conpet.store.prediction_log import Watched
+from conpet.watching import watch as watching
+from conpet.watching.martingale import BLOCK
+from conpet.watching.report import WatchOptions
+from conpet.watching.watch import Watch
+
+BACKBONE, BLOCK_WIDTH = "minilm-l6", 384
+SETS = ("clinc150", "banking77", "hwu64")
+SHUFFLES, LONG_RUNS, LONG = 300, 30, 20_000
+RUNS, BEFORE, LONGEST = 30, (1000, 10_000), 10_000
+"""Runs of a drift, inputs from the first up to the drift, and most inputs after it."""
+NEW_LABELS = 15
+HELD_OUT_CALIBRATION = 256
+OPTIONS = WatchOptions()
+RESULT = "watch"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"parts to measure: {', '.join(PARTS)}; all if none")
+    parser.add_argument("--kept", type=Path, default=Path("build/refusal"), help="folder for features")
+    arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.parts) - set(PARTS)):
+        parser.error(f"no part {', '.join(unknown)}")
+    torch.set_num_threads(1)
+    made_by = provenance()
+    path = RESULTS / f"{RESULT}.json"
+    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    result.pop("made_by", None)
+    result["options"] = {
+        "false_alarm": OPTIONS.false_alarm,
+        "reference": OPTIONS.reference,
+        "block": BLOCK,
+        "backbone": BACKBONE,
+        "before": BEFORE,
+        "longest": LONGEST,
+    }
+    for name in arguments.parts or PARTS:
+        started = time.process_time()
+        result[name] = PARTS[name](arguments.kept)
+        result[name]["processor_seconds"] = round(time.process_time() - started, 1)
+        print(name, json.dumps(result[name], indent=1)[:6000], flush=True)
+        write_result(RESULT, result, made_by)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers of one workspace.
+
+    Attributes:
+        learned: What it has learned.
+        known: Answers to held-out inputs of learned labels, by label.
+        others: Answers to other inputs, by what they are.
+    """
+
+    learned: watching.Learned
+    known: Mapping[str, Sequence[Watched]]
+    others: Mapping[str, Sequence[Watched]]
+
+    @property
+    def pool(self) -> list[Watched]:
+        """The answers to all held-out inputs of learned labels."""
+        return [one for of_label in self.known.values() for one in of_label]
+
+
+def answers_of(data: str, kept: Path, *, without: Iterable[str] = ()) -> Answers:
+    """Learn a data set without some labels, and answer its held-out inputs."""
+    found = parts(data, BACKBONE, kept)
+    left_out = set(without)
+    groups = {name: [one for one in labels if one not in left_out] for name, labels in groups_of(data).items()}
+    labels = [label for of_group in groups.values() for label in of_group]
+    workspace = learned(by_task(found["train"], groups), BLOCK_WIDTH)
+    validation = found["validation"].of(labels)
+    rows = random.Random(0).sample(range(len(validation.labels)), min(HELD_OUT_CALIBRATION, len(validation.labels)))
+    workspace = workspace.with_calibration(validation.at(rows))
+    test = found["test"].of(labels)
+    known: dict[str, list[Watched]] = {}
+    for label, one in zip(test.labels, answered(workspace, test), strict=True):
+        known.setdefault(label, []).append(one)
+    others: dict[str, Sequence[Watched]] = {}
+    if left_out:
+        others["new intents"] = answered(workspace, found["test"].of(left_out))
+    if "unknown" in found:
+        others["out of scope"] = answered(workspace, found["unknown"])
+    if "misspelt" in found:
+        others["misspelt"] = answered(workspace, found["misspelt"].of(labels))
+        others["japanese"] = answered(workspace, japanese(kept))
+    calibration = Calibration.from_json(workspace.state.shared[REFUSAL].document(REFUSAL))
+    held_out = {kind: fitted.scores for kind, fitted in calibration.kinds.items()}
+    return Answers(watching.Learned({name: tuple(of) for name, of in groups.items()}, held_out), known, others)
+
+
+def answered(workspace: Learned, part: Part) -> list[Watched]:
+    """Return the answers to a part."""
+    state = workspace.state
+    scores = workspace.scores(part.features)
+    verdicts = judge(workspace.method, state, _inputs(part.features), Kind.TEXT, scores)
+    by_task = torch.zeros((len(scores), len(state.tasks))).index_add_(1, state.owner, scores.exp())
+    owner = state.owner.tolist()
+    rows = zip(scores.argmax(dim=1).tolist(), by_task.amax(dim=1).tolist(), verdicts, strict=True)
+    return [
+        Watched(
+            0,
+            0.0,
+            str(Kind.TEXT),
+            1,
+            state.tasks[owner[column]].name,
+            state.classes[column],
+            verdict.in_scope,
+            verdict.confidence,
+            verdict.choice.decision,
+            selector,
+            verdict.scope,
+        )
+        for column, selector, verdict in rows
+    ]
+
+
+def japanese(kept: Path) -> Part:
+    """Return Japanese sentences on any subject."""
+    examples = list(read_data("sib200_ja", FOLDERS).train)
+    path = kept / f"sib200_ja-{BACKBONE}.safetensors"
+    if not path.exists():
+        model = Backbone(load_backbone(BACKBONE, dtype="float32", device="cpu"))
+        save_file({"features": model.states(examples, keep=False).features}, path)
+    return Part(load_file(path)["features"], [str(one.label) for one in examples], examples)
+
+
+def watch(answers: Answers, stream: Iterator[Watched], longest: int) -> Watch:
+    """Watch a stream until an alarm, or up to a number of inputs."""
+    watched = Watch(answers.learned, OPTIONS)
+    while watched.inputs < longest and not watched.alarm:
+        block = [one for _, one in zip(range(BLOCK), stream, strict=False)]
+        if not block:
+            break
+        watched.add(block)
+    return watched
+
+
+def false_alarms_part(kept: Path) -> dict[str, Any]:
+    """Count alarms in streams in which nothing changes."""
+    result: dict[str, Any] = {}
+    for data in SETS:
+        answers = answers_of(data, kept)
+        pool = answers.pool
+        shuffled = [
+            watch(answers, iter(random.Random(run).sample(pool, len(pool))), len(pool)) for run in range(SHUFFLES)
+        ]
+        generators = [random.Random(f"long {run}") for run in range(LONG_RUNS)]
+        drawn = [watch(answers, _drawn(pool, generator), LONG) for generator in generators]
+        result[data] = {
+            "shuffled": {"inputs": len(pool), **_counted(shuffled)},
+            "drawn": {"inputs": LONG, **_counted(drawn)},
+        }
+        print(data, json.dumps(result[data]), flush=True)
+    return result
+
+
+def _counted(runs: Sequence[Watch]) -> dict[str, Any]:
+    """Return how many runs had an alarm."""
+    alarms = [run for run in runs if run.alarm]
+    names = Counter(name for run in alarms for name in {_family(one.name) for one in run.report().alarms})
+    return {
+        "runs": len(runs),
+        "alarms": len(alarms),
+        "share": len(alarms) / len(runs),
+        "interval": list(wilson_interval(len(alarms), len(runs))),
+        "signals": dict(names),
+    }
+
+
+def _drawn(pool: Sequence[Watched], generator: random.Random) -> Iterator[Watched]:
+    while True:
+        yield generator.choice(pool)
+
+
+def drifts_part(kept: Path) -> dict[str, Any]:
+    """Measure how soon planted drifts are found."""
+    result: dict[str, Any] = {}
+    for data in ("clinc150", "hwu64"):
+        labels = sorted(label for of_group in groups_of(data).values() for label in of_group)
+        new = random.Random(1).sample(labels, NEW_LABELS)
+        answers = answers_of(data, kept, without=new)
+        result[data] = {}
+        for name, changed in drifts(answers).items():
+            result[data][name] = {str(before): _delays(answers, changed, before) for before in BEFORE}
+            print(data, name, json.dumps(result[data][name]), flush=True)
+    return result
+
+
+Mixture = Sequence[tuple[float, Sequence[Watched]]]
+"""Weights and pools that inputs are drawn from."""
+
+
+def drifts(answers: Answers) -> dict[str, Sequence[Mixture]]:
+    """Return what inputs are drawn from after each drift; runs take turns if there are several."""
+    pool = answers.pool
+    found: dict[str, Sequence[Mixture]] = {}
+    for source in ("new intents", "out of scope"):
+        for share in (0.02, 0.05, 0.1):
+            if source in answers.others:
+                found[f"{source}, {share:.0%}"] = [[(1 - share, pool), (share, answers.others[source])]]
+    tasks = [
+        [one for label in labels for one in answers.known.get(label, ())] for labels in answers.learned.labels.values()
+    ]
+    tripled = [[(1.0, pool), (2 * len(of_task) / len(pool), of_task)] for of_task in tasks if of_task]
+    found["a task triples"] = tripled
+    found["a label triples"] = [
+        [(1.0, pool), (2 * len(of_label) / len(pool), of_label)] for of_label in answers.known.values()
+    ]
+    for source, name in (("misspelt", "misspelt"), ("japanese", "Japanese")):
+        for share in (0.1, 1.0):
+            if source in answers.others:
+                mixture = [(1 - share, pool), (share, answers.others[source])]
+                found[f"{name}, {share:.0%}"] = [[part for part in mixture if part[0]]]
+    return found
+
+
+def _delays(answers: Answers, mixtures: Sequence[Mixture], start: int) -> dict[str, Any]:
+    delays, first, early = [], Counter[str](), 0
+    for run in range(RUNS):
+        generator = random.Random(f"drift {run}")
+        stream = _changing(answers.pool, mixtures[run % len(mixtures)], start, generator)
+        watched = watch(answers, stream, start + LONGEST)
+        if watched.alarm and watched.inputs <= start:
+            early += 1
+        elif watched.alarm:
+            delays.append(watched.inputs - start)
+            first.update({_family(one.name) for one in watched.report().alarms})
+    ordered = sorted(delays)
+    runs = RUNS - early
+    return {
+        "runs": runs,
+        "found": len(delays),
+        "false_alarms_before": early,
+        "median_delay": _quantile(ordered, runs, 0.5),
+        "delay_of_nine_in_ten": _quantile(ordered, runs, 0.9),
+        "first_signals": dict(first.most_common()),
+    }
+
+
+def _quantile(delays: Sequence[int], runs: int, share: float) -> int | None:
+    """Return the delay within which a share of the runs had an alarm; None if fewer had."""
+    rank = -(-runs * share // 1)
+    return delays[int(rank) - 1] if rank <= len(delays) else None
+
+
+def _changing(pool: Sequence[Watched], mixture: Mixture, start: int, generator: random.Random) -> Iterator[Watched]:
+    for _ in range(start):
+        yield generator.choice(pool)
+    weights, pools = [weight for weight, _ in mixture], [drawn for _, drawn in mixture]
+    while True:
+        yield generator.choice(generator.choices(pools, weights)[0])
+
+
+def _family(signal: str) -> str:
+    return signal.split(" ")[0]
+
+
+PARTS = {"false alarms": false_alarms_part, "drifts": drifts_part}
+
+if __name__ == "__main__":
+    main()

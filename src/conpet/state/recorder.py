@@ -1,0 +1,71 @@
+"""Records the predictions of a process, if the workspace's settings say so."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from conpet.config import LogConfig
+from conpet.data import Example
+from conpet.store.prediction_log import PredictionLog
+from conpet.types import Prediction
+
+PRUNE_SECONDS = 3600.0
+"""Seconds between deletions of entries that are too old."""
+
+
+class Recorder:
+    """Appends predictions to the log. An answer is never lost: what cannot be written is counted, with a warning.
+
+    Args:
+        log: The log.
+    """
+
+    def __init__(self, log: PredictionLog) -> None:
+        self._log = log
+        self._failing = False
+        self._pruned = 0.0
+
+    def begin(self, config: LogConfig) -> bool:
+        """Return whether the next predictions are recorded.
+
+        Raises:
+            ReadOnlyError: They are to be recorded, but nothing can be written.
+            ConfigError: The file records the predictions of another workspace.
+        """
+        if config.predictions == "off":
+            return False
+        self._log.require_writable()
+        return True
+
+    def record(
+        self, config: LogConfig, examples: Sequence[Example], predictions: Sequence[Prediction]
+    ) -> list[Prediction]:
+        """Append predictions; return them with the id under which they are found."""
+        request = secrets.token_hex(8)
+        try:
+            self._log.append(self._log.rows(request, examples, predictions, with_text=config.predictions == "text"))
+            self._failing = False
+            self._prune(config)
+        except (OSError, sqlite3.Error) as error:
+            self._log.lost(len(predictions))
+            if not self._failing:
+                self._failing = True
+                warnings.warn(
+                    f"predictions are not recorded until this is mended: {error}. They are answered all the same, and "
+                    "the record will say how many are missing",
+                    stacklevel=2,
+                )
+            return list(predictions)
+        return [replace(one, request_id=request) for one in predictions]
+
+    def _prune(self, config: LogConfig) -> None:
+        now = time.monotonic()
+        if config.keep_days is not None and (not self._pruned or now - self._pruned > PRUNE_SECONDS):
+            self._pruned = now
+            self._log.prune(datetime.now(UTC) - timedelta(days=config.keep_days))

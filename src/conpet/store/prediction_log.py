@@ -1,0 +1,736 @@
+"""The record of predictions: when, on what input, with which answer, by which modules; an SQLite file of its own."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import sqlite3
+import threading
+import time
+import weakref
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Executable,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    func,
+    literal,
+    select,
+    text,
+)
+
+from conpet.artifact import sync
+from conpet.data import Example, Kind
+from conpet.errors import ConfigError, CorruptionError, ReadOnlyError, plural
+from conpet.store.access import missing_right
+from conpet.store.chain import actor
+from conpet.store.database import Database, connect, translated
+from conpet.types import Prediction
+
+FILE = "predictions.sqlite"
+KEY = "predictions.key"
+LOG_VERSION = 1
+HOUR = 3600
+PAGE = 100
+"""Default number of entries in a page."""
+_KEY_BYTES = 32
+
+_TABLES = MetaData()
+_PREDICTION = Table(
+    "prediction",
+    _TABLES,
+    Column("id", Integer, primary_key=True),
+    Column("time", Float, nullable=False),
+    Column("request", Text),
+    Column("place", Integer),
+    Column("hash", LargeBinary),
+    Column("content", Text),
+    Column("kind", Text),
+    Column("generation", Integer),
+    Column("task", Text),
+    Column("version", Integer),
+    Column("label", Text),
+    Column("score", Float),
+    Column("in_scope", Float),
+    Column("confidence", Float),
+    Column("decision", Text),
+    Column("selector", Float),
+    Column("scope", Float),
+    Column("modules", Text),
+    Column("digest", LargeBinary, nullable=False),
+    Index("prediction_time", "time"),
+    Index("prediction_request", "request"),
+    Index("prediction_hash", "hash"),
+    sqlite_autoincrement=True,
+)
+_HOUR = Table(
+    "hour",
+    _TABLES,
+    Column("hour", Integer, primary_key=True),
+    Column("generation", Integer, primary_key=True),
+    Column("task", Text, primary_key=True),
+    Column("label", Text, primary_key=True),
+    Column("decision", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("confidence", Float, nullable=False),
+    Column("in_scope", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+Table(
+    "note",
+    _TABLES,
+    Column("id", Integer, primary_key=True),
+    Column("time", Float, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("digest", LargeBinary),
+)
+Table("meta", _TABLES, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
+Table(
+    "alarm",
+    _TABLES,
+    Column("signal", Text, primary_key=True),
+    Column("start", Integer, primary_key=True),
+    Column("time", Float, nullable=False),
+)
+
+_FIELDS = tuple(column.name for column in _PREDICTION.columns)[1:-1]
+"""The columns that hold what was recorded, in the order in which they are hashed."""
+_RECORDED = tuple(_PREDICTION.columns[name] for name in _FIELDS)
+_INSERT = f"INSERT INTO prediction ({', '.join(_FIELDS)}, digest) VALUES ({', '.join('?' * (len(_FIELDS) + 1))})"  # noqa: S608
+_COUNT = """INSERT INTO hour VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET number = number + excluded.number, confidence = confidence + excluded.confidence,
+in_scope = in_scope + excluded.in_scope"""
+_CLEAR = f"UPDATE prediction SET {', '.join(f'{name} = NULL' for name in _FIELDS if name != 'time')}"  # noqa: S608
+_CHUNK = 10_000
+"""Entries that are read at a time."""
+
+Row = tuple[Any, ...]
+"""The values of an entry before it has an id and a digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """A recorded prediction.
+
+    Attributes:
+        id: Its number; later entries have higher ones.
+        time: When it was answered.
+        request: Id of the HTTP request, or of the call of `predict`.
+        place: Number of the input in the request, from 1.
+        hash: Keyed hash of the input, in hexadecimal digits.
+        content: The input, if inputs are recorded: a text, or JSON for other kinds.
+        kind: Kind of the input.
+        generation: The generation that answered.
+        task: The task that answered.
+        version: Its version.
+        label: The likeliest label, also if it was not given as the answer; None for a task without labels.
+        score: Probability of the label if the input belongs to something learned.
+        in_scope: Probability that the input belongs to something learned.
+        confidence: Probability that the label is right.
+        decision: "answer", "ask" or "decline".
+        selector: Probability of the likeliest task by the selector.
+        scope: Score of belonging to something learned.
+        modules: Tasks and versions whose modules were run.
+    """
+
+    id: int
+    time: datetime
+    request: str
+    place: int
+    hash: str
+    content: str | None
+    kind: str
+    generation: int | None
+    task: str
+    version: int
+    label: str | None
+    score: float
+    in_scope: float
+    confidence: float
+    decision: str
+    selector: float | None
+    scope: float | None
+    modules: tuple[tuple[str, int], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        document = {name: getattr(self, name) for name in self.__slots__}
+        modules = [{"task": task, "version": version} for task, version in self.modules]
+        return document | {"time": self.time.isoformat(), "modules": modules}
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What watching needs of an entry; see `LogEntry`. The time is in seconds since 1970, in UTC."""
+
+    id: int
+    time: float
+    kind: str
+    generation: int | None
+    task: str
+    label: str | None
+    in_scope: float
+    confidence: float
+    decision: str
+    selector: float | None
+    scope: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class HourCount:
+    """Predictions of one period with the same task, label, decision and generation.
+
+    Attributes:
+        hour: When the period began.
+        generation: The generation that answered; 0 for none.
+        task: The task.
+        label: The label; "" for a task without labels, or if labels are not counted.
+        decision: The decision.
+        number: How many there were.
+        confidence: Their mean confidence.
+        in_scope: Their mean probability of belonging to something learned.
+    """
+
+    hour: datetime
+    generation: int
+    task: str
+    label: str
+    decision: str
+    number: int
+    confidence: float
+    in_scope: float
+
+
+@dataclass(frozen=True, slots=True)
+class LogNote:
+    """Entries that are not there: lost, pruned or forgotten.
+
+    Attributes:
+        time: When this was noted.
+        what: "lost" (they could not be written), "pruned" or "forgotten".
+        number: How many entries.
+        actor: Who did it.
+    """
+
+    time: datetime
+    what: str
+    number: int
+    actor: str
+
+
+class PredictionLog:
+    """The record of a workspace's predictions; made on disk with the first entry.
+
+    Threads and processes may share the file. What was appended survives a kill of the process; a power failure may take
+    the last entries, never older ones. Every entry holds a keyed hash of itself and of the hash before it.
+
+    Args:
+        workspace: The workspace's folder.
+        folder: Folder of the file, if it is not the workspace's.
+    """
+
+    def __init__(self, workspace: Path, folder: Path | None = None) -> None:
+        self._workspace = workspace
+        self._folder = folder or workspace
+        self.file = self._folder / FILE
+        self._database = Database(self.file, _TABLES, LOG_VERSION)
+        self._lock = threading.Lock()
+        self._raw: sqlite3.Connection | None = None
+        self._pid = 0
+        self._key = b""
+        self._lost = 0
+        _renew_in_forks(self)
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever recorded."""
+        return self.file.is_file()
+
+    @property
+    def size(self) -> int:
+        """Size of the file with its log, in bytes."""
+        found = [path for path in self._folder.glob(f"{FILE}*") if path.is_file()]
+        return sum(path.stat().st_size for path in found)
+
+    # Writing
+
+    def require_writable(self) -> None:
+        """Check that entries can be written, as far as this is known beforehand.
+
+        Raises:
+            ReadOnlyError: The folder or the file is read-only.
+            ConfigError: The file records the predictions of another workspace.
+        """
+        if self._raw is not None and self._pid == os.getpid():
+            return
+        for path in (self._folder, *([self.file] if self.exists else [])):
+            if reason := missing_right(path):
+                raise ReadOnlyError(
+                    f"predictions are recorded in this workspace (setting log.predictions), but {path} {reason}. Name "
+                    "another folder for the record: --log-to FOLDER, in Python ConPET.open(..., log_to=...)"
+                )
+        if self.exists:
+            self._require_own()
+
+    def rows(
+        self,
+        request: str,
+        examples: Sequence[Example],
+        predictions: Sequence[Prediction],
+        *,
+        with_text: bool,
+        at: float | None = None,
+    ) -> list[Row]:
+        """Return what `append` writes of the answers to a request.
+
+        Args:
+            request: Id of the request.
+            examples: Its inputs.
+            predictions: Their answers.
+            with_text: Whether to record the inputs.
+            at: When they were answered, in seconds since 1970; None for now.
+        """
+        when = time.time() if at is None else at
+        rows = []
+        for place, (example, one) in enumerate(zip(examples, predictions, strict=True), start=1):
+            trace = one.trace
+            label = one.rejected if one.rejected is not None else one.label
+            rows.append(
+                (
+                    when,
+                    request,
+                    place,
+                    self.hash_of(example),
+                    _content(example) if with_text else None,
+                    str(example.kind),
+                    one.generation,
+                    one.task,
+                    one.version,
+                    label if isinstance(label, str) else None,
+                    _number(one.score),
+                    _number(one.in_scope),
+                    _number(one.confidence),
+                    one.decision,
+                    _number(trace.selector) if trace else None,
+                    _number(trace.scope) if trace else None,
+                    json.dumps(trace.modules, ensure_ascii=False) if trace else "[]",
+                )
+            )
+        return rows
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Write entries, all or none.
+
+        Raises:
+            OSError: They cannot be written: the disk is full, or another error of the file. Call `lost` if they are
+                given up.
+        """
+        with self._changing() as raw:
+            digest, digested = _head(raw), []
+            for row in rows:
+                digest = self._digest(digest, row)
+                digested.append((*row, digest))
+            raw.executemany(_INSERT, digested)
+            raw.executemany(_COUNT, _by_hour(rows))
+            lost = self._lost
+            if lost:
+                _add_note(raw, "lost", lost)
+        self._lost -= lost  # more may be lost meanwhile
+
+    def lost(self, number: int) -> None:
+        """Count entries that could not be written; the next append notes that they are missing."""
+        self._lost += number
+
+    def prune(self, before: datetime) -> int:
+        """Delete the entries before a moment; return how many there were."""
+        if not self.exists:
+            return 0
+        limit = before.timestamp()
+        with self._changing() as raw:
+            # Not by the index of times, which would sort all younger entries: this reads only what is deleted.
+            query = "SELECT id FROM prediction NOT INDEXED WHERE time >= ? ORDER BY id LIMIT 1"
+            newer = raw.execute(query, (limit,)).fetchone()
+            last = raw.execute(
+                "SELECT id, digest FROM prediction WHERE id < ? ORDER BY id DESC LIMIT 1",
+                (newer[0] if newer else 1 << 62,),
+            ).fetchone()
+            raw.execute("DELETE FROM hour WHERE hour < ?", (int(limit // HOUR),))
+            if last is None:
+                return 0
+            removed = raw.execute("DELETE FROM prediction WHERE id <= ?", (last[0],)).rowcount
+            _add_note(raw, "pruned", removed, last[1])
+        self._clear_journal()
+        return removed
+
+    def forget(
+        self, hashes: Collection[bytes] = (), *, tasks: Collection[str] = (), labels: Collection[str] = ()
+    ) -> int:
+        """Delete what was recorded of inputs, or of all answers of tasks or with labels; return how many entries.
+
+        Of each entry remain its number, its time and its place in the hash chain.
+
+        Args:
+            hashes: Hashes of inputs, from `hash_of`.
+            tasks: Names of tasks; entries that ran their modules count, too.
+            labels: Labels.
+        """
+        if not self.exists:
+            return 0
+        cleared = 0
+        with self._changing() as raw:
+            for column, values in (("hash", hashes), ("task", tasks), ("label", labels)):
+                for value in values:
+                    cleared += raw.execute(f"{_CLEAR} WHERE {column} = ?", (value,)).rowcount
+                    if column != "hash":
+                        raw.execute(f"DELETE FROM hour WHERE {column} = ?", (value,))  # noqa: S608 - one of two names
+            for task in tasks:
+                quoted = json.dumps(task, ensure_ascii=False)
+                cleared += raw.execute(f"{_CLEAR} WHERE instr(modules, ?)", (quoted,)).rowcount
+            signals = [*(f"task {task}" for task in tasks), *(f"label {label}" for label in labels)]
+            raw.executemany("DELETE FROM alarm WHERE signal = ?", [(signal,) for signal in signals])
+            if cleared:
+                _add_note(raw, "forgotten", cleared)
+        self._clear_journal()
+        return cleared
+
+    def restart_watch(self) -> None:
+        """Let watching begin anew: the present inputs are the reference from now on."""
+        with self._changing() as raw:
+            (last,) = raw.execute("SELECT coalesce(max(id), 0) FROM prediction").fetchone()
+            raw.execute("INSERT OR REPLACE INTO meta VALUES ('watch_after', ?)", (str(last),))
+
+    def note_alarm(self, signal: str, start: int) -> bool:
+        """Note that an alarm was sent; return whether it is the first time, for all processes together.
+
+        Args:
+            signal: The signal.
+            start: Number of the entry at which its reference starts.
+        """
+        with self._changing() as raw:
+            added = raw.execute("INSERT OR IGNORE INTO alarm VALUES (?, ?, ?)", (signal, start, time.time()))
+            return added.rowcount == 1
+
+    def retract_alarm(self, signal: str, start: int) -> None:
+        """Forget that an alarm was sent, because it did not arrive."""
+        with self._changing() as raw:
+            raw.execute("DELETE FROM alarm WHERE signal = ? AND start = ?", (signal, start))
+
+    def close(self) -> None:
+        """Close the file; the next call opens it again."""
+        with self._lock:
+            self._disconnect()
+
+    # Reading
+
+    def hash_of(self, example: Example | str) -> bytes:
+        """Return the keyed hash (HMAC-SHA256) of an input, by which it is found; its label and id do not matter."""
+        content = example if isinstance(example, str) else _content(example)
+        return hmac.digest(self._secret(), content.encode("utf-8", "surrogatepass"), "sha256")
+
+    def entries(
+        self,
+        *,
+        request: str | None = None,
+        input_hash: bytes | None = None,
+        task: str | None = None,
+        label: str | None = None,
+        decision: str | None = None,
+        since: datetime | None = None,
+        before: int | None = None,
+        limit: int = PAGE,
+    ) -> list[LogEntry]:
+        """Return a page of entries, newest first.
+
+        Args:
+            request: Only entries of this request.
+            input_hash: Only entries of the input with this hash.
+            task: Only answers of this task.
+            label: Only answers with this label.
+            decision: Only answers with this decision.
+            since: Only entries from this moment on.
+            before: Only entries with lower numbers: the last number of the former page.
+            limit: Most entries.
+        """
+        chosen = {"request": request, "hash": input_hash, "task": task, "label": label, "decision": decision}
+        columns = _PREDICTION.columns
+        query = select(columns.id, *_RECORDED).where(columns.request.is_not(None)).order_by(columns.id.desc())
+        for name, value in chosen.items():
+            if value is not None:
+                query = query.where(columns[name] == value)
+        if since is not None:
+            query = query.where(columns.time >= since.timestamp())
+        if before is not None:
+            query = query.where(columns.id < before)
+        return [_entry(row) for row in self._select(query.limit(limit))]
+
+    def watched(self, after: int = 0, since: float = 0.0, generations: int = 0) -> Iterator[Watched]:
+        """Yield what watching needs of each entry, oldest first, in constant memory.
+
+        Args:
+            after: Only entries with higher numbers.
+            since: Only entries from this moment on, in seconds since 1970.
+            generations: Only answers of this generation or later ones.
+        """
+        columns = _PREDICTION.columns
+        query = select(*(columns[name] for name in Watched.__slots__))
+        query = query.where(columns.time >= since, columns.generation >= generations).order_by(columns.id)
+        while rows := self._select(query.where(columns.id > after).limit(_CHUNK)):
+            for row in rows:
+                yield Watched(*row)
+            after = rows[-1].id
+
+    def counts(self, since: datetime | None = None, *, hours: int = 1, labels: bool = True) -> list[HourCount]:
+        """Return how many predictions there were, by time, task, label, decision and generation.
+
+        Args:
+            since: Only those from the hour of this moment on.
+            hours: Length of a period.
+            labels: Whether to count each label; otherwise the tasks.
+        """
+        start = 0 if since is None else int(since.timestamp() // HOUR)
+        columns = _HOUR.columns
+        period = (columns.hour / hours).cast(Integer) * hours
+        label = columns.label if labels else literal("").label("label")
+        groups = (columns.generation, columns.task, label, columns.decision)
+        sums = [func.sum(columns[name]).label(name) for name in ("number", "confidence", "in_scope")]
+        query = select(period.label("hour"), *groups, *sums).where(columns.hour >= start)
+        rows = self._select(query.group_by(period, *groups).order_by(period))
+        return [
+            HourCount(
+                _moment(row.hour * HOUR),
+                row.generation,
+                row.task,
+                row.label,
+                row.decision,
+                row.number,
+                row.confidence / row.number,
+                row.in_scope / row.number,
+            )
+            for row in rows
+        ]
+
+    def total(self) -> int:
+        """Return the number of entries."""
+        rows = self._select(text("SELECT count(*) FROM prediction"))
+        return int(rows[0][0]) if rows else 0
+
+    def oldest(self) -> datetime | None:
+        """Return the time of the oldest entry, or None without entries."""
+        rows = self._select(text("SELECT min(time) FROM prediction"))
+        return _moment(rows[0][0]) if rows and rows[0][0] is not None else None
+
+    def notes(self) -> list[LogNote]:
+        """Return where entries are missing, oldest first."""
+        rows = self._select(text("SELECT time, what, number, actor FROM note ORDER BY id"))
+        return [LogNote(_moment(row[0]), *row[1:]) for row in rows]
+
+    def watch_after(self) -> int:
+        """Return the number of the entry after which watching began anew; 0 if it never did."""
+        rows = self._select(text("SELECT value FROM meta WHERE name = 'watch_after'"))
+        return int(rows[0][0]) if rows else 0
+
+    def breaks(self) -> Iterator[str]:
+        """Yield where entries were changed, removed or moved after they were written."""
+        if not self.exists:
+            return
+        anchors = self._select(text("SELECT digest FROM note WHERE what = 'pruned' ORDER BY id DESC LIMIT 1"))
+        digest = bytes(anchors[0][0]) if anchors else b""
+        after, cleared = 0, 0
+        columns = _PREDICTION.columns
+        query = select(columns.id, *_RECORDED, columns.digest).order_by(columns.id)
+        while rows := self._select(query.where(columns.id > after).limit(_CHUNK)):
+            for row in rows:
+                number, *values, stored = row
+                forgotten = values[1] is None
+                cleared += forgotten
+                if not forgotten and self._digest(digest, values) != stored:
+                    yield f"prediction {number}: it, or what was recorded before it, was changed, removed or moved"
+                digest = stored
+            after = rows[-1].id
+        noted = sum(note.number for note in self.notes() if note.what == "forgotten")
+        if cleared > noted:
+            yield f"{plural(cleared - noted, 'prediction')} without content: no note says that they were forgotten"
+
+    # Parts
+
+    def _digest(self, before: bytes, row: Sequence[Any]) -> bytes:
+        """Return the digest of an entry after another."""
+        values = [value.hex() if isinstance(value, bytes) else value for value in row]
+        written = json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        return hmac.digest(self._secret(), before + written, "sha256")
+
+    def _select(self, query: Executable) -> Sequence[Any]:
+        if not self.exists:
+            return ()
+        with self._database.read() as connection:
+            return connection.execute(query).all()
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection in a transaction, which is committed at the end or undone on an error."""
+        with self._lock, translated(self.file):
+            raw = self._connected()
+            try:
+                raw.execute("BEGIN IMMEDIATE")
+                yield raw
+                raw.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    raw.rollback()
+                self._disconnect()  # after an error of the disk, a connection may be of no more use
+                raise
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._pid != os.getpid():
+            self._raw = None  # a connection does not survive a fork
+        if self._raw is None or not self.exists:
+            self._disconnect()
+            self._make()
+            raw = connect(self.file, "rw", any_thread=True)
+            raw.execute("PRAGMA synchronous=NORMAL")  # with a write-ahead log: safe unless the power fails
+            self._raw, self._pid = raw, os.getpid()
+        return self._raw
+
+    def _disconnect(self) -> None:
+        if self._raw is not None and self._pid == os.getpid():
+            self._raw.close()
+        self._raw = None
+
+    def _clear_journal(self) -> None:
+        """Move the write-ahead log into the file, so that nothing that was deleted can be read in it."""
+        with self._lock, translated(self.file):
+            self._connected().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _make(self) -> None:
+        """Make the file, complete or not at all; check that it is of this workspace."""
+        self.require_writable()
+        if not self.exists:
+            aside = self.file.with_name(f".{FILE}.{secrets.token_hex(4)}")
+            try:
+                made = Database(aside, _TABLES, LOG_VERSION)
+                made.create()
+                with made.write() as connection:
+                    connection.execute(text("INSERT INTO meta VALUES ('key', :mark)"), {"mark": self._mark})
+                sync(aside)
+                with suppress(FileExistsError):  # another process was faster
+                    self.file.hardlink_to(aside)
+            finally:
+                for leftover in self._folder.glob(f"{aside.name}*"):
+                    leftover.unlink(missing_ok=True)
+            sync(self._folder)
+
+    @property
+    def _mark(self) -> str:
+        """What tells the key of this workspace from others, without showing it."""
+        return sha256(self._secret()).hexdigest()[:16]
+
+    def _require_own(self) -> None:
+        version = self._select(text("PRAGMA user_version"))
+        if version[0][0] != LOG_VERSION:
+            raise CorruptionError(f"{self.file} was not written by this version of conpet; move it away")
+        if self._select(text("SELECT value FROM meta WHERE name = 'key'"))[0][0] != self._mark:
+            raise ConfigError(f"{self.file} records the predictions of another workspace; name another folder")
+
+    def _secret(self) -> bytes:
+        """Return the key of the hashes; made with the first one."""
+        if not self._key:
+            places = [self._folder / KEY, self._workspace / KEY]
+            path = next((place for place in places if place.is_file()), None)
+            if path is None:
+                path = self._folder / KEY if missing_right(self._workspace) else self._workspace / KEY
+                _make_key(path)
+            self._key = bytes.fromhex(path.read_text(encoding="ascii"))
+        return self._key
+
+
+def _renew_in_forks(log: PredictionLog) -> None:
+    """Give a forked child a lock of its own: another thread of the parent may hold the inherited one."""
+    reference = weakref.ref(log)
+
+    def renew() -> None:
+        if (inherited := reference()) is not None:
+            inherited._lock = threading.Lock()
+
+    os.register_at_fork(after_in_child=renew)
+
+
+def _make_key(path: Path) -> None:
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        aside.write_text(secrets.token_hex(_KEY_BYTES), encoding="ascii")
+        sync(aside)
+        with suppress(FileExistsError):  # another process was faster
+            path.hardlink_to(aside)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _content(example: Example) -> str:
+    """Return an input without label and id: its text, or JSON."""
+    if example.kind is Kind.TEXT:
+        return example.text
+    document = example.to_json()
+    kept = {name: value for name, value in document.items() if name not in ("label", "id")}
+    return json.dumps(kept, ensure_ascii=False, sort_keys=True)
+
+
+def _number(value: float) -> float | None:
+    """Return a number as SQLite stores it; it has no NaN."""
+    return float(value) if value == value else None
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _head(raw: sqlite3.Connection) -> bytes:
+    """Return the digest of the last entry."""
+    last = raw.execute("SELECT digest FROM prediction ORDER BY id DESC LIMIT 1").fetchone()
+    if last is None:
+        last = raw.execute("SELECT digest FROM note WHERE what = 'pruned' ORDER BY id DESC LIMIT 1").fetchone()
+    return bytes(last[0]) if last else b""
+
+
+def _add_note(raw: sqlite3.Connection, what: str, number: int, digest: bytes | None = None) -> None:
+    raw.execute(
+        "INSERT INTO note (time, what, number, actor, digest) VALUES (?, ?, ?, ?, ?)",
+        (time.time(), what, number, actor(), digest),
+    )
+
+
+def _by_hour(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
+    sums: dict[tuple[Any, ...], list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
+    for row in rows:
+        one = dict(zip(_FIELDS, row, strict=True))
+        group = (int(one["time"] // HOUR), one["generation"] or 0, one["task"], one["label"] or "", one["decision"])
+        of_group = sums[group]
+        of_group[0] += 1
+        of_group[1] += one["confidence"] or 0.0
+        of_group[2] += one["in_scope"] or 0.0
+    return [(*group, *values) for group, values in sums.items()]
+
+
+def _entry(row: Sequence[Any]) -> LogEntry:
+    values = dict(zip(("id", *_FIELDS), row, strict=True))
+    values["time"] = _moment(values["time"])
+    values["hash"] = bytes(values["hash"]).hex()
+    values["modules"] = tuple((task, version) for task, version in json.loads(values["modules"]))
+    return LogEntry(**values)

@@ -1,0 +1,126 @@
+"""A server records what it answers, and watches it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from conpet import Client
+from conpet.errors import ConfigError
+from conpet.serve.settings import ServeSettings
+from conpet.store.prediction_log import PredictionLog
+from tests.helpers.serve import Served, served, wait_for
+from tests.helpers.webhook import receiver
+from tests.helpers.workspaces import stream, workspace
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+TASKS = stream()
+METRIC = re.compile(r"\bconpet_\w+")
+
+
+def texts(task: int) -> list[str]:
+    return [example.text for example in TASKS[task].test]
+
+
+def test_answers_are_recorded_under_the_id_of_the_request_also_when_the_folder_was_away(tmp_path: Path) -> None:
+    folder = workspace(tmp_path, 2).path
+    records = tmp_path / "records"
+    records.mkdir()
+    log = PredictionLog(folder, records)
+    with served(folder, log_predictions="hash", log_to=records) as server:
+        answer = server.predict([*texts(0), *texts(1)], headers={"X-Request-ID": "first"}).json()["predictions"]
+        wait_for(lambda: log.total() == len(answer))
+        entries = log.entries(request="first")[::-1]
+        assert [(one.label, one.task, one.decision) for one in entries] == [
+            (one["label"], one["task"], one["decision"]) for one in answer
+        ]
+        assert {one.content for one in entries} == {None}
+        assert log.entries(input_hash=log.hash_of(texts(1)[0]))[0].place == len(texts(0)) + 1
+        assert {type(one.scope) for one in entries} == {float}
+        shutil.move(records, tmp_path / "away")
+        assert server.predict(texts(0), headers={"X-Request-ID": "second"}).status_code == 200
+        shutil.move(tmp_path / "away", records)
+        metrics = server.client.get("/metrics").text
+        assert re.search(r'conpet_decisions_total\{decision="answer"\} [1-9]', metrics)
+    assert [one.request for one in log.entries(limit=1)] == ["second"]
+    assert list(log.breaks()) == []
+
+
+def test_nothing_is_recorded_unless_it_is_wanted(tmp_path: Path) -> None:
+    folder = workspace(tmp_path, 1).path
+    with served(folder) as server:
+        server.predict(texts(0))
+        assert server.client.get("/v1/watch").status_code == 409
+    assert not PredictionLog(folder).exists
+
+
+def test_an_alarm_reaches_the_metrics_and_the_webhook_once(tmp_path: Path) -> None:
+    folder = workspace(tmp_path, 2).path
+    with receiver() as (url, received):
+        options = {"watch_seconds": 0.1, "watch_reference": 50, "watch_window": 100, "watch_webhook": url}
+        with served(folder, log_predictions="hash", **options) as server:
+            ask(server, 0, 80)
+            ask(server, 1, 300)
+            wait_for(lambda: bool(server.client.get("/v1/watch").json().get("alarms")))
+            wait_for(lambda: bool(received))
+            with Client(f"http://127.0.0.1:{server.port}") as client:
+                report = client.watch()
+            assert report.inputs == 380
+            names = {signal.name for signal in report.alarms}
+            assert f"task {TASKS[1].name}" in names
+            wait_for(lambda: {one["signal"]["name"] for one in received} >= names)
+            wait_for(lambda: f'conpet_watch_alarm{{signal="task {TASKS[1].name}"}} 1.0' in metrics_of(server))
+            ask(server, 1, 50)
+        sent = [one["signal"]["name"] for one in received]
+        assert len(sent) == len(set(sent))
+        assert received[0]["event"] == "conpet.watch.alarm"
+        assert received[0]["workspace"] == folder.name
+
+
+def ask(server: Served, task: int, number: int) -> None:
+    wanted = texts(task)
+    inputs = [wanted[at % len(wanted)] for at in range(number)]
+    assert server.predict(inputs).status_code == 200
+
+
+def metrics_of(server: Served) -> str:
+    return str(server.client.get("/metrics").text)
+
+
+def test_every_metric_of_the_rules_and_the_board_is_exported(tmp_path: Path) -> None:
+    with served(workspace(tmp_path, 1).path) as server:
+        text = metrics_of(server)
+    exported = set()
+    for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE):
+        exported |= {f"{name}{suffix}" for suffix in ("_bucket", "_sum", "_count")} if kind == "histogram" else {name}
+    rules = yaml.safe_load((DEPLOY / "prometheus-rules.yml").read_text(encoding="utf-8"))
+    board = json.loads((DEPLOY / "grafana-dashboard.json").read_text(encoding="utf-8"))
+    alerts = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    targets = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    for expressions in (alerts, targets):
+        named = set(METRIC.findall("\n".join(expressions)))
+        assert named
+        assert named - exported == set()
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ({"watch_webhook": "ftp://host/x", "watch_seconds": 1}, "http:// or https://"),
+        ({"watch_webhook": "http://host/x"}, "only with watch_seconds"),
+        ({"watch_reference": 3}, "at least 50"),
+        ({"watch_window": "soon"}, "no duration"),
+        ({"watch_false_alarm": 0}, "above 0 and below 1"),
+        ({"log_predictions": "all"}, "log_predictions"),
+    ],
+)
+def test_wrong_settings_are_refused(tmp_path: Path, setting: dict[str, Any], reason: str) -> None:
+    with pytest.raises((ConfigError, ValidationError), match=reason):
+        ServeSettings.load({"workspace": tmp_path, **setting}, environment={})

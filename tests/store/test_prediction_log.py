@@ -1,0 +1,204 @@
+"""The record of predictions: complete, found again, pruned, forgotten, and checked for changes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from conpet import Example, Prediction
+from conpet.data import Span
+from conpet.errors import ConfigError, ReadOnlyError
+from conpet.store.prediction_log import FILE, KEY, PredictionLog, Row
+from conpet.types import Trace
+from tests.helpers.permissions import public_folder, reading_only
+
+DAY = 86_400.0
+
+
+def answer(label: str = "lost", task: str = "cards", decision: str = "answer") -> Prediction:
+    trace = Trace(0.9, 4.5, ((task, 2),))
+    return Prediction(label, 0.8, task, 2, generation=7, decision=decision, trace=trace)  # type: ignore[arg-type]
+
+
+def rows(
+    log: PredictionLog, *texts: str, request: str = "r1", at: float | None = None, with_text: bool = True
+) -> list[Row]:
+    examples = [Example.of_text(text) for text in texts]
+    return log.rows(request, examples, [answer() for _ in texts], with_text=with_text, at=at)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> PredictionLog:
+    return PredictionLog(tmp_path)
+
+
+def everything_in(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_was_appended_is_found_by_request_input_and_answer(log: PredictionLog) -> None:
+    assert (log.exists, log.total(), log.entries(), log.oldest()) == (False, 0, [], None)
+    log.append(rows(log, "a", "b"))
+    log.append(log.rows("r2", [Example.of_text("a")], [answer("new", "loans", "ask")], with_text=False))
+    first, second = log.entries(request="r1")[::-1]
+    assert (first.content, first.place, second.content, second.place) == ("a", 1, "b", 2)
+    assert (first.task, first.version, first.label, first.score, first.generation) == ("cards", 2, "lost", 0.8, 7)
+    assert (first.selector, first.scope, first.modules) == (0.9, 4.5, (("cards", 2),))
+    assert [entry.request for entry in log.entries(input_hash=log.hash_of("a"))] == ["r2", "r1"]
+    assert [entry.content for entry in log.entries(task="loans")] == [None]
+    assert [entry.id for entry in log.entries(limit=1)] == [3]
+    assert [entry.id for entry in log.entries(before=3, limit=1)] == [2]
+    assert [entry.decision for entry in log.entries(decision="ask")] == ["ask"]
+    assert log.entries(since=datetime.now(UTC) + timedelta(hours=1)) == []
+    counted = {(one.task, one.label, one.decision): one.number for one in log.counts()}
+    assert counted == {("cards", "lost", "answer"): 2, ("loans", "new", "ask"): 1}
+    log.append(rows(log, "c", at=time.time() - DAY))
+    periods = [one for one in log.counts(hours=24 * 365 * 100) if one.task == "cards"]
+    assert [(one.number, one.confidence, one.in_scope) for one in periods] == [(3, 1.0, 1.0)]
+    assert {(one.task, one.label) for one in log.counts(labels=False)} == {("cards", ""), ("loans", "")}
+
+
+def test_hashes_cannot_be_made_without_the_key_and_differ_by_workspace(tmp_path: Path) -> None:
+    logs = [PredictionLog(tmp_path / name) for name in ("a", "b")]
+    for log in logs:
+        log.file.parent.mkdir()
+        log.append(rows(log, "my card", with_text=False))
+    assert logs[0].hash_of("my card") == PredictionLog(tmp_path / "a").hash_of(Example.of_text("my card", label="x"))
+    assert logs[0].hash_of("my card") != logs[1].hash_of("my card")
+    assert b"my card" not in everything_in(tmp_path)
+    mention = Example.of_mention(["Ada", "sang"], Span(0, 1))
+    assert logs[0].hash_of(mention) != logs[0].hash_of(Example.of_mention(["Ada", "sang"], Span(1, 2)))
+    (tmp_path / "b" / KEY).unlink()
+    with pytest.raises(ConfigError, match="another workspace"):
+        PredictionLog(tmp_path / "b").append(rows(logs[0], "x"))
+
+
+def test_processes_and_threads_append_at_once_and_nothing_is_lost(log: PredictionLog) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path; from tests.store.test_prediction_log import rows, PredictionLog\n"
+        "log = PredictionLog(Path(sys.argv[1]))\n"
+        "for n in range(30): log.append(rows(log, str(n), request=sys.argv[3]))"
+    )
+    root = str(Path(__file__).parents[2])
+    others = [subprocess.Popen([sys.executable, "-c", code, str(log.file.parent), root, f"p{n}"]) for n in range(2)]
+
+    def append(name: str) -> None:
+        for number in range(30):
+            log.append(rows(log, str(number), request=name))
+
+    threads = [threading.Thread(target=append, args=(f"t{n}",)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [other.wait(120) for other in others] == [0, 0]
+    assert log.total() == 150
+    assert list(log.breaks()) == []
+
+
+def test_a_kill_leaves_complete_entries(log: PredictionLog) -> None:
+    log.append(rows(log, "first"))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reading)
+        for number in range(100_000):
+            log.append(rows(log, f"x{number}", f"y{number}"))
+            os.write(writing, b".")
+        os._exit(0)
+    os.close(writing)
+    assert len(os.read(reading, 3)) > 0
+    time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(reading)
+    again = PredictionLog(log.file.parent)
+    assert again.total() >= 3
+    assert again.total() % 2 == 1
+    assert list(again.breaks()) == []
+    again.append(rows(again, "last"))
+    assert again.entries(limit=1)[0].content == "last"
+
+
+def test_old_entries_are_pruned_and_the_log_says_so(log: PredictionLog) -> None:
+    now = time.time()
+    log.append(rows(log, "an old secret", at=now - 10 * DAY))
+    log.append(rows(log, "a young one", at=now - DAY))
+    assert log.prune(datetime.now(UTC) - timedelta(days=5)) == 1
+    assert [entry.content for entry in log.entries()] == ["a young one"]
+    assert [(note.what, note.number) for note in log.notes()] == [("pruned", 1)]
+    assert sum(one.number for one in log.counts()) == 1
+    log.close()
+    assert b"an old secret" not in everything_in(log.file.parent)
+    assert log.prune(datetime.now(UTC)) == 1
+    log.append(rows(log, "after"))
+    assert list(log.breaks()) == []
+    assert log.entries()[0].id == 3
+
+
+def test_inputs_and_answers_are_forgotten_without_a_trace(log: PredictionLog) -> None:
+    log.append(rows(log, "a secret text", "another"))
+    log.append(log.rows("r9", [Example.of_text("x")], [answer("hidden", "quiet")], with_text=True))
+    secret = log.hash_of("a secret text")
+    assert log.forget([secret]) == 1
+    assert log.forget(labels=["hidden"]) == 1
+    log.close()
+    left = everything_in(log.file.parent)
+    assert not any(word in left for word in (b"a secret text", secret, b"hidden", b"quiet"))
+    assert [entry.content for entry in log.entries()] == ["another"]
+    assert sum(note.number for note in log.notes()) == 2
+    assert list(log.breaks()) == []
+    assert log.forget(tasks=["cards"]) == 1
+    assert log.entries() == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("UPDATE prediction SET score = 0.9 WHERE id = 2", "prediction 2"),
+        ("UPDATE prediction SET label = 'other' WHERE id = 2", "prediction 2"),
+        ("DELETE FROM prediction WHERE id = 2", "prediction 3"),
+        ("DELETE FROM prediction WHERE id = 1", "prediction 2"),
+        ("UPDATE prediction SET id = 9 WHERE id = 1", "prediction 2"),
+        ("UPDATE prediction SET request = NULL WHERE id = 2", "without content"),
+    ],
+)
+def test_changed_removed_and_moved_entries_are_named(log: PredictionLog, statement: str, found: str) -> None:
+    log.append(rows(log, "a", "b", "c"))
+    assert list(log.breaks()) == []
+    log.close()
+    with closing(sqlite3.connect(log.file)) as raw, raw:
+        assert raw.execute(statement).rowcount
+    assert any(found in one for one in log.breaks())
+
+
+def test_what_could_not_be_written_is_noted_later(log: PredictionLog) -> None:
+    log.lost(3)
+    log.append(rows(log, "a"))
+    assert [(note.what, note.number) for note in log.notes()] == [("lost", 3)]
+
+
+def test_a_read_only_folder_is_named_and_another_one_can_be_given() -> None:
+    with public_folder() as folder, public_folder() as other:
+        other.chmod(0o777)
+        (folder / "ws").mkdir(mode=0o755)
+        with reading_only(folder / "ws"):
+            log = PredictionLog(folder / "ws")
+            with pytest.raises(ReadOnlyError, match="--log-to FOLDER"):
+                log.require_writable()
+            elsewhere = PredictionLog(folder / "ws", other)
+            elsewhere.append(rows(elsewhere, "a"))
+            assert [entry.content for entry in PredictionLog(folder / "ws", other).entries()] == ["a"]
+        assert {path.name for path in other.iterdir()} >= {FILE, KEY}
+        assert list((folder / "ws").iterdir()) == []
