@@ -51,7 +51,7 @@ from conpet.commands.evaluate import evaluate_examples, evaluate_workspace
 from conpet.commands.export import export_version
 from conpet.commands.introduction import StagePlan, plan_stages
 from conpet.commands.mlflow_export import MlflowExport, export_mlflow
-from conpet.commands.stored_rows import Wanted, inputs_of
+from conpet.commands.stored_rows import NoMatchError, Wanted, inputs_of
 from conpet.commands.tune import search
 from conpet.commands.tuned import TunedBackbones
 from conpet.commands.watch import watch_inputs, watch_log, with_feedback
@@ -683,15 +683,25 @@ class ConPET:
 
         if dry_run:
             live = self._live.now()
-            plan = plan_of(live.snapshot, live.method, live.state)
+            try:
+                plan = plan_of(live.snapshot, live.method, live.state)
+            except NoMatchError:
+                recorded = forget.recorded(self._log, wanted.inputs)
+                if not recorded:
+                    raise
+                return ForgetReport(True, (), recorded=recorded)
             notes = forget.expected(plan, self._store, keep_modules=keep_modules)
             return forget.report_of(plan, keep_modules=keep_modules, dry_run=True, notes=notes)
         sign = self._signer(key)
         former = self.finish_forgetting(key=key, wait_seconds=wait_seconds)
         token, traces = secrets.token_hex(16), []
 
+        recorded = 0
+
         def begin(plan: forget.ForgetPlan, method: Method) -> None:
+            nonlocal recorded
             traces.append(plan.traces(method.backbone))
+            recorded = plan.clear(self._log)
             purge.begin(self._store, token)
 
         try:
@@ -708,14 +718,17 @@ class ConPET:
                 begin,
                 keep_modules=keep_modules,
             )
-        except DataError:
-            if former is None:
+        except NoMatchError:
+            recorded = forget.clear(self._log, wanted.inputs)
+            if former is None and not recorded:
                 raise
-            return ForgetReport(False, (), receipt=former)  # an interrupted call had forgotten them already
+            # An interrupted call had forgotten them already, or they were never more than predicted.
+            return ForgetReport(False, (), recorded=recorded, receipt=former)
         if not traces:  # nothing is as old as was asked for
             return report
         with self._store.write("forget", wait_seconds) as writer:
-            return replace(report, receipt=purge.finish(self._store, writer, token, traces[0], sign))
+            receipt = purge.finish(self._store, writer, token, traces[0], sign)
+        return replace(report, recorded=recorded, receipt=receipt)
 
     def finish_forgetting(
         self, *, key: str | os.PathLike[str] | None = None, wait_seconds: float | None = None

@@ -781,6 +781,7 @@ class ForgetReport:
         scope: "everything" or "consolidation" if all tasks are learned again; None if at most single modules are.
         still_trained: What stays trained on the rows, because nothing was learned again.
         unmatched: Number of inputs, ids and hashes that match no stored row.
+        recorded: Number of recorded predictions that are cleared.
         notes: Notes for the user.
         cost: The cost of each stage.
         evaluation: The evaluation after the change, or None.
@@ -794,6 +795,7 @@ class ForgetReport:
     scope: str | None = None
     still_trained: tuple[str, ...] = ()
     unmatched: int = 0
+    recorded: int = 0
     notes: tuple[str, ...] = ()
     cost: tuple[StageCost, ...] = ()
     evaluation: Evaluation | None = None
@@ -816,6 +818,8 @@ class ForgetReport:
         lines = [f"{plural(self.rows, 'row')} {would}forgotten", *(f"  {task}" for task in self.tasks)]
         if self.unmatched:
             lines.append(f"{plural(self.unmatched, 'given row')} matched nothing that is stored")
+        if self.recorded:
+            lines.append(f"{plural(self.recorded, 'recorded prediction')} {would}cleared")
         if self.generations:
             numbers = ", ".join(map(str, self.generations))
             lines.append(f"kept generations {would}dropped, so the workspace cannot go back to them: {numbers}")
@@ -839,6 +843,7 @@ class ForgetReport:
             "scope": self.scope,
             "still_trained": list(self.still_trained),
             "unmatched": self.unmatched,
+            "recorded": self.recorded,
             "notes": list(self.notes),
             "seconds": sum(stage.seconds for stage in self.cost),
             "whole_accuracy": self.evaluation.whole_accuracy if self.evaluation else None,

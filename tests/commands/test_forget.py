@@ -372,3 +372,17 @@ def test_errors_say_what_to_do_and_quote_nothing(tmp_path: Path) -> None:
     assert "nobody" not in str(error.value)
     with pytest.raises(DataError, match="is no input"):
         learner.forget([17])  # type: ignore[list-item]
+
+
+def test_recorded_predictions_of_forgotten_rows_are_cleared(tmp_path: Path) -> None:
+    learner = Trial(tmp_path, tiny_settings(**{"log.predictions": "text"})).taught([FIRST, SECOND])
+    only_asked = "a question that was never learned"
+    learner.predict([ROW.text, only_asked, FIRST.train[0].text])
+    report = learner.forget([ROW.text], evaluate=False)
+    assert (report.rows, report.recorded, report.complete) == (1, 1, True)
+    assert learner.forget([only_asked], dry_run=True).recorded == 1
+    report = learner.forget([only_asked])
+    assert (report.rows, report.recorded) == (0, 1)
+    assert not [path for path in learner.path.rglob("*.sqlite*") if only_asked.encode() in path.read_bytes()]
+    with pytest.raises(DataError, match="no stored row matches"):
+        learner.forget([only_asked])

@@ -20,6 +20,7 @@ from conpet.commands.receipt import FORGET, TOKEN
 from conpet.commands.stored_rows import Finder, FoundRows, Wanted
 from conpet.commands.traces import Traces, traces_of
 from conpet.cost import StageCost
+from conpet.data import Example
 from conpet.errors import DataError, Problem, listed
 from conpet.methods.base import Method
 from conpet.replay.memory import MEMORY, StoredExamples, Subset, without_rows
@@ -28,9 +29,12 @@ from conpet.state.reading import ORIGINS, origins, task_state, task_states
 from conpet.state.state import State, TaskState
 from conpet.state.statistics import classes_of
 from conpet.store import Change, NewVersion, SideObject, Snapshot, Store, VersionRecord
+from conpet.store.prediction_log import PredictionLog
 from conpet.types import Evaluation, ForgetReport, ForgottenTask
 
 VERB = "forget"
+_MOST_SHOWN = 100_000
+"""Most recorded predictions of an input that a dry run counts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,6 +163,13 @@ class ForgetPlan:
             for name in dict.fromkeys([*lost, *dropped])
         )
 
+    def clear(self, log: PredictionLog) -> int:
+        """Delete what is recorded of predictions of these rows, labels and tasks; return how many entries."""
+        found = [*(loss.found for loss in self.losses), *self.older]
+        stored = [example for rows in found for subset in Subset for example in rows.examples(subset)]
+        labels = {*self.wanted.labels, *(label for loss in self.losses for label in loss.labels)}
+        return clear(log, [*self.wanted.inputs, *stored], tasks=self.removed, labels=sorted(labels))
+
     def traces(self, backbone: Backbone) -> Traces:
         """Return what would show that a row is still there."""
         found = [*(loss.found for loss in self.losses), *self.older]
@@ -283,6 +294,19 @@ def forget(
     return report_of(plan, keep_modules=keep_modules, evaluation=tx.measured(evaluation), cost=tuple(tx.costs.stages))
 
 
+def clear(
+    log: PredictionLog, inputs: Sequence[Example], *, tasks: Sequence[str] = (), labels: Sequence[str] = ()
+) -> int:
+    """Delete what is recorded of predictions; return how many entries."""
+    return log.forget({log.hash_of(example) for example in inputs}, tasks=tasks, labels=labels) if log.exists else 0
+
+
+def recorded(log: PredictionLog, inputs: Sequence[Example]) -> int:
+    """Return how many recorded predictions there are of some inputs."""
+    hashes = {log.hash_of(example) for example in inputs} if log.exists else set()
+    return sum(len(log.entries(input_hash=value, limit=_MOST_SHOWN)) for value in hashes)
+
+
 def report_of(
     plan: ForgetPlan,
     *,
@@ -303,9 +327,9 @@ def report_of(
         None if nothing or again.scope is Scope.MODULES else str(again.scope),
         still_trained(again, plan.snapshot) if keep_modules else (),
         plan.unmatched,
-        tuple(notes),
-        cost,
-        evaluation,
+        notes=tuple(notes),
+        cost=cost,
+        evaluation=evaluation,
     )
 
 

@@ -79,7 +79,6 @@ def finish(
     layout.scratch.mkdir(exist_ok=True)
     if traces is not None:
         scrub_jobs(layout.root / _JOBS, traces.texts)
-    # The log of predictions belongs here: what it holds of forgotten inputs is deleted like everything above.
     scrubbed = writer.scrub()
     cache = state_cache()
     if cache.path.exists():

@@ -29,6 +29,10 @@ _DIFFERENCE, _DIFFERENCE_16_BITS = 1e-3, 0.02
 _CHUNK = 256
 
 
+class NoMatchError(DataError):
+    """Nothing that is stored matches what is to be forgotten."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What is to be forgotten.
@@ -168,7 +172,7 @@ class Finder:
         return FoundRows(version, {subset: frozenset(rows) for subset, rows in stored.items()}, frozenset(learned))
 
     def check_found(self, *, latent: bool) -> int:
-        """Return how many of the wanted inputs, ids and hashes match nothing; `DataError` if none of all matches.
+        """Return how many of the wanted inputs, ids and hashes match nothing; `NoMatchError` if none of all matches.
 
         Args:
             latent: Whether the workspace stores no text.
@@ -187,7 +191,7 @@ class Finder:
             "last character. A row that a limited replay memory has dropped is found only by its text"
         )
         # The error may end up in a log: it must not quote what is to be forgotten.
-        raise DataError(
+        raise NoMatchError(
             f"no stored row matches {'what is given' if len(missing) == 1 else f'any of the {len(missing):,} given'}: "
             f"{why}. Nothing was changed",
             [Problem(f"{kind[:-1]} {at + 1}", None, "matches no stored row") for kind, at in missing],

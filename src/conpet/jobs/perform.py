@@ -166,7 +166,17 @@ class Performer:
         report = waited(lambda seconds: change(wait_seconds=seconds, progress=progress), progress, self._log)
         self._log(f"{plural(report.rows, 'row')} forgotten")
         shown = report.to_json()
-        kept = ("rows", "learned_again", "scope", "still_trained", "unmatched", "seconds", "whole_accuracy", "receipt")
+        kept = (
+            "rows",
+            "learned_again",
+            "scope",
+            "still_trained",
+            "unmatched",
+            "recorded",
+            "seconds",
+            "whole_accuracy",
+            "receipt",
+        )
         return {"tasks": [{"task": task.task, "rows": dict(task.rows)} for task in report.tasks]} | {
             key: shown[key] for key in kept
         }
