@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
+from time import thread_time
 from typing import Literal, TypeVar, overload
 
 from conpet.data import Example, Input, Kind, check_example
@@ -21,8 +22,8 @@ from conpet.types import Candidate, OnError, Prediction, PredictOptions
 
 CHUNK = 256
 """Number of inputs per batch of a stream."""
-RELEASE_EVERY = 512
-"""Number of inputs after which memory is released: between them, freed memory is used again."""
+RELEASE_EVERY = 1.0
+"""Seconds of computing after which memory is released, which takes about a hundredth of that."""
 
 Inputs = TypeVar("Inputs", bound=Iterable[Input])
 
@@ -38,7 +39,7 @@ class Engine:
 
     def __init__(self, live: LiveState) -> None:
         self._live = live
-        self._until_release = 0
+        self._until_release = 0.0
 
     @overload
     def predict(
@@ -99,17 +100,18 @@ class Engine:
         if tasks is not None:
             live = live.among(tasks)
         items = _checked(live, require_several(inputs), first)
+        started = thread_time()
         try:
             # Whether an input fits is seen when it is encoded. To look beforehand would tokenize all inputs twice.
             with suppress(DataError):
                 return _results(live, items, options, first)
             return _results(live, fitting(live, items, first), options, first)
         finally:
-            self._answered(len(items))
+            self._answered(thread_time() - started)
 
-    def _answered(self, inputs: int) -> None:
+    def _answered(self, seconds: float) -> None:
         """Release memory after the first inputs, for which classifiers were fitted, and from time to time."""
-        self._until_release -= inputs
+        self._until_release -= seconds
         if self._until_release < 0:
             self._until_release = RELEASE_EVERY
             release_unused()
