@@ -337,8 +337,8 @@ def test_a_task_is_learned_from_standard_input(tmp_path: Path, monkeypatch: pyte
     piped(monkeypatch, TABLE + LEAK)
     assert conpet(*arguments, "--fix").code == 0
     task = Store.open(workspace).snapshot().task("library")
-    assert task.active.labels == ["hours", "renew"]
-    piped(monkeypatch, TABLE.replace("hours", "renew"))
+    assert task.active.labels == ("hours", "renew")
+    piped(monkeypatch, "text;label\nlend it to me once more;renew\n")
     more = conpet("learn", workspace, "-", "--input-format", "csv", "--extend", "--no-evaluate")
     assert (more.code, Store.open(workspace).snapshot().task("library").active.number) == (0, 2)
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
+from time import thread_time
 from typing import Literal, TypeVar, overload
 
 import torch
@@ -28,8 +29,8 @@ from conpet.types import Candidate, OnError, Prediction, PredictOptions, Trace
 
 CHUNK = 256
 """Number of inputs per batch of a stream."""
-RELEASE_EVERY = 512
-"""Number of inputs after which memory is released: between them, freed memory is used again."""
+RELEASE_EVERY = 1.0
+"""Seconds of computing after which memory is released, which takes about a hundredth of that."""
 
 Inputs = TypeVar("Inputs", bound=Iterable[Input])
 
@@ -49,7 +50,7 @@ class Engine:
         self._live = live
         self._usage = usage
         self._recorder = recorder
-        self._until_release = 0
+        self._until_release = 0.0
 
     @overload
     def predict(
@@ -114,11 +115,12 @@ class Engine:
         recorder = self._recorder
         if recorder is not None and not recorder.begin(live.method.settings.log):
             recorder = None
+        started = thread_time()
         try:
             with spending() as spent, metered() as meter:
                 results = self._results(live, items, options, first, recorder)
         finally:
-            self._answered(len(items))
+            self._answered(thread_time() - started)
         if self._usage is not None:
             backbone = live.method.backbone
             self._usage.answered(one for one in results if isinstance(one, Prediction))
@@ -141,9 +143,9 @@ class Engine:
             return _results(live, items, options, first, recorder)
         return _results(live, fitting(live, items, first), options, first, recorder)
 
-    def _answered(self, inputs: int) -> None:
+    def _answered(self, seconds: float) -> None:
         """Release memory after the first inputs, for which classifiers were fitted, and from time to time."""
-        self._until_release -= inputs
+        self._until_release -= seconds
         if self._until_release < 0:
             self._until_release = RELEASE_EVERY
             release_unused()
