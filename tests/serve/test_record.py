@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -12,10 +13,12 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from conpet import Client
+from conpet import AsyncClient, Client
 from conpet.errors import ConfigError
+from conpet.serve.keys import KEYS, KeyStore, Role
 from conpet.serve.settings import ServeSettings
 from conpet.store.prediction_log import PredictionLog
+from conpet.watching.report import WatchReport
 from tests.helpers.serve import Served, served, wait_for
 from tests.helpers.webhook import receiver
 from tests.helpers.workspaces import stream, workspace
@@ -53,11 +56,14 @@ def test_answers_are_recorded_under_the_id_of_the_request_also_when_the_folder_w
     assert list(log.breaks()) == []
 
 
-def test_nothing_is_recorded_unless_it_is_wanted(tmp_path: Path) -> None:
+def test_nothing_is_recorded_unless_it_is_wanted_and_only_operators_may_watch(tmp_path: Path) -> None:
     folder = workspace(tmp_path, 1).path
+    keys = KeyStore(folder / KEYS)
+    learner, operator = ({"Authorization": f"Bearer {keys.create(role)[0]}"} for role in (Role.LEARN, Role.OPERATE))
     with served(folder) as server:
-        server.predict(texts(0))
-        assert server.client.get("/v1/watch").status_code == 409
+        assert server.predict(texts(0), headers=learner).status_code == 200
+        assert server.client.get("/v1/watch", headers=learner).status_code == 403
+        assert server.client.get("/v1/watch", headers=operator).status_code == 409
     assert not PredictionLog(folder).exists
 
 
@@ -73,6 +79,7 @@ def test_an_alarm_reaches_the_metrics_and_the_webhook_once(tmp_path: Path) -> No
             with Client(f"http://127.0.0.1:{server.port}") as client:
                 report = client.watch()
             assert report.inputs == 380
+            assert asyncio.run(watched(server.port)).alarms == report.alarms
             names = {signal.name for signal in report.alarms}
             assert f"task {TASKS[1].name}" in names
             wait_for(lambda: {one["signal"]["name"] for one in received} >= names)
@@ -82,6 +89,11 @@ def test_an_alarm_reaches_the_metrics_and_the_webhook_once(tmp_path: Path) -> No
         assert len(sent) == len(set(sent))
         assert received[0]["event"] == "conpet.watch.alarm"
         assert received[0]["workspace"] == folder.name
+
+
+async def watched(port: int) -> WatchReport:
+    async with AsyncClient(f"http://127.0.0.1:{port}") as client:
+        return await client.watch()
 
 
 def ask(server: Served, task: int, number: int) -> None:
