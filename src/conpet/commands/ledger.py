@@ -28,9 +28,7 @@ _LEAST_SECONDS = 0.5
 """An operation that changed and computed nothing is entered from this processor time on."""
 
 
-def book_change(
-    tx: Transaction, verb: str, spent: Spent, outcome: str, *, needed_since: date | None = None
-) -> Sequence[LedgerEntry]:
+def book_change(tx: Transaction, verb: str, spent: Spent, outcome: str, *, needed_since: date | None = None) -> None:
     """Enter a change, or an attempt at one: what it learned, and its comparison and evaluation on lines of their own.
 
     Args:
@@ -43,7 +41,7 @@ def book_change(
     own = replace(tx.attempt.own(), seconds=spent.seconds, cpu_seconds=spent.cpu_seconds)
     killed = tx.attempt.killed()
     if not tx.made and not own.equivalents and own.cpu_seconds < _LEAST_SECONDS:
-        return ()
+        return
     base = LedgerEntry(
         datetime.now(UTC),
         _KINDS.get(verb, CostKind.CHANGE),
@@ -71,7 +69,6 @@ def book_change(
     if killed.equivalents or killed.seconds:
         entries.append(replace(base, outcome="interrupted", resources=Resources.of(killed, gpu=gpu)))
     tx.store.ledger.add(entries)
-    return entries
 
 
 def _divided(
