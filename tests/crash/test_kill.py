@@ -189,7 +189,7 @@ def killed(
         if kill < in_commit:
             child.kill_at(child.wait_for("commit") + share * timing.commit)
         else:
-            child.kill_at(start + share * scene.timing.whole)
+            child.kill_at(start + share * others)
 
         where = f"kill {kill}"
         learner = ConPET.open(child.path)
