@@ -158,8 +158,27 @@ def digest(folder: Path) -> str:
     return hasher.hexdigest()
 
 
-def killed(scene: Scene, folder: Path, kills: int, in_commit: int, again: Callable[[ConPET], bool]) -> None:
-    """Kill a process at moments of a change; `again` makes the change and returns whether there was nothing to do."""
+def killed(
+    scene: Scene,
+    folder: Path,
+    kills: int,
+    in_commit: int,
+    again: Callable[[ConPET], bool],
+    *,
+    others_before: bool = False,
+) -> None:
+    """Kill a process at moments of a change.
+
+    Args:
+        scene: The workspace.
+        folder: For its copies.
+        kills: Number of kills.
+        in_commit: How many of them fall between the beginning of the commit and the end.
+        again: Makes the change and returns whether there was nothing to do.
+        others_before: Whether the others fall before the commit, not anywhere.
+    """
+    timing = scene.timing
+    others = (timing.whole - timing.commit) / 2 if others_before else timing.whole
     random_ = random.Random(20)
     seen: Counter[str] = Counter()
     added = Child(copy_of(scene, folder / "0"), scene.change)
@@ -168,9 +187,9 @@ def killed(scene: Scene, folder: Path, kills: int, in_commit: int, again: Callab
         child, added = added, Child(copy_of(scene, folder / str(kill + 1)), scene.change)
         start, share = child.begin(), random_.uniform(0, 1.5)
         if kill < in_commit:
-            child.kill_at(child.wait_for("commit") + share * scene.timing.commit)
+            child.kill_at(child.wait_for("commit") + share * timing.commit)
         else:
-            child.kill_at(start + share * scene.timing.whole)
+            child.kill_at(start + share * others)
 
         where = f"kill {kill}"
         learner = ConPET.open(child.path)
@@ -222,7 +241,8 @@ def test_killed_at_any_moment_of_forgetting(base: ConPET, tmp_path: Path) -> Non
         assert json.loads(receipt.read_bytes())["complete"]
         return done is None or not done.rows
 
-    killed(scene_of(base, tmp_path, forget), tmp_path, FORGET_KILLS, AT_ITS_END, again)
+    scene = scene_of(base, tmp_path, forget)
+    killed(scene, tmp_path, FORGET_KILLS, AT_ITS_END, again, others_before=True)
 
 
 def test_a_child_that_is_not_killed_ends_well(base: ConPET, tmp_path: Path) -> None:

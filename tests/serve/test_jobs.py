@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from conpet import Task
+from conpet import Client, Task
 from conpet.serve.keys import KeyStore, Role
 from conpet.store import Ledger
 from tests.helpers.gate import BROKEN, TAKER, harmful, learned
@@ -317,5 +317,10 @@ def test_rows_are_forgotten_and_the_queue_keeps_nothing_of_them(tmp_path: Path) 
         assert again.json()["id"] == job["id"]
         failed = ended(server, server.client.post("/v1/forget", json=wanted))
         assert failed["error"]["detail"].startswith("no stored row matches any of the 2 given")
+        with Client(f"http://127.0.0.1:{server.port}") as client:
+            label = FIRST.labels[0]
+            done = client.wait(client.forget(labels=[label], keep_modules=True, evaluate=False))
+        assert done.result is not None
+        assert done.result["still_trained"] == [f"the module of task {FIRST.name}"]
         content = b"".join(path.read_bytes() for path in learner.path.rglob("*") if path.is_file())
-    assert [text for text in (row, other, digest) if text.encode() in content.lower()] == []
+    assert [text for text in (row, other, digest, label) if text.encode() in content.lower()] == []
