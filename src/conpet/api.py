@@ -1064,7 +1064,10 @@ class ConPET:
         if inputs is None:
             report = watch_log(self._store, self._log, options)
         else:
-            report = watch_inputs(self._live.now(), [to_example(item, labelled=False) for item in inputs], options)
+            given = list(inputs)
+            if problems := self.check_inputs(given):
+                raise DataError(f"{len(problems):,} of {len(given):,} inputs cannot be answered", problems)
+            report = watch_inputs(self._live.now(), [to_example(item, labelled=False) for item in given], options)
         return report if feedback is None else with_feedback(report, self._log, feedback)
 
     @property

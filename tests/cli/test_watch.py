@@ -157,6 +157,8 @@ def test_watching_begins_anew_with_every_change_of_the_answers(recording: Path) 
         assert workspace.watch(TEXTS[0] * 20, reference=50).inputs == 160
         with pytest.raises(ConfigError):
             workspace.watch(false_alarm=2)
+        with pytest.raises(DataError, match="2 of 3 inputs cannot be answered"):
+            workspace.watch(["a text", "", {"tokens": ["a"]}])
         with pytest.raises(DataError, match="no label"):
             workspace.watch(feedback=[LABELLED[0].labelled(None)])
 

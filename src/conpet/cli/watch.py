@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from conpet.store import Store
     from conpet.store.prediction_log import PredictionLog
     from conpet.watching.feedback import Accuracy, Share
-    from conpet.watching.report import WatchOptions, WatchReport
+    from conpet.watching.report import WatchReport
 
 ALARM = 3
 """Exit status if there is an alarm."""
@@ -98,6 +97,7 @@ def watch(
     first are the reference; the others are compared with it by tests that may be looked at any number of times.
     """
     from conpet.commands.watch import restart_watch, watch_log
+    from conpet.data import read_inputs
     from conpet.store import Store
     from conpet.store.prediction_log import PredictionLog
     from conpet.watching.report import WatchOptions
@@ -114,7 +114,9 @@ def watch(
     if restart:
         restart_watch(log)
     if source is not None:
-        report = _of_file(workspace, source, columns, options, backbone, device)
+        with open_workspace(workspace, backbone, device) as opened:
+            inputs = read_inputs(source, note=lambda note: line(note, messages()), **asdict(columns))
+            report = opened.watch(inputs, reference=reference, window=window, false_alarm=false_alarm)
     else:
         report = watch_log(store, log, options)
     if feedback is not None:
@@ -137,21 +139,6 @@ def _check_given(webhook: str | None, *paths: str | None) -> None:
     for path in paths:
         if path is not None:
             require_path(path, "nothing was watched")
-
-
-def _of_file(
-    workspace: Path, source: str, columns: ReadOptions, options: WatchOptions, backbone: str | None, device: str | None
-) -> WatchReport:
-    from conpet.commands.watch import watch_inputs
-    from conpet.data import Example, read_inputs
-
-    opened = open_workspace(workspace, backbone, device)
-    examples = [
-        item
-        for item in read_inputs(source, note=lambda note: line(note, messages()), **asdict(columns))
-        if isinstance(item, Example)
-    ]
-    return watch_inputs(opened.live.now(), examples, options)
 
 
 def _with_feedback(
