@@ -642,7 +642,7 @@ class ConPET:
 
         def begin(plan: forget.ForgetPlan, method: Method) -> None:
             traces.append(plan.traces(method.backbone))
-            purge.begin(self._store, token)
+            purge.begin(self._store, token, traces[0])
 
         try:
             report = self._change(
