@@ -702,7 +702,7 @@ class ConPET:
             nonlocal recorded
             traces.append(plan.traces(method.backbone))
             recorded = plan.clear(self._log)
-            purge.begin(self._store, token)
+            purge.begin(self._store, token, traces[0])
 
         try:
             report = self._change(

@@ -10,6 +10,8 @@ import pytest
 
 from conpet import ConPET
 from conpet.commands import purge
+from conpet.jobs.queue import JobQueue
+from conpet.jobs.records import JobKind, JobRequest
 from tests.helpers.cli import STREAM, conpet, taught, write_rows
 
 FIRST, SECOND = STREAM
@@ -122,6 +124,9 @@ def test_an_interrupted_deletion_is_completed_by_the_same_command(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
+    queue = JobQueue(workspace)
+    job = queue.submit(JobRequest(JobKind.CONSOLIDATE))
+    queue.log(job.id, f"warning: {ROWS[0]!r} is long")
     monkeypatch.setattr(purge, "finish", interrupted)
     assert conpet("forget", workspace, ROWS[0], "--yes", "--no-evaluate").code == 130
     monkeypatch.undo()
@@ -129,5 +134,6 @@ def test_an_interrupted_deletion_is_completed_by_the_same_command(
     completed = conpet("forget", workspace, ROWS[0])
     assert (completed.code, completed.out) == (0, "receipt: receipts/4.json in the workspace\n"), completed.err
     assert not (workspace / "forgetting.json").exists()
+    assert not [path for path in workspace.rglob("*") if path.is_file() and ROWS[0].encode() in path.read_bytes()]
     again = conpet("forget", workspace, ROWS[0], "--yes")
     assert (again.code, "no stored row matches" in again.err) == (1, True)

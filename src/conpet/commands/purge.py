@@ -28,9 +28,17 @@ _REPORT_FOLDER = "report"
 _JOBS = "jobs"
 
 
-def begin(store: Store, token: str) -> None:
-    """Note, before the commit, that something is being forgotten, so that it is completed after a kill."""
+def begin(store: Store, token: str, traces: Traces) -> None:
+    """Prepare the commit: clear what only the texts can find, and note what has to be completed after a kill.
+
+    Args:
+        store: The workspace's store.
+        token: The random number of the change.
+        traces: What must not be found afterwards.
+    """
     layout = Layout(store.path)
+    # The log of predictions belongs here, too: after a kill, the texts to look for in it are no longer known.
+    scrub_jobs(layout.root / _JOBS, traces.texts, requests=False)
     objects = sorted(path.name for path in layout.objects.iterdir())
     noted = {TOKEN: token, "before": str(head(store)), "objects": objects}
     replace_file(layout.forgetting, to_json_bytes(noted))
@@ -78,7 +86,7 @@ def finish(
     shutil.rmtree(layout.scratch, ignore_errors=True)
     layout.scratch.mkdir(exist_ok=True)
     if traces is not None:
-        scrub_jobs(layout.root / _JOBS, traces.texts)
+        scrub_jobs(layout.root / _JOBS, traces.texts, requests=True)
     scrubbed = writer.scrub()
     cache = state_cache()
     if cache.path.exists():
@@ -100,14 +108,20 @@ def _stored(layout: Layout, generation: int) -> dict[str, Any]:
     return receipt
 
 
-def scrub_jobs(folder: Path, texts: Sequence[str]) -> None:
-    """Remove texts from the queue of a server: rows of jobs that wait, and texts in messages and results."""
+def scrub_jobs(folder: Path, texts: Sequence[str], *, requests: bool) -> None:
+    """Remove texts from the queue of a server: rows of jobs that wait, and texts in messages and results.
+
+    Args:
+        folder: The folder of the queue.
+        texts: The texts.
+        requests: Whether to remove them also from what jobs are to forget, which they need until the commit.
+    """
     for file in folder.glob("data/*/*.json"):
         with suppress(FileNotFoundError, ValueError):
             document = json.loads(file.read_bytes())
             reduced = _without(document, {*texts, *(sha256(text) for text in texts)})
-            if reduced != document:
-                file.write_text(json.dumps(reduced), encoding="utf-8")
+            if reduced != document and (requests or "wanted" not in document):
+                replace_file(file, json.dumps(reduced).encode())
     database = folder / "jobs.sqlite"
     if database.exists():
         with closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as raw:
