@@ -161,18 +161,23 @@ def resident_mb() -> float:
 
 
 def watched(read: Callable[[Sequence[str]], Any], count: int, seconds: float) -> Iterator[dict[str, Any]]:
-    """Yield the resident memory before the first text and by number of texts, at powers of two and at the end."""
+    """Yield the resident memory before the first text and by number of texts, at powers of two and at the end.
+
+    Also yields the highest after any chunk of texts: between two marks, memory is released and taken again.
+    """
     read(["a first text, which loads what is loaded once"])
     held, done, remaining, mark = {"0": resident_mb()}, 0, made_texts(count), FIRST
+    highest = held["0"]
     started, end = time.process_time(), time.monotonic() + seconds
     while chunk := list(islice(remaining, CHUNK)):
         read(chunk)
         done += len(chunk)
-        late = time.monotonic() > end
+        now, late = resident_mb(), time.monotonic() > end
+        highest = max(highest, now)
         if done in (mark, count) or late:
-            held[str(done)], mark = resident_mb(), 2 * done
+            held[str(done)], mark = now, 2 * done
             used = round(time.process_time() - started, 1)
-            yield {"texts": done, "resident_mb": held, "processor_seconds": used}
+            yield {"texts": done, "resident_mb": held, "highest_mb": highest, "processor_seconds": used}
         if late:
             return
 
