@@ -102,18 +102,19 @@ def measure(schemathesis: Path | None, examples: int, seed: int) -> tuple[list[A
         folder = Path(name)
         path = make_workspace(folder / "ws", TINY, tasks[:2]).path
         key, _ = KeyStore(path / "keys.sqlite").create(Role.OPERATE)
-        secrets = [str(path), str(Path.home()), *TRACES, *(example.text for example in tasks[0].train)]
+        secrets = [str(path), str(Path.home()), *TRACES]
+        stored = [example.text for example in tasks[0].train]
         server = Server(path, folder, {"upload_bytes": UPLOAD_BYTES, "header_seconds": 2})
         with serving(server):
             before = server.mebibytes()
             rows, detail = [], {}
             if schemathesis is not None:
-                report = run_schemathesis(schemathesis, server, folder, key, secrets, examples, seed)
+                report = run_schemathesis(schemathesis, server, folder, key, secrets, stored, examples, seed)
                 rows += rows_of(report)
                 detail = {"schemathesis": {name: report[name] for name in ("test_cases", "failures", "errors")}}
                 cancel_jobs(server, key)
-            hostile = send_uploads(server, key, secrets, seed)
-            broken = send_broken_http(server, secrets)
+            hostile = send_uploads(server, key, [*secrets, *stored], seed)
+            broken = send_broken_http(server, [*secrets, *stored])
             answers = httpx2.post(
                 f"{server.url}/v1/predict", json={"inputs": "a"}, headers=_headers(key), timeout=HANG_SECONDS
             )
@@ -136,7 +137,14 @@ def measure(schemathesis: Path | None, examples: int, seed: int) -> tuple[list[A
 
 
 def run_schemathesis(
-    command: Path, server: Server, folder: Path, key: str, secrets: Sequence[str], examples: int, seed: int
+    command: Path,
+    server: Server,
+    folder: Path,
+    key: str,
+    secrets: Sequence[str],
+    stored: Sequence[str],
+    examples: int,
+    seed: int,
 ) -> Any:
     """Run Schemathesis and return its report."""
     report = folder / "report.json"
@@ -160,6 +168,7 @@ def run_schemathesis(
         "SCHEMATHESIS_HOOKS": "schemathesis_hooks",
         "PYTHONPATH": str(HERE),
         "CONPET_FUZZ_SECRETS": "\n".join(secrets),
+        "CONPET_FUZZ_STORED": "\n".join(stored),
     }
     done = subprocess.run(
         [str(command), *options], cwd=folder, env=environment, capture_output=True, text=True, check=False

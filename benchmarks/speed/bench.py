@@ -215,23 +215,24 @@ class Bench:
         """Return the folder of a workspace with the first `tasks` tiny tasks."""
         path = self._stored("many", {"tasks": tasks})
         if not path.exists():
-            self._fill()
+            self._fill(self.sizes.hundred - 1 if tasks < self.sizes.hundred else self.sizes.many)
         return path
 
     def growth(self) -> dict[str, Any]:
-        """Return the time to learn each of the tiny tasks, with settings and provenance."""
-        self.many(self.sizes.many)
-        growth: dict[str, Any] = json.loads((self._stored("many", {}) / "growth.json").read_text())
+        """Return the time to learn each of the tiny tasks so far, with settings and provenance."""
+        self.many(self.sizes.hundred - 1)
+        growth: dict[str, Any] = json.loads((self._stored("growth", {}) / "growth.json").read_text())
         return growth
 
-    def _fill(self) -> None:
-        """Learn the tiny tasks one by one, and store copies at some sizes."""
+    def _fill(self, tasks: int) -> None:
+        """Learn so many tiny tasks one by one, and store copies at some sizes."""
         made_by = provenance()
         wanted = {1, self.sizes.few, self.sizes.hundred - 1, self.sizes.many}
         seconds, cpu = [], []
-        with building(self._stored("many", {})) as folder:
+        shutil.rmtree(self._stored("growth", {}), ignore_errors=True)  # that of fewer tasks
+        with building(self._stored("growth", {})) as folder:
             learner = self.create(folder / "w", self.sizes.small, **MANY_SETTINGS)
-            for number, task in enumerate(self.toys[: self.sizes.many], start=1):
+            for number, task in enumerate(self.toys[:tasks], start=1):
                 started, worked = time.perf_counter(), time.process_time()
                 learner.learn(task, evaluate=False)
                 seconds.append(round(time.perf_counter() - started, 4))

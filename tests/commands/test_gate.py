@@ -101,7 +101,7 @@ def test_a_candidate_is_outdated_once_the_workspace_changes_and_its_examples_are
     assert [record.outdated for record in learner.candidates] == [True]
     with pytest.raises(CandidateOutdatedError, match="Make the change again"):
         learner.promote(1, gate=False)
-    with pytest.raises(UnknownNameError, match="no candidate for its present generation"):
+    with pytest.raises(UnknownNameError, match="no candidate for the present generation"):
         learner.gate_report()
 
 

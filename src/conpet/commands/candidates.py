@@ -28,7 +28,7 @@ def newest(store: Store) -> int:
     present = [record.number for record in store.candidates() if not record.outdated]
     if not present:
         raise UnknownNameError(
-            f"{store.path} has no candidate for its present generation: no change was refused since the last one"
+            "there is no candidate for the present generation: no change was refused since the last one"
         )
     return present[-1]
 

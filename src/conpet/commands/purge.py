@@ -37,7 +37,6 @@ def begin(store: Store, token: str, traces: Traces) -> None:
         traces: What must not be found afterwards.
     """
     layout = Layout(store.path)
-    # The log of predictions belongs here, too: after a kill, the texts to look for in it are no longer known.
     scrub_jobs(layout.root / _JOBS, traces.texts, requests=False)
     objects = sorted(path.name for path in layout.objects.iterdir())
     noted = {TOKEN: token, "before": str(head(store)), "objects": objects}

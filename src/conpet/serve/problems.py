@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from conpet.config.base import worded
 from conpet.errors import ConpetError
@@ -62,6 +63,13 @@ def example(document: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {"application/json": {"example": document}}}}
 
 
+def _methods(request: Request) -> list[str]:
+    """Return the methods of all routes with the path of a request; Starlette names those of the first one only."""
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    allowed = {method for route in routes if route.path_regex.match(request.url.path) for method in route.methods or ()}
+    return sorted(allowed)
+
+
 def add_handlers(app: FastAPI) -> None:
     """Report the errors of all routes as problems."""
 
@@ -74,7 +82,10 @@ def add_handlers(app: FastAPI) -> None:
     async def handle_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for this class
         kind = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-        problem = ApiProblem(error.status_code, kind, str(error.detail), headers=error.headers)
+        headers = {**(error.headers or {})}
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_methods(request))
+        problem = ApiProblem(error.status_code, kind, str(error.detail), headers=headers)
         return response_of(problem, request.state.request_id)
 
     async def handle_invalid(request: Request, error: Exception) -> Response:

@@ -105,7 +105,7 @@ def read_candidate(layout: Layout, number: int, generation: int) -> CandidateCha
     records = {record.number: record for record in read_records(layout, generation)}
     if number not in records:
         have = listed([one for one, record in records.items() if not record.outdated]) or "none"
-        raise UnknownNameError(f"no candidate {number} in {layout.root}; have: {have}")
+        raise UnknownNameError(f"no candidate {number}; have: {have}")
     record, content = records[number], _content(layout, number)
     if record.outdated or not content:
         raise CandidateOutdatedError(
@@ -120,7 +120,7 @@ def read_candidate(layout: Layout, number: int, generation: int) -> CandidateCha
 def drop_candidate(layout: Layout, number: int) -> None:
     """Delete a candidate, outdated or not; `UnknownNameError` if there is none of this number."""
     if number not in (known := _numbers(layout)):
-        raise UnknownNameError(f"no candidate {number} in {layout.root}; have: {listed(known) or 'none'}")
+        raise UnknownNameError(f"no candidate {number}; have: {listed(known) or 'none'}")
     folder = layout.candidates / str(number)
     (folder / _RECORD).unlink()  # from here on it is not listed
     shutil.rmtree(folder, ignore_errors=True)
