@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -28,6 +29,8 @@ from conpet.errors import ConpetError, DataError
 from conpet.report.text import with_short_labels
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from conpet.data.prediction_files import Predictor
     from conpet.data.truncation import CutInputs
 
@@ -65,6 +68,15 @@ def messages() -> Console:
 def line(text: str, console: Console | None = None, style: str | None = None) -> None:
     """Print one line verbatim: no markup, and no line breaks at the width of the terminal."""
     (console or output()).print(text, style=style, markup=False, soft_wrap=True)
+
+
+def print_table(table: Table) -> None:
+    """Print a table whose cells are never cut: on a narrow terminal, its rows go on in the next line."""
+    out = output()
+    needed = Measurement.get(out, out.options.update(max_width=_NO_LIMIT), table).maximum
+    if needed > out.width:
+        out = Console(highlight=False, width=needed)
+    out.print(table, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from conpet.cli.console import line, messages, output, print_json
+from conpet.cli.console import line, messages, output, print_json, print_table
 from conpet.cli.options import AsJson, WorkspacePath
 
 if TYPE_CHECKING:
@@ -43,16 +43,16 @@ def cost(
 
 def _print(report: CostReport) -> None:
     out = output()
-    out.print(_kinds(report.kinds, report))
+    print_table(_kinds(report.kinds, report))
     if sum(bool(row.operations or row.examples) for row in report.sources) > 1:
         out.print()
-        out.print(_kinds(report.sources, report, storage=False))
+        print_table(_kinds(report.sources, report, storage=False))
     if report.tasks:
         out.print()
-        out.print(_tasks(report))
+        print_table(_tasks(report))
     if report.alternatives:
         out.print()
-        out.print(_alternatives(report))
+        print_table(_alternatives(report))
     out.print()
     line(str(report), out)
     if report.score is not None:
@@ -170,7 +170,7 @@ def _print_versions(report: CostReport) -> None:
             text.count(one.answers),
             *cells,
         )
-    output().print(table)
+    print_table(table)
     line(f"errors to score: {report.currency} for 1,000 answers; lower is better")
     if any(one.score and one.estimated for one in report.versions):
         line("* an estimate from evaluations or other versions, because this one gave no answers")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from conpet.cli.console import line, messages, output, print_json
+from conpet.cli.console import line, messages, print_json, print_table
 from conpet.cli.options import (
     AsJson,
     BackboneMoved,
@@ -198,7 +198,7 @@ def _print_report(report: WatchReport, everything: bool) -> None:
             Text(one.meaning),
         )
     if listed:
-        output().print(table)
+        print_table(table)
     if (left := len(many) - _SHOWN) > 0 and not everything:
         line(f"... and {left:,} more tasks and labels without an alarm (--all)", style="dim")
     for hint in dict.fromkeys(one.hint for one in report.alarms):

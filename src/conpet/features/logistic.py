@@ -14,7 +14,7 @@ from conpet.errors import CorruptionError
 WEIGHT, BIAS = "weight", "bias"
 MAX_ITERATIONS = 50
 """Most iterations of L-BFGS for a change. Training starts from the weights learned so far."""
-TOLERANCE = 1e-5
+TOLERANCE = 3e-6
 """Training stops when an iteration lowers the mean loss by less: after some 25 iterations, close to the optimum."""
 
 
