@@ -11,7 +11,7 @@ import pytest
 
 from conpet.resident import MOST_KERNELS, limit_kernels, release_unused
 
-LIMITS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": MOST_KERNELS, "LRU_CACHE_CAPACITY": 1}
+LIMITS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": MOST_KERNELS, "LRU_CACHE_CAPACITY": 16}
 RELEASES = """
 from pathlib import Path
 from conpet.resident import release_unused

@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable
 from functools import cache
 
-MOST_KERNELS = 160
+MOST_KERNELS = 224
 """Compiled matrix products that oneDNN keeps; each takes up to 0.3 MB. Its own limit is 1,024."""
 _LIMITS = {
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": MOST_KERNELS,
-    # Torch's own cache keeps a description of each product, as large as the kernel and quick to make.
-    "LRU_CACHE_CAPACITY": 1,
+    # Torch's own cache keeps a description of each product, as large as the kernel. Layers share a few.
+    "LRU_CACHE_CAPACITY": 16,
 }
 """Environment variables with the limits of both caches, least recently used first."""
 

@@ -29,8 +29,8 @@ from conpet.types import Candidate, OnError, Prediction, PredictOptions, Trace
 
 CHUNK = 256
 """Number of inputs per batch of a stream."""
-RELEASE_EVERY = 1.0
-"""Seconds of computing after which memory is released, which takes about a hundredth of that."""
+RELEASE_EVERY = 0.5
+"""Seconds of computing after which memory is released, which takes one or two hundredths of that."""
 
 Inputs = TypeVar("Inputs", bound=Iterable[Input])
 
