@@ -18,8 +18,8 @@ from conpet.state.engine import answer, fitting, unanswerable
 from conpet.state.live import Live
 from conpet.types import Prediction
 
-_QUANTUM = 8
-"""Inputs of a request that are put into a batch before those of the next request."""
+_SMALL, _QUANTUM = 8, 32
+"""Requests with so many inputs left come before larger ones; of the largest, so many inputs are taken in turn."""
 _FIRST_TOKENS = 1024
 """Size of the first batch, in tokens, when the speed is not known yet."""
 _LEAST_TOKENS = 256
@@ -153,8 +153,8 @@ class Part(NamedTuple):
 class Batcher:
     """Answers requests in batches, in one thread.
 
-    - Requests share batches. A batch takes a few inputs of each waiting request in turn, so that a long request delays
-      a short one by no more than a batch.
+    - Requests share batches. A batch takes some inputs of the request at the head of the queue, then small requests,
+      then a part of each larger one in turn, so that a long request delays a short one by no more than a batch.
     - All inputs of a request are answered by one generation: the live one when its first batch is made.
     - Batches are as large as the time for one (`batch_seconds`) allows at the speed measured so far. When other
       requests were answered a moment ago, the next batch waits a little for theirs; otherwise it starts at once.
@@ -320,9 +320,13 @@ class Batcher:
         return True
 
     def _fair_share(self, tickets: Sequence[Ticket]) -> Iterator[Part]:
-        """Take inputs of each request in turn until a batch is full."""
+        """Take inputs of requests until a batch is full: of the one at the head, then of small ones, then of others.
+
+        If all requests advanced together, they would be answered together, and the next batch would wait for new ones.
+        """
         tokens, inputs = self._limit(), self._settings.batch_inputs
-        open_tickets = deque(tickets)
+        by_size = sorted(tickets[1:], key=lambda ticket: (ticket.left > _SMALL) + (ticket.left > _QUANTUM))
+        open_tickets = deque([*tickets[:1], *by_size])
         first = True
         while open_tickets and inputs > 0:
             ticket = open_tickets.popleft()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 from types import FrameType
 
 import uvicorn
@@ -12,6 +13,9 @@ from conpet.serve.app import create_app
 from conpet.serve.connections import server_options
 from conpet.serve.context import ServerContext
 from conpet.serve.settings import ServeSettings
+
+_SWITCH_SECONDS = 0.0003
+"""How long the thread that handles requests may keep the thread that answers from going on after a computation."""
 
 
 class Server(uvicorn.Server):
@@ -44,6 +48,7 @@ class Server(uvicorn.Server):
 
 def serve_on(settings: ServeSettings, listening: socket.socket) -> Exception | None:
     """Serve on a socket in this process until a stop is requested; return why the workspace could not be loaded."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
     server = Server(settings)
     server.run(sockets=[listening])
     server.context.log.info("stopped")

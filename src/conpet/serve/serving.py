@@ -8,7 +8,9 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,6 +26,7 @@ from conpet.serve.warming import warm
 from conpet.state.live import Live
 from conpet.types import Prediction
 
+Done = TypeVar("Done")
 _NICENESS = 10
 """Of the thread that loads new generations, so that it takes the time that answering leaves."""
 
@@ -114,8 +117,7 @@ class Serving:
 
     def _run(self) -> None:
         try:
-            self._load()
-            _yield_to_others()
+            _apart(self._load)
         except Exception as error:  # noqa: BLE001 - whatever it is, there is nothing to serve
             self._log.error("the workspace cannot be loaded", exc_info=not is_out_of_memory(error), reason=str(error))
             self._on_failure(error)
@@ -168,7 +170,7 @@ class Serving:
         assert self._workspace is not None  # noqa: S101 - `_load` has opened it
         try:
             if self._workspace.store.generation() != self.live.generation:
-                live = self._workspace.live.refresh(self._warm)
+                live = _apart(self._workspace.live.refresh, self._warm, initializer=_yield_to_others)
                 self._metrics.swapped(live.generation)
                 self._log.info("new generation", generation=live.generation, tasks=len(live.state.tasks))
             self._problem = ""
@@ -178,6 +180,16 @@ class Serving:
                 self._problem = reason
                 self._metrics.swap_failed()
                 self._log.error("the newest generation cannot be loaded", exc_info=not is_out_of_memory(error))
+
+
+def _apart(work: Callable[..., Done], *values: Any, initializer: Callable[[], None] | None = None) -> Done:
+    """Do something that computes in a thread that ends with it.
+
+    OpenMP keeps workers for every thread that has computed. As soon as there are more of them than cores, all of them
+    sleep between two steps instead of waiting ready, and answering takes a fifth longer for as long as they exist.
+    """
+    with ThreadPoolExecutor(1, initializer=initializer) as pool:
+        return pool.submit(work, *values).result()
 
 
 def _yield_to_others() -> None:
