@@ -118,13 +118,28 @@ def test_a_long_request_delays_a_short_one_by_no_more_than_a_batch(bench: Bench)
     assert bench.observer.batches == [(16, 2), (16, 1), (9, 1)]
 
 
-def test_long_requests_take_turns(bench: Bench) -> None:
+def test_requests_are_answered_one_after_another_and_very_long_ones_take_turns(bench: Bench) -> None:
     bench.pause()
     tickets = [bench.submit(*(TEXTS * 3)[:20]) for _ in range(3)]
     bench.go_on()
     for ticket in tickets:
         assert len(labels(ticket)) == 20
-    assert bench.observer.batches == [(16, 2), (16, 2), (16, 2), (12, 3)]
+    assert bench.observer.batches == [(16, 1), (16, 2), (16, 2), (12, 1)]
+    bench.pause()
+    long, other = bench.submit(*(TEXTS * 10)[:50]), bench.submit(*(TEXTS * 10)[:10])
+    bench.go_on()
+    assert (len(labels(long)), len(labels(other))) == (50, 10)
+    assert bench.observer.batches == [(16, 1), (16, 2), (16, 1), (12, 1)]
+
+
+def test_many_short_requests_do_not_stop_a_long_one(bench: Bench) -> None:
+    bench.pause()
+    long = bench.submit(*(TEXTS * 10)[:20])
+    short = [bench.submit(text) for text in (TEXTS * 10)[:30]]
+    bench.go_on()
+    assert len(labels(long)) == 20
+    assert [len(labels(one)) for one in short] == [1] * 30
+    assert bench.observer.batches[:2] == [(16, 9), (16, 9)]
 
 
 def test_requests_that_want_other_things_do_not_disturb_one_another(bench: Bench) -> None:

@@ -19,7 +19,7 @@ from conpet.state.live import Live
 from conpet.types import Prediction
 
 _SMALL, _QUANTUM = 8, 32
-"""Requests with so many inputs left come before larger ones; of the largest, so many inputs are taken in turn."""
+"""Requests with so many inputs left come before larger ones; of very large ones, so many inputs are taken in turn."""
 _FIRST_TOKENS = 1024
 """Size of the first batch, in tokens, when the speed is not known yet."""
 _LEAST_TOKENS = 256
@@ -153,8 +153,8 @@ class Part(NamedTuple):
 class Batcher:
     """Answers requests in batches, in one thread.
 
-    - Requests share batches. A batch takes some inputs of the request at the head of the queue, then small requests,
-      then a part of each larger one in turn, so that a long request delays a short one by no more than a batch.
+    - Requests share batches. Small requests come first, but half of a batch belongs to larger ones that wait, so that
+      a long request delays a short one by no more than a batch, and many short ones do not stop a long one.
     - All inputs of a request are answered by one generation: the live one when its first batch is made.
     - Batches are as large as the time for one (`batch_seconds`) allows at the speed measured so far. When other
       requests were answered a moment ago, the next batch waits a little for theirs; otherwise it starts at once.
@@ -295,11 +295,9 @@ class Batcher:
         live = self._ring[0].live or present
         sharing = [ticket for ticket in self._ring if (ticket.live or present) is live and self._pin(ticket, live)]
         parts = list(_joined(self._fair_share(sharing)))
-        taken = {part.ticket for part in parts}
+        back = {part.ticket for part in parts if part.ticket.left > _QUANTUM}
         rest = [ticket for ticket in self._ring if ticket.left and not ticket.over]
-        self._ring = deque(
-            [ticket for ticket in rest if ticket not in taken] + [ticket for ticket in rest if ticket in taken]
-        )
+        self._ring = deque([one for one in rest if one not in back] + [one for one in rest if one in back])
         self._set_waiting(sum(ticket.left for ticket in rest))
         return parts
 
@@ -320,29 +318,31 @@ class Batcher:
         return True
 
     def _fair_share(self, tickets: Sequence[Ticket]) -> Iterator[Part]:
-        """Take inputs of requests until a batch is full: of the one at the head, then of small ones, then of others.
+        """Take inputs of requests until a batch is full: of small ones, but half of it for larger ones that wait.
 
-        If all requests advanced together, they would be answered together, and the next batch would wait for new ones.
+        Larger ones follow one another. If all advanced together, they would be answered together, and the next batch
+        would wait for new ones. Only very large ones take turns.
         """
-        tokens, inputs = self._limit(), self._settings.batch_inputs
-        by_size = sorted(tickets[1:], key=lambda ticket: (ticket.left > _SMALL) + (ticket.left > _QUANTUM))
-        open_tickets = deque([*tickets[:1], *by_size])
-        first = True
-        while open_tickets and inputs > 0:
-            ticket = open_tickets.popleft()
+        most_tokens, most_inputs = self._limit(), self._settings.batch_inputs
+        tokens, inputs = most_tokens, most_inputs
+        small = deque(ticket for ticket in tickets if ticket.left <= _SMALL)
+        large = deque(ticket for ticket in tickets if ticket.left > _SMALL)
+        while (small or large) and inputs > 0:
+            half_left = 2 * tokens > most_tokens and 2 * inputs > most_inputs
+            queue = small if small and (half_left or not large) else large
+            ticket = queue.popleft()
             start = ticket.taken
             while ticket.left and ticket.taken - start < _QUANTUM and inputs > 0:
                 cost = self._tokens(ticket.examples[ticket.taken])
-                if cost > tokens and not first:
+                if cost > tokens and inputs < most_inputs:
                     inputs = 0
                     break
-                first = False
                 ticket.taken += 1
                 inputs, tokens = inputs - 1, tokens - cost
             if ticket.taken > start:
                 yield Part(ticket, start, ticket.taken)
             if ticket.left:
-                open_tickets.append(ticket)
+                queue.append(ticket)
 
     def _limit(self) -> int:
         """Return the most tokens of the next batch."""
