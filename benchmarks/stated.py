@@ -122,10 +122,11 @@ def speed_in_short(rows: Mapping[str, Any]) -> list[str]:
         "the backbone.",
         "A batch of 32 inputs that need 32 different modules runs "
         f"{ratio(rows, 'mixed-batch', 1)} times as fast as it does with PEFT's `adapter_names`.",
-        f"Learning a task was {ratio(rows, 'learn-same-layers', 1)} times as fast as training a LoRA on the same layers "
-        "with PEFT (measured before there was a gate).",
+        f"Learning a task was {ratio(rows, 'learn-same-layers', 1)} times as fast as training a LoRA on the same "
+        "layers with PEFT (measured before there was a gate).",
         f"Learning task 100 takes {ratio(rows, 'learn-late-task', 1)} times as long as learning task 2 "
-        f"({rows['learn-late-task']['ours']['median']:.1f} s against {rows['learn-late-task']['theirs']['median']:.1f} s: "
+        f"({rows['learn-late-task']['ours']['median']:.1f} s against "
+        f"{rows['learn-late-task']['theirs']['median']:.1f} s: "
         "90 examples, three epochs, `minilm-l6`).",
     ]
 
