@@ -62,7 +62,10 @@ def test_rows_of_a_file_are_forgotten_with_a_signed_receipt(workspace: Path, tmp
     )
     assert document == json.loads((workspace / "receipts" / f"{document['generation']}.json").read_bytes())
     checked = conpet("audit", "verify", workspace, "--receipt", receipt, "--public-key", f"{key}.pub")
-    assert checked.out == f"{workspace}: history and content are as recorded\n"
+    assert checked.out.splitlines() == [
+        f"{workspace}: history and content are as recorded",
+        f"{receipt}: is signed with this key, agrees with the history, and nothing that it deleted is back",
+    ]
     assert conpet("audit", "verify", workspace, "--receipt", receipt).code == 1  # without the key
     assert "conpet predict" not in done.err
     assert ConPET.open(workspace).predict([SECOND.train[5].text])[0].label in (*FIRST.labels, *SECOND.labels)
@@ -110,6 +113,15 @@ def test_errors_say_what_to_do(arguments: list[str], said: str, workspace: Path)
     refused = conpet("forget", workspace, *arguments, "--yes")
     assert refused.code != 0
     assert said in refused.err
+
+
+def test_a_text_that_was_only_predicted_is_cleared_and_the_command_says_so(workspace: Path) -> None:
+    assert conpet("audit", "log", workspace, "--predictions", "text").code == 0
+    assert conpet("predict", workspace, "nobody learned this").code == 0
+    done = conpet("forget", workspace, "nobody learned this", "--yes")
+    assert (done.code, done.out.startswith("1 recorded prediction cleared")) == (0, True)
+    assert "there is no receipt" in done.err
+    assert conpet("audit", "trace", workspace, "--text", "nobody learned this").code == 1
 
 
 def test_nothing_may_be_old_enough_and_nothing_left_to_finish(workspace: Path) -> None:

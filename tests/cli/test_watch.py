@@ -126,6 +126,8 @@ def test_a_file_is_watched_without_recording_it(recording: Path, tmp_path: Path)
     assert not (recording / FILE).exists()
     assert conpet("watch", recording, "-i", tmp_path / "in.jsonl", "--restart").code == 2
     assert conpet("watch", recording, "-i", tmp_path / "missing.jsonl").code == 1
+    empty = conpet("watch", recording, "-i", write_rows(tmp_path / "empty.csv", []))
+    assert (empty.code, "no inputs" in empty.err or "no rows" in empty.err) == (1, True)
 
 
 def test_feedback_gives_accuracy_by_task_label_and_time(recording: Path, tmp_path: Path) -> None:

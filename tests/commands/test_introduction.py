@@ -78,6 +78,17 @@ def test_conditions_become_true_when_their_commands_are_run(tmp_path: Path) -> N
     assert not checked(learner, tmp_path, *wanted)[2].proven
 
 
+def test_forgetting_does_not_count_as_a_change_that_the_gate_let_through(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2)
+    wanted = {"check": "gate", "last": 2}
+    first, second = learner.labels[:2]
+    learner.rename(first, "renamed", evaluate=False)
+    learner.rename(second, "renamed too", evaluate=False)
+    assert checked(learner, tmp_path, wanted)[0].proven
+    learner.forget([stream()[0].train[0].text], evaluate=False)
+    assert checked(learner, tmp_path, wanted)[0].proven
+
+
 def test_decisions_need_enough_examples(learner: ConPET, tmp_path: Path) -> None:
     (found,) = checked(learner, tmp_path, {"check": "decisions"})
     assert not found.proven
@@ -131,6 +142,7 @@ def test_a_stage_is_reached_only_with_those_before_it(learner: ConPET, tmp_path:
         ),
         ("stages: [{name: a, title: a, conditions: [{check: tasks}]}]", "give 'at_least' and nothing else"),
         ("stages: [{name: a, title: a, conditions: [{check: audit, last: 2}]}]", "it takes no value"),
+        ("stages: [{name: a, title: a, conditions: [{check: accuracy, at_least: 700}]}]", "a number from 0 to 100"),
         ("stages: [{name: a, title: a, conditions: [{check: prices, of: [gold]}]}]", "unknown price 'gold'"),
         (
             "stages: [{name: a, titel: a, conditions: [{check: audit}]}]",

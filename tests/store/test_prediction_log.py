@@ -68,6 +68,16 @@ def test_what_was_appended_is_found_by_request_input_and_answer(log: PredictionL
     assert {(one.task, one.label) for one in log.counts(labels=False)} == {("cards", ""), ("loans", "")}
 
 
+def test_a_relative_folder_is_as_good_as_an_absolute_one(log: PredictionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.append(log.rows("r", [Example.of_text("a text")], [answer()], with_text=True))
+    log.close()
+    folder = log.file.parent
+    monkeypatch.chdir(folder.parent)
+    relative = PredictionLog(Path(folder.name))
+    assert [entry.request for entry in relative.entries()] == ["r"]
+    assert list(relative.breaks()) == []
+
+
 def test_hashes_cannot_be_made_without_the_key_and_differ_by_workspace(tmp_path: Path) -> None:
     logs = [PredictionLog(tmp_path / name) for name in ("a", "b")]
     for log in logs:

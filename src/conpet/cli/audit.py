@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from conpet.files import require_writable_file, written_aside
 if TYPE_CHECKING:
     from conpet.commands.audit import Head
     from conpet.store import Store
+    from conpet.store.chain import Break
 
 app = App(help="Check, trace, export and sign the history of a workspace; record predictions.", no_args_is_help=True)
 _ANSWERS = 20
@@ -79,14 +81,21 @@ def verify(
     if as_json:
         print_json([{"event": one.event, "reason": one.reason} for one in breaks])
     else:
-        for one in breaks:
-            line(str(one), style="red")
-        if breaks:
-            line(f"{plural(len(breaks), 'difference')} from what was recorded", messages())
-        else:
-            line(f"{path}: {'the history is' if path.is_file() else 'history and content are'} as recorded")
+        _print_breaks(path, breaks)
+        if receipt is not None and not breaks:
+            signed = " is signed with this key," if public_key is not None else ""
+            line(f"{receipt}:{signed} agrees with the history, and nothing that it deleted is back")
     if breaks:
         raise typer.Exit(1)
+
+
+def _print_breaks(path: Path, breaks: Sequence[Break]) -> None:
+    for one in breaks:
+        line(str(one), style="red")
+    if breaks:
+        line(f"{plural(len(breaks), 'difference')} from what was recorded", messages())
+    else:
+        line(f"{path}: {'the history is' if path.is_file() else 'history and content are'} as recorded")
 
 
 @app.command()

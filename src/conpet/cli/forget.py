@@ -204,6 +204,14 @@ def _print(opened: ConPET, report: ForgetReport, *, as_json: bool) -> None:
     if as_json:
         print_json(report.to_json())
         return
+    if report.receipt is None and report.recorded:
+        line(
+            f"{plural(report.recorded, 'recorded prediction')} cleared; no stored row matches, so nothing else changed"
+        )
+        line(
+            "the record notes how many entries were cleared; there is no receipt, as no event belongs to it", messages()
+        )
+        return
     if report.receipt is None:
         line("no stored row is as old; nothing was changed")
         return

@@ -109,6 +109,13 @@ def predict(
     All rows are checked before the first prediction; with --on-error skip or report, each row is checked in its turn.
     """
     if server is not None:
+        from conpet.store.layout import DATABASE
+
+        if workspace is not None and (Path(workspace) / DATABASE).exists():
+            raise typer.BadParameter(
+                f"{workspace} is a workspace; with --server there is none to name: the server has its own",
+                param_hint="WORKSPACE",
+            )
         texts = [*([workspace] if workspace is not None else []), *(texts or [])]
     elif workspace is None:
         raise typer.BadParameter("give the folder of a workspace, or --server URL", param_hint="WORKSPACE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +23,7 @@ from conpet.cli.options import (
     require_path,
 )
 from conpet.cli.workspace import open_workspace
-from conpet.errors import ConfigError, plural
+from conpet.errors import DataError, listed, plural
 
 if TYPE_CHECKING:
     from conpet.data.raw import ReadOptions
@@ -117,10 +118,13 @@ def watch(
         with open_workspace(workspace, backbone, device) as opened:
             inputs = read_inputs(source, note=lambda note: line(note, messages()), **asdict(columns))
             report = opened.watch(inputs, reference=reference, window=window, false_alarm=false_alarm)
+        if not report.inputs:
+            raise DataError(f"{source} has no inputs; nothing was watched")
     else:
         report = watch_log(store, log, options)
     if feedback is not None:
-        report = _with_feedback(report, log, feedback, columns, request_column)
+        labels = {label for task in store.snapshot().tasks for label in task.active.labels}
+        report = _with_feedback(report, log, feedback, columns, request_column, labels)
     if as_json:
         print_json(report.to_json())
     else:
@@ -142,7 +146,12 @@ def _check_given(webhook: str | None, *paths: str | None) -> None:
 
 
 def _with_feedback(
-    report: WatchReport, log: PredictionLog, feedback: str, columns: ReadOptions, request_column: str | None
+    report: WatchReport,
+    log: PredictionLog,
+    feedback: str,
+    columns: ReadOptions,
+    request_column: str | None,
+    labels: Set[str],
 ) -> WatchReport:
     from conpet.commands.watch import with_feedback
     from conpet.data.evaluation_files import read_labelled
@@ -150,6 +159,11 @@ def _with_feedback(
     if request_column is not None:
         columns = replace(columns, columns={**columns.columns, "text": request_column})
     rows = read_labelled(feedback, columns, lambda note: line(note, messages()))
+    if unknown := sorted({str(row.example.label) for row in rows} - labels):
+        what = "labels of the feedback are" if len(unknown) > 1 else "label of the feedback is"
+        line(
+            f"{len(unknown):,} {what} not learned, and count as wrong answers: {listed(unknown)}", messages(), "yellow"
+        )
     return with_feedback(report, log, [row.example for row in rows], by_request=request_column is not None)
 
 
@@ -158,8 +172,9 @@ def _send(report: WatchReport, store: Store, log: PredictionLog, url: str) -> No
 
     try:
         sent = send_alarms(report, store.path.name, log, url)
-    except WebhookError as error:
-        raise ConfigError(str(error)) from None
+    except WebhookError as error:  # the exit status still tells of the alarm
+        line(f"error: {error}", messages(), "red")
+        return
     if sent:
         line(f"{plural(len(sent), 'alarm')} sent: {', '.join(sent)}", messages())
 
@@ -204,7 +219,7 @@ def _print_report(report: WatchReport, everything: bool) -> None:
     for hint in dict.fromkeys(one.hint for one in report.alarms):
         line(f"next: {hint}")
     line(
-        f"if nothing changes, there is ever an alarm with a probability of at most {report.false_alarm:g}",
+        f"if nothing changes, the probability of any alarm, ever, is at most {report.false_alarm:g}",
         style="dim",
     )
     if report.accuracy is not None:

@@ -60,6 +60,9 @@ class Condition(StrictModel):
         if given != ([needed] if needed else []):
             wants = f"give {needed!r} and nothing else" if needed else "it takes no value"
             raise ValueError(f"check {self.check!r}: {wants} (given: {', '.join(given) or 'nothing'})")
+        most = CHECKS[self.check].most
+        if most is not None and not 0 <= (self.at_least or 0) <= most:
+            raise ValueError(f"check {self.check!r}: at_least is {self.at_least:g}; give a number from 0 to {most:g}")
         unknown = sorted(set(self.of or ()) - set(PricesConfig.model_fields))
         if unknown:
             raise ValueError(f"check {self.check!r}: unknown price {unknown[0]!r}; see the settings `prices`")
@@ -315,11 +318,13 @@ class Check:
         needs: The key of a condition that it needs, or None.
         wanted: What is wanted, in words, with the value in the place of `{}`.
         find: Checks a workspace.
+        most: Largest value that can be asked for, or None.
     """
 
     needs: str | None
     wanted: str
     find: Callable[[_Workspace, Any], Finding]
+    most: float | None = None
 
 
 def _checked(condition: Condition, workspace: _Workspace) -> CheckedCondition:
@@ -384,8 +389,13 @@ def _forgetting(workspace: _Workspace, most: float) -> Finding:
     return Finding(100 * lost <= most, f"{plain_points(lost)} points", ("report {}", "consolidate {}"))
 
 
+_UNGATED = ("forget",)
+"""Changes to which the gate does not apply."""
+
+
 def _gate(workspace: _Workspace, last: float) -> Finding:
-    recent = workspace.changes[-int(last) :]
+    judged = [event for event in workspace.changes if event.verb not in _UNGATED]
+    recent = judged[-int(last) :]
     passed = [event for event in recent if event.detail.get(GATE, {}).get("verdict") == "passed"]
     value = f"{len(passed)} of the last {plural(len(recent), 'change')} passed the gate"
     return Finding(len(passed) == last, value, ("learn {} TASK_OR_STREAM",))
@@ -460,13 +470,15 @@ CHECKS: dict[str, Check] = {
     "labels": Check("at_least", "labels: at least {}", _labels),
     "test_examples": Check("at_least", "test examples of each label: at least {}", _examples("test")),
     "validation_examples": Check("at_least", "validation examples of each label: at least {}", _examples("validation")),
-    "accuracy": Check("at_least", "whole accuracy of at least {}%, by the lower end of its 95% interval", _accuracy),
-    "worst_task": Check("at_least", "accuracy of at least {}% in every task", _worst_task),
+    "accuracy": Check(
+        "at_least", "whole accuracy of at least {}%, by the lower end of its 95% interval", _accuracy, 100
+    ),
+    "worst_task": Check("at_least", "accuracy of at least {}% in every task", _worst_task, 100),
     "forgetting": Check("at_most", "forgetting of at most {} points", _forgetting),
     "gate": Check("last", "the last {} changes passed the gate", _gate),
     "decisions": Check(None, "decisions to answer, ask or decline are calibrated", _decisions),
     "decision_costs": Check(None, "what mistakes cost, or a coverage, was set", _decision_costs),
-    "coverage": Check("at_least", "a coverage of at least {} is promised", _coverage),
+    "coverage": Check("at_least", "a coverage of at least {} is promised", _coverage, 1),
     "prices": Check("of", "prices are set: {}", _prices),
     "audit": Check(None, "the history is unchanged", _audit),
     "answers": Check("at_least", "answers given: at least {}", _answers),

@@ -110,7 +110,7 @@ def decoded(path: Path, content: bytes) -> Iterator[bytes]:
 
 def _cells(path: Path) -> Iterator[bytes]:
     # As if nobody wrote it, so that no other file is made beside it; its log is searched as it is.
-    with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as raw:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as raw:
         raw.text_factory = bytes
         names = [name.decode() for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         for name in names:

@@ -274,6 +274,7 @@ class PredictionFields(BaseModel):
     candidates_score: float | None = None
     rejected: Any = None
     cut_tokens: int | None = None
+    request_id: str | None = None
     explanation: ExplanationFields | None = None
 
 

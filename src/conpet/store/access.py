@@ -51,7 +51,7 @@ def connect_read_only(file: Path, wait_seconds: float) -> sqlite3.Connection:
         file: The SQLite file, with or without a write-ahead log.
         wait_seconds: Most seconds to wait for a moment without a writer.
     """
-    uri = f"{file.as_uri()}?mode=ro&readonly_shm=1"
+    uri = f"{file.absolute().as_uri()}?mode=ro&readonly_shm=1"
     raw = sqlite3.connect(uri, uri=True, timeout=wait_seconds, isolation_level=None)
     try:
         raw.execute("SELECT 1 FROM sqlite_master").fetchone()

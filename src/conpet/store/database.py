@@ -138,7 +138,7 @@ def connect(file: Path, mode: str, *, any_thread: bool = False) -> sqlite3.Conne
     """
     # With isolation_level=None the driver begins no transaction: the engine does, for reads too.
     raw = sqlite3.connect(
-        f"{file.as_uri()}?mode={mode}",
+        f"{file.absolute().as_uri()}?mode={mode}",
         uri=True,
         timeout=BUSY_SECONDS,
         isolation_level=None,

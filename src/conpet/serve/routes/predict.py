@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -109,6 +110,8 @@ async def predict(request: Request) -> Response:
     context.serving.answered(predictions)
     config = (ticket.live or context.serving.live).method.settings.log
     context.recorder.record(request.state.request_id, examples, predictions, config)
+    if context.recorder.mode(config) != "off":
+        predictions = [replace(one, request_id=request.state.request_id) for one in predictions]
     request.state.logged["generation"] = predictions[0].generation
     return _response(predictions, examples, show_examples=caller.role.allows(Role.LEARN))
 
