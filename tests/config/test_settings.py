@@ -37,7 +37,7 @@ def test_a_string_is_the_first_key_of_its_section() -> None:
         ({"module": {"kind": "ia3", "rank": 4}}, "unknown setting 'module.rank'"),
         ({"selector.top_k": 0}, "selector.top_k"),
         ({"training": {"epochs": 0}, "seed": "x"}, "training.epochs.*; .*seed"),
-        ({"module.rank": 10**6, "training.epochs": 10**6}, "module.rank.*4096.*; .*training.epochs.*1000"),
+        ({"module.rank": 10**6, "training.epochs": 10**6}, "module.rank.*4096.*; .*training.epochs.*10000"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(values: dict[str, Any], message: str) -> None:

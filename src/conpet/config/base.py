@@ -12,7 +12,7 @@ from conpet.errors import ConfigError, did_you_mean
 Positive = Annotated[int, Field(ge=1)]
 Width = Annotated[int, Field(ge=1, le=4096)]
 """Size of a trained part, such as a rank: bounded, so that a task from elsewhere cannot exhaust the memory."""
-Epochs = Annotated[int, Field(ge=1, le=1000)]
+Epochs = Annotated[int, Field(ge=1, le=10_000)]
 Item = TypeVar("Item")
 NonEmpty = Annotated[tuple[Item, ...], Field(min_length=1)]
 Parsed = TypeVar("Parsed", bound="StrictModel")
