@@ -82,7 +82,7 @@ def main() -> None:
         write_result("refusal", result, made_by)
 
 
-class Learned(NamedTuple):
+class Classifier(NamedTuple):
     """A workspace of the method `logistic` in memory, learned from precomputed features."""
 
     method: Method
@@ -92,19 +92,19 @@ class Learned(NamedTuple):
         """Return log-probabilities of the labels `[n, C]`."""
         return self.method.score(self.state, _inputs(features), Kind.TEXT).classes
 
-    def with_calibration(self, part: Part, **refusal: Any) -> Learned:
+    def with_calibration(self, part: Part, **refusal: Any) -> Classifier:
         """Return the workspace with its decisions calibrated on a part."""
         settings = self.method.settings.changed({"refusal": refusal})
         method = type(self.method)(self.method.backbone, settings)
         inputs = _inputs(part.features)
         held_out = HeldOut(Kind.TEXT, inputs, part.labels, self.scores(part.features))
         calibration = calibrate(method, self.state, [held_out])
-        return Learned(method, self.state.with_shared({REFUSAL: refusal_artifact(calibration)}))
+        return Classifier(method, self.state.with_shared({REFUSAL: refusal_artifact(calibration)}))
 
-    def choosing(self, **refusal: Any) -> Learned:
+    def choosing(self, **refusal: Any) -> Classifier:
         """Return the workspace with other costs, or a coverage."""
         settings = self.method.settings.changed({"refusal": refusal})
-        return Learned(type(self.method)(self.method.backbone, settings), self.state)
+        return Classifier(type(self.method)(self.method.backbone, settings), self.state)
 
     def answers(self, part: Part) -> list[Answer]:
         """Return the answers to a part."""
@@ -146,7 +146,7 @@ def _inputs(features: Tensor) -> Any:
     return {None: SimpleNamespace(features=features)}
 
 
-def learned(tasks: Mapping[str, Part], block: int) -> Learned:
+def learned(tasks: Mapping[str, Part], block: int) -> Classifier:
     """Learn tasks, given their training examples."""
     width = next(iter(tasks.values())).features.shape[1]
     backbone = SimpleNamespace(feature_size=width, hidden_size=block, deterministic=False)
@@ -160,7 +160,7 @@ def learned(tasks: Mapping[str, Part], block: int) -> Learned:
         for name, part in tasks.items()
     ]
     updates = method.learn_batch(State(), batch, [TrainContext([], CostLedger(), 0)] * len(batch))
-    return Learned(method, State().apply(*updates))
+    return Classifier(method, State().apply(*updates))
 
 
 def groups_of(data: str) -> dict[str, list[str]]:
@@ -268,7 +268,7 @@ def _compared(found: Mapping[str, Part], block: int) -> dict[str, tuple[Tensor, 
     return compared
 
 
-def _scope(workspace: Learned, features: Tensor) -> Tensor:
+def _scope(workspace: Classifier, features: Tensor) -> Tensor:
     return scope_scores(workspace.method, workspace.state, _inputs(features), Kind.TEXT).amax(dim=1)
 
 
@@ -411,7 +411,7 @@ def coverage_part(kept: Path) -> dict[str, Any]:
     return result
 
 
-def _coverage(workspace: Learned, part: Part, level: float) -> dict[str, Any]:
+def _coverage(workspace: Classifier, part: Part, level: float) -> dict[str, Any]:
     answers = workspace.answers(part)
     hits: dict[str, list[bool]] = defaultdict(list)
     for one, label in zip(answers, part.labels, strict=True):

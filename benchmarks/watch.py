@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.provenance import RESULTS, provenance, write_result
-from benchmarks.refusal import Learned, _inputs, by_task, groups_of, learned
+from benchmarks.refusal import Classifier, _inputs, by_task, groups_of, learned
 from benchmarks.refusal_data import FOLDERS, Part, parts
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.load import load_backbone
@@ -86,12 +86,12 @@ class Answers:
     """Answers of one workspace.
 
     Attributes:
-        learned: What it has learned.
+        baseline: What its inputs are compared with.
         known: Answers to held-out inputs of learned labels, by label.
         others: Answers to other inputs, by what they are.
     """
 
-    learned: watching.Learned
+    baseline: watching.Baseline
     known: Mapping[str, Sequence[Watched]]
     others: Mapping[str, Sequence[Watched]]
 
@@ -125,10 +125,10 @@ def answers_of(data: str, kept: Path, *, without: Iterable[str] = ()) -> Answers
         others["japanese"] = answered(workspace, japanese(kept))
     calibration = Calibration.from_json(workspace.state.shared[REFUSAL].document(REFUSAL))
     held_out = {kind: fitted.scores for kind, fitted in calibration.kinds.items()}
-    return Answers(watching.Learned({name: tuple(of) for name, of in groups.items()}, held_out), known, others)
+    return Answers(watching.Baseline({name: tuple(of) for name, of in groups.items()}, held_out), known, others)
 
 
-def answered(workspace: Learned, part: Part) -> list[Watched]:
+def answered(workspace: Classifier, part: Part) -> list[Watched]:
     """Return the answers to a part."""
     state = workspace.state
     scores = workspace.scores(part.features)
@@ -166,7 +166,7 @@ def japanese(kept: Path) -> Part:
 
 def watch(answers: Answers, stream: Iterator[Watched], longest: int) -> Watch:
     """Watch a stream until an alarm, or up to a number of inputs."""
-    watched = Watch(answers.learned, OPTIONS)
+    watched = Watch(answers.baseline, OPTIONS)
     while watched.inputs < longest and not watched.alarm:
         block = [one for _, one in zip(range(BLOCK), stream, strict=False)]
         if not block:
@@ -239,7 +239,7 @@ def drifts(answers: Answers) -> dict[str, Sequence[Mixture]]:
             if source in answers.others:
                 found[f"{source}, {share:.0%}"] = [[(1 - share, pool), (share, answers.others[source])]]
     tasks = [
-        [one for label in labels for one in answers.known.get(label, ())] for labels in answers.learned.labels.values()
+        [one for label in labels for one in answers.known.get(label, ())] for labels in answers.baseline.labels.values()
     ]
     tripled = [[(1.0, pool), (2 * len(of_task) / len(pool), of_task)] for of_task in tasks if of_task]
     found["a task triples"] = tripled

@@ -155,12 +155,12 @@ class Scope(StrEnum):
 
     Attributes:
         ROW: Only that row.
-        READING: That row as it was read: with other options, such as the encoding, it may be right.
+        PARSING: That row as it was read: with other options, such as the encoding, it may be right.
         REST: The rest of the file, too: nothing after the row was read.
     """
 
     ROW = "row"
-    READING = "reading"
+    PARSING = "parsing"
     REST = "rest"
 
 

@@ -12,10 +12,10 @@ from conpet.errors import ConfigError
 from conpet.store.prediction_log import Watched
 from conpet.watching.feedback import Judged, accuracy_of
 from conpet.watching.report import WatchOptions, WatchReport
-from conpet.watching.watch import Learned, Watch
+from conpet.watching.watch import Baseline, Watch
 
 HOUR = 3600.0
-LEARNED = Learned({"cards": ("lost", "new"), "loans": ("rate", "pay")}, {"text": tuple(range(100))})
+BASELINE = Baseline({"cards": ("lost", "new"), "loans": ("rate", "pay")}, {"text": tuple(range(100))})
 
 
 def answers(number: int, seed: int = 0, start: float = 0.0, loans: float = 0.5, low: float = 0.0) -> list[Watched]:
@@ -26,7 +26,7 @@ def answers(number: int, seed: int = 0, start: float = 0.0, loans: float = 0.5, 
         task = "loans" if generator.random() < loans else "cards"
         unlike = generator.random() < low
         scope = -5.0 if unlike else generator.uniform(0, 100)
-        label = generator.choice(LEARNED.labels[task])
+        label = generator.choice(BASELINE.labels[task])
         decision = "decline" if unlike else "answer"
         inside = 0.1 if unlike else 0.95
         when = start + 60.0 * at
@@ -35,7 +35,7 @@ def answers(number: int, seed: int = 0, start: float = 0.0, loans: float = 0.5, 
 
 
 def watched(*parts: Sequence[Watched], **options: object) -> WatchReport:
-    watch = Watch(LEARNED, WatchOptions.of(**{"reference": 200, "window": 100, **options}))  # type: ignore[arg-type]
+    watch = Watch(BASELINE, WatchOptions.of(**{"reference": 200, "window": 100, **options}))  # type: ignore[arg-type]
     for part in parts:
         watch.add(part)
     return watch.report()

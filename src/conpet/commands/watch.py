@@ -17,7 +17,7 @@ from conpet.store.prediction_log import PredictionLog, Watched
 from conpet.types import Prediction
 from conpet.watching.feedback import Accuracy, Judged, accuracy_of
 from conpet.watching.report import WatchOptions, WatchReport
-from conpet.watching.watch import Learned, Watch
+from conpet.watching.watch import Baseline, Watch
 
 if TYPE_CHECKING:
     from conpet.state.live import Live
@@ -51,11 +51,11 @@ def epoch_of(store: Store, log: PredictionLog) -> Epoch:
     return Epoch(changes[-1], log.watch_after())
 
 
-def learned_of(snapshot: Snapshot) -> Learned:
+def baseline_of(snapshot: Snapshot) -> Baseline:
     """Return what inputs are compared with."""
     stored = snapshot.shared.get(REFUSAL)
     calibration = Calibration() if stored is None else Calibration.from_json(stored.document(REFUSAL))
-    return Learned(
+    return Baseline(
         {task.name: task.active.labels for task in snapshot.tasks},
         {kind: fitted.scores for kind, fitted in calibration.kinds.items()},
     )
@@ -75,7 +75,7 @@ class LogWatch:
         self._log = log
         self._options = options
         self._epoch: Epoch | None = None
-        self._watch = Watch(Learned({}), options)
+        self._watch = Watch(Baseline({}), options)
         self._last = 0
 
     def look(self) -> WatchReport:
@@ -83,8 +83,8 @@ class LogWatch:
         epoch = epoch_of(self._store, self._log)
         if epoch != self._epoch:
             with self._store.snapshot() as snapshot:
-                learned = learned_of(snapshot)
-            self._watch = Watch(learned, self._options, epoch.generation, epoch.after + 1)
+                baseline = baseline_of(snapshot)
+            self._watch = Watch(baseline, self._options, epoch.generation, epoch.after + 1)
             self._epoch, self._last = epoch, epoch.after
         self._watch.add(self._new(epoch))
         return self._watch.report()
@@ -125,7 +125,7 @@ def watch_inputs(live: Live, examples: Iterable[Example], options: WatchOptions)
     """
     from conpet.state.engine import answer
 
-    watch = Watch(learned_of(live.snapshot), options, live.generation)
+    watch = Watch(baseline_of(live.snapshot), options, live.generation)
     rest = list(examples)
     for start in range(0, len(rest), _CHUNK):
         chunk = rest[start : start + _CHUNK]

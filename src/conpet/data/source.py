@@ -137,7 +137,7 @@ class Source:
         """Return the problem of decoded text, of a row or the whole file, or None if all its bytes were decoded."""
         if text.isascii() or not _ESCAPED.search(text):
             return None
-        return self.problem(row, self.not_utf8, Scope.READING)
+        return self.problem(row, self.not_utf8, Scope.PARSING)
 
     @cached_property
     def not_utf8(self) -> str:

@@ -73,8 +73,8 @@ class Answered(Protocol):
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What the workspace has learned, with which inputs are compared.
+class Baseline:
+    """What the workspace knows from learning, with which inputs are compared.
 
     Attributes:
         labels: The labels of each task, by name.
@@ -116,17 +116,17 @@ class Watch:
     The probability of `false_alarm` is divided evenly over the families of signals, and in a family over its signals.
 
     Args:
-        learned: What the workspace has learned.
+        baseline: What inputs are compared with.
         options: How to watch.
         generation: The oldest generation whose answers are added.
         start: Number of the first entry of the record.
     """
 
-    def __init__(self, learned: Learned, options: WatchOptions, generation: int = 0, start: int = 0) -> None:
+    def __init__(self, baseline: Baseline, options: WatchOptions, generation: int = 0, start: int = 0) -> None:
         self._options = options
         self._generation = generation
         self._start = start
-        self._learned = learned
+        self._baseline = baseline
         self._inputs = 0
         self._first = self._last = 0.0
         self._reference: list[Answered] | None = []
@@ -135,7 +135,7 @@ class Watch:
         self._times: list[float] = []  # of the first input of each block after the reference
         self._families: list[_Family] = []
         self._reference_size = 0
-        self._learning = _LearningFamily(learned, self._threshold)
+        self._learning = _LearningFamily(baseline, self._threshold)
         self._learning_waits: list[Answered] = []
         self._learning_times: list[float] = []
 
@@ -212,8 +212,8 @@ class Watch:
     def _begin(self, reference: Sequence[Answered]) -> None:
         """Begin to compare with the reference, which is complete."""
         self._reference, self._reference_size = None, len(reference)
-        tasks = list(self._learned.labels)
-        labels = [label for of_task in self._learned.labels.values() for label in of_task]
+        tasks = list(self._baseline.labels)
+        labels = [label for of_task in self._baseline.labels.values() for label in of_task]
         self._families = [
             _SharesFamily("tasks", tasks, lambda one: one.task, reference, self._threshold),
             _SharesFamily("labels", labels, lambda one: one.label, reference, self._threshold),
@@ -447,13 +447,13 @@ class _LearningFamily(_Family):
     """Scores of belonging to something learned, against those of held-out examples.
 
     Args:
-        learned: What the workspace has learned.
+        baseline: What inputs are compared with.
         threshold: Returns the threshold of a test, given their number.
     """
 
-    def __init__(self, learned: Learned, threshold: Threshold) -> None:
+    def __init__(self, baseline: Baseline, threshold: Threshold) -> None:
         super().__init__("learning", ["learning"], Martingales(np.full(1, threshold(1)), SCORE_BETS))
-        held_out = {kind: scores for kind, scores in learned.held_out.items() if len(scores) >= LEAST_HELD_OUT}
+        held_out = {kind: scores for kind, scores in baseline.held_out.items() if len(scores) >= LEAST_HELD_OUT}
         self._limits = {kind: float(np.quantile(scores, RARE)) for kind, scores in held_out.items()}
         self._ranks = _RanksByKind(self._score)
         self._ranks.begin({kind: np.array(scores) for kind, scores in held_out.items()})

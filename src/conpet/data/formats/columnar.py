@@ -123,7 +123,7 @@ def _rows(batches: Iterable[Any], source: Source, names: _NAMES, before: int) ->
     rows = (row for batch in batches for row in _batch_rows(batch))
     for number, fields in enumerate(rows, start=before + 1):
         if fields is None:
-            yield source.problem(number, NOT_UTF8, Scope.READING)
+            yield source.problem(number, NOT_UTF8, Scope.PARSING)
             continue
         for column in decode.keys() & fields.keys():
             fields[column] = decode[column](fields[column])

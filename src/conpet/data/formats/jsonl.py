@@ -46,7 +46,7 @@ def _json_row(line: str, source: Source, row: int) -> RawRow | Problem:
     except json.JSONDecodeError as error:
         if ends_early(error) and not line.endswith("\n"):
             reason = "the file ends in the middle of this row: get the whole file, or delete the row"
-            return source.problem(row, reason, Scope.READING)
+            return source.problem(row, reason, Scope.PARSING)
         return source.problem(row, f"not valid JSON: {error.msg} at column {error.colno}{_other_format(source, row)}")
     except (ValueError, RecursionError) as error:
         return source.problem(row, f"not usable JSON: {error}")

@@ -53,7 +53,7 @@ def _unusable(task: TaskRows) -> list[Problem]:
         problems += check_new_labels(task.source, _located(new), task.name, task.owners, task.into)
     elif task.mode is Mode.EXTEND:
         for label, (row, *_) in by_label([*new.rows]).items():
-            problems.append(Problem(row.file, row.number, unknown_label(label), scope=Scope.READING))
+            problems.append(Problem(row.file, row.number, unknown_label(label), scope=Scope.PARSING))
     return [*dict.fromkeys(problems)]
 
 
