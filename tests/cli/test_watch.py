@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import warnings
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -93,8 +95,8 @@ def test_changed_entries_are_found_by_verify_and_old_ones_pruned(recording: Path
     assert conpet("audit", "prune", recording, "--older-than", "90d").out == "0 entries deleted, 8 left\n"
     assert conpet("audit", "prune", recording, "--older-than", "soon").code == 1
     log = PredictionLog(recording)
-    content = log.file.read_bytes()
-    log.file.write_bytes(content.replace(TEXTS[0][0].encode(), b"x" * len(TEXTS[0][0].encode())))
+    with closing(sqlite3.connect(log.file)) as raw, raw:
+        assert raw.execute("UPDATE prediction SET content = 'x' WHERE content = ?", (TEXTS[0][0],)).rowcount
     assert "prediction 1" in conpet("audit", "verify", recording).out
 
 

@@ -16,9 +16,10 @@ from tests.helpers.workspaces import stream, workspace
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    tracking = pytest.importorskip("mlflow.tracking")
+    from mlflow.tracking import MlflowClient  # takes a second
+
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    return tracking.MlflowClient(tracking_uri=uri(tmp_path))
+    return MlflowClient(tracking_uri=uri(tmp_path))
 
 
 def uri(folder: Path) -> str:
