@@ -42,7 +42,7 @@ from conpet.features.classifiers import LinearDiscriminant, ProjectedRidge
 from conpet.features.feature_map import FeatureMap, View
 from conpet.features.grouped_logsumexp import segment_logsumexp
 from conpet.features.scope import SHRINKAGE, Scope
-from conpet.features.statistics import ClassSums, ClosedFormState, Gram, mean_variance
+from conpet.features.statistics import ClassSums, ClosedFormState, Gram, shrunk_covariance
 from conpet.fusion import calibrated
 from conpet.fusion.base import Evidence
 from conpet.methods import METHODS
@@ -240,7 +240,7 @@ def _compared(found: Mapping[str, Part], block: int) -> dict[str, tuple[Tensor, 
     rows = statistics.means(View.RAW)
     within = statistics.gram.products[View.RAW] - statistics.between(View.RAW)
     freedom = statistics.gram.count - len(statistics.labels)
-    factor = Factor.of((1 - SHRINKAGE) / freedom * within, SHRINKAGE * mean_variance(within, freedom))
+    factor = Factor.of(*shrunk_covariance(within, freedom, SHRINKAGE))
     whitened = factor.solve_lower(rows.T)
 
     def mahalanobis(features: Tensor) -> Tensor:

@@ -30,11 +30,10 @@ def held_out_examples(method: Method, state: State, sources: Sequence[StoredExam
         drawn = _drawn(of_kind, most, seed)
         if not drawn:
             continue
-        classes = [
-            tasks[source.task].classes_for(source.labels(Subset.VALIDATION))[row]
-            for source, rows in drawn
-            for row in rows
-        ]
+        classes = []
+        for source, rows in drawn:
+            own = tasks[source.task].classes_for(source.labels(Subset.VALIDATION))
+            classes += [own[row] for row in rows]
         inputs = method.encode_stored(state, drawn, Subset.VALIDATION)
         with suppress(DamagedModuleError):  # a workspace can be changed, and so mended, before the module is replaced
             scores = method.score(state, inputs, kind).classes

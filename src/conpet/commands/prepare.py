@@ -71,8 +71,9 @@ def prepare_tasks(path: Path, snapshot: Snapshot, backbone: Backbone, options: T
     """
     done, loaded = _checked(path, snapshot, backbone, options)
     read = done.fixed if options.fix else done.data
+    changed = done.left_out if options.fix else []
     return [
-        _with_notes(task, done, rows, options)
+        _with_notes(task, done, rows, _of_task(changed, rows), options)
         for task, rows in zip(tasks_of(read, loaded, options.seed), done.data.tasks, strict=True)
     ]
 
@@ -89,8 +90,9 @@ def prepare_examples(
     done, loaded = _checked(path, snapshot, backbone, options)
     read = done.fixed if options.fix else done.data
     notes, parts = [], []
+    changed = done.left_out if options.fix else []
     for task, one, rows in zip(read.tasks, loaded, done.data.tasks, strict=True):
-        left_out = _left_out(done, rows) if options.fix else []
+        left_out = _of_task(changed, rows)
         notes += [f"{task.name}: {note}" for note in (*task.notes, *_notes(done, rows, left_out, options))]
         if not task.subsets.get(TRAIN):
             notes.append(f"{task.name}: nothing new: no training row is left")
@@ -190,14 +192,15 @@ def _hint(done: Examination, options: TaskOptions) -> str:
     return f". next: --fix learns without the wrong rows ({plural(left, 'row')} left out)"
 
 
-def _left_out(done: Examination, task: TaskRows) -> list[LeftOutRow]:
-    """Return the rows of the files of a task that the fix leaves out or changes."""
+def _of_task(changed: Sequence[LeftOutRow], task: TaskRows) -> list[LeftOutRow]:
+    """Return those of the rows left out or changed that are in the files of a task."""
     files = {row.file for row in task.rows} | {problem.file for problem in task.problems}
-    return [row for row in done.left_out if row.file in files]
+    return [row for row in changed if row.file in files]
 
 
-def _with_notes(task: Task, done: Examination, rows: TaskRows, options: TaskOptions) -> Task:
-    left_out = _left_out(done, rows) if options.fix else []
+def _with_notes(
+    task: Task, done: Examination, rows: TaskRows, left_out: Sequence[LeftOutRow], options: TaskOptions
+) -> Task:
     notes = _notes(done, rows, left_out, options)
     return replace(task, notes=(*task.notes, *notes), left_out=_listed(left_out))
 

@@ -181,6 +181,9 @@ class GateConfig(StrictModel):
     objective: Literal["answers", "composite"] = "answers"
 
 
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class RefusalConfig(StrictModel):
     """What mistakes cost, or the coverage wanted: when a prediction answers, asks or declines (`conpet costs`).
 
@@ -199,16 +202,13 @@ class RefusalConfig(StrictModel):
             to use training examples only.
     """
 
-    error: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
-    question: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
-    refusal: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    error: Amount = 10.0
+    question: Amount = 2.0
+    refusal: Amount = 1.0
     coverage: Annotated[float, Field(gt=0, lt=1)] | None = None
     unknown_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     candidates: Positive = 5
     held_out_examples: Annotated[int, Field(ge=0)] = 256
-
-
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class PricesConfig(StrictModel):
@@ -431,17 +431,6 @@ class DesignChoices(StrictModel):
         if lowest > highest:
             raise ValueError(f"learning_rates: the lowest, {lowest:g}, is above the highest, {highest:g}")
         return self
-
-
-def choice_at(section: str) -> ChosenBy | None:
-    """Return the choice of the component of a section ("selector", "replay.schedule"); None if it has none."""
-    cls: type[StrictModel] = Settings
-    *above, name = section.split(".")
-    for part in above:
-        inner = cls.model_fields[part].annotation
-        assert isinstance(inner, type) and issubclass(inner, StrictModel)  # noqa: S101, PT018
-        cls = inner
-    return next((mark for mark in cls.model_fields[name].metadata if isinstance(mark, ChosenBy)), None)
 
 
 def is_budget(settings: Settings, key: str) -> bool:

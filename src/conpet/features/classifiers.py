@@ -17,7 +17,7 @@ from conpet.features.cholesky import Factor
 from conpet.features.feature_map import FeatureMap, View
 from conpet.features.last_result import LastResult
 from conpet.features.logistic import LogisticRegression, LogisticWeights
-from conpet.features.statistics import ClosedFormState, mean_variance
+from conpet.features.statistics import ClosedFormState, shrunk_covariance
 
 
 class ClosedFormClassifier(Protocol):
@@ -298,9 +298,8 @@ class LinearDiscriminant:
         """Compute the factor and the means."""
         _check(state, self)
         within = state.gram.products[self.view] - state.between(self.view)  # its lower triangle
-        freedom = max(state.gram.count - len(state.labels), 1)
-        shrunk = (1 - self.shrinkage) / freedom * within
-        factor = Factor.of(shrunk, self.shrinkage * mean_variance(within, freedom))
+        freedom = state.gram.count - len(state.labels)
+        factor = Factor.of(*shrunk_covariance(within, freedom, self.shrinkage))
         means = state.means(self.view).T
         centre = means.mean(dim=1)
         return SolvedScores(

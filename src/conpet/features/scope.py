@@ -9,7 +9,7 @@ from torch import Tensor
 
 from conpet.features.cholesky import Factor
 from conpet.features.feature_map import FeatureMap, View
-from conpet.features.statistics import ClosedFormState, mean_variance
+from conpet.features.statistics import ClosedFormState, shrunk_covariance
 
 SHRINKAGE = 0.5
 """Share of the within-class covariance that is replaced by a multiple of the identity."""
@@ -167,9 +167,7 @@ _FACTOR = "scope: factor of the within-class covariance"
 
 def _within_factor(within: Tensor, freedom: int) -> Factor:
     """Return the factor of the shrunk covariance, given the within-class scatter, of which only a triangle is valid."""
-    freedom = max(freedom, 1)
-    variance = mean_variance(within, freedom)
-    return Factor.of((1 - SHRINKAGE) / freedom * within, SHRINKAGE * variance)
+    return Factor.of(*shrunk_covariance(within, freedom, SHRINKAGE))
 
 
 def _explained(scaled: Tensor) -> Tensor:

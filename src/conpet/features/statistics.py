@@ -370,6 +370,18 @@ def mean_variance(scatter: Tensor, count: int) -> float:
     return variance if variance > _ROUNDING_VARIANCE else float(STEPS**2)
 
 
+def shrunk_covariance(scatter: Tensor, freedom: int, shrinkage: float) -> tuple[Tensor, float]:
+    """Return a covariance shrunk to a multiple of the identity: the matrix, and what is added to its diagonal.
+
+    Args:
+        scatter: Scatter matrix, of which only the lower triangle need be valid.
+        freedom: Its degrees of freedom; fewer than 1 count as 1.
+        shrinkage: Weight of the identity.
+    """
+    freedom = max(freedom, 1)
+    return (1 - shrinkage) / freedom * scatter, shrinkage * mean_variance(scatter, freedom)
+
+
 def _pack_map(feature_map: FeatureMap) -> dict[str, Tensor]:
     return {
         "map": torch.tensor([feature_map.dim, feature_map.projection, feature_map.seed]),

@@ -347,15 +347,11 @@ class DynamicMethod(Method):
             jobs = [
                 self.training_job(state, data, each.seed, SharedUpdate(), kept[data.task.name]) for data, each in own
             ]
-            trained = (
-                train_modules(
-                    self.backbone,
-                    jobs,
-                    checkpoint=context.scratch / MODULE if context.scratch else None,
-                    on_step=lambda done, all_steps: context.progress("module", done / all_steps),
-                )
-                if jobs
-                else []
+            trained = train_modules(
+                self.backbone,
+                jobs,
+                checkpoint=context.scratch / MODULE if context.scratch else None,
+                on_step=lambda done, all_steps: context.progress("module", done / all_steps),
             )
         for (data, _), module in zip(own, trained, strict=True):
             objects[data.task.name] = {MODULE: module.artifact(**kept[data.task.name])}

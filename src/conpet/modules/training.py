@@ -185,7 +185,7 @@ def train_modules(
 
     Args:
         backbone: The frozen model.
-        jobs: One or more.
+        jobs: Any number.
         checkpoint: Folder for checkpoints, or None.
         on_step: Called after every step with the number of finished steps and of all steps.
     """

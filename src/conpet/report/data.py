@@ -195,7 +195,7 @@ class Event(Measures):
     Attributes:
         verb: The kind of change.
         task: The task changed; for `merge` the tasks joined by " + ", for `tune` the task searched, for `restore` the
-            generation, for `upgrade`, `consolidate` and `costs` "".
+            generation, for `upgrade`, `consolidate`, `costs` and `log` "".
         version: The active version of the task after the change (the removed version for `remove`); None if none.
         at: Time of the change.
         cost: Cost per stage, in display order.

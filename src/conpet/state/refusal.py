@@ -71,9 +71,11 @@ def judge(method: Method, state: State, inputs: EncodedInputs, kind: Kind, score
     fitted = calibration.kinds[kind]
     possible = (~state.impossible(kind)).nonzero().squeeze(1)
     config = method.settings.refusal
-    labels = [state.classes[column] for column in possible.tolist()]
+    places = possible.tolist()
+    labels: list[str] = []
     thresholds = None
     if config.coverage is not None:
+        labels = [state.classes[column] for column in places]
         thresholds = _thresholds(state, calibration, kind, labels, config.coverage)
     # Thresholds are compared with probabilities under the share that they were fitted with.
     share = fitted.unknown_share if thresholds is not None and thresholds.pooled else config.unknown_share
@@ -87,7 +89,6 @@ def judge(method: Method, state: State, inputs: EncodedInputs, kind: Kind, score
         if config.coverage is not None:
             note = no_coverage(config.coverage, fitted.answered, "decided")
     confidences = probabilities.amax(dim=1).tolist()
-    places = possible.tolist()
     return [
         Verdict(
             belongs,
