@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def watch(answers: Answers, stream: Iterator[Watched], longest: int) -> Watch:
     """Watch a stream until an alarm, or up to a number of inputs."""
     watched = Watch(answers.baseline, OPTIONS)
     while watched.inputs < longest and not watched.alarm:
-        block = [one for _, one in zip(range(BLOCK), stream, strict=False)]
+        block = list(islice(stream, BLOCK))
         if not block:
             break
         watched.add(block)

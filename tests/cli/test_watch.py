@@ -181,6 +181,18 @@ def test_answers_are_given_when_they_cannot_be_recorded(recording: Path, monkeyp
         assert [(note.what, note.number) for note in log.notes()] == [("lost", 16)]
 
 
+def test_what_is_recorded_is_recorded_once_if_old_entries_cannot_be_deleted(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert conpet("audit", "log", recording, "--predictions", "text", "--keep-days", "1").code == 0
+    with ConPET.open(recording) as workspace:
+        monkeypatch.setattr(PredictionLog, "prune", lambda *_: full(None))
+        with pytest.warns(UserWarning, match="too old cannot be deleted yet"):
+            assert workspace.predict(TEXTS[0])[0].request_id is not None
+        log = workspace.prediction_log
+        assert (log.total(), list(log.notes())) == (len(TEXTS[0]), [])
+
+
 def full(_: object) -> None:
     raise OSError(28, "No space left on device")
 

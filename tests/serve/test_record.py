@@ -91,6 +91,24 @@ def test_an_alarm_reaches_the_metrics_and_the_webhook_once(tmp_path: Path) -> No
         assert received[0]["workspace"] == folder.name
 
 
+def test_a_server_records_once_if_old_entries_cannot_be_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(PredictionLog, "prune", full)
+    settings = {"log.predictions": "hash", "log.keep_days": 1}
+    folder = workspace(tmp_path, 1, **settings).path
+    with served(folder) as server:
+        ask(server, 0, 5)
+        wait_for(lambda: PredictionLog(folder).total() >= 5)
+        ask(server, 0, 3)
+        wait_for(lambda: PredictionLog(folder).total() >= 8)
+    log = PredictionLog(folder)
+    assert (log.total(), list(log.notes())) == (8, [])
+
+
 async def watched(port: int) -> WatchReport:
     async with AsyncClient(f"http://127.0.0.1:{port}") as client:
         return await client.watch()

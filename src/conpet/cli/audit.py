@@ -60,7 +60,7 @@ def verify(
     that you noted elsewhere (--head) or a signed one (--checkpoint).
     """
     from conpet.commands.audit import Head, verify_export, verify_workspace
-    from conpet.commands.receipt import verify_receipt
+    from conpet.commands.receipt import differences, heads_of, read_receipt
     from conpet.store import Store
     from conpet.store.prediction_log import PredictionLog
 
@@ -75,9 +75,10 @@ def verify(
         breaks = verify_export(path, noted)
     else:
         store = Store.open(path)
+        said = None if receipt is None else read_receipt(receipt, public_key)
+        noted += heads_of(said) if said else []
         breaks = verify_workspace(store, noted, PredictionLog(store.path, log_to))
-        if receipt is not None:
-            breaks = list(dict.fromkeys([*breaks, *verify_receipt(store, receipt, public_key)]))
+        breaks += differences(store, said) if said else []
     if as_json:
         print_json([{"event": one.event, "reason": one.reason} for one in breaks])
     else:

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from conpet.artifact import Artifact, InMemoryObject
@@ -37,7 +38,7 @@ _MOST_SHOWN = 100_000
 """Most recorded predictions of an input that a dry run counts."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Loss:
     """What the active version of a task loses.
 
@@ -61,7 +62,7 @@ class Loss:
         """The name of the task."""
         return self.present.task
 
-    @property
+    @cached_property
     def rows(self) -> dict[Subset, frozenset[int]]:
         """The stored rows that go, with the held-out ones of labels that go."""
         if not self.labels:
@@ -73,19 +74,19 @@ class Loss:
             for subset in Subset
         }
 
-    @property
+    @cached_property
     def stay(self) -> list[int]:
         """Rows of the training set that remain, stored or not."""
         learned = len(classes_of(task_state(self.present)))
         return [row for row in range(learned) if row not in self.found.learned]
 
-    @property
+    @cached_property
     def memory(self) -> StoredExamples:
         """The stored examples that remain, with test labels."""
         memory = stored_examples(self.present)
         return replace(memory, reader=InMemoryObject(without_rows(memory, self.rows, self.stay)))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Digest of the data that remains, derived from the former digest, as not all of the data may be stored."""
         rows = {str(subset): sorted(rows) for subset, rows in self.rows.items()}
@@ -126,11 +127,6 @@ class ForgetPlan:
     def empty(self) -> bool:
         """Whether there is nothing to forget."""
         return not (self.losses or self.dropped or self.generations)
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the tasks that lose training examples."""
-        return [loss.name for loss in self.losses if loss.found.learned]
 
     @property
     def removed(self) -> list[str]:
@@ -378,16 +374,12 @@ def _reduced(
         else:
             update = method.reduce(state, task, dict.fromkeys(loss.labels), loss.stay, context)
             state, shared = state.apply(update), {**shared, **update.shared}
-    left = [version for version in plan.snapshot.versions if _stays(plan, version)]
+    gone, losing = {(version.task, version.number) for version in plan.dropped}, {loss.name for loss in plan.losses}
+    left = [one for one in plan.snapshot.versions if (one.task, one.number) not in gone and one.task not in losing]
     changed = {task.name: task for task in state.tasks}
     after = [*task_states(left), *(changed[loss.name] for loss in plan.losses if not loss.whole)]
     pruned = method.prune_labels(state, task_states(plan.snapshot.versions), after)
     return (state.with_shared(pruned) if pruned else state), {**shared, **pruned}
-
-
-def _stays(plan: ForgetPlan, version: VersionRecord) -> bool:
-    gone = {(other.task, other.number) for other in plan.dropped}
-    return (version.task, version.number) not in gone and version.task not in {loss.name for loss in plan.losses}
 
 
 def _changes(

@@ -95,7 +95,6 @@ class LearnedAgain:
         state: The state.
         objects: New objects of active versions, by task and slot.
         shared: New shared objects, by slot; None empties one.
-        steps: Optimiser steps taken.
         train: Prefix states of the examples that all tasks were learned from, by task; empty if only modules were
             trained, so that the statistics are as before.
     """
@@ -104,7 +103,6 @@ class LearnedAgain:
     state: State
     objects: Mapping[str, Mapping[str, Artifact]] = field(default_factory=dict)
     shared: Mapping[str, Artifact | None] = field(default_factory=dict)
-    steps: int = 0
     train: Mapping[str, States] = field(default_factory=dict)
 
 
@@ -168,7 +166,7 @@ def _modules(tx: Transaction, state: State, again: Again, sources: Sequence[Stor
     contexts = [_context(tx, task.name, sources, key) for task, _ in chosen]
     batch = _read(tx, tx.method, chosen)
     rebuilt = tx.method.train_again(state, batch, contexts)
-    return LearnedAgain(tx.method, rebuilt.state, rebuilt.objects, rebuilt.shared, rebuilt.steps)
+    return LearnedAgain(tx.method, rebuilt.state, rebuilt.objects, rebuilt.shared)
 
 
 def _everything(
@@ -180,7 +178,7 @@ def _everything(
     method, following = tx.method, State((), kept)
     if not kept and FOLDED in state.shared:
         method = type(tx.method)(tx.original_backbone(), tx.settings)
-    objects, train, steps = {}, {}, 0
+    objects, train = {}, {}
     for number, (task, source) in enumerate(zip(state.tasks, sources, strict=True)):
         new = replace(task, objects={})
         context = _context(tx, task.name, sources[:number], key)
@@ -191,8 +189,7 @@ def _everything(
         following = following.apply(update)
         objects[task.name], train[task.name] = update.objects, data.train
         shared |= update.shared
-        steps += int(update.detail.get("steps", 0))
-    return LearnedAgain(method, following, objects, shared, steps, train)
+    return LearnedAgain(method, following, objects, shared, train)
 
 
 def _consolidation(tx: Transaction, state: State, sources: Sequence[StoredExamples], key: str) -> LearnedAgain:
@@ -201,7 +198,7 @@ def _consolidation(tx: Transaction, state: State, sources: Sequence[StoredExampl
     examples = sum(source.count(Subset.TRAIN) for source in sources)
     done = learned_over_tuned(tx, state, sources, tx.settings, context, [key], examples)
     shared = {**dict.fromkeys(tx.snapshot.shared), **done.shared}
-    return LearnedAgain(done.method, done.rebuilt.state, done.rebuilt.objects, shared, done.steps, done.train)
+    return LearnedAgain(done.method, done.rebuilt.state, done.rebuilt.objects, shared, done.train)
 
 
 def _context(tx: Transaction, name: str, memory: Sequence[StoredExamples], key: str) -> TrainContext:

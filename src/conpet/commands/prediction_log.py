@@ -9,7 +9,7 @@ from typing import Any
 from conpet.commands.audit import trace
 from conpet.config import Settings
 from conpet.config.duration import seconds_of
-from conpet.data import Example, Kind
+from conpet.data import Example
 from conpet.errors import ConfigError, UnknownNameError
 from conpet.evaluation.history import LOG
 from conpet.state.slots import MEMORY
@@ -77,14 +77,14 @@ def prune(log: PredictionLog, older_than: str) -> int:
 
 def _rows(store: Store, task: str, version: int) -> dict[str, list[Any]]:
     """Return the stored training examples of a version by label, each as its id, or its number from 1 without one."""
-    from conpet.replay.memory import StoredExamples, Subset
+    from conpet.replay.memory import Subset
+    from conpet.replay.memory_writer import examples_without_test_labels
 
     with store.snapshot() as snapshot:
         stored = next((one for one in snapshot.versions if (one.task, one.number) == (task, version)), None)
         if stored is None or MEMORY not in stored.objects:
             return {}
-        kind, template = Kind(stored.description["kind"]), stored.description["template"]
-        examples = StoredExamples(task, template, kind, stored.objects[MEMORY])
+        examples = examples_without_test_labels(stored)
         found: dict[str, list[Any]] = {}
         ids = [] if examples.latent else [example.id for example in examples.examples(Subset.TRAIN)]
         for number, label in enumerate(examples.labels(Subset.TRAIN), start=1):

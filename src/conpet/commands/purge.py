@@ -17,7 +17,7 @@ from conpet.commands.audit import head
 from conpet.commands.receipt import FORM, SIGNATURE, TOKEN, events_of, recorded, signed_text
 from conpet.commands.traces import SHORT, Traces, sha256
 from conpet.state.live import state_cache
-from conpet.store import Store, Writer
+from conpet.store import EventRecord, Store, Writer
 from conpet.store.layout import Layout
 
 FORGOTTEN = "[forgotten]"
@@ -75,10 +75,11 @@ def finish(
         The receipt, which was also written into the workspace.
     """
     layout = Layout(store.path)
+    event = events_of(store, token)[-1]
     try:
         noted = json.loads(layout.forgetting.read_bytes())
     except FileNotFoundError:  # another process has completed it meanwhile
-        return _stored(layout, events_of(store, token)[-1].id)
+        return _stored(layout, event.id)
     waiting = _collected(writer)
     for name in ("report.html", "report.json"):
         (layout.root / _REPORT_FOLDER / name).unlink(missing_ok=True)
@@ -91,8 +92,8 @@ def finish(
     if cache.path.exists():
         with cache:
             cache.clear()
-    check = _checked(layout, cache.path, traces) if traces else _former_check(layout, events_of(store, token)[-1].id)
-    receipt = _receipt(store, noted, check, waiting, scrubbed=scrubbed)
+    check = _checked(layout, cache.path, traces) if traces else _former_check(layout, event.id)
+    receipt = _receipt(store, event, noted, check, waiting, scrubbed=scrubbed)
     if sign is not None:
         receipt[SIGNATURE] = sign(signed_text(receipt))
     layout.receipts.mkdir(exist_ok=True)
@@ -115,10 +116,11 @@ def scrub_jobs(folder: Path, texts: Sequence[str], *, requests: bool) -> None:
         texts: The texts.
         requests: Whether to remove them also from what jobs are to forget, which they need until the commit.
     """
+    named = {*texts, *map(sha256, texts)}
     for file in folder.glob("data/*/*.json"):
         with suppress(FileNotFoundError, ValueError):
             document = json.loads(file.read_bytes())
-            reduced = _without(document, {*texts, *(sha256(text) for text in texts)})
+            reduced = _without(document, named)
             if reduced != document and (requests or "wanted" not in document):
                 replace_file(file, json.dumps(reduced).encode())
     database = folder / "jobs.sqlite"
@@ -165,7 +167,7 @@ def replaced(value: Any, texts: Sequence[str]) -> Any:
         for text in texts:
             # A short text may be part of any word: it is replaced only where a message quotes it.
             for form in (text,) if len(text) >= SHORT else (repr(text), json.dumps(text, ensure_ascii=False)):
-                value = value.replace(form, FORGOTTEN) if form in value else value
+                value = value.replace(form, FORGOTTEN)
     return value
 
 
@@ -224,14 +226,20 @@ def _named(path: Path, root: Path) -> str:
 
 
 def _receipt(
-    store: Store, noted: Mapping[str, Any], check: Mapping[str, Any] | None, waiting: Sequence[str], *, scrubbed: bool
+    store: Store,
+    event: EventRecord,
+    noted: Mapping[str, Any],
+    check: Mapping[str, Any] | None,
+    waiting: Sequence[str],
+    *,
+    scrubbed: bool,
 ) -> dict[str, Any]:
     present = {path.name for path in Layout(store.path).objects.iterdir()}
     return {
         "form": FORM,
         "workspace": {"name": store.path.name, "created": store.header().created.isoformat()},
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        **recorded(events_of(store, noted[TOKEN])[-1]),
+        **recorded(event),
         "before": noted["before"],
         "removed_objects": [name for name in noted["objects"] if name not in present],
         "database_overwritten": scrubbed,

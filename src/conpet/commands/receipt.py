@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from conpet.commands.audit import Head, verify_workspace
+from conpet.commands.audit import Head
 from conpet.errors import ConfigError, DataError
 from conpet.store import EventRecord, Store
 from conpet.store.chain import Break
+from conpet.store.layout import Layout
 
 FORM = "conpet receipt 1"
 """What a receipt is, and its form."""
@@ -43,11 +44,10 @@ def signed_text(receipt: Mapping[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def verify_receipt(store: Store, path: Path, public_key: Path | None) -> list[Break]:
-    """Check that a receipt says what the history says, and that nothing of what it removed is back.
+def read_receipt(path: Path, public_key: Path | None) -> dict[str, Any]:
+    """Read a receipt, and check its signature if it has one.
 
     Args:
-        store: The workspace's store.
         path: The receipt.
         public_key: The public key of its signature in PEM, or None if it is not signed.
 
@@ -62,11 +62,16 @@ def verify_receipt(store: Store, path: Path, public_key: Path | None) -> list[Br
         from conpet.commands.checkpoint import check_signature
 
         check_signature(signed_text(receipt), str(receipt.get(SIGNATURE, "")), public_key, path)
-    heads = [Head.parse(receipt["before"]), Head.parse(receipt["after"])]
-    return [*verify_workspace(store, heads), *_differences(store, receipt)]
+    return receipt
 
 
-def _differences(store: Store, receipt: Mapping[str, Any]) -> Iterator[Break]:
+def heads_of(receipt: Mapping[str, Any]) -> list[Head]:
+    """Return the heads of the history before and after the change."""
+    return [Head.parse(receipt["before"]), Head.parse(receipt["after"])]
+
+
+def differences(store: Store, receipt: Mapping[str, Any]) -> Iterator[Break]:
+    """Yield where a receipt says something else than the history, and what it removed that is back."""
     number = receipt["generation"]
     event = next((one for one in store.events() if one.id == number), None)
     if event is None or FORGET not in event.detail:
@@ -75,7 +80,7 @@ def _differences(store: Store, receipt: Mapping[str, Any]) -> Iterator[Break]:
     for key, value in recorded(event).items():
         if receipt.get(key) != value:
             yield Break(number, f"the receipt differs from the history in {key!r}")
-    present = {path.name for path in (store.path / "objects").iterdir()}
+    present = {path.name for path in Layout(store.path).objects.iterdir()}
     for folder in receipt["removed_objects"]:
         if folder in present:
             yield Break(None, f"objects/{folder} is back, although the receipt says that it was deleted")

@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from conpet.config import LogConfig, Settings
@@ -16,7 +15,6 @@ from conpet.errors import ConfigError
 from conpet.serve.logs import Log
 from conpet.serve.metrics import Metrics
 from conpet.serve.settings import ServeSettings
-from conpet.state.recorder import PRUNE_SECONDS
 from conpet.store.prediction_log import PredictionLog, Row
 from conpet.types import Prediction
 
@@ -58,7 +56,6 @@ class AnswerRecorder:
         self._closing = False
         self._failing = False
         self._keep_days: int | None = None
-        self._pruned = 0.0
         self._thread = threading.Thread(target=self._work, name="conpet-record", daemon=True)
         self._thread.start()
 
@@ -122,7 +119,6 @@ class AnswerRecorder:
                 if rows is None:
                     rows = self._rows(taken)
                 self.predictions.append(rows)
-                self._prune()
                 break
             except (OSError, ConfigError, sqlite3.Error) as error:
                 if not self._failing:
@@ -138,6 +134,10 @@ class AnswerRecorder:
             self._log.info("predictions are recorded again")
             self._failing = False
         self._metrics.recorded(number, written=True)
+        try:
+            self.predictions.keep_for(self._keep_days)
+        except (OSError, sqlite3.Error) as error:
+            self._log.error("recorded predictions that are too old cannot be deleted yet", reason=str(error))
         with self._changed:
             self._waiting -= number
 
@@ -153,9 +153,3 @@ class AnswerRecorder:
     def _lose(self, number: int) -> None:
         self.predictions.lost(number)
         self._metrics.recorded(number, written=False)
-
-    def _prune(self) -> None:
-        now = time.monotonic()
-        if self._keep_days is not None and (not self._pruned or now - self._pruned > PRUNE_SECONDS):
-            self._pruned = now
-            self.predictions.prune(datetime.now(UTC) - timedelta(days=self._keep_days))

@@ -30,7 +30,7 @@ from conpet.types import Candidate, OnError, Prediction, PredictOptions, Trace
 CHUNK = 256
 """Number of inputs per batch of a stream."""
 RELEASE_EVERY = 0.5
-"""Seconds of computing after which memory is released, which takes one or two hundredths of that."""
+"""Seconds of computing after which memory is released, so that a release costs little beside it."""
 
 Inputs = TypeVar("Inputs", bound=Iterable[Input])
 

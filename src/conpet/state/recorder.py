@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 from conpet.config import LogConfig
 from conpet.data import Example
 from conpet.store.prediction_log import PredictionLog
 from conpet.types import Prediction
-
-PRUNE_SECONDS = 3600.0
-"""Seconds between deletions of entries that are too old."""
 
 
 class Recorder:
@@ -29,7 +24,6 @@ class Recorder:
     def __init__(self, log: PredictionLog) -> None:
         self._log = log
         self._failing = False
-        self._pruned = 0.0
 
     def begin(self, config: LogConfig) -> bool:
         """Return whether the next predictions are recorded.
@@ -51,7 +45,6 @@ class Recorder:
         try:
             self._log.append(self._log.rows(request, examples, predictions, with_text=config.predictions == "text"))
             self._failing = False
-            self._prune(config)
         except (OSError, sqlite3.Error) as error:
             self._log.lost(len(predictions))
             if not self._failing:
@@ -62,10 +55,8 @@ class Recorder:
                     stacklevel=2,
                 )
             return list(predictions)
+        try:
+            self._log.keep_for(config.keep_days)
+        except (OSError, sqlite3.Error) as error:
+            warnings.warn(f"recorded predictions that are too old cannot be deleted yet: {error}", stacklevel=2)
         return [replace(one, request_id=request) for one in predictions]
-
-    def _prune(self, config: LogConfig) -> None:
-        now = time.monotonic()
-        if config.keep_days is not None and (not self._pruned or now - self._pruned > PRUNE_SECONDS):
-            self._pruned = now
-            self._log.prune(datetime.now(UTC) - timedelta(days=config.keep_days))

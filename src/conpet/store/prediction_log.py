@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,8 @@ _COUNT = """INSERT INTO hour VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET number = number + excluded.number, confidence = confidence + excluded.confidence,
 in_scope = in_scope + excluded.in_scope"""
 _CLEAR = f"UPDATE prediction SET {', '.join(f'{name} = NULL' for name in _FIELDS if name != 'time')}"  # noqa: S608
+PRUNE_SECONDS = 3600.0
+"""Seconds between deletions of entries that are too old."""
 _CHUNK = 10_000
 """Entries that are read at a time."""
 
@@ -257,6 +259,7 @@ class PredictionLog:
         self._pid = 0
         self._key = b""
         self._lost = 0
+        self._pruned = 0.0
         _renew_in_forks(self)
 
     @property
@@ -358,6 +361,13 @@ class PredictionLog:
     def lost(self, number: int) -> None:
         """Count entries that could not be written; the next append notes that they are missing."""
         self._lost += number
+
+    def keep_for(self, days: int | None) -> None:
+        """Delete entries older than some days, at most once in `PRUNE_SECONDS`; None keeps all."""
+        now = time.monotonic()
+        if days is not None and (not self._pruned or now - self._pruned > PRUNE_SECONDS):
+            self._pruned = now
+            self.prune(datetime.now(UTC) - timedelta(days=days))
 
     def prune(self, before: datetime) -> int:
         """Delete the entries before a moment; return how many there were."""
@@ -481,17 +491,16 @@ class PredictionLog:
             query = query.where(columns.id < before)
         return [_entry(row) for row in self._select(query.limit(limit))]
 
-    def watched(self, after: int = 0, since: float = 0.0, generations: int = 0) -> Iterator[Watched]:
+    def watched(self, after: int, generations: int) -> Iterator[Watched]:
         """Yield what watching needs of each entry, oldest first, in constant memory.
 
         Args:
             after: Only entries with higher numbers.
-            since: Only entries from this moment on, in seconds since 1970.
             generations: Only answers of this generation or later ones.
         """
         columns = _PREDICTION.columns
         query = select(*(columns[name] for name in Watched.__slots__))
-        query = query.where(columns.time >= since, columns.generation >= generations).order_by(columns.id)
+        query = query.where(columns.generation >= generations).order_by(columns.id)
         while rows := self._select(query.where(columns.id > after).limit(_CHUNK)):
             for row in rows:
                 yield Watched(*row)

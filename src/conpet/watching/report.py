@@ -29,9 +29,9 @@ class WatchOptions:
     """
 
     false_alarm: float = 0.05
-    reference: float = 500
+    reference: float = REFERENCE
     reference_seconds: bool = False
-    window: float = 500
+    window: float = WINDOW
     window_seconds: bool = False
 
     @classmethod

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Protocol
 
 import numpy as np
 
+from conpet.store.prediction_log import Watched
 from conpet.watching.martingale import (
     BLOCK,
     SCORE_BETS,
@@ -30,46 +30,6 @@ UNFIT = 0.5
 """An input fits no label if its probability of belonging to something learned is lower."""
 RARE = 0.05
 """Inputs whose score is among so many of the lowest of held-out examples are counted."""
-
-
-class Answered(Protocol):
-    """What is known of an answer; see `conpet.store.prediction_log.Watched`."""
-
-    @property
-    def time(self) -> float:
-        """When it was given, in seconds since 1970."""
-
-    @property
-    def kind(self) -> str:
-        """Kind of the input."""
-
-    @property
-    def task(self) -> str:
-        """The task that answered."""
-
-    @property
-    def label(self) -> str | None:
-        """The label."""
-
-    @property
-    def in_scope(self) -> float:
-        """Probability of belonging to something learned."""
-
-    @property
-    def confidence(self) -> float:
-        """Probability that the label is right."""
-
-    @property
-    def decision(self) -> str:
-        """What to do: "answer", "ask" or "decline"."""
-
-    @property
-    def selector(self) -> float | None:
-        """Probability of the likeliest task."""
-
-    @property
-    def scope(self) -> float | None:
-        """Score of belonging to something learned."""
 
 
 @dataclass(frozen=True)
@@ -129,14 +89,14 @@ class Watch:
         self._baseline = baseline
         self._inputs = 0
         self._first = self._last = 0.0
-        self._reference: list[Answered] | None = []
-        self._waiting: list[Answered] = []
-        self._recent: deque[Answered] = deque()
+        self._reference: list[Watched] | None = []
+        self._waiting: list[Watched] = []
+        self._recent: deque[Watched] = deque()
         self._times: list[float] = []  # of the first input of each block after the reference
         self._families: list[_Family] = []
         self._reference_size = 0
         self._learning = _LearningFamily(baseline, self._threshold)
-        self._learning_waits: list[Answered] = []
+        self._learning_waits: list[Watched] = []
         self._learning_times: list[float] = []
 
     @property
@@ -149,7 +109,7 @@ class Watch:
         """Whether any signal has raised an alarm."""
         return any(bool((family.tests.alarm >= 0).any()) for family in (*self._families, self._learning))
 
-    def add(self, answers: Iterable[Answered]) -> None:
+    def add(self, answers: Iterable[Watched]) -> None:
         """Add answers."""
         for one in answers:
             if not self._inputs:
@@ -187,7 +147,7 @@ class Watch:
             tuple(signals),
         )
 
-    def _remember(self, one: Answered) -> None:
+    def _remember(self, one: Watched) -> None:
         """Keep the window."""
         self._recent.append(one)
         options = self._options
@@ -198,7 +158,7 @@ class Watch:
         while self._recent[0].time < one.time - options.window:
             self._recent.popleft()
 
-    def _belongs_to_reference(self, one: Answered) -> bool:
+    def _belongs_to_reference(self, one: Watched) -> bool:
         former = len(self._reference or ())
         if former < LEAST_REFERENCE:
             return True
@@ -209,7 +169,7 @@ class Watch:
         """Return the threshold of a test in a family with some members."""
         return len(_FAMILIES) * members / self._options.false_alarm
 
-    def _begin(self, reference: Sequence[Answered]) -> None:
+    def _begin(self, reference: Sequence[Watched]) -> None:
         """Begin to compare with the reference, which is complete."""
         self._reference, self._reference_size = None, len(reference)
         tasks = list(self._baseline.labels)
@@ -238,7 +198,7 @@ class Watch:
             self._learning.add(block)
 
 
-def _blocks(waiting: list[Answered]) -> Iterator[list[Answered]]:
+def _blocks(waiting: list[Watched]) -> Iterator[list[Watched]]:
     """Yield complete blocks; what is left waits."""
     blocks = len(waiting) // BLOCK
     for number in range(blocks):
@@ -266,18 +226,18 @@ class _Family(ABC):
         self._random = np.random.default_rng(int.from_bytes(sha256(name.encode()).digest()[:8]))
 
     @abstractmethod
-    def add(self, block: Sequence[Answered]) -> None:
+    def add(self, block: Sequence[Watched]) -> None:
         """Bet on a block."""
 
     @abstractmethod
-    def values(self, answers: Sequence[Answered]) -> list[float | None]:
+    def values(self, answers: Sequence[Watched]) -> list[float | None]:
         """Return the value of each signal in some answers."""
 
     @abstractmethod
     def references(self) -> list[float | None]:
         """Return the value of each signal in the reference."""
 
-    def signals(self, recent: Sequence[Answered], times: Sequence[float]) -> list[Signal]:
+    def signals(self, recent: Sequence[Watched], times: Sequence[float]) -> list[Signal]:
         """Return the signals.
 
         Args:
@@ -327,8 +287,8 @@ class _SharesFamily(_Family):
         self,
         name: str,
         values: Sequence[object],
-        of: Callable[[Answered], object],
-        reference: Sequence[Answered],
+        of: Callable[[Watched], object],
+        reference: Sequence[Watched],
         threshold: Threshold,
     ) -> None:
         singular = {"tasks": "task", "labels": "label"}.get(name)
@@ -340,13 +300,13 @@ class _SharesFamily(_Family):
         self._shares = Shares(happened, len(reference))
         self._reference = (happened / len(reference)).tolist()
 
-    def add(self, block: Sequence[Answered]) -> None:
+    def add(self, block: Sequence[Watched]) -> None:
         """Bet on a block."""
         events, expected = self._events(block), self._shares.expected
         p_values = self._shares.p_values(events, self._random.random(events.shape))
         self.tests.add(share_gains(p_values, expected))
 
-    def values(self, answers: Sequence[Answered]) -> list[float | None]:
+    def values(self, answers: Sequence[Watched]) -> list[float | None]:
         """Return the share of each."""
         events = self._events(answers)
         return list(events.mean(axis=0).tolist()) if len(answers) else [None] * events.shape[1]
@@ -355,7 +315,7 @@ class _SharesFamily(_Family):
         """Return the share of each in the reference."""
         return list(self._reference)
 
-    def _events(self, answers: Sequence[Answered]) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    def _events(self, answers: Sequence[Watched]) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
         events = np.zeros((len(answers), len(self._columns)), dtype=np.bool_)
         for row, one in enumerate(answers):
             column = self._columns.get(self._of(one))
@@ -378,9 +338,9 @@ class _ScoresFamily(_Family):
     def __init__(
         self,
         name: str,
-        of: Callable[[Answered], float | None],
-        shown: Callable[[Answered], float | None],
-        reference: Sequence[Answered],
+        of: Callable[[Watched], float | None],
+        shown: Callable[[Watched], float | None],
+        reference: Sequence[Watched],
         threshold: Threshold,
     ) -> None:
         super().__init__(name, [name], Martingales(np.full(1, threshold(1)), SCORE_BETS))
@@ -390,11 +350,11 @@ class _ScoresFamily(_Family):
         self._ranks.begin_with(reference)
         self._reference = _mean(reference, shown)
 
-    def add(self, block: Sequence[Answered]) -> None:
+    def add(self, block: Sequence[Watched]) -> None:
         """Bet on a block."""
         self.tests.add(score_gains(self._ranks.p_values(block, self._random)))
 
-    def values(self, answers: Sequence[Answered]) -> list[float | None]:
+    def values(self, answers: Sequence[Watched]) -> list[float | None]:
         """Return the mean."""
         return [_mean(answers, self._shown)]
 
@@ -410,7 +370,7 @@ class _RanksByKind:
         of: Returns the score of an answer, or None if it has none.
     """
 
-    def __init__(self, of: Callable[[Answered], float | None]) -> None:
+    def __init__(self, of: Callable[[Watched], float | None]) -> None:
         self._of = of
         self._ranks: dict[str, Ranks] = {}
 
@@ -418,11 +378,11 @@ class _RanksByKind:
         """Remember scores before the first, by kind."""
         self._ranks = {kind: Ranks(scores) for kind, scores in former.items()}
 
-    def begin_with(self, answers: Sequence[Answered]) -> None:
+    def begin_with(self, answers: Sequence[Watched]) -> None:
         """Remember the scores of answers before the first."""
         self.begin({kind: scores for kind, (_, scores) in self._by_kind(answers).items()})
 
-    def p_values(self, block: Sequence[Answered], generator: np.random.Generator) -> Array:
+    def p_values(self, block: Sequence[Watched], generator: np.random.Generator) -> Array:
         """Return the p-values of a block, without answers that have no score."""
         draws = generator.random(len(block))
         p_values = np.full(len(block), np.nan)
@@ -432,7 +392,7 @@ class _RanksByKind:
         known: Array = p_values[~np.isnan(p_values)]
         return known
 
-    def _by_kind(self, answers: Sequence[Answered]) -> dict[str, tuple[list[int], Array]]:
+    def _by_kind(self, answers: Sequence[Watched]) -> dict[str, tuple[list[int], Array]]:
         found: dict[str, tuple[list[int], list[float]]] = {}
         for row, one in enumerate(answers):
             score = self._of(one)
@@ -463,11 +423,11 @@ class _LearningFamily(_Family):
         """Whether there are enough held-out examples."""
         return bool(self._limits)
 
-    def add(self, block: Sequence[Answered]) -> None:
+    def add(self, block: Sequence[Watched]) -> None:
         """Bet on a block."""
         self.tests.add(score_gains(self._ranks.p_values(block, self._random)))
 
-    def values(self, answers: Sequence[Answered]) -> list[float | None]:
+    def values(self, answers: Sequence[Watched]) -> list[float | None]:
         """Return the share of inputs with a low score."""
         low = [score < self._limits[one.kind] for one in answers if (score := self._score(one)) is not None]
         return [sum(low) / len(low) if low else None]
@@ -476,10 +436,10 @@ class _LearningFamily(_Family):
         """Return the share of held-out examples with a low score."""
         return [RARE]
 
-    def _score(self, one: Answered) -> float | None:
+    def _score(self, one: Watched) -> float | None:
         return one.scope if one.kind in self._limits else None
 
 
-def _mean(answers: Sequence[Answered], of: Callable[[Answered], float | None]) -> float | None:
+def _mean(answers: Sequence[Watched], of: Callable[[Watched], float | None]) -> float | None:
     known = [value for one in answers if (value := of(one)) is not None]
     return sum(known) / len(known) if known else None
