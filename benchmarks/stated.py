@@ -17,7 +17,7 @@ from typing import Any
 
 from conpet.evaluation.composite import shown_money
 from conpet.modules.parameter_count import llama_7b_count
-from conpet.report.text import duration
+from conpet.report.text import duration, percent
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -468,10 +468,6 @@ def parameter_sentences(demo: Mapping[str, Any]) -> list[str]:
 def ratio(rows: Mapping[str, Any], row: str, digits: int = 2) -> str:
     """Return the median ratio of a row of speed.json."""
     return f"{rows[row]['ratio']['median']:.{digits}f}"
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f}%"
 
 
 def points(difference: float) -> str:

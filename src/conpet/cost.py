@@ -195,7 +195,7 @@ class CostLedger:
 
             def so_far() -> StageCost:
                 seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - used
-                return _stage_cost(name, spent, seconds, peak(), cpu_seconds)
+                return stage_cost(name, spent, seconds, peak(), cpu_seconds)
 
             self._running = so_far, spent
             try:
@@ -213,7 +213,7 @@ class CostLedger:
         """Return the part of the costs that interrupted attempts spent; cheap enough for every step of a training."""
         if self._running is None or self._running[1].resumed is None:
             return self.resumed
-        return total_cost(RESUMED, [self.resumed, _stage_cost(RESUMED, self._running[1].resumed)])
+        return total_cost(RESUMED, [self.resumed, stage_cost(RESUMED, self._running[1].resumed)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,9 +296,10 @@ def difference(name: str, costs: Iterable[StageCost], less: Iterable[StageCost])
     return StageCost(**{**values, "stage": name, "peak_bytes": 0})
 
 
-def _stage_cost(
+def stage_cost(
     name: str, spent: Meter, seconds: float = 0.0, peak_bytes: int = 0, cpu_seconds: float = 0.0
 ) -> StageCost:
+    """Return the cost of a stage from what was metered in it."""
     return StageCost(
         name,
         seconds + spent.seconds,

@@ -162,6 +162,11 @@ class Backbone:
         return self._loaded.device
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether an accelerator computes."""
+        return self.device.type != "cpu"
+
+    @property
     def dtype(self) -> torch.dtype:
         """Number format of the frozen weights and the prefix states."""
         return self._loaded.dtype
@@ -169,7 +174,7 @@ class Backbone:
     @property
     def batching(self) -> Batching:
         """How examples are batched on this device."""
-        batching = ON_CPU if self.device.type == "cpu" else ON_GPU
+        batching = ON_GPU if self.on_gpu else ON_CPU
         return replace(ALONE if self.deterministic else batching, longest=self._longest)
 
     @property

@@ -343,7 +343,7 @@ class Transaction:
             return judged.report
         answers = require_prices(prices, "gate.objective=composite")
         spent = self._attempt.own()
-        on_gpu = self.method.backbone.device.type != "cpu"
+        on_gpu = self.method.backbone.on_gpu
         updates = price_of(prices, cpu_seconds=spent.cpu_seconds, gpu_seconds=spent.seconds if on_gpu else 0.0)
         return replace(
             judged.report,

@@ -289,12 +289,12 @@ class _Workspace:
     def differences(self) -> int:
         return len(verify_workspace(self.store))
 
-    @property
+    @cached_property
     def changes(self) -> list[EventRecord]:
         """The changes of answers, oldest first."""
         return [event for event in self.events[1:] if event.verb not in SETTINGS_ONLY]
 
-    @property
+    @cached_property
     def tallies(self) -> Mapping[str, Tally]:
         """Right answers to test examples by task, after the last change; empty if it was not evaluated."""
         return row_of(self.changes[-1]).tallies if self.changes else {}

@@ -10,7 +10,7 @@ from typing import Any
 from conpet.backbone.backbone import Backbone
 from conpet.commands.base import Transaction
 from conpet.commands.costs import source_of
-from conpet.cost import Meter, Resources, Spent, StageCost, difference, total_cost
+from conpet.cost import Meter, Resources, Spent, StageCost, difference, stage_cost, total_cost
 from conpet.evaluation.history import JOB
 from conpet.replay.memory import Subset
 from conpet.store import CostKind, EventRecord, LedgerEntry, Store
@@ -53,7 +53,7 @@ def book_change(tx: Transaction, verb: str, spent: Spent, outcome: str, *, neede
         bytes_stored=tx.made[-1].bytes_stored if tx.made else None,
         job=tx.store.detail.get(JOB),
     )
-    gpu = _gpu(tx.method.backbone)
+    gpu = tx.method.backbone.on_gpu
     sides = [stage for stage in tx.costs.stages if stage.stage in _STAGES]
     main = difference("main", [own], sides)
     tasks = [event.task for event in tx.made if event.task is not None]
@@ -123,23 +123,10 @@ def book_search(store: Store, backbone: Backbone, task: str, generation: int, sp
 def _book(
     store: Store, kind: CostKind, verb: str, backbone: Backbone, spent: Spent, meter: Meter, **fields: Any
 ) -> None:
-    cost = StageCost(
-        verb,
-        spent.seconds,
-        round(meter.tokens),
-        round(meter.cached_tokens),
-        meter.steps,
-        cpu_seconds=spent.cpu_seconds,
-        trained_tokens=round(meter.trained_tokens),
-        module_tokens=round(meter.module_tokens),
-    )
-    resources = Resources.of(cost, gpu=_gpu(backbone))
-    entry = LedgerEntry(datetime.now(UTC), kind, verb, source_of(store), resources=resources, **fields)
-    store.ledger.add([replace(entry, suffix_share=backbone.suffix_share)])
-
-
-def _gpu(backbone: Backbone) -> bool:
-    return backbone.device.type != "cpu"
+    cost = stage_cost(verb, meter, spent.seconds, cpu_seconds=spent.cpu_seconds)
+    used, share = Resources.of(cost, gpu=backbone.on_gpu), backbone.suffix_share
+    now = datetime.now(UTC)
+    store.ledger.add([LedgerEntry(now, kind, verb, source_of(store), resources=used, suffix_share=share, **fields)])
 
 
 def _bytes_added(events: Sequence[EventRecord], sizes: Mapping[str, int]) -> int:

@@ -103,7 +103,7 @@ def search(
 def _pass_price(searched: Search, method: Method, prices: PricesConfig) -> float:
     """Return the price of a forward-pass equivalent, as measured in the search."""
     budget = searched.budget
-    gpu_seconds = budget.seconds if method.backbone.device.type != "cpu" else 0.0
+    gpu_seconds = budget.seconds if method.backbone.on_gpu else 0.0
     return price_of(prices, cpu_seconds=budget.cpu_seconds, gpu_seconds=gpu_seconds) / max(budget.passes, 1e-9)
 
 

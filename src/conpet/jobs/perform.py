@@ -129,23 +129,17 @@ class Performer:
         self, number: int, total: int, task: str | None, change: Callable[..., Done], *arguments: Any, **options: Any
     ) -> Done:
         """Make one change; while another process changes the workspace, wait so that the job can be stopped."""
+        made = partial(change, *arguments, **options, evaluate=self._evaluate, gate=self._gate)
+        return self._waited(made, task, number, total)
+
+    def _waited(self, change: Callable[..., Done], *about: Any) -> Done:
+        """Make a change as soon as no other process changes the workspace; report progress, with what it is about."""
 
         def progress(stage: str, share: float) -> None:
-            self._report(JobProgress(stage, share, task, number, total))
+            self._report(JobProgress(stage, share, *about))
 
         progress("waiting", 0.0)
-        return waited(
-            lambda seconds: change(
-                *arguments,
-                **options,
-                evaluate=self._evaluate,
-                gate=self._gate,
-                wait_seconds=seconds,
-                progress=progress,
-            ),
-            progress,
-            self._log,
-        )
+        return waited(lambda seconds: change(wait_seconds=seconds, progress=progress), progress, self._log)
 
     def _forget(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Forget; the result and the log name nothing of what was forgotten."""
@@ -158,12 +152,7 @@ class Performer:
             older_than=None if days is None else timedelta(days=days),
             **options,
         )
-
-        def progress(stage: str, share: float) -> None:
-            self._report(JobProgress(stage, share))
-
-        progress("waiting", 0.0)
-        report = waited(lambda seconds: change(wait_seconds=seconds, progress=progress), progress, self._log)
+        report = self._waited(change)
         self._log(f"{plural(report.rows, 'row')} forgotten")
         shown = report.to_json()
         kept = (

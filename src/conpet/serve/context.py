@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
+from conpet.api import ConPET
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.runner import JobRunner
 from conpet.problem_details import too_busy
@@ -106,6 +107,13 @@ class ServerContext:
         if self.serving.batcher is None:
             raise too_busy(503, "not-ready", "the server is loading the workspace")
         return self.serving.batcher
+
+    def opened(self) -> ConPET:
+        """Return the workspace; errors as in `ready`."""
+        self.ready()
+        workspace = self.serving.workspace
+        assert workspace is not None  # noqa: S101 - it is ready
+        return workspace
 
 
 def context_of(request: Request) -> ServerContext:

@@ -162,8 +162,7 @@ class Serving:
         live = self._workspace.live.latest if self._workspace is not None else None
         if self._usage is not None and live is not None:
             backbone = live.method.backbone
-            on_gpu = backbone.device.type != "cpu"
-            self._usage.flush(live.generation, suffix_share=backbone.suffix_share, gpu=on_gpu, now=now)
+            self._usage.flush(live.generation, suffix_share=backbone.suffix_share, gpu=backbone.on_gpu, now=now)
 
     def _look(self) -> None:
         """Put in the newest generation, if it is not live yet."""

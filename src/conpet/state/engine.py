@@ -124,8 +124,8 @@ class Engine:
         if self._usage is not None:
             backbone = live.method.backbone
             self._usage.answered(one for one in results if isinstance(one, Prediction))
-            on_gpu, share = backbone.device.type != "cpu", backbone.suffix_share
-            self._usage.spent(live.generation, spent(), meter, suffix_share=share, gpu=on_gpu)
+            share = backbone.suffix_share
+            self._usage.spent(live.generation, spent(), meter, suffix_share=share, gpu=backbone.on_gpu)
             if self._usage.due:
                 self._usage.flush()
         return results

@@ -108,7 +108,10 @@ class Usage:
         )
 
     def _sum(self, hour: datetime, generation: int) -> _Sum:
-        return self._sums.setdefault((hour, generation), _Sum(1.0))
+        key = hour, generation
+        if key not in self._sums:
+            self._sums[key] = _Sum(1.0)
+        return self._sums[key]
 
     def _locked(self) -> threading.Lock:
         if os.getpid() != self._process:

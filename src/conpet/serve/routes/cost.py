@@ -7,7 +7,6 @@ import asyncio
 from fastapi import APIRouter, Request
 
 from conpet.commands.cost import cost_report
-from conpet.problem_details import too_busy
 from conpet.serve.auth import requires
 from conpet.serve.context import context_of
 from conpet.serve.keys import Role
@@ -26,10 +25,7 @@ async def cost(request: Request) -> CostResponse:
     The answers of other processes of the server are up to a minute old.
     """
     context = context_of(request)
-    context.ready()
-    workspace = context.serving.workspace
-    if workspace is None:
-        raise too_busy(503, "not-ready", "the server is loading the workspace")
+    workspace = context.opened()
     await asyncio.to_thread(context.serving.write_usage, now=True)
     report = await asyncio.to_thread(cost_report, workspace.store)
     return CostResponse.model_validate(report.to_json())

@@ -82,8 +82,8 @@ Candidate = Annotated[int, InPath(ge=1, le=2**31, description="Number of a candi
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}}
 }
-_CHANGE_ERRORS = documented(400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503, 507)
-_READ_ERRORS = documented(401, 403, 404, 421, 422, 429, 500, 503)
+_CHANGE_ERRORS = documented(401, 403, 404, 409, 422, 429, 507)
+_READ_ERRORS = documented(401, 403, 404, 422, 429)
 
 _EVENT = 'id: 41\nevent: state\ndata: {"time": "2026-03-02T09:30:09+00:00", "state": "succeeded"}\n\n'
 _EVENT_SCHEMA = {
@@ -160,7 +160,7 @@ async def learn(
     All rows are checked before the job is accepted. Tasks already learned from the same data are skipped.
     """
     context = context_of(request)
-    workspace = _workspace(context)
+    workspace = context.opened()
     chosen = _format(request, form)
     _check_options(chosen, extend=extend, name=name, template=template, seed=seed, all_rows=all_rows, batch=batch)
     if not use_gate and not caller.role.allows(Role.OPERATE):
@@ -271,7 +271,7 @@ async def forget(
     What is to be forgotten is kept beside the job until it ends, and not part of its options.
     """
     context = context_of(request)
-    _workspace(context)
+    context.opened()
     options = {name: getattr(body, name) for name in ("reason", "keep_modules", "drop_labels", "evaluate")}
     wanted = body.model_dump(exclude=set(options))
     digest = _digest([JobKind.FORGET, options, wanted])
@@ -312,7 +312,7 @@ async def promote(
     idempotency_key: Key = None,
 ) -> Response:
     """Accept a job that makes a change that the gate refused; the workspace must not have changed since."""
-    workspace = _workspace(context_of(request))
+    workspace = context_of(request).opened()
     await asyncio.to_thread(workspace.gate_report, number)
     wanted = JobRequest(JobKind.PROMOTE, {"candidate": number, "gate": body.gate})
     return await _change(request, caller, wanted, idempotency_key)
@@ -327,7 +327,7 @@ async def promote(
 )
 async def candidates(request: Request) -> Response:
     """Return the changes that the gate refused, oldest first."""
-    workspace = _workspace(context_of(request))
+    workspace = context_of(request).opened()
     records = await asyncio.to_thread(lambda: workspace.candidates)
     return _json({"candidates": [record.to_json() for record in records]})
 
@@ -341,7 +341,7 @@ async def candidates(request: Request) -> Response:
 )
 async def candidate(request: Request, number: Candidate) -> Response:
     """Return what a refused change would do to earlier answers, without the inputs."""
-    workspace = _workspace(context_of(request))
+    workspace = context_of(request).opened()
     report = await asyncio.to_thread(workspace.gate_report, number)
     return _json(report.to_json())
 
@@ -355,7 +355,7 @@ async def candidate(request: Request, number: Candidate) -> Response:
 )
 async def discard(request: Request, number: Candidate) -> Response:
     """Delete a candidate."""
-    workspace = _workspace(context_of(request))
+    workspace = context_of(request).opened()
     await asyncio.to_thread(workspace.discard, number, wait_seconds=0.0)
     return _json({"discarded": number})
 
@@ -483,18 +483,6 @@ def _sent(event: JobEvent) -> str:
     return f"id: {event.id}\nevent: {event.kind}\ndata: {data}\n\n"
 
 
-def _workspace(context: ServerContext) -> ConPET:
-    """Return the workspace.
-
-    Raises:
-        ApiProblem: It is not loaded yet, or the server is stopping.
-    """
-    context.ready()
-    workspace = context.serving.workspace
-    assert workspace is not None  # noqa: S101 - it is ready
-    return workspace
-
-
 def _format(request: Request, given: str | None) -> str:
     """Return the format of an upload.
 
@@ -579,7 +567,7 @@ def _checked(context: ServerContext, workspace: ConPET, folder: Path, upload: Up
 async def _change(request: Request, caller: Caller, wanted: JobRequest, key: str | None) -> Response:
     """Check a change that has no data and add its job; a request that is sent again is not checked again."""
     context = context_of(request)
-    workspace, digest = _workspace(context), _digest([wanted.kind, wanted.options])
+    workspace, digest = context.opened(), _digest([wanted.kind, wanted.options])
     if (former := await _former(context, caller, key, digest)) is not None:
         return _accepted(former, replayed=True)
     await asyncio.to_thread(_check_known, context, workspace, wanted)
