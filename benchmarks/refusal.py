@@ -10,8 +10,6 @@ Parts that are not named keep their results. One thread.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import random
 import sys
@@ -29,7 +27,7 @@ from torch.nn.functional import normalize
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.provenance import RESULTS, provenance, write_result
+from benchmarks.provenance import measure_parts
 from benchmarks.refusal_data import FOLDERS, Part, parts
 from conpet import ConPET, Task
 from conpet.config import Settings
@@ -65,21 +63,8 @@ _NOISE = 2.5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"parts to measure: {', '.join(PARTS)}; all if none")
-    parser.add_argument("--kept", type=Path, default=Path("build/refusal"), help="folder for features")
-    arguments = parser.parse_args()
-    if unknown := sorted(set(arguments.parts) - set(PARTS)):
-        parser.error(f"no part {', '.join(unknown)}")
     torch.set_num_threads(1)
-    made_by = provenance()
-    path = RESULTS / "refusal.json"
-    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    result.pop("made_by", None)
-    for name in arguments.parts or PARTS:
-        result[name] = PARTS[name](arguments.kept)
-        print(name, json.dumps(result[name], indent=1)[:2000], flush=True)
-        write_result("refusal", result, made_by)
+    measure_parts("refusal", (__doc__ or "").split("\n")[0], PARTS, {})
 
 
 class Classifier(NamedTuple):

@@ -9,13 +9,12 @@ results. One thread.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,7 +25,7 @@ from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.provenance import RESULTS, provenance, write_result
+from benchmarks.provenance import measure_parts
 from benchmarks.refusal import Classifier, _inputs, by_task, groups_of, learned
 from benchmarks.refusal_data import FOLDERS, Part, parts
 from conpet.backbone.backbone import Backbone
@@ -55,18 +54,8 @@ RESULT = "watch"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"parts to measure: {', '.join(PARTS)}; all if none")
-    parser.add_argument("--kept", type=Path, default=Path("build/refusal"), help="folder for features")
-    arguments = parser.parse_args()
-    if unknown := sorted(set(arguments.parts) - set(PARTS)):
-        parser.error(f"no part {', '.join(unknown)}")
     torch.set_num_threads(1)
-    made_by = provenance()
-    path = RESULTS / f"{RESULT}.json"
-    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    result.pop("made_by", None)
-    result["options"] = {
+    options = {
         "false_alarm": OPTIONS.false_alarm,
         "reference": OPTIONS.reference,
         "block": BLOCK,
@@ -74,12 +63,17 @@ def main() -> None:
         "before": BEFORE,
         "longest": LONGEST,
     }
-    for name in arguments.parts or PARTS:
+    measure_parts(RESULT, (__doc__ or "").split("\n")[0], {name: timed(part) for name, part in PARTS.items()}, options)
+
+
+def timed(part: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dict[str, Any]]:
+    """Return a part that also says how much processor time it took."""
+
+    def measured(kept: Path) -> dict[str, Any]:
         started = time.process_time()
-        result[name] = PARTS[name](arguments.kept)
-        result[name]["processor_seconds"] = round(time.process_time() - started, 1)
-        print(name, json.dumps(result[name], indent=1)[:6000], flush=True)
-        write_result(RESULT, result, made_by)
+        return {**part(kept), "processor_seconds": round(time.process_time() - started, 1)}
+
+    return measured
 
 
 @dataclass(frozen=True)

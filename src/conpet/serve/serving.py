@@ -185,7 +185,7 @@ def _apart(work: Callable[..., Done], *values: Any, initializer: Callable[[], No
     """Do something that computes in a thread that ends with it.
 
     OpenMP keeps workers for every thread that has computed. As soon as there are more of them than cores, all of them
-    sleep between two steps instead of waiting ready, and answering takes a fifth longer for as long as they exist.
+    sleep between two steps instead of waiting ready, and answering is slower for as long as they exist.
     """
     with ThreadPoolExecutor(1, initializer=initializer) as pool:
         return pool.submit(work, *values).result()
