@@ -20,6 +20,7 @@ SETTINGS = {
     "body_seconds": 3,
     "response_seconds": 3,
     "body_bytes": 16 << 20,
+    "buffer_bytes": 64 << 20,
     "max_connections": 2000,
 }
 _GRACE_SECONDS = 3.0
@@ -86,7 +87,7 @@ def idle(server: Server, expected: Expected, tries: int) -> Outcome:
 
 
 def read_slowly(server: Server, expected: Expected, tries: int) -> Outcome:
-    """Ask for large answers and read one byte a second of them; the server ends the connections."""
+    """Ask for large answers and read one byte a second of them; the server ends or refuses the connections."""
     outcome = Outcome("clients that read one byte a second")
     body = json.dumps({"inputs": {"text": "a", "id": "x" * _ECHOED}}).encode()
     head = _HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
@@ -99,9 +100,11 @@ def read_slowly(server: Server, expected: Expected, tries: int) -> Outcome:
         await loop.sock_connect(raw, ("127.0.0.1", server.port))
         await loop.sock_sendall(raw, head + body)
         try:
-            for _ in range(12):
-                await loop.sock_recv(raw, 1)
+            begun = b""
+            for _ in range(len("HTTP/1.1 200")):
+                begun += await loop.sock_recv(raw, 1)
                 await asyncio.sleep(1)
+            outcome.noted["refused (503)"] += begun.endswith(b"503")
             received = 0
             while part := await loop.sock_recv(raw, 1 << 20):
                 received += len(part)

@@ -108,7 +108,7 @@ def slow_and_silent(path: Path, folder: Path, expected: Expected, *, quick: bool
         (clients.send_slowly, 50),
         (clients.half_open, 200),
         (clients.idle, 1000),
-        (clients.read_slowly, 16),
+        (clients.read_slowly, 64),
     ]
     with serving(Server(path, folder, clients.SETTINGS)) as server:
         for cause, tries in causes:

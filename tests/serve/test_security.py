@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 
@@ -236,24 +237,47 @@ def test_slow_and_oversized_requests_lose_their_connection(server: Served) -> No
     assert server.predict("a").status_code == 200
 
 
-def test_a_client_that_does_not_receive_its_answer_in_time_loses_it_and_others_do_not(taught: Path) -> None:
-    inputs = [{"text": f"a {number}", "id": str(number) * 40_000} for number in range(10, 60)]  # ids are sent back
-    body = json.dumps({"inputs": inputs}).encode()
+# Ids are sent back, so the answer is as large as the request: four megabytes.
+ECHOED = [{"text": f"a {number}", "id": str(number) * 40_000} for number in range(10, 60)]
+
+
+@contextmanager
+def waiting_to_receive(server: Served) -> Iterator[socket.socket]:
+    """Send `ECHOED`, and yield the connection when the first byte of the answer is there."""
+    body = json.dumps({"inputs": ECHOED}).encode()
     request = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.settimeout(30)
+        slow.connect(("127.0.0.1", server.port))
+        slow.sendall(request + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert slow.recv(1)
+        yield slow
+
+
+def test_a_client_that_does_not_receive_its_answer_in_time_loses_it_and_others_do_not(taught: Path) -> None:
     with served(taught, response_seconds=0.3, body_bytes=10_000_000) as server:
-        with socket.socket() as slow:
-            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            slow.settimeout(30)
-            slow.connect(("127.0.0.1", server.port))
-            slow.sendall(request + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        with waiting_to_receive(server) as slow:
             for _ in range(20):
                 assert slow.recv(1)
                 time.sleep(0.05)
             with pytest.raises(ConnectionResetError):
                 received_until_closed(slow)
-        answered = server.predict(inputs)
-        assert [one["id"] for one in answered.json()["predictions"]] == [one["id"] for one in inputs]
+        answered = server.predict(ECHOED)
+        assert [one["id"] for one in answered.json()["predictions"]] == [one["id"] for one in ECHOED]
         assert server.predict("a").status_code == 200
+
+
+def test_requests_that_would_take_too_much_memory_together_are_told_to_come_back(taught: Path) -> None:
+    with served(taught, body_bytes=6_000_000, buffer_bytes=8_000_000) as server:
+        with waiting_to_receive(server):
+            refused = server.predict(ECHOED)
+            assert refused.status_code == 503
+            assert refused.json()["type"].endswith(":buffer-full")
+            assert "retry-after" in refused.headers
+            assert server.predict("a").status_code == 200
+        wait_for(lambda: server.predict(ECHOED).status_code == 200)
+        assert server.predict(ECHOED).status_code == 200  # nothing is counted for ever
 
 
 def test_a_caller_over_its_rate_is_not_forgotten_for_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ async def read_body(request: Request, model: type[Model]) -> Model:
     """
     if media_type_of(request) != "application/json":
         raise ApiProblem(415, "unsupported-media-type", "send the body as `Content-Type: application/json`")
-    body = await request.body()
+    body = b"".join([part async for part in request.stream()])  # `request.body()` would keep it until the end
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

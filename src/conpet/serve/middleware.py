@@ -9,11 +9,12 @@ import time
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from conpet.problem_details import ApiProblem, problem_of
+from conpet.problem_details import ApiProblem, problem_of, too_busy
 from conpet.serve.context import ServerContext
 from conpet.serve.problems import SERVER_ERROR, response_of
 from conpet.serve.settings import ServeSettings
@@ -23,6 +24,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Routes that are asked all the time; they are logged at the level "debug"."""
 _DISCARD_SECONDS = 2.0
+_SMALL_BODY = 64 << 10
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 SECURITY_HEADERS = {
@@ -104,13 +106,48 @@ class RequestMiddleware:
             raise ApiProblem(421, "unknown-host", "this server does not answer under this host name")
 
 
+class _Buffer:
+    """Counts the bytes of bodies and responses in memory.
+
+    Args:
+        most: Most bytes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._bytes = 0
+
+    def take(self, size: int, before: int) -> None:
+        """Count a part of a body, after so many bytes of it.
+
+        Raises:
+            ApiProblem: There is no room for it. Small bodies always have room: large ones cannot shut them out.
+        """
+        if before + size > _SMALL_BODY and size > self._most - self._bytes:
+            raise too_busy(503, "buffer-full", "too many large requests at once; try again later")
+        self._bytes += size
+
+    def give_back(self, size: int) -> None:
+        """Take note that bytes are no longer in memory."""
+        self._bytes -= size
+
+    async def send(self, send: Send, message: Message) -> None:
+        """Send a message, and count it until the client has received most of it."""
+        size = len(message.get("body", b""))
+        self._bytes += size
+        try:
+            await send(message)
+        finally:
+            self._bytes -= size
+
+
 class BodyMiddleware:
-    """Limits the body of a request in size, also after decompression, and in time.
+    """Limits the body of a request in size, also after decompression, and in time; and those of all requests together.
 
     Args:
         app: The application.
         settings: The server's settings.
-        uploads: Paths whose bodies may have `upload_bytes`.
+        uploads: Paths whose bodies may have `upload_bytes`; they are stored as they arrive, and are not in memory.
     """
 
     def __init__(self, app: ASGIApp, settings: ServeSettings, uploads: tuple[str, ...] = ()) -> None:
@@ -118,6 +155,7 @@ class BodyMiddleware:
         self._seconds = settings.body_seconds
         self._limit = settings.body_bytes
         self._limits: Mapping[str, int] = dict.fromkeys(uploads, settings.upload_bytes)
+        self._buffer = _Buffer(settings.buffer_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -131,8 +169,12 @@ class BodyMiddleware:
             if "expect" not in headers:  # otherwise the client waits for leave to send
                 await _discard(receive)
             raise _too_large(limit)
-        body = _Body(receive, limit, time.monotonic() + self._seconds, _decompressor(headers))
-        await self._app(scope, body, send)
+        buffer = None if scope["path"] in self._limits else self._buffer
+        body = _Body(receive, limit, time.monotonic() + self._seconds, _decompressor(headers), buffer)
+        try:
+            await self._app(scope, body, partial(self._buffer.send, send))
+        finally:
+            body.forget()
 
 
 class _Body:
@@ -143,13 +185,17 @@ class _Body:
         limit: Most bytes, compressed and decompressed.
         deadline: When the body must have arrived, on the monotonic clock.
         decompressor: Decompresses the body, or None.
+        buffer: Counts its bytes until it is forgotten, or None.
     """
 
-    def __init__(self, receive: Receive, limit: int, deadline: float, decompressor: _Gzip | None) -> None:
+    def __init__(
+        self, receive: Receive, limit: int, deadline: float, decompressor: _Gzip | None, buffer: _Buffer | None
+    ) -> None:
         self._receive = receive
         self._limit = limit
         self._deadline = deadline
         self._decompressor = decompressor
+        self._buffer = buffer
         self._raw = 0
         self._size = 0
         self._complete = False
@@ -186,8 +232,15 @@ class _Body:
             raise _too_large(self._limit)
         if self._decompressor is not None:
             body = self._decompressor.decompress(body, self._limit - self._size, last=self._complete)
+        if self._buffer is not None:
+            self._buffer.take(len(body), self._size)
         self._size += len(body)
         return body
+
+    def forget(self) -> None:
+        """Take note that the request is over."""
+        if self._buffer is not None:
+            self._buffer.give_back(self._size)
 
 
 async def _discard(receive: Receive) -> None:

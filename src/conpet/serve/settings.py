@@ -52,6 +52,7 @@ class ServeSettings(StrictModel):
         rate_burst: Requests that a key may send at once within its rate.
         body_bytes: Largest body of a request, after decompression.
         upload_bytes: Largest upload of a task, after decompression.
+        buffer_bytes: Most bytes of all bodies and responses in the memory of a process; beyond it, requests get 503.
         max_inputs: Most inputs in a request.
         max_characters: Most characters in an input, its words included.
         max_words: Most words in an input with spans.
@@ -97,6 +98,7 @@ class ServeSettings(StrictModel):
     rate_burst: Count = 20
     body_bytes: Count = 4 << 20
     upload_bytes: Count = 64 << 20
+    buffer_bytes: Count = 128 << 20
     max_inputs: Count = 1024
     max_characters: Count = 20_000
     max_words: Count = 2_000
@@ -130,6 +132,11 @@ class ServeSettings(StrictModel):
             raise ValueError(
                 f"max_inputs={self.max_inputs} is larger than queue_inputs={self.queue_inputs}: the largest request "
                 "would never be accepted; raise queue_inputs or lower max_inputs"
+            )
+        if self.body_bytes > self.buffer_bytes:
+            raise ValueError(
+                f"body_bytes={self.body_bytes} is larger than buffer_bytes={self.buffer_bytes}: the largest request "
+                "would never be accepted; raise buffer_bytes or lower body_bytes"
             )
         self._check_watching()
         return self
