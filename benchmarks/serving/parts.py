@@ -28,6 +28,8 @@ SHARES = (0.1, 0.3, 0.6, 0.9, 1.1)
 WAITING, WAITING_SECONDS = 0.1, 1.0
 """A system keeps up if no larger share of the requests waits at the end, or no more than arrive in some seconds."""
 FULL_BATCH = 256
+FULL_BATCH_SECONDS = 4.0
+"""`batch_seconds` of a server whose batches are as full as the library's, however long they take."""
 WARM = 0.1
 """Share of its duration for which something runs before it is measured."""
 WORDS = 9
@@ -91,9 +93,10 @@ class Bench:
         """Return the texts of each task."""
         return {name: list(texts) for name, texts in _texts()[: self.sizes.tasks]}
 
-    def server(self, backbone: str) -> Server:
-        """Return conpet's server."""
-        return self._once("server", backbone, lambda: processes.conpet(self._learned(backbone) / "ws"))
+    def server(self, backbone: str, **settings: float) -> Server:
+        """Return conpet's server with some settings."""
+        name = " ".join([backbone, *(f"{name}={value}" for name, value in settings.items())])
+        return self._once("server", name, lambda: processes.conpet(self._learned(backbone) / "ws", **settings))
 
     def library(self, backbone: str) -> Asked:
         """Return the library."""
@@ -229,18 +232,20 @@ def _at_rate(bench: Bench, server: Server, size: int, rate: float) -> dict[str, 
 
 
 def saturation(bench: Bench, backbone: str) -> dict[str, Any]:
-    """Keep the server busy, in turns with the library in full batches."""
-    server, library = bench.server(backbone), bench.library(backbone)
-    sides: dict[str, list[float]] = {"library": [], **{str(size): [] for size in CLIENTS}}
+    """Keep the server busy, in turns with the library in full batches; also a server that may wait for such batches."""
+    usual, library = bench.server(backbone), bench.library(backbone)
+    patient = bench.server(backbone, batch_seconds=FULL_BATCH_SECONDS)
+    ways = {"1": (usual, 1), "32": (usual, 32), "32 in full batches": (patient, 32)}
+    sides: dict[str, list[float]] = {"library": [], **{name: [] for name in ways}}
     cpu: dict[str, list[float]] = {}
     for number, seconds in bench.turns(bench.sizes.pairs, bench.sizes.seconds):
         found = bench.measure(library, FULL_BATCH, seconds)
         measured = {"library": (found["texts"] / found["seconds"], found["cpu_seconds"] / found["texts"])}
-        for size, clients in CLIENTS.items():
-            found = bench.ask(server, size, seconds, clients=clients)
+        for name, (server, size) in ways.items():
+            found = bench.ask(server, size, seconds, clients=CLIENTS[size])
             answered = size * len(found["milliseconds"])
-            measured[str(size)] = (texts_per_second(found, size), found["server_cpu_seconds"] / answered)
-            measured[f"client {size}"] = (0.0, found["client_cpu_seconds"] / answered)
+            measured[name] = (texts_per_second(found, size), found["server_cpu_seconds"] / answered)
+            measured[f"client {name}"] = (0.0, found["client_cpu_seconds"] / answered)
         if number >= 0:
             for name, (speed, spent) in measured.items():
                 if name in sides:
@@ -250,10 +255,11 @@ def saturation(bench: Bench, backbone: str) -> dict[str, Any]:
         "texts_per_second": {name: spread(values) for name, values in sides.items()},
         "cpu_ms_per_text": {name: spread(values) for name, values in cpu.items()},
         "ratio": {
-            str(size): spread([ours / full for ours, full in zip(sides[str(size)], sides["library"], strict=True)])
-            for size in CLIENTS
+            name: spread([ours / full for ours, full in zip(sides[name], sides["library"], strict=True)])
+            for name in ways
         },
-        "clients": {str(size): clients for size, clients in CLIENTS.items()},
+        "clients": {name: CLIENTS[size] for name, (_, size) in ways.items()},
+        "full_batch_seconds": FULL_BATCH_SECONDS,
         "wanted": 0.9,
     }
 

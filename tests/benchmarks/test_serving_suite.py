@@ -42,8 +42,8 @@ class Here:
 
 
 @contextmanager
-def conpet_here(workspace: Path) -> Iterator[Server]:
-    with served(workspace) as running:
+def conpet_here(workspace: Path, **settings: float) -> Iterator[Server]:
+    with served(workspace, **settings) as running:
         yield Server(running.port, os.getpid())
 
 

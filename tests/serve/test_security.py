@@ -237,8 +237,8 @@ def test_slow_and_oversized_requests_lose_their_connection(server: Served) -> No
     assert server.predict("a").status_code == 200
 
 
-# Ids are sent back, so the answer is as large as the request: four megabytes.
-ECHOED = [{"text": f"a {number}", "id": str(number) * 40_000} for number in range(10, 60)]
+# Ids are sent back, so the answer has ten megabytes, as the request: more than the system holds for a connection.
+ECHOED = [{"text": f"a {number}", "id": str(number) * 100_000} for number in range(10, 60)]
 
 
 @contextmanager
@@ -256,7 +256,7 @@ def waiting_to_receive(server: Served) -> Iterator[socket.socket]:
 
 
 def test_a_client_that_does_not_receive_its_answer_in_time_loses_it_and_others_do_not(taught: Path) -> None:
-    with served(taught, response_seconds=0.3, body_bytes=10_000_000) as server:
+    with served(taught, response_seconds=0.3, body_bytes=12_000_000) as server:
         with waiting_to_receive(server) as slow:
             for _ in range(20):
                 assert slow.recv(1)
@@ -269,7 +269,7 @@ def test_a_client_that_does_not_receive_its_answer_in_time_loses_it_and_others_d
 
 
 def test_requests_that_would_take_too_much_memory_together_are_told_to_come_back(taught: Path) -> None:
-    with served(taught, body_bytes=6_000_000, buffer_bytes=8_000_000) as server:
+    with served(taught, body_bytes=12_000_000, buffer_bytes=13_000_000) as server:
         with waiting_to_receive(server):
             refused = server.predict(ECHOED)
             assert refused.status_code == 503

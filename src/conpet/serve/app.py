@@ -83,7 +83,7 @@ def create_app(settings: ServeSettings, on_failure: Callable[[Exception], None] 
     for router in ROUTERS:
         app.include_router(router)
     add_handlers(app)
-    app.add_middleware(BodyMiddleware, settings=settings, uploads=UPLOADS)
+    app.add_middleware(BodyMiddleware, settings=settings, buffer=context.buffer, uploads=UPLOADS)
     app.add_middleware(RequestMiddleware, context=context)  # outermost: it was added last
     _describe_bodies(app)
     return app

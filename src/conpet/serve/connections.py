@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from conpet.problem_details import ApiProblem, too_busy
+from conpet.serve.buffer import Buffer
 from conpet.serve.middleware import SECURITY_HEADERS
 from conpet.serve.problems import response_of
 from conpet.serve.settings import ServeSettings
@@ -80,6 +81,7 @@ class LimitedProtocol(HttpToolsProtocol):
     """Uvicorn's protocol with limits that it lacks: on headers in time and size, slow readers, and connections."""
 
     settings: ClassVar[ServeSettings]
+    buffer: ClassVar[Buffer]
     _timer: asyncio.TimerHandle | None = None
     _in_headers = True
     _header_bytes = 0
@@ -88,6 +90,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Accept a connection, if there are not too many."""
         limited = LimitedTransport(transport, self.settings.response_seconds)
         super().connection_made(cast("asyncio.Transport", limited))
+        self.buffer.connections.add(self.transport)
         # asyncio does it only for sockets that were made with this protocol's number; a response may be many packets.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > self.settings.max_connections:
@@ -98,6 +101,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection."""
         self._stop_timer()
+        self.buffer.connections.discard(self.transport)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -149,10 +153,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def server_options(settings: ServeSettings) -> dict[str, Any]:
+def server_options(settings: ServeSettings, buffer: Buffer) -> dict[str, Any]:
     """Return the options of uvicorn."""
     return {
-        "http": type("Protocol", (LimitedProtocol,), {"settings": settings}),
+        "http": type("Protocol", (LimitedProtocol,), {"settings": settings, "buffer": buffer}),
         "ws": "none",
         "loop": "asyncio",
         "lifespan": "on",

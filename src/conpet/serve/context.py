@@ -13,6 +13,7 @@ from conpet.jobs.queue import JobQueue
 from conpet.jobs.runner import JobRunner
 from conpet.problem_details import too_busy
 from conpet.serve.batching import Batcher
+from conpet.serve.buffer import Buffer
 from conpet.serve.keys import KeyStore
 from conpet.serve.logs import Log, make_log
 from conpet.serve.metrics import Metrics
@@ -46,6 +47,7 @@ class ServerContext:
         runner: Runs them, unless another process does.
         recorder: Records the answers.
         watcher: Watches the record.
+        buffer: Counts the bodies and responses in memory.
         uploads: Number of uploads being received or checked.
         followers: Number of clients that follow jobs.
         verifying: Limits how many new keys are verified at once.
@@ -63,6 +65,7 @@ class ServerContext:
     runner: JobRunner
     recorder: AnswerRecorder
     watcher: Watcher
+    buffer: Buffer
     failures: RateLimiter = field(default_factory=lambda: RateLimiter(FAILURES_PER_SECOND, FAILURE_BURST))
     uploads: int = 0
     followers: int = 0
@@ -94,7 +97,8 @@ class ServerContext:
             threads=settings.threads,
             on_end=metrics.job_ended,
         )
-        return cls(settings, KeyStore(settings.keys), rates, log, metrics, serving, jobs, runner, recorder, watcher)
+        keys, buffer = KeyStore(settings.keys), Buffer(settings.buffer_bytes)
+        return cls(settings, keys, rates, log, metrics, serving, jobs, runner, recorder, watcher, buffer)
 
     def ready(self) -> Batcher:
         """Return what answers.

@@ -9,12 +9,12 @@ import time
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from conpet.problem_details import ApiProblem, problem_of, too_busy
+from conpet.problem_details import ApiProblem, problem_of
+from conpet.serve.buffer import Buffer
 from conpet.serve.context import ServerContext
 from conpet.serve.problems import SERVER_ERROR, response_of
 from conpet.serve.settings import ServeSettings
@@ -24,7 +24,6 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Routes that are asked all the time; they are logged at the level "debug"."""
 _DISCARD_SECONDS = 2.0
-_SMALL_BODY = 64 << 10
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 SECURITY_HEADERS = {
@@ -106,56 +105,22 @@ class RequestMiddleware:
             raise ApiProblem(421, "unknown-host", "this server does not answer under this host name")
 
 
-class _Buffer:
-    """Counts the bytes of bodies and responses in memory.
-
-    Args:
-        most: Most bytes.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._bytes = 0
-
-    def take(self, size: int, before: int) -> None:
-        """Count a part of a body, after so many bytes of it.
-
-        Raises:
-            ApiProblem: There is no room for it. Small bodies always have room: large ones cannot shut them out.
-        """
-        if before + size > _SMALL_BODY and size > self._most - self._bytes:
-            raise too_busy(503, "buffer-full", "too many large requests at once; try again later")
-        self._bytes += size
-
-    def give_back(self, size: int) -> None:
-        """Take note that bytes are no longer in memory."""
-        self._bytes -= size
-
-    async def send(self, send: Send, message: Message) -> None:
-        """Send a message, and count it until the client has received most of it."""
-        size = len(message.get("body", b""))
-        self._bytes += size
-        try:
-            await send(message)
-        finally:
-            self._bytes -= size
-
-
 class BodyMiddleware:
     """Limits the body of a request in size, also after decompression, and in time; and those of all requests together.
 
     Args:
         app: The application.
         settings: The server's settings.
+        buffer: Counts the bodies in memory.
         uploads: Paths whose bodies may have `upload_bytes`; they are stored as they arrive, and are not in memory.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings, uploads: tuple[str, ...] = ()) -> None:
+    def __init__(self, app: ASGIApp, settings: ServeSettings, buffer: Buffer, uploads: tuple[str, ...] = ()) -> None:
         self._app = app
         self._seconds = settings.body_seconds
         self._limit = settings.body_bytes
         self._limits: Mapping[str, int] = dict.fromkeys(uploads, settings.upload_bytes)
-        self._buffer = _Buffer(settings.buffer_bytes)
+        self._buffer = buffer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -172,7 +137,7 @@ class BodyMiddleware:
         buffer = None if scope["path"] in self._limits else self._buffer
         body = _Body(receive, limit, time.monotonic() + self._seconds, _decompressor(headers), buffer)
         try:
-            await self._app(scope, body, partial(self._buffer.send, send))
+            await self._app(scope, body, send)
         finally:
             body.forget()
 
@@ -189,7 +154,7 @@ class _Body:
     """
 
     def __init__(
-        self, receive: Receive, limit: int, deadline: float, decompressor: _Gzip | None, buffer: _Buffer | None
+        self, receive: Receive, limit: int, deadline: float, decompressor: _Gzip | None, buffer: Buffer | None
     ) -> None:
         self._receive = receive
         self._limit = limit

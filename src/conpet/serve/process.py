@@ -28,8 +28,8 @@ class Server(uvicorn.Server):
     def __init__(self, settings: ServeSettings) -> None:
         self.failure: Exception | None = None
         app = create_app(settings, self._fail)
-        super().__init__(uvicorn.Config(app, **server_options(settings)))
         self.context: ServerContext = app.state.context
+        super().__init__(uvicorn.Config(app, **server_options(settings, self.context.buffer)))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop after a signal; at once after a second Ctrl-C."""
