@@ -100,6 +100,19 @@ def test_the_checked_data_is_what_was_sent(tmp_path: Path) -> None:
     assert read_examples(tmp_path / DATA).train == FIRST.train
 
 
+def test_many_wrong_rows_of_many_tasks_are_named_by_task(tmp_path: Path) -> None:
+    same = [{"text": f"a {number}", "label": f"same-{number % 2}"} for number in range(5)]
+    sent = [{"name": f"t{number}", "rows": same} for number in range(250)]
+    (tmp_path / "upload.json").write_text(json.dumps({"tasks": sent}))
+    with pytest.raises(DataError, match="the upload: 1,245 problems in 249 files") as caught:
+        read_upload(tmp_path, UploadOptions("json"))
+    problems = caught.value.problems
+    assert len(problems) == 1000
+    assert {problem.file for problem in problems[:55]} == {f"task 't{number}' (train)" for number in range(1, 12)}
+    assert "belongs to the earlier task 't0'" in problems[0].reason
+    assert str(tmp_path) not in str(caught.value)
+
+
 @pytest.mark.parametrize("limit", [1 << 20, 4 << 20, 64 << 20])
 def test_parquet_is_read_under_any_limit_of_memory(limit: int, tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows(FIRST)), tmp_path / "upload.parquet")

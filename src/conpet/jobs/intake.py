@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import resource
 import shutil
 import sys
@@ -84,7 +85,7 @@ def main() -> None:
         answer = {
             "outcome": "data",
             "message": error.summary,
-            "problems": [[problem.file, problem.row, problem.reason] for problem in error.problems[:_PROBLEMS]],
+            "problems": [[problem.file, problem.row, problem.reason] for problem in error.problems],
         }
     except ConfigError as error:
         answer = {"outcome": "settings", "message": str(error)}
@@ -255,15 +256,21 @@ def _check_parquet(raw: Path, limit: int) -> None:
 
 
 def _without_paths(error: DataError, names: Mapping[str, str], folder: Path) -> DataError:
-    """Return an error that calls files by what the sender knows."""
+    """Return an error that calls files by what the sender knows, with as many problems as are reported."""
+    paths = re.compile(re.escape(str(folder)) + r"(?:/[\w-]+(?:\.[\w-]+)*)*")
+
+    def name_of(path: re.Match[str]) -> str:
+        known, rest = path[0], ""
+        while known not in names and "/" in known[len(str(folder)) :]:
+            known, _, last = known.rpartition("/")
+            rest = f"/{last}{rest}"
+        return names[known] + rest if known in names else _SHOWN
 
     def shown(text: str) -> str:
-        for path in sorted(names, key=len, reverse=True):
-            text = text.replace(path, names[path])
-        return text.replace(str(folder / "work"), _SHOWN).replace(str(folder), _SHOWN)
+        return paths.sub(name_of, text)
 
     problems = [Problem(shown(problem.file), problem.row, shown(problem.reason)) for problem in error.problems]
-    return DataError(shown(error.summary), problems)
+    return DataError(shown(error.summary), problems[:_PROBLEMS])
 
 
 def _too_large(limit: int) -> DataError:
