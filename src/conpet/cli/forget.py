@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +28,7 @@ from conpet.cli.options import (
     require_path,
 )
 from conpet.cli.workspace import open_workspace
+from conpet.config.duration import days_of
 from conpet.errors import ConfigError, DataError, Problem, UnknownNameError, plural
 from conpet.files import require_writable_file, written_aside
 
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from conpet.types import ForgetReport
 
 STANDARD = "-"
-_DAYS = {"d": 1, "w": 7, "y": 365}
 
 
 def forget(
@@ -116,7 +114,7 @@ def forget(
     The gate does not apply. A killed command is completed by running it again, or by --finish.
     """
     named: dict[str, Any] = {"ids": ids or [], "hashes": hashes or [], "labels": labels or [], "tasks": tasks or []}
-    age = None if older_than is None else _age(older_than)
+    age = None if older_than is None else days_of(older_than, "--older-than")
     if finish == bool(texts or source or age or any(named.values())):
         raise ConfigError(
             "name what to forget: texts, -i FILE, --id, --hash, --label, --task or --older-than; or only --finish"
@@ -156,13 +154,6 @@ def _matches(change: Callable[..., ForgetReport]) -> bool:
         return bool(change(dry_run=True).tasks)
     except (DataError, UnknownNameError):
         return False
-
-
-def _age(text: str) -> timedelta:
-    found = re.fullmatch(r"(\d{1,5})([dwy])", text.strip().lower())
-    if found is None or not int(found[1]):
-        raise ConfigError(f"--older-than {text}: give a number of days, weeks or years, such as 365d, 52w or 1y")
-    return timedelta(days=int(found[1]) * _DAYS[found[2]])
 
 
 def _rows(source: str | None, how: ReadOptions) -> list[Example]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import time
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from conpet.commands.rows import stored_answers, stored_held_out
+from conpet.config import Settings
 from conpet.data import Example
-from conpet.errors import DataError
+from conpet.errors import ConfigError, DataError, ReadOnlyError
 from conpet.evaluation.history import LOG, TUNE
 from conpet.refusal.calibration import Calibration
 from conpet.state.slots import REFUSAL
 from conpet.store import Snapshot, Store
-from conpet.store.prediction_log import PredictionLog, Watched
+from conpet.store.prediction_log import Judged, LogEntry, PredictionLog, Watched
 from conpet.types import Prediction
-from conpet.watching.feedback import Accuracy, Judged, accuracy_of
+from conpet.watching.feedback import accuracy_of
 from conpet.watching.report import WatchOptions, WatchReport
 from conpet.watching.watch import Baseline, Watch
 
@@ -55,9 +58,12 @@ def baseline_of(snapshot: Snapshot) -> Baseline:
     """Return what inputs are compared with."""
     stored = snapshot.shared.get(REFUSAL)
     calibration = Calibration() if stored is None else Calibration.from_json(stored.document(REFUSAL))
+    held_out = stored_held_out(snapshot) or stored_answers(snapshot)
     return Baseline(
         {task.name: task.active.labels for task in snapshot.tasks},
         {kind: fitted.scores for kind, fitted in calibration.kinds.items()},
+        (len(held_out), sum(one.correct for one in held_out)),
+        Settings.parse(snapshot.header.settings).gate.whole_margin / 100,
     )
 
 
@@ -76,7 +82,8 @@ class LogWatch:
         self._options = options
         self._epoch: Epoch | None = None
         self._watch = Watch(Baseline({}), options)
-        self._last = 0
+        self._last = self._last_feedback = 0
+        self._judged: list[Judged] = []
 
     def look(self) -> WatchReport:
         """Return what was found up to now."""
@@ -85,14 +92,23 @@ class LogWatch:
             with self._store.snapshot() as snapshot:
                 baseline = baseline_of(snapshot)
             self._watch = Watch(baseline, self._options, epoch.generation, epoch.after + 1)
-            self._epoch, self._last = epoch, epoch.after
+            self._epoch, self._last, self._last_feedback, self._judged = epoch, epoch.after, 0, []
         self._watch.add(self._new(epoch))
-        return self._watch.report()
+        judged = list(self._new_feedback(epoch))
+        self._watch.add_feedback(judged)
+        self._judged += judged
+        report = self._watch.report()
+        return replace(report, accuracy=accuracy_of(self._judged, 0)) if self._judged else report
 
     def _new(self, epoch: Epoch) -> Iterable[Watched]:
         for entry in self._log.watched(self._last, generations=epoch.generation):
             self._last = entry.id
             yield entry
+
+    def _new_feedback(self, epoch: Epoch) -> Iterable[Judged]:
+        for number, judged in self._log.judged(self._last_feedback, epoch.generation, epoch.after):
+            self._last_feedback = number
+            yield judged
 
 
 def watch_log(store: Store, log: PredictionLog, options: WatchOptions) -> WatchReport:
@@ -117,30 +133,55 @@ def restart_watch(log: PredictionLog) -> None:
     log.restart_watch()
 
 
-def watch_inputs(live: Live, examples: Iterable[Example], options: WatchOptions) -> WatchReport:
+def watch_inputs(
+    live: Live, examples: Iterable[Example], options: WatchOptions, times: Sequence[datetime] | None = None
+) -> WatchReport:
     """Watch inputs in their order: answer them, without recording the answers.
 
+    Args:
+        live: The state that answers.
+        examples: The inputs.
+        options: How to watch.
+        times: When each input came, if that is known.
+
     Raises:
+        ConfigError: A length of time is given without times, or there are not as many times as inputs.
         DataError: An input cannot be answered.
     """
     from conpet.state.engine import answer
 
-    watch = Watch(baseline_of(live.snapshot), options, live.generation)
     rest = list(examples)
+    if times is None and (options.reference_seconds or options.window_seconds):
+        raise ConfigError(
+            "reference and window can be lengths of time only if the time of each input is known: give numbers of "
+            "inputs, or a file with a column `time`"
+        )
+    if times is not None and len(times) != len(rest):
+        raise ConfigError(f"{len(times):,} times are given for {len(rest):,} inputs; give one for each")
+    watch = Watch(baseline_of(live.snapshot), options, live.generation)
     for start in range(0, len(rest), _CHUNK):
         chunk = rest[start : start + _CHUNK]
         predictions = answer(live, chunk, top_n=1, traced=True)
-        watch.add(watched(chunk, predictions, start))
+        own = [None] * len(chunk) if times is None else [one.timestamp() for one in times[start : start + _CHUNK]]
+        watch.add(watched(chunk, predictions, own, start))
     return watch.report()
 
 
-def watched(examples: Sequence[Example], predictions: Sequence[Prediction], start: int = 0) -> list[Watched]:
-    """Return answers as watching needs them; `start` is the number of inputs before them."""
-    now = time.time()
+def watched(
+    examples: Sequence[Example], predictions: Sequence[Prediction], times: Sequence[float | None], start: int = 0
+) -> list[Watched]:
+    """Return answers as watching needs them.
+
+    Args:
+        examples: The inputs.
+        predictions: Their answers.
+        times: When each came, in seconds since 1970.
+        start: Number of inputs before them.
+    """
     return [
         Watched(
             number,
-            now,
+            time,
             str(example.kind),
             one.generation,
             one.task,
@@ -151,50 +192,78 @@ def watched(examples: Sequence[Example], predictions: Sequence[Prediction], star
             one.trace.selector if one.trace else None,
             one.trace.scope if one.trace else None,
         )
-        for number, (example, one) in enumerate(zip(examples, predictions, strict=True), start=start + 1)
+        for number, (example, one, time) in enumerate(zip(examples, predictions, times, strict=True), start=start + 1)
     ]
 
 
-def with_feedback(
-    report: WatchReport, log: PredictionLog, examples: Iterable[Example], *, by_request: bool = False
-) -> WatchReport:
-    """Add the accuracy of recorded answers whose right labels are known.
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """Recorded answers whose right labels are given.
+
+    Attributes:
+        judged: The answers.
+        right: The right label of each, by the number of its entry.
+        missing: Number of labelled inputs that are not in the record.
+    """
+
+    judged: tuple[Judged, ...]
+    right: dict[int, str]
+    missing: int
+
+
+def find_feedback(log: PredictionLog, examples: Iterable[Example], *, by_request: bool = False) -> Feedback:
+    """Find the recorded answers to inputs whose right labels are known; the newest answer to each.
 
     Args:
-        report: The report.
         log: The record.
-        examples: Inputs with their right labels. The newest answer to each is judged.
+        examples: Inputs with their right labels.
         by_request: Whether the text of each is the id of a request instead, with `/N` for input N of several.
 
     Raises:
         DataError: An example has no label, or none is found in the record.
     """
-    judged, missing, total = [], 0, 0
+    if not log.exists:
+        raise DataError(NOT_RECORDED)
+    judged, right, missing, total = [], {}, 0, 0
     for total, example in enumerate(examples, start=1):
         if example.label is None:
             raise DataError(f"row {total} of the feedback has no label")
-        found = _of_request(log, example.text) if by_request else _of_input(log, example)
-        if found is None:
+        entry = _of_request(log, example.text) if by_request else _of_input(log, example)
+        if entry is None:
             missing += 1
         else:
-            judged.append(Judged(found[0], found[1], found[2], example.label))
+            judged.append(Judged(entry.time.timestamp(), entry.task, entry.label, example.label))
+            right[entry.id] = example.label
     if not judged:
         raise DataError(
             f"none of {total:,} labelled inputs is in the record: are these the inputs that were answered, and were "
             "they answered while predictions were recorded?"
         )
-    accuracy: Accuracy = accuracy_of(judged, missing)
-    return replace(report, accuracy=accuracy)
+    return Feedback(tuple(judged), right, missing)
 
 
-def _of_input(log: PredictionLog, example: Example) -> tuple[float, str, str | None] | None:
+def keep_feedback(log: PredictionLog, feedback: Feedback) -> None:
+    """Keep right labels with the record, so that watching knows them from now on; warn if it cannot be written."""
+    try:
+        log.require_writable()
+        log.add_feedback(feedback.right)
+    except ReadOnlyError as error:
+        warnings.warn(f"the feedback is not kept, so it raises no alarm: {error}", stacklevel=2)
+
+
+def with_feedback(report: WatchReport, feedback: Feedback) -> WatchReport:
+    """Add the accuracy of the answers whose right labels are given."""
+    return replace(report, accuracy=accuracy_of(feedback.judged, feedback.missing))
+
+
+def _of_input(log: PredictionLog, example: Example) -> LogEntry | None:
     found = log.entries(input_hash=log.hash_of(example), limit=1)
-    return (found[0].time.timestamp(), found[0].task, found[0].label) if found else None
+    return found[0] if found else None
 
 
-def _of_request(log: PredictionLog, named: str) -> tuple[float, str, str | None] | None:
+def _of_request(log: PredictionLog, named: str) -> LogEntry | None:
     request, _, place = named.partition("/")
     found = log.entries(request=request, limit=_NO_LIMIT)
     if place:
         found = [entry for entry in found if str(entry.place) == place]
-    return (found[0].time.timestamp(), found[0].task, found[0].label) if len(found) == 1 else None
+    return found[0] if len(found) == 1 else None

@@ -208,6 +208,8 @@ _WATCHED: JsonDict = {
             "alarm": True,
             "at": _TIME,
             "since": _TIME,
+            "at_input": 1651,
+            "since_input": 1276,
             "inputs": 1150,
             "hint": "label some of these inputs, and learn them as a new task: `conpet learn`",
         }
@@ -382,6 +384,8 @@ class SignalFields(BaseModel):
     alarm: bool
     at: str | None
     since: str | None
+    at_input: int | None
+    since_input: int | None
     inputs: int | None
     hint: str
 
@@ -402,6 +406,7 @@ class WatchResponse(BaseModel):
     false_alarm: float
     alarms: list[str]
     signals: list[SignalFields]
+    accuracy: dict[str, Any] | None = None
 
 
 class ProblemFields(BaseModel):
