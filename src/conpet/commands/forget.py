@@ -110,7 +110,7 @@ class ForgetPlan:
         older: The rows in them.
         generations: Kept generations that are dropped for the same reason.
         again: What has to be learned again.
-        unmatched: Number of inputs, ids and hashes that match nothing.
+        unmatched: The inputs, ids and hashes that match nothing, such as "id 2".
         snapshot: The workspace.
     """
 
@@ -120,7 +120,7 @@ class ForgetPlan:
     older: tuple[FoundRows, ...]
     generations: tuple[int, ...]
     again: Again
-    unmatched: int
+    unmatched: tuple[str, ...]
     snapshot: Snapshot
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 from conpet.commands.audit import trace
 from conpet.config import Settings
-from conpet.config.duration import seconds_of
+from conpet.config.duration import ago
 from conpet.data import Example
 from conpet.errors import ConfigError, UnknownNameError
 from conpet.evaluation.history import LOG
@@ -77,14 +77,15 @@ def prune(store: Store, log: PredictionLog, older_than: str | None) -> int:
     Raises:
         ConfigError: It is no duration, or entries are kept without a limit.
     """
+    if older_than is not None:
+        return log.prune(ago(older_than, "older than"))
     days = Settings.parse(store.header().settings).log.keep_days
-    if older_than is None and days is None:
+    if days is None:
         raise ConfigError(
             "this workspace keeps recorded predictions without a limit: give an age (--older-than 90d), or set one "
             "(`conpet audit log WORKSPACE --keep-days 90`)"
         )
-    age = timedelta(days=days or 0) if older_than is None else timedelta(seconds=seconds_of(older_than, "older than"))
-    return log.prune(datetime.now(UTC) - age)
+    return log.prune(datetime.now(UTC) - timedelta(days=days))
 
 
 def _rows(store: Store, task: str, version: int) -> dict[str, list[Any]]:

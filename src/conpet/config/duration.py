@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from conpet.errors import ConfigError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
-_DAY = 86_400
 
 
 def seconds_of(text: str, name: str) -> float:
@@ -42,9 +41,26 @@ def days_of(text: str, name: str) -> timedelta:
         ConfigError: It is no duration, or not one of whole days.
     """
     seconds = seconds_of(text, name)
-    if seconds % _DAY:
+    if seconds % _UNITS["d"]:
         raise ConfigError(f"{name}: {text!r} is not a whole number of days; give, for example, 365d, 52w or 1y")
-    return _difference(seconds, text, name)
+    ago(text, name)
+    return timedelta(seconds=seconds)
+
+
+def ago(text: str, name: str) -> datetime:
+    """Return the moment that lies a duration before now.
+
+    Args:
+        text: The duration.
+        name: What it is, for the error.
+
+    Raises:
+        ConfigError: It is no duration, or longer than the calendar.
+    """
+    try:
+        return datetime.now(UTC) - timedelta(seconds=seconds_of(text, name))
+    except OverflowError:
+        raise ConfigError(f"{name}: {text!r} is too long; give, for example, 365d") from None
 
 
 def moment_of(text: str, name: str) -> datetime:
@@ -64,16 +80,8 @@ def moment_of(text: str, name: str) -> datetime:
     if moment is not None:
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     try:
-        return datetime.now(UTC) - _difference(seconds_of(text, name), text, name)
-    except (ConfigError, OverflowError):
+        return ago(text, name)
+    except ConfigError:
         raise ConfigError(
             f"{name}: {text!r} is no time; give a day or a time (2026-11-29, 2026-11-29T10:00), or a duration like 7d"
         ) from None
-
-
-def _difference(seconds: float, text: str, name: str) -> timedelta:
-    """Return seconds as a difference of times; raise `ConfigError` if it is longer than times can be."""
-    try:
-        return timedelta(seconds=seconds)
-    except OverflowError:
-        raise ConfigError(f"{name}: {text!r} is too long") from None

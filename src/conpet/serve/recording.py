@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from conpet.config import LogConfig, Settings
 from conpet.data import Example
-from conpet.errors import ConfigError
+from conpet.errors import ConfigError, reason_of
 from conpet.serve.logs import Log
 from conpet.serve.metrics import Metrics
 from conpet.serve.settings import ServeSettings
@@ -127,7 +127,9 @@ class AnswerRecorder:
                 break
             except (OSError, ConfigError, sqlite3.Error) as error:
                 if not self._failing:
-                    self._log.error("predictions cannot be recorded; they are answered all the same", reason=str(error))
+                    self._log.error(
+                        "predictions cannot be recorded; they are answered all the same", reason=reason_of(error)
+                    )
                 self._failing = True
             with self._changed:
                 if self._closing:
@@ -147,7 +149,7 @@ class AnswerRecorder:
         try:
             return self.predictions.keep_for(self._keep_days)
         except (OSError, ConfigError, sqlite3.Error) as error:
-            self._log.error("recorded predictions that are too old cannot be deleted yet", reason=str(error))
+            self._log.error("recorded predictions that are too old cannot be deleted yet", reason=reason_of(error))
             return False
 
     def _rows(self, taken: Sequence[_Answered]) -> list[Row]:
