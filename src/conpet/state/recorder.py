@@ -51,8 +51,8 @@ class Recorder:
             if not self._failing:
                 self._failing = True
                 warnings.warn(
-                    f"predictions are not recorded until this is mended: {reason_of(error)}. They are answered all the same, and "
-                    "the record will say how many are missing",
+                    f"predictions are not recorded until this is mended: {reason_of(error)}. They are answered all the "
+                    "same, and the record will say how many are missing",
                     stacklevel=2,
                 )
             return list(predictions)
