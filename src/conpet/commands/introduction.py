@@ -227,8 +227,12 @@ class StagePlan:
 
 
 def plan_stages(store: Store, stages: str | os.PathLike[str] | None = None) -> StagePlan:
-    """Check a workspace against the stages; see `ConPET.plan`."""
-    read = read_stages(stages)
+    """Check a workspace against the stages of a file; see `ConPET.plan`."""
+    return check_stages(store, read_stages(stages))
+
+
+def check_stages(store: Store, read: Stages) -> StagePlan:
+    """Check a workspace against stages."""
     workspace = _Workspace(store)
     checked: list[CheckedStage] = []
     reached = True

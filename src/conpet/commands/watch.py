@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from conpet.commands.rows import stored_answers, stored_held_out
 from conpet.config import Settings
@@ -35,8 +35,7 @@ _CHUNK = 256
 _NO_LIMIT = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Epoch:
+class Epoch(NamedTuple):
     """What is watched together: the answers since the last change.
 
     Attributes:
@@ -46,12 +45,6 @@ class Epoch:
 
     generation: int
     after: int
-
-
-def epoch_of(store: Store, log: PredictionLog) -> Epoch:
-    """Return what is to be watched now."""
-    changes = [event.id for event in store.events() if event.verb not in _QUIET]
-    return Epoch(changes[-1], log.watch_after())
 
 
 def baseline_of(snapshot: Snapshot) -> Baseline:
@@ -81,13 +74,14 @@ class LogWatch:
         self._log = log
         self._options = options
         self._epoch: Epoch | None = None
+        self._last_event = self._changed = 0
         self._watch = Watch(Baseline({}), options)
         self._last = self._last_feedback = 0
         self._judged: list[Judged] = []
 
     def look(self) -> WatchReport:
         """Return what was found up to now."""
-        epoch = epoch_of(self._store, self._log)
+        epoch = self._present()
         if epoch != self._epoch:
             with self._store.snapshot() as snapshot:
                 baseline = baseline_of(snapshot)
@@ -99,6 +93,14 @@ class LogWatch:
         self._judged += judged
         report = self._watch.report()
         return replace(report, accuracy=accuracy_of(self._judged, 0)) if self._judged else report
+
+    def _present(self) -> Epoch:
+        """Return what is to be watched now."""
+        for event in self._store.events(self._last_event):
+            self._last_event = event.id
+            if event.verb not in _QUIET:
+                self._changed = event.id
+        return Epoch(self._changed, self._log.watch_after())
 
     def _new(self, epoch: Epoch) -> Iterable[Watched]:
         for entry in self._log.watched(self._last, generations=epoch.generation):
