@@ -219,7 +219,7 @@ def test_rows_are_found_by_id_and_hash_in_all_tasks(tmp_path: Path) -> None:
     digest = hashlib.sha256(copy.text.encode()).hexdigest()
     report = learner.forget(ids=[0, "nobody"], hashes=[digest], evaluate=False)
     assert [(task.task, task.rows["train"]) for task in report.tasks] == [(FIRST.name, 1), (SECOND.name, 2)]
-    assert report.unmatched == 1
+    assert len(report.unmatched) == 1
     kept = [text for name in (FIRST.name, SECOND.name) for text in stored_texts(learner, name)["train"]]
     assert {copy.text, SECOND.train[0].text} & set(kept) == set()
     assert len(kept) == len(first.train) + len(second.train) - 3

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from conpet import AsyncClient, Client
+from conpet import AsyncClient, Client, Example
 from conpet.errors import ConfigError
+from conpet.serve import recording
 from conpet.serve.keys import KEYS, KeyStore, Role
 from conpet.serve.settings import ServeSettings
 from conpet.store.prediction_log import PredictionLog
@@ -107,6 +109,19 @@ def test_a_server_records_once_if_old_entries_cannot_be_deleted(
         wait_for(lambda: PredictionLog(folder).total() >= 8)
     log = PredictionLog(folder)
     assert (log.total(), list(log.notes())) == (8, [])
+
+
+def test_a_server_deletes_old_entries_also_without_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "_KEEP_SECONDS", 0.05)
+    ws = workspace(tmp_path, 1)
+    log = ws.prediction_log
+    examples = [Example.of_text(text) for text in texts(0)]
+    log.append(log.rows("old", examples, ws.predict(texts(0)), with_text=False, at=time.time() - 3 * 86_400))
+    assert log.total() == len(examples)
+    ws.set_log(keep_days=1)
+    with served(ws.path):
+        wait_for(lambda: log.total() == 0)
+    assert [note.what for note in log.notes()] == ["pruned"]
 
 
 async def watched(port: int) -> WatchReport:
