@@ -1064,7 +1064,7 @@ class ConPET:
             DataError: No predictions are recorded, an input cannot be answered, or feedback is not in the record.
         """
         options = WatchOptions.of(false_alarm, reference, window)
-        found = None if feedback is None else find_feedback(self._log, feedback)
+        found = None if feedback is None else find_feedback(self._log, feedback).require_some()
         if found is not None:
             keep_feedback(self._log, found)
         if inputs is None:

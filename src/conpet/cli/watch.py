@@ -186,7 +186,8 @@ def _found(
         line(
             f"{len(unknown):,} {what} not learned, and count as wrong answers: {listed(unknown)}", messages(), "yellow"
         )
-    return find_feedback(log, [row.example for row in rows], by_request=request_column is not None)
+    examples = [row.example for row in rows]
+    return find_feedback(log, examples, by_request=request_column is not None).require_some()
 
 
 def _send(report: WatchReport, store: Store, log: PredictionLog, url: str) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -208,9 +208,21 @@ class Feedback:
         missing: Number of labelled inputs that are not in the record.
     """
 
-    judged: tuple[Judged, ...]
-    right: dict[int, str]
-    missing: int
+    judged: tuple[Judged, ...] = ()
+    right: Mapping[int, str] = field(default_factory=dict)
+    missing: int = 0
+
+    def __or__(self, other: Feedback) -> Feedback:
+        return Feedback(self.judged + other.judged, {**self.right, **other.right}, self.missing + other.missing)
+
+    def require_some(self) -> Feedback:
+        """Return it; raise `DataError` if none of the inputs is in the record."""
+        if not self.judged:
+            raise DataError(
+                f"none of {self.missing:,} labelled inputs is in the record: are these the inputs that were answered, "
+                "and were they answered while predictions were recorded?"
+            )
+        return self
 
 
 def find_feedback(log: PredictionLog, examples: Iterable[Example], *, by_request: bool = False) -> Feedback:
@@ -222,25 +234,20 @@ def find_feedback(log: PredictionLog, examples: Iterable[Example], *, by_request
         by_request: Whether the text of each is the id of a request instead, with `/N` for input N of several.
 
     Raises:
-        DataError: An example has no label, or none is found in the record.
+        DataError: An example has no label, or nothing is recorded.
     """
     if not log.exists:
         raise DataError(NOT_RECORDED)
-    judged, right, missing, total = [], {}, 0, 0
-    for total, example in enumerate(examples, start=1):
+    judged, right, missing = [], {}, 0
+    for number, example in enumerate(examples, start=1):
         if example.label is None:
-            raise DataError(f"row {total} of the feedback has no label")
+            raise DataError(f"row {number} of the feedback has no label")
         entry = _of_request(log, example.text) if by_request else _of_input(log, example)
         if entry is None:
             missing += 1
         else:
             judged.append(Judged(entry.time.timestamp(), entry.task, entry.label, example.label))
             right[entry.id] = example.label
-    if not judged:
-        raise DataError(
-            f"none of {total:,} labelled inputs is in the record: are these the inputs that were answered, and were "
-            "they answered while predictions were recorded?"
-        )
     return Feedback(tuple(judged), right, missing)
 
 
