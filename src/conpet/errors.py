@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 
@@ -259,7 +258,7 @@ _PLAIN = {
 """What errors of the system mean, and what to do."""
 
 
-def reason_of(error: BaseException, named: Path | str | None = None) -> str:
+def reason_of(error: BaseException, named: str | os.PathLike[str] | None = None) -> str:
     """Return why something failed, for a message: errors of the system in words, with their file.
 
     Args:

@@ -155,8 +155,8 @@ class Watch:
     @property
     def alarm(self) -> bool:
         """Whether any signal has raised an alarm."""
-        families = (*self._families, self._learning, self._accuracy)
-        return any(bool((family.tests.alarm >= 0).any()) for family in families)
+        tests = [*(family.tests for family in self._families), self._learning.tests, self._accuracy.tests]
+        return any(bool((one.alarm >= 0).any()) for one in tests)
 
     def add(self, answers: Iterable[Watched]) -> None:
         """Add answers."""
