@@ -62,8 +62,8 @@ LEVELS = (0.9, 0.95)
 GROWTH = (10, 100, 1000)
 MANY, MANY_TRAIN = ("clinc150", "banking77", "hwu64"), 100
 """Sets whose labels together are the many tasks, and most training examples of a label."""
-_LEAST = 5
-"""Fewest training examples of a cluster."""
+_LEAST, _SPARE = 5, 1.3
+"""Fewest training examples of a cluster that is learned, and clusters made for each, as some have fewer."""
 _RARE = 0.01
 _NOISE = 2.5
 """Deviation of the random features from their cluster, whose means have deviation 1."""
@@ -579,7 +579,8 @@ def _decided_among(tasks: int, backbone: str, kept: Path) -> dict[str, Any]:
         }
     places = {name: column for column, name in enumerate(fused.state.classes)}
     targets = torch.tensor([places[label] for label in test.labels])
-    result["fusion"] |= _beyond(fused.evidence(test.features), fused.scores(test.features), targets)
+    beyond = _beyond(fused.evidence(test.features), fused.scores(test.features), targets)
+    result["fusion"]["beyond_the_likeliest_tasks"] = beyond
     return result
 
 
@@ -592,7 +593,7 @@ def _labels_of_all(backbone: str, kept: Path, number: int) -> dict[str, Part]:
     }
     labels = sorted(set(joined["train"].labels))
     if number > len(labels):
-        cuts = math.ceil(number / len(labels))
+        cuts = math.ceil(_SPARE * number / len(labels))
         centres = {}
         for label in labels:
             own = normalize(joined["train"].of([label]).features)
