@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from conpet.errors import ConfigError, reason_of
+from conpet.errors import ConfigError
 
 
 def require_writable_file(path: Path, source: Path | None = None) -> None:
@@ -51,7 +51,7 @@ def written_aside(path: Path) -> Iterator[TextIO]:
     try:
         stream = aside.open("w", encoding="utf-8", newline="")
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {reason_of(error, aside)}; name another file") from error
+        raise ConfigError(f"cannot write {path}: {error.strerror or error}; name another file") from error
     try:
         with stream:
             yield stream

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from conpet.data.labelled import Grouping
-from conpet.errors import DataError, reason_of
+from conpet.errors import DataError
 
 
 def numbered(groups: Sequence[Sequence[str]]) -> Grouping:
@@ -28,7 +28,7 @@ def read_groups(path: Path) -> Grouping:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(
-            f"the groups of labels cannot be read from {path}: {reason_of(error, path)}; name a YAML or JSON file"
+            f"the groups of labels cannot be read from {path}: {error.strerror}; name a YAML or JSON file"
         ) from None
     except (yaml.YAMLError, UnicodeError, RecursionError) as error:
         raise DataError(f"{path} is neither YAML nor JSON: {' '.join(str(error).split())}") from None

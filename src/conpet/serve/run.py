@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from conpet.errors import ConfigError, reason_of
+from conpet.errors import ConfigError
 from conpet.serve.keys import KeyStore
 from conpet.serve.logs import forward_standard_logs, make_log
 from conpet.serve.settings import ServeSettings
@@ -67,6 +67,6 @@ def listen(settings: ServeSettings) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
         raise ConfigError(
-            f"cannot listen on {settings.host} port {settings.port}: {reason_of(error)}; choose another --host "
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; choose another --host "
             "or --port"
         ) from error
