@@ -321,7 +321,7 @@ def refusal_lines(found: Mapping[str, Any]) -> list[str]:
         f"{last['true_label_beyond_the_likeliest_tasks']} of {last['labels']:,} inputs, and gets probability 0 for "
         f"{last['true_label_with_probability_0']}."
     )
-    return [*lines, *_task_lines(found["tasks"])]
+    return [*lines, *(_task_lines(found["tasks"]) if "tasks" in found else ())]
 
 
 def _task_lines(found: Mapping[str, Any]) -> list[str]:
@@ -378,6 +378,8 @@ def watch_lines(found: Mapping[str, Any]) -> list[str]:
         for name, by_past in of_data.items()
     ]
     for name, one in found["feedback"].items():
+        if not name.endswith("examples"):
+            continue
         lines.append(row(name, [f"{same['alarms']} of {same['runs']}" for same in one["false alarms"].values()]))
         lines += [row(f"{name}, {fall}", [_delay_cell(each) for each in both]) for fall, both in _falls(one).items()]
     return lines
