@@ -15,7 +15,7 @@ import random
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,14 +38,17 @@ from conpet.data.benchmarks import read_data
 from conpet.features.cholesky import Factor
 from conpet.features.classifiers import LinearDiscriminant, ProjectedRidge
 from conpet.features.feature_map import FeatureMap, View
+from conpet.features.fitted import fitted_classifier
 from conpet.features.grouped_logsumexp import segment_logsumexp
 from conpet.features.scope import SHRINKAGE, Scope
 from conpet.features.statistics import ClassSums, ClosedFormState, Gram, shrunk_covariance
-from conpet.fusion import calibrated
 from conpet.fusion.base import Evidence
+from conpet.fusion.calibrated import CANDIDATES, CalibratedFusion
 from conpet.methods import METHODS
 from conpet.methods.base import Method
+from conpet.methods.dynamic import CLASSIFIERS_FUSED
 from conpet.refusal.calibration import Calibration
+from conpet.replay.kmeans import k_means
 from conpet.state.refusal import HeldOut, judge, refusal_artifact, scope_scores
 from conpet.state.refusal import calibrated as calibrate
 from conpet.state.slots import REFUSAL
@@ -57,6 +60,10 @@ SMALL, DRAWS = (2, 6, 15, 40), 5
 CONFIDENT = 0.9
 LEVELS = (0.9, 0.95)
 GROWTH = (10, 100, 1000)
+MANY, MANY_TRAIN = ("clinc150", "banking77", "hwu64"), 100
+"""Sets whose labels together are the many tasks, and most training examples of a label."""
+_LEAST, _SPARE = 5, 1.3
+"""Fewest training examples of a cluster that is learned, and clusters made for each, as some have fewer."""
 _RARE = 0.01
 _NOISE = 2.5
 """Deviation of the random features from their cluster, whose means have deviation 1."""
@@ -72,10 +79,26 @@ class Classifier(NamedTuple):
 
     method: Method
     state: State
+    fusion: CalibratedFusion | None = None
+    """Combines the classifiers as the method `dynamic` does where it runs no module; None for `logistic` alone."""
 
     def scores(self, features: Tensor) -> Tensor:
         """Return log-probabilities of the labels `[n, C]`."""
+        if self.fusion is not None:
+            return self.fusion.log_probabilities(self.evidence(features))
         return self.method.score(self.state, _inputs(features), Kind.TEXT).classes
+
+    def evidence(self, features: Tensor) -> Evidence:
+        """Return the evidence of the classifiers, without modules."""
+        statistics = self.method.statistics(self.state)
+        lda, ridge, logistic = (fitted_classifier(statistics, name).scores(features) for name in CLASSIFIERS_FUSED)
+        return evidence_of(lda, ridge, logistic, self.state.owner, len(self.state.tasks))
+
+    def with_fusion(self, part: Part) -> Classifier:
+        """Return the workspace with a fusion fitted on a part."""
+        places = {name: column for column, name in enumerate(self.state.classes)}
+        targets = torch.tensor([places[label] for label in part.labels])
+        return self._replace(fusion=CalibratedFusion().fit(self.evidence(part.features), targets))
 
     def with_calibration(self, part: Part, **refusal: Any) -> Classifier:
         """Return the workspace with its decisions calibrated on a part."""
@@ -84,12 +107,13 @@ class Classifier(NamedTuple):
         inputs = _inputs(part.features)
         held_out = HeldOut(Kind.TEXT, inputs, part.labels, self.scores(part.features))
         calibration = calibrate(method, self.state, [held_out])
-        return Classifier(method, self.state.with_shared({REFUSAL: refusal_artifact(calibration)}))
+        state = self.state.with_shared({REFUSAL: refusal_artifact(calibration)})
+        return self._replace(method=method, state=state)
 
     def choosing(self, **refusal: Any) -> Classifier:
         """Return the workspace with other costs, or a coverage."""
         settings = self.method.settings.changed({"refusal": refusal})
-        return Classifier(type(self.method)(self.method.backbone, settings), self.state)
+        return self._replace(method=type(self.method)(self.method.backbone, settings))
 
     def answers(self, part: Part) -> list[Answer]:
         """Return the answers to a part."""
@@ -146,6 +170,12 @@ def learned(tasks: Mapping[str, Part], block: int) -> Classifier:
     ]
     updates = method.learn_batch(State(), batch, [TrainContext([], CostLedger(), 0)] * len(batch))
     return Classifier(method, State().apply(*updates))
+
+
+def evidence_of(lda: Tensor, ridge: Tensor, logistic: Tensor, owner: Tensor, tasks: int) -> Evidence:
+    """Return the evidence of classifiers, with tasks as likely as their labels are together, and without modules."""
+    by_task = torch.log_softmax(segment_logsumexp(lda, owner, tasks), dim=1)
+    return Evidence(lda, ridge, logistic, by_task, torch.full_like(lda, -torch.inf), owner)
 
 
 def groups_of(data: str) -> dict[str, list[str]]:
@@ -483,20 +513,105 @@ def _mass(statistics: ClosedFormState, test: Tensor, tasks: int) -> dict[str, An
     """Return how much probability true labels get beyond the tasks that are combined in full."""
     owner = torch.arange(tasks).repeat_interleave(2)
     lda, ridge = LinearDiscriminant().fit(statistics).scores(test), ProjectedRidge().fit(statistics).scores(test)
-    by_task = torch.log_softmax(segment_logsumexp(lda, owner, tasks), dim=1)
-    evidence = Evidence(lda, ridge, lda, by_task, torch.full_like(lda, -torch.inf), owner)
-    scores = calibrated.CalibratedFusion().log_probabilities(evidence)
-    truth = scores[torch.arange(len(test)), torch.arange(len(test))].exp()
-    ranks = (by_task > by_task[torch.arange(len(test)), owner].unsqueeze(1)).sum(dim=1)
-    beyond = ranks >= calibrated.CANDIDATES
+    evidence = evidence_of(lda, ridge, lda, owner, tasks)
+    return _beyond(evidence, CalibratedFusion().log_probabilities(evidence), torch.arange(len(test)))
+
+
+def _beyond(evidence: Evidence, scores: Tensor, targets: Tensor) -> dict[str, Any]:
+    """Return how much probability true labels get beyond the tasks that are combined in full.
+
+    Args:
+        evidence: The evidence on n inputs.
+        scores: Log-probabilities of the labels `[n, C]`.
+        targets: The true labels `[n]`.
+    """
+    rows = torch.arange(len(targets))
+    truth = scores[rows, targets].exp()
+    by_task = evidence.tasks
+    ranks = by_task.argsort(dim=1, descending=True).argsort(dim=1)
+    beyond = ranks[rows, evidence.owner[targets]] >= CANDIDATES
+    outside = (ranks[:, evidence.owner] >= CANDIDATES) & torch.isfinite(evidence.lda)
     best = scores.max(dim=1)
-    hits = (best.indices == torch.arange(len(test))).tolist()
+    hits = (best.indices == targets).tolist()
     return {
         "true_label_beyond_the_likeliest_tasks": int(beyond.sum()),
+        "probability_beyond_the_likeliest_tasks": float(scores.exp().masked_fill(~outside, 0.0).sum(dim=1).mean()),
         "true_label_with_probability_0": int((truth == 0).sum()),
         "total_probability": float(scores.exp().sum(dim=1).mean()),
         "calibration_error": calibration_error(best.values.exp().tolist(), hits),
     }
+
+
+def tasks_part(kept: Path) -> dict[str, Any]:
+    """Learn 10, 100 and 1,000 tasks of one label each; decide on their test inputs, and on unknown inputs of CLINC150.
+
+    The labels are those of three sets together. For 1,000 tasks, each is cut into clusters of its training inputs: an
+    input belongs to the nearest one.
+    """
+    backbone = "minilm-l6"
+    return {str(tasks): _decided_among(tasks, backbone, kept) for tasks in GROWTH}
+
+
+def _decided_among(tasks: int, backbone: str, kept: Path) -> dict[str, Any]:
+    found = _labels_of_all(backbone, kept, tasks)
+    started = time.process_time()
+    workspace = learned({label: found["train"].of([label]) for label in sorted(set(found["train"].labels))}, 384)
+    learning = time.process_time() - started
+    validation, test, unknown = found["validation"], found["test"], found["unknown"]
+    fused = workspace.with_fusion(validation)
+    result: dict[str, Any] = {
+        "labels": len(workspace.state.classes),
+        "examples": {name: len(part.labels) for name, part in found.items()},
+        "seconds_to_learn": learning,
+    }
+    for name, one in (("logistic", workspace), ("fusion", fused)):
+        started = time.process_time()
+        calibrated = one.with_calibration(validation)
+        fitting = time.process_time() - started
+        started = time.process_time()
+        known, others = calibrated.answers(test), calibrated.answers(unknown)
+        deciding = (time.process_time() - started) / (len(known) + len(others))
+        result[name] = {
+            **_decided(known, test.labels, others),
+            "coverage": {str(level): _coverage(calibrated.choosing(coverage=level), test, level) for level in LEVELS},
+            "seconds_to_calibrate": fitting,
+            "seconds_per_decision": deciding,
+        }
+    places = {name: column for column, name in enumerate(fused.state.classes)}
+    targets = torch.tensor([places[label] for label in test.labels])
+    beyond = _beyond(fused.evidence(test.features), fused.scores(test.features), targets)
+    result["fusion"]["beyond_the_likeliest_tasks"] = beyond
+    return result
+
+
+def _labels_of_all(backbone: str, kept: Path, number: int) -> dict[str, Part]:
+    """Return the parts of several sets together, with a number of labels, cut into clusters if there are too few."""
+    sets = {data: parts(data, backbone, kept, train=MANY_TRAIN) for data in MANY}
+    joined = {
+        name: Part.joined([found[name].renamed(data) for data, found in sets.items()])
+        for name in ("train", "validation", "test")
+    }
+    labels = sorted(set(joined["train"].labels))
+    if number > len(labels):
+        cuts = math.ceil(_SPARE * number / len(labels))
+        centres = {}
+        for label in labels:
+            own = normalize(joined["train"].of([label]).features)
+            centres[label] = k_means(own, min(cuts, len(own) - 1), 0)
+        joined = {name: _cut(part, centres) for name, part in joined.items()}
+        sizes = Counter(joined["train"].labels)
+        labels = sorted(label for label, size in sizes.items() if size >= _LEAST)
+    chosen = random.Random(number).sample(labels, min(number, len(labels)))
+    return {**{name: part.of(chosen) for name, part in joined.items()}, "unknown": sets["clinc150"]["unknown"]}
+
+
+def _cut(part: Part, centres: Mapping[str, Tensor]) -> Part:
+    """Return a part whose labels name the cluster, too."""
+    x = normalize(part.features)
+    nearest = [
+        int((centres[label] - row).square().sum(dim=1).argmin()) for row, label in zip(x, part.labels, strict=True)
+    ]
+    return part._replace(labels=[f"{label} {cut}" for label, cut in zip(part.labels, nearest, strict=True)])
 
 
 def _mean(rows: Sequence[Any]) -> Any:
@@ -514,6 +629,7 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "domains": domains_part,
     "coverage": coverage_part,
     "growth": growth_part,
+    "tasks": tasks_part,
 }
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -39,18 +40,30 @@ class Part(NamedTuple):
         """Return the examples at these rows."""
         return Part(self.features[list(rows)], [self.labels[row] for row in rows], [self.examples[row] for row in rows])
 
+    def renamed(self, prefix: str) -> Part:
+        """Return the part with a prefix before each label."""
+        return self._replace(labels=[f"{prefix} {label}" for label in self.labels])
 
-def parts(data: str, backbone: str, kept: Path) -> dict[str, Part]:
+    @classmethod
+    def joined(cls, parts: Sequence[Part]) -> Part:
+        """Return all parts together."""
+        labels = [label for part in parts for label in part.labels]
+        examples = [example for part in parts for example in part.examples]
+        return cls(torch.cat([part.features for part in parts]), labels, examples)
+
+
+def parts(data: str, backbone: str, kept: Path, *, train: int = TRAIN) -> dict[str, Part]:
     """Return the parts of a data set: train, validation, test, misspelt (test inputs) and, if it has any, unknown.
 
     Args:
         data: Name of the data set.
         backbone: The backbone.
         kept: Folder in which features are kept between runs.
+        train: Most training examples per label.
     """
     read = read_data(data, FOLDERS)
     drawn = {
-        "train": _by_label(read.train, TRAIN),
+        "train": _by_label(read.train, train),
         "validation": _by_label(read.validation, VALIDATION),
         "test": _by_label(read.test, TEST),
         "misspelt": [_misspelt(one) for one in _by_label(read.test, MISSPELT)],
@@ -61,7 +74,8 @@ def parts(data: str, backbone: str, kept: Path) -> dict[str, Part]:
     for name, examples in drawn.items():
         if not examples or (name == "misspelt" and data != "clinc150"):
             continue
-        path = kept / f"{data}-{name}-{backbone}.safetensors"
+        drawn_as = f"{name}{train}" if name == "train" and train != TRAIN else name
+        path = kept / f"{data}-{drawn_as}-{backbone}.safetensors"
         if not path.exists():
             model = model or Backbone(load_backbone(backbone, dtype="float32", device="cpu"))
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,10 @@
 
 python benchmarks/watch.py [--kept build/refusal] [PART ...]
 
-Parts: "false alarms" and "drifts". Held-out inputs are answered once by a workspace of the method `logistic` with
-`minilm-l6`; streams are drawn from these answers and watched by `conpet.watching`. Parts that are not named keep their
-results. One thread.
+Parts: "false alarms", "drifts" and "feedback". For the first two, held-out inputs are answered once by a workspace of
+the method `logistic` with `minilm-l6`; streams are drawn from these answers and watched by `conpet.watching`. For
+"feedback", held-out examples and answers are right or wrong by chance; it needs no backbone. Parts that are not named
+keep their results. One thread.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ from benchmarks.refusal import Classifier, _inputs, by_task, groups_of, learned
 from benchmarks.refusal_data import FOLDERS, Part, parts
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.load import load_backbone
+from conpet.config import GateConfig
 from conpet.data import Kind
 from conpet.data.benchmarks import read_data
 from conpet.refusal.calibration import Calibration
 from conpet.report.text import wilson_interval
 from conpet.state.refusal import judge
 from conpet.state.slots import REFUSAL
-from conpet.store.prediction_log import Watched
+from conpet.store.prediction_log import Judged, Watched
 from conpet.watching import watch as watching
 from conpet.watching.martingale import BLOCK
 from conpet.watching.report import WatchOptions
@@ -49,6 +51,13 @@ RUNS, BEFORE, LONGEST = 30, (1000, 10_000), 10_000
 """Runs of a drift, inputs from the first up to the drift, and most inputs after it."""
 NEW_LABELS = 15
 HELD_OUT_CALIBRATION = 256
+HELD_OUT, PROMISED = (60, 300, 3000), 0.94
+"""Numbers of held-out examples, and the share of them that is answered right, in the long run."""
+MARGIN = GateConfig().whole_margin / 100
+FEEDBACK_RUNS, FEEDBACK, FALLS = 300, 3000, (0.05, 0.1, 0.2)
+"""Runs, right labels that become known in each, and falls of the accuracy."""
+FALLS_AFTER = (0, 500)
+"""Right labels before a fall."""
 OPTIONS = WatchOptions()
 RESULT = "watch"
 
@@ -286,11 +295,68 @@ def _changing(pool: Sequence[Watched], mixture: Mixture, start: int, generator: 
         yield generator.choice(generator.choices(pools, weights)[0])
 
 
+def feedback_part(_: Path) -> dict[str, Any]:
+    """Count alarms of the accuracy if it is as promised, or lower by the margin, and measure how soon falls are found.
+
+    Held-out examples are drawn anew in each run.
+    """
+    result: dict[str, Any] = {}
+    for number in HELD_OUT:
+        falls = {
+            f"a fall of {100 * fall:.0f} points after {before:,}": _summed(
+                [_first_alarm(number, run, fall, before) for run in range(FEEDBACK_RUNS)]
+            )
+            for fall in FALLS
+            for before in FALLS_AFTER
+        }
+        same = {
+            name: sum(_first_alarm(number, run, fall, 0) is not None for run in range(FEEDBACK_RUNS))
+            for name, fall in (("as promised", 0.0), ("lower by the margin", MARGIN))
+        }
+        result[f"{number} held-out examples"] = {
+            "false alarms": {
+                name: {"alarms": alarms, "runs": FEEDBACK_RUNS, "interval": wilson_interval(alarms, FEEDBACK_RUNS)}
+                for name, alarms in same.items()
+            },
+            **falls,
+        }
+        print(number, json.dumps(result[f"{number} held-out examples"]), flush=True)
+    return result
+
+
+def _first_alarm(held_out: int, run: int, fall: float, before: int) -> int | None:
+    """Return the number of right labels after the fall at the alarm (negative before it), or None."""
+    generator = random.Random(f"feedback {held_out} {run} {fall} {before}")
+    right = sum(generator.random() < PROMISED for _ in range(held_out))
+    watched = Watch(watching.Baseline({}, answered=(held_out, right), margin=MARGIN), OPTIONS)
+    for at in range(0, before + FEEDBACK, watching.FEEDBACK_BLOCK):
+        share = PROMISED - (fall if at >= before else 0.0)
+        watched.add_feedback(
+            Judged(0.0, "task", "a", "a" if generator.random() < share else "b") for _ in range(watching.FEEDBACK_BLOCK)
+        )
+        if watched.alarm:
+            return at + watching.FEEDBACK_BLOCK - before
+    return None
+
+
+def _summed(alarms: Sequence[int | None]) -> dict[str, Any]:
+    delays = sorted(one for one in alarms if one is not None and one > 0)
+    early = sum(one is not None and one <= 0 for one in alarms)
+    runs = len(alarms) - early
+    return {
+        "runs": runs,
+        "found": len(delays),
+        "false_alarms_before": early,
+        "median_delay": _quantile(delays, runs, 0.5),
+        "delay_of_nine_in_ten": _quantile(delays, runs, 0.9),
+    }
+
+
 def _family(signal: str) -> str:
     return signal.split(" ")[0]
 
 
-PARTS = {"false alarms": false_alarms_part, "drifts": drifts_part}
+PARTS = {"false alarms": false_alarms_part, "drifts": drifts_part, "feedback": feedback_part}
 
 if __name__ == "__main__":
     main()

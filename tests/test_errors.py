@@ -1,7 +1,9 @@
-"""Out-of-memory errors are reported as such, also where other errors are treated as a result."""
+"""Errors say what happened: memory that ran out, errors of the system, many wrong rows."""
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +18,15 @@ from conpet.backbone import cut, frozen_linear
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.load import load_backbone
 from conpet.config import Settings
-from conpet.errors import BackboneError, OutOfMemoryError, check_memory, is_out_of_memory
+from conpet.errors import (
+    BackboneError,
+    DataError,
+    OutOfMemoryError,
+    Problem,
+    check_memory,
+    is_out_of_memory,
+    reason_of,
+)
 from conpet.modules.grouped_matmul import BatchedMatmul, time_multiply
 from conpet.modules.kinds import prefix
 from conpet.modules.module import PetModule
@@ -131,3 +141,25 @@ def test_the_command_line_tells_what_helps_and_calls_it_no_mistake_of_its_own(
     assert "memory ran out" in done.err
     assert "smaller batches" in done.err
     assert "report it" not in done.err
+
+
+def test_errors_of_the_system_are_said_in_words_with_their_file() -> None:
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/data/rows.csv")
+    assert reason_of(denied).startswith("/data/rows.csv: permission denied; check its owner")
+    assert reason_of(denied, "/data/rows.csv").startswith("permission denied")
+    assert reason_of(OSError(errno.ENOSPC, "no space left on the disk (quota)")) == "no space left on the disk (quota)"
+    assert reason_of(OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))) == "address already in use"
+    assert reason_of(ValueError("a text")) == "a text"
+    assert reason_of(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+def test_a_command_says_errors_of_the_system_in_words(tmp_path: Path) -> None:
+    refused = conpet("plan", "--show-stages", "--stages", tmp_path)
+    assert (refused.code, "it is a folder; name a file" in refused.err, "Errno" in refused.err) == (1, True, False)
+
+
+def test_many_problems_are_counted_by_their_reason() -> None:
+    problems = [Problem("rows.csv", row, "missing label") for row in range(2, 1561)]
+    shown = str(DataError("rows.csv: 1,560 problems", [*problems, Problem("rows.csv", 1600, "empty text")]))
+    assert len(shown.splitlines()) == 12
+    assert shown.endswith("... and 1,550 more: missing label (1,549), empty text (1)")

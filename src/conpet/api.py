@@ -54,7 +54,7 @@ from conpet.commands.mlflow_export import MlflowExport, export_mlflow
 from conpet.commands.stored_rows import NoMatchError, Wanted, inputs_of
 from conpet.commands.tune import search
 from conpet.commands.tuned import TunedBackbones
-from conpet.commands.watch import watch_inputs, watch_log, with_feedback
+from conpet.commands.watch import find_feedback, keep_feedback, watch_inputs, watch_log, with_feedback
 from conpet.config import DEFAULT_BACKBONE, DesignChoices, Settings
 from conpet.context import Progress, ignore
 from conpet.cost import metered, spending
@@ -1044,31 +1044,38 @@ class ConPET:
         reference: int | str = REFERENCE,
         window: int | str = WINDOW,
         false_alarm: float = 0.05,
+        times: Sequence[datetime] | None = None,
     ) -> WatchReport:
-        """Look for changes in what is asked, and in what is made of it, without labels.
+        """Look for changes in what is asked, in what is made of it, and, if right labels are known, in the accuracy.
 
         Recorded predictions since the last change are watched, in their order: the first are the reference.
 
         Args:
             inputs: Inputs to watch in their order, instead of recorded predictions. They are answered, not recorded.
-            feedback: Inputs with their right labels, found in the record, whose accuracy is reported.
+            feedback: Inputs with their right labels, found in the record, whose accuracy is reported. The labels are
+                kept with the record.
             reference: Number of first inputs that the later ones are compared with, or a duration like "24h".
             window: Number of last inputs whose values are shown, or a duration.
             false_alarm: Probability that there is ever an alarm if nothing changes, over all signals together.
+            times: When each of `inputs` came, if that is known.
 
         Raises:
             ConfigError: A value is out of range.
             DataError: No predictions are recorded, an input cannot be answered, or feedback is not in the record.
         """
         options = WatchOptions.of(false_alarm, reference, window)
+        found = None if feedback is None else find_feedback(self._log, feedback).require_some()
+        if found is not None:
+            keep_feedback(self._log, found)
         if inputs is None:
             report = watch_log(self._store, self._log, options)
         else:
             given = list(inputs)
             if problems := self.check_inputs(given):
                 raise DataError(f"{len(problems):,} of {len(given):,} inputs cannot be answered", problems)
-            report = watch_inputs(self._live.now(), [to_example(item, labelled=False) for item in given], options)
-        return report if feedback is None else with_feedback(report, self._log, feedback)
+            examples = [to_example(item, labelled=False) for item in given]
+            report = watch_inputs(self._live.now(), examples, options, times)
+        return report if found is None else with_feedback(report, found)
 
     @property
     def generations(self) -> list[Generation]:

@@ -262,15 +262,9 @@ class Resources:
     def __add__(self, other: Resources) -> Resources:
         return Resources(**{name: getattr(self, name) + getattr(other, name) for name in RESOURCES})
 
-    def times(self, factor: float) -> Resources:
-        """Return a multiple; counts stay whole numbers."""
-        scaled = {name: getattr(self, name) * factor for name in RESOURCES}
-        return Resources(**{name: round(scaled[name]) if name in _WHOLE else scaled[name] for name in RESOURCES})
-
 
 RESOURCES = tuple(one.name for one in fields(Resources))
 """Names of all resources."""
-_WHOLE = {"frozen_tokens", "module_tokens", "trained_tokens", "cached_tokens", "steps", "bytes_added"}
 
 
 def total_cost(name: str, costs: Iterable[StageCost]) -> StageCost:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -199,10 +201,10 @@ class Problem:
 class DataError(ConpetError, ValueError):
     """The user's data is wrong, and nothing was learned from it; `problems` lists every wrong row.
 
-    The message shows the first 20 problems, by file and row.
+    The message shows the first problems, by file and row, and counts the others.
     """
 
-    SHOWN = 20
+    SHOWN = 10
 
     def __init__(self, summary: str, problems: Sequence[Problem] = ()) -> None:
         self.summary = summary
@@ -211,10 +213,21 @@ class DataError(ConpetError, ValueError):
         by_row = sorted(self.problems, key=lambda problem: (order[problem.file], problem.row or 0))
         shown = [f"  {problem}" for problem in by_row[: self.SHOWN] if not summary.startswith(str(problem))]
         if len(self.problems) > self.SHOWN:
-            shown.append(f"  ... and {len(self.problems) - self.SHOWN} more")
+            shown.append(f"  ... and {_counted(by_row[self.SHOWN :])}")
         super().__init__("\n".join([summary, *shown]))
 
 
+def _counted(problems: Sequence[Problem]) -> str:
+    """Return how many more problems there are, with their reasons if these are few."""
+    reasons = Counter(problem.reason for problem in problems)
+    number = f"{len(problems):,} more"
+    if len(reasons) > _REASONS:
+        return number
+    return f"{number}: {', '.join(f'{reason} ({count:,})' for reason, count in reasons.most_common())}"
+
+
+_REASONS = 3
+"""Most reasons of problems that are counted one by one."""
 _OUT_OF_MEMORY = ("out of memory", "defaultcpuallocator", "allocate memory", "bad_alloc", "alloc_failed")
 """Parts of out-of-memory messages of torch (CPU and CUDA), the operating system, C++ and cuBLAS."""
 
@@ -225,6 +238,38 @@ LESS_MEMORY = "Free some memory, or use a smaller backbone, bfloat16, smaller ba
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory ran out; on a CPU, torch raises a plain `RuntimeError` for that."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+_PLAIN = {
+    errno.EACCES: "permission denied; check its owner and its mode (`ls -l`), or run as another user",
+    errno.EPERM: "not permitted; check its owner and its mode (`ls -l`), or run as another user",
+    errno.ENOENT: "no such file or folder; check the path",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; check the path",
+    errno.EISDIR: "it is a folder; name a file",
+    errno.EEXIST: "it exists already; name another place, or move it away",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ENOSPC: "the disk is full; free some space, and try again",
+    errno.EDQUOT: "the disk quota is used up; free some space, and try again",
+    errno.EROFS: "the file system is read-only; use another folder",
+    errno.EIO: "the disk reports an error; check the disk",
+    errno.EMFILE: "too many files are open; raise the limit (`ulimit -n`)",
+    errno.ENFILE: "too many files are open on this machine; end other programs",
+}
+"""What errors of the system mean, and what to do."""
+
+
+def reason_of(error: BaseException, named: str | os.PathLike[str] | None = None) -> str:
+    """Return why something failed, for a message: errors of the system in words, with their file.
+
+    Args:
+        error: The error.
+        named: The file that the message names already.
+    """
+    if not isinstance(error, OSError) or isinstance(error, ConpetError) or error.errno is None:
+        return str(error) or type(error).__name__
+    told = error.strerror if error.strerror and error.strerror != os.strerror(error.errno) else None
+    reason = told or _PLAIN.get(error.errno, os.strerror(error.errno).lower())
+    return reason if error.filename is None or str(error.filename) == str(named) else f"{error.filename}: {reason}"
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -780,7 +780,7 @@ class ForgetReport:
         learned_again: Names of the tasks that are learned again.
         scope: "everything" or "consolidation" if all tasks are learned again; None if at most single modules are.
         still_trained: What stays trained on the rows, because nothing was learned again.
-        unmatched: Number of inputs, ids and hashes that match no stored row.
+        unmatched: The inputs, ids and hashes that match no stored row, by their numbers: "input 3", "id 2".
         recorded: Number of recorded predictions that are cleared.
         notes: Notes for the user.
         cost: The cost of each stage.
@@ -794,7 +794,7 @@ class ForgetReport:
     learned_again: tuple[str, ...] = ()
     scope: str | None = None
     still_trained: tuple[str, ...] = ()
-    unmatched: int = 0
+    unmatched: tuple[str, ...] = ()
     recorded: int = 0
     notes: tuple[str, ...] = ()
     cost: tuple[StageCost, ...] = ()
@@ -817,7 +817,8 @@ class ForgetReport:
         would = "would be " if self.dry_run else ""
         lines = [f"{plural(self.rows, 'row')} {would}forgotten", *(f"  {task}" for task in self.tasks)]
         if self.unmatched:
-            lines.append(f"{plural(self.unmatched, 'given row')} matched nothing that is stored")
+            given = plural(len(self.unmatched), "given row")
+            lines.append(f"{given} matched nothing that is stored: {listed(self.unmatched)}")
         if self.recorded:
             lines.append(f"{plural(self.recorded, 'recorded prediction')} {would}cleared")
         if self.generations:
@@ -842,7 +843,7 @@ class ForgetReport:
             "learned_again": list(self.learned_again),
             "scope": self.scope,
             "still_trained": list(self.still_trained),
-            "unmatched": self.unmatched,
+            "unmatched": list(self.unmatched),
             "recorded": self.recorded,
             "notes": list(self.notes),
             "seconds": sum(stage.seconds for stage in self.cost),

@@ -93,6 +93,7 @@ def test_it_asks_before_it_forgets(workspace: Path) -> None:
     assert asked.code == 1
     assert "1 row would be forgotten" in asked.err
     assert "This cannot be undone" in asked.err
+    assert "the state cache of all workspaces would be emptied" in asked.err
     assert ROWS[0] in texts_of(workspace)
     assert "--yes" in conpet("forget", workspace, "-i", "-").err
 
@@ -102,7 +103,7 @@ def test_it_asks_before_it_forgets(workspace: Path) -> None:
     [
         ([], "name what to forget"),
         (["text", "--finish"], "or only --finish"),
-        (["--older-than", "soon"], "365d, 52w or 1y"),
+        (["--older-than", "soon"], "is no duration"),
         (["-i", "missing.jsonl"], "no such file"),
         (["--label", "nothing"], "no label 'nothing'"),
         (["--task", "nothing"], "no task 'nothing'"),
@@ -113,6 +114,15 @@ def test_errors_say_what_to_do(arguments: list[str], said: str, workspace: Path)
     refused = conpet("forget", workspace, *arguments, "--yes")
     assert refused.code != 0
     assert said in refused.err
+
+
+def test_what_matches_nothing_is_named_and_a_second_time_says_that_nothing_is_left(workspace: Path) -> None:
+    planned = conpet("forget", workspace, ROWS[0], "--id", "8213", "--dry-run")
+    assert "1 given row matched nothing that is stored: id 8213" in planned.out
+    assert conpet("forget", workspace, ROWS[0], "--dry-run", "--id", "8213", "--json").json["unmatched"] == ["id 8213"]
+    assert conpet("forget", workspace, ROWS[0], "--yes", "--no-evaluate").code == 0
+    again = conpet("forget", workspace, ROWS[0], "--yes")
+    assert (again.code, "forgotten before, nothing is left to do" in again.err) == (1, True)
 
 
 def test_a_text_that_was_only_predicted_is_cleared_and_the_command_says_so(workspace: Path) -> None:

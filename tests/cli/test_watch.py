@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from conpet import ConPET
+from conpet import ConPET, Example
 from conpet.errors import ConfigError, DataError, ReadOnlyError
 from conpet.store.prediction_log import FILE, PredictionLog
+from conpet.watching import watch
 from tests.helpers.cli import STREAM, conpet, taught, write_rows
 from tests.helpers.permissions import public_folder, reading_only
 
@@ -94,10 +95,32 @@ def test_changed_entries_are_found_by_verify_and_old_ones_pruned(recording: Path
     assert "8 entries" in conpet("audit", "log", recording).out
     assert conpet("audit", "prune", recording, "--older-than", "90d").out == "0 entries deleted, 8 left\n"
     assert conpet("audit", "prune", recording, "--older-than", "soon").code == 1
+    assert "--keep-days" in conpet("audit", "prune", recording).err
+    conpet("audit", "log", recording, "--keep-days", "30")
+    assert conpet("audit", "prune", recording).out == "0 entries deleted, 8 left\n"
     log = PredictionLog(recording)
     with closing(sqlite3.connect(log.file)) as raw, raw:
         assert raw.execute("UPDATE prediction SET content = 'x' WHERE content = ?", (TEXTS[0][0],)).rowcount
     assert "prediction 1" in conpet("audit", "verify", recording).out
+
+
+def test_recorded_predictions_are_listed_by_task_decision_and_time(recording: Path) -> None:
+    assert "not recorded here" in conpet("audit", "predictions", recording).err
+    answers = conpet("predict", recording, *TEXTS[0], *TEXTS[1], "--json").rows
+    listed = conpet("audit", "predictions", recording, "--json").json
+    assert [entry["content"] for entry in listed[::-1]] == [*TEXTS[0], *TEXTS[1]]
+    task = answers[0]["task"]
+    of_task = conpet("audit", "predictions", recording, "--task", task, "--since", "1h", "--json").json
+    assert len(of_task) == sum(one["task"] == task for one in answers)
+    page = conpet("audit", "predictions", recording, "--limit", "3")
+    assert TEXTS[1][-1][:20] in page.out
+    assert f"--before {listed[2]['id']}" in page.out
+    older = conpet("audit", "predictions", recording, "--before", listed[2]["id"], "--limit", "2", "--json").json
+    assert [entry["id"] for entry in older] == [listed[3]["id"], listed[4]["id"]]
+    assert conpet("audit", "predictions", recording, "--since", "2999-01-01").out.startswith("no recorded prediction")
+    for wrong in (("--decision", "maybe"), ("--since", "soon")):
+        refused = conpet("audit", "predictions", recording, *wrong)
+        assert (refused.code, wrong[0] in refused.err) == (1, True)
 
 
 def test_an_alarm_has_an_exit_status_of_its_own(recording: Path, tmp_path: Path) -> None:
@@ -125,6 +148,19 @@ def test_a_file_is_watched_without_recording_it(recording: Path, tmp_path: Path)
     found = conpet("watch", recording, "-i", write_rows(tmp_path / "in.jsonl", rows), *SETTINGS, "--json")
     assert found.code == 3
     assert f"task {STREAM[0].name}" in found.json["alarms"]
+    (signal,) = [one for one in found.json["signals"] if one["name"] == f"task {STREAM[0].name}"]
+    assert (signal["at"], found.json["first"]) == (None, None)
+    assert 150 <= signal["since_input"] <= signal["at_input"] <= 500
+    shown = conpet("watch", recording, "-i", tmp_path / "in.jsonl", *SETTINGS).out
+    assert f"row {signal['since_input']}" in shown
+    assert "column `time`" in conpet("watch", recording, "-i", tmp_path / "in.jsonl", "--reference", "1h").err
+    dated = [row | {"time": f"2026-01-{1 + at // 50:02}T10:00:00"} for at, row in enumerate(rows)]
+    timed = conpet("watch", recording, "-i", write_rows(tmp_path / "dated.jsonl", dated), *SETTINGS, "--json").json
+    (signal,) = [one for one in timed["signals"] if one["name"] == f"task {STREAM[0].name}"]
+    assert (signal["since"], timed["first"]) == (
+        dated[signal["since_input"] - 1]["time"] + "+00:00",
+        "2026-01-01T10:00:00+00:00",
+    )
     assert not (recording / FILE).exists()
     assert conpet("watch", recording, "-i", tmp_path / "in.jsonl", "--restart").code == 2
     assert conpet("watch", recording, "-i", tmp_path / "missing.jsonl").code == 1
@@ -145,8 +181,26 @@ def test_feedback_gives_accuracy_by_task_label_and_time(recording: Path, tmp_pat
     by_id = write_rows(tmp_path / "ids.jsonl", [*named, {"id": "unknown", "label": "x"}])
     again = conpet("watch", recording, "--feedback", by_id, "--request-column", "id", "--json").json["accuracy"]
     assert (again["found"], again["missing"], again["whole"]["right"]) == (len(LABELLED), 1, right)
+    later = conpet("watch", recording, "--json").json["accuracy"]  # kept with the record
+    assert (later["found"], later["whole"]["right"]) == (len(LABELLED), right)
     other = write_rows(tmp_path / "other.jsonl", [{"text": "never asked", "label": "x"}])
     assert "none of 1 labelled inputs" in conpet("watch", recording, "--feedback", other).err
+
+
+def test_wrong_answers_with_feedback_raise_an_alarm(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "LEAST_HELD_OUT", 1)
+    with ConPET.open(recording) as workspace:
+        texts = [f"{text} {number}" for number in range(10) for text in TEXTS[0]]
+        answers = workspace.predict(texts)
+        wrong = [
+            Example.of_text(text, label=next(label for label in workspace.labels if label != one.label))
+            for text, one in zip(texts, answers, strict=True)
+        ]
+        report = workspace.watch(feedback=wrong, false_alarm=0.9)
+        assert [signal.name for signal in report.alarms] == ["accuracy"]
+        assert workspace.watch(false_alarm=0.9).alarms == report.alarms  # the labels are kept
+        workspace.set_costs(error=5)
+        assert workspace.watch(false_alarm=0.9).accuracy is None  # of former answers
 
 
 def test_watching_begins_anew_with_every_change_of_the_answers(recording: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from conpet import ConPET, Examples, Task
-from conpet.commands import purge
+from conpet.commands import purge, traces
 from conpet.commands.report import report_data
 from conpet.errors import ConfigError, DataError, UnknownNameError
 from conpet.modules.folded_info import FOLDED, FoldedNote
@@ -219,15 +219,18 @@ def test_rows_are_found_by_id_and_hash_in_all_tasks(tmp_path: Path) -> None:
     digest = hashlib.sha256(copy.text.encode()).hexdigest()
     report = learner.forget(ids=[0, "nobody"], hashes=[digest], evaluate=False)
     assert [(task.task, task.rows["train"]) for task in report.tasks] == [(FIRST.name, 1), (SECOND.name, 2)]
-    assert report.unmatched == 1
+    assert len(report.unmatched) == 1
     kept = [text for name in (FIRST.name, SECOND.name) for text in stored_texts(learner, name)["train"]]
     assert {copy.text, SECOND.train[0].text} & set(kept) == set()
     assert len(kept) == len(first.train) + len(second.train) - 3
 
 
-def test_labels_and_tasks_go_with_everything(tmp_path: Path) -> None:
+def test_labels_and_tasks_go_with_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "MOST_ROWS", 7)
     learner, label = workspace(tmp_path, 3), SECOND.labels[0]
     report = learner.forget(labels=[label], tasks=[THIRD.name], evaluate=False)
+    assert report.receipt is not None
+    assert (report.receipt["check"]["rows"], report.receipt["check"]["of"]) == (7, report.rows)
     assert [(task.task, task.labels, task.removed) for task in report.tasks] == [
         (SECOND.name, (label,), False),
         (THIRD.name, THIRD.labels, True),

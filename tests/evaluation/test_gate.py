@@ -51,6 +51,11 @@ def test_a_label_without_examples_is_not_proven_and_proof_can_be_required() -> N
     assert not report.refused
     assert report.judged(CONFIG.model_copy(update={"require_proof": True})).refused
     assert "not proven for 1 label" in str(report)
+    assert report.needed == {Level.LABEL: 29, Level.TASK: 59, Level.WHOLE: 149}
+    for level, few in ((Level.LABEL, 29), (Level.TASK, 59), (Level.WHOLE, 149)):
+        for n, verdict in ((few, Verdict.HELD), (few - 1, Verdict.NOT_PROVEN)):
+            same = compare(pairs("a", "first", [("a", "a")] * n), {"a": "first"}, set(), CONFIG)
+            assert [one.verdict for one in same if one.level is level] == [verdict]
 
 
 def test_many_labels_do_not_make_a_chance_fall_an_alarm() -> None:

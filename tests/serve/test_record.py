@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from conpet import AsyncClient, Client
+from conpet import AsyncClient, Client, Example
 from conpet.errors import ConfigError
+from conpet.serve import recording
 from conpet.serve.keys import KEYS, KeyStore, Role
 from conpet.serve.settings import ServeSettings
 from conpet.store.prediction_log import PredictionLog
@@ -107,6 +109,37 @@ def test_a_server_records_once_if_old_entries_cannot_be_deleted(
         wait_for(lambda: PredictionLog(folder).total() >= 8)
     log = PredictionLog(folder)
     assert (log.total(), list(log.notes())) == (8, [])
+
+
+def test_right_labels_that_are_sent_are_watched(tmp_path: Path) -> None:
+    folder = workspace(tmp_path, 2).path
+    with served(folder, log_predictions="hash", watch_seconds=0.1) as server:
+        with Client(f"http://127.0.0.1:{server.port}") as client:
+            refused = server.client.post("/v1/feedback", json={"feedback": [{"text": "a", "label": "x"}]})
+            assert refused.status_code == 409
+            answers = client.predict(texts(0))
+            wait_for(lambda: PredictionLog(folder).total() == len(answers))
+            right = [(str(answers[0].request_id), 1, str(answers[0].label)), (texts(0)[1], "another label")]
+            assert client.feedback([*right, ("never asked", "x")]) == {"found": 2, "missing": 1}
+            assert client.feedback(right) == {"found": 2, "missing": 0}
+        wait_for(lambda: bool(server.client.get("/v1/watch").json().get("accuracy")))
+        whole = server.client.get("/v1/watch").json()["accuracy"]["whole"]
+        assert (whole["right"], whole["n"]) == (1, 2)
+        wrong = {"feedback": [{"text": "a", "request_id": "b", "label": "x"}]}
+        assert "either request_id or text" in server.client.post("/v1/feedback", json=wrong).text
+
+
+def test_a_server_deletes_old_entries_also_without_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "_KEEP_SECONDS", 0.05)
+    ws = workspace(tmp_path, 1)
+    log = ws.prediction_log
+    examples = [Example.of_text(text) for text in texts(0)]
+    log.append(log.rows("old", examples, ws.predict(texts(0)), with_text=False, at=time.time() - 3 * 86_400))
+    assert log.total() == len(examples)
+    ws.set_log(keep_days=1)
+    with served(ws.path):
+        wait_for(lambda: log.total() == 0)
+    assert [note.what for note in log.notes()] == ["pruned"]
 
 
 async def watched(port: int) -> WatchReport:

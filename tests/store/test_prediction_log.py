@@ -18,6 +18,7 @@ import pytest
 from conpet import Example, Prediction
 from conpet.data import Span
 from conpet.errors import ConfigError, ReadOnlyError
+from conpet.store import prediction_log
 from conpet.store.prediction_log import FILE, KEY, PredictionLog, Row
 from conpet.types import Trace
 from tests.helpers.permissions import public_folder, reading_only
@@ -155,6 +156,45 @@ def test_old_entries_are_pruned_and_the_log_says_so(log: PredictionLog) -> None:
     log.append(rows(log, "after"))
     assert list(log.breaks()) == []
     assert log.entries()[0].id == 3
+
+
+def test_age_is_kept_a_part_at_a_time_with_one_note_a_day(log: PredictionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prediction_log, "_CHUNK", 3)
+    now = time.time()
+    for number in range(7):
+        log.append(rows(log, f"old {number}", at=now - 10 * DAY))
+    log.append(rows(log, "young", at=now))
+    assert [log.keep_for(5), log.total()] == [True, 5]
+    assert list(log.breaks()) == []
+    assert [log.keep_for(5), log.keep_for(5), log.total()] == [True, False, 1]
+    assert list(log.breaks()) == []
+    assert sum(note.number for note in log.notes()) == 7
+    assert len(log.notes()) <= 2  # one, unless a day (UTC) began meanwhile
+    log.append(rows(log, "old again", at=now - 10 * DAY))
+    assert (log.keep_for(5), log.total()) == (False, 2)  # not again within the hour
+    assert PredictionLog(log.file.parent).keep_for(None) is False
+    assert log.total() == 2
+
+
+def test_right_labels_are_kept_in_their_order_until_their_entries_go(log: PredictionLog) -> None:
+    log.append(rows(log, "a", "b", "c", at=time.time() - 10 * DAY))
+    log.append(rows(log, "d", "e"))
+    log.add_feedback({2: "lost", 1: "new"})
+    log.add_feedback({4: "lost", 5: "new", 1: "lost"})  # corrected in place
+    judged = list(log.judged(0, generations=7))
+    assert [(number, one.right, one.correct) for number, one in judged] == [
+        *((1, "lost", True), (2, "lost", True), (3, "lost", True), (4, "new", False)),
+    ]
+    assert [number for number, _ in log.judged(2, generations=7)] == [3, 4]
+    assert list(log.judged(0, generations=8)) == []
+    assert [number for number, _ in log.judged(0, 7, entries_after=4)] == [4]
+    log.prune(datetime.now(UTC) - timedelta(days=5))
+    assert [number for number, _ in log.judged(0, generations=7)] == [3, 4]
+    log.forget(labels=["new"])
+    log.forget([log.hash_of("d")])
+    assert list(log.judged(0, generations=7)) == []
+    log.close()
+    assert b"new" not in everything_in(log.file.parent)
 
 
 def test_inputs_and_answers_are_forgotten_without_a_trace(log: PredictionLog) -> None:

@@ -7,11 +7,14 @@ import pytest
 
 from conpet.watching.martingale import (
     BLOCK,
+    ERROR_BETS,
     SCORE_BETS,
     SHARE_BETS,
     Martingales,
     Ranks,
     Shares,
+    error_gains,
+    highest_rate,
     score_gains,
     share_gains,
 )
@@ -86,3 +89,23 @@ def test_lower_and_higher_scores_are_found(shift: float) -> None:
         tests.add(score_gains(ranks.p_values(scores, random.random(BLOCK))))
     assert 30 <= tests.alarm[0] < 40
     assert abs(tests.since[0] - 30) <= 8
+
+
+def test_the_highest_rate_is_the_limit_of_clopper_and_pearson() -> None:
+    assert highest_rate(0, 60, 0.05) == pytest.approx(1 - 0.05 ** (1 / 60))
+    assert highest_rate(7, 7, 0.05) == 1.0
+    rate = highest_rate(6, 300, 0.01)
+    drawn = generator().binomial(300, rate, 200_000)
+    assert (drawn <= 6).mean() == pytest.approx(0.01, abs=0.001)
+
+
+def test_bets_on_errors_raise_no_more_false_alarms_than_stated_and_find_a_fall() -> None:
+    runs, alpha, limit = 400, 0.1, 0.1
+    tests = Martingales(np.full(runs, 1 / alpha), ERROR_BETS)
+    random = generator(6)
+    for _ in range(300):
+        tests.add(np.concatenate([error_gains(int(errors), 5, limit) for errors in random.binomial(5, limit, runs)]))
+    assert (tests.alarm >= 0).mean() <= alpha
+    for _ in range(60):
+        tests.add(np.concatenate([error_gains(int(errors), 5, limit) for errors in random.binomial(5, 0.4, runs)]))
+    assert (tests.alarm >= 0).mean() > 0.95

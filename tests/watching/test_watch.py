@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from conpet.errors import ConfigError
-from conpet.store.prediction_log import Watched
-from conpet.watching.feedback import Judged, accuracy_of
+from conpet.store.prediction_log import Judged, Watched
+from conpet.watching.feedback import accuracy_of
 from conpet.watching.report import WatchOptions, WatchReport
 from conpet.watching.watch import Baseline, Watch
 
@@ -103,6 +103,43 @@ def test_inputs_of_several_kinds_are_compared_with_their_own_kind() -> None:
 def test_wrong_options_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         WatchOptions.of(**wrong)  # type: ignore[arg-type]
+
+
+def feedback(right: int, wrong: int, start: float = 0.0) -> list[Judged]:
+    found = [Judged(start + at, "cards", "lost", "lost" if at < right else "new") for at in range(right + wrong)]
+    random.Random(0).shuffle(found)
+    return found
+
+
+def test_accuracy_below_that_of_held_out_examples_is_an_alarm() -> None:
+    baseline = replace(BASELINE, answered=(200, 190), margin=0.02)
+    watch = Watch(baseline, WatchOptions.of(window=100))
+    watch.add_feedback(feedback(285, 15))
+    (signal,) = [one for one in watch.report().signals if one.name == "accuracy"]
+    assert (signal.alarm, signal.reference, watch.alarm) == (False, 0.95, False)
+    watch.add_feedback(feedback(60, 40, start=1000.0))
+    (signal,) = watch.report().alarms
+    assert signal.value == 0.6
+    assert signal.since is not None
+    assert abs(signal.since.timestamp() - 1000) <= 20
+    assert signal.since_input is not None
+    assert abs(signal.since_input - 300) <= 20
+    assert "--extend" in signal.hint
+    few = Watch(replace(BASELINE, answered=(19, 19)), WatchOptions.of())
+    few.add_feedback(feedback(0, 100))
+    assert (few.alarm, "accuracy" in [one.name for one in few.report().signals]) == (False, False)
+
+
+def test_without_times_alarms_have_the_numbers_of_their_inputs() -> None:
+    stream = [replace(one, time=None, id=at) for at, one in enumerate([*answers(1000), *answers(300, 1, low=0.3)], 1)]
+    report = watched(stream)
+    (declined,) = [signal for signal in report.alarms if signal.name == "declined"]
+    assert (report.first, declined.at, declined.since) == (None, None, None)
+    assert declined.at_input is not None
+    assert declined.since_input is not None
+    assert 950 <= declined.since_input <= declined.at_input <= 1300
+    rows = report.numbered(range(10, 2000))
+    assert {one.at_input for one in rows.alarms} == {(one.at_input or 0) + 9 for one in report.alarms}
 
 
 def test_accuracy_is_by_time_task_and_label_with_the_labels_that_are_confused() -> None:

@@ -23,7 +23,7 @@ from filelock import FileLock
 from conpet.backbone import cache_file
 from conpet.backbone.cache_codec import CachedState, decode, encode
 from conpet.cost import meter
-from conpet.errors import ConfigError
+from conpet.errors import ConfigError, reason_of
 
 __all__ = ["CachedState", "StateCache"]
 
@@ -263,8 +263,8 @@ class StateCache:
         self._readable = writing and self._connection is not None
         effect = "no more states are cached" if self._readable else "states are not cached"
         warnings.warn(
-            f"the state cache {self.path} cannot be used ({error}): {effect} and will be computed again when needed; "
-            "free some space, or set CONPET_HOME to another folder",
+            f"the state cache {self.path} cannot be used ({reason_of(error, self.path)}): {effect} and will be "
+            "computed again when needed; free some space, or set CONPET_HOME to another folder",
             RuntimeWarning,
             stacklevel=2,
         )

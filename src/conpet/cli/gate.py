@@ -137,6 +137,8 @@ def _print_report(number: int, report: GateReport, most: int | None) -> None:
             out,
             "dim",
         )
+    if (needed := _needed(report)) is not None:
+        line(needed, out, "dim")
     ordered = [*report.broken, *(one for one in report.comparisons if one not in report.broken)]
     shown = ordered if most is None else [one for one in ordered if one.lost or one.gained][:most]
     if shown:
@@ -146,6 +148,20 @@ def _print_report(number: int, report: GateReport, most: int | None) -> None:
         out.print(_answers(pairs[:most]))
         if most is not None and len(pairs) > most:
             line(f"and {len(pairs) - most:,} more changed answers (--all lists them)", out, "dim")
+
+
+def _needed(report: GateReport) -> str | None:
+    """Return how many held-out examples would show what is not proven, or None if all is."""
+    names = {"label": "a label", "task": "a task", "whole": "all labels together"}
+    parts = []
+    for level, number in report.needed.items():
+        few = [one.n for one in report.not_proven if one.level is level]
+        if few and number is not None:
+            fewest = f" (there are {min(few):,})" if len(few) == 1 else f" (the fewest is {min(few):,})"
+            parts.append(f"{names[str(level)]} {number:,}{fewest}")
+    if not parts:
+        return None
+    return f"validation examples needed at least to show that nothing falls: {', '.join(parts)}"
 
 
 def _table(*names: str) -> Table:

@@ -38,7 +38,7 @@ def plan(
     The stages are: static on a small scope, dynamic as tasks grow, rules and audit for full use.
     The exit status is 1 if the stage asked for, or the last one, is not reached.
     """
-    from conpet.commands.introduction import plan_stages, read_stages, shipped_stages
+    from conpet.commands.introduction import check_stages, read_stages, shipped_stages
     from conpet.store import Store
 
     if show_stages:
@@ -46,8 +46,8 @@ def plan(
         return
     if workspace is None:
         raise typer.BadParameter("give the folder of a workspace", param_hint="WORKSPACE")
-    read_stages(stages)  # a wrong file is reported before anything is checked
-    planned = plan_stages(Store.open(workspace), stages)
+    read = read_stages(stages)
+    planned = check_stages(Store.open(workspace), read)
     wanted = planned.stage(stage) if stage is not None else planned.stages[-1]
     if as_json:
         print_json(planned.to_json())

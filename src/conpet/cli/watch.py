@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,9 +23,13 @@ from conpet.cli.options import (
     require_path,
 )
 from conpet.cli.workspace import open_workspace
-from conpet.errors import DataError, listed, plural
+from conpet.errors import DataError, Problem, listed, plural
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from conpet.commands.watch import Feedback
+    from conpet.data import Located
     from conpet.data.raw import ReadOptions
     from conpet.store import Store
     from conpet.store.prediction_log import PredictionLog
@@ -54,7 +58,7 @@ def watch(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Inputs with their right labels: report the accuracy of their answers.",
+            help="Inputs with their right labels: report the accuracy of their answers, and watch it from now on.",
             show_default=False,
         ),
     ] = None,
@@ -92,13 +96,13 @@ def watch(
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
-    """Look for changes in what is asked, and in what is made of it, without labels; exit status 3 after an alarm.
+    """Look for changes in what is asked, and in what is made of it; exit status 3 after an alarm.
 
     Recorded predictions (`conpet audit log`) since the last change of the workspace are watched in their order. The
-    first are the reference; the others are compared with it by tests that may be looked at any number of times.
+    first are the reference; the others are compared with it by tests that may be looked at any number of times. Labels
+    are not needed. Where right labels are known (--feedback), the accuracy is compared with that of held-out examples.
     """
-    from conpet.commands.watch import restart_watch, watch_log
-    from conpet.data import read_inputs
+    from conpet.commands.watch import keep_feedback, restart_watch, watch_log, with_feedback
     from conpet.store import Store
     from conpet.store.prediction_log import PredictionLog
     from conpet.watching.report import WatchOptions
@@ -114,21 +118,30 @@ def watch(
     log = PredictionLog(store.path, log_to)
     if restart:
         restart_watch(log)
-    if source is not None:
-        with open_workspace(workspace, backbone, device) as opened:
-            inputs = read_inputs(source, note=lambda note: line(note, messages()), **asdict(columns))
-            report = opened.watch(inputs, reference=reference, window=window, false_alarm=false_alarm)
-        if not report.inputs:
-            raise DataError(f"{source} has no inputs; nothing was watched")
-    else:
-        report = watch_log(store, log, options)
+    found = None
     if feedback is not None:
         labels = {label for task in store.snapshot().tasks for label in task.active.labels}
-        report = _with_feedback(report, log, feedback, columns, request_column, labels)
+        found = _found(log, feedback, columns, request_column, labels)
+        keep_feedback(log, found)
+    if source is not None:
+        rows = _rows(source, columns)
+        times = [row.time for row in rows if row.time is not None]
+        with open_workspace(workspace, backbone, device) as opened:
+            report = opened.watch(
+                [row.example for row in rows],
+                reference=reference,
+                window=window,
+                false_alarm=false_alarm,
+                times=times if len(times) == len(rows) else None,
+            ).numbered([row.row for row in rows])
+    else:
+        report = watch_log(store, log, options)
+    if found is not None:
+        report = with_feedback(report, found)
     if as_json:
         print_json(report.to_json())
     else:
-        _print_report(report, everything)
+        _print_report(report, everything, rows=source is not None)
     if webhook is not None:
         _send(report, store, log, webhook)
     if report.alarms:
@@ -145,15 +158,24 @@ def _check_given(webhook: str | None, *paths: str | None) -> None:
             require_path(path, "nothing was watched")
 
 
-def _with_feedback(
-    report: WatchReport,
-    log: PredictionLog,
-    feedback: str,
-    columns: ReadOptions,
-    request_column: str | None,
-    labels: Set[str],
-) -> WatchReport:
-    from conpet.commands.watch import with_feedback
+def _rows(source: str, columns: ReadOptions) -> list[Located]:
+    """Read the inputs to watch."""
+    from conpet.data import read_input_rows
+
+    read = list(read_input_rows(source, columns, lambda note: line(note, messages())))
+    if wrong := [row for row in read if isinstance(row, Problem)]:
+        raise DataError(f"{source}: {plural(len(wrong), 'row')} cannot be read; nothing was watched", wrong)
+    rows = [row for row in read if not isinstance(row, Problem)]
+    if not rows:
+        raise DataError(f"{source} has no inputs; nothing was watched")
+    return rows
+
+
+def _found(
+    log: PredictionLog, feedback: str, columns: ReadOptions, request_column: str | None, labels: Set[str]
+) -> Feedback:
+    """Read the feedback, and find its inputs in the record."""
+    from conpet.commands.watch import find_feedback
     from conpet.data.evaluation_files import read_labelled
 
     if request_column is not None:
@@ -164,7 +186,8 @@ def _with_feedback(
         line(
             f"{len(unknown):,} {what} not learned, and count as wrong answers: {listed(unknown)}", messages(), "yellow"
         )
-    return with_feedback(report, log, [row.example for row in rows], by_request=request_column is not None)
+    examples = [row.example for row in rows]
+    return find_feedback(log, examples, by_request=request_column is not None).require_some()
 
 
 def _send(report: WatchReport, store: Store, log: PredictionLog, url: str) -> None:
@@ -179,7 +202,7 @@ def _send(report: WatchReport, store: Store, log: PredictionLog, url: str) -> No
         line(f"{plural(len(sent), 'alarm')} sent: {', '.join(sent)}", messages())
 
 
-def _print_report(report: WatchReport, everything: bool) -> None:
+def _print_report(report: WatchReport, everything: bool, *, rows: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -190,8 +213,8 @@ def _print_report(report: WatchReport, everything: bool) -> None:
     elif not report.complete:
         line(f"the reference is not complete yet: {report.reference:,} inputs so far, nothing is compared with it")
     else:
-        period = f"{str(report.first)[:19]} to {str(report.last)[:19]} UTC"
-        line(f"{report.inputs:,} inputs, the first {report.reference:,} as reference; {period}")
+        period = "" if report.first is None else f"; {_shown_time(report.first)} to {_shown_time(report.last)} UTC"
+        line(f"{report.inputs:,} inputs, the first {report.reference:,} as reference{period}")
     listed = [one for one in report.signals if one.alarm]
     others = [one for one in report.signals if not one.alarm]
     named = [one for one in others if not one.name.startswith(("task ", "label "))]
@@ -208,8 +231,8 @@ def _print_report(report: WatchReport, everything: bool) -> None:
             "" if one.reference is None else percent(one.reference),
             f"{one.evidence:.3g}",
             f"{one.threshold:,.0f}",
-            Text(f"{str(one.at)[:19]}", "red") if one.alarm else Text("no", "dim"),
-            str(one.since)[:19] if one.alarm else "",
+            Text(_place(one.at, one.at_input, rows), "red") if one.alarm else Text("no", "dim"),
+            _place(one.since, one.since_input, rows) if one.alarm else "",
             Text(one.meaning),
         )
     if listed:
@@ -224,6 +247,16 @@ def _print_report(report: WatchReport, everything: bool) -> None:
     )
     if report.accuracy is not None:
         _print_accuracy(report.accuracy)
+
+
+def _place(time: datetime | None, number: int | None, rows: bool) -> str:
+    """Return where something happened: its time, for a file its row, or both."""
+    row = f"row {number:,}" if rows and number is not None else ""
+    return f"{_shown_time(time)} ({row})" if time and row else _shown_time(time) or row
+
+
+def _shown_time(time: datetime | None) -> str:
+    return "" if time is None else str(time)[:19]
 
 
 def _print_accuracy(accuracy: Accuracy) -> None:

@@ -27,7 +27,7 @@ KEY_HEADER = "Idempotency-Key"
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Answer]):
-    """A request. All are safe to send twice: they read, or carry an idempotency key.
+    """A request. All are safe to send twice: they read, say the same again, or carry an idempotency key.
 
     Attributes:
         method: HTTP method.
@@ -111,6 +111,13 @@ def cost() -> Call[dict[str, Any]]:
 def watch() -> Call[WatchReport]:
     """Return the request of what watching has found."""
     return Call("GET", "/v1/watch", WatchReport.from_json)
+
+
+def feedback(right: Iterable[tuple[str, str] | tuple[str, int, str]]) -> Call[dict[str, int]]:
+    """Return the request to keep right labels."""
+    names = {2: ("text", "label"), 3: ("request_id", "place", "label")}
+    body = {"feedback": [dict(zip(names[len(one)], one, strict=True)) for one in right]}
+    return Call("POST", "/v1/feedback", dict, content=_json(body), headers=_JSON)
 
 
 def learn(

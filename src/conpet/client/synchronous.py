@@ -90,6 +90,18 @@ class Client:
         """Return what watching the recorded predictions has found; needs a key of the role `operate`."""
         return self._do(calls.watch())
 
+    def feedback(self, right: Iterable[tuple[str, str] | tuple[str, int, str]]) -> dict[str, int]:
+        """Keep the right labels of recorded answers; needs a key of the role `learn`.
+
+        Args:
+            right: Of each answer the input's text and the right label; or the id of the request
+                (`Prediction.request_id`), the number of the input in it from 1, and the right label.
+
+        Returns:
+            How many answers were `found` in the record, and how many are `missing`.
+        """
+        return self._do(calls.feedback(right))
+
     def tasks(self) -> list[TaskInfo]:
         """Return the learned tasks, in order."""
         return self._do(calls.tasks())

@@ -26,6 +26,7 @@ from conpet.errors import DataError, Problem, listed
 from conpet.methods.base import Method
 from conpet.replay.memory import MEMORY, StoredExamples, Subset, without_rows
 from conpet.replay.memory_writer import MemoryWriter, stored_examples
+from conpet.report.text import duration
 from conpet.state.reading import ORIGINS, origins, task_state, task_states
 from conpet.state.state import State, TaskState
 from conpet.state.statistics import classes_of
@@ -110,7 +111,7 @@ class ForgetPlan:
         older: The rows in them.
         generations: Kept generations that are dropped for the same reason.
         again: What has to be learned again.
-        unmatched: Number of inputs, ids and hashes that match nothing.
+        unmatched: The inputs, ids and hashes that match nothing, such as "id 2".
         snapshot: The workspace.
     """
 
@@ -120,7 +121,7 @@ class ForgetPlan:
     older: tuple[FoundRows, ...]
     generations: tuple[int, ...]
     again: Again
-    unmatched: int
+    unmatched: tuple[str, ...]
     snapshot: Snapshot
 
     @property
@@ -490,4 +491,4 @@ def expected(plan: ForgetPlan, store: Store, *, keep_modules: bool) -> tuple[str
             seconds += sum(cost.seconds for cost in event.costs)
         elif again.scope is Scope.CONSOLIDATION and event.verb == "consolidate":
             seconds = sum(cost.seconds for cost in event.costs)
-    return (f"learning {listed(again.tasks)} took {seconds:,.1f} s in the past",)
+    return (f"learning {listed(again.tasks)} took {duration(seconds)} in the past",)

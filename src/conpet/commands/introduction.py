@@ -18,7 +18,7 @@ from conpet.commands.audit import verify_workspace
 from conpet.commands.cost import cost_report
 from conpet.commands.costs import shown_costs
 from conpet.config import NonEmpty, Positive, PricesConfig, RefusalConfig, Settings, StrictModel
-from conpet.errors import ConfigError, did_you_mean, listed, plural
+from conpet.errors import ConfigError, did_you_mean, listed, plural, reason_of
 from conpet.evaluation.composite import shown_money
 from conpet.evaluation.cost_report import CostReport
 from conpet.evaluation.gate import GATE
@@ -227,8 +227,12 @@ class StagePlan:
 
 
 def plan_stages(store: Store, stages: str | os.PathLike[str] | None = None) -> StagePlan:
-    """Check a workspace against the stages; see `ConPET.plan`."""
-    read = read_stages(stages)
+    """Check a workspace against the stages of a file; see `ConPET.plan`."""
+    return check_stages(store, read_stages(stages))
+
+
+def check_stages(store: Store, read: Stages) -> StagePlan:
+    """Check a workspace against stages."""
     workspace = _Workspace(store)
     checked: list[CheckedStage] = []
     reached = True
@@ -249,7 +253,7 @@ def read_stages(path: str | os.PathLike[str] | None) -> Stages:
         text = Path(path).read_text(encoding="utf-8") if path is not None else shipped_stages()
         document = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
+        raise ConfigError(f"{path} cannot be read: {reason_of(error, path)}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, Mapping):

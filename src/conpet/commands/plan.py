@@ -128,7 +128,7 @@ def plan(tasks: Sequence[Task], snapshot: Snapshot, backbone: Backbone, settings
         version = versions[task.name] = versions.get(task.name, 0) + 1
         planned.append(PlannedTask(task, version, steps, seconds))
     rows = max(len(task.train) + len(task.validation) + len(task.test) for task in new)
-    disk = max(bytes_to_write([task], snapshot, backbone, settings) for task in new)
+    disk = bytes_to_write(new, snapshot, backbone, settings, together=False)
     return Plan(tuple(planned), speed.peak + rows * speed.state_bytes if speed.peak else 0, disk)
 
 

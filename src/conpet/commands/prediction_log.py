@@ -8,7 +8,7 @@ from typing import Any
 
 from conpet.commands.audit import trace
 from conpet.config import Settings
-from conpet.config.duration import seconds_of
+from conpet.config.duration import ago
 from conpet.data import Example
 from conpet.errors import ConfigError, UnknownNameError
 from conpet.evaluation.history import LOG
@@ -66,13 +66,26 @@ def trace_input(store: Store, log: PredictionLog, item: str | Example, limit: in
     return _traced(store, log.entries(input_hash=log.hash_of(item), limit=limit)) if log.exists else []
 
 
-def prune(log: PredictionLog, older_than: str) -> int:
+def prune(store: Store, log: PredictionLog, older_than: str | None) -> int:
     """Delete the entries that are older than a duration (90d); return how many there were.
 
+    Args:
+        store: The workspace's store.
+        log: The record.
+        older_than: The duration; None for the days that the workspace keeps entries (`log.keep_days`).
+
     Raises:
-        ConfigError: It is no duration.
+        ConfigError: It is no duration, or entries are kept without a limit.
     """
-    return log.prune(datetime.now(UTC) - timedelta(seconds=seconds_of(older_than, "older than")))
+    if older_than is not None:
+        return log.prune(ago(older_than, "older than"))
+    days = Settings.parse(store.header().settings).log.keep_days
+    if days is None:
+        raise ConfigError(
+            "this workspace keeps recorded predictions without a limit: give an age (--older-than 90d), or set one "
+            "(`conpet audit log WORKSPACE --keep-days 90`)"
+        )
+    return log.prune(datetime.now(UTC) - timedelta(days=days))
 
 
 def _rows(store: Store, task: str, version: int) -> dict[str, list[Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from conpet.commands.audit import Head
-from conpet.errors import ConfigError, DataError
+from conpet.errors import ConfigError, DataError, reason_of
 from conpet.store import EventRecord, Store
 from conpet.store.chain import Break
 from conpet.store.layout import Layout
@@ -90,7 +90,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         receipt: dict[str, Any] = json.loads(path.read_bytes())
         known = receipt["form"] == FORM and {"before", "after", "generation", "removed_objects"} <= receipt.keys()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {reason_of(error, path)}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is not a receipt that `conpet forget` wrote: {error}") from None
     if not known:
         raise DataError(f"{path} is not a receipt that `conpet forget` wrote: it has another form")

@@ -18,8 +18,10 @@ from conpet.store import Snapshot
 _SUM_BYTES, _PARAMETER_BYTES, _FEATURE_BYTES = 8, 4, 2
 
 
-def bytes_to_write(tasks: Sequence[Task], snapshot: Snapshot, backbone: Backbone, settings: Settings) -> int:
-    """Return the bytes that learning tasks in one change writes at least: modules, statistics and stored examples.
+def bytes_to_write(
+    tasks: Sequence[Task], snapshot: Snapshot, backbone: Backbone, settings: Settings, *, together: bool = True
+) -> int:
+    """Return the bytes that learning tasks writes at least: modules, statistics and stored examples.
 
     What is hard to foresee (names, checkpoints, the database, training examples if memory is limited) is not counted,
     so that a change that fits is never refused.
@@ -29,14 +31,18 @@ def bytes_to_write(tasks: Sequence[Task], snapshot: Snapshot, backbone: Backbone
         snapshot: The workspace before the change.
         backbone: Its backbone.
         settings: Its settings.
+        together: Whether one change learns them all; otherwise each has a change, and the largest counts.
     """
     method: type[Method] = METHODS[settings.method.name]
-    examples = sum(_example_bytes(task, backbone, settings) for task in tasks)
-    return (
-        _statistics_bytes(tasks, method, backbone, settings)
-        + examples
-        + _module_bytes(tasks, snapshot, method, backbone, settings)
-    )
+    module = _module_size(tasks, snapshot, method, backbone, settings)
+
+    def size(part: Sequence[Task]) -> int:
+        modules = sum(not task.settings for task in part)  # one with settings of its own counts as nothing
+        modules = modules if method.module_per_task else min(modules, 1)
+        examples = sum(_example_bytes(task, backbone, settings) for task in part)
+        return _statistics_bytes(part, method, backbone, settings) + examples + modules * module
+
+    return size(tasks) if together else max(size([task]) for task in tasks)
 
 
 def _statistics_bytes(tasks: Sequence[Task], method: type[Method], backbone: Backbone, settings: Settings) -> int:
@@ -49,16 +55,14 @@ def _statistics_bytes(tasks: Sequence[Task], method: type[Method], backbone: Bac
     return (gram + sums) * _SUM_BYTES + features * _FEATURE_BYTES
 
 
-def _module_bytes(
+def _module_size(
     tasks: Sequence[Task], snapshot: Snapshot, method: type[Method], backbone: Backbone, settings: Settings
 ) -> int:
-    """Return the size of the modules; a task with settings of its own counts as nothing."""
-    plain = [task for task in tasks if not task.settings]
-    if not method.tunes or not plain:
+    """Return the size of a module, in bytes."""
+    if not method.tunes or all(task.settings for task in tasks):
         return 0
     known = [task.active.parameters for task in snapshot.tasks if task.active.parameters]
-    size = min(known, default=0) or _parameters(backbone, settings)
-    return size * _PARAMETER_BYTES * (len(plain) if method.module_per_task else 1)
+    return _PARAMETER_BYTES * (min(known, default=0) or _parameters(backbone, settings))
 
 
 def _parameters(backbone: Backbone, settings: Settings) -> int:

@@ -27,6 +27,7 @@ from conpet.store import Snapshot, VersionRecord
 _DIFFERENCE, _DIFFERENCE_16_BITS = 1e-3, 0.02
 """Largest relative distance of the features of the same input, which were rounded in another batch."""
 _CHUNK = 256
+_SINGULAR = {"inputs": "input", "ids": "id", "hashes": "hash"}
 
 
 class NoMatchError(DataError):
@@ -171,8 +172,10 @@ class Finder:
             return None
         return FoundRows(version, {subset: frozenset(rows) for subset, rows in stored.items()}, frozenset(learned))
 
-    def check_found(self, *, latent: bool) -> int:
-        """Return how many of the wanted inputs, ids and hashes match nothing; `NoMatchError` if none of all matches.
+    def check_found(self, *, latent: bool) -> tuple[str, ...]:
+        """Return which of the wanted inputs, ids and hashes match nothing; `NoMatchError` if none of all matches.
+
+        They are named by their numbers, such as "id 2": what is to be forgotten must not get into a log.
 
         Args:
             latent: Whether the workspace stores no text.
@@ -180,21 +183,22 @@ class Finder:
         named = {"inputs": self._wanted.inputs, "ids": self._wanted.ids, "hashes": self._wanted.hashes}
         missing = [(kind, at) for kind, given in named.items() for at in range(len(given))]
         missing = [each for each in missing if each not in self._found]
+        names = tuple(f"{_SINGULAR[kind]} {at + 1}" for kind, at in missing)
         if not missing or len(missing) < sum(map(len, named.values())):
-            return len(missing)
+            return names
         if self._wanted.labels or self._wanted.tasks or self._wanted.before:
-            return len(missing)
+            return names
         why = (
             "this workspace stores no texts and no ids, so only inputs (texts or a file of rows) can be found"
             if latent
             else "ids are stored only if the files had a column or field `id`, and texts as they were learned, to the "
             "last character. A row that a limited replay memory has dropped is found only by its text"
         )
-        # The error may end up in a log: it must not quote what is to be forgotten.
         raise NoMatchError(
-            f"no stored row matches {'what is given' if len(missing) == 1 else f'any of the {len(missing):,} given'}: "
-            f"{why}. Nothing was changed",
-            [Problem(f"{kind[:-1]} {at + 1}", None, "matches no stored row") for kind, at in missing],
+            f"no stored row matches {'what is given' if len(missing) == 1 else f'any of the {len(missing):,} given'}. "
+            "Nothing was changed. If it was forgotten before, nothing is left to do. Otherwise check how it is given: "
+            f"{why}",
+            [Problem(name, None, "matches no stored row") for name in names],
         )
 
     def _named_rows(self, version: VersionRecord, memory: StoredExamples, subset: Subset) -> set[int]:

@@ -135,8 +135,12 @@ def traces_of(found: Sequence[FoundRows], given: Sequence[Example], snapshot: Sn
     stored = [one for each in found for subset in Subset for one in each.examples(subset)]
     search = _Search(found, snapshot, backbone)
     search.add_inputs(_some(given, MOST_ROWS), None)
+    groups = [(each, subset) for each in found for subset in Subset if each.stored[subset]]
+    shares = _shares([len(each.stored[subset]) for each, subset in groups], MOST_ROWS)
+    rows = sum(search.add(*group, share) for group, share in zip(groups, shares, strict=True))
+    for each in found:
+        search.add_dropped(each, MOST_ROWS)
     total = sum(each.count for each in found)
-    rows = sum(search.add(each, max(1, MOST_ROWS * each.count // max(1, total))) for each in found)
     texts = dict.fromkeys(example.content for example in (*given, *stored))
     return Traces(tuple(texts), rows, total, search.needles)
 
@@ -159,21 +163,22 @@ class _Search:
         named = {name for version in snapshot.versions for name in (version.task, *version.labels)}
         self._names = named | {*FIELDS, "kind", *map(str, Subset)}
 
-    def add(self, found: FoundRows, most: int) -> int:
-        """Add the traces of at most so many rows of each subset of a version; return the number of rows."""
+    def add(self, found: FoundRows, subset: Subset, most: int) -> int:
+        """Add the traces of at most so many stored rows of a subset of a version; return the number of rows."""
         memory = examples_without_test_labels(found.version)
-        rows = 0
-        for subset in Subset:
-            if memory.latent:
-                rows += self._add_latent(memory, subset, _some(sorted(found.stored[subset]), most))
-            else:
-                rows += self.add_inputs(_some(found.examples(subset), most), memory.template)
+        if memory.latent:
+            return self._add_latent(memory, subset, _some(sorted(found.stored[subset]), most))
+        return self.add_inputs(_some(found.examples(subset), most), memory.template)
+
+    def add_dropped(self, found: FoundRows, most: int) -> None:
+        """Add the traces of at most so many rows of a version that a limited replay memory has dropped."""
+        if MODULE not in found.version.objects:
+            return
+        memory = examples_without_test_labels(found.version)
         stored = {memory.indices[row] for row in found.stored[Subset.TRAIN]}
-        if MODULE in found.version.objects:
-            features = features_of(task_state(found.version))
-            for index in _some(sorted(found.learned - stored), most):
-                self._add_numbers(features[index], "features")
-        return rows
+        features = features_of(task_state(found.version))
+        for index in _some(sorted(found.learned - stored), most):
+            self._add_numbers(features[index], "features")
 
     def add_inputs(self, examples: Sequence[Example], template: str | None) -> int:
         """Add the traces of inputs, unless the same tokens are still stored in another row; return their number."""
@@ -241,6 +246,18 @@ def _kept(snapshot: Snapshot, gone: Mapping[tuple[str, int], FoundRows]) -> list
 def _folded(text: str) -> str:
     """Return what different texts of the same tokens may have in common."""
     return "".join(letter for letter in text.casefold() if letter.isalnum())
+
+
+def _shares(sizes: Sequence[int], most: int) -> list[int]:
+    """Divide a number of rows over groups: one of each, then a second one of each, and so on."""
+    shares = [0] * len(sizes)
+    left = min(most, sum(sizes))
+    while left:
+        for at, size in enumerate(sizes):
+            if left and shares[at] < size:
+                shares[at] += 1
+                left -= 1
+    return shares
 
 
 def _some(rows: Sequence[Item], most: int) -> list[Item]:

@@ -266,11 +266,11 @@ class LogConfig(StrictModel):
     Attributes:
         predictions: "off"; "hash", which records each prediction with a keyed hash of its input; or "text", which also
             records the input itself.
-        keep_days: Days after which a record is deleted, or None to keep all.
+        keep_days: Days after which a record is deleted, at most 36,500, or None to keep all.
     """
 
     predictions: Annotated[Literal["off", "hash", "text"], BeforeValidator(switch)] = "off"
-    keep_days: Positive | None = None
+    keep_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
 
 
 class TaskSettings(Sectioned):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from conpet.data.example import Example, Kind, Span
@@ -12,12 +13,21 @@ from conpet.errors import Problem
 
 
 class Located(NamedTuple):
-    """An example with its file and row, and the subset that the row names, if it names one."""
+    """An example with its file and row, and what else the row says of it.
+
+    Attributes:
+        file: The file.
+        row: The row, as the user counts it.
+        example: The example.
+        subset: The subset that the row names, if it names one.
+        time: When it came, if the row says so.
+    """
 
     file: str
     row: int
     example: Example
     subset: str | None = None
+    time: datetime | None = None
 
     def problem(self, reason: str) -> Problem:
         """Return a problem of this example."""

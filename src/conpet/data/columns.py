@@ -14,8 +14,8 @@ LIKELY: Mapping[str, tuple[str, ...]] = {
     "label": ("intent", "category", "class", "target", "labels", "tag", "topic", "relation"),
 }
 """Common names of columns that hold a field; used if there is exactly one of them."""
-OTHERS = ("split", "training", "group")
-"""Further columns that are looked at: the subset of a row, and the group of its label."""
+OTHERS = ("split", "training", "group", "time", "timestamp")
+"""Further columns that are looked at: the subset of a row, the group of its label, and when it came."""
 OPTIONS: Mapping[str, str] = {"text": "--text-column", "label": "--label-column", "id": "--id-column"}
 _SHOWN = 10
 

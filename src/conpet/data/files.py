@@ -27,7 +27,7 @@ from conpet.data.source import (
     check_encoding,
     decoding_problem,
 )
-from conpet.errors import ConpetError, PluginError, Problem, Scope, check_memory
+from conpet.errors import ConpetError, PluginError, Problem, Scope, check_memory, reason_of
 from conpet.registry import Registry
 
 NO_SUCH_PATH = "no such file or folder"
@@ -201,8 +201,7 @@ def _readable(source: Source) -> Iterator[RawItem]:
     except UnicodeDecodeError as error:
         yield decoding_problem(source, error)
     except READ_ERRORS as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        yield source.problem(None, f"cannot be read: {reason or type(error).__name__}")
+        yield source.problem(None, f"cannot be read: {reason_of(error, source.path)}")
 
 
 def _items(source: Source) -> Iterator[RawItem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, overload
 
@@ -26,6 +27,9 @@ from conpet.data.source import Source, source_name
 from conpet.data.stream_layout import SUBSET_NAMES, TaskSource, find_stream, find_task
 from conpet.data.task import Examples, MixedExamples, Task, TaskStream
 from conpet.errors import DataError, Problem, plural
+
+_MILLISECONDS = 1e11
+"""A number from here on is a time in milliseconds: in seconds, it would be more than 3,000 years away."""
 
 
 def read_task(
@@ -318,7 +322,7 @@ def parsed_rows(
             given = raw.fields.get("label")
             lists += isinstance(given, (list, tuple))
             changed += isinstance(given, str) and bool(given.strip()) and given != example.label
-            yield Located(file, raw.row, example, _subset(raw.fields))
+            yield Located(file, raw.row, example, _subset(raw.fields), _time(raw.fields))
     if changed and labelled:
         rows = plural(changed, "row")
         yield Note(name, f"labels of {rows} were cleaned: blanks around them removed, Unicode form NFC")
@@ -341,6 +345,25 @@ def _subset(fields: Mapping[str, object]) -> str | None:
         return "train" if flag else "test"
     name = fields.get("split")
     return SUBSET_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
+
+
+def _time(fields: Mapping[str, object]) -> datetime | None:
+    """Return the time that a row names by `time` or `timestamp`: in ISO 8601, else UTC, or in seconds since 1970."""
+    value = fields.get("time", fields.get("timestamp"))
+    try:
+        if isinstance(value, str):
+            value = float(value) if _is_number(value) else datetime.fromisoformat(value.strip())
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value / 1000 if abs(value) >= _MILLISECONDS else value, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    if not isinstance(value, datetime):
+        return None
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _is_number(value: str) -> bool:
+    return value.strip().replace(".", "", 1).isdecimal()
 
 
 def load_rows(source: TaskSource) -> LoadedTask:

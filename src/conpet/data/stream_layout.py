@@ -17,7 +17,7 @@ from conpet.data.files import NO_SUCH_PATH, data_suffix, is_data, is_data_folder
 from conpet.data.formats.columnar import saved_subsets
 from conpet.data.raw import ReadOptions
 from conpet.data.source import is_stdin
-from conpet.errors import ConfigError, Problem
+from conpet.errors import ConfigError, Problem, reason_of
 
 STREAM_FILE = "stream.yaml"
 SUBSET_NAMES = {
@@ -180,7 +180,7 @@ def _read_stream_file(file: Path, options: ReadOptions) -> tuple[list[TaskSource
             Problem(str(file), None, _explain(item["loc"], item["type"], item["msg"])) for item in error.errors()
         ]
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
-        return [], [Problem(str(file), None, f"cannot be read: {str(error).splitlines()[0]}")]
+        return [], [Problem(str(file), None, f"cannot be read: {reason_of(error, file).splitlines()[0]}")]
     if not stream.tasks:
         return [], [Problem(str(file), None, "tasks: the list is empty")]
     return [

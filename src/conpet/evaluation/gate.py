@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from math import ceil, log, log1p
 from typing import Any
 
 from conpet.config import GateConfig
@@ -254,6 +255,16 @@ class GateReport:
         return tuple(one for one in self.comparisons if one.verdict is Verdict.NOT_PROVEN)
 
     @property
+    def needed(self) -> dict[Level, int | None]:
+        """The fewest held-out examples that show for each level that nothing falls, if no answer changes.
+
+        None for a margin of 0, which no number of examples can show.
+        """
+        doubt = 1 - self.config.confidence
+        margins = {level: points / 100 for level, points in margins_of(self.config).items()}
+        return {level: ceil(log(doubt) / log1p(-margin)) if margin else None for level, margin in margins.items()}
+
+    @property
     def refused(self) -> bool:
         """Whether the change is refused."""
         return bool(self.broken) or self.dearer or (self.config.require_proof and bool(self.not_proven))
@@ -271,10 +282,13 @@ class GateReport:
         tasks = [one for one in self.not_proven if one.level is Level.TASK]
         if not tasks:
             return None
+        needed, fewest = self.needed[Level.TASK], min(one.n for one in tasks)
+        have = f"has {fewest:,}" if len(tasks) == 1 else f"the fewest is {fewest:,}"
         return (
             f"gate: no earlier answer broke, but {plural(len(tasks), 'earlier task')} "
             f"({listed([one.name for one in tasks], _SHOWN)}) {'has' if len(tasks) == 1 else 'have'} too few held-out "
             f"examples to show a fall below {self.config.task_margin:g} points"
+            f"{f' (at least {needed:,} validation examples are needed, {have})' if needed else ''}"
         )
 
     def judged(self, config: GateConfig) -> GateReport:
@@ -307,6 +321,7 @@ class GateReport:
             "config": self.config.model_dump(mode="json"),
             "available": self.available,
             "left_out": self.left_out,
+            "needed": {str(level): number for level, number in self.needed.items()},
             "comparisons": [one.to_json() for one in self.comparisons],
             "changed": [pair.to_json() for pair in self.changed],
             "scores": [one.to_json() for one in self._scores],
@@ -414,6 +429,11 @@ def compare(
     return judge(found, config)
 
 
+def margins_of(config: GateConfig) -> dict[Level, float]:
+    """Return the margin of each level, in points."""
+    return {Level.LABEL: config.label_margin, Level.TASK: config.task_margin, Level.WHOLE: config.whole_margin}
+
+
 def judge(comparisons: Sequence[Comparison], config: GateConfig) -> tuple[Comparison, ...]:
     """Return comparisons with their verdicts.
 
@@ -428,7 +448,7 @@ def judge(comparisons: Sequence[Comparison], config: GateConfig) -> tuple[Compar
     from conpet.evaluation.significance import holm, no_worse_p, worse_p  # imports numpy
 
     alpha = 1 - config.confidence
-    margins = {Level.LABEL: config.label_margin, Level.TASK: config.task_margin, Level.WHOLE: config.whole_margin}
+    margins = margins_of(config)
     whole = next((one for one in comparisons if one.level is Level.WHOLE and one.n), None)
     chance = {Level.LABEL: whole.gained / whole.n} if whole else {}
     judged: dict[int, Comparison] = {}

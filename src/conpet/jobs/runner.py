@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from conpet.errors import is_out_of_memory
+from conpet.errors import is_out_of_memory, reason_of
 from conpet.jobs.perform import committed
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.records import Job, JobState
@@ -153,7 +153,7 @@ class JobRunner:
                     self._work()
                 self._problem, pause = "", _POLL_SECONDS
             except Exception as error:  # noqa: BLE001 - whatever it is, jobs must not wait for ever
-                reason = "memory ran out" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
+                reason = "memory ran out" if is_out_of_memory(error) else f"{type(error).__name__}: {reason_of(error)}"
                 if reason != self._problem:
                     _LOG.exception("jobs cannot be run (%s); tried again every %s seconds", reason, _RETRY_SECONDS)
                 self._problem, pause = reason, _RETRY_SECONDS

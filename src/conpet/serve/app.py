@@ -19,12 +19,13 @@ from conpet.serve.job_schemas import ActivateRequest, ConsolidateRequest, Forget
 from conpet.serve.middleware import BodyMiddleware, RequestMiddleware
 from conpet.serve.problems import add_handlers
 from conpet.serve.routes import cost, health, jobs, predict, watch, workspace
-from conpet.serve.schemas import PredictRequest, ProblemFields
+from conpet.serve.schemas import FeedbackRequest, PredictRequest, ProblemFields
 from conpet.serve.settings import ServeSettings
 
 ROUTERS = (health.router, predict.router, workspace.router, cost.router, jobs.router, watch.router)
 BODIES: tuple[type[BaseModel], ...] = (
     PredictRequest,
+    FeedbackRequest,
     ProblemFields,
     TaskUpload,
     StreamUpload,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from conpet.config import LogConfig, Settings
 from conpet.data import Example
-from conpet.errors import ConfigError
+from conpet.errors import ConfigError, reason_of
 from conpet.serve.logs import Log
 from conpet.serve.metrics import Metrics
 from conpet.serve.settings import ServeSettings
@@ -23,6 +23,8 @@ _WAITING = 100_000
 _GATHER_SECONDS = 0.2
 """How long a commit waits for more entries."""
 _RETRY_SECONDS = 5.0
+_KEEP_SECONDS = 60.0
+"""Seconds without answers after which entries that are too old are looked for."""
 
 
 class _Answered(NamedTuple):
@@ -100,15 +102,18 @@ class AnswerRecorder:
         self.predictions.close()
 
     def _work(self) -> None:
+        pause = _KEEP_SECONDS
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._closing)
-                if not self._queue:
+                self._changed.wait_for(lambda: self._queue or self._closing, pause)
+                if self._closing and not self._queue:
                     return
-                if not self._closing:
+                if self._queue and not self._closing:
                     self._changed.wait_for(lambda: self._closing, _GATHER_SECONDS)
                 taken, self._queue = list(self._queue), deque()
-            self._write(taken)
+            if taken:
+                self._write(taken)
+            pause = _GATHER_SECONDS if self._keep() else _KEEP_SECONDS
 
     def _write(self, taken: Sequence[_Answered]) -> None:
         """Append entries; try again until they are written, or the server stops."""
@@ -122,7 +127,9 @@ class AnswerRecorder:
                 break
             except (OSError, ConfigError, sqlite3.Error) as error:
                 if not self._failing:
-                    self._log.error("predictions cannot be recorded; they are answered all the same", reason=str(error))
+                    self._log.error(
+                        "predictions cannot be recorded; they are answered all the same", reason=reason_of(error)
+                    )
                 self._failing = True
             with self._changed:
                 if self._closing:
@@ -134,12 +141,16 @@ class AnswerRecorder:
             self._log.info("predictions are recorded again")
             self._failing = False
         self._metrics.recorded(number, written=True)
-        try:
-            self.predictions.keep_for(self._keep_days)
-        except (OSError, sqlite3.Error) as error:
-            self._log.error("recorded predictions that are too old cannot be deleted yet", reason=str(error))
         with self._changed:
             self._waiting -= number
+
+    def _keep(self) -> bool:
+        """Delete some of the entries that are too old; return whether more are left."""
+        try:
+            return self.predictions.keep_for(self._keep_days)
+        except (OSError, ConfigError, sqlite3.Error) as error:
+            self._log.error("recorded predictions that are too old cannot be deleted yet", reason=reason_of(error))
+            return False
 
     def _rows(self, taken: Sequence[_Answered]) -> list[Row]:
         return [

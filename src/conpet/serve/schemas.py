@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 from pydantic.config import JsonDict
 
 from conpet.data import Example, Span
@@ -208,6 +208,8 @@ _WATCHED: JsonDict = {
             "alarm": True,
             "at": _TIME,
             "since": _TIME,
+            "at_input": 1651,
+            "since_input": 1276,
             "inputs": 1150,
             "hint": "label some of these inputs, and learn them as a new task: `conpet learn`",
         }
@@ -382,6 +384,8 @@ class SignalFields(BaseModel):
     alarm: bool
     at: str | None
     since: str | None
+    at_input: int | None
+    since_input: int | None
     inputs: int | None
     hint: str
 
@@ -402,6 +406,39 @@ class WatchResponse(BaseModel):
     false_alarm: float
     alarms: list[str]
     signals: list[SignalFields]
+    accuracy: dict[str, Any] | None = None
+
+
+class FeedbackFields(BaseModel):
+    """The right label of an answer: that to input `place` of a request, or the newest one to a text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    label: Annotated[str, Field(min_length=1)]
+    request_id: Annotated[str, Field(min_length=1)] | None = None
+    place: Annotated[int, Field(ge=1)] = 1
+    text: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.request_id is None) == (self.text is None):
+            raise ValueError("give either request_id or text")
+        return self
+
+
+class FeedbackRequest(BaseModel):
+    """Right labels of recorded answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    feedback: Annotated[list[FeedbackFields], Field(min_length=1, max_length=10_000)]
+
+
+class FeedbackResponse(BaseModel):
+    """How many of the answers were found in the record, and how many were not."""
+
+    found: int
+    missing: int
 
 
 class ProblemFields(BaseModel):

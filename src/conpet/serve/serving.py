@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from conpet.api import ConPET
-from conpet.errors import is_out_of_memory
+from conpet.errors import is_out_of_memory, reason_of
 from conpet.serve.batching import Batcher
 from conpet.serve.logs import Log
 from conpet.serve.metrics import Metrics
@@ -119,7 +119,9 @@ class Serving:
         try:
             _apart(self._load)
         except Exception as error:  # noqa: BLE001 - whatever it is, there is nothing to serve
-            self._log.error("the workspace cannot be loaded", exc_info=not is_out_of_memory(error), reason=str(error))
+            self._log.error(
+                "the workspace cannot be loaded", exc_info=not is_out_of_memory(error), reason=reason_of(error)
+            )
             self._on_failure(error)
             return
         while not self._stop.wait(self._settings.poll_seconds):
@@ -174,7 +176,7 @@ class Serving:
                 self._log.info("new generation", generation=live.generation, tasks=len(live.state.tasks))
             self._problem = ""
         except Exception as error:  # noqa: BLE001 - the former generation goes on answering
-            reason = str(error) or type(error).__name__
+            reason = reason_of(error)
             if reason != self._problem:
                 self._problem = reason
                 self._metrics.swap_failed()

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from conpet.config import StrictModel
 from conpet.config.settings import switch
-from conpet.errors import ConfigError
+from conpet.errors import ConfigError, reason_of
 from conpet.serve.keys import KEYS
 from conpet.watching.report import REFERENCE, WINDOW, WatchOptions
 from conpet.watching.webhook import check_url
@@ -198,7 +198,7 @@ def _read(file: Path | None) -> dict[str, Any]:
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the settings file {file}: {error}") from error
+        raise ConfigError(f"cannot read the settings file {file}: {reason_of(error, file)}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{file} is not YAML: {error}") from error
     if values is None:

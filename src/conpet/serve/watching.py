@@ -7,7 +7,7 @@ import os
 import threading
 
 from conpet.commands.watch import LogWatch
-from conpet.errors import is_out_of_memory
+from conpet.errors import is_out_of_memory, reason_of
 from conpet.serve.logs import Log
 from conpet.serve.metrics import Metrics
 from conpet.serve.settings import ServeSettings
@@ -72,7 +72,7 @@ class Watcher:
                         self._tell(self.look())
                 self._problem = ""
             except Exception as error:  # noqa: BLE001 - answers go on, and watching is tried again
-                reason = str(error) or type(error).__name__
+                reason = reason_of(error)
                 if reason != self._problem:
                     self._log.error("watching failed", exc_info=not is_out_of_memory(error), reason=reason)
                 self._problem = reason

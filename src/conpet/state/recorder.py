@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from conpet.config import LogConfig
 from conpet.data import Example
+from conpet.errors import reason_of
 from conpet.store.prediction_log import PredictionLog
 from conpet.types import Prediction
 
@@ -50,13 +51,15 @@ class Recorder:
             if not self._failing:
                 self._failing = True
                 warnings.warn(
-                    f"predictions are not recorded until this is mended: {error}. They are answered all the same, and "
-                    "the record will say how many are missing",
+                    f"predictions are not recorded until this is mended: {reason_of(error)}. They are answered all the "
+                    "same, and the record will say how many are missing",
                     stacklevel=2,
                 )
             return list(predictions)
         try:
             self._log.keep_for(config.keep_days)
         except (OSError, sqlite3.Error) as error:
-            warnings.warn(f"recorded predictions that are too old cannot be deleted yet: {error}", stacklevel=2)
+            warnings.warn(
+                f"recorded predictions that are too old cannot be deleted yet: {reason_of(error)}", stacklevel=2
+            )
         return [replace(one, request_id=request) for one in predictions]

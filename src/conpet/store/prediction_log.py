@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -45,8 +45,9 @@ from conpet.types import Prediction
 
 FILE = "predictions.sqlite"
 KEY = "predictions.key"
-LOG_VERSION = 1
+LOG_VERSION = 2
 HOUR = 3600
+_DAY = 86_400
 PAGE = 100
 """Default number of entries in a page."""
 _KEY_BYTES = 32
@@ -103,6 +104,15 @@ Table(
     Column("digest", LargeBinary),
 )
 Table("meta", _TABLES, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
+_FEEDBACK = Table(
+    "feedback",
+    _TABLES,
+    Column("id", Integer, primary_key=True),
+    Column("prediction", Integer, nullable=False, unique=True),
+    Column("time", Float, nullable=False),
+    Column("label", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
 Table(
     "alarm",
     _TABLES,
@@ -122,7 +132,7 @@ _CLEAR = f"UPDATE prediction SET {', '.join(f'{name} = NULL' for name in _FIELDS
 PRUNE_SECONDS = 3600.0
 """Seconds between deletions of entries that are too old."""
 _CHUNK = 10_000
-"""Entries that are read at a time."""
+"""Entries that are read, or deleted, at a time."""
 
 Row = tuple[Any, ...]
 """The values of an entry before it has an id and a digest."""
@@ -181,10 +191,10 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What watching needs of an entry; see `LogEntry`. The time is in seconds since 1970, in UTC."""
+    """What watching needs of an entry; see `LogEntry`. The time is in seconds since 1970, or None if not known."""
 
     id: int
-    time: float
+    time: float | None
     kind: str
     generation: int | None
     task: str
@@ -194,6 +204,28 @@ class Watched:
     decision: str
     selector: float | None
     scope: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A recorded answer whose right label is known.
+
+    Attributes:
+        time: When it was given, in seconds since 1970.
+        task: The task that answered.
+        label: The label that was given.
+        right: The right label.
+    """
+
+    time: float
+    task: str
+    label: str | None
+    right: str
+
+    @property
+    def correct(self) -> bool:
+        """Whether the label that was given is right."""
+        return self.label == self.right
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,32 +394,53 @@ class PredictionLog:
         """Count entries that could not be written; the next append notes that they are missing."""
         self._lost += number
 
-    def keep_for(self, days: int | None) -> None:
-        """Delete entries older than some days, at most once in `PRUNE_SECONDS`; None keeps all."""
-        now = time.monotonic()
-        if days is not None and (not self._pruned or now - self._pruned > PRUNE_SECONDS):
-            self._pruned = now
-            self.prune(datetime.now(UTC) - timedelta(days=days))
+    def keep_for(self, days: int | None) -> bool:
+        """Delete entries older than some days, at most `_CHUNK` at a time; return whether more are left to delete.
 
-    def prune(self, before: datetime) -> int:
-        """Delete the entries before a moment; return how many there were."""
-        if not self.exists:
-            return 0
-        limit = before.timestamp()
+        Once none is left, nothing is done for `PRUNE_SECONDS`.
+
+        Args:
+            days: The days; None keeps all.
+        """
+        now = time.monotonic()
+        if days is None or (self._pruned and now - self._pruned < PRUNE_SECONDS):
+            return False
+        self._pruned = now
+        more = self.prune(datetime.now(UTC) - timedelta(days=days), _CHUNK) >= _CHUNK
+        if more:
+            self._pruned = 0.0
+        return more
+
+    def prune(self, before: datetime, most: int | None = None) -> int:
+        """Delete the entries before a moment, the oldest first; return how many were deleted.
+
+        A transaction deletes at most `_CHUNK` entries, so others can append between them.
+
+        Args:
+            before: The moment.
+            most: Stop after about so many entries; None to delete all.
+        """
+        removed, part = 0, _CHUNK
+        while self.exists and part == _CHUNK and (most is None or removed < most):
+            part = self._prune_chunk(before.timestamp())
+            removed += part
+        if removed:
+            self._clear_journal()
+        return removed
+
+    def _prune_chunk(self, limit: float) -> int:
         with self._changing() as raw:
-            # Not by the index of times, which would sort all younger entries: this reads only what is deleted.
-            query = "SELECT id FROM prediction NOT INDEXED WHERE time >= ? ORDER BY id LIMIT 1"
-            newer = raw.execute(query, (limit,)).fetchone()
-            last = raw.execute(
-                "SELECT id, digest FROM prediction WHERE id < ? ORDER BY id DESC LIMIT 1",
-                (newer[0] if newer else 1 << 62,),
-            ).fetchone()
             raw.execute("DELETE FROM hour WHERE hour < ?", (int(limit // HOUR),))
+            last, removed = None, 0
+            for entry in raw.execute("SELECT id, time, digest FROM prediction ORDER BY id LIMIT ?", (_CHUNK,)):
+                if entry[1] >= limit:
+                    break
+                last, removed = entry, removed + 1
             if last is None:
                 return 0
-            removed = raw.execute("DELETE FROM prediction WHERE id <= ?", (last[0],)).rowcount
-            _add_note(raw, "pruned", removed, last[1])
-        self._clear_journal()
+            raw.execute("DELETE FROM feedback WHERE prediction <= ?", (last[0],))
+            raw.execute("DELETE FROM prediction WHERE id <= ?", (last[0],))
+            _note_pruned(raw, removed, last[2])
         return removed
 
     def forget(
@@ -406,6 +459,7 @@ class PredictionLog:
             return 0
         cleared = 0
         with self._changing() as raw:
+            raw.executemany("DELETE FROM feedback WHERE label = ?", [(label,) for label in labels])
             for column, values in (("hash", hashes), ("task", tasks), ("label", labels)):
                 for value in values:
                     cleared += raw.execute(f"{_CLEAR} WHERE {column} = ?", (value,)).rowcount
@@ -414,12 +468,27 @@ class PredictionLog:
             for task in tasks:
                 quoted = json.dumps(task, ensure_ascii=False)
                 cleared += raw.execute(f"{_CLEAR} WHERE instr(modules, ?)", (quoted,)).rowcount
+            raw.execute("DELETE FROM feedback WHERE prediction IN (SELECT id FROM prediction WHERE request IS NULL)")
             signals = [*(f"task {task}" for task in tasks), *(f"label {label}" for label in labels)]
             raw.executemany("DELETE FROM alarm WHERE signal = ?", [(signal,) for signal in signals])
             if cleared:
                 _add_note(raw, "forgotten", cleared)
         self._clear_journal()
         return cleared
+
+    def add_feedback(self, right: Mapping[int, str]) -> None:
+        """Keep the right labels of entries; a label that is given again replaces the former one.
+
+        Args:
+            right: The right label of each entry, by its number.
+        """
+        rows = [(number, time.time(), label) for number, label in right.items()]
+        with self._changing() as raw:
+            raw.executemany(
+                "INSERT INTO feedback (prediction, time, label) VALUES (?, ?, ?) "
+                "ON CONFLICT (prediction) DO UPDATE SET label = excluded.label",
+                rows,
+            )
 
     def restart_watch(self) -> None:
         """Let watching begin anew: the present inputs are the reference from now on."""
@@ -504,6 +573,27 @@ class PredictionLog:
         while rows := self._select(query.where(columns.id > after).limit(_CHUNK)):
             for row in rows:
                 yield Watched(*row)
+            after = rows[-1].id
+
+    def judged(self, after: int, generations: int, entries_after: int = 0) -> Iterator[tuple[int, Judged]]:
+        """Yield the recorded answers whose right labels are known, in the order in which these became known.
+
+        Args:
+            after: Only feedback with higher numbers.
+            generations: Only answers of this generation or later ones.
+            entries_after: Only entries with higher numbers.
+
+        Yields:
+            The number of the feedback, and the answer.
+        """
+        entry, given = _PREDICTION.columns, _FEEDBACK.columns
+        query = select(given.id, entry.time, entry.task, entry.label, given.label.label("right"))
+        query = query.join_from(_FEEDBACK, _PREDICTION, given.prediction == entry.id).where(
+            entry.generation >= generations, entry.id > entries_after
+        )
+        while rows := self._select(query.where(given.id > after).order_by(given.id).limit(_CHUNK)):
+            for number, *values in rows:
+                yield number, Judged(*values)
             after = rows[-1].id
 
     def counts(self, since: datetime | None = None, *, hours: int = 1, labels: bool = True) -> list[HourCount]:
@@ -716,6 +806,18 @@ def _head(raw: sqlite3.Connection) -> bytes:
     if last is None:
         last = raw.execute("SELECT digest FROM note WHERE what = 'pruned' ORDER BY id DESC LIMIT 1").fetchone()
     return bytes(last[0]) if last else b""
+
+
+def _note_pruned(raw: sqlite3.Connection, number: int, digest: bytes) -> None:
+    """Note that the oldest entries were deleted; what one user deletes on one day (UTC) is one note."""
+    query = "SELECT id, time, actor FROM note WHERE what = 'pruned' ORDER BY id DESC LIMIT 1"
+    last, now = raw.execute(query).fetchone(), time.time()
+    if last is None or (last[1] // _DAY, last[2]) != (now // _DAY, actor()):
+        _add_note(raw, "pruned", number, digest)
+        return
+    raw.execute(
+        "UPDATE note SET time = ?, number = number + ?, digest = ? WHERE id = ?", (now, number, digest, last[0])
+    )
 
 
 def _add_note(raw: sqlite3.Connection, what: str, number: int, digest: bytes | None = None) -> None:

@@ -5,32 +5,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from conpet.report.text import wilson_interval
-from conpet.watching.report import moment
+from conpet.store.prediction_log import Judged
 
 CONFUSIONS = 20
 """Most pairs of confused labels that are listed."""
 _PERIODS = ((2 * 86_400, 3600, "hour"), (60 * 86_400, 86_400, "day"), (float("inf"), 604_800, "week"))
 """Longest time that is divided into periods of some seconds, and the name of such a period."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """An answer whose right label is known.
-
-    Attributes:
-        time: When it was given, in seconds since 1970.
-        task: The task that answered.
-        label: The label that was given.
-        right: The right label.
-    """
-
-    time: float
-    task: str
-    label: str | None
-    right: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +78,16 @@ def accuracy_of(answers: Sequence[Judged], missing: int) -> Accuracy:
     tasks: dict[str, list[bool]] = defaultdict(list)
     labels: dict[str, list[bool]] = defaultdict(list)
     for one in sorted(answers, key=lambda one: one.time):
-        right = one.label == one.right
-        periods[moment(one.time // seconds * seconds).isoformat()].append(right)
-        tasks[one.task].append(right)
-        labels[one.right].append(right)
-    wrong = Counter((one.right, one.label or f"task {one.task}") for one in answers if one.label != one.right)
+        start = datetime.fromtimestamp(one.time // seconds * seconds, UTC)
+        periods[start.isoformat()].append(one.correct)
+        tasks[one.task].append(one.correct)
+        labels[one.right].append(one.correct)
+    wrong = Counter((one.right, one.label or f"task {one.task}") for one in answers if not one.correct)
     by_label = sorted(map(_share, labels, labels.values()), key=lambda one: (one.right / one.n, -one.n, one.name))
     return Accuracy(
         len(answers),
         missing,
-        _share("all", [one.label == one.right for one in answers]) if answers else None,
+        _share("all", [one.correct for one in answers]) if answers else None,
         tuple(map(_share, periods, periods.values())),
         period,
         tuple(sorted(map(_share, tasks, tasks.values()), key=lambda one: one.name)),

@@ -16,6 +16,7 @@ all before them: after a change they become the rule.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import lgamma
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +36,14 @@ _TAILS = (
 """Cuts of the densities for scores, and their value on the outer side."""
 _ODDS = (0.25, 0.5, 0.7, 1.4, 2.0, 4.0)
 """Factors of the odds of a share that the densities for shares bet on."""
+_ERROR_ODDS = (1.25, 1.5, 2.0, 3.0, 5.0)
+"""Factors of the odds of an error that the densities for errors bet on."""
 _START_EVERY = 4
 """Blocks between starts of bets."""
 _DATING = 0.1
 """What a block must gain to count towards the beginning of a change: chance alone may gain a little for long."""
+_HALVINGS = 60
+"""Steps of a bisection; more would not change a float."""
 _PARTS = 2.1098
 """Sum of `1 / (j log(j)^2)` over j from 2, rounded up."""
 
@@ -168,6 +173,7 @@ class Martingales:
 
 SCORE_BETS = 2 * len(_TAILS)
 SHARE_BETS = len(_ODDS)
+ERROR_BETS = len(_ERROR_ODDS)
 
 
 def score_gains(p_values: Array) -> Array:
@@ -198,3 +204,42 @@ def share_gains(p_values: Array, expected: Array) -> Array:
     inside = (p_values < expected).sum(axis=0)[:, None]
     gains: Array = inside * np.log(wanted / share) + (len(p_values) - inside) * np.log((1 - wanted) / (1 - share))
     return gains
+
+
+def error_gains(errors: int, n: int, limit: float) -> Array:
+    """Return what bets on a higher error rate gain in a block `[1, ERROR_BETS]`, as logarithms.
+
+    A factor is the likelihood ratio of a higher rate against `limit`. Its mean is at most 1 as long as the probability
+    of each error, given all before it, is at most `limit`; so Ville's inequality holds without any assumption on how
+    the errors depend on each other.
+
+    Args:
+        errors: Number of wrong answers in the block.
+        n: Number of answers in it.
+        limit: The highest error rate without a change, above 0 and below 1.
+    """
+    odds = np.array(_ERROR_ODDS) * limit / (1 - limit)
+    wanted = odds / (1 + odds)
+    gains: Array = errors * np.log(wanted / limit) + (n - errors) * np.log((1 - wanted) / (1 - limit))
+    return gains[None, :]
+
+
+def highest_rate(errors: int, n: int, doubt: float) -> float:
+    """Return the upper confidence limit of an error rate (Clopper and Pearson 1934).
+
+    Args:
+        errors: Number of errors.
+        n: Number of independent examples, 1 or more.
+        doubt: Probability that the true rate is higher, above 0 and below 1.
+    """
+    if errors >= n:
+        return 1.0
+    terms = np.array([lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) for k in range(errors + 1)])
+    counts = np.arange(errors + 1)
+    low, high = errors / n, 1.0
+    for _ in range(_HALVINGS):
+        rate = (low + high) / 2
+        # The probability of as few errors falls as the rate rises.
+        as_few = np.exp(terms + counts * np.log(rate) + (n - counts) * np.log1p(-rate)).sum()
+        low, high = (rate, high) if as_few > doubt else (low, rate)
+    return high

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -60,9 +60,12 @@ class Signal:
         evidence: The capital of the bet against "nothing has changed", 1 at the start; its highest value so far.
         threshold: The capital at which there is an alarm.
         alarm: Whether there was an alarm.
-        at: Time of the alarm.
+        at: Time of the alarm; None if the times of the inputs are not known.
         since: When what it found probably began.
-        inputs: Inputs from the end of the reference to the alarm.
+        at_input: Number of the input at the alarm: of the entry in the record, or of the row in the file. For
+            feedback, the number of right labels up to then.
+        since_input: Number of the input where what it found probably began.
+        inputs: Inputs, or right labels, from the end of the reference to the alarm.
         hint: What to do next.
     """
 
@@ -75,6 +78,8 @@ class Signal:
     alarm: bool = False
     at: datetime | None = None
     since: datetime | None = None
+    at_input: int | None = None
+    since_input: int | None = None
     inputs: int | None = None
     hint: str = ""
 
@@ -102,7 +107,7 @@ class WatchReport:
         reference: Number of inputs in the reference so far.
         complete: Whether the reference is complete; before, nothing is compared with it.
         window: Number of inputs in the window.
-        first: Time of the first input; None without inputs.
+        first: Time of the first input; None without inputs, or if it is not known.
         last: Time of the last one.
         start: Number of the first entry of the record that is watched; 0 for inputs of a file.
         false_alarm: Probability of any alarm ever, if nothing changes.
@@ -126,6 +131,16 @@ class WatchReport:
     def alarms(self) -> tuple[Signal, ...]:
         """The signals with an alarm."""
         return tuple(signal for signal in self.signals if signal.alarm)
+
+    def numbered(self, numbers: Sequence[int]) -> WatchReport:
+        """Return the report with other numbers for the inputs: the first becomes `numbers[0]`."""
+        signals = [
+            replace(one, at_input=numbers[one.at_input - 1], since_input=numbers[one.since_input - 1])
+            if one.at_input is not None and one.since_input is not None
+            else one
+            for one in self.signals
+        ]
+        return replace(self, signals=tuple(signals))
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
@@ -158,6 +173,6 @@ def _extent(value: int | str, name: str) -> tuple[float, bool]:
     return int(value), False
 
 
-def moment(seconds: float) -> datetime:
-    """Return a time in seconds since 1970 as a moment in UTC."""
-    return datetime.fromtimestamp(seconds, UTC)
+def moment(seconds: float | None) -> datetime | None:
+    """Return a time in seconds since 1970 as a moment in UTC; None for an unknown time."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -7,18 +7,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from conpet.store.prediction_log import Watched
+from conpet.store.prediction_log import Judged, Watched
 from conpet.watching.martingale import (
     BLOCK,
+    ERROR_BETS,
     SCORE_BETS,
     SHARE_BETS,
     Array,
     Martingales,
     Ranks,
     Shares,
+    error_gains,
+    highest_rate,
     score_gains,
     share_gains,
 )
@@ -30,6 +34,10 @@ UNFIT = 0.5
 """An input fits no label if its probability of belonging to something learned is lower."""
 RARE = 0.05
 """Inputs whose score is among so many of the lowest of held-out examples are counted."""
+FEEDBACK_BLOCK = 5
+"""Right labels between looks at the capital of the bets on errors."""
+Item = TypeVar("Item")
+Answer = TypeVar("Answer", Watched, Judged)
 
 
 @dataclass(frozen=True)
@@ -39,10 +47,14 @@ class Baseline:
     Attributes:
         labels: The labels of each task, by name.
         held_out: Scores of held-out examples of learned labels, ascending, by kind of input.
+        answered: Number of held-out examples that were answered, and of those answered right.
+        margin: The fall of the accuracy that is accepted, 0 to 1.
     """
 
     labels: Mapping[str, Sequence[str]]
     held_out: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    answered: tuple[int, int] = (0, 0)
+    margin: float = 0.0
 
 
 _HINTS = {
@@ -56,6 +68,8 @@ _HINTS = {
     "scope": "look at recent inputs: spelling, language or subject may have changed; `conpet evaluate -i` on labelled "
     "ones",
     "learning": "the inputs are unlike the examples: add some of them with `conpet learn --extend`",
+    "accuracy": "see which labels are taken for which, and add such inputs with their right labels: `conpet learn "
+    "--extend`",
 }
 """What to do after an alarm, by family of signals."""
 
@@ -67,7 +81,35 @@ _MEANINGS = {
     "confidence": "mean probability that the answer is right",
     "scope": "mean probability that an input belongs to something learned",
     "learning": f"share of inputs less like the labels than {1 - RARE:.0%} of held-out examples",
+    "accuracy": "share of right answers among those whose right label is known; the reference is that of held-out "
+    "examples",
 }
+
+
+class Mark(NamedTuple):
+    """Where a block of answers begins: the number and the time of its first one."""
+
+    number: int
+    time: float | None
+
+
+class _Window(Generic[Answer]):
+    """The last answers, by number or by time."""
+
+    def __init__(self, options: WatchOptions) -> None:
+        self._options = options
+        self.answers: deque[Answer] = deque()
+
+    def add(self, one: Answer) -> None:
+        """Add an answer, and drop those that are too old."""
+        self.answers.append(one)
+        options = self._options
+        while len(self.answers) > 1 and (
+            (self.answers[0].time or 0.0) < (one.time or 0.0) - options.window
+            if options.window_seconds
+            else len(self.answers) > options.window
+        ):
+            self.answers.popleft()
 
 
 class Watch:
@@ -88,16 +130,22 @@ class Watch:
         self._start = start
         self._baseline = baseline
         self._inputs = 0
-        self._first = self._last = 0.0
+        self._first: float | None = None
+        self._last: float | None = None
         self._reference: list[Watched] | None = []
         self._waiting: list[Watched] = []
-        self._recent: deque[Watched] = deque()
-        self._times: list[float] = []  # of the first input of each block after the reference
-        self._families: list[_Family] = []
+        self._recent: _Window[Watched] = _Window(options)
+        self._marks: list[Mark] = []  # of the blocks after the reference
+        self._families: list[_Family[Watched]] = []
         self._reference_size = 0
         self._learning = _LearningFamily(baseline, self._threshold)
         self._learning_waits: list[Watched] = []
-        self._learning_times: list[float] = []
+        self._learning_marks: list[Mark] = []
+        self._accuracy = _AccuracyFamily(baseline, options.false_alarm / len(_FAMILIES))
+        self._feedback = 0
+        self._judged_waits: list[Judged] = []
+        self._judged_marks: list[Mark] = []
+        self._judged_recent: _Window[Judged] = _Window(options)
 
     @property
     def inputs(self) -> int:
@@ -107,7 +155,8 @@ class Watch:
     @property
     def alarm(self) -> bool:
         """Whether any signal has raised an alarm."""
-        return any(bool((family.tests.alarm >= 0).any()) for family in (*self._families, self._learning))
+        tests = [*(family.tests for family in self._families), self._learning.tests, self._accuracy.tests]
+        return any(bool((one.alarm >= 0).any()) for one in tests)
 
     def add(self, answers: Iterable[Watched]) -> None:
         """Add answers."""
@@ -116,7 +165,7 @@ class Watch:
                 self._first = one.time
             self._inputs += 1
             self._last = one.time
-            self._remember(one)
+            self._recent.add(one)
             if self._reference is None:
                 self._waiting.append(one)
             elif self._belongs_to_reference(one):
@@ -127,12 +176,25 @@ class Watch:
             self._learning_waits.append(one)
         self._advance()
 
+    def add_feedback(self, answers: Iterable[Judged]) -> None:
+        """Add answers whose right labels are known, in the order in which these became known."""
+        for one in answers:
+            self._judged_waits.append(one)
+            self._judged_recent.add(one)
+        for block in _blocks(self._judged_waits, FEEDBACK_BLOCK):
+            self._judged_marks.append(Mark(self._feedback + 1, block[0].time))
+            self._feedback += len(block)
+            self._accuracy.add(block)
+
     def report(self) -> WatchReport:
         """Return what was found so far."""
-        recent = list(self._recent)
-        signals = [signal for family in self._families for signal in family.signals(recent, self._times)]
+        recent = list(self._recent.answers)
+        signals = [signal for family in self._families for signal in family.signals(recent, self._marks)]
         if self._learning.possible:
-            signals += self._learning.signals(recent, self._learning_times)
+            signals += self._learning.signals(recent, self._learning_marks)
+        judged = list(self._judged_recent.answers)
+        if judged and self._accuracy.possible:
+            signals += self._accuracy.signals(judged, self._judged_marks)
         complete = self._reference is None
         return WatchReport(
             self._generation,
@@ -140,30 +202,21 @@ class Watch:
             self._reference_size if self._reference is None else len(self._reference),
             complete,
             len(recent),
-            moment(self._first) if self._inputs else None,
-            moment(self._last) if self._inputs else None,
+            moment(self._first),
+            moment(self._last),
             self._start,
             self._options.false_alarm,
             tuple(signals),
         )
-
-    def _remember(self, one: Watched) -> None:
-        """Keep the window."""
-        self._recent.append(one)
-        options = self._options
-        if not options.window_seconds:
-            while len(self._recent) > options.window:
-                self._recent.popleft()
-            return
-        while self._recent[0].time < one.time - options.window:
-            self._recent.popleft()
 
     def _belongs_to_reference(self, one: Watched) -> bool:
         former = len(self._reference or ())
         if former < LEAST_REFERENCE:
             return True
         options = self._options
-        return one.time < self._first + options.reference if options.reference_seconds else former < options.reference
+        if not options.reference_seconds:
+            return former < options.reference
+        return (one.time or 0.0) < (self._first or 0.0) + options.reference
 
     def _threshold(self, members: int) -> float:
         """Return the threshold of a test in a family with some members."""
@@ -189,28 +242,28 @@ class Watch:
 
     def _advance(self) -> None:
         """Bet on all complete blocks."""
-        for block in _blocks(self._waiting):
-            self._times.append(block[0].time)
+        for block in _blocks(self._waiting, BLOCK):
+            self._marks.append(Mark(block[0].id, block[0].time))
             for family in self._families:
                 family.add(block)
-        for block in _blocks(self._learning_waits):
-            self._learning_times.append(block[0].time)
+        for block in _blocks(self._learning_waits, BLOCK):
+            self._learning_marks.append(Mark(block[0].id, block[0].time))
             self._learning.add(block)
 
 
-def _blocks(waiting: list[Watched]) -> Iterator[list[Watched]]:
+def _blocks(waiting: list[Item], size: int) -> Iterator[list[Item]]:
     """Yield complete blocks; what is left waits."""
-    blocks = len(waiting) // BLOCK
+    blocks = len(waiting) // size
     for number in range(blocks):
-        yield waiting[number * BLOCK : (number + 1) * BLOCK]
-    del waiting[: blocks * BLOCK]
+        yield waiting[number * size : (number + 1) * size]
+    del waiting[: blocks * size]
 
 
-_FAMILIES = ("tasks", "labels", "declined", "asked", "unfit", "selector", "confidence", "scope", "learning")
+_FAMILIES = ("tasks", "labels", "declined", "asked", "unfit", "selector", "confidence", "scope", "learning", "accuracy")
 Threshold = Callable[[int], float]
 
 
-class _Family(ABC):
+class _Family(ABC, Generic[Answer]):
     """Signals that are tested together.
 
     Args:
@@ -225,30 +278,36 @@ class _Family(ABC):
         self.tests = tests
         self._random = np.random.default_rng(int.from_bytes(sha256(name.encode()).digest()[:8]))
 
+    block = BLOCK
+    """Answers in a block."""
+
     @abstractmethod
-    def add(self, block: Sequence[Watched]) -> None:
+    def add(self, block: Sequence[Answer]) -> None:
         """Bet on a block."""
 
     @abstractmethod
-    def values(self, answers: Sequence[Watched]) -> list[float | None]:
+    def values(self, answers: Sequence[Answer]) -> list[float | None]:
         """Return the value of each signal in some answers."""
 
     @abstractmethod
     def references(self) -> list[float | None]:
         """Return the value of each signal in the reference."""
 
-    def signals(self, recent: Sequence[Watched], times: Sequence[float]) -> list[Signal]:
+    def signals(self, recent: Sequence[Answer], marks: Sequence[Mark]) -> list[Signal]:
         """Return the signals.
 
         Args:
             recent: The window.
-            times: Time of the first input of each block.
+            marks: Where each block begins.
         """
         tests = self.tests
         found = []
         rows = zip(self._names, self.values(recent), self.references(), strict=True)
         for at, (name, value, reference) in enumerate(rows):
-            alarm, since = int(tests.alarm[at]), int(tests.since[at])
+            alarm = int(tests.alarm[at])
+            raised = alarm >= 0
+            reached = marks[min(alarm + 1, len(marks) - 1)] if raised else None
+            began = marks[int(tests.since[at])] if raised else None
             found.append(
                 Signal(
                     name,
@@ -257,11 +316,13 @@ class _Family(ABC):
                     reference,
                     float(np.exp(min(tests.highest[at], 700.0))),
                     float(tests.thresholds[at]),
-                    alarm=alarm >= 0,
-                    at=moment(times[min(alarm + 1, len(times) - 1)]) if alarm >= 0 else None,
-                    since=moment(times[since]) if alarm >= 0 else None,
-                    inputs=(alarm + 1) * BLOCK if alarm >= 0 else None,
-                    hint=_HINTS[self._name] if alarm >= 0 else "",
+                    alarm=raised,
+                    at=moment(reached.time) if reached else None,
+                    since=moment(began.time) if began else None,
+                    at_input=reached.number if reached else None,
+                    since_input=began.number if began else None,
+                    inputs=(alarm + 1) * self.block if raised else None,
+                    hint=_HINTS[self._name] if raised else "",
                 )
             )
         return found
@@ -272,7 +333,7 @@ class _Family(ABC):
         return f"share of answers with the {name}" if self._name == "labels" else _MEANINGS[self._name]
 
 
-class _SharesFamily(_Family):
+class _SharesFamily(_Family[Watched]):
     """Shares of answers.
 
     Args:
@@ -324,7 +385,7 @@ class _SharesFamily(_Family):
         return events
 
 
-class _ScoresFamily(_Family):
+class _ScoresFamily(_Family[Watched]):
     """One score of each answer.
 
     Args:
@@ -403,7 +464,7 @@ class _RanksByKind:
         return {kind: (rows, np.array(scores)) for kind, (rows, scores) in found.items()}
 
 
-class _LearningFamily(_Family):
+class _LearningFamily(_Family[Watched]):
     """Scores of belonging to something learned, against those of held-out examples.
 
     Args:
@@ -438,6 +499,41 @@ class _LearningFamily(_Family):
 
     def _score(self, one: Watched) -> float | None:
         return one.scope if one.kind in self._limits else None
+
+
+class _AccuracyFamily(_Family[Judged]):
+    """Right answers, against those to held-out examples.
+
+    The limit of the error rate is the upper confidence limit of that of held-out examples, and the margin. Half of the
+    probability of a false alarm is for that limit, half for the bets against it.
+
+    Args:
+        baseline: What answers are compared with.
+        false_alarm: Probability of a false alarm, ever.
+    """
+
+    block = FEEDBACK_BLOCK
+
+    def __init__(self, baseline: Baseline, false_alarm: float) -> None:
+        super().__init__("accuracy", ["accuracy"], Martingales(np.full(1, 2 / false_alarm), ERROR_BETS))
+        n, right = baseline.answered
+        self._reference = right / n if n else None
+        limit = 1.0 if n < LEAST_HELD_OUT else highest_rate(n - right, n, false_alarm / 2) + baseline.margin
+        self.possible = limit < 1
+        self._limit = limit
+
+    def add(self, block: Sequence[Judged]) -> None:
+        """Bet on a block."""
+        if self.possible:
+            self.tests.add(error_gains(sum(not one.correct for one in block), len(block), self._limit))
+
+    def values(self, answers: Sequence[Judged]) -> list[float | None]:
+        """Return the share of right answers."""
+        return [sum(one.correct for one in answers) / len(answers) if answers else None]
+
+    def references(self) -> list[float | None]:
+        """Return the share of held-out examples that were answered right."""
+        return [self._reference]
 
 
 def _mean(answers: Sequence[Watched], of: Callable[[Watched], float | None]) -> float | None:

@@ -294,7 +294,7 @@ class TestAce:
         write_ldc(tmp_path, apf(relation("PHYS", "Located", "E3", "E4")))
         write_ldc(tmp_path, apf(relation("PHYS", "Located", "E3", "E4")), name="X2")
         next(tmp_path.rglob("X2.sgm")).unlink()
-        assert "X2.sgm: cannot be read: No such file" in reasons("ace2005", tmp_path)
+        assert "X2.sgm: cannot be read: no such file" in reasons("ace2005", tmp_path)
 
 
 DYGIE: dict[str, Any] = {

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from conpet.data.benchmarks.reading import Reading
 from conpet.data.example import Example, Span
 from conpet.data.rows import RowError
-from conpet.errors import Problem
+from conpet.errors import Problem, reason_of
 
 ANNOTATION = ".apf.xml"
 WITHOUT_SUBTYPE = "METONYMY"
@@ -60,8 +60,7 @@ def read_document(reading: Reading, path: Path, subtype: Callable[[str], str]) -
         mentions = dict(map(_mention, root.iter("entity_mention")))
     except (OSError, UnicodeDecodeError, ElementTree.ParseError, RowError) as error:
         file = source if isinstance(error, OSError | UnicodeDecodeError) else path
-        reason = error.strerror if isinstance(error, OSError) else error
-        reading.problems.append(Problem(str(file), None, f"cannot be read: {reason}"))
+        reading.problems.append(Problem(str(file), None, f"cannot be read: {reason_of(error, file)}"))
         return ()
     shifted = {name for name, mention in mentions.items() if not _matches_text(text, mention)}
     breaks = [(match.start(), match.end()) for match in _BREAK.finditer(text)]

@@ -14,7 +14,7 @@ from conpet.data.files import raw_rows
 from conpet.data.labelled import Grouping, LabelledData
 from conpet.data.raw import Note, RawRow, ReadOptions
 from conpet.data.rows import RowError
-from conpet.errors import DataError, Problem, plural
+from conpet.errors import DataError, Problem, plural, reason_of
 
 Row = TypeVar("Row")
 _BRACKETS = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
@@ -221,7 +221,7 @@ def _text(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise _wrong(path, f"cannot be read: {error.strerror}") from None
+        raise _wrong(path, f"cannot be read: {reason_of(error, path)}") from None
     except UnicodeDecodeError as error:
         raise _wrong(path, f"is not UTF-8 text (byte {error.start + 1})") from None
     if not text.strip():
