@@ -18,8 +18,10 @@ TOLERANCE = 3e-6
 """Training stops when an iteration lowers the mean loss by less: after some 25 iterations, close to the optimum."""
 REVISED = 30
 """Most other columns that are trained with new ones: those with the largest gradient."""
-STAGE_ITERATIONS = 12
-"""Most iterations that train new columns alone, and most iterations that train them with the revised ones."""
+NEW_ITERATIONS = 12
+"""Most iterations that train new columns alone."""
+REVISING_ITERATIONS = 25
+"""Most iterations that train them with the revised ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,9 +130,9 @@ class LogisticRegression:
         added = torch.tensor(new, dtype=torch.int64)
         others = columns[~torch.isin(columns, added)]
         if new and len(others) > REVISED:
-            parameters = loss.minimised(parameters, added, STAGE_ITERATIONS)
+            parameters = loss.minimised(parameters, added, NEW_ITERATIONS)
             largest = loss.gradient(parameters)[:, others].norm(dim=0).topk(REVISED).indices
-            parameters = loss.minimised(parameters, torch.cat([added, others[largest]]), STAGE_ITERATIONS)
+            parameters = loss.minimised(parameters, torch.cat([added, others[largest]]), REVISING_ITERATIONS)
         else:
             parameters = loss.minimised(parameters, columns, MAX_ITERATIONS)
         return LogisticWeights(start.labels, parameters[:-1] * scale, parameters[-1])

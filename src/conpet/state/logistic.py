@@ -22,9 +22,10 @@ from conpet.state.statistics import class_sums_of, classes_of, features_of
 MAX_EXAMPLES = 4096
 """Most old examples that take part in a training.
 
-Up to this number all do, and all weights are trained. Beyond it, the weights of the changed tasks and of those nearest
-to them are trained: on all of their examples, and on some of every other task, so that no label is left out. The
-nearest tasks and the others get half of the number each.
+Up to this number all do, and all weights may be trained. Beyond it, the weights of the changed tasks and of those
+nearest to them may be: on all of their examples, and on some of every other task, so that no label is left out. The
+nearest tasks and the others get half of the number each. Of the labels learned before, few are trained (see
+`LogisticRegression.fit`), unless examples were removed.
 """
 MAX_OTHERS = 128
 """Most other tasks whose examples are read for a training; with more, they are drawn at random."""
