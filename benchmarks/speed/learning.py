@@ -30,6 +30,8 @@ from conpet.modules.adapter import ADAPTER_TENSORS
 from conpet.modules.module import PetModule
 from conpet.modules.optimisation import epoch_batches
 from conpet.modules.training import TrainingJob, train_module
+from conpet.replay.memory import Subset, states_of
+from conpet.replay.memory_writer import past_examples
 from conpet.state.reading import seed_of
 from conpet.state.slots import MODULE
 from conpet.types import LearnReport
@@ -377,8 +379,6 @@ class LearnLateTask(Row):
         sources = {"late": bench.many(bench.sizes.hundred - 1), "early": bench.many(1)}
         task = replace(bench.tasks[0], settings={"training": {"epochs": 3}})
 
-        known = [example for toy in bench.toys[: bench.sizes.hundred - 1] for example in toy.validation]
-
         def prepare(number: int) -> tuple[Prepared, Prepared]:
             sides = []
             for name, source in sources.items():
@@ -387,7 +387,7 @@ class LearnLateTask(Row):
                 learner = ConPET.open(path, device=bench.device)
                 learner.predict(["loaded once per process"])
                 cache = learner.backbone.cache = StateCache(path.with_suffix(".states"), limit_bytes=1 << 30)
-                learner.backbone.states(known)
+                read_held_out(learner)
                 sides.append(Prepared(learner, cache))
             return sides[0], sides[1]
 
@@ -414,6 +414,15 @@ class LearnLateTask(Row):
                 growth=bench.growth(),
             )
         }
+
+
+def read_held_out(learner: ConPET) -> None:
+    """Fill the cache of states with what earlier changes left there: held-out examples of the tasks, with features."""
+    *compared, newest = past_examples(learner.store.snapshot().tasks)
+    newest.states(learner.backbone, Subset.VALIDATION)
+    if compared:
+        drawn = [(source, range(source.count(Subset.VALIDATION))) for source in compared]
+        states_of(drawn, learner.backbone, Subset.VALIDATION, features_first=True)
 
 
 def module_of(learner: ConPET, task: str) -> Mapping[str, Tensor]:

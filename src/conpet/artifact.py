@@ -26,6 +26,9 @@ TABLE_SUFFIX = ".jsonl"
 KEPT_BYTES = 512
 """Documents up to this size are parsed once for all readers of a stored object."""
 
+INDENTED_CHARACTERS = 4096
+"""Documents up to this length are indented, which takes some twenty times as long as writing them in one line."""
+
 READ_BYTES = 2**19
 """Tensor files of at least this size are memory-mapped; smaller ones are read, which is faster."""
 
@@ -129,6 +132,9 @@ class ObjectReader(Protocol):
     def has(self, stem: str) -> bool:
         """Return whether there are tensors, a document or a table of this stem."""
 
+    def table_digest(self, stem: str) -> str | None:
+        """Return the SHA-256 of the file of the table `stem`; None in memory, and if there is no such table."""
+
     def tensors(self, stem: str) -> Mapping[str, torch.Tensor]:
         """Return the tensors of `stem`; do not change them."""
 
@@ -154,6 +160,10 @@ class InMemoryObject:
         """Return whether there are tensors, a document or a table of this stem."""
         artifact = self.artifact
         return any(stem in part for part in (artifact.tensors, artifact.documents, artifact.tables))
+
+    def table_digest(self, stem: str) -> str | None:
+        """Return None: the table has no file."""
+        return None
 
     def tensors(self, stem: str) -> Mapping[str, torch.Tensor]:
         """Return the tensors of `stem`."""
@@ -214,6 +224,11 @@ class ArtifactReader:
     def has(self, stem: str) -> bool:
         """Return whether the artifact has tensors, a document or a table of this stem."""
         return any(stem + suffix in self.manifest.files for suffix in (TENSORS_SUFFIX, DOCUMENT_SUFFIX, TABLE_SUFFIX))
+
+    def table_digest(self, stem: str) -> str | None:
+        """Return the SHA-256 of the file of the table `stem`, which is not read; None if there is no such table."""
+        entry = self.manifest.files.get(stem + TABLE_SUFFIX)
+        return entry.sha256 if entry else None
 
     def tensors(self, stem: str) -> dict[str, torch.Tensor]:
         """Return the tensors of `stem`, on the CPU; changing them does not change the file."""
@@ -367,8 +382,11 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def to_json_bytes(value: Any) -> bytes:
-    """Encode a document with sorted keys, so that equal values give equal bytes."""
-    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    """Encode a document with sorted keys, so that equal values give equal bytes; short ones are indented for people."""
+    encoded = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    if len(encoded) <= INDENTED_CHARACTERS:
+        encoded = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    return f"{encoded}\n".encode()
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sqlalchemy import Engine, event
 
 from conpet import ConPET
 from conpet.artifact import ArtifactReader
+from conpet.backbone.backbone import Backbone
 from conpet.commands.gate import NEAREST
+from conpet.features import logistic
+from conpet.features.logistic import LogisticRegression
+from conpet.modules.pool import ModulePool
+from conpet.state import logistic as state_logistic
 from conpet.store import Change, Store
 from conpet.testing import ask, toy_stream
 from tests.helpers.store import STEPS, commit, describe_snapshot, history, learn, make_store, module
-from tests.helpers.workspaces import workspace
+from tests.helpers.workspaces import stream, workspace
 
 TASKS = toy_stream(26, 2, 4, 2, 1)
 
@@ -76,6 +83,70 @@ def test_a_late_task_costs_what_an_early_one_does(
     assert early["statements"] == late["statements"] > 0
     for kind in ("documents", "files"):  # of few old examples, drawn for several ends, each may be of another task
         assert late[kind] <= early[kind] + 12 + NEAREST  # the gate reads examples of the labels nearest to the new ones
+
+
+def test_a_late_task_runs_and_trains_what_an_early_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_logistic, "MAX_EXAMPLES", 16)
+    monkeypatch.setattr(state_logistic, "MAX_OTHERS", 4)
+    monkeypatch.setattr(logistic, "REVISED", 4)
+    learner = workspace(
+        tmp_path,
+        **{"training.epochs": 1, "fusion.calibration_examples": 4, "refusal.held_out_examples": 4},
+        **{"fusion.skip_above": 1e-6, "gate.label_margin": 99, "gate.task_margin": 99, "gate.whole_margin": 99},
+    )
+    reports, works = [], []
+    for task in TASKS[:16]:
+        with worked(monkeypatch) as work:
+            reports.append(learner.learn(task, evaluate=False).gate)
+        works.append(work)
+    assert reports[-1].compared == 4 * (len(works) - 1)  # every held-out example of all earlier tasks
+    early, late = works[5], works[-1]
+    assert early["texts"] > 0 < early["weights"]
+    for kind in ("texts", "outputs", "weights"):
+        assert late[kind] <= early[kind] + 4, kind  # of few old examples, drawn by chance, some are drawn twice
+
+
+@contextmanager
+def worked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """Count texts turned into token ids, outputs of modules, and the weights trained times the examples they see."""
+    work: Counter[str] = Counter()
+    encode, outputs, fit, trained = Backbone.encode, ModulePool.outputs, LogisticRegression.fit, torch.optim.LBFGS
+    rows = [0]
+
+    def encoded(self: Backbone, examples: Any, *more: Any) -> Any:
+        work["texts"] += len(examples)
+        return encode(self, examples, *more)
+
+    def computed(self: ModulePool, states: Any, requested: Any) -> Any:
+        work["outputs"] += sum(map(len, requested))
+        return outputs(self, states, requested)
+
+    def fitted(self: LogisticRegression, features: Any, *more: Any, **named: Any) -> Any:
+        rows[0] = len(features)
+        found = fit(self, features, *more, **named)
+        rows[0] = 0
+        return found
+
+    def optimised(parameters: Any, **named: Any) -> Any:
+        work["weights"] += rows[0] * parameters[0].numel()
+        return trained(parameters, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Backbone, "encode", encoded)
+        patched.setattr(ModulePool, "outputs", computed)
+        patched.setattr(LogisticRegression, "fit", fitted)
+        patched.setattr(torch.optim, "LBFGS", optimised)
+        yield work
+
+
+def test_cached_features_change_no_answer(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2)
+    answered = []
+    for number in range(2):
+        with ConPET.open(shutil.copytree(learner.path, tmp_path / str(number))) as copy:
+            copy.learn(stream()[2], evaluate=False)  # the second time, features of held-out examples are in the cache
+            answered.append(copy.store.snapshot().shared["held_out"].document("held_out"))
+    assert answered[0] == answered[1]
 
 
 def test_what_is_kept_in_memory_equals_what_is_read_afresh_after_every_kind_of_change(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from conpet.data import Example
 from conpet.errors import ConfigError, CorruptionError
 from conpet.features import CLASSIFIERS
+from conpet.features import logistic as logistic_regression
 from conpet.features.feature_map import FeatureMap
 from conpet.features.logistic import LogisticRegression, LogisticWeights
 from conpet.features.statistics import ClassSums, ClosedFormState, Gram
@@ -78,6 +79,23 @@ def test_columns_that_are_not_free_take_part_and_stay() -> None:
     at_once = fit(features, targets, LogisticWeights.zero(DIM, LABELS))
     right, whole = (float((weights.logits(test).argmax(dim=1) == truth).float().mean()) for weights in (both, at_once))
     assert right > whole - 0.05
+    assert whole > 0.6
+
+
+def test_of_many_earlier_columns_few_are_trained_with_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, targets = blobs(6, 240, seed=4)
+    old = targets < 4
+    first = fit(features[old], targets[old], LogisticWeights.zero(DIM, LABELS[:4]))
+    monkeypatch.setattr(logistic_regression, "REVISED", 2)
+    revised = fit(features, targets, first.for_labels(LABELS), new=[4, 5])
+    moved = (revised.weight[:, :4] != first.weight).any(dim=0)
+    assert int(moved.sum()) == 2
+    at_once = fit(features, targets, LogisticWeights.zero(DIM, LABELS))
+    test, truth = blobs(6, 300, seed=5)
+    right, whole = (
+        float((weights.logits(test).argmax(dim=1) == truth).float().mean()) for weights in (revised, at_once)
+    )
+    assert right > whole - 0.03
     assert whole > 0.6
 
 

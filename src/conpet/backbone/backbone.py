@@ -22,7 +22,18 @@ from conpet.backbone.frozen_linear import parameter_count, with_frozen_maps
 from conpet.backbone.pooling import Pooling
 from conpet.backbone.sample_texts import SAMPLE_TEXTS
 from conpet.backbone.short_attention import use_short_attention
-from conpet.backbone.states import ALONE, ON_CPU, ON_GPU, Batch, Batching, Encoded, States, pad_ids, spans_of
+from conpet.backbone.states import (
+    ALONE,
+    ON_CPU,
+    ON_GPU,
+    Batch,
+    Batching,
+    DeferredStates,
+    Encoded,
+    States,
+    pad_ids,
+    spans_of,
+)
 from conpet.cost import meter
 from conpet.data import Example, Style
 from conpet.data.truncation import CutInputs
@@ -263,7 +274,7 @@ class Backbone:
         """
         encoded = self.encode(examples, template)
         cache = self.cache if keep else None
-        keys: list[Any] = [self._key(example) for example in encoded] if cache is not None else list(encoded)
+        keys: list[Any] = [self._key(one.ids, one.spans) for one in encoded] if cache is not None else list(encoded)
         rows: dict[Any, CachedState] = dict(cache.get_many(keys)) if cache is not None else {}
         missing = {key: example for key, example in zip(keys, encoded, strict=True) if key not in rows}
         cached = {key: len(example.ids) for key, example in zip(keys, encoded, strict=True) if key in rows}
@@ -284,6 +295,45 @@ class Backbone:
             else torch.zeros(0, self.feature_size, dtype=torch.float32)
         )
         return States(tuple(encoded), hidden, features)
+
+    def stored_states(
+        self,
+        places: Sequence[tuple[str, int] | None],
+        read: Callable[[Sequence[int]], Sequence[Example]],
+        template: str,
+    ) -> States:
+        """Return the prefix states of stored examples, which are read only as far as something asks for them.
+
+        Features are cached by the place of an example, so that neither its text nor its hidden states have to be read
+        to score it with classifiers.
+
+        Args:
+            places: The SHA-256 of the file that holds each example, and its row there; None for one without a file.
+            read: Returns the examples at some indices.
+            template: The template to use.
+        """
+        cache = self.cache
+        keys = [self._key(template, self.max_tokens, place) if cache and place else None for place in places]
+        known = cache.get_many([key for key in keys if key is not None]) if cache else {}
+        missing = [index for index, key in enumerate(keys) if key not in known]
+        costs = meter()
+        costs.cache_lookups -= sum(keys[index] is not None for index in missing)  # looked up again, by their token ids
+        computed = self.states(read(missing), template) if missing or not places else None
+        rows: dict[int, CachedState] = {index: known[key] for index, key in enumerate(keys) if key in known}
+        costs.cached_tokens += self.prefix_share * sum(row.hidden.shape[0] for row in rows.values())
+        if computed is not None:
+            for index, encoded, features in zip(missing, computed.encoded, computed.features, strict=True):
+                rows[index] = CachedState(torch.empty(len(encoded.ids), 0, dtype=torch.float32), features)
+            if cache:
+                cache.put_many((key, rows[index]) for index in missing if (key := keys[index]) is not None)
+            if len(missing) == len(places):
+                return computed
+
+        def read_whole(indices: Sequence[int]) -> States:
+            meter().cached_tokens -= self.prefix_share * sum(rows[index].hidden.shape[0] for index in indices)
+            return self.states(read(indices), template)  # counts their tokens again
+
+        return DeferredStates(torch.stack([rows[index].features for index in range(len(places))]), read_whole)
 
     def batches(self, states: States) -> Iterator[tuple[list[int], Batch]]:
         """Yield the examples of `states` in batches on this device, each with the rows it holds."""
@@ -332,8 +382,15 @@ class Backbone:
         sample = [self._forward([texts[index] for index in batch]) for batch in batches]
         return FrozenFeatures.fitted(self.feature_layers or (0,), sample)
 
-    def _key(self, encoded: Encoded) -> bytes:
-        """Hash everything that an example's prefix states depend on."""
+    def _key(self, *example: object) -> bytes:
+        """Hash everything that the prefix states of an example depend on, given what identifies the example."""
+        key = self._key_of_backbone.copy()
+        key.update(repr(example).encode())
+        return key.digest()
+
+    @cached_property
+    def _key_of_backbone(self) -> hashlib.blake2b:
+        """The part of all keys that is the same for all examples."""
         parts = (
             STATES_FORMAT,
             self.fingerprint.digest,
@@ -341,11 +398,9 @@ class Backbone:
             self.device.type,
             self.frozen_layers,
             self.feature_layers,
-            *(("deterministic",) if self.deterministic else ()),
-            encoded.ids,
-            encoded.spans,
+            self.deterministic,
         )
-        return hashlib.blake2b(repr(parts).encode(), digest_size=20).digest()
+        return hashlib.blake2b(repr(parts).encode(), digest_size=20)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return a context in which PET modules with float32 weights compute in the backbone's number format."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -123,6 +123,50 @@ class States:
         spans = spans_of(encoded, len(ids))
         lengths = tuple(len(example.ids) for example in encoded)
         return Batch(ids.to(device), mask.to(device), slots.to(device), spans.to(device), hidden, lengths)
+
+
+class DeferredStates(States):
+    """The features of n examples; token ids and hidden states are read when they are asked for.
+
+    `select` reads those of the selected examples only.
+
+    Args:
+        features: As in `States`.
+        read: Returns the states of the examples at some indices.
+    """
+
+    __slots__ = ("_read", "_whole")
+    _read: Callable[[Sequence[int]], States]
+    _whole: States | None
+
+    def __init__(self, features: Tensor, read: Callable[[Sequence[int]], States]) -> None:
+        object.__setattr__(self, "features", features)
+        object.__setattr__(self, "_read", read)
+        object.__setattr__(self, "_whole", None)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def _all(self) -> States:
+        whole = self._whole
+        if whole is None:
+            whole = self._read(range(len(self)))
+            object.__setattr__(self, "_whole", whole)
+        return whole
+
+    @property
+    def encoded(self) -> tuple[Encoded, ...]:
+        """Token ids and slots of all examples."""
+        return self._all().encoded
+
+    @property
+    def hidden(self) -> tuple[Tensor, ...] | None:
+        """Hidden states of all examples."""
+        return self._all().hidden
+
+    def select(self, indices: Sequence[int]) -> States:
+        """Return the states of the examples at `indices`, in that order."""
+        return self._read(indices) if self._whole is None else self._whole.select(indices)
 
 
 def pad_ids(encoded: Sequence[Encoded], pad: int, shape: Shape | None = None) -> tuple[Tensor, Tensor]:

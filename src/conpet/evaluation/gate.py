@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from math import ceil, log, log1p
@@ -409,20 +409,20 @@ def compare(
         new: Labels that the change adds.
         config: The margins and the confidence.
     """
-    by_label: dict[str, list[AnswerPair]] = {label: [] for label in labels}
-    by_task: dict[str, list[AnswerPair]] = defaultdict(list, {task: [] for task in labels.values()})
-    every: list[AnswerPair] = []
+    by_label = {label: _Counted() for label in labels}
+    by_task = defaultdict(_Counted, {task: _Counted() for task in labels.values()})
+    every = _Counted()
     for pair in pairs:
-        every.append(pair)
-        by_label[pair.before.label].append(pair)
-        by_task[labels[pair.before.label]].append(pair)
+        label = pair.before.label
+        for counted in (every, by_label[label], by_task[labels[label]]):
+            counted.add(pair)
     if not labels:
         return ()
     added = frozenset(new)
-    found = [_comparison(Level.WHOLE, "", "", every, added)]
-    found += [_comparison(Level.TASK, task, task, own, added) for task, own in by_task.items()]
+    found = [every.comparison(Level.WHOLE, "", "", added)]
+    found += [own.comparison(Level.TASK, task, task, added) for task, own in by_task.items()]
     found += [
-        _comparison(Level.LABEL, label, labels[label], own, added)
+        own.comparison(Level.LABEL, label, labels[label], added)
         for label, own in by_label.items()
         if not label.startswith("\0")  # the class of a task without labels
     ]
@@ -469,16 +469,32 @@ def judge(comparisons: Sequence[Comparison], config: GateConfig) -> tuple[Compar
     return tuple(judged[place] for place in range(len(comparisons)))
 
 
-def _comparison(level: Level, name: str, task: str, pairs: Sequence[AnswerPair], new: frozenset[str]) -> Comparison:
-    lost = [pair.after for pair in pairs if pair.lost]
-    takers = Counter((str(one.answer), one.answered_by) for one in lost)
-    return Comparison(
-        level,
-        name,
-        task,
-        len(pairs),
-        sum(pair.before.correct for pair in pairs),
-        len(lost),
-        sum(pair.gained for pair in pairs),
-        tuple(Taker(label, owner, label in new, count) for (label, owner), count in takers.most_common()),
-    )
+@dataclass(slots=True)
+class _Counted:
+    """Counts the examples that a comparison covers."""
+
+    n: int = 0
+    right_before: int = 0
+    changed: list[AnswerPair] = field(default_factory=list)
+
+    def add(self, pair: AnswerPair) -> None:
+        """Count an example."""
+        self.n += 1
+        self.right_before += pair.before.correct
+        if pair.changed:
+            self.changed.append(pair)
+
+    def comparison(self, level: Level, name: str, task: str, new: frozenset[str]) -> Comparison:
+        """Return the comparison; its verdict comes from `judge`."""
+        lost = [pair.after for pair in self.changed if pair.lost]
+        takers = Counter((str(one.answer), one.answered_by) for one in lost)
+        return Comparison(
+            level,
+            name,
+            task,
+            self.n,
+            self.right_before,
+            len(lost),
+            sum(pair.gained for pair in self.changed),
+            tuple(Taker(label, owner, label in new, count) for (label, owner), count in takers.most_common()),
+        )

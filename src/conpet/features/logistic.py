@@ -16,6 +16,12 @@ MAX_ITERATIONS = 50
 """Most iterations of L-BFGS for a change. Training starts from the weights learned so far."""
 TOLERANCE = 3e-6
 """Training stops when an iteration lowers the mean loss by less: after some 25 iterations, close to the optimum."""
+REVISED = 30
+"""Most other columns that are trained with new ones: those with the largest gradient."""
+NEW_ITERATIONS = 12
+"""Most iterations that train new columns alone."""
+REVISING_ITERATIONS = 25
+"""Most iterations that train them with the revised ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +107,7 @@ class LogisticRegression:
         block: int,
         weight: Tensor | None = None,
         free: Sequence[int] | None = None,
+        new: Sequence[int] = (),
     ) -> LogisticWeights:
         """Train weights further.
 
@@ -111,34 +118,79 @@ class LogisticRegression:
             block: Width d of a block of the features; each block has the norm `sqrt(d)`.
             weight: Weight of each example in the loss `[n]`; None for 1.
             free: Columns to train; the others take part in the softmax and stay as they are. None for all.
+            new: Columns among these that are new. If there are more than `REVISED` others, the new ones are trained
+                alone, and then with those whose gradient is the largest, so that the cost does not grow with the number
+                of columns trained before. Empty to train all free columns together.
         """
         scale = block**-0.5
-        scaled = features.to("cpu", torch.float32) * scale
-        columns = torch.arange(len(start.labels)) if free is None else torch.tensor(free, dtype=torch.int64)
-        parameters = torch.cat([start.weight[:, columns] / scale, start.bias[columns].unsqueeze(0)]).requires_grad_()
-        fixed = start.logits(features) if free is not None else None
         importance = torch.ones(len(targets), dtype=torch.float32) if weight is None else weight
-        total = importance.sum()
+        loss = _Loss(features.to("cpu", torch.float32) * scale, targets, importance, 2 * self.inverse_penalty)
+        parameters = torch.cat([start.weight / scale, start.bias.unsqueeze(0)])
+        columns = torch.arange(len(start.labels)) if free is None else torch.tensor(free, dtype=torch.int64)
+        added = torch.tensor(new, dtype=torch.int64)
+        others = columns[~torch.isin(columns, added)]
+        if new and len(others) > REVISED:
+            parameters = loss.minimised(parameters, added, NEW_ITERATIONS)
+            largest = loss.gradient(parameters)[:, others].norm(dim=0).topk(REVISED).indices
+            parameters = loss.minimised(parameters, torch.cat([added, others[largest]]), REVISING_ITERATIONS)
+        else:
+            parameters = loss.minimised(parameters, columns, MAX_ITERATIONS)
+        return LogisticWeights(start.labels, parameters[:-1] * scale, parameters[-1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Loss:
+    """The cross-entropy of n examples with a penalty, as a function of weights and biases `[F + 1, C]`.
+
+    Attributes:
+        rows: Scaled features `[n, F]`.
+        targets: Column of each example's label `[n]`.
+        importance: Weight of each example `[n]`.
+        penalised: Divisor of the sum of squared weights.
+    """
+
+    rows: Tensor
+    targets: Tensor
+    importance: Tensor
+    penalised: float
+
+    def logits(self, parameters: Tensor) -> Tensor:
+        """Return the logits `[n, C]`."""
+        return torch.addmm(parameters[-1], self.rows, parameters[:-1])
+
+    def gradient(self, parameters: Tensor) -> Tensor:
+        """Return the gradient with respect to the weights `[F, C]`, up to a common factor."""
+        surplus = self.logits(parameters).softmax(dim=1)
+        surplus[torch.arange(len(surplus)), self.targets] -= 1
+        return torch.addmm(
+            parameters[:-1], self.rows.T, surplus * self.importance.unsqueeze(1), beta=2 / self.penalised
+        )
+
+    def minimised(self, parameters: Tensor, columns: Tensor, iterations: int) -> Tensor:
+        """Return parameters with these columns trained by L-BFGS, at most so many iterations."""
+        trained = parameters[:, columns].requires_grad_()
+        count = parameters.shape[1]
+        place = torch.full((count,), -1).index_copy(0, columns, torch.arange(len(columns)))[self.targets]
+        # What the other columns contribute stays the same: their share of the softmax, and the logits of their labels.
+        fixed, given = self.rows.new_empty(len(self.rows), 0), self.rows.new_zeros(len(self.rows))
+        if len(columns) < count:
+            others = self.logits(parameters)
+            given = others.gather(1, self.targets.unsqueeze(1)).squeeze(1)
+            fixed = others.index_fill(1, columns, -torch.inf).logsumexp(dim=1, keepdim=True)
+        total = self.importance.sum()
         optimizer = torch.optim.LBFGS(
-            [parameters], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe", tolerance_change=TOLERANCE
+            [trained], max_iter=iterations, line_search_fn="strong_wolfe", tolerance_change=TOLERANCE
         )
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            logits = torch.addmm(parameters[-1], scaled, parameters[:-1])
-            if fixed is not None:
-                logits = fixed.index_copy(1, columns, logits)
-            losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-            penalty = parameters[:-1].square().sum() / (2 * self.inverse_penalty)
-            value = ((losses * importance).sum() + penalty) / total
+            logits = self.logits(trained)
+            right = logits.gather(1, place.clamp(min=0).unsqueeze(1)).squeeze(1).where(place >= 0, given)
+            losses = torch.cat([logits, fixed], dim=1).logsumexp(dim=1) - right
+            value = ((losses * self.importance).sum() + trained[:-1].square().sum() / self.penalised) / total
             value.backward()
             return value
 
         with torch.enable_grad():
             optimizer.step(loss)
-        trained = parameters.detach()
-        return LogisticWeights(
-            start.labels,
-            start.weight.index_copy(1, columns, trained[:-1] * scale),
-            start.bias.index_copy(0, columns, trained[-1]),
-        )
+        return parameters.index_copy(1, columns, trained.detach())

@@ -273,7 +273,7 @@ class Method(ABC):
                 if left:
                     changed = Rows(task.name, task.kind, sums, features[stay], classes)
                     rows = [*self._rows(state, [task.name]), changed]
-                    weights = self._train_logistic(weights, rows, [task.name], {task.kind})
+                    weights = self._train_logistic(weights, rows, [task.name], {task.kind}, removed=True)
                 shared = {**shared, LOGISTIC: logistic_artifact(weights)}
         return TaskUpdate(
             task.renamed(names),
@@ -371,7 +371,8 @@ class Method(ABC):
             others = self._rows(state, [task.name for task in removed])
             rows = others + [Rows.stored(task) for task in added]
             kinds = {task.kind for task in (*removed, *added)}
-            weights = self._train_logistic(logistic_weights(state), rows, [task.name for task in added], kinds)
+            names = [task.name for task in added]
+            weights = self._train_logistic(logistic_weights(state), rows, names, kinds, removed=True)
             shared |= {LOGISTIC: logistic_artifact(weights)}
         return SharedUpdate(shared, {"gram": gram})
 
@@ -386,10 +387,12 @@ class Method(ABC):
         tasks: Sequence[Rows],
         changed: Collection[str],
         kinds: Collection[Kind],
+        *,
+        removed: bool = False,
     ) -> dict[Kind, LogisticWeights]:
         """Return the weights of the logistic regression after a change; see `LogisticTrainer.train`."""
         block, seed = self.backbone.hidden_size, self.settings.seed
-        return self._logistic_trainer.train(weights, tasks, changed, kinds, block=block, seed=seed)
+        return self._logistic_trainer.train(weights, tasks, changed, kinds, block=block, seed=seed, removed=removed)
 
     # Answering
 
@@ -445,4 +448,7 @@ class Method(ABC):
     ) -> EncodedInputs:
         """Encode stored examples as `encode` does: the drawn rows of tasks of one kind."""
         kind = drawn[0][0].kind
-        return {template: states_of(drawn, self.backbone, subset, template) for template in state.templates(kind)}
+        return {
+            template: states_of(drawn, self.backbone, subset, template, features_first=True)
+            for template in state.templates(kind)
+        }

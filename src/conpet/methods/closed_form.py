@@ -138,10 +138,10 @@ class KldaMethod(ClosedFormMethod):
 class LogisticMethod(ClosedFormMethod):
     """Logistic regression on the frozen features of all tasks; see `conpet.features.logistic`.
 
-    A task trains the weights further, on its features and on stored features of older tasks. Up to
-    `conpet.state.logistic.MAX_EXAMPLES` examples, all take part, so the result is that of training on everything at
-    once, to the tolerance of the optimiser; beyond, the cost stays the same, and the order of tasks matters a little.
-    Removing a task drops its weights and trains the others without its examples, within the same limit.
+    A task trains the weights further, on its features and on stored features of older tasks: its own labels, and those
+    of older ones that it moves most (`conpet.features.logistic.REVISED`). So the order of tasks matters a little. Up to
+    `conpet.state.logistic.MAX_EXAMPLES` examples, all take part. Removing a task drops its weights and trains the
+    others without its examples, to the tolerance of the optimiser, within the same limit.
     """
 
     name = "logistic"

@@ -33,25 +33,29 @@ class LogitCache:
 
     def outputs(self, states: States, requested: Sequence[Sequence[StoredModule]]) -> list[dict[StoredModule, Tensor]]:
         """Return the logits of each requested module for each of n examples, like `ModulePool.outputs`."""
-        results = [self._cached(example, modules) for example, modules in zip(states.encoded, requested, strict=True)]
-        missing = [
-            [module for module in modules if module not in cached]
-            for modules, cached in zip(requested, results, strict=True)
-        ]
+        results: list[dict[StoredModule, Tensor]] = [{} for _ in requested]
+        asked = [row for row, modules in enumerate(requested) if modules]
+        if not asked:
+            return results
+        states = states if len(asked) == len(states) else states.select(asked)
+        missing: dict[int, list[StoredModule]] = {}
+        for index, row in enumerate(asked):
+            results[row] = self._cached(states.encoded[index], requested[row])
+            if left := [module for module in requested[row] if module not in results[row]]:
+                missing[index] = left
         costs = meter()
         costs.output_lookups += sum(map(len, requested))
         costs.output_hits += sum(map(len, results))
-        rows = [row for row, modules in enumerate(missing) if modules]
-        if rows:
-            computed = self.pool.outputs(states.select(rows), [missing[row] for row in rows])
-            for row, logits in zip(rows, computed, strict=True):
-                results[row] |= logits
-                self._put(states.encoded[row], logits)
+        if missing:
+            computed = self.pool.outputs(states.select(list(missing)), list(missing.values()))
+            for index, logits in zip(missing, computed, strict=True):
+                results[asked[index]] |= logits
+                self._put(states.encoded[index], logits)
         return results
 
     def _cached(self, encoded: Encoded, modules: Sequence[StoredModule]) -> dict[StoredModule, Tensor]:
         cached = {}
-        digest = _digest(encoded) if modules else b""
+        digest = _digest(encoded)
         with self._lock:
             for module in modules:
                 key = (module.name, digest)

@@ -16,6 +16,7 @@ from conpet.artifact import Artifact, InMemoryObject, ObjectReader, Row, row_jso
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
 from conpet.data import Example, Kind, Task
+from conpet.data.templates import default_template
 from conpet.errors import ConfigError, HiddenLabelsError
 from conpet.replay.latent import latent_rows, pack, selected, unpack
 from conpet.state.slots import MEMORY as MEMORY
@@ -189,6 +190,8 @@ def states_of(
     backbone: Backbone,
     subset: Subset,
     template: str | Literal[Own.TEMPLATE] | None = OWN,
+    *,
+    features_first: bool = False,
 ) -> States:
     """Return prefix states of drawn examples of several tasks, in this order.
 
@@ -199,6 +202,7 @@ def states_of(
         backbone: The frozen model.
         subset: The subset to read.
         template: The template to use; by default each task's own.
+        features_first: Whether to read texts and hidden states only when something asks for more than the features.
 
     Raises:
         ConfigError: Only states are stored, and they were computed with another template.
@@ -208,13 +212,31 @@ def states_of(
         group_drawn = list(group)
         if any(source.latent for source, _ in group_drawn):
             parts += [source.states(backbone, subset, rows, used_template) for source, rows in group_drawn]
+        elif features_first:
+            parts.append(_features_first(group_drawn, backbone, subset, used_template))
         else:
-            parts.append(
-                backbone.states(
-                    [example for source, rows in group_drawn for example in source.chosen(subset, rows)], used_template
-                )
-            )
-    return States.concatenated(parts)
+            examples = [example for source, rows in group_drawn for example in source.chosen(subset, rows)]
+            parts.append(backbone.states(examples, used_template))
+    return parts[0] if len(parts) == 1 else States.concatenated(parts)
+
+
+def _features_first(
+    drawn: Sequence[tuple[StoredExamples, Sequence[int]]], backbone: Backbone, subset: Subset, template: str | None
+) -> States:
+    """Return prefix states of drawn texts, read with one template, as far as something asks for them."""
+    digests = [source.reader.table_digest(subset) for source, _ in drawn]
+    places = [(number, row) for number, (_, rows) in enumerate(drawn) for row in rows]
+
+    def read(indices: Sequence[int]) -> list[Example]:
+        by_task = groupby((places[index] for index in indices), key=lambda place: place[0])
+        chosen = [(drawn[number][0], [row for _, row in own]) for number, own in by_task]
+        return [example for source, rows in chosen for example in source.chosen(subset, rows)]
+
+    return backbone.stored_states(
+        [(digest, row) if (digest := digests[number]) else None for number, row in places],
+        read,
+        default_template(drawn[0][0].kind, backbone.encoder.style) if template is None else template,
+    )
 
 
 class _WithoutTestLabels:
@@ -235,6 +257,9 @@ class _WithoutTestLabels:
 
     def has(self, stem: str) -> bool:
         return self._reader.has(stem)
+
+    def table_digest(self, stem: str) -> str | None:
+        return self._reader.table_digest(stem)
 
     def tensors(self, stem: str) -> Mapping[str, Tensor]:
         return self._reader.tensors(stem)

@@ -22,9 +22,10 @@ from conpet.state.statistics import class_sums_of, classes_of, features_of
 MAX_EXAMPLES = 4096
 """Most old examples that take part in a training.
 
-Up to this number all do, and all weights are trained. Beyond it, the weights of the changed tasks and of those nearest
-to them are trained: on all of their examples, and on some of every other task, so that no label is left out. The
-nearest tasks and the others get half of the number each.
+Up to this number all do, and all weights may be trained. Beyond it, the weights of the changed tasks and of those
+nearest to them may be: on all of their examples, and on some of every other task, so that no label is left out. The
+nearest tasks and the others get half of the number each. Of the labels learned before, few are trained (see
+`LogisticRegression.fit`), unless examples were removed.
 """
 MAX_OTHERS = 128
 """Most other tasks whose examples are read for a training; with more, they are drawn at random."""
@@ -81,6 +82,7 @@ class LogisticTrainer:
         *,
         block: int,
         seed: int,
+        removed: bool = False,
     ) -> dict[Kind, LogisticWeights]:
         """Return the weights after a change of tasks.
 
@@ -91,17 +93,24 @@ class LogisticTrainer:
             kinds: The kinds of input whose tasks changed or were removed; the weights of others stay.
             block: Width of a block of the features.
             seed: Seed of the draw of old examples.
+            removed: Whether examples were removed, which must leave no trace: then all weights are trained to the end.
         """
         weights = dict(before)
         for kind in kinds:
             weights.pop(kind, None)
             of_kind = [rows for rows in tasks if rows.kind is kind]
             if of_kind:
-                weights[kind] = self._train(before.get(kind), of_kind, changed, block, seed)
+                weights[kind] = self._train(before.get(kind), of_kind, changed, block, seed, removed)
         return weights
 
     def _train(
-        self, before: LogisticWeights | None, tasks: Sequence[Rows], changed: Collection[str], block: int, seed: int
+        self,
+        before: LogisticWeights | None,
+        tasks: Sequence[Rows],
+        changed: Collection[str],
+        block: int,
+        seed: int,
+        removed: bool,
     ) -> LogisticWeights:
         labels = [label for rows in tasks for label in rows.sums.labels]
         width = tasks[0].sums.sums[View.RAW].shape[1]
@@ -115,6 +124,7 @@ class LogisticTrainer:
             draws = [Draw(rows) for rows in (*new, *nearest)] + _others(old, nearest, seed)
             trainable = {label for rows in (*new, *nearest) for label in rows.sums.labels}
             free = [column for column, label in enumerate(labels) if label in trainable]
+        added = {label for rows in new for label in rows.sums.labels}
         read = self._read_rows(draws, seed)
         return LogisticRegression().fit(
             torch.cat([features.to("cpu", torch.float32) for features, _ in read]),
@@ -123,6 +133,7 @@ class LogisticTrainer:
             block=block,
             weight=torch.cat([draw.weights for draw in draws]),
             free=free,
+            new=() if removed else [column for column, label in enumerate(labels) if label in added],
         )
 
     def _read_rows(self, draws: Sequence[Draw], seed: int) -> list[Examples]:
