@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 from conpet.errors import ConfigError
@@ -66,7 +67,9 @@ def listen(settings: ServeSettings) -> socket.socket:
         )[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
+        # Python adds the address in its own notation to the errors of sockets, but not to those of names.
+        named = isinstance(error, socket.gaierror) or not error.errno
+        reason = error.strerror or error if named else os.strerror(error.errno)
         raise ConfigError(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; choose another --host "
-            "or --port"
+            f"cannot listen on {settings.host} port {settings.port}: {reason}; choose another --host or --port"
         ) from error
