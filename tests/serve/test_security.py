@@ -172,7 +172,7 @@ def test_keys_of_another_user_are_named_with_the_way_out() -> None:
     with public_folder() as folder:
         KeyStore(folder / "keys.sqlite").create(Role.PREDICT)
         (folder / "keys.sqlite").chmod(0)
-        with unprivileged(), pytest.raises(PermissionError, match="keys.sqlite cannot be read.*chown"):
+        with unprivileged(), pytest.raises(PermissionError, match=r"keys\.sqlite cannot be read.*chown"):
             check_exposure(ServeSettings(workspace=folder, host="0.0.0.0"))  # noqa: S104
 
 

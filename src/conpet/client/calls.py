@@ -309,9 +309,9 @@ def _inputs(inputs: Inputs) -> list[Any]:
     Raises:
         DataError: Some are no inputs.
     """
-    alone = isinstance(inputs, str | Example | Mapping) or not isinstance(inputs, Iterable)
     given, problems = [], []
-    for row, one in enumerate([inputs] if alone else inputs, start=1):
+    several = [inputs] if isinstance(inputs, str | Example | Mapping) or not isinstance(inputs, Iterable) else inputs
+    for row, one in enumerate(several, start=1):
         try:
             given.append(_input(one))
         except RowError as error:

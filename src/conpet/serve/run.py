@@ -68,8 +68,8 @@ def listen(settings: ServeSettings) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
         # Python adds the address in its own notation to the errors of sockets, but not to those of names.
-        named = isinstance(error, socket.gaierror) or not error.errno
-        reason = error.strerror or error if named else os.strerror(error.errno)
+        named = error.errno is None or isinstance(error, socket.gaierror)
+        reason = error.strerror if named else os.strerror(error.errno or 0)
         raise ConfigError(
-            f"cannot listen on {settings.host} port {settings.port}: {reason}; choose another --host or --port"
+            f"cannot listen on {settings.host} port {settings.port}: {reason or error}; choose another --host or --port"
         ) from error
